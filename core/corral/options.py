@@ -1,0 +1,157 @@
+"""How a job is retried, delayed, ordered and kept: declared by a queue, overridden by a producer.
+
+Everything here is pure: merging and backoff are functions of their arguments.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TypedDict
+
+from corral.errors import JobRefused
+
+__all__ = [
+    "MAX_PRIORITY",
+    "Backoff",
+    "EnqueueOptions",
+    "Exponential",
+    "Fixed",
+    "JobOptions",
+    "Retention",
+    "backoff_delay_ms",
+    "merged",
+    "milliseconds",
+]
+
+MAX_PRIORITY = 2_097_151
+"""The largest priority BullMQ can order (wire § 4.2); 1 is the most urgent, 0 means none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """Wait `delay`, then twice that, then four times that, and so on.
+
+    Attributes:
+        delay: The wait before the second attempt.
+        jitter: From 0.0 (none) to 1.0: the share of each wait that is random.
+    """
+
+    delay: timedelta = timedelta(seconds=5)
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Wait the same `delay` before each further attempt.
+
+    Attributes:
+        delay: The wait.
+        jitter: From 0.0 (none) to 1.0: the share of each wait that is random.
+    """
+
+    delay: timedelta
+    jitter: float = 0.0
+
+
+Backoff = Exponential | Fixed
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long finished jobs stay readable. Both bounds hold; without any, they stay for ever.
+
+    Attributes:
+        age: Jobs that finished longer ago are removed.
+        count: At most so many of the newest are kept; 0 removes a job as it finishes.
+    """
+
+    age: timedelta | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What holds for every job of a queue, unless its producer says otherwise.
+
+    Attributes:
+        attempts: How often a job is tried in all; 0 and 1 both mean once.
+        backoff: How long to wait between attempts.
+        delay: How long after enqueueing a job becomes due.
+        priority: 0 for none, else 1 (most urgent) to 2,097,151. Jobs without priority run first.
+        lifo: Whether the newest job runs first.
+        keep_completed: What stays readable of completed jobs.
+        keep_failed: What stays readable of failed jobs.
+    """
+
+    attempts: int = 3
+    backoff: Backoff = field(default_factory=Exponential)
+    delay: timedelta = timedelta(0)
+    priority: int = 0
+    lifo: bool = False
+    keep_completed: Retention = Retention(age=timedelta(days=1), count=1000)
+    keep_failed: Retention = Retention(age=timedelta(days=7))
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """What a producer may say for one job; what it leaves out, the queue's declaration answers.
+
+    `job_id` names the job, so that enqueueing it twice makes one job.
+    """
+
+    job_id: str
+    attempts: int
+    backoff: Backoff
+    delay: timedelta
+    priority: int
+    lifo: bool
+    keep_completed: Retention
+    keep_failed: Retention
+
+
+def milliseconds(duration: timedelta) -> int:
+    """Whole milliseconds of a duration, as the store counts them."""
+    return duration // timedelta(milliseconds=1)
+
+
+def merged(declared: JobOptions, overrides: EnqueueOptions) -> JobOptions:
+    """A queue's options with a producer's overrides on top, checked.
+
+    Raises:
+        JobRefused: A value is out of range, or an option does not exist.
+    """
+    known = {name: value for name, value in overrides.items() if name != "job_id"}
+    try:
+        options = replace(declared, **known)  # type: ignore[arg-type]  # EnqueueOptions has JobOptions' types
+    except TypeError:
+        unknown = sorted(set(known) - set(JobOptions.__dataclass_fields__))
+        raise JobRefused(f"no enqueue option is named {unknown[0]!r}") from None
+    if not 0 <= options.priority <= MAX_PRIORITY:
+        raise JobRefused(f"priority {options.priority} is not between 0 and {MAX_PRIORITY}")
+    if options.attempts < 0:
+        raise JobRefused(f"attempts {options.attempts} is negative")
+    if options.delay < timedelta(0):
+        raise JobRefused(f"delay {options.delay} is negative")
+    if not 0 <= options.backoff.jitter <= 1:
+        raise JobRefused(f"jitter {options.backoff.jitter} is not between 0 and 1")
+    return options
+
+
+def backoff_delay_ms(backoff: Backoff, failed_attempts: int, rand: Callable[[], float] = random.random) -> int:
+    """How long to wait after `failed_attempts` failures, by BullMQ's formulas (wire § 6.8).
+
+    Args:
+        backoff: The policy.
+        failed_attempts: How many attempts have failed, the latest included: 1, 2, …
+        rand: A source of numbers in [0, 1).
+
+    Returns:
+        Milliseconds, at least 0.
+    """
+    base = milliseconds(backoff.delay)
+    longest = base if isinstance(backoff, Fixed) else round(2 ** (failed_attempts - 1) * base)
+    if not backoff.jitter:
+        return longest
+    return int(rand() * longest * backoff.jitter + longest * (1 - backoff.jitter))
