@@ -1,0 +1,376 @@
+"""BullMQ's field names and number formats, and nothing else: bytes on one side, small records on the other.
+
+The only module that knows how a job is spelt in the store (wire § 3, § 4). It knows no payload models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from corral.options import Backoff, Exponential, Fixed, JobOptions, Retention, milliseconds
+from corral.outcome import Completed, Failed, HandedBack, Outcome, RateLimited, Retried, Snoozed, TimedOut
+
+__all__ = [
+    "Advanced",
+    "Ending",
+    "FetchedJob",
+    "NewJob",
+    "StoredOptions",
+    "decode_job",
+    "encode_ending",
+    "encode_new_job",
+    "encode_options",
+]
+
+NO_LIMIT = 1000
+"""How many aged jobs one ending removes where the job's own retention names no limit (wire § 6.7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be written.
+
+    Attributes:
+        id: Unique within its queue.
+        name: BullMQ's job name.
+        data: The payload as strict JSON text.
+        opts: The options as strict JSON text, made by `encode_options`.
+        delay_ms: How long until it is due.
+        priority: 0 for none.
+        lifo: Whether it runs before those that wait.
+        nonce: A text that is part of `opts`, where the caller chose the id: it tells a repeated try of ours from
+            another job of that id.
+    """
+
+    id: str
+    name: str
+    data: bytes
+    opts: bytes
+    delay_ms: int = 0
+    priority: int = 0
+    lifo: bool = False
+    nonce: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOptions:
+    """A job's `opts` as stored, by whichever client.
+
+    Attributes:
+        attempts: 0 and 1 both mean one attempt.
+        backoff: None means that a retry is immediate.
+        unknown_backoff: The type of a backoff that is neither fixed nor exponential, or None.
+        delay_ms: The delay that was asked for.
+        lifo: Whether an immediate retry goes to the front.
+        keep_completed: Retention in the store's own terms (count, age in seconds or empty, limit), or None.
+        keep_failed: As `keep_completed`.
+        keep_logs: How many log lines are kept, 0 for all.
+        stack_trace_limit: How many stack traces are kept, None for all.
+        carrier: The trace context (`tm`), or None.
+        readable: False where the text is not a JSON object; the other fields are then empty.
+    """
+
+    attempts: int = 0
+    backoff: Backoff | None = None
+    unknown_backoff: str | None = None
+    delay_ms: int = 0
+    lifo: bool = False
+    keep_completed: tuple[int, str, int] | None = None
+    keep_failed: tuple[int, str, int] | None = None
+    keep_logs: int = 0
+    stack_trace_limit: int | None = None
+    carrier: str | None = None
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FetchedJob:
+    """A job this worker holds the lock of.
+
+    Attributes:
+        id: Unique within its queue.
+        token: The lock's token; an ending under another token is refused.
+        name: BullMQ's job name, empty where the producer wrote none.
+        data: The payload's JSON text.
+        options: Its parsed `opts`.
+        attempts_made: How many attempts counted before this start.
+        attempts_started: How many starts there were, this one included.
+        timestamp_ms: When it was enqueued, Unix milliseconds.
+        processed_ms: When this start happened, Unix milliseconds.
+        stacktrace: The JSON text of the stack traces so far.
+        deferred_failure: Why the job must be failed without running it, or None.
+        deduplicated: Whether it owns, or owned, a deduplication id.
+        schedule_id: The job scheduler it is an iteration of, or None.
+    """
+
+    id: str
+    token: str
+    name: str
+    data: bytes
+    options: StoredOptions
+    attempts_made: int
+    attempts_started: int
+    timestamp_ms: int
+    processed_ms: int
+    stacktrace: bytes
+    deferred_failure: str | None
+    deduplicated: bool
+    schedule_id: str | None
+
+    @property
+    def scheduled_ms(self) -> int:
+        """When the job was due first, Unix milliseconds: an iteration's tick, else enqueueing plus delay."""
+        if self.schedule_id is not None:
+            tick = self.id.rpartition(":")[2]
+            if tick.isdecimal():
+                return int(tick)
+        return self.timestamp_ms + self.options.delay_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A fetched job and how its run ended."""
+
+    job: FetchedJob
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """The reply to one `advance`.
+
+    Attributes:
+        now_ms: The store's time, Unix milliseconds.
+        due_ms: Milliseconds until the next delayed job is due, or None without one. Only known where fewer jobs came
+            than were wanted.
+        limited_ms: Milliseconds until the rate limit ends, 0 without one.
+        codes: One per ending: 0 applied, else the wire's negative code.
+        jobs: What was fetched, in the order it should start.
+        repeated: Whether this is the stored reply of an earlier try of the same call.
+    """
+
+    now_ms: int
+    due_ms: int | None
+    limited_ms: int
+    codes: Sequence[int]
+    jobs: Sequence[FetchedJob]
+    repeated: bool
+
+
+def encode_options(options: JobOptions, nonce: str = "") -> bytes:
+    """A job's options as BullMQ stores them (wire § 4)."""
+    backoff: dict[str, Any] = {
+        "type": "fixed" if isinstance(options.backoff, Fixed) else "exponential",
+        "delay": milliseconds(options.backoff.delay),
+    }
+    if options.backoff.jitter:
+        backoff["jitter"] = options.backoff.jitter
+    stored: dict[str, Any] = {"attempts": options.attempts, "backoff": backoff}
+    if options.delay:
+        stored["delay"] = milliseconds(options.delay)
+    if options.priority:
+        stored["priority"] = options.priority
+    if options.lifo:
+        stored["lifo"] = True
+    stored["removeOnComplete"] = _encode_retention(options.keep_completed)
+    stored["removeOnFail"] = _encode_retention(options.keep_failed)
+    if nonce:
+        stored["corral"] = {"nonce": nonce}
+    return to_json(stored)
+
+
+def encode_new_job(job: NewJob) -> list[str | bytes | int]:
+    """One job's arguments of `add.lua`."""
+    lifo = "1" if job.lifo else ""
+    return [job.id, job.name, job.data, job.opts, job.delay_ms, job.priority, lifo, job.nonce]
+
+
+def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int) -> FetchedJob:
+    """A fetched job from its hash as it was before the fetch.
+
+    Args:
+        job_id: Its id.
+        flat: Field, value, field, value, …
+        token: The lock's token.
+        now_ms: When it was fetched.
+    """
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    get = fields.get
+    deferred = get(b"defa")
+    schedule = get(b"rjk")
+    return FetchedJob(
+        id=job_id.decode(errors="replace"),
+        token=token,
+        name=get(b"name", b"").decode(errors="replace"),
+        data=get(b"data") or b"{}",
+        options=_decode_options(get(b"opts") or b"{}"),
+        attempts_made=_integer(get(b"attemptsMade") or get(b"atm")),
+        attempts_started=_integer(get(b"ats")) + 1,
+        timestamp_ms=_integer(get(b"timestamp")),
+        processed_ms=now_ms,
+        stacktrace=get(b"stacktrace") or b"[]",
+        deferred_failure=deferred.decode(errors="replace") if deferred is not None else None,
+        deduplicated=b"deid" in fields,
+        schedule_id=schedule.decode(errors="replace") if schedule else None,
+    )
+
+
+def encode_ending(ending: Ending, declared: JobOptions) -> list[str | bytes | int]:
+    """One ending's arguments of `advance.lua`.
+
+    Args:
+        ending: Not a `LeaseLost`: that one has nothing to write.
+        declared: The queue's options; their retention holds for a job that carries none.
+    """
+    job, outcome = ending.job, ending.outcome
+    options = job.options
+    atm = job.attempts_made + 1
+    kind, text, delay_ms = _kind(outcome)
+    count, age, limit = -1, "", NO_LIMIT
+    trace: bytes = b""
+    if kind == "c":
+        count, age, limit = options.keep_completed or _retention(declared.keep_completed)
+    elif kind in {"f", "r"}:
+        trace = _stacktrace(job, getattr(outcome, "traceback", ""))
+        if kind == "f":
+            count, age, limit = options.keep_failed or _retention(declared.keep_failed)
+    flags = ("l" if options.lifo else "") + ("d" if job.deduplicated else "")
+    return [kind, job.id, job.token, atm, text, trace, delay_ms, count, age, limit, options.attempts, flags]
+
+
+def _kind(outcome: Outcome) -> tuple[str, str | bytes, int]:
+    match outcome:
+        case Completed(returnvalue):
+            return "c", returnvalue, 0
+        case Failed(reason) | TimedOut(reason, None):
+            return "f", reason, 0
+        case Retried(reason, delay_ms) | TimedOut(reason, int(delay_ms)):
+            return "r", reason, delay_ms
+        case Snoozed(delay_ms):
+            return "s", "", delay_ms
+        case RateLimited(delay_ms):
+            return "l", "", max(delay_ms, 1)
+        case HandedBack():
+            return "b", "", 0
+        case _:
+            raise AssertionError(f"{outcome!r} is never written")
+
+
+def _stacktrace(job: FetchedJob, traceback: str) -> bytes:
+    """The job's stack traces with one more, oldest first, trimmed to the job's own limit."""
+    try:
+        traces = from_json(job.stacktrace)
+    except ValueError:
+        traces = []
+    if not isinstance(traces, list):
+        traces = []
+    if traceback:
+        traces.append(traceback)
+    limit = job.options.stack_trace_limit
+    if limit is not None:
+        traces = traces[-limit:] if limit else []
+    return to_json(traces)
+
+
+def _retention(retention: Retention) -> tuple[int, str, int]:
+    age = "" if retention.age is None else f"{retention.age.total_seconds():g}"
+    return -1 if retention.count is None else retention.count, age, NO_LIMIT
+
+
+def _encode_retention(retention: Retention) -> bool | dict[str, float]:
+    stored: dict[str, float] = {}
+    if retention.age is not None:
+        seconds = retention.age.total_seconds()
+        stored["age"] = int(seconds) if seconds.is_integer() else seconds
+    if retention.count is not None:
+        stored["count"] = retention.count
+    return stored or False
+
+
+@lru_cache(maxsize=1024)
+def _decode_options(raw: bytes) -> StoredOptions:
+    """Parsed once per distinct text: the jobs of a queue mostly share theirs byte for byte."""
+    try:
+        stored = from_json(raw)
+    except ValueError:
+        return StoredOptions(readable=False)
+    if not isinstance(stored, dict):
+        return StoredOptions(readable=False)
+    backoff, unknown = _decode_backoff(stored.get("backoff"))
+    limit = stored.get("stackTraceLimit")
+    carrier = stored.get("tm")
+    return StoredOptions(
+        attempts=_integer(stored.get("attempts")),
+        backoff=backoff,
+        unknown_backoff=unknown,
+        delay_ms=max(_integer(stored.get("delay")), 0),
+        lifo=bool(stored.get("lifo")),
+        keep_completed=_decode_retention(stored.get("removeOnComplete")),
+        keep_failed=_decode_retention(stored.get("removeOnFail")),
+        keep_logs=max(_integer(stored.get("kl")), 0),
+        stack_trace_limit=None if limit is None else max(_integer(limit), 0),
+        carrier=carrier if isinstance(carrier, str) else None,
+    )
+
+
+def _decode_backoff(stored: Any) -> tuple[Backoff | None, str | None]:
+    if stored is None:
+        return None, None
+    if isinstance(stored, int | float):
+        return Fixed(timedelta(milliseconds=stored)), None
+    if not isinstance(stored, dict):
+        return None, repr(stored)
+    delay = timedelta(milliseconds=max(_number(stored.get("delay")), 0))
+    jitter = min(max(_number(stored.get("jitter")), 0.0), 1.0)
+    match stored.get("type"):
+        case "fixed":
+            return Fixed(delay, jitter), None
+        case "exponential":
+            return Exponential(delay, jitter), None
+        case other:
+            return None, str(other)
+
+
+def _decode_retention(stored: Any) -> tuple[int, str, int] | None:
+    match stored:
+        case None:
+            return None
+        case True:
+            return 0, "", NO_LIMIT
+        case False:
+            return -1, "", NO_LIMIT
+        case int() | float():
+            return int(stored), "", NO_LIMIT
+        case dict():
+            count, age, limit = stored.get("count"), stored.get("age"), stored.get("limit")
+            return (
+                -1 if count is None else _integer(count),
+                "" if age is None else f"{_number(age):.15g}",
+                NO_LIMIT if limit is None else max(_integer(limit), 1),
+            )
+        case _:
+            return -1, "", NO_LIMIT
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+
+
+def _integer(value: Any) -> int:
+    """An integer as BullMQ's readers take it: `1.5` reads as 1, what is no number as 0."""
+    try:
+        return int(value or 0)
+    except (TypeError, ValueError, OverflowError):
+        try:
+            return int(_number(value))
+        except (ValueError, OverflowError):
+            return 0

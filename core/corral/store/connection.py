@@ -1,0 +1,192 @@
+"""Where every connection to the store is made, and how its failures are told apart.
+
+The client library's defaults break a job queue: its read timeout turns an idle wait into a minute of silent retries,
+and its retries run a script again whose reply was lost. So a `Link` is one connection that retries nothing; a command
+that was interrupted closes it, and the next command starts on a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import redis
+import redis.asyncio
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004  # redis-py's own, a different class from the built-in one
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004  # as above
+)
+
+from corral.errors import ConfigurationError, StoreUnavailable
+
+__all__ = ["BLOCK_SECONDS", "Link", "blocking_link", "masked", "thread_client"]
+
+CONNECT_SECONDS = 2.0
+"""How long a connection may take to open: a store that is further away is not usable."""
+COMMAND_SECONDS = 3.0
+"""How long a reply may take. With BLOCK_SECONDS it bounds how long swallowed bytes stop a worker (under 8 s)."""
+BLOCK_SECONDS = 4.0
+"""How long a worker waits for a marker in one command: BullMQ's own wait is 5 s (wire § 7.2)."""
+READ_MARGIN_SECONDS = 2.0
+"""How much longer than its block a blocking read may take before its connection counts as dead."""
+
+_REFUSING = (
+    "OOM",
+    "MISCONF",
+    "READONLY",
+    "LOADING",
+    "NOAUTH",
+    "WRONGPASS",
+    "NOPERM",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "BUSY ",
+)
+"""Error replies that mean "not now" and that left nothing changed: the script never ran."""
+
+
+class Link:
+    """One connection to the store, made when it is first needed and again after each failure.
+
+    Concurrent calls take turns. No command is ever sent twice.
+    """
+
+    def __init__(self, url: str, *, name: str | None = None, read_seconds: float = COMMAND_SECONDS) -> None:
+        """
+        Args:
+            url: `redis://`, `rediss://` or `unix://`.
+            name: What `CLIENT LIST` shows, or None.
+            read_seconds: How long a reply may take.
+        """
+        self.url = url
+        self._name = name
+        self._read_seconds = read_seconds
+        self._client: redis.asyncio.Redis | None = None
+        self._turn = asyncio.Lock()
+
+    async def call(self, *command: Any) -> Any:
+        """Send one command and read its reply.
+
+        Returns:
+            The reply as RESP2 gives it, texts as bytes.
+
+        Raises:
+            StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect, else `"unknown"`.
+            redis.exceptions.ResponseError: The server understood the command and answered with an error.
+        """
+        async with self._turn:
+            client = self._client or await self._open()
+            try:
+                return await client.execute_command(*command)
+            except ResponseError as error:
+                if refusal := _refusal(error, self.url):
+                    await self._drop()
+                    raise refusal from error
+                raise
+            except (ConnectionError, TimeoutError, OSError) as error:
+                await self._drop()
+                raise _unavailable(error, self.url, refused=isinstance(error, BusyLoadingError)) from error
+            except BaseException:
+                # Interrupted between request and reply: whoever used this connection next would read our reply.
+                await self._drop()
+                raise
+
+    async def close(self) -> None:
+        """Close the connection; a later call opens another."""
+        async with self._turn:
+            await self._drop()
+
+    async def _open(self) -> redis.asyncio.Redis:
+        client = redis.asyncio.Redis.from_url(
+            _checked(self.url),
+            single_connection_client=True,
+            client_name=self._name,
+            **_settings(self._read_seconds),
+        )
+        try:
+            await client.initialize()
+        except (RedisError, OSError) as error:
+            await client.aclose()
+            raise _unavailable(error, self.url, refused=True) from error
+        except BaseException:
+            await client.aclose()
+            raise
+        self._client = client
+        return client
+
+    async def _drop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                await client.connection.disconnect(nowait=True)
+                await client.aclose()
+            except (RedisError, OSError):
+                pass
+
+
+def blocking_link(url: str, name: str) -> Link:
+    """A connection for commands that block up to `BLOCK_SECONDS`.
+
+    Args:
+        url: As for `Link`.
+        name: `<prefix>:<base64(queue)>:w:<worker>`: how Bull Board and Node's `getWorkers` recognise a worker.
+    """
+    return Link(url, name=name, read_seconds=BLOCK_SECONDS + READ_MARGIN_SECONDS)
+
+
+def thread_client(url: str, read_seconds: float) -> redis.Redis:
+    """A blocking client for a thread of its own: one connection, no retries.
+
+    Args:
+        url: As for `Link`.
+        read_seconds: How long connecting and each reply may take.
+    """
+    return redis.Redis.from_url(_checked(url), single_connection_client=True, **_settings(read_seconds))
+
+
+def masked(url: str) -> str:
+    """The URL without its password, for logs and errors."""
+    scheme, separator, rest = url.partition("://")
+    credentials, at, host = rest.rpartition("@")
+    if not at or ":" not in credentials:
+        return url
+    return f"{scheme}{separator}{credentials.partition(':')[0]}:***@{host}"
+
+
+def _settings(read_seconds: float) -> dict[str, Any]:
+    return {
+        "decode_responses": False,
+        "protocol": 2,
+        "retry": None,
+        "socket_timeout": read_seconds,
+        "socket_connect_timeout": min(CONNECT_SECONDS, read_seconds),
+        "health_check_interval": 0,
+    }
+
+
+def _checked(url: str) -> str:
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigurationError(
+            f"REDIS_URL {masked(url)!r} is not a store's address",
+            hint="write redis://host:6379/0, rediss://… or unix:///path/to.sock",
+        )
+    return url
+
+
+def _refusal(error: ResponseError, url: str) -> StoreUnavailable | None:
+    if isinstance(error, OutOfMemoryError | ReadOnlyError) or str(error).startswith(_REFUSING):
+        return _unavailable(error, url, refused=True)
+    return None
+
+
+def _unavailable(error: Exception, url: str, *, refused: bool) -> StoreUnavailable:
+    told = str(error).strip().rstrip(".") or type(error).__name__
+    return StoreUnavailable(
+        f"the store at {masked(url)} is unavailable: {told}", outcome="refused" if refused else "unknown"
+    )

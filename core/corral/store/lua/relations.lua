@@ -1,0 +1,130 @@
+-- Included by endings.lua: what a job's ending means for its parent and for its deduplication id (wire 6.20, 6.22).
+-- Such jobs come from other clients; their parents and their keys must not wait for ever because we did the work.
+
+-- Put a parent whose children are done where its own options say; the caller has taken it out of its container.
+local function enqueue_parent(queue, id)
+  local key = queue .. id
+  local hash = call('HMGET', key, 'delay', 'priority')
+  local delay, priority = tonumber(hash[1]) or 0, tonumber(hash[2]) or 0
+  local queue_meta = call('HMGET', queue .. 'meta', 'paused', 'concurrency')
+  if delay > 0 then
+    call('ZADD', queue .. 'delayed', (now + delay) * 4096, id)
+    call('XADD', queue .. 'events', '*', 'event', 'delayed', 'jobId', id, 'delay', now + delay)
+    local first = call('ZRANGE', queue .. 'delayed', 0, 0, 'WITHSCORES')
+    call('ZADD', queue .. 'marker', first[2] / 4096, '1')
+    return
+  end
+  if priority > 0 then
+    local tie = call('INCR', queue .. 'pc') % 4294967296
+    call('ZADD', queue .. 'prioritized', priority * 4294967296 + tie, id)
+  else
+    call('RPUSH', queue .. 'wait', id)
+  end
+  local limit = tonumber(queue_meta[2])
+  if not queue_meta[1] and not (limit and call('LLEN', queue .. 'active') >= limit) then
+    call('ZADD', queue .. 'marker', 0, '0')
+  end
+  call('XADD', queue .. 'events', '*', 'event', 'waiting', 'jobId', id, 'prev', 'waiting-children')
+end
+
+local function release_parent(queue, id)
+  if call('ZREM', queue .. 'waiting-children', id) == 1 then enqueue_parent(queue, id) end
+end
+
+local function fail_parent(queue, id, child)
+  local key = queue .. id
+  call('ZADD', key .. ':unsuccessful', now, child)
+  if call('EXISTS', key) == 0 then return end
+  local waits = call('ZREM', queue .. 'waiting-children', id) == 1
+  local delayed = not waits and call('ZREM', queue .. 'delayed', id) == 1
+  if not waits and not delayed and call('ZSCORE', queue .. 'failed', id) then return end
+  call('HSET', key, 'defa', 'child ' .. child .. ' failed')
+  if delayed then call('HSET', key, 'delay', 0) end
+  if waits or delayed then enqueue_parent(queue, id) end
+end
+
+-- The parent's queue (`<prefix>:<queue>:`) and id, from the child's `parent` field, else from the key's last colon.
+local function parent_of(key, parent_key)
+  local text = call('HGET', key, 'parent')
+  local known, parent = pcall(cjson.decode, text or '')
+  if known and type(parent) == 'table' and parent.queueKey and parent.id then
+    return parent.queueKey .. ':', parent.id, parent
+  end
+  local queue, id = string.match(parent_key, '^(.*:)([^:]*)$')
+  return queue, id, {}
+end
+
+local function end_child(kind, key, text, parent_key)
+  local queue, id, policy = parent_of(key, parent_key)
+  local fails = kind == 'f'
+  if fails and not (policy.fpof or policy.cpof or policy.idof or policy.rdof) then return end
+  if call('SREM', parent_key .. ':dependencies', key) == 0 then return end
+  if fails and policy.fpof then return fail_parent(queue, id, key) end
+  if not fails then
+    call('HSET', parent_key .. ':processed', key, text)
+  elseif policy.cpof or policy.idof then
+    call('HSET', parent_key .. ':failed', key, text)
+  end
+  if (fails and policy.cpof) or call('SCARD', parent_key .. ':dependencies') == 0 then release_parent(queue, id) end
+end
+
+-- A removed job no longer holds its parent back.
+local function leave_parent(key)
+  local parent_key = call('HGET', key, 'parentKey')
+  if not parent_key or call('SREM', parent_key .. ':dependencies', key) == 0 then return end
+  if call('SCARD', parent_key .. ':dependencies') == 0 then
+    local queue, id = parent_of(key, parent_key)
+    release_parent(queue, id)
+  end
+end
+
+-- The job that was put aside while the owner of its deduplication id was active.
+local function enqueue_next(deduplication, next_key)
+  local fields = call('HMGET', next_key, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk')
+  local opts, id = cjson.decode(fields[3]), fields[4]
+  local delay, priority = tonumber(opts.delay) or 0, tonumber(opts.priority) or 0
+  call('INCR', base .. 'id')
+  local hash = {'name', fields[1], 'data', fields[2], 'opts', fields[3], 'timestamp', now, 'delay', delay,
+    'priority', priority, 'deid', deduplication}
+  for field, value in pairs({parentKey = fields[5], parent = fields[6], rjk = fields[8]}) do
+    if value then
+      hash[#hash + 1] = field
+      hash[#hash + 1] = value
+    end
+  end
+  call('HSET', base .. id, unpack(hash))
+  call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', fields[1])
+  if delay > 0 then
+    add_delayed(id, now + delay)
+    any_delayed = true
+  else
+    if priority > 0 then
+      add_prioritized(id, priority)
+    else
+      call(opts.lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
+    end
+    emit_capped('waiting', 'jobId', id)
+  end
+  local ttl = opts.de and not opts.de.keepLastIfActive and tonumber(opts.de.ttl)
+  if ttl and ttl > 0 then
+    call('SET', base .. 'de:' .. deduplication, id, 'PX', ttl)
+  else
+    call('SET', base .. 'de:' .. deduplication, id)
+  end
+  if fields[7] then call('SADD', fields[7], base .. id) end
+  call('DEL', next_key)
+end
+
+local function free_deduplication(id, key)
+  local deduplication = call('HGET', key, 'deid')
+  if not deduplication then return end
+  local owner = base .. 'de:' .. deduplication
+  if call('GET', owner) == id and call('PTTL', owner) < 0 then call('DEL', owner) end
+  local next_key = base .. 'dn:' .. deduplication
+  if call('EXISTS', next_key) == 1 then enqueue_next(deduplication, next_key) end
+end
+
+local function settle_relations(kind, id, key, text, parent_key, deduplicated)
+  if deduplicated then free_deduplication(id, key) end
+  if parent_key then end_child(kind, key, text, parent_key) end
+end

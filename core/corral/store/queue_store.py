@@ -1,0 +1,231 @@
+"""`QueueStore`: one queue's keys, and the few operations that change them. Each is one script, hence atomic.
+
+It knows Redis and BullMQ's keys; it knows no payload models, no hooks and no catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import ResponseError
+
+from corral.errors import CorralError
+from corral.options import JobOptions
+from corral.outcome import LeaseLost
+from corral.store.codec import Advanced, Ending, NewJob, decode_job, encode_ending, encode_new_job
+from corral.store.connection import Link
+from corral.store.scripts import run, run_blocking, script
+
+__all__ = ["MAX_BATCH", "Note", "QueueStore", "StaleCall", "Stalled"]
+
+MAX_BATCH = 500
+"""Jobs per script call: Lua can unpack about 8,000 values, and a longer script would keep others waiting."""
+METRICS_MINUTES = 20_160
+"""How many minutes of counts are kept: two weeks."""
+CONTAINERS = ("wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed")
+"""A job is in exactly one of these (wire § 1)."""
+
+
+class StaleCall(CorralError):
+    """The store has already answered a later call of this worker: this one arrived as a ghost and changed nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """What a stalled check did.
+
+    Attributes:
+        job_ids: The jobs that went back to the waiting list.
+        wait_ms: When the next check is allowed, in milliseconds from now.
+    """
+
+    job_ids: Sequence[str]
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a running job said.
+
+    Attributes:
+        job_id: The job.
+        kind: `"p"`: progress, as JSON text. `"l"`: one log line.
+        text: The progress or the line.
+        keep: How many log lines the job keeps, 0 for all.
+    """
+
+    job_id: str
+    kind: str
+    text: str | bytes
+    keep: int = 0
+
+
+class QueueStore:
+    """One queue in the store.
+
+    Attributes:
+        prefix: The first part of its keys.
+        queue: Its name.
+        base: `<prefix>:<queue>:`, what all of its keys begin with.
+        offset_ms: Added to the store's time by every script; zero but in tests.
+    """
+
+    def __init__(
+        self, link: Link, prefix: str, queue: str, *, options: JobOptions | None = None, offset_ms: int = 0
+    ) -> None:
+        """
+        Args:
+            link: The connection.
+            prefix: The first part of the keys.
+            queue: The queue's name.
+            options: Their retention holds for jobs that carry none.
+            offset_ms: Added to the store's time; zero but in tests.
+        """
+        self.prefix = prefix
+        self.queue = queue
+        self.base = f"{prefix}:{queue}:"
+        self.offset_ms = offset_ms
+        self._link = link
+        self._options = options or JobOptions()
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[bool]:
+        """Write jobs.
+
+        Safe to repeat after a lost reply: a job that an earlier try has made is not made again, as long as it has
+        not run and been removed in between (its retention decides how long it stays).
+
+        Args:
+            jobs: At most `MAX_BATCH`.
+
+        Returns:
+            One flag per job: whether it is this call's own, or its id existed.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+        """
+        arguments: list[Any] = [self.offset_ms]
+        for job in jobs:
+            arguments += encode_new_job(job)
+        replies = await run(self._link, script("add"), [self.base], arguments)
+        return [reply == 1 for reply in replies]
+
+    async def advance(
+        self, worker: str, seq: int, endings: Sequence[Ending], want: int, *, lock_ms: int = 30_000
+    ) -> Advanced:
+        """Finish jobs and fetch more.
+
+        Safe to repeat: the same `seq` again changes nothing and gives the same reply.
+
+        Args:
+            worker: The worker's name; unique among all workers of the queue.
+            seq: Counts up with each call of this worker; only one call may be on its way.
+            endings: The jobs that ended, at most `MAX_BATCH`; a `LeaseLost` among them is refused.
+            want: How many jobs to fetch at most, up to `MAX_BATCH`.
+            lock_ms: How long a fetched job's lock lives without renewal.
+
+        Returns:
+            The code of each ending, and the fetched jobs.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+            StaleCall: A later call of this worker was answered already.
+        """
+        arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES]
+        for ending in endings:
+            arguments += encode_ending(ending, self._options)
+        keys = [self.base, f"corral:{self.base}call:{worker}"]
+        try:
+            now, due, limited, codes, fetched, repeated = await run(self._link, script("advance"), keys, arguments)
+        except ResponseError as error:
+            if str(error).startswith("STALECALL"):
+                raise StaleCall(f"call {seq} of worker {worker} came after a later one") from error
+            raise
+        token = f"{worker}:{seq}"
+        return Advanced(
+            now_ms=now,
+            due_ms=None if due < 0 else due,
+            limited_ms=limited,
+            codes=codes,
+            jobs=[decode_job(job_id, flat, token, now) for job_id, flat in fetched],
+            repeated=repeated == 1,
+        )
+
+    def extend(self, client: redis.Redis, leases: Sequence[tuple[str, str]], lock_ms: int) -> set[str]:
+        """Renew locks, from the lease thread.
+
+        Args:
+            client: The thread's own client.
+            leases: `(job id, token)` pairs.
+            lock_ms: How long the locks live from now.
+
+        Returns:
+            The ids whose lock is not held any more.
+
+        Raises:
+            redis.exceptions.RedisError: The store is away.
+        """
+        lost: set[str] = set()
+        for start in range(0, len(leases), MAX_BATCH):
+            arguments: list[Any] = [lock_ms]
+            for job_id, token in leases[start : start + MAX_BATCH]:
+                arguments += [job_id, token]
+            lost.update(reply.decode() for reply in run_blocking(client, script("extend"), [self.base], arguments))
+        return lost
+
+    async def check_stalled(self, interval_ms: int, max_stalled: int) -> Stalled:
+        """Put jobs of dead workers back to the head of the waiting list; a no-op while another check's time runs.
+
+        Args:
+            interval_ms: How long no other check runs.
+            max_stalled: How often a job may stall before the next worker fails it.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+        """
+        wait_ms, ids = await run(self._link, script("stalled"), [self.base], [interval_ms, max_stalled, self.offset_ms])
+        return Stalled([job_id.decode(errors="replace") for job_id in ids], wait_ms)
+
+    async def note(self, notes: Iterable[Note]) -> None:
+        """Write progress and log lines of running jobs.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+        """
+        arguments: list[Any] = []
+        for note in notes:
+            arguments += [note.job_id, note.kind, note.text, note.keep]
+        if arguments:
+            await run(self._link, script("note"), [self.base], arguments)
+
+    async def signal(self) -> None:
+        """Put the marker back that a cancelled wait may have taken; a left-over one costs an empty fetch.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+        """
+        await self._link.call("ZADD", f"{self.base}marker", 0, "0")
+
+    async def counts(self) -> dict[str, int]:
+        """How many jobs are in each container, by the container's name.
+
+        Raises:
+            StoreUnavailable: The store is away.
+        """
+        source = (
+            "return {"
+            + ",".join(
+                f"redis.call('{'LLEN' if name in {'wait', 'active'} else 'ZCARD'}', KEYS[1] .. '{name}')"
+                for name in CONTAINERS
+            )
+            + "}"
+        )
+        replies = await self._link.call("EVAL", source, 1, self.base)
+        return dict(zip(CONTAINERS, replies, strict=True))
+
+
+def writable(ending: Ending) -> bool:
+    """Whether an ending has anything to write: a lost lease has not."""
+    return not isinstance(ending.outcome, LeaseLost)
