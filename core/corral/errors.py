@@ -72,11 +72,12 @@ class PayloadRefused(JobRefused):
     Attributes:
         queue: The queue's name.
         errors: One `(path, message)` per wrong field; the path is dotted, as in the JSON text.
+        fields: The same as one line of text.
     """
 
     def __init__(self, queue: str, errors: tuple[tuple[str, str], ...]) -> None:
-        told = "; ".join(f"{path}: {message}" if path else message for path, message in errors)
-        super().__init__(f"payload of queue {queue!r} refused: {told}")
+        self.fields = "; ".join(f"{path}: {message}" if path else message for path, message in errors)
+        super().__init__(f"payload of queue {queue!r} refused: {self.fields}")
         self.queue = queue
         self.errors = errors
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from pydantic_core import to_json
 from typing_extensions import TypeVar
@@ -16,7 +18,7 @@ from corral.payload import Payload
 if TYPE_CHECKING:
     from corral.queue import Queue
 
-__all__ = ["Job", "P", "Run"]
+__all__ = ["Job", "P", "Run", "current_job"]
 
 P = TypeVar("P", bound=Payload, default=Any)
 
@@ -30,13 +32,21 @@ class Run:
 
     Attributes:
         cancelled: Whether the worker no longer wants the result: the lock is lost, or it shuts down.
-        progress: The latest progress as JSON text, until the worker has written it to the store.
-        lines: Log lines that the worker has not yet written to the store.
+        said: Progress, as JSON text, and log lines, in order, until the worker has written them to the store.
+        spoke: Called, from the processor's thread, when there is something to write; None outside a worker.
     """
 
     cancelled: bool = False
-    progress: bytes | None = None
-    lines: deque[str] = field(default_factory=deque)
+    said: deque[tuple[Literal["progress", "log"], bytes | str]] = field(
+        default_factory=deque[tuple[Literal["progress", "log"], bytes | str]]
+    )
+    spoke: Callable[[], object] | None = None
+
+    def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
+        """Keep something until the worker writes it. Callable from any thread."""
+        self.said.append((kind, text))
+        if self.spoke is not None:
+            self.spoke()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,8 +134,12 @@ class Job(Generic[P]):
         Args:
             value: A number (0 to 100, by convention) or anything that serialises to JSON.
         """
-        self.run.progress = to_json(value, inf_nan_mode="null")
+        self.run.say("progress", to_json(value, inf_nan_mode="null"))
 
     def log(self, text: str) -> None:
         """Add a line to the job's own log, which the board shows. Callable from any thread; written within 100 ms."""
-        self.run.lines.append(text)
+        self.run.say("log", text)
+
+
+current_job: ContextVar[Job[Any] | None] = ContextVar("corral_current_job", default=None)
+"""The job that the current task or thread processes: what log lines take their context from."""

@@ -58,11 +58,18 @@ class JobScheduler(Protocol):
         """
         ...
 
+    @overload
     async def enqueue_many(
-        self,
-        queue: Queue[P] | str,
-        payloads: Iterable[P] | Iterable[Mapping[str, Any]],
-        **options: Unpack[EnqueueOptions],
+        self, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    @overload
+    async def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    async def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]:
         """Write many jobs of one queue in few round trips; all are validated before the first is written.
 

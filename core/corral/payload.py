@@ -6,10 +6,21 @@ fields that a newer producer added (`Queue.read`), so that a rolling deployment 
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import json
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.alias_generators import to_camel
 
-__all__ = ["Payload"]
+__all__ = ["Payload", "unsafe_integers"]
+
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+"""Beyond it, on either side of zero, a Node client reads another number than was written (wire § 4.3)."""
+
+LONG_DIGITS: Final = re.compile(rb"[0-9]{16}")
+"""No JSON text without sixteen digits in a row holds an integer above `MAX_SAFE_INTEGER`, which has sixteen."""
 
 
 class Payload(BaseModel):
@@ -27,3 +38,22 @@ class Payload(BaseModel):
         frozen=True,
         ser_json_inf_nan="null",  # a NaN in a job makes every Node client throw on it, for ever
     )
+
+
+def unsafe_integers(raw: bytes) -> tuple[tuple[str, str], ...]:
+    """Every integer of a JSON text that JavaScript cannot hold, as `(dotted path, message)`."""
+    if not LONG_DIGITS.search(raw):
+        return ()
+    # Twenty characters show that an integer is too long; Python itself refuses to read 4,301 of them.
+    return tuple(_unsafe(json.loads(raw, parse_int=lambda digits: int(digits[:20]))))
+
+
+def _unsafe(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _unsafe(item, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unsafe(item, f"{path}.{index}" if path else str(index))
+    elif isinstance(value, int) and abs(value) > MAX_SAFE_INTEGER:
+        yield path, "an integer beyond ±(2^53 - 1) is another number to a reader in JavaScript"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -33,6 +35,14 @@ class Processor:
     queue: Queue[Any]
     function: Callable[..., object]
     using: Callable[[Deps], AbstractAsyncContextManager[Any]] | None = None
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on the event loop: an `async def`, a partial of one, an object whose call is one."""
+        function: Any = self.function
+        while isinstance(function, functools.partial):
+            function = function.func
+        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 class Deps:

@@ -1,22 +1,36 @@
-"""`Queue`: a name and a payload model, declared once and imported by producers and by workers."""
+"""`Queue`: a name and a payload model, declared once and imported by producers and by workers.
+
+It is also the one place where a payload changes between a model and JSON bytes: `validated` and `dumped` on the way
+out, `parsed` on the way in. It knows no store and no catalog.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, PydanticSerializationError
+
+from corral.errors import PayloadRefused
 from corral.job import Job, P
 from corral.options import JobOptions
-from corral.payload import Payload
+from corral.payload import Payload, unsafe_integers
 from corral.processor import Deps, Processor
 from corral.schedule import Cron, Every
 
 __all__ = ["Queue"]
 
 R = TypeVar("R")
+
+ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""Any escape of a JSON text; a group where it is half of a surrogate pair and the other half is missing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,3 +90,91 @@ class Queue(Generic[P]):
             The processor, to be returned from the `corral_processors` hook.
         """
         return Processor(self, function, using)
+
+    def validated(self, payload: P | Mapping[str, Any]) -> P:
+        """A payload of this queue's shape, or a refusal.
+
+        Args:
+            payload: An instance of the queue's model, taken as it is: it validated itself when it was built. Or a
+                mapping with the field names of Python or of JSON.
+
+        Returns:
+            The payload.
+
+        Raises:
+            PayloadRefused: It has another shape; says what is wrong with which field.
+        """
+        if isinstance(payload, self.payload):
+            return payload
+        if not isinstance(payload, Mapping):
+            wanted = f"expected {self.payload.__name__} or a mapping, not {type(payload).__name__}"
+            raise PayloadRefused(self.name, (("", wanted),))
+        try:
+            return self.payload.model_validate(dict(payload))
+        except ValidationError as error:
+            problems = _told(error.errors(include_url=False))
+            raise PayloadRefused(self.name, problems) from None  # pydantic's own text quotes the payload
+
+    def dumped(self, payload: P) -> bytes:
+        """A payload as strict JSON text: camelCase, UTF-8, no NaN, no integer that JavaScript cannot hold.
+
+        Only the fields that the queue's model declares are written: computed fields, and what a subclass adds, would
+        be unknown fields to the worker.
+
+        Args:
+            payload: What `validated` returned.
+
+        Raises:
+            PayloadRefused: A value cannot be written as such JSON.
+        """
+        try:
+            # The model's own serializer: `model_dump_json` would ask the instance's class, which may be a subclass.
+            serializer = self.payload.__pydantic_serializer__
+            raw = serializer.to_json(payload, by_alias=True, round_trip=True, warnings="error")
+        except PydanticSerializationError as error:
+            reason = " ".join(str(error).split()).partition(" [")[0]  # what follows quotes the payload
+            raise PayloadRefused(self.name, (("", f"cannot be written as JSON: {reason}"),)) from None
+        if unsafe := unsafe_integers(raw):
+            raise PayloadRefused(self.name, unsafe)
+        return raw
+
+    def parsed(self, raw: bytes) -> tuple[P, frozenset[str]]:
+        """A payload from a job's JSON text, tolerant of what a newer or a foreign producer wrote.
+
+        Fields that the model does not know are left out. Half a surrogate pair, which is what JavaScript's `slice`
+        makes of an emoji, becomes U+FFFD.
+
+        Args:
+            raw: The job's `data`.
+
+        Returns:
+            The payload, and the dotted names of the fields that were left out (positions in lists are not named, so
+            that the set of names stays small).
+
+        Raises:
+            PayloadRefused: It is no JSON, or has another shape.
+        """
+        try:
+            return self.payload.model_validate_json(raw), frozenset()
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+        if problems[0]["type"] == "json_invalid":
+            whole = ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], raw)
+            if whole != raw:
+                return self.parsed(whole)
+        unknown = frozenset(
+            ".".join(part for part in problem["loc"] if isinstance(part, str))
+            for problem in problems
+            if problem["type"] == "extra_forbidden"
+        )
+        if unknown:
+            try:
+                return self.payload.model_validate_json(raw, extra="ignore"), unknown
+            except ValidationError as error:
+                problems = error.errors(include_url=False)
+        raise PayloadRefused(self.name, _told(problems))
+
+
+def _told(problems: list[ErrorDetails]) -> tuple[tuple[str, str], ...]:
+    """Pydantic's findings as `(dotted path in the JSON text, message)`, one per wrong field."""
+    return tuple((".".join(str(part) for part in problem["loc"]), problem["msg"]) for problem in problems)

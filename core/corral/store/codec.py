@@ -163,8 +163,14 @@ class Advanced:
     repeated: bool
 
 
-def encode_options(options: JobOptions, nonce: str = "") -> bytes:
-    """A job's options as BullMQ stores them (wire § 4)."""
+def encode_options(options: JobOptions, *, nonce: str = "", carrier: str = "") -> bytes:
+    """A job's options as BullMQ stores them (wire § 4).
+
+    Args:
+        options: The options.
+        nonce: See `NewJob.nonce`.
+        carrier: The trace context as JSON text, or empty (wire § 6.24).
+    """
     backoff: dict[str, Any] = {
         "type": "fixed" if isinstance(options.backoff, Fixed) else "exponential",
         "delay": milliseconds(options.backoff.delay),
@@ -180,6 +186,8 @@ def encode_options(options: JobOptions, nonce: str = "") -> bytes:
         stored["lifo"] = True
     stored["removeOnComplete"] = _encode_retention(options.keep_completed)
     stored["removeOnFail"] = _encode_retention(options.keep_failed)
+    if carrier:
+        stored["tm"] = carrier
     if nonce:
         stored["corral"] = {"nonce": nonce}
     return to_json(stored)
@@ -191,14 +199,17 @@ def encode_new_job(job: NewJob) -> list[str | bytes | int]:
     return [job.id, job.name, job.data, job.opts, job.delay_ms, job.priority, lifo, job.nonce]
 
 
-def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int) -> FetchedJob:
-    """A fetched job from its hash as it was before the fetch.
+def decode_job(
+    job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *, started: bool = False
+) -> FetchedJob:
+    """A fetched job from its hash.
 
     Args:
         job_id: Its id.
         flat: Field, value, field, value, …
         token: The lock's token.
         now_ms: When it was fetched.
+        started: Whether the hash already counts this start: as a repeated call finds it, not as the first one did.
     """
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     get = fields.get
@@ -211,7 +222,7 @@ def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int) ->
         data=get(b"data") or b"{}",
         options=_decode_options(get(b"opts") or b"{}"),
         attempts_made=_integer(get(b"attemptsMade") or get(b"atm")),
-        attempts_started=_integer(get(b"ats")) + 1,
+        attempts_started=_integer(get(b"ats")) + (not started),
         timestamp_ms=_integer(get(b"timestamp")),
         processed_ms=now_ms,
         stacktrace=get(b"stacktrace") or b"[]",

@@ -8,8 +8,8 @@ that was interrupted closes it, and the next command starts on a new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -24,8 +24,9 @@ from redis.exceptions import (
 )
 
 from corral.errors import ConfigurationError, StoreUnavailable
+from corral.settings import masked
 
-__all__ = ["BLOCK_SECONDS", "Link", "blocking_link", "masked", "thread_client"]
+__all__ = ["BLOCK_SECONDS", "Link", "blocking_link", "thread_client"]
 
 CONNECT_SECONDS = 2.0
 """How long a connection may take to open: a store that is further away is not usable."""
@@ -55,15 +56,14 @@ class Link:
     """One connection to the store, made when it is first needed and again after each failure.
 
     Concurrent calls take turns. No command is ever sent twice.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        name: What `CLIENT LIST` shows, or None.
+        read_seconds: How long a reply may take.
     """
 
     def __init__(self, url: str, *, name: str | None = None, read_seconds: float = COMMAND_SECONDS) -> None:
-        """
-        Args:
-            url: `redis://`, `rediss://` or `unix://`.
-            name: What `CLIENT LIST` shows, or None.
-            read_seconds: How long a reply may take.
-        """
         self.url = url
         self._name = name
         self._read_seconds = read_seconds
@@ -83,7 +83,7 @@ class Link:
         async with self._turn:
             client = self._client or await self._open()
             try:
-                return await client.execute_command(*command)
+                return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's own
             except ResponseError as error:
                 if refusal := _refusal(error, self.url):
                     await self._drop()
@@ -123,11 +123,8 @@ class Link:
     async def _drop(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            try:
-                await client.connection.disconnect(nowait=True)
+            with suppress(RedisError, OSError):
                 await client.aclose()
-            except (RedisError, OSError):
-                pass
 
 
 def blocking_link(url: str, name: str) -> Link:
@@ -148,15 +145,6 @@ def thread_client(url: str, read_seconds: float) -> redis.Redis:
         read_seconds: How long connecting and each reply may take.
     """
     return redis.Redis.from_url(_checked(url), single_connection_client=True, **_settings(read_seconds))
-
-
-def masked(url: str) -> str:
-    """The URL without its password, for logs and errors."""
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    if not at or ":" not in credentials:
-        return url
-    return f"{scheme}{separator}{credentials.partition(':')[0]}:***@{host}"
 
 
 def _settings(read_seconds: float) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from redis.exceptions import ResponseError
 
 from corral.errors import CorralError
 from corral.options import JobOptions
-from corral.outcome import LeaseLost
 from corral.store.codec import Advanced, Ending, NewJob, decode_job, encode_ending, encode_new_job
 from corral.store.connection import Link
 from corral.store.scripts import run, run_blocking, script
@@ -71,19 +70,15 @@ class QueueStore:
         queue: Its name.
         base: `<prefix>:<queue>:`, what all of its keys begin with.
         offset_ms: Added to the store's time by every script; zero but in tests.
+
+    Args:
+        link: The connection.
+        options: The queue's own; their retention holds for jobs that carry none.
     """
 
     def __init__(
         self, link: Link, prefix: str, queue: str, *, options: JobOptions | None = None, offset_ms: int = 0
     ) -> None:
-        """
-        Args:
-            link: The connection.
-            prefix: The first part of the keys.
-            queue: The queue's name.
-            options: Their retention holds for jobs that carry none.
-            offset_ms: Added to the store's time; zero but in tests.
-        """
         self.prefix = prefix
         self.queue = queue
         self.base = f"{prefix}:{queue}:"
@@ -149,11 +144,11 @@ class QueueStore:
             due_ms=None if due < 0 else due,
             limited_ms=limited,
             codes=codes,
-            jobs=[decode_job(job_id, flat, token, now) for job_id, flat in fetched],
+            jobs=[decode_job(job_id, flat, token, now, started=repeated == 1) for job_id, flat in fetched],
             repeated=repeated == 1,
         )
 
-    def extend(self, client: redis.Redis, leases: Sequence[tuple[str, str]], lock_ms: int) -> set[str]:
+    def extend(self, client: redis.Redis, leases: Sequence[tuple[str, str]], lock_ms: int) -> set[int]:
         """Renew locks, from the lease thread.
 
         Args:
@@ -162,17 +157,18 @@ class QueueStore:
             lock_ms: How long the locks live from now.
 
         Returns:
-            The ids whose lock is not held any more.
+            The places in `leases` of those whose lock is not held any more.
 
         Raises:
             redis.exceptions.RedisError: The store is away.
         """
-        lost: set[str] = set()
+        lost: set[int] = set()
         for start in range(0, len(leases), MAX_BATCH):
             arguments: list[Any] = [lock_ms]
             for job_id, token in leases[start : start + MAX_BATCH]:
                 arguments += [job_id, token]
-            lost.update(reply.decode() for reply in run_blocking(client, script("extend"), [self.base], arguments))
+            places = run_blocking(client, script("extend"), [self.base], arguments)
+            lost.update(start + place for place in places)
         return lost
 
     async def check_stalled(self, interval_ms: int, max_stalled: int) -> Stalled:
@@ -225,7 +221,6 @@ class QueueStore:
         replies = await self._link.call("EVAL", source, 1, self.base)
         return dict(zip(CONTAINERS, replies, strict=True))
 
-
-def writable(ending: Ending) -> bool:
-    """Whether an ending has anything to write: a lost lease has not."""
-    return not isinstance(ending.outcome, LeaseLost)
+    async def close(self) -> None:
+        """Close the connection; a later call opens another."""
+        await self._link.close()

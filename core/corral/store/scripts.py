@@ -52,9 +52,9 @@ async def run(link: Link, which: Script, keys: Sequence[str], arguments: Sequenc
 def run_blocking(client: redis.Redis, which: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
     """`run` for a thread's client."""
     try:
-        return client.execute_command("EVALSHA", which.digest, len(keys), *keys, *arguments)
+        return client.evalsha(which.digest, len(keys), *keys, *arguments)
     except NoScriptError:
-        return client.execute_command("EVAL", which.source, len(keys), *keys, *arguments)
+        return client.eval(which.source, len(keys), *keys, *arguments)
 
 
 def _source(name: str) -> str:

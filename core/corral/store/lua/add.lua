@@ -25,33 +25,10 @@ local keys = {}
 for i = 1, count do keys[i] = base .. ARGV[2 + (i - 1) * FIELDS] end
 local any_exists = call('EXISTS', unpack(keys)) > 0
 
-local timestamp = now
-local replies, fresh, seen = {}, {}, {}
-local attempts = 0
-for i = 1, count do
-  local at = 2 + (i - 1) * FIELDS
-  local id, nonce = ARGV[at], ARGV[at + 7]
-  if seen[id] or (any_exists and call('EXISTS', keys[i]) == 1) then
-    local opts = not seen[id] and call('HGET', keys[i], 'opts') or ''
-    local ours = not seen[id] and (nonce == '' or string.find(opts or '', nonce, 1, true) ~= nil)
-    replies[i] = ours and 1 or 0
-    if not ours then
-      attempts = attempts + 1
-      emit_capped('duplicated', 'jobId', id)
-    end
-  else
-    seen[id] = true
-    attempts = attempts + 1
-    replies[i] = 1
-    fresh[#fresh + 1] = at
-  end
-end
-if attempts > 0 then call('INCRBY', base .. 'id', attempts) end
-
 local function insert(at, id, key)
   local delay, priority = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
   call('HSET', key, 'name', ARGV[at + 1], 'data', ARGV[at + 2], 'opts', ARGV[at + 3],
-    'timestamp', timestamp, 'delay', ARGV[at + 4], 'priority', ARGV[at + 5])
+    'timestamp', now, 'delay', ARGV[at + 4], 'priority', ARGV[at + 5])
   call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', ARGV[at + 1])
   if delay > 0 then
     add_delayed(id, now + delay)
@@ -71,12 +48,26 @@ end
 -- First in, first out: plain jobs enter the left end in one command. A lifo job enters the right end, a delayed or a
 -- prioritized one another container, so their order among the plain ones does not matter.
 local plain, delayed, ready = {}, false, false
-for _, at in ipairs(fresh) do
-  local kind = insert(at, ARGV[at], base .. ARGV[at])
-  if kind == 'wait' then plain[#plain + 1] = ARGV[at] end
-  delayed = delayed or kind == 'delayed'
-  ready = ready or kind ~= 'delayed'
+local replies, seen = {}, {}
+local attempts = 0
+for i = 1, count do
+  local at = 2 + (i - 1) * FIELDS
+  local id, nonce = ARGV[at], ARGV[at + 7]
+  local exists = seen[id] or (any_exists and call('EXISTS', keys[i]) == 1)
+  local ours = exists and not seen[id]
+    and (nonce == '' or string.find(call('HGET', keys[i], 'opts') or '', nonce, 1, true) ~= nil)
+  if not ours then attempts = attempts + 1 end
+  if exists and not ours then emit_capped('duplicated', 'jobId', id) end
+  if not exists then
+    seen[id] = true
+    local kind = insert(at, id, keys[i])
+    if kind == 'wait' then plain[#plain + 1] = id end
+    delayed = delayed or kind == 'delayed'
+    ready = ready or kind ~= 'delayed'
+  end
+  replies[i] = (ours or not exists) and 1 or 0
 end
+if attempts > 0 then call('INCRBY', base .. 'id', attempts) end
 if #plain > 0 then call('LPUSH', base .. 'wait', unpack(plain)) end
 
 if delayed then signal_delayed() end

@@ -19,22 +19,23 @@ if count > 0 then
   -- Why a job cannot be ended by us, or 0 (wire 5.5, 6.6). Nothing was changed where this is not 0.
   local function refusal(i, id, held, completes)
     local key = base .. id
-    if not tokens[i] then return call('EXISTS', key) == 1 and -2 or -1 end
-    if tokens[i] ~= held then return -6 end
+    if not tokens[i] and call('EXISTS', key) == 0 then return -1 end
     if completes and any_children then
       if call('SCARD', key .. ':dependencies') > 0 then return -4 end
       if call('ZCARD', key .. ':unsuccessful') > 0 then return -9 end
     end
+    if not tokens[i] then return -2 end
+    if tokens[i] ~= held then return -6 end
     if call('LREM', base .. 'active', -1, id) == 0 then return -3 end
     return 0
   end
 
+  local any_delayed = false
   -- @include relations.lua
   -- @include retention.lua
 
   local released, ended_ids = {}, {}
   local counts = {c = 0, f = 0}
-  local any_delayed = false
 
   local function finish(kind, id, key, at)
     local atm, text, keep_count = ARGV[at + 3], ARGV[at + 4], tonumber(ARGV[at + 7])
@@ -42,7 +43,7 @@ if count > 0 then
     local deduplicated = string.find(ARGV[at + 11], 'd', 1, true)
     if parent or deduplicated then settle_relations(kind, id, key, text, parent, deduplicated) end
     if keep_count == 0 then
-      remove_jobs({id}, false)
+      remove_jobs({id}, kind == 'f')
     elseif kind == 'c' then
       call('HSET', key, 'returnvalue', text, 'finishedOn', now, 'atm', atm)
     else
@@ -50,6 +51,7 @@ if count > 0 then
       call('HDEL', key, 'defa')
     end
     retain(kind, id, keep_count, ARGV[at + 8], ARGV[at + 9])
+    if kind == 'f' then trim_kept() end -- a failed child that is removed releases its parent, and an event says so
     if kind == 'c' then
       call('XADD', events, '*', 'event', 'completed', 'jobId', id, 'returnvalue', text, 'prev', 'active')
     else
@@ -79,7 +81,6 @@ if count > 0 then
     local delay = tonumber(ARGV[at + 6])
     if kind == 'c' or kind == 'f' then return finish(kind, id, key, at) end
     if kind == 'r' then
-      if delay == 0 then promote_due() end
       call('HSET', key, 'failedReason', ARGV[at + 4], 'stacktrace', ARGV[at + 5], 'atm', ARGV[at + 3])
       if delay == 0 then return back_to_wait(id, key, at, false) end
     end
@@ -97,6 +98,7 @@ if count > 0 then
   for i = 1, count do
     local at = FIRST + (i - 1) * STRIDE
     local kind, id = ARGV[at], ARGV[at + 1]
+    if kind == 'r' and tonumber(ARGV[at + 6]) == 0 then promote_due() end -- before the checks, and even if refused
     codes[i] = refusal(i, id, ARGV[at + 2], kind == 'c')
     if codes[i] == 0 then
       released[#released + 1], ended_ids[#ended_ids + 1] = locks[i], id

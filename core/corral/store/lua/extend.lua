@@ -2,7 +2,8 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 lock_ms   then per job: id, token
--- Returns the ids whose lock is not ours any more. Nothing is created for them: a removed job leaves no key.
+-- Returns the places (from 0) of the jobs whose lock is not ours any more. Nothing is created for them: a removed job
+-- leaves no key.
 
 local base = KEYS[1]
 local lost, kept = {}, {}
@@ -14,7 +15,7 @@ for i = 2, #ARGV, 2 do
     redis.call('SET', locks[i / 2], ARGV[i + 1], 'PX', ARGV[1])
     kept[#kept + 1] = ARGV[i]
   else
-    lost[#lost + 1] = ARGV[i]
+    lost[#lost + 1] = i / 2 - 1
   end
 end
 if #kept > 0 then redis.call('SREM', base .. 'stalled', unpack(kept)) end

@@ -1,10 +1,11 @@
 -- Included by endings.lua: what a job's ending means for its parent and for its deduplication id (wire 6.20, 6.22).
 -- Such jobs come from other clients; their parents and their keys must not wait for ever because we did the work.
 
--- Put a parent whose children are done where its own options say; the caller has taken it out of its container.
-local function enqueue_parent(queue, id)
+-- Put a parent whose children are done where its own options say; the caller has taken it out of its container. Where
+-- its last child was removed rather than finished, BullMQ lets it run next, whatever its delay and priority.
+local function enqueue_parent(queue, id, next_to_run)
   local key = queue .. id
-  local hash = call('HMGET', key, 'delay', 'priority')
+  local hash = next_to_run and {} or call('HMGET', key, 'delay', 'priority')
   local delay, priority = tonumber(hash[1]) or 0, tonumber(hash[2]) or 0
   local queue_meta = call('HMGET', queue .. 'meta', 'paused', 'concurrency')
   if delay > 0 then
@@ -27,8 +28,8 @@ local function enqueue_parent(queue, id)
   call('XADD', queue .. 'events', '*', 'event', 'waiting', 'jobId', id, 'prev', 'waiting-children')
 end
 
-local function release_parent(queue, id)
-  if call('ZREM', queue .. 'waiting-children', id) == 1 then enqueue_parent(queue, id) end
+local function release_parent(queue, id, next_to_run)
+  if call('ZREM', queue .. 'waiting-children', id) == 1 then enqueue_parent(queue, id, next_to_run) end
 end
 
 local function fail_parent(queue, id, child)
@@ -74,7 +75,7 @@ local function leave_parent(key)
   if not parent_key or call('SREM', parent_key .. ':dependencies', key) == 0 then return end
   if call('SCARD', parent_key .. ':dependencies') == 0 then
     local queue, id = parent_of(key, parent_key)
-    release_parent(queue, id)
+    release_parent(queue, id, true)
   end
 end
 

@@ -1,0 +1,113 @@
+"""`corral enqueue` and `corral queues`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from corral.cli.table import show_table
+from corral.errors import ConfigurationError
+
+__all__ = ["enqueue", "queues"]
+
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@click.command()
+@click.argument("queue")
+@click.argument("payload", metavar="(JSON | - | @FILE)")
+@click.option(
+    "--delay", metavar="30s|5m|ISO", help="When it is due: after a while (ms s m h d), or at a time with its zone."
+)
+@click.option("--attempts", type=click.IntRange(min=0), help="How often it is tried in all.")
+@click.option("--priority", type=click.IntRange(min=0), help="1 is the most urgent; jobs without one run first.")
+@click.option("--job-id", help="Its id; enqueueing the same id again makes no second job.")
+def enqueue(
+    queue: str, payload: str, delay: str | None, attempts: int | None, priority: int | None, job_id: str | None
+) -> None:
+    """Write one job and print its id.
+
+    \b
+    corral enqueue emails '{"to": "ada@example.com", "template": "welcome", "variables": {"name": "Ada"}}'
+    corral enqueue emails @mail.json --delay 5m --job-id welcome-ada
+    echo '{…}' | corral enqueue emails -
+    """
+    from corral.app import enqueue_once  # noqa: PLC0415
+
+    options: dict[str, Any] = {
+        "attempts": attempts,
+        "priority": priority,
+        "job_id": job_id,
+        "delay": None if delay is None else _delay(delay),
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    enqueued = enqueue_once(queue, _payload(payload), given)
+    click.echo(enqueued.id)
+    if not enqueued.created:
+        click.echo(f"job {enqueued.id} of queue {queue!r} exists already and was left as it is", err=True)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def queues(as_json: bool) -> None:
+    """How many jobs are in which state, per queue.
+
+    \b
+    corral queues
+    corral queues --json
+    """
+    from corral.app import count_jobs  # noqa: PLC0415
+
+    counts = count_jobs()
+    if as_json:
+        click.echo(json.dumps([{"queue": name, **states} for name, states in counts.items()]))
+        return
+    if not counts:
+        click.echo("no queues are installed", err=True)
+        return
+    states = list(next(iter(counts.values())))
+    show_table(["QUEUE", *(state.upper() for state in states)], [[name, *row.values()] for name, row in counts.items()])
+
+
+def _payload(argument: str) -> dict[str, Any]:
+    """The payload from the argument itself, from a file (`@`), or from stdin (`-`)."""
+    source = "the payload"
+    if argument == "-":
+        argument, source = sys.stdin.read(), "standard input"
+    elif argument.startswith("@"):
+        source = argument[1:]
+        try:
+            argument = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigurationError(f"cannot read {source}: {reason}") from error
+    try:
+        payload = json.loads(argument)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{source} is not JSON: {error}", hint="quote it for the shell: '{\"name\": 1}'"
+        ) from error
+    if not isinstance(payload, dict):
+        raise ConfigurationError(f"{source} is not a JSON object")
+    return payload
+
+
+def _delay(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if match:
+        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    try:
+        due = datetime.fromisoformat(text)
+    except ValueError:
+        due = None
+    if due is None or due.tzinfo is None:
+        raise ConfigurationError(
+            f"delay {text!r} is not understood", hint="write 30s, 5m, 2h, or 2030-01-31T08:00:00+01:00"
+        )
+    return max(due - datetime.now(UTC), timedelta(0))

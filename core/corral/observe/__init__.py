@@ -1,0 +1,1 @@
+"""What an operator sees of a process from outside. It watches; nothing here decides anything."""

@@ -1,0 +1,137 @@
+"""`Relay`: calls the subscribers of the hooks that run with every job, each on its own.
+
+A subscriber that raises is logged, once per hook and provider; it stops neither the others nor the worker. structlog
+is loaded only then: a producer without subscribers' faults never pays for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+from corral.job import Job
+from corral.outcome import Outcome
+from corral.payload import Payload
+from corral.plugins.entry_points import Claim, Provider
+from corral.queue import Queue
+
+__all__ = ["RAISED", "Implementation", "Relay"]
+
+RAISED: Final = (Exception, SystemExit)
+"""What a plugin may raise without ending the process; SystemExit would end it without a word, in a task too."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Implementation:
+    """A plugin's implementation of one hook.
+
+    Attributes:
+        hook: The hook's name.
+        claims: The entry points of the plugin.
+        function: What implements it.
+        arguments: The names of those of the hook's arguments that it takes, in its own order.
+    """
+
+    hook: str
+    claims: tuple[Claim, ...]
+    function: Callable[..., Any]
+    arguments: Sequence[str]
+
+    @property
+    def provider(self) -> Provider:
+        """The distribution whose implementation it is."""
+        return self.claims[0].provider
+
+    def __call__(self, **arguments: object) -> Any:
+        """Call it with the hook's arguments; whatever it raises is raised."""
+        return self.function(*[arguments[name] for name in self.arguments])
+
+
+class Relay:
+    """The hooks that run with every job. One that nobody subscribes to is None: testing that is all it costs.
+
+    Attributes:
+        enqueuing: `enqueuing(queue, payload, carrier)` calls `corral_enqueuing`.
+        job_context: `with job_context(job):` enters what `corral_job_context` returns.
+        job_ended: `job_ended(job, outcome)` calls `corral_job_ended`.
+    """
+
+    def __init__(self, implementations: Mapping[str, Sequence[Implementation]]) -> None:
+        self._enqueuing = implementations.get("corral_enqueuing", ())
+        self._job_context = implementations.get("corral_job_context", ())
+        self._job_ended = implementations.get("corral_job_ended", ())
+        self._told: set[tuple[str, Provider]] = set()
+        self.enqueuing = self._relay_enqueuing if self._enqueuing else None
+        self.job_context = self._relay_job_context if self._job_context else None
+        self.job_ended = self._relay_job_ended if self._job_ended else None
+
+    def _relay_enqueuing(self, queue: Queue[Any], payload: Payload, carrier: dict[str, str]) -> None:
+        for subscriber in self._enqueuing:
+            try:
+                subscriber(queue=queue, payload=payload, carrier=carrier)
+            except RAISED as error:
+                self.tell(subscriber, error)
+
+    def _relay_job_context(self, job: Job[Any]) -> AbstractContextManager[None]:
+        return _JobContext(self, self._job_context, job)
+
+    def _relay_job_ended(self, job: Job[Any], outcome: Outcome) -> None:
+        for subscriber in self._job_ended:
+            try:
+                subscriber(job=job, outcome=outcome)
+            except RAISED as error:
+                self.tell(subscriber, error)
+
+    def tell(self, subscriber: Implementation, error: BaseException) -> None:
+        """Log what a subscriber raised, the first time."""
+        key = (subscriber.hook, subscriber.provider)
+        if key in self._told:
+            return
+        self._told.add(key)
+        import structlog  # noqa: PLC0415 - loaded when something goes wrong, and by workers anyway
+
+        structlog.get_logger("corral.plugins").error(
+            "a hook raised; it is called again, and further errors of it are not logged",
+            hook=subscriber.hook,
+            provider=subscriber.provider.label,
+            exc_info=error,
+        )
+
+
+class _JobContext(AbstractContextManager[None]):
+    """The context managers of all subscribers, entered in order and left in reverse.
+
+    They see the processor's exception and cannot swallow it: how a job ends is not theirs to decide.
+    """
+
+    __slots__ = ("_entered", "_job", "_relay", "_subscribers")
+
+    def __init__(self, relay: Relay, subscribers: Sequence[Implementation], job: Job[Any]) -> None:
+        self._relay = relay
+        self._subscribers = subscribers
+        self._job = job
+        self._entered: list[tuple[Implementation, AbstractContextManager[object]]] = []
+
+    def __enter__(self) -> None:
+        for subscriber in self._subscribers:
+            try:
+                context: AbstractContextManager[object] = subscriber(job=self._job)
+                context.__enter__()
+            except RAISED as error:
+                self._relay.tell(subscriber, error)
+            else:
+                self._entered.append((subscriber, context))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        while self._entered:
+            subscriber, context = self._entered.pop()
+            try:
+                context.__exit__(kind, error, traceback)
+            except RAISED as raised:
+                if raised is not error:
+                    self._relay.tell(subscriber, raised)

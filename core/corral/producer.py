@@ -1,0 +1,242 @@
+"""The `JobScheduler` on Redis: validates, then writes; calls that overlap are written together.
+
+Nothing is buffered beyond the call that waits for it: a store that is away is an error within about a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from pydantic_core import to_json
+from typing_extensions import Unpack
+
+from corral.catalog import Catalog
+from corral.errors import JobRefused, StoreUnavailable
+from corral.job import P
+from corral.jobs import Enqueued
+from corral.options import EnqueueOptions, JobOptions, merged, milliseconds
+from corral.plugins import Relay
+from corral.queue import Queue
+from corral.store.codec import NewJob, encode_options
+from corral.store.connection import Link
+from corral.store.queue_store import MAX_BATCH, QueueStore
+
+__all__ = ["RedisJobScheduler", "check_job_id", "new_job_id"]
+
+GIVE_UP_SECONDS = 1.0
+"""How long a call tries before it raises `StoreUnavailable`."""
+REPLY_SECONDS = 0.8
+"""How long one try waits for its reply: less than GIVE_UP_SECONDS, so that a swallowed request ends within a second."""
+WARN_BYTES = 64 * 1024
+"""A payload above this is legal and a mistake: it lives in the store's memory until its job is removed."""
+
+_ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_KEY_WORDS = frozenset(
+    "id wait paused active prioritized pc delayed completed failed waiting-children marker events meta stalled "
+    "stalled-check limiter repeat de dn metrics priority delay".split()
+)
+"""Job ids that would be keys of the queue itself (wire trap T9)."""
+
+
+def new_job_id() -> str:
+    """An id that no other client makes, and that sorts by time: 26 characters, 48 bits of milliseconds, 80 at random."""
+    number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def check_job_id(job_id: str) -> None:
+    """Refuse an id that would damage the queue or that other clients cannot read.
+
+    Raises:
+        JobRefused: Not `[A-Za-z0-9_.~-]{1,128}`, an integer, or one of BullMQ's key words.
+    """
+    if not _ID.fullmatch(job_id):
+        raise JobRefused(f"job id {job_id!r} is not made of 1 to 128 characters of A-Z a-z 0-9 _ . ~ -")
+    if job_id.lstrip("-").isdecimal():
+        raise JobRefused(
+            f"job id {job_id!r} is an integer: the store numbers its own jobs so", hint="put a word before it"
+        )
+    if job_id in _KEY_WORDS:
+        raise JobRefused(f"job id {job_id!r} is a key of the queue itself", hint="put a word before it")
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A job that is to be written, and the call that waits for it."""
+
+    job: NewJob
+    done: asyncio.Future[bool]
+
+
+class _Writer:
+    """Writes one queue's jobs: those that come while a write is on its way go together in the next one."""
+
+    def __init__(self, store: QueueStore) -> None:
+        self._store = store
+        self._waiting: list[_Waiting] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    def write(self, job: NewJob) -> asyncio.Future[bool]:
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(job, done))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all(), name=f"corral-add-{self._store.queue}")
+        return done
+
+    async def close(self) -> None:
+        if self._writing is not None:
+            await self._writing
+        await self._store.close()
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                try:
+                    created = await self._add([each.job for each in batch])
+                except Exception as error:  # noqa: BLE001  # every caller must learn of it
+                    for each in batch:
+                        _fail(each, error)
+                else:
+                    for each, flag in zip(batch, created, strict=True):
+                        if not each.done.done():
+                            each.done.set_result(flag)
+        finally:
+            self._writing = None
+
+    async def _add(self, jobs: Sequence[NewJob]) -> list[bool]:
+        """Write a batch; after a lost reply the same jobs are written again, which makes no second ones."""
+        give_up = time.monotonic() + GIVE_UP_SECONDS
+        outcome: Literal["refused", "unknown"] = "refused"
+        while True:
+            try:
+                return await self._store.add(jobs)
+            except StoreUnavailable as error:
+                if error.outcome == "unknown":
+                    outcome = "unknown"
+                wait = random.uniform(0.02, 0.1)  # noqa: S311  # keeps producers apart, no secret
+                if time.monotonic() + wait + REPLY_SECONDS / 2 > give_up:
+                    error.outcome = outcome
+                    raise
+                await asyncio.sleep(wait)
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if waiting.done.done():
+        return
+    if isinstance(error, StoreUnavailable):
+        told = StoreUnavailable(str(error), job_id=waiting.job.id, outcome=error.outcome, hint=error.hint)
+        told.__cause__ = error.__cause__
+        waiting.done.set_exception(told)
+    else:
+        waiting.done.set_exception(error)
+
+
+class RedisJobScheduler:
+    """Enqueues jobs of a catalog's queues; see `corral.jobs.JobScheduler`.
+
+    Args:
+        catalog: The queues there are.
+        relay: Calls the subscribers of `corral_enqueuing`.
+        url: The store.
+        prefix: The first part of the keys.
+        max_payload_bytes: A larger payload is refused.
+    """
+
+    def __init__(self, catalog: Catalog, relay: Relay, *, url: str, prefix: str, max_payload_bytes: int) -> None:
+        self._catalog = catalog
+        self._enqueuing = relay.enqueuing
+        self._url = url
+        self._prefix = prefix
+        self._max_payload_bytes = max_payload_bytes
+        self._writers: dict[str, _Writer] = {}
+
+    async def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
+        """Write one job; see `JobScheduler.enqueue`."""
+        declared = self._catalog.get(queue).queue
+        job = self._new_job(declared, payload, options)
+        return Enqueued(job.id, await self._writer(declared).write(job))
+
+    async def enqueue_many(
+        self,
+        queue: Queue[P] | str,
+        payloads: Iterable[P] | Iterable[Mapping[str, Any]],
+        **options: Unpack[EnqueueOptions],
+    ) -> Sequence[Enqueued]:
+        """Write many jobs; see `JobScheduler.enqueue_many`."""
+        if "job_id" in options:
+            raise JobRefused("job_id names one job, and enqueue_many writes many", hint="call enqueue for each")
+        declared = self._catalog.get(queue).queue
+        jobs = [self._new_job(declared, payload, options) for payload in payloads]
+        writer = self._writer(declared)
+        created = await asyncio.gather(*(writer.write(job) for job in jobs))
+        return [Enqueued(job.id, flag) for job, flag in zip(jobs, created, strict=True)]
+
+    async def close(self) -> None:
+        """Wait for what is being written and close the connections."""
+        for writer in self._writers.values():
+            await writer.close()
+        self._writers.clear()
+
+    def _writer(self, queue: Queue[Any]) -> _Writer:
+        writer = self._writers.get(queue.name)
+        if writer is None:
+            store = QueueStore(Link(self._url, read_seconds=REPLY_SECONDS), self._prefix, queue.name)
+            writer = self._writers[queue.name] = _Writer(store)
+        return writer
+
+    def _new_job(self, queue: Queue[Any], payload: Any, overrides: EnqueueOptions) -> NewJob:
+        """A job, or a refusal; nothing is written here."""
+        validated = queue.validated(payload)
+        data = queue.dumped(validated)
+        options = merged(queue.options, overrides)
+        job_id = overrides.get("job_id")
+        nonce = ""
+        if job_id is None:
+            job_id = new_job_id()
+        else:
+            check_job_id(job_id)
+            nonce = secrets.token_hex(8)
+        self._check_size(queue, data)
+        return NewJob(
+            id=job_id,
+            name=queue.name,
+            data=data,
+            opts=self._encoded(queue, options, nonce, validated),
+            delay_ms=milliseconds(options.delay),
+            priority=options.priority,
+            lifo=options.lifo,
+            nonce=nonce,
+        )
+
+    def _check_size(self, queue: Queue[Any], data: bytes) -> None:
+        if len(data) > self._max_payload_bytes:
+            raise JobRefused(
+                f"payload of queue {queue.name!r} has {len(data)} bytes, more than {self._max_payload_bytes}",
+                hint="store the content elsewhere and enqueue a reference, or raise CORRAL_MAX_PAYLOAD_BYTES",
+            )
+        if len(data) > WARN_BYTES:
+            import structlog  # noqa: PLC0415  # a producer that never warns need not load it
+
+            structlog.get_logger("corral.producer").warning("large payload", queue=queue.name, bytes=len(data))
+
+    def _encoded(self, queue: Queue[Any], options: JobOptions, nonce: str, payload: Any) -> bytes:
+        """The options' JSON text. All jobs of a queue share theirs, but for named jobs and for traced ones."""
+        carrier: dict[str, str] = {}
+        if self._enqueuing is not None:
+            self._enqueuing(queue, payload, carrier)
+        if nonce or carrier:
+            return encode_options(options, nonce=nonce, carrier=to_json(carrier).decode() if carrier else "")
+        return _shared_options(options)
+
+
+_shared_options = lru_cache(maxsize=256)(encode_options)

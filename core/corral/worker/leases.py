@@ -1,0 +1,143 @@
+"""The lease thread: renews the locks of running jobs on a connection and a thread of its own.
+
+A processor that blocks the event loop must not lose its lock, so nothing here runs on the loop. A renewal never
+creates a key: a job that was removed while it ran leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import redis
+from redis.exceptions import RedisError
+
+from corral.store.connection import thread_client
+from corral.store.queue_store import QueueStore
+
+__all__ = ["Lease", "Leases"]
+
+LOOP_SILENCE_SECONDS = 300.0
+"""A process whose event loop has not moved for so long is hung, and must not keep its jobs for ever."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One job's lock.
+
+    Attributes:
+        store: The job's queue.
+        job_id: The job.
+        token: The lock's token.
+        lost: Called on the lease thread when the lock is somebody else's.
+        renewed: When it was renewed last, by the monotonic clock.
+        until: When renewal ends, by the monotonic clock; None: as long as the loop moves.
+    """
+
+    store: QueueStore
+    job_id: str
+    token: str
+    lost: Callable[[], object]
+    renewed: float
+    until: float | None
+
+
+class Leases:
+    """All locks that this worker holds.
+
+    Args:
+        url: The store.
+        lock_seconds: How long a lock lives without renewal.
+        on_error: Told of each failed renewal, on the lease thread.
+        on_success: Told of each renewal, on the lease thread.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        lock_seconds: float,
+        on_error: Callable[[Exception], None],
+        on_success: Callable[[], None],
+    ) -> None:
+        self._url = url
+        self._lock_ms = int(lock_seconds * 1000)
+        self._age = lock_seconds / 4
+        self._on_error = on_error
+        self._on_success = on_success
+        self._held: set[Lease] = set()
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self._loop_moved = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="corral-leases", daemon=True)
+
+    def start(self) -> None:
+        """Start renewing."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; returns when the thread has ended."""
+        self._stop.set()
+        self._thread.join(timeout=5.0)
+
+    def loop_moved(self) -> None:
+        """Tell that the event loop is alive."""
+        self._loop_moved = time.monotonic()
+
+    def hold(self, leases: Sequence[Lease]) -> None:
+        """Renew these from now on."""
+        with self._guard:
+            self._held.update(leases)
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        """Renew these no longer: the store has taken their outcome."""
+        with self._guard:
+            self._held.difference_update(leases)
+
+    def _run(self) -> None:
+        client: redis.Redis | None = None
+        while not self._stop.wait(self._age / 2):
+            due = self._due()
+            if not due:
+                continue
+            try:
+                if client is None:
+                    client = thread_client(self._url, read_seconds=max(self._age, 0.25))
+                for store in {lease.store for lease in due}:
+                    self._renew(client, store, [lease for lease in due if lease.store is store])
+            except (RedisError, OSError) as error:
+                # Closed, not reused: its next reply might be this renewal's.
+                if client is not None:
+                    client.close()
+                client = None
+                self._on_error(error)
+            else:
+                self._on_success()
+        if client is not None:
+            client.close()
+
+    def _due(self) -> list[Lease]:
+        now = time.monotonic()
+        if now - self._loop_moved > LOOP_SILENCE_SECONDS:
+            return []
+        with self._guard:
+            return [
+                lease
+                for lease in self._held
+                if now - lease.renewed >= self._age and (lease.until is None or now < lease.until)
+            ]
+
+    def _renew(self, client: redis.Redis, store: QueueStore, leases: Sequence[Lease]) -> None:
+        started = time.monotonic()
+        lost = store.extend(client, [(lease.job_id, lease.token) for lease in leases], self._lock_ms)
+        for place, lease in enumerate(leases):
+            lease.renewed = started
+            if place not in lost:
+                continue
+            with self._guard:
+                # A job that ended while its renewal was on its way has released its lock itself.
+                gone = lease in self._held
+                self._held.discard(lease)
+            if gone:
+                lease.lost()

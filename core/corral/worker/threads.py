@@ -1,0 +1,94 @@
+"""Daemon threads for `def` processors, one per running job, reused.
+
+Not an executor of the standard library: those have a bound that is not ours, and the interpreter joins them at exit,
+so that one processor that never returns would keep a stopped worker alive for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+__all__ = ["Threads"]
+
+_Call = tuple[Callable[[], Any], asyncio.Future[Any]]
+
+
+class Threads:
+    """Runs functions on threads, each in a copy of its caller's context.
+
+    Args:
+        name: What the threads are called.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[SimpleQueue[_Call | None]] = []
+        self._numbers = itertools.count(1)
+        self._busy = 0
+
+    @property
+    def busy(self) -> int:
+        """How many threads are running a function right now."""
+        return self._busy
+
+    def start(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Start a function on a thread of its own.
+
+        Args:
+            function: Runs in a copy of the current context.
+
+        Returns:
+            Its result or its exception. Cancelling the future does not stop the thread: nothing can.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        context = contextvars.copy_context()
+        inbox = self._idle.pop() if self._idle else self._spawn()
+        self._busy += 1
+        inbox.put((lambda: context.run(function), future))
+        return future
+
+    def close(self) -> None:
+        """End the idle threads; a busy one ends with its process."""
+        while self._idle:
+            self._idle.pop().put(None)
+
+    def _spawn(self) -> SimpleQueue[_Call | None]:
+        inbox: SimpleQueue[_Call | None] = SimpleQueue()
+        name = f"{self._name}-{next(self._numbers)}"
+        threading.Thread(target=self._work, args=(inbox,), name=name, daemon=True).start()
+        return inbox
+
+    def _work(self, inbox: SimpleQueue[_Call | None]) -> None:
+        while (call := inbox.get()) is not None:
+            function, future = call
+            result, error = None, None
+            try:
+                result = function()
+            except BaseException as raised:  # noqa: BLE001  # a SystemExit in a processor is a failed attempt, no more
+                error = raised
+            try:
+                self._loop.call_soon_threadsafe(self._done, inbox, future, result, error)
+            except RuntimeError:  # the loop is closed: nobody waits for this any more
+                return
+            del call, function, future, result, error  # an idle thread keeps no job alive
+
+    def _done(
+        self, inbox: SimpleQueue[_Call | None], future: asyncio.Future[Any], result: Any, error: BaseException | None
+    ) -> None:
+        self._busy -= 1
+        self._idle.append(inbox)
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(result)
+        elif isinstance(error, StopIteration):  # a future refuses to carry this one
+            future.set_exception(RuntimeError(f"the processor raised StopIteration: {error}"))
+        else:
+            future.set_exception(error)

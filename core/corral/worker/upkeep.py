@@ -1,0 +1,43 @@
+"""What a worker does for its queues besides running jobs: it looks for jobs whose worker died (wire § 6.12)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import structlog
+from redis.exceptions import ResponseError
+
+from corral.errors import StoreUnavailable
+from corral.store.queue_store import QueueStore
+from corral.worker.outage import Backoff, Outage
+
+__all__ = ["recover_stalled"]
+
+log = structlog.get_logger("corral.worker")
+
+SPREAD_SECONDS = 0.1
+"""Keeps a fleet's checks apart. More would delay recovery beyond max(2 x interval, lock + interval)."""
+
+
+async def recover_stalled(store: QueueStore, interval_seconds: float, max_stalled: int, outage: Outage) -> None:
+    """Check at once, and then whenever a check is allowed, until cancelled.
+
+    Args:
+        store: The queue.
+        interval_seconds: The time between two checks, whoever makes them.
+        max_stalled: How often a job may stall before it is failed.
+        outage: Told when the store is away.
+    """
+    backoff = Backoff(outage)
+    while True:
+        try:
+            stalled = await store.check_stalled(int(interval_seconds * 1000), max_stalled)
+        except (StoreUnavailable, ResponseError) as error:
+            await backoff.failed(error)
+            continue
+        backoff.succeeded()
+        for job_id in stalled.job_ids:
+            log.warning("job stalled: its worker is gone", queue=store.queue, job_id=job_id)
+        spread = random.random() * SPREAD_SECONDS  # noqa: S311  # keeps workers apart, no secret
+        await asyncio.sleep(stalled.wait_ms / 1000 + spread)

@@ -1,0 +1,188 @@
+"""`Worker`: one process's consumers, their resources, and the way they stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from corral.jobs import JobScheduler
+from corral.plugins import Plugins
+from corral.processor import Deps, Processor
+from corral.settings import WorkerSettings
+from corral.worker.consumer import Consumer
+from corral.worker.execution import Execution
+from corral.worker.leases import Leases
+from corral.worker.outage import Outage
+from corral.worker.stopping import end_tasks
+from corral.worker.threads import Threads
+from corral.worker.upkeep import recover_stalled
+
+__all__ = ["Stopped", "Worker"]
+
+log = structlog.get_logger("corral.worker")
+
+CANCEL_SECONDS = 1.0
+"""How long a cancelled processor may clean up before its job is handed back."""
+FLUSH_SECONDS = 3.0
+"""How long the last call to the store may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """How a worker ended.
+
+    Attributes:
+        handed_back: How many jobs went back to the waiting list unfinished.
+        threads: How many threads still run a processor: the process must not wait for them.
+    """
+
+    handed_back: int = 0
+    threads: int = 0
+
+
+class Worker:
+    """Serves queues until it is stopped.
+
+    Args:
+        processors: One per queue.
+        url: The store.
+        prefix: The first part of the keys.
+        settings: Concurrency, locks, intervals.
+        concurrency: How many jobs run at once, by queue name; overrides declarations and settings.
+        plugins: The loaded plugins.
+        jobs: Enqueues follow-up jobs.
+        burst: Whether to end when nothing waits and nothing runs.
+        name: Unique among all workers; made up where it is None.
+    """
+
+    def __init__(
+        self,
+        processors: Sequence[Processor],
+        *,
+        url: str,
+        prefix: str,
+        settings: WorkerSettings,
+        plugins: Plugins,
+        jobs: JobScheduler,
+        concurrency: Mapping[str, int] | None = None,
+        burst: bool = False,
+        name: str | None = None,
+    ) -> None:
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._processors = processors
+        self._url = url
+        self._prefix = prefix
+        self._settings = settings
+        self._plugins = plugins
+        self._jobs = jobs
+        self._concurrency = concurrency or {}
+        self._burst = burst
+        self._stop = asyncio.Event()
+        self._outage = Outage()
+
+    def stop(self) -> None:
+        """Fetch no more, let running jobs finish within the shutdown timeout, hand the rest back."""
+        self._stop.set()
+
+    async def run(self) -> Stopped:
+        """Serve the queues.
+
+        Returns:
+            How it ended, when it was stopped or, in burst mode, when there was nothing left to do.
+        """
+        lock_seconds = self._settings.lock_seconds
+        leases = Leases(self._url, lock_seconds, self._outage.failed, self._outage.ended)
+        threads = Threads("corral-processor")
+        leases.start()
+        try:
+            async with AsyncExitStack() as resources:
+                deps = Deps(self._jobs, self._plugins.hook, resources)
+                consumers = [await self._consumer(processor, deps, leases, threads) for processor in self._processors]
+                served = {consumer.queue.name: consumer.concurrency for consumer in consumers}
+                log.info("worker started", worker=self.name, queues=served)
+                await self._serve(consumers, leases)
+                stopped = Stopped(sum(consumer.handed_back for consumer in consumers), threads.busy)
+        finally:
+            leases.stop()
+            threads.close()
+        log.info("worker stopped", worker=self.name, handed_back=stopped.handed_back)
+        return stopped
+
+    async def _consumer(self, processor: Processor, deps: Deps, leases: Leases, threads: Threads) -> Consumer:
+        queue = processor.queue
+        resource = None if processor.using is None else await deps.enter(processor.using)
+        return Consumer(
+            Execution(processor, resource, self._plugins.relay, threads),
+            url=self._url,
+            prefix=self._prefix,
+            worker=self.name,
+            concurrency=self._concurrency.get(queue.name) or queue.concurrency or self._settings.concurrency,
+            lock_seconds=self._settings.lock_seconds,
+            leases=leases,
+            relay=self._plugins.relay,
+            outage=self._outage,
+            burst=self._burst,
+        )
+
+    async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
+        serving = {asyncio.create_task(each.run(), name=f"corral-{each.queue.name}") for each in consumers}
+        upkeep = [
+            asyncio.create_task(self._recover_stalled(each), name=f"corral-stalled-{each.queue.name}")
+            for each in consumers
+        ]
+        upkeep.append(asyncio.create_task(_beat(leases), name="corral-heartbeat"))
+        asked = asyncio.create_task(self._stop.wait(), name="corral-stop")
+        try:
+            await _first_end(serving, asked, *upkeep)
+            await end_tasks(upkeep[:-1])
+            for consumer in consumers:
+                consumer.stop()
+            await self._drain(consumers, serving)
+        finally:
+            await end_tasks([*serving, *upkeep, asked])
+        for ended in serving:
+            if not ended.cancelled():
+                ended.result()
+
+    async def _recover_stalled(self, consumer: Consumer) -> None:
+        settings = self._settings
+        await recover_stalled(consumer.store, settings.stalled_interval_seconds, settings.max_stalled, self._outage)
+
+    async def _drain(self, consumers: Sequence[Consumer], serving: set[asyncio.Task[None]]) -> None:
+        running = sum(consumer.running for consumer in consumers)
+        if running:
+            log.info("worker stopping", running=running, timeout_seconds=self._settings.shutdown_timeout_seconds)
+        _, pending = await asyncio.wait(serving, timeout=self._settings.shutdown_timeout_seconds)
+        if pending:
+            for consumer in consumers:
+                consumer.hand_back()
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
+        if pending:
+            for consumer in consumers:
+                consumer.abandon()
+            _, pending = await asyncio.wait(pending, timeout=FLUSH_SECONDS)
+        if pending:
+            log.warning("the store took no last word: its stalled check will find the jobs that were running")
+
+
+async def _beat(leases: Leases) -> None:
+    while True:
+        leases.loop_moved()
+        await asyncio.sleep(1.0)
+
+
+async def _first_end(serving: set[asyncio.Task[None]], asked: asyncio.Task[Any], *others: asyncio.Task[Any]) -> None:
+    """Until somebody asks to stop, every consumer has ended (burst), or any task has failed."""
+    waiting: set[asyncio.Task[Any]] = {*serving, asked, *others}
+    while not asked.done() and not all(task.done() for task in serving):
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()

@@ -1,0 +1,143 @@
+"""Starts a store, an SMTP server and a worker, enqueues mail, prints what became of it, and checks every line of it.
+
+Ends with 0 only if all of it happened. It needs nothing that runs already, takes nothing from the caller's `CORRAL_*`
+and `REDIS_URL`, and stops what it started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import redis.asyncio
+from corral_emails import EmailJob, emails
+
+import corral
+from corral.store.embedded import embedded_store
+from examples.demo.post_office import GREYLISTED, UNKNOWN, PostOffice, open_post_office
+
+STARTED = time.monotonic()
+
+WORK_SECONDS = 30.0
+"""How long everything may take to arrive; it is a second or two on an idle machine."""
+
+STOP_SECONDS = 15.0
+"""How long the worker may take to end."""
+
+BACKOFF = corral.Fixed(timedelta(milliseconds=300))
+"""A queue waits 5 s before a second attempt, unless its producer says otherwise; nobody wants to watch that."""
+
+
+class Missing(Exception):
+    """Something that should have happened did not."""
+
+
+def say(what: str, *lines: str) -> None:
+    """Print lines under a word and the time since the start."""
+    seconds = f"{time.monotonic() - STARTED:5.2f} s"
+    for number, line in enumerate(lines):
+        print(f"{what if not number else '':>9}  {seconds if not number else '':>7}  {line}", flush=True)  # noqa: T201  # it is what a demo does
+
+
+def check(happened: bool, what: str) -> None:  # noqa: FBT001  # a statement and whether it holds
+    """Go on only if something happened.
+
+    Raises:
+        Missing: It did not.
+    """
+    if not happened:
+        raise Missing(what)
+
+
+async def wait_until(happened: Callable[[], bool], what: str, worker: asyncio.subprocess.Process) -> None:
+    """Wait until something has happened, as long as the worker lives.
+
+    Raises:
+        Missing: It did not happen in `WORK_SECONDS`, or the worker ended before.
+    """
+    give_up = time.monotonic() + WORK_SECONDS
+    while not happened():
+        check(worker.returncode is None, f"{what}: the worker ended with exit code {worker.returncode}")
+        check(time.monotonic() < give_up, f"{what}: not within {WORK_SECONDS:.0f} s")
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running_worker(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`corral worker emails` as a process of its own, its log in a file."""
+    with (folder / "worker.log").open("wb") as log:
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "corral", "worker", "emails"), cwd=folder, stdout=log, stderr=log
+        )
+    try:
+        yield worker
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
+
+
+def own_environment(folder: Path, store: str, smtp_port: int) -> None:
+    """Settings for this process and the worker: ours, and none of the caller's."""
+    for name in list(os.environ):
+        if name.startswith("CORRAL_") or name == "REDIS_URL":
+            del os.environ[name]
+    os.environ |= {
+        "REDIS_URL": store,
+        "CORRAL_ENV": "development",
+        "CORRAL_DATA_DIR": str(folder / "data"),
+        "CORRAL_EMAILS_HOST": "127.0.0.1",
+        "CORRAL_EMAILS_PORT": str(smtp_port),
+        "CORRAL_EMAILS_SENDER": "Acme <no-reply@acme.example>",
+    }
+    os.chdir(folder)  # a corral.lock of the caller's is not ours either
+
+
+async def refuse_what_is_wrong(jobs: corral.JobScheduler, store: redis.asyncio.Redis) -> None:
+    """A misspelt queue, a misspelt field and an injected header: refused, and nothing is written."""
+    before = await store.dbsize()
+    wrong: list[tuple[str, Mapping[str, object]]] = [
+        ("emali", {"to": "ada@example.org", "template": "welcome", "variables": {}}),
+        ("emails", {"to": "ada@example.org", "tempalte": "welcome", "variables": {}}),
+        ("emails", {"to": "ada@example.org\r\nBcc: eve@example.org", "template": "welcome", "variables": {}}),
+    ]
+    for queue, payload in wrong:
+        try:
+            await jobs.enqueue(queue, payload)
+        except corral.CorralError as refusal:
+            say("refused", str(refusal), *([f"hint: {refusal.hint}"] if refusal.hint else []))
+        else:
+            raise Missing(f"a refusal of {payload} for the queue {queue!r}")
+    after = await store.dbsize()
+    check(after == before, f"an unchanged store after a refusal: {before} keys before, {after} after")
+    say("", f"the store holds {before} keys before and after")
+
+
+async def enqueue_mail(jobs: corral.JobScheduler) -> dict[str, str]:
+    """Good mail in four ways; returns the job's id for each recipient."""
+    ids = {}
+
+    async def told(to: str, how: str, enqueued: corral.Enqueued) -> None:
+        ids[to] = enqueued.id
+        say("enqueued", f"{to:<19} {how}", f"{'':<19} job {enqueued.id}")
+
+    ada = EmailJob(to="ada@example.org", template="welcome", variables={"name": "Ada <3", "url": "https://acme.example/?a=1&b=2"})
+    await told(ada.to, "by object: enqueue(emails, EmailJob(...))", await jobs.enqueue(emails, ada))
+    bob = {"to": "bob@example.org", "template": "password-reset", "variables": {"url": "https://acme.example/r/1", "expires": "noon"}}
+    await told("bob@example.org", 'by name: enqueue("emails", {...}, job_id=...)', await jobs.enqueue("emails", bob, job_id="reset-bob-1"))
+    again = await jobs.enqueue("emails", bob, job_id="reset-bob-1")
+    check(not again.created, "a second job of the same id is not made")
+    say("", f"{'':<19} the same again: created={again.created}")
+    grace = EmailJob(to=GREYLISTED, template="account-deleted", variables={})
+    await told(grace.to, "tried again 0.3 s after a failure", await jobs.enqueue(emails, grace, backoff=BACKOFF))
+    nobody = EmailJob(to=UNKNOWN, template="account-deleted", variables={})
+    await told(nobody.to, "an address that nobody has", await jobs.enqueue(emails, nobody, backoff=BACKOFF))
+    return ids

@@ -1,0 +1,93 @@
+"""A real SMTP server that keeps what it is given, turns one recipient away for now and another one for good."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP as POLICY
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+__all__ = ["GREYLISTED", "UNKNOWN", "Mail", "PostOffice", "open_post_office"]
+
+GREYLISTED = "grace@example.org"
+"""Is told to come back, the first time."""
+
+UNKNOWN = "nobody@example.org"
+"""Does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail that was accepted.
+
+    Attributes:
+        to: The envelope's recipients.
+        message: The mail.
+        at: When, in seconds of the monotonic clock.
+    """
+
+    to: tuple[str, ...]
+    message: EmailMessage
+    at: float
+
+    def body(self, subtype: str) -> str:
+        """The mail's text as `plain` or as `html`."""
+        part = self.message.get_body((subtype,))
+        return part.get_content() if part else ""
+
+
+class PostOffice:
+    """What the server has done.
+
+    Attributes:
+        port: Where it listens.
+        mails: What it accepted, in order.
+        turned_away: Each refusal: the recipient and the reply.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.mails: list[Mail] = []
+        self.turned_away: list[tuple[str, str]] = []
+
+    async def handle_RCPT(  # noqa: N802  # aiosmtpd calls it by this name
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        """Answer a recipient."""
+        refused_before = any(address == recipient for recipient, _ in self.turned_away)
+        reply = "250 OK"
+        if address == UNKNOWN:
+            reply = "550 5.1.1 nobody of this name here"
+        elif address == GREYLISTED and not refused_before:
+            reply = "451 4.7.1 greylisted, come back in a moment"
+        if reply == "250 OK":
+            envelope.rcpt_tos.append(address)
+        else:
+            self.turned_away.append((address, reply))
+        return reply
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  # as above
+        """Keep a mail."""
+        message = message_from_bytes(envelope.content or b"", policy=POLICY)  # type: ignore[arg-type]  # bytes, as we did not ask for text
+        self.mails.append(Mail(tuple(envelope.rcpt_tos), message, time.monotonic()))
+        return "250 OK: kept"
+
+
+@asynccontextmanager
+async def open_post_office() -> AsyncIterator[PostOffice]:
+    """Listen on a port of the kernel's choice until the block ends."""
+    office = PostOffice()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: SMTP(office, hostname="post.example.org", timeout=30), "127.0.0.1", 0
+    )
+    office.port = server.sockets[0].getsockname()[1]
+    try:
+        yield office
+    finally:
+        server.close()

@@ -1,0 +1,60 @@
+"""What a worker does with a job of `emails`: render, compose, send."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from corral import Deps, Job
+from corral_emails import EmailJob
+from corral_emails.message import composed
+from corral_emails.settings import EmailSettings
+from corral_emails.smtp import Mailer
+
+__all__ = ["SentEmail", "open_mailer", "send_email"]
+
+
+class SentEmail(BaseModel):
+    """The job's result.
+
+    Attributes:
+        message_id: What the mail's `Message-ID` header says: the same on every attempt.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
+
+    message_id: str
+
+
+@asynccontextmanager
+async def open_mailer(deps: Deps) -> AsyncIterator[Mailer]:  # noqa: ARG001  # the worker's half of the contract
+    """The mailer of this worker. It connects when the first mail is sent, so that a worker starts without its server.
+
+    Raises:
+        ConfigurationError: A `CORRAL_EMAILS_…` setting cannot be used.
+    """
+    mailer = Mailer(EmailSettings.from_environment())
+    try:
+        yield mailer
+    finally:
+        await mailer.close()
+
+
+async def send_email(job: Job[EmailJob], mailer: Mailer) -> SentEmail:
+    """Send one mail.
+
+    Returns:
+        Its message id.
+
+    Raises:
+        Fail: The mail can never be sent: its template, a variable or an address is wrong, or the server refused it
+            with a 5xx reply.
+        Deferred: The server refused it for now, with a 4xx reply.
+        Exception: The server could not be reached, or would not talk to us; whatever aiosmtplib raises.
+    """
+    message = composed(job, mailer.templates.rendered(job.payload), mailer.sender)
+    await mailer.send(message)
+    return SentEmail(message_id=str(message["Message-ID"]))

@@ -1,0 +1,65 @@
+"""Builds catalogs on request: each in a process of its own, forked from one that has paid for its imports.
+
+Reads one JSON object per line, answers with one. Only the distributions of the request's `path` count as installed,
+whatever else this environment has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from corral.catalog import Catalog
+from corral.errors import CatalogError, CorralError
+from corral.plugins import Plugins, found
+
+SECONDS = 20
+"""After these a request's process is killed; it needs a few hundredths of one."""
+
+
+def answer(*, path: list[str], role: Any, serves: Any, lock: Any, application: Any, disabled: Any) -> dict[str, Any]:
+    sys.path[:0] = path
+    plugins = Plugins.load(found(path), application=application, disabled=disabled)
+    told: dict[str, Any] = {"warnings": plugins.warnings, "queues": [], "problems": [], "traceback": ""}
+    try:
+        catalog = Catalog.build(plugins, role=role, serves=serves, lock=lock and Path(lock))
+    except CatalogError as error:
+        told |= {"error": str(error), "problems": [vars_of(problem) for problem in error.problems]}
+        told["traceback"] = "".join(traceback.format_exception(error))
+    except CorralError as error:
+        told["error"] = f"{type(error).__name__}: {error}; {error.hint}"
+    else:
+        told["queues"] = [[entry.queue.name, entry.provider.label, entry.processor is not None] for entry in catalog]
+        told["locked"] = catalog.is_locked
+    told["modules"] = sorted(name for name in sys.modules if name.startswith(("corral", "acme", "structlog")))
+    return told
+
+
+def vars_of(problem: Any) -> dict[str, Any]:
+    return {name: getattr(problem, name) for name in ("code", "message", "hint", "providers")}
+
+
+def say(told: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(SECONDS)
+            say(answer(**json.loads(line)))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            say({"died": status})
+
+
+if __name__ == "__main__":
+    main()

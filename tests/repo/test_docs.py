@@ -1,0 +1,84 @@
+"""The pages and the code say the same: every hook, setting and command is documented, exactly as it is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from corral import hookspecs
+from corral.cli import cli
+from corral.settings import Settings, WorkerSettings
+
+HOOKS = {name: value for name, value in vars(hookspecs).items() if hasattr(value, "corral_spec")}
+
+
+SETTINGS = {
+    **{f"CORRAL_{name.upper()}": field.default for name, field in Settings.model_fields.items() if name != "worker"},
+    **{f"CORRAL_WORKER__{name.upper()}": field.default for name, field in WorkerSettings.model_fields.items()},
+}
+SETTINGS["REDIS_URL"] = SETTINGS.pop("CORRAL_REDIS_URL")
+
+
+def headings(page: Path) -> list[str]:
+    """The headings of a page that are one piece of code, without their backticks."""
+    return re.findall(r"^#+ `([^`]+)`$", page.read_text("utf-8"), re.MULTILINE)
+
+
+def test_every_hook_is_documented_with_its_exact_signature(root: Path) -> None:
+    written = [f"{name}{inspect.signature(hook)}".replace("'", "") for name, hook in HOOKS.items()]
+    assert headings(root / "docs" / "hooks.md") == written
+
+
+def test_every_setting_is_documented_with_its_default(root: Path) -> None:
+    page = (root / "docs" / "settings.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^`|]+?)`? \|", page, re.MULTILINE))
+    assert rows == {name: shown(default) for name, default in SETTINGS.items()}
+
+
+def test_every_command_is_documented_with_its_usage_and_its_options(root: Path) -> None:
+    sections = re.split(r"^## ", (root / "docs" / "cli.md").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    documented = {heading.strip("`"): body for heading, _, body in (text.partition("\n") for text in sections)}
+    real = dict(usages(cli, click.Context(cli, info_name="corral")))
+    assert [heading for heading in documented if heading.startswith("corral ")] == list(real)
+    for usage, options in real.items():
+        assert re.findall(r"^\| `(-[^`]*)` \|", documented[usage], re.MULTILINE) == options, usage
+
+
+def usages(command: click.Command, context: click.Context) -> Iterator[tuple[str, list[str]]]:
+    """Every command below a group: its usage line, and its options as its help shows them."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from usages(below, click.Context(below, info_name=name, parent=context))
+        return
+    records = [option.get_help_record(context) for option in command.params if isinstance(option, click.Option)]
+    usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
+    yield usage, [record[0] for record in records if record]
+
+
+def shown(default: object) -> str:
+    """A default as the page writes it."""
+    if default in (None, ()):
+        return "none"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_every_hook_is_called_by_a_test(root: Path) -> None:
+    tests = [path.read_text("utf-8") for path in (root / "tests").rglob("test_*.py") if "repo" not in path.parts]
+    assert [name for name in HOOKS if not any(name in text for text in tests)] == []
+
+
+def test_links_between_pages_lead_somewhere(written: tuple[Path, ...], root: Path) -> None:
+    pages = [path for path in written if path.suffix == ".md"]
+    dead = [
+        f"{page.relative_to(root)} -> {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert dead == []

@@ -1,0 +1,96 @@
+"""What a user writes, and what every checker takes as it is: a plugin, a producer, a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, assert_type
+
+from corral import (
+    Cron,
+    Deps,
+    Enqueued,
+    Fixed,
+    Job,
+    JobScheduler,
+    Payload,
+    Processor,
+    Queue,
+    Retention,
+    hookimpl,
+    testing,
+)
+from corral_emails import EmailJob, emails
+
+
+class Parcel(Payload):
+    grams: int
+
+
+class Scale:
+    async def weigh(self, grams: int) -> str:
+        return f"{grams} g"
+
+
+parcels = Queue("parcels", Parcel, schedule=Cron("5 * * * *"), timeout=timedelta(seconds=5))
+assert_type(parcels, Queue[Parcel])
+
+
+@asynccontextmanager
+async def open_scale(deps: Deps) -> AsyncIterator[Scale]:
+    scale = await deps.enter(open_shared_scale)
+    assert_type(scale, Scale)
+    yield scale
+
+
+@asynccontextmanager
+async def open_shared_scale(deps: Deps) -> AsyncIterator[Scale]:
+    assert_type(deps.jobs, JobScheduler)
+    yield Scale()
+
+
+async def weigh(job: Job[Parcel], scale: Scale) -> str:
+    assert_type(job.payload, Parcel)
+    return await scale.weigh(job.payload.grams)
+
+
+def count(job: Job[Parcel]) -> int:
+    return job.payload.grams
+
+
+async def any_job(job: Job[Any]) -> None:
+    job.log(job.id)
+
+
+@hookimpl
+def corral_queues() -> list[Queue]:
+    return [parcels, emails]
+
+
+@hookimpl
+def corral_processors() -> list[Processor]:
+    return [
+        parcels.processed_by(weigh, using=open_scale),
+        parcels.processed_by(count),
+        emails.processed_by(any_job),
+    ]
+
+
+async def produce(jobs: JobScheduler) -> None:
+    mail = EmailJob(to="ada@example.org", template="welcome", variables={"name": "Ada", "lines": ["a", 1, None]})
+    enqueued = await jobs.enqueue(emails, mail, attempts=5, delay=timedelta(seconds=30), job_id="welcome-1")
+    assert_type(enqueued, Enqueued)
+    await jobs.enqueue(emails, {"to": "ada@example.org", "template": "welcome", "variables": {}})
+    await jobs.enqueue("emails", {"to": "ada@example.org"}, backoff=Fixed(timedelta(0)), keep_failed=Retention(count=1))
+    many = await jobs.enqueue_many(parcels, [Parcel(grams=1), Parcel(grams=2)], priority=1)
+    assert_type(many, Sequence[Enqueued])
+    await jobs.enqueue_many("parcels", [{"grams": 1}, {"grams": "2", "fragile": True}])
+
+
+async def test_weigh() -> None:
+    assert await weigh(testing.job(parcels, Parcel(grams=5), attempt=2), Scale()) == "5 g"
+    assert_type(testing.job(parcels, {"grams": 5}), Job[Parcel])
+    jobs = testing.RecordingJobScheduler(parcels)
+    await produce(jobs)
+    assert_type(jobs.payloads(parcels), list[Parcel])

@@ -1,0 +1,82 @@
+"""What a user may write by mistake. Each line that ends in `# error:` must be refused, and no other line."""
+
+# ruff: noqa: B018, F401, I001  # mistakes are what this file is for
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from corral_emails import EmailJob, emails
+from corral_emails import emial  # error: no queue of this name
+
+from corral import Deps, Job, JobScheduler, Payload, Processor, Queue, testing
+from corral import Nope  # error: no such name on the surface
+
+
+class Parcel(Payload):
+    grams: int
+
+
+class Scale:
+    pass
+
+
+class Oven:
+    pass
+
+
+parcels = Queue("parcels", Parcel)
+mail = EmailJob(to="ada@example.org", template="welcome", variables={})
+parcel = Parcel(grams=1)
+
+
+@asynccontextmanager
+async def open_scale(deps: Deps) -> AsyncIterator[Scale]:
+    yield Scale()
+
+
+@asynccontextmanager
+async def open_oven(deps: Deps) -> AsyncIterator[Oven]:
+    yield Oven()
+
+
+async def weigh(job: Job[Parcel], scale: Scale) -> None:
+    job.payload.ounces  # error: the payload has no such field
+
+
+def count(job: Job[Parcel]) -> None:
+    pass
+
+
+Parcel(gram=1)  # error: a misspelt field
+Parcel(grams="heavy")  # error: a field of another type
+EmailJob(to="ada@example.org", variables={})  # error: a field is missing
+Queue("parcels")  # error: a queue without a payload model
+Queue("parcels", Scale)  # error: a payload model that is none
+Queue("parcels", Parcel, timeout=5)  # error: a duration without a unit
+
+emails.processed_by(count)  # error: a processor of another queue's payload
+emails.processed_by(weigh, using=open_scale)  # error: a processor of another queue's payload, with its resource
+parcels.processed_by(weigh, using=open_oven)  # error: another resource than the processor takes
+parcels.processed_by(weigh)  # error: the resource is missing
+parcels.processed_by(count, using=open_scale)  # error: a resource that the processor does not take
+parcels.processed_by(weigh, using=Scale)  # error: a resource that nobody opens
+
+
+def corral_processors() -> list[Processor]:
+    return [count]  # error: a function that is bound to no queue
+
+
+async def produce(jobs: JobScheduler) -> None:
+    await jobs.enqueue(emails, parcel)  # error: a payload of another queue
+    await jobs.enqueue("emails", mail)  # error: by name it is a mapping: a model's queue is an object
+    await jobs.enqueue(emails, ["ada@example.org"])  # error: a payload that is neither
+    await jobs.enqueue(emails, mail, atempts=5)  # error: a misspelt option
+    await jobs.enqueue(emails, mail, delay=5)  # error: a duration without a unit
+    await jobs.enqueue_many(emails, [mail, parcel])  # error: one of them belongs to another queue
+    await jobs.enqueue_many("emails", [mail])  # error: by name they are mappings
+    await jobs.enqueue(emails, mail, delay=timedelta(seconds=5))
+
+
+testing.job(emails, parcel)  # error: a job of a payload of another queue

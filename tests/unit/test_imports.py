@@ -1,0 +1,71 @@
+"""What an import loads: a producer pays for declarations only, and `corral --help` for the commands' names only.
+
+The price itself is printed by `python -m bench.import_costs`; these tests hold what makes it so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DECLARATION = """
+from corral import Payload, Processor, Queue, hookimpl
+
+class ReportExport(Payload):
+    report_id: str
+
+report_exports = Queue("report-exports", ReportExport)
+
+@hookimpl
+def corral_queues() -> list[Queue]:
+    return [report_exports]
+
+@hookimpl
+def corral_processors() -> list[Processor]:
+    from heavy_processor import export_report
+    return [report_exports.processed_by(export_report)]
+"""
+
+STORE = {"redis", "hiredis", "corral.store", "corral.producer"}
+WORKER = {"corral.worker", "corral.app", "corral.catalog", "corral.plugins", "cronsim"}
+TERMINAL = {"structlog", "rich", "logging.config"}
+SETTINGS = {"pydantic_settings", "dotenv", "corral.settings"}
+NOT_FOR_A_DECLARATION = STORE | WORKER | TERMINAL | SETTINGS | {"asyncio", "click", "corral.cli", "corral.testing"}
+NOT_FOR_HELP = STORE | WORKER | TERMINAL | SETTINGS | {"asyncio", "pydantic", "pluggy", "corral.testing"}
+
+
+def loaded_by(*arguments: str, folder: Path) -> set[str]:
+    """The names of all modules that a fresh interpreter loads when it is run on `arguments`."""
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stderr
+    lines = [line for line in told.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize("statement", ["import corral", "import my_queue"])
+def test_a_producer_loads_the_declaration_and_nothing_that_works(statement: str, tmp_path: Path) -> None:
+    (tmp_path / "my_queue.py").write_text(DECLARATION, "utf-8")
+    loaded = loaded_by("-c", statement, folder=tmp_path)
+    assert statement.split()[1] in loaded
+    assert loaded & NOT_FOR_A_DECLARATION == set()
+
+
+def test_help_loads_the_names_of_the_commands_and_nothing_that_runs_them(tmp_path: Path) -> None:
+    loaded = loaded_by("-m", "corral", "--help", folder=tmp_path)
+    assert {"click", "corral.cli"} <= loaded
+    assert loaded & NOT_FOR_HELP == set()
+
+
+def test_whoever_needs_the_store_gets_it(tmp_path: Path) -> None:
+    """The names these tests look for are the real ones: loading the store shows them."""
+    assert {"redis", "corral.store"} <= loaded_by("-c", "import corral.store.connection", folder=tmp_path)

@@ -1,0 +1,325 @@
+"""Logs: what a line holds, whoever writes it, and what it never holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import io
+import json
+import logging
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from corral import Job, Payload, Queue
+from corral.job import current_job
+from corral.observe import logs
+from corral.observe.logs import processors
+
+PROGRAM = """
+import logging, warnings
+import structlog
+from corral.observe.logs import configure_logs
+from corral.settings import Settings
+
+configure_logs(Settings.read())
+log = structlog.get_logger("acme")
+log.debug("quiet")
+log.info("told", n=1)
+logging.getLogger("library").debug("body: %s", "secret")
+logging.getLogger("library").warning("stdlib %s", "too")
+logging.getLogger("library").warning("wrong %d", "arguments")
+warnings.warn("deprecated")
+with structlog.contextvars.bound_contextvars(worker="w1"):
+    log.error("last")
+"""
+
+
+class Empty(Payload):
+    pass
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.fixture
+def job() -> Iterator[Job[Empty]]:
+    job = Job(
+        id="01J",
+        queue=Queue("emails", Empty),
+        name="emails",
+        payload=Empty(),
+        attempt=2,
+        max_attempts=3,
+        starts=2,
+        enqueued_ms=0,
+        processed_ms=0,
+        scheduled_ms=0,
+    )
+    token = current_job.set(job)
+    yield job
+    current_job.reset(token)
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+def logger(stream: io.StringIO, *, console: bool = False, colours: bool = False) -> Any:
+    return structlog.wrap_logger(
+        logs._Logger("acme", logs._Output(stream)),
+        processors=processors(console=console, colours=colours),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+    )
+
+
+def line(event: str, *, console: bool = False, colours: bool = False, **values: object) -> str:
+    stream = io.StringIO()
+    logger(stream, console=console, colours=colours).info(event, **values)
+    return stream.getvalue().removesuffix("\n")
+
+
+def run(**environ: str) -> list[str]:
+    """What a program says on stderr, which is no terminal here."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")} | environ
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+# --- the whole set-up, in programs of their own
+
+
+def test_without_a_terminal_everybody_writes_json_lines_to_stderr() -> None:
+    lines = [json.loads(line) for line in run()]
+    assert [(line["level"], line["logger"], line["event"]) for line in lines[:3]] == [
+        ("info", "acme", "told"),
+        ("warning", "library", "stdlib too"),
+        ("warning", "library", "wrong %d (its arguments do not fit)"),
+    ]
+    assert lines[3]["logger"] == "py.warnings"
+    assert "UserWarning: deprecated" in lines[3]["event"]
+    assert lines[4]["worker"] == "w1"
+    assert len(lines) == 5
+
+
+def test_debug_is_for_our_own_lines_because_libraries_log_what_they_send() -> None:
+    told = "\n".join(run(CORRAL_LOG_LEVEL="debug"))
+    assert "quiet" in told
+    assert "secret" not in told
+
+
+def test_the_level_holds_for_everybody() -> None:
+    assert [json.loads(line)["event"] for line in run(CORRAL_LOG_LEVEL="error")] == ["last"]
+
+
+def test_the_console_can_be_asked_for_and_has_no_colours_without_a_terminal() -> None:
+    first = run(CORRAL_LOG_FORMAT="console")[0]
+    assert first.endswith("info     told logger=acme n=1")
+    assert "\x1b" not in first
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_gets_text_for_people(no_color: str) -> None:
+    ours, theirs = pty.openpty()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environ | {"NO_COLOR": no_color}, stderr=theirs
+    ) as program:
+        assert program.wait(30) == 0
+    os.close(theirs)
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "told" in said
+    assert "{" not in said
+    assert ("\x1b[" in said) is not bool(no_color)
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with subprocess.Popen([sys.executable, "-c", PROGRAM + "\nprint('went on')"], stderr=theirs, stdout=-1) as program:
+        os.close(theirs)
+        said, _ = program.communicate(timeout=30)
+    assert said.strip() == b"went on"
+
+
+def test_a_logger_that_was_used_before_follows_a_new_set_up() -> None:
+    script = """
+import sys, structlog
+from corral.observe.logs import configure_logs
+from corral.settings import Settings
+log = structlog.get_logger("acme")
+configure_logs(Settings(log_format="json"))
+log.info("one")
+configure_logs(Settings(log_format="console"))
+log.info("two")
+with structlog.testing.capture_logs() as captured:
+    log.info("three")
+print(captured[0]["event"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    first, second = done.stderr.splitlines()
+    assert json.loads(first)["event"] == "one"
+    assert second.endswith("info     two logger=acme")
+    assert done.stdout == "three\n"
+
+
+# --- what a line holds
+
+
+def test_keys_have_one_order_and_unknown_ones_follow() -> None:
+    said = line("retry", reason="451", worker="w1", duration_ms=12, attempt=1, job_id="1", queue="emails")
+    assert list(json.loads(said)) == [
+        "timestamp", "level", "event", "logger", "queue", "job_id", "attempt", "duration_ms", "worker", "reason",
+    ]  # fmt: skip
+
+
+def test_times_are_utc_with_their_zone() -> None:
+    assert json.loads(line("now"))["timestamp"].endswith("Z")
+
+
+def test_a_line_names_the_job_in_whose_task_it_is_written(job: Job[Empty]) -> None:
+    assert {key: json.loads(line("sent"))[key] for key in ("queue", "job_id", "attempt")} == {
+        "queue": "emails",
+        "job_id": "01J",
+        "attempt": 2,
+    }
+
+
+def test_a_line_names_the_job_in_threads_that_run_in_its_context(job: Job[Empty]) -> None:
+    said: list[str] = []
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(lambda: said.append(line("sent")),))
+    thread.start()
+    thread.join(10)
+    assert json.loads(said[0])["job_id"] == "01J"
+
+
+def test_what_a_line_says_itself_comes_before_the_current_job(job: Job[Empty]) -> None:
+    assert json.loads(line("enqueued", queue="other"))["queue"] == "other"
+
+
+def test_without_a_job_a_line_has_no_job_keys() -> None:
+    assert not {"queue", "job_id", "attempt"} & json.loads(line("idle")).keys()
+
+
+def test_tasks_do_not_share_their_job(job: Job[Empty]) -> None:
+    async def other() -> str:
+        current_job.set(None)
+        return line("other")
+
+    async def both() -> str:
+        return await asyncio.create_task(other())
+
+    assert "job_id" not in json.loads(asyncio.run(both()))
+    assert json.loads(line("mine"))["job_id"] == "01J"
+
+
+# --- what a line never holds, nor does
+
+
+@pytest.mark.parametrize("console", [False, True])
+def test_a_traceback_has_no_local_variables(console: bool) -> None:
+    stream = io.StringIO()
+    try:
+        letter = "to: " + "alice"
+        raise_(LookupError("no such user"))
+    except LookupError:
+        logger(stream, console=console).exception("failed")
+    said = stream.getvalue()
+    assert "LookupError: no such user" in said
+    assert "test_logs.py" in said
+    assert letter not in said
+
+
+@pytest.mark.parametrize("console", [False, True])
+def test_control_characters_neither_move_the_cursor_nor_forge_lines(console: bool) -> None:
+    said = line("done\n2026 error forged\x1b[2J", console=console, name="x\x07\u202e", listed=["\x1b"], key="\x9b")
+    assert said.isprintable()
+    assert "\\u001b[2J" in said or "\\x1b[2J" in said
+
+
+def test_a_traceback_on_the_console_keeps_its_lines_and_nothing_worse() -> None:
+    stream = io.StringIO()
+    try:
+        raise_(ValueError("\x1b[2J"))
+    except ValueError:
+        logger(stream, console=True).exception("failed")
+    said = stream.getvalue()
+    assert "\nTraceback (most recent call last):\n" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("console", [False, True])
+def test_passwords_of_urls_are_masked_wherever_they_stand(console: bool) -> None:
+    stream = io.StringIO()
+    try:
+        raise_(ConnectionError("redis://user:hunter2@host is away"))
+    except ConnectionError:
+        logger(stream, console=console).exception(
+            "at redis://:hunter2@host", url="redis://u:hunter2@h", all=["amqp://a:hunter2@b"]
+        )
+    assert "hunter2" not in stream.getvalue()
+    assert "redis://user:***@host is away" in stream.getvalue()
+
+
+@pytest.mark.parametrize("console", [False, True])
+def test_no_value_fails_the_line(console: bool) -> None:
+    circle: list[object] = []
+    circle.append(circle)
+    said = line("odd", console=console, circle=circle, bad=Unprintable(), keys={(1, 2): 3}, lone="\ud800", set={1})
+    assert "odd" in said
+    assert "<Unprintable that cannot be shown>" in said
+    if not console:
+        assert json.loads(said)["event"] == "odd"
+
+
+def test_the_console_reads_like_text() -> None:
+    said = line("mail sent", console=True, to="Ada L.", size=3, empty="")
+    assert said.endswith("info     mail sent logger=acme to='Ada L.' size=3 empty=''")
+
+
+def test_a_closed_stream_is_no_error() -> None:
+    stream = io.StringIO()
+    stream.close()
+    logger(stream).info("nobody reads this")
+
+
+def test_lines_of_many_threads_stay_whole() -> None:
+    stream = io.StringIO()
+    log = logger(stream)
+    threads = [threading.Thread(target=lambda: [log.info("x" * 100) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 200
+    assert all(json.loads(line)["event"] == "x" * 100 for line in lines)
+
+
+def test_a_configured_stream_gets_the_lines() -> None:
+    """Run apart from this process, whose own logging it would change."""
+    script = """
+import io, logging
+from corral.observe.logs import configure_logs
+from corral.settings import Settings
+stream = io.StringIO()
+configure_logs(Settings(log_format="json"), stream)
+configure_logs(Settings(log_format="json"), stream)
+logging.getLogger("library").error("once")
+assert stream.getvalue().count("once") == 1, stream.getvalue()
+"""
+    subprocess.run([sys.executable, "-c", script], timeout=30, check=True)

@@ -1,0 +1,128 @@
+"""The kit for plugin authors: jobs without a worker, and a scheduler that refuses what the real one refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from corral import Enqueued, Fixed, JobOptions, Payload, PayloadRefused, Queue
+from corral.errors import JobRefused, UnknownQueue
+from corral.jobs import JobScheduler
+from corral.testing import RecordingJobScheduler, job
+
+
+class Order(Payload):
+    order_id: str
+
+
+class Parcel(Payload):
+    grams: int
+
+
+orders = Queue("orders", Order, options=JobOptions(attempts=5))
+parcels = Queue("parcels", Parcel)
+
+
+class TestJob:
+    def test_is_the_first_attempt_of_a_job_that_was_due_when_it_was_enqueued(self) -> None:
+        first = job(orders, Order(order_id="a"))
+        assert (first.queue, first.name, first.payload) == (orders, "orders", Order(order_id="a"))
+        assert (first.attempt, first.max_attempts, first.starts) == (1, 5, 1)
+        assert first.enqueued_at == first.scheduled_for == first.processed_on == datetime(2030, 1, 1, tzinfo=UTC)
+        assert first.idempotency_key == "orders.test-job"
+
+    def test_takes_a_mapping_and_refuses_a_wrong_one(self) -> None:
+        assert job(orders, {"orderId": "a"}).payload == Order(order_id="a")
+        with pytest.raises(PayloadRefused, match="orderId"):
+            job(orders, {})
+
+    def test_says_what_it_is_told_to(self) -> None:
+        tick = datetime(2031, 5, 1, 12, 5, tzinfo=UTC)
+        late = job(orders, Order(order_id="a"), id="x", attempt=3, starts=4, max_attempts=0, scheduled_for=tick)
+        assert (late.id, late.attempt, late.starts, late.max_attempts) == ("x", 3, 4, 1)
+        assert late.scheduled_for == late.processed_on == tick
+        assert late.fence == (late.enqueued_ms, 4)
+
+    def test_keeps_what_the_processor_reports(self) -> None:
+        reporting = job(orders, Order(order_id="a"))
+        reporting.progress(50)
+        reporting.log("half way")
+        assert (reporting.run.progress, list(reporting.run.lines)) == (b"50", ["half way"])
+        reporting.run.cancelled = True
+        assert reporting.cancelled
+
+
+class TestRecordingJobScheduler:
+    @pytest.mark.asyncio
+    async def test_keeps_payload_options_and_json_text_of_each_job(self) -> None:
+        jobs = RecordingJobScheduler()
+        enqueued = await jobs.enqueue(orders, Order(order_id="a"), priority=2, delay=timedelta(seconds=1))
+        (kept,) = jobs.jobs
+        assert enqueued == Enqueued(kept.id, created=True)
+        assert (kept.queue, kept.payload, kept.raw) == ("orders", Order(order_id="a"), b'{"orderId":"a"}')
+        assert kept.overrides == {"priority": 2, "delay": timedelta(seconds=1)}
+        assert kept.options == JobOptions(attempts=5, priority=2, delay=timedelta(seconds=1))
+
+    @pytest.mark.asyncio
+    async def test_takes_mappings_by_object_and_by_name(self) -> None:
+        jobs = RecordingJobScheduler(orders)
+        await jobs.enqueue(orders, {"orderId": "a"})
+        await jobs.enqueue("orders", {"order_id": "b"})
+        await jobs.enqueue(parcels, Parcel(grams=1))
+        assert jobs.payloads(orders) == [Order(order_id="a"), Order(order_id="b")]
+        assert jobs.payloads(parcels) == [Parcel(grams=1)]
+
+    @pytest.mark.asyncio
+    async def test_makes_an_id_for_each_job_and_one_job_for_each_id(self) -> None:
+        jobs = RecordingJobScheduler()
+        first, second = [await jobs.enqueue(parcels, Parcel(grams=n)) for n in (1, 2)]
+        assert first.id != second.id
+        assert await jobs.enqueue(parcels, Parcel(grams=3), job_id="mine") == Enqueued("mine", created=True)
+        assert await jobs.enqueue(parcels, Parcel(grams=4), job_id="mine") == Enqueued("mine", created=False)
+        assert await jobs.enqueue(orders, Order(order_id="a"), job_id="mine") == Enqueued("mine", created=True)
+        assert jobs.payloads(parcels) == [Parcel(grams=n) for n in (1, 2, 3)]
+
+    @pytest.mark.asyncio
+    async def test_refuses_as_the_real_one_and_keeps_nothing(self) -> None:
+        jobs = RecordingJobScheduler(orders)
+        with pytest.raises(UnknownQueue, match="'parcels'"):
+            await jobs.enqueue("parcels", {"grams": 1})
+        with pytest.raises(PayloadRefused, match="orderId: "):
+            await jobs.enqueue("orders", {"orderId": 1})
+        with pytest.raises(PayloadRefused, match="expected Order"):
+            await jobs.enqueue(orders, Parcel(grams=1))  # type: ignore[misc]  # what is shown
+        with pytest.raises(PayloadRefused, match="2\\^53"):
+            await jobs.enqueue(parcels, Parcel(grams=2**60))
+        with pytest.raises(JobRefused, match="priority -1"):
+            await jobs.enqueue(orders, Order(order_id="a"), priority=-1)
+        with pytest.raises(JobRefused, match="'prio'"):
+            await jobs.enqueue(orders, Order(order_id="a"), prio=1)  # type: ignore[call-overload]  # what is shown
+        with pytest.raises(JobRefused, match="jitter"):
+            await jobs.enqueue(orders, Order(order_id="a"), backoff=Fixed(timedelta(0), jitter=2))
+        assert jobs.jobs == []
+
+    @pytest.mark.asyncio
+    async def test_many_are_all_recorded_or_none(self) -> None:
+        jobs = RecordingJobScheduler()
+        written = await jobs.enqueue_many(parcels, [Parcel(grams=1), Parcel(grams=2)], lifo=True)
+        assert [one.id for one in written] == [one.id for one in jobs.jobs]
+        assert all(one.options.lifo for one in jobs.jobs)
+        with pytest.raises(PayloadRefused, match="grams"):
+            await jobs.enqueue_many(parcels, [{"grams": 3}, {"grams": "x"}])
+        with pytest.raises(JobRefused, match="job_id"):
+            await jobs.enqueue_many(parcels, [{"grams": 3}], job_id="mine")
+        assert jobs.payloads(parcels) == [Parcel(grams=1), Parcel(grams=2)]
+
+    def test_is_a_job_scheduler_for_checkers(self) -> None:
+        port: JobScheduler = RecordingJobScheduler(orders)
+        assert port
+
+
+def test_loads_no_store_no_worker_and_no_pytest() -> None:
+    probe = (
+        "import sys, corral.testing; print([m for m in ('redis', 'pytest', 'structlog', 'click') if m in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=30)
+    assert ended.stdout.strip() == "[]"

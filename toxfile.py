@@ -1,0 +1,82 @@
+"""tox, extended by one thing: every folder of `plugins/` is known to it without being listed anywhere.
+
+`plugin-<queue>` holds the core as a wheel, the plugin as a wheel and what the plugin's group `test` names, and runs
+the plugin's own tests: what passes there passes where somebody installs the plugin. `dev` gets all plugins, editable.
+tox loads this file by its name; what does not depend on the folders is in `tox.ini`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tox.config.loader.memory import MemoryLoader
+from tox.config.types import Command, EnvList
+from tox.plugin import impl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tox.config.sets import ConfigSet
+    from tox.session.state import State
+
+ROOT = Path(__file__).parent
+PREFIX = "corral-"
+
+
+def plugin_folders() -> dict[str, Path]:
+    """The folders of `plugins/` that hold a distribution, by the name of their environment."""
+    return {
+        f"plugin-{project.parent.name.removeprefix(PREFIX)}": project.parent
+        for project in sorted((ROOT / "plugins").glob(f"{PREFIX}*/pyproject.toml"))
+    }
+
+
+def editable(folders: Iterable[Path]) -> Command:
+    """Install plugins and what their tests need, so that an edited file is the one that runs."""
+    install = ["uv", "pip", "install"]
+    for folder in folders:
+        install += ["--editable", str(folder), *test_group(folder)]
+    return Command(install)
+
+
+def test_group(folder: Path) -> list[str]:
+    """The installer's arguments for what a plugin's tests need, where its project says so."""
+    project = folder / "pyproject.toml"
+    declared = tomllib.loads(project.read_text("utf-8")).get("dependency-groups", {})
+    return ["--group", f"{project}:test"] if "test" in declared else []
+
+
+def settings_of(folder: Path) -> dict[str, object]:
+    """What `tox.ini` would say about a plugin's environment, were it written there."""
+    # after the core, not in `deps`: those are resolved first, and no registry has this tree's core
+    install = ["uv", "pip", "install", "--reinstall-package", folder.name, str(folder), *test_group(folder)]
+    return {
+        "description": f"the plugin {folder.name} on the core's wheel: its types and its own tests",
+        "package": "wheel",
+        "extras": ["testing"],
+        "dependency_groups": ["plugin"],
+        "commands_pre": [Command(install)],
+        "commands": [
+            Command(["mypy", str(folder / "src")]),
+            Command(["python", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), str(folder / "tests")]),
+        ],
+    }
+
+
+@impl
+def tox_extend_envs() -> Iterable[str]:
+    """Make the environments known, for `tox -e` and `tox list`."""
+    return plugin_folders()
+
+
+@impl
+def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
+    """Give the environments their settings, and a place in a bare `tox` behind those of `tox.ini`."""
+    plugins = plugin_folders()
+    for name, folder in plugins.items():
+        state.conf.memory_seed_loaders[name].append(MemoryLoader(**settings_of(folder)))
+    state.conf.memory_seed_loaders["dev"].append(MemoryLoader(commands=[editable(plugins.values())]))
+    listed = core_conf.loaders[0].load_raw("env_list", state.conf, None)
+    core_conf.loaders.insert(0, MemoryLoader(env_list=EnvList([*str(listed).split(), *plugins])))
