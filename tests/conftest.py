@@ -9,6 +9,10 @@ import asyncio
 import inspect
 import os
 import re
+import selectors
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,10 +24,10 @@ import pytest_asyncio
 import redis
 import redis.asyncio
 
-from corral.store.embedded import embedded_store
+from corral.store.embedded import attach, embedded_store
 
-WAIT_SECONDS = 10.0
-"""How long `wait_until` waits unless told otherwise: long enough for two loaded cores."""
+WAIT_SECONDS = 15.0
+"""How long anything that is awaited may take, unless a test says otherwise: enough for two loaded cores."""
 
 WaitUntil = Callable[..., Awaitable[None]]
 AssertNoLeaks = Callable[..., Awaitable[None]]
@@ -45,6 +49,66 @@ def store_url(session_store_url: str) -> str:
     with redis.Redis.from_url(session_store_url) as client:
         client.flushall()
     return session_store_url
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data directory to be made, short enough to have a socket in it. No server outlives the test."""
+    with tempfile.TemporaryDirectory(prefix="corral-data-") as folder:
+        path = Path(folder) / "data"
+        yield path
+        with attach(path):  # and leave it: whatever a failed test left running is stopped
+            pass
+
+
+class Process:
+    """A process of a test: talks by lines, and never outlives the test."""
+
+    def __init__(self, script: str, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            assert selector.select(WAIT_SECONDS), f"nothing said in {WAIT_SECONDS} s"
+        return self._process.stdout.readline().strip()
+
+    def end(self, how: signal.Signals | None = None) -> int:
+        """Let it leave, or send its process group a signal; wait for its end."""
+        if how is None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        else:
+            os.killpg(self._process.pid, how)
+        return self._process.wait(WAIT_SECONDS)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        with self._process:
+            pass
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., Process]]:
+    """`spawn(script, *arguments)` runs a Python script in a process, and process group, of its own."""
+    started: list[Process] = []
+
+    def start(script: str, *arguments: object) -> Process:
+        started.append(Process(script, *arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
 
 
 @pytest_asyncio.fixture

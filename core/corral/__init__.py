@@ -3,6 +3,9 @@
 This is the surface for authors of queues and for producers. It loads neither the Redis client nor the worker.
 """
 
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING
+
 from corral.errors import (
     CatalogError,
     CorralError,
@@ -21,6 +24,9 @@ from corral.payload import Payload
 from corral.processor import Deps, Processor
 from corral.queue import Queue
 from corral.schedule import Cron, Every
+
+if TYPE_CHECKING:
+    from corral.app import BlockingJobScheduler
 
 __all__ = [
     "CatalogError",
@@ -44,5 +50,40 @@ __all__ = [
     "Retry",
     "Snooze",
     "StoreUnavailable",
+    "connect",
+    "connect_blocking",
     "hookimpl",
 ]
+
+
+def connect() -> AbstractAsyncContextManager[JobScheduler]:
+    """A producer's front door: `async with corral.connect() as jobs: await jobs.enqueue(queue, payload)`.
+
+    Reads the settings, loads the plugins, builds the catalog and finds the store. A store that is away is noticed by
+    the first call.
+
+    Returns:
+        A context manager that yields the scheduler.
+
+    Raises:
+        CorralError: On entering: a setting, the catalog, or that no store is configured.
+    """
+    from corral.app import connect  # noqa: PLC0415  # a declaration must not load the store's client
+
+    return connect()
+
+
+def connect_blocking() -> AbstractContextManager["BlockingJobScheduler"]:
+    """`connect` for programs without an event loop: `with corral.connect_blocking() as jobs: jobs.enqueue(…)`.
+
+    The scheduler may be used from several threads. It is bound to its process: connect again after a fork.
+
+    Returns:
+        A context manager that yields the scheduler.
+
+    Raises:
+        CorralError: As `connect`.
+    """
+    from corral.app import connect_blocking  # noqa: PLC0415  # as above
+
+    return connect_blocking()

@@ -27,7 +27,7 @@ from corral.plugins import Relay
 from corral.queue import Queue
 from corral.store.codec import NewJob, encode_options
 from corral.store.connection import Link
-from corral.store.queue_store import MAX_BATCH, QueueStore
+from corral.store.queue_store import CONTAINERS, MAX_BATCH, QueueStore
 
 __all__ = ["RedisJobScheduler", "check_job_id", "new_job_id"]
 
@@ -40,15 +40,15 @@ WARN_BYTES = 64 * 1024
 
 _ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_KEY_WORDS = frozenset(
-    "id wait paused active prioritized pc delayed completed failed waiting-children marker events meta stalled "
-    "stalled-check limiter repeat de dn metrics priority delay".split()
-)
+_KEY_WORDS = frozenset(CONTAINERS) | {
+    *("id", "paused", "pc", "marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat"),
+    *("de", "dn", "metrics", "priority", "delay"),
+}
 """Job ids that would be keys of the queue itself (wire trap T9)."""
 
 
 def new_job_id() -> str:
-    """An id that no other client makes, and that sorts by time: 26 characters, 48 bits of milliseconds, 80 at random."""
+    """An id that no other client makes, and that sorts by time: 48 bits of milliseconds, 80 at random, in base 32."""
     number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 

@@ -1,1 +1,1 @@
-"""The demo: real mail through all of Corral, and a check of what arrived. `python -m examples.demo`, or `tox -e demo`."""
+"""The demo: real mail through all of Corral, and a check of what arrived. Run `python -m examples.demo`."""

@@ -18,10 +18,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import redis.asyncio
-from corral_emails import EmailJob, emails
 
 import corral
 from corral.store.embedded import embedded_store
+from corral_emails import EmailJob, emails
 from examples.demo.post_office import GREYLISTED, UNKNOWN, PostOffice, open_post_office
 
 STARTED = time.monotonic()
@@ -47,7 +47,7 @@ def say(what: str, *lines: str) -> None:
         print(f"{what if not number else '':>9}  {seconds if not number else '':>7}  {line}", flush=True)  # noqa: T201  # it is what a demo does
 
 
-def check(happened: bool, what: str) -> None:  # noqa: FBT001  # a statement and whether it holds
+def check(happened: bool, what: str) -> None:
     """Go on only if something happened.
 
     Raises:
@@ -129,10 +129,20 @@ async def enqueue_mail(jobs: corral.JobScheduler) -> dict[str, str]:
         ids[to] = enqueued.id
         say("enqueued", f"{to:<19} {how}", f"{'':<19} job {enqueued.id}")
 
-    ada = EmailJob(to="ada@example.org", template="welcome", variables={"name": "Ada <3", "url": "https://acme.example/?a=1&b=2"})
+    ada = EmailJob(
+        to="ada@example.org", template="welcome", variables={"name": "Ada <3", "url": "https://acme.example/?a=1&b=2"}
+    )
     await told(ada.to, "by object: enqueue(emails, EmailJob(...))", await jobs.enqueue(emails, ada))
-    bob = {"to": "bob@example.org", "template": "password-reset", "variables": {"url": "https://acme.example/r/1", "expires": "noon"}}
-    await told("bob@example.org", 'by name: enqueue("emails", {...}, job_id=...)', await jobs.enqueue("emails", bob, job_id="reset-bob-1"))
+    bob = {
+        "to": "bob@example.org",
+        "template": "password-reset",
+        "variables": {"url": "https://acme.example/r/1", "expires": "noon"},
+    }
+    await told(
+        "bob@example.org",
+        'by name: enqueue("emails", {...}, job_id=...)',
+        await jobs.enqueue("emails", bob, job_id="reset-bob-1"),
+    )
     again = await jobs.enqueue("emails", bob, job_id="reset-bob-1")
     check(not again.created, "a second job of the same id is not made")
     say("", f"{'':<19} the same again: created={again.created}")
@@ -141,3 +151,99 @@ async def enqueue_mail(jobs: corral.JobScheduler) -> dict[str, str]:
     nobody = EmailJob(to=UNKNOWN, template="account-deleted", variables={})
     await told(nobody.to, "an address that nobody has", await jobs.enqueue(emails, nobody, backoff=BACKOFF))
     return ids
+
+
+async def told_by_store(store: redis.asyncio.Redis, job_id: str) -> dict[str, str]:
+    """What the store keeps of a job: the hash that every BullMQ client and Bull Board read."""
+    return {str(name): str(value) for name, value in (await store.hgetall(f"bull:emails:{job_id}")).items()}
+
+
+def check_mail(office: PostOffice, ids: Mapping[str, str]) -> None:
+    """Everybody got one mail, whole, under the id that follows from the job's; and nobody else got any."""
+    expected = sorted(to for to in ids if to != UNKNOWN)
+    check(sorted(to for mail in office.mails for to in mail.to) == expected, f"one mail each for {', '.join(expected)}")
+    for mail in office.mails:
+        (to,) = mail.to
+        check(mail.message["To"] == to, f"the mail for {to} in the name of {to}")
+        check(mail.message["Message-ID"] == f"<emails.{ids[to]}@acme.example>", f"a Message-ID made from {to}'s job")
+        check(len(mail.body("plain")) > 50 and "<p>" in mail.body("html"), f"text and HTML for {to}")
+        say("arrived", f"{to:<19} {mail.message['Subject']}", f"{'':<19} {mail.message['Message-ID']}")
+    welcome = next(mail for mail in office.mails if mail.to == ("ada@example.org",))
+    check("Ada <3" in welcome.body("plain"), "the variable in the text, as it is")
+    check(
+        "Ada &lt;3" in welcome.body("html") and "?a=1&amp;b=2" in welcome.body("html"),
+        "the variables in the HTML, escaped",
+    )
+
+
+async def check_failures(office: PostOffice, store: redis.asyncio.Redis, ids: Mapping[str, str]) -> None:
+    """One job needed two attempts, and one failed at its first, with the server's words."""
+    for to, reply in office.turned_away:
+        say("turned", f"{to:<19} {reply}")
+    check([to for to, _ in office.turned_away].count(GREYLISTED) == 1, "one 451")
+    check([to for to, _ in office.turned_away].count(UNKNOWN) == 1, "one 550, and no attempt after it")
+    grace = await told_by_store(store, ids[GREYLISTED])
+    check(grace.get("atm") == "2", f"a second attempt after the 451, not {grace.get('atm')}")
+    say("retried", f"{GREYLISTED:<19} completed on attempt {grace['atm']}")
+    nobody = await told_by_store(store, ids[UNKNOWN])
+    reason = nobody.get("failedReason", "")
+    check("550 5.1.1" in reason, f"a failed job that says why, not {reason!r}")
+    say("failed", f"{UNKNOWN:<19} for good, on attempt {nobody['atm']}: {reason}")
+
+
+async def demo(folder: Path) -> None:
+    """The whole story.
+
+    Raises:
+        Missing: Something did not happen.
+    """
+    if story := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, story.cancel)
+    async with open_post_office() as office:
+        with embedded_store(folder / "data") as url:
+            say("store", f"embedded Valkey, {url}")
+            say("smtp", f"127.0.0.1:{office.port}; answers 451 to {GREYLISTED} once, 550 to {UNKNOWN}")
+            own_environment(folder, url, office.port)
+            async with corral.connect() as jobs, redis.asyncio.Redis.from_url(url, decode_responses=True) as store:
+                await refuse_what_is_wrong(jobs, store)
+                ids = await enqueue_mail(jobs)
+                async with running_worker(folder) as worker:
+                    say("worker", f"corral worker emails, process {worker.pid}")
+                    await wait_until(
+                        lambda: len(office.mails) >= 3 and len(office.turned_away) >= 2, "the mail", worker
+                    )
+                    stopping = time.monotonic()
+                    worker.send_signal(signal.SIGTERM)
+                    async with asyncio.timeout(STOP_SECONDS):
+                        code = await worker.wait()
+                    check(code == 0, f"a worker that ends with 0, not {code}")
+                    say("stopped", f"the worker, exit code 0, {time.monotonic() - stopping:.2f} s after SIGTERM")
+                check_mail(office, ids)
+                await check_failures(office, store, ids)
+                active = await store.llen("bull:emails:active") + await store.llen("bull:emails:wait")
+                check(active == 0, f"a queue that is empty, not {active} jobs in it")
+
+
+def main() -> int:
+    """Run the demo in a folder of its own, gone afterwards; tell what is missing, and the worker's last words."""
+    with tempfile.TemporaryDirectory(prefix="corral-demo-") as name:
+        log = Path(name) / "worker.log"
+        try:
+            asyncio.run(demo(Path(name)))
+        except (Missing, TimeoutError, corral.CorralError) as error:
+            say("MISSING", str(error) or type(error).__name__)
+            if log.exists():
+                say("log", "of the worker:", *log.read_text("utf-8", "replace").splitlines()[-30:])
+            return 1
+        except asyncio.CancelledError:
+            return 128 + signal.SIGTERM
+        finally:
+            os.chdir(Path(__file__).parent)  # out of the folder that is about to be removed
+    say(
+        "ok", "3 mails arrived, 1 of them on the second attempt; 1 job failed for good; 3 refused before they were jobs"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

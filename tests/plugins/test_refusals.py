@@ -200,7 +200,6 @@ CASES = [
         ("acme-undeclared-processor",),
         "the processor that acme-undeclared-processor 0.1.0 has for queue 'imports' is for another object…",
         "import the queue from where it is declared",
-        with_it=("missing-processor",),
     ),
     Case(
         "undeclared-queue",

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from corral import Enqueued, Fixed, JobOptions, Payload, PayloadRefused, Queue
 from corral.errors import JobRefused, UnknownQueue
 from corral.jobs import JobScheduler
@@ -49,7 +50,7 @@ class TestJob:
         reporting = job(orders, Order(order_id="a"))
         reporting.progress(50)
         reporting.log("half way")
-        assert (reporting.run.progress, list(reporting.run.lines)) == (b"50", ["half way"])
+        assert list(reporting.run.said) == [("progress", b"50"), ("log", "half way")]
         reporting.run.cancelled = True
         assert reporting.cancelled
 
@@ -101,6 +102,9 @@ class TestRecordingJobScheduler:
             await jobs.enqueue(orders, Order(order_id="a"), prio=1)  # type: ignore[call-overload]  # what is shown
         with pytest.raises(JobRefused, match="jitter"):
             await jobs.enqueue(orders, Order(order_id="a"), backoff=Fixed(timedelta(0), jitter=2))
+        for job_id in ("", "a:b", "7", "wait", "x" * 129):
+            with pytest.raises(JobRefused, match=r"^job id "):
+                await jobs.enqueue(orders, Order(order_id="a"), job_id=job_id)
         assert jobs.jobs == []
 
     @pytest.mark.asyncio

@@ -200,6 +200,7 @@ def _bound(
     wanted = [entries[name] for name in (entries if served is None else served) if name in entries]
     asked = None if served is None else {entry.provider.distribution for entry in wanted}
     processors: dict[str, Processor] = {}
+    misplaced: set[str] = set()  # has a processor, if a refused one: no second problem
     for provider, processor in plugins.ask("corral_processors", Processor, report, only=asked):
         queue = processor.queue
         entry = entries.get(queue.name)
@@ -208,13 +209,14 @@ def _bound(
             continue
         if entry is None:
             report.add("undeclared-processor", f"{subject} is for a queue that nobody declares", [provider])
-        elif entry.queue is not queue:
-            hint = "import the queue from where it is declared"
-            message = f"{subject} is for another object of that name than the declared one"
-            report.add("undeclared-processor", message, [provider], hint=hint)
         elif entry.provider.distribution != provider.distribution:
             message = f"{subject} is for a queue of {entry.provider}: who declares a queue processes it"
             report.add("undeclared-processor", message, [provider, entry.provider])
+        elif entry.queue is not queue:
+            misplaced.add(queue.name)
+            hint = "import the queue from where it is declared"
+            message = f"{subject} is for another object of that name than the declared one"
+            report.add("undeclared-processor", message, [provider], hint=hint)
         elif queue.name in processors:
             message = f"{subject} is not the only one"
             report.add("duplicate-processor", message, [provider], hint="return one per queue from corral_processors")
@@ -226,10 +228,12 @@ def _bound(
                 report.add("timeout-on-def", message, [provider], hint=hint)
     faulty = {claim.provider.distribution for claim in report.faulty}
     for entry in wanted:
-        if entry.queue.name not in processors and entry.provider.distribution not in faulty:
+        name = entry.queue.name
+        if name not in processors and name not in misplaced and entry.provider.distribution not in faulty:
             hint = "return queue.processed_by(…) from corral_processors; or serve the others: corral worker QUEUE …"
-            message = f"queue {entry.queue.name!r} of {entry.provider} has no processor"
-            report.add("missing-processor", message, [entry.provider], hint=hint)
+            report.add(
+                "missing-processor", f"queue {name!r} of {entry.provider} has no processor", [entry.provider], hint=hint
+            )
     return {name: replace(entry, processor=processors.get(name)) for name, entry in entries.items()}
 
 

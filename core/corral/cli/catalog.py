@@ -1,12 +1,129 @@
-"""`corral check`, `corral lock`, `corral plugins`: what is installed."""
+"""`corral check`, `corral lock`, `corral plugins`: what is installed, and whether it fits together."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import traceback
 
 import click
 
 from corral.cli.table import show_table
+from corral.errors import CatalogError
 
 __all__ = ["check", "lock", "plugins"]
+
+
+@click.command()
+@click.option("--producer", is_flag=True, help="Only what a producer needs: the declarations, not the processors.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(producer: bool, as_json: bool) -> None:
+    """Check the installed plugins as a worker would at its start; exit 3 if they do not make a catalog.
+
+    \b
+    corral check
+    corral check --producer --json
+    """
+    from corral.app import read_installed
+    from corral.catalog.lock import LOCK_FILE
+
+    try:
+        installed = read_installed("producer" if producer else "check")
+    except CatalogError as error:
+        _show_problems(error, as_json)
+        raise click.exceptions.Exit(error.exit_code) from error
+    entries = list(installed.catalog)
+    if as_json:
+        queues = [
+            {
+                "name": entry.queue.name,
+                "distribution": entry.provider.distribution,
+                "version": entry.provider.version,
+                "origin": entry.provider.origin,
+            }
+            for entry in entries
+        ]
+        click.echo(json.dumps({"ok": True, "queues": queues, "problems": []}))
+        return
+    for warning in installed.plugins.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if entries:
+        providers = [(entry.queue.name, entry.provider) for entry in entries]
+        show_table(
+            ["QUEUE", "DISTRIBUTION", "VERSION", "ORIGIN"],
+            [(name, made.distribution, made.version, made.origin) for name, made in providers],
+        )
+    else:
+        click.echo("no queues are installed")
+    if installed.catalog.is_locked:
+        click.echo(f"catalog is locked: {LOCK_FILE}")
+    else:
+        click.echo(f"catalog is open: no {LOCK_FILE}")
+
+
+def _show_problems(error: CatalogError, as_json: bool) -> None:
+    if error.__cause__ is not None and not as_json:
+        traceback.print_exception(error.__cause__)
+    if not as_json:
+        click.echo(f"error: {error}", err=True)
+        return
+    problems = [
+        {"code": each.code, "message": each.message, "hint": each.hint, "providers": list(each.providers)}
+        for each in error.problems
+    ]
+    click.echo(json.dumps({"ok": False, "queues": [], "problems": problems}))
+
+
+@click.command()
+def lock() -> None:
+    """Write `corral.lock`: the queues that may run here. From then on anything else is refused.
+
+    \b
+    corral lock && git add corral.lock
+    """
+    from corral.app import read_plugins
+    from corral.catalog import Catalog
+    from corral.catalog.lock import LOCK_FILE, write_lock
+
+    _, loaded = read_plugins()
+    catalog = Catalog.build(loaded, role="check", lock=None)
+    write_lock(LOCK_FILE, catalog.agreement())
+    click.echo(f"{LOCK_FILE}: {len(catalog)} queue{'s' if len(catalog) != 1 else ''}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plugins(as_json: bool) -> None:
+    """Every plugin that was found: who provides it, which hooks it implements, what is disabled.
+
+    \b
+    corral plugins
+    corral plugins --json
+    """
+    from corral.app import read_plugins
+
+    _, loaded = read_plugins()
+    hooks = {claim: plugin.hooks for plugin in loaded.loaded for claim in plugin.claims}
+    rows = [
+        {
+            "name": claim.name,
+            "group": claim.group,
+            "distribution": claim.provider.distribution,
+            "version": claim.provider.version,
+            "origin": claim.provider.origin,
+            "state": "disabled" if claim in loaded.disabled else "loaded" if claim in hooks else "failed",
+            "hooks": list(hooks.get(claim, ())),
+        }
+        for claim in dict.fromkeys((*loaded.claims, *hooks))
+    ]
+    if as_json:
+        click.echo(json.dumps(rows))
+    elif rows:
+        show_table(
+            ["NAME", "DISTRIBUTION", "VERSION", "ORIGIN", "STATE", "HOOKS"],
+            [
+                (row["name"], row["distribution"], row["version"], row["origin"], row["state"], " ".join(row["hooks"]))
+                for row in rows
+            ],
+        )
+    else:
+        click.echo("no plugins are installed")

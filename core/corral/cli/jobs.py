@@ -13,6 +13,7 @@ import click
 
 from corral.cli.table import show_table
 from corral.errors import ConfigurationError
+from corral.options import EnqueueOptions
 
 __all__ = ["enqueue", "queues"]
 
@@ -38,16 +39,18 @@ def enqueue(
     corral enqueue emails @mail.json --delay 5m --job-id welcome-ada
     echo '{…}' | corral enqueue emails -
     """
-    from corral.app import enqueue_once  # noqa: PLC0415
+    from corral.app import enqueue_once
 
-    options: dict[str, Any] = {
-        "attempts": attempts,
-        "priority": priority,
-        "job_id": job_id,
-        "delay": None if delay is None else _delay(delay),
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    enqueued = enqueue_once(queue, _payload(payload), given)
+    options: EnqueueOptions = {}
+    if delay is not None:
+        options["delay"] = _delay(delay)
+    if attempts is not None:
+        options["attempts"] = attempts
+    if priority is not None:
+        options["priority"] = priority
+    if job_id is not None:
+        options["job_id"] = job_id
+    enqueued = enqueue_once(queue, _payload(payload), options)
     click.echo(enqueued.id)
     if not enqueued.created:
         click.echo(f"job {enqueued.id} of queue {queue!r} exists already and was left as it is", err=True)
@@ -62,7 +65,7 @@ def queues(as_json: bool) -> None:
     corral queues
     corral queues --json
     """
-    from corral.app import count_jobs  # noqa: PLC0415
+    from corral.app import count_jobs
 
     counts = count_jobs()
     if as_json:

@@ -32,7 +32,7 @@ def worker(queues: tuple[str, ...], burst: bool, concurrency: int | None, shutdo
     corral worker
     corral worker emails=50 data-exports=2
     """
-    from corral.app import run_worker  # noqa: PLC0415
+    from corral.app import run_worker
 
     _end(run_worker(_served(queues), burst=burst, concurrency=concurrency, shutdown_timeout_seconds=shutdown_timeout))
 
@@ -44,7 +44,7 @@ def dev() -> None:
     \b
     corral dev
     """
-    from corral.app import run_worker  # noqa: PLC0415
+    from corral.app import run_worker
 
     _end(run_worker({}, development=True))
 

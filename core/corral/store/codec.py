@@ -199,9 +199,7 @@ def encode_new_job(job: NewJob) -> list[str | bytes | int]:
     return [job.id, job.name, job.data, job.opts, job.delay_ms, job.priority, lifo, job.nonce]
 
 
-def decode_job(
-    job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *, started: bool = False
-) -> FetchedJob:
+def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *, started: bool = False) -> FetchedJob:
     """A fetched job from its hash.
 
     Args:

@@ -18,7 +18,7 @@ from corral.store.codec import Advanced, Ending, NewJob, decode_job, encode_endi
 from corral.store.connection import Link
 from corral.store.scripts import run, run_blocking, script
 
-__all__ = ["MAX_BATCH", "Note", "QueueStore", "StaleCall", "Stalled"]
+__all__ = ["CONTAINERS", "MAX_BATCH", "Note", "QueueStore", "StaleCall", "Stalled"]
 
 MAX_BATCH = 500
 """Jobs per script call: Lua can unpack about 8,000 values, and a longer script would keep others waiting."""

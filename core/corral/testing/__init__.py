@@ -41,8 +41,8 @@ def job(
 ) -> Job[P]:
     """A job as a processor is given it.
 
-    What the processor reports is found in `job.run`: `job.run.progress` (JSON text) and `job.run.lines`; a test that
-    sets `job.run.cancelled` shows the processor that its result is no longer wanted.
+    What the processor reports is found in `job.run.said`; a test that sets `job.run.cancelled` shows the processor that
+    its result is no longer wanted.
 
     Args:
         queue: The queue it seems to come from.
@@ -161,6 +161,10 @@ class RecordingJobScheduler:
                 raise UnknownQueue(queue, hint=f"queues given to RecordingJobScheduler: {known}")
             queue = self._queues[queue]
         validated = queue.validated(payload)
+        if "job_id" in options:
+            from corral.producer import check_job_id  # noqa: PLC0415  # loads the store's client: only named jobs pay
+
+            check_job_id(options["job_id"])
         self._made += 1
         return RecordedJob(
             id=options.get("job_id", f"job-{self._made}"),

@@ -1,0 +1,108 @@
+"""Who else uses this prefix: one hash, `corral:<prefix>:catalog`, in which every process keeps a field while it lives.
+
+What a field means is the catalog's business; here it is bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import suppress
+
+from corral.errors import StoreUnavailable
+from corral.store.connection import Link
+
+__all__ = ["ProcessRecords", "eviction_policy"]
+
+REFRESH_SECONDS = 60.0
+GONE_MS = 180_000
+"""A process that has not refreshed its field for so long is dead: its field is removed by the next that starts."""
+
+
+class ProcessRecords:
+    """The fields of all processes.
+
+    Args:
+        link: The connection.
+        prefix: The first part of the queues' keys.
+        process: This process's own name.
+    """
+
+    def __init__(self, link: Link, prefix: str, process: str) -> None:
+        self._link = link
+        self._key = f"corral:{prefix}:catalog"
+        self._process = process
+
+    async def now_ms(self) -> int:
+        """The store's time, Unix milliseconds.
+
+        Raises:
+            StoreUnavailable: The store is away.
+        """
+        seconds, microseconds = await self._link.call("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def others(self) -> dict[str, bytes]:
+        """What the other living processes wrote, by process; the fields of dead ones are removed.
+
+        Raises:
+            StoreUnavailable: The store is away.
+        """
+        now_ms = await self.now_ms()
+        flat = await self._link.call("HGETALL", self._key)
+        fields = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+        living: dict[str, bytes] = {}
+        for name, value in fields.items():
+            seen, _, record = value.partition(b" ")
+            process = name.decode(errors="replace")
+            if not seen.isdigit() or now_ms - int(seen) > GONE_MS:
+                await self._link.call("HDEL", self._key, name)
+            elif process != self._process:
+                living[process] = record
+        return living
+
+    async def write(self, record: bytes) -> None:
+        """Write this process's own field, with the time.
+
+        Raises:
+            StoreUnavailable: The store is away.
+        """
+        await self._link.call("HSET", self._key, self._process, b"%d %s" % (await self.now_ms(), record))
+
+    async def keep(self, record: Callable[[int], bytes], on_others: Callable[[dict[str, bytes]], None]) -> None:
+        """Write the field, tell what the others run, and refresh it until cancelled; then remove it.
+
+        A store that is away is nobody's problem here: the next round writes it.
+
+        Args:
+            record: Makes the field of the store's time at start, Unix milliseconds.
+            on_others: Told once.
+        """
+        written: bytes | None = None
+        try:
+            while True:
+                with suppress(StoreUnavailable):
+                    if written is None:
+                        started = record(await self.now_ms())
+                        on_others(await self.others())
+                        written = started
+                    await self.write(written)
+                await asyncio.sleep(REFRESH_SECONDS if written else 1.0)
+        finally:
+            with suppress(StoreUnavailable):
+                await self._link.call("HDEL", self._key, self._process)
+            await self._link.close()
+
+
+async def eviction_policy(link: Link) -> str:
+    """The store's `maxmemory-policy`, or an empty text where it does not tell.
+
+    Raises:
+        StoreUnavailable: The store is away.
+    """
+    info = await link.call("INFO", "memory")
+    if isinstance(info, dict):
+        return str(info.get("maxmemory_policy", ""))
+    found = re.search(rb"maxmemory_policy:([\w-]+)", info)
+    return found[1].decode() if found else ""

@@ -1,0 +1,48 @@
+"""Which store a command uses, by what the environment says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from corral.errors import ConfigurationError
+from corral.settings import Settings
+from corral.store.embedded import chosen_store, embedded_store
+
+
+def test_the_configured_store_comes_first(data_dir: Path) -> None:
+    settings = Settings(redis_url="redis://user:secret@host/0", env="development", data_dir=data_dir)
+    with chosen_store(settings, implied_development=True) as url:
+        assert url == "redis://user:secret@host/0"
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize(("env", "implied"), [("development", False), ("production", True)])
+def test_development_starts_the_embedded_store(data_dir: Path, env: str, implied: bool) -> None:
+    with chosen_store(Settings(env=env, data_dir=data_dir), implied_development=implied) as url:
+        assert url == f"unix://{data_dir}/store.sock"
+        with redis.Redis.from_url(url) as store:
+            assert store.ping()
+
+
+def test_production_has_no_store_unless_one_is_configured(data_dir: Path) -> None:
+    settings = Settings(env="production", data_dir=data_dir)
+    refused = pytest.raises(ConfigurationError, match="REDIS_URL is not set and CORRAL_ENV is 'production'")
+    with embedded_store(data_dir), refused, chosen_store(settings):
+        pass
+
+
+def test_without_an_environment_a_running_store_is_used_and_none_is_started(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CORRAL_ENV", raising=False)
+    settings = Settings(data_dir=data_dir)
+    with pytest.raises(ConfigurationError, match="no store is configured") as refused, chosen_store(settings):
+        pass
+    assert refused.value.exit_code == 2
+    assert "CORRAL_ENV=development" in str(refused.value.hint)
+    assert not data_dir.exists()
+    with embedded_store(data_dir) as running, chosen_store(settings) as url:
+        assert url == running

@@ -1,0 +1,164 @@
+"""The hooks that run with every job: free where nobody listens, and nobody's fault reaches the worker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from corral import Payload, Queue
+from corral.job import Job
+from corral.outcome import Completed
+from corral.testing import job as make_job
+
+SUBSCRIBER = """
+from contextlib import contextmanager
+seen = []
+@hookimpl
+def corral_enqueuing(queue, payload, carrier):
+    seen.append("enqueuing")
+    {fault}
+@hookimpl
+def corral_job_context(job):
+    @contextmanager
+    def context():
+        seen.append(f"enter {{job.id}}")
+        {fault}
+        try:
+            yield
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            raise
+        finally:
+            seen.append("leave")
+    return context()
+@hookimpl
+def corral_job_ended(outcome):
+    seen.append(type(outcome).__name__)
+    {fault}
+"""
+
+
+class Nothing(Payload):
+    pass
+
+
+queue = Queue("nothing", Nothing)
+
+
+@pytest.fixture
+def job() -> Job[Nothing]:
+    return make_job(queue, Nothing(), id="7")
+
+
+@pytest.fixture
+def two(site: Any) -> Any:
+    """`two(fault)`: a relay with the subscribers `bad`, which has the fault, and `good`; and the modules."""
+
+    def load(fault: str) -> Any:
+        for name, body in (("bad", fault), ("good", "pass")):
+            site.module(name, SUBSCRIBER.format(fault=body))
+            site.install(name, f"{name} = {name}", group="corral.plugins")
+        plugins = site.load()
+        assert plugins.report.problems == []
+        return plugins.relay, sys.modules["bad"].seen, sys.modules["good"].seen
+
+    return load
+
+
+def test_without_subscribers_there_is_nothing_to_call(site: Any) -> None:
+    relay = site.load().relay
+    assert (relay.enqueuing, relay.job_context, relay.job_ended) == (None, None, None)
+
+
+def test_everybody_is_called_with_what_he_asks_for(two: Any, job: Job[Nothing]) -> None:
+    relay, *seen = two("pass")
+    relay.enqueuing(queue, Nothing(), {})
+    with relay.job_context(job):
+        pass
+    relay.job_ended(job, Completed())
+    assert seen == [["enqueuing", "enter 7", "leave", "Completed"]] * 2
+
+
+@pytest.mark.parametrize("fault", ["raise LookupError('no span')", "raise SystemExit(1)"])
+def test_one_that_raises_stops_neither_the_others_nor_the_worker(fault: str, two: Any, job: Job[Nothing]) -> None:
+    relay, _, good = two(fault)
+    with capture_logs() as logs:
+        relay.enqueuing(queue, Nothing(), {})
+        with relay.job_context(job):
+            good.append("processor")
+        relay.job_ended(job, Completed())
+    assert good == ["enqueuing", "enter 7", "processor", "leave", "Completed"]
+    assert [(line["hook"], line["provider"]) for line in logs] == [
+        ("corral_enqueuing", "bad 1.0 (wheel)"),
+        ("corral_job_context", "bad 1.0 (wheel)"),
+        ("corral_job_ended", "bad 1.0 (wheel)"),
+    ]
+
+
+def test_it_is_logged_once_with_its_traceback(two: Any, job: Job[Nothing]) -> None:
+    relay, bad, _ = two("raise LookupError('no span')")
+    with capture_logs() as logs:
+        for _ in range(3):
+            relay.job_ended(job, Completed())
+    assert bad == ["Completed"] * 3, "it is called again all the same"
+    (line,) = logs
+    assert line["log_level"] == "error"
+    assert isinstance(line["exc_info"], LookupError)
+    assert line["exc_info"].__traceback__ is not None
+
+
+def test_a_context_sees_the_processor_s_exception_and_passes_it_on(two: Any, job: Job[Nothing]) -> None:
+    relay, bad, good = two("pass")
+    with capture_logs() as logs, pytest.raises(KeyError), relay.job_context(job):
+        raise KeyError("from the processor")
+    assert bad == good == ["enter 7", "KeyError", "leave"]
+    assert logs == [], "that is no fault of theirs"
+
+
+CONTEXTS = {
+    "swallows": "contextlib.suppress(KeyError)",
+    "replaces": "contextlib.ExitStack().__class__()",
+    "is none": "None",
+}
+
+
+def test_a_context_cannot_swallow_how_a_job_ended(site: Any, job: Job[Nothing]) -> None:
+    site.module("bad", "import contextlib\n@hookimpl\ndef corral_job_context(): return contextlib.suppress(KeyError)")
+    site.install("bad", "bad = bad", group="corral.plugins")
+    with pytest.raises(KeyError), site.load().relay.job_context(job):
+        raise KeyError("from the processor")
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        "None",
+        "contextlib.closing(object())",
+        "contextlib.ExitStack().callback",
+    ],
+)
+def test_what_is_no_context_manager_or_fails_on_leaving_is_logged(context: str, site: Any, job: Job[Nothing]) -> None:
+    site.module("bad", f"import contextlib\n@hookimpl\ndef corral_job_context(): return {context}")
+    site.install("bad", "bad = bad", group="corral.plugins")
+    with capture_logs() as logs, site.load().relay.job_context(job):
+        pass
+    assert [line["hook"] for line in logs] == ["corral_job_context"]
+
+
+def test_structlog_is_loaded_when_something_goes_wrong_and_not_before() -> None:
+    program = """
+import sys
+from corral.plugins import Claim, Implementation, Provider, Relay
+def raises(queue):
+    raise LookupError
+claim = Claim("a", "a", "corral.plugins", Provider("a", "1", "wheel"))
+relay = Relay({"corral_enqueuing": [Implementation("corral_enqueuing", (claim,), raises, ("queue",))]})
+assert not {"structlog", "redis", "rich"} & set(sys.modules)
+relay.enqueuing(None, None, {})
+assert "structlog" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, stdout=subprocess.DEVNULL)
