@@ -13,7 +13,7 @@ from email.policy import SMTP as POLICY
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-__all__ = ["GREYLISTED", "UNKNOWN", "Mail", "PostOffice", "open_post_office"]
+__all__ = ["GREYLISTED", "UNKNOWN", "Mail", "PostOffice", "Refusal", "open_post_office"]
 
 GREYLISTED = "grace@example.org"
 """Is told to come back, the first time."""
@@ -42,25 +42,40 @@ class Mail:
         return part.get_content() if part else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A recipient that was turned away.
+
+    Attributes:
+        to: The recipient.
+        reply: The server's words.
+        at: When, in seconds of the monotonic clock.
+    """
+
+    to: str
+    reply: str
+    at: float
+
+
 class PostOffice:
     """What the server has done.
 
     Attributes:
         port: Where it listens.
         mails: What it accepted, in order.
-        turned_away: Each refusal: the recipient and the reply.
+        refusals: What it did not, in order.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.mails: list[Mail] = []
-        self.turned_away: list[tuple[str, str]] = []
+        self.refusals: list[Refusal] = []
 
     async def handle_RCPT(  # noqa: N802  # aiosmtpd calls it by this name
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         """Answer a recipient."""
-        refused_before = any(address == recipient for recipient, _ in self.turned_away)
+        refused_before = any(address == refusal.to for refusal in self.refusals)
         reply = "250 OK"
         if address == UNKNOWN:
             reply = "550 5.1.1 nobody of this name here"
@@ -69,7 +84,7 @@ class PostOffice:
         if reply == "250 OK":
             envelope.rcpt_tos.append(address)
         else:
-            self.turned_away.append((address, reply))
+            self.refusals.append(Refusal(address, reply, time.monotonic()))
         return reply
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  # as above

@@ -103,6 +103,7 @@ def test_jobs_survive_an_orderly_stop(data_dir: Path) -> None:
     with embedded_store(data_dir) as url, redis.Redis.from_url(url) as store:
         store.set("kept", "yes")
     assert not server_lives(data_dir)
+    assert "Received SIGTERM" in (data_dir / "store.log").read_text()
     with embedded_store(data_dir) as url, redis.Redis.from_url(url) as store:
         assert store.get("kept") == b"yes"
 

@@ -119,13 +119,6 @@ def test_a_context_sees_the_processor_s_exception_and_passes_it_on(two: Any, job
     assert logs == [], "that is no fault of theirs"
 
 
-CONTEXTS = {
-    "swallows": "contextlib.suppress(KeyError)",
-    "replaces": "contextlib.ExitStack().__class__()",
-    "is none": "None",
-}
-
-
 def test_a_context_cannot_swallow_how_a_job_ended(site: Any, job: Job[Nothing]) -> None:
     site.module("bad", "import contextlib\n@hookimpl\ndef corral_job_context(): return contextlib.suppress(KeyError)")
     site.install("bad", "bad = bad", group="corral.plugins")

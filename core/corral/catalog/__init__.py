@@ -162,21 +162,21 @@ def _registered(
     refused: set[Queue[Any]] = set()
     for provider, queue in plugins.ask("corral_queues", Queue, report):
         name, before = queue.name, entries.get(queue.name)
-        if (provider.distribution, name) in declarations and before is None:
-            entries[name] = Entry(queue, provider, check_queue(queue, provider, report))
-        elif before is None or before.queue is not queue:
+        if (provider.distribution, name) in disabled:
             refused.add(queue)
-            if (provider.distribution, name) in disabled:
-                continue
-            if (provider.distribution, name) not in declarations:
-                hint = (
-                    f'in its pyproject.toml: [project.entry-points."corral.queues"] {name} = …; then install it again'
-                )
-                message = f"queue {name!r} is registered by {provider}, which has no entry point of that name"
-                report.add("undeclared-queue", message, [provider], hint=hint)
-            elif before is not None and before.provider == provider:
+        elif (provider.distribution, name) not in declarations:
+            refused.add(queue)
+            hint = f'in its pyproject.toml: [project.entry-points."corral.queues"] {name} = …; then install it again'
+            message = f"queue {name!r} is registered by {provider}, which has no entry point of that name"
+            report.add("undeclared-queue", message, [provider], hint=hint)
+        elif before is None:
+            entries[name] = Entry(queue, provider, check_queue(queue, provider, report))
+        elif before.queue is not queue:
+            refused.add(queue)
+            if before.provider == provider:  # else the names of the entry points have told
                 message = f"queue {name!r} is registered twice by {provider.label}, as two objects"
                 report.add("duplicate-queue", message, [provider], hint="declare it once and import it from there")
+    refused -= {entry.queue for entry in entries.values()}
     for claim in declared:
         if claim.name not in entries and claim not in report.faulty:
             hint = "return the queue of that name from corral_queues, and mark that with @hookimpl"

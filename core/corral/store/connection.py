@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
+import hiredis
 import redis
 import redis.asyncio
+from redis.asyncio.connection import parse_url
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,  # noqa: A004  # redis-py's own, a different class from the built-in one
@@ -103,19 +106,19 @@ class Link:
             await self._drop()
 
     async def _open(self) -> redis.asyncio.Redis:
-        client = redis.asyncio.Redis.from_url(
-            _checked(self.url),
-            single_connection_client=True,
-            client_name=self._name,
-            **_settings(self._read_seconds),
+        parts = parse_url(_checked(self.url))
+        kind = parts.pop("connection_class", redis.asyncio.Connection)
+        pool = redis.asyncio.ConnectionPool(
+            connection_class=_packing(kind), client_name=self._name, **parts, **_settings(self._read_seconds)
         )
+        client = redis.asyncio.Redis(connection_pool=pool, single_connection_client=True)
         try:
             await client.initialize()
         except (RedisError, OSError) as error:
-            await client.aclose()
+            await client.aclose(close_connection_pool=True)
             raise _unavailable(error, self.url, refused=True) from error
         except BaseException:
-            await client.aclose()
+            await client.aclose(close_connection_pool=True)
             raise
         self._client = client
         return client
@@ -124,7 +127,13 @@ class Link:
         client, self._client = self._client, None
         if client is not None:
             with suppress(RedisError, OSError):
-                await client.aclose()
+                await client.aclose(close_connection_pool=True)
+
+
+@cache
+def _packing(kind: Any) -> Any:
+    """A connection class that packs commands in C: in Python it takes half the time of a batch of a hundred jobs."""
+    return type(kind.__name__, (kind,), {"pack_command": lambda _self, *command: [hiredis.pack_command(command)]})
 
 
 def blocking_link(url: str, name: str) -> Link:

@@ -159,7 +159,7 @@ def _bring_up(directory: DataDirectory, server: str | None) -> int | None:
                 child = _launch(directory, find_server(server), lock)
     except (KeyboardInterrupt, SystemExit):
         if child is not None:
-            pass
+            os.kill(child, signal.SIGTERM)
         raise
     return child
 
