@@ -1,32 +1,32 @@
 """Corral: a worker framework whose queues are plugins.
 
-This is the surface for authors of queues and for producers. It loads neither the Redis client nor the worker.
+This is the surface for authors of queues and for producers. It loads neither the Redis client nor the worker; and a
+name loads its module when it is first asked for, so that `corral --help` does not wait for pydantic.
 """
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING
 
-from corral.errors import (
-    CatalogError,
-    CorralError,
-    Fail,
-    PayloadRefused,
-    RateLimited,
-    Retry,
-    Snooze,
-    StoreUnavailable,
-)
-from corral.hookspecs import hookimpl
-from corral.job import Job
-from corral.jobs import Enqueued, JobScheduler
-from corral.options import Exponential, Fixed, JobOptions, Retention
-from corral.payload import Payload
-from corral.processor import Deps, Processor
-from corral.queue import Queue
-from corral.schedule import Cron, Every
-
 if TYPE_CHECKING:
     from corral.app import BlockingJobScheduler
+    from corral.errors import (
+        CatalogError,
+        CorralError,
+        Fail,
+        PayloadRefused,
+        RateLimited,
+        Retry,
+        Snooze,
+        StoreUnavailable,
+    )
+    from corral.hookspecs import hookimpl
+    from corral.job import Job
+    from corral.jobs import Enqueued, JobScheduler
+    from corral.options import Exponential, Fixed, JobOptions, Retention
+    from corral.payload import Payload
+    from corral.processor import Deps, Processor
+    from corral.queue import Queue
+    from corral.schedule import Cron, Every
 
 __all__ = [
     "CatalogError",
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 
-def connect() -> AbstractAsyncContextManager[JobScheduler]:
+def connect() -> AbstractAsyncContextManager["JobScheduler"]:
     """A producer's front door: `async with corral.connect() as jobs: await jobs.enqueue(queue, payload)`.
 
     Reads the settings, loads the plugins, builds the catalog and finds the store. A store that is away is noticed by
@@ -87,3 +87,29 @@ def connect_blocking() -> AbstractContextManager["BlockingJobScheduler"]:
     from corral.app import connect_blocking  # noqa: PLC0415  # as above
 
     return connect_blocking()
+
+
+if not TYPE_CHECKING:  # a checker that saw this would accept any name
+    _NAMES = {
+        "errors": "CatalogError CorralError Fail PayloadRefused RateLimited Retry Snooze StoreUnavailable",
+        "hookspecs": "hookimpl",
+        "job": "Job",
+        "jobs": "Enqueued JobScheduler",
+        "options": "Exponential Fixed JobOptions Retention",
+        "payload": "Payload",
+        "processor": "Deps Processor",
+        "queue": "Queue",
+        "schedule": "Cron Every",
+    }
+    _MODULE_OF = {name: f"corral.{module}" for module, names in _NAMES.items() for name in names.split()}
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'corral' has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pluggy import HookimplMarker, HookspecMarker
 
-from corral.job import Job
-from corral.outcome import Outcome
-from corral.payload import Payload
-from corral.processor import Processor
-from corral.queue import Queue
+if TYPE_CHECKING:  # `hookimpl` is all that a plugin takes from here
+    from corral.job import Job
+    from corral.outcome import Outcome
+    from corral.payload import Payload
+    from corral.processor import Processor
+    from corral.queue import Queue
 
 __all__ = ["hookimpl", "hookspec"]
 

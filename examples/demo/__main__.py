@@ -214,7 +214,7 @@ async def demo(folder: Path) -> None:
             own_environment(folder, url, office.port)
             say(
                 "producer",
-                "corral.connect(); its warning that no worker serves the queue is right: one is started below",
+                "corral.connect(); it warns that nobody serves the queue, for the worker comes last",
             )
             async with corral.connect() as jobs, redis.asyncio.Redis.from_url(url, decode_responses=True) as store:
                 await refuse_what_is_wrong(jobs, store)

@@ -106,11 +106,9 @@ class Link:
             await self._drop()
 
     async def _open(self) -> redis.asyncio.Redis:
-        parts = parse_url(_checked(self.url))
-        kind = parts.pop("connection_class", redis.asyncio.Connection)
-        pool = redis.asyncio.ConnectionPool(
-            connection_class=_packing(kind), client_name=self._name, **parts, **_settings(self._read_seconds)
-        )
+        wanted: dict[str, Any] = {**parse_url(_checked(self.url)), **_settings(self._read_seconds)}
+        wanted["connection_class"] = _packing(wanted.get("connection_class", redis.asyncio.Connection))
+        pool = redis.asyncio.ConnectionPool(client_name=self._name, **wanted)
         client = redis.asyncio.Redis(connection_pool=pool, single_connection_client=True)
         try:
             await client.initialize()
