@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROUNDS = 15
-"""Fresh processes per figure; the median of 15 moved by less than 3 % from run to run on two cores."""
+"""Fresh processes per figure: enough that one disturbed by something else does not show in the median."""
 
 PLAIN = """
 from pydantic import BaseModel

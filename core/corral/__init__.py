@@ -5,6 +5,7 @@ name loads its module when it is first asked for, so that `corral --help` does n
 """
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -104,12 +105,12 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
     _MODULE_OF = {name: f"corral.{module}" for module, names in _NAMES.items() for name in names.split()}
 
     def __getattr__(name: str) -> object:
+        """Load the module of a name that was not asked for before."""
         if name not in _MODULE_OF:
             raise AttributeError(f"module 'corral' has no attribute {name!r}")
-        from importlib import import_module
-
         value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
         return value
 
     def __dir__() -> list[str]:
+        """The whole surface, loaded or not: what completion offers."""
         return sorted({*globals(), *__all__})

@@ -240,6 +240,7 @@ async def _work(
     settings, catalog = installed.settings, installed.catalog
     await _check_store(url, lenient=lenient)
     async with _scheduler(installed, url) as jobs, _announced(installed, url) as name:
+        structlog.contextvars.bind_contextvars(worker=name)
         worker = Worker(
             [entry.processor for entry in catalog if entry.processor is not None],
             url=url,

@@ -107,13 +107,13 @@ class Worker:
                 deps = Deps(self._jobs, self._plugins.hook, resources)
                 consumers = [await self._consumer(processor, deps, leases, threads) for processor in self._processors]
                 served = {consumer.queue.name: consumer.concurrency for consumer in consumers}
-                log.info("worker started", worker=self.name, queues=served)
+                log.info("worker started", queues=served)
                 await self._serve(consumers, leases)
                 stopped = Stopped(sum(consumer.handed_back for consumer in consumers), threads.busy)
         finally:
             leases.stop()
             threads.close()
-        log.info("worker stopped", worker=self.name, handed_back=stopped.handed_back)
+        log.info("worker stopped", handed_back=stopped.handed_back)
         return stopped
 
     async def _consumer(self, processor: Processor, deps: Deps, leases: Leases, threads: Threads) -> Consumer:

@@ -120,6 +120,15 @@ async def test_any_job_id_makes_a_message_id_that_arrives_unchanged(postbox, mai
     assert all(left.split("."))
 
 
+async def test_a_second_run_after_acceptance_sends_a_mail_that_can_be_recognised_as_the_same(postbox, mailer) -> None:
+    """A worker that dies after the server's `250` leaves no trace of it: SMTP has no question for that."""
+    for attempt in (1, 2):
+        await send_email(testing.job(emails, WELCOME, attempt=attempt), mailer)
+    first, second = postbox.mails
+    assert first["Message-ID"] == second["Message-ID"]
+    assert bodies(first) == bodies(second)
+
+
 class TestARefusalForNow:
     async def test_is_an_ordinary_failure_and_the_next_attempt_sends_the_same_message_id(self, postbox, mailer) -> None:
         postbox.replies["ada@example.org"] = ["451 4.7.1 greylisted"]
