@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import structlog
 from typing_extensions import Unpack
@@ -112,15 +112,30 @@ class BlockingJobScheduler:
         self._jobs = jobs
         self._loop = loop
 
+    @overload
+    def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
+
+    @overload
+    def enqueue(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], **options: Unpack[EnqueueOptions]
+    ) -> Enqueued: ...
+
     def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
         """Write one job; see `JobScheduler.enqueue`."""
         return asyncio.run_coroutine_threadsafe(self._jobs.enqueue(queue, payload, **options), self._loop).result()
 
+    @overload
     def enqueue_many(
-        self,
-        queue: Queue[P] | str,
-        payloads: Iterable[P] | Iterable[Mapping[str, Any]],
-        **options: Unpack[EnqueueOptions],
+        self, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    @overload
+    def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]:
         """Write many jobs of one queue; see `JobScheduler.enqueue_many`."""
         written = self._jobs.enqueue_many(queue, payloads, **options)

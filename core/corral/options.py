@@ -6,6 +6,7 @@ Everything here is pure: merging and backoff are functions of their arguments.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -22,12 +23,24 @@ __all__ = [
     "JobOptions",
     "Retention",
     "backoff_delay_ms",
+    "check_job_id",
     "merged",
     "milliseconds",
 ]
 
 MAX_PRIORITY = 2_097_151
 """The largest priority BullMQ can order (wire § 4.2); 1 is the most urgent, 0 means none."""
+
+
+_ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
+_KEY_WORDS = frozenset(
+    {
+        *("id", "wait", "paused", "active", "prioritized", "pc", "delayed", "completed", "failed", "waiting-children"),
+        *("marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat", "de", "dn", "metrics"),
+        *("priority", "delay"),
+    }
+)
+"""Job ids that would be keys of the queue itself (wire trap T9)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,22 @@ class EnqueueOptions(TypedDict, total=False):
     lifo: bool
     keep_completed: Retention
     keep_failed: Retention
+
+
+def check_job_id(job_id: str) -> None:
+    """Refuse an id that would damage the queue or that other clients cannot read.
+
+    Raises:
+        JobRefused: Not `[A-Za-z0-9_.~-]{1,128}`, an integer, or one of BullMQ's key words.
+    """
+    if not _ID.fullmatch(job_id):
+        raise JobRefused(f"job id {job_id!r} is not made of 1 to 128 characters of A-Z a-z 0-9 _ . ~ -")
+    if job_id.lstrip("-").isdecimal():
+        raise JobRefused(
+            f"job id {job_id!r} is an integer: the store numbers its own jobs so", hint="put a word before it"
+        )
+    if job_id in _KEY_WORDS:
+        raise JobRefused(f"job id {job_id!r} is a key of the queue itself", hint="put a word before it")
 
 
 def milliseconds(duration: timedelta) -> int:

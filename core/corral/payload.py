@@ -36,6 +36,7 @@ class Payload(BaseModel):
         validate_by_name=True,
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,  # the worker would read null where the producer wrote infinity
         hide_input_in_errors=True,  # a traceback goes to the logs, and payloads never do
         ser_json_inf_nan="null",  # a NaN in a job makes every Node client throw on it, for ever
     )

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from pydantic_core import to_json
 from typing_extensions import Unpack
@@ -22,14 +21,14 @@ from corral.catalog import Catalog
 from corral.errors import JobRefused, StoreUnavailable
 from corral.job import P
 from corral.jobs import Enqueued
-from corral.options import EnqueueOptions, JobOptions, merged, milliseconds
+from corral.options import EnqueueOptions, JobOptions, check_job_id, merged, milliseconds
 from corral.plugins import Relay
 from corral.queue import Queue
 from corral.store.codec import NewJob, encode_options
 from corral.store.connection import Link
-from corral.store.queue_store import CONTAINERS, MAX_BATCH, QueueStore
+from corral.store.queue_store import MAX_BATCH, QueueStore
 
-__all__ = ["RedisJobScheduler", "check_job_id", "new_job_id"]
+__all__ = ["RedisJobScheduler", "new_job_id"]
 
 GIVE_UP_SECONDS = 1.0
 """How long a call tries before it raises `StoreUnavailable`."""
@@ -38,35 +37,13 @@ REPLY_SECONDS = 0.8
 WARN_BYTES = 64 * 1024
 """A payload above this is legal and a mistake: it lives in the store's memory until its job is removed."""
 
-_ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_KEY_WORDS = frozenset(CONTAINERS) | {
-    *("id", "paused", "pc", "marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat"),
-    *("de", "dn", "metrics", "priority", "delay"),
-}
-"""Job ids that would be keys of the queue itself (wire trap T9)."""
 
 
 def new_job_id() -> str:
     """An id that no other client makes, and that sorts by time: 48 bits of milliseconds, 80 at random, in base 32."""
     number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
-
-
-def check_job_id(job_id: str) -> None:
-    """Refuse an id that would damage the queue or that other clients cannot read.
-
-    Raises:
-        JobRefused: Not `[A-Za-z0-9_.~-]{1,128}`, an integer, or one of BullMQ's key words.
-    """
-    if not _ID.fullmatch(job_id):
-        raise JobRefused(f"job id {job_id!r} is not made of 1 to 128 characters of A-Z a-z 0-9 _ . ~ -")
-    if job_id.lstrip("-").isdecimal():
-        raise JobRefused(
-            f"job id {job_id!r} is an integer: the store numbers its own jobs so", hint="put a word before it"
-        )
-    if job_id in _KEY_WORDS:
-        raise JobRefused(f"job id {job_id!r} is a key of the queue itself", hint="put a word before it")
 
 
 @dataclass(slots=True, eq=False)
@@ -160,17 +137,32 @@ class RedisJobScheduler:
         self._max_payload_bytes = max_payload_bytes
         self._writers: dict[str, _Writer] = {}
 
+    @overload
+    async def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
+
+    @overload
+    async def enqueue(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], **options: Unpack[EnqueueOptions]
+    ) -> Enqueued: ...
+
     async def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
         """Write one job; see `JobScheduler.enqueue`."""
         declared = self._catalog.get(queue).queue
         job = self._new_job(declared, payload, options)
         return Enqueued(job.id, await self._writer(declared).write(job))
 
+    @overload
     async def enqueue_many(
-        self,
-        queue: Queue[P] | str,
-        payloads: Iterable[P] | Iterable[Mapping[str, Any]],
-        **options: Unpack[EnqueueOptions],
+        self, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    @overload
+    async def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    async def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]:
         """Write many jobs; see `JobScheduler.enqueue_many`."""
         if "job_id" in options:

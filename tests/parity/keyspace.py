@@ -161,7 +161,9 @@ def _events_cap(entry: Entry) -> bool:
 
 
 def _written_by_node_only(entry: Entry) -> bool:
-    return entry.corral is None and (entry.field == "opts.jobId" or (entry.field, entry.bullmq) == ("opts.attempts", "0"))
+    return entry.corral is None and (
+        entry.field == "opts.jobId" or (entry.field, entry.bullmq) == ("opts.attempts", "0")
+    )
 
 
 def _written_by_corral_only(entry: Entry) -> bool:
@@ -172,7 +174,9 @@ ALLOWED = (
     Allowed("time", "one clock for both, ours some milliseconds late: equal in steps of 5 s", _times),
     Allowed("lock token", "any text that is unique (wire 5.5); both must be there", _lock_tokens),
     Allowed("marker", "ours is put back only while work is left; asserted after each step instead", _marker),
-    Allowed("events cap", "any script of BullMQ writes its default into meta; ours does with the first job", _events_cap),
+    Allowed(
+        "events cap", "any script of BullMQ writes its default into meta; ours does with the first job", _events_cap
+    ),
     Allowed("opts of Node", "jobId, and attempts 0, which mean nothing to a reader", _written_by_node_only),
     Allowed("opts.corral", "our own member of opts, carried along untouched", _written_by_corral_only),
 )

@@ -129,9 +129,7 @@ class Lockstep:
                     found.parted = f"step {number}: {parted}"
                     break
                 found.operations += 1
-            found.entries = differences(
-                await read(self.client, THEIRS), await read(self.client, OURS), found.allowed
-            )
+            found.entries = differences(await read(self.client, THEIRS), await read(self.client, OURS), found.allowed)
             strangers = [key async for key in self.client.scan_iter() if not key.startswith(_KNOWN)]
             if strangers:
                 raise AssertionError(f"keys of nobody: {strangers}")
@@ -148,7 +146,9 @@ class Lockstep:
     async def _add(self, jobs: Sequence[dict[str, Any]]) -> None:
         if not jobs:
             return
-        theirs = [{"name": job["name"], "data": job["data"], "opts": job["opts"] | {"jobId": job["id"]}} for job in jobs]
+        theirs = [
+            {"name": job["name"], "data": job["data"], "opts": job["opts"] | {"jobId": job["id"]}} for job in jobs
+        ]
         await self.node.ask("add", self.now_ms, prefix=THEIRS, queue=QUEUE, jobs=theirs)
         known = set(self.ids)
         ours = [_new_job(job, f"nonce {len(self.ids) + at}") for at, job in enumerate(jobs)]
@@ -414,7 +414,9 @@ def _outcome(job: FetchedJob, wanted: dict[str, Any]) -> Outcome:
 
 def _as_theirs(outcome: dict[str, Any]) -> dict[str, Any]:
     """An outcome whose reason may name a child's key."""
-    texts = {name: outcome[name].replace(f"{OURS}:", f"{THEIRS}:") for name in ("reason", "traceback") if name in outcome}
+    texts = {
+        name: outcome[name].replace(f"{OURS}:", f"{THEIRS}:") for name in ("reason", "traceback") if name in outcome
+    }
     return outcome | texts
 
 
@@ -432,7 +434,10 @@ def _summary(job: FetchedJob) -> dict[str, Any]:
 def _their_summary(job: dict[str, Any]) -> dict[str, Any]:
     deferred = job["deferred_failure"]
     told = {name: job[name] for name in ("id", "name", "attempts_made", "attempts_started")}
-    return told | {"data": json.loads(job["data"]), "deferred_failure": deferred and deferred.replace(f"{THEIRS}:", "~:")}
+    return told | {
+        "data": json.loads(job["data"]),
+        "deferred_failure": deferred and deferred.replace(f"{THEIRS}:", "~:"),
+    }
 
 
 def _told(advanced: Advanced) -> tuple[Any, ...]:

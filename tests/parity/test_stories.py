@@ -268,6 +268,21 @@ async def test_stalled_twice(lane: Lane) -> None:
     )
 
 
+async def test_counts_per_minute_reach_back_two_weeks(lane: Lane) -> None:
+    """`metrics:*:data`: the newest minute first, zeros for the minutes without, nothing older than 20,160 minutes."""
+
+    async def minutes_after(days: int) -> list[int]:
+        """Two jobs, one more so many days later, and another a minute after it."""
+        jobs = [{"id": f"j{number}", "name": "mail", "data": {}, "opts": {}} for number in range(4)]
+        done = end("complete", value=None, want=1)
+        story = [Step("add", {"jobs": jobs}), FETCH, done, done, wait(days * 86_400), done, wait(60), done]
+        await told(lane, *story)
+        return [int(count) for count in await lane.client.lrange(f"{OURS}:{QUEUE}:metrics:completed:data", 0, -1)]
+
+    assert await minutes_after(1) == [1, *[0] * 1439, 2]
+    assert await minutes_after(15) == [1, *[0] * 20_159]
+
+
 async def fetched(lane: Lane, **options: Any) -> tuple[QueueStore, Link, Any]:
     """One job, fetched by us."""
     await lane.client.flushall()

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from corral import Payload, PayloadRefused, Queue
 from pydantic import Field, computed_field
+
+from corral import Payload, PayloadRefused, Queue
 
 
 class Line(Payload):

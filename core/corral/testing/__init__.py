@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 from corral.errors import JobRefused, UnknownQueue
 from corral.job import Job, P
 from corral.jobs import Enqueued
-from corral.options import EnqueueOptions, JobOptions, merged
+from corral.options import EnqueueOptions, JobOptions, check_job_id, merged
 from corral.payload import Payload
 from corral.queue import Queue
 
@@ -162,7 +162,6 @@ class RecordingJobScheduler:
             queue = self._queues[queue]
         validated = queue.validated(payload)
         if "job_id" in options:
-            from corral.producer import check_job_id  # noqa: PLC0415  # loads the store's client: only named jobs pay
 
             check_job_id(options["job_id"])
         self._made += 1
