@@ -70,8 +70,13 @@ class TestDumped:
             "extras": {},
         }
 
-    def test_writes_null_for_what_json_has_no_number_for(self) -> None:
-        assert b'"weight":null' in orders.dumped(Order(order_id="a", weight=float("nan")))
+    @pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+    def test_a_field_takes_no_number_that_json_has_not(self, weight: float) -> None:
+        ((path, _),) = refusal(orders.validated, {"orderId": "a", "weight": weight})
+        assert path == "weight"
+
+    def test_writes_null_where_a_free_form_value_holds_one(self) -> None:
+        assert b'{"n":null}' in orders.dumped(Order(order_id="a", extras={"n": float("nan")}))
 
     @pytest.mark.parametrize("number", [2**53 - 1, 1 - 2**53])
     def test_writes_the_largest_integers_that_every_reader_can_hold(self, number: int) -> None:

@@ -162,7 +162,6 @@ class RecordingJobScheduler:
             queue = self._queues[queue]
         validated = queue.validated(payload)
         if "job_id" in options:
-
             check_job_id(options["job_id"])
         self._made += 1
         return RecordedJob(
