@@ -174,9 +174,7 @@ ALLOWED = (
     Allowed("time", "one clock for both, ours some milliseconds late: equal in steps of 5 s", _times),
     Allowed("lock token", "any text that is unique (wire 5.5); both must be there", _lock_tokens),
     Allowed("marker", "ours is put back only while work is left; asserted after each step instead", _marker),
-    Allowed(
-        "events cap", "any script of BullMQ writes its default into meta; ours does with the first job", _events_cap
-    ),
+    Allowed("events cap", "BullMQ writes its default into meta at once, ours with the first job", _events_cap),
     Allowed("opts of Node", "jobId, and attempts 0, which mean nothing to a reader", _written_by_node_only),
     Allowed("opts.corral", "our own member of opts, carried along untouched", _written_by_corral_only),
 )

@@ -16,10 +16,9 @@ from corral.outcome import Completed, Failed, HandedBack, Outcome, RateLimited, 
 from corral.store.codec import Advanced, Ending, FetchedJob, NewJob
 from corral.store.connection import Link, thread_client
 from corral.store.queue_store import Note, QueueStore
-
 from parity.keyspace import Entry, differences, read
 from parity.lane import Lane
-from parity.programs import TICK_MS, Program, Step
+from parity.programs import TICK_MS, Program
 
 THEIRS, OURS = "theirs", "ours"
 """The prefixes: one server, two key spaces."""
@@ -249,7 +248,7 @@ class Lockstep:
             await self.client.delete(f"{prefix}:{QUEUE}:stalled-check")
         await self.node.ask("stalled", self.now_ms)
         async with asyncio.timeout(5):
-            while not await self.client.exists(f"{THEIRS}:{QUEUE}:stalled-check"):
+            while not await self.client.exists(f"{THEIRS}:{QUEUE}:stalled-check"):  # noqa: ASYNC110  # Node writes it
                 await asyncio.sleep(0.001)
         before = await self._digest()
         checked = await self.store.check_stalled(STALLED_INTERVAL_MS, 1)
@@ -317,11 +316,8 @@ class Lockstep:
         return theirs, ours
 
     def _picked(self, picks: Sequence[int]) -> list[Run]:
-        left, picked = list(self.runs), []
-        for pick in picks:
-            if left:
-                picked.append(left.pop(pick % len(left)))
-        return picked
+        left = list(self.runs)
+        return [left.pop(pick % len(left)) for pick in picks[: len(left)]]
 
     def _choose(self, ends: Sequence[tuple[int, dict[str, Any]]]) -> list[tuple[Run, dict[str, Any]]]:
         """Which run ends how. What both sides cannot do the same way is made a plain hand-back."""
@@ -432,12 +428,10 @@ def _summary(job: FetchedJob) -> dict[str, Any]:
 
 
 def _their_summary(job: dict[str, Any]) -> dict[str, Any]:
-    deferred = job["deferred_failure"]
     told = {name: job[name] for name in ("id", "name", "attempts_made", "attempts_started")}
-    return told | {
-        "data": json.loads(job["data"]),
-        "deferred_failure": deferred and deferred.replace(f"{THEIRS}:", "~:"),
-    }
+    deferred = job["deferred_failure"]
+    told["deferred_failure"] = deferred and deferred.replace(f"{THEIRS}:", "~:")
+    return told | {"data": json.loads(job["data"])}
 
 
 def _told(advanced: Advanced) -> tuple[Any, ...]:

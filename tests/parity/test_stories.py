@@ -20,7 +20,6 @@ from corral.outcome import HandedBack, RateLimited
 from corral.store.codec import Ending, NewJob
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
-
 from parity.keyspace import read
 from parity.lane import Lane, open_lane
 from parity.lockstep import OURS, QUEUE, verdict
@@ -279,7 +278,7 @@ async def test_counts_per_minute_reach_back_two_weeks(lane: Lane) -> None:
         await told(lane, *story)
         return [int(count) for count in await lane.client.lrange(f"{OURS}:{QUEUE}:metrics:completed:data", 0, -1)]
 
-    assert await minutes_after(1) == [1, *[0] * 1439, 2]
+    assert await minutes_after(1) == [1, *[0] * 1440, 2]
     assert await minutes_after(15) == [1, *[0] * 20_159]
 
 

@@ -201,6 +201,12 @@ def test_what_follows_from_a_faulty_module_is_not_held_against_it_as_well(site: 
     assert [code for code, _ in refusals(site, role="check")] == ["unknown-hook"]
 
 
+def test_a_processor_that_could_not_be_asked_for_is_not_missing_as_well(site: Any) -> None:
+    site.module("acme", BOTH.format(name="a"))
+    site.install("acme", "a = acme")
+    assert [code for code, _ in refusals(site, role="worker")] == ["hook-raised"]
+
+
 def test_a_plugin_without_hooks_is_told_that_nothing_comes_of_it(site: Any) -> None:
     site.module("acme", "def corral_job_ended(job): pass")
     site.install("acme", "audit = acme", group="corral.plugins")
@@ -209,11 +215,16 @@ def test_a_plugin_without_hooks_is_told_that_nothing_comes_of_it(site: Any) -> N
 
 def test_a_process_may_build_twice_of_what_it_loaded_once(two: Any) -> None:
     two.install("acme", "letters = acme_missing")
+    two.install("zeta", "Z = faxes")
     plugins = two.load()
     for _ in range(2):
         with pytest.raises(CatalogError) as refused:
             Catalog.build(plugins, role="check", lock=None)
-        assert [problem.code for problem in refused.value.problems] == ["import-error"]
+        assert [problem.code for problem in refused.value.problems] == [
+            "import-error",
+            "bad-name",
+            "nothing-registered",
+        ]
 
 
 class Callable:

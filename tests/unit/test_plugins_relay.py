@@ -119,6 +119,21 @@ def test_a_context_sees_the_processor_s_exception_and_passes_it_on(two: Any, job
     assert logs == [], "that is no fault of theirs"
 
 
+def test_contexts_are_left_in_the_reverse_of_the_order_in_which_they_were_entered(site: Any, job: Job[Nothing]) -> None:
+    site.module("order", "seen = []")
+    for name in ("outer", "inner"):
+        site.module(
+            name,
+            "from contextlib import contextmanager\nfrom order import seen\n@hookimpl\n@contextmanager\n"
+            f"def corral_job_context():\n    seen.append('enter {name}')\n    yield\n    seen.append('leave {name}')\n",
+        )
+    site.install("b", "outer = outer", group="corral.plugins")  # what is registered last is called first
+    site.install("a", "inner = inner", group="corral.plugins")
+    with site.load().relay.job_context(job):
+        pass
+    assert sys.modules["order"].seen == ["enter outer", "enter inner", "leave inner", "leave outer"]
+
+
 def test_a_context_cannot_swallow_how_a_job_ended(site: Any, job: Job[Nothing]) -> None:
     site.module("bad", "import contextlib\n@hookimpl\ndef corral_job_context(): return contextlib.suppress(KeyError)")
     site.install("bad", "bad = bad", group="corral.plugins")

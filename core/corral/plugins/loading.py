@@ -175,8 +175,7 @@ def _imported(claims: Iterable[Claim], report: Report) -> list[tuple[object, tup
     """Each module once, with all entry points that lead to it."""
     by_value: dict[str, list[Claim]] = {}
     for claim in claims:
-        if claim.group != APPLICATION or claim.value not in by_value:
-            by_value.setdefault(claim.value, []).append(claim)
+        by_value.setdefault(claim.value, []).append(claim)
     modules: dict[int, tuple[object, tuple[Claim, ...]]] = {}
     for value, naming in by_value.items():
         try:

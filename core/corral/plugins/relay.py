@@ -133,5 +133,4 @@ class _JobContext(AbstractContextManager[None]):
             try:
                 context.__exit__(kind, error, traceback)
             except RAISED as raised:
-                if raised is not error:
-                    self._relay.tell(subscriber, raised)
+                self._relay.tell(subscriber, raised)

@@ -321,8 +321,8 @@ class Consumer:
             "duration_ms": round((time.monotonic() - ended.running.started) * 1000),
         }
         match outcome:
-            case Failed(reason) | TimedOut(reason, None):
-                log.warning("job failed", reason=reason, **known)
+            case Failed(reason, trace) | TimedOut(reason, None, trace):
+                log.warning("job failed", reason=reason, **known, **({"exception": trace} if trace else {}))
             case Retried(reason, delay_ms) | TimedOut(reason, int(delay_ms)):
                 log.info("job will be retried", reason=reason, delay_ms=delay_ms, **known)
             case LeaseLost():
