@@ -35,7 +35,7 @@ def plugin_folders() -> dict[str, Path]:
 
 def editable(folders: Iterable[Path]) -> Command:
     """Install plugins and what their tests need, so that an edited file is the one that runs."""
-    install = ["uv", "pip", "install"]
+    install = ["uv", "pip", "install", "--quiet"]
     for folder in folders:
         install += ["--editable", str(folder), *test_group(folder)]
     return Command(install)
@@ -51,7 +51,7 @@ def test_group(folder: Path) -> list[str]:
 def settings_of(folder: Path) -> dict[str, object]:
     """What `tox.ini` would say about a plugin's environment, were it written there."""
     # after the core, not in `deps`: those are resolved first, and no registry has this tree's core
-    install = ["uv", "pip", "install", "--reinstall-package", folder.name, str(folder), *test_group(folder)]
+    install = ["uv", "pip", "install", "--quiet", "--reinstall-package", folder.name, str(folder), *test_group(folder)]
     return {
         "description": f"the plugin {folder.name} on the core's wheel: its types and its own tests",
         "package": "wheel",

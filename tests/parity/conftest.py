@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Tally:
             yield f"  {difference}"
 
 
+_MISSING = "BullMQ for Node is not installed: npm ci --prefix tests/node"
 _TALLY = pytest.StashKey[Tally]()
 
 
@@ -77,7 +78,15 @@ def node_modules() -> Path:
     folder = Path(os.environ.get("CORRAL_NODE_MODULES") or Path(__file__).parents[1] / "node")
     if shutil.which("node") and (folder / "node_modules" / "bullmq").is_dir():
         return folder
-    missing = "BullMQ for Node is not installed: npm ci --prefix tests/node"
     if os.environ.get("CI") == "true":
-        pytest.fail(missing, pytrace=False)
-    pytest.skip(missing)
+        pytest.fail(_MISSING, pytrace=False)
+    pytest.skip(_MISSING)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Give all tests that Node's absence skips one place, so that they are told in one counted line."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and _MISSING in report.longrepr[2]:
+        report.longrepr = (str(Path(__file__).parent), 0, report.longrepr[2])
+    return report

@@ -79,7 +79,7 @@ async def open_lane(folder: Path, node_modules: Path) -> AsyncIterator[Lane]:
     arguments = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--enable-debug-command", "yes"]
     async with (
         _process(server, *arguments, "--dir", str(folder), stdout=asyncio.subprocess.DEVNULL),
-        Redis(unix_socket_path=str(socket), retry=None) as client,
+        Redis(unix_socket_path=str(socket)) as client,
     ):
         await _answers(client)
         async with _process(

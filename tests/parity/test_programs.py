@@ -21,8 +21,9 @@ from redis.asyncio import Redis
 
 from parity.keyspace import ALLOWED, Entry, differences, read
 from parity.lane import Lane, open_lane
-from parity.lockstep import OURS, QUEUE, Lockstep, Verdict, verdict
+from parity.lockstep import QUEUE, Lockstep, Verdict, verdict
 from parity.programs import BATCHES, OPERATIONS, Program, generate, shrink
+from parity.spelling import OURS
 
 PROGRAMS = int(os.environ.get("CORRAL_PARITY_PROGRAMS", "40"))
 FIRST_SEED = int(os.environ.get("CORRAL_PARITY_FIRST_SEED", "1"))

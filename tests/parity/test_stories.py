@@ -22,8 +22,9 @@ from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from parity.keyspace import read
 from parity.lane import Lane, open_lane
-from parity.lockstep import OURS, QUEUE, verdict
+from parity.lockstep import QUEUE, verdict
 from parity.programs import SECOND, Program, Step
+from parity.spelling import OURS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -70,6 +70,19 @@ def test_a_worker_asks_those_whose_queues_it_serves_and_nobody_else(two: Any) ->
     assert "emails_processor" not in sys.modules
 
 
+def test_of_a_distribution_with_two_queues_a_worker_has_the_processor_of_the_one_it_serves(site: Any) -> None:
+    site.module(
+        "acme",
+        "a, b = Queue('a', P), Queue('b', P)\n"
+        "@hookimpl\ndef corral_queues(): return [a, b]\n"
+        "async def process(job): pass\n"
+        "@hookimpl\ndef corral_processors(): return [a.processed_by(process), b.processed_by(process)]\n",
+    )
+    site.install("acme", "a = acme", "b = acme")
+    catalog = build(site, role="worker", serves=["b"])
+    assert [(entry.queue.name, entry.processor is not None) for entry in catalog] == [("a", False), ("b", True)]
+
+
 @pytest.mark.parametrize("role", ["worker", "check"])
 def test_a_worker_that_names_no_queue_serves_all_of_them(role: str, two: Any) -> None:
     catalog = build(two, role=role)

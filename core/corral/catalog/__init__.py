@@ -234,7 +234,8 @@ def _bound(
             report.add(
                 "missing-processor", f"queue {name!r} of {entry.provider} has no processor", [entry.provider], hint=hint
             )
-    return {name: replace(entry, processor=processors.get(name)) for name, entry in entries.items()}
+    bound = {entry.queue.name: replace(entry, processor=processors.get(entry.queue.name)) for entry in wanted}
+    return {**entries, **bound}
 
 
 def _agrees(lock: Path, plugins: Plugins, entries: Mapping[str, Entry], role: Role, report: Report) -> bool:

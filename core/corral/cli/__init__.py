@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -36,6 +37,7 @@ for command in (dev, worker, check, lock, plugins, queues, enqueue):
 
 def main() -> None:
     """The `corral` program. A `CorralError` is a sentence and an exit code; anything else is a bug with a traceback."""
+    sys.path.insert(0, str(Path.cwd()))  # where CORRAL_APP is looked for: a console script leaves it out
     try:
         code = cli.main(prog_name="corral", standalone_mode=False)
     except click.exceptions.Exit as done:
