@@ -15,13 +15,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
-from corral.job import Job
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, TimedOut
 from corral.plugins import Relay
 from corral.store.codec import Advanced, Ending
@@ -55,7 +54,6 @@ class Ended:
 
     running: Running
     lease: Lease
-    job: Job[Any]
     outcome: Outcome
 
 
@@ -133,8 +131,7 @@ class Consumer:
     def abandon(self) -> None:
         """Hand back even what did not react to `hand_back`; whatever its processor returns later is dropped."""
         for running in list(self._running):
-            job, _ = self._execution.prepare(running)
-            self._end(running, job, HandedBack())
+            self._end(running, HandedBack())
 
     async def run(self) -> None:
         """Work off the queue until stopped, or in burst mode until nothing waits and nothing runs."""
@@ -157,10 +154,12 @@ class Consumer:
             if not self._stopping and (ended or self._look):
                 want = min(self.concurrency - len(self._running), MAX_BATCH)
             if ended or want > 0:
+                self._look = False  # a marker that comes while the call is on its way says so again
                 reply = await self._advance(ended, want)
                 self._settle(ended, reply)
                 self._start(reply)
-                self._look = reply.repeated or (want > 0 and len(reply.jobs) == want)
+                if reply.repeated or (want > 0 and len(reply.jobs) == want):
+                    self._look = True
                 self._look_again_in(reply)
                 if self._burst and want > 0 and not (reply.jobs or reply.limited_ms or self._busy()):
                     return
@@ -226,14 +225,17 @@ class Consumer:
         self._may_wait.clear()
         endings = [Ending(each.running.fetched, each.outcome) for each in ended]
         lock_ms = int(self._lock_seconds * 1000)
-        return await self._persist(lambda: self.store.advance(self._worker, self._seq, endings, want, lock_ms=lock_ms))
+        return await self._persist(
+            lambda: self.store.advance(self._worker, self._seq, endings, want, lock_ms=lock_ms), ResponseError
+        )
 
-    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _persist(self, attempt: Callable[[], Awaitable[T]], *also: type[Exception]) -> T:
+        """Repeat until the store answers; errors of the types `also` count as no answer."""
         backoff = Backoff(self._outage)
         while True:
             try:
                 reply = await attempt()
-            except (StoreUnavailable, ResponseError) as error:
+            except (StoreUnavailable, *also) as error:
                 await backoff.failed(error)
             else:
                 backoff.succeeded()
@@ -249,7 +251,10 @@ class Consumer:
                 notes.append(Note(fetched.id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs))
         self._speaking.clear()
         if notes:
-            await self._persist(lambda: self.store.note(notes))
+            try:
+                await self._persist(lambda: self.store.note(notes))
+            except ResponseError as error:  # they are not worth a job: endings must not wait behind them for ever
+                log.warning("progress and log lines refused by the store", queue=self.queue.name, error=str(error))
 
     def _spoke(self, running: Running) -> None:
         """A processor said something: written soon, with what others say meanwhile."""
@@ -265,7 +270,7 @@ class Consumer:
         timeout = self.queue.timeout
         leases: list[Lease] = []
         for fetched in reply.jobs:
-            running = Running(fetched)
+            running = self._execution.prepare(fetched)
             until = None
             if timeout is not None:
                 until = running.started + timeout.total_seconds() + self._lock_seconds
@@ -278,21 +283,20 @@ class Consumer:
         self._leases.hold(leases)
 
     async def _process(self, running: Running) -> None:
-        job, refusal = self._execution.prepare(running)
-        self._end(running, job, refusal or await self._execution.run(job, running))
+        self._end(running, running.refusal or await self._execution.run(running))
 
     def _lose(self, running: Running) -> None:
         if running in self._running:
             self._execution.interrupt(running, "lease")
 
-    def _end(self, running: Running, job: Job[Any], outcome: Outcome) -> None:
+    def _end(self, running: Running, outcome: Outcome) -> None:
         lease = self._running.pop(running, None)
         if lease is None:
             return  # abandoned: its job was handed back while a thread still ran it
         if running.run.said:
             self._speaking.add(running)
             self._notes_due = True
-        ended = Ended(running, lease, job, outcome)
+        ended = Ended(running, lease, outcome)
         if isinstance(outcome, LeaseLost):
             self._leases.release([lease])
             self._tell(ended, outcome)
@@ -314,10 +318,11 @@ class Consumer:
 
     def _tell(self, ended: Ended, outcome: Outcome) -> None:
         """Log an ending that the store has, and tell the plugins."""
+        job = ended.running.job
         known = {
             "queue": self.queue.name,
-            "job_id": ended.job.id,
-            "attempt": ended.job.attempt,
+            "job_id": job.id,
+            "attempt": job.attempt,
             "duration_ms": round((time.monotonic() - ended.running.started) * 1000),
         }
         match outcome:
@@ -333,4 +338,4 @@ class Consumer:
             case _:
                 log.debug("job ended", outcome=type(outcome).__name__, **known)
         if self._job_ended is not None:
-            self._job_ended(ended.job, outcome)
+            self._job_ended(job, outcome)

@@ -51,21 +51,28 @@ Interruption = Literal["timeout", "lease", "shutdown"]
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A job whose processor runs.
+    """A job that this worker has the lock of.
 
     Attributes:
-        fetched: The job as it was fetched.
-        run: What the processor says while it runs.
+        fetched: The job as the store has it.
+        job: The job as its processor sees it; the payload of a refused one is None.
+        refusal: Why it must be failed without running, or None.
         task: The task that runs it.
         interruption: Why the worker cancelled it, or None.
         started: When it was started, by the monotonic clock.
     """
 
     fetched: FetchedJob
-    run: Run = field(default_factory=Run)
+    job: Job[Any]
+    refusal: Failed | None = None
     task: asyncio.Task[None] | None = None
     interruption: Interruption | None = None
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def run(self) -> Run:
+        """What the processor says while it runs."""
+        return self.job.run
 
 
 class Execution:
@@ -90,16 +97,12 @@ class Execution:
         self._threads = threads
         self._told: set[tuple[str, str]] = set()
 
-    def prepare(self, running: Running) -> tuple[Job[Any], Failed | None]:
-        """The job as its processor sees it.
+    def prepare(self, fetched: FetchedJob) -> Running:
+        """The job as its processor sees it, or why it must not run.
 
         Args:
-            running: The fetched job.
-
-        Returns:
-            The job, and why it must be failed without running, or None. The payload of such a job is None.
+            fetched: The job as the store has it.
         """
-        fetched = running.fetched
         payload, refusal = None, None
         if fetched.deferred_failure is not None:
             refusal = Failed(_short(fetched.deferred_failure))
@@ -110,9 +113,11 @@ class Execution:
                 payload, unknown = self.queue.parsed(fetched.data)
             except PayloadRefused as error:
                 refusal = Failed(_short(f"payload refused: {error.fields}"))
+            except Exception as error:  # noqa: BLE001  # a validator of the payload's model may raise anything
+                refusal = Failed(_short(f"payload refused: {_reason(error)}"), _trace(error))
             else:
                 self._tell_once("payload fields ignored", unknown)
-        return Job(
+        job = Job(
             id=fetched.id,
             queue=self.queue,
             name=fetched.name,
@@ -123,16 +128,16 @@ class Execution:
             enqueued_ms=fetched.timestamp_ms,
             processed_ms=fetched.processed_ms,
             scheduled_ms=fetched.scheduled_ms,
-            run=running.run,
-        ), refusal
+        )
+        return Running(fetched, job, refusal)
 
-    async def run(self, job: Job[Any], running: Running) -> Outcome:
+    async def run(self, running: Running) -> Outcome:
         """Run the processor.
 
         Args:
-            job: What `prepare` returned.
-            running: The same job, with which the worker interrupts it.
+            running: What `prepare` returned, without a refusal.
         """
+        job = running.job
         current_job.set(job)
         timer = None
         timeout = self.queue.timeout
