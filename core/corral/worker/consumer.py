@@ -226,16 +226,19 @@ class Consumer:
         endings = [Ending(each.running.fetched, each.outcome) for each in ended]
         lock_ms = int(self._lock_seconds * 1000)
         return await self._persist(
-            lambda: self.store.advance(self._worker, self._seq, endings, want, lock_ms=lock_ms), ResponseError
+            lambda: self.store.advance(self._worker, self._seq, endings, want, lock_ms=lock_ms),
+            (StoreUnavailable, ResponseError),  # a damaged queue may be mended; until then its jobs are kept
         )
 
-    async def _persist(self, attempt: Callable[[], Awaitable[T]], *also: type[Exception]) -> T:
-        """Repeat until the store answers; errors of the types `also` count as no answer."""
+    async def _persist(
+        self, attempt: Callable[[], Awaitable[T]], outages: tuple[type[Exception], ...] = (StoreUnavailable,)
+    ) -> T:
+        """Repeat until the store answers with anything but one of `outages`."""
         backoff = Backoff(self._outage)
         while True:
             try:
                 reply = await attempt()
-            except (StoreUnavailable, *also) as error:
+            except outages as error:
                 await backoff.failed(error)
             else:
                 backoff.succeeded()
