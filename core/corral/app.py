@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -218,7 +218,7 @@ def run_worker(
         development: Whether to start an embedded store where none is named.
 
     Returns:
-        The exit code, and how many threads still run a processor.
+        The exit code, and how many processors still run: whoever gets more than none must end the process itself.
 
     Raises:
         CorralError: The process must not start.
@@ -243,10 +243,13 @@ def run_worker(
         if development:
             log.info("store", url=url, data_dir=str(settings.data_dir))
         limits = {name: number for name, number in overrides.items() if number}
-        stopped = asyncio.run(
-            _work(installed, url, limits, burst=burst, lenient=development or settings.is_development)
-        )
-    return (5 if stopped.handed_back or stopped.threads else 0), stopped.threads
+        lenient = development or settings.is_development
+        with ExitStack() as ending:
+            runner = ending.enter_context(asyncio.Runner())
+            stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient))
+            if stopped.stuck:
+                ending.pop_all()  # closing the runner would wait for what does not end
+    return (5 if stopped.handed_back or stopped.stuck else 0), stopped.stuck
 
 
 async def _work(
@@ -267,8 +270,8 @@ async def _work(
             burst=burst,
             name=name,
         )
-        _stop_on_signals(worker)
-        return await worker.run()
+        with _stopped_by_signals(worker):
+            return await worker.run()
 
 
 async def _check_store(url: str, *, lenient: bool) -> None:
@@ -285,19 +288,27 @@ async def _check_store(url: str, *, lenient: bool) -> None:
         log.warning(told)
 
 
-def _stop_on_signals(worker: Worker) -> None:
-    """The first SIGTERM or SIGINT stops the worker in order, the second ends the process."""
+@contextmanager
+def _stopped_by_signals(worker: Worker) -> Iterator[None]:
+    """The first SIGTERM or SIGINT stops the worker in order, the second ends the process.
+
+    The handlers are the interpreter's, not the loop's: the second signal is for a processor that blocks the loop, too.
+    """
+    loop = asyncio.get_running_loop()
     asked: list[int] = []
 
-    def stop(number: int) -> None:
+    def stop(number: int, _frame: object) -> None:
         if asked:
             os._exit(128 + number)
         asked.append(number)
-        worker.stop()
+        loop.call_soon_threadsafe(worker.stop)
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @asynccontextmanager

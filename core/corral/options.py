@@ -30,6 +30,8 @@ __all__ = [
 
 MAX_PRIORITY = 2_097_151
 """The largest priority BullMQ can order (wire § 4.2); 1 is the most urgent, 0 means none."""
+MAX_DOUBLINGS = 62
+"""Of an exponential backoff: beyond any wait, and a damaged count of attempts costs no memory."""
 
 
 _ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
@@ -180,7 +182,7 @@ def backoff_delay_ms(backoff: Backoff, failed_attempts: int, rand: Callable[[], 
         Milliseconds, at least 0.
     """
     base = milliseconds(backoff.delay)
-    longest = base if isinstance(backoff, Fixed) else round(2 ** (failed_attempts - 1) * base)
+    longest = base if isinstance(backoff, Fixed) else round(2 ** min(failed_attempts - 1, MAX_DOUBLINGS) * base)
     if not backoff.jitter:
         return longest
     return int(rand() * longest * backoff.jitter + longest * (1 - backoff.jitter))

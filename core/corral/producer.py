@@ -83,6 +83,11 @@ class _Writer:
                 except Exception as error:  # noqa: BLE001  # every caller must learn of it
                     for each in batch:
                         _fail(each, error)
+                    if isinstance(error, StoreUnavailable):
+                        behind, self._waiting = self._waiting, []
+                        error.outcome = "refused"  # nothing of them was sent
+                        for each in behind:
+                            _fail(each, error)
                 else:
                     for each, flag in zip(batch, created, strict=True):
                         if not each.done.done():
@@ -112,10 +117,8 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
         return
     if isinstance(error, StoreUnavailable):
         told = StoreUnavailable(str(error), job_id=waiting.job.id, outcome=error.outcome, hint=error.hint)
-        told.__cause__ = error.__cause__
-        waiting.done.set_exception(told)
-    else:
-        waiting.done.set_exception(error)
+        told.__cause__, error = error.__cause__, told
+    waiting.done.set_exception(error)
 
 
 class RedisJobScheduler:

@@ -80,37 +80,38 @@ def queues(as_json: bool) -> None:
 
 def _payload(argument: str) -> dict[str, Any]:
     """The payload from the argument itself, from a file (`@`), or from stdin (`-`)."""
-    source = "the payload"
-    if argument == "-":
-        argument, source = sys.stdin.read(), "standard input"
-    elif argument.startswith("@"):
-        source = argument[1:]
-        try:
-            argument = Path(source).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ConfigurationError(f"cannot read {source}: {reason}") from error
+    text, source = argument, "the payload"
+    hint: str | None = "quote it for the shell: '{\"name\": 1}'"
     try:
-        payload = json.loads(argument)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{source} is not JSON: {error}", hint="quote it for the shell: '{\"name\": 1}'"
-        ) from error
+        if argument == "-":
+            source, hint = "standard input", None
+            text = sys.stdin.buffer.read().decode()
+        elif argument.startswith("@"):
+            source, hint = argument[1:], None
+            text = Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigurationError(f"cannot read {source}: {reason}") from error
+    try:
+        payload = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{source} is not JSON: {error}", hint=hint) from error
     if not isinstance(payload, dict):
         raise ConfigurationError(f"{source} is not a JSON object")
     return payload
 
 
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no number there")
+
+
 def _delay(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-    if match:
-        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text, re.ASCII)
     try:
-        due = datetime.fromisoformat(text)
-    except ValueError:
-        due = None
-    if due is None or due.tzinfo is None:
+        if match:
+            return timedelta(**{_UNITS[match[2]]: float(match[1])})
+        return max(datetime.fromisoformat(text) - datetime.now(UTC), timedelta(0))
+    except (ValueError, TypeError, OverflowError) as error:  # no time, one without its zone, one beyond Python's
         raise ConfigurationError(
             f"delay {text!r} is not understood", hint="write 30s, 5m, 2h, or 2030-01-31T08:00:00+01:00"
-        )
-    return max(due - datetime.now(UTC), timedelta(0))
+        ) from error

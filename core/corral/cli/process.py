@@ -60,9 +60,9 @@ def _served(arguments: tuple[str, ...]) -> dict[str, int | None]:
 
 
 def _end(stopped: tuple[int, int]) -> None:
-    """Exit; where threads still run a processor, without waiting for them."""
-    code, threads = stopped
-    if threads:
+    """Exit; where processors still run, without waiting for them."""
+    code, stuck = stopped
+    if stuck:
         os._exit(code)
     if code:
         raise click.exceptions.Exit(code)

@@ -5,6 +5,7 @@ The only module that knows how a job is spelt in the store (wire § 3, § 4). It
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +31,8 @@ __all__ = [
 
 NO_LIMIT = 1000
 """How many aged jobs one ending removes where the job's own retention names no limit (wire § 6.7)."""
+LONGEST_MS = 1e14
+"""A longer backoff (3,000 years) is read as this one: Python's durations end at 10^17 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,10 +335,10 @@ def _decode_backoff(stored: Any) -> tuple[Backoff | None, str | None]:
     if stored is None:
         return None, None
     if isinstance(stored, int | float):
-        return Fixed(timedelta(milliseconds=stored)), None
+        stored = {"type": "fixed", "delay": stored}
     if not isinstance(stored, dict):
         return None, repr(stored)
-    delay = timedelta(milliseconds=max(_number(stored.get("delay")), 0))
+    delay = timedelta(milliseconds=min(max(_number(stored.get("delay")), 0), LONGEST_MS))
     jitter = min(max(_number(stored.get("jitter")), 0.0), 1.0)
     match stored.get("type"):
         case "fixed":
@@ -355,7 +358,7 @@ def _decode_retention(stored: Any) -> tuple[int, str, int] | None:
         case False:
             return -1, "", NO_LIMIT
         case int() | float():
-            return int(stored), "", NO_LIMIT
+            return _integer(stored), "", NO_LIMIT
         case dict():
             count, age, limit = stored.get("count"), stored.get("age"), stored.get("limit")
             return (
@@ -369,9 +372,10 @@ def _decode_retention(stored: Any) -> tuple[int, str, int] | None:
 
 def _number(value: Any) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def _integer(value: Any) -> int:
@@ -379,7 +383,4 @@ def _integer(value: Any) -> int:
     try:
         return int(value or 0)
     except (TypeError, ValueError, OverflowError):
-        try:
-            return int(_number(value))
-        except (ValueError, OverflowError):
-            return 0
+        return int(_number(value))

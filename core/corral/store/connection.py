@@ -16,15 +16,7 @@ import hiredis
 import redis
 import redis.asyncio
 from redis.asyncio.connection import parse_url
-from redis.exceptions import (
-    BusyLoadingError,
-    ConnectionError,  # noqa: A004  # redis-py's own, a different class from the built-in one
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError,  # noqa: A004  # as above
-)
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.settings import masked
@@ -92,7 +84,7 @@ class Link:
                     await self._drop()
                     raise refusal from error
                 raise
-            except (ConnectionError, TimeoutError, OSError) as error:
+            except (RedisError, OSError) as error:
                 await self._drop()
                 raise _unavailable(error, self.url, refused=isinstance(error, BusyLoadingError)) from error
             except BaseException:

@@ -91,6 +91,8 @@ class Consumer:
         self.queue = queue
         self.store = QueueStore(Link(url), prefix, queue.name, options=queue.options)
         self.handed_back = 0
+        self.started = 0
+        self._abandoned: list[Running] = []
         self._execution = execution
         self._worker = worker
         self.concurrency = concurrency
@@ -98,6 +100,7 @@ class Consumer:
         self._leases = leases
         self._job_ended = relay.job_ended
         self._outage = outage
+        self._backoff = Backoff(outage)
         self._burst = burst
         encoded = base64.b64encode(queue.name.encode()).decode()
         self._waiting = blocking_link(url, f"{prefix}:{encoded}:w:{worker}")
@@ -108,15 +111,21 @@ class Consumer:
         self._speaking: set[Running] = set()
         self._notes_due = False
         self._wake = asyncio.Event()
-        self._look = True
+        self._look = False
+        self._look_later: asyncio.TimerHandle | None = None
         self._may_wait = asyncio.Event()
-        self._waits = False
+        self._marker = False
         self._stopping = False
 
     @property
     def running(self) -> int:
         """How many processors run."""
         return len(self._running)
+
+    @property
+    def stuck(self) -> int:
+        """How many processors still run although they were abandoned."""
+        return sum(running.task is not None and not running.task.done() for running in self._abandoned)
 
     def stop(self) -> None:
         """Fetch no more; `run` returns when what runs has ended."""
@@ -131,21 +140,25 @@ class Consumer:
     def abandon(self) -> None:
         """Hand back even what did not react to `hand_back`; whatever its processor returns later is dropped."""
         for running in list(self._running):
+            self._abandoned.append(running)
             self._end(running, HandedBack())
 
     async def run(self) -> None:
         """Work off the queue until stopped, or in burst mode until nothing waits and nothing runs."""
+        self._look = True
         watching = asyncio.create_task(self._watch(), name=f"corral-watch-{self.queue.name}")
         try:
             await self._work(watching)
         finally:
+            if self._look_later is not None:
+                self._look_later.cancel()
             await self._stop_watching(watching)
             await self._waiting.close()
             await self.store.close()
 
     async def _work(self, watching: asyncio.Task[None]) -> None:
         while True:
-            if self._notes_due:
+            while self._notes_due:  # a job may have spoken and ended while others' notes were written
                 await self._write_notes()
             if self._stopping and not watching.done():
                 await self._stop_watching(watching)
@@ -155,6 +168,7 @@ class Consumer:
                 want = min(self.concurrency - len(self._running), MAX_BATCH)
             if ended or want > 0:
                 self._look = False  # a marker that comes while the call is on its way says so again
+                self._marker = self._marker and want == 0
                 reply = await self._advance(ended, want)
                 self._settle(ended, reply)
                 self._start(reply)
@@ -173,8 +187,10 @@ class Consumer:
 
     async def _sleep(self) -> None:
         """Until a job ends, a marker comes, a delayed job is due, or somebody stops us."""
-        if not self._stopping and len(self._running) < self.concurrency:
+        if len(self._running) < self.concurrency:
             self._may_wait.set()
+        elif self._marker:
+            await self._put_marker_back()  # the slots filled meanwhile: it is somebody else's to take
         await self._wake.wait()
         self._wake.clear()
 
@@ -185,37 +201,42 @@ class Consumer:
     def _look_again_in(self, reply: Advanced) -> None:
         """Fetch again when the rate limit ends, or when the earliest delayed job is due."""
         if reply.limited_ms:
-            self._loop.call_later(min(reply.limited_ms / 1000, LIMIT_SECONDS), self._look_now)
+            seconds = min(reply.limited_ms / 1000, LIMIT_SECONDS)
         elif reply.due_ms is not None and reply.due_ms < BLOCK_SECONDS * 1000:
-            self._loop.call_later(reply.due_ms / 1000 + 0.001, self._look_now)
+            seconds = reply.due_ms / 1000 + 0.001
+        else:
+            return
+        if self._look_later is not None:
+            self._look_later.cancel()
+        self._look_later = self._loop.call_later(seconds, self._look_now)
 
     async def _watch(self) -> None:
         """Wait for the marker while there is a free slot and nothing known to fetch (wire § 5.4)."""
         backoff = Backoff(self._outage)
         while True:
             await self._may_wait.wait()
-            self._waits = True
             try:
                 popped = await self._waiting.call("BZPOPMIN", f"{self.store.base}marker", BLOCK_SECONDS)
+            except asyncio.CancelledError:
+                self._marker = True  # an interrupted wait may have taken it
+                raise
             except (StoreUnavailable, ResponseError) as error:
                 # The other connection may be as dead as this one without anybody having noticed: both start anew.
                 await self.store.close()
                 await backoff.failed(error)
             else:
                 backoff.succeeded()
-                if popped is not None and len(self._running) >= self.concurrency:
-                    await self._put_marker_back()  # the slots filled meanwhile: it is somebody else's to take
-            self._waits = False
+                self._marker |= popped is not None
             self._may_wait.clear()
             self._look_now()
 
     async def _stop_watching(self, watching: asyncio.Task[None]) -> None:
         await end_tasks([watching])
-        if self._waits:
-            self._waits = False
-            await self._put_marker_back()  # an interrupted wait may have taken it
+        if self._marker:
+            await self._put_marker_back()
 
     async def _put_marker_back(self) -> None:
+        self._marker = False
         with suppress(StoreUnavailable):  # without it the others wait for the end of their block; no job is lost
             await self.store.signal()
 
@@ -234,14 +255,13 @@ class Consumer:
         self, attempt: Callable[[], Awaitable[T]], outages: tuple[type[Exception], ...] = (StoreUnavailable,)
     ) -> T:
         """Repeat until the store answers with anything but one of `outages`."""
-        backoff = Backoff(self._outage)
         while True:
             try:
                 reply = await attempt()
             except outages as error:
-                await backoff.failed(error)
+                await self._backoff.failed(error)
             else:
-                backoff.succeeded()
+                self._backoff.succeeded()
                 return reply
 
     async def _write_notes(self) -> None:
@@ -250,7 +270,8 @@ class Consumer:
         for running in self._speaking:
             fetched = running.fetched
             while running.run.said:
-                kind, text = running.run.said.popleft()
+                kind, said = running.run.said.popleft()
+                text = said if isinstance(said, bytes) else str(said).encode(errors="replace")
                 notes.append(Note(fetched.id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs))
         self._speaking.clear()
         if notes:
@@ -284,6 +305,7 @@ class Consumer:
             running.run.spoke = partial(self._loop.call_soon_threadsafe, self._spoke, running)
             running.task = self._loop.create_task(self._process(running))
         self._leases.hold(leases)
+        self.started += len(leases)
 
     async def _process(self, running: Running) -> None:
         self._end(running, running.refusal or await self._execution.run(running))
@@ -299,6 +321,7 @@ class Consumer:
         if running.run.said:
             self._speaking.add(running)
             self._notes_due = True
+        self.handed_back += isinstance(outcome, HandedBack)
         ended = Ended(running, lease, outcome)
         if isinstance(outcome, LeaseLost):
             self._leases.release([lease])
@@ -336,7 +359,6 @@ class Consumer:
             case LeaseLost():
                 log.warning("lock lost: the result is dropped", **known)
             case HandedBack():
-                self.handed_back += 1
                 log.info("job handed back", **known)
             case _:
                 log.debug("job ended", outcome=type(outcome).__name__, **known)

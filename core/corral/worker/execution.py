@@ -14,21 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
 
 from corral.errors import Fail, PayloadRefused, RateLimited, Retry, Snooze
 from corral.job import Job, Run, current_job
 from corral.options import backoff_delay_ms, milliseconds
-from corral.outcome import (
-    Completed,
-    Failed,
-    HandedBack,
-    LeaseLost,
-    Outcome,
-    Retried,
-    Snoozed,
-    TimedOut,
-)
+from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, Snoozed, TimedOut
 from corral.outcome import RateLimited as QueueLimited
 from corral.payload import unsafe_integers
 from corral.plugins import Relay
@@ -196,6 +187,12 @@ class Execution:
                 return None
 
     def _decided(self, fetched: FetchedJob, error: BaseException) -> Outcome:
+        try:
+            return self._asked_for(fetched, error)
+        except Exception as fault:  # noqa: BLE001  # its `after` is no timedelta
+            return self._asked_for(fetched, fault)
+
+    def _asked_for(self, fetched: FetchedJob, error: BaseException) -> Outcome:
         if isinstance(error, Snooze):
             return Snoozed(max(milliseconds(error.after), 0))
         if isinstance(error, RateLimited):
@@ -231,7 +228,7 @@ def _returned(result: Any) -> Outcome:
         return _NOTHING
     try:
         text = to_json(result, inf_nan_mode="null")
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001  # a result's own code runs in there
         return Failed(_short(f"{type(error).__name__}: the result cannot be written as JSON: {error}"))
     if len(text) > MAX_RESULT_BYTES:
         return Failed(f"ValueError: the result has {len(text)} bytes, more than {MAX_RESULT_BYTES}")
@@ -244,7 +241,10 @@ _NOTHING = Completed()
 
 
 def _reason(error: BaseException) -> str:
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # it is a plugin's, as everything else that runs in here
+        text = "its text cannot be read"
     return _short(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import redis
-from redis.exceptions import RedisError
 
 from corral.store.connection import thread_client
 from corral.store.queue_store import QueueStore
+from corral.worker.outage import Contact
 
 __all__ = ["Lease", "Leases"]
 
@@ -50,22 +50,19 @@ class Leases:
     Args:
         url: The store.
         lock_seconds: How long a lock lives without renewal.
-        on_error: Told of each failed renewal, on the lease thread.
-        on_success: Told of each renewal, on the lease thread.
+        contact: Told of each renewal and of each that failed, on the lease thread.
     """
 
     def __init__(
         self,
         url: str,
         lock_seconds: float,
-        on_error: Callable[[Exception], None],
-        on_success: Callable[[], None],
+        contact: Contact,
     ) -> None:
         self._url = url
         self._lock_ms = int(lock_seconds * 1000)
         self._age = lock_seconds / 4
-        self._on_error = on_error
-        self._on_success = on_success
+        self._contact = contact
         self._held: set[Lease] = set()
         self._guard = threading.Lock()
         self._stop = threading.Event()
@@ -106,14 +103,14 @@ class Leases:
                     client = thread_client(self._url, read_seconds=max(self._age, 0.25))
                 for store in {lease.store for lease in due}:
                     self._renew(client, store, [lease for lease in due if lease.store is store])
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # no error may end this thread: every lock would be lost with it
                 # Closed, not reused: its next reply might be this renewal's.
                 if client is not None:
                     client.close()
                 client = None
-                self._on_error(error)
+                self._contact.failed(error)
             else:
-                self._on_success()
+                self._contact.answered()
         if client is not None:
             client.close()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 
 import structlog
 
-__all__ = ["Backoff", "Outage"]
+__all__ = ["Backoff", "Contact", "Outage"]
 
 log = structlog.get_logger("corral.worker")
 
@@ -23,11 +24,25 @@ class Outage:
     def __init__(self) -> None:
         self._since: float | None = None
         self._told = 0.0
+        self._ended = -math.inf
 
-    def failed(self, error: Exception) -> None:
-        """Something could not reach the store. Callable from any thread."""
+    @property
+    def lasts(self) -> bool:
+        """Whether the store is away."""
+        return self._since is not None
+
+    def failed(self, error: Exception, answered: float) -> None:
+        """A connection failed. Callable from any thread.
+
+        Args:
+            error: Why.
+            answered: When it answered last, by the monotonic clock. One that was silent since before an outage ended
+                broke in that one: it tells nothing new.
+        """
         now = time.monotonic()
         if self._since is None:
+            if answered < self._ended:
+                return
             self._since = self._told = now
             log.warning("store unavailable", error=str(error))
         elif now - self._told >= REMIND_SECONDS:
@@ -37,8 +52,30 @@ class Outage:
     def ended(self) -> None:
         """The store has answered. Callable from any thread."""
         if self._since is not None:
-            since, self._since = self._since, None
-            log.info("store is back", seconds=round(time.monotonic() - since, 1))
+            since, self._since, self._ended = self._since, None, time.monotonic()
+            log.info("store is back", seconds=round(self._ended - since, 1))
+
+
+class Contact:
+    """What one connection after the other, of one loop or thread, tells of the store.
+
+    Args:
+        outage: Where it is told.
+    """
+
+    def __init__(self, outage: Outage) -> None:
+        self._outage = outage
+        self._answered = math.inf  # a connection that is yet to be made is no leftover of anything
+
+    def failed(self, error: Exception) -> None:
+        """The connection failed, or could not be made."""
+        self._outage.failed(error, self._answered)
+        self._answered = math.inf
+
+    def answered(self) -> None:
+        """The store answered."""
+        self._answered = time.monotonic()
+        self._outage.ended()
 
 
 class Backoff:
@@ -49,12 +86,12 @@ class Backoff:
     """
 
     def __init__(self, outage: Outage) -> None:
-        self._outage = outage
+        self._contact = Contact(outage)
         self._tries = 0
 
     async def failed(self, error: Exception) -> None:
         """Report a failure and wait."""
-        self._outage.failed(error)
+        self._contact.failed(error)
         longest = min(FIRST_SECONDS * 2**self._tries, LONGEST_SECONDS)
         self._tries = min(self._tries + 1, 10)
         await asyncio.sleep(max(random.random() * longest, FIRST_SECONDS / 5))  # noqa: S311  # jitter, no secret
@@ -62,4 +99,4 @@ class Backoff:
     def succeeded(self) -> None:
         """The store answered."""
         self._tries = 0
-        self._outage.ended()
+        self._contact.answered()

@@ -31,12 +31,7 @@ class Threads:
         self._loop = asyncio.get_running_loop()
         self._idle: list[SimpleQueue[_Call | None]] = []
         self._numbers = itertools.count(1)
-        self._busy = 0
-
-    @property
-    def busy(self) -> int:
-        """How many threads are running a function right now."""
-        return self._busy
+        self._closed = False
 
     def start(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
         """Start a function on a thread of its own.
@@ -50,12 +45,12 @@ class Threads:
         future: asyncio.Future[Any] = self._loop.create_future()
         context = contextvars.copy_context()
         inbox = self._idle.pop() if self._idle else self._spawn()
-        self._busy += 1
         inbox.put((lambda: context.run(function), future))
         return future
 
     def close(self) -> None:
-        """End the idle threads; a busy one ends with its process."""
+        """End the idle threads; a busy one ends with what it does, or with its process."""
+        self._closed = True
         while self._idle:
             self._idle.pop().put(None)
 
@@ -82,8 +77,10 @@ class Threads:
     def _done(
         self, inbox: SimpleQueue[_Call | None], future: asyncio.Future[Any], result: Any, error: BaseException | None
     ) -> None:
-        self._busy -= 1
-        self._idle.append(inbox)
+        if self._closed:
+            inbox.put(None)
+        else:
+            self._idle.append(inbox)
         if future.cancelled():
             return
         if error is None:

@@ -9,6 +9,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
+from corral.settings import WorkerSettings
 from corral.store.queue_store import QueueStore
 from corral.worker.outage import Backoff, Outage
 
@@ -20,19 +21,18 @@ SPREAD_SECONDS = 0.1
 """Keeps a fleet's checks apart. More would delay recovery beyond max(2 x interval, lock + interval)."""
 
 
-async def recover_stalled(store: QueueStore, interval_seconds: float, max_stalled: int, outage: Outage) -> None:
+async def recover_stalled(store: QueueStore, settings: WorkerSettings, outage: Outage) -> None:
     """Check at once, and then whenever a check is allowed, until cancelled.
 
     Args:
         store: The queue.
-        interval_seconds: The time between two checks, whoever makes them.
-        max_stalled: How often a job may stall before it is failed.
+        settings: The time between two checks, whoever makes them; how often a job may stall before it is failed.
         outage: Told when the store is away.
     """
-    backoff = Backoff(outage)
+    backoff, interval_ms = Backoff(outage), int(settings.stalled_interval_seconds * 1000)
     while True:
         try:
-            stalled = await store.check_stalled(int(interval_seconds * 1000), max_stalled)
+            stalled = await store.check_stalled(interval_ms, settings.max_stalled)
         except (StoreUnavailable, ResponseError) as error:
             await backoff.failed(error)
             continue

@@ -6,10 +6,10 @@ import asyncio
 import os
 import secrets
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -20,7 +20,7 @@ from corral.settings import WorkerSettings
 from corral.worker.consumer import Consumer
 from corral.worker.execution import Execution
 from corral.worker.leases import Leases
-from corral.worker.outage import Outage
+from corral.worker.outage import Contact, Outage
 from corral.worker.stopping import end_tasks
 from corral.worker.threads import Threads
 from corral.worker.upkeep import recover_stalled
@@ -33,6 +33,8 @@ CANCEL_SECONDS = 1.0
 """How long a cancelled processor may clean up before its job is handed back."""
 FLUSH_SECONDS = 3.0
 """How long the last call to the store may take."""
+LOOK_SECONDS = 0.1
+"""How often a stopping worker looks whether anything still runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,11 @@ class Stopped:
 
     Attributes:
         handed_back: How many jobs went back to the waiting list unfinished.
-        threads: How many threads still run a processor: the process must not wait for them.
+        stuck: How many processors still run, on a thread or deaf to their cancellation: do not wait for them.
     """
 
     handed_back: int = 0
-    threads: int = 0
+    stuck: int = 0
 
 
 class Worker:
@@ -99,7 +101,7 @@ class Worker:
             How it ended, when it was stopped or, in burst mode, when there was nothing left to do.
         """
         lock_seconds = self._settings.lock_seconds
-        leases = Leases(self._url, lock_seconds, self._outage.failed, self._outage.ended)
+        leases = Leases(self._url, lock_seconds, Contact(self._outage))
         threads = Threads("corral-processor")
         leases.start()
         try:
@@ -109,7 +111,7 @@ class Worker:
                 served = {consumer.queue.name: consumer.concurrency for consumer in consumers}
                 log.info("worker started", queues=served)
                 await self._serve(consumers, leases)
-                stopped = Stopped(sum(consumer.handed_back for consumer in consumers), threads.busy)
+                stopped = Stopped(sum(each.handed_back for each in consumers), sum(each.stuck for each in consumers))
         finally:
             leases.stop()
             threads.close()
@@ -133,56 +135,55 @@ class Worker:
         )
 
     async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
-        serving = {asyncio.create_task(each.run(), name=f"corral-{each.queue.name}") for each in consumers}
-        upkeep = [
-            asyncio.create_task(self._recover_stalled(each), name=f"corral-stalled-{each.queue.name}")
-            for each in consumers
-        ]
+        serving = asyncio.create_task(_work_off(consumers), name="corral-serving")
+        stalled = [recover_stalled(each.store, self._settings, self._outage) for each in consumers]
+        upkeep = [asyncio.create_task(each, name="corral-stalled") for each in stalled]
         upkeep.append(asyncio.create_task(_beat(leases), name="corral-heartbeat"))
         asked = asyncio.create_task(self._stop.wait(), name="corral-stop")
         try:
-            await _first_end(serving, asked, *upkeep)
+            done, _ = await asyncio.wait({serving, asked, *upkeep}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
             await end_tasks(upkeep[:-1])
             for consumer in consumers:
                 consumer.stop()
             await self._drain(consumers, serving)
         finally:
-            await end_tasks([*serving, *upkeep, asked])
-        for ended in serving:
-            if not ended.cancelled():
-                ended.result()
+            await end_tasks([serving, *upkeep, asked])
+        if not serving.cancelled():
+            serving.result()
 
-    async def _recover_stalled(self, consumer: Consumer) -> None:
-        settings = self._settings
-        await recover_stalled(consumer.store, settings.stalled_interval_seconds, settings.max_stalled, self._outage)
-
-    async def _drain(self, consumers: Sequence[Consumer], serving: set[asyncio.Task[None]]) -> None:
+    async def _drain(self, consumers: Sequence[Consumer], serving: asyncio.Task[None]) -> None:
+        timeout = self._settings.shutdown_timeout_seconds
         running = sum(consumer.running for consumer in consumers)
         if running:
-            log.info("worker stopping", running=running, timeout_seconds=self._settings.shutdown_timeout_seconds)
-        _, pending = await asyncio.wait(serving, timeout=self._settings.shutdown_timeout_seconds)
-        if pending:
-            for consumer in consumers:
-                consumer.hand_back()
-            _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
-        if pending:
-            for consumer in consumers:
-                consumer.abandon()
-            _, pending = await asyncio.wait(pending, timeout=FLUSH_SECONDS)
-        if pending:
+            log.info("worker stopping", running=running, timeout_seconds=timeout)
+        deadline = time.monotonic() + timeout
+        while not serving.done() and time.monotonic() < deadline:
+            if self._outage.lasts and not any(consumer.running for consumer in consumers):
+                break  # there is nothing to wait for but a store that is away
+            await asyncio.wait([serving], timeout=LOOK_SECONDS)
+        for give_up, seconds in ((Consumer.hand_back, CANCEL_SECONDS), (Consumer.abandon, FLUSH_SECONDS)):
+            if not serving.done():
+                for consumer in consumers:
+                    give_up(consumer)
+                await asyncio.wait([serving], timeout=seconds)
+        if not serving.done():
             log.warning("the store took no last word: its stalled check will find the jobs that were running")
+
+
+async def _work_off(consumers: Sequence[Consumer]) -> None:
+    """Run consumers until a round of all has started no job: in a burst, one queue's job may enqueue into another."""
+    started = -1
+    while started < (started := sum(each.started for each in consumers)):
+        running = [asyncio.create_task(each.run(), name=f"corral-{each.queue.name}") for each in consumers]
+        try:
+            await asyncio.gather(*running)
+        finally:
+            await end_tasks(running)
 
 
 async def _beat(leases: Leases) -> None:
     while True:
         leases.loop_moved()
         await asyncio.sleep(1.0)
-
-
-async def _first_end(serving: set[asyncio.Task[None]], asked: asyncio.Task[Any], *others: asyncio.Task[Any]) -> None:
-    """Until somebody asks to stop, every consumer has ended (burst), or any task has failed."""
-    waiting: set[asyncio.Task[Any]] = {*serving, asked, *others}
-    while not asked.done() and not all(task.done() for task in serving):
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
