@@ -74,10 +74,18 @@ class QueueStore:
     Args:
         link: The connection.
         options: The queue's own; their retention holds for jobs that carry none.
+        lane: Calls of one worker that may be on their way at the same time go through stores of different lanes.
     """
 
     def __init__(
-        self, link: Link, prefix: str, queue: str, *, options: JobOptions | None = None, offset_ms: int = 0
+        self,
+        link: Link,
+        prefix: str,
+        queue: str,
+        *,
+        options: JobOptions | None = None,
+        offset_ms: int = 0,
+        lane: int = 0,
     ) -> None:
         self.prefix = prefix
         self.queue = queue
@@ -85,6 +93,7 @@ class QueueStore:
         self.offset_ms = offset_ms
         self._link = link
         self._options = options or JobOptions()
+        self._record = f"corral:{self.base}call:{lane}:"
 
     async def add(self, jobs: Sequence[NewJob]) -> list[bool]:
         """Write jobs.
@@ -116,7 +125,7 @@ class QueueStore:
 
         Args:
             worker: The worker's name; unique among all workers of the queue.
-            seq: Counts up with each call of this worker; only one call may be on its way.
+            seq: Counts up with each call of this worker; in each lane only one call may be on its way.
             endings: The jobs that ended, at most `MAX_BATCH`; a `LeaseLost` among them is refused.
             want: How many jobs to fetch at most, up to `MAX_BATCH`.
             lock_ms: How long a fetched job's lock lives without renewal.
@@ -131,7 +140,7 @@ class QueueStore:
         arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES]
         for ending in endings:
             arguments += encode_ending(ending, self._options)
-        keys = [self.base, f"corral:{self.base}call:{worker}"]
+        keys = [self.base, self._record + worker]
         try:
             now, due, limited, codes, fetched, repeated = await run(self._link, script("advance"), keys, arguments)
         except ResponseError as error:
