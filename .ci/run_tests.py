@@ -22,10 +22,11 @@ def pytest(*arguments: str) -> int:
 def timing() -> int:
     """Run the tests marked `timing`, and those that failed a second time."""
     with tempfile.TemporaryDirectory(prefix="corral-timing-") as cache:  # not shared with a run beside this one
-        ended = pytest("-m", "timing", "-o", f"cache_dir={cache}")
+        alone = ("-m", "timing", "-o", f"cache_dir={cache}")
+        ended = pytest(*alone)
         if ended == FAILED:
             print("timing: a bound was missed; what failed is repeated once", flush=True)
-            ended = pytest("-m", "timing", "-o", f"cache_dir={cache}", "--last-failed")
+            ended = pytest(*alone, "--last-failed")
     return ended
 
 

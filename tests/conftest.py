@@ -23,6 +23,7 @@ import pytest
 import pytest_asyncio
 import redis
 import redis.asyncio
+import structlog
 
 from corral.store.embedded import attach, embedded_store
 
@@ -31,6 +32,25 @@ WAIT_SECONDS = 15.0
 
 WaitUntil = Callable[..., Awaitable[None]]
 AssertNoLeaks = Callable[..., Awaitable[None]]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests that passed have printed: the figures they measured."""
+    passed = [report for report in terminalreporter.getreports("passed") if report.when == "call" and report.capstdout]
+    if passed:
+        terminalreporter.section("figures")
+        for report in passed:
+            terminalreporter.write_line(report.nodeid)
+            for line in report.capstdout.splitlines():
+                terminalreporter.write_line(f"    {line}")
+
+
+@pytest.fixture(autouse=True)
+def logs_on_stderr() -> Iterator[None]:
+    """As in a worker: stdout is for what a test prints."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -196,7 +196,7 @@ class Lockstep:
         _same("ids", ours, theirs)
         self.ids += theirs
 
-    async def _flow(self, id: str, elsewhere: bool, opts: dict[str, Any], children: Sequence[dict[str, Any]]) -> None:  # noqa: A002
+    async def _flow(self, id: str, elsewhere: bool, opts: dict[str, Any], children: Sequence[dict[str, Any]]) -> None:  # noqa: A002  # the name of the option in BullMQ
         tree = {
             "name": "parent",
             "queueName": ELSEWHERE if elsewhere else QUEUE,
@@ -210,7 +210,7 @@ class Lockstep:
         await self._by_node("flow", tree=tree)
         self.ids += [child["id"] for child in children] + ([] if elsewhere else [id])
 
-    async def _child(self, pick: int, id: str, opts: dict[str, Any]) -> None:  # noqa: A002
+    async def _child(self, pick: int, id: str, opts: dict[str, Any]) -> None:  # noqa: A002  # as above
         """A job that is running gets a child."""
         if not self.runs:
             return
@@ -266,7 +266,7 @@ class Lockstep:
         await self._by_node("concurrency", queue=QUEUE, value=value)
         self.signalled = False  # a limit that is raised wakes nobody, here or there
 
-    async def _rate_limit(self, max: int | None, duration_ms: int) -> None:  # noqa: A002
+    async def _rate_limit(self, max: int | None, duration_ms: int) -> None:  # noqa: A002  # as above
         await self._by_node("rate_limit", queue=QUEUE, max=max, duration_ms=duration_ms)
         self.limited = max is not None
         if max is None:
@@ -326,7 +326,7 @@ class Lockstep:
 
     async def _digest(self) -> bytes:
         """One number for everything in the store but the times at which keys expire."""
-        return bytes(await self.client.execute_command("DEBUG", "DIGEST"))  # type: ignore[no-untyped-call]
+        return bytes(await self.client.execute_command("DEBUG", "DIGEST"))  # type: ignore[no-untyped-call]  # redis leaves it untyped
 
     async def _unchanged(self, before: bytes, call: str) -> None:
         self.verdict.repeats += 1

@@ -37,7 +37,7 @@ def test_every_line_that_silences_a_checker_says_why(written: tuple[Path, ...], 
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
         if (found := SWITCHED_OFF.search(line)) and not found["reason"]
     ]
-    assert silent == []
+    assert not silent, "\n".join(["", *silent])
 
 
 def test_every_environment_of_tox_ini_has_a_description(root: Path) -> None:

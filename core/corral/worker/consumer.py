@@ -209,7 +209,8 @@ class Consumer:
         """Start a call: with the endings there are, and for jobs for the free slots."""
         ended, self._ended = self._ended[:MAX_BATCH], self._ended[MAX_BATCH:]
         if want:
-            self._look = False  # a marker that comes while the call is on its way says so again
+            # Slots that are left are the next call's; a marker that comes while this one is on its way says so again.
+            self._look = self._look and want < self._free_slots()
             self._marker.fetching()
         self._reserved += want
         call = self._advance(lane, ended, want)
