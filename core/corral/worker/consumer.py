@@ -43,7 +43,7 @@ NOTE_SECONDS = 0.1
 LANES = 2
 """How many calls may be on their way at once. Two keep the store and the processors busy at the same time: 1.5 times
 the throughput of one, measured at 100 jobs at once on two cores; a third has nobody left to keep busy."""
-LANE_BATCH = 16
+LANE_BATCH = 4
 """How large a batch must be for a second call: smaller ones cost more in calls than they save in waiting."""
 LIMIT_SECONDS = 30.0
 """How long a rate-limited worker sleeps at most before it asks again (wire § 15)."""
