@@ -107,11 +107,11 @@ class Consumer:
         self._leases = leases
         self._job_ended = relay.job_ended
         self._outage = outage
-        self._backoff = Backoff(outage)
+        self._backoffs = {lane: Backoff(outage) for lane in self._lanes}
         self._burst = burst
         encoded = base64.b64encode(queue.name.encode()).decode()
         waiting = blocking_link(url, f"{prefix}:{encoded}:w:{worker}")
-        self._marker = Marker(self.store, waiting, outage, self._look_now)
+        self._marker = Marker(self._lanes, waiting, outage, self._look_now)
         self._loop = asyncio.get_running_loop()
         self._seq = 0
         self._calls: dict[QueueStore, asyncio.Task[None]] = {}
@@ -122,6 +122,7 @@ class Consumer:
         self._notes_due = False
         self._wake = asyncio.Event()
         self._look = False
+        self._slots_left = False
         self._look_later: asyncio.TimerHandle | None = None
         self._found_nothing = False
         self._stopping = False
@@ -168,10 +169,10 @@ class Consumer:
 
     async def _work(self) -> None:
         while True:
-            while self._notes_due:  # a job may have spoken and ended while others' notes were written
-                await self._write_notes()
             if self._stopping:
                 await self._marker.stop()
+            while self._notes_due:  # a job may have spoken and ended while others' notes were written
+                await self._write_notes()
             for answered in [lane for lane, call in self._calls.items() if call.done()]:
                 self._calls.pop(answered).result()
             lane, want = self._free_lane(), self._wanted()
@@ -200,7 +201,7 @@ class Consumer:
 
     def _wanted(self) -> int:
         """How many jobs the next call asks for: half of a large number of slots, so that the halves take turns."""
-        if self._stopping or not (self._ended or self._look):
+        if self._stopping or not (self._ended or self._look or self._slots_left):
             return 0
         share = self.concurrency if self.concurrency < LANES * LANE_BATCH else -(-self.concurrency // LANES)
         return min(self._free_slots(), share, MAX_BATCH)
@@ -210,11 +211,12 @@ class Consumer:
         ended, self._ended = self._ended[:MAX_BATCH], self._ended[MAX_BATCH:]
         if want:
             # Slots that are left are the next call's; a marker that comes while this one is on its way says so again.
-            self._look = self._look and want < self._free_slots()
+            self._look, self._slots_left = False, want < self._free_slots()
             self._marker.fetching()
         self._reserved += want
         call = self._advance(lane, ended, want)
         self._calls[lane] = asyncio.create_task(call, name=f"corral-advance-{self.queue.name}")
+        self._calls[lane].add_done_callback(lambda _: self._wake.set())
 
     async def _advance(self, lane: QueueStore, ended: list[Ended], want: int) -> None:
         """One call to the store, repeated until it is answered, and what follows from the answer."""
@@ -223,6 +225,7 @@ class Consumer:
         endings = [Ending(each.running.fetched, each.outcome) for each in ended]
         lock_ms = int(self._lock_seconds * 1000)
         reply = await self._persist(
+            lane,
             lambda: lane.advance(self._worker, seq, endings, want, lock_ms=lock_ms),
             (StoreUnavailable, ResponseError),  # a damaged queue may be mended; until then its jobs are kept
         )
@@ -231,10 +234,11 @@ class Consumer:
         self._start(reply)
         if reply.repeated or (want > 0 and len(reply.jobs) == want):
             self._look = True
+        elif want:
+            self._slots_left = False  # nor would another call find anything for them
         if want:
             self._found_nothing = not (reply.jobs or reply.limited_ms)
         self._look_again_in(reply)
-        self._wake.set()
 
     async def _sleep(self) -> None:
         """Until a call is answered, a job ends, a marker comes, a delayed job is due, or somebody stops us."""
@@ -262,16 +266,20 @@ class Consumer:
         self._look_later = self._loop.call_later(seconds, self._look_now)
 
     async def _persist(
-        self, attempt: Callable[[], Awaitable[T]], outages: tuple[type[Exception], ...] = (StoreUnavailable,)
+        self,
+        lane: QueueStore,
+        attempt: Callable[[], Awaitable[T]],
+        outages: tuple[type[Exception], ...] = (StoreUnavailable,),
     ) -> T:
         """Repeat until the store answers with anything but one of `outages`."""
+        backoff = self._backoffs[lane]
         while True:
             try:
                 reply = await attempt()
             except outages as error:
-                await self._backoff.failed(error)
+                await backoff.failed(error)
             else:
-                self._backoff.succeeded()
+                backoff.succeeded()
                 return reply
 
     async def _write_notes(self) -> None:
@@ -286,7 +294,7 @@ class Consumer:
         self._speaking.clear()
         if notes:
             try:
-                await self._persist(lambda: self.store.note(notes))
+                await self._persist(self.store, lambda: self.store.note(notes))
             except ResponseError as error:  # they are not worth a job: endings must not wait behind them for ever
                 log.warning("progress and log lines refused by the store", queue=self.queue.name, error=str(error))
 

@@ -150,8 +150,8 @@ class Execution:
         finally:
             if timer is not None:
                 timer.cancel()
-        if running.interruption == "shutdown":
-            return _returned(result)  # it finished after all, and its lock is still ours
+        if running.interruption == "shutdown" and self.on_loop:
+            return _returned(result)  # it finished after all; a def may have returned because it saw `job.cancelled`
         return self._interrupted(running) or _returned(result)
 
     def interrupt(self, running: Running, why: Interruption) -> None:

@@ -7,7 +7,7 @@ although there are idle workers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from redis.exceptions import ResponseError
@@ -25,14 +25,15 @@ class Marker:
     """One worker's view of one queue's marker.
 
     Args:
-        store: The queue; closed when the own connection breaks, for both may be dead without anybody having noticed.
+        lanes: The queue; all are closed when the own connection breaks: they may be as dead without anybody knowing.
         link: The own connection, for blocking commands.
         outage: Told when the store is away.
         on_signal: Called when there may be work: a marker came, or the wait ended without one.
     """
 
-    def __init__(self, store: QueueStore, link: Link, outage: Outage, on_signal: Callable[[], None]) -> None:
-        self._store = store
+    def __init__(self, lanes: Sequence[QueueStore], link: Link, outage: Outage, on_signal: Callable[[], None]) -> None:
+        self._lanes = lanes
+        self._store = lanes[0]
         self._link = link
         self._backoff = Backoff(outage)
         self._on_signal = on_signal
@@ -82,7 +83,8 @@ class Marker:
                 self._held = True  # an interrupted wait may have taken it
                 raise
             except (StoreUnavailable, ResponseError) as error:
-                await self._store.close()
+                for lane in self._lanes:
+                    await lane.close()
                 await self._backoff.failed(error)
             else:
                 self._backoff.succeeded()

@@ -1,0 +1,101 @@
+"""Two queues whose processors do what a payload says, and write down when they start and when they end.
+
+Installed by the tests beside the core, and loaded by real workers: nothing of the tests may be imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pydantic import JsonValue
+
+from corral import Job, JobOptions, Payload, Processor, Queue, Retention, hookimpl
+
+JOURNAL = "CORRAL_CHAOS_JOURNAL"
+"""The environment's name for the file that starts and ends are written to; explained by the queue `chaos`."""
+
+ODD: dict[str, Any] = {
+    "nan": float("nan"),
+    "date": date(2030, 1, 2),
+    "set": {1},
+    "bytes": b"\xff",
+    "surrogate": "cut \ud83d",
+    "huge": 2**60,
+    "object": object(),
+    "time": datetime(2030, 1, 2, tzinfo=UTC),
+}
+"""What processors may return or report by mistake: not all of it can be written as JSON."""
+
+
+class Work(Payload):
+    """What one job does.
+
+    Attributes:
+        ms: How long it runs.
+        blocks: Whether it holds the event loop, or only its thread, meanwhile.
+        fails: How many of its first attempts fail.
+        value: What it reports as progress and returns, unless it is None.
+        odd: The name of an `ODD` value to report and return instead.
+    """
+
+    ms: int = 0
+    blocks: bool = False
+    fails: int = 0
+    value: JsonValue = None
+    odd: str | None = None
+
+
+KEPT = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())
+chaos = Queue("chaos", Work, options=KEPT)
+chaos_threads = Queue("chaos-threads", Work, options=KEPT)
+
+
+async def process(job: Job[Work]) -> Any:
+    write("start", job)
+    if job.payload.blocks:
+        time.sleep(job.payload.ms / 1000)  # noqa: ASYNC251  # what must not cost the job its lock
+    else:
+        await asyncio.sleep(job.payload.ms / 1000)
+    return end(job)
+
+
+def process_on_a_thread(job: Job[Work]) -> Any:
+    write("start", job)
+    time.sleep(job.payload.ms / 1000)
+    return end(job)
+
+
+def end(job: Job[Work]) -> Any:
+    work = job.payload
+    value = work.value if work.odd is None else ODD[work.odd]
+    if value is not None:
+        job.progress(value)
+    if job.attempt <= work.fails:
+        raise RuntimeError(f"attempt {job.attempt} fails, as the payload says")
+    write("end", job)
+    return value
+
+
+def write(event: str, job: Job[Work]) -> None:
+    """One line, whole, however many processes write."""
+    line = {"at": time.time(), "pid": os.getpid(), "event": event, "id": job.id, "attempt": job.attempt}
+    journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(journal, json.dumps(line).encode() + b"\n")
+    finally:
+        os.close(journal)
+
+
+@hookimpl
+def corral_queues() -> list[Queue]:
+    return [chaos, chaos_threads]
+
+
+@hookimpl
+def corral_processors() -> list[Processor]:
+    return [chaos.processed_by(process), chaos_threads.processed_by(process_on_a_thread)]

@@ -1,0 +1,7 @@
+"""What these tests share with those of `tests/interop`."""
+
+from __future__ import annotations
+
+from chaos.fixtures import at_length, figure, kills, pytest_terminal_summary, scene, site
+
+__all__ = ["at_length", "figure", "kills", "pytest_terminal_summary", "scene", "site"]

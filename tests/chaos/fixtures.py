@@ -1,0 +1,73 @@
+"""Fixtures for tests with real processes; the conftest of each folder that has such tests imports them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from chaos.journal import Journal
+from chaos.processes import Store, install_plugin, producer
+from chaos.scene import Scene
+
+__all__ = ["at_length", "figure", "kills", "pytest_terminal_summary", "scene", "site"]
+
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Path]:
+    """A folder in which the plugin of these tests is installed."""
+    with tempfile.TemporaryDirectory(prefix="corral-chaos-") as folder:
+        install_plugin(Path(folder))
+        yield Path(folder)
+
+
+@pytest_asyncio.fixture
+async def scene(site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Scene]:
+    """A `Scene` with a running store; afterwards no process is left."""
+    with tempfile.TemporaryDirectory(prefix="corral-chaos-") as name:
+        folder = Path(name)
+        store = Store(folder)
+        await store.start()
+        try:
+            async with producer(store.url) as jobs:
+                scene = Scene(folder, store, jobs, Journal(folder / "journal"), site, wait_until)
+                yield scene
+            for worker in scene.hired:
+                worker.close()
+        finally:
+            await store.stop()
+
+
+@pytest.fixture
+def kills() -> int:
+    """How many workers are killed: three, and twenty where nothing is to be spared."""
+    return int(os.environ.get("CORRAL_KILLS") or (20 if os.environ.get("CI") == "true" else 3))
+
+
+@pytest.fixture
+def at_length() -> bool:
+    """Whether nothing is to be spared."""
+    return os.environ.get("CI") == "true" or bool(os.environ.get("CORRAL_CHAOS_LONG"))
+
+
+@pytest.fixture
+def figure(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """`figure("on after 0.1 s")`: what was measured, to be printed when the run ends."""
+    return pytestconfig.stash.setdefault(_FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the figures, once, however many folders have these fixtures."""
+    figures = config.stash.get(_FIGURES, [])
+    if figures:
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.write_line(line)
+        figures.clear()

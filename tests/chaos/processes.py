@@ -1,0 +1,176 @@
+"""Real processes: a store that can be stopped and started on its files, and `corral worker` with the test's plugin."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import psutil
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from chaos.acme_chaos import JOURNAL, chaos, chaos_threads
+from corral.catalog import Catalog, Entry
+from corral.plugins import Plugins, Provider
+from corral.producer import RedisJobScheduler
+from corral.store.server_binary import find_server
+
+PLUGIN = Path(__file__).with_name("acme_chaos.py")
+END_SECONDS = 15.0
+"""How long a process may take to end: longer than any worker's grace in these tests."""
+
+
+class Store:
+    """A server of its own, with an append-only file.
+
+    Attributes:
+        socket: Where it listens.
+        url: The same as a URL.
+        client: For looking at it; replies as text.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "store.sock"
+        self.url = f"unix://{self.socket}"
+        self.client = redis.asyncio.Redis(unix_socket_path=str(self.socket), decode_responses=True)
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> float:
+        """Start it on its files; returns Unix seconds of its first answer."""
+        self._launch()
+        async with asyncio.timeout(END_SECONDS):
+            while True:
+                try:
+                    await self.client.ping()
+                except (RedisError, OSError):
+                    await asyncio.sleep(0.001)
+                else:
+                    return time.time()
+
+    def _launch(self) -> None:
+        options = {"port": 0, "unixsocket": self.socket, "dir": self._folder, "appendonly": "yes", "save": ""}
+        server = find_server(os.environ.get("CORRAL_VALKEY_SERVER")).path
+        arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        self._process = subprocess.Popen([server, *arguments], stdout=subprocess.DEVNULL)
+
+    async def stop(self) -> None:
+        """Stop it; its files stay."""
+        await self.client.aclose()
+        if self._process is not None:
+            self._process.terminate()
+            await asyncio.to_thread(self._process.wait, END_SECONDS)
+
+
+def install_plugin(site: Path) -> None:
+    """Make a folder for PYTHONPATH in which the plugin is installed, as an installer would leave it."""
+    metadata = site / "acme_chaos-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    shutil.copy(PLUGIN, site)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-chaos\nVersion: 1.0\n", "utf-8")
+    (metadata / "entry_points.txt").write_text(
+        "[corral.queues]\nchaos = acme_chaos\nchaos-threads = acme_chaos\n", "utf-8"
+    )
+
+
+class Worker:
+    """A `corral worker` process.
+
+    Args:
+        url: Its store.
+        site: Where `install_plugin` has installed the plugin.
+        folder: For its log.
+        journal: What its processors write.
+        serves: The queues, as on the command line.
+        concurrency: How many jobs it runs at once.
+        settings: `CORRAL_WORKER__…`, by the field's name.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        site: Path,
+        folder: Path,
+        journal: Path,
+        serves: tuple[str, ...] = ("chaos",),
+        concurrency: int = 5,
+        **settings: float,
+    ) -> None:
+        number = sum(1 for _ in folder.glob("worker-*.log"))
+        self._log = folder / f"worker-{number}.log"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(site),
+            "REDIS_URL": url,
+            "CORRAL_LOG_FORMAT": "json",
+            JOURNAL: str(journal),
+            **{f"CORRAL_WORKER__{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        command = [sys.executable, "-m", "corral", "worker", *serves, "--concurrency", str(concurrency)]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+            )
+        self.pid = self._process.pid
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The lines it has logged."""
+        lines = self._log.read_text("utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it serves its queues."""
+        assert self._process.poll() is None, self._log.read_text("utf-8")
+        return any(line["event"] == "worker started" for line in self.log)
+
+    def cpu_seconds(self) -> float:
+        """How much processor time it has used."""
+        times = psutil.Process(self.pid).cpu_times()
+        return times.user + times.system
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> float:
+        """`kill -9`; returns Unix seconds of its end."""
+        self._process.kill()
+        killed = time.time()
+        self._process.wait(END_SECONDS)
+        return killed
+
+    async def ended(self) -> int:
+        """Wait for its end; returns its exit code."""
+        return await asyncio.to_thread(self._process.wait, END_SECONDS)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._process.poll() is None:
+            self.kill()
+
+
+@asynccontextmanager
+async def producer(url: str) -> AsyncIterator[RedisJobScheduler]:
+    """A producer of the plugin's queues, in this process."""
+    provider = Provider("acme-chaos", "1.0", "wheel")
+    entries = {queue.name: Entry(queue, provider, "") for queue in (chaos, chaos_threads)}
+    catalog = Catalog(MappingProxyType(entries))
+    jobs = RedisJobScheduler(catalog, Plugins.load([]).relay, url=url, prefix="bull", max_payload_bytes=2**20)
+    try:
+        yield jobs
+    finally:
+        await jobs.close()

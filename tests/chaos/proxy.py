@@ -1,0 +1,113 @@
+"""A proxy between a client and the store that loses what networks lose: replies, whole connections, time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+CHUNK = 2**16
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One client's connection: what became of it."""
+
+    cut: bool = False
+    swallowed: bool = False
+
+
+class Proxy:
+    """Forwards one unix socket to another, for as long as it is entered.
+
+    Attributes:
+        url: What a client is given instead of the store's URL.
+        cut: Asked of every request. Where it answers True the request reaches the store, and its reply is lost
+            together with the connection. Clients must not send a request before the last one's reply.
+        cuts: How many replies were lost so.
+        delay_seconds: How long every request is held up.
+    """
+
+    def __init__(self, path: Path, upstream: Path) -> None:
+        self.url = f"unix://{path}"
+        self.cut: Callable[[bytes], bool] = lambda _: False
+        self.cuts = 0
+        self.delay_seconds = 0.0
+        self._path = path
+        self._upstream = upstream
+        self._open: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._accept, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def swallow(self) -> None:
+        """Every connection that is open now stays open, and nothing goes through it any more; new ones work."""
+        for connection in self._open:
+            connection.swallowed = True
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer), name="proxy")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection()
+        ends = [writer]
+        try:
+            store_reader, store_writer = await asyncio.open_unix_connection(self._upstream)
+            ends.append(store_writer)
+            self._open.add(connection)
+            ways = [
+                asyncio.create_task(self._requests(connection, reader, store_writer), name="proxy-requests"),
+                asyncio.create_task(self._replies(connection, store_reader, writer), name="proxy-replies"),
+            ]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                if connection.swallowed:
+                    await asyncio.Event().wait()  # the store does not learn that its client has gone
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+        except OSError:  # the store is away: so is the proxy
+            pass
+        finally:
+            self._open.discard(connection)
+            for end in ends:
+                end.close()
+                with suppress(OSError):
+                    await end.wait_closed()
+
+    async def _requests(
+        self, connection: _Connection, reader: asyncio.StreamReader, store: asyncio.StreamWriter
+    ) -> None:
+        while request := await reader.read(CHUNK):
+            if connection.swallowed:
+                continue
+            if self.delay_seconds:
+                await asyncio.sleep(self.delay_seconds)
+            connection.cut = connection.cut or self.cut(request)
+            store.write(request)
+            await store.drain()
+
+    async def _replies(
+        self, connection: _Connection, store: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while reply := await store.read(CHUNK):
+            if connection.cut and not connection.swallowed:
+                self.cuts += 1
+                return
+            if not connection.swallowed:
+                writer.write(reply)
+                await writer.drain()

@@ -1,0 +1,105 @@
+"""One test's store, workers and producer, and waiting for what they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chaos.acme_chaos import chaos, chaos_threads
+from chaos.checker import faults, snapshot
+from chaos.journal import Journal, Line
+from chaos.processes import Store, Worker
+from chaos.proxy import Proxy
+from corral import Queue
+from corral.producer import RedisJobScheduler
+
+BOTH = (chaos, chaos_threads)
+
+
+@dataclass
+class Scene:
+    """What a test acts on.
+
+    Attributes:
+        folder: For sockets, files and logs; short enough for a socket.
+        store: A store of this test alone.
+        jobs: A producer of the plugin's queues.
+        journal: What the processors of all workers write down.
+        site: Where the plugin is installed.
+        until: `await until(predicate, "what is awaited")`.
+        hired: All workers so far.
+    """
+
+    folder: Path
+    store: Store
+    jobs: RedisJobScheduler
+    journal: Journal
+    site: Path
+    until: Callable[..., Any]
+    hired: list[Worker] = field(default_factory=list)
+
+    async def hire(self, *, url: str | None = None, **how: Any) -> Worker:
+        """A worker process that has started; see `Worker`."""
+        worker = Worker(url or self.store.url, site=self.site, folder=self.folder, journal=self.journal.path, **how)
+        self.hired.append(worker)
+        await self.until(lambda: worker.has_started, "the worker has started")
+        return worker
+
+    @asynccontextmanager
+    async def proxy(self) -> AsyncIterator[Proxy]:
+        """A proxy to the store; the workers behind it are stopped before it is."""
+        number = sum(1 for _ in self.folder.glob("proxy-*"))
+        async with Proxy(self.folder / f"proxy-{number}", self.store.socket) as proxy:
+            yield proxy
+            for worker in self.hired:
+                worker.close()
+
+    async def enqueue(self, *works: Mapping[str, Any], queue: Queue[Any] = chaos, **options: Any) -> list[str]:
+        """Write jobs; returns their ids."""
+        return [each.id for each in await self.jobs.enqueue_many(queue, works, **options)]
+
+    async def passed(self, moment: float) -> None:
+        """Wait until it is later than `moment`, Unix seconds."""
+        seconds = moment - time.time()
+        await self.until(lambda: time.time() >= moment, f"{seconds:.1f} s have passed", seconds=seconds + 5)
+
+    async def started(self, job_id: str, *, since: float = 0.0) -> float:
+        """Wait until a job has started, from a moment on; returns Unix seconds of that start."""
+        await self.until(lambda: self.journal.starts(of=job_id, since=since), f"job {job_id} has started")
+        return self.journal.starts(of=job_id, since=since)[0].at
+
+    async def runs(self, worker: Worker, count: int = 1) -> None:
+        """Wait until a worker is in the middle of so many jobs."""
+        await self.until(lambda: len(self.journal.running(worker.pid)) >= count, f"the worker runs {count} jobs")
+
+    async def idle(self, workers: int = 1) -> None:
+        """Wait until so many workers wait for work, of whatever kind they are."""
+
+        async def wait() -> bool:
+            return bool((await self.store.client.info("clients"))["blocked_clients"] == workers)
+
+        await self.until(wait, f"{workers} workers wait for work")
+
+    async def completed(self, enqueued: Collection[str], *, seconds: float = 15.0) -> None:
+        """Wait until exactly these jobs are completed; nothing may be out of place then."""
+
+        async def done() -> bool:
+            counts = [await self.store.client.zcard(f"bull:{queue.name}:completed") for queue in BOTH]
+            return sum(counts) == len(enqueued)
+
+        await self.until(done, "all jobs are completed", seconds=seconds, every=0.02)
+        left = [await snapshot(self.store.client, f"bull:{queue.name}:") for queue in BOTH]
+        found = faults(left, enqueued, self.journal.lines())
+        assert not found, "\n".join(found)
+
+    def starts(self, *, since: float = 0.0) -> list[Line]:
+        """All starts from a moment on, Unix seconds."""
+        return self.journal.starts(since=since)
+
+    def each_started_once(self, enqueued: Iterable[str]) -> bool:
+        """Whether exactly these jobs have started, and none of them twice."""
+        return sorted(line.id for line in self.starts()) == sorted(enqueued)

@@ -1,0 +1,76 @@
+"""`kill -9` of a worker in mid-job."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+
+from chaos.acme_chaos import chaos, chaos_threads
+from chaos.scene import Scene
+
+pytestmark = pytest.mark.asyncio
+
+LOCK_SECONDS, STALLED_SECONDS = 1.0, 1.0
+FAST = {"lock_seconds": LOCK_SECONDS, "stalled_interval_seconds": STALLED_SECONDS}
+BOUND_SECONDS = max(2 * STALLED_SECONDS, LOCK_SECONDS + STALLED_SECONDS) + 1.0
+"""Two checks, or one after the lock has run out; and a second for two busy cores."""
+JOBS = 200
+
+
+@pytest.mark.timing
+async def test_another_worker_starts_the_job_of_a_killed_one_in_time(
+    scene: Scene, kills: int, figure: Callable[[str], None]
+) -> None:
+    """Within max(2 S, L + S) + 1 s, whenever between renewals and checks the kill comes."""
+    chance = random.Random(2)
+    await scene.hire(**FAST)
+    waited: list[float] = []
+    enqueued: list[str] = []
+    for _ in range(kills):
+        doomed = await scene.hire(**FAST)
+        enqueued += await scene.enqueue(*[{"ms": 1200}] * 10)  # more than one worker alone can start
+        await scene.runs(doomed)
+        await scene.passed(scene.journal.starts(by=doomed.pid)[0].at + chance.random())
+        killed = doomed.kill()
+        waited += [await scene.started(job, since=killed) - killed for job in scene.journal.running(doomed.pid)]
+        await scene.completed(enqueued)
+    figure(f"{kills} kills: {len(waited)} jobs started again after {min(waited):.2f} to {max(waited):.2f} s")
+    assert max(waited) <= BOUND_SECONDS
+
+
+async def test_kills_lose_nothing_and_leave_no_trace(scene: Scene, kills: int, figure: Callable[[str], None]) -> None:
+    """Every acknowledged job ends, once, in one place, and none is started again but those found without a worker."""
+    chance = random.Random(20)
+    workers = await asyncio.gather(*(scene.hire(**FAST) for _ in range(3)))
+    enqueued: list[str] = []
+    for _ in range(kills):
+        enqueued += await scene.enqueue(*({"ms": chance.randrange(10, 100)} for _ in range(JOBS)))
+        doomed = workers.pop(0)
+        await scene.runs(doomed)
+        await scene.passed(scene.starts()[-1].at + chance.random() / 2)
+        await scene.runs(doomed)
+        doomed.kill()
+        workers.append(await scene.hire(**FAST))
+        await scene.completed(enqueued)
+    for worker in workers:
+        worker.terminate()
+    assert [await worker.ended() for worker in workers] == [0, 0, 0]
+
+    await scene.completed(enqueued)
+    again = len(scene.starts()) - len(enqueued)
+    figure(f"{kills} kills at {JOBS} jobs each: {again} jobs ran again, none lost, none in two places, no lock left")
+    assert again > 0, "no kill hit a job: nothing was shown"
+
+
+async def test_a_processor_that_sleeps_through_three_locks_starts_once(scene: Scene) -> None:
+    """On the event loop and on a thread: neither holds up the renewal of locks. Another worker is there to take it."""
+    await asyncio.gather(*(scene.hire(serves=(chaos.name, chaos_threads.name), **FAST) for _ in range(2)))
+    sleepy = {"ms": 3 * LOCK_SECONDS * 1000, "blocks": True}
+    on_thread = await scene.enqueue(sleepy, queue=chaos_threads)
+    await scene.started(*on_thread)
+    enqueued = [*on_thread, *await scene.enqueue(sleepy)]
+    await scene.completed(enqueued)
+    assert scene.each_started_once(enqueued)

@@ -1,0 +1,67 @@
+"""Replies are lost after the store has done what it was asked: asking again does it once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from chaos.acme_chaos import chaos
+from chaos.processes import producer
+from chaos.scene import Scene
+from corral.store.scripts import script
+
+pytestmark = pytest.mark.asyncio
+
+ENQUEUED, PRODUCERS = 300, 10
+ADVANCED, JOBS = 200, 2000
+
+
+def every_first_try(name: str) -> Callable[[bytes], bool]:
+    """Lose the first reply to each call of a script; its repetition is the same request, and passes."""
+    digest, tried = script(name).digest.encode(), set[bytes]()
+
+    def is_first(request: bytes) -> bool:
+        if digest not in request or request in tried:
+            return False
+        tried.add(request)
+        return True
+
+    return is_first
+
+
+async def test_300_enqueue_calls_whose_replies_are_cut_make_300_jobs(scene: Scene) -> None:
+    """Ten producers beside each other: calls of one would be written together."""
+    known = await scene.enqueue({})  # the store knows the script, so that what is lost is the reply of an add
+
+    async def enqueue() -> tuple[list[str], int]:
+        async with scene.proxy() as proxy, producer(proxy.url) as own:
+            proxy.cut = every_first_try("add")
+            made = [await own.enqueue(chaos, {}) for _ in range(ENQUEUED // PRODUCERS)]
+            assert all(each.created for each in made)
+            return [each.id for each in made], proxy.cuts
+
+    told = await asyncio.gather(*(enqueue() for _ in range(PRODUCERS)))
+    ids = {*known, *(job for made, _ in told for job in made)}
+    assert sum(cuts for _, cuts in told) == ENQUEUED
+    assert len(ids) == ENQUEUED + 1
+    assert sorted(await scene.store.client.lrange("bull:chaos:wait", 0, -1)) == sorted(ids)
+
+
+async def test_200_advance_calls_whose_replies_are_cut_start_each_job_once(scene: Scene) -> None:
+    """Whether the reply said that endings are written or which jobs were fetched; and no stall is counted.
+
+    One worker makes one call at a time, the other, with more to do, two.
+    """
+    async with scene.proxy() as proxy:
+        proxy.cut = every_first_try("advance")
+        for concurrency in (3, 20):
+            await scene.hire(url=proxy.url, concurrency=concurrency, lock_seconds=2, stalled_interval_seconds=1)
+        enqueued = await scene.enqueue(*[{"ms": 1}] * JOBS)
+        await scene.completed(enqueued, seconds=60)
+        assert proxy.cuts >= ADVANCED, proxy.cuts
+
+    assert scene.each_started_once(enqueued)
+    fields = [await scene.store.client.hmget(f"bull:chaos:{job}", "ats", "stc") for job in enqueued]
+    assert [each for each in fields if each != ["1", None]] == []

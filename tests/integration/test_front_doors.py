@@ -1,0 +1,68 @@
+"""`corral.connect()` and `corral.connect_blocking()`: from the environment to a job in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+import corral
+from corral import Enqueued
+from corral.errors import UnknownQueue
+
+
+class TestConnect:
+    @pytest.mark.asyncio
+    async def test_reads_settings_and_plugins_and_leaves_nothing(
+        self, workshop: Any, acme: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(acme)
+        monkeypatch.setenv("REDIS_URL", workshop.url)
+        tasks = asyncio.all_tasks()
+        async with corral.connect() as jobs:
+            enqueued = await jobs.enqueue("acme-letters", {"text": "hello"})
+            await workshop.wait_until(lambda: workshop.raw.hlen("corral:bull:catalog"), "it says what it runs with")
+        assert asyncio.all_tasks() == tasks
+        assert await workshop.raw.hgetall("corral:bull:catalog") == {}
+        assert await workshop.raw.lrange("bull:acme-letters:wait", 0, -1) == [enqueued.id]
+
+    @pytest.mark.asyncio
+    async def test_fails_before_it_yields_where_there_is_no_store(
+        self, acme: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(acme)
+        monkeypatch.delenv("REDIS_URL", raising=False)
+        monkeypatch.setenv("CORRAL_ENV", "production")
+        with pytest.raises(corral.CorralError, match="no store is configured"):
+            async with corral.connect():
+                pytest.fail("it connected")
+
+
+def test_connect_blocking_is_shared_by_threads_and_ends_its_own(
+    store_url: str, acme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(acme)
+    monkeypatch.setenv("REDIS_URL", store_url)
+    before = threading.active_count()
+    made: list[Enqueued] = []
+    with corral.connect_blocking() as jobs:
+
+        def enqueue() -> None:
+            made.extend(jobs.enqueue("acme-letters", {}) for _ in range(20))
+            made.extend(jobs.enqueue_many("acme-letters", [{}, {}]))
+
+        threads = [threading.Thread(target=enqueue) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with pytest.raises(UnknownQueue):
+            jobs.enqueue("nowhere", {})
+    assert threading.active_count() == before
+    with redis.Redis.from_url(store_url, decode_responses=True) as client:
+        assert set(client.lrange("bull:acme-letters:wait", 0, -1)) == {each.id for each in made}
+    assert len(made) == 110

@@ -1,0 +1,290 @@
+"""What a producer writes, what it refuses without writing anything, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import structlog.testing
+
+import corral
+from corral import Enqueued, Exponential, Fixed, JobOptions, Payload, PayloadRefused, Queue, Retention, StoreUnavailable
+from corral.errors import JobRefused, UnknownQueue
+from corral.options import check_job_id
+from corral.store.embedded import embedded_store
+
+pytestmark = pytest.mark.asyncio
+
+
+class Letter(Payload):
+    to_user: str = ""
+    copies: int = 1
+
+
+class Other(Payload):
+    to_user: str = ""
+
+
+letters = Queue("letters", Letter)
+FAR = timedelta(hours=1)
+
+
+class TestWriting:
+    @pytest.mark.parametrize("queue", [letters, "letters"], ids=["by object", "by name"])
+    @pytest.mark.parametrize(
+        "payload",
+        [Letter(to_user="ada"), {"toUser": "ada"}, {"to_user": "ada"}],
+        ids=["an instance", "JSON names", "Python names"],
+    )
+    async def test_a_job_is_written_as_bullmq_has_it(self, workshop: Any, queue: Any, payload: Any) -> None:
+        enqueued = await workshop.producer(letters).enqueue(queue, payload)
+        assert enqueued.created
+        check_job_id(enqueued.id)
+        job = await workshop.hash(letters, enqueued.id)
+        opts = json.loads(job.pop("opts"))
+        assert int(job.pop("timestamp")) == pytest.approx(time.time() * 1000, abs=5000)
+        assert job == {"name": "letters", "data": '{"toUser":"ada","copies":1}', "delay": "0", "priority": "0"}
+        assert opts == {
+            "attempts": 3,
+            "backoff": {"type": "exponential", "delay": 5000},
+            "removeOnComplete": {"age": 86400, "count": 1000},
+            "removeOnFail": {"age": 604800},
+        }
+        assert await workshop.state(letters, enqueued.id) == "wait"
+        events = await workshop.events(letters)
+        assert events == [
+            {"event": "added", "jobId": enqueued.id, "name": "letters"},
+            {"event": "waiting", "jobId": enqueued.id},
+        ]
+
+    async def test_a_queues_options_hold_and_a_calls_own_come_first(self, workshop: Any) -> None:
+        declared = JobOptions(attempts=7, backoff=Fixed(timedelta(seconds=2), jitter=0.5), keep_failed=Retention())
+        queue = Queue("letters", Letter, options=declared)
+        jobs = workshop.producer(queue)
+        plain = await jobs.enqueue(queue, Letter())
+        own = await jobs.enqueue(
+            queue,
+            Letter(),
+            attempts=1,
+            backoff=Exponential(timedelta(milliseconds=1)),
+            delay=FAR,
+            priority=5,
+            lifo=True,
+            keep_completed=Retention(count=0),
+            keep_failed=Retention(age=timedelta(seconds=90)),
+        )
+        assert json.loads((await workshop.hash(queue, plain.id))["opts"]) == {
+            "attempts": 7,
+            "backoff": {"type": "fixed", "delay": 2000, "jitter": 0.5},
+            "removeOnComplete": {"age": 86400, "count": 1000},
+            "removeOnFail": False,
+        }
+        job = await workshop.hash(queue, own.id)
+        assert json.loads(job["opts"]) == {
+            "attempts": 1,
+            "backoff": {"type": "exponential", "delay": 1},
+            "delay": 3_600_000,
+            "priority": 5,
+            "lifo": True,
+            "removeOnComplete": {"count": 0},
+            "removeOnFail": {"age": 90},
+        }
+        assert (job["delay"], job["priority"]) == ("3600000", "5")
+        assert await workshop.state(queue, own.id) == "delayed"
+
+    async def test_many_are_written_in_order_and_validated_before_the_first(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+        made = await jobs.enqueue_many("letters", [{"copies": number} for number in range(1200)], priority=3)
+        assert [each.created for each in made] == [True] * 1200
+        assert await workshop.raw.zrange("bull:letters:prioritized", 0, -1) == [each.id for each in made]
+        before = await workshop.raw.dbsize()
+        with pytest.raises(PayloadRefused, match="copies"):
+            await jobs.enqueue_many(letters, [{"copies": 1}, {"copies": "many"}])
+        with pytest.raises(JobRefused, match="job_id names one job"):
+            await jobs.enqueue_many(letters, [{}], job_id="a")
+        assert await jobs.enqueue_many(letters, []) == []
+        assert await workshop.raw.dbsize() == before
+
+    async def test_ids_made_one_after_another_sort_so(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+        made = []
+        for _ in range(5):
+            made.append((await jobs.enqueue(letters, Letter())).id)
+            await asyncio.sleep(0.002)
+        assert made == sorted(made)
+        assert {len(job_id) for job_id in made} == {26}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("queue", "payload", "options", "error", "told"),
+        [
+            ("leters", {}, {}, UnknownQueue, "no queue is named 'leters'"),
+            (Queue("other", Other), Other(), {}, UnknownQueue, "no queue is named 'other'"),
+            (Queue("letters", Letter), Letter(), {}, JobRefused, "not the one that acme 1.0 declares"),
+            (letters, {"toUser": 7}, {}, PayloadRefused, "payload of queue 'letters' refused: toUser: "),
+            (letters, {"colour": "red"}, {}, PayloadRefused, "colour: Extra inputs"),
+            (letters, Other(), {}, PayloadRefused, "expected Letter or a mapping, not Other"),
+            (letters, {"copies": 2**53}, {}, PayloadRefused, "copies: an integer beyond"),
+            (letters, Letter(to_user="x" * 2000), {}, JobRefused, "has 2024 bytes, more than 1000"),
+            (letters, Letter(), {"job_id": "42"}, JobRefused, "is an integer"),
+            (letters, Letter(), {"job_id": "delayed"}, JobRefused, "a key of the queue"),
+            (letters, Letter(), {"job_id": "a:b"}, JobRefused, "1 to 128 characters"),
+            (letters, Letter(), {"job_id": "x" * 129}, JobRefused, "1 to 128 characters"),
+            (letters, Letter(), {"priority": -1}, JobRefused, "priority -1"),
+            (letters, Letter(), {"attempts": -1}, JobRefused, "attempts -1"),
+            (letters, Letter(), {"delay": -FAR}, JobRefused, "is negative"),
+            (letters, Letter(), {"retries": 1}, JobRefused, "no enqueue option is named 'retries'"),
+        ],
+    )
+    async def test_a_refusal_writes_nothing_and_asks_no_hook(
+        self, workshop: Any, queue: Any, payload: Any, options: Any, error: type[Exception], told: str
+    ) -> None:
+        asked: list[Any] = []
+
+        @corral.hookimpl
+        def corral_enqueuing(queue: Any) -> None:
+            asked.append(queue)
+
+        workshop.load(corral_enqueuing=corral_enqueuing)
+        jobs = workshop.producer(letters, max_payload_bytes=1000)
+        await jobs.enqueue(letters, Letter())
+        before = await workshop.raw.dbsize()
+        with pytest.raises(error, match=told) as refused:
+            await jobs.enqueue(queue, payload, **options)
+        assert refused.value.exit_code == 2
+        assert await workshop.raw.dbsize() == before
+        assert len(asked) == 1
+
+    async def test_an_unknown_name_has_a_hint(self, workshop: Any) -> None:
+        with pytest.raises(UnknownQueue) as refused:
+            await workshop.producer(letters).enqueue("leters", {})
+        assert refused.value.hint == "did you mean 'letters'?"
+
+    async def test_a_large_payload_is_written_with_a_warning(self, workshop: Any) -> None:
+        with structlog.testing.capture_logs() as logged:
+            enqueued = await workshop.producer(letters).enqueue(letters, Letter(to_user="x" * 65536))
+        assert enqueued.created
+        assert [(line["event"], line["queue"], line["bytes"]) for line in logged] == [
+            ("large payload", "letters", 65560)
+        ]
+
+
+class TestIds:
+    async def test_the_same_id_again_makes_no_second_job_and_an_event_says_so(self, workshop: Any) -> None:
+        first, second = workshop.producer(letters), workshop.producer(letters)
+        assert await first.enqueue(letters, Letter(to_user="ada"), job_id="welcome-ada") == Enqueued("welcome-ada")
+        for jobs in (first, second):
+            again = await jobs.enqueue(letters, Letter(to_user="bob"), job_id="welcome-ada", delay=FAR)
+            assert again == Enqueued("welcome-ada", created=False)
+        assert json.loads((await workshop.hash(letters, "welcome-ada"))["data"])["toUser"] == "ada"
+        events = [event["event"] for event in await workshop.events(letters, "welcome-ada")]
+        assert events == ["added", "waiting", "duplicated", "duplicated"]
+        assert await workshop.state(letters, "welcome-ada") == "wait"
+
+    async def test_of_fifty_that_race_for_one_id_exactly_one_makes_the_job(self, workshop: Any) -> None:
+        producers = [workshop.producer(letters) for _ in range(5)]
+        racing = [jobs.enqueue(letters, Letter(), job_id="once") for _ in range(10) for jobs in producers]
+        created = [each.created for each in await asyncio.gather(*racing)]
+        assert created.count(True) == 1
+        assert await workshop.raw.llen("bull:letters:wait") == 1
+        events = [event["event"] for event in await workshop.events(letters, "once")]
+        assert (events.count("added"), events.count("duplicated")) == (1, 49)
+
+    async def test_a_name_is_free_again_when_its_job_is_gone(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+
+        async def nothing(_job: Any) -> None:
+            pass
+
+        for _ in range(2):
+            once = await jobs.enqueue(letters, Letter(), job_id="once", keep_completed=Retention(count=0))
+            assert once.created
+            await workshop.burst(letters.processed_by(nothing))
+
+
+async def test_calls_that_overlap_cost_few_scripts(workshop: Any) -> None:
+    jobs = workshop.producer(letters)
+    await jobs.enqueue(letters, Letter())
+
+    async def scripts() -> int:
+        return int((await workshop.raw.info("commandstats"))["cmdstat_evalsha"]["calls"])
+
+    before = await scripts()
+    made = await asyncio.gather(*(jobs.enqueue(letters, Letter(copies=number)) for number in range(1000)))
+    assert await scripts() - before <= 4
+    waiting = await workshop.raw.lrange("bull:letters:wait", 0, -1)
+    assert waiting[:-1] == [each.id for each in reversed(made)], "in the order of the calls"
+
+
+@asynccontextmanager
+async def deaf(folder: Path) -> AsyncIterator[str]:
+    """A store that takes connections and never answers."""
+    held: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_unix_server(lambda _, writer: held.append(writer), folder / "deaf.sock")
+    try:
+        yield f"unix://{folder}/deaf.sock"
+    finally:
+        server.close()
+        for writer in held:
+            writer.close()
+
+
+class TestOutages:
+    @pytest.mark.timing
+    async def test_a_store_that_is_down_is_an_error_within_about_a_second(self, workshop: Any, tmp_path: Path) -> None:
+        jobs = workshop.producer(letters, url=f"unix://{tmp_path}/nobody.sock")
+        took, errors = await failing(jobs, [{"job_id": "a"}, {}])
+        print(f"refused after {took:.2f} s")
+        assert took <= 1.2
+        assert [(error.outcome, error.exit_code) for error in errors] == [("refused", 4)] * 2
+        assert errors[0].job_id == "a"
+        assert len(errors[1].job_id or "") == 26
+        assert "nobody.sock is unavailable" in str(errors[0])
+
+    @pytest.mark.timing
+    async def test_so_is_one_that_does_not_answer_and_a_crowd_waits_no_longer_than_one(self, workshop: Any) -> None:
+        with tempfile.TemporaryDirectory(prefix="corral-deaf-") as folder:  # short enough for a socket
+            async with deaf(Path(folder)) as url:
+                jobs = workshop.producer(letters, url=url)
+                took, errors = await failing(jobs, [{}] * 2000)
+                print(f"2,000 calls refused after {took:.2f} s")
+                assert took <= 1.3
+                assert {error.outcome for error in errors} <= {"refused", "unknown"}
+                assert len({error.job_id for error in errors}) == 2000
+
+    async def test_the_next_call_after_an_outage_succeeds(self, workshop: Any, data_dir: Path) -> None:
+        with embedded_store(data_dir) as url:
+            jobs = workshop.producer(letters, url=url)
+            first = await jobs.enqueue(letters, Letter())
+            with redis.Redis.from_url(url) as client:
+                client.client_kill_filter(skipme=True, _type="normal")
+            second = await jobs.enqueue(letters, Letter())
+            with redis.Redis.from_url(url, decode_responses=True) as client:
+                assert client.lrange("bull:letters:wait", 0, -1) == [second.id, first.id]
+                client.config_set("maxmemory", 1)
+                with pytest.raises(StoreUnavailable) as refused:
+                    await jobs.enqueue(letters, Letter())
+                assert refused.value.outcome == "refused"
+                assert client.llen("bull:letters:wait") == 2
+                client.config_set("maxmemory", 0)
+            assert (await jobs.enqueue(letters, Letter())).created
+            await jobs.close()
+
+
+async def failing(jobs: Any, options: list[dict[str, Any]]) -> tuple[float, list[StoreUnavailable]]:
+    started = time.monotonic()
+    calls = (jobs.enqueue(letters, Letter(), **each) for each in options)
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+    took = time.monotonic() - started
+    assert all(isinstance(error, StoreUnavailable) for error in errors), errors
+    return took, [error for error in errors if isinstance(error, StoreUnavailable)]

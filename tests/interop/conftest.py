@@ -1,0 +1,40 @@
+"""BullMQ for Node beside workers and producers of ours, on one store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest_asyncio
+
+from chaos.fixtures import figure, pytest_terminal_summary, scene, site
+from chaos.scene import Scene
+from interop.node import Node, node_process
+from parity.conftest import node_modules, pytest_runtest_makereport
+
+__all__ = ["figure", "node_modules", "pytest_runtest_makereport", "pytest_terminal_summary", "scene", "site"]
+
+
+@pytest_asyncio.fixture
+async def node(node_modules: Path, scene: Scene) -> AsyncIterator[Node]:
+    """BullMQ for Node in a process of its own; it may not have complained about anything."""
+    async with node_process(node_modules, scene.store.socket, scene.journal.path) as node:
+        yield node
+        assert await node.ask("errors") == []
+
+
+@pytest_asyncio.fixture
+async def all_done(scene: Scene, assert_no_leaks: Any) -> Any:
+    """`await all_done(completed=2, failed=1)`: wait until the queue is at rest, and find nothing out of place."""
+    client = scene.store.client
+
+    async def wait(queue: str = "chaos", **counts: int) -> None:
+        async def done() -> bool:
+            ended = {name: await client.zcard(f"bull:{queue}:{name}") for name in ("completed", "failed")}
+            return ended == {"completed": 0, "failed": 0, **counts}
+
+        await scene.until(done, f"{counts} jobs of {queue} have ended")
+        await assert_no_leaks(client)
+
+    return wait

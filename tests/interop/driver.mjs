@@ -1,0 +1,108 @@
+// BullMQ for Node beside Corral, used through its documented API only.
+//
+// Reads one JSON request per line and answers each with one line, `{"ok": …}` or `{"error": text}`. Its workers do
+// what a job's data says, as the processors of tests/chaos/acme_chaos.py do, and write the same journal. BullMQ is
+// loaded from the directory named by CORRAL_NODE_MODULES; the arguments are the store's socket and the journal.
+import { appendFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import readline from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const require = createRequire(path.join(path.resolve(process.env.CORRAL_NODE_MODULES), 'driver.mjs'));
+const { FlowProducer, Queue, QueueEvents, Worker } = require('bullmq');
+
+const [, , socket, journal] = process.argv;
+const connection = { path: socket };
+const queues = new Map();
+const listeners = new Map();
+const heard = []; // of all listeners, in order: {queue, event, …}
+const errors = []; // whatever BullMQ complains about
+
+function watched(made) {
+  made.on('error', (error) => errors.push(String(error)));
+  return made;
+}
+
+function queue(name) {
+  if (!queues.has(name)) queues.set(name, watched(new Queue(name, { connection })));
+  return queues.get(name);
+}
+
+function write(event, job) {
+  const line = { at: Date.now() / 1000, pid: process.pid, event, id: job.id, attempt: job.attemptsMade + 1 };
+  appendFileSync(journal, `${JSON.stringify(line)}\n`);
+}
+
+async function process_(job) {
+  write('start', job);
+  const { ms = 0, fails = 0, value = null } = job.data;
+  await sleep(ms);
+  if (job.attemptsMade < fails) throw new Error(`attempt ${job.attemptsMade + 1} fails, as the data says`);
+  const children = Object.values(await job.getChildrenValues());
+  write('end', job);
+  return children.length ? children : value;
+}
+
+const operations = {
+  async add({ queue: name, jobs }) {
+    const made = await queue(name).addBulk(jobs.map(({ data, opts }) => ({ name: 'work', data, opts })));
+    return made.map((job) => job.id);
+  },
+
+  async flow({ tree }) {
+    const flow = watched(new FlowProducer({ connection }));
+    const { job, children } = await flow.add(tree);
+    return { id: job.id, children: (children ?? []).map((child) => child.job.id) };
+  },
+
+  async work({ queue: name, concurrency }) {
+    const worker = watched(new Worker(name, process_, { connection, concurrency }));
+    await worker.waitUntilReady();
+    return process.pid;
+  },
+
+  async listen({ queue: name }) {
+    const listener = watched(new QueueEvents(name, { connection }));
+    for (const event of ['completed', 'failed', 'progress']) {
+      listener.on(event, (told) => heard.push({ queue: name, event, ...told }));
+    }
+    await listener.waitUntilReady();
+    listeners.set(name, listener);
+  },
+
+  heard: async () => heard,
+  errors: async () => errors,
+
+  async finished({ queue: name, id }) {
+    const job = await queue(name).getJob(id);
+    try {
+      return { value: await job.waitUntilFinished(listeners.get(name), 15000) };
+    } catch (error) {
+      return { failure: error.message };
+    }
+  },
+
+  async job({ queue: name, id }) {
+    const job = await queue(name).getJob(id);
+    if (!job) return null;
+    return { state: await job.getState(), attempts: job.attemptsMade, starts: job.attemptsStarted, ...job.toJSON() };
+  },
+
+  async workers({ queue: name }) {
+    const listed = await queue(name).getWorkers();
+    return { count: await queue(name).getWorkersCount(), names: listed.map((each) => each.name) };
+  },
+};
+
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const { do: operation, ...request } = JSON.parse(line);
+  let answer;
+  try {
+    answer = { ok: (await operations[operation](request)) ?? null };
+  } catch (error) {
+    answer = { error: `${operation}: ${error.stack}` };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
+process.exit(0); // connections would keep the process alive

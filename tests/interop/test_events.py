@@ -1,0 +1,55 @@
+"""Who listens in Node hears of our jobs what it would hear of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from chaos.acme_chaos import ODD
+from chaos.scene import Scene
+from interop.node import Node
+
+pytestmark = pytest.mark.asyncio
+
+VALUES = [0, 1.5, True, "", "text", "ünïcode \N{GRINNING FACE}", '"quoted"\n', [], {}, [1, [2, {"three": None}]]]
+
+
+async def test_waiting_for_our_worker_returns_the_value_or_throws_the_failure(
+    node: Node, scene: Scene, all_done: Any
+) -> None:
+    """`job.waitUntilFinished(queueEvents)`, begun before the job ends and after."""
+    await node.ask("listen", queue="chaos")
+    succeeds = {"data": {"ms": 300, "value": {"sum": 42}}, "opts": {}}
+    fails = {"data": {"ms": 300, "fails": 1}, "opts": {}}
+    good, bad = await node.add(succeeds, fails)
+    await scene.hire()
+    assert await node.ask("finished", queue="chaos", id=good) == {"value": {"sum": 42}}
+    told = await node.ask("finished", queue="chaos", id=bad)
+    assert "attempt 1 fails, as the payload says" in told["failure"]
+    await all_done(completed=1, failed=1)
+    assert await node.ask("finished", queue="chaos", id=good) == {"value": {"sum": 42}}
+
+
+async def test_no_event_stops_a_listener(scene: Scene, node: Node) -> None:
+    """One entry that is no JSON would end its loop for good: not with anything that a processor returns or reports."""
+    await node.ask("listen", queue="chaos")
+    await scene.hire(concurrency=1)
+    await scene.enqueue(*({"odd": odd} for odd in ODD))
+    values = dict(zip(await scene.enqueue(*({"value": value} for value in VALUES)), VALUES, strict=True))
+    (last,) = await scene.enqueue({"value": "last"})
+
+    async def heard_the_last() -> bool:
+        return any(told["jobId"] == last and told["event"] == "completed" for told in await node.ask("heard"))
+
+    await scene.until(heard_the_last, "the listener has heard of the last job", every=0.05)
+    heard = [told for told in await node.ask("heard") if told["jobId"] in values]
+    assert {told["jobId"]: told["returnvalue"] for told in heard if told["event"] == "completed"} == values
+    assert {told["jobId"]: told["data"] for told in heard if told["event"] == "progress"} == values
+
+    entries = [entry for _, entry in await scene.store.client.xrange("bull:chaos:events")]
+    texts = [entry[field] for entry in entries for field in ("returnvalue", "data") if field in entry]
+    assert len(texts) >= 2 * len(VALUES)
+    for text in texts:
+        json.loads(text, parse_constant=pytest.fail)

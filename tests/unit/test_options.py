@@ -1,0 +1,117 @@
+"""Options: what a producer may override, what is refused, which ids are legal, and how long a retry waits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from corral.errors import JobRefused
+from corral.options import (
+    MAX_PRIORITY,
+    Exponential,
+    Fixed,
+    JobOptions,
+    Retention,
+    backoff_delay_ms,
+    check_job_id,
+    merged,
+    milliseconds,
+)
+
+SECOND = timedelta(seconds=1)
+
+
+class TestMerged:
+    def test_an_override_replaces_its_option_and_no_other(self) -> None:
+        declared = JobOptions(attempts=7, backoff=Fixed(SECOND), keep_failed=Retention(count=5))
+        options = merged(declared, {"attempts": 2, "keep_completed": Retention(count=0), "job_id": "a"})
+        assert options == JobOptions(
+            attempts=2, backoff=Fixed(SECOND), keep_completed=Retention(count=0), keep_failed=Retention(count=5)
+        )
+
+    def test_the_default_policy_is_the_documented_one(self) -> None:
+        assert merged(JobOptions(), {}) == JobOptions(
+            attempts=3,
+            backoff=Exponential(timedelta(seconds=5)),
+            keep_completed=Retention(age=timedelta(days=1), count=1000),
+            keep_failed=Retention(age=timedelta(days=7)),
+        )
+
+    @pytest.mark.parametrize(
+        ("overrides", "told"),
+        [
+            ({"priority": -1}, "priority -1 is not between 0 and 2097151"),
+            ({"priority": MAX_PRIORITY + 1}, "priority 2097152 is not between"),
+            ({"attempts": -1}, "attempts -1 is negative"),
+            ({"delay": -SECOND}, "is negative"),
+            ({"backoff": Fixed(SECOND, jitter=1.5)}, "jitter 1.5 is not between 0 and 1"),
+            ({"backoff": Exponential(jitter=-0.1)}, "jitter -0.1 is not between 0 and 1"),
+            ({"retries": 3}, "no enqueue option is named 'retries'"),
+        ],
+    )
+    def test_refuses_what_the_store_cannot_hold(self, overrides: Any, told: str) -> None:
+        with pytest.raises(JobRefused, match=told):
+            merged(JobOptions(), overrides)
+
+    def test_takes_the_bounds_themselves(self) -> None:
+        options = merged(JobOptions(), {"priority": MAX_PRIORITY, "attempts": 0, "backoff": Fixed(SECOND, jitter=1.0)})
+        assert (options.priority, options.attempts) == (MAX_PRIORITY, 0)
+
+
+class TestJobIds:
+    @pytest.mark.parametrize("job_id", ["a", "welcome-ada", "5a", "a.b_c~d-E", "0x1", "x" * 128, "waiting", "-"])
+    def test_a_plain_word_is_an_id(self, job_id: str) -> None:
+        check_job_id(job_id)
+
+    @pytest.mark.parametrize(
+        ("job_id", "told"),
+        [
+            ("", "1 to 128 characters"),
+            ("x" * 129, "1 to 128 characters"),
+            ("a:b", "1 to 128 characters"),
+            ("a b", "1 to 128 characters"),
+            ("a\n", "1 to 128 characters"),
+            ("größe", "1 to 128 characters"),
+            ("٣", "1 to 128 characters"),
+            ("0", "is an integer"),
+            ("42", "is an integer"),
+            ("-42", "is an integer"),
+            ("wait", "a key of the queue"),
+            ("delayed", "a key of the queue"),
+            ("meta", "a key of the queue"),
+            ("waiting-children", "a key of the queue"),
+        ],
+    )
+    def test_what_would_damage_the_queue_is_refused(self, job_id: str, told: str) -> None:
+        with pytest.raises(JobRefused, match=told):
+            check_job_id(job_id)
+
+
+class TestBackoff:
+    """The formulas of wire § 6.8."""
+
+    def test_exponential_doubles(self) -> None:
+        waits = [backoff_delay_ms(Exponential(timedelta(milliseconds=100)), failed) for failed in (1, 2, 3, 4)]
+        assert waits == [100, 200, 400, 800]
+
+    def test_fixed_stays(self) -> None:
+        assert [backoff_delay_ms(Fixed(SECOND), failed) for failed in (1, 2, 9)] == [1000] * 3
+
+    @pytest.mark.parametrize(("rand", "wait"), [(0.0, 300), (0.5, 350), (0.999999, 399)])
+    def test_jitter_makes_its_share_of_the_wait_random_and_rounds_down(self, rand: float, wait: int) -> None:
+        policy = Exponential(timedelta(milliseconds=200), jitter=0.25)
+        assert backoff_delay_ms(policy, 2, lambda: rand) == wait
+
+    def test_full_jitter_reaches_from_nothing_to_the_whole_wait(self) -> None:
+        waits = [backoff_delay_ms(Fixed(SECOND, jitter=1.0), 1, lambda share=share: share) for share in (0.0, 0.25)]
+        assert waits == [0, 250]
+
+    def test_a_damaged_count_of_attempts_costs_no_memory(self) -> None:
+        assert backoff_delay_ms(Exponential(SECOND), 10**12) == 1000 * 2**62
+        assert backoff_delay_ms(Exponential(SECOND, jitter=1.0), 10**12, lambda: 0.5) == 1000 * 2**61
+
+
+def test_durations_are_whole_milliseconds() -> None:
+    assert milliseconds(timedelta(microseconds=1999)) == 1
