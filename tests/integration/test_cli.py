@@ -200,6 +200,12 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         "error: no queue is named 'acme-leters'\n  hint: did you mean 'acme-letters'?\n",
     ),
     "an option that does not exist": (("worker", "--bursts"), {}, 2, "Usage: corral worker"),
+    "nothing to work off": (
+        ("worker",),
+        {"CORRAL_DISABLED_PLUGINS": "acme, corral-emails"},
+        2,
+        "error: no queues are installed: there is nothing to work off\n",
+    ),
     "an application that is not there": (
         ("enqueue", "acme-letters", "{}"),
         {"CORRAL_APP": "acme_nowhere"},

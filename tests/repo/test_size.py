@@ -16,6 +16,8 @@ MAX_ENGINE_PYTHON = 3_000
 MAX_ENGINE_LUA = 700
 ENGINE = ("catalog", "lock", "store", "worker", "producer")
 """What carries a job: modules or packages of core/corral. Commands, settings and the test kit are not in it."""
+LAUNCHER = {"embedded.py", "data_directory.py", "server_binary.py"}
+"""In store/, and yet no part of that: they start a server for whoever has none, and no job passes through them."""
 
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "base", "manager", "types", "models", "misc"}
 
@@ -36,7 +38,11 @@ def test_no_file_is_longer_than_400_lines(written: tuple[Path, ...], root: Path)
 def test_catalog_store_worker_and_producer_stay_within_their_budget(written: tuple[Path, ...], root: Path) -> None:
     """Docstrings and comments count, blank lines do not: the budget is about what has to be read."""
     core = root / "core" / "corral"
-    engine = [path for path in written if path.is_relative_to(core) and _top(path, core) in ENGINE]
+    engine = [
+        path
+        for path in written
+        if path.is_relative_to(core) and _top(path, core) in ENGINE and path.name not in LAUNCHER
+    ]
     python = sum(written_lines(path) for path in engine if path.suffix == ".py")
     lua = sum(written_lines(path) for path in engine if path.suffix == ".lua")
     assert 0 < python <= MAX_ENGINE_PYTHON, f"{python} lines of Python"

@@ -1,0 +1,141 @@
+"""The lease thread: locks are renewed whatever the event loop does, and nothing that goes wrong ends the thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import structlog.testing
+
+from corral import Job, Payload, Queue
+from corral.store.connection import Link
+from corral.store.queue_store import QueueStore
+from corral.worker import leases as leases_module
+from corral.worker.leases import Lease, Leases
+from corral.worker.outage import Contact, Outage
+
+pytestmark = pytest.mark.asyncio
+
+LOCK_SECONDS = 0.4
+
+
+class Letter(Payload):
+    pass
+
+
+@pytest_asyncio.fixture
+async def leases(store_url: str) -> AsyncIterator[Leases]:
+    leases = Leases(store_url, LOCK_SECONDS, Contact(Outage()))
+    leases.start()
+    yield leases
+    leases.stop()
+    assert "corral-leases" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture
+def lease(store_url: str, raw: Any) -> Any:
+    """`await lease("a", lost, until)`: a lease, and its lock in the store for `LOCK_SECONDS`."""
+
+    async def lease(job_id: str, lost: Callable[[], object], until: float | None = None, token: str = "t:1") -> Lease:
+        await raw.set(f"bull:letters:{job_id}:lock", token, px=int(LOCK_SECONDS * 1000))
+        return Lease(QueueStore(Link(store_url), "bull", "letters"), job_id, "t:1", lost, time.monotonic(), until)
+
+    return lease
+
+
+async def outlives(raw: Any, job_id: str, locks: int) -> bool:
+    """Whether a lock is there at every look for so many times its own life."""
+    deadline = time.monotonic() + locks * LOCK_SECONDS
+    while time.monotonic() < deadline:
+        if not await raw.exists(f"bull:letters:{job_id}:lock"):
+            return False
+        await asyncio.sleep(LOCK_SECONDS / 20)
+    return True
+
+
+async def test_a_lock_lives_as_long_as_its_lease_and_no_longer(leases: Leases, lease: Any, raw: Any) -> None:
+    lost: list[str] = []
+    held = await lease("a", lambda: lost.append("a"))
+    leases.hold([held])
+    assert await outlives(raw, "a", 3)
+    leases.release([held])
+    assert not await outlives(raw, "a", 2)
+    assert lost == []
+
+
+async def test_a_lock_that_is_somebody_elses_is_told_once_and_left_alone(
+    leases: Leases, lease: Any, raw: Any, wait_until: Any
+) -> None:
+    lost: list[str] = []
+    taken = await lease("a", lambda: lost.append(threading.current_thread().name), token="other:7")
+    gone = await lease("b", lambda: lost.append("gone"))
+    await raw.delete("bull:letters:b:lock")
+    leases.hold([taken, gone])
+    await wait_until(lambda: len(lost) == 2, "both are told")
+    assert not await outlives(raw, "a", 2), "it is not ours to renew"
+    assert sorted(lost) == ["corral-leases", "gone"]
+    assert not await raw.exists("bull:letters:b:lock"), "no key is made for a job that is gone"
+
+
+async def test_whatever_is_raised_the_thread_goes_on(leases: Leases, lease: Any, raw: Any) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("while it is told")
+
+    with structlog.testing.capture_logs():
+        leases.hold([await lease("a", broken, token="other:7"), await lease("b", lambda: None)])
+        assert await outlives(raw, "b", 4)
+
+
+async def test_a_lease_with_an_end_is_renewed_until_then(leases: Leases, lease: Any, raw: Any) -> None:
+    leases.hold([await lease("a", lambda: None, until=time.monotonic() + 2 * LOCK_SECONDS)])
+    assert await outlives(raw, "a", 2)
+    assert not await outlives(raw, "a", 2)
+
+
+async def test_a_process_whose_loop_has_stopped_for_good_loses_its_locks(
+    leases: Leases, lease: Any, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases_module, "LOOP_SILENCE_SECONDS", LOCK_SECONDS)
+    leases.loop_moved()
+    leases.hold([await lease("a", lambda: None)])
+    assert not await outlives(raw, "a", 4)
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+async def test_a_run_whose_lock_is_lost_is_stopped_and_its_result_dropped(workshop: Any, kind: str) -> None:
+    queue = Queue("letters", Letter)
+    entered, seen = threading.Event(), []
+
+    async def on_loop(job: Job[Letter]) -> str:
+        entered.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            seen.append(job.cancelled)
+        return "too late"
+
+    def on_thread(job: Job[Letter]) -> str:
+        entered.set()
+        while not job.cancelled:
+            time.sleep(0.005)
+        seen.append(job.cancelled)
+        return "too late"
+
+    enqueued = await workshop.producer(queue).enqueue(queue, Letter())
+    lock = f"bull:letters:{enqueued.id}:lock"
+    with structlog.testing.capture_logs() as logged:
+        processor = queue.processed_by(on_loop if kind == "async def" else on_thread)
+        async with workshop.working(processor, lock_seconds=LOCK_SECONDS, stalled_interval_seconds=60):
+            await workshop.wait_until(entered.is_set, "it runs")
+            await workshop.raw.set(lock, "another:1")
+            await workshop.wait_until(lambda: seen, "it is told", seconds=3)
+    assert [line["job_id"] for line in logged if line["event"].startswith("lock lost")] == [enqueued.id]
+    assert "returnvalue" not in await workshop.hash(queue, enqueued.id)
+    assert await workshop.state(queue, enqueued.id) == "active", "it is the other's"
+    assert await workshop.raw.get(lock) == "another:1"
+    await workshop.raw.delete(lock, f"bull:letters:{enqueued.id}", "bull:letters:active")
