@@ -138,8 +138,8 @@ async def test_several_threads_of_one_job_may_speak_at_once(workshop: Any) -> No
 async def test_a_line_that_cannot_be_written_is_mended_and_harms_nobody(workshop: Any) -> None:
     async def process(job: Job[Letter]) -> None:
         job.log("half \ud83d of it")
-        job.log(7)  # type: ignore[arg-type]
-        job.log(None)  # type: ignore[arg-type]
+        job.log(7)  # type: ignore[arg-type]  # what an untyped program would do
+        job.log(None)  # type: ignore[arg-type]  # what an untyped program would do
 
     enqueued = await workshop.producer(letters).enqueue(letters, Letter())
     await workshop.burst(letters.processed_by(process))

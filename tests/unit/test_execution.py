@@ -154,7 +154,7 @@ class TestEndings:
                 pytest.fail(repr(other))
 
     async def test_a_wait_that_is_no_duration_is_a_failed_attempt_and_says_so(self, ending: Ending) -> None:
-        for wrong in (Snooze(after=5), RateLimited("5s"), Retry(after=None), Nameless()):  # type: ignore[arg-type]
+        for wrong in (Snooze(after=5), RateLimited("5s"), Retry(after=None), Nameless()):  # type: ignore[arg-type]  # what an untyped program would raise
             outcome = await ending(raising(wrong))
             assert isinstance(outcome, Retried)
             assert outcome.reason.startswith(("TypeError: ", "AttributeError: "))
