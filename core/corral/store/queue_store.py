@@ -93,7 +93,7 @@ class QueueStore:
         self.offset_ms = offset_ms
         self._link = link
         self._options = options or JobOptions()
-        self._record = f"corral:{self.base}call:{lane}:"
+        self._lane = f":{lane}" if lane else ""
 
     async def add(self, jobs: Sequence[NewJob]) -> list[bool]:
         """Write jobs.
@@ -140,7 +140,7 @@ class QueueStore:
         arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES]
         for ending in endings:
             arguments += encode_ending(ending, self._options)
-        keys = [self.base, self._record + worker]
+        keys = [self.base, f"corral:{self.base}call:{worker}{self._lane}"]
         try:
             now, due, limited, codes, fetched, repeated = await run(self._link, script("advance"), keys, arguments)
         except ResponseError as error:

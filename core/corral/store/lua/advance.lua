@@ -1,6 +1,6 @@
 -- Finish any number of jobs and fetch more, in one step (wire 6.3 to 6.11).
 --
--- KEYS  1 `<prefix>:<queue>:`   2 the record of this worker's last call, `corral:<prefix>:<queue>:call:<lane>:<worker>`
+-- KEYS  1 `<prefix>:<queue>:`   2 the record of this worker's last call, `corral:<prefix>:<queue>:call:<worker>`
 -- ARGV  1 seq       counts up with each call of this worker; the same seq again repeats the reply and changes nothing
 --       2 worker    name; the lock token of a fetched job is `<worker>:<seq>`
 --       3 want      how many jobs to fetch at most
