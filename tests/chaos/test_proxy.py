@@ -1,0 +1,47 @@
+"""The proxy loses what it is told to lose, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+import redis.asyncio
+from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's own, a different class from the built-in one
+
+from chaos.scene import Scene
+
+pytestmark = pytest.mark.asyncio
+
+
+def client(url: str) -> redis.asyncio.Redis:
+    return redis.asyncio.Redis.from_url(url, retry=None, single_connection_client=True)
+
+
+async def test_a_reply_that_is_cut_was_earned(scene: Scene) -> None:
+    async with scene.proxy() as proxy, client(proxy.url) as cut, client(proxy.url) as other:
+        assert await other.ping()
+        proxy.cut = lambda request: b"INCR" in request
+        with pytest.raises(ConnectionError):
+            await cut.incr("counter")
+        assert await other.get("counter") == b"1"
+        assert proxy.cuts == 1
+
+
+async def test_swallowed_connections_stay_open_and_new_ones_work(scene: Scene) -> None:
+    async with scene.proxy() as proxy, client(proxy.url) as old:
+        assert await old.ping()
+        proxy.swallow()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(old.incr("counter"), 0.1)
+        async with client(proxy.url) as new:
+            assert await new.get("counter") is None
+
+
+async def test_requests_are_held_up(scene: Scene) -> None:
+    async with scene.proxy() as proxy, client(proxy.url) as slow:
+        assert await slow.ping()
+        proxy.delay_seconds = 0.05
+        began = time.monotonic()
+        assert await slow.ping()
+        assert time.monotonic() - began >= proxy.delay_seconds
