@@ -249,7 +249,7 @@ def run_worker(
             stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient))
             if stopped.stuck:
                 ending.pop_all()  # closing the runner would wait for what does not end
-    return (5 if stopped.handed_back or stopped.stuck else 0), stopped.stuck
+    return (0 if stopped.in_order else 5), stopped.stuck
 
 
 async def _work(

@@ -201,6 +201,7 @@ async def workshop(
     for producer in workshop.producers:
         await producer.close()
     await assert_no_leaks(raw)
+    await raw.connection_pool.disconnect()
     assert _descriptors() <= descriptors, "a connection was left open"
 
 

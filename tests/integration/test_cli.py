@@ -34,7 +34,6 @@ def store(store_url: str) -> Iterator[redis.Redis]:
 
 
 NOWHERE = "unix:///nowhere/store.sock"
-DEEP = '{"text":' + "[" * 5000 + "]" * 5000 + "}"
 REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
     "a misspelt queue": (
         ("enqueue", "acme-leters", "{}"),
@@ -79,7 +78,12 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         2,
         "error: the payload is not a JSON object\n",
     ),
-    "JSON that is too deep": (("enqueue", "acme-letters", DEEP), {}, 2, "error: the payload is not JSON: maximum "),
+    "JSON that is too deep": (
+        ("enqueue", "acme-letters", "-"),
+        {"stdin": b'{"text":' + b"[" * 200_000 + b"]" * 200_000 + b"}"},
+        2,
+        "error: standard input is not JSON: maximum recursion depth exceeded",
+    ),
     "half a character": (
         ("enqueue", "acme-letters", '{"text": "\\ud83d"}'),
         {},

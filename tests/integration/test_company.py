@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from corral import Deps, Job, Payload, Queue, Snooze
 from corral.store.codec import Advanced
@@ -157,6 +158,57 @@ class TestWakeUps:
             await blocked(1)
             await working.stop()
             assert await workshop.raw.zrange("bull:letters:marker", 0, -1) == ["0"]
+
+
+class TestLateAnswers:
+    async def test_a_job_whose_lock_has_expired_before_we_heard_of_it_is_left_to_others(
+        self, workshop: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a processor that blocked the event loop: nobody renewed the lock of what was fetched meanwhile."""
+        ran: list[str] = []
+
+        def worker(name: str) -> Any:
+            async def process(_job: Job[Letter]) -> None:
+                ran.append(name)
+
+            settings = {"lock_seconds": 0.3, "stalled_interval_seconds": 0.2}
+            return workshop.working(letters.processed_by(process), name=name, **settings)
+
+        held = Held(monkeypatch)
+        enqueued = await workshop.producer(letters).enqueue(letters, Letter())
+        held.hold.set()
+        with structlog.testing.capture_logs() as logged:
+            async with worker("late"):
+                await held.has_one.wait()
+                held.hold.clear()  # for the other worker's calls
+                async with worker("other"):
+                    await workshop.until(letters, enqueued.id, "completed")
+                    held.release()
+                    await workshop.wait_until(lambda: "jobs came too late" in str(logged), "it has heard of it")
+        assert ran == ["other"]
+
+    @pytest.mark.timing
+    async def test_a_lock_is_renewed_at_once_where_its_job_came_late(
+        self, workshop: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It has been running since the store's answer, not since ours."""
+        held = Held(monkeypatch)
+        lock_ms: list[int] = []
+
+        async def process(job: Job[Letter]) -> None:
+            for _ in range(20):
+                lock_ms.append(await workshop.raw.pttl(f"bull:letters:{job.id}:lock"))
+                await asyncio.sleep(0.02)
+
+        enqueued = await workshop.producer(letters).enqueue(letters, Letter())
+        held.hold.set()
+        async with workshop.working(letters.processed_by(process), lock_seconds=1):
+            await held.has_one.wait()
+            await asyncio.sleep(0.7)  # what is left is less than the time to a first renewal
+            held.release()
+            await workshop.until(letters, enqueued.id, "completed")
+        print(f"{lock_ms[0]} ms were left of its lock, and never less than {min(lock_ms)}")
+        assert min(lock_ms) > 0
 
 
 class TestSharing:

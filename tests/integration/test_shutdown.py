@@ -143,15 +143,17 @@ async def test_a_worker_whose_store_is_away_does_not_wait_for_it_where_nothing_r
 
 
 @pytest.mark.timing
-async def test_a_processor_that_blocks_for_three_locks_starts_once(workshop: Any, started: Any, command: Any) -> None:
+async def test_a_processor_that_blocks_for_three_locks_starts_once(workshop: Any, command: Any) -> None:
     """The lease thread renews what the loop cannot; another worker waits for a chance."""
     lock_seconds = 0.8
     settings = {"CORRAL_WORKER__LOCK_SECONDS": "0.8", "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "0.4"}
     text = f"block {3 * lock_seconds}"
     jobs = workshop.producer(letters, threads)
     threaded = await jobs.enqueue(threads, Letter(text=text))
-    first, (looping,) = await started(text, **settings)
+    first = command("worker", *SERVED, **settings)
     await workshop.until(threads, threaded.id, "active")
+    looping = (await jobs.enqueue(letters, Letter(text=text))).id
+    await workshop.until(letters, looping, "active")
     second = command("worker", *SERVED, **settings)
     for queue, job_id in ((letters, looping), (threads, threaded.id)):
         await workshop.until(queue, job_id, "completed")

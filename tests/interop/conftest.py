@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest_asyncio
 
-from chaos.fixtures import figure, pytest_terminal_summary, scene, site
+from chaos.fixtures import figure, scene, site
 from chaos.scene import Scene
 from interop.node import Node, node_process
 from parity.conftest import node_modules, pytest_runtest_makereport
 
-__all__ = ["figure", "node_modules", "pytest_runtest_makereport", "pytest_terminal_summary", "scene", "site"]
+__all__ = ["figure", "node_modules", "pytest_runtest_makereport", "scene", "site"]
 
 
 @pytest_asyncio.fixture

@@ -98,6 +98,7 @@ class Consumer:
         self._lanes = [QueueStore(Link(url), prefix, queue.name, options=queue.options, lane=n) for n in range(LANES)]
         self.store = self._lanes[0]
         self.handed_back = 0
+        self.unwritten = 0
         self.started = 0
         self._abandoned: list[Running] = []
         self._execution = execution
@@ -224,14 +225,21 @@ class Consumer:
         seq = self._seq
         endings = [Ending(each.running.fetched, each.outcome) for each in ended]
         lock_ms = int(self._lock_seconds * 1000)
-        reply = await self._persist(
-            lane,
-            lambda: lane.advance(self._worker, seq, endings, want, lock_ms=lock_ms),
-            (StoreUnavailable, ResponseError),  # a damaged queue may be mended; until then its jobs are kept
-        )
+        first = asked = time.monotonic()
+
+        async def ask() -> Advanced:
+            nonlocal asked
+            asked = time.monotonic()
+            return await lane.advance(self._worker, seq, endings, want, lock_ms=lock_ms)
+
+        # A damaged queue may be mended; until then its jobs are kept.
+        reply = await self._persist(lane, ask, (StoreUnavailable, ResponseError))
         self._reserved -= want
         self._settle(ended, reply)
-        self._start(reply)
+        if time.monotonic() - asked < self._lock_seconds:
+            self._start(reply, first)
+        elif reply.jobs:
+            log.warning("jobs came too late: a processor blocks the event loop", queue=self.queue.name, lock_ms=lock_ms)
         if reply.repeated or (want > 0 and len(reply.jobs) == want):
             self._look = True
         elif want:
@@ -308,7 +316,7 @@ class Consumer:
         self._notes_due = True
         self._wake.set()
 
-    def _start(self, reply: Advanced) -> None:
+    def _start(self, reply: Advanced, locked: float) -> None:
         timeout = self.queue.timeout
         leases: list[Lease] = []
         for fetched in reply.jobs:
@@ -317,7 +325,7 @@ class Consumer:
             if timeout is not None:
                 until = running.started + timeout.total_seconds() + self._lock_seconds
             lost = partial(self._loop.call_soon_threadsafe, self._lose, running)
-            lease = Lease(self.store, fetched.id, fetched.token, lost, running.started, until)
+            lease = Lease(self.store, fetched.id, fetched.token, lost, locked, until)
             self._running[running] = lease
             leases.append(lease)
             running.run.spoke = partial(self._loop.call_soon_threadsafe, self._spoke, running)
@@ -346,6 +354,7 @@ class Consumer:
             self._tell(ended, outcome)
         else:
             self._ended.append(ended)
+            self.unwritten += 1
         self._wake.set()
 
     def _settle(self, ended: list[Ended], reply: Advanced) -> None:
@@ -356,6 +365,7 @@ class Consumer:
                 each.outcome = REFUSALS[code]
                 self._ended.append(each)
                 continue
+            self.unwritten -= 1
             settled.append(each.lease)
             self._tell(each, each.outcome if code == 0 else LeaseLost())
         self._leases.release(settled)

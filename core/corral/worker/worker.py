@@ -44,10 +44,17 @@ class Stopped:
     Attributes:
         handed_back: How many jobs went back to the waiting list unfinished.
         stuck: How many processors still run, on a thread or deaf to their cancellation: do not wait for them.
+        unwritten: How many endings the store did not take: those jobs will be found stalled, and run again.
     """
 
     handed_back: int = 0
     stuck: int = 0
+    unwritten: int = 0
+
+    @property
+    def in_order(self) -> bool:
+        """Whether every job that was started has ended, and the store has its ending."""
+        return not (self.handed_back or self.stuck or self.unwritten)
 
 
 class Worker:
@@ -111,11 +118,15 @@ class Worker:
                 served = {consumer.queue.name: consumer.concurrency for consumer in consumers}
                 log.info("worker started", queues=served)
                 await self._serve(consumers, leases)
-                stopped = Stopped(sum(each.handed_back for each in consumers), sum(each.stuck for each in consumers))
+                stopped = Stopped(
+                    handed_back=sum(each.handed_back for each in consumers),
+                    stuck=sum(each.stuck for each in consumers),
+                    unwritten=sum(each.unwritten for each in consumers),
+                )
         finally:
             leases.stop()
             threads.close()
-        log.info("worker stopped", handed_back=stopped.handed_back)
+        log.info("worker stopped", handed_back=stopped.handed_back, unwritten=stopped.unwritten)
         return stopped
 
     async def _consumer(self, processor: Processor, deps: Deps, leases: Leases, threads: Threads) -> Consumer:
@@ -160,7 +171,7 @@ class Worker:
             log.info("worker stopping", running=running, timeout_seconds=timeout)
         deadline = time.monotonic() + timeout
         while not serving.done() and time.monotonic() < deadline:
-            if self._outage.lasts and not any(consumer.running for consumer in consumers):
+            if self._outage.lasts and not any(each.running or each.unwritten for each in consumers):
                 break  # there is nothing to wait for but a store that is away
             await asyncio.wait([serving], timeout=LOOK_SECONDS)
         for give_up, seconds in ((Consumer.hand_back, CANCEL_SECONDS), (Consumer.abandon, FLUSH_SECONDS)):
