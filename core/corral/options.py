@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from corral.errors import JobRefused
 
@@ -142,6 +142,22 @@ def check_job_id(job_id: str) -> None:
         raise JobRefused(f"job id {job_id!r} is a key of the queue itself", hint="put a word before it")
 
 
+def _called(expected: type | tuple[type, ...]) -> str:
+    return " or ".join(each.__name__ for each in (expected if isinstance(expected, tuple) else (expected,)))
+
+
+_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
+    "attempts": int,
+    "backoff": (Exponential, Fixed),
+    "delay": timedelta,
+    "priority": int,
+    "lifo": bool,
+    "keep_completed": Retention,
+    "keep_failed": Retention,
+}
+"""What a caller without a type checker may get wrong: `delay=30`, above all."""
+
+
 def milliseconds(duration: timedelta) -> int:
     """Whole milliseconds of a duration, as the store counts them."""
     return duration // timedelta(milliseconds=1)
@@ -159,6 +175,10 @@ def merged(declared: JobOptions, overrides: EnqueueOptions) -> JobOptions:
     except TypeError:
         unknown = sorted(set(known) - set(JobOptions.__dataclass_fields__))
         raise JobRefused(f"no enqueue option is named {unknown[0]!r}") from None
+    for name, expected in _TYPES.items():
+        value = getattr(options, name)
+        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+            raise JobRefused(f"{name} {value!r} is no {_called(expected)}")
     if not 0 <= options.priority <= MAX_PRIORITY:
         raise JobRefused(f"priority {options.priority} is not between 0 and {MAX_PRIORITY}")
     if options.attempts < 0:

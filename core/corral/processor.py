@@ -73,12 +73,19 @@ class Deps:
         Returns:
             The resource.
         """
-        opening = self._entered.get(open_resource)
-        if opening is None:
-            opening = self._entered[open_resource] = self._loop.create_task(
-                self._resources.enter_async_context(open_resource(self))
-            )
-        resource: R = await opening
+        if (opened := self._entered.get(open_resource)) is not None:
+            shared: R = await opened
+            return shared
+        opening: asyncio.Future[R] = self._loop.create_future()
+        self._entered[open_resource] = opening
+        # In the caller's own task: some context managers must be left by the task that entered them.
+        try:
+            resource = await self._resources.enter_async_context(open_resource(self))
+        except BaseException:
+            del self._entered[open_resource]
+            opening.cancel()
+            raise
+        opening.set_result(resource)
         return resource
 
     def wait(self, awaitable: Awaitable[T]) -> T:

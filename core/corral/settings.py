@@ -101,8 +101,8 @@ class Settings(BaseSettings):
     env: str = "production"
     """Any word; only exactly `development` opens development defaults."""
 
-    prefix: str = Field(default="bull", min_length=1)
-    """What the keys of all queues begin with: BullMQ's own default."""
+    prefix: str = Field(default="bull", pattern=r"^[!-~]+$")
+    """What the keys of all queues begin with: BullMQ's own default. No blanks: it is part of a connection's name."""
 
     data_dir: Path = Path(".corral")
     """Where an embedded store keeps its files."""

@@ -71,6 +71,6 @@ def test_another_distribution_or_another_payload_is_told_with_both_sides() -> No
 def test_queues_that_nobody_works_off_are_told_in_one_sentence() -> None:
     own = {"emails": PRODUCER, "faxes": PRODUCER, "letters": WORKER}
     assert differences(own, {"p2": {"emails": PRODUCER}}) == (
-        "no worker serves 'emails', 'faxes': jobs of it will wait",
+        "no worker serves 'emails', 'faxes': their jobs will wait",
     )
     assert differences(own, {"w1": {"emails": WORKER, "faxes": WORKER}}) == ()

@@ -115,3 +115,19 @@ class TestBackoff:
 
 def test_durations_are_whole_milliseconds() -> None:
     assert milliseconds(timedelta(microseconds=1999)) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"delay": 30}, "delay 30 is no timedelta"),
+        ({"attempts": "5"}, "attempts '5' is no int"),
+        ({"attempts": True}, "attempts True is no int"),
+        ({"backoff": 5}, "backoff 5 is no Exponential or Fixed"),
+        ({"keep_failed": 10}, "keep_failed 10 is no Retention"),
+    ],
+)
+def test_an_option_of_another_type_is_refused_by_name(given: dict[str, object], told: str) -> None:
+    """A caller without a type checker learns it where the job is enqueued, and nothing is written."""
+    with pytest.raises(JobRefused, match=told):
+        merged(JobOptions(), given)  # type: ignore[arg-type]  # what an untyped program would pass

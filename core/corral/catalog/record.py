@@ -84,7 +84,7 @@ def differences(own: Mapping[str, Record], others: Mapping[str, Mapping[str, Rec
     worked_off = {queue for records in (own, *others.values()) for queue in records if records[queue].role == "worker"}
     idle = sorted(own.keys() - worked_off)
     if idle:
-        warnings.append(f"no worker serves {', '.join(map(repr, idle))}: jobs of it will wait")
+        warnings.append(f"no worker serves {', '.join(map(repr, idle))}: their jobs will wait")
     return tuple(warnings)
 
 
