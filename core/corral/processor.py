@@ -61,7 +61,7 @@ class Deps:
         self.hook = hook
         self._resources = resources
         self._loop = asyncio.get_running_loop()
-        self._entered: dict[Callable[[Deps], Any], asyncio.Task[Any]] = {}
+        self._entered: dict[Callable[[Deps], Any], asyncio.Future[Any]] = {}
 
     async def enter(self, open_resource: Callable[[Deps], AbstractAsyncContextManager[R]]) -> R:
         """A resource that several processors of this worker share.
