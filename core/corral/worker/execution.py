@@ -108,6 +108,10 @@ class Execution:
                 refusal = Failed(_short(f"payload refused: {_reason(error)}"), _trace(error))
             else:
                 self._tell_once("payload fields ignored", unknown)
+        if fetched.schedule_id is not None:
+            self._tell_once(
+                "schedules ended: this release does not advance those of other clients", {fetched.schedule_id}
+            )
         job = Job(
             id=fetched.id,
             queue=self.queue,
