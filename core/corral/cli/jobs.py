@@ -35,7 +35,8 @@ def enqueue(
     """Write one job and print its id.
 
     \b
-    corral enqueue emails '{"to": "ada@example.com", "template": "welcome", "variables": {"name": "Ada"}}'
+    corral enqueue emails '{"to": "ada@example.com", "template": "welcome",
+                            "variables": {"name": "Ada", "url": "https://example.com/start"}}'
     corral enqueue emails @mail.json --delay 5m --job-id welcome-ada
     echo '{…}' | corral enqueue emails -
     """
