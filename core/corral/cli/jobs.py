@@ -26,9 +26,11 @@ _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d
 @click.option(
     "--delay", metavar="30s|5m|ISO", help="When it is due: after a while (ms s m h d), or at a time with its zone."
 )
-@click.option("--attempts", type=click.IntRange(min=0), help="How often it is tried in all.")
-@click.option("--priority", type=click.IntRange(min=0), help="1 is the most urgent; jobs without one run first.")
-@click.option("--job-id", help="Its id; enqueueing the same id again makes no second job.")
+@click.option("--attempts", type=click.IntRange(min=0), metavar="N", help="How often it is tried in all.")
+@click.option(
+    "--priority", type=click.IntRange(min=0), metavar="N", help="1 is the most urgent; jobs without one run first."
+)
+@click.option("--job-id", metavar="ID", help="Its id; enqueueing the same id again makes no second job.")
 def enqueue(
     queue: str, payload: str, delay: str | None, attempts: int | None, priority: int | None, job_id: str | None
 ) -> None:
