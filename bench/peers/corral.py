@@ -11,7 +11,7 @@ import asyncio
 import corral
 from bench.peers.noop_queue import Numbered, noop
 from bench.peers.requests import add_concurrently, answer
-from corral.app import read_installed
+from corral.app import calm_collector, read_installed
 from corral.observe.logs import configure_logs
 from corral.worker.worker import Worker
 
@@ -21,6 +21,7 @@ async def main() -> None:
     installed = read_installed("worker", [noop.name])
     settings = installed.settings
     configure_logs(settings)
+    calm_collector()  # as `corral worker` does
     assert settings.redis_url is not None, "the benchmark names the store"
     url = settings.redis_url.get_secret_value()
     running: list[tuple[Worker, asyncio.Task[object]]] = []

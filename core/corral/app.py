@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -39,6 +40,7 @@ from corral.worker.worker import Stopped, Worker
 __all__ = [
     "BlockingJobScheduler",
     "Installed",
+    "calm_collector",
     "connect",
     "connect_blocking",
     "count_jobs",
@@ -247,12 +249,24 @@ def run_worker(
             log.info("store", url=url, data_dir=str(settings.data_dir))
         limits = {name: number for name, number in overrides.items() if number}
         lenient = development or settings.is_development
+        calm_collector()
         with ExitStack() as ending:
             runner = ending.enter_context(asyncio.Runner())
             stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient))
             if stopped.stuck:
                 ending.pop_all()  # closing the runner would wait for what does not end
     return (0 if stopped.in_order else 5), stopped.stuck
+
+
+def calm_collector() -> None:
+    """Make the garbage collector of a worker's process rare: at its defaults it took an eighth of the time.
+
+    What is loaded by now stays for good, so it is never looked at again; and a job leaves no cycles behind, so that
+    young objects need not be looked at after every 700 of them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 async def _work(

@@ -45,8 +45,9 @@ class Run:
     def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
         """Keep something until the worker writes it. Callable from any thread."""
         self.said.append((kind, text))
-        if self.spoke is not None:
-            self.spoke()
+        spoke = self.spoke  # the worker takes it away when the run ends, from another thread
+        if spoke is not None:
+            spoke()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -344,6 +344,7 @@ class Consumer:
         lease = self._running.pop(running, None)
         if lease is None:
             return  # abandoned: its job was handed back while a thread still ran it
+        running.run.spoke = None  # it refers to the run: a cycle per job is what the garbage collector is slow at
         if running.run.said:
             self._speaking.add(running)
             self._notes_due = True
