@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import secrets
 import signal
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -32,7 +30,7 @@ from corral.queue import Queue
 from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
-from corral.store.processes import ProcessRecords, eviction_policy
+from corral.store.processes import ProcessRecords, eviction_policy, process_name
 from corral.store.queue_store import QueueStore
 from corral.worker.stopping import end_tasks
 from corral.worker.worker import Stopped, Worker
@@ -351,7 +349,7 @@ async def _announced(installed: Installed, url: str) -> AsyncIterator[str]:
     Yields:
         This process's name, unique among all.
     """
-    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    name = process_name()
     own = recorded(installed.catalog, 0)
 
     def tell(others: dict[str, bytes]) -> None:

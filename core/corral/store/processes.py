@@ -6,18 +6,26 @@ What a field means is the catalog's business; here it is bytes.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import secrets
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 
 from corral.errors import StoreUnavailable
 from corral.store.connection import Link
 
-__all__ = ["ProcessRecords", "eviction_policy"]
+__all__ = ["ProcessRecords", "eviction_policy", "process_name"]
 
 REFRESH_SECONDS = 60.0
 GONE_MS = 180_000
 """A process that has not refreshed its field for so long is dead: its field is removed by the next that starts."""
+
+
+def process_name() -> str:
+    """A name that no other process has, and that says where it runs: `<host>-<process id>-<random>`."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 class ProcessRecords:

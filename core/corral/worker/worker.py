@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +14,7 @@ from corral.jobs import JobScheduler
 from corral.plugins import Plugins
 from corral.processor import Deps, Processor
 from corral.settings import WorkerSettings
+from corral.store.processes import process_name
 from corral.worker.consumer import Consumer
 from corral.worker.execution import Execution
 from corral.worker.leases import Leases
@@ -85,7 +83,7 @@ class Worker:
         burst: bool = False,
         name: str | None = None,
     ) -> None:
-        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.name = name or process_name()
         self._processors = processors
         self._url = url
         self._prefix = prefix
