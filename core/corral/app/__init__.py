@@ -1,0 +1,22 @@
+"""The composition root: settings, then plugins, then the catalog, then the store. Everything else is handed its parts.
+
+`connect` is a producer's front door; the rest is what the commands do.
+"""
+
+from corral.app.installed import Installed, read_installed, read_plugins
+from corral.app.operating import count_jobs
+from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
+from corral.app.working import calm_collector, run_worker
+
+__all__ = [
+    "BlockingJobScheduler",
+    "Installed",
+    "calm_collector",
+    "connect",
+    "connect_blocking",
+    "count_jobs",
+    "enqueue_once",
+    "read_installed",
+    "read_plugins",
+    "run_worker",
+]

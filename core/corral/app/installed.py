@@ -1,0 +1,53 @@
+"""What a process starts from: settings, then plugins, then the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from corral.catalog import Catalog, Role
+from corral.plugins import Claim, Plugins, found
+from corral.settings import Settings
+
+__all__ = ["Installed", "read_installed", "read_plugins"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Installed:
+    """What a process starts from.
+
+    Attributes:
+        settings: The environment's word.
+        plugins: What is installed and loaded.
+        catalog: The queues, checked.
+    """
+
+    settings: Settings
+    plugins: Plugins
+    catalog: Catalog
+
+
+def read_installed(role: Role = "producer", serves: Iterable[str] | None = None) -> Installed:
+    """Read the settings, load the plugins, build the catalog.
+
+    Args:
+        role: What this process needs of the plugins; see `Catalog.build`.
+        serves: In a worker, the queues it serves; None for all.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+        CatalogError: The plugins do not make a catalog.
+        UnknownQueue: `serves` names a queue that nobody declares.
+    """
+    settings, plugins = read_plugins()
+    return Installed(settings, plugins, Catalog.build(plugins, role=role, serves=serves))
+
+
+def read_plugins() -> tuple[Settings, Plugins]:
+    """Read the settings and load the plugins, without judging them.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+    """
+    settings = Settings.read({claim.name for claim in found() if isinstance(claim, Claim)})
+    return settings, Plugins.load(application=settings.app, disabled=settings.disabled_plugins)

@@ -1,0 +1,155 @@
+"""Producers: `connect` and its blocking twin, the command that enqueues, and what a process tells the others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, overload
+
+import structlog
+from typing_extensions import Unpack
+
+from corral.app.installed import Installed, read_installed
+from corral.catalog.record import differences, dumped, parsed, recorded
+from corral.job import P
+from corral.jobs import Enqueued, EnqueueOptions
+from corral.producer import RedisJobScheduler
+from corral.queue import Queue
+from corral.store.connection import Link
+from corral.store.embedded import chosen_store
+from corral.store.processes import ProcessRecords, process_name
+from corral.worker.stopping import end_tasks
+
+__all__ = ["BlockingJobScheduler", "announced", "connect", "connect_blocking", "enqueue_once", "scheduler"]
+
+log = structlog.get_logger("corral")
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[RedisJobScheduler]:
+    """Connect a producer; see `corral.connect`."""
+    installed = read_installed()
+    with chosen_store(installed.settings) as url:
+        async with scheduler(installed, url) as jobs, announced(installed, url):
+            yield jobs
+
+
+class BlockingJobScheduler:
+    """A `JobScheduler` for threads: the same calls, which block.
+
+    Args:
+        jobs: Runs on `loop`.
+        loop: An event loop that another thread runs.
+    """
+
+    def __init__(self, jobs: RedisJobScheduler, loop: asyncio.AbstractEventLoop) -> None:
+        self._jobs = jobs
+        self._loop = loop
+
+    @overload
+    def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
+
+    @overload
+    def enqueue(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], **options: Unpack[EnqueueOptions]
+    ) -> Enqueued: ...
+
+    def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
+        """Write one job; see `JobScheduler.enqueue`."""
+        return asyncio.run_coroutine_threadsafe(self._jobs.enqueue(queue, payload, **options), self._loop).result()
+
+    @overload
+    def enqueue_many(
+        self, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    @overload
+    def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]:
+        """Write many jobs of one queue; see `JobScheduler.enqueue_many`."""
+        written = self._jobs.enqueue_many(queue, payloads, **options)
+        return asyncio.run_coroutine_threadsafe(written, self._loop).result()
+
+
+@contextmanager
+def connect_blocking() -> Iterator[BlockingJobScheduler]:
+    """Connect a producer that has no event loop; see `corral.connect_blocking`."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        entered = connect()
+        thread = threading.Thread(target=loop.run_forever, name="corral-producer", daemon=True)
+        thread.start()
+        try:
+            jobs = asyncio.run_coroutine_threadsafe(entered.__aenter__(), loop).result()
+            try:
+                yield BlockingJobScheduler(jobs, loop)
+            finally:
+                asyncio.run_coroutine_threadsafe(entered.__aexit__(None, None, None), loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+
+def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions) -> Enqueued:
+    """Write one job, from the command line.
+
+    Raises:
+        CorralError: The name, the payload or an option was refused, or there is no store.
+    """
+    installed = read_installed()
+    installed.catalog.get(queue).queue.validated(payload)  # before a store is looked for, or even started
+    with chosen_store(installed.settings) as url:
+
+        async def write() -> Enqueued:
+            async with scheduler(installed, url) as jobs:
+                return await jobs.enqueue(queue, payload, **options)
+
+        return asyncio.run(write())
+
+
+@asynccontextmanager
+async def scheduler(installed: Installed, url: str) -> AsyncIterator[RedisJobScheduler]:
+    """The producer of a process, closed on leaving."""
+    settings = installed.settings
+    jobs = RedisJobScheduler(
+        installed.catalog,
+        installed.plugins.relay,
+        url=url,
+        prefix=settings.prefix,
+        max_payload_bytes=settings.max_payload_bytes,
+    )
+    try:
+        yield jobs
+    finally:
+        await jobs.close()
+
+
+@asynccontextmanager
+async def announced(installed: Installed, url: str) -> AsyncIterator[str]:
+    """Keep this process's catalog in the store while it lives, and warn of others that run something else.
+
+    Yields:
+        This process's name, unique among all.
+    """
+    name = process_name()
+    own = recorded(installed.catalog, 0)
+
+    def tell(others: dict[str, bytes]) -> None:
+        for warning in differences(own, {process: parsed(raw) for process, raw in others.items()}):
+            log.warning(warning)
+
+    records = ProcessRecords(Link(url), installed.settings.prefix, name)
+    keeping = asyncio.create_task(
+        records.keep(lambda now_ms: dumped(recorded(installed.catalog, now_ms)), tell), name="corral-catalog"
+    )
+    try:
+        yield name
+    finally:
+        await end_tasks([keeping])

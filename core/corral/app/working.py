@@ -1,0 +1,151 @@
+"""`run_worker`: a worker process, from its settings to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import structlog
+
+from corral.app.installed import Installed, read_installed
+from corral.app.producing import announced, scheduler
+from corral.errors import ConfigurationError
+from corral.observe.logs import configure_logs
+from corral.store.connection import Link
+from corral.store.embedded import chosen_store
+from corral.store.processes import eviction_policy
+from corral.worker.worker import Stopped, Worker
+
+__all__ = ["calm_collector", "run_worker"]
+
+log = structlog.get_logger("corral")
+
+
+def run_worker(
+    served: Mapping[str, int | None],
+    *,
+    burst: bool = False,
+    concurrency: int | None = None,
+    shutdown_timeout_seconds: float | None = None,
+    development: bool = False,
+) -> tuple[int, int]:
+    """Work off queues until stopped.
+
+    Args:
+        served: The queues, each with its concurrency or None; all that are installed where it is empty.
+        burst: Whether to end when nothing waits and nothing runs.
+        concurrency: Overrides every queue's own.
+        shutdown_timeout_seconds: Overrides the setting.
+        development: Whether to start an embedded store where none is named.
+
+    Returns:
+        The exit code, and how many processors still run: whoever gets more than none must end the process itself.
+
+    Raises:
+        CorralError: The process must not start.
+    """
+    installed = read_installed("worker", served or None)
+    settings = installed.settings
+    configure_logs(settings)
+    for warning in installed.plugins.warnings:
+        log.warning(warning)
+    if not installed.catalog.served:
+        raise ConfigurationError(
+            "no queues are installed: there is nothing to work off", hint="pip install corral-emails, for one"
+        )
+    for entry in installed.catalog:
+        if entry.processor is not None and entry.queue.schedule is not None:
+            log.warning("this release does not run schedules yet", queue=entry.queue.name)
+    overrides = {name: number or concurrency for name, number in served.items()}
+    if not served and concurrency:
+        overrides = dict.fromkeys(installed.catalog.served, concurrency)
+    if shutdown_timeout_seconds is not None:
+        worker = settings.worker.model_copy(update={"shutdown_timeout_seconds": shutdown_timeout_seconds})
+        settings = settings.model_copy(update={"worker": worker})
+        installed = Installed(settings, installed.plugins, installed.catalog)
+    with chosen_store(settings, implied_development=development) as url:
+        if development:
+            log.info("store", url=url, data_dir=str(settings.data_dir))
+        limits = {name: number for name, number in overrides.items() if number}
+        lenient = development or settings.is_development
+        calm_collector()
+        with ExitStack() as ending:
+            runner = ending.enter_context(asyncio.Runner())
+            stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient))
+            if stopped.stuck:
+                ending.pop_all()  # closing the runner would wait for what does not end
+    return (0 if stopped.in_order else 5), stopped.stuck
+
+
+def calm_collector() -> None:
+    """Make the garbage collector of a worker's process rare: at its defaults it took an eighth of the time.
+
+    What is loaded by now stays for good, so it is never looked at again; and a job leaves no cycles behind, so that
+    young objects need not be looked at after every 700 of them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+async def _work(
+    installed: Installed, url: str, concurrency: Mapping[str, int], *, burst: bool, lenient: bool
+) -> Stopped:
+    settings, catalog = installed.settings, installed.catalog
+    await _check_store(url, lenient=lenient)
+    async with scheduler(installed, url) as jobs, announced(installed, url) as name:
+        structlog.contextvars.bind_contextvars(worker=name)
+        worker = Worker(
+            [entry.processor for entry in catalog if entry.processor is not None],
+            url=url,
+            prefix=settings.prefix,
+            settings=settings.worker,
+            plugins=installed.plugins,
+            jobs=jobs,
+            concurrency=concurrency,
+            burst=burst,
+            name=name,
+        )
+        with _stopped_by_signals(worker):
+            return await worker.run()
+
+
+async def _check_store(url: str, *, lenient: bool) -> None:
+    """Refuse a store that is away, or one that may throw away parts of jobs when its memory is full."""
+    link = Link(url)
+    try:
+        policy = await eviction_policy(link)
+    finally:
+        await link.close()
+    if policy not in {"", "noeviction"}:
+        told = f"the store evicts keys when its memory is full (maxmemory-policy {policy}): jobs would be lost"
+        if not lenient:
+            raise ConfigurationError(told, hint="set maxmemory-policy noeviction in the store")
+        log.warning(told)
+
+
+@contextmanager
+def _stopped_by_signals(worker: Worker) -> Iterator[None]:
+    """The first SIGTERM or SIGINT stops the worker in order, the second ends the process.
+
+    The handlers are the interpreter's, not the loop's: the second signal is for a processor that blocks the loop, too.
+    """
+    loop = asyncio.get_running_loop()
+    asked: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        if asked:
+            os._exit(128 + number)
+        asked.append(number)
+        loop.call_soon_threadsafe(worker.stop)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
