@@ -6,6 +6,7 @@
 from corral.app.installed import Installed, read_installed, read_plugins
 from corral.app.operating import count_jobs
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
+from corral.app.scheduling import list_schedules, prune_schedules
 from corral.app.working import calm_collector, run_worker
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "connect_blocking",
     "count_jobs",
     "enqueue_once",
+    "list_schedules",
+    "prune_schedules",
     "read_installed",
     "read_plugins",
     "run_worker",

@@ -57,9 +57,6 @@ def run_worker(
         raise ConfigurationError(
             "no queues are installed: there is nothing to work off", hint="pip install corral-emails, for one"
         )
-    for entry in installed.catalog:
-        if entry.processor is not None and entry.queue.schedule is not None:
-            log.warning("this release does not run schedules yet", queue=entry.queue.name)
     overrides = {name: number or concurrency for name, number in served.items()}
     if not served and concurrency:
         overrides = dict.fromkeys(installed.catalog.served, concurrency)
