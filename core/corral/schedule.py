@@ -59,27 +59,30 @@ def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]
 
     Args:
         expression: As `Cron.expression`; `?` is read as `*`.
-        tz: An IANA time zone; empty for UTC.
+        tz: An IANA time zone.
         after_ms: Unix milliseconds; the first tick is later than this.
         count: How many.
 
     Returns:
-        Unix milliseconds, ascending; fewer than `count` where the expression names no further day within 50 years.
+        Unix milliseconds, ascending; at least one.
 
     Raises:
-        ValueError: The expression cannot be read, or no time zone has this name.
+        ValueError: The expression cannot be read or names no day that comes, or no time zone has this name.
     """
     from zoneinfo import ZoneInfo  # noqa: PLC0415  # most processes have no schedule
 
     from cronsim import CronSim, CronSimError  # noqa: PLC0415  # as above
 
     try:
-        zone = ZoneInfo(tz or "UTC")
+        zone = ZoneInfo(tz)
     except (KeyError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as "Europe"
         raise ValueError(f"no time zone is named {tz!r}") from None
     start = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(zone)
     try:
         moments = CronSim(MACROS.get(expression, expression).replace("?", "*"), start)
-        return [int(moment.timestamp()) * 1000 for moment, _ in zip(moments, range(count), strict=False)]
+        ticks = [int(moment.timestamp()) * 1000 for moment, _ in zip(moments, range(count), strict=False)]
     except CronSimError as error:
         raise ValueError(f"{expression!r}: {error}") from None
+    if not ticks:  # the library looks ahead for 50 years
+        raise ValueError(f"{expression!r}: names no day that comes")
+    return ticks

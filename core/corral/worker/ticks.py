@@ -83,5 +83,5 @@ class Ticks:
     def _count(self, now_ms: int) -> None:
         self._known = {rule: coming_ticks(*rule, now_ms) for rule in self._known}
         self._encoded = encode_ticks(self._known)
-        # While three ticks are left of each, the one after the next is told, whatever a call takes.
-        self._stale_at_ms = min(ticks[-3] for ticks in self._known.values())
+        # Counted again in time: the store may be a tick ahead of what we think.
+        self._stale_at_ms = min(ticks[len(ticks) // 2] for ticks in self._known.values())
