@@ -9,7 +9,7 @@ import click
 
 from corral.cli.catalog import check, lock, plugins
 from corral.cli.jobs import enqueue, queues
-from corral.cli.process import dev, worker
+from corral.cli.process import dev, health, worker
 from corral.errors import CorralError
 
 __all__ = ["cli", "main"]
@@ -31,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (dev, worker, check, lock, plugins, queues, enqueue):
+for command in (dev, worker, health, check, lock, plugins, queues, enqueue):
     cli.add_command(command)
 
 
