@@ -209,6 +209,34 @@ async def test_rolling_restarts_under_load_lose_nothing_and_spend_no_attempt(
     await assert_no_leaks(scene.store.client)
 
 
+@pytest.mark.timing
+async def test_health_turns_red_when_a_worker_hangs_and_green_when_it_goes_on(
+    scene: Scene, at_length: bool, figure: Callable[[str], None]
+) -> None:
+    """By what is recorded: the moments at which `corral health` was asked, in a process of its own."""
+    if not at_length:
+        pytest.skip("takes half a minute; CORRAL_CHAOS_LONG=1 runs it")
+    worker = await scene.hire(**FAST)
+
+    async def changed(code: int) -> float:
+        """Ask until this is the exit code; returns Unix seconds of the question that it answered."""
+        async with asyncio.timeout(30):
+            while True:
+                asked = time.time()
+                if await asyncio.to_thread(scene.health) == code:
+                    return asked
+
+    await changed(0)
+    os.kill(worker.pid, signal.SIGSTOP)
+    hung = time.time()
+    red = await changed(1) - hung
+    os.kill(worker.pid, signal.SIGCONT)
+    green = await changed(0) - hung - red
+    figure(f"red after {red:.1f} s, green {green:.1f} s after that")
+    assert red <= 15 + 3
+    assert green <= 3 + 3
+
+
 NAMESPACE = (
     "unshare",
     "--pid",

@@ -95,6 +95,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._outage = Outage()
         self._consumers: Sequence[Consumer] = ()
+        self._made = time.monotonic()
 
     @property
     def is_stopping(self) -> bool:
@@ -104,7 +105,8 @@ class Worker:
     @property
     def silent_seconds(self) -> float:
         """For how long the most silent of its queues has fetched nothing, and was not told that there is nothing."""
-        return max((consumer.silent_seconds for consumer in self._consumers), default=0.0)
+        made = time.monotonic() - self._made  # none serves yet: a resource is being opened
+        return max((consumer.silent_seconds for consumer in self._consumers), default=made)
 
     def stop(self) -> None:
         """Fetch no more, let running jobs finish within the shutdown timeout, hand the rest back."""
