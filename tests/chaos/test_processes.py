@@ -80,8 +80,10 @@ async def test_jobs_of_a_killed_process_run_again_at_once_and_the_others_keep_th
 async def test_a_job_that_kills_its_process_starts_max_stalled_plus_one_times_and_fails(
     scene: Scene, figure: Callable[[str], None], assert_no_leaks: Any, dies: str, max_stalled: int, by: str
 ) -> None:
-    parent = await scene.hire(processes=2, max_stalled=max_stalled, **FAST)
-    (poison,) = await scene.enqueue({"dies": dies})
+    """With one job at once per process nobody runs beside it, and so nobody else is counted."""
+    parent = await scene.hire(processes=2, concurrency=1, max_stalled=max_stalled, **FAST)
+    *before, poison = await scene.enqueue(*[{"ms": 50}] * 5, {"dies": dies})
+    after = await scene.enqueue(*[{"ms": 50}] * 20)
 
     async def failed() -> bool:
         return await scene.store.client.zscore("bull:chaos:failed", poison) is not None
@@ -95,9 +97,10 @@ async def test_a_job_that_kills_its_process_starts_max_stalled_plus_one_times_an
     died = [line["by"] for line in parent.log if line["event"] == "worker process died"]
     assert died == [by] * starts
 
-    after = await scene.enqueue({"ms": 10})
-    await scene.started(after[0])
+    others = {*before, *after}
+    await scene.until(lambda: scene.journal.ended() == others, "the others have run")
     await scene.until(lambda: len(parent.children()) == 2, "both places are filled again")
+    assert not any([await scene.store.client.hexists(f"bull:chaos:{job}", "stc") for job in others])
     parent.terminate()
     assert await parent.ended() == 0
     await assert_no_leaks(scene.store.client)

@@ -166,15 +166,7 @@ class _Parent:
         """Fill one place until it is to stay empty; returns the exit code of its last process."""
         restarts = Restarts()
         while not self._stop.is_set():
-            child, started = self._start(), time.monotonic()
-            code = await child.ended
-            child.stop()
-            lived = time.monotonic() - started
-            died = code not in IN_ORDER
-            event = "worker process died" if died else "worker process ended"
-            (log.warning if died else log.info)(event, child=child.name, pid=child.pid, by=told_end(code))
-            if code:
-                await self._take_back(child.name)
+            code, lived = await self._run_one()
             if self._stop.is_set() or (self._burst and code == 0):
                 return code
             seconds = restarts.ended(code, lived, random.random())  # noqa: S311  # keeps places apart, no secret
@@ -183,10 +175,28 @@ class _Parent:
                 self._refused = code
                 self._stop.set()
                 return code
-            log.info("worker process restarts", after=child.name, seconds=round(seconds, 2))
+            log.info("worker process restarts", seconds=round(seconds, 2))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), seconds)
         return 0
+
+    async def _run_one(self) -> tuple[int, float]:
+        """Run one process to its end, and take back what it held; returns its exit code, and how many seconds it lived."""
+        started = time.monotonic()
+        try:
+            child = self._start()
+        except OSError as error:  # no memory, no descriptors, too many processes: for the moment
+            log.error("no worker process can be started", error=str(error))  # noqa: TRY400  # a trace tells nothing more
+            return 1, 0.0
+        code = await child.ended
+        lived = time.monotonic() - started
+        child.stop()
+        died = code not in IN_ORDER
+        event = "worker process died" if died else "worker process ended"
+        (log.warning if died else log.info)(event, child=child.name, pid=child.pid, by=told_end(code))
+        if code:
+            await self._take_back(child.name)
+        return code, lived
 
     def _start(self) -> _Child:
         name = f"{self._name}.{next(self._numbers)}"
