@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -45,6 +47,8 @@ class Work(Payload):
         fails: How many of its first attempts fail.
         value: What it reports as progress and returns, unless it is None.
         odd: The name of an `ODD` value to report and return instead.
+        dies: How it ends its process at once: `exit` or `segv`; on every start.
+        orphans: How many processes it leaves behind, each for a second.
     """
 
     ms: int = 0
@@ -52,6 +56,8 @@ class Work(Payload):
     fails: int = 0
     value: JsonValue = None
     odd: str | None = None
+    dies: str | None = None
+    orphans: int = 0
 
 
 KEPT = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())
@@ -65,6 +71,10 @@ chaos_ticks = Queue(
 
 async def process(job: Job[Work]) -> Any:
     write("start", job)
+    if job.payload.dies:
+        os._exit(9) if job.payload.dies == "exit" else os.kill(os.getpid(), signal.SIGSEGV)
+    if job.payload.orphans:
+        subprocess.run(["/bin/sh", "-c", "sleep 1 &" * job.payload.orphans], check=True)  # noqa: ASYNC221  # it is short
     if job.payload.blocks:
         time.sleep(job.payload.ms / 1000)  # noqa: ASYNC251  # what must not cost the job its lock
     else:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -95,6 +95,8 @@ class Worker:
         serves: The queues, as on the command line.
         concurrency: How many jobs it runs at once.
         environment: More of its environment.
+        processes: How many it keeps running, as their parent; 0: it is one itself.
+        under: What runs it, in front of its own command.
         settings: `CORRAL_WORKER__…`, by the field's name.
     """
 
@@ -108,6 +110,8 @@ class Worker:
         serves: tuple[str, ...] = ("chaos",),
         concurrency: int = 5,
         environment: Mapping[str, str] = MappingProxyType({}),
+        processes: int = 0,
+        under: tuple[str, ...] = (),
         **settings: float,
     ) -> None:
         number = sum(1 for _ in folder.glob("worker-*.log"))
@@ -121,7 +125,10 @@ class Worker:
             **environment,
             **{f"CORRAL_WORKER__{name.upper()}": str(value) for name, value in settings.items()},
         }
-        command = [sys.executable, "-m", "corral", "worker", *serves, "--concurrency", str(concurrency)]
+        command = [*under, sys.executable, "-m", "corral", "worker", *serves, "--concurrency", str(concurrency)]
+        if processes:
+            command += ["--processes", str(processes)]
+        self._processes = processes
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, env=own, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
@@ -136,9 +143,27 @@ class Worker:
 
     @property
     def has_started(self) -> bool:
-        """Whether it serves its queues."""
+        """Whether it, or as many processes as it keeps running, serve its queues."""
         assert self._process.poll() is None, self._log.read_text("utf-8")
-        return any(line["event"] == "worker started" for line in self.log)
+        return sum(line["event"] == "worker started" for line in self.log) >= max(self._processes, 1)
+
+    def children(self) -> dict[str, int]:
+        """The process ids of the worker processes that serve its queues now, by name, oldest first."""
+        pids: dict[str, int] = {}
+        serving: list[str] = []
+        for line in self.log:
+            match line["event"]:
+                case "worker process started":
+                    pids[line["child"]] = line["pid"]
+                case "worker started":
+                    serving.append(line["worker"])
+                case "worker process ended" | "worker process died":
+                    pids.pop(line["child"])
+        return {name: pids[name] for name in serving if name in pids}
+
+    def below(self) -> list[psutil.Process]:
+        """All processes below it."""
+        return psutil.Process(self.pid).children(recursive=True)
 
     def cpu_seconds(self) -> float:
         """How much processor time it has used."""
@@ -163,7 +188,11 @@ class Worker:
     def close(self) -> None:
         """Leave nothing behind."""
         if self._process.poll() is None:
+            below = self.below()
             self.kill()
+            for process in below:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 @asynccontextmanager

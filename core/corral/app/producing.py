@@ -158,13 +158,18 @@ async def scheduler(installed: Installed, url: str) -> AsyncIterator[RedisJobSch
 
 
 @asynccontextmanager
-async def announced(installed: Installed, url: str) -> AsyncIterator[str]:
+async def announced(installed: Installed, url: str, name: str | None = None) -> AsyncIterator[str]:
     """Keep this process's catalog in the store while it lives, and warn of others that run something else.
 
+    Args:
+        installed: What it runs.
+        url: The store.
+        name: This process's name, unique among all; made up where it is None.
+
     Yields:
-        This process's name, unique among all.
+        The name.
     """
-    name = process_name()
+    name = name or process_name()
     own = recorded(installed.catalog, 0)
 
     def tell(others: dict[str, bytes]) -> None:

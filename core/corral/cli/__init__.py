@@ -9,7 +9,7 @@ import click
 
 from corral.cli.catalog import check, lock, plugins
 from corral.cli.jobs import enqueue, queues
-from corral.cli.process import dev, worker
+from corral.cli.process import dev, health, worker
 from corral.cli.schedules import schedules
 from corral.errors import CorralError
 
@@ -32,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (dev, worker, check, lock, plugins, queues, enqueue, schedules):
+for command in (dev, worker, health, check, lock, plugins, queues, enqueue, schedules):
     cli.add_command(command)
 
 

@@ -94,7 +94,7 @@ class QueueStore:
         self.offset_ms = offset_ms
         self._link = link
         self._options = options or JobOptions()
-        self._lane = f":{lane}" if lane else ""
+        self._lane = lane
 
     async def add(self, jobs: Sequence[NewJob]) -> list[bool]:
         """Write jobs.
@@ -149,7 +149,7 @@ class QueueStore:
         arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES, ticks]
         for ending in endings:
             arguments += encode_ending(ending, self._options)
-        keys = [self.base, f"corral:{self.base}call:{worker}{self._lane}"]
+        keys = [self.base, self._record(worker, self._lane)]
         try:
             reply = await run(self._link, script("advance"), keys, arguments)
         except ResponseError as error:
@@ -204,6 +204,26 @@ class QueueStore:
         wait_ms, ids = await run(self._link, script("stalled"), [self.base], [interval_ms, max_stalled, self.offset_ms])
         return Stalled([job_id.decode(errors="replace") for job_id in ids], wait_ms)
 
+    async def release(self, worker: str, max_stalled: int, *, lanes: int = 1) -> list[str]:
+        """Do to the jobs of a worker that is certainly dead what the stalled check would do, without its wait.
+
+        Only locks with the worker's own tokens are touched. What it had sent and arrives later changes nothing.
+
+        Args:
+            worker: Its name; no later worker may have the same.
+            max_stalled: As for `check_stalled`.
+            lanes: How many lanes its calls went through.
+
+        Returns:
+            The jobs' ids.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+        """
+        keys = [self.base, *(self._record(worker, lane) for lane in range(lanes))]
+        ids = await run(self._link, script("release"), keys, [worker, max_stalled])
+        return [job_id.decode(errors="replace") for job_id in ids]
+
     async def note(self, notes: Iterable[Note]) -> None:
         """Write progress and log lines of running jobs.
 
@@ -252,6 +272,10 @@ class QueueStore:
         )
         replies = await self._link.call("EVAL", source, 1, self.base)
         return dict(zip(CONTAINERS, replies, strict=True))
+
+    def _record(self, worker: str, lane: int) -> str:
+        """The key of what a worker's last call did."""
+        return f"corral:{self.base}call:{worker}" + (f":{lane}" if lane else "")
 
     async def close(self) -> None:
         """Close the connection; a later call opens another."""

@@ -96,9 +96,7 @@ class Consumer:
         self.queue = queue
         self._lanes = [QueueStore(Link(url), prefix, queue.name, options=queue.options, lane=n) for n in range(LANES)]
         self.store = self._lanes[0]
-        self.handed_back = 0
-        self.unwritten = 0
-        self.started = 0
+        self.handed_back = self.unwritten = self.started = 0
         self._abandoned: list[Running] = []
         self._execution = execution
         self._worker = worker
@@ -127,6 +125,12 @@ class Consumer:
         self._look_later: asyncio.TimerHandle | None = None
         self._found_nothing = False
         self._stopping = False
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long nothing was fetched, or found not to be there; 0 where nothing is asked for."""
+        idle = self._stopping or (self._free_slots() <= 0 and not self._calls)
+        return 0.0 if idle else min(backoff.silent_seconds for backoff in self._backoffs.values())
 
     @property
     def running(self) -> int:

@@ -94,6 +94,19 @@ class Worker:
         self._burst = burst
         self._stop = asyncio.Event()
         self._outage = Outage()
+        self._consumers: Sequence[Consumer] = ()
+        self._made = time.monotonic()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the most silent of its queues has fetched nothing, and was not told that there is nothing."""
+        made = time.monotonic() - self._made  # none serves yet: a resource is being opened
+        return max((consumer.silent_seconds for consumer in self._consumers), default=made)
 
     def stop(self) -> None:
         """Fetch no more, let running jobs finish within the shutdown timeout, hand the rest back."""
@@ -114,6 +127,7 @@ class Worker:
                 deps = Deps(self._jobs, self._plugins.hook, resources)
                 consumers = [await self._consumer(processor, deps, leases, threads) for processor in self._processors]
                 served = {consumer.queue.name: consumer.concurrency for consumer in consumers}
+                self._consumers = consumers
                 log.info("worker started", queues=served)
                 await self._serve(consumers, leases)
                 stopped = Stopped(
