@@ -32,11 +32,12 @@ local function is_old(id)
   return (tonumber(times[1] or times[2] or times[3]) or 0) <= oldest
 end
 
--- A parent that loses its last child to a drain: of the same queue it is drained too, of another it runs.
+-- A parent that loses its last child here: of the same queue it goes, too; of another it runs next, and unlike BullMQ
+-- we tell who listens there.
 local function unlink(id)
   local key = base .. id
-  local parent_key = drains and call('HGET', key, 'parentKey')
-  if not parent_key then return leave_parent(key) end
+  local parent_key = call('HGET', key, 'parentKey')
+  if not parent_key then return end
   local queue, parent = parent_of(key, parent_key)
   if queue ~= base then return leave_parent(key) end
   if call('SREM', parent_key .. ':dependencies', key) == 0 then return end
