@@ -4,7 +4,7 @@
 """
 
 from corral.app.installed import Installed, read_installed, read_plugins
-from corral.app.operating import count_jobs
+from corral.app.operating import count_jobs, operate
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
 from corral.app.working import calm_collector, run_worker
 
@@ -16,6 +16,7 @@ __all__ = [
     "connect_blocking",
     "count_jobs",
     "enqueue_once",
+    "operate",
     "read_installed",
     "read_plugins",
     "run_worker",

@@ -7,7 +7,7 @@ row of them over at most `BATCH` jobs each; what each does to the keys is what B
 from corral.inspector.inspector import CLEANABLE, JobInspector, Page
 from corral.inspector.limits import Limits
 from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
-from corral.inspector.stored import STATES, StoredJob
+from corral.inspector.stored import STATES, State, StoredJob
 
 __all__ = [
     "CLEANABLE",
@@ -18,6 +18,7 @@ __all__ = [
     "JobNotFound",
     "Limits",
     "Page",
+    "State",
     "StoredJob",
     "WrongState",
 ]

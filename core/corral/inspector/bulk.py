@@ -112,7 +112,9 @@ async def scrub(
         start, size = 0, 1
         while start < size:  # the newest first: what ends meanwhile shows a job twice, and hides none
             _, size, found = await calls.run("page", queue, state, start, PAGE)
-            ids = [job_id for job_id, flat in found if texts or _matches(match, calls.name(queue), state, job_id, flat)]
+            ids = [
+                job_id for job_id, flat, _ in found if texts or _matches(match, calls.name(queue), state, job_id, flat)
+            ]
             if ids:
                 scrubbed += len(await calls.run("scrub", queue, len(texts), *texts, *ids))
             start += PAGE

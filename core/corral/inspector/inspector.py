@@ -93,7 +93,10 @@ class JobInspector:
             raise ConfigurationError(f"a page has 1 to {MAX_PAGE} jobs and starts at 0 or later")
         name = self._calls.name(queue)
         _, total, jobs = await self._calls.run("page", queue, CONTAINER[state], start, limit)
-        found = [decode_stored(name, job_id.decode(errors="replace"), state, flat) for job_id, flat in jobs]
+        found = [
+            decode_stored(name, job_id.decode(errors="replace"), state, flat, due_score=float(due) if due else None)
+            for job_id, flat, due in jobs
+        ]
         return Page(found, total, start)
 
     async def get(self, queue: Queue[Any] | str, job_id: str) -> StoredJob:

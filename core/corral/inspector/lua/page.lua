@@ -2,7 +2,7 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 container   3 start   4 limit
--- Returns {now_ms, total, jobs}; jobs: {id, flat hash} each. An id without a hash is skipped (wire 6.25).
+-- Returns {now_ms, total, jobs}; jobs: {id, flat hash, due score or ''} each. An id without a hash is skipped (wire 6.25).
 
 -- @include opening.lua
 
@@ -21,6 +21,6 @@ end
 local jobs = {}
 for _, id in ipairs(ids) do
   local hash = call('HGETALL', base .. id)
-  if #hash > 0 then jobs[#jobs + 1] = {id, hash} end
+  if #hash > 0 then jobs[#jobs + 1] = {id, hash, container == 'delayed' and call('ZSCORE', set, id) or ''} end
 end
 return {now, total, jobs}
