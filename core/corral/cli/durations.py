@@ -22,14 +22,17 @@ def duration(text: str) -> timedelta | None:
 
 
 def short(span: timedelta) -> str:
-    """A duration in its largest unit: `3s`, `5m`, `2h`, `4d`."""
+    """A duration in its two largest units: `40ms`, `3s`, `5m`, `2h59m`, `4d2h`."""
     seconds = abs(span.total_seconds())
-    if seconds < 1:
+    if 0 < seconds < 1:
         return f"{seconds * 1000:.0f}ms"
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= 2 * length or (unit == "m" and seconds >= length):
-            return f"{seconds // length:.0f}{unit}"
-    return f"{seconds:.0f}s"
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return "".join(parts[:2]) or "0s"
 
 
 def age(moment: datetime | None) -> str:

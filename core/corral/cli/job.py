@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -83,7 +86,10 @@ def show(queue: str, job_id: str, as_json: bool) -> None:
     facts = list(_facts(found))
     width = max(len(label) for label, _ in facts)
     for label, value in facts:
-        click.echo(f"{click.style(label.ljust(width), bold=True)}  {printable(value)}")
+        first, *more = _wrapped(printable(value), width + 2)
+        click.echo(f"{click.style(label.ljust(width), bold=True)}  {first}")
+        for line in more:
+            click.echo(" " * (width + 2) + line)
     for label, text in _texts(found):
         click.secho(f"\n{label}", bold=True)
         click.echo("\n".join(f"  {line}" for line in printable(text, lines=True).splitlines()))
@@ -203,6 +209,13 @@ _DETAILS: dict[str, tuple[str, Callable[[StoredJob], object]]] = {
     "active": ("WORKER", lambda each: each.processed_by or ""),
     "completed": ("TOOK", _took),
 }
+
+
+def _wrapped(value: str, indent: int) -> list[str]:
+    """A value in lines that fit beside its label; in one line where no terminal is too narrow."""
+    if not sys.stdout.isatty():
+        return [value]
+    return textwrap.wrap(value, max(shutil.get_terminal_size().columns - indent, 20)) or [""]
 
 
 def _when(moment: datetime | None) -> str:

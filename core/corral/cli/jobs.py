@@ -76,12 +76,14 @@ def queues(as_json: bool) -> None:
     if not counts:
         click.echo("no queues are installed", err=True)
         return
-    states = list(next(iter(counts.values()))[0])
-    show_table(
-        ["QUEUE", *(state.upper() for state in states), "PAUSED"],
-        [[name, *row.values(), "paused" if held.paused else ""] for name, (row, held) in counts.items()],
-        elastic=None,
-    )
+    columns: dict[str, list[object]] = {"QUEUE": list(counts)}
+    for state in next(iter(counts.values()))[0]:
+        columns[state.upper()] = [row[state] for row, _ in counts.values()]
+    columns["PAUSED"] = ["paused" if held.paused else "" for _, held in counts.values()]
+    if sys.stdout.isatty():  # what nobody uses would not fit into 80 columns
+        rare = {"PRIORITIZED", "WAITING-CHILDREN", "PAUSED"}
+        columns = {heading: cells for heading, cells in columns.items() if heading not in rare or any(cells)}
+    show_table(list(columns), list(zip(*columns.values(), strict=True)), elastic=None)
 
 
 def _payload(argument: str) -> dict[str, Any]:

@@ -109,16 +109,13 @@ async def scrub(
     total = sum([await calls.size(queue, state) for state in FINISHED])
     looked = scrubbed = 0
     for state in FINISHED:
-        start, size = 0, 1
-        while start < size:  # the newest first: what ends meanwhile shows a job twice, and hides none
-            _, size, found = await calls.run("page", queue, state, start, PAGE)
-            ids = [
-                job_id for job_id, flat, _ in found if texts or _matches(match, calls.name(queue), state, job_id, flat)
-            ]
-            if ids:
-                scrubbed += len(await calls.run("scrub", queue, len(texts), *texts, *ids))
-            start += PAGE
-            looked += len(found)
+        start = 0
+        while ids := await _finished(calls, queue, state, start):
+            chosen = ids if isinstance(match, str) else await _chosen(calls, queue, state, ids, match)
+            if chosen:
+                scrubbed += len(await calls.run("scrub", queue, len(texts), *texts, *chosen))
+            start += len(ids)
+            looked += len(ids)
             if told:
                 told(looked, max(looked, total))
     last: bytes | str = "-" if texts else ""
@@ -134,5 +131,18 @@ def _spellings(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])))
 
 
-def _matches(match: Any, queue: str, state: State, job_id: bytes, flat: Sequence[bytes]) -> bool:
-    return bool(match(decode_stored(queue, job_id.decode(errors="replace"), state, flat)))
+async def _finished(calls: Calls, queue: Queue[Any] | str, state: State, start: int) -> Sequence[bytes]:
+    """The newest first: what ends meanwhile shows some job twice, and hides none."""
+    found: Sequence[bytes] = await calls.link.call("ZREVRANGE", calls.base(queue) + state, start, start + PAGE - 1)
+    return found
+
+
+async def _chosen(
+    calls: Calls, queue: Queue[Any] | str, state: State, ids: Sequence[bytes], match: Callable[[StoredJob], bool]
+) -> Sequence[bytes]:
+    chosen = []
+    for job_id in ids:
+        flat = await calls.link.call("HGETALL", calls.base(queue).encode() + job_id)
+        if match(decode_stored(calls.name(queue), job_id.decode(errors="replace"), state, flat)):
+            chosen.append(job_id)
+    return chosen
