@@ -27,10 +27,10 @@ def cli() -> None:
     """Work off queues that are plugins.
 
     \b
-    corral check                            what is installed, and whether it fits together
-    corral dev                              a store and a worker in one process, for development
-    corral enqueue emails '{"to": "…"}'     one job, from the shell
-    corral job list emails --state failed   what went wrong, and `corral job show` why
+    corral check                          what is installed, and whether it fits
+    corral dev                            a store and a worker, for development
+    corral enqueue emails '{"to": "…"}'   one job, from the shell
+    corral job list emails                what failed; `corral job show` says why
     """
     _load_structlog_plainly()
 

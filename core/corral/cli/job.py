@@ -44,7 +44,9 @@ def job() -> None:
 @click.option("--start", type=click.IntRange(min=0), default=0, metavar="N", help="How many to leave out first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_jobs(queue: str, state: str, limit: int, start: int, as_json: bool) -> None:
-    """The jobs of a queue that are in one state: what runs next first, what ended last first.
+    """List the jobs of a queue that are in one state.
+
+    What runs next comes first; of finished jobs, what ended last.
 
     \b
     corral job list emails
@@ -71,7 +73,9 @@ def list_jobs(queue: str, state: str, limit: int, start: int, as_json: bool) -> 
 @click.argument("job_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(queue: str, job_id: str, as_json: bool) -> None:
-    """Everything that is stored of a job, its payload and its stack traces included.
+    """Show everything that is stored of a job.
+
+    Its payload and its stack traces, too: mind who looks over your shoulder.
 
     \b
     corral job show emails 01hx…
@@ -101,7 +105,7 @@ def show(queue: str, job_id: str, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N", help="The last N.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def logs(queue: str, job_id: str, limit: int, as_json: bool) -> None:
-    """The log lines of a job, the oldest first.
+    """Show the log lines of a job, the oldest first.
 
     \b
     corral job logs emails welcome-ada

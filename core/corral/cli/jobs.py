@@ -60,7 +60,9 @@ def enqueue(
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def queues(as_json: bool) -> None:
-    """How many jobs are in which state, per queue, and which queues are paused.
+    """Show how many jobs are in which state.
+
+    Per queue; and which queues are paused.
 
     \b
     corral queues

@@ -150,15 +150,14 @@ def clean(queue: str, state: Any, older_than: str, maximum: int | None, yes: boo
     corral clean emails --state failed --older-than 7d
     corral clean emails --state completed --older-than 1h --limit 1000 --yes
     """
-    old = _duration("--older-than", older_than)
+    old = duration(older_than)
+    if old is None:
+        raise ConfigurationError(f"--older-than {older_than!r} is not understood", hint="write 7d, 12h, 30m or 90s")
 
     async def work(inspector: JobInspector) -> int:
         count = (await inspector.counts(queue))[state]
-        most = f" up to {maximum:,} of" if maximum else ""
-        confirm(
-            f"remove{most} those of the {count:,} {state} jobs of queue {queue!r} that are older than {older_than}",
-            yes=yes,
-        )
+        most = f"at most {maximum:,}" if maximum else "those"
+        confirm(f"remove {most} of the {count:,} {state} jobs of {queue!r} older than {older_than}", yes=yes)
         with progress(f"cleaning {queue}") as told:
             return await inspector.clean(queue, state, old, limit=maximum, told=told)
 
@@ -171,9 +170,10 @@ def clean(queue: str, state: Any, older_than: str, maximum: int | None, yes: boo
 @yes_option
 @as_json_option
 def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Empty the finished jobs that contain a text, a user's id for one: payload, result, reasons, traces, log lines.
+    """Empty the finished jobs that contain a text.
 
-    The jobs stay, without their contents; what has not finished is left alone.
+    A user's id, say: payload, result, progress, failed reason, stack traces and log lines of such a job are
+    taken away, and events that contain it. What has not finished is left alone: it needs its payload.
 
     \b
     corral scrub user-4711
@@ -204,17 +204,16 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
 @click.option("--rate", metavar="N/1m|none", help="How many jobs start in a while, over all workers.")
 @as_json_option
 def limit(queue: str, concurrency: str | None, rate: str | None, as_json: bool) -> None:
-    """Show or change what holds a whole queue back, however many workers serve it.
+    """Show or change what holds a whole queue back.
+
+    It holds over all workers together, however many there are.
 
     \b
     corral limit emails
     corral limit emails --concurrency 20 --rate 100/1m
     corral limit emails --rate none
     """
-    most = _count("--concurrency", concurrency)
-    starts, _, window = (rate or "").partition("/")
-    allowed = _count("--rate", starts) if rate is not None else None
-    per = _duration("--rate", window) if allowed is not None else None
+    most, (allowed, per) = _count(concurrency), _rate(rate)
 
     async def work(inspector: JobInspector) -> Limits:
         if concurrency is not None:
@@ -240,19 +239,24 @@ def _operate(work: Any, *queues: str) -> Any:
     return operate(work, *queues)
 
 
-def _duration(option: str, text: str) -> timedelta:
-    span = duration(text)
-    if span is None:
-        raise ConfigurationError(f"{option} {text!r} is not understood", hint="write a number and ms, s, m, h or d: 7d")
-    return span
-
-
-def _count(option: str, text: str | None) -> int | None:
+def _count(text: str | None) -> int | None:
+    """`--concurrency`: a number, or None for no limit."""
     if text is None or text == "none":
         return None
     if not (text.isascii() and text.isdecimal()):
-        raise ConfigurationError(f"{option} {text!r} is not understood", hint="write a whole number, or none")
+        raise ConfigurationError(f"--concurrency {text!r} is not understood", hint="write a whole number, or none")
     return int(text)
+
+
+def _rate(text: str | None) -> tuple[int | None, timedelta | None]:
+    """`--rate`: how many in how long, or None twice for no limit."""
+    if text is None or text == "none":
+        return None, None
+    count, _, window = text.partition("/")
+    per = duration(window)
+    if per is None or not (count.isascii() and count.isdecimal()):
+        raise ConfigurationError(f"--rate {text!r} is not understood", hint="write 100/1m, 5/30s, or none")
+    return int(count), per
 
 
 def _jobs(count: int) -> str:

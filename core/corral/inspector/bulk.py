@@ -142,7 +142,7 @@ async def _chosen(
 ) -> Sequence[bytes]:
     chosen = []
     for job_id in ids:
-        flat = await calls.link.call("HGETALL", calls.base(queue).encode() + job_id)
-        if match(decode_stored(calls.name(queue), job_id.decode(errors="replace"), state, flat)):
+        found = await calls.run("show", queue, job_id)
+        if found and match(decode_stored(calls.name(queue), job_id.decode(errors="replace"), state, *found[2:4])):
             chosen.append(job_id)
     return chosen
