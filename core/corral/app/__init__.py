@@ -5,7 +5,7 @@
 
 from corral.app.health import Health, WorkerHealth, read_health
 from corral.app.installed import Installed, read_installed, read_plugins
-from corral.app.operating import count_jobs
+from corral.app.operating import count_jobs, operate
 from corral.app.processes import run_processes
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
 from corral.app.scheduling import list_schedules, prune_schedules
@@ -22,6 +22,7 @@ __all__ = [
     "count_jobs",
     "enqueue_once",
     "list_schedules",
+    "operate",
     "prune_schedules",
     "read_health",
     "read_installed",
