@@ -49,9 +49,8 @@ def _draw(
             Text(heading, overflow="fold"),
             justify="right" if numeric[place] else "left",
             no_wrap=elastic is not None,
-            overflow="ellipsis",
             min_width=8 if place == elastic else widest if elastic is None else max(widest, len(heading)),
         )
     for row in cells:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell, overflow="ellipsis") for cell in row))
     Console(highlight=False).print(table)
