@@ -36,7 +36,7 @@ def enqueue(
 
     \b
     corral enqueue emails '{"to": "ada@example.com", "template": "welcome",
-                            "variables": {"name": "Ada", "url": "https://example.com/start"}}'
+        "variables": {"name": "Ada", "url": "https://example.com/start"}}'
     corral enqueue emails @mail.json --delay 5m --job-id welcome-ada
     echo '{…}' | corral enqueue emails -
     """

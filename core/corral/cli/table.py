@@ -11,6 +11,11 @@ from corral.cli.terminal import printable
 
 __all__ = ["show_table"]
 
+GAP = 2
+"""Blanks between columns."""
+NARROWEST = 8
+"""An elastic column is never cut to less."""
+
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, elastic: int | None = -1) -> None:
     """Print rows under their headings; numbers are aligned to the right.
@@ -42,16 +47,21 @@ def _draw(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    console = Console(highlight=False)
+    widths = [max((cell_len(row[place]) for row in cells), default=0) for place in range(len(headings))]
+    if elastic is not None:
+        widths = [max(width, len(heading)) for width, heading in zip(widths, headings, strict=True)]
+        others = sum(widths) - widths[elastic] + GAP * (len(headings) - 1)
+        widths[elastic] = min(widths[elastic], max(console.width - others, NARROWEST))
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for place, heading in enumerate(headings):
-        widest = max((cell_len(row[place]) for row in cells), default=0)
         table.add_column(
             Text(heading, overflow="fold"),
             justify="right" if numeric[place] else "left",
             no_wrap=elastic is not None,
-            overflow="ellipsis",
-            min_width=8 if place == elastic else widest if elastic is None else max(widest, len(heading)),
+            min_width=widths[place],
+            max_width=None if elastic is None else widths[place],
         )
     for row in cells:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+        table.add_row(*(Text(cell, overflow="ellipsis") for cell in row))
+    console.print(table)
