@@ -24,7 +24,8 @@ async def main():
         engine = sql.create_engine()
         async with engine.begin() as connection:
             for text in sys.argv[1:]:
-                print((await sql.Outbox(jobs).enqueue(connection, letters, Letter(text=text))).id)
+                job = await sql.Outbox(jobs).enqueue(connection, letters, Letter(text=text))
+                print("job", job.id)
         await engine.dispose()
 
 asyncio.run(main())
@@ -47,7 +48,7 @@ def enqueue(acme: Path, store_url: str, tmp_path: Path) -> Callable[..., list[st
             check=True,
             timeout=60,
         )
-        return ran.stdout.split()
+        return [line.removeprefix("job ") for line in ran.stdout.splitlines() if line.startswith("job ")]
 
     return enqueue
 
