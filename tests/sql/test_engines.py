@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -127,11 +128,13 @@ async def test_foreign_keys_are_enforced(engine: AsyncEngine) -> None:
         "postgresql://app:hunter2@/app?host=/nowhere",
     ],
 )
-async def test_a_database_that_does_not_answer_is_told_in_one_sentence(url) -> None:
+async def test_a_database_that_does_not_answer_is_told_in_one_sentence(url, wait_until) -> None:
     engine = sql.create_engine(url)
     with pytest.raises(DatabaseUnavailable, match=r"the database at .* is unavailable: ") as told:
         await sql.create_tables(engine, Plugins.load([]))
     await engine.dispose()
+    left = [thread for thread in threading.enumerate() if "_connection_worker" in thread.name]
+    await wait_until(lambda: not any(map(threading.Thread.is_alive, left)), "the driver's thread has ended")
     assert told.value.exit_code == 4
     assert "hunter2" not in str(told.value)
 
