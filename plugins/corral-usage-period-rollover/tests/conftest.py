@@ -1,0 +1,152 @@
+"""Both databases, empty, with the plugin's tables; and the plugin's hooks, with subscribers of a test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pluggy
+import pytest
+import pytest_asyncio
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import corral_usage_period_rollover
+from corral import hookspecs
+from corral.sql import create_engine
+from corral_usage_period_rollover.rollover import Closed, Rollover
+from corral_usage_period_rollover.tables import metadata, usage_periods, usage_totals
+
+SECONDS = 60
+"""How long a program may take; a database cluster is made in two."""
+
+
+def server_programs() -> Path | None:
+    """The folder of PostgreSQL's programs: on the PATH, or where Debian keeps them."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    kept = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    return kept[-1].parent if kept else None
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A PostgreSQL of this test run alone, on a unix socket."""
+    programs = server_programs()
+    if programs is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("PostgreSQL is not installed, and CI=true requires it")
+        pytest.skip("PostgreSQL is not installed")
+    with tempfile.TemporaryDirectory(prefix="corral-pg-") as name:
+        folder = Path(name)
+        other: dict[str, Any] = {}
+        if os.geteuid() == 0:  # the server refuses to run as root
+            other = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(folder, "nobody", "nogroup")
+        data = folder / "data"
+
+        def run(*command: str | Path) -> None:
+            ended = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, check=False, timeout=SECONDS, **other
+            )
+            assert ended.returncode == 0, ended.stdout + ended.stderr
+
+        run(programs / "initdb", "--no-sync", "--auth=trust", "--username=corral", "--encoding=UTF8", "-D", data)
+        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+        run(programs / "pg_ctl", "start", "-w", "-s", "-D", data, "-l", folder / "log", "-o", options)
+        try:
+            yield f"postgresql+asyncpg://corral@/postgres?host={folder}"
+        finally:
+            run(programs / "pg_ctl", "stop", "-w", "-s", "-m", "immediate", "-D", data)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database; SQLite's is a file, because rollovers have several connections."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/usage.db"
+    url: str = request.getfixturevalue("postgresql_url")
+    return url
+
+
+@pytest_asyncio.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """The database with our tables, and nothing in them."""
+    engine = create_engine(database_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.drop_all)
+        await connection.run_sync(metadata.create_all)
+    yield engine
+    await engine.dispose()
+
+
+class Books:
+    """A database and its rollover.
+
+    Attributes:
+        engine: The database.
+        rollover: Closes its periods.
+    """
+
+    def __init__(self, engine: AsyncEngine, rollover: Rollover) -> None:
+        self.engine = engine
+        self.rollover = rollover
+
+    async def run(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """One of the application's calls, in a transaction of its own."""
+        async with self.engine.begin() as connection:
+            return await function(connection, *arguments, **named)
+
+    async def close(self, now: datetime, tick: datetime | None = None) -> Closed:
+        return await self.rollover.close_due(now, tick or now)
+
+    async def periods(self, subscription_id: str = "ada") -> list[tuple[datetime, datetime, datetime | None]]:
+        """Its periods in order: start, end, and when each was closed."""
+        told = usage_periods.c
+        query = select(told.started_at, told.ends_at, told.closed_at).where(told.subscription_id == subscription_id)
+        async with self.engine.connect() as connection:
+            return [tuple(row) for row in await connection.execute(query.order_by(told.started_at))]
+
+    async def totals(self, subscription_id: str = "ada") -> dict[tuple[datetime, str], int]:
+        """What was totalled, by the beginning of the period and the metric."""
+        told = usage_totals.c
+        query = select(told.started_at, told.metric, told.amount).where(told.subscription_id == subscription_id)
+        async with self.engine.connect() as connection:
+            return {(start, metric): amount for start, metric, amount in await connection.execute(query)}
+
+
+def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
+    """The plugin's hooks as a worker calls them, with a subscriber for each hook that is named."""
+    manager = pluggy.PluginManager("corral")
+    manager.add_hookspecs(hookspecs)
+    for offered in corral_usage_period_rollover.corral_hookspecs():
+        manager.add_hookspecs(offered)
+    manager.register(corral_usage_period_rollover)
+    manager.register(SimpleNamespace(**{name: hookspecs.hookimpl(made) for name, made in subscribers.items()}))
+    manager.check_pending()
+    return manager.hook
+
+
+@pytest.fixture
+def books(engine: AsyncEngine) -> Callable[..., Books]:
+    """`books(corral_usage_period_closed=…)`: the database, its rollover, and subscribers to its hooks."""
+    return lambda **subscribers: Books(engine, Rollover(engine, hook_of(**subscribers)))
+
+
+@pytest.fixture
+def python() -> Callable[..., str]:
+    """Runs a program to its end in an interpreter of its own, and returns what it printed."""
+
+    def run(program: str) -> str:
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS).stdout.strip()
+
+    return run
