@@ -3,6 +3,7 @@
 `connect` is a producer's front door; the rest is what the commands do.
 """
 
+from corral.app.databases import create_database
 from corral.app.installed import Installed, read_installed, read_plugins
 from corral.app.operating import count_jobs
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
@@ -15,6 +16,7 @@ __all__ = [
     "connect",
     "connect_blocking",
     "count_jobs",
+    "create_database",
     "enqueue_once",
     "read_installed",
     "read_plugins",

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from corral.cli.catalog import check, lock, plugins
+from corral.cli.database import db
 from corral.cli.jobs import enqueue, queues
 from corral.cli.process import dev, worker
 from corral.errors import CorralError
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (dev, worker, check, lock, plugins, queues, enqueue):
+for command in (dev, worker, check, lock, plugins, queues, enqueue, db):
     cli.add_command(command)
 
 

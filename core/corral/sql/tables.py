@@ -1,0 +1,40 @@
+"""The tables of the core's own, and the one clock that they are written by: the database's."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Column, Index, MetaData, String, Table
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
+
+__all__ = ["ledger", "metadata", "now_ms"]
+
+metadata: Final = MetaData()
+
+ledger: Final = Table(
+    "corral_ledger",
+    metadata,
+    Column("scope", String(128), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("claimed_ms", BigInteger, nullable=False),
+)
+"""Effects that have happened: one row each."""
+Index("corral_ledger_claimed", ledger.c.claimed_ms)
+
+
+class now_ms(GenericFunction[int]):  # noqa: N801  # a SQL function is written in lower case
+    """Unix milliseconds, by the database's clock: one clock for all machines that share it."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_ms, "sqlite")
+def _in_sqlite(_element: now_ms, _compiler: Any, **_: Any) -> str:
+    return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+
+
+@compiles(now_ms, "postgresql")
+def _in_postgresql(_element: now_ms, _compiler: Any, **_: Any) -> str:
+    return "CAST(FLOOR(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT)"
