@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -139,6 +141,19 @@ def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
 def books(engine: AsyncEngine) -> Callable[..., Books]:
     """`books(corral_usage_period_closed=…)`: the database, its rollover, and subscribers to its hooks."""
     return lambda **subscribers: Books(engine, Rollover(engine, hook_of(**subscribers)))
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """`await wait_until(predicate, "what is awaited")`, bounded."""
+
+    async def wait(predicate: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not predicate():
+            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
+            await asyncio.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture

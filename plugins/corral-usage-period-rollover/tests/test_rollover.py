@@ -125,6 +125,20 @@ async def test_a_counter_that_comes_after_its_period_was_closed_is_counted_once_
     assert await book.totals() == {(at(9), "requests"): 1, (at(10), "requests"): 110}
 
 
+async def test_a_counter_that_is_committed_while_its_period_is_closed_is_counted_once(
+    books: Any, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("SQLite has one transaction that writes at a time")
+    book = books()
+    await book.run(begin_subscription, "ada", "hour", started_at=at(9))
+    async with book.engine.begin() as connection:
+        await record_usage(connection, "ada", "requests", 10, recorded_at=at(9, 59))
+        assert await book.close(at(10, 5)) == Closed(1, 1), "it does not wait for whoever counts"
+    await book.close(at(11, 5))
+    assert await book.totals() == {(at(10), "requests"): 10}
+
+
 async def test_each_subscription_counts_its_own(books: Any) -> None:
     book = books()
     for name, length in [("ada", "hour"), ("bob", "day")]:

@@ -30,6 +30,7 @@ usage_period_rollover = Queue(
     UsagePeriodRollover,
     # eight attempts last ten minutes, as long as a database that is restarted; after that there is the next hour
     options=JobOptions(attempts=8, backoff=Exponential(delay=timedelta(seconds=5))),
+    timeout=timedelta(minutes=50),  # a connection that hangs must not hold the place of the next tick's job
     concurrency=1,
     schedule=Cron("5 * * * *"),
 )

@@ -92,9 +92,10 @@ def period_around(anchor: datetime, length: Length, moment: datetime) -> tuple[d
 
 def _number(anchor: datetime, length: Length, moment: datetime) -> int:
     """The number of the last boundary that is not after a moment; the anchor's is 0, and negative ones exist."""
+    # two moments of one zone are subtracted by its clock, as if that were never changed
+    anchor, moment = anchor.astimezone(UTC), moment.astimezone(UTC)
     if length in FIXED:
         return (moment - anchor) // FIXED[length]
-    anchor, moment = anchor.astimezone(UTC), moment.astimezone(UTC)
     number = ((moment.year - anchor.year) * 12 + moment.month - anchor.month) // MONTHS[length]
     return number - (_boundary(anchor, length, number) > moment)  # later in the same month
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -73,17 +73,18 @@ class Rollover:
         page: Sequence[str] = ()
         while page := await self._due(now, after=page[-1] if page else None):
             for subscription_id in page:
-                before = periods
+                before, is_due = periods, True
                 try:
-                    while await self._close_next(subscription_id, now, tick):
-                        periods += 1
+                    while is_due:
+                        closed, is_due = await self._close_next(subscription_id, now, tick)
+                        periods += closed
                 except (SubscriberRaised, DataError, IntegrityError) as error:
                     left.append((subscription_id, error))
                 subscriptions += periods > before
         if left:
-            name, error = left[0]
+            name, first = left[0]
             others = f", and {len(left) - 1} more" if len(left) > 1 else ""
-            raise PeriodsLeft(f"could not roll over subscription {name!r}: {error}{others}") from error
+            raise PeriodsLeft(f"could not roll over subscription {name!r}: {first}{others}") from first
         return Closed(periods, subscriptions)
 
     async def _due(self, now: datetime, *, after: str | None) -> Sequence[str]:
@@ -94,11 +95,14 @@ class Rollover:
         async with self._engine.connect() as connection:
             return (await connection.scalars(due.order_by(periods.subscription_id).limit(PAGE))).all()
 
-    async def _close_next(self, subscription_id: str, now: datetime, tick: datetime) -> bool:
+    async def _close_next(self, subscription_id: str, now: datetime, tick: datetime) -> tuple[bool, bool]:
         """Close a subscription's open period, if that is over, and open the next; all of it or nothing.
 
         The update is the claim, and it comes first: of two rollovers at once one finds the row closed and does
         nothing, and SQLite takes its write lock before anything was read.
+
+        Returns:
+            Whether it was closed, and whether the next one is over, too.
         """
         periods = usage_periods.c
         claim = (
@@ -110,19 +114,19 @@ class Rollover:
         async with self._engine.begin() as connection:
             claimed = (await connection.execute(claim)).one_or_none()
             if claimed is None:
-                return False
+                return False, False
             period = Period(subscription_id, claimed.started_at, claimed.ends_at)
             totals = await self._totals(period, connection)
             if totals:
                 await connection.execute(insert(usage_totals), _rows(period, totals))
-            await self._open_next(period, connection)
+            opened = await self._open_next(period, connection)
             closed = ClosedPeriod(
                 period.subscription_id, period.started_at, period.ends_at, totals=totals, closed_at=now, tick=tick
             )
             await self._tell(closed, connection)
-        return True
+        return True, opened is not None and opened.ends_at <= now
 
-    async def _open_next(self, period: Period, connection: AsyncConnection) -> None:
+    async def _open_next(self, period: Period, connection: AsyncConnection) -> Period | None:
         subscriptions = usage_subscriptions.c
         found = select(subscriptions.length, subscriptions.anchor_at, subscriptions.ended_at)
         # locked, so that nobody ends it between this look and our commit
@@ -130,14 +134,11 @@ class Rollover:
             await connection.execute(found.where(subscriptions.id == period.subscription_id).with_for_update(read=True))
         ).one()
         if subscription.ended_at is not None and subscription.ended_at <= period.ends_at:
-            return
-        await connection.execute(
-            insert(usage_periods).values(
-                subscription_id=period.subscription_id,
-                started_at=period.ends_at,
-                ends_at=next_boundary(subscription.anchor_at, subscription.length, period.ends_at),
-            )
-        )
+            return None
+        boundary = next_boundary(subscription.anchor_at, subscription.length, period.ends_at)
+        opened = Period(period.subscription_id, started_at=period.ends_at, ends_at=boundary)
+        await connection.execute(insert(usage_periods), asdict(opened))
+        return opened
 
     async def _totals(self, period: Period, connection: AsyncConnection) -> Mapping[str, int]:
         try:
