@@ -3,7 +3,7 @@
 `connect` is a producer's front door; the rest is what the commands do.
 """
 
-from corral.app.databases import create_database
+from corral.app.databases import create_database, relay_outbox
 from corral.app.installed import Installed, read_installed, read_plugins
 from corral.app.operating import count_jobs
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
@@ -20,5 +20,6 @@ __all__ = [
     "enqueue_once",
     "read_installed",
     "read_plugins",
+    "relay_outbox",
     "run_worker",
 ]

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 import structlog
 
+from corral.app.databases import relaying
 from corral.app.installed import Installed, read_installed
 from corral.app.producing import announced, scheduler
 from corral.errors import ConfigurationError
@@ -97,7 +98,7 @@ async def _work(
 ) -> Stopped:
     settings, catalog = installed.settings, installed.catalog
     await _check_store(url, lenient=lenient)
-    async with scheduler(installed, url) as jobs, announced(installed, url) as name:
+    async with scheduler(installed, url) as jobs, announced(installed, url) as name, relaying(installed, url):
         structlog.contextvars.bind_contextvars(worker=name)
         worker = Worker(
             [entry.processor for entry in catalog if entry.processor is not None],

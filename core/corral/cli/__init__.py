@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from corral.cli.catalog import check, lock, plugins
-from corral.cli.database import db
+from corral.cli.database import db, outbox
 from corral.cli.jobs import enqueue, queues
 from corral.cli.process import dev, worker
 from corral.errors import CorralError
@@ -32,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (dev, worker, check, lock, plugins, queues, enqueue, db):
+for command in (dev, worker, check, lock, plugins, queues, enqueue, db, outbox):
     cli.add_command(command)
 
 

@@ -8,7 +8,7 @@ import click
 
 from corral.cli.table import show_table
 
-__all__ = ["db"]
+__all__ = ["db", "outbox"]
 
 
 @click.group()
@@ -51,3 +51,28 @@ def create(as_json: bool) -> None:
             for each in tables
         ],
     )
+
+
+@click.group()
+def outbox() -> None:
+    """Jobs that were enqueued in a transaction of the SQL database.
+
+    \b
+    corral outbox relay
+    """
+
+
+@outbox.command()
+@click.option("--once", is_flag=True, help="Relay what there is, say how much, and end.")
+def relay(once: bool) -> None:
+    """Carry jobs from the outbox to the store until stopped. Workers do it, too; any number may do it at once.
+
+    \b
+    corral outbox relay
+    corral outbox relay --once
+    """
+    from corral.app import relay_outbox
+
+    relayed = relay_outbox(once=once)
+    if relayed is not None:
+        click.echo(f"{relayed.jobs} relayed, {relayed.set_aside} set aside")

@@ -8,6 +8,8 @@ try:
     from corral.sql.creating import MadeTable, create_tables
     from corral.sql.engines import Connection, create_engine, engine
     from corral.sql.ledger import Ledger
+    from corral.sql.outbox import Outbox
+    from corral.sql.relay import OutboxRelay, Relayed
     from corral.sql.tables import metadata
 except ModuleNotFoundError as missing:
     from corral.errors import MissingExtra
@@ -16,4 +18,15 @@ except ModuleNotFoundError as missing:
         raise
     raise MissingExtra("corral.sql needs SQLAlchemy, which is not installed: pip install 'corral[sql]'") from missing
 
-__all__ = ["Connection", "Ledger", "MadeTable", "create_engine", "create_tables", "engine", "metadata"]
+__all__ = [
+    "Connection",
+    "Ledger",
+    "MadeTable",
+    "Outbox",
+    "OutboxRelay",
+    "Relayed",
+    "create_engine",
+    "create_tables",
+    "engine",
+    "metadata",
+]

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, event, make_url
 from sqlalchemy import Connection as BlockingConnection
-from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from corral.errors import ConfigurationError, DatabaseUnavailable, MissingExtra
@@ -79,7 +86,7 @@ def create_engine(url: str | None = None) -> AsyncEngine:
         made = create_async_engine(parsed, **options)
     except ModuleNotFoundError as error:
         raise MissingExtra(f"{error.name} is not installed: pip install 'corral[sql]'") from error
-    except (InvalidRequestError, SQLAlchemyError) as error:
+    except SQLAlchemyError as error:
         raise ConfigurationError(f"CORRAL_DATABASE_URL {masked(str(parsed))!r} cannot be used: {error}") from error
     if sqlite:
         event.listen(made.sync_engine, "connect", _prepare_sqlite)
@@ -106,10 +113,14 @@ def unavailable(engine: AsyncEngine) -> Iterator[None]:
         raise DatabaseUnavailable(f"the database at {where} is unavailable: {error}") from error
     except DBAPIError as error:
         told = " ".join(str(error.orig).split()) or type(error.orig).__name__
+        if isinstance(error, IntegrityError | DataError | NotSupportedError):
+            raise
         if "corral_" in told and any(words in told for words in ("no such table", "does not exist")):
             raise ConfigurationError(
                 f"the database at {where} lacks a table: {told}", hint="corral db create"
             ) from error
+        if isinstance(error, ProgrammingError):
+            raise
         raise DatabaseUnavailable(f"the database at {where} is unavailable: {told}") from error
 
 
