@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sqlalchemy import insert, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from corral.sql import Connection
 from corral_usage_period_rollover.periods import Length, Period, next_boundary
 from corral_usage_period_rollover.tables import usage_counters, usage_periods, usage_subscriptions
 
@@ -14,7 +14,7 @@ __all__ = ["begin_subscription", "end_subscription", "record_usage"]
 
 
 async def begin_subscription(
-    connection: AsyncConnection,
+    connection: Connection,
     subscription_id: str,
     length: Length,
     *,
@@ -24,7 +24,7 @@ async def begin_subscription(
     """Store a subscription and open its first period.
 
     Args:
-        connection: The caller's transaction.
+        connection: The caller's connection or session, in its transaction.
         subscription_id: At most 128 characters, unique for ever.
         length: How long a period is.
         started_at: When the first period starts (aware); now by default.
@@ -49,13 +49,11 @@ async def begin_subscription(
     return period
 
 
-async def end_subscription(
-    connection: AsyncConnection, subscription_id: str, *, ended_at: datetime | None = None
-) -> None:
+async def end_subscription(connection: Connection, subscription_id: str, *, ended_at: datetime | None = None) -> None:
     """Open no further period: the open one is closed when it is over, and is the last.
 
     Args:
-        connection: The caller's transaction.
+        connection: The caller's connection or session, in its transaction.
         subscription_id: Whose.
         ended_at: No period starts at this moment (aware) or after it; now by default.
     """
@@ -67,7 +65,7 @@ async def end_subscription(
 
 
 async def record_usage(
-    connection: AsyncConnection,
+    connection: Connection,
     subscription_id: str,
     metric: str,
     amount: int = 1,
@@ -77,7 +75,7 @@ async def record_usage(
     """Count usage.
 
     Args:
-        connection: The caller's transaction.
+        connection: The caller's connection or session, in its transaction.
         subscription_id: Whose.
         metric: Of what, at most 64 characters.
         amount: How much, in whole units; a negative one takes back.
