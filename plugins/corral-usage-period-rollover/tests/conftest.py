@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -31,12 +32,22 @@ SECONDS = 60
 """How long a program may take; a database cluster is made in two."""
 
 
+NO_SERVER = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
+
+
 def server_programs() -> Path | None:
-    """The folder of PostgreSQL's programs: on the PATH, or where Debian keeps them."""
-    if found := shutil.which("initdb"):
-        return Path(found).resolve().parent
-    kept = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    return kept[-1].parent if kept else None
+    """The folder of PostgreSQL's programs; Debian keeps them off the PATH."""
+    found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in found if (folder / "pg_ctl").exists()), None)
+
+
+def somebody_else() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
 @pytest.fixture(scope="session")
@@ -44,30 +55,27 @@ def postgresql_url() -> Iterator[str]:
     """A PostgreSQL of this test run alone, on a unix socket."""
     programs = server_programs()
     if programs is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("PostgreSQL is not installed, and CI=true requires it")
-        pytest.skip("PostgreSQL is not installed")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(NO_SERVER)
     with tempfile.TemporaryDirectory(prefix="corral-pg-") as name:
-        folder = Path(name)
-        other: dict[str, Any] = {}
-        if os.geteuid() == 0:  # the server refuses to run as root
-            other = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-            shutil.chown(folder, "nobody", "nogroup")
-        data = folder / "data"
+        folder, data, other = Path(name), Path(name) / "data", somebody_else()
+        if other:
+            os.chown(folder, other["user"], other["group"])
 
-        def run(*command: str | Path) -> None:
-            ended = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, check=False, timeout=SECONDS, **other
-            )
-            assert ended.returncode == 0, ended.stdout + ended.stderr
+        def run(program: str, *arguments: object) -> None:
+            with (folder / "out").open("ab") as out:  # not a pipe: the server would keep it open
+                command = [programs / program, "-D", data, *map(str, arguments)]
+                ended = subprocess.run(
+                    command, cwd=folder, stdout=out, stderr=out, check=False, timeout=SECONDS, **other
+                )
+            assert ended.returncode == 0, (folder / "out").read_text("utf-8", "replace")
 
-        run(programs / "initdb", "--no-sync", "--auth=trust", "--username=corral", "--encoding=UTF8", "-D", data)
-        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-        run(programs / "pg_ctl", "start", "-w", "-s", "-D", data, "-l", folder / "log", "-o", options)
+        run("initdb", "--no-sync", "--auth=trust", "--username=corral", "--encoding=UTF8")
+        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
+        run("pg_ctl", "start", "-w", "-o", options)
         try:
             yield f"postgresql+asyncpg://corral@/postgres?host={folder}"
         finally:
-            run(programs / "pg_ctl", "stop", "-w", "-s", "-m", "immediate", "-D", data)
+            run("pg_ctl", "stop", "-w", "-m", "immediate")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -125,11 +125,9 @@ async def test_a_counter_that_comes_after_its_period_was_closed_is_counted_once_
     assert await book.totals() == {(at(9), "requests"): 1, (at(10), "requests"): 110}
 
 
-async def test_a_counter_that_is_committed_while_its_period_is_closed_is_counted_once(
-    books: Any, database_url: str
-) -> None:
-    if database_url.startswith("sqlite"):
-        pytest.skip("SQLite has one transaction that writes at a time")
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_counter_that_is_committed_while_its_period_is_closed_is_counted_once(books: Any) -> None:
+    """SQLite has one transaction that writes at a time."""
     book = books()
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     async with book.engine.begin() as connection:
