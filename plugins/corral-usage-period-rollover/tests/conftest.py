@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import pwd
 import shutil
@@ -153,11 +154,11 @@ def books(engine: AsyncEngine) -> Callable[..., Books]:
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded."""
+    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine function."""
 
-    async def wait(predicate: Callable[[], object], what: str) -> None:
+    async def wait(predicate: Callable[[], Any], what: str) -> None:
         deadline = time.monotonic() + SECONDS
-        while not predicate():
+        while not (await met if inspect.isawaitable(met := predicate()) else met):
             assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
             await asyncio.sleep(0.02)
 
