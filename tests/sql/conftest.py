@@ -18,6 +18,9 @@ import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import sql
+from integration.conftest import acme, command
+
+__all__ = ["acme", "command"]
 
 REASON = "no PostgreSQL server is installed (Debian: apt-get install postgresql): its half of tests/sql is skipped"
 

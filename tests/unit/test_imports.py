@@ -31,7 +31,7 @@ def corral_processors() -> list[Processor]:
 """
 
 STORE = {"redis", "hiredis", "corral.store", "corral.producer"}
-WORKER = {"corral.worker", "corral.app", "corral.catalog", "corral.plugins", "cronsim"}
+WORKER = {"corral.worker", "corral.app", "corral.catalog", "corral.plugins", "corral.sql", "sqlalchemy", "cronsim"}
 TERMINAL = {"structlog", "rich", "logging.config"}
 SETTINGS = {"pydantic_settings", "dotenv", "corral.settings"}
 NOT_FOR_A_DECLARATION = STORE | WORKER | TERMINAL | SETTINGS | {"asyncio", "click", "corral.cli", "corral.testing"}

@@ -69,7 +69,7 @@ def relay_outbox(*, once: bool) -> Relayed | None:
 
 @asynccontextmanager
 async def relaying(installed: Installed, url: str) -> AsyncIterator[None]:
-    """Relay the outbox beside a worker, where there is a database: one that is named, or the file in the data directory.
+    """Relay the outbox beside a worker, if it has a database: one that is named, or the file in the data directory.
 
     Raises:
         CorralError: On entering: a database is named and the extra is not installed, or the URL cannot be used.

@@ -6,7 +6,7 @@ needs it.
 
 try:
     from corral.sql.creating import MadeTable, create_tables
-    from corral.sql.engines import Connection, create_engine, engine
+    from corral.sql.engines import Connection, create_engine, engine, unavailable
     from corral.sql.ledger import Ledger
     from corral.sql.outbox import Outbox
     from corral.sql.relay import OutboxRelay, Relayed
@@ -29,4 +29,5 @@ __all__ = [
     "create_tables",
     "engine",
     "metadata",
+    "unavailable",
 ]

@@ -21,6 +21,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
     SQLAlchemyError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from corral.errors import ConfigurationError, DatabaseUnavailable, MissingExtra
@@ -109,7 +110,7 @@ def unavailable(engine: AsyncEngine) -> Iterator[None]:
     where = masked(engine.url.render_as_string(hide_password=True))
     try:
         yield
-    except OSError as error:
+    except (OSError, PoolTimeout) as error:
         raise DatabaseUnavailable(f"the database at {where} is unavailable: {error}") from error
     except DBAPIError as error:
         told = " ".join(str(error.orig).split()) or type(error.orig).__name__

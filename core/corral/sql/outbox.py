@@ -5,12 +5,13 @@ It writes a row; `OutboxRelay` carries it to the store. It knows how a row is wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, overload, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, overload, runtime_checkable
 
 from sqlalchemy import insert
 from typing_extensions import Unpack
 
+from corral.errors import JobRefused
 from corral.job import P
 from corral.jobs import Enqueued, EnqueueOptions, JobScheduler
 from corral.queue import Queue
@@ -19,6 +20,10 @@ from corral.sql.tables import now_ms, outbox
 from corral.store.codec import NewJob
 
 __all__ = ["Outbox"]
+
+
+_INSERT: Final = insert(outbox).inline().values(created_ms=now_ms(), refused=False)
+"""Inline: nobody asks for the number that the row gets."""
 
 
 @runtime_checkable
@@ -77,8 +82,55 @@ class Outbox:
             PayloadRefused: The payload has not the queue's shape.
             JobRefused: The id, an option or the size was refused.
         """
+        row = self._row(queue, payload, options)
+        await (await connected(connection)).execute(_INSERT, row)
+        return Enqueued(row["job_id"])
+
+    @overload
+    async def enqueue_many(
+        self, connection: Connection, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    @overload
+    async def enqueue_many(
+        self,
+        connection: Connection,
+        queue: Queue[Any] | str,
+        payloads: Iterable[Mapping[str, Any]],
+        **options: Unpack[EnqueueOptions],
+    ) -> Sequence[Enqueued]: ...
+
+    async def enqueue_many(
+        self,
+        connection: Connection,
+        queue: Queue[Any] | str,
+        payloads: Iterable[Any],
+        **options: Unpack[EnqueueOptions],
+    ) -> Sequence[Enqueued]:
+        """Write many jobs of one queue, in the caller's transaction; all are checked before the first is written.
+
+        Args:
+            connection: As `enqueue`.
+            queue: As `enqueue`.
+            payloads: What `enqueue` takes, one per job.
+            options: Hold for all of them; `job_id` is refused.
+
+        Returns:
+            One entry per payload, in order.
+
+        Raises:
+            JobRefused: As `enqueue`, like its other refusals.
+        """
+        if "job_id" in options:
+            raise JobRefused("job_id names one job, and enqueue_many writes many", hint="call enqueue for each")
+        rows = [self._row(queue, payload, options) for payload in payloads]
+        if rows:
+            await (await connected(connection)).execute(_INSERT, rows)
+        return [Enqueued(row["job_id"]) for row in rows]
+
+    def _row(self, queue: Queue[Any] | str, payload: Any, options: EnqueueOptions) -> dict[str, Any]:
         prefix, name, job = self._jobs.prepared(queue, payload, options)
-        row = {
+        return {
             "prefix": prefix,
             "queue": name,
             "job_id": job.id,
@@ -89,8 +141,4 @@ class Outbox:
             "priority": job.priority,
             "lifo": job.lifo,
             "nonce": job.nonce,
-            "created_ms": now_ms(),
-            "refused": False,
         }
-        await (await connected(connection)).execute(insert(outbox).values(row))
-        return Enqueued(job.id)
