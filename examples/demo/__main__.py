@@ -168,7 +168,9 @@ async def create_tables() -> None:
     told, _ = await creating.communicate()
     check(creating.returncode == 0, f"corral db create that ends with 0, not {creating.returncode}")
     made = sorted(table["table"] for table in json.loads(told) if table["made"])
-    check("usage_periods" in made, f"a table usage_periods among those that were made: {made}")
+    check(
+        {"corral_ledger", "usage_periods"} <= {*made}, f"a ledger and periods among the tables that were made: {made}"
+    )
     say("database", f"corral db create made {len(made)} tables in demo.db")
 
 
@@ -230,6 +232,14 @@ def check_post_office(office: PostOffice, ids: Mapping[str, str]) -> None:
     check(turned_away == [GREYLISTED, UNKNOWN], f"one 451 and one 550, and no attempt after the 550: {turned_away}")
 
 
+async def check_ledger(engine: AsyncEngine, ids: Mapping[str, str]) -> None:
+    """The worker remembers each mail that was taken, so that no later run of its job would send it again."""
+    async with engine.begin() as connection:
+        taken = [to for to, job in ids.items() if await sql.Ledger.claimed(connection, emails.name, f"emails.{job}")]
+    check(taken == [to for to in ids if to != UNKNOWN], f"a ledger of the mails that were taken, not {taken}")
+    say("ledger", f"remembers {len(taken)} mails that were taken: if their jobs ran again, none would be sent twice")
+
+
 async def check_store(store: redis.asyncio.Redis, ids: Mapping[str, str]) -> None:
     """One job needed two attempts, one failed at its first with the server's words, and none is left."""
     retried = await told_by_store(store, emails.name, ids[GREYLISTED])
@@ -272,6 +282,7 @@ async def demo(folder: Path) -> None:
             await check_periods(store, engine, rollover)
             await stop(worker)
         await check_store(store, ids)
+        await check_ledger(engine, ids)
 
 
 async def work_is_done(
