@@ -171,3 +171,12 @@ async def test_what_is_refused_changes_nothing(sides: Sides) -> None:
     with pytest.raises(WrongState):
         await sides.inspector.promote(QUEUE, "b")
     assert await read(sides.lane.client, OURS) == before
+
+
+async def test_a_child_whose_id_holds_colons_goes_with_its_parent(sides: Sides) -> None:
+    """BullMQ leaves its id in `wait`, without a job (trap T10)."""
+    await sides.flow(parent(QUEUE, child("a"), child("b:c:d"), child("e:f:g", OTHER, delay=LONG)))
+    await sides.inspector.remove(QUEUE, "parent")
+    left = {key for key, _ in await read(sides.lane.client, OURS)}
+    kept = {f"{queue}:{key}" for queue in (QUEUE, OTHER) for key in ("events", "id", "marker", "meta")}
+    assert left <= kept
