@@ -23,7 +23,22 @@ from corral.plugins import Provider
 from corral.store.connection import Link
 from parity.keyspace import read
 from parity.lane import Lane, open_lane
-from parity.operating import CASES, FAILS, LONG, MIXED, NOTHING, OTHER, OURS, PLAIN, QUEUE, STEP_MS, THEIRS, Sides
+from parity.operating import (
+    CASES,
+    FAILS,
+    LONG,
+    MIXED,
+    NOTHING,
+    OTHER,
+    OURS,
+    PLAIN,
+    QUEUE,
+    STEP_MS,
+    THEIRS,
+    Sides,
+    child,
+    parent,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
