@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ from typing import Any
 import click
 import pytest
 import redis
+import redis.asyncio
 
 from corral.cli import cli, main
 from corral.cli.job import STATES
@@ -61,8 +63,11 @@ def store(store_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def jobs(store: redis.Redis) -> redis.Redis:
-    """Two failed jobs, one of which was refused; two that wait; one that is delayed; one with log lines."""
+def jobs(store: redis.Redis, store_url: str, assert_no_leaks: Callable[..., Any]) -> Iterator[redis.Redis]:
+    """Two failed jobs, one of which was refused; two that wait; one that is delayed; one with log lines.
+
+    Whatever a command does with them, it leaves the store tidy.
+    """
     base = f"bull:{QUEUE}:"
     now = int(time.time() * 1000)
 
@@ -80,7 +85,13 @@ def jobs(store: redis.Redis) -> redis.Redis:
     make("later", delay=3_600_000)
     store.zadd(base + "delayed", {"later": (now + 3_600_000) * 4096})
     store.rpush(base + "broken:logs", "one", "two\x1b[2J", "three")
-    return store
+    yield store
+
+    async def check() -> None:
+        async with redis.asyncio.Redis.from_url(store_url) as client:
+            await assert_no_leaks(client)
+
+    asyncio.run(check())
 
 
 def document(ran: Ran) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -55,7 +56,7 @@ async def lane(node_modules: Path) -> AsyncIterator[Lane]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def sides(lane: Lane) -> AsyncIterator[Sides]:
+async def sides(lane: Lane, assert_no_leaks: Any) -> AsyncIterator[Sides]:
     await lane.client.flushall()
     real = time.time_ns() // 1_000_000
     now = real // STEP_MS * STEP_MS + 100
@@ -65,6 +66,8 @@ async def sides(lane: Lane) -> AsyncIterator[Sides]:
     inspector = JobInspector(Catalog(MappingProxyType(queues)), link, prefix=OURS, offset_ms=now - real)
     yield Sides(lane, inspector, now)
     await inspector.close()
+    if not await lane.client.keys("*:lock"):  # else a test has left jobs active
+        await assert_no_leaks(lane.client, OURS)
 
 
 @pytest.mark.parametrize("name", CASES)
