@@ -352,7 +352,16 @@ class TestTerminal:
         counted = terminal("queues")
         assert counted.ended() == 0
         assert counted.lines[0].split() == ["QUEUE", "WAITING", "ACTIVE", "DELAYED", "COMPLETED", "FAILED"]
-        for line in (*listed.lines, *counted.lines):
+        jobs.hset(f"bull:{QUEUE}:meta", "paused", 1)
+        jobs.hset(f"bull:{QUEUE}:parent", "name", "parent")
+        jobs.zadd(f"bull:{QUEUE}:waiting-children", {"parent": 1})
+        jobs.hset(f"bull:{QUEUE}:urgent", "name", "urgent")
+        jobs.zadd(f"bull:{QUEUE}:prioritized", {"urgent": 1})
+        all_used = terminal("queues")
+        assert all_used.ended() == 0
+        assert re.fullmatch(r"QUEUE +WAITING +ACTIVE +TIZED .* CHILDREN +COMPLETED +FAILED +PAUSED", all_used.lines[1])
+        assert any(re.fullmatch(r"acme-le… +2 +0 +1 +1 +1 +0 +2  paused", line) for line in all_used.lines)
+        for line in (*listed.lines, *counted.lines, *all_used.lines):
             assert len(line) <= 80, line
 
     def test_who_waits_sees_a_bar(self, terminal: Callable[..., Terminal], jobs: redis.Redis) -> None:
