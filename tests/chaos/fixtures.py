@@ -16,7 +16,7 @@ from chaos.processes import Store, install_plugin, producer
 from chaos.scene import Scene
 from corral.testing import find_leaks
 
-__all__ = ["at_length", "figure", "kills", "scene", "site"]
+__all__ = ["at_length", "figure", "kills", "restarts", "scene", "site"]
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +51,12 @@ async def scene(request: pytest.FixtureRequest, site: Path, wait_until: Callable
 def kills() -> int:
     """How many workers are killed: three, and twenty where nothing is to be spared."""
     return int(os.environ.get("CORRAL_KILLS") or (20 if os.environ.get("CI") == "true" else 3))
+
+
+@pytest.fixture
+def restarts() -> int:
+    """How many worker processes are restarted one after the other: five, and fifty where nothing is to be spared."""
+    return int(os.environ.get("CORRAL_RESTARTS") or (50 if os.environ.get("CI") == "true" else 5))
 
 
 @pytest.fixture

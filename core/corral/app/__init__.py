@@ -3,20 +3,30 @@
 `connect` is a producer's front door; the rest is what the commands do.
 """
 
+from corral.app.health import Health, WorkerHealth, read_health
 from corral.app.installed import Installed, read_installed, read_plugins
-from corral.app.operating import count_jobs
+from corral.app.operating import count_jobs, operate
+from corral.app.processes import run_processes
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
+from corral.app.scheduling import list_schedules, prune_schedules
 from corral.app.working import calm_collector, run_worker
 
 __all__ = [
     "BlockingJobScheduler",
+    "Health",
     "Installed",
+    "WorkerHealth",
     "calm_collector",
     "connect",
     "connect_blocking",
     "count_jobs",
     "enqueue_once",
+    "list_schedules",
+    "operate",
+    "prune_schedules",
+    "read_health",
     "read_installed",
     "read_plugins",
+    "run_processes",
     "run_worker",
 ]
