@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from corral import Deps, Exponential, Fail, Job, JobOptions, Payload, Queue, RateLimited, Snooze
+from corral import Cron, Deps, Every, Exponential, Fail, Job, JobOptions, Payload, Queue, RateLimited, Snooze
 from corral.errors import UnknownQueue
 from corral.outcome import Completed, Failed, Retried, Snoozed
 from corral.outcome import RateLimited as Limited
@@ -235,3 +235,33 @@ def test_the_application_finds_the_same_store(corral_kit: Kit, acme: Path, monke
     assert corral_kit.assert_enqueued("acme-letters", {"text": "hello"}).state == "wait"
     drained = asyncio.run(corral_kit.drain())
     assert drained.outcomes("acme-letters") == [Completed(b'"hello"')]
+
+
+reminders = Queue("reminders", Letter, schedule=Cron("5 * * * *"))
+
+
+@pytest.mark.asyncio
+async def test_a_month_of_a_schedule_runs_every_tick_once(corral_kit: Kit) -> None:
+    """On the scripts that a worker uses: the schedule is ensured by the drain, and advanced by its fetches."""
+    began = time.perf_counter()
+    drained = await corral_kit.drain(reminders.processed_by(echo), for_=timedelta(days=31), seconds=60)
+    took = time.perf_counter() - began
+    ticks = [run.job.scheduled_for for run in drained]
+    assert set(drained.outcomes(reminders)) == {Completed(b'""')}
+    assert {tick.minute for tick in ticks} == {5}
+    assert all(later - earlier == HOUR for earlier, later in pairwise(ticks))
+    assert 743 <= len(ticks) <= 745
+    assert all(timedelta(0) <= run.job.processed_on - run.job.scheduled_for < timedelta(seconds=10) for run in drained)
+    print(f"31 days of '5 * * * *': {len(ticks)} ticks in {took:.2f} s, {took / len(ticks) * 1000:.1f} ms a tick")
+
+
+@pytest.mark.asyncio
+async def test_a_schedule_of_a_moment_of_the_program_is_made_in_moved_time(corral_kit: Kit) -> None:
+    corral_kit.travel(timedelta(days=100))
+    before = corral_kit.now
+    async with corral_kit.connect(letters) as jobs:
+        first = await jobs.schedule(letters, Letter(text="daily"), Every(DAY), id="daily")
+    assert before <= first <= before + DAY + timedelta(minutes=1)
+    drained = await corral_kit.drain(letters.processed_by(echo), for_=timedelta(days=7))
+    assert 7 <= len(drained) <= 8
+    assert set(drained.outcomes(letters)) == {Completed(b'"daily"')}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import Field
 
-from corral import Enqueued, Fixed, JobOptions, Payload, PayloadRefused, Queue
+from corral import Cron, Enqueued, Every, Fixed, JobOptions, Payload, PayloadRefused, Queue
 from corral.errors import JobRefused, UnknownQueue
 from corral.jobs import JobScheduler
 from corral.testing import RecordingJobScheduler, job
@@ -119,6 +119,35 @@ class TestRecordingJobScheduler:
         with pytest.raises(JobRefused, match="job_id"):
             await jobs.enqueue_many(parcels, [{"grams": 3}], job_id="mine")
         assert jobs.payloads(parcels) == [Parcel(grams=1), Parcel(grams=2)]
+
+    @pytest.mark.asyncio
+    async def test_records_schedules_and_refuses_what_the_real_one_refuses(self) -> None:
+        jobs = RecordingJobScheduler(orders)
+        first = await jobs.schedule("orders", {"orderId": "a"}, Cron("5 * * * *"), id="ada")
+        assert first == datetime(2030, 1, 1, 0, 5, tzinfo=UTC)
+        assert await jobs.schedule(parcels, Parcel(grams=1), Every(timedelta(days=1)), id="bob") >= first - timedelta(
+            hours=1
+        )
+        await jobs.schedule(orders, Order(order_id="b"), Cron("6 * * * *"), id="ada")
+        assert [(each.id, each.queue, each.payload, each.raw, each.when) for each in jobs.schedules] == [
+            ("ada", "orders", Order(order_id="b"), b'{"orderId":"b"}', Cron("6 * * * *")),
+            ("bob", "parcels", Parcel(grams=1), b'{"grams":1}', Every(timedelta(days=1))),
+        ]
+        for when, told in (
+            (Every(timedelta(0)), "cannot be kept"),
+            (Cron("61 * * * *"), "cannot be kept: '61"),
+            (Cron("* * * * *", tz="Mars"), "no time zone"),
+        ):
+            with pytest.raises(JobRefused, match=told):
+                await jobs.schedule(orders, Order(order_id="b"), when, id="eve")
+        for schedule_id, told in (("orders", "is a queue's name"), ("a:b", "job id")):
+            with pytest.raises(JobRefused, match=told):
+                await jobs.schedule(orders, Order(order_id="b"), Cron("6 * * * *"), id=schedule_id)
+        with pytest.raises(PayloadRefused):
+            await jobs.schedule(orders, {}, Cron("6 * * * *"), id="eve")
+        assert await jobs.unschedule("ada")
+        assert not await jobs.unschedule("ada")
+        assert [each.id for each in jobs.schedules] == ["bob"]
 
     def test_is_a_job_scheduler_for_checkers(self) -> None:
         port: JobScheduler = RecordingJobScheduler(orders)

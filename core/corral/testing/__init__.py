@@ -17,17 +17,28 @@ if TYPE_CHECKING:
     from corral.testing.draining import Drained, Run
     from corral.testing.kit import Kit
     from corral.testing.leaks import find_leaks
-    from corral.testing.recording import RecordedJob, RecordingJobScheduler
+    from corral.testing.recording import RecordedJob, RecordedSchedule, RecordingJobScheduler
     from corral.testing.single import job
     from corral.testing.stored import StoredJob
 
-__all__ = ["Drained", "Kit", "RecordedJob", "RecordingJobScheduler", "Run", "StoredJob", "find_leaks", "job"]
+__all__ = [
+    "Drained",
+    "Kit",
+    "RecordedJob",
+    "RecordedSchedule",
+    "RecordingJobScheduler",
+    "Run",
+    "StoredJob",
+    "find_leaks",
+    "job",
+]
 
 if not TYPE_CHECKING:  # a checker that saw this would accept any name
     _MODULE_OF = {
         "Drained": "draining",
         "Kit": "kit",
         "RecordedJob": "recording",
+        "RecordedSchedule": "recording",
         "RecordingJobScheduler": "recording",
         "Run": "draining",
         "StoredJob": "stored",

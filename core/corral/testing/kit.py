@@ -91,8 +91,13 @@ class Kit:
     # a producer
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[RedisJobScheduler]:
-        """As `corral.connect`, in this kit's time: for code under test that is handed a `JobScheduler`."""
+    async def connect(self, *queues: Queue[Any]) -> AsyncIterator[RedisJobScheduler]:
+        """As `corral.connect`, in this kit's time: for code under test that is handed a `JobScheduler`.
+
+        Args:
+            queues: What it may enqueue to beside the installed queues.
+        """
+        self._hand(queues)
         installed = self._installed("producer")
         async with self._scheduler(installed, installed.plugins.relay) as jobs:
             yield jobs
