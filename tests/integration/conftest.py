@@ -210,7 +210,7 @@ def letters() -> Queue[Letter]:
 
 @pytest_asyncio.fixture
 async def inspect(workshop: Workshop, letters: Queue[Letter]) -> AsyncIterator[Callable[..., JobInspector]]:
-    """`inspect()`: an inspector of `letters`; `inspect(offset_ms=…)` of another time."""
+    """`inspect()`: an inspector of `letters`; `inspect(clock=…)` of another time."""
     catalog = Catalog(MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")}))
     made: list[JobInspector] = []
 

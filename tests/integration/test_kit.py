@@ -79,6 +79,20 @@ async def test_a_drain_follows_jobs_into_other_queues_and_tells_each_run_in_orde
 
 
 @pytest.mark.asyncio
+async def test_a_processor_has_an_inspector_as_in_any_worker(corral_kit: Kit) -> None:
+    @asynccontextmanager
+    async def inspector_of(deps: Deps) -> AsyncIterator[Any]:
+        yield deps.inspector
+
+    async def count(job: Job[Letter], inspector: Any) -> int:
+        return int((await inspector.counts(letters))["active"])
+
+    await corral_kit.enqueue(letters, Letter())
+    drained = await corral_kit.drain(letters.processed_by(count, using=inspector_of))
+    assert drained.outcomes(letters) == [Completed(b"1")]
+
+
+@pytest.mark.asyncio
 async def test_a_24_hour_retry_schedule_takes_milliseconds(corral_kit: Kit) -> None:
     async def broken(job: Job[Letter]) -> None:
         raise ConnectionError("down")

@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 
 from corral.app import Installed, read_installed
 from corral.catalog import Catalog, Entry, Role
+from corral.inspector import JobInspector
 from corral.job import P
 from corral.jobs import Enqueued
 from corral.options import EnqueueOptions
@@ -22,6 +23,7 @@ from corral.processor import Processor
 from corral.producer import RedisJobScheduler
 from corral.queue import Queue
 from corral.store.clock import Clock
+from corral.store.connection import Link
 from corral.testing.draining import Drained, Hops, Run, recorded, work_off
 from corral.testing.matching import Matching, first_match, no_match
 from corral.testing.stored import StoredJob, StoredQueues
@@ -203,7 +205,7 @@ class Kit:
         runs: list[Run] = []
         relay = recorded(installed.plugins.relay, runs)
         worker_settings = installed.settings.worker.model_copy(update={"shutdown_timeout_seconds": SHUTDOWN_SECONDS})
-        async with self._scheduler(installed, relay) as jobs:
+        async with self._scheduler(installed, relay) as jobs, self._inspector(installed) as inspector:
             with self._stored() as stored:
                 hops = Hops(stored, self._clock, queues=names, runs=runs, end_ms=end_ms, deadline=deadline)
                 worker = Worker(
@@ -213,6 +215,7 @@ class Kit:
                     settings=worker_settings,
                     plugins=dataclasses.replace(installed.plugins, relay=relay),
                     jobs=jobs,
+                    inspector=inspector,
                     burst=True,
                     clock=self._clock,
                     idle=hops.to_next,
@@ -265,6 +268,14 @@ class Kit:
             yield jobs
         finally:
             await jobs.close()
+
+    @asynccontextmanager
+    async def _inspector(self, installed: Installed) -> AsyncIterator[JobInspector]:
+        inspector = JobInspector(self._catalog(installed), Link(self.url), prefix=self.prefix, clock=self._clock)
+        try:
+            yield inspector
+        finally:
+            await inspector.close()
 
     def _installed(self, role: Role) -> Installed:
         if role not in self._read:
