@@ -30,7 +30,7 @@ async def test_what_the_application_enqueues() -> None:
 async def test_from_the_producer_to_the_worker(corral_kit: Kit) -> None:
     async with corral_kit.connect() as jobs:
         await order_report(jobs, "ada")
-    assert corral_kit.assert_enqueued("report-exports", {"format": "pdf"}).state == "wait"
+    assert corral_kit.assert_enqueued("report-exports", {"format": "pdf"}).state == "waiting"
     drained = await corral_kit.drain()
     assert drained.outcomes(report_exports) == [Completed(b'"exported pdf for ada"')]
 

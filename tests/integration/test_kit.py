@@ -169,7 +169,7 @@ async def test_a_paused_queue_keeps_its_jobs(corral_kit: Kit) -> None:
     with redis.Redis.from_url(corral_kit.url) as store:
         store.hset("bull:letters:meta", "paused", 1)
     assert len(await corral_kit.drain(letters.processed_by(echo), for_=DAY)) == 0
-    assert corral_kit.assert_enqueued(letters).state == "wait"
+    assert corral_kit.assert_enqueued(letters).state == "waiting"
 
 
 @pytest.mark.asyncio
@@ -227,7 +227,7 @@ class TestExpectations:
             store.hset("bull:letters:odd", mapping={"data": '{"text":1}', "opts": "{}"})
             store.lpush("bull:letters:wait", "odd")
         assert corral_kit.assert_enqueued(letters).payload is None
-        with pytest.raises(AssertionError, match=r'letters  odd  wait  \{"text":1\}'):
+        with pytest.raises(AssertionError, match=r'letters  odd  waiting  \{"text":1\}'):
             corral_kit.assert_enqueued(letters, {"text": "1"})
 
     @pytest.mark.asyncio
@@ -246,7 +246,7 @@ def test_the_application_finds_the_same_store(corral_kit: Kit, acme: Path, monke
 
     with corral.connect_blocking() as jobs:
         jobs.enqueue("acme-letters", {"text": "hello"})
-    assert corral_kit.assert_enqueued("acme-letters", {"text": "hello"}).state == "wait"
+    assert corral_kit.assert_enqueued("acme-letters", {"text": "hello"}).state == "waiting"
     drained = asyncio.run(corral_kit.drain())
     assert drained.outcomes("acme-letters") == [Completed(b'"hello"')]
 

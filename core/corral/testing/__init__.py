@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from corral.testing.leaks import find_leaks
     from corral.testing.recording import RecordedJob, RecordedSchedule, RecordingJobScheduler
     from corral.testing.single import job
-    from corral.testing.stored import StoredJob
+    from corral.testing.stored import FoundJob
 
 __all__ = [
     "Drained",
+    "FoundJob",
     "Kit",
     "RecordedJob",
     "RecordedSchedule",
     "RecordingJobScheduler",
     "Run",
-    "StoredJob",
     "find_leaks",
     "job",
 ]
@@ -41,7 +41,7 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
         "RecordedSchedule": "recording",
         "RecordingJobScheduler": "recording",
         "Run": "draining",
-        "StoredJob": "stored",
+        "FoundJob": "stored",
         "find_leaks": "leaks",
         "job": "single",
     }

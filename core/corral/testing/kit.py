@@ -26,7 +26,7 @@ from corral.store.clock import Clock
 from corral.store.connection import Link
 from corral.testing.draining import Drained, Hops, Run, recorded, work_off
 from corral.testing.matching import Matching, first_match, no_match
-from corral.testing.stored import StoredJob, StoredQueues
+from corral.testing.stored import FoundJob, StoredQueues
 from corral.worker.worker import Worker
 
 __all__ = ["Kit"]
@@ -138,13 +138,13 @@ class Kit:
 
     # what was enqueued
 
-    def jobs(self, queue: Queue[Any] | str) -> list[StoredJob]:
+    def jobs(self, queue: Queue[Any] | str) -> list[FoundJob]:
         """All jobs of one queue in the store, whatever their state, in the order they were enqueued."""
         self._hand([queue])
         with self._stored() as stored:
             return stored.jobs(self._queue(queue))
 
-    def assert_enqueued(self, queue: Queue[P] | str, matching: Matching[P] | None = None) -> StoredJob:
+    def assert_enqueued(self, queue: Queue[P] | str, matching: Matching[P] | None = None) -> FoundJob:
         """Fail unless the store has a job of this queue that matches, in whatever state.
 
         Args:
@@ -289,7 +289,7 @@ class Kit:
     def _queue(self, queue: Queue[P] | str) -> Queue[P]:
         return self._catalog(self._installed("producer")).get(queue).queue
 
-    def _all_jobs(self) -> list[StoredJob]:
+    def _all_jobs(self) -> list[FoundJob]:
         catalog = self._catalog(self._installed("producer"))
         with self._stored() as stored:
             return [job for entry in catalog for job in stored.jobs(entry.queue)]

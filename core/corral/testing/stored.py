@@ -14,29 +14,31 @@ from typing import Any
 import redis
 
 from corral.errors import PayloadRefused
+from corral.inspector.stored import CONTAINER, State
 from corral.payload import Payload
 from corral.queue import Queue
 from corral.store.codec import decode_job
 from corral.store.connection import thread_client
 from corral.store.queue_store import CONTAINERS
 
-__all__ = ["StoredJob", "StoredQueues"]
+__all__ = ["FoundJob", "StoredQueues"]
 
 READ_SECONDS = 5.0
 """How long a reply may take: a test's store is on this machine."""
+_STATE: dict[str, State] = {container: state for state, container in CONTAINER.items()}
 LISTS = {"wait", "active"}
 SCORE_PER_MS = 4096
 """A delayed job's score is its due time times this (wire § 6.5)."""
 
 
 @dataclass(frozen=True, slots=True)
-class StoredJob:
+class FoundJob:
     """A job in a test's store.
 
     Attributes:
         id: The job's id.
         queue: The queue's name.
-        state: Where it is: `wait`, `active`, `prioritized`, `delayed`, `waiting-children`, `completed` or `failed`.
+        state: Where it is: `waiting`, `active`, `prioritized`, `delayed`, `waiting-children`, `completed` or `failed`.
         payload: The payload; None where it has not the queue's shape.
         raw: The payload as the JSON text that the store holds.
         attempts_made: How many attempts have ended.
@@ -44,7 +46,7 @@ class StoredJob:
 
     id: str
     queue: str
-    state: str
+    state: State
     payload: Payload | None
     raw: bytes
     attempts_made: int
@@ -73,26 +75,25 @@ class StoredQueues:
         """The store's own time, which nobody has moved."""
         return _time_ms(self._client.time())
 
-    def jobs(self, queue: Queue[Any]) -> list[StoredJob]:
+    def jobs(self, queue: Queue[Any]) -> list[FoundJob]:
         """All jobs of a queue, in whatever state, in the order they were enqueued."""
         base = f"{self._prefix}:{queue.name}:"
         with self._client.pipeline() as asking:
-            for state in CONTAINERS:
-                (asking.lrange if state in LISTS else asking.zrange)(base + state, 0, -1)
-            places = [
-                (state, job_id) for state, ids in zip(CONTAINERS, asking.execute(), strict=True) for job_id in ids
-            ]
+            for container in CONTAINERS:
+                (asking.lrange if container in LISTS else asking.zrange)(base + container, 0, -1)
+            held = zip(CONTAINERS, asking.execute(), strict=True)
+            places = [(_STATE[container], job_id) for container, ids in held for job_id in ids]
             for _, job_id in places:
                 asking.hgetall(base.encode() + job_id)
             hashes = asking.execute()
-        found: list[tuple[int, StoredJob]] = []
+        found: list[tuple[int, FoundJob]] = []
         for (state, job_id), fields in zip(places, hashes, strict=True):
             job = decode_job(job_id, [part for field in fields.items() for part in field], "", 0)
             try:
                 payload, _ = queue.parsed(job.data)
             except PayloadRefused:
                 payload = None
-            stored = StoredJob(job.id, queue.name, state, payload, job.data, job.attempts_made)
+            stored = FoundJob(job.id, queue.name, state, payload, job.data, job.attempts_made)
             found.append((job.timestamp_ms, stored))
         return [job for _, job in sorted(found, key=lambda each: (each[0], each[1].id))]
 
