@@ -55,7 +55,7 @@ def settings_of(folder: Path) -> dict[str, object]:
     return {
         "description": f"the plugin {folder.name} on the core's wheel: its types and its own tests",
         "package": "wheel",
-        "extras": ["testing"],
+        "extras": ["sql", "testing"],
         "dependency_groups": ["plugin"],
         "commands_pre": [Command(install)],
         "commands": [

@@ -24,6 +24,7 @@ import redis.asyncio
 import structlog
 
 from corral.store.embedded import attach
+from corral.testing import find_leaks
 
 WAIT_SECONDS = 15.0
 """How long anything that is awaited may take, unless a test says otherwise: enough for two loaded cores."""
@@ -142,3 +143,14 @@ async def _wait_until(
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds} s in vain until {description}")
         await asyncio.sleep(every)
+
+
+@pytest.fixture
+def assert_no_leaks() -> Callable[..., Awaitable[None]]:
+    """`await assert_no_leaks(client, "bull")`: in the middle of a test, or on a store that no fixture looks through."""
+
+    async def check(client: redis.asyncio.Redis, prefix: str = "bull") -> None:
+        socket = client.connection_pool.connection_kwargs["path"]
+        assert find_leaks(f"unix://{socket}", prefix) == []
+
+    return check

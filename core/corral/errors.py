@@ -14,8 +14,10 @@ __all__ = [
     "CatalogError",
     "ConfigurationError",
     "CorralError",
+    "DatabaseUnavailable",
     "Fail",
     "JobRefused",
+    "MissingExtra",
     "NoServerBinary",
     "PayloadRefused",
     "Problem",
@@ -46,6 +48,10 @@ class ConfigurationError(CorralError):
     """A setting or an argument that cannot be used."""
 
     exit_code = 2
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """A part of Corral whose extra is not installed; the message names the `pip install`."""
 
 
 class JobRefused(CorralError):
@@ -141,6 +147,12 @@ class StoreUnavailable(CorralError):
         super().__init__(message, hint=hint)
         self.job_id = job_id
         self.outcome = outcome
+
+
+class DatabaseUnavailable(CorralError):
+    """The SQL database could not be reached, or refused to work."""
+
+    exit_code = 4
 
 
 class NoServerBinary(CorralError):

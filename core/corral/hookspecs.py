@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pluggy import HookimplMarker, HookspecMarker
 
 if TYPE_CHECKING:  # `hookimpl` is all that a plugin takes from here
+    from sqlalchemy import MetaData
+
     from corral.job import Job
     from corral.outcome import Outcome
     from corral.payload import Payload
@@ -62,6 +64,19 @@ def corral_hookspecs() -> Iterable[object]:
         Modules or objects that hold functions marked with `pluggy.HookspecMarker("corral")`.
 
     An exception refuses the start, and is reported with the plugin's name.
+    """
+
+
+@hookspec
+def corral_tables() -> Iterable[MetaData]:
+    """Declare SQL tables.
+
+    Called once, by `corral db create` only. Import SQLAlchemy and what describes the tables in here.
+
+    Returns:
+        What describes them. Two plugins cannot have tables of one name.
+
+    An exception refuses the command, and is reported with the plugin's name.
     """
 
 

@@ -191,6 +191,18 @@ class RedisJobScheduler:
         created = await asyncio.gather(*(writer.write(job) for job in jobs))
         return [Enqueued(job.id, flag) for job, flag in zip(jobs, created, strict=True)]
 
+    def prepared(self, queue: Queue[Any] | str, payload: Any, options: EnqueueOptions) -> tuple[str, str, NewJob]:
+        """What `enqueue` would write, for whoever writes it later: `corral.sql.Outbox`.
+
+        Returns:
+            The keys' prefix, the queue's name, and the job.
+
+        Raises:
+            As `enqueue`, but for `StoreUnavailable`.
+        """
+        declared = self._catalog.get(queue).queue
+        return self._prefix, declared.name, self._new_job(declared, payload, options)
+
     @overload
     async def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...
 

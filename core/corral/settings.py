@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     """Distributions or entry points that are not loaded; separated by commas."""
 
     database_url: SecretUrl | None = None
-    """The SQL database of those plugins that need one, as SQLAlchemy writes it."""
+    """The SQL database, as SQLAlchemy writes it."""
 
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = "auto"
     """`auto` is `console` on a terminal, else `json`."""
@@ -139,6 +139,16 @@ class Settings(BaseSettings):
         """Whether `CORRAL_ENV` was set at all: without it a process is of production, but nobody said so."""
         return "env" in self.model_fields_set
 
+    @property
+    def database_file(self) -> Path:
+        """The SQLite file that is the database where none is named."""
+        return self.data_dir / "corral.db"
+
+    @property
+    def effective_database_url(self) -> SecretUrl:
+        """`database_url`, or the SQLite file's."""
+        return self.database_url or SecretUrl(f"sqlite+aiosqlite:///{self.database_file}")
+
     @field_validator("disabled_plugins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -158,16 +168,17 @@ class Settings(BaseSettings):
         return value
 
     @classmethod
-    def read(cls, queue_names: Collection[str] = ()) -> Settings:
+    def read(cls, queue_names: Collection[str] | None = ()) -> Settings:
         """Read the settings from the process's environment.
 
         Args:
-            queue_names: The names of all installed entry points: each explains the names under `CORRAL_<NAME>_`.
+            queue_names: The names of all installed entry points: each explains the names under `CORRAL_<NAME>_`. None
+                for whoever does not look them up: no name is unknown then.
 
         Raises:
             ConfigurationError: A value cannot be used or a name means nothing; it names all of them.
         """
-        unknown = unknown_names(os.environ, queue_names)
+        unknown = {} if queue_names is None else unknown_names(os.environ, queue_names)
         faults = [_unknown(name, meant) for name, meant in unknown.items()]
         try:
             settings = cls()

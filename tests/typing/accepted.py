@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, assert_type
 
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
 from corral import (
     Cron,
     Deps,
@@ -19,6 +22,7 @@ from corral import (
     Queue,
     Retention,
     hookimpl,
+    sql,
     testing,
 )
 from corral_emails import EmailJob, emails
@@ -86,6 +90,30 @@ async def produce(jobs: JobScheduler) -> None:
     many = await jobs.enqueue_many(parcels, [Parcel(grams=1), Parcel(grams=2)], priority=1)
     assert_type(many, Sequence[Enqueued])
     await jobs.enqueue_many("parcels", [{"grams": 1}, {"grams": "2", "fragile": True}])
+
+
+@hookimpl
+def corral_tables() -> list[MetaData]:
+    return [MetaData()]
+
+
+@asynccontextmanager
+async def open_database(deps: Deps) -> AsyncIterator[AsyncEngine]:
+    engine = await deps.enter(sql.engine)
+    assert_type(engine, AsyncEngine)
+    async with engine.begin() as connection:
+        await commit(connection, sql.Outbox(deps.jobs))
+    async with AsyncSession(engine) as session, session.begin():
+        await commit(session, sql.Outbox(deps.jobs))
+    yield engine
+
+
+async def commit(connection: AsyncConnection | AsyncSession, outbox: sql.Outbox) -> None:
+    if await sql.Ledger.claim(connection, "parcels", "4711"):
+        enqueued = await outbox.enqueue(connection, parcels, Parcel(grams=1), delay=timedelta(hours=1))
+        assert_type(enqueued, Enqueued)
+        await outbox.enqueue(connection, "parcels", {"grams": 1}, job_id="parcel-4711")
+        await outbox.enqueue_many(connection, parcels, [Parcel(grams=1)])
 
 
 async def test_weigh() -> None:

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from corral_emails import EmailJob, emails
 from corral_emails import emial  # error: no queue of this name
 
-from corral import Deps, Job, JobScheduler, Payload, Processor, Queue, testing
+from corral import Deps, Job, JobScheduler, Payload, Processor, Queue, sql, testing
 from corral import Nope  # error: no such name on the surface
 
 
@@ -80,3 +82,9 @@ async def produce(jobs: JobScheduler) -> None:
 
 
 testing.job(emails, parcel)  # error: a job of a payload of another queue
+
+
+async def commit(outbox: sql.Outbox, connection: AsyncConnection) -> None:
+    await outbox.enqueue(connection, emails, parcel)  # error: another queue's payload, in the outbox
+    await outbox.enqueue(parcels, parcel)  # error: no transaction
+    await outbox.enqueue(connection, parcels, parcel, retries=3)  # error: no such option

@@ -254,3 +254,22 @@ def test_a_refused_url_keeps_its_password(monkeypatch: pytest.MonkeyPatch, url: 
     with pytest.raises(ValidationError) as raw:
         Settings()
     assert "hun" not in str(raw.value)
+
+
+def test_without_a_database_url_it_is_a_file_in_the_data_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORRAL_DATA_DIR", "/srv/jobs")
+    settings = Settings.read()
+    assert settings.database_url is None
+    assert settings.database_file == Path("/srv/jobs/corral.db")
+    assert settings.effective_database_url.get_secret_value() == "sqlite+aiosqlite:////srv/jobs/corral.db"
+
+    monkeypatch.setenv("CORRAL_DATABASE_URL", "postgresql+asyncpg://app:hunter2@db/app")
+    assert str(Settings.read().effective_database_url) == "postgresql+asyncpg://app:***@db/app"
+
+
+def test_whoever_knows_no_entry_points_reads_without_judging_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORRAL_EMAILS_HOST", "mail.example")
+    assert Settings.read(None) == Settings()
+    monkeypatch.setenv("CORRAL_LOG_LEVEL", "LOUD")
+    with pytest.raises(ConfigurationError, match="CORRAL_LOG_LEVEL"):
+        Settings.read(None)

@@ -3,6 +3,7 @@
 `connect` is a producer's front door; the rest is what the commands do.
 """
 
+from corral.app.databases import create_database, relay_outbox
 from corral.app.health import Health, WorkerHealth, read_health
 from corral.app.installed import Installed, read_installed, read_plugins
 from corral.app.operating import count_jobs, operate
@@ -20,6 +21,7 @@ __all__ = [
     "connect",
     "connect_blocking",
     "count_jobs",
+    "create_database",
     "enqueue_once",
     "list_schedules",
     "operate",
@@ -27,6 +29,7 @@ __all__ = [
     "read_health",
     "read_installed",
     "read_plugins",
+    "relay_outbox",
     "run_processes",
     "run_worker",
 ]

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 import structlog
 
 from corral.app.alive import alive, bound_to_parent
+from corral.app.databases import relaying
 from corral.app.installed import Installed, read_installed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler
@@ -102,6 +103,7 @@ async def _work(
         scheduler(installed, url) as jobs,
         inspector(installed, url) as operator,
         announced(installed, url, child) as name,
+        relaying(installed, url),
     ):
         structlog.contextvars.bind_contextvars(worker=name)
         worker = Worker(

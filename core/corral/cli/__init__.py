@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from corral.cli.catalog import check, lock, plugins
+from corral.cli.database import db, outbox
 from corral.cli.job import job
 from corral.cli.jobs import enqueue, queues
 from corral.cli.operator import clean, drain, limit, pause, promote, resume, retry, scrub
@@ -36,7 +37,7 @@ def cli() -> None:
     _load_structlog_plainly()
 
 
-for command in (dev, worker, health, check, lock, plugins, queues, enqueue, schedules):
+for command in (dev, worker, health, check, lock, plugins, queues, enqueue, schedules, db, outbox):
     cli.add_command(command)
 for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit):
     cli.add_command(command)

@@ -121,7 +121,7 @@ async def plain_postbox() -> AsyncIterator[Postbox]:
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith(PREFIX):
+        if name.startswith((PREFIX, "CORRAL_DATABASE_URL")):
             monkeypatch.delenv(name)
 
 

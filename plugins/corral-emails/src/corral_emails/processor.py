@@ -1,4 +1,4 @@
-"""What a worker does with a job of `emails`: render, compose, send."""
+"""What a worker does with a job of `emails`: render, compose, send, and remember that it was taken."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from corral import Deps, Job
 from corral_emails import EmailJob
+from corral_emails.accepted import Accepted
 from corral_emails.message import composed
 from corral_emails.settings import EmailSettings
 from corral_emails.smtp import Mailer
@@ -30,13 +31,14 @@ class SentEmail(BaseModel):
 
 
 @asynccontextmanager
-async def open_mailer(deps: Deps) -> AsyncIterator[Mailer]:  # noqa: ARG001  # the worker's half of the contract
+async def open_mailer(deps: Deps) -> AsyncIterator[Mailer]:
     """The mailer of this worker. It connects when the first mail is sent, so that a worker starts without its server.
 
     Raises:
-        ConfigurationError: A `CORRAL_EMAILS_…` setting cannot be used.
+        ConfigurationError: A `CORRAL_EMAILS_…` setting cannot be used, or the database has no ledger.
     """
-    mailer = Mailer(EmailSettings.from_environment())
+    settings = EmailSettings.from_environment()
+    mailer = Mailer(settings, accepted=await Accepted.opened(deps))
     try:
         yield mailer
     finally:
@@ -44,7 +46,7 @@ async def open_mailer(deps: Deps) -> AsyncIterator[Mailer]:  # noqa: ARG001  # t
 
 
 async def send_email(job: Job[EmailJob], mailer: Mailer) -> SentEmail:
-    """Send one mail.
+    """Send one mail, unless an earlier run of this job has, and has recorded it.
 
     Returns:
         Its message id.
@@ -53,8 +55,14 @@ async def send_email(job: Job[EmailJob], mailer: Mailer) -> SentEmail:
         Fail: The mail can never be sent: its template, a variable or an address is wrong, or the server refused it
             with a 5xx reply.
         Deferred: The server refused it for now, with a 4xx reply.
+        DatabaseUnavailable: There is a ledger, and it cannot say whether the mail was sent before.
         Exception: The server could not be reached, or would not talk to us; whatever aiosmtplib raises.
     """
     message = composed(job, mailer.templates.rendered(job.payload), mailer.sender)
-    await mailer.send(message)
+    accepted = mailer.accepted
+    if accepted is None:
+        await mailer.send(message)
+    elif not await accepted.has(job.idempotency_key):
+        await mailer.send(message)
+        await accepted.record(job.idempotency_key)
     return SentEmail(message_id=str(message["Message-ID"]))

@@ -12,6 +12,7 @@ from email.message import EmailMessage
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from corral import Fail
+from corral_emails.accepted import Accepted
 from corral_emails.message import POLICY, from_address, needs_utf8, recipients, sender_of
 from corral_emails.rendering import Templates
 from corral_emails.settings import EmailSettings
@@ -31,13 +32,16 @@ class Mailer:
 
     Args:
         settings: Where to, as whom, and how.
+        accepted: Remembers which mails were taken, or None.
 
     Attributes:
         sender: The From address.
         templates: The templates, the application's own and the shipped ones.
+        accepted: What it was given.
     """
 
-    def __init__(self, settings: EmailSettings) -> None:
+    def __init__(self, settings: EmailSettings, *, accepted: Accepted | None = None) -> None:
+        self.accepted = accepted
         self.sender = from_address(settings.sender)
         self.templates = Templates(settings.templates_dir, sender=self.sender.display_name or self.sender.domain)
         self._server = f"{settings.host}:{settings.effective_port}"

@@ -1,0 +1,101 @@
+"""What commands and workers do with the SQL database. `corral.sql` is imported inside: it is an extra."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from corral.app.installed import Installed, read_installed, read_plugins
+from corral.observe.logs import configure_logs
+from corral.store.embedded import chosen_store
+from corral.worker.stopping import end_tasks
+
+if TYPE_CHECKING:
+    from corral.sql import MadeTable, OutboxRelay, Relayed
+
+__all__ = ["create_database", "relay_outbox", "relaying"]
+
+BATCH_SECONDS = 5.0
+"""How long a relay's last batch may take when its worker stops; what it does not delete, the next one finds written."""
+
+
+def create_database() -> Sequence[MadeTable]:
+    """Make the tables that are missing; see `corral.sql.create_tables`.
+
+    Raises:
+        CorralError: The extra is not installed, a plugin cannot be asked, or the database is away.
+    """
+    settings, plugins = read_plugins()
+    from corral import sql  # noqa: PLC0415  # as above
+
+    async def create() -> Sequence[MadeTable]:
+        engine = sql.create_engine(settings.effective_database_url.get_secret_value())
+        try:
+            return await sql.create_tables(engine, plugins)
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(create())
+
+
+def relay_outbox(*, once: bool) -> Relayed | None:
+    """Carry the outbox's jobs to the store: what there is, or, until SIGTERM or SIGINT, whatever comes.
+
+    Returns:
+        What was relayed, where it was to be done once.
+
+    Raises:
+        CorralError: The extra is not installed, the catalog was refused, the store or the database is away.
+    """
+    installed = read_installed()
+    configure_logs(installed.settings)
+    with chosen_store(installed.settings) as url:
+
+        async def relay() -> Relayed | None:
+            async with _opened(installed, url) as relay:
+                if once:
+                    return await relay.drain()
+                loop = asyncio.get_running_loop()
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, relay.stop)
+                await relay.run()
+                return None
+
+        return asyncio.run(relay())
+
+
+@asynccontextmanager
+async def relaying(installed: Installed, url: str) -> AsyncIterator[None]:
+    """Relay the outbox beside a worker, if it has a database: one that is named, or the file in the data directory.
+
+    Raises:
+        CorralError: On entering: a database is named and the extra is not installed, or the URL cannot be used.
+    """
+    settings = installed.settings
+    if settings.database_url is None and not settings.database_file.exists():
+        yield
+        return
+    async with _opened(installed, url) as relay:
+        running = asyncio.create_task(relay.run(), name="corral-outbox")
+        try:
+            yield
+        finally:
+            relay.stop()
+            await asyncio.wait([running], timeout=BATCH_SECONDS)
+            await end_tasks([running])
+
+
+@asynccontextmanager
+async def _opened(installed: Installed, url: str) -> AsyncIterator[OutboxRelay]:
+    from corral import sql  # noqa: PLC0415  # as above
+
+    engine = sql.create_engine(installed.settings.effective_database_url.get_secret_value())
+    relay = sql.OutboxRelay(engine, installed.catalog, url=url, prefix=installed.settings.prefix)
+    try:
+        yield relay
+    finally:
+        await relay.close()
+        await engine.dispose()

@@ -1,0 +1,78 @@
+"""`corral db` and `corral outbox`: the SQL database."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from corral.cli.table import show_table
+
+__all__ = ["db", "outbox"]
+
+
+@click.group()
+def db() -> None:
+    """The SQL database that CORRAL_DATABASE_URL names.
+
+    \b
+    corral db create
+    """
+
+
+@db.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def create(as_json: bool) -> None:
+    """Make the tables of Corral and of every installed plugin that are missing; the others are left as they are.
+
+    \b
+    corral db create
+    CORRAL_DATABASE_URL=postgresql+asyncpg://app@db/app corral db create --json
+    """
+    from corral.app import create_database
+
+    tables = create_database()
+    if as_json:
+        rows = [
+            {
+                "table": each.table,
+                "distribution": each.provider.distribution,
+                "version": each.provider.version,
+                "made": each.made,
+            }
+            for each in tables
+        ]
+        click.echo(json.dumps(rows))
+        return
+    show_table(
+        ["TABLE", "DISTRIBUTION", "VERSION", "STATE"],
+        [
+            (each.table, each.provider.distribution, each.provider.version, "made" if each.made else "exists")
+            for each in tables
+        ],
+    )
+
+
+@click.group()
+def outbox() -> None:
+    """Jobs that were enqueued in a transaction of the SQL database.
+
+    \b
+    corral outbox relay
+    """
+
+
+@outbox.command()
+@click.option("--once", is_flag=True, help="Relay what there is, say how much, and end.")
+def relay(once: bool) -> None:
+    """Carry jobs from the outbox to the store until stopped. Workers do it, too; any number may do it at once.
+
+    \b
+    corral outbox relay
+    corral outbox relay --once
+    """
+    from corral.app import relay_outbox
+
+    relayed = relay_outbox(once=once)
+    if relayed is not None:
+        click.echo(f"{relayed.jobs} relayed, {relayed.set_aside} set aside")

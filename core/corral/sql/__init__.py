@@ -1,0 +1,33 @@
+"""SQL for plugins and applications: an engine, a ledger of effects that happened, an outbox, and the tables of both.
+
+Needs the extra `sql`. It knows the catalog and the store, and no worker: what is opened here is opened by whoever
+needs it.
+"""
+
+try:
+    from corral.sql.creating import MadeTable, create_tables
+    from corral.sql.engines import Connection, create_engine, engine, unavailable
+    from corral.sql.ledger import Ledger
+    from corral.sql.outbox import Outbox
+    from corral.sql.relay import OutboxRelay, Relayed
+    from corral.sql.tables import metadata
+except ModuleNotFoundError as missing:
+    from corral.errors import MissingExtra
+
+    if (missing.name or "").partition(".")[0] != "sqlalchemy":
+        raise
+    raise MissingExtra("corral.sql needs SQLAlchemy, which is not installed: pip install 'corral[sql]'") from missing
+
+__all__ = [
+    "Connection",
+    "Ledger",
+    "MadeTable",
+    "Outbox",
+    "OutboxRelay",
+    "Relayed",
+    "create_engine",
+    "create_tables",
+    "engine",
+    "metadata",
+    "unavailable",
+]

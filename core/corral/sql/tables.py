@@ -1,0 +1,68 @@
+"""The tables of the core's own, and the one clock that they are written by: the database's."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
+
+__all__ = ["ledger", "metadata", "now_ms", "outbox"]
+
+metadata: Final = MetaData()
+
+ledger: Final = Table(
+    "corral_ledger",
+    metadata,
+    Column("scope", String(128), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("claimed_ms", BigInteger, nullable=False),
+)
+"""Effects that have happened: one row each."""
+Index("corral_ledger_age", ledger.c.scope, ledger.c.claimed_ms)
+
+outbox: Final = Table(
+    "corral_outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),  # SQLite counts up INTEGER only
+    Column("prefix", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("opts", Text, nullable=False),
+    Column("delay_ms", BigInteger, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("lifo", Boolean, nullable=False),
+    Column("nonce", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("refused", Boolean, nullable=False),
+    Column("error", Text),
+    sqlite_autoincrement=True,
+)
+"""Jobs that are to be written to the store: `NewJob`, and what became of it so far."""
+Index(
+    "corral_outbox_due",
+    outbox.c.prefix,
+    outbox.c.id,
+    postgresql_where=~outbox.c.refused,
+    sqlite_where=~outbox.c.refused,
+)
+
+
+class now_ms(GenericFunction[int]):  # noqa: N801  # a SQL function is written in lower case
+    """Unix milliseconds, by the database's clock: one clock for all machines that share it."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_ms, "sqlite")
+def _in_sqlite(_element: now_ms, _compiler: Any, **_: Any) -> str:
+    return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+
+
+@compiles(now_ms, "postgresql")
+def _in_postgresql(_element: now_ms, _compiler: Any, **_: Any) -> str:
+    return "CAST(FLOOR(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT)"

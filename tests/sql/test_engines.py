@@ -1,0 +1,167 @@
+"""Engines: what each URL means, whom SQLite makes wait, and what is said when nothing answers."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from corral import Deps, sql, testing
+from corral.errors import ConfigurationError, CorralError, DatabaseUnavailable, MissingExtra
+from corral.plugins import Plugins
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the caller, and a working directory that is nobody's."""
+    for name in ("CORRAL_DATABASE_URL", "CORRAL_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_a_worker_shares_one_engine_on_the_database_that_is_named(database_url, monkeypatch) -> None:
+    monkeypatch.setenv("CORRAL_DATABASE_URL", database_url)
+    async with AsyncExitStack() as resources:
+        deps = Deps(testing.RecordingJobScheduler(), Plugins.load([]).hook, resources)
+        engine = await deps.enter(sql.engine)
+        assert engine is await deps.enter(sql.engine)
+        async with engine.connect() as connection:
+            assert (await connection.execute(text("SELECT 1"))).scalar_one() == 1
+    assert engine.pool.checkedout() == 0
+
+
+@pytest.mark.asyncio
+async def test_without_a_name_it_is_a_file_in_the_data_directory(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CORRAL_DATA_DIR", str(tmp_path / "data"))
+    engine = sql.create_engine()
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
+    await engine.dispose()
+    assert (tmp_path / "data" / "corral.db").is_file()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("sqlite:///x.db", "sqlite+aiosqlite"),
+        ("sqlite://", "sqlite+aiosqlite"),
+        ("postgres://app@db/app", "postgresql+asyncpg"),
+        ("postgresql://app@db/app", "postgresql+asyncpg"),
+        ("postgresql+asyncpg://app@db/app", "postgresql+asyncpg"),
+    ],
+)
+async def test_the_driver_may_be_left_out(url, driver) -> None:
+    engine = sql.create_engine(url)
+    assert engine.url.drivername == driver
+    await engine.dispose()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("hunter2", "CORRAL_DATABASE_URL is no URL of a database"),
+        ("mysql://app:hunter2@db/app", "names the database 'mysql', which is neither SQLite nor PostgreSQL"),
+        ("postgresql+psycopg2://app:hunter2@db/app", "cannot be used: |psycopg2 is not installed"),
+    ],
+)
+async def test_a_url_that_cannot_be_used_is_refused_without_its_password(url, told) -> None:
+    with pytest.raises(CorralError, match=told) as refused:
+        sql.create_engine(url)
+    assert refused.value.exit_code == 2
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.asyncio
+async def test_transactions_that_read_and_then_write_wait_for_each_other(engine: AsyncEngine) -> None:
+    """What SQLite refuses out of the box: `database is locked`, at once, for whoever read before another wrote."""
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE counter (n INTEGER NOT NULL)"))
+        await connection.execute(text("INSERT INTO counter VALUES (0)"))
+
+    async def count() -> None:
+        async with engine.begin() as connection:
+            query = "SELECT n FROM counter" + (" FOR UPDATE" if engine.dialect.name == "postgresql" else "")
+            n = (await connection.execute(text(query))).scalar_one()
+            await connection.execute(text("UPDATE counter SET n = :n"), {"n": n + 1})
+
+    await asyncio.gather(*(count() for _ in range(20)))
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT n FROM counter"))).scalar_one() == 20
+
+
+@pytest.mark.asyncio
+async def test_a_transaction_that_only_reads_need_not_wait_for_one_that_writes(engine: AsyncEngine) -> None:
+    reading = engine.execution_options(sqlite_begin="DEFERRED")
+    async with engine.begin() as writing:
+        await writing.execute(sql.metadata.tables["corral_ledger"].delete())
+        async with asyncio.timeout(5), reading.connect() as connection:
+            assert (await connection.execute(text("SELECT count(*) FROM corral_ledger"))).scalar_one() == 0
+
+
+@pytest.mark.asyncio
+async def test_foreign_keys_are_enforced(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE parcels (id INTEGER PRIMARY KEY)"))
+        await connection.execute(text("CREATE TABLE lines (parcel INTEGER REFERENCES parcels (id))"))
+    async with engine.connect() as connection:
+        with pytest.raises(IntegrityError):
+            await connection.execute(text("INSERT INTO lines VALUES (1)"))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////proc/self/corral.db",
+        "postgresql://app:hunter2@127.0.0.1:1/app",
+        "postgresql://app:hunter2@/app?host=/nowhere",
+    ],
+)
+async def test_a_database_that_does_not_answer_is_told_in_one_sentence(url, wait_until) -> None:
+    engine = sql.create_engine(url)
+    with pytest.raises(DatabaseUnavailable, match=r"the database at .* is unavailable: ") as told:
+        await sql.create_tables(engine, Plugins.load([]))
+    await engine.dispose()
+    left = [thread for thread in threading.enumerate() if "_connection_worker" in thread.name]
+    await wait_until(lambda: not any(map(threading.Thread.is_alive, left)), "the driver's thread has ended")
+    assert told.value.exit_code == 4
+    assert "hunter2" not in str(told.value)
+
+
+@pytest.mark.asyncio
+async def test_a_database_that_does_not_exist_is_told_too(cluster) -> None:
+    engine = sql.create_engine(f"postgresql://corral@/nothing?host={cluster}")
+    with pytest.raises(DatabaseUnavailable, match='database "nothing" does not exist'):
+        await sql.create_tables(engine, Plugins.load([]))
+    await engine.dispose()
+
+
+@pytest.mark.asyncio
+async def test_a_folder_that_cannot_be_made_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="cannot make the folder '/proc/corral'"):
+        sql.create_engine("sqlite:////proc/corral/corral.db")
+
+
+@pytest.mark.parametrize("missing", ["sqlalchemy", "aiosqlite"])
+def test_without_the_extra_one_sentence_names_the_installation(missing) -> None:
+    script = (
+        "import sys\n"
+        f"sys.modules[{missing!r}] = None\n"
+        "try:\n    import corral.sql\n    corral.sql.create_engine('sqlite://')\n"
+        "except ImportError as error:\n    print(type(error).__name__, error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.startswith(MissingExtra.__name__)
+    assert said.endswith(" is not installed: pip install 'corral[sql]'\n")
+    assert said.count("\n") == 1

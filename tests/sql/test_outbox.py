@@ -1,0 +1,324 @@
+"""The outbox: what is committed reaches the store exactly once, what is rolled back never does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import redis.asyncio
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from structlog.testing import capture_logs
+
+from corral import JobOptions, Payload, PayloadRefused, Queue, Retention, testing
+from corral.catalog import Catalog, Entry
+from corral.errors import ConfigurationError, JobRefused, StoreUnavailable, UnknownQueue
+from corral.plugins import Plugins, Provider
+from corral.producer import RedisJobScheduler
+from corral.sql import Outbox, OutboxRelay, Relayed
+from corral.sql.tables import outbox
+from corral.store.queue_store import MAX_BATCH, QueueStore
+
+pytestmark = pytest.mark.asyncio
+
+
+class Letter(Payload):
+    text: str
+
+
+letters = Queue("letters", Letter)
+parcels = Queue("parcels", Letter, options=JobOptions(priority=3, keep_completed=Retention(count=0)))
+
+
+def catalog_of(*queues: Queue[Any]) -> Catalog:
+    entries = {queue.name: Entry(queue, Provider("acme", "1.0", "wheel"), "") for queue in queues}
+    return Catalog(MappingProxyType(entries))
+
+
+@pytest_asyncio.fixture
+async def jobs(store_url: str) -> AsyncIterator[RedisJobScheduler]:
+    scheduler = RedisJobScheduler(
+        catalog_of(letters, parcels), Plugins.load([]).relay, url=store_url, prefix="bull", max_payload_bytes=1000
+    )
+    yield scheduler
+    await scheduler.close()
+
+
+@pytest_asyncio.fixture
+async def relay_of(engine: AsyncEngine, store_url: str) -> AsyncIterator[Callable[..., OutboxRelay]]:
+    """`relay_of(letters)`: a relay that knows these queues; both of this file where none is given."""
+    made: list[OutboxRelay] = []
+
+    def make(*queues: Queue[Any], url: str = store_url) -> OutboxRelay:
+        made.append(OutboxRelay(engine, catalog_of(*(queues or (letters, parcels))), url=url, prefix="bull"))
+        return made[-1]
+
+    yield make
+    for relay in made:
+        await relay.close()
+
+
+@pytest.fixture
+def rows(engine: AsyncEngine) -> Callable[[], Awaitable[list[Any]]]:
+    """The outbox's rows."""
+
+    async def rows() -> list[Any]:
+        async with engine.connect() as connection:
+            return list(await connection.execute(select(outbox).order_by(outbox.c.id)))
+
+    return rows
+
+
+async def test_a_committed_job_is_relayed_as_the_producer_would_have_written_it(
+    engine, jobs, relay_of, rows, raw, assert_no_leaks
+) -> None:
+    async with engine.begin() as connection:
+        by_queue = await Outbox(jobs).enqueue(connection, parcels, Letter(text="ä\0"), attempts=5)
+        by_name = await Outbox(jobs).enqueue(connection, "parcels", {"text": "b"}, job_id="mine", lifo=True)
+    assert await raw.keys("bull:*") == []
+    assert await relay_of().drain() == Relayed(jobs=2)
+    assert await rows() == []
+
+    direct = await jobs.enqueue(parcels, Letter(text="ä\0"), attempts=5)
+    hashes = [await raw.hgetall(f"bull:parcels:{job.id}") for job in (by_queue, direct)]
+    for each in hashes:
+        del each["timestamp"]
+    assert hashes[0] == hashes[1]
+    assert by_name.id == "mine"
+    assert await raw.hget("bull:parcels:mine", "data") == '{"text":"b"}'
+    await assert_no_leaks(raw)
+
+
+async def test_rolled_back_is_never_enqueued(engine, jobs, relay_of, rows, raw) -> None:
+    async with engine.connect() as connection:
+        await Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
+        await connection.rollback()
+    async with AsyncSession(engine) as session:
+        await Outbox(jobs).enqueue(session, letters, Letter(text="a"))
+        await session.rollback()
+    assert await relay_of().drain() == Relayed()
+    assert await rows() == []
+    assert await raw.keys("bull:*") == []
+
+
+async def test_refuses_what_the_producer_refuses_and_writes_nothing(engine, jobs, rows) -> None:
+    refusals: list[tuple[Any, Any, dict[str, Any], type[Exception]]] = [
+        ("leters", {"text": "a"}, {}, UnknownQueue),
+        (Queue("letters", Letter), Letter(text="a"), {}, JobRefused),
+        ("letters", {"txet": "a"}, {}, PayloadRefused),
+        ("letters", {"text": "x" * 1000}, {}, JobRefused),
+        ("letters", {"text": "a"}, {"job_id": "42"}, JobRefused),
+        ("letters", {"text": "a"}, {"priority": -1}, JobRefused),
+        ("letters", {"text": "a"}, {"delay": 30}, JobRefused),
+        ("letters", {"text": "a"}, {"retries": 3}, JobRefused),
+    ]
+    for queue, payload, options, refusal in refusals:
+        with pytest.raises(refusal) as by_producer:
+            await jobs.enqueue(queue, payload, **options)
+        async with engine.begin() as connection:
+            with pytest.raises(refusal) as by_outbox:
+                await Outbox(jobs).enqueue(connection, queue, payload, **options)
+        assert str(by_outbox.value) == str(by_producer.value)
+    async with engine.begin() as connection:
+        with pytest.raises(JobRefused, match="job_id names one job"):
+            await Outbox(jobs).enqueue_many(connection, letters, [], job_id="mine")
+        with pytest.raises(PayloadRefused):
+            await Outbox(jobs).enqueue_many(connection, "letters", [{"text": "a"}, {}])
+    assert await rows() == []
+
+
+async def test_a_scheduler_that_writes_nothing_has_no_outbox() -> None:
+    with pytest.raises(TypeError, match="RecordingJobScheduler cannot say what it would write"):
+        Outbox(testing.RecordingJobScheduler(letters))
+
+
+async def test_a_job_is_relayed_once_however_often_its_row_is_found_again(
+    engine, jobs, relay_of, rows, raw, monkeypatch
+) -> None:
+    """The relay dies, or loses the database, after the store has the job and before the row is deleted."""
+    async with engine.begin() as connection:
+        named = await Outbox(jobs).enqueue(connection, letters, Letter(text="a"), job_id="mine")
+        numbered = await Outbox(jobs).enqueue(connection, letters, Letter(text="b"))
+
+    class Killed(BaseException):
+        pass
+
+    add = QueueStore.add
+
+    async def add_and_die(self: QueueStore, batch: Any) -> list[bool]:
+        await add(self, batch)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(QueueStore, "add", add_and_die)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                await relay_of().drain()
+    assert len(await rows()) == 2
+    assert await relay_of().drain() == Relayed(jobs=2)
+    assert await rows() == []
+    assert await raw.lrange("bull:letters:wait", 0, -1) == [numbered.id, named.id]
+    events = [event["event"] for _, event in await raw.xrange("bull:letters:events")]
+    assert events.count("added") == 2
+    assert "duplicated" not in events
+
+
+async def test_ten_thousand_rows_are_relayed_in_batches(engine, jobs, relay_of, rows, raw, assert_no_leaks) -> None:
+    count = 10_000
+    began = time.perf_counter()
+    async with engine.begin() as connection:
+        await Outbox(jobs).enqueue_many(connection, letters, [Letter(text=str(number)) for number in range(count)])
+    written = time.perf_counter() - began
+
+    calls = 0
+    add = QueueStore.add
+
+    class Counting(QueueStore):
+        async def add(self, batch: Any) -> list[bool]:
+            nonlocal calls
+            calls += 1
+            return await add(self, batch)
+
+    relay = relay_of()
+    relay._stores["letters"] = Counting(relay._link, "bull", "letters")
+    began = time.perf_counter()
+    assert await relay.drain() == Relayed(jobs=count)
+    seconds = time.perf_counter() - began
+    print(
+        f"{engine.dialect.name}: 10,000 rows written at {count / written:,.0f} rows/s, "
+        f"relayed in {calls} batches at {count / seconds:,.0f} rows/s"
+    )
+    assert calls == count / MAX_BATCH
+    assert await rows() == []
+    texts = [await raw.hget(f"bull:letters:{job}", "data") for job in await raw.lrange("bull:letters:wait", -3, -1)]
+    assert texts == ['{"text":"2"}', '{"text":"1"}', '{"text":"0"}'], "in the order of their writing"
+    assert await raw.llen("bull:letters:wait") == count
+    await assert_no_leaks(raw)
+
+
+async def test_a_delay_counts_from_the_row(engine, jobs, relay_of, raw) -> None:
+    async with engine.begin() as connection:
+        half = await Outbox(jobs).enqueue(connection, letters, Letter(text="a"), delay=timedelta(minutes=10))
+        over = await Outbox(jobs).enqueue(connection, letters, Letter(text="b"), delay=timedelta(minutes=1))
+        five_minutes = 300_000
+        await connection.execute(update(outbox).values(created_ms=outbox.c.created_ms - five_minutes))
+    await relay_of().drain()
+    assert await raw.lrange("bull:letters:wait", 0, -1) == [over.id]
+    (job, score), *_ = await raw.zrange("bull:letters:delayed", 0, -1, withscores=True)
+    job_hash = await raw.hgetall(f"bull:letters:{half.id}")
+    assert job == half.id
+    left = int(job_hash["delay"])
+    print(f"{engine.dialect.name}: 10 minutes, relayed 5 minutes later: {left} ms are left")
+    assert 290_000 < left <= five_minutes
+    assert f'"delay":{left}' in job_hash["opts"]
+    assert int(score) // 4096 == int(job_hash["timestamp"]) + left
+
+
+async def test_a_row_whose_queue_is_gone_is_told_once_and_stops_nobody(engine, jobs, relay_of, rows, raw) -> None:
+    async with engine.begin() as connection:
+        for text in "abc":
+            await Outbox(jobs).enqueue(connection, parcels, Letter(text=text))
+        await Outbox(jobs).enqueue(connection, letters, Letter(text="d"))
+    without = relay_of(letters)
+    with capture_logs() as logs:
+        assert await without.drain() == Relayed(jobs=1, set_aside=3)
+        assert await without.drain() == Relayed()
+    assert [(entry["rows"], entry["error"], entry["hint"]) for entry in logs] == [
+        (3, "no queue is named 'parcels'", "the queues are: letters")
+    ]
+    assert [row.error for row in await rows()] == ["no queue is named 'parcels'"] * 3
+    assert await raw.exists("bull:parcels:meta") == 0
+
+    assert await relay_of().drain() == Relayed(jobs=3), "a relay that knows the queue takes them"
+    assert await rows() == []
+
+
+async def test_a_job_that_the_store_refuses_is_set_aside_and_the_others_go_on(
+    engine, jobs, relay_of, rows, raw
+) -> None:
+    async with engine.begin() as connection:
+        ids = [(await Outbox(jobs).enqueue(connection, letters, Letter(text=text))).id for text in "abc"]
+        odd = await Outbox(jobs).enqueue(connection, letters, Letter(text="d"), delay=timedelta(hours=1))
+        await connection.execute(update(outbox).where(outbox.c.job_id == odd.id).values(opts="no JSON"))
+        await Outbox(jobs).enqueue(connection, parcels, Letter(text="e"))
+    await raw.set("bull:parcels:meta", "of somebody else")
+    with capture_logs() as logs:
+        assert await relay_of().drain() == Relayed(jobs=3, set_aside=2)
+        assert await relay_of().drain() == Relayed()
+    assert len(logs) == 2
+    assert sorted(await raw.lrange("bull:letters:wait", 0, -1)) == sorted(ids)
+    first, second = await rows()
+    assert (first.job_id, first.refused, second.refused) == (odd.id, True, True)
+    assert first.error.startswith("ValueError: ")
+    assert second.error.startswith("ResponseError: WRONGTYPE")
+
+    await raw.delete("bull:parcels:meta")
+    async with engine.begin() as connection:
+        await connection.execute(update(outbox).where(outbox.c.queue == "parcels").values(refused=False, error=None))
+    assert await relay_of().drain() == Relayed(jobs=1), "a person has put it right"
+
+
+async def test_rows_of_another_prefix_are_left_alone(engine, jobs, relay_of, rows) -> None:
+    async with engine.begin() as connection:
+        await Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
+        await connection.execute(update(outbox).values(prefix="other"))
+    assert await relay_of().drain() == Relayed()
+    assert len(await rows()) == 1
+
+
+async def test_an_outage_is_told_once_and_waited_out(
+    engine, jobs, relay_of, rows, raw, wait_until, monkeypatch
+) -> None:
+    nowhere = relay_of(url="unix:///nowhere/store.sock")
+    async with engine.begin() as connection:
+        await Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
+    with pytest.raises(StoreUnavailable):
+        await nowhere.drain()
+    assert len(await rows()) == 1
+
+    relay, tries = relay_of(), 0
+    batch = relay._batch
+
+    async def failing() -> Relayed:
+        nonlocal tries
+        tries += 1
+        if tries <= 3:
+            raise StoreUnavailable("the store is unavailable")
+        return await batch()
+
+    monkeypatch.setattr(relay, "_batch", failing)
+    with capture_logs() as logs:
+        running = asyncio.create_task(relay.run())
+        try:
+            await wait_until(lambda: raw_has(raw), "the job is in the store")
+        finally:
+            relay.stop()
+            await asyncio.wait_for(running, 5)
+    assert [entry["event"] for entry in logs] == ["the outbox is not relayed", "the outbox is relayed again"]
+
+
+async def raw_has(raw: redis.asyncio.Redis) -> bool:
+    return await raw.llen("bull:letters:wait") == 1
+
+
+async def test_a_database_without_an_outbox_says_what_to_do(bare_engine, store_url) -> None:
+    relay = OutboxRelay(bare_engine, catalog_of(letters), url=store_url, prefix="bull")
+    with pytest.raises(ConfigurationError, match="lacks a table") as told:
+        await relay.drain()
+    assert told.value.hint == "corral db create"
+
+
+async def test_a_row_that_was_written_by_hand_is_relayed_too(engine, relay_of, raw) -> None:
+    """The table is a contract: a program without Corral may write into it."""
+    row = {"prefix": "bull", "queue": "letters", "job_id": "by-hand", "name": "letters", "data": '{"text":"a"}'}
+    rest = {"opts": "{}", "delay_ms": 0, "priority": 0, "lifo": False, "nonce": "", "created_ms": 0, "refused": False}
+    async with engine.begin() as connection:
+        await connection.execute(insert(outbox).values({**row, **rest}))
+    assert await relay_of().drain() == Relayed(jobs=1)
+    assert await raw.lrange("bull:letters:wait", 0, -1) == ["by-hand"]
