@@ -1,4 +1,4 @@
-"""Starts a store, an SMTP server and a worker, enqueues mail, prints what became of it, and checks every line of it.
+"""Starts a store, an SMTP server, a database and a worker; enqueues mail and a rollover; prints and checks the rest.
 
 Ends with 0 only if all of it happened. It needs nothing that runs already, takes nothing from the caller's `CORRAL_*`
 and `REDIS_URL`, and stops what it started.
@@ -7,21 +7,26 @@ and `REDIS_URL`, and stops what it started.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import redis.asyncio
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import corral
+from corral import sql
 from corral.store.embedded import embedded_store
 from corral_emails import EmailJob, emails
+from corral_usage_period_rollover import UsagePeriodRollover, usage_period_rollover
+from examples.demo.metering import CUSTOMER, USED, begin_metering, closed_hours, open_hours
 from examples.demo.post_office import GREYLISTED, UNKNOWN, Mail, PostOffice, Refusal, open_post_office
 
 STARTED = time.monotonic()
@@ -31,6 +36,9 @@ WORK_SECONDS = 30.0
 
 STOP_SECONDS = 15.0
 """How long the worker may take to end."""
+
+QUEUES = (emails.name, usage_period_rollover.name)
+"""What the worker serves."""
 
 BACKOFF = corral.Fixed(timedelta(milliseconds=300))
 """A queue waits 5 s before a second attempt, unless its producer says otherwise; nobody wants to watch that."""
@@ -58,14 +66,14 @@ def check(happened: bool, what: str) -> None:
         raise Missing(what)
 
 
-async def wait_until(happened: Callable[[], bool], what: str, worker: asyncio.subprocess.Process) -> None:
+async def wait_until(happened: Callable[[], Awaitable[bool]], what: str, worker: asyncio.subprocess.Process) -> None:
     """Wait until something has happened, as long as the worker lives.
 
     Raises:
         Missing: It did not happen in `WORK_SECONDS`, or the worker ended before.
     """
     give_up = time.monotonic() + WORK_SECONDS
-    while not happened():
+    while not await happened():
         check(worker.returncode is None, f"{what}: the worker ended with exit code {worker.returncode}")
         check(time.monotonic() < give_up, f"{what}: not within {WORK_SECONDS:.0f} s")
         await asyncio.sleep(0.02)
@@ -73,11 +81,10 @@ async def wait_until(happened: Callable[[], bool], what: str, worker: asyncio.su
 
 @asynccontextmanager
 async def running_worker(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`corral worker emails` as a process of its own, its log in a file."""
+    """`corral worker` for both queues as a process of its own, its log in a file."""
+    command = (sys.executable, "-m", "corral", "worker", *QUEUES)
     with (folder / "worker.log").open("wb") as log:
-        worker = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "corral", "worker", "emails"), cwd=folder, stdout=log, stderr=log
-        )
+        worker = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=log, stderr=log)
     try:
         yield worker
     finally:
@@ -95,6 +102,7 @@ def own_environment(folder: Path, store: str, smtp_port: int) -> None:
         "REDIS_URL": store,
         "CORRAL_ENV": "development",
         "CORRAL_DATA_DIR": str(folder / "data"),
+        "CORRAL_DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'demo.db'}",
         "CORRAL_EMAILS_HOST": "127.0.0.1",
         "CORRAL_EMAILS_PORT": str(smtp_port),
         "CORRAL_EMAILS_SENDER": "Acme <no-reply@acme.example>",
@@ -153,9 +161,47 @@ async def enqueue_mail(jobs: corral.JobScheduler) -> dict[str, str]:
     return ids
 
 
-async def told_by_store(store: redis.asyncio.Redis, job_id: str) -> dict[str, str]:
+async def create_tables() -> None:
+    """`corral db create`: the tables of every plugin, in a SQLite file of the demo's folder."""
+    command = (sys.executable, "-m", "corral", "db", "create", "--json")
+    creating = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    told, _ = await creating.communicate()
+    check(creating.returncode == 0, f"corral db create that ends with 0, not {creating.returncode}")
+    made = sorted(table["table"] for table in json.loads(told) if table["made"])
+    check(
+        {"corral_ledger", "usage_periods"} <= {*made}, f"a ledger and periods among the tables that were made: {made}"
+    )
+    say("database", f"corral db create made {len(made)} tables in demo.db")
+
+
+async def enqueue_rollover(jobs: corral.JobScheduler, engine: AsyncEngine) -> str:
+    """Usage of three hours that nobody has closed, and the job that does; returns its id."""
+    start = await begin_metering(engine)
+    say("metered", f"{CUSTOMER:<19} by the hour since {start:%H:%M} UTC: requests {', '.join(map(str, USED))}")
+    enqueued = await jobs.enqueue(usage_period_rollover, UsagePeriodRollover())
+    say(
+        "enqueued",
+        f"{CUSTOMER:<19} a rollover by hand, as if three ticks had been missed",
+        f"{'':<19} job {enqueued.id}",
+    )
+    return enqueued.id
+
+
+async def check_periods(store: redis.asyncio.Redis, engine: AsyncEngine, job_id: str) -> None:
+    """Three hours are closed, each with its own total, and the one that runs is open."""
+    closed, opened = await closed_hours(engine), await open_hours(engine)
+    for hour in closed:
+        say("closed", f"{CUSTOMER:<19} the hour from {hour.started_at:%H:%M} UTC: {hour.requests} requests")
+    check(tuple(hour.requests for hour in closed) == USED, f"three closed hours with {USED} requests, not {closed}")
+    check(len(opened) == 1 and opened[0] > closed[-1].started_at, f"one open hour after those, not {opened}")
+    job = await told_by_store(store, usage_period_rollover.name, job_id)
+    check("periods" in job.get("returnvalue", ""), f"a job that says how many periods it closed, not {job}")
+    say("", f"{'':<19} the hour from {opened[0]:%H:%M} UTC is open")
+
+
+async def told_by_store(store: redis.asyncio.Redis, queue: str, job_id: str) -> dict[str, str]:
     """What the store keeps of a job: the hash that every BullMQ client and Bull Board read."""
-    return {str(name): str(value) for name, value in (await store.hgetall(f"bull:emails:{job_id}")).items()}
+    return {str(name): str(value) for name, value in (await store.hgetall(f"bull:{queue}:{job_id}")).items()}
 
 
 def check_post_office(office: PostOffice, ids: Mapping[str, str]) -> None:
@@ -186,12 +232,20 @@ def check_post_office(office: PostOffice, ids: Mapping[str, str]) -> None:
     check(turned_away == [GREYLISTED, UNKNOWN], f"one 451 and one 550, and no attempt after the 550: {turned_away}")
 
 
+async def check_ledger(engine: AsyncEngine, ids: Mapping[str, str]) -> None:
+    """The worker remembers each mail that was taken, so that no later run of its job would send it again."""
+    async with engine.begin() as connection:
+        taken = [to for to, job in ids.items() if await sql.Ledger.claimed(connection, emails.name, f"emails.{job}")]
+    check(taken == [to for to in ids if to != UNKNOWN], f"a ledger of the mails that were taken, not {taken}")
+    say("ledger", f"remembers {len(taken)} mails that were taken: if their jobs ran again, none would be sent twice")
+
+
 async def check_store(store: redis.asyncio.Redis, ids: Mapping[str, str]) -> None:
     """One job needed two attempts, one failed at its first with the server's words, and none is left."""
-    retried = await told_by_store(store, ids[GREYLISTED])
+    retried = await told_by_store(store, emails.name, ids[GREYLISTED])
     check(retried.get("atm") == "2", f"a second attempt after the 451, not {retried.get('atm')} in all")
     say("retried", f"{GREYLISTED:<19} completed on attempt {retried['atm']}")
-    failed = await told_by_store(store, ids[UNKNOWN])
+    failed = await told_by_store(store, emails.name, ids[UNKNOWN])
     reason = failed.get("failedReason", "")
     check(failed.get("atm") == "1" and "550 5.1.1" in reason, f"a failed job that says why, not {reason!r}")
     say("failed", f"{UNKNOWN:<19} for good, on attempt 1: {reason}")
@@ -207,27 +261,40 @@ async def demo(folder: Path) -> None:
     """
     if story := asyncio.current_task():
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, story.cancel)
-    async with open_post_office() as office:
-        with embedded_store(folder / "data") as url:
-            say("store", f"embedded Valkey, {url}")
-            say("smtp", f"127.0.0.1:{office.port}; answers 451 to {GREYLISTED} once, 550 to {UNKNOWN}")
-            own_environment(folder, url, office.port)
-            say(
-                "producer",
-                "corral.connect(); it warns that nobody serves the queue, for the worker comes last",
-            )
-            async with corral.connect() as jobs, redis.asyncio.Redis.from_url(url, decode_responses=True) as store:
-                await refuse_what_is_wrong(jobs, store)
-                ids = await enqueue_mail(jobs)
-                async with running_worker(folder) as worker:
-                    say("worker", f"corral worker emails, process {worker.pid}")
-                    everything = len(ids) - 1, 2
-                    await wait_until(
-                        lambda: (len(office.mails), len(office.refusals)) >= everything, "mail for everybody", worker
-                    )
-                    check_post_office(office, ids)
-                    await stop(worker)
-                await check_store(store, ids)
+    async with open_post_office() as office, AsyncExitStack() as opened:
+        url = opened.enter_context(embedded_store(folder / "data"))
+        say("store", f"embedded Valkey, {url}")
+        say("smtp", f"127.0.0.1:{office.port}; answers 451 to {GREYLISTED} once, 550 to {UNKNOWN}")
+        own_environment(folder, url, office.port)
+        await create_tables()
+        engine = sql.create_engine()
+        opened.push_async_callback(engine.dispose)
+        say("producer", "corral.connect(); it warns that nobody serves the queues, for the worker comes last")
+        jobs = await opened.enter_async_context(corral.connect())
+        store = await opened.enter_async_context(redis.asyncio.Redis.from_url(url, decode_responses=True))
+        await refuse_what_is_wrong(jobs, store)
+        ids = await enqueue_mail(jobs)
+        rollover = await enqueue_rollover(jobs, engine)
+        async with running_worker(folder) as worker:
+            say("worker", f"corral worker {' '.join(QUEUES)}, process {worker.pid}")
+            await work_is_done(office, len(ids), store, rollover, worker)
+            check_post_office(office, ids)
+            await check_periods(store, engine, rollover)
+            await stop(worker)
+        await check_store(store, ids)
+        await check_ledger(engine, ids)
+
+
+async def work_is_done(
+    office: PostOffice, mails: int, store: redis.asyncio.Redis, rollover: str, worker: asyncio.subprocess.Process
+) -> None:
+    """Wait for every mail but one, for both refusals, and for the rollover."""
+
+    async def done() -> bool:
+        arrived = (len(office.mails), len(office.refusals)) >= (mails - 1, 2)
+        return arrived and "finishedOn" in await told_by_store(store, usage_period_rollover.name, rollover)
+
+    await wait_until(done, "mail for everybody, and the end of the rollover", worker)
 
 
 async def stop(worker: asyncio.subprocess.Process) -> None:
@@ -258,7 +325,9 @@ def main() -> int:
         finally:
             os.chdir(Path(__file__).parent)  # out of the folder that is about to be removed
     say(
-        "ok", "3 mails arrived, 1 of them on the second attempt; 1 job failed for good; 3 refused before they were jobs"
+        "ok",
+        "3 mails arrived, 1 of them on the second attempt; 1 job failed for good; 3 refused before they were jobs;",
+        "3 metered hours were closed by one rollover",
     )
     return 0
 

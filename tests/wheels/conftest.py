@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = {"corral": ROOT, "corral-emails": ROOT / "plugins" / "corral-emails"}
+PLUGINS = ("corral-emails", "corral-usage-period-rollover")
+DISTRIBUTIONS = {"corral": ROOT, **{name: ROOT / "plugins" / name for name in PLUGINS}}
 KEPT = ("HOME", "PATH", "SSL_CERT_FILE", "TMPDIR", "UV_", "XDG_CACHE_HOME")
 
 

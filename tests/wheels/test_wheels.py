@@ -9,9 +9,11 @@ import json
 import zipfile
 from pathlib import Path
 
+import pytest
+
 
 def test_an_installed_plugin_is_in_the_catalog_and_an_uninstalled_one_is_not(clean, wheels: dict[str, Path]) -> None:
-    clean.pip("install", *wheels.values())
+    clean.pip("install", wheels["corral"], wheels["corral-emails"])
     told = json.loads(clean.corral("check", "--json").stdout)
     assert told["ok"] is True
     (queue,) = told["queues"]
@@ -26,14 +28,24 @@ def test_an_installed_plugin_is_in_the_catalog_and_an_uninstalled_one_is_not(cle
     assert json.loads(clean.corral("check", "--json").stdout) == {"ok": True, "queues": [], "problems": []}
 
 
-def test_a_producer_needs_the_declaration_and_none_of_what_processing_needs(clean, wheels: dict[str, Path]) -> None:
-    """pydantic's extra for e-mail addresses belongs to the payload; the mail client and the templates do not."""
-    clean.pip("install", wheels["corral"], "pydantic[email]")
-    clean.pip("install", "--no-deps", wheels["corral-emails"])
+@pytest.mark.parametrize(
+    ("plugin", "pydantic", "missing"),
+    [
+        ("corral-emails", "pydantic[email]", "No module named"),
+        ("corral-usage-period-rollover", "pydantic", "pip install 'corral[sql]'"),
+    ],
+)
+def test_a_producer_needs_the_declaration_and_none_of_what_processing_needs(
+    clean, wheels: dict[str, Path], plugin: str, pydantic: str, missing: str
+) -> None:
+    """pydantic's extra for e-mail addresses belongs to the payload; mail client, templates and database do not."""
+    clean.pip("install", wheels["corral"], pydantic)
+    clean.pip("install", "--no-deps", wheels[plugin])
     clean.corral("check", "--producer")
     refused = clean.corral("check", check=False)
     assert refused.returncode == 3
-    assert "corral-emails" in refused.stderr
+    assert plugin in refused.stderr
+    assert missing in refused.stderr
 
 
 def test_the_core_s_wheel_holds_the_scripts_and_its_types_and_no_tests(wheels: dict[str, Path]) -> None:

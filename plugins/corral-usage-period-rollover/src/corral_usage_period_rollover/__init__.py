@@ -1,0 +1,72 @@
+"""The queue `usage-period-rollover`: every hour, close the metered periods that are over. All that a producer loads.
+
+It must not know SQLAlchemy: corral and pydantic are enough to import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from corral import Cron, Exponential, JobOptions, Payload, Processor, Queue, hookimpl
+from corral_usage_period_rollover import hookspecs
+
+if TYPE_CHECKING:  # workers have it, producers need not
+    from sqlalchemy import MetaData
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from corral_usage_period_rollover.periods import Period
+
+__all__ = ["UsagePeriodRollover", "usage_period_rollover"]
+
+
+class UsagePeriodRollover(Payload):
+    """Nothing: what is due follows from the database and from the moment at which the job runs."""
+
+
+usage_period_rollover = Queue(
+    "usage-period-rollover",
+    UsagePeriodRollover,
+    # eight attempts last ten minutes, as long as a database that is restarted; after that there is the next hour
+    options=JobOptions(attempts=8, backoff=Exponential(delay=timedelta(seconds=5))),
+    timeout=timedelta(minutes=50),  # a connection that hangs must not hold the place of the next tick's job
+    concurrency=1,
+    schedule=Cron("5 * * * *"),
+)
+
+
+@hookimpl
+def corral_queues() -> list[Queue]:
+    """Declare the queue."""
+    return [usage_period_rollover]
+
+
+@hookimpl
+def corral_processors() -> list[Processor]:
+    """Bind its processor; the database is imported in here."""
+    from corral_usage_period_rollover.processor import open_rollover, roll_over  # noqa: PLC0415  # workers only
+
+    return [usage_period_rollover.processed_by(roll_over, using=open_rollover)]
+
+
+@hookimpl
+def corral_tables() -> list[MetaData]:
+    """The tables, for `corral db create`."""
+    from corral_usage_period_rollover.tables import metadata  # noqa: PLC0415  # a producer has no SQLAlchemy
+
+    return [metadata]
+
+
+@hookimpl
+def corral_hookspecs() -> list[object]:
+    """What applications and other plugins may take part in."""
+    return [hookspecs]
+
+
+@hookimpl(trylast=True)
+def corral_usage_totals(period: Period, connection: AsyncConnection) -> Awaitable[Mapping[str, int]]:
+    """The totals of our own counters, where the application does not keep its own."""
+    from corral_usage_period_rollover.counters import counted  # noqa: PLC0415  # a producer has no SQLAlchemy
+
+    return counted(period, connection)

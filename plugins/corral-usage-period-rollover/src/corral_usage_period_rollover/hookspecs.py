@@ -1,0 +1,52 @@
+"""The hooks that this plugin offers: where usage comes from, and who is told of a closed period.
+
+Both are called by the worker, inside the transaction that closes the period, with its connection. Whatever they write
+through it is there if and only if the period is closed. A hook is a function or an `async def`; what it returns is
+awaited where that can be awaited. An exception rolls the period back, and the job is tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING
+
+from pluggy import HookspecMarker
+
+if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from corral_usage_period_rollover.periods import ClosedPeriod, Period
+
+__all__ = ["corral_usage_period_closed", "corral_usage_totals"]
+
+hookspec = HookspecMarker("corral")
+
+
+@hookspec(firstresult=True)
+def corral_usage_totals(
+    period: Period, connection: AsyncConnection
+) -> Awaitable[Mapping[str, int]] | Mapping[str, int] | None:
+    """Total the usage of a period that is being closed.
+
+    Called once per closing. The first who answers is the one who counts; without an answer of the application's, the
+    counters of `usage_counters` are totalled.
+
+    Args:
+        period: What is closed, `started_at` included and `ends_at` not.
+        connection: The transaction that closes it.
+
+    Returns:
+        The total of each metric, in whole units. None, from a plain function, leaves it to the next.
+    """
+
+
+@hookspec
+def corral_usage_period_closed(period: ClosedPeriod, connection: AsyncConnection) -> Awaitable[object] | None:
+    """A period has been closed and the next one opened; both are committed after the last subscriber.
+
+    Called once per closing, for everybody who subscribes: billing, quotas, an outbox.
+
+    Args:
+        period: What was closed, with its totals.
+        connection: The transaction that closes it. Do not commit it.
+    """

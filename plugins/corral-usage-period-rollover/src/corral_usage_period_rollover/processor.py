@@ -1,0 +1,53 @@
+"""What a worker does with a job of `usage-period-rollover`: close what was over when the job started."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+import corral.sql
+from corral import Deps, Job
+from corral_usage_period_rollover import UsagePeriodRollover
+from corral_usage_period_rollover.rollover import Rollover
+
+__all__ = ["RolledOver", "open_rollover", "roll_over"]
+
+
+class RolledOver(BaseModel):
+    """The job's result.
+
+    Attributes:
+        tick: The tick it ran for.
+        periods: How many periods this run closed.
+        subscriptions: Of how many subscriptions.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
+
+    tick: datetime
+    periods: int
+    subscriptions: int
+
+
+@asynccontextmanager
+async def open_rollover(deps: Deps) -> AsyncIterator[Rollover]:
+    """The rollover of this worker, on the worker's database."""
+    yield Rollover(await deps.enter(corral.sql.engine), deps.hook)
+
+
+async def roll_over(job: Job[UsagePeriodRollover], rollover: Rollover) -> RolledOver:
+    """Close every period that had ended when this job started.
+
+    Returns:
+        What this run closed: nothing, where an earlier attempt did it all.
+
+    Raises:
+        PeriodsLeft: Some subscriptions could not be rolled over; the next attempt tries them again.
+        Exception: The database failed.
+    """
+    closed = await rollover.close_due(job.processed_on, tick=job.scheduled_for)
+    return RolledOver(tick=job.scheduled_for, periods=closed.periods, subscriptions=closed.subscriptions)

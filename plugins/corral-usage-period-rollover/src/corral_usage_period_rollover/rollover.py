@@ -1,0 +1,168 @@
+"""Closing periods: what is due, in bounded pages; each period in a transaction of its own. It knows nothing of jobs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from pluggy import HookRelay
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from corral_usage_period_rollover.periods import ClosedPeriod, Period, next_boundary
+from corral_usage_period_rollover.tables import usage_periods, usage_subscriptions, usage_totals
+
+__all__ = ["Closed", "PeriodsLeft", "Rollover", "SubscriberRaised"]
+
+PAGE = 500
+"""How many due subscriptions are read at once: some 64 KiB of ids at most, and no transaction is held meanwhile."""
+
+
+class SubscriberRaised(Exception):
+    """A hook raised: the period it was called for stays open."""
+
+
+class PeriodsLeft(Exception):
+    """Some subscriptions could not be rolled over; all others were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What was done.
+
+    Attributes:
+        periods: How many periods were closed.
+        subscriptions: Of how many subscriptions.
+    """
+
+    periods: int
+    subscriptions: int
+
+
+class Rollover:
+    """Closes periods.
+
+    Args:
+        engine: The database.
+        hook: Calls `corral_usage_totals` and `corral_usage_period_closed`.
+    """
+
+    def __init__(self, engine: AsyncEngine, hook: HookRelay) -> None:
+        self._engine = engine
+        self._hook = hook
+
+    async def close_due(self, now: datetime, tick: datetime) -> Closed:
+        """Close every period that ended at or before now, and those that come to light by it, until none is left.
+
+        One subscription that cannot be rolled over does not stop the others.
+
+        Args:
+            now: The moment (aware).
+            tick: What is written down as the tick (aware).
+
+        Raises:
+            PeriodsLeft: Hooks raised, or rows that contradict each other, for some subscriptions.
+            Exception: The database failed; what was closed before is closed.
+        """
+        periods = subscriptions = 0
+        left: list[tuple[str, Exception]] = []
+        page: Sequence[str] = ()
+        while page := await self._due(now, after=page[-1] if page else None):
+            for subscription_id in page:
+                before, is_due = periods, True
+                try:
+                    while is_due:
+                        closed, is_due = await self._close_next(subscription_id, now, tick)
+                        periods += closed
+                except (SubscriberRaised, DataError, IntegrityError) as error:
+                    left.append((subscription_id, error))
+                subscriptions += periods > before
+        if left:
+            name, first = left[0]
+            others = f", and {len(left) - 1} more" if len(left) > 1 else ""
+            raise PeriodsLeft(f"could not roll over subscription {name!r}: {first}{others}") from first
+        return Closed(periods, subscriptions)
+
+    async def _due(self, now: datetime, *, after: str | None) -> Sequence[str]:
+        periods = usage_periods.c
+        due = select(periods.subscription_id).where(periods.closed_at.is_(None), periods.ends_at <= now)
+        if after is not None:
+            due = due.where(periods.subscription_id > after)
+        async with self._engine.connect() as connection:
+            return (await connection.scalars(due.order_by(periods.subscription_id).limit(PAGE))).all()
+
+    async def _close_next(self, subscription_id: str, now: datetime, tick: datetime) -> tuple[bool, bool]:
+        """Close a subscription's open period, if that is over, and open the next; all of it or nothing.
+
+        The update is the claim, and it comes first: of two rollovers at once one finds the row closed and does
+        nothing, and SQLite takes its write lock before anything was read.
+
+        Returns:
+            Whether it was closed, and whether the next one is over, too.
+        """
+        periods = usage_periods.c
+        claim = (
+            update(usage_periods)
+            .where(periods.subscription_id == subscription_id, periods.closed_at.is_(None), periods.ends_at <= now)
+            .values(closed_at=now, tick=tick)
+            .returning(periods.started_at, periods.ends_at)
+        )
+        async with self._engine.begin() as connection:
+            claimed = (await connection.execute(claim)).one_or_none()
+            if claimed is None:
+                return False, False
+            period = Period(subscription_id, claimed.started_at, claimed.ends_at)
+            totals = await self._totals(period, connection)
+            if totals:
+                await connection.execute(insert(usage_totals), _rows(period, totals))
+            opened = await self._open_next(period, connection)
+            closed = ClosedPeriod(
+                period.subscription_id, period.started_at, period.ends_at, totals=totals, closed_at=now, tick=tick
+            )
+            await self._tell(closed, connection)
+        return True, opened is not None and opened.ends_at <= now
+
+    async def _open_next(self, period: Period, connection: AsyncConnection) -> Period | None:
+        subscriptions = usage_subscriptions.c
+        found = select(subscriptions.length, subscriptions.anchor_at, subscriptions.ended_at)
+        # locked, so that nobody ends it between this look and our commit
+        subscription = (
+            await connection.execute(found.where(subscriptions.id == period.subscription_id).with_for_update(read=True))
+        ).one()
+        if subscription.ended_at is not None and subscription.ended_at <= period.ends_at:
+            return None
+        boundary = next_boundary(subscription.anchor_at, subscription.length, period.ends_at)
+        opened = Period(period.subscription_id, started_at=period.ends_at, ends_at=boundary)
+        await connection.execute(insert(usage_periods), asdict(opened))
+        return opened
+
+    async def _totals(self, period: Period, connection: AsyncConnection) -> Mapping[str, int]:
+        try:
+            totals = self._hook.corral_usage_totals(period=period, connection=connection)
+            return dict(await totals if inspect.isawaitable(totals) else totals)
+        except Exception as error:  # a plugin may raise anything; so may what it awaits
+            raise SubscriberRaised(f"corral_usage_totals: {type(error).__name__}: {error}") from error
+
+    async def _tell(self, period: ClosedPeriod, connection: AsyncConnection) -> None:
+        try:
+            for told in self._hook.corral_usage_period_closed(period=period, connection=connection):
+                if inspect.isawaitable(told):
+                    await told
+        except Exception as error:  # as above
+            raise SubscriberRaised(f"corral_usage_period_closed: {type(error).__name__}: {error}") from error
+
+
+def _rows(period: Period, totals: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "subscription_id": period.subscription_id,
+            "started_at": period.started_at,
+            "metric": metric,
+            "amount": amount,
+        }
+        for metric, amount in totals.items()
+    ]
