@@ -15,7 +15,7 @@ from chaos.journal import Journal
 from chaos.processes import Store, install_plugin, producer
 from chaos.scene import Scene
 
-__all__ = ["at_length", "figure", "kills", "scene", "site"]
+__all__ = ["at_length", "figure", "kills", "restarts", "scene", "site"]
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +47,12 @@ async def scene(site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Sce
 def kills() -> int:
     """How many workers are killed: three, and twenty where nothing is to be spared."""
     return int(os.environ.get("CORRAL_KILLS") or (20 if os.environ.get("CI") == "true" else 3))
+
+
+@pytest.fixture
+def restarts() -> int:
+    """How many worker processes are restarted one after the other: five, and fifty where nothing is to be spared."""
+    return int(os.environ.get("CORRAL_RESTARTS") or (50 if os.environ.get("CI") == "true" else 5))
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -80,7 +80,7 @@ def install_plugin(site: Path) -> None:
     shutil.copy(PLUGIN, site)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-chaos\nVersion: 1.0\n", "utf-8")
     (metadata / "entry_points.txt").write_text(
-        "[corral.queues]\nchaos = acme_chaos\nchaos-threads = acme_chaos\n", "utf-8"
+        "[corral.queues]\nchaos = acme_chaos\nchaos-threads = acme_chaos\nchaos-ticks = acme_chaos\n", "utf-8"
     )
 
 
@@ -94,6 +94,9 @@ class Worker:
         journal: What its processors write.
         serves: The queues, as on the command line.
         concurrency: How many jobs it runs at once.
+        environment: More of its environment.
+        processes: How many it keeps running, as their parent; 0: it is one itself.
+        under: What runs it, in front of its own command.
         settings: `CORRAL_WORKER__…`, by the field's name.
     """
 
@@ -106,22 +109,29 @@ class Worker:
         journal: Path,
         serves: tuple[str, ...] = ("chaos",),
         concurrency: int = 5,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        processes: int = 0,
+        under: tuple[str, ...] = (),
         **settings: float,
     ) -> None:
         number = sum(1 for _ in folder.glob("worker-*.log"))
         self._log = folder / f"worker-{number}.log"
-        environment = {
+        own = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(site),
             "REDIS_URL": url,
             "CORRAL_LOG_FORMAT": "json",
             JOURNAL: str(journal),
+            **environment,
             **{f"CORRAL_WORKER__{name.upper()}": str(value) for name, value in settings.items()},
         }
-        command = [sys.executable, "-m", "corral", "worker", *serves, "--concurrency", str(concurrency)]
+        command = [*under, sys.executable, "-m", "corral", "worker", *serves, "--concurrency", str(concurrency)]
+        if processes:
+            command += ["--processes", str(processes)]
+        self._processes = processes
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+                command, env=own, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
         self.pid = self._process.pid
 
@@ -133,9 +143,27 @@ class Worker:
 
     @property
     def has_started(self) -> bool:
-        """Whether it serves its queues."""
+        """Whether it, or as many processes as it keeps running, serve its queues."""
         assert self._process.poll() is None, self._log.read_text("utf-8")
-        return any(line["event"] == "worker started" for line in self.log)
+        return sum(line["event"] == "worker started" for line in self.log) >= max(self._processes, 1)
+
+    def children(self) -> dict[str, int]:
+        """The process ids of the worker processes that serve its queues now, by name, oldest first."""
+        pids: dict[str, int] = {}
+        serving: list[str] = []
+        for line in self.log:
+            match line["event"]:
+                case "worker process started":
+                    pids[line["child"]] = line["pid"]
+                case "worker started":
+                    serving.append(line["worker"])
+                case "worker process ended" | "worker process died":
+                    pids.pop(line["child"])
+        return {name: pids[name] for name in serving if name in pids}
+
+    def below(self) -> list[psutil.Process]:
+        """All processes below it."""
+        return psutil.Process(self.pid).children(recursive=True)
 
     def cpu_seconds(self) -> float:
         """How much processor time it has used."""
@@ -160,7 +188,11 @@ class Worker:
     def close(self) -> None:
         """Leave nothing behind."""
         if self._process.poll() is None:
+            below = self.below()
             self.kill()
+            for process in below:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 @asynccontextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -48,6 +51,12 @@ class Scene:
         self.hired.append(worker)
         await self.until(lambda: worker.has_started, "the worker has started")
         return worker
+
+    def health(self) -> int:
+        """What `corral health` exits with; blocks until it does."""
+        environment = {"PATH": os.environ["PATH"], "REDIS_URL": self.store.url}
+        asked = [sys.executable, "-m", "corral", "health"]
+        return subprocess.run(asked, env=environment, capture_output=True, timeout=15, check=False).returncode
 
     @asynccontextmanager
     async def proxy(self) -> AsyncIterator[Proxy]:

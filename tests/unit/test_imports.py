@@ -66,6 +66,14 @@ def test_help_loads_the_names_of_the_commands_and_nothing_that_runs_them(tmp_pat
     assert loaded & NOT_FOR_HELP == set()
 
 
+def test_a_command_loads_structlog_but_not_rich_where_it_draws_nothing(tmp_path: Path) -> None:
+    """structlog loads rich by itself where it is installed: 0.3 s of a worker's start, for nothing."""
+    pytest.importorskip("rich")
+    loaded = loaded_by("-m", "corral", "check", "--json", folder=tmp_path)
+    assert "structlog" in loaded
+    assert not {name for name in loaded if name.startswith("rich.")}  # `rich` itself was asked for, in vain
+
+
 def test_whoever_needs_the_store_gets_it(tmp_path: Path) -> None:
     """The names these tests look for are the real ones: loading the store shows them."""
     assert {"redis", "corral.store"} <= loaded_by("-c", "import corral.store.connection", folder=tmp_path)

@@ -4,22 +4,32 @@
 """
 
 from corral.app.databases import create_database, relay_outbox
+from corral.app.health import Health, WorkerHealth, read_health
 from corral.app.installed import Installed, read_installed, read_plugins
-from corral.app.operating import count_jobs
+from corral.app.operating import count_jobs, operate
+from corral.app.processes import run_processes
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
+from corral.app.scheduling import list_schedules, prune_schedules
 from corral.app.working import calm_collector, run_worker
 
 __all__ = [
     "BlockingJobScheduler",
+    "Health",
     "Installed",
+    "WorkerHealth",
     "calm_collector",
     "connect",
     "connect_blocking",
     "count_jobs",
     "create_database",
     "enqueue_once",
+    "list_schedules",
+    "operate",
+    "prune_schedules",
+    "read_health",
     "read_installed",
     "read_plugins",
     "relay_outbox",
+    "run_processes",
     "run_worker",
 ]

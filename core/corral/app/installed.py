@@ -9,7 +9,7 @@ from corral.catalog import Catalog, Role
 from corral.plugins import Claim, Plugins, found
 from corral.settings import Settings
 
-__all__ = ["Installed", "read_installed", "read_plugins"]
+__all__ = ["Installed", "read_installed", "read_plugins", "read_settings"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,5 +49,14 @@ def read_plugins() -> tuple[Settings, Plugins]:
     Raises:
         ConfigurationError: A setting cannot be used.
     """
-    settings = Settings.read({claim.name for claim in found() if isinstance(claim, Claim)})
+    settings = read_settings()
     return settings, Plugins.load(application=settings.app, disabled=settings.disabled_plugins)
+
+
+def read_settings() -> Settings:
+    """Read the settings, and of the plugins only their names.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+    """
+    return Settings.read({claim.name for claim in found() if isinstance(claim, Claim)})

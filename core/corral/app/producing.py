@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from typing import Any, overload
 
 import structlog
@@ -17,6 +18,7 @@ from corral.job import P
 from corral.jobs import Enqueued, EnqueueOptions
 from corral.producer import RedisJobScheduler
 from corral.queue import Queue
+from corral.schedule import Cron, Every
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import ProcessRecords, process_name
@@ -77,6 +79,30 @@ class BlockingJobScheduler:
         written = self._jobs.enqueue_many(queue, payloads, **options)
         return asyncio.run_coroutine_threadsafe(written, self._loop).result()
 
+    @overload
+    def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...
+
+    @overload
+    def schedule(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], when: Cron | Every, *, id: str
+    ) -> datetime: ...
+
+    def schedule(
+        self,
+        queue: Queue[Any] | str,
+        payload: Any,
+        when: Cron | Every,
+        *,
+        id: str,  # noqa: A002  # as in the port
+    ) -> datetime:
+        """Run a job again and again; see `JobScheduler.schedule`."""
+        ensured = self._jobs.schedule(queue, payload, when, id=id)
+        return asyncio.run_coroutine_threadsafe(ensured, self._loop).result()
+
+    def unschedule(self, id: str) -> bool:  # noqa: A002  # as in the port
+        """End a schedule; see `JobScheduler.unschedule`."""
+        return asyncio.run_coroutine_threadsafe(self._jobs.unschedule(id), self._loop).result()
+
 
 @contextmanager
 def connect_blocking() -> Iterator[BlockingJobScheduler]:
@@ -132,13 +158,18 @@ async def scheduler(installed: Installed, url: str) -> AsyncIterator[RedisJobSch
 
 
 @asynccontextmanager
-async def announced(installed: Installed, url: str) -> AsyncIterator[str]:
+async def announced(installed: Installed, url: str, name: str | None = None) -> AsyncIterator[str]:
     """Keep this process's catalog in the store while it lives, and warn of others that run something else.
 
+    Args:
+        installed: What it runs.
+        url: The store.
+        name: This process's name, unique among all; made up where it is None.
+
     Yields:
-        This process's name, unique among all.
+        The name.
     """
-    name = process_name()
+    name = name or process_name()
     own = recorded(installed.catalog, 0)
 
     def tell(others: dict[str, bytes]) -> None:

@@ -7,12 +7,14 @@ import gc
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import structlog
 
+from corral.app.alive import alive, bound_to_parent
 from corral.app.databases import relaying
 from corral.app.installed import Installed, read_installed
+from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler
 from corral.errors import ConfigurationError
 from corral.observe.logs import configure_logs
@@ -21,7 +23,7 @@ from corral.store.embedded import chosen_store
 from corral.store.processes import eviction_policy
 from corral.worker.worker import Stopped, Worker
 
-__all__ = ["calm_collector", "run_worker"]
+__all__ = ["calm_collector", "check_store", "run_worker"]
 
 log = structlog.get_logger("corral")
 
@@ -33,6 +35,7 @@ def run_worker(
     concurrency: int | None = None,
     shutdown_timeout_seconds: float | None = None,
     development: bool = False,
+    child: str | None = None,
 ) -> tuple[int, int]:
     """Work off queues until stopped.
 
@@ -42,6 +45,7 @@ def run_worker(
         concurrency: Overrides every queue's own.
         shutdown_timeout_seconds: Overrides the setting.
         development: Whether to start an embedded store where none is named.
+        child: The name that a parent gave to this process; it ends when standard input does. None: it has no parent.
 
     Returns:
         The exit code, and how many processors still run: whoever gets more than none must end the process itself.
@@ -58,9 +62,6 @@ def run_worker(
         raise ConfigurationError(
             "no queues are installed: there is nothing to work off", hint="pip install corral-emails, for one"
         )
-    for entry in installed.catalog:
-        if entry.processor is not None and entry.queue.schedule is not None:
-            log.warning("this release does not run schedules yet", queue=entry.queue.name)
     overrides = {name: number or concurrency for name, number in served.items()}
     if not served and concurrency:
         overrides = dict.fromkeys(installed.catalog.served, concurrency)
@@ -76,7 +77,7 @@ def run_worker(
         calm_collector()
         with ExitStack() as ending:
             runner = ending.enter_context(asyncio.Runner())
-            stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient))
+            stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient, child=child))
             if stopped.stuck:
                 ending.pop_all()  # closing the runner would wait for what does not end
     return (0 if stopped.in_order else 5), stopped.stuck
@@ -94,11 +95,16 @@ def calm_collector() -> None:
 
 
 async def _work(
-    installed: Installed, url: str, concurrency: Mapping[str, int], *, burst: bool, lenient: bool
+    installed: Installed, url: str, concurrency: Mapping[str, int], *, burst: bool, lenient: bool, child: str | None
 ) -> Stopped:
     settings, catalog = installed.settings, installed.catalog
-    await _check_store(url, lenient=lenient)
-    async with scheduler(installed, url) as jobs, announced(installed, url) as name, relaying(installed, url):
+    await check_store(url, lenient=lenient)
+    async with (
+        scheduler(installed, url) as jobs,
+        inspector(installed, url) as operator,
+        announced(installed, url, child) as name,
+        relaying(installed, url),
+    ):
         structlog.contextvars.bind_contextvars(worker=name)
         worker = Worker(
             [entry.processor for entry in catalog if entry.processor is not None],
@@ -107,16 +113,23 @@ async def _work(
             settings=settings.worker,
             plugins=installed.plugins,
             jobs=jobs,
+            inspector=operator,
             concurrency=concurrency,
             burst=burst,
             name=name,
         )
-        with _stopped_by_signals(worker):
-            return await worker.run()
+        with _stopped_by_signals(worker), bound_to_parent(worker, settings) if child else nullcontext():
+            async with alive(worker, url, settings.prefix):
+                return await worker.run()
 
 
-async def _check_store(url: str, *, lenient: bool) -> None:
-    """Refuse a store that is away, or one that may throw away parts of jobs when its memory is full."""
+async def check_store(url: str, *, lenient: bool) -> None:
+    """Refuse a store that is away, or one that may throw away parts of jobs when its memory is full.
+
+    Raises:
+        StoreUnavailable: It is away.
+        ConfigurationError: It evicts keys, and `lenient` is false.
+    """
     link = Link(url)
     try:
         policy = await eviction_policy(link)

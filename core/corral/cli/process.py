@@ -1,14 +1,17 @@
-"""`corral worker` and `corral dev`: the commands that stay."""
+"""`corral worker` and `corral dev`: the commands that stay; and `corral health`, which asks whether they are well."""
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict
 
 import click
 
-from corral.errors import ConfigurationError
+from corral.cli.table import show_table
+from corral.errors import ConfigurationError, CorralError
 
-__all__ = ["dev", "worker"]
+__all__ = ["dev", "health", "worker"]
 
 
 @click.command()
@@ -23,7 +26,21 @@ __all__ = ["dev", "worker"]
     metavar="S",
     help="Seconds that running jobs have after SIGTERM.",
 )
-def worker(queues: tuple[str, ...], burst: bool, concurrency: int | None, shutdown_timeout: float | None) -> None:
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Keep N worker processes running, and be their parent.",
+)
+@click.option("--child", metavar="NAME", hidden=True)
+def worker(
+    queues: tuple[str, ...],
+    burst: bool,
+    concurrency: int | None,
+    shutdown_timeout: float | None,
+    processes: int | None,
+    child: str | None,
+) -> None:
     """Work off queues until stopped: all that are installed, or those that are named.
 
     SIGTERM or Ctrl-C lets running jobs finish, then hands the rest back; a second one ends the process at once.
@@ -31,10 +48,20 @@ def worker(queues: tuple[str, ...], burst: bool, concurrency: int | None, shutdo
     \b
     corral worker
     corral worker emails=50 data-exports=2
+    corral worker --processes 4
     """
-    from corral.app import run_worker
+    from corral.app import run_processes, run_worker
 
-    _end(run_worker(_served(queues), burst=burst, concurrency=concurrency, shutdown_timeout_seconds=shutdown_timeout))
+    served = _served(queues)
+    if processes is not None:
+        code = run_processes(
+            served, processes, burst=burst, concurrency=concurrency, shutdown_timeout_seconds=shutdown_timeout
+        )
+        _end((code, 0))
+        return
+    _end(
+        run_worker(served, burst=burst, concurrency=concurrency, shutdown_timeout_seconds=shutdown_timeout, child=child)
+    )
 
 
 @click.command()
@@ -47,6 +74,31 @@ def dev() -> None:
     from corral.app import run_worker
 
     _end(run_worker({}, development=True))
+
+
+@click.command()
+@click.option("--worker", metavar="NAME", help="Only this worker, or the processes of this parent.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def health(worker: str | None, as_json: bool) -> None:
+    """Say whether the workers of this host are at work, for a container's probe.
+
+    Exit code 0 if one of them has fetched within the last 15 s, and every process of a parent has; else 1, and 4 if
+    the store cannot be reached. A worker that is draining is well.
+
+    \b
+    corral health
+    corral health --json
+    """
+    from corral.app import read_health
+
+    found = read_health(worker)
+    if as_json:
+        click.echo(json.dumps({"healthy": found.is_healthy, "workers": [asdict(each) for each in found.workers]}))
+    elif found.workers:
+        rows = [(each.name, f"{each.seconds:.1f} s ago", each.state) for each in found.workers]
+        show_table(("WORKER", "AT WORK", "STATE"), rows)
+    if not found.is_healthy:
+        raise CorralError(found.told)
 
 
 def _served(arguments: tuple[str, ...]) -> dict[str, int | None]:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from corral.errors import StoreUnavailable
 from corral.store.connection import Link
 
-__all__ = ["ProcessRecords", "eviction_policy", "process_name"]
+__all__ = ["GONE_MS", "ProcessRecords", "eviction_policy", "host_of", "process_name", "read_hash", "store_time_ms"]
 
 REFRESH_SECONDS = 60.0
 GONE_MS = 180_000
@@ -24,8 +24,36 @@ GONE_MS = 180_000
 
 
 def process_name() -> str:
-    """A name that no other process has, and that says where it runs: `<host>-<process id>-<random>`."""
+    """A name that no other process has, and that says where it runs: `<host>-<process id>-<random>`.
+
+    A process that keeps others running calls them `<its own name>.<number>`.
+    """
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def host_of(process: str) -> str:
+    """The host in the name of a process."""
+    return process.rsplit("-", 2)[0]
+
+
+async def store_time_ms(link: Link) -> int:
+    """The store's time, Unix milliseconds.
+
+    Raises:
+        StoreUnavailable: The store is away.
+    """
+    seconds, microseconds = await link.call("TIME")
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+async def read_hash(link: Link, key: str) -> dict[bytes, bytes]:
+    """The fields of a hash.
+
+    Raises:
+        StoreUnavailable: The store is away.
+    """
+    flat = await link.call("HGETALL", key)
+    return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 class ProcessRecords:
@@ -42,26 +70,15 @@ class ProcessRecords:
         self._key = f"corral:{prefix}:catalog"
         self._process = process
 
-    async def now_ms(self) -> int:
-        """The store's time, Unix milliseconds.
-
-        Raises:
-            StoreUnavailable: The store is away.
-        """
-        seconds, microseconds = await self._link.call("TIME")
-        return int(seconds) * 1000 + int(microseconds) // 1000
-
     async def others(self) -> dict[str, bytes]:
         """What the other living processes wrote, by process; the fields of dead ones are removed.
 
         Raises:
             StoreUnavailable: The store is away.
         """
-        now_ms = await self.now_ms()
-        flat = await self._link.call("HGETALL", self._key)
-        fields = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+        now_ms = await store_time_ms(self._link)
         living: dict[str, bytes] = {}
-        for name, value in fields.items():
+        for name, value in (await read_hash(self._link, self._key)).items():
             seen, _, record = value.partition(b" ")
             process = name.decode(errors="replace")
             if not seen.isdigit() or now_ms - int(seen) > GONE_MS:
@@ -76,7 +93,7 @@ class ProcessRecords:
         Raises:
             StoreUnavailable: The store is away.
         """
-        await self._link.call("HSET", self._key, self._process, b"%d %s" % (await self.now_ms(), record))
+        await self._link.call("HSET", self._key, self._process, b"%d %s" % (await store_time_ms(self._link), record))
 
     async def keep(self, record: Callable[[int], bytes], on_others: Callable[[dict[str, bytes]], None]) -> None:
         """Write the field, tell what the others run, and refresh it until cancelled; then remove it.
@@ -92,7 +109,7 @@ class ProcessRecords:
             while True:
                 with suppress(StoreUnavailable):
                     if written is None:
-                        started = record(await self.now_ms())
+                        started = record(await store_time_ms(self._link))
                         on_others(await self.others())
                         written = started
                     await self.write(written)

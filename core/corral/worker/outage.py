@@ -88,6 +88,12 @@ class Backoff:
     def __init__(self, outage: Outage) -> None:
         self._contact = Contact(outage)
         self._tries = 0
+        self._succeeded = time.monotonic()
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the store has not answered this loop."""
+        return time.monotonic() - self._succeeded
 
     async def failed(self, error: Exception) -> None:
         """Report a failure and wait."""
@@ -99,4 +105,5 @@ class Backoff:
     def succeeded(self) -> None:
         """The store answered."""
         self._tries = 0
+        self._succeeded = time.monotonic()
         self._contact.answered()

@@ -1,0 +1,112 @@
+"""`read_health`: whether the workers of a host are at work, by the signs of life that they left in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from corral.app.installed import read_settings
+from corral.errors import StoreUnavailable
+from corral.settings import Settings
+from corral.store.connection import Link
+from corral.store.embedded import attach, chosen_store
+from corral.store.liveness import Sign, Signs
+from corral.store.processes import host_of
+
+__all__ = ["Health", "WorkerHealth", "judged", "read_health"]
+
+LIVE_SECONDS = 15.0
+"""How long a worker may fetch nothing: its block, the time until a dead connection is noticed, and a sign's age."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHealth:
+    """One worker process, or a parent of several.
+
+    Attributes:
+        name: Its name.
+        seconds: How long ago it was at work.
+        state: `working`, `draining` or `silent`; of a parent: `complete`, `incomplete` or `silent`.
+        processes: How many processes a parent keeps running; 0 for a worker.
+    """
+
+    name: str
+    seconds: float
+    state: str
+    processes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What `corral health` found.
+
+    Attributes:
+        is_healthy: Whether all is well.
+        told: What is wrong, in one sentence; empty where nothing is.
+        workers: What was looked at.
+    """
+
+    is_healthy: bool
+    told: str
+    workers: tuple[WorkerHealth, ...]
+
+
+def read_health(worker: str | None = None) -> Health:
+    """Look at the workers of this host, or at a named one.
+
+    Args:
+        worker: The name of one worker, or of one parent; None for all of this host.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+        StoreUnavailable: There is no store, or it is away.
+    """
+    settings = read_settings()
+    signs = _signs(settings)
+    host = socket.gethostname()
+    if worker is None:
+        seen = {name: sign for name, sign in signs.items() if host_of(name) == host}
+        return judged(seen, f"no worker of host {host!r}")
+    seen = {name: sign for name, sign in signs.items() if name == worker or name.startswith(f"{worker}.")}
+    return judged(seen, f"no worker {worker!r}")
+
+
+def judged(signs: Mapping[str, Sign], nobody: str) -> Health:
+    """Say what signs of life mean.
+
+    Args:
+        signs: By the name of the process.
+        nobody: How a sentence begins that says that there is no worker.
+    """
+    fresh = {name for name, sign in signs.items() if sign.seconds <= LIVE_SECONDS}
+    at_work = {name for name in fresh if not signs[name].processes}
+    workers: list[WorkerHealth] = []
+    told = "" if at_work else f"{nobody} has fetched within the last {LIVE_SECONDS:g} s"
+    for name, sign in sorted(signs.items()):
+        state = "draining" if sign.draining else "working"
+        if sign.processes:
+            here = sum(child.startswith(f"{name}.") for child in at_work)
+            state = "complete" if here >= sign.processes or sign.draining else "incomplete"
+            if state == "incomplete" and name in fresh and at_work:
+                told = f"{here} of the {sign.processes} worker processes of {name!r} are at work"
+        workers.append(WorkerHealth(name, round(sign.seconds, 1), state if name in fresh else "silent", sign.processes))
+    return Health(not told, told, tuple(workers))
+
+
+def _signs(settings: Settings) -> dict[str, Sign]:
+    async def read(url: str) -> dict[str, Sign]:
+        link = Link(url)
+        try:
+            return await Signs(link, settings.prefix).read()
+        finally:
+            await link.close()
+
+    if settings.redis_url is None and settings.is_development:
+        with attach(settings.data_dir) as running:  # never started for a question
+            if running is None:
+                raise StoreUnavailable(f"no store is running in {str(settings.data_dir)!r}")
+            return asyncio.run(read(running))
+    with chosen_store(settings) as url:
+        return asyncio.run(read(url))

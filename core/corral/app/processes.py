@@ -1,0 +1,289 @@
+"""`run_processes`: the parent of worker processes. It starts them, restarts them, and takes back what dead ones held.
+
+It loads declarations only, so that it stays small, and runs nobody's code but theirs: it is what must not die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+
+import structlog
+from redis.exceptions import ResponseError
+
+from corral.app.alive import DRAIN_MARGIN_SECONDS, signs_of_life
+from corral.app.installed import read_installed
+from corral.app.working import check_store
+from corral.errors import ConfigurationError, StoreUnavailable
+from corral.observe.logs import configure_logs
+from corral.settings import Settings
+from corral.store.connection import Link
+from corral.store.embedded import chosen_store
+from corral.store.liveness import Sign, Signs
+from corral.store.processes import process_name
+from corral.store.queue_store import QueueStore
+from corral.worker.consumer import LANES
+from corral.worker.stopping import end_tasks
+from corral.worker.supervisor import IN_ORDER, Restarts, exit_code, told_end
+
+__all__ = ["run_processes"]
+
+log = structlog.get_logger("corral")
+
+RETRY_SECONDS = 0.5
+"""How long the parent waits for a store that is away before it tries again to take jobs back."""
+
+
+def run_processes(
+    served: Mapping[str, int | None],
+    processes: int,
+    *,
+    burst: bool = False,
+    concurrency: int | None = None,
+    shutdown_timeout_seconds: float | None = None,
+) -> int:
+    """Keep worker processes running until told to stop, or in a burst until each has ended.
+
+    Args:
+        served: As for `run_worker`, and so are the options.
+        processes: How many.
+        burst: Whether they end when nothing waits and nothing runs.
+        concurrency: Overrides every queue's own, in each process.
+        shutdown_timeout_seconds: Overrides the setting.
+
+    Returns:
+        The exit code: the worst of theirs.
+
+    Raises:
+        CorralError: The parent must not start.
+    """
+    installed = read_installed()
+    settings = installed.settings
+    configure_logs(settings)
+    queues = [installed.catalog.get(name).queue.name for name in served or installed.catalog.entries]
+    if not queues:
+        raise ConfigurationError(
+            "no queues are installed: there is nothing to work off", hint="pip install corral-emails, for one"
+        )
+    options = ["--burst"] if burst else []
+    if concurrency is not None:
+        options += ["--concurrency", str(concurrency)]
+    if shutdown_timeout_seconds is None:
+        shutdown_timeout_seconds = settings.worker.shutdown_timeout_seconds
+    options += ["--shutdown-timeout", f"{shutdown_timeout_seconds:g}"]
+    options += [f"{name}={number}" if number else name for name, number in served.items()]
+    with chosen_store(settings) as url, asyncio.Runner() as runner:
+        grace = shutdown_timeout_seconds + DRAIN_MARGIN_SECONDS
+        parent = _Parent(settings, url, queues, options, burst=burst, grace_seconds=grace)
+        return runner.run(parent.run(processes))
+
+
+@dataclass(slots=True, eq=False)
+class _Child:
+    """A worker process.
+
+    Attributes:
+        name: Its name, which no other process has had or will have.
+        pid: Its process id: ours until `ended` has a result.
+        ended: Its exit code, negative for a signal.
+        line: Our end of its standard input; None when it is closed.
+    """
+
+    name: str
+    pid: int
+    ended: asyncio.Future[int]
+    line: int | None
+
+    def stop(self) -> None:
+        """Tell it to drain; see `bound_to_parent`."""
+        if self.line is not None:
+            os.close(self.line)
+            self.line = None
+
+    def kill(self) -> None:
+        """End it at once."""
+        if not self.ended.done():
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class _Parent:
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        queues: Sequence[str],
+        options: Sequence[str],
+        *,
+        burst: bool,
+        grace_seconds: float,
+    ) -> None:
+        self._settings = settings
+        self._url = url
+        self._command = [sys.executable, "-P", "-m", "corral", "worker", *options]  # -P: as the program `corral`
+        self._burst = burst
+        self._grace_seconds = grace_seconds
+        self._name = process_name()
+        self._numbers = count(1)
+        self._children: dict[int, _Child] = {}
+        self._stop = asyncio.Event()
+        self._refused = 0
+        self._link = Link(url)
+        self._stores = [QueueStore(self._link, settings.prefix, queue) for queue in queues]
+
+    async def run(self, processes: int) -> int:
+        """Keep so many processes running; returns the exit code."""
+        structlog.contextvars.bind_contextvars(worker=self._name)
+        await check_store(self._url, lenient=self._settings.is_development)
+
+        def sign() -> Sign:
+            return Sign(0.0, draining=self._stop.is_set(), processes=processes)
+
+        with self._signals():
+            async with signs_of_life(self._name, sign, self._url, self._settings.prefix):
+                log.info("parent started", processes=processes)
+                places = [asyncio.create_task(self._keep(), name=f"corral-place-{n}") for n in range(processes)]
+                stopping = asyncio.create_task(self._drain(), name="corral-drain")
+                try:
+                    codes = await asyncio.gather(*places)
+                finally:
+                    for child in self._children.values():
+                        child.kill()
+                    await end_tasks([stopping, *places])
+                    await self._link.close()
+        code = self._refused or exit_code(codes)
+        log.info("parent stopped", exit_code=code)
+        return code
+
+    async def _keep(self) -> int:
+        """Fill one place until it is to stay empty; returns the exit code of its last process."""
+        restarts = Restarts()
+        while not self._stop.is_set():
+            code, lived = await self._run_one()
+            if self._stop.is_set() or (self._burst and code == 0):
+                return code
+            seconds = restarts.ended(code, lived, random.random())  # noqa: S311  # keeps places apart, no secret
+            if seconds is None:
+                log.error("worker processes are refused: no other is started", by=told_end(code))
+                self._refused = code
+                self._stop.set()
+                return code
+            log.info("worker process restarts", seconds=round(seconds, 2))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), seconds)
+        return 0
+
+    async def _run_one(self) -> tuple[int, float]:
+        """Run one process to its end, and take back what it held; returns its exit code, and the seconds it lived."""
+        started = time.monotonic()
+        try:
+            child = self._start()
+        except OSError as error:  # no memory, no descriptors, too many processes: for the moment
+            log.error("no worker process can be started", error=str(error))  # noqa: TRY400  # a trace tells nothing more
+            return 1, 0.0
+        code = await child.ended
+        lived = time.monotonic() - started
+        child.stop()
+        died = code not in IN_ORDER
+        event = "worker process died" if died else "worker process ended"
+        (log.warning if died else log.info)(event, child=child.name, pid=child.pid, by=told_end(code))
+        if code:
+            await self._take_back(child.name)
+        return code, lived
+
+    def _start(self) -> _Child:
+        name = f"{self._name}.{next(self._numbers)}"
+        theirs, ours = os.pipe()
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [*self._command, "--child", name],
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0)],
+                setsid=True,  # Ctrl-C is for the parent: to a child it would be the second signal
+                setsigmask=(),
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        child = _Child(name, pid, asyncio.get_running_loop().create_future(), ours)
+        self._children[pid] = child
+        log.info("worker process started", child=name, pid=pid)
+        return child
+
+    def _reap(self) -> None:
+        """Collect every process that has ended: ours, and as PID 1 those that others left behind."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.pop(pid, None)
+            if child is not None:
+                child.ended.set_result(os.waitstatus_to_exitcode(status))
+
+    async def _take_back(self, name: str) -> None:
+        """Put the jobs that a dead process held back to the waiting list, unless the store stays away."""
+        deadline = time.monotonic() + self._settings.worker.lock_seconds
+        for store in self._stores:
+            while True:
+                try:
+                    ids = await store.release(name, self._settings.worker.max_stalled, lanes=LANES)
+                except StoreUnavailable as error:
+                    if self._stop.is_set() or time.monotonic() > deadline:
+                        log.warning("jobs of a dead process are left to the stalled check", error=str(error))
+                        return
+                    await asyncio.sleep(RETRY_SECONDS)
+                except ResponseError as error:
+                    log.warning("jobs could not be handed back", queue=store.queue, error=str(error))
+                    break
+                else:
+                    if ids:
+                        told = {"queue": store.queue, "count": len(ids), "job_ids": ids}
+                        log.warning("jobs handed back", child=name, **told)
+                    break
+        with suppress(StoreUnavailable):
+            await Signs(self._link, self._settings.prefix).remove(name)
+
+    async def _drain(self) -> None:
+        """When asked to stop: tell every child, and after a while end those that are left."""
+        await self._stop.wait()
+        log.info("parent stopping", processes=len(self._children))
+        for child in self._children.values():
+            child.stop()
+        await asyncio.sleep(self._grace_seconds)
+        for child in self._children.values():
+            log.warning("worker process does not end and is killed", child=child.name, pid=child.pid)
+            child.kill()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGTERM or SIGINT stops in order, the second ends everything."""
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int) -> None:
+            if self._stop.is_set():
+                for child in self._children.values():
+                    child.kill()
+                os._exit(128 + number)
+            self._stop.set()
+
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                loop.remove_signal_handler(number)

@@ -1,0 +1,72 @@
+"""What signs of life mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from corral.app.health import LIVE_SECONDS, Health, judged
+from corral.store.liveness import Sign
+from corral.store.processes import host_of, process_name
+
+FRESH, STALE = Sign(2.0), Sign(LIVE_SECONDS + 0.1)
+DRAINING = Sign(0.0, draining=True)
+PARENT = Sign(1.0, processes=2)
+
+
+def health(**signs: Sign) -> Health:
+    """Of processes that are named `w1` or, for a child of `p`, `p_1`."""
+    return judged({name.replace("_", "."): sign for name, sign in signs.items()}, "no worker")
+
+
+def states(found: Health) -> dict[str, str]:
+    return {worker.name: worker.state for worker in found.workers}
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        {"w1": FRESH},
+        {"w1": DRAINING},
+        {"w1": FRESH, "w2": STALE},
+        {"p": PARENT, "p_1": FRESH, "p_2": FRESH},
+        {"p": PARENT, "p_1": FRESH, "p_2": DRAINING, "p_3": STALE},
+        {"p": Sign(0.0, draining=True, processes=2), "p_1": DRAINING},
+        {"p": Sign(60.0, processes=2), "p_1": DRAINING},
+    ],
+    ids=[
+        "one",
+        "draining",
+        "a dead one beside",
+        "all of a parent",
+        "all and a dead one",
+        "a parent drains",
+        "no parent",
+    ],
+)
+def test_healthy(signs: dict[str, Sign]) -> None:
+    found = health(**signs)
+    assert (found.is_healthy, found.told) == (True, "")
+
+
+@pytest.mark.parametrize("signs", [{}, {"w1": STALE}, {"p": PARENT}, {"p": PARENT, "p_1": STALE}])
+def test_nobody_at_work(signs: dict[str, Sign]) -> None:
+    found = health(**signs)
+    assert (found.is_healthy, found.told) == (False, "no worker has fetched within the last 15 s")
+
+
+def test_a_parent_that_misses_a_process_is_not_well_although_others_are() -> None:
+    found = health(w1=FRESH, p=PARENT, p_1=FRESH, p_2=STALE)
+    assert not found.is_healthy
+    assert found.told == "1 of the 2 worker processes of 'p' are at work"
+    assert states(found) == {"w1": "working", "p": "incomplete", "p.1": "working", "p.2": "silent"}
+
+
+def test_children_of_a_parent_with_a_longer_name_are_not_counted() -> None:
+    assert not judged({"p": PARENT, "p.1": FRESH, "pp.1": FRESH}, "no worker").is_healthy
+
+
+def test_the_host_is_read_from_a_name() -> None:
+    """A host's own name may have hyphens, and be the beginning of another's."""
+    own = process_name()
+    assert host_of(own) == host_of(f"{own}.12")
+    assert host_of("web-1-77-a1b2c3.4") == "web-1"
