@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ from typing import Any
 import click
 import pytest
 import redis
+import redis.asyncio
 
 from corral.cli import cli, main
 from corral.cli.job import STATES
@@ -61,8 +63,11 @@ def store(store_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def jobs(store: redis.Redis) -> redis.Redis:
-    """Two failed jobs, one of which was refused; two that wait; one that is delayed; one with log lines."""
+def jobs(store: redis.Redis, store_url: str, assert_no_leaks: Callable[..., Any]) -> Iterator[redis.Redis]:
+    """Two failed jobs, one of which was refused; two that wait; one that is delayed; one with log lines.
+
+    Whatever a command does with them, it leaves the store tidy.
+    """
     base = f"bull:{QUEUE}:"
     now = int(time.time() * 1000)
 
@@ -80,7 +85,13 @@ def jobs(store: redis.Redis) -> redis.Redis:
     make("later", delay=3_600_000)
     store.zadd(base + "delayed", {"later": (now + 3_600_000) * 4096})
     store.rpush(base + "broken:logs", "one", "two\x1b[2J", "three")
-    return store
+    yield store
+
+    async def check() -> None:
+        async with redis.asyncio.Redis.from_url(store_url) as client:
+            await assert_no_leaks(client)
+
+    asyncio.run(check())
 
 
 def document(ran: Ran) -> Any:
@@ -341,7 +352,16 @@ class TestTerminal:
         counted = terminal("queues")
         assert counted.ended() == 0
         assert counted.lines[0].split() == ["QUEUE", "WAITING", "ACTIVE", "DELAYED", "COMPLETED", "FAILED"]
-        for line in (*listed.lines, *counted.lines):
+        jobs.hset(f"bull:{QUEUE}:meta", "paused", 1)
+        jobs.hset(f"bull:{QUEUE}:parent", "name", "parent")
+        jobs.zadd(f"bull:{QUEUE}:waiting-children", {"parent": 1})
+        jobs.hset(f"bull:{QUEUE}:urgent", "name", "urgent")
+        jobs.zadd(f"bull:{QUEUE}:prioritized", {"urgent": 1})
+        all_used = terminal("queues")
+        assert all_used.ended() == 0
+        assert re.fullmatch(r"QUEUE +WAITING +ACTIVE +TIZED .* CHILDREN +COMPLETED +FAILED +PAUSED", all_used.lines[1])
+        assert any(re.fullmatch(r"acme-le… +2 +0 +1 +1 +1 +0 +2  paused", line) for line in all_used.lines)
+        for line in (*listed.lines, *counted.lines, *all_used.lines):
             assert len(line) <= 80, line
 
     def test_who_waits_sees_a_bar(self, terminal: Callable[..., Terminal], jobs: redis.Redis) -> None:

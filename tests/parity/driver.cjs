@@ -193,7 +193,7 @@ const operations = {
 
   async retry(request) {
     const job = await queue(request).getJob(request.id);
-    return (await refusable(() => job.retry(request.state))).code;
+    return (await refusable(() => job.retry(request.state, request.opts ?? {}))).code;
   },
 
   async promote(request) {

@@ -121,6 +121,18 @@ HOUR = timedelta(hours=1)
 NOTHING = timedelta(0)
 
 CASES: dict[str, Case] = {
+    "retry a failed job": Case(
+        PLAIN,
+        asked("retry", id="a", state="failed"),
+        lambda sides: sides.inspector.retry(QUEUE, "a"),
+        [FAILS],
+    ),
+    "retry a failed job from zero": Case(
+        PLAIN,
+        asked("retry", id="a", state="failed", opts={"resetAttemptsMade": True, "resetAttemptsStarted": True}),
+        lambda sides: sides.inspector.retry(QUEUE, "a", reset=True),
+        [FAILS],
+    ),
     "retry a completed job": Case(
         PLAIN,
         asked("retry", id="a", state="completed"),

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -23,7 +24,22 @@ from corral.plugins import Provider
 from corral.store.connection import Link
 from parity.keyspace import read
 from parity.lane import Lane, open_lane
-from parity.operating import CASES, FAILS, LONG, MIXED, NOTHING, OTHER, OURS, PLAIN, QUEUE, STEP_MS, THEIRS, Sides
+from parity.operating import (
+    CASES,
+    FAILS,
+    LONG,
+    MIXED,
+    NOTHING,
+    OTHER,
+    OURS,
+    PLAIN,
+    QUEUE,
+    STEP_MS,
+    THEIRS,
+    Sides,
+    child,
+    parent,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,7 +56,7 @@ async def lane(node_modules: Path) -> AsyncIterator[Lane]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def sides(lane: Lane) -> AsyncIterator[Sides]:
+async def sides(lane: Lane, assert_no_leaks: Any) -> AsyncIterator[Sides]:
     await lane.client.flushall()
     real = time.time_ns() // 1_000_000
     now = real // STEP_MS * STEP_MS + 100
@@ -50,6 +66,8 @@ async def sides(lane: Lane) -> AsyncIterator[Sides]:
     inspector = JobInspector(Catalog(MappingProxyType(queues)), link, prefix=OURS, offset_ms=now - real)
     yield Sides(lane, inspector, now)
     await inspector.close()
+    if not await lane.client.keys("*:lock"):  # else a test has left jobs active
+        await assert_no_leaks(lane.client, OURS)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -171,3 +189,12 @@ async def test_what_is_refused_changes_nothing(sides: Sides) -> None:
     with pytest.raises(WrongState):
         await sides.inspector.promote(QUEUE, "b")
     assert await read(sides.lane.client, OURS) == before
+
+
+async def test_a_child_whose_id_holds_colons_goes_with_its_parent(sides: Sides) -> None:
+    """BullMQ leaves its id in `wait`, without a job (trap T10)."""
+    await sides.flow(parent(QUEUE, child("a"), child("b:c:d"), child("e:f:g", OTHER, delay=LONG)))
+    await sides.inspector.remove(QUEUE, "parent")
+    left = {key for key, _ in await read(sides.lane.client, OURS)}
+    kept = {f"{queue}:{key}" for queue in (QUEUE, OTHER) for key in ("events", "id", "marker", "meta")}
+    assert left <= kept

@@ -84,8 +84,12 @@ def queues(as_json: bool) -> None:
     columns["PAUSED"] = ["paused" if held.paused else "" for _, held in counts.values()]
     if sys.stdout.isatty():  # what nobody uses would not fit into 80 columns
         rare = {"PRIORITIZED", "WAITING-CHILDREN", "PAUSED"}
-        columns = {heading: cells for heading, cells in columns.items() if heading not in rare or any(cells)}
-    show_table(list(columns), list(zip(*columns.values(), strict=True)), elastic=None)
+        columns = {
+            heading.replace("WAITING-", "WAITING-\n").replace("PRIORI", "PRIORI-\n"): cells
+            for heading, cells in columns.items()
+            if heading not in rare or any(cells)
+        }
+    show_table(list(columns), list(zip(*columns.values(), strict=True)), elastic=0)
 
 
 def _payload(argument: str) -> dict[str, Any]:

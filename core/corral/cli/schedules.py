@@ -52,8 +52,11 @@ def _show(found: list[Scheduled], as_json: bool, nothing: str) -> None:
     if as_json:
         click.echo(json.dumps(rows))
     elif rows:
-        columns = ("queue", "id", "when", "next", "origin", "state")
-        show_table([name.upper() for name in columns], [[row[name] or "-" for name in columns] for row in rows])
+        # A declared schedule has its queue's name: saying it twice would not fit into 80 columns.
+        cells = [[row["queue"], row["id"] if row["origin"] == "runtime" else row["origin"]] for row in rows]
+        for cell, row in zip(cells, rows, strict=True):
+            cell += [row["when"] or "-", (row["next"] or "-")[:16].replace("T", " "), row["state"]]
+        show_table(["QUEUE", "SCHEDULE", "WHEN", "NEXT (UTC)", "STATE"], cells, elastic=1)
     else:
         click.echo(nothing, err=True)
 
@@ -62,7 +65,7 @@ def _row(each: Scheduled) -> dict[str, Any]:
     stored = each.stored
     if stored is None:
         return {"queue": each.queue, "id": each.queue, "when": None, "next": None, "origin": each.origin} | {
-            "state": "not installed: no worker has started yet",
+            "state": "new",
             "iterations": 0,
         }
     when = f"every {stored.every_ms / 1000:g} s" if stored.every_ms else f"{stored.pattern} {stored.tz or 'UTC'}"

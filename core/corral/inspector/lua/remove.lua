@@ -10,6 +10,16 @@
 
 local BELOW = {processed = 'HKEYS', failed = 'HKEYS', unsuccessful = 'ZRANGE', dependencies = 'SMEMBERS'}
 
+-- A job's queue (`<prefix>:<queue>:`) and id, from its key. Ids may hold colons, and names of queues may not (trap T10);
+-- a queue below another prefix is told by the last colon.
+local prefix = string.match(KEYS[1], '^(.*:)[^:]+:$')
+
+local function place_of(key)
+  local colon = string.sub(key, 1, #prefix) == prefix and string.find(key, ':', #prefix + 1, true)
+  if colon then return string.sub(key, 1, colon), string.sub(key, colon + 1) end
+  return string.match(key, '^(.*:)([^:]*)$')
+end
+
 -- The keys of the jobs right below a job.
 local function children_of(key)
   local found = {}
@@ -40,7 +50,7 @@ local function remove(id, container)
   local key = base .. id
   local own = base
   for _, child in ipairs(children_of(key)) do
-    local queue, child_id = string.match(child, '^(.*:)([^:]*)$')
+    local queue, child_id = place_of(child)
     if queue and call('EXISTS', child) == 1 then
       base, events = queue, queue .. 'events'
       remove(child_id, container_of(child_id))

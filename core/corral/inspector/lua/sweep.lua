@@ -59,7 +59,7 @@ for i, id in ipairs(ids) do
 end
 if #gone > 0 then
   if is_list then
-    call('LREM', set, 0, '')
+    call('LREM', set, -#gone, '') -- from the right: it stops at the last of them
   else
     call('ZREM', set, unpack(gone))
   end
