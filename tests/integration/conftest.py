@@ -22,7 +22,7 @@ import redis.asyncio
 from corral import Payload, Processor, Queue
 from corral.catalog import Catalog, Entry
 from corral.inspector import JobInspector
-from corral.plugins import Claim, Plugins, Provider
+from corral.plugins import Claim, Plugins, Provider, found
 from corral.plugins.entry_points import PLUGINS
 from corral.producer import RedisJobScheduler
 from corral.settings import WorkerSettings
@@ -287,6 +287,12 @@ def acme(tmp_path: Path) -> Iterator[Path]:
     (info / "entry_points.txt").write_text(points, "utf-8")
     yield folder
     sys.modules.pop("acme_letters", None)
+
+
+@pytest.fixture
+def real_plugins() -> str:
+    """What `CORRAL_DISABLED_PLUGINS` is where a test's own queues shall be all there are: a checkout has others."""
+    return ",".join(sorted({claim.provider.distribution for claim in found() if isinstance(claim, Claim)}))
 
 
 class Command:

@@ -238,10 +238,12 @@ class TestExpectations:
             await corral_kit.enqueue("no-such-queue", {})
 
 
-def test_the_application_finds_the_same_store(corral_kit: Kit, acme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_application_finds_the_same_store(
+    corral_kit: Kit, real_plugins: str, acme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Code that calls `corral.connect()` itself, and the installed processors."""
     monkeypatch.syspath_prepend(acme)
-    monkeypatch.setenv("CORRAL_DISABLED_PLUGINS", "corral-emails")
+    monkeypatch.setenv("CORRAL_DISABLED_PLUGINS", real_plugins)
     import corral
 
     with corral.connect_blocking() as jobs:

@@ -30,7 +30,7 @@ Suite = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Iterator[Suite]:
+def suite(tmp_path: Path, real_plugins: str) -> Iterator[Suite]:
     """`suite({"test_a.py": "…"}, "-q")` starts pytest on these files, where the README's queue is installed."""
     site = tmp_path / "site"
     info = site / "acme_reports-0.1.0.dist-info"
@@ -41,7 +41,7 @@ def suite(tmp_path: Path) -> Iterator[Suite]:
         (site / name).parent.mkdir(exist_ok=True)
         (site / name).write_text(text, "utf-8")
     own = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_", "PYTEST_"))}
-    own |= {"PYTHONPATH": str(site), "CORRAL_DISABLED_PLUGINS": "corral-emails"}
+    own |= {"PYTHONPATH": str(site), "CORRAL_DISABLED_PLUGINS": real_plugins}
     with ExitStack() as started:
 
         def start(files: dict[str, str], *arguments: str) -> subprocess.Popen[str]:

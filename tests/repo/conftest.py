@@ -8,12 +8,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (".ci", "bench", "core", "docs", "examples", "plugins", "tests")
-MADE_BY_TOOLS = {"__pycache__", "build", "dist", "node_modules"}
+MADE_BY_TOOLS = {".git", "__pycache__", "build", "dist", "node_modules"}
 
 
 def _by_hand(path: Path) -> bool:
     folders = path.relative_to(ROOT).parts[1:]
-    return path.is_file() and not any(part in MADE_BY_TOOLS or part.startswith(".") for part in folders)
+    return (
+        path.is_file()
+        and path.name not in MADE_BY_TOOLS
+        and not any(part in MADE_BY_TOOLS or part.startswith(".") for part in folders)
+    )
 
 
 @pytest.fixture(scope="session")
