@@ -24,7 +24,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import corral_usage_period_rollover
-from corral import hookspecs
+from corral import hookspecs, testing
 from corral.sql import create_engine
 from corral_usage_period_rollover.rollover import Closed, Rollover
 from corral_usage_period_rollover.tables import metadata, usage_periods, usage_totals
@@ -149,7 +149,9 @@ def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
 @pytest.fixture
 def books(engine: AsyncEngine) -> Callable[..., Books]:
     """`books(corral_usage_period_closed=…)`: the database, its rollover, and subscribers to its hooks."""
-    return lambda **subscribers: Books(engine, Rollover(engine, hook_of(**subscribers)))
+    return lambda **subscribers: Books(
+        engine, Rollover(engine, hook_of(**subscribers), testing.RecordingJobScheduler())
+    )
 
 
 @pytest.fixture

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 import corral
+from corral import sql
 from corral.store.embedded import embedded_store
 from corral_usage_period_rollover import UsagePeriodRollover, usage_period_rollover
+from corral_usage_period_rollover.tables import usage_periods
 from corral_usage_period_rollover.usage import begin_subscription, record_usage
 
 pytestmark = pytest.mark.asyncio
@@ -30,9 +32,11 @@ APPLICATION = '''
 """Bills in the rollover's transaction; dies, or refuses, once for each file that tells it to."""
 import os
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from sqlalchemy import text
+from sqlalchemy import select, text
 from corral import hookimpl
+from corral.sql import Outbox
 
 def told(name):
     try:
@@ -42,8 +46,10 @@ def told(name):
     return True
 
 @hookimpl
-async def corral_usage_period_closed(period, connection):
+async def corral_usage_period_closed(period, connection, jobs):
     row = {"subscription": period.subscription_id, "amount": period.totals.get("requests", 0)}
+    follow_up = {"job_id": f"follow-up-{row['amount']}", "delay": timedelta(days=1)}
+    await Outbox(jobs).enqueue(connection, "usage-period-rollover", {}, **follow_up)
     await connection.execute(text("INSERT INTO invoices VALUES (:subscription, :amount)"), row)
     if period.totals.get("requests") == 2 and told("refuse"):
         raise LookupError("no price")
@@ -71,12 +77,22 @@ class Site:
     store: redis.Redis
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
+    def corral(self, *arguments: str) -> None:
+        """Run a command to its end."""
+        command = [sys.executable, "-m", "corral", *arguments]
+        subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, timeout=60)
+
     def worker(self) -> subprocess.Popen[bytes]:
         """Start `corral worker`; its log is in the folder."""
         command = [sys.executable, "-m", "corral", "worker", "usage-period-rollover"]
         with (self.folder / "worker.log").open("ab") as log:
             self.workers.append(subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log))
         return self.workers[-1]
+
+    def follow_ups(self) -> list[str]:
+        """The jobs that the application enqueued when it was told, and that the outbox's relay has carried here."""
+        delayed = self.store.zrange("bull:usage-period-rollover:delayed", 0, -1)
+        return sorted(job_id for job_id in delayed if job_id.startswith("follow-up"))
 
     def job(self, job_id: str) -> dict[str, str]:
         """What the store keeps of a job."""
@@ -125,8 +141,10 @@ def site(database_url: str, compiled: Path, tmp_path: Path, monkeypatch: pytest.
 async def prepared(book: Any) -> datetime:
     """A subscription whose last three hours are over, with 1, 2 and 3 requests; when the first of them began."""
     start = datetime.now(UTC) - 3 * HOUR - timedelta(minutes=5)
+    async with book.engine.begin() as connection:
+        await connection.run_sync(sql.metadata.create_all)
     for statement in ("DROP TABLE IF EXISTS invoices", "CREATE TABLE invoices (subscription TEXT, amount INT)"):
-        await book.run(lambda connection, sql=statement: connection.execute(text(sql)))
+        await book.run(lambda connection, command=statement: connection.execute(text(command)))
     await book.run(begin_subscription, "ada", "hour", started_at=start)
     for number in range(3):
         await book.run(record_usage, "ada", "requests", number + 1, recorded_at=start + number * HOUR)
@@ -162,6 +180,7 @@ async def test_a_crash_between_the_effect_and_the_completion_leaves_one_effect(
     assert (job["ats"], job["stc"]) == ("2", "1"), "it was started again, because its worker had died"
     assert json.loads(job["returnvalue"])["periods"] == 0
     assert (await book.periods(), await book.totals(), await invoices(book)) == effect
+    await wait_until(lambda: len(site.follow_ups()) == 3, "the outbox was relayed")
     assert [closed is not None for _, _, closed in effect[0]] == [True, True, True, False]
     assert effect[1] == {(start + number * HOUR, "requests"): number + 1 for number in range(3)}
 
@@ -183,5 +202,30 @@ async def test_a_subscriber_that_raises_fails_the_attempt_and_the_next_one_does_
     assert "subscription 'ada': corral_usage_period_closed: LookupError: no price" in job["stacktrace"]
     assert (told["periods"], told["subscriptions"]) == (2, 1), "the first hour was closed by the first attempt"
     assert datetime.fromisoformat(told["tick"]) == datetime.fromtimestamp(int(job["timestamp"]) / 1000, UTC)
+    await wait_until(lambda: len(site.follow_ups()) == 3, "the outbox was relayed")
     assert await invoices(book) == [1, 2, 3], "the invoice of the attempt that failed is gone"
     assert await book.totals() == {(start + number * HOUR, "requests"): number + 1 for number in range(3)}
+
+
+async def test_the_tick_of_the_schedule_closes_what_is_over_and_is_written_down(
+    books: Any, site: Site, wait_until: Any
+) -> None:
+    """A worker that starts installs the schedule. Its next tick is brought forward: nobody waits for minute 5."""
+    book = books()
+    await prepared(book)
+    site.worker()
+    delayed = "bull:usage-period-rollover:delayed"
+    await wait_until(lambda: site.store.zcard(delayed) == 1, "there is a tick to come")
+    (tick_id,) = site.store.zrange(delayed, 0, -1)
+    tick = datetime.fromtimestamp(int(tick_id.rpartition(":")[2]) / 1000, UTC)
+    assert (tick.minute, tick.second, tick.microsecond) == (5, 0, 0)
+    assert tick - datetime.now(UTC) <= HOUR
+
+    site.corral("promote", "usage-period-rollover", tick_id)
+    await wait_until(lambda: "finishedOn" in site.job(tick_id), "the tick's job has ended")
+
+    told = json.loads(site.job(tick_id)["returnvalue"])
+    assert (datetime.fromisoformat(told["tick"]), told["periods"]) == (tick, 3)
+    query = select(usage_periods.c.tick).where(usage_periods.c.closed_at.is_not(None))
+    assert list(await book.run(lambda connection: connection.scalars(query))) == [tick] * 3
+    assert await invoices(book) == [1, 2, 3]

@@ -15,6 +15,7 @@ from pluggy import HookspecMarker
 if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from corral.jobs import JobScheduler
     from corral_usage_period_rollover.periods import ClosedPeriod, Period
 
 __all__ = ["corral_usage_period_closed", "corral_usage_totals"]
@@ -41,7 +42,9 @@ def corral_usage_totals(
 
 
 @hookspec
-def corral_usage_period_closed(period: ClosedPeriod, connection: AsyncConnection) -> Awaitable[object] | None:
+def corral_usage_period_closed(
+    period: ClosedPeriod, connection: AsyncConnection, jobs: JobScheduler
+) -> Awaitable[object] | None:
     """A period has been closed and the next one opened; both are committed after the last subscriber.
 
     Called once per closing, for everybody who subscribes: billing, quotas, an outbox.
@@ -49,4 +52,5 @@ def corral_usage_period_closed(period: ClosedPeriod, connection: AsyncConnection
     Args:
         period: What was closed, with its totals.
         connection: The transaction that closes it. Do not commit it.
+        jobs: For `corral.sql.Outbox(jobs)`, which enqueues in this transaction.
     """

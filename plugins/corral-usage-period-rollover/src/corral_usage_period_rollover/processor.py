@@ -36,7 +36,7 @@ class RolledOver(BaseModel):
 @asynccontextmanager
 async def open_rollover(deps: Deps) -> AsyncIterator[Rollover]:
     """The rollover of this worker, on the worker's database."""
-    yield Rollover(await deps.enter(corral.sql.engine), deps.hook)
+    yield Rollover(await deps.enter(corral.sql.engine), deps.hook, deps.jobs)
 
 
 async def roll_over(job: Job[UsagePeriodRollover], rollover: Rollover) -> RolledOver:

@@ -13,6 +13,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from corral.jobs import JobScheduler
 from corral_usage_period_rollover.periods import ClosedPeriod, Period, next_boundary
 from corral_usage_period_rollover.tables import usage_periods, usage_subscriptions, usage_totals
 
@@ -49,11 +50,13 @@ class Rollover:
     Args:
         engine: The database.
         hook: Calls `corral_usage_totals` and `corral_usage_period_closed`.
+        jobs: Is handed to subscribers.
     """
 
-    def __init__(self, engine: AsyncEngine, hook: HookRelay) -> None:
+    def __init__(self, engine: AsyncEngine, hook: HookRelay, jobs: JobScheduler) -> None:
         self._engine = engine
         self._hook = hook
+        self._jobs = jobs
 
     async def close_due(self, now: datetime, tick: datetime) -> Closed:
         """Close every period that ended at or before now, and those that come to light by it, until none is left.
@@ -149,9 +152,10 @@ class Rollover:
 
     async def _tell(self, period: ClosedPeriod, connection: AsyncConnection) -> None:
         try:
-            for told in self._hook.corral_usage_period_closed(period=period, connection=connection):
-                if inspect.isawaitable(told):
-                    await told
+            answers = self._hook.corral_usage_period_closed(period=period, connection=connection, jobs=self._jobs)
+            for answer in answers:
+                if inspect.isawaitable(answer):
+                    await answer
         except Exception as error:  # as above
             raise SubscriberRaised(f"corral_usage_period_closed: {type(error).__name__}: {error}") from error
 
