@@ -50,7 +50,8 @@ def cluster() -> Iterator[Path]:
             pytest.fail(REASON, pytrace=False)
         pytest.skip(REASON)
     somebody = _somebody()
-    with tempfile.TemporaryDirectory(prefix="corral-pg-") as name:
+    # the server may still be removing files of its own when it counts as stopped
+    with tempfile.TemporaryDirectory(prefix="corral-pg-", ignore_cleanup_errors=True) as name:
         folder, data = Path(name), Path(name) / "data"
         if somebody:
             os.chown(folder, somebody["user"], somebody["group"])

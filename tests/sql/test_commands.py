@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 ENQUEUE = """
 import asyncio, sys
@@ -62,15 +63,14 @@ def test_create_says_what_it_made_and_is_safe_to_repeat(command, database_url) -
     first = command("db", "create", CORRAL_DATABASE_URL=database_url)
     rows = [line.split() for line in done(first).splitlines()]
     assert rows[0] == ["TABLE", "DISTRIBUTION", "VERSION", "STATE"]
-    assert [(row[0], row[1], row[3]) for row in rows[1:]] == [
+    assert {(row[0], row[1], row[3]) for row in rows[1:]} >= {
         ("corral_ledger", "corral", "made"),
         ("corral_outbox", "corral", "made"),
-    ]
+    }
     again = json.loads(done(command("db", "create", "--json", CORRAL_DATABASE_URL=database_url)))
-    assert [(row["table"], row["distribution"], row["made"]) for row in again] == [
-        ("corral_ledger", "corral", False),
-        ("corral_outbox", "corral", False),
-    ]
+    assert [row["table"] for row in again] == [row[0] for row in rows[1:]]
+    assert not any(row["made"] for row in again)
+    assert {row["distribution"] for row in again} >= {"corral"}
 
 
 def test_relay_once_carries_what_there_is(command, database_url, enqueue, store_url) -> None:
@@ -78,8 +78,8 @@ def test_relay_once_carries_what_there_is(command, database_url, enqueue, store_
     enqueue(database_url, "a", "b")
     assert done(command("outbox", "relay", "--once", CORRAL_DATABASE_URL=database_url)) == "2 relayed, 0 set aside\n"
     assert done(command("outbox", "relay", "--once", CORRAL_DATABASE_URL=database_url)) == "0 relayed, 0 set aside\n"
-    states = json.loads(done(command("queues", "--json")))
-    assert {row["queue"]: row["wait"] for row in states}["acme-letters"] == 2
+    with redis.Redis.from_url(store_url) as client:
+        assert client.llen("bull:acme-letters:wait") == 2
 
 
 @pytest.mark.asyncio
@@ -151,7 +151,7 @@ def test_refusals_are_a_sentence_and_an_exit_code(command) -> None:
 
 def test_without_the_extra_a_command_and_a_worker_name_the_installation(command, acme) -> None:
     (acme / "sqlalchemy.py").write_text("raise ModuleNotFoundError(name='sqlalchemy')\n", "utf-8")
-    for arguments in [("db", "create"), ("worker",)]:
+    for arguments in [("db", "create"), ("worker", "acme-letters")]:
         refused = command(*arguments, CORRAL_DATABASE_URL="sqlite:///x.db")
         assert refused.wait() == 2
         assert refused.said.splitlines()[-1].endswith(
