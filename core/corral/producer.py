@@ -26,6 +26,7 @@ from corral.options import EnqueueOptions, JobOptions, check_job_id, merged, mil
 from corral.plugins import Relay
 from corral.queue import Queue
 from corral.schedule import Cron, Every
+from corral.store.clock import Clock
 from corral.store.codec import NewJob, encode_options
 from corral.store.connection import Link
 from corral.store.queue_store import MAX_BATCH, QueueStore
@@ -133,14 +134,25 @@ class RedisJobScheduler:
         url: The store.
         prefix: The first part of the keys.
         max_payload_bytes: A larger payload is refused.
+        clock: Moves the store's time, in tests.
     """
 
-    def __init__(self, catalog: Catalog, relay: Relay, *, url: str, prefix: str, max_payload_bytes: int) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        relay: Relay,
+        *,
+        url: str,
+        prefix: str,
+        max_payload_bytes: int,
+        clock: Clock | None = None,
+    ) -> None:
         self._catalog = catalog
         self._enqueuing = relay.enqueuing
         self._url = url
         self._prefix = prefix
         self._max_payload_bytes = max_payload_bytes
+        self._clock = clock
         self._writers: dict[str, _Writer] = {}
 
     @overload
@@ -244,7 +256,8 @@ class RedisJobScheduler:
     def _writer(self, queue: Queue[Any]) -> _Writer:
         writer = self._writers.get(queue.name)
         if writer is None:
-            store = QueueStore(Link(self._url, read_seconds=REPLY_SECONDS), self._prefix, queue.name)
+            link = Link(self._url, read_seconds=REPLY_SECONDS)
+            store = QueueStore(link, self._prefix, queue.name, clock=self._clock)
             writer = self._writers[queue.name] = _Writer(store)
         return writer
 

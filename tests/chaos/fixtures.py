@@ -14,6 +14,7 @@ import pytest_asyncio
 from chaos.journal import Journal
 from chaos.processes import Store, install_plugin, producer
 from chaos.scene import Scene
+from corral.testing import find_leaks
 
 __all__ = ["at_length", "figure", "kills", "restarts", "scene", "site"]
 
@@ -27,8 +28,9 @@ def site() -> Iterator[Path]:
 
 
 @pytest_asyncio.fixture
-async def scene(site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Scene]:
-    """A `Scene` with a running store; afterwards no process is left."""
+async def scene(request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Scene]:
+    """A `Scene` with a running store; afterwards no process is left, and the store is tidy or the test says why not."""
+    failed = request.session.testsfailed
     with tempfile.TemporaryDirectory(prefix="corral-chaos-") as name:
         folder = Path(name)
         store = Store(folder)
@@ -39,6 +41,8 @@ async def scene(site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Sce
                 yield scene
             for worker in scene.hired:
                 worker.close()
+            if request.node.get_closest_marker("corral_untidy") is None and request.session.testsfailed == failed:
+                assert find_leaks(store.url) == []
         finally:
             await store.stop()
 

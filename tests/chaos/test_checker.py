@@ -54,6 +54,7 @@ def test_each_fault_is_told(break_it: Callable[[dict[str, Any]], object], told: 
 
 
 @pytest.mark.asyncio
+@pytest.mark.corral_untidy("it holds what the checker must find")
 async def test_a_snapshot_holds_what_is_in_the_store(raw: Any) -> None:
     await raw.hset("bull:chaos:meta", "opts.maxLenEvents", "10000")
     await raw.xadd("bull:chaos:events", {"event": "added"})

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any
 
 import psutil
 import pytest
@@ -39,7 +38,7 @@ async def gone(scene: Scene, below: list[psutil.Process]) -> None:
 
 @pytest.mark.timing
 async def test_jobs_of_a_killed_process_run_again_at_once_and_the_others_keep_their_rate(
-    scene: Scene, figure: Callable[[str], None], assert_no_leaks: Any
+    scene: Scene, figure: Callable[[str], None]
 ) -> None:
     parent = await scene.hire(processes=4, **SLOW)
     enqueued = await scene.enqueue(*[{"ms": 100}] * 1500)
@@ -70,7 +69,6 @@ async def test_jobs_of_a_killed_process_run_again_at_once_and_the_others_keep_th
     await scene.until(lambda: len(parent.children()) == 4, "its place is filled again")
     parent.terminate()
     assert await parent.ended() == 0
-    await assert_no_leaks(scene.store.client)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +76,7 @@ async def test_jobs_of_a_killed_process_run_again_at_once_and_the_others_keep_th
     [("exit", 1, "exit code 9"), ("segv", 1, "SIGSEGV"), ("exit", 0, "exit code 9"), ("exit", 2, "exit code 9")],
 )
 async def test_a_job_that_kills_its_process_starts_max_stalled_plus_one_times_and_fails(
-    scene: Scene, figure: Callable[[str], None], assert_no_leaks: Any, dies: str, max_stalled: int, by: str
+    scene: Scene, figure: Callable[[str], None], dies: str, max_stalled: int, by: str
 ) -> None:
     """With one job at once per process nobody runs beside it, and so nobody else is counted."""
     parent = await scene.hire(processes=2, concurrency=1, max_stalled=max_stalled, **FAST)
@@ -103,12 +101,9 @@ async def test_a_job_that_kills_its_process_starts_max_stalled_plus_one_times_an
     assert not any([await scene.store.client.hexists(f"bull:chaos:{job}", "stc") for job in others])
     parent.terminate()
     assert await parent.ended() == 0
-    await assert_no_leaks(scene.store.client)
 
 
-async def test_sigterm_to_the_parent_drains_all(
-    scene: Scene, figure: Callable[[str], None], assert_no_leaks: Any
-) -> None:
+async def test_sigterm_to_the_parent_drains_all(scene: Scene, figure: Callable[[str], None]) -> None:
     """Whoever signals the children, too, as some service managers do, does not make it a second signal."""
     parent = await scene.hire(processes=4, **FAST)
     running = await scene.enqueue(*[{"ms": 1500}] * 20)
@@ -124,12 +119,9 @@ async def test_sigterm_to_the_parent_drains_all(
     assert scene.journal.ended() == set(running)
     assert set(await scene.store.client.lrange("bull:chaos:wait", 0, -1)) == set(waiting)
     figure(f"4 processes with {shares} jobs: all {len(running)} ended, {len(waiting)} left waiting, exit code 0")
-    await assert_no_leaks(scene.store.client)
 
 
-async def test_what_does_not_finish_is_handed_back_and_the_exit_code_says_so(
-    scene: Scene, assert_no_leaks: Any
-) -> None:
+async def test_what_does_not_finish_is_handed_back_and_the_exit_code_says_so(scene: Scene) -> None:
     parent = await scene.hire(processes=2, shutdown_timeout_seconds=0.3, **FAST)
     enqueued = await scene.enqueue(*[{"ms": 60_000}] * 4)
     await scene.until(lambda: len(scene.starts()) == 4, "all run")
@@ -140,7 +132,6 @@ async def test_what_does_not_finish_is_handed_back_and_the_exit_code_says_so(
         fields = await scene.store.client.hgetall(f"bull:chaos:{job}")
         assert "atm" not in fields
         assert "stc" not in fields
-    await assert_no_leaks(scene.store.client)
 
 
 async def test_a_second_signal_ends_the_parent_and_its_processes_at_once(scene: Scene) -> None:
@@ -155,7 +146,7 @@ async def test_a_second_signal_ends_the_parent_and_its_processes_at_once(scene: 
     await gone(scene, below)
 
 
-async def test_processes_whose_parent_is_killed_drain_and_end(scene: Scene, assert_no_leaks: Any) -> None:
+async def test_processes_whose_parent_is_killed_drain_and_end(scene: Scene) -> None:
     parent = await scene.hire(processes=2, **FAST)
     enqueued = await scene.enqueue(*[{"ms": 500}] * 10)
     await scene.until(lambda: len(scene.starts()) == 10, "all run")
@@ -165,11 +156,10 @@ async def test_processes_whose_parent_is_killed_drain_and_end(scene: Scene, asse
     await scene.completed(enqueued)
     assert scene.each_started_once(enqueued)
     assert sum(line["event"] == "worker stopped" for line in parent.log) == 2
-    await assert_no_leaks(scene.store.client)
 
 
 async def test_rolling_restarts_under_load_lose_nothing_and_spend_no_attempt(
-    scene: Scene, restarts: int, figure: Callable[[str], None], assert_no_leaks: Any
+    scene: Scene, restarts: int, figure: Callable[[str], None]
 ) -> None:
     """One process after the other gets SIGTERM, drains, and a new one takes its place; the producer never rests."""
     parent = await scene.hire(processes=4, **FAST)
@@ -209,7 +199,6 @@ async def test_rolling_restarts_under_load_lose_nothing_and_spend_no_attempt(
     figure(
         f"{restarts} restarts in {seconds:.0f} s under {len(enqueued)} jobs: each ran once, none lost, no attempt spent"
     )
-    await assert_no_leaks(scene.store.client)
 
 
 @pytest.mark.timing
@@ -264,7 +253,7 @@ def namespace() -> tuple[str, ...]:
 
 
 async def test_as_pid_1_it_leaves_no_zombie_and_exits_0_on_sigterm(
-    scene: Scene, namespace: tuple[str, ...], figure: Callable[[str], None], assert_no_leaks: Any
+    scene: Scene, namespace: tuple[str, ...], figure: Callable[[str], None]
 ) -> None:
     """It inherits what its workers' jobs leave behind, and collects it."""
     unshared: Worker = await scene.hire(processes=2, under=namespace, **FAST)
@@ -287,4 +276,3 @@ async def test_as_pid_1_it_leaves_no_zombie_and_exits_0_on_sigterm(
     assert await unshared.ended() == 0
     await gone(scene, below)
     figure(f"as PID 1: {len(orphans)} orphans collected, no zombie, exit code 0 on SIGTERM")
-    await assert_no_leaks(scene.store.client)

@@ -62,7 +62,6 @@ class Workshop:
         url: The store, empty at first.
         raw: A plain client of it, replies as text.
         wait_until: As the fixture.
-        no_leaks: As the fixture `assert_no_leaks`.
         plugins: What workers and producers load; nothing, unless `load` was called.
         producers: Those that were made; closed after the test.
         at_work: How many workers run.
@@ -72,7 +71,6 @@ class Workshop:
     url: str
     raw: redis.asyncio.Redis
     wait_until: Callable[..., Any]
-    no_leaks: Callable[..., Any]
     plugins: Plugins = field(default_factory=lambda: Plugins.load([]))
     producers: list[RedisJobScheduler] = field(default_factory=list)
     at_work: int = 0
@@ -192,17 +190,14 @@ def _descriptors() -> set[Path]:
 
 
 @pytest_asyncio.fixture
-async def workshop(
-    store_url: str, raw: redis.asyncio.Redis, wait_until: Any, assert_no_leaks: Any
-) -> AsyncIterator[Workshop]:
-    """A `Workshop`; afterwards the store is tidy and every connection is closed."""
+async def workshop(store_url: str, raw: redis.asyncio.Redis, wait_until: Any) -> AsyncIterator[Workshop]:
+    """A `Workshop`; afterwards every connection is closed."""
     await raw.ping()
     descriptors = _descriptors()
-    workshop = Workshop(store_url, raw, wait_until, assert_no_leaks)
+    workshop = Workshop(store_url, raw, wait_until)
     yield workshop
     for producer in workshop.producers:
         await producer.close()
-    await assert_no_leaks(raw)
     await raw.connection_pool.disconnect()
     assert _descriptors() <= descriptors, "a connection was left open"
 
@@ -215,7 +210,7 @@ def letters() -> Queue[Letter]:
 
 @pytest_asyncio.fixture
 async def inspect(workshop: Workshop, letters: Queue[Letter]) -> AsyncIterator[Callable[..., JobInspector]]:
-    """`inspect()`: an inspector of `letters`; `inspect(offset_ms=…)` of another time."""
+    """`inspect()`: an inspector of `letters`; `inspect(clock=…)` of another time."""
     catalog = Catalog(MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")}))
     made: list[JobInspector] = []
 

@@ -13,6 +13,7 @@ import pytest
 from corral import Job, Queue
 from corral.errors import ConfigurationError
 from corral.inspector import JobInspector
+from corral.store.clock import Clock
 
 pytestmark = pytest.mark.asyncio
 
@@ -126,8 +127,8 @@ async def test_clean_takes_age_from_the_stores_time(
     await workshop.burst(letters.processed_by(fails))
     week, day = timedelta(days=7), 86_400_000
     assert await inspect().clean(letters, "failed", week) == 0
-    assert await inspect(offset_ms=6 * day).clean(letters, "failed", week) == 0
-    assert await inspect(offset_ms=8 * day).clean(letters, "failed", week) == 1
+    assert await inspect(clock=Clock(6 * day)).clean(letters, "failed", week) == 0
+    assert await inspect(clock=Clock(8 * day)).clean(letters, "failed", week) == 1
 
 
 async def test_clean_leaves_what_is_younger_where_it_was(

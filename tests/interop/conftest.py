@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from chaos.fixtures import figure, scene, site
 from chaos.scene import Scene
+from corral.testing import find_leaks
 from interop.node import Node, node_process
 from parity.conftest import node_modules, pytest_runtest_makereport
 
@@ -25,7 +26,7 @@ async def node(node_modules: Path, scene: Scene) -> AsyncIterator[Node]:
 
 
 @pytest_asyncio.fixture
-async def all_done(scene: Scene, assert_no_leaks: Any) -> Any:
+async def all_done(scene: Scene) -> Any:
     """`await all_done(completed=2, failed=1)`: wait until the queue is at rest, and find nothing out of place."""
     client = scene.store.client
 
@@ -35,6 +36,6 @@ async def all_done(scene: Scene, assert_no_leaks: Any) -> Any:
             return ended == {"completed": 0, "failed": 0, **counts}
 
         await scene.until(done, f"{counts} jobs of {queue} have ended")
-        await assert_no_leaks(client)
+        assert find_leaks(scene.store.url) == []
 
     return wait

@@ -115,7 +115,7 @@ class Lockstep:
         try:
             for number, step in enumerate(program.steps, 1):
                 self.now_ms += TICK_MS
-                self.store.offset_ms = self.now_ms - self.began_ms
+                self.store.clock.offset_ms = self.now_ms - self.began_ms
                 try:
                     await getattr(self, f"_{step.operation}")(**step.arguments)
                     await self._work_is_signalled()

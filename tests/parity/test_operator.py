@@ -21,6 +21,7 @@ from corral import Payload, Queue
 from corral.catalog import Catalog, Entry
 from corral.inspector import CurrentIteration, JobInspector, JobLocked, WrongState
 from corral.plugins import Provider
+from corral.store.clock import Clock
 from corral.store.connection import Link
 from parity.keyspace import read
 from parity.lane import Lane, open_lane
@@ -63,7 +64,7 @@ async def sides(lane: Lane, assert_no_leaks: Any) -> AsyncIterator[Sides]:
     provider = Provider("acme", "1.0", "wheel")
     queues = {name: Entry(Queue(name, Mail), provider, "") for name in (QUEUE, OTHER)}
     link = Link(lane.url)
-    inspector = JobInspector(Catalog(MappingProxyType(queues)), link, prefix=OURS, offset_ms=now - real)
+    inspector = JobInspector(Catalog(MappingProxyType(queues)), link, prefix=OURS, clock=Clock(now - real))
     yield Sides(lane, inspector, now)
     await inspector.close()
     if not await lane.client.keys("*:lock"):  # else a test has left jobs active

@@ -8,7 +8,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def cluster() -> Iterator[Path]:
     programs = _programs()
     if programs is None:
         if os.environ.get("CI") == "true":
-            pytest.fail(REASON)
+            pytest.fail(REASON, pytrace=False)
         pytest.skip(REASON)
     somebody = _somebody()
     with tempfile.TemporaryDirectory(prefix="corral-pg-") as name:
@@ -76,6 +76,15 @@ def cluster() -> Iterator[Path]:
             yield folder
         finally:
             run("pg_ctl", "-D", data, "-w", "-t", "30", "-m", "immediate", "stop")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Give all tests that PostgreSQL's absence skips one place, so that they are told in one counted line."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and REASON in report.longrepr[2]:
+        report.longrepr = (__file__, 1, report.longrepr[2])
+    return report
 
 
 _numbers = itertools.count(1)

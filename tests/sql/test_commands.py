@@ -83,7 +83,7 @@ def test_relay_once_carries_what_there_is(command, database_url, enqueue, store_
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("arguments", [("outbox", "relay"), ("worker",)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [("outbox", "relay"), ("worker", "acme-letters")], ids=" ".join)
 async def test_what_is_committed_while_it_runs_is_relayed_until_it_is_stopped(
     command, database_url, enqueue, raw, wait_until, arguments
 ) -> None:
@@ -108,7 +108,7 @@ async def test_a_worker_relays_the_file_of_its_data_directory_where_there_is_one
     command, enqueue, raw, wait_until
 ) -> None:
     done(command("db", "create"))
-    worker = command("worker")
+    worker = command("worker", "acme-letters")
     (job,) = enqueue(None, "a")
 
     async def ran() -> bool:
@@ -121,7 +121,7 @@ async def test_a_worker_relays_the_file_of_its_data_directory_where_there_is_one
 
 @pytest.mark.asyncio
 async def test_a_worker_without_an_outbox_says_so_and_works(command, database_url, raw, wait_until) -> None:
-    worker = command("worker", CORRAL_DATABASE_URL=database_url, CORRAL_LOG_FORMAT="json")
+    worker = command("worker", "acme-letters", CORRAL_DATABASE_URL=database_url, CORRAL_LOG_FORMAT="json")
     job = done(command("enqueue", "acme-letters", "{}")).strip()
 
     async def ran() -> bool:

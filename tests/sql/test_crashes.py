@@ -46,8 +46,8 @@ async def main():
     jobs = RedisJobScheduler(catalog, Plugins.load([]).relay, url=store, prefix="bull", max_payload_bytes=1000)
     async with engine.begin() as connection:
         job = await sql.Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
-        print("written", flush=True)
         if moment == ["before"]:
+            print("written", flush=True)
             sys.stdin.readline()
     print(job.id, flush=True)
     sys.stdin.readline()
@@ -149,7 +149,6 @@ async def test_killed_before_the_commit_nothing_is_enqueued(engine, url, store_u
 
 async def test_killed_between_commit_and_relay_the_job_runs_once(engine, url, store_url, spawn) -> None:
     process = spawn(ENQUEUE, url, store_url, "after")
-    assert process.line() == "written"
     assert process.line()
     process.end(signal.SIGKILL)
     post = Post(store_url, engine)

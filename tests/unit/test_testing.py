@@ -7,8 +7,9 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import Field
 
-from corral import Enqueued, Fixed, JobOptions, Payload, PayloadRefused, Queue
+from corral import Cron, Enqueued, Every, Fixed, JobOptions, Payload, PayloadRefused, Queue
 from corral.errors import JobRefused, UnknownQueue
 from corral.jobs import JobScheduler
 from corral.testing import RecordingJobScheduler, job
@@ -119,14 +120,116 @@ class TestRecordingJobScheduler:
             await jobs.enqueue_many(parcels, [{"grams": 3}], job_id="mine")
         assert jobs.payloads(parcels) == [Parcel(grams=1), Parcel(grams=2)]
 
+    @pytest.mark.asyncio
+    async def test_records_schedules_and_refuses_what_the_real_one_refuses(self) -> None:
+        jobs = RecordingJobScheduler(orders)
+        first = await jobs.schedule("orders", {"orderId": "a"}, Cron("5 * * * *"), id="ada")
+        assert first == datetime(2030, 1, 1, 0, 5, tzinfo=UTC)
+        assert await jobs.schedule(parcels, Parcel(grams=1), Every(timedelta(days=1)), id="bob") >= first - timedelta(
+            hours=1
+        )
+        await jobs.schedule(orders, Order(order_id="b"), Cron("6 * * * *"), id="ada")
+        assert [(each.id, each.queue, each.payload, each.raw, each.when) for each in jobs.schedules] == [
+            ("ada", "orders", Order(order_id="b"), b'{"orderId":"b"}', Cron("6 * * * *")),
+            ("bob", "parcels", Parcel(grams=1), b'{"grams":1}', Every(timedelta(days=1))),
+        ]
+        for when, told in (
+            (Every(timedelta(0)), "cannot be kept"),
+            (Cron("61 * * * *"), "cannot be kept: '61"),
+            (Cron("* * * * *", tz="Mars"), "no time zone"),
+        ):
+            with pytest.raises(JobRefused, match=told):
+                await jobs.schedule(orders, Order(order_id="b"), when, id="eve")
+        for schedule_id, told in (("orders", "is a queue's name"), ("a:b", "job id")):
+            with pytest.raises(JobRefused, match=told):
+                await jobs.schedule(orders, Order(order_id="b"), Cron("6 * * * *"), id=schedule_id)
+        with pytest.raises(PayloadRefused):
+            await jobs.schedule(orders, {}, Cron("6 * * * *"), id="eve")
+        assert await jobs.unschedule("ada")
+        assert not await jobs.unschedule("ada")
+        assert [each.id for each in jobs.schedules] == ["bob"]
+
     def test_is_a_job_scheduler_for_checkers(self) -> None:
         port: JobScheduler = RecordingJobScheduler(orders)
         assert port
 
 
-def test_loads_no_store_no_worker_and_no_pytest() -> None:
-    probe = (
-        "import sys, corral.testing; print([m for m in ('redis', 'pytest', 'structlog', 'click') if m in sys.modules])"
-    )
+class Box(Payload):
+    shelf_number: int
+    label: dict[str, str] = Field(default_factory=dict)
+
+
+boxes = Queue("boxes", Box)
+
+
+class TestExpectations:
+    @pytest.fixture
+    def jobs(self) -> RecordingJobScheduler:
+        return RecordingJobScheduler(boxes)
+
+    @pytest.mark.asyncio
+    async def test_some_fields_are_enough_by_either_name_within_mappings_too(self, jobs: RecordingJobScheduler) -> None:
+        await jobs.enqueue(boxes, Box(shelf_number=1))
+        await jobs.enqueue(boxes, Box(shelf_number=2, label={"to": "ada", "from": "bob"}))
+        assert jobs.assert_enqueued(boxes) is jobs.jobs[0]
+        second = jobs.jobs[1]
+        for matching in (
+            {"shelf_number": 2},
+            {"shelfNumber": 2},
+            {"label": {"to": "ada"}},
+            lambda box: bool(box.label),
+        ):
+            assert jobs.assert_enqueued("boxes", matching) is second
+        for matching in ({"shelf_number": 3}, {"shelfNumber": 1, "label": {"to": "ada"}}, {"label": {"too": "ada"}}):
+            jobs.refute_enqueued(boxes, matching)
+
+    @pytest.mark.asyncio
+    async def test_a_failure_lists_what_was_enqueued(self, jobs: RecordingJobScheduler) -> None:
+        with pytest.raises(AssertionError) as told:
+            jobs.assert_enqueued(boxes)
+        assert str(told.value) == "no job of queue 'boxes'\nnothing was enqueued"
+        await jobs.enqueue(boxes, Box(shelf_number=1))
+        await jobs.enqueue(orders, Order(order_id="x" * 400))
+        with pytest.raises(AssertionError) as told:
+            jobs.assert_enqueued(boxes, {"shelf_number": 2})
+        first, second, third, fourth = str(told.value).splitlines()
+        assert (first, second) == ("no job of queue 'boxes' matches {'shelf_number': 2}", "enqueued were:")
+        assert third == '  boxes  job-1  {"shelfNumber":1,"label":{}}'
+        assert fourth.startswith('  orders  job-2  {"orderId":"xxx')
+        assert len(fourth) < 330
+        with pytest.raises(AssertionError, match=r"jobs were enqueued: 1 of queue 'boxes' match .*lambda") as told:
+            jobs.refute_enqueued(boxes, lambda box: True)
+        assert "orders" not in str(told.value)
+
+    @pytest.mark.asyncio
+    async def test_many_jobs_do_not_hide_the_sentence(self, jobs: RecordingJobScheduler) -> None:
+        await jobs.enqueue_many(boxes, [Box(shelf_number=n) for n in range(50)])
+        with pytest.raises(AssertionError) as told:
+            jobs.assert_enqueued(boxes, {"shelf_number": 50})
+        assert str(told.value).splitlines()[-1] == "  and 30 more"
+
+    def test_a_field_that_does_not_exist_would_match_nothing_for_ever(self, jobs: RecordingJobScheduler) -> None:
+        with pytest.raises(ValueError, match="no field 'shelf_numbr', did you mean 'shelf_number'"):
+            jobs.refute_enqueued(boxes, {"shelf_numbr": 1})
+        with pytest.raises(ValueError, match="no field 'x': it has label, shelf_number"):
+            jobs.assert_enqueued(boxes, {"x": 1})
+        with pytest.raises(UnknownQueue, match="'crates'"):
+            jobs.assert_enqueued("crates")
+
+
+@pytest.mark.parametrize(
+    "statement", ["import corral.testing.plugin", "from corral.testing import job, RecordingJobScheduler"]
+)
+def test_loads_no_store_and_no_worker(statement: str) -> None:
+    heavy = ("redis", "structlog", "click", "corral.worker")
+    probe = f"import sys\n{statement}\nprint([name for name in {heavy} if name in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=30)
     assert ended.stdout.strip() == "[]"
+
+
+def test_every_name_of_the_surface_is_there() -> None:
+    import corral.testing
+
+    assert [name for name in corral.testing.__all__ if not hasattr(corral.testing, name)] == []
+    assert set(corral.testing.__all__) <= set(dir(corral.testing))
+    assert not hasattr(corral.testing, "no_such_name")

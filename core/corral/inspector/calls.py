@@ -6,6 +6,7 @@ from typing import Any
 
 from corral.catalog import Catalog
 from corral.queue import Queue
+from corral.store.clock import Clock
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.store.scripts import run, script
@@ -20,13 +21,13 @@ class Calls:
         catalog: The queues; any other name is refused.
         link: The connection.
         prefix: The first part of the keys.
-        offset_ms: Added to the store's time by every script.
+        clock: What every script adds to the store's time.
     """
 
-    def __init__(self, catalog: Catalog, link: Link, prefix: str, offset_ms: int) -> None:
+    def __init__(self, catalog: Catalog, link: Link, prefix: str, clock: Clock | None) -> None:
         self.catalog = catalog
         self.link = link
-        self.offset_ms = offset_ms
+        self.clock = clock or Clock()
         self._prefix = prefix
 
     def name(self, queue: Queue[Any] | str) -> str:
@@ -43,7 +44,7 @@ class Calls:
 
     def store(self, queue: Queue[Any] | str) -> QueueStore:
         """The queue's own operations."""
-        return QueueStore(self.link, self._prefix, self.name(queue), offset_ms=self.offset_ms)
+        return QueueStore(self.link, self._prefix, self.name(queue), clock=self.clock)
 
     async def size(self, queue: Queue[Any] | str, container: str) -> int:
         """How many ids are in a container."""
@@ -52,4 +53,4 @@ class Calls:
 
     async def run(self, name: str, queue: Queue[Any] | str, *arguments: Any) -> Any:
         """Run `lua/<name>.lua` on a queue."""
-        return await run(self.link, script(name, __package__), [self.base(queue)], [self.offset_ms, *arguments])
+        return await run(self.link, script(name, __package__), [self.base(queue)], [self.clock.offset_ms, *arguments])

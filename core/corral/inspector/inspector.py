@@ -16,6 +16,7 @@ from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, 
 from corral.inspector.stored import CONTAINER, State, StoredJob, decode_stored, state_of
 from corral.options import milliseconds
 from corral.queue import Queue
+from corral.store.clock import Clock
 from corral.store.connection import Link
 
 __all__ = ["CLEANABLE", "MAX_PAGE", "JobInspector", "Page"]
@@ -55,11 +56,11 @@ class JobInspector:
         catalog: The queues.
         link: The connection; `close` closes it.
         prefix: The first part of the keys.
-        offset_ms: Added to the store's time by every script; zero but in tests.
+        clock: Moves the store's time, in tests.
     """
 
-    def __init__(self, catalog: Catalog, link: Link, *, prefix: str, offset_ms: int = 0) -> None:
-        self._calls = Calls(catalog, link, prefix, offset_ms)
+    def __init__(self, catalog: Catalog, link: Link, *, prefix: str, clock: Clock | None = None) -> None:
+        self._calls = Calls(catalog, link, prefix, clock)
 
     @property
     def queues(self) -> tuple[str, ...]:

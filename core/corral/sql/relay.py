@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 from pydantic_core import from_json, to_json
 from redis.exceptions import ResponseError
-from sqlalchemy import Row, delete, exists, select, text, update
+from sqlalchemy import ColumnElement, Row, delete, exists, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral.catalog import Catalog
@@ -70,6 +70,7 @@ class OutboxRelay:
 
     def __init__(self, engine: AsyncEngine, catalog: Catalog, *, url: str, prefix: str) -> None:
         self._engine = engine
+        self._reading = engine.execution_options(sqlite_begin="DEFERRED")
         self._catalog = catalog
         self._link = Link(url)
         self._prefix = prefix
@@ -126,25 +127,25 @@ class OutboxRelay:
             await asyncio.wait_for(self._stop.wait(), seconds * (0.75 + random.random() / 2))  # noqa: S311  # jitter
 
     async def _batch(self) -> Relayed:
-        """Relay up to `MAX_BATCH` rows, in one transaction that holds them; none is begun where there are none."""
+        """Relay up to `MAX_BATCH` rows, in one transaction that holds them; none is begun where there are none.
+
+        Rows of unknown queues are looked for behind a backlog, not once per batch of it: that reads all of the table.
+        """
+        done = Relayed()
         with unavailable(self._engine):
-            reading = self._engine.execution_options(sqlite_begin="DEFERRED")
-            async with reading.connect() as connection:
-                looked = await connection.execute(
-                    select(exists().where(self._due).label("due"), exists().where(self._unknown).label("unknown"))
-                )
-                found = looked.one()
-            done, failure = Relayed(), None
-            if found.unknown:
+            if await self._is_any(self._due):
+                async with self._engine.begin() as connection:
+                    done, failure = await self._relay(connection)
+                if failure is not None:
+                    raise failure
+            if done.jobs + done.set_aside < MAX_BATCH and await self._is_any(self._unknown):
                 async with self._engine.begin() as connection:
                     done += Relayed(set_aside=await self._set_unknown_aside(connection))
-            if found.due:
-                async with self._engine.begin() as connection:
-                    relayed, failure = await self._relay(connection)
-                    done += relayed
-        if failure is not None:
-            raise failure
         return done
+
+    async def _is_any(self, rows: ColumnElement[bool]) -> bool:
+        async with self._reading.connect() as connection:
+            return bool(await connection.scalar(select(exists().where(rows))))
 
     async def _relay(self, connection: AsyncConnection) -> tuple[Relayed, StoreUnavailable | None]:
         if self._engine.dialect.name == "postgresql":

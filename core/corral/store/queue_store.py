@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from corral.errors import CorralError
 from corral.options import JobOptions
+from corral.store.clock import Clock
 from corral.store.codec import Advanced, Ending, NewJob, decode_job, encode_ending, encode_new_job
 from corral.store.connection import Link
 from corral.store.late import decode_late
@@ -70,12 +71,13 @@ class QueueStore:
         prefix: The first part of its keys.
         queue: Its name.
         base: `<prefix>:<queue>:`, what all of its keys begin with.
-        offset_ms: Added to the store's time by every script; zero but in tests.
+        clock: What every script adds to the store's time.
 
     Args:
         link: The connection.
         options: The queue's own; their retention holds for jobs that carry none.
         lane: Calls of one worker that may be on their way at the same time go through stores of different lanes.
+        clock: Shared by those whose time is moved together, in tests.
     """
 
     def __init__(
@@ -85,16 +87,21 @@ class QueueStore:
         queue: str,
         *,
         options: JobOptions | None = None,
-        offset_ms: int = 0,
         lane: int = 0,
+        clock: Clock | None = None,
     ) -> None:
         self.prefix = prefix
         self.queue = queue
         self.base = f"{prefix}:{queue}:"
-        self.offset_ms = offset_ms
+        self.clock = clock or Clock()
         self._link = link
         self._options = options or JobOptions()
         self._lane = lane
+
+    @property
+    def offset_ms(self) -> int:
+        """Added to the store's time by every script; zero but in tests."""
+        return self.clock.offset_ms
 
     async def add(self, jobs: Sequence[NewJob]) -> list[bool]:
         """Write jobs.

@@ -22,6 +22,7 @@ from redis.exceptions import ResponseError
 from corral.errors import StoreUnavailable
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Snoozed
 from corral.plugins import Relay
+from corral.store.clock import Clock
 from corral.store.codec import Advanced, Ending
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
@@ -76,6 +77,7 @@ class Consumer:
         relay: Tells the subscribers of `corral_job_ended`.
         outage: Told when the store is away.
         burst: Whether to end when nothing waits and nothing runs.
+        clock: Moves the store's time, in tests.
     """
 
     def __init__(
@@ -91,10 +93,12 @@ class Consumer:
         relay: Relay,
         outage: Outage,
         burst: bool = False,
+        clock: Clock | None = None,
     ) -> None:
-        queue = execution.queue
-        self.queue = queue
-        self._lanes = [QueueStore(Link(url), prefix, queue.name, options=queue.options, lane=n) for n in range(LANES)]
+        self.queue = queue = execution.queue
+        self._lanes = [
+            QueueStore(Link(url), prefix, queue.name, options=queue.options, lane=n, clock=clock) for n in range(LANES)
+        ]
         self.store = self._lanes[0]
         self.handed_back = self.unwritten = self.started = 0
         self._abandoned: list[Running] = []
@@ -170,8 +174,10 @@ class Consumer:
                 self._look_later.cancel()
             await end_tasks(self._calls.values())
             await self._marker.stop()
-            for lane in self._lanes:
-                await lane.close()
+
+    async def close(self) -> None:
+        """Close the connections; `run` leaves them open for another one."""
+        await self._marker.close()
 
     async def _work(self) -> None:
         while True:
@@ -251,7 +257,7 @@ class Consumer:
         elif want:
             self._slots_left = False  # nor would another call find anything for them
         if want:
-            self._found_nothing = not (reply.jobs or reply.limited_ms)
+            self._found_nothing = not (reply.jobs or (reply.limited_ms and not lane.clock.by_hand))
         self._look_again_in(reply)
 
     async def _made_next(self, lane: QueueStore, late: Late) -> bool:

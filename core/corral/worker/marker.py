@@ -72,7 +72,12 @@ class Marker:
             await end_tasks([self._waiting])
             self._waiting = None
             await self.put_back()
-            await self._link.close()
+
+    async def close(self) -> None:
+        """Close the own connection and the queue's."""
+        await self._link.close()
+        for lane in self._lanes:
+            await lane.close()
 
     async def _wait(self) -> None:
         while True:

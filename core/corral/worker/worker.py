@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from corral.jobs import JobScheduler
 from corral.plugins import Plugins
 from corral.processor import Deps, Processor
 from corral.settings import WorkerSettings
+from corral.store.clock import Clock
 from corral.store.processes import process_name
 from corral.worker.consumer import Consumer
 from corral.worker.execution import Execution
@@ -73,6 +74,8 @@ class Worker:
         inspector: What processors look at jobs with, or None.
         burst: Whether to end when nothing waits and nothing runs.
         name: Unique among all workers; made up where it is None.
+        clock: Moves the store's time, in tests.
+        idle: Asked when a burst seems to have nothing left to do; it goes on as long as the answer is True.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class Worker:
         concurrency: Mapping[str, int] | None = None,
         burst: bool = False,
         name: str | None = None,
+        clock: Clock | None = None,
+        idle: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.name = name or process_name()
         self._processors = processors
@@ -99,6 +104,8 @@ class Worker:
         self._inspector = inspector
         self._concurrency = concurrency or {}
         self._burst = burst
+        self._clock = clock
+        self._idle = idle
         self._stop = asyncio.Event()
         self._outage = Outage()
         self._consumers: Sequence[Consumer] = ()
@@ -162,10 +169,11 @@ class Worker:
             relay=self._plugins.relay,
             outage=self._outage,
             burst=self._burst,
+            clock=self._clock,
         )
 
     async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
-        serving = asyncio.create_task(_work_off(consumers), name="corral-serving")
+        serving = asyncio.create_task(_work_off(consumers, self._idle), name="corral-serving")
         stalled = [recover_stalled(each.store, self._settings, self._outage) for each in consumers]
         upkeep = [asyncio.create_task(each, name="corral-stalled") for each in stalled]
         upkeep.append(asyncio.create_task(_beat(leases), name="corral-heartbeat"))
@@ -202,15 +210,21 @@ class Worker:
             log.warning("the store took no last word: its stalled check will find the jobs that were running")
 
 
-async def _work_off(consumers: Sequence[Consumer]) -> None:
+async def _work_off(consumers: Sequence[Consumer], idle: Callable[[], Awaitable[bool]] | None) -> None:
     """Run consumers until a round of all has started no job: in a burst, one queue's job may enqueue into another."""
-    started = -1
-    while started < (started := sum(each.started for each in consumers)):
-        running = [asyncio.create_task(each.run(), name=f"corral-{each.queue.name}") for each in consumers]
-        try:
-            await asyncio.gather(*running)
-        finally:
-            await end_tasks(running)
+    started, more = 0, True
+    try:
+        while more:
+            running = [asyncio.create_task(each.run(), name=f"corral-{each.queue.name}") for each in consumers]
+            try:
+                await asyncio.gather(*running)
+            finally:
+                await end_tasks(running)
+            before, started = started, sum(each.started for each in consumers)
+            more = await idle() if idle is not None else started > before
+    finally:
+        for consumer in consumers:
+            await consumer.close()
 
 
 async def _beat(leases: Leases) -> None:

@@ -1,0 +1,142 @@
+"""What a drain is made of: a worker in a burst, the moves of time between its jobs, and the record of their endings."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corral.job import Job
+from corral.outcome import Outcome
+from corral.plugins import Relay
+from corral.queue import Queue
+from corral.store.clock import Clock
+from corral.testing.stored import StoredQueues
+from corral.worker.worker import Worker
+
+__all__ = ["Drained", "Hops", "Run", "recorded", "work_off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a job: an attempt, or a start that spent none.
+
+    Attributes:
+        job: The job as its processor saw it; `job.processed_on` is when the run started, in moved time.
+        outcome: How the run ended, of `corral.outcome`: `Completed`, `Failed`, `Retried`, `Snoozed`, …
+    """
+
+    job: Job[Any]
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What happened in a drain.
+
+    Attributes:
+        runs: Every run, in the order in which they ended.
+    """
+
+    runs: Sequence[Run] = field(default_factory=tuple)
+
+    def outcomes(self, queue: Queue[Any] | str, job_id: str | None = None) -> list[Outcome]:
+        """How the runs of one queue ended, in order.
+
+        Args:
+            queue: The queue, or its name.
+            job_id: Only those of this job.
+        """
+        name = queue if isinstance(queue, str) else queue.name
+        return [
+            run.outcome for run in self.runs if run.job.queue.name == name and (job_id is None or run.job.id == job_id)
+        ]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+
+def recorded(relay: Relay, runs: list[Run]) -> Relay:
+    """A relay that also keeps how each run ended."""
+    told = relay.job_ended
+
+    def job_ended(job: Job[Any], outcome: Outcome) -> None:
+        runs.append(Run(job, outcome))
+        if told is not None:
+            told(job, outcome)
+
+    recording = copy.copy(relay)
+    recording.job_ended = job_ended
+    return recording
+
+
+class Hops:
+    """Moves time from one due job to the next.
+
+    Args:
+        stored: The queues' store.
+        clock: What is moved.
+        queues: The names of those that are worked off.
+        runs: Grows with each run.
+        end_ms: Up to when time may move, in Unix milliseconds of moved time; None: not at all.
+        deadline: When there are no more hops, by the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        stored: StoredQueues,
+        clock: Clock,
+        *,
+        queues: Sequence[str],
+        runs: Sequence[Run],
+        end_ms: int | None,
+        deadline: float,
+    ) -> None:
+        self._stored = stored
+        self._queues = queues
+        self._clock = clock
+        self._runs = runs
+        self._end_ms = end_ms
+        self._deadline = deadline
+        self._seen = -1
+
+    async def to_next(self) -> bool:
+        """Move to what is due next; False where nothing is in time, or where the last move has led to nothing."""
+        wait_ms = self._stored.due_in_ms(self._queues, self._clock.offset_ms)
+        if wait_ms is None or time.monotonic() >= self._deadline:
+            return False
+        if wait_ms == 0:
+            led_to_nothing = len(self._runs) == self._seen
+            self._seen = len(self._runs)
+            return not led_to_nothing
+        if self._end_ms is None or self._stored.now_ms() + self._clock.offset_ms + wait_ms > self._end_ms:
+            return False
+        self._seen = -1
+        self._clock.offset_ms += wait_ms
+        self._stored.shorten_limits(self._queues, wait_ms)
+        return True
+
+
+async def work_off(worker: Worker, deadline: float) -> None:
+    """Run a worker until it ends by itself, or stop it.
+
+    Args:
+        worker: In a burst.
+        deadline: When it is stopped, by the monotonic clock.
+    """
+    running = asyncio.create_task(worker.run(), name="corral-drain")
+    try:
+        await asyncio.wait([running], timeout=max(deadline - time.monotonic(), 0))
+        if not running.done():
+            worker.stop()
+        await running
+    finally:
+        if not running.done():
+            running.cancel()
+            await asyncio.wait([running])

@@ -1,0 +1,316 @@
+"""`Kit`: a producer, a worker that drains and a clock, on a real store. The fixture `corral_kit` makes one per test."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, overload
+
+from typing_extensions import Unpack
+
+from corral.app import Installed, read_installed
+from corral.catalog import Catalog, Entry, Role
+from corral.inspector import JobInspector
+from corral.job import P
+from corral.jobs import Enqueued
+from corral.options import EnqueueOptions
+from corral.plugins import Provider, Relay
+from corral.processor import Processor
+from corral.producer import RedisJobScheduler
+from corral.queue import Queue
+from corral.store.clock import Clock
+from corral.store.connection import Link
+from corral.testing.draining import Drained, Hops, Run, recorded, work_off
+from corral.testing.matching import Matching, first_match, no_match
+from corral.testing.stored import FoundJob, StoredQueues
+from corral.worker.worker import Worker
+
+__all__ = ["Kit"]
+
+DRAIN_SECONDS = 30.0
+"""How long a drain may take by the real clock, unless the test says otherwise."""
+SHUTDOWN_SECONDS = 1.0
+"""How long a processor that still runs then may take to finish."""
+
+
+class Kit:
+    """Corral in a test: the real scripts on a real store, and time that moves when the test says so.
+
+    It holds no connection between two calls, so it is bound to no event loop: in a test without one,
+    `asyncio.run(corral_kit.drain())` does.
+
+    It knows the installed queues, as a process of the application would, and whatever queue it was handed as an object.
+
+    Args:
+        url: The store.
+        prefix: The first part of the keys.
+
+    Attributes:
+        url: The store.
+        prefix: The first part of the keys.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "bull") -> None:
+        self.url = url
+        self.prefix = prefix
+        self._clock = Clock(by_hand=True)
+        self._handed: dict[str, Entry] = {}
+        self._read: dict[Role, Installed] = {}
+
+    # time
+
+    @property
+    def now(self) -> datetime:
+        """What the store's time is for this kit, aware, in UTC."""
+        return _moment(self._now_ms())
+
+    def travel(self, by: timedelta) -> None:
+        """Move time forward. What came due meanwhile runs in the next drain.
+
+        Args:
+            by: How far; not negative.
+
+        Raises:
+            ValueError: It is negative: a store's time runs forward only.
+        """
+        self._move(_milliseconds(by))
+
+    def travel_to(self, moment: datetime) -> None:
+        """Move time forward to a moment.
+
+        Args:
+            moment: Aware; not before `now`.
+
+        Raises:
+            ValueError: It is before `now`, or has no time zone.
+        """
+        self._move(_unix_ms(moment) - self._now_ms())
+
+    # a producer
+
+    @asynccontextmanager
+    async def connect(self, *queues: Queue[Any]) -> AsyncIterator[RedisJobScheduler]:
+        """As `corral.connect`, in this kit's time: for code under test that is handed a `JobScheduler`.
+
+        Args:
+            queues: What it may enqueue to beside the installed queues.
+        """
+        self._hand(queues)
+        installed = self._installed("producer")
+        async with self._scheduler(installed, installed.plugins.relay) as jobs:
+            yield jobs
+
+    @overload
+    async def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
+
+    @overload
+    async def enqueue(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], **options: Unpack[EnqueueOptions]
+    ) -> Enqueued: ...
+
+    async def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
+        """Write one job, in this kit's time; see `JobScheduler.enqueue`."""
+        self._hand([queue])
+        async with self.connect() as jobs:
+            return await jobs.enqueue(queue, payload, **options)
+
+    @overload
+    async def enqueue_many(
+        self, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    @overload
+    async def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    async def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]:
+        """Write many jobs, in this kit's time; see `JobScheduler.enqueue_many`."""
+        self._hand([queue])
+        async with self.connect() as jobs:
+            return await jobs.enqueue_many(queue, payloads, **options)
+
+    # what was enqueued
+
+    def jobs(self, queue: Queue[Any] | str) -> list[FoundJob]:
+        """All jobs of one queue in the store, whatever their state, in the order they were enqueued."""
+        self._hand([queue])
+        with self._stored() as stored:
+            return stored.jobs(self._queue(queue))
+
+    def assert_enqueued(self, queue: Queue[P] | str, matching: Matching[P] | None = None) -> FoundJob:
+        """Fail unless the store has a job of this queue that matches, in whatever state.
+
+        Args:
+            queue: The queue, or its name.
+            matching: Some of the payload's fields with their values, by their Python or JSON names, or a function of
+                the payload that says whether it is meant; None for any job.
+
+        Returns:
+            The first job that matches.
+
+        Raises:
+            AssertionError: None does; says what was enqueued.
+            ValueError: `matching` names a field that the payload has not.
+        """
+        self._hand([queue])
+        return first_match(self._queue(queue), matching, self._all_jobs())
+
+    def refute_enqueued(self, queue: Queue[P] | str, matching: Matching[P] | None = None) -> None:
+        """Fail if the store has a job of this queue that matches; see `assert_enqueued`."""
+        self._hand([queue])
+        no_match(self._queue(queue), matching, self._all_jobs())
+
+    # a worker
+
+    async def drain(
+        self,
+        *processors: Processor,
+        for_: timedelta | None = None,
+        until: datetime | None = None,
+        seconds: float = DRAIN_SECONDS,
+    ) -> Drained:
+        """Run a worker until nothing waits and nothing runs.
+
+        With `for_` or `until`, time then moves to the next job that comes due, or to the end of a rate limit that jobs
+        wait behind, and the worker goes on, until nothing more is due by then; and at last to that moment itself.
+
+        Args:
+            processors: What works, each on its own queue: `queue.processed_by(function, using=…)`. None given: all that
+                are installed.
+            for_: How far time may move.
+            until: Up to when time may move; aware.
+            seconds: How long all of it may take by the real clock.
+
+        Returns:
+            What ran, and how it ended.
+
+        Raises:
+            TimeoutError: There was more to do after `seconds`.
+            ValueError: `for_` is negative, or `until` is past.
+            CorralError: The installed plugins cannot serve.
+        """
+        end_ms = self._end_ms(for_, until)
+        deadline = time.monotonic() + seconds
+        self._hand([processor.queue for processor in processors])
+        installed = self._installed("producer" if processors else "worker")
+        working = processors or [entry.processor for entry in installed.catalog if entry.processor is not None]
+        names = [processor.queue.name for processor in working]
+        runs: list[Run] = []
+        relay = recorded(installed.plugins.relay, runs)
+        worker_settings = installed.settings.worker.model_copy(update={"shutdown_timeout_seconds": SHUTDOWN_SECONDS})
+        async with self._scheduler(installed, relay) as jobs, self._inspector(installed) as inspector:
+            with self._stored() as stored:
+                hops = Hops(stored, self._clock, queues=names, runs=runs, end_ms=end_ms, deadline=deadline)
+                worker = Worker(
+                    working,
+                    url=self.url,
+                    prefix=self.prefix,
+                    settings=worker_settings,
+                    plugins=dataclasses.replace(installed.plugins, relay=relay),
+                    jobs=jobs,
+                    inspector=inspector,
+                    burst=True,
+                    clock=self._clock,
+                    idle=hops.to_next,
+                )
+                await work_off(worker, deadline)
+        if time.monotonic() >= deadline:
+            raise TimeoutError(
+                f"a drain was not done in {seconds:g} s: {len(runs)} runs have ended, and more was to do"
+            )
+        if end_ms is not None:
+            self._move(max(end_ms - self._now_ms(), 0))
+        return Drained(tuple(runs))
+
+    def _end_ms(self, for_: timedelta | None, until: datetime | None) -> int | None:
+        if for_ is not None and until is not None:
+            raise ValueError("give for_ or until, not both")
+        if for_ is None and until is None:
+            return None
+        now_ms = self._now_ms()
+        end_ms = _unix_ms(until) if until is not None else now_ms + _milliseconds(for_ or timedelta())
+        if end_ms < now_ms:
+            raise ValueError(f"{_moment(end_ms)} is past: time moves forward only, and it is {_moment(now_ms)}")
+        return end_ms
+
+    def _now_ms(self) -> int:
+        with self._stored() as stored:
+            return stored.now_ms() + self._clock.offset_ms
+
+    def _stored(self) -> AbstractContextManager[StoredQueues]:
+        return StoredQueues.at(self.url, self.prefix)
+
+    def _move(self, by_ms: int) -> None:
+        if by_ms < 0:
+            raise ValueError(f"time moves forward only, not by {by_ms} ms")
+        self._clock.offset_ms += by_ms
+        with self._stored() as stored:
+            stored.shorten_limits(stored.limited(), by_ms)
+
+    @asynccontextmanager
+    async def _scheduler(self, installed: Installed, relay: Relay) -> AsyncIterator[RedisJobScheduler]:
+        jobs = RedisJobScheduler(
+            self._catalog(installed),
+            relay,
+            url=self.url,
+            prefix=self.prefix,
+            max_payload_bytes=installed.settings.max_payload_bytes,
+            clock=self._clock,
+        )
+        try:
+            yield jobs
+        finally:
+            await jobs.close()
+
+    @asynccontextmanager
+    async def _inspector(self, installed: Installed) -> AsyncIterator[JobInspector]:
+        inspector = JobInspector(self._catalog(installed), Link(self.url), prefix=self.prefix, clock=self._clock)
+        try:
+            yield inspector
+        finally:
+            await inspector.close()
+
+    def _installed(self, role: Role) -> Installed:
+        if role not in self._read:
+            self._read[role] = read_installed(role)
+        return self._read[role]
+
+    def _catalog(self, installed: Installed) -> Catalog:
+        entries = {**installed.catalog.entries, **self._handed}
+        return dataclasses.replace(installed.catalog, entries=MappingProxyType(entries))
+
+    def _queue(self, queue: Queue[P] | str) -> Queue[P]:
+        return self._catalog(self._installed("producer")).get(queue).queue
+
+    def _all_jobs(self) -> list[FoundJob]:
+        catalog = self._catalog(self._installed("producer"))
+        with self._stored() as stored:
+            return [job for entry in catalog for job in stored.jobs(entry.queue)]
+
+    def _hand(self, queues: Iterable[Queue[Any] | str]) -> None:
+        """Remember queues that came as objects: they need not be installed, and stand before what is."""
+        provider = Provider("the test", "", "application")
+        for queue in queues:
+            if not isinstance(queue, str):
+                self._handed[queue.name] = Entry(queue, provider, "")
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
+
+
+def _unix_ms(moment: datetime) -> int:
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment} has no time zone")
+    return _milliseconds(moment - datetime(1970, 1, 1, tzinfo=UTC))
+
+
+def _moment(unix_ms: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms)

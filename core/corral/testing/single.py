@@ -1,0 +1,66 @@
+"""`job`: one job, as a processor is given it, without a worker and without a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from corral.job import Job, P
+from corral.queue import Queue
+
+__all__ = ["job"]
+
+ENQUEUED_AT = datetime(2030, 1, 1, tzinfo=UTC)
+"""When the jobs of `job` were enqueued, unless the test says otherwise: fixed, so that no test depends on the day."""
+
+
+def job(
+    queue: Queue[P],
+    payload: P | Mapping[str, Any],
+    *,
+    id: str = "test-job",  # noqa: A002  # the name of the attribute it sets
+    attempt: int = 1,
+    max_attempts: int | None = None,
+    starts: int | None = None,
+    enqueued_at: datetime = ENQUEUED_AT,
+    scheduled_for: datetime | None = None,
+    processed_on: datetime | None = None,
+) -> Job[P]:
+    """A job as a processor is given it.
+
+    What the processor reports is found in `job.run.said`; a test that sets `job.run.cancelled` shows the processor that
+    its result is no longer wanted.
+
+    Args:
+        queue: The queue it seems to come from.
+        payload: An instance of the queue's payload model, or a mapping with the JSON (or Python) field names.
+        id: Unique within the queue; `job.idempotency_key` follows from it.
+        attempt: Which attempt this is, from 1.
+        max_attempts: By default what the queue declares.
+        starts: How often the job was started; by default as often as it was attempted.
+        enqueued_at: Aware; 2030-01-01 00:00 UTC by default.
+        scheduled_for: When it was due first; by default when it was enqueued.
+        processed_on: When this start happened; by default when it was due.
+
+    Raises:
+        PayloadRefused: The payload has not the queue's shape.
+    """
+    scheduled_for = scheduled_for or enqueued_at
+    return Job(
+        id=id,
+        queue=queue,
+        name=queue.name,
+        payload=queue.validated(payload),
+        attempt=attempt,
+        max_attempts=max(1, queue.options.attempts if max_attempts is None else max_attempts),
+        starts=attempt if starts is None else starts,
+        enqueued_ms=_unix_ms(enqueued_at),
+        processed_ms=_unix_ms(processed_on or scheduled_for),
+        scheduled_ms=_unix_ms(scheduled_for),
+    )
+
+
+def _unix_ms(moment: datetime) -> int:
+    """Unix milliseconds of an aware moment."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)

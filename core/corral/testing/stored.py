@@ -1,0 +1,152 @@
+"""What a test reads of a store, past the worker: jobs, the store's time, what is due next. It changes only limits.
+
+It asks through a blocking client, so that it serves tests with and without an event loop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from corral.errors import PayloadRefused
+from corral.inspector.stored import CONTAINER, State
+from corral.payload import Payload
+from corral.queue import Queue
+from corral.store.codec import decode_job
+from corral.store.connection import thread_client
+from corral.store.queue_store import CONTAINERS
+
+__all__ = ["FoundJob", "StoredQueues"]
+
+READ_SECONDS = 5.0
+"""How long a reply may take: a test's store is on this machine."""
+_STATE: dict[str, State] = {container: state for state, container in CONTAINER.items()}
+LISTS = {"wait", "active"}
+SCORE_PER_MS = 4096
+"""A delayed job's score is its due time times this (wire § 6.5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundJob:
+    """A job in a test's store.
+
+    Attributes:
+        id: The job's id.
+        queue: The queue's name.
+        state: Where it is: `waiting`, `active`, `prioritized`, `delayed`, `waiting-children`, `completed` or `failed`.
+        payload: The payload; None where it has not the queue's shape.
+        raw: The payload as the JSON text that the store holds.
+        attempts_made: How many attempts have ended.
+    """
+
+    id: str
+    queue: str
+    state: State
+    payload: Payload | None
+    raw: bytes
+    attempts_made: int
+
+
+class StoredQueues:
+    """The queues below one prefix, seen through one connection.
+
+    Args:
+        client: The connection.
+        prefix: The first part of the keys.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+
+    @classmethod
+    @contextmanager
+    def at(cls, url: str, prefix: str) -> Iterator[StoredQueues]:
+        """Open the connection, and close it."""
+        with thread_client(url, READ_SECONDS) as client:
+            yield cls(client, prefix)
+
+    def now_ms(self) -> int:
+        """The store's own time, which nobody has moved."""
+        return _time_ms(self._client.time())
+
+    def jobs(self, queue: Queue[Any]) -> list[FoundJob]:
+        """All jobs of a queue, in whatever state, in the order they were enqueued."""
+        base = f"{self._prefix}:{queue.name}:"
+        with self._client.pipeline() as asking:
+            for container in CONTAINERS:
+                (asking.lrange if container in LISTS else asking.zrange)(base + container, 0, -1)
+            held = zip(CONTAINERS, asking.execute(), strict=True)
+            places = [(_STATE[container], job_id) for container, ids in held for job_id in ids]
+            for _, job_id in places:
+                asking.hgetall(base.encode() + job_id)
+            hashes = asking.execute()
+        found: list[tuple[int, FoundJob]] = []
+        for (state, job_id), fields in zip(places, hashes, strict=True):
+            job = decode_job(job_id, [part for field in fields.items() for part in field], "", 0)
+            try:
+                payload, _ = queue.parsed(job.data)
+            except PayloadRefused:
+                payload = None
+            stored = FoundJob(job.id, queue.name, state, payload, job.data, job.attempts_made)
+            found.append((job.timestamp_ms, stored))
+        return [job for _, job in sorted(found, key=lambda each: (each[0], each[1].id))]
+
+    def due_in_ms(self, queues: Iterable[str], offset_ms: int) -> int | None:
+        """How long until one of these queues has something to do.
+
+        Args:
+            queues: Their names.
+            offset_ms: How far time was moved.
+
+        Returns:
+            0 where jobs wait that may be taken; else until a delayed job is due, or until a rate limit ends behind
+            which jobs wait. None where nothing ever comes.
+        """
+        with self._client.pipeline() as asking:
+            asking.time()
+            for queue in queues:
+                base = f"{self._prefix}:{queue}:"
+                asking.hexists(f"{base}meta", "paused")
+                asking.zrange(f"{base}delayed", 0, 0, withscores=True)
+                asking.exists(f"{base}wait", f"{base}prioritized")
+                asking.pttl(f"{base}limiter")
+            clock, *replies = asking.execute()
+        now_ms = _time_ms(clock) + offset_ms
+        waits: list[int] = []
+        for paused, delayed, waiting, limited_ms in zip(*[iter(replies)] * 4, strict=True):
+            if paused:
+                continue
+            if delayed:
+                waits.append(max(int(delayed[0][1]) // SCORE_PER_MS - now_ms, 0))
+            if waiting:
+                waits.append(max(limited_ms, 0))
+        return min(waits, default=None)
+
+    def limited(self) -> list[str]:
+        """The names of all queues that have a rate limit running."""
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._prefix}:") + "*:limiter"
+        keys = self._client.scan_iter(match=pattern, count=1000)
+        return [key.decode()[len(self._prefix) + 1 : -len(":limiter")] for key in keys]
+
+    def shorten_limits(self, queues: Iterable[str], by_ms: int) -> None:
+        """Let rate limits end sooner: they live by the server's own clock, which nobody has moved."""
+        keys = [f"{self._prefix}:{queue}:limiter" for queue in queues]
+        with self._client.pipeline() as asking:
+            for key in keys:
+                asking.pttl(key)
+            for key, left_ms in zip(keys, asking.execute(), strict=True):
+                if left_ms > by_ms:
+                    self._client.pexpire(key, left_ms - by_ms)
+                elif left_ms >= 0:
+                    self._client.delete(key)
+
+
+def _time_ms(clock: tuple[int, int]) -> int:
+    seconds, micros = clock
+    return seconds * 1000 + micros // 1000

@@ -1,0 +1,204 @@
+"""The pytest plugin as a user has it: in a pytest of its own, with either plugin for async tests, or with none."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs" / "example_tests" / "test_reports.py"
+PAGE = ROOT / "docs" / "testing.md"
+README = (ROOT / "README.md").read_text("utf-8")
+MODULES: dict[str, str] = dict(re.findall(r"`acme-reports/src/([^`]+\.py)`[^`]*```\w+\n(.*?)```", README, re.DOTALL))
+"""The README's first queue, by the modules' names."""
+
+ANYIO = "import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
+MARKED = "import pytest\n\npytestmark = pytest.mark.{}\n"
+ASYNCIO = ("-p", "no:anyio", "-o", "asyncio_default_fixture_loop_scope=function")
+NEITHER = ("-p", "no:asyncio", "-p", "no:anyio")
+SECONDS = 60.0
+
+Suite = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Iterator[Suite]:
+    """`suite({"test_a.py": "…"}, "-q")` starts pytest on these files, where the README's queue is installed."""
+    site = tmp_path / "site"
+    info = site / "acme_reports-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-reports\nVersion: 0.1.0\n", "utf-8")
+    (info / "entry_points.txt").write_text("[corral.queues]\nreport-exports = acme_reports\n", "utf-8")
+    for name, text in MODULES.items():
+        (site / name).parent.mkdir(exist_ok=True)
+        (site / name).write_text(text, "utf-8")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_", "PYTEST_"))}
+    own |= {"PYTHONPATH": str(site), "CORRAL_DISABLED_PLUGINS": "corral-emails"}
+    with ExitStack() as started:
+
+        def start(files: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+            folder = tmp_path / f"suite-{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", "utf-8")
+            for name, text in files.items():
+                (folder / name).write_text(textwrap.dedent(text), "utf-8")
+            command = [sys.executable, "-m", "pytest", "--strict-markers", "-p", "no:cacheprovider", *arguments]
+            process = subprocess.Popen(
+                command, cwd=folder, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            started.enter_context(process)
+            started.callback(process.kill)
+            return process
+
+        yield start
+
+
+def said(process: subprocess.Popen[str], code: int = 0) -> str:
+    """What it has printed, when it has ended as it should."""
+    out, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == code, out
+    return out
+
+
+@pytest.mark.parametrize(
+    ("marker", "arguments"),
+    [
+        ("", (*ASYNCIO, "-o", "asyncio_mode=auto")),
+        ("asyncio", (*ASYNCIO, "-o", "asyncio_mode=strict")),
+        ("", ("-p", "no:asyncio", "-o", "anyio_mode=auto")),
+        ("anyio", ("-p", "no:asyncio")),
+    ],
+    ids=["pytest-asyncio auto", "pytest-asyncio strict", "anyio auto", "anyio marked"],
+)
+def test_the_example_of_the_page_passes(suite: Suite, marker: str, arguments: tuple[str, ...]) -> None:
+    example = EXAMPLE.read_text("utf-8")
+    if marker:
+        example = example.replace("\n\nfrom datetime", f"\n\n{MARKED.format(marker)}\nfrom datetime", 1)
+        assert f"pytest.mark.{marker}" in example
+    conftest = "" if "no:anyio" in arguments else ANYIO
+    out = said(suite({"test_reports.py": example, "conftest.py": conftest}, "-q", "--durations=6", *arguments))
+    assert "5 passed" in out
+    print(re.findall(r"5 passed in .*?s", out)[0])
+    day = re.findall(r"^(\S+)s call .*within_a_day$", out, re.MULTILINE)
+    print("a day of retries:", f"{float(day[0]) * 1000:.0f} ms" if day else "less than 5 ms")
+
+
+def test_the_page_shows_what_is_run() -> None:
+    example = EXAMPLE.read_text("utf-8")
+    shown = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert len(shown) == 2
+    assert [block for block in shown if block not in example] == []
+
+
+def test_a_suite_that_does_not_use_it_loads_nothing_of_it(suite: Suite) -> None:
+    test = """
+        import sys
+
+        def test_what_is_loaded(pytestconfig):
+            assert pytestconfig.pluginmanager.has_plugin("corral"), "the plugin itself is there"
+            print("loaded:", *sorted(sys.modules))
+    """
+    out = said(suite({"test_it.py": test}, "-s", "-q", *NEITHER))
+    loaded = set(out.split("loaded:")[1].split())
+    assert {"pytest", "corral", "corral.testing"} <= loaded
+    heavy = {"redis", "hiredis", "pydantic", "structlog", "cronsim", "click", "corral.queue", "corral.store"}
+    assert loaded & (heavy | {"corral.worker", "corral.plugins", "corral.settings"}) == set()
+    own = sorted(name for name in loaded if name.split(".")[0] == "corral")
+    print(f"of Corral, pytest has loaded {', '.join(own)}")
+
+
+def test_a_planted_leak_fails_the_test_that_left_it(suite: Suite) -> None:
+    test = """
+        import pytest
+        import redis
+
+        def plant(url):
+            with redis.Redis.from_url(url) as store:
+                store.set("bull:q:7:lock", "token")
+
+        def test_tidy(corral_store):
+            pass
+
+        def test_untidy(corral_store):
+            plant(corral_store)
+
+        def test_the_next_one_finds_an_empty_store(corral_store):
+            with redis.Redis.from_url(corral_store) as store:
+                assert store.dbsize() == 0
+
+        @pytest.mark.corral_untidy("it shows that it may")
+        def test_untidy_on_purpose(corral_store):
+            plant(corral_store)
+
+        def test_failed(corral_store):
+            plant(corral_store)
+            raise ValueError("said once")
+
+        @pytest.mark.corral_untidy
+        def test_without_a_reason(corral_store):
+            pass
+    """
+    out = said(suite({"test_leaks.py": test}, "-rA", *NEITHER), code=1)
+    assert re.findall(r"^(\w+) test_leaks\.py::(\w+)", out.split("short test summary")[1], re.MULTILINE) == [
+        ("PASSED", "test_tidy"),
+        ("PASSED", "test_untidy"),
+        ("PASSED", "test_the_next_one_finds_an_empty_store"),
+        ("PASSED", "test_untidy_on_purpose"),
+        ("ERROR", "test_untidy"),
+        ("ERROR", "test_without_a_reason"),
+        ("FAILED", "test_failed"),
+    ]
+    assert "the store was left untidy:\n  bull:q:7:lock is left (string)" in out
+    assert "needs the reason why" in out
+
+
+def test_two_runs_side_by_side_do_not_see_each_other(suite: Suite) -> None:
+    """Both are in the middle of a test at once: each waits for the other's file before it looks at its own store."""
+    test = """
+        import asyncio, pathlib, time
+        from acme_reports import report_exports
+
+        HERE, THERE = pathlib.Path("../{here}"), pathlib.Path("../{there}")
+
+        def meet(name):
+            (HERE.parent / (HERE.name + name)).touch()
+            deadline = time.monotonic() + 30
+            while not (THERE.parent / (THERE.name + name)).exists():
+                assert time.monotonic() < deadline, "the other run has not come"
+                time.sleep(0.01)
+
+        def test_each_has_its_own_store(corral_kit):
+            asyncio.run(corral_kit.enqueue(report_exports, {{"userId": "{here}", "format": "csv"}}))
+            meet("enqueued")
+            assert [job.payload.user_id for job in corral_kit.jobs(report_exports)] == ["{here}"]
+            meet("seen")
+            assert len(asyncio.run(corral_kit.drain())) == 1
+            print("store:", corral_kit.url)
+    """
+    runs = [
+        suite({"test_it.py": test.format(here=a, there=b)}, "-s", "-q", *NEITHER)
+        for a, b in (("ada", "bob"), ("bob", "ada"))
+    ]
+    stores = [re.findall(r"store: (\S+)", said(run))[0] for run in runs]
+    assert stores[0] != stores[1]
+
+
+def test_a_store_that_cannot_be_started_is_one_sentence(suite: Suite) -> None:
+    test = """
+        import os
+        os.environ["CORRAL_VALKEY_SERVER"] = "/nowhere/valkey-server"
+
+        def test_it(corral_store):
+            pass
+    """
+    out = said(suite({"test_it.py": test}, "-q", *NEITHER), code=1)
+    assert re.search(r"^E? *.*/nowhere/valkey-server.*\nE? *hint: ", out, re.MULTILINE), out
+    assert "Traceback" not in out

@@ -1,0 +1,67 @@
+"""What a person reads and types: durations, ages, and texts that cannot drive a terminal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from corral.cli.durations import age, duration, short
+from corral.cli.terminal import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("500ms", timedelta(milliseconds=500)),
+        ("30s", timedelta(seconds=30)),
+        ("1.5h", timedelta(minutes=90)),
+        ("7d", timedelta(days=7)),
+        *[(text, None) for text in ("", "7", "d", "-1s", "1w", "1 s", "1e3s", "٣s", "99999999999999d")],
+    ],
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, span: timedelta | None) -> None:
+    assert duration(text) == span
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        (timedelta(0), "0s"),
+        (timedelta(milliseconds=40), "40ms"),
+        (timedelta(seconds=59.9), "59s"),
+        (timedelta(minutes=5), "5m"),
+        (timedelta(hours=3) - timedelta(seconds=1), "2h59m"),
+        (timedelta(hours=2, seconds=5), "2h"),
+        (timedelta(days=4, hours=2, minutes=30), "4d2h"),
+        (-timedelta(minutes=2), "2m"),
+    ],
+)
+def test_a_duration_is_shown_in_its_two_largest_units(span: timedelta, text: str) -> None:
+    assert short(span) == text
+
+
+def test_an_age_is_behind_us_or_ahead() -> None:
+    now = datetime.now(UTC)
+    assert age(now - timedelta(hours=2, minutes=3, seconds=30)) == "2h3m ago"
+    assert age(now + timedelta(days=1, seconds=30)) == "in 1d"
+    assert age(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ünïcode \N{GRINNING FACE}", "ünïcode \N{GRINNING FACE}"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("\x9b2J\x7f", "\\x9b2J\\x7f"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("half \ud83d", "half \\ud83d"),
+    ],
+)
+def test_what_drives_a_terminal_is_shown_as_an_escape(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_lines_stay_lines_where_they_are_wanted() -> None:
+    assert printable("a\n\tb\r\x1b", lines=True) == "a\n\tb\\r\\x1b"
