@@ -117,7 +117,8 @@ class Books:
             return await function(connection, *arguments, **named)
 
     async def close(self, now: datetime, tick: datetime | None = None) -> Closed:
-        return await self.rollover.close_due(now, tick or now)
+        async with asyncio.timeout(SECONDS):
+            return await self.rollover.close_due(now, tick or now)
 
     async def periods(self, subscription_id: str = "ada") -> list[tuple[datetime, datetime, datetime | None]]:
         """Its periods in order: start, end, and when each was closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import column, func, insert, select, table, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from corral import testing
 from corral_usage_period_rollover import UsagePeriodRollover, rollover, usage_period_rollover
@@ -239,6 +241,23 @@ async def test_a_subscriber_that_raises_for_one_subscription_does_not_stop_the_o
     assert closed == {"ada": True, "bob": False, "cy": False, "dan": True}
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_subscriber_that_swallows_the_database_s_refusal_does_not_make_a_period_look_closed(books: Any) -> None:
+    """PostgreSQL answers COMMIT with ROLLBACK then, and without an error."""
+
+    async def swallow(period: ClosedPeriod, connection: Any) -> None:
+        if period.subscription_id == "ada":
+            with contextlib.suppress(DBAPIError):
+                await connection.execute(text("SELECT * FROM nowhere"))
+
+    book = books(corral_usage_period_closed=swallow)
+    for name in ("ada", "bob"):
+        await book.run(begin_subscription, name, "hour", started_at=at(9))
+    with pytest.raises(PeriodsLeft, match="'ada'"):
+        await book.close(at(12, 5))
+    assert [len(await book.periods(name)) for name in ("ada", "bob")] == [1, 4]
+
+
 async def test_rows_that_contradict_each_other_do_not_stop_the_others(books: Any) -> None:
     book = books()
     for name in ("ada", "bob"):
@@ -324,6 +343,28 @@ async def test_the_application_may_count_by_itself(books: Any) -> None:
     await book.run(record_usage, "ada", "requests", 5, recorded_at=at(9))
     await book.close(at(10, 5))
     assert await book.totals() == {(at(9), "seats"): 12}
+
+
+async def test_the_application_may_leave_some_subscriptions_to_the_counters(books: Any) -> None:
+    def totals(period: Any) -> dict[str, int] | None:
+        return {"seats": 12} if period.subscription_id == "ada" else None
+
+    book = books(corral_usage_totals=totals)
+    for name in ("ada", "bob"):
+        await book.run(begin_subscription, name, "hour", started_at=at(9))
+        await book.run(record_usage, name, "requests", 5, recorded_at=at(9))
+    await book.close(at(10, 5))
+    assert await book.totals("ada") == {(at(9), "seats"): 12}
+    assert await book.totals("bob") == {(at(9), "requests"): 5}
+
+
+async def test_an_application_with_an_orm_hands_over_its_session(books: Any) -> None:
+    book = books()
+    async with AsyncSession(book.engine) as session, session.begin():
+        await begin_subscription(session, "ada", "hour", started_at=at(9))
+        await record_usage(session, "ada", "requests", 5, recorded_at=at(9))
+    await book.close(at(10, 5))
+    assert await book.totals() == {(at(9), "requests"): 5}
 
 
 async def test_a_subscription_may_change_its_length_and_its_anchor(books: Any) -> None:

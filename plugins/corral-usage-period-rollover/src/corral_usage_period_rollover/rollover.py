@@ -156,6 +156,8 @@ class Rollover:
             for answer in answers:
                 if inspect.isawaitable(answer):
                     await answer
+            if answers:  # PostgreSQL rolls back a transaction whose error was swallowed, and calls that a commit
+                await connection.execute(select(1))
         except Exception as error:  # as above
             raise SubscriberRaised(f"corral_usage_period_closed: {type(error).__name__}: {error}") from error
 
