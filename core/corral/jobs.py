@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol, overload
 
 from typing_extensions import Unpack
@@ -11,6 +12,7 @@ from typing_extensions import Unpack
 from corral.job import P
 from corral.options import EnqueueOptions
 from corral.queue import Queue
+from corral.schedule import Cron, Every
 
 __all__ = ["EnqueueOptions", "Enqueued", "JobScheduler"]
 
@@ -83,5 +85,58 @@ class JobScheduler(Protocol):
 
         Raises:
             As `enqueue`.
+        """
+        ...
+
+    @overload
+    async def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...
+
+    @overload
+    async def schedule(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], when: Cron | Every, *, id: str
+    ) -> datetime: ...
+
+    async def schedule(
+        self,
+        queue: Queue[Any] | str,
+        payload: Any,
+        when: Cron | Every,
+        *,
+        id: str,  # noqa: A002  # the field's word
+    ) -> datetime:
+        """Run a job again and again, from now on: what a queue declares is for everybody, this is for one customer.
+
+        The same call again changes nothing. Another payload or another `when` under the same id replaces what is to
+        come; a run that is due already stays.
+
+        Args:
+            queue: The queue, or its name.
+            payload: Of every run; as for `enqueue`.
+            when: When it runs.
+            id: Names the schedule; a legal job id that is no queue's name: those are for declared schedules.
+
+        Returns:
+            The next run (aware, UTC).
+
+        Raises:
+            UnknownQueue: No installed plugin declares the queue.
+            PayloadRefused: The payload has not the queue's shape.
+            JobRefused: The id, the size or `when` was refused.
+            StoreUnavailable: The store is away.
+        """
+        ...
+
+    async def unschedule(self, id: str) -> bool:  # noqa: A002  # as above
+        """End a schedule that `schedule` made; a run that waits already is left.
+
+        Args:
+            id: The schedule, in whichever queues of the catalog it is.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            JobRefused: It is a declared schedule: those end with their declaration, and `corral schedules prune`.
+            StoreUnavailable: The store is away.
         """
         ...

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pluggy import HookRelay
 
+    from corral.inspector import JobInspector
     from corral.jobs import JobScheduler
     from corral.queue import Queue
 
@@ -54,14 +55,32 @@ class Deps:
         hook: Calls the hooks that plugins offer: `deps.hook.acme_find_user(user_id=…)`.
     """
 
-    def __init__(self, jobs: JobScheduler, hook: HookRelay, resources: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        jobs: JobScheduler,
+        hook: HookRelay,
+        resources: AsyncExitStack,
+        inspector: JobInspector | None = None,
+    ) -> None:
         import asyncio  # noqa: PLC0415  # a queue's declaration must not load it: a sixth of what it costs
 
         self.jobs = jobs
         self.hook = hook
+        self._inspector = inspector
         self._resources = resources
         self._loop = asyncio.get_running_loop()
         self._entered: dict[Callable[[Deps], Any], asyncio.Future[Any]] = {}
+
+    @property
+    def inspector(self) -> JobInspector:
+        """Finds, removes and scrubs jobs of every queue.
+
+        Raises:
+            RuntimeError: Whoever made this worker gave it none; `corral worker` does.
+        """
+        if self._inspector is None:
+            raise RuntimeError("this worker was made without an inspector")
+        return self._inspector
 
     async def enter(self, open_resource: Callable[[Deps], AbstractAsyncContextManager[R]]) -> R:
         """A resource that several processors of this worker share.

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal, overload
 
@@ -24,9 +25,11 @@ from corral.jobs import Enqueued
 from corral.options import EnqueueOptions, JobOptions, check_job_id, merged, milliseconds
 from corral.plugins import Relay
 from corral.queue import Queue
+from corral.schedule import Cron, Every
 from corral.store.codec import NewJob, encode_options
 from corral.store.connection import Link
 from corral.store.queue_store import MAX_BATCH, QueueStore
+from corral.store.schedules import NewSchedule, Schedules
 
 __all__ = ["RedisJobScheduler", "new_job_id"]
 
@@ -58,7 +61,7 @@ class _Writer:
     """Writes one queue's jobs: those that come while a write is on its way go together in the next one."""
 
     def __init__(self, store: QueueStore) -> None:
-        self._store = store
+        self.store = store
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -66,13 +69,13 @@ class _Writer:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(job, done))
         if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all(), name=f"corral-add-{self._store.queue}")
+            self._writing = asyncio.create_task(self._write_all(), name=f"corral-add-{self.store.queue}")
         return done
 
     async def close(self) -> None:
         if self._writing is not None:
             await self._writing
-        await self._store.close()
+        await self.store.close()
 
     async def _write_all(self) -> None:
         try:
@@ -101,7 +104,7 @@ class _Writer:
         outcome: Literal["refused", "unknown"] = "refused"
         while True:
             try:
-                return await self._store.add(jobs)
+                return await self.store.add(jobs)
             except StoreUnavailable as error:
                 if error.outcome == "unknown":
                     outcome = "unknown"
@@ -175,6 +178,50 @@ class RedisJobScheduler:
         writer = self._writer(declared)
         created = await asyncio.gather(*(writer.write(job) for job in jobs))
         return [Enqueued(job.id, flag) for job, flag in zip(jobs, created, strict=True)]
+
+    @overload
+    async def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...
+
+    @overload
+    async def schedule(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], when: Cron | Every, *, id: str
+    ) -> datetime: ...
+
+    async def schedule(
+        self,
+        queue: Queue[Any] | str,
+        payload: Any,
+        when: Cron | Every,
+        *,
+        id: str,  # noqa: A002  # as in the port
+    ) -> datetime:
+        """Run a job again and again; see `JobScheduler.schedule`."""
+        declared = self._catalog.get(queue).queue
+        data = declared.dumped(declared.validated(payload))
+        self._check_schedule_id(id)
+        self._check_size(declared, data)
+        if isinstance(when, Every) and when.period < timedelta(milliseconds=1):
+            raise JobRefused(f"schedule {id!r}: every {when.period} cannot be kept")
+        new = NewSchedule(id, declared.name, data, declared.options, when)
+        try:
+            _, next_ms = await Schedules(self._writer(declared).store).ensure(new)
+        except ValueError as error:
+            raise JobRefused(f"schedule {id!r} cannot be kept: {error}") from None
+        return datetime.fromtimestamp(next_ms / 1000, UTC)
+
+    async def unschedule(self, id: str) -> bool:  # noqa: A002  # as in the port
+        """End a schedule; see `JobScheduler.unschedule`."""
+        self._check_schedule_id(id)
+        stores = [self._writer(entry.queue).store for entry in self._catalog]
+        return any(await asyncio.gather(*(Schedules(store).remove(id) for store in stores)))
+
+    def _check_schedule_id(self, schedule_id: str) -> None:
+        check_job_id(schedule_id)
+        if schedule_id in self._catalog.entries:
+            raise JobRefused(
+                f"schedule id {schedule_id!r} is a queue's name: that is for the schedule it declares",
+                hint="name it otherwise; a schedule that is declared no longer is ended by `corral schedules prune`",
+            )
 
     async def close(self) -> None:
         """Wait for what is being written and close the connections."""

@@ -1,11 +1,14 @@
-"""`Cron` and `Every`: when a recurring queue runs. A declaration only; it is judged with the catalog."""
+"""`Cron` and `Every`: when a recurring queue runs; and what a cron expression means.
+
+A declaration is judged with the catalog. Nothing here knows a store, or what time it is.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-__all__ = ["Cron", "Every"]
+__all__ = ["Cron", "Every", "cron_ticks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +16,8 @@ class Cron:
     """Run at the times a cron expression names.
 
     Attributes:
-        expression: Five fields (minute hour day month weekday), or six with seconds first.
+        expression: Five fields (minute hour day month weekday), or six with seconds first; or `@hourly`, `@daily`,
+            `@weekly`, `@monthly`, `@yearly`.
         tz: An IANA time zone.
     """
 
@@ -23,10 +27,62 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Run once per `period`, on a fixed grid.
+    """Run once per `period`, on a grid that starts when the schedule is first installed.
 
     Attributes:
-        period: The time between two runs.
+        period: The time between two runs, whole milliseconds.
     """
 
     period: timedelta
+
+
+MACROS = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@hourly": "0 * * * *",
+    "@minutely": "* * * * *",
+    "@secondly": "* * * * * *",
+    "@weekdays": "0 0 * * 1-5",
+    "@weekends": "0 0 * * 0,6",
+}
+"""What BullMQ's cron library reads beside fields."""
+
+
+def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]:
+    """The next ticks of a cron expression.
+
+    They are those of BullMQ's cron library, except around a change of daylight saving time: of an hour that does not
+    exist the other library makes the next one, this one its first minute.
+
+    Args:
+        expression: As `Cron.expression`; `?` is read as `*`.
+        tz: An IANA time zone.
+        after_ms: Unix milliseconds; the first tick is later than this.
+        count: How many.
+
+    Returns:
+        Unix milliseconds, ascending; at least one.
+
+    Raises:
+        ValueError: The expression cannot be read or names no day that comes, or no time zone has this name.
+    """
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  # most processes have no schedule
+
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415  # as above
+
+    try:
+        zone = ZoneInfo(tz)
+    except (KeyError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as "Europe"
+        raise ValueError(f"no time zone is named {tz!r}") from None
+    start = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(zone)
+    try:
+        moments = CronSim(MACROS.get(expression, expression).replace("?", "*"), start)
+        ticks = [int(moment.timestamp()) * 1000 for moment, _ in zip(moments, range(count), strict=False)]
+    except CronSimError as error:
+        raise ValueError(f"{expression!r}: {error}") from None
+    if not ticks:  # the library looks ahead for 50 years
+        raise ValueError(f"{expression!r}: names no day that comes")
+    return ticks

@@ -1,4 +1,4 @@
-"""Two queues whose processors do what a payload says, and write down when they start and when they end.
+"""Three queues whose processors do what a payload says, and write down when they start and when they end.
 
 Installed by the tests beside the core, and loaded by real workers: nothing of the tests may be imported here.
 """
@@ -11,15 +11,19 @@ import os
 import signal
 import subprocess
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from pydantic import JsonValue
 
-from corral import Job, JobOptions, Payload, Processor, Queue, Retention, hookimpl
+from corral import Every, Job, JobOptions, Payload, Processor, Queue, Retention, hookimpl
 
 JOURNAL = "CORRAL_CHAOS_JOURNAL"
 """The environment's name for the file that starts and ends are written to; explained by the queue `chaos`."""
+EVERY_MS = "CORRAL_CHAOS_EVERY_MS"
+"""The environment's name for the period of the queue `chaos-ticks`, which has no schedule without it."""
+TICK_SECONDS = 0.7
+"""How long a tick's job runs: long enough for its worker to be killed in the middle."""
 
 ODD: dict[str, Any] = {
     "nan": float("nan"),
@@ -59,6 +63,10 @@ class Work(Payload):
 KEPT = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())
 chaos = Queue("chaos", Work, options=KEPT)
 chaos_threads = Queue("chaos-threads", Work, options=KEPT)
+period = os.environ.get(EVERY_MS)
+chaos_ticks = Queue(
+    "chaos-ticks", Work, options=KEPT, schedule=Every(timedelta(milliseconds=int(period))) if period else None
+)
 
 
 async def process(job: Job[Work]) -> Any:
@@ -72,6 +80,12 @@ async def process(job: Job[Work]) -> Any:
     else:
         await asyncio.sleep(job.payload.ms / 1000)
     return end(job)
+
+
+async def process_tick(job: Job[Work]) -> None:
+    write("start", job)
+    await asyncio.sleep(TICK_SECONDS)
+    write("end", job)
 
 
 def process_on_a_thread(job: Job[Work]) -> Any:
@@ -103,9 +117,13 @@ def write(event: str, job: Job[Work]) -> None:
 
 @hookimpl
 def corral_queues() -> list[Queue]:
-    return [chaos, chaos_threads]
+    return [chaos, chaos_threads, chaos_ticks]
 
 
 @hookimpl
 def corral_processors() -> list[Processor]:
-    return [chaos.processed_by(process), chaos_threads.processed_by(process_on_a_thread)]
+    return [
+        chaos.processed_by(process),
+        chaos_threads.processed_by(process_on_a_thread),
+        chaos_ticks.processed_by(process_tick),
+    ]

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -80,7 +80,7 @@ def install_plugin(site: Path) -> None:
     shutil.copy(PLUGIN, site)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-chaos\nVersion: 1.0\n", "utf-8")
     (metadata / "entry_points.txt").write_text(
-        "[corral.queues]\nchaos = acme_chaos\nchaos-threads = acme_chaos\n", "utf-8"
+        "[corral.queues]\nchaos = acme_chaos\nchaos-threads = acme_chaos\nchaos-ticks = acme_chaos\n", "utf-8"
     )
 
 
@@ -94,6 +94,7 @@ class Worker:
         journal: What its processors write.
         serves: The queues, as on the command line.
         concurrency: How many jobs it runs at once.
+        environment: More of its environment.
         processes: How many it keeps running, as their parent; 0: it is one itself.
         under: What runs it, in front of its own command.
         settings: `CORRAL_WORKER__…`, by the field's name.
@@ -108,18 +109,20 @@ class Worker:
         journal: Path,
         serves: tuple[str, ...] = ("chaos",),
         concurrency: int = 5,
+        environment: Mapping[str, str] = MappingProxyType({}),
         processes: int = 0,
         under: tuple[str, ...] = (),
         **settings: float,
     ) -> None:
         number = sum(1 for _ in folder.glob("worker-*.log"))
         self._log = folder / f"worker-{number}.log"
-        environment = {
+        own = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(site),
             "REDIS_URL": url,
             "CORRAL_LOG_FORMAT": "json",
             JOURNAL: str(journal),
+            **environment,
             **{f"CORRAL_WORKER__{name.upper()}": str(value) for name, value in settings.items()},
         }
         command = [*under, sys.executable, "-m", "corral", "worker", *serves, "--concurrency", str(concurrency)]
@@ -128,7 +131,7 @@ class Worker:
         self._processes = processes
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+                command, env=own, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
         self.pid = self._process.pid
 

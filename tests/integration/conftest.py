@@ -21,10 +21,12 @@ import redis.asyncio
 
 from corral import Payload, Processor, Queue
 from corral.catalog import Catalog, Entry
+from corral.inspector import JobInspector
 from corral.plugins import Claim, Plugins, Provider
 from corral.plugins.entry_points import PLUGINS
 from corral.producer import RedisJobScheduler
 from corral.settings import WorkerSettings
+from corral.store.connection import Link
 from corral.worker.worker import Stopped, Worker
 
 STATES = ("wait", "active", "prioritized", "delayed", "completed", "failed")
@@ -209,6 +211,21 @@ async def workshop(
 def letters() -> Queue[Letter]:
     """A queue with the default policy."""
     return Queue("letters", Letter)
+
+
+@pytest_asyncio.fixture
+async def inspect(workshop: Workshop, letters: Queue[Letter]) -> AsyncIterator[Callable[..., JobInspector]]:
+    """`inspect()`: an inspector of `letters`; `inspect(offset_ms=…)` of another time."""
+    catalog = Catalog(MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")}))
+    made: list[JobInspector] = []
+
+    def inspector(**settings: Any) -> JobInspector:
+        made.append(JobInspector(catalog, Link(workshop.url), prefix="bull", **settings))
+        return made[-1]
+
+    yield inspector
+    for each in made:
+        await each.close()
 
 
 ACME = """

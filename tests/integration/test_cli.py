@@ -327,11 +327,12 @@ class TestListings:
         counts = {row.pop("queue"): row for row in json.loads(out)}
         assert counts["acme-letters"] == {
             **dict.fromkeys(("active", "prioritized", "waiting-children", "completed", "failed"), 0),
-            "wait": 2,
+            "waiting": 2,
             "delayed": 1,
+            "paused": False,
         }
         _, out, _ = run("queues")
-        assert out.splitlines()[0].split()[:3] == ["QUEUE", "WAIT", "ACTIVE"]
+        assert out.splitlines()[0].split()[:3] == ["QUEUE", "WAITING", "ACTIVE"]
 
 
 class TestWorker:

@@ -56,6 +56,14 @@ const operations = {
     return { id: job.id, children: (children ?? []).map((child) => child.job.id) };
   },
 
+  async schedule({ queue: name, id, repeat, template = {} }) {
+    await queue(name).upsertJobScheduler(id, repeat, template);
+  },
+
+  async scheduler({ queue: name, id }) {
+    return await queue(name).getJobScheduler(id);
+  },
+
   async work({ queue: name, concurrency }) {
     const worker = watched(new Worker(name, process_, { connection, concurrency }));
     await worker.waitUntilReady();

@@ -186,6 +186,41 @@ const operations = {
     stale = true;
   },
 
+  // What an operator does: single jobs answer with a code, 0 for done.
+  async remove(request) {
+    return queue(request).remove(request.id);
+  },
+
+  async retry(request) {
+    const job = await queue(request).getJob(request.id);
+    return (await refusable(() => job.retry(request.state))).code;
+  },
+
+  async promote(request) {
+    const job = await queue(request).getJob(request.id);
+    return (await refusable(() => job.promote())).code;
+  },
+
+  async retry_all(request) {
+    await queue(request).retryJobs({ state: 'failed' });
+  },
+
+  async promote_all(request) {
+    await queue(request).promoteJobs();
+  },
+
+  async drain(request) {
+    await queue(request).drain(request.delayed);
+  },
+
+  async clean(request) {
+    return queue(request).clean(request.age_ms, request.limit, request.state);
+  },
+
+  async schedule(request) {
+    await queue(request).upsertJobScheduler(request.id, { every: request.every_ms }, { name: 'tick', data: {} });
+  },
+
   async progress(request) {
     return (await refusable(() => queue(request).updateJobProgress(request.id, request.value))).code;
   },

@@ -56,7 +56,8 @@ def usages(command: click.Command, context: click.Context) -> Iterator[tuple[str
             below = command.get_command(context, name)
             assert below is not None
             yield from usages(below, click.Context(below, info_name=name, parent=context))
-        return
+        if not command.invoke_without_command or context.parent is None:
+            return
     records = [option.get_help_record(context) for option in command.params if isinstance(option, click.Option)]
     usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
     yield usage, [record[0] for record in records if record]

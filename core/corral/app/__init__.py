@@ -5,9 +5,10 @@
 
 from corral.app.health import Health, WorkerHealth, read_health
 from corral.app.installed import Installed, read_installed, read_plugins
-from corral.app.operating import count_jobs
+from corral.app.operating import count_jobs, operate
 from corral.app.processes import run_processes
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
+from corral.app.scheduling import list_schedules, prune_schedules
 from corral.app.working import calm_collector, run_worker
 
 __all__ = [
@@ -20,6 +21,9 @@ __all__ = [
     "connect_blocking",
     "count_jobs",
     "enqueue_once",
+    "list_schedules",
+    "operate",
+    "prune_schedules",
     "read_health",
     "read_installed",
     "read_plugins",

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
-from corral.app.installed import read_installed
+from corral.app.installed import Installed, read_installed
+from corral.inspector import JobInspector, Limits, State
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
-from corral.store.queue_store import QueueStore
 
-__all__ = ["count_jobs"]
+__all__ = ["count_jobs", "inspector", "operate"]
+
+T = TypeVar("T")
 
 
-def count_jobs() -> dict[str, dict[str, int]]:
-    """How many jobs are in each state, by queue.
+@asynccontextmanager
+async def inspector(installed: Installed, url: str) -> AsyncIterator[JobInspector]:
+    """The inspector of a process, closed on leaving."""
+    made = JobInspector(installed.catalog, Link(url), prefix=installed.settings.prefix)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str) -> T:
+    """Do something with an inspector, from the command line.
+
+    Args:
+        work: What to do.
+        queues: The queues it is about: a name that is not declared is refused before a store is looked for.
+
+    Returns:
+        What `work` returns.
+
+    Raises:
+        CorralError: A name was refused, there is no store, or what `work` raises.
+    """
+    installed = read_installed()
+    for name in queues:
+        installed.catalog.get(name)
+    with chosen_store(installed.settings) as url:
+
+        async def run() -> T:
+            async with inspector(installed, url) as made:
+                return await work(made)
+
+        return asyncio.run(run())
+
+
+def count_jobs() -> dict[str, tuple[dict[State, int], Limits]]:
+    """How many jobs are in each state, and what holds the queue back, by queue.
 
     Raises:
         CorralError: The catalog was refused, or there is no store.
     """
-    installed = read_installed()
-    with chosen_store(installed.settings) as url:
 
-        async def count() -> dict[str, dict[str, int]]:
-            link = Link(url)
-            try:
-                return {
-                    name: await QueueStore(link, installed.settings.prefix, name).counts()
-                    for name in installed.catalog.entries
-                }
-            finally:
-                await link.close()
+    async def count(inspector: JobInspector) -> dict[str, tuple[dict[State, int], Limits]]:
+        return {name: (dict(await inspector.counts(name)), await inspector.limits(name)) for name in inspector.queues}
 
-        return asyncio.run(count())
+    return operate(count)

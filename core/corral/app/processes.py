@@ -181,7 +181,7 @@ class _Parent:
         return 0
 
     async def _run_one(self) -> tuple[int, float]:
-        """Run one process to its end, and take back what it held; returns its exit code and how long it lived."""
+        """Run one process to its end, and take back what it held; returns its exit code, and the seconds it lived."""
         started = time.monotonic()
         try:
             child = self._start()

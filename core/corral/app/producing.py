@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from typing import Any, overload
 
 import structlog
@@ -17,6 +18,7 @@ from corral.job import P
 from corral.jobs import Enqueued, EnqueueOptions
 from corral.producer import RedisJobScheduler
 from corral.queue import Queue
+from corral.schedule import Cron, Every
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import ProcessRecords, process_name
@@ -76,6 +78,30 @@ class BlockingJobScheduler:
         """Write many jobs of one queue; see `JobScheduler.enqueue_many`."""
         written = self._jobs.enqueue_many(queue, payloads, **options)
         return asyncio.run_coroutine_threadsafe(written, self._loop).result()
+
+    @overload
+    def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...
+
+    @overload
+    def schedule(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], when: Cron | Every, *, id: str
+    ) -> datetime: ...
+
+    def schedule(
+        self,
+        queue: Queue[Any] | str,
+        payload: Any,
+        when: Cron | Every,
+        *,
+        id: str,  # noqa: A002  # as in the port
+    ) -> datetime:
+        """Run a job again and again; see `JobScheduler.schedule`."""
+        ensured = self._jobs.schedule(queue, payload, when, id=id)
+        return asyncio.run_coroutine_threadsafe(ensured, self._loop).result()
+
+    def unschedule(self, id: str) -> bool:  # noqa: A002  # as in the port
+        """End a schedule; see `JobScheduler.unschedule`."""
+        return asyncio.run_coroutine_threadsafe(self._jobs.unschedule(id), self._loop).result()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import structlog
 
 from corral.app.alive import alive, bound_to_parent
 from corral.app.installed import Installed, read_installed
+from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler
 from corral.errors import ConfigurationError
 from corral.observe.logs import configure_logs
@@ -60,9 +61,6 @@ def run_worker(
         raise ConfigurationError(
             "no queues are installed: there is nothing to work off", hint="pip install corral-emails, for one"
         )
-    for entry in installed.catalog:
-        if entry.processor is not None and entry.queue.schedule is not None:
-            log.warning("this release does not run schedules yet", queue=entry.queue.name)
     overrides = {name: number or concurrency for name, number in served.items()}
     if not served and concurrency:
         overrides = dict.fromkeys(installed.catalog.served, concurrency)
@@ -100,7 +98,11 @@ async def _work(
 ) -> Stopped:
     settings, catalog = installed.settings, installed.catalog
     await check_store(url, lenient=lenient)
-    async with scheduler(installed, url) as jobs, announced(installed, url, child) as name:
+    async with (
+        scheduler(installed, url) as jobs,
+        inspector(installed, url) as operator,
+        announced(installed, url, child) as name,
+    ):
         structlog.contextvars.bind_contextvars(worker=name)
         worker = Worker(
             [entry.processor for entry in catalog if entry.processor is not None],
@@ -109,6 +111,7 @@ async def _work(
             settings=settings.worker,
             plugins=installed.plugins,
             jobs=jobs,
+            inspector=operator,
             concurrency=concurrency,
             burst=burst,
             name=name,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
@@ -19,7 +19,7 @@ from corral.payload import Payload
 from corral.plugins.entry_points import Claim, Provider
 from corral.plugins.report import Report, disabling
 from corral.queue import Queue
-from corral.schedule import Cron, Every
+from corral.schedule import Cron, Every, cron_ticks
 
 __all__ = ["check_names", "check_queue", "fingerprint"]
 
@@ -114,18 +114,10 @@ def _schedule_fault(queue: Queue[Any]) -> str | None:
     if isinstance(schedule, Every) and schedule.period < timedelta(milliseconds=1):
         return f"every {schedule.period}"
     if isinstance(schedule, Cron):
-        from cronsim import CronSim, CronSimError  # noqa: PLC0415 - most processes have no schedule
-
         try:
-            zone = ZoneInfo(schedule.tz)
-        except (KeyError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as "Europe"
-            return f"no time zone is named {schedule.tz!r}"
-        try:
-            next(CronSim(schedule.expression, datetime.now(UTC).astimezone(zone)))
-        except CronSimError as error:
-            return f"{schedule.expression!r}: {error}"
-        except StopIteration:
-            return f"{schedule.expression!r} names no day that comes"
+            cron_ticks(schedule.expression, schedule.tz, int(time.time() * 1000), 1)
+        except ValueError as error:
+            return str(error)
     try:
         queue.payload.model_validate({})
     except ValidationError as error:

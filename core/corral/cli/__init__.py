@@ -8,8 +8,11 @@ from pathlib import Path
 import click
 
 from corral.cli.catalog import check, lock, plugins
+from corral.cli.job import job
 from corral.cli.jobs import enqueue, queues
+from corral.cli.operator import clean, drain, limit, pause, promote, resume, retry, scrub
 from corral.cli.process import dev, health, worker
+from corral.cli.schedules import schedules
 from corral.errors import CorralError
 
 __all__ = ["cli", "main"]
@@ -25,14 +28,32 @@ def cli() -> None:
     """Work off queues that are plugins.
 
     \b
-    corral check                            what is installed, and whether it fits together
-    corral dev                              a store and a worker in one process, for development
-    corral enqueue emails '{"to": "…"}'     one job, from the shell
+    corral check                          what is installed, and whether it fits
+    corral dev                            a store and a worker, for development
+    corral enqueue emails '{"to": "…"}'   one job, from the shell
+    corral job list emails                what failed; `corral job show` says why
     """
+    _load_structlog_plainly()
 
 
-for command in (dev, worker, health, check, lock, plugins, queues, enqueue):
+for command in (dev, worker, health, check, lock, plugins, queues, enqueue, schedules):
     cli.add_command(command)
+for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit):
+    cli.add_command(command)
+
+
+def _load_structlog_plainly() -> None:
+    """Load structlog as if rich were not installed.
+
+    It loads rich, and 0.3 s of it, for tracebacks that `corral.observe.logs` formats otherwise.
+    """
+    if "structlog" in sys.modules or "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
+    try:
+        import structlog  # noqa: F401  # for its effect
+    finally:
+        del sys.modules["rich"]
 
 
 def main() -> None:

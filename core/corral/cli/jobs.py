@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 
 import click
 
+from corral.cli.durations import duration
 from corral.cli.table import show_table
 from corral.errors import ConfigurationError
 from corral.options import EnqueueOptions
 
 __all__ = ["enqueue", "queues"]
-
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @click.command()
@@ -62,7 +60,9 @@ def enqueue(
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def queues(as_json: bool) -> None:
-    """How many jobs are in which state, per queue.
+    """Show how many jobs are in which state.
+
+    Per queue; and which queues are paused.
 
     \b
     corral queues
@@ -72,13 +72,20 @@ def queues(as_json: bool) -> None:
 
     counts = count_jobs()
     if as_json:
-        click.echo(json.dumps([{"queue": name, **states} for name, states in counts.items()]))
+        rows = [{"queue": name, **states, "paused": held.paused} for name, (states, held) in counts.items()]
+        click.echo(json.dumps(rows))
         return
     if not counts:
         click.echo("no queues are installed", err=True)
         return
-    states = list(next(iter(counts.values())))
-    show_table(["QUEUE", *(state.upper() for state in states)], [[name, *row.values()] for name, row in counts.items()])
+    columns: dict[str, list[object]] = {"QUEUE": list(counts)}
+    for state in next(iter(counts.values()))[0]:
+        columns[state.upper()] = [row[state] for row, _ in counts.values()]
+    columns["PAUSED"] = ["paused" if held.paused else "" for _, held in counts.values()]
+    if sys.stdout.isatty():  # what nobody uses would not fit into 80 columns
+        rare = {"PRIORITIZED", "WAITING-CHILDREN", "PAUSED"}
+        columns = {heading: cells for heading, cells in columns.items() if heading not in rare or any(cells)}
+    show_table(list(columns), list(zip(*columns.values(), strict=True)), elastic=None)
 
 
 def _payload(argument: str) -> dict[str, Any]:
@@ -109,10 +116,10 @@ def _no_number(constant: str) -> None:
 
 
 def _delay(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text, re.ASCII)
+    span = duration(text)
+    if span is not None:
+        return span
     try:
-        if match:
-            return timedelta(**{_UNITS[match[2]]: float(match[1])})
         return max(datetime.fromisoformat(text) - datetime.now(UTC), timedelta(0))
     except (ValueError, TypeError, OverflowError) as error:  # no time, one without its zone, one beyond Python's
         raise ConfigurationError(

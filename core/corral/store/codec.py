@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 
 from corral.options import Backoff, Exponential, Fixed, JobOptions, Retention, milliseconds
 from corral.outcome import Completed, Failed, HandedBack, Outcome, RateLimited, Retried, Snoozed, TimedOut
+from corral.store.late import Late
 
 __all__ = [
     "Advanced",
@@ -156,6 +157,7 @@ class Advanced:
         codes: One per ending: 0 applied, else the wire's negative code.
         jobs: What was fetched, in the order it should start.
         repeated: Whether this is the stored reply of an earlier try of the same call.
+        late: The iterations among the jobs that must be advanced before they run.
     """
 
     now_ms: int
@@ -164,6 +166,7 @@ class Advanced:
     codes: Sequence[int]
     jobs: Sequence[FetchedJob]
     repeated: bool
+    late: Sequence[Late] = ()
 
 
 def encode_options(options: JobOptions, *, nonce: str = "", carrier: str = "") -> bytes:

@@ -16,6 +16,7 @@ from corral.errors import CorralError
 from corral.options import JobOptions
 from corral.store.codec import Advanced, Ending, NewJob, decode_job, encode_ending, encode_new_job
 from corral.store.connection import Link
+from corral.store.late import decode_late
 from corral.store.scripts import run, run_blocking, script
 
 __all__ = ["CONTAINERS", "MAX_BATCH", "Note", "QueueStore", "StaleCall", "Stalled"]
@@ -117,7 +118,14 @@ class QueueStore:
         return [reply == 1 for reply in replies]
 
     async def advance(
-        self, worker: str, seq: int, endings: Sequence[Ending], want: int, *, lock_ms: int = 30_000
+        self,
+        worker: str,
+        seq: int,
+        endings: Sequence[Ending],
+        want: int,
+        *,
+        lock_ms: int = 30_000,
+        ticks: bytes = b"{}",
     ) -> Advanced:
         """Finish jobs and fetch more.
 
@@ -129,6 +137,7 @@ class QueueStore:
             endings: The jobs that ended, at most `MAX_BATCH`; a `LeaseLost` among them is refused.
             want: How many jobs to fetch at most, up to `MAX_BATCH`.
             lock_ms: How long a fetched job's lock lives without renewal.
+            ticks: The coming ticks of the queue's cron schedules, made by `schedules.encode_ticks`.
 
         Returns:
             The code of each ending, and the fetched jobs.
@@ -137,16 +146,17 @@ class QueueStore:
             StoreUnavailable: The store is away, or refuses to write.
             StaleCall: A later call of this worker was answered already.
         """
-        arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES]
+        arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES, ticks]
         for ending in endings:
             arguments += encode_ending(ending, self._options)
         keys = [self.base, self._record(worker, self._lane)]
         try:
-            now, due, limited, codes, fetched, repeated = await run(self._link, script("advance"), keys, arguments)
+            reply = await run(self._link, script("advance"), keys, arguments)
         except ResponseError as error:
             if str(error).startswith("STALECALL"):
                 raise StaleCall(f"call {seq} of worker {worker} came after a later one") from error
             raise
+        now, due, limited, codes, fetched, repeated, late = reply
         token = f"{worker}:{seq}"
         return Advanced(
             now_ms=now,
@@ -155,6 +165,7 @@ class QueueStore:
             codes=codes,
             jobs=[decode_job(job_id, flat, token, now, started=repeated == 1) for job_id, flat in fetched],
             repeated=repeated == 1,
+            late=decode_late(late),
         )
 
     def extend(self, client: redis.Redis, leases: Sequence[tuple[str, str]], lock_ms: int) -> set[int]:
@@ -224,6 +235,18 @@ class QueueStore:
             arguments += [note.job_id, note.kind, note.text, note.keep]
         if arguments:
             await run(self._link, script("note"), [self.base], arguments)
+
+    async def operate(self, name: str, *arguments: Any) -> Any:
+        """Run a script that needs nothing but this queue's keys and the time.
+
+        Args:
+            name: The script; its first argument is `offset_ms`.
+            arguments: The rest of them.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+        """
+        return await run(self._link, script(name), [self.base], [self.offset_ms, *arguments])
 
     async def signal(self) -> None:
         """Put the marker back that a cancelled wait may have taken; a left-over one costs an empty fetch.

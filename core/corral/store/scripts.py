@@ -17,6 +17,9 @@ from corral.store.connection import Link
 
 __all__ = ["Script", "run", "run_blocking", "script"]
 
+STORE = "corral.store"
+"""The package whose scripts other packages may include."""
+
 _INCLUDE = re.compile(r"^([ \t]*)-- @include (\w+\.lua)$", re.MULTILINE)
 
 
@@ -29,9 +32,12 @@ class Script:
 
 
 @cache
-def script(name: str) -> Script:
-    """The script `lua/<name>.lua`, with its `-- @include` lines replaced by the files they name."""
-    source = _source(f"{name}.lua")
+def script(name: str, package: str = STORE) -> Script:
+    """The script `lua/<name>.lua` of a package, with its `-- @include` lines replaced by the files they name.
+
+    A file is looked for in the package's own `lua/`, then in the store's.
+    """
+    source = _source(f"{name}.lua", package)
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -57,6 +63,7 @@ def run_blocking(client: redis.Redis, which: Script, keys: Sequence[str], argume
         return client.eval(which.source, len(keys), *keys, *arguments)
 
 
-def _source(name: str) -> str:
-    text = (files("corral.store") / "lua" / name).read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda include: _source(include[2]), text)
+def _source(name: str, package: str) -> str:
+    own = files(package) / "lua" / name
+    path = own if own.is_file() else files(STORE) / "lua" / name
+    return _INCLUDE.sub(lambda include: _source(include[2], package), path.read_text(encoding="utf-8"))

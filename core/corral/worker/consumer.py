@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import TypeVar
 
@@ -21,18 +20,22 @@ import structlog
 from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
-from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, TimedOut
+from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Snoozed
 from corral.plugins import Relay
 from corral.store.codec import Advanced, Ending
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
+from corral.store.late import Late
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
+from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
 from corral.worker.leases import Lease, Leases
 from corral.worker.marker import Marker
 from corral.worker.outage import Backoff, Outage
 from corral.worker.stopping import end_tasks
+from corral.worker.ticks import Ticks
+from corral.worker.upkeep import ensure_schedule
 
-__all__ = ["Consumer", "Ended"]
+__all__ = ["Consumer"]
 
 T = TypeVar("T")
 
@@ -47,20 +50,16 @@ LANE_BATCH = 4
 """How large a batch must be for a second call: smaller ones cost more in calls than they save in waiting."""
 LIMIT_SECONDS = 30.0
 """How long a rate-limited worker sleeps at most before it asks again (wire § 15)."""
+OUTAGES = (StoreUnavailable, ResponseError)
+"""A damaged queue may be mended, and until then its jobs are kept: as if the store were away."""
+LEAVE_MS = 5_000
+"""How long we leave an iteration to others whose cron expression we cannot read. Run without its next one made, it
+would end its schedule."""
 REFUSALS = {
     -4: Failed("JobRefused: the job still has unfinished children"),
     -9: Failed("JobRefused: a child of the job has failed"),
 }
 """Endings that the store refuses because of children that were added meanwhile, and what becomes of them."""
-
-
-@dataclass(slots=True, eq=False)
-class Ended:
-    """A job whose ending is to be written."""
-
-    running: Running
-    lease: Lease
-    outcome: Outcome
 
 
 class Consumer:
@@ -112,6 +111,7 @@ class Consumer:
         waiting = blocking_link(url, f"{prefix}:{encoded}:w:{worker}")
         self._marker = Marker(self._lanes, waiting, outage, self._look_now)
         self._loop = asyncio.get_running_loop()
+        self._ticks = Ticks(self.store, queue.schedule)
         self._seq = 0
         self._calls: dict[QueueStore, asyncio.Task[None]] = {}
         self._reserved = 0
@@ -163,6 +163,7 @@ class Consumer:
         self._look = True
         self._marker.start()
         try:
+            await self._persist(self.store, lambda: ensure_schedule(self.store, self.queue), OUTAGES)
             await self._work()
         finally:
             if self._look_later is not None:
@@ -234,14 +235,15 @@ class Consumer:
         async def ask() -> Advanced:
             nonlocal asked
             asked = time.monotonic()
-            return await lane.advance(self._worker, seq, endings, want, lock_ms=lock_ms)
+            return await lane.advance(self._worker, seq, endings, want, lock_ms=lock_ms, ticks=self._ticks.coming())
 
-        # A damaged queue may be mended; until then its jobs are kept.
-        reply = await self._persist(lane, ask, (StoreUnavailable, ResponseError))
+        reply = await self._persist(lane, ask, OUTAGES)
         self._reserved -= want
         self._settle(ended, reply)
+        self._ticks.store_time(reply.now_ms)
+        unread = {late.job_id for late in reply.late if not await self._made_next(lane, late)}
         if time.monotonic() - asked < self._lock_seconds:
-            self._start(reply, first)
+            self._start(reply, first, unread)
         elif reply.jobs:
             log.warning("jobs came too late: a processor blocks the event loop", queue=self.queue.name, lock_ms=lock_ms)
         if reply.repeated or (want > 0 and len(reply.jobs) == want):
@@ -251,6 +253,10 @@ class Consumer:
         if want:
             self._found_nothing = not (reply.jobs or reply.limited_ms)
         self._look_again_in(reply)
+
+    async def _made_next(self, lane: QueueStore, late: Late) -> bool:
+        """Make the next iteration of a schedule before this one runs; False where we cannot read its expression."""
+        return await self._persist(lane, lambda: self._ticks.advance(late))
 
     async def _sleep(self) -> None:
         """Until a call is answered, a job ends, a marker comes, a delayed job is due, or somebody stops us."""
@@ -320,11 +326,13 @@ class Consumer:
         self._notes_due = True
         self._wake.set()
 
-    def _start(self, reply: Advanced, locked: float) -> None:
+    def _start(self, reply: Advanced, locked: float, unread: Collection[str]) -> None:
         timeout = self.queue.timeout
         leases: list[Lease] = []
         for fetched in reply.jobs:
             running = self._execution.prepare(fetched)
+            if fetched.id in unread:
+                running.refusal = Snoozed(LEAVE_MS)
             until = None
             if timeout is not None:
                 until = running.started + timeout.total_seconds() + self._lock_seconds
@@ -377,23 +385,6 @@ class Consumer:
 
     def _tell(self, ended: Ended, outcome: Outcome) -> None:
         """Log an ending that the store has, and tell the plugins."""
-        job = ended.running.job
-        known = {
-            "queue": self.queue.name,
-            "job_id": job.id,
-            "attempt": job.attempt,
-            "duration_ms": round((time.monotonic() - ended.running.started) * 1000),
-        }
-        match outcome:
-            case Failed(reason, trace) | TimedOut(reason, None, trace):
-                log.warning("job failed", reason=reason, **known, **({"exception": trace} if trace else {}))
-            case Retried(reason, delay_ms) | TimedOut(reason, int(delay_ms)):
-                log.info("job will be retried", reason=reason, delay_ms=delay_ms, **known)
-            case LeaseLost():
-                log.warning("lock lost: the result is dropped", **known)
-            case HandedBack():
-                log.info("job handed back", **known)
-            case _:
-                log.debug("job ended", outcome=type(outcome).__name__, **known)
+        ended.tell(outcome)
         if self._job_ended is not None:
-            self._job_ended(job, outcome)
+            self._job_ended(ended.running.job, outcome)

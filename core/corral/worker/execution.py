@@ -47,7 +47,7 @@ class Running:
     Attributes:
         fetched: The job as the store has it.
         job: The job as its processor sees it; the payload of a refused one is None.
-        refusal: Why it must be failed without running, or None.
+        refusal: How it ends without running, or None.
         task: The task that runs it.
         interruption: Why the worker cancelled it, or None.
         started: When it was started, by the monotonic clock.
@@ -55,7 +55,7 @@ class Running:
 
     fetched: FetchedJob
     job: Job[Any]
-    refusal: Failed | None = None
+    refusal: Outcome | None = None
     task: asyncio.Task[None] | None = None
     interruption: Interruption | None = None
     started: float = field(default_factory=time.monotonic)
@@ -108,10 +108,6 @@ class Execution:
                 refusal = Failed(_short(f"payload refused: {_reason(error)}"), _trace(error))
             else:
                 self._tell_once("payload fields ignored", unknown)
-        if fetched.schedule_id is not None:
-            self._tell_once(
-                "schedules ended: this release does not advance those of other clients", {fetched.schedule_id}
-            )
         job = Job(
             id=fetched.id,
             queue=self.queue,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,6 +23,9 @@ from corral.worker.outage import Contact, Outage
 from corral.worker.stopping import end_tasks
 from corral.worker.threads import Threads
 from corral.worker.upkeep import recover_stalled
+
+if TYPE_CHECKING:
+    from corral.inspector import JobInspector  # stands beside the worker, which only hands it on
 
 __all__ = ["Stopped", "Worker"]
 
@@ -66,6 +70,7 @@ class Worker:
         concurrency: How many jobs run at once, by queue name; overrides declarations and settings.
         plugins: The loaded plugins.
         jobs: Enqueues follow-up jobs.
+        inspector: What processors look at jobs with, or None.
         burst: Whether to end when nothing waits and nothing runs.
         name: Unique among all workers; made up where it is None.
     """
@@ -79,6 +84,7 @@ class Worker:
         settings: WorkerSettings,
         plugins: Plugins,
         jobs: JobScheduler,
+        inspector: JobInspector | None = None,
         concurrency: Mapping[str, int] | None = None,
         burst: bool = False,
         name: str | None = None,
@@ -90,6 +96,7 @@ class Worker:
         self._settings = settings
         self._plugins = plugins
         self._jobs = jobs
+        self._inspector = inspector
         self._concurrency = concurrency or {}
         self._burst = burst
         self._stop = asyncio.Event()
@@ -124,7 +131,7 @@ class Worker:
         leases.start()
         try:
             async with AsyncExitStack() as resources:
-                deps = Deps(self._jobs, self._plugins.hook, resources)
+                deps = Deps(self._jobs, self._plugins.hook, resources, self._inspector)
                 consumers = [await self._consumer(processor, deps, leases, threads) for processor in self._processors]
                 served = {consumer.queue.name: consumer.concurrency for consumer in consumers}
                 self._consumers = consumers

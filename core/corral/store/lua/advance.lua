@@ -7,20 +7,22 @@
 --       4 lock_ms   how long a fetched job's lock lives without renewal
 --       5 offset_ms added to the server's time
 --       6 points    how many minutes of metrics are kept
+--       7 ticks     the coming ticks of cron patterns, see iterate.lua
 --       then per ending: kind, id, token, atm, text, stacktrace, delay_ms, keep_count, keep_age_s, keep_limit, attempts,
 --       flags; kinds: c completed, f failed, r retried, s snoozed, l rate limited, b handed back
 --         atm          the attempts made once this ending counts      text  returnvalue JSON, or failed reason
 --         keep_*       retention: count -1 keeps all, 0 none; age '' keeps any age (wire 6.7)
 --         attempts     opts.attempts      flags  'l' opts.lifo, 'd' the job has a deduplication id
--- Returns {now_ms, due_ms, limited_ms, codes, jobs}
+-- Returns {now_ms, due_ms, limited_ms, codes, jobs, repeated, late}
 --         due_ms       until the next delayed job, -1 without one (only looked up where less than `want` came)
 --         limited_ms   until the rate limit ends, 0 without one
 --         codes        per ending: 0 applied; -1 no such job, -2 no lock, -3 not active, -4 has pending children,
 --                      -6 another's lock, -9 has failed children
 --         jobs         {id, {field, value, …}} in the order they were fetched, the hash as it was before this fetch
+--         late         the iterations among them that still need their next one, see iterate.lua
 -- Errors  STALECALL    a later call of this worker was already answered: this one is a late ghost
 
-local base, record = KEYS[1], KEYS[2]
+local base, record, ticks_json = KEYS[1], KEYS[2], ARGV[7]
 local seq, worker, want, lock_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local token = worker .. ':' .. ARGV[1]
 local clock = redis.call('TIME')
@@ -37,7 +39,7 @@ if last then
         jobs[#jobs + 1] = {id, redis.call('HGETALL', base .. id)}
       end
     end
-    return {last.now, -1, 0, last.codes, jobs, 1}
+    return {last.now, -1, 0, last.codes, jobs, 1, last.late}
   end
 end
 
@@ -45,12 +47,13 @@ local meta = redis.call('HMGET', base .. 'meta', 'paused', 'concurrency', 'max',
 local max_events = meta[5] or '10000'
 -- @include events.lua
 -- @include promote.lua
+-- @include iterate.lua
 -- @include endings.lua
 -- @include fetch.lua
 
 if #codes > 0 or #fetched > 0 then
   local ids = {}
   for i, job in ipairs(fetched) do ids[i] = job[1] end
-  call('SET', record, cmsgpack.pack({seq = seq, now = now, codes = codes, ids = ids}), 'PX', 2 * lock_ms)
+  call('SET', record, cmsgpack.pack({seq = seq, now = now, codes = codes, ids = ids, late = late}), 'PX', 2 * lock_ms)
 end
-return {now, due_ms, limited_ms, codes, fetched, 0}
+return {now, due_ms, limited_ms, codes, fetched, 0, late}

@@ -1,7 +1,7 @@
 -- Included by advance.lua: takes jobs out of `active` and puts them where their ending says (wire 6.6 to 6.11).
 -- Leaves: codes, one per ending; final, whether the last one finished its job for good.
 
-local STRIDE, FIRST = 12, 7
+local STRIDE, FIRST = 12, 8
 local count = (#ARGV - FIRST + 1) / STRIDE
 local codes, final = {}, false
 

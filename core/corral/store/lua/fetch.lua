@@ -51,6 +51,7 @@ local function start(id)
   call('HSET', key, 'processedOn', now, 'pb', worker, 'ats', starts + 1)
   call('XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
   fetched[#fetched + 1] = {id, hash}
+  if string.sub(id, 1, 7) == 'repeat:' then advance_schedule(id, hash) end
   return true, doomed
 end
 

@@ -1,0 +1,76 @@
+"""What `corral schedules` does, below its arguments and above its output."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+from corral.app.installed import read_installed
+from corral.store.connection import Link
+from corral.store.embedded import chosen_store
+from corral.store.queue_store import QueueStore
+from corral.store.schedules import Schedules, StoredSchedule
+
+__all__ = ["Scheduled", "list_schedules", "prune_schedules"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A schedule of an installed queue.
+
+    Attributes:
+        queue: The queue's name.
+        origin: `declared`: by its queue, `undeclared`: it was, and is no longer, `runtime`: made by a program.
+        stored: What the store has, or None where no worker has started since it was declared.
+    """
+
+    queue: str
+    origin: Literal["declared", "undeclared", "runtime"]
+    stored: StoredSchedule | None
+
+
+def list_schedules() -> list[Scheduled]:
+    """The schedules of all installed queues.
+
+    Raises:
+        CorralError: The catalog was refused, or there is no store.
+    """
+    return _scheduled(prune=False)
+
+
+def prune_schedules() -> list[Scheduled]:
+    """Remove the schedules that their queues declare no longer.
+
+    Returns:
+        Those that were removed.
+
+    Raises:
+        CorralError: As `list_schedules`.
+    """
+    return _scheduled(prune=True)
+
+
+def _scheduled(*, prune: bool) -> list[Scheduled]:
+    installed = read_installed()
+
+    async def look(url: str) -> list[Scheduled]:
+        link, found = Link(url), list[Scheduled]()
+        try:
+            for entry in installed.catalog:
+                name, declared = entry.queue.name, entry.queue.schedule is not None
+                schedules = Schedules(QueueStore(link, installed.settings.prefix, name))
+                stored = await schedules.list()
+                if declared and all(each.id != name for each in stored):
+                    found.append(Scheduled(name, "declared", None))
+                for each in stored:
+                    origin: Literal["declared", "undeclared"] = "declared" if declared else "undeclared"
+                    found.append(Scheduled(name, origin if each.id == name else "runtime", each))
+                    if prune and found[-1].origin == "undeclared":
+                        await schedules.remove(each.id)
+        finally:
+            await link.close()
+        return [each for each in found if not prune or each.origin == "undeclared"]
+
+    with chosen_store(installed.settings) as url:
+        return asyncio.run(look(url))

@@ -1,0 +1,148 @@
+"""What is done to many jobs: in batches, so that no script keeps the workers waiting.
+
+Each batch is atomic; the whole is not. A job that moves meanwhile may be missed, and is never done twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from corral.errors import ConfigurationError
+from corral.inspector.calls import Calls
+from corral.inspector.stored import State, StoredJob, decode_stored
+from corral.queue import Queue
+
+__all__ = ["BATCH", "Told", "promote_all", "retry_failed", "scrub", "sweep"]
+
+BATCH = 500
+"""Jobs per script call: a longer script would keep the workers waiting."""
+PAGE = 100
+"""Jobs per call where their contents are read: payloads may have a megabyte each."""
+FINISHED: Final[tuple[State, ...]] = ("completed", "failed")
+
+Told = Callable[[int, int], object]
+"""Is called after each batch with how many jobs were looked at, and how many there are to look at."""
+
+
+async def retry_failed(calls: Calls, queue: Queue[Any] | str, reason: str, reset: bool, told: Told | None) -> int:
+    """Retry the jobs that have failed until now, and whose failed reason begins so; returns how many."""
+    total = await calls.size(queue, "failed")
+    looked = retried = skip = 0
+    until: bytes | str = ""
+    after: bytes | str = "-inf"
+    while True:
+        arguments = (until, after, skip, BATCH, reason, "1" if reset else "")
+        until, after, skip, seen, done = await calls.run("retry_failed", queue, *arguments)
+        if not seen:
+            return retried
+        looked += seen
+        retried += done
+        if told:
+            told(looked, max(looked, total))
+
+
+async def promote_all(calls: Calls, queue: Queue[Any] | str, told: Told | None) -> int:
+    """Promote as many jobs as are delayed now, those due first first; returns how many wait."""
+    total = await calls.size(queue, "delayed")
+    looked = promoted = 0
+    while looked < total:
+        codes = await calls.run("run_now", queue, min(BATCH, total - looked))
+        if not codes:
+            break
+        looked += len(codes)
+        promoted += codes.count(1)
+        if told:
+            told(looked, total)
+    return promoted
+
+
+async def sweep(
+    calls: Calls,
+    queue: Queue[Any] | str,
+    containers: Sequence[str],
+    *,
+    age_ms: int | None,
+    limit: int | None,
+    told: Told | None,
+) -> int:
+    """Remove from containers what is old enough.
+
+    Args:
+        calls: The connection.
+        queue: The queue.
+        containers: One after the other.
+        age_ms: How old; None drains: any age.
+        limit: How many jobs may go, or None.
+        told: Hears of each batch.
+
+    Returns:
+        How many are gone.
+    """
+    sizes = [await calls.size(queue, container) for container in containers]
+    looked = removed = 0
+    for container, size in zip(containers, sizes, strict=True):
+        kept = gone = 0
+        while kept + gone < size:  # what comes meanwhile stays
+            room = BATCH if limit is None else min(BATCH, limit - removed)
+            if room < 1:
+                return removed
+            age = "" if age_ms is None else age_ms
+            seen, swept = await calls.run("sweep", queue, container, age, kept, BATCH, room)
+            if not seen:
+                break
+            kept += seen - swept
+            gone += swept
+            looked += seen
+            removed += swept
+            if told:
+                told(looked, max(looked, sum(sizes)))
+    return removed
+
+
+async def scrub(
+    calls: Calls, queue: Queue[Any] | str, match: str | Callable[[StoredJob], bool], told: Told | None
+) -> int:
+    """Empty the finished jobs that match, and drop the events that hold the text; returns how many jobs."""
+    texts = _spellings(match) if isinstance(match, str) else ()
+    total = sum([await calls.size(queue, state) for state in FINISHED])
+    looked = scrubbed = 0
+    for state in FINISHED:
+        start = 0
+        while ids := await _finished(calls, queue, state, start):
+            chosen = ids if isinstance(match, str) else await _chosen(calls, queue, state, ids, match)
+            if chosen:
+                scrubbed += len(await calls.run("scrub", queue, len(texts), *texts, *chosen))
+            start += len(ids)
+            looked += len(ids)
+            if told:
+                told(looked, max(looked, total))
+    last: bytes | str = "-" if texts else ""
+    while last:
+        last, _ = await calls.run("scrub_events", queue, last, BATCH, *texts)
+    return scrubbed
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """A text as it is, and as JSON of this and of other clients spells it."""
+    if not text:
+        raise ConfigurationError("an empty text is in every job", hint="give a user's id, for one")
+    return tuple(dict.fromkeys((text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])))
+
+
+async def _finished(calls: Calls, queue: Queue[Any] | str, state: State, start: int) -> Sequence[bytes]:
+    """The newest first: what ends meanwhile shows some job twice, and hides none."""
+    found: Sequence[bytes] = await calls.link.call("ZREVRANGE", calls.base(queue) + state, start, start + PAGE - 1)
+    return found
+
+
+async def _chosen(
+    calls: Calls, queue: Queue[Any] | str, state: State, ids: Sequence[bytes], match: Callable[[StoredJob], bool]
+) -> Sequence[bytes]:
+    chosen = []
+    for job_id in ids:
+        found = await calls.run("show", queue, job_id)
+        if found and match(decode_stored(calls.name(queue), job_id.decode(errors="replace"), state, *found[2:4])):
+            chosen.append(job_id)
+    return chosen

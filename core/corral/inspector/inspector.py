@@ -1,0 +1,342 @@
+"""`JobInspector`: one object for all queues of a catalog. It refuses a name that the catalog does not declare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from corral.catalog import Catalog
+from corral.errors import ConfigurationError
+from corral.inspector.bulk import Told, promote_all, retry_failed, scrub, sweep
+from corral.inspector.calls import Calls
+from corral.inspector.limits import Limits
+from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
+from corral.inspector.stored import CONTAINER, State, StoredJob, decode_stored, state_of
+from corral.options import milliseconds
+from corral.queue import Queue
+from corral.store.connection import Link
+
+__all__ = ["CLEANABLE", "MAX_PAGE", "JobInspector", "Page"]
+
+MAX_PAGE = 100
+"""Jobs per page: payloads may have a megabyte each."""
+BACK_FROM_PAUSE = 5000
+"""Ids that one call brings back from the list in which BullMQ 5 puts them aside."""
+REFUSED = "payload refused:"
+"""How the failed reason of a job begins whose payload a worker could not read."""
+CLEANABLE: Final[tuple[State, ...]] = ("waiting", "active", "prioritized", "delayed", "completed", "failed")
+"""The states that `clean` knows: BullMQ cleans no parents that wait for their children."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some jobs of one state.
+
+    Attributes:
+        jobs: In the order that matters: what runs next first, what finished last first.
+        total: How many jobs are in that state.
+        start: The place of the first one.
+    """
+
+    jobs: Sequence[StoredJob]
+    total: int
+    start: int
+
+
+class JobInspector:
+    """Looks at the jobs of a catalog's queues, and changes them.
+
+    A queue is given as its object or by its name; one that the catalog does not declare is refused with
+    `UnknownQueue`. Every method raises `StoreUnavailable` where the store is away; all may then be called again.
+
+    Args:
+        catalog: The queues.
+        link: The connection; `close` closes it.
+        prefix: The first part of the keys.
+        offset_ms: Added to the store's time by every script; zero but in tests.
+    """
+
+    def __init__(self, catalog: Catalog, link: Link, *, prefix: str, offset_ms: int = 0) -> None:
+        self._calls = Calls(catalog, link, prefix, offset_ms)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The names of all queues."""
+        return tuple(self._calls.catalog.entries)
+
+    async def close(self) -> None:
+        """Close the connection; a later call opens another."""
+        await self._calls.link.close()
+
+    async def counts(self, queue: Queue[Any] | str) -> dict[State, int]:
+        """How many jobs are in each state."""
+        found = await self._calls.store(queue).counts()
+        return {state: found[container] for state, container in CONTAINER.items()}
+
+    async def list(self, queue: Queue[Any] | str, state: State, *, start: int = 0, limit: int = 20) -> Page:
+        """One page of a state's jobs.
+
+        A page is a place in a queue that moves on: a job that moves between two calls may be on both pages or none.
+
+        Args:
+            queue: The queue.
+            state: The state.
+            start: How many jobs to leave out.
+            limit: How many to read, at most `MAX_PAGE`.
+
+        Raises:
+            ConfigurationError: `start` or `limit` is out of bounds.
+        """
+        if start < 0 or not 1 <= limit <= MAX_PAGE:
+            raise ConfigurationError(f"a page has 1 to {MAX_PAGE} jobs and starts at 0 or later")
+        name = self._calls.name(queue)
+        _, total, jobs = await self._calls.run("page", queue, CONTAINER[state], start, limit)
+        found = [
+            decode_stored(name, job_id.decode(errors="replace"), state, flat, due_score=float(due) if due else None)
+            for job_id, flat, due in jobs
+        ]
+        return Page(found, total, start)
+
+    async def get(self, queue: Queue[Any] | str, job_id: str) -> StoredJob:
+        """All of one job.
+
+        Raises:
+            JobNotFound: There is none of that id.
+        """
+        name = self._calls.name(queue)
+        reply = await self._calls.run("show", queue, job_id)
+        if not reply:
+            raise JobNotFound(name, job_id)
+        _, container, flat, log_lines, lock_ms, due = reply
+        state = state_of(container.decode())
+        return decode_stored(name, job_id, state, flat, log_lines, lock_ms, float(due) if due else None)
+
+    async def logs(self, queue: Queue[Any] | str, job_id: str, *, start: int = 0, limit: int = 1000) -> Sequence[str]:
+        """A job's log lines, the oldest first.
+
+        Args:
+            queue: The queue.
+            job_id: The job.
+            start: How many lines to leave out; negative: so many from the end.
+            limit: How many to read.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
+        key = self._calls.base(queue) + job_id
+        if not await self._calls.link.call("EXISTS", key):
+            raise JobNotFound(self._calls.name(queue), job_id)
+        last = start + limit - 1 if start >= 0 else min(start + limit - 1, -1)
+        return [
+            line.decode(errors="replace") for line in await self._calls.link.call("LRANGE", f"{key}:logs", start, last)
+        ]
+
+    async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
+        """Remove a job with all of its keys, and the jobs that were added below it (wire § 6.17).
+
+        A parent that waited for it only goes on; a deduplication id that it owns is free.
+
+        Raises:
+            JobNotFound: There is no such job.
+            JobLocked: A worker runs it, or one below it.
+            CurrentIteration: A schedule waits for it.
+        """
+        (code,) = await self._calls.run("remove", queue, job_id)
+        if code == 0:
+            raise JobLocked(self._calls.name(queue), job_id)
+        self._check(code, queue, job_id, "")
+
+    async def retry(self, queue: Queue[Any] | str, job_id: str, *, reset: bool = False) -> None:
+        """Make a failed or completed job wait again (wire § 6.16).
+
+        Its priority and `lifo` are honoured. Its attempts count on, as in BullMQ: one that has spent them all is
+        tried once more.
+
+        Args:
+            queue: The queue.
+            job_id: The job.
+            reset: Whether attempts and starts count from zero.
+
+        Raises:
+            JobNotFound: There is no such job.
+            WrongState: It has not finished.
+        """
+        (code,) = await self._calls.run("retry", queue, "1" if reset else "", job_id)
+        self._check(code, queue, job_id, "failed or completed")
+
+    async def promote(self, queue: Queue[Any] | str, job_id: str) -> None:
+        """Let a delayed job wait from now on, by its priority (wire § 6.15).
+
+        Raises:
+            JobNotFound: There is no such job.
+            WrongState: It is not delayed.
+        """
+        (code,) = await self._calls.run("run_now", queue, 0, job_id)
+        self._check(code, queue, job_id, "delayed")
+
+    async def retry_all_failed(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
+        """Make all jobs wait again that have failed until now, the oldest first.
+
+        As BullMQ's bulk retry, but each job's priority and `lifo` are honoured as in `retry` (trap T16).
+
+        Args:
+            queue: The queue.
+            reset: As in `retry`.
+            told: Hears of each batch.
+
+        Returns:
+            How many wait again.
+        """
+        return await retry_failed(self._calls, queue, "", reset, told)
+
+    async def retry_refused(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
+        """As `retry_all_failed`, for the jobs whose payload a worker could not read: after a deploy that can."""
+        return await retry_failed(self._calls, queue, REFUSED, reset, told)
+
+    async def promote_all(self, queue: Queue[Any] | str, *, told: Told | None = None) -> int:
+        """Let all delayed jobs wait from now on, those due first first.
+
+        BullMQ's bulk promotion ignores priority and leaves the job's `delay` (trap T16); here each is as in `promote`.
+
+        Returns:
+            How many wait now.
+        """
+        return await promote_all(self._calls, queue, told)
+
+    async def limits(self, queue: Queue[Any] | str) -> Limits:
+        """What holds the queue back."""
+        fields = ("paused", "concurrency", "max", "duration")
+        found = await self._calls.link.call("HMGET", self._calls.base(queue) + "meta", *fields)
+        paused, concurrency, rate, duration = (None if each is None else each.decode() for each in found)
+        per = timedelta(milliseconds=_integer(duration) or 1000) if rate else None
+        return Limits(paused is not None, _integer(concurrency), _integer(rate), per)
+
+    async def is_paused(self, queue: Queue[Any] | str) -> bool:
+        """Whether no job of the queue starts."""
+        return (await self.limits(queue)).paused
+
+    async def pause(self, queue: Queue[Any] | str) -> bool:
+        """Let no job of the queue start, by any worker; what runs goes on (wire § 6.14).
+
+        Returns:
+            Whether it was not paused before.
+        """
+        return bool(await self._calls.run("pause", queue))
+
+    async def resume(self, queue: Queue[Any] | str) -> bool:
+        """Let the queue's jobs start again; jobs that BullMQ 5 has put aside come back to the front.
+
+        Returns:
+            Whether it was paused.
+        """
+        resumed, left = await self._calls.run("resume", queue, BACK_FROM_PAUSE)
+        while left:
+            _, left = await self._calls.run("resume", queue, BACK_FROM_PAUSE)
+        return bool(resumed)
+
+    async def set_concurrency(self, queue: Queue[Any] | str, limit: int | None) -> None:
+        """Say how many of the queue's jobs run at once, over all workers; None: as many as the workers take."""
+        if limit is not None and limit < 1:
+            raise ConfigurationError(f"{limit} jobs at once would be none", hint="pause the queue instead")
+        await self._calls.run("limit", queue, "concurrency", "" if limit is None else limit)
+
+    async def set_rate_limit(self, queue: Queue[Any] | str, limit: int | None, per: timedelta | None = None) -> None:
+        """Say how many of the queue's jobs start in a while, over all workers; None: any number (wire § 6.19).
+
+        Args:
+            queue: The queue.
+            limit: How many.
+            per: The length of the window, at least a millisecond.
+
+        Raises:
+            ConfigurationError: A limit without a window, or one of nothing.
+        """
+        window = 0 if per is None else milliseconds(per)
+        if limit is not None and (limit < 1 or window < 1):
+            raise ConfigurationError("a rate limit lets at least 1 job start in at least 1 ms")
+        maximum: int | str = "" if limit is None else limit
+        await self._calls.run("limit", queue, "max", maximum, "duration", "" if limit is None else window)
+
+    async def drain(self, queue: Queue[Any] | str, *, delayed: bool = False, told: Told | None = None) -> int:
+        """Remove all jobs that wait, and with `delayed` those that are delayed (wire § 6.17).
+
+        The next runs of schedules stay, wherever they wait: BullMQ's own may lose one there (trap T13). A parent in
+        the same queue that waited for a drained job only is drained with it, one in another queue goes on.
+
+        Returns:
+            How many jobs are gone, without such parents.
+        """
+        containers = ["wait", "paused", "prioritized", *(["delayed"] if delayed else [])]
+        return await sweep(self._calls, queue, containers, age_ms=None, limit=None, told=told)
+
+    async def clean(
+        self,
+        queue: Queue[Any] | str,
+        state: State,
+        older_than: timedelta,
+        *,
+        limit: int | None = None,
+        told: Told | None = None,
+    ) -> int:
+        """Remove jobs of a state that are old enough (wire § 6.17).
+
+        The age of a finished job counts from its end, that of another from its last start, else from its making.
+        Active jobs go only where no worker holds them; the next runs of schedules stay.
+
+        Args:
+            queue: The queue.
+            state: One of `CLEANABLE`.
+            older_than: How old.
+            limit: How many to remove at most, or None.
+            told: Hears of each batch.
+
+        Returns:
+            How many jobs are gone.
+        """
+        if state not in CLEANABLE:
+            raise ConfigurationError(
+                f"jobs that are {state} are not cleaned", hint=f"these are: {', '.join(CLEANABLE)}"
+            )
+        containers = ["wait", "paused"] if state == "waiting" else [state]
+        age_ms = milliseconds(older_than)
+        return await sweep(self._calls, queue, containers, age_ms=age_ms, limit=limit, told=told)
+
+    async def scrub(
+        self, queue: Queue[Any] | str, match: str | Callable[[StoredJob], bool], *, told: Told | None = None
+    ) -> int:
+        """Take the contents out of finished jobs: payload, result, progress, failed reason, stack traces, log lines.
+
+        The jobs stay, with their times and counts. Events that hold the text go, too: results are in them. What
+        has not finished is left alone, because it needs its payload; so are ids and deduplication ids.
+
+        Args:
+            queue: The queue.
+            match: A text that such a job contains (a user's id, say), as it is or as JSON spells it; or a function
+                that says whether a job is one, which events are not asked about.
+            told: Hears of each batch.
+
+        Returns:
+            How many jobs were scrubbed.
+
+        Raises:
+            ConfigurationError: The text is empty, which every job contains.
+        """
+        return await scrub(self._calls, queue, match, told)
+
+    def _check(self, code: int, queue: Queue[Any] | str, job_id: str, wanted: str) -> None:
+        name = self._calls.name(queue)
+        if code == -1:
+            raise JobNotFound(name, job_id)
+        if code == -3:
+            raise WrongState(name, job_id, wanted)
+        if code == -8:
+            raise CurrentIteration(name, job_id)
+
+
+def _integer(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return None

@@ -1,0 +1,13 @@
+-- Let no job of the queue start (wire 6.14). What runs goes on, what waits stays where it is.
+--
+-- KEYS  1 `<prefix>:<queue>:`
+-- ARGV  1 offset_ms
+-- Returns 1 if it was paused by this call, 0 if it was already.
+
+-- @include opening.lua
+
+if meta[1] then return 0 end
+call('HSET', base .. 'meta', 'paused', 1)
+call('DEL', base .. 'marker')
+call('XADD', events, '*', 'event', 'paused')
+return 1

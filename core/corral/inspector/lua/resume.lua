@@ -1,0 +1,24 @@
+-- Let the queue's jobs start again (wire 6.14).
+--
+-- KEYS  1 `<prefix>:<queue>:`
+-- ARGV  1 offset_ms   2 limit: how many ids that BullMQ 5 has put aside are brought back in one call
+-- Returns {resumed, left}: 1 if it was resumed by this call, 0 if it was not paused; how many ids are still aside.
+
+-- @include opening.lua
+
+local resumed = call('HDEL', base .. 'meta', 'paused')
+meta[1] = false
+local aside = call('LRANGE', base .. 'paused', 0, ARGV[2] - 1)
+if #aside > 0 then
+  call('LTRIM', base .. 'paused', #aside, -1)
+  for from = 1, #aside, 5000 do -- they are older than what waits: to the front, in their order
+    call('RPUSH', base .. 'wait', unpack(aside, from, math.min(from + 4999, #aside)))
+  end
+end
+if call('EXISTS', base .. 'wait', base .. 'prioritized') > 0 then
+  signal_work()
+else
+  signal_delayed()
+end
+if resumed == 1 then call('XADD', events, '*', 'event', 'resumed') end
+return {resumed, call('LLEN', base .. 'paused')}

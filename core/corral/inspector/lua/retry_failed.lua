@@ -1,0 +1,33 @@
+-- Make the next of many failed jobs wait again, the oldest first (wire 6.16).
+--
+-- KEYS  1 `<prefix>:<queue>:`
+-- ARGV  1 offset_ms   2 until_ms: later failures are left; '' in the first call: until now
+--       3 from_ms, 4 skip: where the last call ended: so many jobs that failed at from_ms were seen and left
+--       5 limit: how many jobs are looked at   6 reason: how their failed reason begins; '' takes all
+--       7 reset, as in retry.lua
+-- Returns {until_ms, from_ms, skip, looked, retried}; looked 0: there are no more.
+
+-- @include opening.lua
+-- @include retrying.lua
+
+local until_ms = ARGV[2] == '' and string.format('%.0f', now) or ARGV[2]
+local from, skip, wanted = ARGV[3], tonumber(ARGV[4]), ARGV[6]
+local found = call('ZRANGEBYSCORE', base .. 'failed', from, until_ms, 'WITHSCORES', 'LIMIT', skip, ARGV[5])
+local retried = 0
+for i = 1, #found, 2 do
+  local id, score = found[i], found[i + 1]
+  local reason = call('HGET', base .. id, 'failedReason') or ''
+  if string.sub(reason, 1, #wanted) == wanted then
+    call('ZREM', base .. 'failed', id)
+    if call('EXISTS', base .. id) == 1 then -- else a ghost, which nobody could run (trap T14)
+      retry(id, 'failed', ARGV[7] == '1')
+      retried = retried + 1
+    end
+  elseif score == from then
+    skip = skip + 1
+  else
+    from, skip = score, 1
+  end
+end
+if retried > 0 then signal_work() end
+return {until_ms, from, skip, #found / 2, retried}

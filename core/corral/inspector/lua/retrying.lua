@@ -1,0 +1,25 @@
+-- Included after opening.lua: makes a finished job wait again (wire 6.16).
+
+local KEPT_BY_PARENT = {failed = {{'ZREM', ':unsuccessful'}, {'HDEL', ':failed'}}, completed = {{'HDEL', ':processed'}}}
+
+-- Its parent waits for it once more, if it had counted it as finished; the parent itself is not moved.
+local function rejoin_parent(key, state)
+  local parent = call('HGET', key, 'parentKey')
+  if not parent then return end
+  for _, kept in ipairs(KEPT_BY_PARENT[state]) do
+    if call(kept[1], parent .. kept[2], key) == 1 then
+      call('SADD', parent .. ':dependencies', key)
+      return
+    end
+  end
+end
+
+-- The caller has taken it out of its set. With `reset`, as if it had never been tried.
+local function retry(id, state, reset)
+  local key = base .. id
+  local known, opts = pcall(cjson.decode, call('HGET', key, 'opts') or '{}')
+  call('HDEL', key, 'finishedOn', 'processedOn', state == 'failed' and 'failedReason' or 'returnvalue')
+  if reset then call('HDEL', key, 'atm', 'ats') end
+  put_back(id, state, known and type(opts) == 'table' and opts.lifo == true)
+  rejoin_parent(key, state)
+end

@@ -1,0 +1,84 @@
+-- Included where a job scheduler gets its next iteration (wire 6.21); needs events.lua and `ticks_json`: the coming
+-- ticks of cron patterns, `{"<pattern>\n<tz>": [from, tick, tick, …]}` in Unix ms. A script cannot read a pattern.
+-- Leaves in late: per iteration whose pattern's ticks were not among them: id, schedule, pattern, tz, Unix ms.
+
+local late, ticks = {}, nil
+
+-- The pattern's first tick after `at`, if the caller has told it.
+local function tick_after(pattern, tz, at)
+  ticks = ticks or cjson.decode(ticks_json)
+  local known = ticks[pattern .. '\n' .. tz] or {}
+  for i = 2, #known do
+    if known[i - 1] <= at and at < known[i] then return known[i] end
+  end
+end
+
+local function iteration_id(schedule, ms) return string.format('repeat:%s:%.0f', schedule, ms) end
+
+-- Store a tick's job where its time and its priority put it.
+local function put_iteration(schedule, ms, name, data, opts)
+  local id = iteration_id(schedule, ms)
+  local delay, priority = math.max(ms - now, 0), tonumber(opts.priority) or 0
+  opts.jobId, opts.delay, opts.timestamp, opts.repeatJobKey = id, delay, now, schedule
+  call('ZADD', base .. 'repeat', ms, schedule)
+  call('INCR', base .. 'id')
+  call('HSET', base .. id, 'name', name, 'data', data or '{}', 'opts', cjson.encode(opts), 'timestamp', now,
+    'delay', delay, 'priority', priority, 'rjk', schedule)
+  call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
+  if delay > 0 then
+    add_delayed(id, ms)
+    return signal_delayed()
+  end
+  if priority > 0 then
+    add_prioritized(id, priority)
+  else
+    call(opts.lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
+  end
+  emit_capped('waiting', 'jobId', id)
+end
+
+-- The first point of a grid after `now`.
+local function grid_point(every, offset)
+  local point = math.floor(now / every) * every + offset
+  if point <= now then point = point + every end
+  return point
+end
+
+-- Make the iteration that follows a fetched one. Only the scheduler's current iteration has a next one, so a stalled
+-- or retried tick does not make it twice.
+local function advance_schedule(id, hash)
+  local job = {}
+  for i = 1, #hash, 2 do job[hash[i]] = hash[i + 1] end
+  local schedule = job.rjk
+  local tick = schedule and tonumber(call('ZSCORE', base .. 'repeat', schedule))
+  if not tick or id ~= iteration_id(schedule, tick) then return end
+  local key = base .. 'repeat:' .. schedule
+  local found = call('HMGET', key, 'name', 'every', 'pattern', 'tz', 'offset', 'data', 'endDate', 'ic')
+  local every, pattern, tz = tonumber(found[2]), found[3], found[4] or ''
+  local known, opts = pcall(cjson.decode, job.opts or '{}')
+  if not known or type(opts) ~= 'table' or not (every or pattern) then return end
+  local rule = type(opts['repeat']) == 'table' and opts['repeat'] or {}
+  local iteration = (tonumber(rule.count) or 1) + 1
+  local last = tonumber(found[7])
+  if (tonumber(rule.limit) and iteration > tonumber(rule.limit)) or (last and now > last) then return end
+
+  local following
+  if every then
+    following = tick + every
+    if following < now then following = grid_point(every, tonumber(found[5]) or tick % every) end
+  else
+    following = tick_after(pattern, tz, math.max(now, tick))
+    if not following then
+      late[#late + 1] = {id, schedule, pattern, tz, math.max(now, tick)}
+      return
+    end
+    if last and following > last then return end
+    opts.prevMillis = following
+  end
+  local next_id = iteration_id(schedule, following)
+  if call('EXISTS', base .. next_id) == 1 then return emit_capped('duplicated', 'jobId', next_id) end
+  rule.count, opts['repeat'] = iteration, rule
+  if found[8] then call('HINCRBY', key, 'ic', 1) end
+  -- A scheduler of BullMQ 5 (it has no `ic`) keeps its data in its jobs only.
+  put_iteration(schedule, following, found[1] or job.name or '', found[6] or (not found[8] and job.data), opts)
+end

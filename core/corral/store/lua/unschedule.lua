@@ -1,0 +1,17 @@
+-- Remove a job scheduler and its coming iteration (wire 6.21); one that waits or runs already is left.
+--
+-- KEYS  1 `<prefix>:<queue>:`
+-- ARGV  1 offset_ms   2 id
+-- Returns 1, or 0 where there was none
+
+local base, schedule = KEYS[1], ARGV[2]
+local tick = redis.call('ZSCORE', base .. 'repeat', schedule)
+if tick then
+  local id = string.format('repeat:%s:%.0f', schedule, tonumber(tick))
+  if redis.call('ZREM', base .. 'delayed', id) == 1 then
+    redis.call('UNLINK', base .. id, base .. id .. ':logs')
+    redis.call('XADD', base .. 'events', '*', 'event', 'removed', 'jobId', id, 'prev', 'delayed')
+  end
+end
+redis.call('DEL', base .. 'repeat:' .. schedule)
+return redis.call('ZREM', base .. 'repeat', schedule)

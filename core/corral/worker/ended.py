@@ -1,0 +1,50 @@
+"""`Ended`: a job whose processor is done with it, and what the log says of that."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from corral.outcome import Failed, HandedBack, LeaseLost, Outcome, Retried, TimedOut
+from corral.worker.execution import Running
+from corral.worker.leases import Lease
+
+__all__ = ["Ended"]
+
+log = structlog.get_logger("corral.worker")
+
+
+@dataclass(slots=True, eq=False)
+class Ended:
+    """A job whose ending is to be written."""
+
+    running: Running
+    lease: Lease
+    outcome: Outcome
+
+    def tell(self, outcome: Outcome) -> None:
+        """Log an ending that the store has.
+
+        Args:
+            outcome: `self.outcome`, or what the store has made of it.
+        """
+        job = self.running.job
+        known = {
+            "queue": job.queue.name,
+            "job_id": job.id,
+            "attempt": job.attempt,
+            "duration_ms": round((time.monotonic() - self.running.started) * 1000),
+        }
+        match outcome:
+            case Failed(reason, trace) | TimedOut(reason, None, trace):
+                log.warning("job failed", reason=reason, **known, **({"exception": trace} if trace else {}))
+            case Retried(reason, delay_ms) | TimedOut(reason, int(delay_ms)):
+                log.info("job will be retried", reason=reason, delay_ms=delay_ms, **known)
+            case LeaseLost():
+                log.warning("lock lost: the result is dropped", **known)
+            case HandedBack():
+                log.info("job handed back", **known)
+            case _:
+                log.debug("job ended", outcome=type(outcome).__name__, **known)

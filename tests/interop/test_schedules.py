@@ -1,0 +1,84 @@
+"""Job schedulers: BullMQ's are advanced by us, ours by BullMQ, and both kinds of worker share one."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from chaos.acme_chaos import Work, chaos
+from chaos.scene import Scene
+from corral import Cron, Every
+from interop.node import Node
+
+pytestmark = pytest.mark.asyncio
+
+EVERY_MS = 400
+
+
+async def ticks(scene: Scene, count: int) -> list[int]:
+    """Wait for so many iterations; returns all ticks that have run, in order. None may have run twice."""
+    await scene.until(lambda: len(scene.journal.ended()) >= count, f"{count} iterations have run")
+    started = [line.id for line in scene.starts()]
+    assert len(started) == len(set(started)), "an iteration has run twice"
+    return sorted(int(job_id.rpartition(":")[2]) for job_id in started)
+
+
+def gaps(of: list[int]) -> set[int]:
+    return {later - earlier for earlier, later in itertools.pairwise(of)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "gap"),
+    [({"every": EVERY_MS}, EVERY_MS), ({"pattern": "* * * * * *", "tz": "Europe/Berlin"}, 1000)],
+    ids=["every", "cron"],
+)
+async def test_a_scheduler_of_node_is_advanced_by_us(rule: Any, gap: int, node: Node, scene: Scene) -> None:
+    template = {"name": "tick", "data": {"value": "from the template"}, "opts": {"attempts": 2}}
+    await node.ask("schedule", queue="chaos", id="nodes", repeat=rule, template=template)
+    await scene.hire()
+    run = await ticks(scene, 4)
+    assert gaps(run[1:]) == {gap}  # the first was late: the worker came after it
+    seen = await node.job(f"repeat:nodes:{run[-1]}")
+    assert (seen["name"], seen["data"]) == ("tick", {"value": "from the template"})
+    assert (seen["opts"]["attempts"], seen["opts"]["repeat"]["count"]) == (2, len(run))
+    scheduler = await node.ask("scheduler", queue="chaos", id="nodes")
+    assert scheduler["iterationCount"] >= len(run)
+    assert scheduler["next"] > run[-1]
+
+
+@pytest.mark.parametrize(
+    ("when", "gap"),
+    [(Every(timedelta(milliseconds=EVERY_MS)), EVERY_MS), (Cron("* * * * * *"), 1000)],
+    ids=["every", "cron"],
+)
+async def test_a_schedule_of_ours_is_advanced_by_node(when: Any, gap: int, node: Node, scene: Scene) -> None:
+    await scene.jobs.schedule(chaos, Work(value="ours"), when, id="ours")
+    await node.ask("work", queue="chaos", concurrency=1)
+    run = await ticks(scene, 4)
+    assert gaps(run[1:]) == {gap}  # the first was late: the worker came after it
+    seen = await node.job(f"repeat:ours:{run[-1]}")
+    assert (seen["data"]["value"], seen["opts"]["attempts"]) == ("ours", 1)
+    assert await scene.jobs.unschedule("ours") is True
+    assert await node.ask("scheduler", queue="chaos", id="ours") is None
+
+
+async def test_both_kinds_of_worker_share_a_schedule(node: Node, scene: Scene) -> None:
+    """A tick is whoever's comes first, and one only: the iterations stay on the grid and none is missing."""
+    await scene.jobs.schedule(chaos, {"ms": EVERY_MS}, Every(timedelta(milliseconds=EVERY_MS)), id="shared")
+    ours = await scene.hire(concurrency=1)
+    await node.ask("work", queue="chaos", concurrency=1)
+    await scene.until(
+        lambda: {line.pid for line in scene.starts()} == {ours.pid, node.pid}, "both have run an iteration"
+    )
+    assert gaps((await ticks(scene, 8))[1:]) == {EVERY_MS}
+
+
+async def test_limit_and_end_date_of_node_are_kept(node: Node, scene: Scene) -> None:
+    await node.ask("schedule", queue="chaos", id="three", repeat={"every": 100, "limit": 3})
+    await scene.hire()
+    assert len(await ticks(scene, 3)) == 3
+    client = scene.store.client
+    assert await client.zcard("bull:chaos:delayed") == await client.llen("bull:chaos:wait") == 0
