@@ -86,9 +86,11 @@ async def test_a_tick_that_came_while_nobody_worked_runs_once(scene: Scene) -> N
     assert not scene.journal.starts(of=missed)
     await scene.passed(score / 1000 + TICK_SECONDS)
 
-    await scene.hire(**TICKING)
+    new = await scene.hire(**TICKING)
     await scene.started(missed)
     begun = len(ticks_begun(scene))
     await scene.until(lambda: len(ticks_begun(scene)) > begun, "the schedule goes on")
     assert len(scene.journal.starts(of=missed)) == 1
-    assert not any("schedule" in line["event"] for line in scene.hired[-1].log), "it was not left untouched"
+    assert not any("schedule" in line["event"] for line in new.log), "it was not left untouched"
+    new.terminate()
+    assert await new.ended() == 0

@@ -13,7 +13,10 @@ from chaos.scene import Scene
 from corral import Cron, Every
 from interop.node import Node
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [
+    pytest.mark.asyncio,
+    pytest.mark.corral_untidy("a schedule goes on until its workers are killed, which may be in the middle of a tick"),
+]
 
 EVERY_MS = 400
 
