@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -79,9 +80,27 @@ async def test_both_kinds_of_worker_share_a_schedule(node: Node, scene: Scene) -
     assert gaps((await ticks(scene, 8))[1:]) == {EVERY_MS}
 
 
-async def test_limit_and_end_date_of_node_are_kept(node: Node, scene: Scene) -> None:
+async def at_rest(scene: Scene) -> bool:
+    """Whether no iteration runs or is to come."""
+    client = scene.store.client
+    lists = [await client.llen(f"bull:chaos:{name}") for name in ("wait", "active")]
+    return await client.zcard("bull:chaos:delayed") == 0 and lists == [0, 0]
+
+
+async def test_the_limit_of_a_scheduler_of_node_is_kept(node: Node, scene: Scene) -> None:
     await node.ask("schedule", queue="chaos", id="three", repeat={"every": 100, "limit": 3})
     await scene.hire()
     assert len(await ticks(scene, 3)) == 3
-    client = scene.store.client
-    assert await client.zcard("bull:chaos:delayed") == await client.llen("bull:chaos:wait") == 0
+    await scene.until(lambda: at_rest(scene), "the schedule has ended")
+    assert len(scene.starts()) == 3
+
+
+async def test_the_end_of_a_scheduler_of_node_is_kept(node: Node, scene: Scene) -> None:
+    """As with BullMQ, one iteration may lie behind it, by less than an interval (wire 6.21)."""
+    await scene.hire()
+    end_ms = int(time.time() * 1000) + 1500
+    await node.ask("schedule", queue="chaos", id="ending", repeat={"every": EVERY_MS, "endDate": end_ms})
+    await scene.until(lambda: at_rest(scene), "the schedule has ended")
+    run = await ticks(scene, 1)
+    assert gaps(run) == {EVERY_MS}
+    assert end_ms - EVERY_MS < run[-1] < end_ms + EVERY_MS
