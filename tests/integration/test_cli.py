@@ -206,7 +206,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
     "an option that does not exist": (("worker", "--bursts"), {}, 2, "Usage: corral worker"),
     "nothing to work off": (
         ("worker",),
-        {"CORRAL_DISABLED_PLUGINS": "acme, corral-emails"},
+        {"CORRAL_DISABLED_PLUGINS": "acme, corral-emails, corral-usage-period-rollover"},
         2,
         "error: no queues are installed: there is nothing to work off\n",
     ),
@@ -295,10 +295,10 @@ class TestListings:
         assert problem["providers"] == ["acme 1.0"]
         assert run("worker")[0] == run("enqueue", "acme-letters", "{}")[0] == 3
 
-    def test_lock_closes_the_catalog(self, run: Callable[..., Ran], acme: Path) -> None:
-        code, out, err = run("lock", CORRAL_DISABLED_PLUGINS="corral-emails")
+    def test_lock_closes_the_catalog(self, run: Callable[..., Ran], acme: Path, real_plugins: str) -> None:
+        code, out, err = run("lock", CORRAL_DISABLED_PLUGINS=real_plugins)
         assert (code, out) == (0, "corral.lock: 2 queues\n"), err
-        assert run("check", CORRAL_DISABLED_PLUGINS="corral-emails")[1].endswith("catalog is locked: corral.lock\n")
+        assert run("check", CORRAL_DISABLED_PLUGINS=real_plugins)[1].endswith("catalog is locked: corral.lock\n")
         points = acme / "acme-1.0.dist-info" / "entry_points.txt"
         points.write_text(points.read_text() + "acme-more = acme_letters\n")
         module = acme / "acme_letters.py"
@@ -306,7 +306,7 @@ class TestListings:
             module.read_text().replace("return [letters, threaded]", "return [letters, threaded, more]")
             + "\nmore = Queue('acme-more', Letter)\n"
         )
-        code, _, err = run("check", "--producer", CORRAL_DISABLED_PLUGINS="corral-emails")
+        code, _, err = run("check", "--producer", CORRAL_DISABLED_PLUGINS=real_plugins)
         assert code == 3
         assert "queue 'acme-more' of acme 1.0 is not in the lock file" in err
 

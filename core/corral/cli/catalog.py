@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import textwrap
 import traceback
 
 import click
@@ -118,12 +120,15 @@ def plugins(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
     elif rows:
-        show_table(
-            ["NAME", "DISTRIBUTION", "VERSION", "ORIGIN", "STATE", "HOOKS"],
-            [
-                (row["name"], row["distribution"], row["version"], row["origin"], row["state"], " ".join(row["hooks"]))
-                for row in rows
-            ],
-        )
+        keys = ("name", "distribution", "version", "origin", "state")
+        headings, cells = [key.upper() for key in keys], [[row[key] for key in keys] for row in rows]
+        if sys.stdout.isatty():  # the hooks of one plugin fill a line
+            show_table(headings, cells, elastic=1)
+            for name, implemented in ((row["name"], " ".join(row["hooks"])) for row in rows if row["hooks"]):
+                click.echo(f"\n{name}\n{textwrap.indent(textwrap.fill(implemented, 76), '  ')}")
+        else:
+            show_table(
+                [*headings, "HOOKS"], [[*each, " ".join(row["hooks"])] for each, row in zip(cells, rows, strict=True)]
+            )
     else:
         click.echo("no plugins are installed")
