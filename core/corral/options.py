@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, TypedDict
@@ -140,6 +140,24 @@ def check_job_id(job_id: str) -> None:
         )
     if job_id in _KEY_WORDS:
         raise JobRefused(f"job id {job_id!r} is a key of the queue itself", hint="put a word before it")
+
+
+def check_schedule_id(schedule_id: str, queues: Container[str]) -> None:
+    """Refuse a schedule's id that is no legal job id, or that a declared schedule would have.
+
+    Args:
+        schedule_id: The id.
+        queues: The names of all queues: a declared schedule has its queue's.
+
+    Raises:
+        JobRefused: As `check_job_id`, or it is a queue's name.
+    """
+    check_job_id(schedule_id)
+    if schedule_id in queues:
+        raise JobRefused(
+            f"schedule id {schedule_id!r} is a queue's name: that is for the schedule it declares",
+            hint="name it otherwise; a schedule that is declared no longer is ended by `corral schedules prune`",
+        )
 
 
 def _called(expected: type | tuple[type, ...]) -> str:

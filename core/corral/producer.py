@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, overload
 
@@ -22,7 +22,7 @@ from corral.catalog import Catalog
 from corral.errors import JobRefused, StoreUnavailable
 from corral.job import P
 from corral.jobs import Enqueued
-from corral.options import EnqueueOptions, JobOptions, check_job_id, merged, milliseconds
+from corral.options import EnqueueOptions, JobOptions, check_job_id, check_schedule_id, merged, milliseconds
 from corral.plugins import Relay
 from corral.queue import Queue
 from corral.schedule import Cron, Every
@@ -222,10 +222,8 @@ class RedisJobScheduler:
         """Run a job again and again; see `JobScheduler.schedule`."""
         declared = self._catalog.get(queue).queue
         data = declared.dumped(declared.validated(payload))
-        self._check_schedule_id(id)
+        check_schedule_id(id, self._catalog.entries)
         self._check_size(declared, data)
-        if isinstance(when, Every) and when.period < timedelta(milliseconds=1):
-            raise JobRefused(f"schedule {id!r}: every {when.period} cannot be kept")
         new = NewSchedule(id, declared.name, data, declared.options, when)
         try:
             _, next_ms = await Schedules(self._writer(declared).store).ensure(new)
@@ -235,17 +233,9 @@ class RedisJobScheduler:
 
     async def unschedule(self, id: str) -> bool:  # noqa: A002  # as in the port
         """End a schedule; see `JobScheduler.unschedule`."""
-        self._check_schedule_id(id)
+        check_schedule_id(id, self._catalog.entries)
         stores = [self._writer(entry.queue).store for entry in self._catalog]
         return any(await asyncio.gather(*(Schedules(store).remove(id) for store in stores)))
-
-    def _check_schedule_id(self, schedule_id: str) -> None:
-        check_job_id(schedule_id)
-        if schedule_id in self._catalog.entries:
-            raise JobRefused(
-                f"schedule id {schedule_id!r} is a queue's name: that is for the schedule it declares",
-                hint="name it otherwise; a schedule that is declared no longer is ended by `corral schedules prune`",
-            )
 
     async def close(self) -> None:
         """Wait for what is being written and close the connections."""

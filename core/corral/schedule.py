@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["Cron", "Every", "cron_ticks"]
+__all__ = ["Cron", "Every", "cron_ticks", "first_run_ms", "period_ms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +86,33 @@ def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]
     if not ticks:  # the library looks ahead for 50 years
         raise ValueError(f"{expression!r}: names no day that comes")
     return ticks
+
+
+def period_ms(every: Every) -> int:
+    """The period in whole milliseconds.
+
+    Raises:
+        ValueError: It is less than one.
+    """
+    if every.period < timedelta(milliseconds=1):
+        raise ValueError(f"every {every.period}")
+    return every.period // timedelta(milliseconds=1)
+
+
+def first_run_ms(when: Cron | Every, now_ms: int) -> int:
+    """When a schedule that is installed now runs first; asked also of one that may not be kept at all.
+
+    Args:
+        when: The schedule.
+        now_ms: Unix milliseconds.
+
+    Returns:
+        Unix milliseconds.
+
+    Raises:
+        ValueError: It cannot be kept; says why.
+    """
+    if isinstance(when, Every):
+        period_ms(when)
+        return now_ms
+    return cron_ticks(when.expression, when.tz, now_ms, 1)[0]

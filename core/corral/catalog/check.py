@@ -19,7 +19,7 @@ from corral.payload import Payload
 from corral.plugins.entry_points import Claim, Provider
 from corral.plugins.report import Report, disabling
 from corral.queue import Queue
-from corral.schedule import Cron, Every, cron_ticks
+from corral.schedule import first_run_ms
 
 __all__ = ["check_names", "check_queue", "fingerprint"]
 
@@ -111,13 +111,10 @@ def _schedule_fault(queue: Queue[Any]) -> str | None:
     schedule = queue.schedule
     if schedule is None:
         return None
-    if isinstance(schedule, Every) and schedule.period < timedelta(milliseconds=1):
-        return f"every {schedule.period}"
-    if isinstance(schedule, Cron):
-        try:
-            cron_ticks(schedule.expression, schedule.tz, int(time.time() * 1000), 1)
-        except ValueError as error:
-            return str(error)
+    try:
+        first_run_ms(schedule, int(time.time() * 1000))
+    except ValueError as error:
+        return str(error)
     try:
         queue.payload.model_validate({})
     except ValidationError as error:

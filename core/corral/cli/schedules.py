@@ -64,7 +64,12 @@ def _show(found: list[Scheduled], as_json: bool, nothing: str) -> None:
 def _row(each: Scheduled) -> dict[str, Any]:
     stored = each.stored
     if stored is None:
-        return {"queue": each.queue, "id": each.queue, "when": None, "next": None, "origin": each.origin} | {
+        return {
+            "queue": each.queue,
+            "id": each.queue,
+            "when": None,
+            "next": None,
+            "origin": each.origin,
             "state": "new",
             "iterations": 0,
         }

@@ -14,8 +14,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from corral.errors import CorralError
-from corral.options import JobOptions, milliseconds
-from corral.schedule import Cron, Every, cron_ticks
+from corral.options import JobOptions
+from corral.schedule import Cron, Every, cron_ticks, period_ms
 from corral.store.codec import encode_options
 from corral.store.late import Late, decode_late
 from corral.store.queue_store import QueueStore
@@ -106,18 +106,18 @@ class Schedules:
             `untouched`, `made`, `changed` or `resumed`; and its next tick in Unix milliseconds.
 
         Raises:
-            ValueError: The cron expression cannot be read.
+            ValueError: The cron expression cannot be read, or the period is too short.
             StoreUnavailable: The store is away, or refuses to write.
         """
         when, now_ms = new.when, int(time.time() * 1000)
+        opts = encode_options(new.options)
         rule: tuple[Any, ...]
         for _ in range(3):
             if isinstance(when, Every):
-                rule = (milliseconds(when.period), "", "", b"{}")
+                rule = (period_ms(when), "", "", b"{}")
             else:
                 ticks = coming_ticks(when.expression, when.tz, now_ms)
                 rule = ("", when.expression, when.tz, encode_ticks({(when.expression, when.tz): ticks}))
-            opts = encode_options(new.options)
             word, next_ms = await self._store.operate("schedule", new.id, *rule, new.name, new.data, opts)
             if word != b"unknown":
                 return word.decode(), next_ms
@@ -154,7 +154,16 @@ class Schedules:
         Raises:
             StoreUnavailable: The store is away.
         """
-        return [_stored(*each) for each in await self._store.operate("schedules")]
+        return [_stored(*each) for each in await self._store.operate("schedules", "")]
+
+    async def get(self, schedule_id: str) -> StoredSchedule | None:
+        """One schedule, or None where there is none of this id: programs may have made thousands of others.
+
+        Raises:
+            StoreUnavailable: The store is away.
+        """
+        found = await self._store.operate("schedules", schedule_id)
+        return _stored(*found[0]) if found else None
 
 
 def _stored(schedule_id: bytes, tick: bytes, alive: int, flat: Sequence[bytes]) -> StoredSchedule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, overload
 
 from typing_extensions import Unpack
@@ -12,10 +12,10 @@ from typing_extensions import Unpack
 from corral.errors import JobRefused, UnknownQueue
 from corral.job import P
 from corral.jobs import Enqueued
-from corral.options import EnqueueOptions, JobOptions, check_job_id, merged
+from corral.options import EnqueueOptions, JobOptions, check_job_id, check_schedule_id, merged
 from corral.payload import Payload
 from corral.queue import Queue
-from corral.schedule import Cron, Every, cron_ticks
+from corral.schedule import Cron, Every, first_run_ms
 from corral.testing.matching import Matching, first_match, no_match
 from corral.testing.single import ENQUEUED_AT
 
@@ -178,7 +178,7 @@ class RecordingJobScheduler:
         queue = self._queue(queue)
         validated = queue.validated(payload)
         raw = queue.dumped(validated)
-        self._check_schedule_id(id, queue.name)
+        check_schedule_id(id, {*self._queues, queue.name})
         first = _first_run(id, when)
         self._schedules[queue.name, id] = RecordedSchedule(id, queue.name, validated, raw, when)
         return first
@@ -192,19 +192,11 @@ class RecordingJobScheduler:
         Raises:
             JobRefused: The id was refused.
         """
-        self._check_schedule_id(id)
+        check_schedule_id(id, self._queues)
         made = [key for key in self._schedules if key[1] == id]
         for key in made:
             del self._schedules[key]
         return bool(made)
-
-    def _check_schedule_id(self, schedule_id: str, *queues: str) -> None:
-        check_job_id(schedule_id)
-        if schedule_id in {*self._queues, *queues}:
-            raise JobRefused(
-                f"schedule id {schedule_id!r} is a queue's name: that is for the schedule it declares",
-                hint="name it otherwise",
-            )
 
     def _queue(self, queue: Queue[P] | str) -> Queue[P]:
         if not isinstance(queue, str):
@@ -237,12 +229,8 @@ class RecordingJobScheduler:
 
 
 def _first_run(schedule_id: str, when: Cron | Every) -> datetime:
-    if isinstance(when, Every):
-        if when.period < timedelta(milliseconds=1):
-            raise JobRefused(f"schedule {schedule_id!r}: every {when.period} cannot be kept")
-        return ENQUEUED_AT
     try:
-        (tick,) = cron_ticks(when.expression, when.tz, int(ENQUEUED_AT.timestamp()) * 1000, 1)
+        first_ms = first_run_ms(when, int(ENQUEUED_AT.timestamp()) * 1000)
     except ValueError as error:
         raise JobRefused(f"schedule {schedule_id!r} cannot be kept: {error}") from None
-    return datetime.fromtimestamp(tick / 1000, UTC)
+    return datetime.fromtimestamp(first_ms / 1000, UTC)

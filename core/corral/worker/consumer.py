@@ -129,6 +129,7 @@ class Consumer:
         self._look_later: asyncio.TimerHandle | None = None
         self._found_nothing = False
         self._stopping = False
+        self._scheduled = False
 
     @property
     def silent_seconds(self) -> float:
@@ -167,7 +168,9 @@ class Consumer:
         self._look = True
         self._marker.start()
         try:
-            await self._persist(self.store, lambda: ensure_schedule(self.store, self.queue), OUTAGES)
+            if not self._scheduled:
+                await self._persist(self.store, lambda: ensure_schedule(self.store, self.queue), OUTAGES)
+                self._scheduled = True
             await self._work()
         finally:
             if self._look_later is not None:

@@ -40,7 +40,7 @@ async def ensure_schedule(store: QueueStore, queue: Queue[Any]) -> None:
     """
     schedules = Schedules(store)
     if queue.schedule is None:
-        if any(stored.id == queue.name for stored in await schedules.list()):
+        if await schedules.get(queue.name):
             log.warning(
                 "schedule is not declared any more and still runs: `corral schedules prune` removes it",
                 queue=queue.name,

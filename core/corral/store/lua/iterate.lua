@@ -13,7 +13,7 @@ local function tick_after(pattern, tz, at)
   end
 end
 
-local function iteration_id(schedule, ms) return string.format('repeat:%s:%.0f', schedule, ms) end
+-- @include iteration.lua
 
 -- Store a tick's job where its time and its priority put it.
 local function put_iteration(schedule, ms, name, data, opts)

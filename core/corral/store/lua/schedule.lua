@@ -26,9 +26,7 @@ local timing = (every and found[1] == ARGV[3]) or (not every and found[2] == pat
 local same = timing and found[4] == name and (found[5] or '{}') == data and found[6] == opts_text
   and not found[9] and not found[10]
 local current = tick and iteration_id(schedule, tick)
-local alive = current and call('EXISTS', base .. current) == 1
-  and not call('ZSCORE', base .. 'completed', current) and not call('ZSCORE', base .. 'failed', current)
-if same and alive then return {'untouched', tick} end
+if same and current and lives(current) then return {'untouched', tick} end
 
 local due = every and ((timing and tick) and (tick > now and tick or grid_point(every, tonumber(found[8]) or 0)) or now)
   or tick_after(pattern, tz, now)

@@ -1,16 +1,23 @@
 -- The job schedulers of a queue, the next to run first (wire 2.4).
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms (not used: every script of its kind takes it)
+-- ARGV  1 offset_ms (not used: every script of its kind takes it)   2 the id of one, or '' for all
 -- Returns {{id, tick in Unix ms, 1 or 0, {field, value, …}}, …}: whether the current iteration has yet to end
 
 local base = KEYS[1]
+-- @include iteration.lua
+
 local replies = {}
-local found = redis.call('ZRANGE', base .. 'repeat', 0, -1, 'WITHSCORES')
+local found
+if ARGV[2] == '' then
+  found = redis.call('ZRANGE', base .. 'repeat', 0, -1, 'WITHSCORES')
+else
+  local tick = redis.call('ZSCORE', base .. 'repeat', ARGV[2])
+  found = tick and {ARGV[2], tick} or {}
+end
 for i = 1, #found, 2 do
-  local iteration = string.format('repeat:%s:%.0f', found[i], tonumber(found[i + 1]))
-  local alive = redis.call('EXISTS', base .. iteration) == 1
-    and not redis.call('ZSCORE', base .. 'completed', iteration) and not redis.call('ZSCORE', base .. 'failed', iteration)
-  replies[#replies + 1] = {found[i], found[i + 1], alive and 1 or 0, redis.call('HGETALL', base .. 'repeat:' .. found[i])}
+  local schedule, tick = found[i], found[i + 1]
+  local alive = lives(iteration_id(schedule, tonumber(tick))) and 1 or 0
+  replies[#replies + 1] = {schedule, tick, alive, redis.call('HGETALL', base .. 'repeat:' .. schedule)}
 end
 return replies

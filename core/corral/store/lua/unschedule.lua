@@ -5,9 +5,11 @@
 -- Returns 1, or 0 where there was none
 
 local base, schedule = KEYS[1], ARGV[2]
+-- @include iteration.lua
+
 local tick = redis.call('ZSCORE', base .. 'repeat', schedule)
 if tick then
-  local id = string.format('repeat:%s:%.0f', schedule, tonumber(tick))
+  local id = iteration_id(schedule, tonumber(tick))
   if redis.call('ZREM', base .. 'delayed', id) == 1 then
     redis.call('UNLINK', base .. id, base .. id .. ':logs')
     redis.call('XADD', base .. 'events', '*', 'event', 'removed', 'jobId', id, 'prev', 'delayed')
