@@ -1,0 +1,41 @@
+"""Which deliveries were accepted: remembered in the database, so that a job that runs again sends nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from corral import sql
+from corral.errors import CorralError
+
+__all__ = ["Delivered"]
+
+SCOPE: Final = "webhooks-outgoing"
+
+log = structlog.get_logger("corral_webhooks_outgoing")
+
+
+class Delivered:
+    """The deliveries that receivers have accepted, by their jobs, in the ledger.
+
+    Args:
+        engine: The database.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def has(self, connection: AsyncConnection, key: str) -> bool:
+        """Whether a delivery was accepted."""
+        return await sql.Ledger.claimed(connection, SCOPE, key)
+
+    async def record(self, key: str) -> None:
+        """Remember that one was. Where that fails it is told, and no more: the receiver has the event."""
+        try:
+            with sql.unavailable(self._engine):
+                async with self._engine.begin() as connection:
+                    await sql.Ledger.claim(connection, SCOPE, key)
+        except CorralError as error:
+            log.warning("a webhook was accepted, and that could not be recorded", error=str(error))

@@ -1,0 +1,107 @@
+"""The guard: every connection of a webhook is made here, to an address that was looked at and to no other.
+
+A name is resolved once, all its addresses are judged, and the judged ones are dialled as numbers. A resolver that
+answers differently the next time is not asked a next time. TLS, SNI and `Host` keep the name: they are above this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from typing import Final
+
+from httpcore2 import (
+    SOCKET_OPTION,
+    AnyIOBackend,
+    AsyncNetworkBackend,
+    AsyncNetworkStream,
+    ConnectError,
+    ConnectTimeout,
+)
+
+from corral_webhooks_outgoing.addresses import is_public
+
+__all__ = ["Guard", "NotPublic"]
+
+RESOLVERS: Final = 8
+"""Threads. A name server that never answers holds one for half a minute; the event loop's own threads are others'."""
+
+
+class NotPublic(Exception):
+    """The name stands for an address that a webhook must not reach."""
+
+
+class Guard(AsyncNetworkBackend):
+    """A network backend that connects to public addresses only, and to no socket of this machine.
+
+    Args:
+        allow_private: Connect to all others as well.
+        network: Makes the connections.
+    """
+
+    def __init__(self, *, allow_private: bool, network: AsyncNetworkBackend | None = None) -> None:
+        self._allow_private = allow_private
+        self._network = network or AnyIOBackend()
+        self._resolvers = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="webhook-names")
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SOCKET_OPTION] | None = None,
+    ) -> AsyncNetworkStream:
+        """Connect to one of the addresses that a name stands for, if all of them are public.
+
+        Args:
+            host: The name, or an address in whatever form.
+            port: The port.
+            timeout: Seconds for all of it, the resolver included.
+            local_address: As the backend that connects takes it.
+            socket_options: As the backend that connects takes it.
+
+        Raises:
+            NotPublic: One of its addresses is not public.
+            ConnectError: The name has no address, or nobody answers there.
+            ConnectTimeout: It took too long.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        addresses = await self._resolved(host, port, timeout)
+        if not self._allow_private:
+            for address in addresses:
+                if not is_public(ip_address(address)):
+                    raise NotPublic(f"{host} is {address}" if address != host else host)
+        failure: Exception = ConnectError("the name has no address")
+        for place, address in enumerate(addresses):
+            # its share of the time, so that an address that swallows packets leaves some for the others
+            share = None if deadline is None else max(deadline - time.monotonic(), 0) / (len(addresses) - place)
+            try:
+                return await self._network.connect_tcp(address, port, share, local_address, socket_options)
+            except (ConnectError, ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    async def _resolved(self, host: str, port: int, timeout: float | None) -> list[str]:
+        loop = asyncio.get_running_loop()
+        asking = loop.run_in_executor(self._resolvers, _addresses, host, port)
+        try:
+            return await asyncio.wait_for(asking, timeout)
+        except TimeoutError as error:
+            raise ConnectTimeout("the name was not resolved in time") from error
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be written for a resolver
+            raise ConnectError(f"the name cannot be resolved: {getattr(error, 'strerror', None) or error}") from error
+
+    def close(self) -> None:
+        """Ask no more names. What a thread still waits for is not waited for."""
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """What the system's resolver says, in its order; an address in an odd form comes out in the usual one."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))

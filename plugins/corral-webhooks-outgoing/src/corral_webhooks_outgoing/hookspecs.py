@@ -1,0 +1,60 @@
+"""The hooks that this plugin offers: where endpoints are kept, and who is told that one is gone.
+
+Both are called by the worker. A hook is a function or an `async def`; what it returns is awaited where that can be
+awaited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from pluggy import HookspecMarker
+
+if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from corral.jobs import JobScheduler
+    from corral_webhooks_outgoing.endpoints import Endpoint
+
+__all__ = ["corral_webhook_endpoint", "corral_webhook_endpoint_gone"]
+
+hookspec = HookspecMarker("corral")
+
+
+@hookspec(firstresult=True)
+def corral_webhook_endpoint(
+    endpoint_id: str, connection: AsyncConnection
+) -> Awaitable[Endpoint | None] | Endpoint | None:
+    """Look an endpoint up.
+
+    Called once per attempt, before anything is sent. The first who knows it answers; without an answer of the
+    application's, the table `webhook_endpoints` is asked.
+
+    Args:
+        endpoint_id: What the job names.
+        connection: For reading, and closed before the request is made.
+
+    Returns:
+        The endpoint, or None where this one does not know it. If nobody does, the job fails for good.
+
+    An exception fails the attempt, and the job is tried again.
+    """
+
+
+@hookspec
+def corral_webhook_endpoint_gone(
+    endpoint: Endpoint, connection: AsyncConnection, jobs: JobScheduler
+) -> Awaitable[object] | None:
+    """An endpoint has answered 410 Gone: it wants nothing any more. Disable it where it is kept.
+
+    Called for everybody, one after the other and in one transaction: whoever only wants to tell the endpoint's owner
+    does not keep the table from being changed.
+
+    Args:
+        endpoint: The endpoint as it was when the request was made.
+        connection: The transaction. Do not commit it.
+        jobs: For `corral.sql.Outbox(jobs)`, which enqueues in this transaction.
+
+    An exception rolls all of it back and fails the attempt; the next one asks the endpoint again.
+    """

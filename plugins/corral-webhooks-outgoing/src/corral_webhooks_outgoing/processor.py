@@ -1,0 +1,187 @@
+"""What a worker does with a job of `webhooks-outgoing`: look up, sign, send, and remember that it was accepted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from pluggy import HookRelay
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+from sqlalchemy import inspect, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from corral import Deps, Fail, Job, JobScheduler, Retry, sql
+from corral.errors import ConfigurationError, DatabaseUnavailable
+from corral.hooks import all_answers, first_answer
+from corral_webhooks_outgoing import WebhookDelivery
+from corral_webhooks_outgoing.answer import Answer
+from corral_webhooks_outgoing.courier import Courier, Unanswered
+from corral_webhooks_outgoing.delivered import Delivered
+from corral_webhooks_outgoing.endpoints import Endpoint
+from corral_webhooks_outgoing.guard import NotPublic
+from corral_webhooks_outgoing.message import Message, signed
+from corral_webhooks_outgoing.settings import WebhookSettings
+from corral_webhooks_outgoing.tables import webhook_endpoints
+from corral_webhooks_outgoing.urls import EndpointRefused, accepted_url
+
+__all__ = ["Deliveries", "NotDelivered", "SentWebhook", "deliver", "open_deliveries"]
+
+log = structlog.get_logger("corral_webhooks_outgoing")
+
+
+class NotDelivered(Exception):
+    """The receiver has not taken the event; another attempt may succeed."""
+
+
+class SentWebhook(BaseModel):
+    """The job's result.
+
+    Attributes:
+        webhook_id: What receivers see as `webhook-id`: the event's id.
+        status: What the receiver answered; None where an earlier run of this job has sent it.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
+
+    webhook_id: str
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """What deliveries need of a worker.
+
+    Attributes:
+        engine: The database.
+        hook: Asks where endpoints are, and tells that one is gone.
+        jobs: Is handed to whoever is told.
+        settings: Where requests may go.
+        courier: Makes them.
+        delivered: Remembers which were accepted.
+    """
+
+    engine: AsyncEngine
+    hook: HookRelay
+    jobs: JobScheduler
+    settings: WebhookSettings
+    courier: Courier
+    delivered: Delivered
+
+    async def endpoint(self, job: Job[WebhookDelivery]) -> Endpoint | None:
+        """Whom a job is for, or None where an earlier run of it was accepted.
+
+        Raises:
+            Fail: Nobody knows the endpoint, or it is disabled.
+            DatabaseUnavailable: Nobody knows: it is better not to send it now.
+            HookRaised: Whoever keeps endpoints could not say.
+        """
+        name = job.payload.endpoint_id
+        reading = self.engine.execution_options(sqlite_begin="DEFERRED")
+        with sql.unavailable(self.engine):
+            async with reading.connect() as connection:
+                if await self.delivered.has(connection, job.idempotency_key):
+                    return None
+                found = await first_answer(self.hook.corral_webhook_endpoint, endpoint_id=name, connection=connection)
+        if found is None:
+            raise Fail(f"no webhook endpoint has the id {name!r}")
+        if not isinstance(found, Endpoint):
+            raise TypeError(f"corral_webhook_endpoint returned {type(found).__name__}, not an Endpoint")
+        if not found.enabled:
+            raise Fail(f"webhook endpoint {name!r} is disabled")
+        return found
+
+    async def post(self, endpoint: Endpoint, message: Message) -> Answer:
+        """Send a message to an endpoint.
+
+        Raises:
+            Fail: Its URL cannot be used, or leads to an address that is not public.
+            NotDelivered: There was no answer.
+        """
+        try:
+            url = accepted_url(endpoint.url, allow_private=self.settings.allow_private)
+        except EndpointRefused as error:
+            raise Fail(f"webhook endpoint {endpoint.id!r} cannot be used: {error}") from error
+        try:
+            return await self.courier.post(url, message)
+        except NotPublic as error:
+            raise Fail(f"webhook endpoint {endpoint.id!r} leads to an address that is not public: {error}") from error
+        except Unanswered as error:
+            raise NotDelivered(f"webhook endpoint {endpoint.id!r} ({url.host}) did not answer: {error}") from error
+
+    async def tell_gone(self, endpoint: Endpoint) -> None:
+        """Tell everybody that an endpoint wants nothing any more; it is disabled then, or nothing is changed.
+
+        Raises:
+            HookRaised: Somebody could not act on it.
+            DatabaseUnavailable: The database is away.
+        """
+        with sql.unavailable(self.engine):
+            async with self.engine.begin() as connection:
+                gone = self.hook.corral_webhook_endpoint_gone
+                await all_answers(gone, endpoint=endpoint, connection=connection, jobs=self.jobs)
+                # PostgreSQL rolls back a transaction whose error was swallowed, and calls that a commit
+                await connection.execute(select(1))
+        log.warning("a webhook endpoint answered 410 Gone and was disabled", endpoint=endpoint.id)
+
+
+@asynccontextmanager
+async def open_deliveries(deps: Deps) -> AsyncIterator[Deliveries]:
+    """What deliveries need of this worker. The database may be away.
+
+    Raises:
+        ConfigurationError: A `CORRAL_WEBHOOKS_OUTGOING_…` setting cannot be used, or the database lacks a table.
+    """
+    settings = WebhookSettings.from_environment()
+    if settings.allow_private:
+        log.warning(
+            "webhooks may reach addresses that are not public", setting="CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE"
+        )
+    engine = await deps.enter(sql.engine)
+    with suppress(DatabaseUnavailable):
+        await _check_tables(engine)
+    async with Courier.opened(settings) as courier:
+        yield Deliveries(engine, deps.hook, deps.jobs, settings, courier, Delivered(engine))
+
+
+async def _check_tables(engine: AsyncEngine) -> None:
+    wanted = (sql.metadata.tables["corral_ledger"], webhook_endpoints)
+    with sql.unavailable(engine):
+        async with engine.connect() as connection:
+            there = await connection.run_sync(lambda blocking: inspect(blocking).get_table_names())
+    if missing := [table.name for table in wanted if table.name not in there]:
+        raise ConfigurationError(f"the database lacks a table: {', '.join(missing)}", hint="corral db create")
+
+
+async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebhook:
+    """Send one event to one endpoint, unless an earlier run of this job has, and has recorded it.
+
+    Returns:
+        What was answered.
+
+    Raises:
+        Fail: It can never be delivered: the endpoint is unknown or disabled, its address is not public, or it wants
+            nothing any more (410).
+        Retry: The receiver is too busy (429, 503) and says for how long.
+        NotDelivered: It answered anything else, or not at all.
+        DatabaseUnavailable: Nobody can say whether it was delivered before.
+        HookRaised: Whoever keeps endpoints failed.
+    """
+    event_id = job.payload.event_id
+    endpoint = await deliveries.endpoint(job)
+    if endpoint is None:
+        return SentWebhook(webhook_id=event_id, status=None)
+    answer = await deliveries.post(endpoint, signed(job, endpoint, datetime.now(UTC)))
+    if answer.accepted:
+        await deliveries.delivered.record(job.idempotency_key)
+        return SentWebhook(webhook_id=event_id, status=answer.status)
+    told = f"webhook endpoint {endpoint.id!r} {answer}"
+    if answer.gone:
+        await deliveries.tell_gone(endpoint)
+        raise Fail(f"{told}; it was disabled")
+    if wait := answer.wait(datetime.now(UTC)):
+        raise Retry(told, after=wait)
+    raise NotDelivered(told)
