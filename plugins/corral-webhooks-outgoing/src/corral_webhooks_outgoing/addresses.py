@@ -49,7 +49,7 @@ _NOT_PUBLIC_6: Final = tuple(
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 """How a network without IPv4 writes an IPv4 address (RFC 6052): its last 32 bits."""
 
-_NUMBER: Final = re.compile(r"0x[0-9a-f]*|0[0-7]*|[1-9][0-9]*", re.IGNORECASE)
+_NUMBER: Final = re.compile(r"0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*", re.IGNORECASE)
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -88,5 +88,5 @@ def literal_address(host: str) -> IPv4Address | IPv6Address | None:
 
 def _number(text: str) -> int:
     if text[:2].lower() == "0x":
-        return int(text[2:] or "0", 16)
+        return int(text[2:], 16)
     return int(text, 8 if text.startswith("0") else 10)

@@ -1,0 +1,285 @@
+"""Receivers on ports of the kernel's choice, an internet that leads to them, and parts as a worker opens them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import httpcore2
+import pluggy
+import pytest
+import pytest_asyncio
+import trustme
+
+import corral_webhooks_outgoing
+from corral import Deps, hookspecs, testing
+from corral_webhooks_outgoing.courier import Courier
+from corral_webhooks_outgoing.guard import Guard
+from corral_webhooks_outgoing.processor import Deliveries, open_deliveries
+from corral_webhooks_outgoing.settings import PREFIX
+
+SECONDS = 60
+"""How long anything may take that is waited for."""
+
+NAME, PUBLIC = "hooks.example.org", "93.184.216.34"
+"""A receiver out in the world."""
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+Reply = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+def answering(status: int, body: bytes = b"", **headers: str) -> bytes:
+    """An answer; `retry_after="7"` is the header Retry-After."""
+    lines = [f"HTTP/1.1 {status} Whatever", f"content-length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a receiver was sent."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Receiver:
+    """An HTTP server that answers what it is told to, and 204 after that.
+
+    Attributes:
+        port: Where it listens.
+        requests: What it was sent.
+        connections: How often somebody connected.
+        replies: The answers to come: bytes, or a coroutine function that writes.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.replies: deque[Reply] = deque()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                line, *lines = head.decode("latin-1").strip().split("\r\n")
+                headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                self.requests.append(Request(line, headers, body))
+                reply = self.replies.popleft() if self.replies else NO_CONTENT
+                if isinstance(reply, bytes):
+                    writer.write(reply)
+                    await writer.drain()
+                else:
+                    await reply(writer)
+        except (OSError, asyncio.IncompleteReadError):  # the other side has hung up, or speaks no HTTP
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def listening(host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+    """A receiver until the block ends."""
+    receiver = Receiver()
+    running: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        running.add(asyncio.get_running_loop().create_task(receiver.serve(reader, writer)))
+
+    server = await asyncio.start_server(connected, host, 0, ssl=tls)
+    receiver.port = server.sockets[0].getsockname()[1]
+    try:
+        yield receiver
+    finally:
+        server.close()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+@pytest.fixture
+def serving() -> Callable[..., Any]:
+    """Makes receivers: `async with serving(tls=…) as receiver`."""
+    return listening
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A receiver without TLS on 127.0.0.1."""
+    async with listening() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def authority(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """A certificate authority that this process trusts."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return authority
+
+
+@pytest.fixture
+def certified(authority: trustme.CA) -> Callable[[str], ssl.SSLContext]:
+    """`certified("hooks.example.org")`: what a server of that name needs for TLS."""
+
+    def make(name: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name).configure_cert(context)
+        return context
+
+    return make
+
+
+class Internet(httpcore2.AsyncNetworkBackend):
+    """Leads some public addresses to servers of the test, and dials for real what is on this machine: a hole is seen.
+
+    Attributes:
+        ports: Where the server of an address listens.
+        dialled: What was dialled.
+    """
+
+    def __init__(self) -> None:
+        self.ports: dict[str, int] = {}
+        self.dialled: list[str] = []
+        self._real = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *rest: Any
+    ) -> httpcore2.AsyncNetworkStream:
+        self.dialled.append(host)
+        if host in self.ports:
+            return await self._real.connect_tcp("127.0.0.1", self.ports[host], timeout)
+        if host in {"127.0.0.1", "::1"}:
+            return await self._real.connect_tcp(host, port, timeout)
+        raise httpcore2.ConnectError("nobody is there")
+
+
+@pytest.fixture
+def internet() -> Internet:
+    return Internet()
+
+
+class Resolver:
+    """What names stand for: each time they are asked for the next of their answers, and then the last for ever.
+
+    Attributes:
+        answers: By name, the addresses of each answer.
+        asked: Which names were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[list[str]]] = {NAME: [[PUBLIC]]}
+        self.asked: list[str] = []
+        self._real = socket.getaddrinfo
+
+    def getaddrinfo(self, host: str, port: int, *rest: Any, **named: Any) -> list[Any]:
+        self.asked.append(host)
+        answers = self.answers.get(host)
+        if answers is None:
+            if host.strip(".")[-1:].isalpha() and not host.lower().startswith("0x"):
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return self._real(host, port, *rest, **named)  # a number in whatever form: no name server is asked
+        addresses = answers.pop(0) if len(answers) > 1 else answers[0]
+        kind = socket.SOCK_STREAM
+        return [
+            (socket.AF_INET6, kind, 6, "", (address, port, 0, 0)) if ":" in address
+            else (socket.AF_INET, kind, 6, "", (address, port))
+            for address in addresses
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    """The resolver of this process, until the test ends; no name server is asked."""
+    resolver = Resolver()
+    monkeypatch.setattr(socket, "getaddrinfo", resolver.getaddrinfo)
+    return resolver
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith((PREFIX, "SSL_CERT_")):
+            monkeypatch.delenv(name)
+
+
+def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
+    """The plugin's hooks as a worker calls them, with a subscriber for each hook that is named."""
+    manager = pluggy.PluginManager("corral")
+    manager.add_hookspecs(hookspecs)
+    for offered in corral_webhooks_outgoing.corral_hookspecs():
+        manager.add_hookspecs(offered)
+    manager.register(corral_webhooks_outgoing)
+    application = SimpleNamespace(**{name: hookspecs.hookimpl(made) for name, made in subscribers.items()})
+    manager.register(application, "the application")
+    manager.check_pending()
+    return manager.hook
+
+
+Opening = Callable[..., Awaitable[Deliveries]]
+
+
+@pytest_asyncio.fixture
+async def deliveries_with(corral_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opening]:
+    """Opens deliveries as a worker does: `await deliveries_with(allow_private=1, corral_webhook_endpoint=…)`.
+
+    With `internet`, connections are made in there. Names of hooks are subscribers, all else is settings.
+    """
+    async with AsyncExitStack() as opened:
+
+        async def opening(internet: Internet | None = None, **given: Any) -> Deliveries:
+            hooks = {name: given.pop(name) for name in list(given) if name.startswith("corral_")}
+            for name, value in given.items():
+                monkeypatch.setenv(f"{PREFIX}{name.upper()}", str(value))
+            deps = Deps(testing.RecordingJobScheduler(), hook_of(**hooks), opened)
+            deliveries = await opened.enter_async_context(open_deliveries(deps))
+            if internet is None:
+                return deliveries
+            guard = Guard(allow_private=deliveries.settings.allow_private, network=internet)
+            opened.callback(guard.close)
+            courier = Courier(deliveries.settings, guard)
+            opened.push_async_callback(courier.close)
+            return replace(deliveries, courier=courier)
+
+        yield opening
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine function."""
+
+    async def wait(predicate: Callable[[], Any], what: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not (await met if inspect.isawaitable(met := predicate()) else met):
+            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
+            await asyncio.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def python() -> Callable[..., str]:
+    """Runs a program to its end in an interpreter of its own, and returns what it printed."""
+
+    def run(program: str) -> str:
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS).stdout.strip()
+
+    return run

@@ -1,0 +1,40 @@
+"""`CORRAL_WEBHOOKS_OUTGOING_…`: what holds without any, and how a wrong one is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from corral.errors import ConfigurationError
+from corral_webhooks_outgoing.settings import PREFIX, WebhookSettings
+
+
+def test_without_any_nothing_private_is_reached_and_an_attempt_lasts_fifteen_seconds() -> None:
+    settings = WebhookSettings.from_environment()
+    assert (settings.allow_private, settings.connect_timeout_seconds, settings.timeout_seconds) == (False, 5.0, 15.0)
+
+
+@pytest.mark.parametrize(("value", "allowed"), [("1", True), ("true", True), ("0", False), ("", False)])
+def test_private_addresses_are_allowed_by_a_plain_yes(monkeypatch, value, allowed) -> None:
+    monkeypatch.setenv(f"{PREFIX}ALLOW_PRIVATE", value)
+    assert WebhookSettings.from_environment().allow_private is allowed
+
+
+def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(monkeypatch) -> None:
+    for name, value in {
+        "ALOW_PRIVATE": "1",
+        "ALLOW_PRIVATE": "perhaps",
+        "TIMEOUT_SECONDS": "61",
+        "CONNECT_TIMEOUT_SECONDS": "0",
+    }.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(ConfigurationError) as refused:
+        WebhookSettings.from_environment()
+    first, *faults = str(refused.value).splitlines()
+    assert first == "the settings of webhooks-outgoing were refused:"
+    assert (
+        faults[0].strip()
+        == f"{PREFIX}ALOW_PRIVATE is not a setting of webhooks-outgoing; did you mean {PREFIX}ALLOW_PRIVATE?"
+    )
+    assert [fault.strip().partition(":")[0] for fault in faults[1:]] == [
+        f"{PREFIX}{name}" for name in ("ALLOW_PRIVATE", "CONNECT_TIMEOUT_SECONDS", "TIMEOUT_SECONDS")
+    ]
