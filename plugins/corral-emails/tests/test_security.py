@@ -108,8 +108,9 @@ ADDRESSES = [
     for form in AROUND
 ]
 ENCODED = [
-    f"=?utf-8?q?hello{line_break}Bcc=3a_evil=40example=2enet?="
-    for line_break in ("=0d=0a", "=0a", "=00", "=0b", "=c2=85")
+    *(f"=?utf-8?q?hello{line_break}Bcc=3a_evil=40example=2enet?=" for line_break in ("=0d=0a", "=0a", "=00", "=0b")),
+    "=?utf-8?q?hello=c2=85Bcc=3a_evil=40example=2enet?=",
+    "=?utf-8?b?DQpCY2M6IGV2aWxAZXhhbXBsZS5uZXQ=?=",
 ]
 """Encoded words (RFC 2047): the standard library decodes them before it writes the header, whoever they come from."""
 
@@ -125,7 +126,6 @@ OTHER_ADDRESSES = [
     "group: ada@example.org, evil@example.net;",
     "ada@example.org (evil@example.net)",
     "evil@example.net(\r\n)@example.org",
-    "=?utf-8?b?DQpCY2M6IGV2aWxAZXhhbXBsZS5uZXQ=?=@example.org",
     "=?utf-8?q?evil=40example=2enet=2c?=@example.org",
     '"ada@example.org, evil@example.net"@example.org',
     "@example.net:ada@example.org",
@@ -164,7 +164,7 @@ class TestInjection:
                 postbox.envelopes.clear()
                 await send_email(testing.job(emails, job), mailer)
                 (envelope,) = postbox.envelopes
-                assert set(envelope.rcpt_tos) == {job.to, *job.cc}
+                assert sorted(envelope.rcpt_tos) == sorted({job.to, *job.cc})
                 assert "evil@example.net" not in envelope.rcpt_tos
                 assert has_only_our_headers(envelope.content)
         assert postbox.envelopes, "at least an honest address with a harmless comment around it must have passed"
@@ -187,8 +187,9 @@ class TestInjection:
         for name in ("subject.txt", "body.txt", "body.html"):
             (tmp_path / "raw" / name).write_text("{{ value }}", "utf-8")
         mailer = await mailer_with(port=postbox.port, templates_dir=tmp_path)
-        values = [f"hello{line_break}{injected}" for line_break in BREAKS for injected in INJECTED] + ENCODED
-        refused = 0
+        values = [f"hello{line_break}{injected}" for line_break in BREAKS for injected in INJECTED] + ENCODED + HOSTILE
+        assert len(values) >= 200
+        refused = []
         for value in values:
             job = EmailJob.model_construct(
                 to="ada@example.org", template="raw", variables={"value": value}, locale=None, cc=(), reply_to=None
@@ -196,8 +197,9 @@ class TestInjection:
             try:
                 await send_email(testing.job(emails, job), mailer)
             except Fail:
-                refused += 1
-        assert refused == sum(not value.isprintable() or value in ENCODED for value in values)
-        assert len(postbox.envelopes) == len(values) - refused > 0
+                refused.append(value)
+        breaking = [value for value in values if not value.isprintable() or any(word in value for word in ENCODED)]
+        assert refused == breaking
+        assert len(postbox.envelopes) == len(values) - len(refused) > 0
         assert all(envelope.rcpt_tos == ["ada@example.org"] for envelope in postbox.envelopes)
         assert all(has_only_our_headers(envelope.content) for envelope in postbox.envelopes)

@@ -1,0 +1,38 @@
+"""The hook that this plugin offers: who is told of a billing event.
+
+It is called by the worker, inside the transaction that writes the event down as handled, with its connection. Whatever
+is written through it is there if and only if the event is handled. A hook is a function or an `async def`; what it
+returns is awaited where that can be awaited. An exception rolls everything back, and the job is tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from pluggy import HookspecMarker
+
+if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from corral.jobs import JobScheduler
+    from corral_billing_webhooks_retry import BillingEvent
+
+__all__ = ["corral_billing_event"]
+
+hookspec = HookspecMarker("corral")
+
+
+@hookspec
+def corral_billing_event(
+    event: BillingEvent, connection: AsyncConnection, jobs: JobScheduler
+) -> Awaitable[object] | None:
+    """A payment provider says that something has happened.
+
+    Called once per event for everybody who subscribes, one after the other; again only where that was rolled back.
+
+    Args:
+        event: The event, of whatever type: leave alone what is not yours.
+        connection: The transaction that writes the event down. Do not commit it.
+        jobs: Enqueues in this transaction.
+    """
