@@ -125,9 +125,11 @@ def _faults(connection: Connection, configured: Mapping[str, ConfiguredTable]) -
             faults.append(f"table {name!r} is not in the database{_near(table, inspector.get_table_names(schema))}")
             continue
         columns = _reflected(connection, MetaData(), name).c
-        for column in dict.fromkeys([entry.user_column, *entry.overwritten]):
-            if column not in columns:
-                faults.append(f"table {name!r} has no column {column!r}{_near(column, columns.keys())}")
+        faults += [
+            f"table {name!r} has no column {column!r}{_near(column, columns.keys())}"
+            for column in dict.fromkeys([entry.user_column, *entry.overwritten])
+            if column not in columns
+        ]
         for column, text in entry.overwritten.items():
             if column not in columns:
                 continue

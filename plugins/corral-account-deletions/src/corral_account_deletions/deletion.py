@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,7 +20,8 @@ from pluggy import HookRelay
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from corral import Fail, JobRefused, Retention, Snooze
+from corral import Fail, Retention, Snooze
+from corral.errors import JobRefused
 from corral.hooks import Answer, HookRaised, all_answers, first_answer
 from corral.jobs import JobScheduler
 from corral.sql import Outbox
@@ -58,7 +59,7 @@ class Deletion:
     """
 
     def __init__(
-        self, engine: AsyncEngine, hook: HookRelay, jobs: JobScheduler, *, user_keys: Set[str], tells: bool
+        self, engine: AsyncEngine, hook: HookRelay, jobs: JobScheduler, *, user_keys: frozenset[str], tells: bool
     ) -> None:
         self._engine = engine
         self._hook = hook
@@ -191,7 +192,7 @@ def _discreet(what: str) -> Iterator[list[Person]]:
         yield known
     except (Fail, Snooze):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is told with care
         raise _told(what, error, known) from None  # printed, the original would speak for itself
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -25,7 +25,7 @@ class Person:
         user_keys: Names of fields that hold a user's id, as `as_key` spells them.
     """
 
-    def __init__(self, user_id: str, email: str | None, user_keys: Set[str] = frozenset({"userid"})) -> None:
+    def __init__(self, user_id: str, email: str | None, user_keys: frozenset[str] = frozenset({"userid"})) -> None:
         self._user_id = user_id
         self._is_distinctive = len(user_id) >= DISTINCTIVE and not user_id.isdecimal()
         self._user_keys = user_keys
@@ -40,14 +40,15 @@ class Person:
         return pattern is not None and any(isinstance(each, str) and pattern.search(each) for _, each in _walked(value))
 
     def is_identified_in(self, value: Any) -> bool:
-        """Whether a JSON value holds the id: under a name that says so (`userId`, `user_id`), or, where the id can be
-        nothing else, as any text. `1` may be anybody's.
+        """Whether a JSON value holds the id: under a name of `user_keys`, or, where it can be nothing else, anywhere.
+
+        `1` under another name may be anything.
         """
-        for key, each in _walked(value):
-            if isinstance(each, str | int) and not isinstance(each, bool) and str(each) == self._user_id:
-                if (self._is_distinctive and isinstance(each, str)) or as_key(key) in self._user_keys:
-                    return True
-        return False
+        return any(
+            str(each) == self._user_id and (self._is_distinctive or as_key(key) in self._user_keys)
+            for key, each in _walked(value)
+            if isinstance(each, str | int)
+        )
 
     def is_in(self, job: StoredJob) -> bool:
         """Whether anything that is stored of a job is about them."""
@@ -66,7 +67,7 @@ def as_key(name: str) -> str:
 
 
 def _pattern(email: str) -> re.Pattern[str]:
-    """The address, where it is a whole one; also after an escape of a URL (`%3D`) or of JSON in a text (`\\n`)."""
+    """The address, where it is a whole one; also after an escape of a URL, or of JSON in a text."""
     spellings = {email, quote(email, safe=""), quote_plus(email, safe="@"), json.dumps(email)[1:-1]}
     before = r"(?:(?<![\w.+-])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[bfnrt]))"
     after = r"(?![\w-]|\.\w)"

@@ -71,7 +71,7 @@ async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
     """
     settings = DeletionSettings.from_environment()
     engine = await deps.enter(corral.sql.engine)
-    user_keys = {"userid"}
+    user_keys = frozenset({"userid"})
     if settings.tables is not None:
         user_keys |= {as_key(table.user_column) for table in read_tables(settings.tables).values()} - {"id"}
         with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):

@@ -83,7 +83,7 @@ async def request_deletion(
     stored = insert(account_deletion_requests).on_conflict_do_nothing().returning(account_deletion_requests.c.id)
     if (await own.execute(stored, asdict(made))).first() is None:
         open_one = select(account_deletion_requests).where(_of(user_id), _OPEN)
-        return DeletionRequest(**(await own.execute(open_one)).one()._mapping)
+        return DeletionRequest(*(await own.execute(open_one)).one())  # the columns are its fields, in order
     payload = AccountDeletion(user_id=user_id, request_id=made.id, requested_at=now)
     await jobs.enqueue(account_deletions, payload, delay=grace, job_id=f"deletion-{made.id}")
     return made
@@ -114,7 +114,7 @@ async def find_request(connection: AsyncConnection, request_id: str) -> Deletion
     # SQLite needs and knows no row locks: the transaction has the whole file
     found = select(account_deletion_requests).where(account_deletion_requests.c.id == request_id).with_for_update()
     row = (await connection.execute(found)).one_or_none()
-    return None if row is None else DeletionRequest(**row._mapping)
+    return None if row is None else DeletionRequest(*row)  # as above
 
 
 async def record_request(connection: AsyncConnection, request: DeletionRequest) -> bool:

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, DateTime, Dialect, Index, MetaData, String, Table, Text, TypeDecorator
+from sqlalchemy import BigInteger, Column, Index, MetaData, String, Table, Text
+
+from corral.sql import Moment
 
 __all__ = ["account_deletion_receipts", "account_deletion_requests", "metadata"]
-
-
-class Moment(TypeDecorator[datetime]):
-    """An aware moment, in UTC on every database."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        utc = value.astimezone(UTC)
-        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  # SQLAlchemy's signature
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 ID: Final = String(128)
