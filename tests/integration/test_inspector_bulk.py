@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from corral import Job, Queue
+from corral import Job, Queue, Retention
 from corral.errors import ConfigurationError
-from corral.inspector import JobInspector
+from corral.inspector import JobInspector, StoredJob
 from corral.store.clock import Clock
 
 pytestmark = pytest.mark.asyncio
@@ -227,6 +227,53 @@ async def test_scrub_asks_a_function(workshop: Any, letters: Queue[Any], inspect
     assert (await workshop.hash(letters, "j00120"))["data"] == "{}"
     assert (await workshop.hash(letters, "j00120"))["failedReason"] == "scrubbed"
     assert (await workshop.hash(letters, "j00121"))["failedReason"] == "no"
+
+
+async def test_a_function_is_shown_everything_and_the_events_of_its_jobs_go_with_them(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    async def talk(job: Job[Any]) -> str:
+        job.log(f"wrote to {job.id}")
+        job.progress({"now": job.id})
+        return f"result of {job.id}"
+
+    jobs = workshop.producer(letters)
+    for job_id in ("ada", "nada"):
+        await jobs.enqueue(letters, {}, job_id=job_id)
+    await workshop.burst(letters.processed_by(talk))
+    await workshop.raw.hset("bull:letters:nada:processed", "bull:letters:below", '{"from": "below"}')
+
+    seen = {}
+
+    def is_ada(job: StoredJob) -> bool:
+        seen[job.id] = (job.returnvalue, job.logs, job.log_lines, job.child_results)
+        return job.id == "ada"
+
+    assert await inspect().scrub(letters, is_ada) == 1
+    assert seen == {
+        "ada": ("result of ada", ("wrote to ada",), 1, ()),
+        "nada": ("result of nada", ("wrote to nada",), 1, ({"from": "below"},)),
+    }
+    told = await workshop.events(letters)
+    assert {event["jobId"] for event in told if not {"returnvalue", "data"}.isdisjoint(event)} == {"nada"}
+    assert {event.get("jobId") for event in told} >= {"ada", "nada"}, "that it was added, and started, says nothing"
+
+
+async def test_events_of_jobs_that_are_gone_are_scrubbed_by_what_they_say(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    async def refused(job: Job[Any]) -> None:
+        raise ValueError(f"{job.payload.text} is unknown")
+
+    jobs = workshop.producer(letters)
+    texts = [f"ada{number % 2}" for number in range(600)]
+    await jobs.enqueue_many(letters, [{"text": text} for text in texts], attempts=1, keep_failed=Retention(count=0))
+    await workshop.burst(letters.processed_by(refused))
+    assert await inspect().scrub(letters, lambda _: True) == 0
+    assert await inspect().scrub_events(letters, lambda text: "ada1" in text) == 300
+    told = json.dumps(await workshop.events(letters))
+    assert "ada0 is unknown" in told
+    assert "ada1 is unknown" not in told
 
 
 async def test_what_cannot_be_meant_is_refused(inspect: Callable[..., JobInspector]) -> None:

@@ -6,20 +6,22 @@ Each batch is atomic; the whole is not. A job that moves meanwhile may be missed
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from corral.errors import ConfigurationError
 from corral.inspector.calls import Calls
-from corral.inspector.stored import State, StoredJob, decode_stored
+from corral.inspector.stored import State, StoredJob, decode_contents
 from corral.queue import Queue
 
-__all__ = ["BATCH", "Told", "promote_all", "retry_failed", "scrub", "sweep"]
+__all__ = ["BATCH", "Told", "drop_events", "promote_all", "retry_failed", "scrub", "sweep"]
 
 BATCH = 500
 """Jobs per script call: a longer script would keep the workers waiting."""
 PAGE = 100
 """Jobs per call where their contents are read: payloads may have a megabyte each."""
+SAYING: Final = (b"returnvalue", b"failedReason", b"data")
+"""The fields of events that hold what a processor said (wire § 7): its result, why it failed, its progress."""
 FINISHED: Final[tuple[State, ...]] = ("completed", "failed")
 
 Told = Callable[[int, int], object]
@@ -107,21 +109,54 @@ async def scrub(
     """Empty the finished jobs that match, and drop the events that hold the text; returns how many jobs."""
     texts = _spellings(match) if isinstance(match, str) else ()
     total = sum([await calls.size(queue, state) for state in FINISHED])
-    looked = scrubbed = 0
+    looked = 0
+    scrubbed: set[str] = set()
     for state in FINISHED:
         start = 0
         while ids := await _finished(calls, queue, state, start):
             chosen = ids if isinstance(match, str) else await _chosen(calls, queue, state, ids, match)
             if chosen:
-                scrubbed += len(await calls.run("scrub", queue, len(texts), *texts, *chosen))
+                done = await calls.run("scrub", queue, len(texts), *texts, *chosen)
+                scrubbed.update(job_id.decode(errors="replace") for job_id in done)
             start += len(ids)
             looked += len(ids)
             if told:
                 told(looked, max(looked, total))
-    last: bytes | str = "-" if texts else ""
-    while last:
-        last, _ = await calls.run("scrub_events", queue, last, BATCH, *texts)
-    return scrubbed
+    if texts:
+        await drop_events(calls, queue, lambda _, said: any(text in value for value in said for text in texts))
+    elif scrubbed:
+        await drop_events(calls, queue, lambda job_id, _: job_id in scrubbed)
+    return len(scrubbed)
+
+
+async def drop_events(calls: Calls, queue: Queue[Any] | str, drops: Callable[[str, Sequence[str]], bool]) -> int:
+    """Take events out of the queue's log: results, failed reasons and progress are in there, too.
+
+    Args:
+        calls: The connection.
+        queue: The queue.
+        drops: Is asked about each event that says something: its job's id, and the values of its other fields.
+
+    Returns:
+        How many are gone.
+    """
+    gone = 0
+    after = "-"
+    while entries := await calls.link.call("XRANGE", calls.base(queue) + "events", after, "+", "COUNT", BATCH):
+        dropped = [entry_id for entry_id, fields in entries if _says(fields) and drops(*_read(fields))]
+        if dropped:
+            gone += await calls.link.call("XDEL", calls.base(queue) + "events", *dropped)
+        after = f"({entries[-1][0].decode()}"
+    return gone
+
+
+def _says(fields: Mapping[bytes, bytes]) -> bool:
+    return any(name in fields for name in SAYING)
+
+
+def _read(fields: Mapping[bytes, bytes]) -> tuple[str, Sequence[str]]:
+    job_id = fields.get(b"jobId", b"").decode(errors="replace")
+    return job_id, [value.decode(errors="replace") for name, value in fields.items() if name != b"jobId"]
 
 
 def _spellings(text: str) -> tuple[str, ...]:
@@ -140,9 +175,5 @@ async def _finished(calls: Calls, queue: Queue[Any] | str, state: State, start: 
 async def _chosen(
     calls: Calls, queue: Queue[Any] | str, state: State, ids: Sequence[bytes], match: Callable[[StoredJob], bool]
 ) -> Sequence[bytes]:
-    chosen = []
-    for job_id in ids:
-        found = await calls.run("show", queue, job_id)
-        if found and match(decode_stored(calls.name(queue), job_id.decode(errors="replace"), state, *found[2:4])):
-            chosen.append(job_id)
-    return chosen
+    found = await calls.run("contents", queue, *ids)
+    return [each[0] for each in found if match(decode_contents(calls.name(queue), state, each))]

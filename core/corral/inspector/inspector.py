@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from corral.catalog import Catalog
 from corral.errors import ConfigurationError
-from corral.inspector.bulk import Told, promote_all, retry_failed, scrub, sweep
+from corral.inspector.bulk import Told, drop_events, promote_all, retry_failed, scrub, sweep
 from corral.inspector.calls import Calls
 from corral.inspector.limits import Limits
 from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
@@ -309,13 +309,13 @@ class JobInspector:
     ) -> int:
         """Take the contents out of finished jobs: payload, result, progress, failed reason, stack traces, log lines.
 
-        The jobs stay, with their times and counts. Events that hold the text go, too: results are in them. What
-        has not finished is left alone, because it needs its payload; so are ids and deduplication ids.
+        The jobs stay, with their times and counts. Events that hold the text, or that tell what these jobs said, go,
+        too. What has not finished is left alone, because it needs its payload; so are ids and deduplication ids.
 
         Args:
             queue: The queue.
             match: A text that such a job contains (a user's id, say), as it is or as JSON spells it; or a function
-                that says whether a job is one, which events are not asked about.
+                that says whether a job is one: it is given all of it, `logs` and `child_results` included.
             told: Hears of each batch.
 
         Returns:
@@ -325,6 +325,18 @@ class JobInspector:
             ConfigurationError: The text is empty, which every job contains.
         """
         return await scrub(self._calls, queue, match, told)
+
+    async def scrub_events(self, queue: Queue[Any] | str, match: Callable[[str], bool]) -> int:
+        """Drop events that tell what a processor said, of jobs that are gone, too: `scrub` cannot ask about those.
+
+        Args:
+            queue: The queue.
+            match: Says whether a text (a result as JSON, a failed reason, a progress) makes its event one.
+
+        Returns:
+            How many events are gone.
+        """
+        return await drop_events(self._calls, queue, lambda _, said: any(map(match, said)))
 
     def _check(self, code: int, queue: Queue[Any] | str, job_id: str, wanted: str) -> None:
         name = self._calls.name(queue)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
-__all__ = ["CONTAINER", "STATES", "State", "StoredJob", "decode_stored", "state_of"]
+__all__ = ["CONTAINER", "STATES", "State", "StoredJob", "decode_contents", "decode_stored", "state_of"]
 
 State = Literal["waiting", "active", "prioritized", "delayed", "waiting-children", "completed", "failed"]
 STATES: Final[tuple[State, ...]] = (
@@ -59,6 +59,8 @@ class StoredJob:
         schedule_id: The job scheduler it is an iteration of, or None.
         log_lines: How many log lines it has; None where nobody counted them.
         locked_for: How long its worker's lock still lives, or None.
+        logs: Its log lines, the oldest first; None where nobody read them. `JobInspector.scrub` does.
+        child_results: What the jobs below it returned, parsed as `data`; None as above.
     """
 
     id: str
@@ -88,6 +90,8 @@ class StoredJob:
     schedule_id: str | None
     log_lines: int | None = None
     locked_for: timedelta | None = None
+    logs: tuple[str, ...] | None = None
+    child_results: tuple[Any, ...] | None = None
 
 
 def decode_stored(  # noqa: PLR0917  # what show.lua replies, in its order
@@ -143,6 +147,16 @@ def decode_stored(  # noqa: PLR0917  # what show.lua replies, in its order
         schedule_id=get("rjk"),
         log_lines=log_lines,
         locked_for=timedelta(milliseconds=lock_ms) if lock_ms >= 0 else None,
+    )
+
+
+def decode_contents(queue: str, state: State, contents: Sequence[Any]) -> StoredJob:
+    """A job with all that was said about it, as contents.lua replies."""
+    job_id, flat, logs, results = contents
+    return replace(
+        decode_stored(queue, _text(job_id), state, flat, len(logs)),
+        logs=tuple(map(_text, logs)),
+        child_results=tuple(_parsed(_text(each)) for each in results),
     )
 
 

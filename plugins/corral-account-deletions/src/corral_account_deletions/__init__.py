@@ -1,0 +1,105 @@
+"""The queue `account-deletions`: erase an account when its grace period is over. All that a producer ever loads.
+
+It must not know SQLAlchemy: corral and pydantic are enough to import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AwareDatetime, StringConstraints
+
+from corral import Exponential, JobOptions, Payload, Processor, Queue, Retention, hookimpl
+from corral_account_deletions import hookspecs
+
+if TYPE_CHECKING:  # workers have it, producers need not
+    from sqlalchemy import MetaData
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from corral_account_deletions.requests import DeletionRequest
+
+__all__ = ["AccountDeletion", "account_deletions"]
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class AccountDeletion(Payload):
+    """A deletion that was asked for. The request itself is what decides: this only says where to look.
+
+    Attributes:
+        user_id: Whose account. A job whose request names somebody else is refused.
+        request_id: The request, which is read again when the job runs.
+        requested_at: When it was asked for (aware).
+    """
+
+    user_id: Id
+    request_id: Id
+    requested_at: AwareDatetime
+
+
+account_deletions = Queue(
+    "account-deletions",
+    AccountDeletion,
+    options=JobOptions(
+        # ten attempts last eight and a half hours: a participant that is being deployed, a database that is restored
+        attempts=10,
+        backoff=Exponential(delay=timedelta(minutes=1)),
+        keep_failed=Retention(age=timedelta(days=90)),  # a deletion that was promised and failed is not forgotten
+    ),
+    timeout=timedelta(hours=1),  # a connection that hangs must not hold the lock on the request for ever
+    concurrency=2,
+)
+
+
+@hookimpl
+def corral_queues() -> list[Queue]:
+    """Declare the queue."""
+    return [account_deletions]
+
+
+@hookimpl
+def corral_processors() -> list[Processor]:
+    """Bind its processor; the database is imported in here."""
+    from corral_account_deletions.processor import delete_account, open_deletions  # noqa: PLC0415  # workers only
+
+    return [account_deletions.processed_by(delete_account, using=open_deletions)]
+
+
+@hookimpl
+def corral_tables() -> list[MetaData]:
+    """The tables, for `corral db create`."""
+    from corral_account_deletions.tables import metadata  # noqa: PLC0415  # a producer has no SQLAlchemy
+
+    return [metadata]
+
+
+@hookimpl
+def corral_hookspecs() -> list[object]:
+    """What applications and other plugins may take part in."""
+    return [hookspecs]
+
+
+@hookimpl(trylast=True)
+def corral_deletion_request(request_id: str, connection: AsyncConnection) -> Awaitable[DeletionRequest | None]:
+    """The request of our own table, where the application does not keep its own."""
+    from corral_account_deletions.requests import find_request  # noqa: PLC0415  # a producer has no SQLAlchemy
+
+    return find_request(connection, request_id)
+
+
+@hookimpl(trylast=True)
+def corral_record_deletion(request: DeletionRequest, connection: AsyncConnection) -> Awaitable[bool]:
+    """How far it is, in our own table."""
+    from corral_account_deletions.requests import record_request  # noqa: PLC0415  # as above
+
+    return record_request(connection, request)
+
+
+@hookimpl
+def corral_erase_account(user_id: str, connection: AsyncConnection) -> Awaitable[Mapping[str, int]]:
+    """What `CORRAL_ACCOUNT_DELETIONS_TABLES` says: rows to delete and columns to clear, with no code."""
+    from corral_account_deletions.configured import erase_configured  # noqa: PLC0415  # as above
+
+    return erase_configured(connection, user_id)

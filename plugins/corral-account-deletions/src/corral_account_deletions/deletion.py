@@ -1,0 +1,210 @@
+"""Carrying a deletion out, in three steps that each leave a mark: erase, forget, tell.
+
+Everything is erased in one transaction, with the receipts and `processed_at`. Then the queues are gone through, which
+is no transaction and may be done again. The last transaction enqueues the mail, forgets the address and marks the
+request as finished. A worker that dies goes on at the last mark.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+from pluggy import HookRelay
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from corral import Fail, Retention, Snooze
+from corral.errors import JobRefused
+from corral.hooks import Answer, HookRaised, all_answers, first_answer
+from corral.jobs import JobScheduler
+from corral.sql import Outbox
+from corral_account_deletions.person import Person
+from corral_account_deletions.requests import DeletionRequest
+from corral_account_deletions.tables import account_deletion_receipts
+from corral_account_deletions.traces import take_back
+
+__all__ = ["MAIL_QUEUE", "Deletion", "DeletionFailed"]
+
+MAIL_QUEUE: Final = "emails"
+
+LEEWAY: Final = timedelta(minutes=1)
+"""A job that comes so much too early is on time: `due_at` was told by another clock than the store's."""
+
+log = structlog.get_logger("corral_account_deletions")
+
+GONE: Final = Retention(count=0)
+"""The mail's job holds the address: it is removed as it ends, well or not."""
+
+
+class DeletionFailed(Exception):
+    """A transaction was rolled back. What is told of it is told without the user's address: the job keeps it."""
+
+
+class Deletion:
+    """Carries deletions out.
+
+    Args:
+        engine: The database.
+        hook: Calls the plugin's hooks.
+        jobs: Enqueues the confirmation.
+        user_keys: As `Person`.
+        tells: Whether there is a queue for the confirmation.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, hook: HookRelay, jobs: JobScheduler, *, user_keys: frozenset[str], tells: bool
+    ) -> None:
+        self._engine = engine
+        self._hook = hook
+        self._jobs = jobs
+        self._user_keys = user_keys
+        self._tells = tells
+
+    def person(self, request: DeletionRequest) -> Person:
+        """Who is to be forgotten."""
+        return Person(request.user_id, request.email, self._user_keys)
+
+    async def erase(self, request_id: str, user_id: str, now: datetime) -> DeletionRequest:
+        """Erase everything, unless that has happened, or was cancelled.
+
+        Args:
+            request_id: The request.
+            user_id: Whose, as the job says.
+            now: The moment at which the job runs (aware).
+
+        Returns:
+            The request, as it is after this.
+
+        Raises:
+            Fail: There is no such request, or it is somebody else's.
+            Snooze: It is not due yet.
+            DeletionFailed: A participant raised, or the database did.
+        """
+        with _discreet("nothing was erased") as known:
+            async with self._engine.begin() as connection:
+                request = await self._request(connection, request_id)
+                if request.user_id != user_id:
+                    raise Fail(f"deletion request {request_id!r} is another user's")
+                if request.cancelled_at or request.processed_at:
+                    return request
+                if now + LEEWAY < request.due_at:
+                    raise Snooze(after=request.due_at - now)
+                known.append(self.person(request))
+                processed = replace(request, processed_at=now)
+                await self._erase(connection, processed, known[0])
+        return processed
+
+    async def finish(self, request_id: str, now: datetime, mail_id: str) -> int:
+        """Enqueue the confirmation and forget the address, unless that has happened.
+
+        Args:
+            request_id: The request; everything is erased.
+            now: The moment (aware).
+            mail_id: The id of the confirmation's job.
+
+        Returns:
+            How many rows were erased, by the receipts.
+        """
+        with _discreet("everything was erased, and the mail was not enqueued") as known:
+            async with self._engine.begin() as connection:
+                request = await self._request(connection, request_id)
+                known.append(self.person(request))
+                if request.finished_at is None:
+                    await take_back(connection, known[0])
+                    if request.email is not None and self._tells:
+                        await self._tell(connection, request, known[0], mail_id)
+                    await self._record(connection, replace(request, email=None, finished_at=now))
+                receipts = account_deletion_receipts.c
+                removed = select(func.sum(receipts.amount)).where(receipts.request_id == request_id)
+                return int(await connection.scalar(removed) or 0)
+
+    async def _request(self, connection: AsyncConnection, request_id: str) -> DeletionRequest:
+        asked = self._hook.corral_deletion_request
+        request: DeletionRequest | None = await first_answer(asked, request_id=request_id, connection=connection)
+        if request is None:
+            raise Fail(f"no deletion request {request_id!r}")
+        return request
+
+    async def _erase(self, connection: AsyncConnection, request: DeletionRequest, person: Person) -> None:
+        asked = self._hook.corral_erase_account
+        answers = await all_answers(asked, user_id=request.user_id, connection=connection)
+        # PostgreSQL rolls back a transaction in which somebody swallowed an error, and calls that a commit
+        await connection.execute(select(1))
+        await take_back(connection, person)
+        receipts = [
+            {"request_id": request.id, "participant": participant, "name": name, "amount": amount}
+            for (participant, name), amount in _counted(answers).items()
+        ]
+        if receipts:
+            await connection.execute(insert(account_deletion_receipts), receipts)
+        await self._record(connection, request)
+
+    async def _record(self, connection: AsyncConnection, request: DeletionRequest) -> None:
+        asked = self._hook.corral_record_deletion
+        if not await first_answer(asked, request=request, connection=connection):
+            raise LookupError(f"nobody has recorded deletion request {request.id!r}: see corral_record_deletion")
+
+    async def _tell(self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str) -> None:
+        mail: dict[str, Any] = {"to": request.email, "template": "account-deleted", "variables": {}}
+        if request.locale is not None:
+            mail["locale"] = request.locale
+        try:
+            await Outbox(self._jobs).enqueue(
+                connection, MAIL_QUEUE, mail, job_id=mail_id, keep_completed=GONE, keep_failed=GONE
+            )
+        except JobRefused as error:  # no further attempt would make it a better address
+            log.warning("a deletion cannot be confirmed by mail", error=person.left_out_of(str(error)))
+
+
+def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:
+    """The receipts: a participant with several implementations has one for each name all the same.
+
+    Raises:
+        TypeError: An answer is no mapping of names to counts.
+    """
+    counted: Counter[tuple[str, str]] = Counter()
+    for answer in answers:
+        removed = answer.value or {}
+        try:
+            for name, amount in removed.items():
+                counted[str(answer.provider), str(name)] += int(amount)
+        except (AttributeError, TypeError, ValueError):
+            raise TypeError(f"corral_erase_account of {answer.provider} returned no counts by name") from None
+    return counted
+
+
+@contextmanager
+def _discreet(what: str) -> Iterator[list[Person]]:
+    """Tell an error and its traceback without the address, where the list holds whose: they are stored with the job.
+
+    Raises:
+        DeletionFailed: Instead of any other error.
+    """
+    known: list[Person] = []
+    try:
+        yield known
+    except (Fail, Snooze):
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is told with care
+        raise _told(what, error, known) from None  # printed, the original would speak for itself
+
+
+def _told(what: str, error: Exception, known: list[Person]) -> DeletionFailed:
+    cause: BaseException = error
+    told = ""
+    if isinstance(error, HookRaised) and error.__cause__ is not None:
+        cause = error.__cause__
+        told = f"{error.hook} of {error.provider}: "
+    texts = [f"{what}: {told}{type(cause).__name__}: {cause}", "".join(traceback.format_exception(cause))]
+    for person in known:
+        texts = [person.left_out_of(text) for text in texts]
+    made = DeletionFailed(texts[0])
+    made.add_note(texts[1])
+    return made

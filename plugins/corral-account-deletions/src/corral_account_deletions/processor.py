@@ -1,0 +1,110 @@
+"""What a worker does with a job of `account-deletions`: ask the request, and carry it out if it still holds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+import corral.sql
+from corral import Deps, Job, Snooze
+from corral.errors import DatabaseUnavailable
+from corral_account_deletions import AccountDeletion
+from corral_account_deletions.configured import check_tables
+from corral_account_deletions.deletion import MAIL_QUEUE, Deletion
+from corral_account_deletions.person import as_key
+from corral_account_deletions.settings import DeletionSettings
+from corral_account_deletions.tables_file import read_tables
+from corral_account_deletions.traces import Swept, Traces
+
+__all__ = ["DeletedAccount", "Deletions", "delete_account", "open_deletions"]
+
+AGAIN: Final = timedelta(seconds=30)
+"""How long a deletion waits for a job about the user that runs: it will have ended, and be scrubbed."""
+
+log = structlog.get_logger("corral_account_deletions")
+
+
+class DeletedAccount(BaseModel):
+    """The job's result. Nothing in it is personal.
+
+    Attributes:
+        outcome: `deleted`; `cancelled`, where the request was taken back; `already-deleted` by an earlier job.
+        rows: How many rows all participants removed.
+        jobs_scrubbed: How many finished jobs the last round emptied.
+        jobs_removed: How many jobs that had not started it removed.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
+
+    outcome: Literal["deleted", "cancelled", "already-deleted"]
+    rows: int = 0
+    jobs_scrubbed: int = 0
+    jobs_removed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deletions:
+    """What the processor works with.
+
+    Attributes:
+        deletion: The database's part.
+        traces: The queues' part.
+    """
+
+    deletion: Deletion
+    traces: Traces
+
+
+@asynccontextmanager
+async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
+    """The deletions of this worker, on its database and in all queues of its catalog.
+
+    Raises:
+        ConfigurationError: A setting cannot be used, or the tables file names what is not there.
+    """
+    settings = DeletionSettings.from_environment()
+    engine = await deps.enter(corral.sql.engine)
+    user_keys = frozenset({"userid"})
+    if settings.tables is not None:
+        user_keys |= {as_key(table.user_column) for table in read_tables(settings.tables).values()} - {"id"}
+        with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
+            async with engine.connect() as connection:
+                await check_tables(connection, settings.tables)
+    tells = MAIL_QUEUE in deps.inspector.queues
+    if not tells:
+        log.warning("no queue 'emails' is installed: deletions are not confirmed by mail")
+    deletion = Deletion(engine, deps.hook, deps.jobs, user_keys=user_keys, tells=tells)
+    yield Deletions(deletion, Traces(deps.inspector, deps.jobs))
+
+
+async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> DeletedAccount:
+    """Carry out one request, if it still holds.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        Fail: There is no such request, or it is somebody else's.
+        Snooze: It is not due, or a job about the user still runs; no attempt is spent.
+        DeletionFailed: A participant raised, or the database did: what was to be one transaction did not happen.
+        StoreUnavailable: The store is away: the next attempt goes on from there.
+    """
+    deletion, payload = deletions.deletion, job.payload
+    request = await deletion.erase(payload.request_id, payload.user_id, job.processed_on)
+    if request.cancelled_at:
+        return DeletedAccount(outcome="cancelled")
+    if request.finished_at:
+        return DeletedAccount(outcome="already-deleted")
+    swept: Swept = await deletions.traces.erase(deletion.person(request))
+    if swept.left:
+        log.info("a deletion waits for jobs about the user", jobs=swept.left)
+        raise Snooze(after=AGAIN)
+    rows = await deletion.finish(request.id, job.processed_on, mail_id=job.key("mail"))
+    return DeletedAccount(outcome="deleted", rows=rows, jobs_scrubbed=swept.scrubbed, jobs_removed=swept.removed)

@@ -1,0 +1,96 @@
+"""The file that `CORRAL_ACCOUNT_DELETIONS_TABLES` names: which tables hold users' data, and what becomes of it.
+
+The queue `data-exports` reads the same file, and its keys are known here. Nothing in here knows a database.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from corral.errors import ConfigurationError
+
+__all__ = ["ConfiguredTable", "read_tables", "refused"]
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class ConfiguredTable(BaseModel):
+    """One table.
+
+    Attributes:
+        user_column: Holds the id of the user whose row it is.
+        action: `delete` removes the rows, `anonymize` keeps them and overwrites `columns`; None: not for deletions.
+        columns: What `anonymize` overwrites, each with its new text, or with NULL.
+        export: For the queue `data-exports`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    user_column: Name
+    action: Literal["delete", "anonymize"] | None = None
+    columns: list[Name] | dict[Name, str] = []
+    export: Any = None
+
+    @property
+    def overwritten(self) -> Mapping[str, str | None]:
+        """The columns with their new values."""
+        return self.columns if isinstance(self.columns, dict) else dict.fromkeys(self.columns)
+
+    @model_validator(mode="after")
+    def _what_belongs_together(self) -> Self:
+        if self.action is None and self.export is None:
+            raise PydanticCustomError("nothing", "neither 'action' nor 'export' says what the table is for")
+        if self.action == "anonymize" and not self.columns:
+            raise PydanticCustomError("columns", "'anonymize' needs 'columns'")
+        if self.action != "anonymize" and self.columns:
+            raise PydanticCustomError("columns", "'columns' is for the action 'anonymize'")
+        return self
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    users: Any = None
+    tables: dict[Name, ConfiguredTable] = {}
+
+
+def read_tables(path: Path) -> Mapping[str, ConfiguredTable]:
+    """The tables that deletions are about, in the order of the file.
+
+    Raises:
+        ConfigurationError: The file cannot be read; it names everything that is wrong in it.
+    """
+    try:
+        read = _File.model_validate(tomllib.loads(path.read_text("utf-8")), strict=True)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"the tables file {str(path)!r} cannot be read: {error}") from error
+    except ValidationError as error:
+        raise refused(path, [_told(fault) for fault in error.errors(include_url=False)]) from None
+    return {name: table for name, table in read.tables.items() if table.action is not None}
+
+
+def refused(path: Path, faults: Sequence[str]) -> ConfigurationError:
+    """What is wrong with the file, all at once."""
+    return ConfigurationError("\n  ".join([f"the tables file {str(path)!r} was refused:", *faults]))
+
+
+def _told(fault: ErrorDetails) -> str:
+    """One fault, with the table it is in."""
+    where = [str(part) for part in fault["loc"]]
+    in_table = where[0] == "tables" and len(where) > 1
+    table = f"table {where[1]!r}: " if in_table else ""
+    rest = where[2:] if in_table else where
+    if fault["type"] == "extra_forbidden":
+        known = ConfiguredTable.model_fields if in_table else _File.model_fields
+        near = difflib.get_close_matches(rest[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(map(repr, known))}"
+        return f"{table}{rest[-1]!r} is not known; {hint}"
+    message = fault["msg"]
+    return f"{table}{'.'.join([*rest[:1], ''])[:-1] + ': ' if rest else ''}{message[:1].lower()}{message[1:]}"

@@ -1,0 +1,116 @@
+"""What the queues still hold of somebody: jobs that have not run, jobs that have, and events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import from_json
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from corral.inspector import JobInspector, JobLocked, JobNotFound, State, StoredJob
+from corral.inspector.refusals import CurrentIteration
+from corral.jobs import JobScheduler
+from corral.sql.tables import outbox
+from corral_account_deletions import account_deletions
+from corral_account_deletions.person import Person
+
+__all__ = ["Swept", "Traces", "take_back"]
+
+PAGE: Final = 100
+"""Jobs per call: what the inspector reads at once."""
+
+UNSTARTED: Final[tuple[State, ...]] = ("delayed", "waiting-children", "prioritized", "waiting")
+"""In the order of a job's life: one that moves on meanwhile is met again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was done in one round.
+
+    Attributes:
+        scrubbed: How many finished jobs were emptied.
+        removed: How many jobs that had not started were removed.
+        left: How many are about them still, because they run, or have failed at them and are tried again.
+    """
+
+    scrubbed: int = 0
+    removed: int = 0
+    left: int = 0
+
+    def __add__(self, other: Swept) -> Swept:
+        return Swept(self.scrubbed + other.scrubbed, self.removed + other.removed, self.left + other.left)
+
+
+class Traces:
+    """The queues of a catalog, all of them.
+
+    Args:
+        inspector: Looks into them.
+        jobs: Ends schedules.
+    """
+
+    def __init__(self, inspector: JobInspector, jobs: JobScheduler) -> None:
+        self._inspector = inspector
+        self._jobs = jobs
+
+    async def erase(self, person: Person) -> Swept:
+        """Remove what has not started and is addressed to somebody; empty what has finished and is about them.
+
+        A job that runs while this looks has moved on to where it is looked at next, or is counted as left.
+        """
+        swept = Swept()
+        for queue in self._inspector.queues:
+            for state in UNSTARTED:
+                async for job in self._listed(queue, state):
+                    swept += await self._take_out(job, person)
+            if queue != account_deletions.name:  # of which we are one, and no other one says more
+                async for job in self._listed(queue, "active"):
+                    swept += Swept(left=person.is_in(job))
+            swept += Swept(scrubbed=await self._inspector.scrub(queue, person.is_in))
+            await self._inspector.scrub_events(queue, person.is_addressed_in)
+        return swept
+
+    async def _listed(self, queue: str, state: State) -> AsyncIterator[StoredJob]:
+        """The last ones first: what leaves at the front meanwhile shows some job twice, and hides none."""
+        total = (await self._inspector.counts(queue))[state]
+        for start in range((total - 1) // PAGE * PAGE, -1, -PAGE):
+            for job in (await self._inspector.list(queue, state, start=start, limit=PAGE)).jobs:
+                yield job
+
+    async def _take_out(self, job: StoredJob, person: Person) -> Swept:
+        if not person.is_addressed_in(job.data):
+            said = [job.failed_reason, job.stacktrace, job.progress]
+            return Swept(left=person.is_addressed_in(said))  # it failed at them, and does something for others, too
+        try:
+            try:
+                await self._inspector.remove(job.queue, job.id)
+            except CurrentIteration:
+                await self._jobs.unschedule(str(job.schedule_id))
+                await self._inspector.remove(job.queue, job.id)
+        except JobLocked:
+            return Swept(left=1)
+        except JobNotFound:
+            return Swept()
+        return Swept(removed=1)
+
+
+async def take_back(connection: AsyncConnection, person: Person) -> int:
+    """Delete the jobs that are addressed to somebody from the outbox, refused ones too, in the caller's transaction.
+
+    One that a relay carries to the store right now is waited for, and is found there.
+    """
+    rows = await connection.execute(select(outbox.c.id, outbox.c.data))
+    theirs = [row.id for row in rows if person.is_addressed_in(_parsed(row.data))]
+    if theirs:
+        await connection.execute(delete(outbox).where(outbox.c.id.in_(theirs)))
+    return len(theirs)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return from_json(text)
+    except ValueError:  # somebody wrote what is no JSON: a relay sets it aside, and it stays there
+        return text
