@@ -1,0 +1,109 @@
+"""Records as bytes, one by one: a JSON array of objects, or a CSV with a header. Neither ever holds two of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, Protocol
+
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+
+from corral_data_exports.cells import cell
+
+__all__ = ["Encoder", "UnlikeRecord", "encoder"]
+
+
+class UnlikeRecord(Exception):
+    """A record with a column that the CSV's header, which is written by then, has not."""
+
+
+class Encoder(Protocol):
+    """Writes the records of one set."""
+
+    def record(self, record: Mapping[str, object]) -> bytes:
+        """One record, and whatever comes before it."""
+        ...
+
+    def end(self) -> bytes:
+        """What comes after the last one."""
+        ...
+
+
+class JsonArray:
+    """One object per line, so that a text editor can show it. `columns` do not matter: an object names its own."""
+
+    def __init__(self, columns: tuple[str, ...] | None) -> None:  # noqa: ARG002  # as the other
+        self._before = b"[\n"
+
+    def record(self, record: Mapping[str, object]) -> bytes:
+        """See `Encoder`. Bytes are base64 (RFC 4648, section 5), moments ISO 8601, decimal numbers text."""
+        before, self._before = self._before, b",\n"
+        try:
+            return before + to_json(record, bytes_mode="base64", inf_nan_mode="null", fallback=str)
+        except PydanticSerializationError:  # half a surrogate pair, for one: only an escape can say that
+            plain = to_jsonable_python(record, bytes_mode="base64", inf_nan_mode="null", fallback=str)
+            return before + json.dumps(plain).encode()
+
+    def end(self) -> bytes:
+        """See `Encoder`."""
+        return b"[]\n" if self._before == b"[\n" else b"\n]\n"
+
+
+class CsvTable:
+    """A header and a line per record, as RFC 4180 has it, in UTF-8."""
+
+    def __init__(self, columns: tuple[str, ...] | None) -> None:
+        self._columns = columns
+        self._known = frozenset(columns or ())
+        self._told_header = False
+        self._text = io.StringIO(newline="")
+        self._csv = csv.writer(self._text, lineterminator="\r\n")
+
+    def record(self, record: Mapping[str, object]) -> bytes:
+        """See `Encoder`. A column that the record has not is empty.
+
+        Raises:
+            UnlikeRecord: It has a column that the header has not.
+        """
+        if self._columns is None:
+            self._columns = tuple(record)
+            self._known = frozenset(record)
+        if not self._known.issuperset(record):
+            unknown = ", ".join(repr(str(name)) for name in record if name not in self._known)
+            raise UnlikeRecord(
+                f"a record has columns that the first one had not, or that were not announced: {unknown}"
+            )
+        self._header(self._columns)
+        self._csv.writerow([cell(record.get(column)) for column in self._columns])
+        return self._taken()
+
+    def end(self) -> bytes:
+        """See `Encoder`."""
+        self._header(self._columns or ())
+        return self._taken()
+
+    def _header(self, columns: tuple[str, ...]) -> None:
+        if columns and not self._told_header:
+            self._told_header = True
+            self._csv.writerow([cell(str(column)) for column in columns])
+
+    def _taken(self) -> bytes:
+        text = self._text.getvalue()
+        self._text.seek(0)
+        self._text.truncate()
+        return text.encode("utf-8", "replace")
+
+
+_ENCODERS: Final[Mapping[str, Callable[[tuple[str, ...] | None], Encoder]]] = {"json": JsonArray, "csv": CsvTable}
+
+
+def encoder(form: Literal["json", "csv"], columns: tuple[str, ...] | None) -> Encoder:
+    """What writes one record set.
+
+    Args:
+        form: The export's format.
+        columns: What the record set announces, or None.
+    """
+    return _ENCODERS[form](columns)

@@ -1,0 +1,53 @@
+"""What the entries of an archive are named: a plain file name each, whatever a participant calls its records.
+
+Whoever unpacks it must not be led out of the folder, and must not lose one entry to another.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+__all__ = ["MANIFEST", "entry_names"]
+
+MANIFEST: Final = "manifest.json"
+
+MAX_LENGTH: Final = 80
+"""Of a name without number and suffix; file systems take 255 bytes."""
+
+DEVICES: Final = frozenset(
+    ["con", "prn", "aux", "nul", "manifest", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))]
+)
+"""What Windows opens devices by, whatever the suffix; and the name that is taken already."""
+
+
+def entry_names(names: Iterable[str], suffix: str) -> list[str]:
+    """A file name for each record set, no two of them alike, also where case does not count.
+
+    Letters, digits, `-` and `_` stay, in ASCII; a run of anything else, dots and slashes included, becomes one `_`.
+
+    Args:
+        names: What the record sets are called: any text.
+        suffix: `.json` or `.csv`.
+    """
+    taken: set[str] = set()
+    made: list[str] = []
+    for name in names:
+        plain = _plain(name)
+        chosen, number = plain, 1
+        while chosen.lower() in taken:
+            number += 1
+            chosen = f"{plain}-{number}"
+        taken.add(chosen.lower())
+        made.append(chosen + suffix)
+    return made
+
+
+def _plain(name: str) -> str:
+    ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", ascii_only).strip("_-")[:MAX_LENGTH]
+    if not plain:
+        return "records"
+    return f"{plain}_" if plain.lower() in DEVICES else plain

@@ -1,0 +1,167 @@
+"""Making one archive: ask the participants, and carry their records into the storage, piece by piece.
+
+It knows nothing of queues and mail; of a job it is given somebody to tell how far it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from pluggy import HookRelay
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from corral.hooks import all_answers
+from corral_data_exports import DataExport
+from corral_data_exports.archive import Archive
+from corral_data_exports.encoding import encoder
+from corral_data_exports.entry_names import MANIFEST, entry_names
+from corral_data_exports.progress import Progress
+from corral_data_exports.records import RecordSet
+
+if TYPE_CHECKING:
+    from obstore import AsyncWritableFile
+
+__all__ = ["RecordsFailed", "record_sets", "write_archive"]
+
+PIECE_BYTES: Final = 128 * 1024
+PIECE_RECORDS: Final = 500
+"""How much is encoded before it is compressed, on a thread: 5 ms of the event loop, which other jobs share."""
+
+
+class RecordsFailed(Exception):
+    """A participant's records could not be read or written, or are none; the message names whose."""
+
+
+async def record_sets(hook: HookRelay, user_id: str, connection: AsyncConnection) -> list[RecordSet]:
+    """Ask everybody for their record sets; nobody's records are read yet.
+
+    Raises:
+        RecordsFailed: Somebody returned what is none.
+        HookRaised: Somebody raised.
+    """
+    asked = await all_answers(hook.corral_export_account, user_id=user_id, connection=connection)
+    sets: list[RecordSet] = []
+    for answer in asked:
+        value: Any = answer.value
+        if isinstance(value, Mapping):
+            value = [RecordSet(str(name), records) for name, records in value.items()]
+        for found in value or ():
+            if not isinstance(found, RecordSet):
+                raise RecordsFailed(f"{answer.provider} returned a {type(found).__name__} where a RecordSet belongs")
+            sets.append(found)
+    return sets
+
+
+async def write_archive(
+    export: DataExport,
+    sets: list[RecordSet],
+    out: AsyncWritableFile,
+    *,
+    made_at: datetime,
+    tell: Callable[[int], object],
+) -> int:
+    """Write all records and the manifest.
+
+    Args:
+        export: What is exported.
+        sets: Everybody's record sets.
+        out: Takes the archive's bytes.
+        made_at: What the manifest says as its moment.
+        tell: Is told percents that grow, from 0 to 99.
+
+    Returns:
+        The length of the archive in bytes.
+
+    Raises:
+        RecordsFailed: A record set could not be read or written.
+        Exception: The storage failed.
+    """
+    archive, progress, size = Archive(), Progress([found.rows for found in sets], tell), 0
+    entries: list[dict[str, object]] = []
+
+    async def write(made: bytes) -> None:
+        nonlocal size
+        size += len(made)
+        if made:
+            await out.write(made)
+
+    for found, name in zip(sets, entry_names((found.name for found in sets), f".{export.format}"), strict=True):
+        archive.begin(name)
+        rows = await _write_records(export, found, archive, write, progress)
+        made, entry = archive.end()
+        await write(made)
+        progress.set_done()
+        entries.append({"records": found.name, "rows": rows, **asdict(entry)})
+    archive.begin(MANIFEST)
+    await write(archive.add(_manifest(export, entries, made_at)))
+    made, _ = archive.end()
+    await write(made + archive.close())
+    return size
+
+
+async def _write_records(
+    export: DataExport,
+    found: RecordSet,
+    archive: Archive,
+    write: Callable[[bytes], Awaitable[None]],
+    progress: Progress,
+) -> int:
+    rows = begun = 0
+    piece = bytearray()
+    encode = encoder(export.format, found.columns)
+
+    async def compress() -> None:
+        nonlocal begun
+        made = await asyncio.to_thread(archive.add, bytes(piece))
+        piece.clear()
+        begun = rows
+        await write(made)
+
+    async with aclosing(_records(found)) as records:
+        async for record in records:
+            try:
+                piece += encode.record(record)
+            except Exception as error:  # values are anything
+                raise RecordsFailed(f"a record of {found.name!r} cannot be written: {_told(error)}") from error
+            rows += 1
+            if len(piece) >= PIECE_BYTES or rows - begun >= PIECE_RECORDS:
+                await compress()
+                progress.moved(rows)
+    piece += encode.end()
+    await compress()
+    return rows
+
+
+async def _records(found: RecordSet) -> AsyncGenerator[Mapping[str, object], None]:
+    """The records of a set; whoever made them is blamed for what they raise, and told when nobody wants more."""
+    try:
+        async for record in found.records:
+            yield record
+    except Exception as error:  # a participant may raise anything
+        raise RecordsFailed(f"the records of {found.name!r} cannot be read: {_told(error)}") from error
+    finally:
+        if (close := getattr(found.records, "aclose", None)) is not None:
+            await close()
+
+
+def _manifest(export: DataExport, entries: list[dict[str, object]], made_at: datetime) -> bytes:
+    said = {
+        "userId": export.user_id,
+        "exportId": export.export_id,
+        "format": export.format,
+        "madeAt": made_at,
+        "entries": entries,
+    }
+    if export.format == "csv":
+        said["formulas"] = "a text that a spreadsheet would run has an apostrophe in front"
+    return to_json(said, indent=2)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,162 @@
+"""What a worker does with a job of `data-exports`: make the archive, unless it is there, and have its user told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import structlog
+from pluggy import HookCaller, HookRelay
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+import corral.sql
+import corral_data_exports
+from corral import Deps, Fail, Job
+from corral.errors import DatabaseUnavailable
+from corral.hooks import first_answer
+from corral_data_exports import DataExport
+from corral_data_exports.exporting import record_sets, write_archive
+from corral_data_exports.mail import ReadyMail
+from corral_data_exports.records import Recipient
+from corral_data_exports.settings import ExportSettings
+from corral_data_exports.storage import Storage, object_key
+from corral_data_exports.tables import ConfiguredTables
+
+__all__ = ["Exports", "FinishedExport", "export_data", "open_exports"]
+
+log = structlog.get_logger("corral_data_exports")
+
+
+class FinishedExport(BaseModel):
+    """The job's result.
+
+    Attributes:
+        key: The archive's name in the storage.
+        size: Its length in bytes.
+        mail: The id of the job that mails the link; None where no link can be made, or nobody mails.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
+
+    key: str
+    size: int
+    mail: str | None
+
+
+class Exports:
+    """What exports are made with.
+
+    Args:
+        engine: The database that participants read.
+        hook: Calls `corral_export_user` and `corral_export_account`.
+        storage: Where archives go.
+        mail: Tells the user.
+    """
+
+    def __init__(self, engine: AsyncEngine, hook: HookRelay, storage: Storage, mail: ReadyMail) -> None:
+        # SQLite takes a writer's turn at BEGIN unless it is told otherwise; others ignore the options of the other
+        self._engine = engine.execution_options(sqlite_begin="DEFERRED")
+        if engine.dialect.name == "postgresql":
+            self._engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self.hook = hook
+        self.storage = storage
+        self.mail = mail
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees the database of one moment, however long it lasts.
+
+        Raises:
+            DatabaseUnavailable: The database cannot be reached.
+        """
+        async with AsyncExitStack() as stack:
+            with corral.sql.unavailable(self._engine):  # not around the block: storages raise OSError, too
+                connection = await stack.enter_async_context(self._engine.connect())
+            yield connection
+
+    async def recipient(self, user_id: str, connection: AsyncConnection) -> Recipient:
+        """Who the user is.
+
+        Raises:
+            Fail: Nobody knows them.
+            HookRaised: Somebody raised.
+        """
+        found = await first_answer(self.hook.corral_export_user, user_id=user_id, connection=connection)
+        if found is None:
+            raise Fail(f"user {user_id!r} is unknown, or has no address")
+        if not isinstance(found, Recipient):
+            raise TypeError(f"corral_export_user returned a {type(found).__name__} where a Recipient belongs")
+        return found
+
+
+@asynccontextmanager
+async def open_exports(deps: Deps) -> AsyncIterator[Exports]:
+    """What this worker exports with. The database may be away; it is compared with the tables' file where it is not.
+
+    Raises:
+        ConfigurationError: A setting cannot be used, or the tables' file names what the database has not.
+    """
+    settings = ExportSettings.from_environment()
+    tables = ConfiguredTables.from_environment()
+    storage = Storage.opened(settings)
+    engine = await deps.enter(corral.sql.engine)
+    exports = Exports(engine, deps.hook, storage, ReadyMail(deps.jobs, storage, settings))
+    with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
+        async with exports.snapshot() as connection:
+            await tables.check(connection)
+    for missing in _missing(deps.hook, tables, exports.mail):
+        log.warning(missing)
+    yield exports
+
+
+def _missing(hook: HookRelay, tables: ConfiguredTables, mail: ReadyMail) -> Iterator[str]:
+    """What is not set up, and what comes of it. A worker starts without it: it may have other queues to serve."""
+    if tables.users is None and not _others(hook.corral_export_user):
+        yield (
+            "nobody says who a user is, so every export will fail: "
+            "set CORRAL_DATA_EXPORTS_TABLES to a file with [users], or implement corral_export_user"
+        )
+    if not tables.exported and not _others(hook.corral_export_account):
+        yield (
+            "nobody hands over records, so archives will hold a manifest alone: "
+            "set CORRAL_DATA_EXPORTS_TABLES to a file with tables, or implement corral_export_account"
+        )
+    if not mail.has_links:
+        yield (
+            "nobody is told of finished exports, because there is no link to send: "
+            "set CORRAL_DATA_EXPORTS_BASE_URL and CORRAL_DATA_EXPORTS_LINK_SECRET, or keep archives in an object store"
+        )
+    elif all(queue.name != "emails" for declared in hook.corral_queues() for queue in declared):
+        yield "nobody is told of finished exports, because no queue emails is installed: pip install corral-emails"
+
+
+def _others(hook: HookCaller) -> bool:
+    """Whether anybody but this plugin implements a hook."""
+    return any(made.plugin is not corral_data_exports for made in hook.get_hookimpls())
+
+
+async def export_data(job: Job[DataExport], exports: Exports) -> FinishedExport:
+    """Make the archive and enqueue the mail; each only if an earlier run of this export has not.
+
+    Returns:
+        Where the archive is.
+
+    Raises:
+        Fail: The user is unknown, or the mail can never be enqueued.
+        RecordsFailed: A participant's records could not be read or written; no archive is seen.
+        HookRaised: A participant raised.
+        Exception: Database, storage or store failed.
+    """
+    export = job.payload
+    key = object_key(export)
+    async with exports.snapshot() as connection:
+        recipient = await exports.recipient(export.user_id, connection)
+        size = await exports.storage.size(key)
+        if size is None:
+            sets = await record_sets(exports.hook, export.user_id, connection)
+            async with exports.storage.writing(key) as out:
+                size = await write_archive(export, sets, out, made_at=job.processed_on, tell=job.progress)
+    job.progress(100)
+    return FinishedExport(key=key, size=size, mail=await exports.mail.ensure(job, key, recipient))

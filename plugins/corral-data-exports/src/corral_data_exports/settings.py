@@ -1,0 +1,102 @@
+"""Where archives go, whose data is in them, and how they are fetched: the `CORRAL_DATA_EXPORTS_…` environment.
+
+Without any setting archives are kept in the data directory, which is what a development machine wants.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from datetime import timedelta
+from typing import Annotated, Self
+
+from pydantic import AnyHttpUrl, Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from corral.errors import ConfigurationError
+from corral.settings import Settings
+
+__all__ = ["ExportSettings"]
+
+PREFIX = "CORRAL_DATA_EXPORTS_"
+
+SECRET_BYTES = 32
+"""What HMAC-SHA256 is as strong as (RFC 2104, section 3: a key of at least the hash's length)."""
+
+LINK_SECONDS = 3 * 24 * 3600
+MAX_LINK_SECONDS = 7 * 24 * 3600
+"""S3 signs for a week at most."""
+
+
+class ExportSettings(BaseSettings):
+    """The settings of `data-exports`.
+
+    Attributes:
+        storage: Where archives are kept: a directory, or the URL of a bucket (`s3://bucket/folder`, `gs://…`, `az://…`);
+            by default the folder `exports` of the data directory.
+        tables: A TOML file that names the tables whose rows are exported, and the users' table.
+        base_url: What links to archives in a directory begin with: where the application serves them.
+        link_secret: What those links are signed with; 32 bytes at least.
+        link_seconds: How long a link is good for.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+
+    storage: str | None = None
+    tables: FilePath | None = None
+    base_url: AnyHttpUrl | None = None
+    link_secret: SecretStr | None = None
+    link_seconds: Annotated[float, Field(gt=0, le=MAX_LINK_SECONDS)] = LINK_SECONDS
+
+    @property
+    def location(self) -> str:
+        """`storage`, or the folder in the data directory."""
+        return self.storage or str(Settings.read(None).data_dir / "exports")
+
+    @property
+    def link_lifetime(self) -> timedelta:
+        """How long a link is good for."""
+        return timedelta(seconds=self.link_seconds)
+
+    @field_validator("link_secret")
+    @classmethod
+    def _long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value().encode()) < SECRET_BYTES:
+            raise PydanticCustomError("secret", "at least {bytes} bytes are needed", {"bytes": SECRET_BYTES})
+        return secret
+
+    @model_validator(mode="after")
+    def _what_belongs_together(self) -> Self:
+        if (self.base_url is None) != (self.link_secret is None):
+            raise PydanticCustomError("links", f"{PREFIX}BASE_URL and {PREFIX}LINK_SECRET: one without the other")
+        return self
+
+    @classmethod
+    def from_environment(cls) -> ExportSettings:
+        """The settings of this process.
+
+        Raises:
+            ConfigurationError: Settings that are misspelt or of no use; it names all of them.
+        """
+        known = [f"{PREFIX}{name.upper()}" for name in cls.model_fields]
+        faults: list[str] = []
+        for name in sorted(os.environ):
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
+                near = difflib.get_close_matches(name.upper(), known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                faults.append(f"{name} is not a setting of data-exports{hint}")
+        try:
+            settings = cls()
+        except ValidationError as error:
+            faults += [_told(fault) for fault in error.errors(include_url=False, include_input=False)]
+        else:
+            if not faults:
+                return settings
+        raise ConfigurationError("\n  ".join(["the settings of data-exports were refused:", *faults]))
+
+
+def _told(fault: ErrorDetails) -> str:
+    """One fault; what was set is not repeated, for it may be the secret in the wrong place."""
+    message = fault["msg"]
+    return f"{PREFIX}{str(fault['loc'][0]).upper()}: {message[:1].lower()}{message[1:]}" if fault["loc"] else message

@@ -1,0 +1,218 @@
+"""Where archives are kept: a directory, or a bucket of S3, Google or Azure. One key, one archive, whole or not there.
+
+An archive is one multipart upload that is completed at its end; in a directory, obstore writes beside the key and
+renames. It knows nothing of jobs and hooks; the application opens archives with it, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, LocalStore, S3Store, from_url
+from pydantic_core import to_json
+
+from corral.errors import ConfigurationError, CorralError
+from corral_data_exports import DataExport
+from corral_data_exports.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from obstore import AsyncWritableFile, Attributes
+
+__all__ = ["NoSuchExport", "OpenedExport", "Storage", "object_key", "open_export"]
+
+PART_BYTES: Final = 5 * 1024 * 1024
+"""The smallest part that S3 takes. It takes 10,000 of them, so an archive ends at 48 GiB."""
+
+PARTS_AT_ONCE: Final = 2
+"""How many parts are on their way at once: they are all of an archive that is in memory."""
+
+CHUNK_BYTES: Final = 256 * 1024
+"""What a download hands over at once, at least."""
+
+KEY: Final = re.compile(r"[0-9a-f]{40}\.zip")
+
+ATTRIBUTES: Final[Attributes] = {
+    "Content-Type": "application/zip",
+    "Content-Disposition": 'attachment; filename="export.zip"',
+}
+"""What a browser makes of an object store's signed link; a directory keeps no such thing."""
+
+
+class NoSuchExport(CorralError):
+    """No finished archive has this key: it was never made, is not ready yet, or was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedExport:
+    """A finished archive.
+
+    Attributes:
+        size: Its length in bytes.
+        chunks: Its bytes, a quarter of a MiB at a time; read once.
+    """
+
+    size: int
+    chunks: AsyncIterator[bytes]
+
+
+def object_key(export: DataExport) -> str:
+    """The name of an export's archive in the storage: the same for the same export, and a safe name for any.
+
+    User and format are in it, so that an export id that somebody uses twice never hands out another user's archive.
+    """
+    said = to_json([export.user_id, export.export_id, export.format])
+    return f"{hashlib.sha256(said).hexdigest()[:40]}.zip"
+
+
+async def open_export(key: str, settings: ExportSettings | None = None) -> OpenedExport:
+    """Open a finished archive, for the application's download route.
+
+    Args:
+        key: What `corral_data_exports.links.verified` returned, or a job's result says.
+        settings: By default those of this process's environment.
+
+    Raises:
+        NoSuchExport: There is none.
+        ConfigurationError: The settings cannot be used.
+        Exception: The storage failed; whatever obstore raises.
+    """
+    return await Storage.opened(settings or ExportSettings.from_environment()).open(key)
+
+
+class Storage:
+    """Archives by their keys.
+
+    Args:
+        store: Where they are.
+    """
+
+    def __init__(self, store: LocalStore | S3Store | GCSStore | AzureStore) -> None:
+        self._store = store
+
+    @classmethod
+    def opened(cls, settings: ExportSettings) -> Storage:
+        """The storage that the settings name. Nothing is connected; a directory is made, for its owner alone.
+
+        Raises:
+            ConfigurationError: It names nothing that can be written to.
+        """
+        location = settings.location
+        if "://" not in location or location.startswith("file://"):
+            return cls(_directory(location))
+        try:
+            store = from_url(location)
+        except (BaseError, ValueError) as error:
+            raise _refused(location, _first_line(error)) from error
+        if not isinstance(store, S3Store | GCSStore | AzureStore):
+            raise _refused(location, "archives cannot be kept there")
+        return cls(store)
+
+    async def size(self, key: str) -> int | None:
+        """The length of a finished archive in bytes, or None where there is none."""
+        try:
+            return (await obstore.head_async(self._store, key))["size"]
+        except FileNotFoundError:
+            return None
+
+    @asynccontextmanager
+    async def writing(self, key: str) -> AsyncIterator[AsyncWritableFile]:
+        """Write an archive. It is there when the block has ended; if that raises, nothing of it is."""
+        if isinstance(self._store, LocalStore):
+            _clear(self._store, key)
+        writer = obstore.open_writer_async(
+            self._store,
+            key,
+            attributes=None if isinstance(self._store, LocalStore) else ATTRIBUTES,
+            buffer_size=PART_BYTES,
+            max_concurrency=PARTS_AT_ONCE,
+        )
+        async with writer:  # completes the upload, or aborts it where an exception comes through
+            yield writer
+
+    async def open(self, key: str) -> OpenedExport:
+        """Open a finished archive.
+
+        Raises:
+            NoSuchExport: There is none.
+        """
+        if not KEY.fullmatch(key):
+            raise NoSuchExport(f"no export is named {key!r}")
+        try:
+            found = await obstore.get_async(self._store, key)
+        except FileNotFoundError:
+            raise NoSuchExport(f"no export is named {key!r}") from None
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+
+        return OpenedExport(found.meta["size"], chunks())
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether it makes links that expire; a directory does not."""
+        return not isinstance(self._store, LocalStore)
+
+    async def signed_url(self, key: str, lifetime: timedelta) -> str | None:
+        """A link that the object store itself has signed; None where archives are in a directory.
+
+        Raises:
+            Exception: The store's credentials cannot sign; whatever obstore raises.
+        """
+        if isinstance(self._store, LocalStore):
+            return None
+        return await obstore.sign_async(self._store, "GET", key, lifetime)
+
+    async def purge(self, older_than: timedelta) -> int:
+        """Delete the archives that were finished longer ago than this; other objects are left.
+
+        Returns:
+            How many were deleted.
+        """
+        before = datetime.now(UTC) - older_than
+        old: list[str] = []
+        async for page in obstore.list(self._store):
+            old += [found["path"] for found in page if found["last_modified"] < before and KEY.fullmatch(found["path"])]
+        if old:
+            await obstore.delete_async(self._store, old)
+        return len(old)
+
+
+def _clear(store: LocalStore, key: str) -> None:
+    """Delete what killed runs have left beside a key: obstore names it `<key>#1`, and so on, and never takes it up.
+
+    A run that is still alive, and has lost its lock, loses its file, too, and cannot finish.
+    """
+    for left in Path(str(store.prefix)).glob(f"{key}#*"):
+        left.unlink(missing_ok=True)
+
+
+def _directory(location: str) -> LocalStore:
+    path = Path(unquote(urlsplit(location).path)) if location.startswith("file://") else Path(location)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return LocalStore(path.resolve())
+    except (OSError, BaseError) as error:
+        raise _refused(location, _first_line(error)) from error
+
+
+def _refused(location: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"CORRAL_DATA_EXPORTS_STORAGE {location!r} cannot be used: {why}",
+        hint="write a directory, or s3://bucket/folder, gs://bucket/folder, az://container/folder",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """What obstore says, without its debug print."""
+    return str(error).partition("\n")[0]
