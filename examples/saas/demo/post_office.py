@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -29,12 +28,15 @@ class Mail:
     Attributes:
         to: The envelope's recipients.
         message: The mail.
-        at: When, in seconds of the monotonic clock.
     """
 
     to: tuple[str, ...]
     message: EmailMessage
-    at: float
+
+    @property
+    def link(self) -> str:
+        """The first link of its text."""
+        return next(word for word in self.body("plain").split() if word.startswith("http"))
 
     def body(self, subtype: str) -> str:
         """The mail's text as `plain` or as `html`."""
@@ -49,12 +51,10 @@ class Refusal:
     Attributes:
         to: The recipient.
         reply: The server's words.
-        at: When, in seconds of the monotonic clock.
     """
 
     to: str
     reply: str
-    at: float
 
 
 class PostOffice:
@@ -66,8 +66,9 @@ class PostOffice:
         refusals: What it did not, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Mail | Refusal], None]) -> None:
         self.port = 0
+        self._tell = tell
         self.mails: list[Mail] = []
         self.refusals: list[Refusal] = []
 
@@ -84,20 +85,26 @@ class PostOffice:
         if reply == "250 OK":
             envelope.rcpt_tos.append(address)
         else:
-            self.refusals.append(Refusal(address, reply, time.monotonic()))
+            self.refusals.append(Refusal(address, reply))
+            self._tell(self.refusals[-1])
         return reply
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  # as above
         """Keep a mail."""
         message = message_from_bytes(envelope.content or b"", policy=POLICY)  # type: ignore[arg-type]  # bytes, as we did not ask for text
-        self.mails.append(Mail(tuple(envelope.rcpt_tos), message, time.monotonic()))
+        self.mails.append(Mail(tuple(envelope.rcpt_tos), message))
+        self._tell(self.mails[-1])
         return "250 OK: kept"
 
 
 @asynccontextmanager
-async def open_post_office() -> AsyncIterator[PostOffice]:
-    """Listen on a port of the kernel's choice until the block ends."""
-    office = PostOffice()
+async def open_post_office(tell: Callable[[Mail | Refusal], None]) -> AsyncIterator[PostOffice]:
+    """Listen on a port of the kernel's choice until the block ends.
+
+    Args:
+        tell: Hears of each mail and each refusal.
+    """
+    office = PostOffice(tell)
     server = await asyncio.get_running_loop().create_server(
         lambda: SMTP(office, hostname="post.example.org", timeout=30), "127.0.0.1", 0
     )

@@ -1,0 +1,214 @@
+"""The HTTP API: `uvicorn --factory examples.saas.api:create_app`. It translates requests into use cases and back."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import AwareDatetime, BaseModel, Field
+
+import corral
+from corral import PayloadRefused, sql
+from corral_billing_webhooks_retry import stripe
+from corral_data_exports import links
+from corral_data_exports.settings import ExportSettings
+from corral_data_exports.storage import NoSuchExport, open_export
+from corral_emails import Address
+from corral_webhooks_outgoing.endpoints import EndpointRefused, add_endpoint
+from examples.saas import accounts
+from examples.saas.accounts import Refused, User
+from examples.saas.settings import Settings
+from examples.saas.work import Work, working
+
+__all__ = ["create_app"]
+
+
+class SignUp(BaseModel):
+    """The body of `POST /signup`."""
+
+    email: Address
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    invite: Annotated[str, Field(max_length=32)] | None = None
+    member_since: AwareDatetime | None = None
+
+
+class Note(BaseModel):
+    """The body of `POST /notes`."""
+
+    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+
+
+class Usage(BaseModel):
+    """The body of `POST /usage`."""
+
+    requests: Annotated[int, Field(gt=0, le=1_000_000)]
+    at: AwareDatetime | None = None
+
+
+class Export(BaseModel):
+    """The body of `POST /exports`."""
+
+    format: Literal["json", "csv"] = "json"
+
+
+class Endpoint(BaseModel):
+    """The body of `POST /endpoints`."""
+
+    url: Annotated[str, Field(max_length=2000)]
+
+
+async def begun(request: Request) -> AsyncIterator[Work]:
+    """The transaction of a request; it is committed before the answer is sent, and not at all if that is an error."""
+    async with working(request.app.state.engine, request.app.state.jobs) as work:
+        yield work
+
+
+# scope="function": committed before the answer leaves, not after it
+InWork = Annotated[Work, Depends(begun, scope="function")]
+
+
+async def logged_in(work: InWork, authorization: Annotated[str, Header()] = "") -> User:
+    """Whoever's token came with the request."""
+    user = await accounts.authenticate(work.connection, authorization.removeprefix("Bearer "))
+    if user is None:
+        raise HTTPException(401, "log in first", {"WWW-Authenticate": "Bearer"})
+    return user
+
+
+Me = Annotated[User, Depends(logged_in)]
+
+
+def operator(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+    """Let an operator in, and nobody else."""
+    expected = request.app.state.settings.admin_token.get_secret_value()
+    if not hmac.compare_digest(authorization.encode(), f"Bearer {expected}".encode()):
+        raise HTTPException(403, "for operators only")
+
+
+router = APIRouter()
+
+
+@router.post("/signup", status_code=201)
+async def sign_up(body: SignUp, work: InWork) -> dict[str, str]:
+    """An account; the answer has its token."""
+    made = await accounts.sign_up(
+        work, email=body.email, name=body.name, invite=body.invite, member_since=body.member_since
+    )
+    return {"id": made.user_id, "token": made.token}
+
+
+@router.get("/account")
+async def account(me: Me) -> dict[str, str]:
+    """Who I am."""
+    return {"id": me.id, "email": me.email, "name": me.name, "plan": me.plan}
+
+
+@router.delete("/account", status_code=202)
+async def delete_account(me: Me, work: InWork) -> dict[str, str]:
+    """Forget me, when the grace period is over."""
+    await accounts.delete_account(work, me)
+    return {"status": "the account will be deleted; POST /account/restore takes that back"}
+
+
+@router.post("/account/restore")
+async def restore_account(me: Me, work: InWork) -> dict[str, str]:
+    """Do not forget me."""
+    if not await accounts.restore_account(work, me):
+        raise Refused("there is no deletion to take back")
+    return {"status": "the account stays"}
+
+
+@router.post("/notes", status_code=201)
+async def write_note(body: Note, me: Me, work: InWork) -> None:
+    """Keep this."""
+    await accounts.write_note(work, me, body.text)
+
+
+@router.post("/usage", status_code=201)
+async def use(body: Usage, me: Me, work: InWork) -> None:
+    """Count this."""
+    await accounts.use(work, me, body.requests, body.at)
+
+
+@router.get("/usage")
+async def usage(me: Me, work: InWork) -> list[dict[str, datetime | int]]:
+    """My hours that are over."""
+    hours = await accounts.closed_hours(work.connection, me)
+    return [{"hour": hour.started_at, "requests": hour.requests} for hour in hours]
+
+
+@router.post("/exports", status_code=202)
+async def order_export(body: Export, me: Me, work: InWork) -> dict[str, str]:
+    """Pack everything that is kept about me; a mail tells when that is done."""
+    return {"id": await accounts.order_export(work, me, body.format)}
+
+
+@router.get("/exports/{key}")
+async def download_export(key: str, expires: str, signature: str) -> StreamingResponse:
+    """A packed export; whoever has the link of the mail may have it, as long as that is good."""
+    secret = ExportSettings.from_environment().link_secret
+    if secret is None:
+        raise HTTPException(404)
+    try:
+        links.verified(key, expires, signature, secret=secret.get_secret_value())
+        opened = await open_export(key)
+    except (links.LinkRefused, NoSuchExport) as error:
+        raise HTTPException(404, str(error)) from None
+    headers = {"Content-Length": str(opened.size), "Content-Disposition": 'attachment; filename="acme-export.zip"'}
+    return StreamingResponse(opened.chunks, media_type="application/zip", headers=headers)
+
+
+@router.post("/webhooks/stripe", status_code=202)
+async def stripe_event(request: Request, work: InWork, stripe_signature: Annotated[str, Header()] = "") -> None:
+    """What the payment provider says, if it is the provider who says it."""
+    secret = request.app.state.settings.stripe_secret.get_secret_value()
+    try:
+        event = stripe.verified(await request.body(), stripe_signature, secret)
+    except (stripe.SignatureRefused, PayloadRefused) as error:
+        raise HTTPException(400, str(error)) from None
+    await accounts.receive_billing_event(work, event)
+
+
+@router.post("/endpoints", status_code=201, dependencies=[Depends(operator)])
+async def add_webhook_endpoint(body: Endpoint, work: InWork) -> dict[str, str]:
+    """Tell a partner of what happens; the answer has the secret that deliveries are signed with."""
+    try:
+        endpoint = await add_endpoint(work.connection, body.url)
+    except EndpointRefused as error:
+        raise Refused(str(error)) from None
+    return {"id": endpoint.id, "secret": endpoint.secrets[0]}
+
+
+@router.post("/rollover", status_code=202, dependencies=[Depends(operator)])
+async def roll_over(work: InWork) -> None:
+    """Close the hours that are over, now."""
+    await accounts.order_rollover(work)
+
+
+def create_app() -> FastAPI:
+    """The application; it opens the database and the scheduler when it is started."""
+    settings = Settings()  # type: ignore[call-arg]  # read from the environment
+
+    @asynccontextmanager
+    async def opened(app: FastAPI) -> AsyncIterator[None]:
+        engine = sql.create_engine()
+        try:
+            async with corral.connect() as jobs:
+                app.state.engine, app.state.jobs, app.state.settings = engine, jobs, settings
+                yield
+        finally:
+            await engine.dispose()
+
+    app = FastAPI(title="Acme", lifespan=opened)
+    app.include_router(router)
+
+    @app.exception_handler(Refused)
+    async def refused(_request: Request, error: Refused) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 409)
+
+    return app

@@ -1,0 +1,80 @@
+"""What the queues need from this application: `CORRAL_APP=examples.saas.plugin` names it to every process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import MetaData, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from corral import hookimpl
+from corral_billing_webhooks_retry import BillingEvent
+from corral_usage_period_rollover.periods import ClosedPeriod
+from corral_usage_period_rollover.usage import end_subscription
+from examples.saas.tables import invoices, metadata, payments, users
+
+__all__ = [
+    "corral_billing_event",
+    "corral_erase_account",
+    "corral_export_account",
+    "corral_tables",
+    "corral_usage_period_closed",
+]
+
+
+@hookimpl
+def corral_tables() -> list[MetaData]:
+    """The application's tables, for `corral db create`."""
+    return [metadata]
+
+
+@hookimpl
+async def corral_billing_event(event: BillingEvent, connection: AsyncConnection) -> None:
+    """A paid invoice is a payment and a paid plan; both are there once, however often the provider says so."""
+    if event.type != "invoice.paid":
+        return
+    body: dict[str, Any] = dict(event.body)
+    invoice = body["data"]["object"]
+    user_id = invoice["client_reference_id"]
+    await connection.execute(
+        insert(payments).values(
+            user_id=user_id,
+            provider_event=event.event_id,
+            payer_email=invoice["customer_email"],
+            cents=invoice["amount_paid"],
+            paid_at=datetime.now(UTC),
+        )
+    )
+    await connection.execute(update(users).where(users.c.id == user_id).values(plan="paid"))
+
+
+@hookimpl
+async def corral_usage_period_closed(period: ClosedPeriod, connection: AsyncConnection) -> None:
+    """A closed hour is an invoice."""
+    used = period.totals.get("requests", 0)
+    await connection.execute(
+        insert(invoices).values(user_id=period.subscription_id, period_start=period.started_at, requests=used)
+    )
+
+
+@hookimpl
+async def corral_erase_account(user_id: str, connection: AsyncConnection) -> Mapping[str, int]:
+    """What no table file can say: no further hour is metered. Rows are erased as `accounts.toml` says."""
+    await end_subscription(connection, user_id)
+    return {"subscriptions": 1}
+
+
+@hookimpl
+async def corral_export_account(
+    user_id: str, connection: AsyncConnection
+) -> Mapping[str, AsyncIterator[Mapping[str, object]]]:
+    """What no table file can say: invoices with their price. Everything else is exported as `accounts.toml` says."""
+
+    async def billed() -> AsyncIterator[Mapping[str, object]]:
+        own = select(invoices.c.period_start, invoices.c.requests).where(invoices.c.user_id == user_id)
+        async for start, requests in await connection.stream(own.order_by(invoices.c.period_start)):
+            yield {"hour": start, "requests": requests, "cents": requests * 2}
+
+    return {"invoices": billed()}
