@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest_asyncio.fixture
 async def courier_with() -> AsyncIterator[Callable[..., Courier]]:
-    """Makes couriers, on an internet or on the real network: `courier_with(allow_private=True, timeout_seconds=0.5)`."""
+    """Makes couriers, on an internet or on the real network: `courier_with(internet, timeout_seconds=0.5)`."""
     async with AsyncExitStack() as opened:
 
         def make(network: Any = None, **settings: Any) -> Courier:
