@@ -20,7 +20,7 @@ from corral_webhooks_outgoing.guard import Guard, NotPublic
 from corral_webhooks_outgoing.message import Message
 from corral_webhooks_outgoing.settings import WebhookSettings
 
-from .conftest import NAME, PUBLIC, answering
+from .conftest import NAME, NO_CONTENT, PUBLIC, answering
 
 MESSAGE = Message(b'{"a": 1}', {"webhook-id": "evt_1"})
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest_asyncio.fixture
 async def courier_with() -> AsyncIterator[Callable[..., Courier]]:
-    """Makes couriers, on an internet or on the real network: `courier_with(allow_private=True, timeout_seconds=0.5)`."""
+    """Makes couriers, on an internet or on the real network: `courier_with(internet, timeout_seconds=0.5)`."""
     async with AsyncExitStack() as opened:
 
         def make(network: Any = None, **settings: Any) -> Courier:
@@ -102,6 +102,22 @@ async def test_a_burst_to_one_receiver_uses_one_connection(courier, receiver) ->
     for _ in range(5):
         await post(courier, receiver)
     assert (len(receiver.requests), receiver.connections) == (5, 1)
+
+
+async def test_a_connection_that_its_receiver_has_closed_is_not_used_again(courier, receiver) -> None:
+    closed = asyncio.Event()
+
+    async def hang_up(writer: asyncio.StreamWriter) -> None:
+        writer.write(NO_CONTENT)
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    receiver.replies.append(hang_up)
+    await post(courier, receiver)
+    await asyncio.wait_for(closed.wait(), 15)
+    assert await post(courier, receiver) == Answer(204)
+    assert receiver.connections == 2
 
 
 async def test_the_name_is_kept_for_host_sni_and_the_certificate(

@@ -88,5 +88,5 @@ def literal_address(host: str) -> IPv4Address | IPv6Address | None:
 
 def _number(text: str) -> int:
     if text[:2].lower() == "0x":
-        return int(text[2:], 16)
+        return int(text, 16)
     return int(text, 8 if text.startswith("0") else 10)

@@ -46,7 +46,7 @@ def corral_webhook_endpoint(
 def corral_webhook_endpoint_gone(
     endpoint: Endpoint, connection: AsyncConnection, jobs: JobScheduler
 ) -> Awaitable[object] | None:
-    """An endpoint has answered 410 Gone: it wants nothing any more. Disable it where it is kept.
+    """An endpoint has answered 410 Gone: it wants no more events. Disable it where it is kept.
 
     Called for everybody, one after the other and in one transaction: whoever only wants to tell the endpoint's owner
     does not keep the table from being changed.

@@ -113,7 +113,7 @@ class Deliveries:
             raise NotDelivered(f"webhook endpoint {endpoint.id!r} ({url.host}) did not answer: {error}") from error
 
     async def tell_gone(self, endpoint: Endpoint) -> None:
-        """Tell everybody that an endpoint wants nothing any more; it is disabled then, or nothing is changed.
+        """Tell everybody that an endpoint wants no more events; it is disabled then, or nothing is changed.
 
         Raises:
             HookRaised: Somebody could not act on it.
@@ -125,7 +125,7 @@ class Deliveries:
                 await all_answers(gone, endpoint=endpoint, connection=connection, jobs=self.jobs)
                 # PostgreSQL rolls back a transaction whose error was swallowed, and calls that a commit
                 await connection.execute(select(1))
-        log.warning("a webhook endpoint answered 410 Gone and was disabled", endpoint=endpoint.id)
+        log.warning("a webhook endpoint wants no more events", endpoint=endpoint.id)
 
 
 @asynccontextmanager
@@ -164,7 +164,7 @@ async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebh
 
     Raises:
         Fail: It can never be delivered: the endpoint is unknown or disabled, its address is not public, or it wants
-            nothing any more (410).
+            no more events (410).
         Retry: The receiver is too busy (429, 503) and says for how long.
         NotDelivered: It answered anything else, or not at all.
         DatabaseUnavailable: Nobody can say whether it was delivered before.
@@ -181,7 +181,7 @@ async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebh
     told = f"webhook endpoint {endpoint.id!r} {answer}"
     if answer.gone:
         await deliveries.tell_gone(endpoint)
-        raise Fail(f"{told}; it was disabled")
+        raise Fail(f"{told} (it wants no more events)")
     if wait := answer.wait(datetime.now(UTC)):
         raise Retry(told, after=wait)
     raise NotDelivered(told)

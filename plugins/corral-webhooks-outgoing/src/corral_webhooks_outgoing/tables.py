@@ -4,11 +4,32 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Boolean, Column, MetaData, String, Table
+from sqlalchemy import Boolean, Column, Dialect, MetaData, String, Table, TypeDecorator
 
 __all__ = ["metadata", "webhook_endpoints"]
 
-SECRET: Final = String(100)
+
+class _Unshown(str):
+    """A text that is not shown: SQLAlchemy's errors, and its log, repeat what a statement was given."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class Confidential(TypeDecorator[str]):
+    """A column whose values are kept out of errors and logs."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  # SQLAlchemy's signature
+        """What is written."""
+        return None if value is None else _Unshown(value)
+
+
+SECRET: Final = Confidential(100)
 """`whsec_` and 64 bytes as base64, the longest there is, are 94 characters."""
 
 metadata = MetaData()
@@ -17,7 +38,7 @@ webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,
     Column("id", String(128), primary_key=True),
-    Column("url", String(2048), nullable=False),
+    Column("url", Confidential(2048), nullable=False),  # receivers put tokens of their own into it
     Column("secret", SECRET, nullable=False),
     Column("previous_secret", SECRET),  # signs as well, while the owner moves on to the new one
     Column("enabled", Boolean, nullable=False),
