@@ -1,23 +1,128 @@
-"""What several tests use: settings of nobody, and an interpreter of its own."""
+"""A table that events have an effect on, and the desk in front of it with a test's subscribers, on either database."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
 
+import pluggy
 import pytest
+import pytest_asyncio
+from sqlalchemy import column, func, insert, select, table, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from corral import JobScheduler, hookspecs, sql, testing
+from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry, corral_hookspecs
+from corral_billing_webhooks_retry.processor import Desk, Handed, hand_over
+from corral_billing_webhooks_retry.settings import PREFIX
 
 SECONDS = 60
-"""How long a program may take."""
+"""How long a program may take, or what is waited for."""
+
+payments = table("payments", column("event"))
+"""The effect: one row for each event that was handed over."""
+
+
+class Till:
+    """A database with payments.
+
+    Attributes:
+        engine: The database.
+    """
+
+    def __init__(self, engine: AsyncEngine, jobs: JobScheduler) -> None:
+        self.engine = engine
+        self._jobs = jobs
+
+    @staticmethod
+    def event(event_id: str = "evt_1", *, provider: str = "stripe") -> BillingEvent:
+        """Some event."""
+        return BillingEvent(
+            provider=provider,
+            event_id=event_id,
+            type="invoice.paid",
+            occurred_at=datetime(2027, 1, 1, 10, tzinfo=UTC),
+            body={"id": event_id},
+        )
+
+    @staticmethod
+    async def pay(event: BillingEvent, connection: AsyncConnection) -> None:
+        """A subscriber, the one that most tests have."""
+        await connection.execute(insert(payments).values(event=f"{event.provider} {event.event_id}"))
+
+    @property
+    def on_postgresql(self) -> bool:
+        """Which of the two databases it is."""
+        return self.engine.dialect.name == "postgresql"
+
+    def desk(self, *subscribers: Callable[..., Any]) -> Desk:
+        """The desk of a worker; the subscribers are packages `acme_0`, `acme_1` …, told in this order."""
+        manager = pluggy.PluginManager("corral")
+        for offered in corral_hookspecs():
+            manager.add_hookspecs(offered)
+        for number, subscriber in reversed(list(enumerate(subscribers))):
+            package: Any = ModuleType(f"acme_{number}")
+            package.corral_billing_event = hookspecs.hookimpl(subscriber)
+            manager.register(package)
+        return Desk(self.engine, manager.hook, self._jobs, frozenset({"stripe", "google-play"}))
+
+    async def hand_over(self, desk: Desk, sent: BillingEvent | None = None, **job: Any) -> str:
+        """What the processor makes of a job: its status."""
+        async with asyncio.timeout(SECONDS):
+            handed: Handed = await hand_over(testing.job(billing_webhooks_retry, sent or self.event(), **job), desk)
+        return handed.status
+
+    async def effects(self) -> list[str]:
+        """The payments that were made."""
+        async with self.engine.connect() as connection:
+            return list(await connection.scalars(select(payments.c.event).order_by("event")))
+
+    async def left(self) -> tuple[int, int, int]:
+        """How many rows there are: payments, claims in the ledger, jobs in the outbox."""
+        async with self.engine.connect() as connection:
+            counted = [
+                await connection.scalar(select(func.count()).select_from(each))
+                for each in (payments, table("corral_ledger"), table("corral_outbox"))
+            ]
+        return counted[0], counted[1], counted[2]
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("CORRAL_BILLING_WEBHOOKS_RETRY_"):
+        if name.startswith(PREFIX):
             monkeypatch.delenv(name)
+
+
+@pytest_asyncio.fixture
+async def till(corral_database: str, corral_kit: testing.Kit) -> AsyncIterator[Till]:
+    engine = sql.create_engine(corral_database)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE payments (event TEXT)"))
+    async with corral_kit.connect() as jobs:
+        yield Till(engine, jobs)
+    await engine.dispose()
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine function."""
+
+    async def wait(predicate: Callable[[], Any], what: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not (await met if inspect.isawaitable(met := predicate()) else met):
+            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
+            await asyncio.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture

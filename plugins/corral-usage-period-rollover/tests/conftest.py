@@ -1,19 +1,14 @@
-"""Both databases, empty, with the plugin's tables; and the plugin's hooks, with subscribers of a test."""
+"""The plugin's hooks with subscribers of a test, on either database."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,79 +19,28 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import corral_usage_period_rollover
-from corral import hookspecs, testing
+from corral import JobScheduler, hookspecs, testing
 from corral.sql import create_engine
 from corral_usage_period_rollover.rollover import Closed, Rollover
-from corral_usage_period_rollover.tables import metadata, usage_periods, usage_totals
+from corral_usage_period_rollover.tables import usage_periods, usage_totals
 
 SECONDS = 60
-"""How long a program may take; a database cluster is made in two."""
-
-
-NO_SERVER = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
-
-
-def server_programs() -> Path | None:
-    """The folder of PostgreSQL's programs; Debian keeps them off the PATH."""
-    found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in found if (folder / "pg_ctl").exists()), None)
-
-
-def somebody_else() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-@pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
-    """A PostgreSQL of this test run alone, on a unix socket."""
-    programs = server_programs()
-    if programs is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(NO_SERVER)
-    with tempfile.TemporaryDirectory(prefix="corral-pg-") as name:
-        folder, data, other = Path(name), Path(name) / "data", somebody_else()
-        if other:
-            os.chown(folder, other["user"], other["group"])
-
-        def run(program: str, *arguments: object) -> None:
-            with (folder / "out").open("ab") as out:  # not a pipe: the server would keep it open
-                command = [programs / program, "-D", data, *map(str, arguments)]
-                ended = subprocess.run(
-                    command, cwd=folder, stdout=out, stderr=out, check=False, timeout=SECONDS, **other
-                )
-            assert ended.returncode == 0, (folder / "out").read_text("utf-8", "replace")
-
-        run("initdb", "--no-sync", "--auth=trust", "--username=corral", "--encoding=UTF8")
-        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
-        run("pg_ctl", "start", "-w", "-o", options)
-        try:
-            yield f"postgresql+asyncpg://corral@/postgres?host={folder}"
-        finally:
-            run("pg_ctl", "stop", "-w", "-m", "immediate")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database; SQLite's is a file, because rollovers have several connections."""
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/usage.db"
-    url: str = request.getfixturevalue("postgresql_url")
-    return url
+"""How long a program may take, or what is waited for."""
 
 
 @pytest_asyncio.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """The database with our tables, and nothing in them."""
-    engine = create_engine(database_url)
-    async with engine.begin() as connection:
-        await connection.run_sync(metadata.drop_all)
-        await connection.run_sync(metadata.create_all)
+async def engine(corral_database: str) -> AsyncIterator[AsyncEngine]:
+    """The database with all tables, and nothing in them."""
+    engine = create_engine(corral_database)
     yield engine
     await engine.dispose()
+
+
+@pytest_asyncio.fixture
+async def jobs(corral_kit: testing.Kit) -> AsyncIterator[JobScheduler]:
+    """A scheduler that has an outbox."""
+    async with corral_kit.connect() as jobs:
+        yield jobs
 
 
 class Books:
@@ -110,6 +54,11 @@ class Books:
     def __init__(self, engine: AsyncEngine, rollover: Rollover) -> None:
         self.engine = engine
         self.rollover = rollover
+
+    @property
+    def on_postgresql(self) -> bool:
+        """Which of the two databases it is: they differ where transactions meet."""
+        return self.engine.dialect.name == "postgresql"
 
     async def run(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """One of the application's calls, in a transaction of its own."""
@@ -142,17 +91,16 @@ def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
     for offered in corral_usage_period_rollover.corral_hookspecs():
         manager.add_hookspecs(offered)
     manager.register(corral_usage_period_rollover)
-    manager.register(SimpleNamespace(**{name: hookspecs.hookimpl(made) for name, made in subscribers.items()}))
+    made = {name: hookspecs.hookimpl(function) for name, function in subscribers.items()}
+    manager.register(SimpleNamespace(**made), "acme_jobs")
     manager.check_pending()
     return manager.hook
 
 
 @pytest.fixture
-def books(engine: AsyncEngine) -> Callable[..., Books]:
+def books(engine: AsyncEngine, jobs: JobScheduler) -> Callable[..., Books]:
     """`books(corral_usage_period_closed=…)`: the database, its rollover, and subscribers to its hooks."""
-    return lambda **subscribers: Books(
-        engine, Rollover(engine, hook_of(**subscribers), testing.RecordingJobScheduler())
-    )
+    return lambda **subscribers: Books(engine, Rollover(engine, hook_of(**subscribers), jobs))
 
 
 @pytest.fixture

@@ -62,10 +62,7 @@ def result(tick: datetime, periods: int) -> bytes:
 
 
 @pytest_asyncio.fixture
-async def day(
-    books: Callable[..., Any], corral_kit: testing.Kit, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Day:
-    monkeypatch.setenv("CORRAL_DATABASE_URL", database_url)
+async def day(books: Callable[..., Any], corral_kit: testing.Kit) -> Day:
     hour = corral_kit.now.astimezone(UTC).replace(minute=0, second=0, microsecond=0) + HOUR
     corral_kit.travel_to(hour + 10 * MINUTE)
     book = books()

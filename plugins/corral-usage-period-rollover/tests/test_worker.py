@@ -17,7 +17,7 @@ import redis
 from sqlalchemy import text
 
 import corral
-from corral import sql, testing
+from corral import testing
 from corral_usage_period_rollover import UsagePeriodRollover, usage_period_rollover
 from corral_usage_period_rollover.processor import open_rollover, roll_over
 from corral_usage_period_rollover.usage import begin_subscription, record_usage
@@ -34,7 +34,6 @@ from datetime import timedelta
 from pathlib import Path
 from sqlalchemy import text
 from corral import hookimpl
-from corral.sql import Outbox
 
 def told(name):
     try:
@@ -47,7 +46,7 @@ def told(name):
 async def corral_usage_period_closed(period, connection, jobs):
     row = {"subscription": period.subscription_id, "amount": period.totals.get("requests", 0)}
     follow_up = {"job_id": f"follow-up-{row['amount']}", "delay": timedelta(days=1)}
-    await Outbox(jobs).enqueue(connection, "usage-period-rollover", {}, **follow_up)
+    await jobs.enqueue("usage-period-rollover", {}, **follow_up)
     await connection.execute(text("INSERT INTO invoices VALUES (:subscription, :amount)"), row)
     if period.totals.get("requests") == 2 and told("refuse"):
         raise LookupError("no price")
@@ -106,16 +105,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(
-    corral_kit: testing.Kit, database_url: str, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corral_kit: testing.Kit, corral_database: str, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
     for name in list(os.environ):
-        if name.startswith("CORRAL_"):
+        if name.startswith("CORRAL_") and name != "CORRAL_DATABASE_URL":
             monkeypatch.delenv(name)
     (tmp_path / "acme_jobs.py").write_text(APPLICATION, "utf-8")
     with redis.Redis.from_url(corral_kit.url, decode_responses=True) as store:
         settings = {
             "CORRAL_APP": "acme_jobs",
-            "CORRAL_DATABASE_URL": database_url,
             "CORRAL_WORKER__LOCK_SECONDS": "1",
             "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "1",
             "PYTHONDONTWRITEBYTECODE": "",  # the workers of a run compile what they load once, and not in the checkout
@@ -142,10 +140,8 @@ async def prepared(book: Any, site: Site) -> datetime:
     site.kit.travel_to(site.kit.now.replace(minute=10) + HOUR)
     await site.kit.drain(usage_period_rollover.processed_by(roll_over, using=open_rollover))
     start = datetime.now(UTC) - 3 * HOUR - timedelta(minutes=5)
-    async with book.engine.begin() as connection:
-        await connection.run_sync(sql.metadata.create_all)
-    for statement in ("DROP TABLE IF EXISTS invoices", "CREATE TABLE invoices (subscription TEXT, amount INT)"):
-        await book.run(lambda connection, command=statement: connection.execute(text(command)))
+    table = text("CREATE TABLE invoices (subscription TEXT, amount INT)")
+    await book.run(lambda connection: connection.execute(table))
     await book.run(begin_subscription, "ada", "hour", started_at=start)
     for number in range(3):
         await book.run(record_usage, "ada", "requests", number + 1, recorded_at=start + number * HOUR)
@@ -200,7 +196,9 @@ async def test_a_subscriber_that_raises_fails_the_attempt_and_the_next_one_does_
     job = site.job(job_id)
     told = json.loads(job["returnvalue"])
     assert job["atm"] == "2"
-    assert "subscription 'ada': corral_usage_period_closed: LookupError: no price" in job["stacktrace"]
+    assert (
+        "subscription 'ada': acme_jobs raised in corral_usage_period_closed: LookupError: no price" in job["stacktrace"]
+    )
     assert (told["periods"], told["subscriptions"]) == (2, 1), "the first hour was closed by the first attempt"
     assert datetime.fromisoformat(told["tick"]) == datetime.fromtimestamp(int(job["timestamp"]) / 1000, UTC)
     await wait_until(lambda: len(site.follow_ups()) == 3, "the outbox was relayed")

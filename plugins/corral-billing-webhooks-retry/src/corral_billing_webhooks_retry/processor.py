@@ -11,7 +11,7 @@ import structlog
 from pluggy import HookRelay
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import Deps, Fail, Job, JobScheduler, sql
@@ -20,7 +20,7 @@ from corral.hooks import all_answers
 from corral_billing_webhooks_retry import BillingEvent, job_id_for
 from corral_billing_webhooks_retry.settings import BillingSettings
 
-__all__ = ["SCOPE", "Desk", "ErrorSwallowed", "Handed", "hand_over", "open_desk"]
+__all__ = ["SCOPE", "Desk", "Handed", "TransactionSpoilt", "hand_over", "open_desk"]
 
 SCOPE = "billing-webhooks-retry"
 """Of the ledger: its keys are what `job_id_for` makes of an event."""
@@ -28,8 +28,8 @@ SCOPE = "billing-webhooks-retry"
 log = structlog.get_logger("corral_billing_webhooks_retry")
 
 
-class ErrorSwallowed(Exception):
-    """A subscriber caught an error of the database and went on: what was written is lost, whatever COMMIT says."""
+class TransactionSpoilt(Exception):
+    """A subscriber ended the transaction, or swallowed an error of the database, after which it commits nothing."""
 
 
 class Handed(BaseModel):
@@ -92,7 +92,7 @@ async def hand_over(job: Job[BillingEvent], desk: Desk) -> Handed:
     Raises:
         Fail: The provider is none of ours.
         HookRaised: A subscriber raised; nothing was committed.
-        ErrorSwallowed: A subscriber should have; nothing was committed.
+        TransactionSpoilt: A subscriber should have; nothing was committed, but for what it committed itself.
         DatabaseUnavailable: Nothing was committed, or, where the reply to COMMIT was lost, all of it.
     """
     event = job.payload
@@ -108,11 +108,10 @@ async def hand_over(job: Job[BillingEvent], desk: Desk) -> Handed:
             await all_answers(desk.hook.corral_billing_event, event=event, connection=connection, jobs=jobs)
             try:  # PostgreSQL rolls back a transaction whose error was swallowed, and calls that a commit
                 await connection.execute(select(1))
-            except DBAPIError as error:
-                if error.connection_invalidated:
-                    raise
-                raise ErrorSwallowed(
-                    "a subscriber of corral_billing_event caught an error of the database and went on:"
-                    " let it out, or try in a savepoint, connection.begin_nested()"
+            except SQLAlchemyError as error:
+                if isinstance(error, DBAPIError) and error.connection_invalidated:
+                    raise  # the database went away
+                raise TransactionSpoilt(
+                    f"a subscriber of corral_billing_event left the transaction unusable: {error}"
                 ) from error
     return Handed(status="handled")

@@ -37,7 +37,7 @@ def corral_usage_totals(
         connection: The transaction that closes it.
 
     Returns:
-        The total of each metric, in whole units. None, from a plain function, leaves it to the next.
+        The total of each metric, in whole units. None leaves it to the next.
     """
 
 
@@ -47,10 +47,10 @@ def corral_usage_period_closed(
 ) -> Awaitable[object] | None:
     """A period has been closed and the next one opened; both are committed after the last subscriber.
 
-    Called once per closing, for everybody who subscribes: billing, quotas, an outbox.
+    Called once per closing, for everybody who subscribes, one after the other: billing, quotas.
 
     Args:
         period: What was closed, with its totals.
         connection: The transaction that closes it. Do not commit it.
-        jobs: For `corral.sql.Outbox(jobs)`, which enqueues in this transaction.
+        jobs: Enqueues in this transaction.
     """

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from pluggy import HookRelay
+from pluggy import HookCaller, HookRelay
 from sqlalchemy import insert, select, update
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from corral.hooks import HookRaised, all_answers, first_answer
 from corral.jobs import JobScheduler
+from corral.sql import Outbox
 from corral_usage_period_rollover.periods import ClosedPeriod, Period, next_boundary
 from corral_usage_period_rollover.tables import usage_periods, usage_subscriptions, usage_totals
 
-__all__ = ["Closed", "PeriodsLeft", "Rollover", "SubscriberRaised"]
+__all__ = ["Closed", "HookMisused", "PeriodsLeft", "Rollover"]
 
 PAGE = 500
 """How many due subscriptions are read at once: some 64 KiB of ids at most, and no transaction is held meanwhile."""
 
 
-class SubscriberRaised(Exception):
-    """A hook raised: the period it was called for stays open."""
+class HookMisused(Exception):
+    """A hook was answered with what is no total, or spoilt the transaction: the period it was called for stays open."""
 
 
 class PeriodsLeft(Exception):
@@ -50,13 +51,13 @@ class Rollover:
     Args:
         engine: The database.
         hook: Calls `corral_usage_totals` and `corral_usage_period_closed`.
-        jobs: Is handed to subscribers.
+        jobs: What subscribers enqueue with, once it is bound to their transaction.
     """
 
     def __init__(self, engine: AsyncEngine, hook: HookRelay, jobs: JobScheduler) -> None:
         self._engine = engine
         self._hook = hook
-        self._jobs = jobs
+        self._outbox = Outbox(jobs)
 
     async def close_due(self, now: datetime, tick: datetime) -> Closed:
         """Close every period that ended at or before now, and those that come to light by it, until none is left.
@@ -81,7 +82,7 @@ class Rollover:
                     while is_due:
                         closed, is_due = await self._close_next(subscription_id, now, tick)
                         periods += closed
-                except (SubscriberRaised, DataError, IntegrityError) as error:
+                except (HookRaised, HookMisused, DataError, IntegrityError) as error:
                     left.append((subscription_id, error))
                 subscriptions += periods > before
         if left:
@@ -144,22 +145,29 @@ class Rollover:
         return opened
 
     async def _totals(self, period: Period, connection: AsyncConnection) -> Mapping[str, int]:
-        try:
-            totals = self._hook.corral_usage_totals(period=period, connection=connection)
-            return dict(await totals if inspect.isawaitable(totals) else totals)
-        except Exception as error:  # a plugin may raise anything; so may what it awaits
-            raise SubscriberRaised(f"corral_usage_totals: {type(error).__name__}: {error}") from error
+        hook = self._hook.corral_usage_totals
+        told: object = await first_answer(hook, period=period, connection=connection)
+        await _unspoilt(connection, hook)
+        if not isinstance(told, Mapping):
+            raise HookMisused(f"{hook.name} was answered with {type(told).__name__}, which is no mapping")
+        return dict(told)
 
     async def _tell(self, period: ClosedPeriod, connection: AsyncConnection) -> None:
-        try:
-            answers = self._hook.corral_usage_period_closed(period=period, connection=connection, jobs=self._jobs)
-            for answer in answers:
-                if inspect.isawaitable(answer):
-                    await answer
-            if answers:  # PostgreSQL rolls back a transaction whose error was swallowed, and calls that a commit
-                await connection.execute(select(1))
-        except Exception as error:  # as above
-            raise SubscriberRaised(f"corral_usage_period_closed: {type(error).__name__}: {error}") from error
+        hook = self._hook.corral_usage_period_closed
+        jobs = self._outbox.within(connection)
+        if await all_answers(hook, period=period, connection=connection, jobs=jobs):
+            await _unspoilt(connection, hook)
+
+
+async def _unspoilt(connection: AsyncConnection, hook: HookCaller) -> None:
+    """Refuse a transaction that a hook has ended, or in which it swallowed an error of the database.
+
+    PostgreSQL rolls such a one back, and calls that a commit.
+    """
+    try:
+        await connection.execute(select(1))
+    except SQLAlchemyError as error:
+        raise HookMisused(f"{hook.name} left the transaction unusable: {error}") from error
 
 
 def _rows(period: Period, totals: Mapping[str, int]) -> list[dict[str, Any]]:
