@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import redis
 from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from corral import hookimpl
+from corral import Queue, hookimpl
 from corral.app import read_installed
-from corral.inspector import JobInspector, StoredJob
+from corral.inspector import StoredJob
+from corral.inspector.stored import decode_stored
 from corral.sql import Outbox, OutboxRelay, create_engine
-from corral.store.connection import Link
 from corral.testing import Kit
 from corral_account_deletions import account_deletions
 from corral_account_deletions.processor import delete_account, open_deletions
@@ -70,7 +71,7 @@ def corral_processors():
 async def send(job):
     with Path("mails").open("a") as sent:
         sent.write(f"{job.id} {job.payload.to} {job.payload.template} {job.payload.locale}\\n")
-    return {"accepted": job.payload.to}
+    return {"messageId": f"<{job.id}@acme.example>"}
 '''
 
 METADATA = "Metadata-Version: 2.1\nName: acme-emails\nVersion: 1.0\n"
@@ -187,13 +188,15 @@ class Accounts:
         finally:
             await relay.close()
 
-    async def stored(self, queue: Any, job_id: str) -> StoredJob:
-        """All that the store has of a job."""
-        inspector = JobInspector(read_installed("producer").catalog, Link(self.kit.url), prefix=self.kit.prefix)
-        try:
-            return await inspector.get(queue, job_id)
-        finally:
-            await inspector.close()
+    def stored(self, queue: Queue[Any], job_id: str) -> StoredJob:
+        """What the store has of a job."""
+        with redis.Redis.from_url(self.kit.url) as store:
+            key = f"{self.kit.prefix}:{queue.name}"
+            fields = store.hgetall(f"{key}:{job_id}")
+            due = store.zscore(f"{key}:delayed", job_id)
+        return decode_stored(
+            queue.name, job_id, None, [each for field in fields.items() for each in field], due_score=due
+        )
 
     async def drained(self, for_: timedelta = timedelta(days=31)) -> list[tuple[str, Any]]:
         """Carry out what comes due in that time; how each run ended, and its result or reason."""

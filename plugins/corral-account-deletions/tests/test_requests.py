@@ -27,7 +27,7 @@ async def test_a_request_is_stored_and_its_job_comes_after_the_grace_period(acco
         {"user_id": "ada-4711", "request_id": request.id, "requested_at": request.requested_at},
     )
     assert (job.id, job.state) == (f"deletion-{request.id}", "delayed")
-    due_at = (await accounts.stored(account_deletions, job.id)).due_at
+    due_at = accounts.stored(account_deletions, job.id).due_at
     assert timedelta(days=13) < due_at - request.requested_at < timedelta(days=15)
 
 
