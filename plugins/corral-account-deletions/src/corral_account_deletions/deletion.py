@@ -101,7 +101,7 @@ class Deletion:
                 await self._erase(connection, processed, known[0])
         return processed
 
-    async def finish(self, request_id: str, now: datetime, mail_id: str) -> int:
+    async def finish(self, request_id: str, now: datetime, mail_id: str) -> int | None:
         """Enqueue the confirmation and forget the address, unless that has happened.
 
         Args:
@@ -110,17 +110,18 @@ class Deletion:
             mail_id: The id of the confirmation's job.
 
         Returns:
-            How many rows were erased, by the receipts.
+            How many rows were erased, by the receipts; None where another job has finished it meanwhile.
         """
         with _discreet("everything was erased, and the mail was not enqueued") as known:
             async with self._engine.begin() as connection:
                 request = await self._request(connection, request_id)
                 known.append(self.person(request))
-                if request.finished_at is None:
-                    await take_back(connection, known[0])
-                    if request.email is not None and self._tells:
-                        await self._tell(connection, request, known[0], mail_id)
-                    await self._record(connection, replace(request, email=None, finished_at=now))
+                if request.finished_at is not None:
+                    return None
+                await take_back(connection, known[0])
+                if request.email is not None and self._tells:
+                    await self._tell(connection, request, known[0], mail_id)
+                await self._record(connection, replace(request, email=None, finished_at=now))
                 receipts = account_deletion_receipts.c
                 removed = select(func.sum(receipts.amount)).where(receipts.request_id == request_id)
                 return int(await connection.scalar(removed) or 0)
@@ -148,7 +149,7 @@ class Deletion:
 
     async def _record(self, connection: AsyncConnection, request: DeletionRequest) -> None:
         asked = self._hook.corral_record_deletion
-        if not await first_answer(asked, request=request, connection=connection):
+        if not any(answer.value for answer in await all_answers(asked, request=request, connection=connection)):
             raise LookupError(f"nobody has recorded deletion request {request.id!r}: see corral_record_deletion")
 
     async def _tell(self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str) -> None:

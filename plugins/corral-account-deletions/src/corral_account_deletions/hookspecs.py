@@ -60,11 +60,11 @@ def corral_deletion_request(
     """
 
 
-@hookspec(firstresult=True)
+@hookspec
 def corral_record_deletion(request: DeletionRequest, connection: AsyncConnection) -> Awaitable[bool] | bool | None:
-    """Write down how far a deletion is. Whoever answers `corral_deletion_request` answers this, too.
+    """Write down how far a deletion is. Whoever answers `corral_deletion_request` does this, too.
 
-    Called twice per deletion, each time in the transaction that holds the request: with `processed_at`, when everything
+    Everybody is asked, twice per deletion, in the transaction that holds the request: with `processed_at`, when all
     was erased; then with `finished_at`, and without its `email`, which must go.
 
     Args:
@@ -72,5 +72,5 @@ def corral_record_deletion(request: DeletionRequest, connection: AsyncConnection
         connection: The transaction.
 
     Returns:
-        True: it is written. None or false, where it is not yours.
+        Whether it is written: false, or None, where the request is not yours.
     """

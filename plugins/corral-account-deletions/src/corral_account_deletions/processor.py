@@ -107,4 +107,6 @@ async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> Del
         log.info("a deletion waits for jobs about the user", jobs=swept.left)
         raise Snooze(after=AGAIN)
     rows = await deletion.finish(request.id, job.processed_on, mail_id=job.key("mail"))
+    if rows is None:
+        return DeletedAccount(outcome="already-deleted")
     return DeletedAccount(outcome="deleted", rows=rows, jobs_scrubbed=swept.scrubbed, jobs_removed=swept.removed)
