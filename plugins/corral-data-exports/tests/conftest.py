@@ -1,0 +1,185 @@
+"""A shop's tables on both databases, the plugin's hooks with subscribers of a test, and workers as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import time
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pluggy
+import pytest
+from sqlalchemy import text
+
+import corral
+import corral_data_exports
+from corral import Deps, Payload, Queue, hookspecs, testing
+from corral.sql import create_engine
+from corral_data_exports import DataExport, data_exports
+from corral_data_exports.processor import Exports, open_exports
+
+SECONDS = 60
+SECRET = "a secret of thirty-two bytes, or more"
+BASE_URL = "https://app.example/exports"
+
+SHOP = """
+CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT);
+CREATE TABLE orders (id INTEGER PRIMARY KEY, customer_id INTEGER, note TEXT, total NUMERIC(10, 2), paid BOOLEAN);
+CREATE TABLE visits (at TEXT, visitor VARCHAR(40));
+INSERT INTO users VALUES (1, 'ada@example.org'), (2, 'bob@example.org'), (3, NULL);
+INSERT INTO orders VALUES (10, 1, '=1+1', 12.5, true), (11, 2, 'of Bob', 1, false), (12, 1, NULL, -3, false);
+INSERT INTO visits VALUES ('2027-01-01', '1'), ('2027-01-02', '2')
+"""
+
+TABLES = """
+[users]
+table = "users"
+id_column = "id"
+email_column = "email"
+
+[tables.orders]
+user_column = "customer_id"
+action = "delete"
+export = ["id", "note", "total", "paid"]
+
+[tables.visits]
+user_column = "visitor"
+export = ["at"]
+
+[tables.sessions]
+user_column = "user_id"
+action = "delete"
+"""
+
+
+class Mail(Payload):
+    """What `corral-emails` declares, as far as it matters here; it need not be installed."""
+
+    to: str
+    template: str
+    variables: dict[str, str]
+    locale: str | None = None
+
+
+emails = Queue("emails", Mail)
+
+
+def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
+    """The hooks as a worker calls them, with a subscriber for each that is named, and with a queue `emails`."""
+    manager = pluggy.PluginManager("corral")
+    manager.add_hookspecs(hookspecs)
+    for offered in corral_data_exports.corral_hookspecs():
+        manager.add_hookspecs(offered)
+    manager.register(corral_data_exports)
+    subscribers = {"corral_queues": lambda: [emails], **subscribers}
+    named = {name: hookspecs.hookimpl(made) for name, made in subscribers.items()}
+    manager.register(SimpleNamespace(**named), name="acme")
+    manager.check_pending()
+    return manager.hook
+
+
+@pytest.fixture
+def setting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`setting(STORAGE="…")` sets `CORRAL_DATA_EXPORTS_STORAGE`."""
+
+    def set_all(**settings: str) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(f"CORRAL_DATA_EXPORTS_{name}", value)
+
+    return set_all
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("CORRAL_DATA_", "AWS_")):
+            monkeypatch.delenv(name)
+
+
+@dataclass
+class Shop:
+    """A database with the shop's tables, and what exports of it leave behind.
+
+    Attributes:
+        url: The database.
+        folder: Where archives are.
+        jobs: Takes the mails.
+    """
+
+    url: str
+    folder: Path
+    jobs: testing.RecordingJobScheduler = field(default_factory=lambda: testing.RecordingJobScheduler(emails))
+
+    async def run(self, statements: str, rows: list[dict[str, object]] | None = None) -> list[Any]:
+        """Statements in a transaction of their own; the rows of the last one."""
+        engine = create_engine(self.url)
+        found: list[Any] = []
+        async with engine.begin() as connection:
+            for statement in statements.split(";"):
+                result = await connection.execute(text(statement), rows)
+                found = list(result) if result.returns_rows else []
+        await engine.dispose()
+        return found
+
+    @asynccontextmanager
+    async def exports(self, **subscribers: Callable[..., Any]) -> AsyncIterator[Exports]:
+        """What a worker opens, with subscribers to the hooks."""
+        async with asyncio.timeout(SECONDS), AsyncExitStack() as resources:
+            deps = Deps(self.jobs, hook_of(**subscribers), resources)
+            yield await resources.enter_async_context(open_exports(deps))
+
+    def job(self, user_id: str = "1", *, form: str = "json", **told: Any) -> corral.Job[DataExport]:
+        """A job, as a worker hands it over."""
+        return testing.job(data_exports, {"userId": user_id, "exportId": "e1", "format": form}, **told)
+
+    @staticmethod
+    def percents(job: corral.Job[Any]) -> list[int]:
+        """The progress that a job has told, in order."""
+        return [json.loads(said) for kind, said in job.run.said if kind == "progress"]
+
+    def archives(self) -> list[str]:
+        """Everything that is in the storage's folder."""
+        return sorted(path.name for path in self.folder.iterdir())
+
+    def read(self, key: str) -> dict[str, bytes]:
+        """An archive's entries; each is as its checksum says."""
+        with zipfile.ZipFile(self.folder / key) as archive:
+            assert archive.testzip() is None
+            return {name: archive.read(name) for name in archive.namelist()}
+
+    def manifest(self, key: str) -> dict[str, Any]:
+        """An archive's manifest."""
+        told: dict[str, Any] = json.loads(self.read(key)["manifest.json"])
+        return told
+
+
+@pytest.fixture
+def shop(corral_database: str, tmp_path: Path, setting: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """The shop, with everything set that exports can be told."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tables.toml").write_text(TABLES, "utf-8")
+    setting(STORAGE=str(tmp_path / "exports"), TABLES="tables.toml", BASE_URL=BASE_URL, LINK_SECRET=SECRET)
+    made = Shop(corral_database, tmp_path / "exports")
+    asyncio.run(made.run(SHOP))
+    return made
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine function."""
+
+    async def wait(predicate: Callable[[], Any], what: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not (await met if inspect.isawaitable(met := predicate()) else met):
+            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
+            await asyncio.sleep(0.02)
+
+    return wait
