@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from corral.testing.databases import server_programs
+from corral.testing.plugin import NO_POSTGRESQL
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "example_tests" / "test_reports.py"
 PAGE = ROOT / "docs" / "testing.md"
@@ -202,3 +205,67 @@ def test_a_store_that_cannot_be_started_is_one_sentence(suite: Suite) -> None:
     out = said(suite({"test_it.py": test}, "-q", *NEITHER), code=1)
     assert re.search(r"^E? *.*/nowhere/valkey-server.*\nE? *hint: ", out, re.MULTILINE), out
     assert "Traceback" not in out
+
+
+DATABASES = {
+    "test_it.py": """
+        import asyncio, os
+        import pytest
+        from sqlalchemy import inspect, text
+        from corral import sql
+
+        async def tables(url):
+            engine = sql.create_engine(url)
+            async with engine.connect() as connection:
+                names = await connection.run_sync(lambda c: inspect(c).get_table_names())
+            await engine.dispose()
+            return names
+
+        @pytest.mark.parametrize("round", [1, 2])
+        def test_empty_and_the_tests_own(corral_database_url, round):
+            assert os.environ["CORRAL_DATABASE_URL"] == corral_database_url
+            assert asyncio.run(tables(corral_database_url)) == []
+            async def leave_a_table():
+                engine = sql.create_engine()
+                async with engine.begin() as connection:
+                    await connection.execute(text("CREATE TABLE left_behind (id INTEGER)"))
+                await engine.dispose()
+            asyncio.run(leave_a_table())
+
+        def test_with_tables(corral_database):
+            assert {"corral_ledger", "corral_outbox"} <= set(asyncio.run(tables(corral_database)))
+    """
+}
+
+
+BOTH = ("-o", "corral_databases=sqlite postgresql")
+
+
+def test_a_test_that_asks_for_a_database_runs_on_each_that_is_configured(suite: Suite) -> None:
+    out = said(suite(DATABASES, *NEITHER, "-v"))
+    assert "3 passed" in out
+    assert "[postgresql" not in out
+    if server_programs() is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(NO_POSTGRESQL)
+    assert "6 passed" in said(suite(DATABASES, *NEITHER, *BOTH))
+
+
+def test_a_database_that_nobody_knows_is_told(suite: Suite) -> None:
+    out = said(suite(DATABASES, *NEITHER, "-o", "corral_databases=oracle"), code=1)
+    assert "corral_databases names 'oracle', which is neither sqlite nor postgresql" in out
+
+
+@pytest.mark.parametrize(("ci", "code", "counted"), [("", 0, "3 passed, 3 skipped"), ("true", 1, "3 passed, 3 errors")])
+def test_without_postgresql_its_half_is_skipped_in_one_counted_line_and_fails_in_ci(
+    suite: Suite, ci: str, code: int, counted: str
+) -> None:
+    absent = f"""
+        import os
+        import corral.testing.databases
+        os.environ["CI"] = "{ci}"
+        corral.testing.databases.server_programs = lambda: None
+    """
+    out = said(suite({**DATABASES, "conftest.py": absent}, *NEITHER, *BOTH, "-rs"), code=code)
+    assert counted in out
+    if not ci:
+        assert out.count(NO_POSTGRESQL) == 1, out

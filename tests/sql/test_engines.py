@@ -140,8 +140,9 @@ async def test_a_database_that_does_not_answer_is_told_in_one_sentence(url, wait
 
 
 @pytest.mark.asyncio
-async def test_a_database_that_does_not_exist_is_told_too(cluster) -> None:
-    engine = sql.create_engine(f"postgresql://corral@/nothing?host={cluster}")
+async def test_a_database_that_does_not_exist_is_told_too(request) -> None:
+    server = request.getfixturevalue("_corral_postgresql")
+    engine = sql.create_engine(f"postgresql://corral@/nothing?host={server.folder}")
     with pytest.raises(DatabaseUnavailable, match='database "nothing" does not exist'):
         await sql.create_tables(engine, Plugins.load([]))
     await engine.dispose()

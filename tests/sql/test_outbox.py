@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from structlog.testing import capture_logs
 
-from corral import JobOptions, Payload, PayloadRefused, Queue, Retention, testing
+from corral import Every, JobOptions, JobScheduler, Payload, PayloadRefused, Queue, Retention, testing
 from corral.catalog import Catalog, Entry
 from corral.errors import ConfigurationError, JobRefused, StoreUnavailable, UnknownQueue
 from corral.plugins import Plugins, Provider
@@ -104,6 +104,37 @@ async def test_rolled_back_is_never_enqueued(engine, jobs, relay_of, rows, raw) 
         await session.rollback()
     assert await relay_of().drain() == Relayed()
     assert await rows() == []
+    assert await raw.keys("bull:*") == []
+
+
+async def test_code_that_takes_a_job_scheduler_need_not_know_that_it_is_in_a_transaction(
+    engine, jobs, relay_of, rows, raw
+) -> None:
+    async def write_letters(jobs: JobScheduler) -> list[str]:
+        first = await jobs.enqueue(letters, Letter(text="a"), priority=2)
+        others = await jobs.enqueue_many("letters", [{"text": "b"}, {"text": "c"}])
+        return [first.id, *(each.id for each in others)]
+
+    async with engine.connect() as connection:
+        await write_letters(Outbox(jobs).within(connection))
+        await connection.rollback()
+    assert await rows() == []
+    async with engine.begin() as connection:
+        ids = await write_letters(Outbox(jobs).within(connection))
+    assert await relay_of().drain() == Relayed(jobs=3)
+    assert sorted(ids) == sorted([*await raw.lrange("bull:letters:wait", 0, -1), ids[0]])
+    recorded = testing.RecordingJobScheduler(letters)
+    await write_letters(recorded)
+    assert [job.payload.text for job in recorded.jobs] == ["a", "b", "c"]
+
+
+async def test_a_schedule_is_not_made_in_a_transaction(engine, jobs, raw) -> None:
+    async with engine.begin() as connection:
+        within = Outbox(jobs).within(connection)
+        with pytest.raises(JobRefused, match="schedule 'weekly' cannot be made or ended in a transaction"):
+            await within.schedule(letters, Letter(text="a"), Every(timedelta(days=7)), id="weekly")
+        with pytest.raises(JobRefused, match="'weekly'"):
+            await within.unschedule("weekly")
     assert await raw.keys("bull:*") == []
 
 

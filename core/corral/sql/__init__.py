@@ -10,7 +10,7 @@ try:
     from corral.sql.ledger import Ledger
     from corral.sql.outbox import Outbox
     from corral.sql.relay import OutboxRelay, Relayed
-    from corral.sql.tables import metadata
+    from corral.sql.tables import Moment, metadata
 except ModuleNotFoundError as missing:
     from corral.errors import MissingExtra
 
@@ -22,6 +22,7 @@ __all__ = [
     "Connection",
     "Ledger",
     "MadeTable",
+    "Moment",
     "Outbox",
     "OutboxRelay",
     "Relayed",

@@ -6,6 +6,7 @@ It writes a row; `OutboxRelay` carries it to the store. It knows how a row is wr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, Protocol, overload, runtime_checkable
 
 from sqlalchemy import insert
@@ -15,6 +16,7 @@ from corral.errors import JobRefused
 from corral.job import P
 from corral.jobs import Enqueued, EnqueueOptions, JobScheduler
 from corral.queue import Queue
+from corral.schedule import Cron, Every
 from corral.sql.engines import Connection, connected
 from corral.sql.tables import now_ms, outbox
 from corral.store.codec import NewJob
@@ -47,6 +49,17 @@ class Outbox:
         if not isinstance(jobs, _Prepares):
             raise TypeError(f"{type(jobs).__name__} cannot say what it would write: Outbox takes corral.connect()'s")
         self._jobs = jobs
+
+    def within(self, connection: Connection) -> JobScheduler:
+        """A `JobScheduler` that enqueues in a transaction: for code that enqueues, and need not know of one.
+
+        Its `enqueue` and `enqueue_many` are those of this outbox. Its `schedule` and `unschedule` refuse: a schedule is
+        in the store at once, and no rollback would take it back.
+
+        Args:
+            connection: The caller's connection or session, in its transaction.
+        """
+        return _Within(self, connection)
 
     @overload
     async def enqueue(
@@ -142,3 +155,32 @@ class Outbox:
             "lifo": job.lifo,
             "nonce": job.nonce,
         }
+
+
+class _Within:
+    """An outbox and the transaction that it writes in."""
+
+    def __init__(self, outbox: Outbox, connection: Connection) -> None:
+        self._outbox = outbox
+        self._connection = connection
+
+    async def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
+        return await self._outbox.enqueue(self._connection, queue, payload, **options)
+
+    async def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]:
+        return await self._outbox.enqueue_many(self._connection, queue, payloads, **options)
+
+    async def schedule(self, queue: Queue[Any] | str, payload: Any, when: Cron | Every, *, id: str) -> datetime:  # noqa: A002, ARG002  # as in the port
+        raise _no_transaction(id)
+
+    async def unschedule(self, id: str) -> bool:  # noqa: A002  # as in the port
+        raise _no_transaction(id)
+
+
+def _no_transaction(schedule_id: str) -> JobRefused:
+    return JobRefused(
+        f"schedule {schedule_id!r} cannot be made or ended in a transaction of the database",
+        hint="call the scheduler of corral.connect(), after the commit",
+    )

@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixtures `corral_store` and `corral_kit`.
+"""The pytest plugin: the fixtures `corral_store`, `corral_kit`, `corral_database_url` and `corral_database`.
 
 Every pytest of an environment that has Corral loads this module, whether its tests use Corral or not; so it imports
 pytest, and everything else when a fixture is first asked for. The fixtures are synchronous, and what they give holds no
@@ -9,21 +9,45 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from corral.testing.databases import PostgreSQL
     from corral.testing.kit import Kit
 
 UNTIDY = "corral_untidy"
+NO_POSTGRESQL = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Make the setting known that says on which databases tests run."""
+    told = "databases of tests with corral_database_url or corral_database: sqlite, postgresql"
+    parser.addini("corral_databases", told, type="args", default=["sqlite"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line("markers", f"{UNTIDY}(reason): leaves its store untidy on purpose; the reason says why")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a database once for each of those that are configured."""
+    if "_corral_database_kind" in metafunc.fixturenames:
+        kinds = metafunc.config.getini("corral_databases")
+        metafunc.parametrize("_corral_database_kind", kinds, indirect=True, scope="function")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Give all tests that PostgreSQL's absence skips one place, so that they are told in one counted line."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and NO_POSTGRESQL in report.longrepr[2]:
+        report.longrepr = (__file__, 1, report.longrepr[2])
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +96,51 @@ def corral_kit(corral_store: str, monkeypatch: pytest.MonkeyPatch) -> Kit:
 
     monkeypatch.setenv("REDIS_URL", corral_store)
     return Kit(corral_store, prefix=_prefix())
+
+
+@pytest.fixture(scope="session")
+def _corral_postgresql() -> Iterator[PostgreSQL]:
+    """The PostgreSQL of this pytest process, started for the first test that asks for it."""
+    from corral.testing.databases import server_programs, started_postgresql  # noqa: PLC0415  # as above
+
+    programs = server_programs()
+    if programs is None and os.environ.get("CI") == "true":
+        pytest.fail(NO_POSTGRESQL, pytrace=False)
+    with started_postgresql(programs or pytest.skip(NO_POSTGRESQL)) as server:
+        yield server
+
+
+@pytest.fixture
+def _corral_database_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    if kind not in {"sqlite", "postgresql"}:
+        pytest.fail(f"corral_databases names {kind!r}, which is neither sqlite nor postgresql", pytrace=False)
+    return kind
+
+
+@pytest.fixture
+def corral_database_url(
+    request: pytest.FixtureRequest, _corral_database_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """The URL of an empty database of this test's own; `CORRAL_DATABASE_URL` names it while the test runs."""
+    if _corral_database_kind == "sqlite":
+        url = f"sqlite+aiosqlite:///{tmp_path}/corral.db"
+        monkeypatch.setenv("CORRAL_DATABASE_URL", url)
+        yield url
+        return
+    server: PostgreSQL = request.getfixturevalue("_corral_postgresql")
+    with server.database() as url:
+        monkeypatch.setenv("CORRAL_DATABASE_URL", url)
+        yield url
+
+
+@pytest.fixture
+def corral_database(corral_database_url: str) -> str:
+    """As `corral_database_url`, with the tables of Corral and of every installed plugin: `corral db create`."""
+    from corral.app import create_database  # noqa: PLC0415  # as above
+
+    create_database()
+    return corral_database_url
 
 
 def _prefix() -> str:
