@@ -1,7 +1,8 @@
-"""tox, extended by one thing: every folder of `plugins/` is known to it without being listed anywhere.
+"""tox, extended by one thing: every plugin's folder is known to it without being listed anywhere.
 
 `plugin-<queue>` holds the core as a wheel, the plugin as a wheel and what the plugin's group `test` names, and runs
-the plugin's own tests: what passes there passes where somebody installs the plugin. `dev` gets all plugins, editable.
+the plugin's own tests: what passes there passes where somebody installs the plugin. `dev` gets all of `plugins/`,
+editable; a plugin of `examples/` is written as by somebody else, and has an environment of its own only.
 tox loads this file by its name; what does not depend on the folders is in `tox.ini`.
 """
 
@@ -26,11 +27,17 @@ PREFIX = "corral-"
 
 
 def plugin_folders() -> dict[str, Path]:
-    """The folders of `plugins/` that hold a distribution, by the name of their environment."""
+    """The folders that hold a plugin's distribution, by the name of their environment."""
     return {
-        f"plugin-{project.parent.name.removeprefix(PREFIX)}": project.parent
-        for project in sorted((ROOT / "plugins").glob(f"{PREFIX}*/pyproject.toml"))
+        f"plugin-{folder.name.removeprefix(PREFIX)}": folder
+        for above in ("plugins", "examples")
+        for folder in distributions(above)
     }
+
+
+def distributions(above: str) -> list[Path]:
+    """The folders of plugins in a folder of the checkout."""
+    return [project.parent for project in sorted((ROOT / above).glob(f"{PREFIX}*/pyproject.toml"))]
 
 
 def editable(folders: Iterable[Path]) -> Command:
@@ -77,6 +84,6 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     plugins = plugin_folders()
     for name, folder in plugins.items():
         state.conf.memory_seed_loaders[name].append(MemoryLoader(**settings_of(folder)))
-    state.conf.memory_seed_loaders["dev"].append(MemoryLoader(commands=[editable(plugins.values())]))
+    state.conf.memory_seed_loaders["dev"].append(MemoryLoader(commands=[editable(distributions("plugins"))]))
     listed = core_conf.loaders[0].load_raw("env_list", state.conf, None)
     core_conf.loaders.insert(0, MemoryLoader(env_list=EnvList([*str(listed).split(), *plugins])))

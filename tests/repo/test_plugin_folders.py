@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and not path.name.startswith("."))
+FOLDERS = [
+    *sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and not path.name.startswith(".")),
+    *sorted((ROOT / "examples").glob("corral-*")),
+]
 KEBAB_CASE = re.compile(r"corral-[a-z0-9]+(-[a-z0-9]+)*")
 
 every_plugin = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -48,13 +48,13 @@ def test_every_environment_of_tox_ini_has_a_description(root: Path) -> None:
     assert [name for name in environments if not tox[name].get("description", "").strip()] == []
 
 
-def test_a_folder_in_plugins_has_its_environment_without_being_listed(root: Path, tmp_path: Path) -> None:
+def test_a_plugin_s_folder_has_its_environment_without_being_listed(root: Path, tmp_path: Path) -> None:
     for name in ("tox.ini", "toxfile.py"):
         shutil.copy(root / name, tmp_path)
-    for name in ("corral-parcels", "corral-late-fees"):
-        folder = tmp_path / "plugins" / name
+    for place in ("plugins/corral-parcels", "plugins/corral-late-fees", "examples/corral-teas", "examples/shop"):
+        folder = tmp_path / place
         folder.mkdir(parents=True)
-        (folder / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "1"\n', "utf-8")
+        (folder / "pyproject.toml").write_text(f'[project]\nname = "{folder.name}"\nversion = "1"\n', "utf-8")
     (tmp_path / "plugins" / "notes").mkdir()
 
     listed = subprocess.run(
@@ -68,7 +68,7 @@ def test_a_folder_in_plugins_has_its_environment_without_being_listed(root: Path
     ).stdout
     bare_tox = listed.split("additional environments:")[0]
     plugins = [line.split("->") for line in bare_tox.splitlines() if line.startswith("plugin-")]
-    assert [name.strip() for name, _ in plugins] == ["plugin-late-fees", "plugin-parcels"]
+    assert [name.strip() for name, _ in plugins] == ["plugin-late-fees", "plugin-parcels", "plugin-teas"]
     assert all("own tests" in description for _, description in plugins)
 
 

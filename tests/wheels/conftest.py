@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = ("corral-emails", "corral-usage-period-rollover")
-DISTRIBUTIONS = {"corral": ROOT, **{name: ROOT / "plugins" / name for name in PLUGINS}}
-KEPT = ("HOME", "PATH", "SSL_CERT_FILE", "TMPDIR", "UV_", "XDG_CACHE_HOME")
+PLUGINS = {
+    project.parent.name: project.parent
+    for above in ("plugins", "examples")
+    for project in sorted((ROOT / above).glob("corral-*/pyproject.toml"))
+}
+"""The folders of all plugins, by the names of their distributions."""
+KEPT = ("HOME", "PATH", "PIP_", "SSL_CERT_FILE", "TMPDIR", "UV_", "XDG_CACHE_HOME")
 
 
-def bare_environ() -> dict[str, str]:
+def environ() -> dict[str, str]:
     """An environment that knows nothing of the checkout, or of the caller's settings."""
     return {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
 
@@ -33,7 +37,7 @@ class Environment:
     def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         ended = subprocess.run(
-            command, cwd=self.folder, env=bare_environ(), capture_output=True, text=True, check=False, timeout=120
+            command, cwd=self.folder, env=environ(), capture_output=True, text=True, check=False, timeout=120
         )
         assert not check or ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
         return ended
@@ -48,7 +52,13 @@ class Environment:
 
     def start(self, *command: str | Path) -> subprocess.Popen[bytes]:
         """Start a command that stays; its log is lost, its exit code is not."""
-        return subprocess.Popen(command, cwd=self.folder, env=bare_environ(), stderr=subprocess.DEVNULL)
+        return subprocess.Popen(command, cwd=self.folder, env=environ(), stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def bare_environ() -> dict[str, str]:
+    """What a process of a test is given, where it is started otherwise."""
+    return environ()
 
 
 @pytest.fixture
@@ -59,12 +69,34 @@ def clean(tmp_path: Path) -> Environment:
     return made
 
 
+class Wheels(dict[str, Path]):
+    """Wheels by the names of their distributions, each built from the tree when it is first asked for.
+
+    Args:
+        out: Where they are put.
+    """
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self._out = out
+
+    def __missing__(self, name: str) -> Path:
+        own = self._out / name
+        own.mkdir()
+        source = ROOT if name == "corral" else PLUGINS[name]
+        Environment(own).run("uv", "build", "--wheel", "--no-sources", "--out-dir", own, source)
+        (self[name],) = own.glob("*.whl")
+        return self[name]
+
+
 @pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One wheel per distribution, built from the tree."""
-    built = {}
-    for name, folder in DISTRIBUTIONS.items():
-        out = tmp_path_factory.mktemp(name)
-        Environment(out).run("uv", "build", "--wheel", "--no-sources", "--out-dir", out, folder)
-        (built[name],) = out.glob("*.whl")
-    return built
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Wheels:
+    """The wheels of the core and of every plugin."""
+    return Wheels(tmp_path_factory.mktemp("wheels"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes a `plugin` is run for each that there is: `plugins/` is looked through, nothing is listed."""
+    if "plugin" in metafunc.fixturenames:
+        assert PLUGINS
+        metafunc.parametrize("plugin", PLUGINS)
