@@ -2,7 +2,8 @@
 
 `plugin-<queue>` holds the core as a wheel, the plugin as a wheel and what the plugin's group `test` names, and runs
 the plugin's own tests: what passes there passes where somebody installs the plugin. `dev` gets all of `plugins/`,
-editable; a plugin of `examples/` is written as by somebody else, and has an environment of its own only.
+editable, `demo` and `saas` get them as wheels; a plugin of `examples/` is written as by somebody else, and has an
+environment of its own only.
 tox loads this file by its name; what does not depend on the folders is in `tox.ini`.
 """
 
@@ -48,6 +49,14 @@ def editable(folders: Iterable[Path]) -> Command:
     return Command(install)
 
 
+def installed(folders: Iterable[Path]) -> Command:
+    """Install plugins after the core: in `deps` they would be resolved first, and no registry has this tree's core."""
+    install = ["uv", "pip", "install", "--quiet"]
+    for folder in folders:
+        install += ["--reinstall-package", folder.name, str(folder)]
+    return Command(install)
+
+
 def test_group(folder: Path) -> list[str]:
     """The installer's arguments for what a plugin's tests need, where its project says so."""
     project = folder / "pyproject.toml"
@@ -57,14 +66,12 @@ def test_group(folder: Path) -> list[str]:
 
 def settings_of(folder: Path) -> dict[str, object]:
     """What `tox.ini` would say about a plugin's environment, were it written there."""
-    # after the core, not in `deps`: those are resolved first, and no registry has this tree's core
-    install = ["uv", "pip", "install", "--quiet", "--reinstall-package", folder.name, str(folder), *test_group(folder)]
     return {
         "description": f"the plugin {folder.name} on the core's wheel: its types and its own tests",
         "package": "wheel",
         "extras": ["sql", "testing"],
         "dependency_groups": ["plugin"],
-        "commands_pre": [Command(install)],
+        "commands_pre": [Command([*installed([folder]).args, *test_group(folder)])],
         "commands": [
             Command(["mypy", str(folder / "src")]),
             Command(["python", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), str(folder / "tests")]),
@@ -84,6 +91,9 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     plugins = plugin_folders()
     for name, folder in plugins.items():
         state.conf.memory_seed_loaders[name].append(MemoryLoader(**settings_of(folder)))
-    state.conf.memory_seed_loaders["dev"].append(MemoryLoader(commands=[editable(distributions("plugins"))]))
+    ours = distributions("plugins")
+    state.conf.memory_seed_loaders["dev"].append(MemoryLoader(commands=[editable(ours)]))
+    for name in ("demo", "saas"):
+        state.conf.memory_seed_loaders[name].append(MemoryLoader(commands_pre=[installed(ours)]))
     listed = core_conf.loaders[0].load_raw("env_list", state.conf, None)
     core_conf.loaders.insert(0, MemoryLoader(env_list=EnvList([*str(listed).split(), *plugins])))

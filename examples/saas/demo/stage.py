@@ -107,7 +107,7 @@ class Stage:
         self.worker = await self.processes.enter_async_context(
             running(self.folder / "worker.log", sys.executable, "-m", "corral", "worker")
         )
-        self.screen.tell("worker", f"corral worker, process {self.worker.pid}: {', '.join(QUEUES)}")
+        self.screen.tell("worker", f"corral worker, process {self.worker.pid}, serves all six queues")
 
     async def kill_worker(self) -> None:
         """`kill -9`: it finishes nothing and says nothing."""
