@@ -169,6 +169,28 @@ class Kit:
 
     # a worker
 
+    async def relay(self) -> int:
+        """Carry what is in the outbox to the store, as a worker with a database does all the time.
+
+        The database is the one that `CORRAL_DATABASE_URL` names: that of the fixture `corral_database`.
+
+        Returns:
+            How many jobs were carried.
+
+        Raises:
+            CorralError: The extra `sql` is not installed, or the database is away.
+        """
+        from corral import sql  # noqa: PLC0415  # an extra
+
+        engine = sql.create_engine()
+        catalog = self._catalog(self._installed("producer"))
+        relay = sql.OutboxRelay(engine, catalog, url=self.url, prefix=self.prefix)
+        try:
+            return (await relay.drain()).jobs
+        finally:
+            await relay.close()
+            await engine.dispose()
+
     async def drain(
         self,
         *processors: Processor,

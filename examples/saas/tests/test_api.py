@@ -63,6 +63,13 @@ async def test_a_request_that_fails_after_its_listeners_ran_mails_nobody(api, en
     assert corral_kit.jobs("emails") == []
 
 
+async def test_what_was_committed_is_mailed(api, corral_kit) -> None:
+    await logged_in(api)
+    assert await corral_kit.relay() == 1
+    assert corral_kit.assert_enqueued("emails", {"to": "ada@example.org"}).state == "waiting"
+    assert await corral_kit.relay() == 0
+
+
 async def test_neither_does_one_that_breaks(api, enqueued, monkeypatch) -> None:
     """A bug after the listeners, which nobody has foreseen."""
 
