@@ -57,19 +57,20 @@ def test_a_plugin_s_folder_has_its_environment_without_being_listed(root: Path, 
         (folder / "pyproject.toml").write_text(f'[project]\nname = "{folder.name}"\nversion = "1"\n', "utf-8")
     (tmp_path / "plugins" / "notes").mkdir()
 
-    listed = subprocess.run(
-        [sys.executable, "-m", "tox", "list"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout
-    bare_tox = listed.split("additional environments:")[0]
+    bare_tox = tox(tmp_path, "list").split("additional environments:")[0]
     plugins = [line.split("->") for line in bare_tox.splitlines() if line.startswith("plugin-")]
     assert [name.strip() for name, _ in plugins] == ["plugin-late-fees", "plugin-parcels", "plugin-teas"]
     assert all("own tests" in description for _, description in plugins)
+    installed = tox(tmp_path, "config", "-e", "dev", "-k", "commands")
+    assert "corral-parcels" in installed
+    assert "corral-teas" not in installed, "an example is somebody else's"
+
+
+def tox(folder: Path, *arguments: str) -> str:
+    """What tox prints in a folder."""
+    command = [sys.executable, "-m", "tox", *arguments]
+    own = {"PATH": os.environ["PATH"]}
+    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_the_script_of_the_ci_can_be_started(root: Path) -> None:

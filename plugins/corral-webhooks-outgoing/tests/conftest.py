@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -152,11 +153,13 @@ class Internet(httpcore2.AsyncNetworkBackend):
 
     Attributes:
         ports: Where the server of an address listens.
+        silent: Addresses that swallow what is sent to them.
         dialled: What was dialled.
     """
 
     def __init__(self) -> None:
         self.ports: dict[str, int] = {}
+        self.silent: set[str] = set()
         self.dialled: list[str] = []
         self._real = httpcore2.AnyIOBackend()
 
@@ -164,6 +167,11 @@ class Internet(httpcore2.AsyncNetworkBackend):
         self, host: str, port: int, timeout: float | None = None, *rest: Any
     ) -> httpcore2.AsyncNetworkStream:
         self.dialled.append(host)
+        if host in self.silent:
+            try:
+                await asyncio.wait_for(asyncio.Event().wait(), timeout)
+            except TimeoutError:
+                raise httpcore2.ConnectTimeout from None
         if host in self.ports:
             return await self._real.connect_tcp("127.0.0.1", self.ports[host], timeout)
         if host in {"127.0.0.1", "::1"}:
@@ -182,15 +190,19 @@ class Resolver:
     Attributes:
         answers: By name, the addresses of each answer.
         asked: Which names were asked for.
+        answering: While this is not set, nobody gets an answer.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, list[list[str]]] = {NAME: [[PUBLIC]]}
         self.asked: list[str] = []
+        self.answering = threading.Event()
+        self.answering.set()
         self._real = socket.getaddrinfo
 
     def getaddrinfo(self, host: str, port: int, *rest: Any, **named: Any) -> list[Any]:
         self.asked.append(host)
+        assert self.answering.wait(SECONDS)
         answers = self.answers.get(host)
         if answers is None:
             if host.strip(".")[-1:].isalpha() and not host.lower().startswith("0x"):

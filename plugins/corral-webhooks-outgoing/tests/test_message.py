@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -35,6 +37,10 @@ def test_the_receivers_library_verifies_it_and_reads_the_event() -> None:
         "data": DELIVERY["data"],
     }
     assert list(json.loads(sent.body)) == ["type", "timestamp", "data"]
+    content = f"evt_1.{sent.headers['webhook-timestamp']}.".encode() + sent.body
+    key = base64.b64decode(SECRETS[0].removeprefix("whsec_"))
+    by_hand = base64.b64encode(hmac.digest(key, content, "sha256")).decode()
+    assert sent.headers["webhook-signature"] == f"v1,{by_hand}"
     with pytest.raises(WebhookVerificationError, match="No matching signature"):
         Webhook(SECRETS[1]).verify(sent.body, sent.headers)
     with pytest.raises(WebhookVerificationError, match="No matching signature"):
