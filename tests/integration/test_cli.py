@@ -206,7 +206,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
     "an option that does not exist": (("worker", "--bursts"), {}, 2, "Usage: corral worker"),
     "nothing to work off": (
         ("worker",),
-        {"CORRAL_DISABLED_PLUGINS": "acme, corral-emails, corral-usage-period-rollover"},
+        {"CORRAL_DISABLED_PLUGINS": "acme"},
         2,
         "error: no queues are installed: there is nothing to work off\n",
     ),
@@ -221,9 +221,11 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_refusal_is_one_sentence_an_exit_code_and_no_change(
-    run: Callable[..., Ran], store: redis.Redis, case: str
+    run: Callable[..., Ran], store: redis.Redis, real_plugins: str, case: str
 ) -> None:
     arguments, given, code, told = REFUSALS[case]
+    given = {"CORRAL_DISABLED_PLUGINS": "", **given}
+    given["CORRAL_DISABLED_PLUGINS"] = ",".join(filter(None, [given["CORRAL_DISABLED_PLUGINS"], real_plugins]))
     before = store.dbsize()
     ended, out, err = run(*arguments, **given)
     assert (ended, out) == (code, ""), err

@@ -9,9 +9,9 @@ import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import sql
-from integration.conftest import acme, command
+from integration.conftest import acme, command, real_plugins
 
-__all__ = ["acme", "command"]
+__all__ = ["acme", "command", "real_plugins"]
 
 
 @pytest.fixture

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,3 +161,44 @@ def test_without_the_extra_a_command_and_a_worker_name_the_installation(command,
             "corral.sql needs SQLAlchemy, which is not installed: pip install 'corral[sql]'"
         )
         assert "Traceback" not in refused.said
+
+
+SHOP = """
+from sqlalchemy import Column, Integer, MetaData, Table
+from corral import hookimpl
+
+metadata = MetaData()
+Table("shop_orders", metadata, Column("id", Integer, primary_key=True))
+
+@hookimpl
+def corral_tables():
+    return [metadata]
+"""
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_dev_makes_the_tables_of_its_own_database_and_of_no_other(
+    command, acme, real_plugins, tmp_path, is_named
+) -> None:
+    (acme / "shop.py").write_text(SHOP, "utf-8")
+    named = f"sqlite:///{tmp_path}/named.db"
+    with tempfile.TemporaryDirectory(prefix="corral-dev-") as folder:  # a socket's path is short
+        dev = command(
+            "dev",
+            REDIS_URL=None,
+            CORRAL_ENV=None,
+            CORRAL_DATA_DIR=folder,
+            CORRAL_APP="shop",
+            CORRAL_DISABLED_PLUGINS=",".join(set(real_plugins.split(",")) - {"acme"}),
+            CORRAL_DATABASE_URL=named if is_named else None,
+        )
+        while "worker started" not in dev.said:
+            assert dev.process.poll() is None, dev.said
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                dev.process.wait(0.02)
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.wait() == 0
+        files = [path for path in (Path(folder) / "corral.db", tmp_path / "named.db") if path.exists()]
+        tables = {name for path in files for (name,) in sqlite3.connect(path).execute("SELECT name FROM sqlite_master")}
+    assert ("shop_orders" in tables) is not is_named
+    assert ("tables_made" in dev.said) is not is_named

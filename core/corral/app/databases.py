@@ -8,15 +8,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import structlog
+
 from corral.app.installed import Installed, read_installed, read_plugins
 from corral.observe.logs import configure_logs
+from corral.plugins import Plugins
+from corral.settings import Settings
 from corral.store.embedded import chosen_store
 from corral.worker.stopping import end_tasks
 
 if TYPE_CHECKING:
     from corral.sql import MadeTable, OutboxRelay, Relayed
 
-__all__ = ["create_database", "relay_outbox", "relaying"]
+__all__ = ["create_database", "prepare_database", "relay_outbox", "relaying"]
+
+log = structlog.get_logger("corral")
 
 BATCH_SECONDS = 5.0
 """How long a relay's last batch may take when its worker stops; what it does not delete, the next one finds written."""
@@ -28,7 +34,24 @@ def create_database() -> Sequence[MadeTable]:
     Raises:
         CorralError: The extra is not installed, a plugin cannot be asked, or the database is away.
     """
-    settings, plugins = read_plugins()
+    return _created(*read_plugins())
+
+
+def prepare_database(installed: Installed) -> None:
+    """Make the missing tables of a development machine: of the file in its data directory, if no database is named.
+
+    A database that has a name is somebody's, and its tables are made when they say so.
+
+    Raises:
+        CorralError: As `create_database`.
+    """
+    settings, plugins = installed.settings, installed.plugins
+    if settings.database_url is None and plugins.implementations("corral_tables"):
+        made = [each.table for each in _created(settings, plugins) if each.made]
+        log.info("database", url=settings.effective_database_url.get_secret_value(), tables_made=len(made))
+
+
+def _created(settings: Settings, plugins: Plugins) -> Sequence[MadeTable]:
     from corral import sql  # noqa: PLC0415  # as above
 
     async def create() -> Sequence[MadeTable]:

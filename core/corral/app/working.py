@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 import structlog
 
 from corral.app.alive import alive, bound_to_parent
-from corral.app.databases import relaying
+from corral.app.databases import prepare_database, relaying
 from corral.app.installed import Installed, read_installed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler
@@ -72,6 +72,7 @@ def run_worker(
     with chosen_store(settings, implied_development=development) as url:
         if development:
             log.info("store", url=url, data_dir=str(settings.data_dir))
+            prepare_database(installed)
         limits = {name: number for name, number in overrides.items() if number}
         lenient = development or settings.is_development
         calm_collector()

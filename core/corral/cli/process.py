@@ -68,6 +68,8 @@ def worker(
 def dev() -> None:
     """Run everything in one process for development: an embedded store and a worker for every installed queue.
 
+    Makes the tables that plugins declare, if CORRAL_DATABASE_URL names no database.
+
     \b
     corral dev
     """
