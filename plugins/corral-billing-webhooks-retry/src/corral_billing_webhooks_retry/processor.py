@@ -18,7 +18,7 @@ from corral import Deps, Fail, Job, JobScheduler, sql
 from corral.errors import DatabaseUnavailable
 from corral.hooks import all_answers
 from corral_billing_webhooks_retry import BillingEvent, job_id_for
-from corral_billing_webhooks_retry.settings import BillingSettings
+from corral_billing_webhooks_retry.settings import PREFIX, BillingSettings
 
 __all__ = ["SCOPE", "Desk", "Handed", "TransactionSpoilt", "hand_over", "open_desk"]
 
@@ -79,7 +79,7 @@ async def open_desk(deps: Deps) -> AsyncIterator[Desk]:
         log.warning("nobody subscribes to corral_billing_event: every event is ignored")
     else:
         with suppress(DatabaseUnavailable), sql.unavailable(desk.engine):
-            async with desk.engine.connect() as connection:
+            async with desk.engine.execution_options(sqlite_begin="DEFERRED").connect() as connection:
                 await sql.Ledger.claimed(connection, SCOPE, "")
     yield desk
 
@@ -97,7 +97,8 @@ async def hand_over(job: Job[BillingEvent], desk: Desk) -> Handed:
     """
     event = job.payload
     if event.provider not in desk.providers:
-        raise Fail(f"billing provider {event.provider!r} is not one of {', '.join(sorted(desk.providers))}")
+        known = ", ".join(sorted(desk.providers))
+        raise Fail(f"billing provider {event.provider!r} is not in {PREFIX}PROVIDERS, which has {known}")
     if not desk.subscribed:
         return Handed(status="ignored")
     with sql.unavailable(desk.engine):
