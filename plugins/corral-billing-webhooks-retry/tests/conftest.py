@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral import JobScheduler, hookspecs, sql, testing
 from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry, corral_hookspecs
-from corral_billing_webhooks_retry.processor import Desk, Handed, hand_over
+from corral_billing_webhooks_retry.desk import Desk
+from corral_billing_webhooks_retry.processor import Handed, hand_over
 from corral_billing_webhooks_retry.settings import PREFIX
 
 SECONDS = 60

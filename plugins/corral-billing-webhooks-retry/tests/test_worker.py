@@ -23,7 +23,8 @@ import corral
 from corral import Job, testing
 from corral.outcome import Completed, Failed, Retried
 from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry, enqueue_event
-from corral_billing_webhooks_retry.processor import Desk, Handed, hand_over, open_desk
+from corral_billing_webhooks_retry.desk import Desk
+from corral_billing_webhooks_retry.processor import Handed, hand_over, open_desk
 
 pytestmark = pytest.mark.asyncio
 
