@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral import JobScheduler, hookspecs, sql, testing
 from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry, corral_hookspecs
-from corral_billing_webhooks_retry.processor import Desk, Handed, hand_over
+from corral_billing_webhooks_retry.desk import Desk
+from corral_billing_webhooks_retry.processor import Handed, hand_over
 from corral_billing_webhooks_retry.settings import PREFIX
 
 SECONDS = 60
@@ -36,11 +37,12 @@ class Till:
 
     Attributes:
         engine: The database.
+        jobs: A scheduler that has an outbox.
     """
 
     def __init__(self, engine: AsyncEngine, jobs: JobScheduler) -> None:
         self.engine = engine
-        self._jobs = jobs
+        self.jobs = jobs
 
     @staticmethod
     def event(event_id: str = "evt_1", *, provider: str = "stripe") -> BillingEvent:
@@ -72,7 +74,7 @@ class Till:
             package: Any = ModuleType(f"acme_{number}")
             package.corral_billing_event = hookspecs.hookimpl(subscriber)
             manager.register(package)
-        return Desk(self.engine, manager.hook, self._jobs, frozenset({"stripe", "google-play"}))
+        return Desk(self.engine, manager.hook, self.jobs, frozenset({"stripe", "google-play"}))
 
     async def hand_over(self, desk: Desk, sent: BillingEvent | None = None, **job: Any) -> str:
         """What the processor makes of a job: its status."""

@@ -103,6 +103,19 @@ print(read_installed("producer").catalog.get("billing-webhooks-retry").queue is 
     assert python(probe) == "True"
 
 
+def test_a_worker_without_a_database_client_is_told_what_to_install(python) -> None:
+    probe = """
+import sys
+sys.modules["sqlalchemy"] = None
+import corral_billing_webhooks_retry as loaded
+try:
+    loaded.corral_processors()
+except ImportError as error:
+    print(error)
+"""
+    assert python(probe).endswith("pip install 'corral[sql]'")
+
+
 def test_corral_check_passes(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
     command = [sys.executable, "-m", "corral", "check", "--json"]

@@ -19,8 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from corral import Deps, Fail, sql
 from corral.errors import ConfigurationError, DatabaseUnavailable
 from corral.hooks import HookRaised
-from corral_billing_webhooks_retry import BillingEvent
-from corral_billing_webhooks_retry.processor import SCOPE, TransactionSpoilt, open_desk
+from corral_billing_webhooks_retry import BillingEvent, enqueue_event
+from corral_billing_webhooks_retry.desk import SCOPE, TransactionSpoilt
+from corral_billing_webhooks_retry.processor import open_desk
 from corral_billing_webhooks_retry.settings import PREFIX
 
 pytestmark = pytest.mark.asyncio
@@ -164,6 +165,12 @@ async def test_what_a_subscriber_enqueues_is_enqueued_with_the_rest(till: Any) -
     assert await till.left() == (1, 1, 1)
 
 
+async def test_an_event_may_come_in_through_an_outbox(till: Any) -> None:
+    async with till.engine.begin() as connection:
+        enqueued = await enqueue_event(sql.Outbox(till.jobs).within(connection), till.event())
+    assert (enqueued.id, await till.left()) == ("stripe-evt_1", (0, 0, 1))
+
+
 async def test_an_event_that_nobody_wanted_is_not_written_down_and_can_come_again(till: Any) -> None:
     assert await till.hand_over(till.desk()) == "ignored"
     assert await till.left() == (0, 0, 0)
@@ -172,7 +179,9 @@ async def test_an_event_that_nobody_wanted_is_not_written_down_and_can_come_agai
 
 
 async def test_an_unknown_provider_fails_for_good(till: Any) -> None:
-    with pytest.raises(Fail, match=r"^billing provider 'paddle' is not one of google-play, stripe$"):
+    with pytest.raises(
+        Fail, match=rf"^billing provider 'paddle' is not in {PREFIX}PROVIDERS, which has google-play, stripe$"
+    ):
         await till.hand_over(till.desk(till.pay), till.event(provider="paddle"))
     assert await till.left() == (0, 0, 0)
 
@@ -194,7 +203,7 @@ class TestTheDeskOfAWorker:
     @pytest.fixture
     def deps(self, resources: AsyncExitStack, till: Any) -> Any:
         """`deps(subscriber, …)`: what a worker offers whose packages subscribe so."""
-        return lambda *subscribers: Deps(till._jobs, till.desk(*subscribers).hook, resources)
+        return lambda *subscribers: Deps(till.jobs, till.desk(*subscribers).hook, resources)
 
     async def test_is_on_its_database_and_for_the_providers_of_the_settings(
         self, deps: Any, till: Any, monkeypatch: pytest.MonkeyPatch

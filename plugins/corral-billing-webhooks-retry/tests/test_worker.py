@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -20,9 +21,10 @@ import redis
 
 import corral
 from corral import Job, testing
-from corral.outcome import Completed, Retried
+from corral.outcome import Completed, Failed, Retried
 from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry, enqueue_event
-from corral_billing_webhooks_retry.processor import Desk, Handed, hand_over, open_desk
+from corral_billing_webhooks_retry.desk import Desk
+from corral_billing_webhooks_retry.processor import Handed, hand_over, open_desk
 
 pytestmark = pytest.mark.asyncio
 
@@ -197,6 +199,24 @@ async def test_a_subscriber_that_raises_is_asked_again_until_it_does_not(site: S
     (second,) = await site.kit.drain(processor, for_=timedelta(minutes=1))
     assert second.outcome == Completed(b'{"status":"handled"}')
     assert await till.effects() == ["stripe evt_1"]
+
+
+async def test_an_event_that_nobody_can_handle_is_given_up_after_17_hours_and_stays_for_somebody_to_look(
+    site: Site, till: Any
+) -> None:
+    def refuse() -> None:
+        raise LookupError("no price")
+
+    processor = billing_webhooks_retry.processed_by(hand_over, using=lambda _: nullcontext(till.desk(refuse)))
+    await sent(site.kit, till.event(), 1)
+    drained = await site.kit.drain(processor, for_=timedelta(hours=18))
+    assert [type(outcome) for outcome in drained.outcomes(NAME)] == [Retried] * 11 + [Failed]
+    first, *_, last = (run.job.processed_on for run in drained)
+    assert timedelta(hours=17) < last - first < timedelta(hours=17, minutes=5)
+
+    site.kit.travel(timedelta(days=29))
+    assert await sent(site.kit, till.event(), 1) == 0, "the job is still there"
+    assert site.states() == {"stripe-evt_1": "failed"}
 
 
 @pytest.mark.parametrize(

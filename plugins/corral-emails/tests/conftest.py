@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -21,6 +22,8 @@ from corral_emails.settings import PREFIX
 from corral_emails.smtp import Mailer
 
 OK = "250 OK"
+SECONDS = 60
+"""How long anything is waited for."""
 
 
 class Postbox:
@@ -116,6 +119,19 @@ async def plain_postbox() -> AsyncIterator[Postbox]:
     """A server that knows no addresses beyond ASCII."""
     async with listening(enable_SMTPUTF8=False) as postbox:
         yield postbox
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """`await wait_until(predicate, "what is awaited")`, bounded; the server goes on answering meanwhile."""
+
+    async def wait(predicate: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not predicate():
+            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
+            await asyncio.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture(autouse=True)

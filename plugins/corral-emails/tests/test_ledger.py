@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -30,18 +29,15 @@ async def deps() -> AsyncIterator[Deps]:
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postbox) -> pytest.MonkeyPatch:
-    monkeypatch.setenv("CORRAL_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path}/app.db")
+def settings(monkeypatch: pytest.MonkeyPatch, postbox) -> pytest.MonkeyPatch:
     monkeypatch.setenv(f"{PREFIX}HOST", "127.0.0.1")
     monkeypatch.setenv(f"{PREFIX}PORT", str(postbox.port))
     return monkeypatch
 
 
 @pytest_asyncio.fixture
-async def remembering(settings, deps: Deps) -> AsyncIterator[Mailer]:
+async def remembering(settings, corral_database: str, deps: Deps) -> AsyncIterator[Mailer]:
     """A mailer as a worker opens it that has a database with a ledger."""
-    engine = await deps.enter(sql.engine)
-    await sql.create_tables(engine, Plugins.load([]))
     async with open_mailer(deps) as mailer:
         yield mailer
 
@@ -83,7 +79,6 @@ async def test_a_mail_that_was_refused_for_now_is_sent_by_the_next_attempt(postb
 
 
 async def test_without_a_database_nothing_is_remembered(postbox, settings, deps) -> None:
-    settings.delenv("CORRAL_DATABASE_URL")
     async with open_mailer(deps) as mailer:
         assert mailer.accepted is None
         for attempt in (1, 2):
@@ -91,7 +86,7 @@ async def test_without_a_database_nothing_is_remembered(postbox, settings, deps)
     assert len(postbox.envelopes) == 2
 
 
-async def test_a_database_without_a_ledger_refuses_the_start(settings, deps) -> None:
+async def test_a_database_without_a_ledger_refuses_the_start(settings, corral_database_url: str, deps) -> None:
     with pytest.raises(ConfigurationError, match="lacks a table") as refused:
         async with open_mailer(deps):
             pass

@@ -128,8 +128,11 @@ def site(
         site = Site(tmp_path, corral_kit, store)
         yield site
         for worker in site.workers:
-            worker.kill()
-            worker.wait(timeout=15)
+            worker.terminate()  # not killed: a tick may have come just now
+            try:
+                worker.wait(timeout=60)
+            finally:
+                worker.kill()
 
 
 async def prepared(book: Any, site: Site) -> datetime:

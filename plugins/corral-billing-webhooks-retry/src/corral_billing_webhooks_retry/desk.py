@@ -1,0 +1,87 @@
+"""The desk where events are handed over: each once, in one transaction with its row of the ledger.
+
+It knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pluggy import HookRelay
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from corral import JobScheduler, sql
+from corral.hooks import all_answers
+from corral_billing_webhooks_retry import BillingEvent, job_id_for
+
+__all__ = ["SCOPE", "Desk", "TransactionSpoilt"]
+
+SCOPE: Final = "billing-webhooks-retry"
+"""Of the ledger: its keys are what `job_id_for` makes of an event."""
+
+
+class TransactionSpoilt(Exception):
+    """A subscriber ended the transaction, or swallowed an error of the database, after which it commits nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where events are handed over.
+
+    Attributes:
+        engine: The database.
+        hook: Calls `corral_billing_event`.
+        jobs: What subscribers enqueue with, once it is bound to their transaction.
+        providers: Whose events are handled.
+    """
+
+    engine: AsyncEngine
+    hook: HookRelay
+    jobs: JobScheduler
+    providers: frozenset[str]
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether anybody wants to be told."""
+        return bool(self.hook.corral_billing_event.get_hookimpls())
+
+    async def look(self) -> None:
+        """See whether the database can be used.
+
+        Raises:
+            ConfigurationError: It has no ledger: `corral db create` was not run.
+            DatabaseUnavailable: It is away.
+        """
+        with sql.unavailable(self.engine):
+            async with self.engine.execution_options(sqlite_begin="DEFERRED").connect() as connection:
+                await sql.Ledger.claimed(connection, SCOPE, "")
+
+    async def hand_over(self, event: BillingEvent) -> bool:
+        """Tell every subscriber of an event and write it down, all or nothing, unless that has been done.
+
+        Returns:
+            False where it had been done.
+
+        Raises:
+            HookRaised: A subscriber raised; nothing was committed.
+            TransactionSpoilt: A subscriber should have; nothing was committed, but for what it committed itself.
+            DatabaseUnavailable: Nothing was committed, or, where the reply to COMMIT was lost, all of it.
+        """
+        with sql.unavailable(self.engine):
+            async with self.engine.begin() as connection:
+                if not await sql.Ledger.claim(connection, SCOPE, job_id_for(event.provider, event.event_id)):
+                    return False
+                jobs = sql.Outbox(self.jobs).within(connection)
+                await all_answers(self.hook.corral_billing_event, event=event, connection=connection, jobs=jobs)
+                try:  # PostgreSQL rolls back a transaction whose error was swallowed, and calls that a commit
+                    await connection.execute(select(1))
+                except SQLAlchemyError as error:
+                    if isinstance(error, DBAPIError) and error.connection_invalidated:
+                        raise  # the database went away
+                    raise TransactionSpoilt(
+                        f"a subscriber of corral_billing_event left the transaction unusable: {error}"
+                    ) from error
+        return True
