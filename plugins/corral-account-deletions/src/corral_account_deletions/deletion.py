@@ -121,7 +121,7 @@ class Deletion:
                 await take_back(connection, known[0])
                 if request.email is not None and self._tells:
                     await self._tell(connection, request, known[0], mail_id)
-                await self._record(connection, replace(request, email=None, finished_at=now))
+                await self._record(connection, replace(request, email=None, locale=None, finished_at=now))
                 receipts = account_deletion_receipts.c
                 removed = select(func.sum(receipts.amount)).where(receipts.request_id == request_id)
                 return int(await connection.scalar(removed) or 0)
