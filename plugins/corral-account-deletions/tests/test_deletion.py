@@ -59,10 +59,13 @@ async def test_after_the_grace_period_everything_is_erased_and_confirmed(account
 
 
 async def test_cancelled_in_the_grace_period_nothing_is_erased(accounts: Any, erasing: None) -> None:
-    await accounts.asked()
+    request = await accounts.asked()
     assert await accounts.drained(for_=29 * DAY) == []
     assert await accounts.cancelled()
     assert await accounts.drained(for_=2 * DAY) == [result("cancelled")]
+    payload = {"userId": "ada-4711", "requestId": request.id, "requestedAt": request.requested_at.isoformat()}
+    await accounts.kit.enqueue(account_deletions, payload)
+    assert await accounts.drained(for_=DAY) == [result("cancelled")], "whoever retries it"
     assert await users(accounts) == ["ada-4711", "bob-1"]
     assert await mails(accounts) == []
     assert await accounts.rows("SELECT * FROM account_deletion_receipts") == []

@@ -20,10 +20,10 @@ from pluggy import HookRelay
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from corral import Fail, Retention, Snooze
+from corral import Exponential, Fail, Retention, Snooze
 from corral.errors import JobRefused
 from corral.hooks import Answer, HookRaised, all_answers, first_answer
-from corral.jobs import JobScheduler
+from corral.jobs import EnqueueOptions, JobScheduler
 from corral.sql import Outbox
 from corral_account_deletions.person import Person
 from corral_account_deletions.requests import DeletionRequest
@@ -39,8 +39,12 @@ LEEWAY: Final = timedelta(minutes=1)
 
 log = structlog.get_logger("corral_account_deletions")
 
-GONE: Final = Retention(count=0)
-"""The mail's job holds the address: it is removed as it ends, well or not."""
+MAIL_OPTIONS: Final[EnqueueOptions] = {
+    "attempts": 6,  # half an hour: a server that has not seen us before may put us off
+    "backoff": Exponential(delay=timedelta(minutes=1)),
+    "keep_completed": Retention(count=0),  # the job holds the address: it is removed as it ends, well or not
+    "keep_failed": Retention(count=0),
+}
 
 
 class DeletionFailed(Exception):
@@ -157,9 +161,7 @@ class Deletion:
         if request.locale is not None:
             mail["locale"] = request.locale
         try:
-            await Outbox(self._jobs).enqueue(
-                connection, MAIL_QUEUE, mail, job_id=mail_id, keep_completed=GONE, keep_failed=GONE
-            )
+            await Outbox(self._jobs).enqueue(connection, MAIL_QUEUE, mail, **{**MAIL_OPTIONS, "job_id": mail_id})
         except JobRefused as error:  # no further attempt would make it a better address
             log.warning("a deletion cannot be confirmed by mail", error=person.left_out_of(str(error)))
 

@@ -27,7 +27,7 @@ from corral_account_deletions.traces import Swept, Traces
 
 __all__ = ["DeletedAccount", "Deletions", "delete_account", "open_deletions"]
 
-AGAIN: Final = timedelta(seconds=30)
+AGAIN: Final = timedelta(seconds=10)
 """How long a deletion waits for a job about the user that runs: it will have ended, and be scrubbed."""
 
 log = structlog.get_logger("corral_account_deletions")
