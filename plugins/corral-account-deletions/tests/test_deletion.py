@@ -148,6 +148,24 @@ async def test_a_participant_that_swallows_the_databases_refusal_erases_nothing_
         assert done == request
 
 
+async def test_a_recorder_that_swallows_the_databases_refusal_confirms_nothing(
+    accounts: Any, erase_orders: Any, taking_part: Callable[..., None]
+) -> None:
+    async def swallow(connection: Any) -> None:
+        with contextlib.suppress(DBAPIError):
+            await connection.execute(text("INSERT INTO orders VALUES (9, 'nobody', '')"))
+
+    taking_part(corral_record_deletion=swallow, corral_erase_account=erase_orders)
+    await accounts.asked()
+    ended = await accounts.drained()
+    confirmed = [mail.payload.to for mail in await mails(accounts)]
+    if accounts.engine.dialect.name == "sqlite":
+        assert (await users(accounts), confirmed) == (["bob-1"], [ADA])
+    else:
+        assert {kind for kind, _ in ended} == {"Retried", "Failed"}
+        assert (await users(accounts), confirmed) == (["ada-4711", "bob-1"], [])
+
+
 async def test_what_is_refused_at_the_commit_is_told_without_the_address(
     accounts: Any, taking_part: Callable[..., None]
 ) -> None:

@@ -140,8 +140,7 @@ class Deletion:
     async def _erase(self, connection: AsyncConnection, request: DeletionRequest, person: Person) -> None:
         asked = self._hook.corral_erase_account
         answers = await all_answers(asked, user_id=request.user_id, connection=connection)
-        # PostgreSQL rolls back a transaction in which somebody swallowed an error, and calls that a commit
-        await connection.execute(select(1))
+        await _still_open(connection)
         await take_back(connection, person)
         receipts = [
             {"request_id": request.id, "participant": participant, "name": name, "amount": amount}
@@ -155,15 +154,22 @@ class Deletion:
         asked = self._hook.corral_record_deletion
         if not any(answer.value for answer in await all_answers(asked, request=request, connection=connection)):
             raise LookupError(f"nobody has recorded deletion request {request.id!r}: see corral_record_deletion")
+        await _still_open(connection)
 
     async def _tell(self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str) -> None:
         mail: dict[str, Any] = {"to": request.email, "template": "account-deleted", "variables": {}}
         if request.locale is not None:
             mail["locale"] = request.locale
+        options: EnqueueOptions = {**MAIL_OPTIONS, "job_id": mail_id}
         try:
-            await Outbox(self._jobs).enqueue(connection, MAIL_QUEUE, mail, **{**MAIL_OPTIONS, "job_id": mail_id})
+            await Outbox(self._jobs).enqueue(connection, MAIL_QUEUE, mail, **options)
         except JobRefused as error:  # no further attempt would make it a better address
             log.warning("a deletion cannot be confirmed by mail", error=person.left_out_of(str(error)))
+
+
+async def _still_open(connection: AsyncConnection) -> None:
+    """PostgreSQL rolls back a transaction in which somebody swallowed an error, and calls that a commit. Not here."""
+    await connection.execute(select(1))
 
 
 def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:
