@@ -15,11 +15,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import corral.sql
 from corral import Deps, testing
 from corral.errors import ConfigurationError
 from corral.plugins import Plugins
 from corral_account_deletions.configured import check_tables, erase_configured
 from corral_account_deletions.processor import open_deletions
+from corral_account_deletions.tables import metadata
 from corral_account_deletions.tables_file import read_tables
 
 SCHEMA = (
@@ -141,6 +143,8 @@ def test_a_file_that_cannot_be_read_is_named(file: Callable[[str], Path], tmp_pa
 async def shop(engine: AsyncEngine) -> AsyncEngine:
     """A shop's database; users have numbers."""
     async with engine.begin() as connection:
+        for tables in (metadata, corral.sql.metadata):
+            await connection.run_sync(tables.create_all)
         for statement in SCHEMA:
             await connection.execute(text(statement))
     return engine
@@ -309,6 +313,14 @@ async def test_a_worker_does_not_start_with_a_file_that_does_not_fit_the_databas
 
 
 @pytest.mark.asyncio
+async def test_a_worker_does_not_start_without_its_tables(engine: AsyncEngine, deps: Deps) -> None:
+    with pytest.raises(ConfigurationError, match=r"lacks the tables .*account_deletion_requests") as refused:
+        async with open_deletions(deps):
+            pass
+    assert refused.value.hint == "corral db create"
+
+
+@pytest.mark.asyncio
 async def test_a_worker_starts_while_the_database_is_away(
     file: Callable[[str], Path], deps: Deps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,7 +332,7 @@ async def test_a_worker_starts_while_the_database_is_away(
 
 @pytest.mark.asyncio
 async def test_settings_that_cannot_be_used_are_told_at_once(deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"GRACE_DAYS": "soon", "TABLES": "/nowhere.toml", "TABLE": "x"}.items():
+    for name, value in {"GRACE_DAYS": "soon", "TABLE": "x"}.items():
         monkeypatch.setenv(f"CORRAL_ACCOUNT_DELETIONS_{name}", value)
     with pytest.raises(ConfigurationError) as refused:
         async with open_deletions(deps):
@@ -329,4 +341,4 @@ async def test_settings_that_cannot_be_used_are_told_at_once(deps: Deps, monkeyp
     assert first == "the settings of account-deletions were refused:"
     assert faults[0].strip().startswith("CORRAL_ACCOUNT_DELETIONS_TABLE is not a setting of account-deletions; did you")
     names = [fault.strip().partition(":")[0] for fault in faults[1:]]
-    assert names == ["CORRAL_ACCOUNT_DELETIONS_GRACE_DAYS", "CORRAL_ACCOUNT_DELETIONS_TABLES"]
+    assert names == ["CORRAL_ACCOUNT_DELETIONS_GRACE_DAYS"]

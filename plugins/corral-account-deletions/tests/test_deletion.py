@@ -53,16 +53,19 @@ async def test_after_the_grace_period_everything_is_erased_and_confirmed(account
     done = await accounts.request(request.id)
     assert done.processed_at == done.finished_at
     assert timedelta(0) <= done.processed_at - request.due_at < timedelta(minutes=1), "by the store's time"
-    assert done.email is None
+    assert (done.email, done.locale) == (None, None)
     receipts = await accounts.rows("SELECT request_id, participant, name, amount FROM account_deletion_receipts")
     assert sorted(receipts) == [(request.id, "acme_jobs", "orders", 2), (request.id, "acme_jobs", "users", 1)]
 
 
 async def test_cancelled_in_the_grace_period_nothing_is_erased(accounts: Any, erasing: None) -> None:
-    await accounts.asked()
+    request = await accounts.asked()
     assert await accounts.drained(for_=29 * DAY) == []
     assert await accounts.cancelled()
     assert await accounts.drained(for_=2 * DAY) == [result("cancelled")]
+    payload = {"userId": "ada-4711", "requestId": request.id, "requestedAt": request.requested_at.isoformat()}
+    await accounts.kit.enqueue(account_deletions, payload)
+    assert await accounts.drained(for_=DAY) == [result("cancelled")], "whoever retries it"
     assert await users(accounts) == ["ada-4711", "bob-1"]
     assert await mails(accounts) == []
     assert await accounts.rows("SELECT * FROM account_deletion_receipts") == []
@@ -143,6 +146,24 @@ async def test_a_participant_that_swallows_the_databases_refusal_erases_nothing_
         assert {kind for kind, _ in ended} == {"Retried", "Failed"}
         assert await users(accounts) == ["ada-4711", "bob-1"]
         assert done == request
+
+
+async def test_a_recorder_that_swallows_the_databases_refusal_confirms_nothing(
+    accounts: Any, erase_orders: Any, taking_part: Callable[..., None]
+) -> None:
+    async def swallow(connection: Any) -> None:
+        with contextlib.suppress(DBAPIError):
+            await connection.execute(text("INSERT INTO orders VALUES (9, 'nobody', '')"))
+
+    taking_part(corral_record_deletion=swallow, corral_erase_account=erase_orders)
+    await accounts.asked()
+    ended = await accounts.drained()
+    confirmed = [mail.payload.to for mail in await mails(accounts)]
+    if accounts.engine.dialect.name == "sqlite":
+        assert (await users(accounts), confirmed) == (["bob-1"], [ADA])
+    else:
+        assert {kind for kind, _ in ended} == {"Retried", "Failed"}
+        assert (await users(accounts), confirmed) == (["ada-4711", "bob-1"], [])
 
 
 async def test_what_is_refused_at_the_commit_is_told_without_the_address(

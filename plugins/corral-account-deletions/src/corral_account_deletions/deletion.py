@@ -20,10 +20,10 @@ from pluggy import HookRelay
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from corral import Fail, Retention, Snooze
+from corral import Exponential, Fail, Retention, Snooze
 from corral.errors import JobRefused
 from corral.hooks import Answer, HookRaised, all_answers, first_answer
-from corral.jobs import JobScheduler
+from corral.jobs import EnqueueOptions, JobScheduler
 from corral.sql import Outbox
 from corral_account_deletions.person import Person
 from corral_account_deletions.requests import DeletionRequest
@@ -39,8 +39,12 @@ LEEWAY: Final = timedelta(minutes=1)
 
 log = structlog.get_logger("corral_account_deletions")
 
-GONE: Final = Retention(count=0)
-"""The mail's job holds the address: it is removed as it ends, well or not."""
+MAIL_OPTIONS: Final[EnqueueOptions] = {
+    "attempts": 6,  # half an hour: a server that has not seen us before may put us off
+    "backoff": Exponential(delay=timedelta(minutes=1)),
+    "keep_completed": Retention(count=0),  # the job holds the address: it is removed as it ends, well or not
+    "keep_failed": Retention(count=0),
+}
 
 
 class DeletionFailed(Exception):
@@ -121,7 +125,7 @@ class Deletion:
                 await take_back(connection, known[0])
                 if request.email is not None and self._tells:
                     await self._tell(connection, request, known[0], mail_id)
-                await self._record(connection, replace(request, email=None, finished_at=now))
+                await self._record(connection, replace(request, email=None, locale=None, finished_at=now))
                 receipts = account_deletion_receipts.c
                 removed = select(func.sum(receipts.amount)).where(receipts.request_id == request_id)
                 return int(await connection.scalar(removed) or 0)
@@ -136,8 +140,7 @@ class Deletion:
     async def _erase(self, connection: AsyncConnection, request: DeletionRequest, person: Person) -> None:
         asked = self._hook.corral_erase_account
         answers = await all_answers(asked, user_id=request.user_id, connection=connection)
-        # PostgreSQL rolls back a transaction in which somebody swallowed an error, and calls that a commit
-        await connection.execute(select(1))
+        await _still_open(connection)
         await take_back(connection, person)
         receipts = [
             {"request_id": request.id, "participant": participant, "name": name, "amount": amount}
@@ -151,17 +154,22 @@ class Deletion:
         asked = self._hook.corral_record_deletion
         if not any(answer.value for answer in await all_answers(asked, request=request, connection=connection)):
             raise LookupError(f"nobody has recorded deletion request {request.id!r}: see corral_record_deletion")
+        await _still_open(connection)
 
     async def _tell(self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str) -> None:
         mail: dict[str, Any] = {"to": request.email, "template": "account-deleted", "variables": {}}
         if request.locale is not None:
             mail["locale"] = request.locale
+        options: EnqueueOptions = {**MAIL_OPTIONS, "job_id": mail_id}
         try:
-            await Outbox(self._jobs).enqueue(
-                connection, MAIL_QUEUE, mail, job_id=mail_id, keep_completed=GONE, keep_failed=GONE
-            )
+            await Outbox(self._jobs).enqueue(connection, MAIL_QUEUE, mail, **options)
         except JobRefused as error:  # no further attempt would make it a better address
             log.warning("a deletion cannot be confirmed by mail", error=person.left_out_of(str(error)))
+
+
+async def _still_open(connection: AsyncConnection) -> None:
+    """PostgreSQL rolls back a transaction in which somebody swallowed an error, and calls that a commit. Not here."""
+    await connection.execute(select(1))
 
 
 def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:

@@ -11,21 +11,23 @@ from typing import Final, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+from sqlalchemy import Connection, inspect
 
 import corral.sql
 from corral import Deps, Job, Snooze
-from corral.errors import DatabaseUnavailable
+from corral.errors import ConfigurationError, DatabaseUnavailable
 from corral_account_deletions import AccountDeletion
 from corral_account_deletions.configured import check_tables
 from corral_account_deletions.deletion import MAIL_QUEUE, Deletion
 from corral_account_deletions.person import as_key
 from corral_account_deletions.settings import DeletionSettings
+from corral_account_deletions.tables import metadata
 from corral_account_deletions.tables_file import read_tables
 from corral_account_deletions.traces import Swept, Traces
 
 __all__ = ["DeletedAccount", "Deletions", "delete_account", "open_deletions"]
 
-AGAIN: Final = timedelta(seconds=30)
+AGAIN: Final = timedelta(seconds=10)
 """How long a deletion waits for a job about the user that runs: it will have ended, and be scrubbed."""
 
 log = structlog.get_logger("corral_account_deletions")
@@ -67,21 +69,31 @@ async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
     """The deletions of this worker, on its database and in all queues of its catalog.
 
     Raises:
-        ConfigurationError: A setting cannot be used, or the tables file names what is not there.
+        ConfigurationError: A setting cannot be used, the database lacks our tables, or the tables file names what is
+            not there. A database that is away is waited for by the jobs.
     """
     settings = DeletionSettings.from_environment()
     engine = await deps.enter(corral.sql.engine)
     user_keys = frozenset({"userid"})
     if settings.tables is not None:
         user_keys |= {as_key(table.user_column) for table in read_tables(settings.tables).values()} - {"id"}
-        with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
-            async with engine.connect() as connection:
+    with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
+        async with engine.connect() as connection:
+            await connection.run_sync(_check_own_tables)
+            if settings.tables is not None:
                 await check_tables(connection, settings.tables)
     tells = MAIL_QUEUE in deps.inspector.queues
     if not tells:
         log.warning("no queue 'emails' is installed: deletions are not confirmed by mail")
     deletion = Deletion(engine, deps.hook, deps.jobs, user_keys=user_keys, tells=tells)
     yield Deletions(deletion, Traces(deps.inspector, deps.jobs))
+
+
+def _check_own_tables(connection: Connection) -> None:
+    inspector = inspect(connection)
+    missing = [name for name in (*metadata.tables, *corral.sql.metadata.tables) if not inspector.has_table(name)]
+    if missing:
+        raise ConfigurationError(f"the database lacks the tables {', '.join(missing)}", hint="corral db create")
 
 
 async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> DeletedAccount:

@@ -123,7 +123,12 @@ async def record_request(connection: AsyncConnection, request: DeletionRequest) 
     recorded = (
         update(account_deletion_requests)
         .where(requests.id == request.id)
-        .values(email=request.email, processed_at=request.processed_at, finished_at=request.finished_at)
+        .values(
+            email=request.email,
+            locale=request.locale,
+            processed_at=request.processed_at,
+            finished_at=request.finished_at,
+        )
         .returning(requests.id)
     )
     return (await connection.execute(recorded)).first() is not None

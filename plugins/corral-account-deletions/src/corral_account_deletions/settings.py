@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, FilePath, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -23,13 +24,13 @@ class DeletionSettings(BaseSettings):
 
     Attributes:
         grace_days: How long a user may change their mind, where `request_deletion` is not told otherwise.
-        tables: A TOML file of tables that hold users' data; see `configured`.
+        tables: A TOML file of tables that hold users' data; see `tables_file`. A producer need not have it.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
 
     grace_days: Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)] = 30.0
-    tables: FilePath | None = None
+    tables: Path | None = None
 
     @property
     def grace(self) -> timedelta:

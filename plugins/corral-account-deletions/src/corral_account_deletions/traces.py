@@ -108,8 +108,8 @@ async def take_back(connection: AsyncConnection, person: Person) -> int:
 
     One that a relay carries to the store right now is waited for, and is found there.
     """
-    rows = await connection.execute(select(outbox.c.id, outbox.c.data))
-    theirs = [row.id for row in rows if person.is_addressed_in(_parsed(row.data))]
+    rows = await connection.stream(select(outbox.c.id, outbox.c.data))  # a backlog need not fit into memory
+    theirs = [row.id async for row in rows if person.is_addressed_in(_parsed(row.data))]
     if theirs:
         await connection.execute(delete(outbox).where(outbox.c.id.in_(theirs)))
     return len(theirs)
