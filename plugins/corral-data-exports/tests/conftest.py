@@ -78,13 +78,12 @@ emails = Queue("emails", Mail)
 
 
 def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
-    """The hooks as a worker calls them, with a subscriber for each that is named, and with a queue `emails`."""
+    """The hooks as a worker calls them, with a subscriber for each that is named."""
     manager = pluggy.PluginManager("corral")
     manager.add_hookspecs(hookspecs)
     for offered in corral_data_exports.corral_hookspecs():
         manager.add_hookspecs(offered)
     manager.register(corral_data_exports)
-    subscribers = {"corral_queues": lambda: [emails], **subscribers}
     named = {name: hookspecs.hookimpl(made) for name, made in subscribers.items()}
     manager.register(SimpleNamespace(**named), name="acme")
     manager.check_pending()
@@ -117,11 +116,17 @@ class Shop:
         url: The database.
         folder: Where archives are.
         jobs: Takes the mails.
+        queues: The names of the queues that are installed.
     """
 
     url: str
     folder: Path
     jobs: testing.RecordingJobScheduler = field(default_factory=lambda: testing.RecordingJobScheduler(emails))
+    queues: tuple[str, ...] = ("data-exports", "emails")
+
+    def without_mail(self) -> None:
+        """Uninstall the queue `emails`."""
+        self.jobs, self.queues = testing.RecordingJobScheduler(), ("data-exports",)
 
     async def run(self, statements: str, rows: list[dict[str, object]] | None = None) -> list[Any]:
         """Statements in a transaction of their own; the rows of the last one."""
@@ -138,7 +143,8 @@ class Shop:
     async def exports(self, **subscribers: Callable[..., Any]) -> AsyncIterator[Exports]:
         """What a worker opens, with subscribers to the hooks."""
         async with asyncio.timeout(SECONDS), AsyncExitStack() as resources:
-            deps = Deps(self.jobs, hook_of(**subscribers), resources)
+            queues: Any = SimpleNamespace(queues=self.queues)
+            deps = Deps(self.jobs, hook_of(**subscribers), resources, queues)
             yield await resources.enter_async_context(open_exports(deps))
 
     def job(self, user_id: str = "1", *, form: str = "json", **told: Any) -> corral.Job[DataExport]:
