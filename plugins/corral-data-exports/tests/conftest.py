@@ -158,7 +158,7 @@ class Shop:
 
     def archives(self) -> list[str]:
         """Everything that is in the storage's folder."""
-        return sorted(path.name for path in self.folder.iterdir())
+        return sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
 
     def read(self, key: str) -> dict[str, bytes]:
         """An archive's entries; each is as its checksum says."""
