@@ -6,9 +6,12 @@ import asyncio
 import inspect
 import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +20,14 @@ from typing import Any
 
 import pluggy
 import pytest
+import redis
 from sqlalchemy import text
 
 import corral
 import corral_data_exports
 from corral import Deps, Payload, Queue, hookspecs, testing
 from corral.sql import create_engine
+from corral.store.embedded import embedded_store
 from corral_data_exports import DataExport, data_exports
 from corral_data_exports.processor import Exports, open_exports
 
@@ -73,13 +78,12 @@ emails = Queue("emails", Mail)
 
 
 def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
-    """The hooks as a worker calls them, with a subscriber for each that is named, and with a queue `emails`."""
+    """The hooks as a worker calls them, with a subscriber for each that is named."""
     manager = pluggy.PluginManager("corral")
     manager.add_hookspecs(hookspecs)
     for offered in corral_data_exports.corral_hookspecs():
         manager.add_hookspecs(offered)
     manager.register(corral_data_exports)
-    subscribers = {"corral_queues": lambda: [emails], **subscribers}
     named = {name: hookspecs.hookimpl(made) for name, made in subscribers.items()}
     manager.register(SimpleNamespace(**named), name="acme")
     manager.check_pending()
@@ -112,11 +116,17 @@ class Shop:
         url: The database.
         folder: Where archives are.
         jobs: Takes the mails.
+        queues: The names of the queues that are installed.
     """
 
     url: str
     folder: Path
     jobs: testing.RecordingJobScheduler = field(default_factory=lambda: testing.RecordingJobScheduler(emails))
+    queues: tuple[str, ...] = ("data-exports", "emails")
+
+    def without_mail(self) -> None:
+        """Uninstall the queue `emails`."""
+        self.jobs, self.queues = testing.RecordingJobScheduler(), ("data-exports",)
 
     async def run(self, statements: str, rows: list[dict[str, object]] | None = None) -> list[Any]:
         """Statements in a transaction of their own; the rows of the last one."""
@@ -133,7 +143,8 @@ class Shop:
     async def exports(self, **subscribers: Callable[..., Any]) -> AsyncIterator[Exports]:
         """What a worker opens, with subscribers to the hooks."""
         async with asyncio.timeout(SECONDS), AsyncExitStack() as resources:
-            deps = Deps(self.jobs, hook_of(**subscribers), resources)
+            queues: Any = SimpleNamespace(queues=self.queues)
+            deps = Deps(self.jobs, hook_of(**subscribers), resources, queues)
             yield await resources.enter_async_context(open_exports(deps))
 
     def job(self, user_id: str = "1", *, form: str = "json", **told: Any) -> corral.Job[DataExport]:
@@ -147,7 +158,7 @@ class Shop:
 
     def archives(self) -> list[str]:
         """Everything that is in the storage's folder."""
-        return sorted(path.name for path in self.folder.iterdir())
+        return sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
 
     def read(self, key: str) -> dict[str, bytes]:
         """An archive's entries; each is as its checksum says."""
@@ -183,3 +194,160 @@ def wait_until() -> Callable[..., Any]:
             await asyncio.sleep(0.02)
 
     return wait
+
+
+APPLICATION = '''
+"""Hands over records that do not compress; waits, or dies, where a file tells it to."""
+import asyncio, hashlib, os
+from contextlib import contextmanager
+from pathlib import Path
+from corral import hookimpl
+
+RECORDS = 8000
+
+def told(name):
+    return Path(name).exists()
+
+async def wait_while(name):
+    while told(name):
+        await asyncio.sleep(0.02)
+
+async def noise():
+    for number in range(1, RECORDS + 1):
+        yield {"noise": hashlib.shake_256(str(number).encode()).hexdigest(2000)}
+        if number == RECORDS // 2 and told("wait"):
+            Path("waits").touch()
+            await wait_while("wait")
+        if number % (RECORDS // 4) == 0 and told("step"):
+            step = f"step-{number * 4 // RECORDS}"
+            Path(step).touch()
+            await wait_while(step)
+
+@hookimpl
+def corral_export_account():
+    from corral_data_exports import RecordSet
+    return [RecordSet("noise", noise(), rows=RECORDS)]
+
+@hookimpl
+def corral_enqueuing(queue):
+    if queue.name == "emails" and told("die-before-mail"):
+        os.unlink("die-before-mail")
+        os._exit(9)
+
+@hookimpl
+@contextmanager
+def corral_job_context(job):
+    yield
+    if told("die-after"):  # the processor has returned, and the store does not know of it
+        os.unlink("die-after")
+        os._exit(9)
+'''
+
+MAILER = '''
+"""Declares what corral-emails does, which need not be installed."""
+from corral import Payload, Queue, hookimpl
+
+class Mail(Payload):
+    to: str
+    template: str
+    variables: dict[str, str]
+
+@hookimpl
+def corral_queues():
+    return [Queue("emails", Mail)]
+'''
+
+
+@dataclass
+class Site:
+    """A folder with an application, a store and the shop's database.
+
+    Attributes:
+        folder: Where the worker runs.
+        store: A client of the store.
+        workers: Those that were started; none outlives the test.
+    """
+
+    folder: Path
+    store: redis.Redis
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def worker(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `corral worker`; its log is in the folder."""
+        command = [sys.executable, "-m", "corral", "worker", *arguments, "data-exports"]
+        with (self.folder / "worker.log").open("ab") as log:
+            self.workers.append(subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log))
+        return self.workers[-1]
+
+    async def enqueue(self, export: DataExport) -> str:
+        """Enqueue a job; its id."""
+        async with corral.connect() as jobs:
+            return (await jobs.enqueue(data_exports, export)).id
+
+    def job(self, job_id: str) -> dict[str, str]:
+        """What the store keeps of a job."""
+        return dict(self.store.hgetall(f"bull:data-exports:{job_id}"))
+
+    def progress(self, job_id: str) -> int | None:
+        """How far the store says that a job is, in percent."""
+        said = self.job(job_id).get("progress")
+        return None if said is None else int(said)
+
+    def mails(self) -> list[dict[str, Any]]:
+        """The payloads of the mails that wait."""
+        waiting = self.store.lrange("bull:emails:wait", 0, -1)
+        return [json.loads(self.store.hget(f"bull:emails:{job_id}", "data")) for job_id in waiting]
+
+    def tell(self, name: str) -> None:
+        """Make the file that tells the application to do something."""
+        (self.folder / name).touch()
+
+    def untell(self, name: str) -> None:
+        """Remove it."""
+        (self.folder / name).unlink()
+
+    def is_told(self, name: str) -> bool:
+        """Whether it is there; the application makes some, too."""
+        return (self.folder / name).exists()
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture
+def site(shop: Shop, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """The shop as a worker serves it."""
+    (tmp_path / "acme_jobs.py").write_text(APPLICATION, "utf-8")
+    (tmp_path / "acme_mailer.py").write_text(MAILER, "utf-8")
+    distribution = tmp_path / "acme_mailer-1.0.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-mailer\nVersion: 1.0\n", "utf-8")
+    (distribution / "entry_points.txt").write_text("[corral.queues]\nemails = acme_mailer\n", "utf-8")
+    with (
+        tempfile.TemporaryDirectory(prefix="corral-store-") as short,  # a socket's path has a hundred bytes
+        embedded_store(Path(short)) as url,
+        redis.Redis.from_url(url, decode_responses=True) as store,
+    ):
+        settings = {
+            "REDIS_URL": url,
+            "CORRAL_ENV": "development",
+            "CORRAL_APP": "acme_jobs",
+            "CORRAL_DISABLED_PLUGINS": "corral-emails",
+            "CORRAL_WORKER__LOCK_SECONDS": "1",
+            "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "1",
+            "PYTHONDONTWRITEBYTECODE": "",  # the workers of a run compile what they load once, and not in the checkout
+            "PYTHONPYCACHEPREFIX": str(compiled),
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.syspath_prepend(tmp_path)  # this process is a producer, and loads the application too
+        for name in ("acme_jobs", "acme_mailer"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        site = Site(tmp_path, store)
+        yield site
+        for worker in site.workers:
+            worker.kill()
+            worker.wait(timeout=15)

@@ -9,6 +9,8 @@ import json
 import zipfile
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import MappingProxyType
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -74,6 +76,15 @@ def test_json_is_one_array() -> None:
     ]
     assert len(text.splitlines()) == 4, "one line per record"
     assert json.loads(as_text("json", [])) == []
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_mappings_of_any_type_are_mappings(form) -> None:
+    """SQLAlchemy's rows are no dicts."""
+    inner = MappingProxyType({"b": [MappingProxyType({"c": 1})]})
+    text = as_text(form, [MappingProxyType({"a": inner, "d": ZoneInfo("UTC")})])
+    told = json.loads(text)[0] if form == "json" else next(csv.DictReader(io.StringIO(text)))
+    assert told == {"a": {"b": [{"c": 1}]} if form == "json" else '{"b":[{"c":1}]}', "d": "UTC"}
 
 
 def test_json_holds_also_what_utf_8_cannot() -> None:

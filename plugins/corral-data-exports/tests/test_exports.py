@@ -190,6 +190,12 @@ async def test_a_record_that_a_csv_has_no_column_for_is_named(shop) -> None:
             await export_data(shop.job(form="csv"), exports)
 
 
+async def test_a_record_that_is_no_mapping_is_named(shop) -> None:
+    async with shop.exports(corral_export_account=lambda user_id: {"odd": records_of((1, 2))}) as exports:
+        with pytest.raises(RecordsFailed, match="the records of 'odd' cannot be read: TypeError: a tuple is no record"):
+            await export_data(shop.job(), exports)
+
+
 async def test_an_export_that_is_cancelled_is_not_seen(shop) -> None:
     started = asyncio.Event()
 
@@ -213,3 +219,20 @@ async def test_an_export_that_is_cancelled_is_not_seen(shop) -> None:
         with pytest.raises(asyncio.CancelledError):
             await running
     assert shop.archives() == []
+
+
+async def test_a_participant_that_never_waits_leaves_others_the_event_loop(shop) -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    records = {"many": records_of(*({"id": number} for number in range(20_000)))}
+    async with shop.exports(corral_export_account=lambda user_id: records) as exports:
+        running = asyncio.create_task(other())
+        await export_data(shop.job(), exports)
+        running.cancel()
+    assert turns >= 20_000 // 500, "one turn at least for each piece"

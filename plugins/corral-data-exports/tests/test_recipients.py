@@ -11,8 +11,7 @@ import pytest
 
 from corral import Fail
 from corral.errors import ConfigurationError
-from corral.testing import RecordingJobScheduler
-from corral_data_exports import Recipient, data_exports
+from corral_data_exports import Recipient
 from corral_data_exports.links import verified
 from corral_data_exports.processor import export_data
 from corral_data_exports.storage import open_export
@@ -145,7 +144,7 @@ async def test_without_a_link_there_is_an_archive_and_no_mail(shop, setting) -> 
 
 
 async def test_without_a_queue_for_mail_there_is_an_archive(shop) -> None:
-    shop.jobs = RecordingJobScheduler()
+    shop.without_mail()
     async with shop.exports() as exports:
         made = await export_data(shop.job(), exports)
     assert made.mail is None
@@ -189,11 +188,11 @@ async def test_a_file_that_does_not_fit_the_database_refuses_the_start_and_names
     with pytest.raises(ConfigurationError) as refused:
         await started(shop)
     assert str(refused.value).splitlines() == [
-        "the tables of data-exports, tables.toml, were refused:",
+        "the tables file 'tables.toml' was refused:",
         "  [users]: the database has no table 'people'",
-        "  [tables.orders]: table 'orders' has no column 'customer'",
-        "  [tables.orders]: table 'orders' has no column 'totals'",
-        "  [tables.prices]: column 'amount' is NUMERIC(10, 2), which is no text, no whole number and no UUID",
+        "  table 'orders': there is no column 'customer'",
+        "  table 'orders': there is no column 'totals'",
+        "  table 'prices': column 'amount' is NUMERIC(10, 2), which is no text, no whole number and no UUID",
     ]
 
 
@@ -211,12 +210,15 @@ async def test_what_is_not_set_up_is_said_at_the_start_and_what_comes_of_it(shop
     assert "there is no link to send" in told
 
     setting(TABLES="tables.toml", BASE_URL="https://app.example", LINK_SECRET=SECRET)
-    await started(shop, corral_queues=lambda: [data_exports])
+    shop.without_mail()
+    await started(shop)
     told = capsys.readouterr().out
     assert "no queue emails is installed" in told
     assert "export will fail" not in told
     assert "manifest" not in told
 
+
+async def test_where_everything_is_set_up_nothing_is_said(shop, capsys) -> None:
     await started(shop)
     assert capsys.readouterr().out == ""
 

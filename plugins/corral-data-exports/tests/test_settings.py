@@ -115,22 +115,32 @@ def test_the_tables_file_is_read_and_the_other_plugin_s_keys_are_passed_over(tmp
     )
 
 
+USERS = "[users]\ntable = 'u'\nid_column = 'i'\nemail_column = 'e'\n"
+
+
 @pytest.mark.parametrize(
     ("text", "faults"),
     [
-        ("[tables.orders", ["Expected ']' at the end of a table declaration (at end of document)"]),
-        ("[users]\ntable = 'u'", ["[users] id_column: field required", "[users] email_column: field required"]),
-        ("[tables.orders]\nexport = ['id']", ["[tables.orders] user_column: field required"]),
+        ("[users]\ntable = 'u'", ["[users]: id_column: field required", "[users]: email_column: field required"]),
+        ("[tables.orders]\nexport = ['id']", ["table 'orders': user_column: field required"]),
         (
-            "[tables.orders]\nuser_column = 'c'\nexports = ['id']\n[user]\n",
-            ["[tables.orders] exports: extra inputs are not permitted", "[user]: extra inputs are not permitted"],
+            "[tables.orders]\nuser_column = 'c'",
+            ["table 'orders': neither 'action' nor 'export' says what the table is for"],
+        ),
+        (
+            f"user = 1\n{USERS}language = 'de'\n[tables.orders]\nuser_column = 'c'\nexports = ['id']",
+            [
+                "[users]: 'language' is not known; known are 'table', 'id_column', 'email_column'",
+                "table 'orders': 'exports' is not known; did you mean 'export'?",
+                "'user' is not known; did you mean 'users'?",
+            ],
         ),
         (
             "[tables.orders]\nuser_column = 'c'\nexport = 'id'\n[tables.x]\nuser_column = 7\nexport = []",
             [
-                "[tables.orders] export: input should be a valid list",
-                "[tables.x] user_column: input should be a valid string",
-                "[tables.x] export: list should have at least 1 item after validation, not 0",
+                "table 'orders': export: input should be a valid list",
+                "table 'x': user_column: input should be a valid string",
+                "table 'x': export: list should have at least 1 item after validation, not 0",
             ],
         ),
     ],
@@ -140,7 +150,14 @@ def test_a_wrong_tables_file_is_refused_in_words_that_name_file_and_table(tmp_pa
     path.write_text(text, "utf-8")
     with pytest.raises(ConfigurationError) as refused:
         TablesFile.read(path)
-    assert str(refused.value).splitlines() == [
-        f"the tables of data-exports, {path}, were refused:",
-        *(f"  {fault}" for fault in faults),
-    ]
+    first, *told = str(refused.value).splitlines()
+    assert first == f"the tables file {str(path)!r} was refused:"
+    assert sorted(told) == sorted(f"  {fault}" for fault in faults)
+
+
+@pytest.mark.parametrize("data", [b"[tables.orders", b"\xff"])
+def test_a_tables_file_that_is_no_toml_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "tables.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigurationError, match=f"the tables file '{path}' cannot be read: "):
+        TablesFile.read(path)

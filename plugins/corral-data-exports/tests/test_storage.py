@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from corral_data_exports import DataExport
+from corral_data_exports.processor import export_data
 from corral_data_exports.settings import ExportSettings
 from corral_data_exports.storage import NoSuchExport, Storage, object_key, open_export
 
@@ -159,6 +162,22 @@ async def test_s3_signs_a_link_that_downloads_a_zip(bucket: str) -> None:
     assert data == NOISE
     assert headers["Content-Type"] == "application/zip"
     assert headers["Content-Disposition"] == 'attachment; filename="export.zip"'
+
+
+async def test_an_export_to_s3_mails_the_store_s_own_link(shop, bucket: str, setting) -> None:
+    setting(BASE_URL="", LINK_SECRET="", LINK_SECONDS="60")
+    async with shop.exports() as exports:
+        made = await export_data(shop.job(), exports)
+        assert await export_data(shop.job(attempt=2), exports) == made
+    assert shop.archives() == [], "the directory is not used"
+    (mail,) = shop.jobs.jobs
+    url = mail.payload.variables["url"]
+    assert url.startswith(f"{bucket}/of/users/{made.key}?")
+    assert "X-Amz-Expires=60&" in url
+    data, _ = fetched(url)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.namelist() == ["orders.json", "visits.json", "manifest.json"]
+    assert len(data) == made.size
 
 
 async def test_a_directory_signs_nothing(tmp_path, setting) -> None:

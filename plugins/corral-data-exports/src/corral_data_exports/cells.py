@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
 from pydantic_core import to_json, to_jsonable_python
 
-__all__ = ["cell", "neutral"]
+__all__ = ["cell", "neutral", "plain"]
 
 STARTS: Final = frozenset("=+-@\N{MINUS SIGN}")
 """What a formula starts with. Full-width, small and raised forms are told by their NFKC form."""
@@ -43,8 +44,13 @@ def cell(value: object) -> str:
             return str(value) if value.is_finite() else ""
         case str():
             return neutral(value)
-    plain = to_jsonable_python(value, bytes_mode="base64", fallback=str)
-    return neutral(plain if isinstance(plain, str) else to_json(plain, inf_nan_mode="null").decode())
+    told = to_jsonable_python(value, bytes_mode="base64", fallback=plain)
+    return neutral(told if isinstance(told, str) else to_json(told, inf_nan_mode="null").decode())
+
+
+def plain(value: object) -> object:
+    """What JSON has no word for: a mapping of some other type as a dict, all else as its text."""
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def neutral(text: str) -> str:

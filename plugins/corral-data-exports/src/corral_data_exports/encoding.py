@@ -10,7 +10,7 @@ from typing import Final, Literal, Protocol
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
-from corral_data_exports.cells import cell
+from corral_data_exports.cells import cell, plain
 
 __all__ = ["Encoder", "UnlikeRecord", "encoder"]
 
@@ -41,10 +41,10 @@ class JsonArray:
         """See `Encoder`. Bytes are base64 (RFC 4648, section 5), moments ISO 8601, decimal numbers text."""
         before, self._before = self._before, b",\n"
         try:
-            return before + to_json(record, bytes_mode="base64", inf_nan_mode="null", fallback=str)
+            return before + to_json(dict(record), bytes_mode="base64", inf_nan_mode="null", fallback=plain)
         except PydanticSerializationError:  # half a surrogate pair, for one: only an escape can say that
-            plain = to_jsonable_python(record, bytes_mode="base64", inf_nan_mode="null", fallback=str)
-            return before + json.dumps(plain).encode()
+            told = to_jsonable_python(dict(record), bytes_mode="base64", inf_nan_mode="null", fallback=plain)
+            return before + json.dumps(told).encode()
 
     def end(self) -> bytes:
         """See `Encoder`."""

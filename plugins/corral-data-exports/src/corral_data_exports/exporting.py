@@ -31,7 +31,8 @@ __all__ = ["RecordsFailed", "record_sets", "write_archive"]
 
 PIECE_BYTES: Final = 128 * 1024
 PIECE_RECORDS: Final = 500
-"""How much is encoded before it is compressed, on a thread: 5 ms of the event loop, which other jobs share."""
+"""How much is encoded before it is compressed, on a thread, while other jobs have the event loop. Reading and encoding
+take it for some 10 ms at a time (99 of 100 gaps, 200,000 rows of 3 columns)."""
 
 
 class RecordsFailed(Exception):
@@ -142,6 +143,8 @@ async def _records(found: RecordSet) -> AsyncGenerator[Mapping[str, object], Non
     """The records of a set; whoever made them is blamed for what they raise, and told when nobody wants more."""
     try:
         async for record in found.records:
+            if not isinstance(record, Mapping):
+                raise TypeError(f"a {type(record).__name__} is no record")  # noqa: TRY301  # blamed as what it raises
             yield record
     except Exception as error:  # a participant may raise anything
         raise RecordsFailed(f"the records of {found.name!r} cannot be read: {_told(error)}") from error

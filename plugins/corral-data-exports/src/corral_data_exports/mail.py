@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -16,7 +16,9 @@ from corral_data_exports.records import Recipient
 from corral_data_exports.settings import ExportSettings
 from corral_data_exports.storage import Storage
 
-__all__ = ["ReadyMail"]
+__all__ = ["MAIL_QUEUE", "ReadyMail"]
+
+MAIL_QUEUE: Final = "emails"
 
 log = structlog.get_logger("corral_data_exports")
 
@@ -67,7 +69,7 @@ class ReadyMail:
         if recipient.locale is not None:
             payload["locale"] = recipient.locale
         try:
-            return (await self._jobs.enqueue("emails", payload, job_id=job.key("export-ready"))).id
+            return (await self._jobs.enqueue(MAIL_QUEUE, payload, job_id=job.key("export-ready"))).id
         except UnknownQueue:
             log.info("the export is ready, and no queue emails is installed to mail the link", key=key)
             return None

@@ -18,7 +18,7 @@ from corral.errors import DatabaseUnavailable
 from corral.hooks import first_answer
 from corral_data_exports import DataExport
 from corral_data_exports.exporting import record_sets, write_archive
-from corral_data_exports.mail import ReadyMail
+from corral_data_exports.mail import MAIL_QUEUE, ReadyMail
 from corral_data_exports.records import Recipient
 from corral_data_exports.settings import ExportSettings
 from corral_data_exports.storage import Storage, object_key
@@ -106,19 +106,19 @@ async def open_exports(deps: Deps) -> AsyncIterator[Exports]:
     with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
         async with exports.snapshot() as connection:
             await tables.check(connection)
-    for missing in _missing(deps.hook, tables, exports.mail):
+    for missing in _missing(deps, tables, exports.mail):
         log.warning(missing)
     yield exports
 
 
-def _missing(hook: HookRelay, tables: ConfiguredTables, mail: ReadyMail) -> Iterator[str]:
+def _missing(deps: Deps, tables: ConfiguredTables, mail: ReadyMail) -> Iterator[str]:
     """What is not set up, and what comes of it. A worker starts without it: it may have other queues to serve."""
-    if tables.users is None and not _others(hook.corral_export_user):
+    if tables.users is None and not _others(deps.hook.corral_export_user):
         yield (
             "nobody says who a user is, so every export will fail: "
             "set CORRAL_DATA_EXPORTS_TABLES to a file with [users], or implement corral_export_user"
         )
-    if not tables.exported and not _others(hook.corral_export_account):
+    if not tables.exported and not _others(deps.hook.corral_export_account):
         yield (
             "nobody hands over records, so archives will hold a manifest alone: "
             "set CORRAL_DATA_EXPORTS_TABLES to a file with tables, or implement corral_export_account"
@@ -128,7 +128,7 @@ def _missing(hook: HookRelay, tables: ConfiguredTables, mail: ReadyMail) -> Iter
             "nobody is told of finished exports, because there is no link to send: "
             "set CORRAL_DATA_EXPORTS_BASE_URL and CORRAL_DATA_EXPORTS_LINK_SECRET, or keep archives in an object store"
         )
-    elif all(queue.name != "emails" for declared in hook.corral_queues() for queue in declared):
+    elif MAIL_QUEUE not in deps.inspector.queues:
         yield "nobody is told of finished exports, because no queue emails is installed: pip install corral-emails"
 
 

@@ -79,7 +79,7 @@ class ConfiguredTables:
             faults += _faults("[users]", users.table, users.id_column, wanted, await _columns(connection, users.table))
         for name, (table, export) in self.exported.items():
             wanted = [table.user_column, *export]
-            faults += _faults(f"[tables.{name}]", name, table.user_column, wanted, await _columns(connection, name))
+            faults += _faults(f"table {name!r}", name, table.user_column, wanted, await _columns(connection, name))
         if faults:
             raise refused(self._path, faults)
 
@@ -184,7 +184,7 @@ def _selected(name: str, columns: Columns, dialect: str) -> ColumnElement[Any]:
 def _faults(place: str, table: str, user_column: str, wanted: list[str], columns: Columns | None) -> list[str]:
     if columns is None:
         return [f"{place}: the database has no table {table!r}"]
-    faults = [f"{place}: table {table!r} has no column {name!r}" for name in wanted if name not in columns]
+    faults = [f"{place}: there is no column {name!r}" for name in wanted if name not in columns]
     if user_column in columns and _kind(columns[user_column]) is None:
         kind = columns[user_column]
         faults.append(f"{place}: column {user_column!r} is {kind}, which is no text, no whole number and no UUID")

@@ -1,21 +1,25 @@
-"""The file that configures participants: which tables hold data of users, and where users themselves are found.
+"""The file that `CORRAL_DATA_EXPORTS_TABLES` names: which tables hold data of users, and where users are found.
 
-`account-deletions` reads its part of the same file, so its keys are known here, and passed over.
+The queue `account-deletions` reads its part of the same file, so its keys are known here, and passed over. Nothing in
+here knows a database.
 """
 
 from __future__ import annotations
 
+import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from corral.errors import ConfigurationError
 
 __all__ = ["ExportedTable", "TablesFile", "Users", "refused"]
 
-Name = Annotated[str, StringConstraints(min_length=1)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 class _Part(BaseModel):
@@ -41,15 +45,21 @@ class ExportedTable(_Part):
 
     Attributes:
         user_column: Says whose a row is.
-        export: The columns that are handed over; None where the table is not for us.
-        action: For `account-deletions`.
-        columns: For `account-deletions`.
+        export: The columns that are handed over; None where the table is not for exports.
+        action: For the queue `account-deletions`.
+        columns: For the queue `account-deletions`.
     """
 
     user_column: Name
     export: Annotated[list[Name], Field(min_length=1)] | None = None
     action: Any = None
     columns: Any = None
+
+    @model_validator(mode="after")
+    def _for_somebody(self) -> Self:
+        if self.export is None and self.action is None:
+            raise PydanticCustomError("nothing", "neither 'action' nor 'export' says what the table is for")
+        return self
 
 
 class TablesFile(_Part):
@@ -71,23 +81,29 @@ class TablesFile(_Part):
             ConfigurationError: It cannot be read, or says what cannot be understood; everything is named.
         """
         try:
-            said = tomllib.loads(path.read_text("utf-8"))
+            return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
+        except ValidationError as error:  # a ValueError, too
+            raise refused(path, [_told(fault) for fault in error.errors(include_url=False)]) from None
         except (OSError, ValueError) as error:
-            raise refused(path, [str(error)]) from error
-        try:
-            return cls.model_validate(said)
-        except ValidationError as error:
-            faults = [(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False, include_input=False)]
-            raise refused(path, [f"{_place(at)}: {text[:1].lower()}{text[1:]}" for at, text in faults]) from None
+            raise ConfigurationError(f"the tables file {str(path)!r} cannot be read: {error}") from error
 
 
-def refused(path: Path | None, faults: list[str]) -> ConfigurationError:
-    """The error that names the file and everything that is wrong with it."""
-    return ConfigurationError("\n  ".join([f"the tables of data-exports, {path}, were refused:", *faults]))
+def refused(path: Path | None, faults: Sequence[str]) -> ConfigurationError:
+    """What is wrong with the file, all at once."""
+    return ConfigurationError("\n  ".join([f"the tables file {str(path)!r} was refused:", *faults]))
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    """`[tables.orders] export.0`: a fault's place, as one finds it in the file."""
-    depth = 2 if location[0] == "tables" else 1
-    table, rest = ".".join(map(str, location[:depth])), ".".join(map(str, location[depth:]))
-    return f"[{table}] {rest}".rstrip()
+def _told(fault: ErrorDetails) -> str:
+    """One fault, with the part of the file it is in."""
+    parts = [str(part) for part in fault["loc"]]
+    known, place, rest = TablesFile.model_fields, "", parts
+    if parts[0] == "tables" and len(parts) > 1:
+        known, place, rest = ExportedTable.model_fields, f"table {parts[1]!r}: ", parts[2:]
+    elif parts[0] == "users" and len(parts) > 1:
+        known, place, rest = Users.model_fields, "[users]: ", parts[1:]
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(rest[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(map(repr, known))}"
+        return f"{place}{rest[-1]!r} is not known; {hint}"
+    message = fault["msg"]
+    return f"{place}{f'{rest[0]}: ' if rest else ''}{message[:1].lower()}{message[1:]}"
