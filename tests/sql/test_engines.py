@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -166,3 +167,26 @@ def test_without_the_extra_one_sentence_names_the_installation(missing) -> None:
     assert said.startswith(MissingExtra.__name__)
     assert said.endswith(" is not installed: pip install 'corral[sql]'\n")
     assert said.count("\n") == 1
+
+
+@pytest.mark.asyncio
+async def test_a_transaction_that_somebody_spoilt_is_told_before_it_commits_nothing(engine) -> None:
+    """On PostgreSQL the commit would say nothing; SQLite goes on after a failed statement, and nothing is lost."""
+    async with engine.connect() as connection:
+        await sql.ensure_unspoilt(connection, "acme_hook")
+        with contextlib.suppress(Exception):
+            await connection.execute(text("INSERT INTO no_such_table VALUES (1)"))
+        if engine.dialect.name == "sqlite":
+            await sql.ensure_unspoilt(connection, "acme_hook")
+            return
+        with pytest.raises(sql.TransactionSpoilt, match="acme_hook left the transaction unusable") as spoilt:
+            await sql.ensure_unspoilt(connection, "acme_hook")
+        assert "begin_nested" in str(spoilt.value.hint)
+
+
+@pytest.mark.asyncio
+async def test_a_transaction_that_somebody_ended_is_told(engine) -> None:
+    async with engine.begin() as connection:
+        await connection.rollback()
+        with pytest.raises(sql.TransactionSpoilt, match="acme_hook left the transaction unusable"):
+            await sql.ensure_unspoilt(connection, "acme_hook")

@@ -164,9 +164,26 @@ async def test_refuses_what_the_producer_refuses_and_writes_nothing(engine, jobs
     assert await rows() == []
 
 
-async def test_a_scheduler_that_writes_nothing_has_no_outbox() -> None:
-    with pytest.raises(TypeError, match="RecordingJobScheduler cannot say what it would write"):
-        Outbox(testing.RecordingJobScheduler(letters))
+async def test_a_scheduler_that_cannot_say_what_it_would_write_has_no_outbox(engine, jobs) -> None:
+    async with engine.begin() as connection:
+        with pytest.raises(TypeError, match="_Within cannot say what it would write"):
+            Outbox(Outbox(jobs).within(connection))
+
+
+async def test_what_a_recording_scheduler_enqueues_in_a_transaction_is_recorded_and_written(
+    engine, jobs, relay_of, raw
+) -> None:
+    recorded = testing.RecordingJobScheduler(letters)
+    async with engine.begin() as connection:
+        own = Outbox(recorded).within(connection)
+        await own.enqueue("letters", {"text": "a"}, job_id="mine", delay=timedelta(hours=1), priority=2)
+        assert recorded.assert_enqueued(letters, {"text": "a"}).id == "mine"
+        with pytest.raises(UnknownQueue):
+            await own.enqueue("leters", {"text": "a"})
+    assert await relay_of().drain() == Relayed(jobs=1)
+    await jobs.enqueue(letters, Letter(text="a"), job_id="theirs", delay=timedelta(hours=1), priority=2)
+    as_recorded, as_produced = [await raw.hgetall(f"bull:letters:{name}") for name in ("mine", "theirs")]
+    assert (as_recorded["data"], as_recorded["priority"]) == (as_produced["data"], as_produced["priority"])
 
 
 async def test_a_job_is_relayed_once_however_often_its_row_is_found_again(

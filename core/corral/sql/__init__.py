@@ -11,6 +11,7 @@ try:
     from corral.sql.outbox import Outbox
     from corral.sql.relay import OutboxRelay, Relayed
     from corral.sql.tables import Moment, metadata
+    from corral.sql.transactions import TransactionSpoilt, ensure_unspoilt
 except ModuleNotFoundError as missing:
     from corral.errors import MissingExtra
 
@@ -26,9 +27,11 @@ __all__ = [
     "Outbox",
     "OutboxRelay",
     "Relayed",
+    "TransactionSpoilt",
     "create_engine",
     "create_tables",
     "engine",
+    "ensure_unspoilt",
     "metadata",
     "unavailable",
 ]

@@ -12,10 +12,11 @@ from typing_extensions import Unpack
 from corral.errors import JobRefused, UnknownQueue
 from corral.job import P
 from corral.jobs import Enqueued
-from corral.options import EnqueueOptions, JobOptions, check_job_id, check_schedule_id, merged
+from corral.options import EnqueueOptions, JobOptions, check_job_id, check_schedule_id, merged, milliseconds
 from corral.payload import Payload
 from corral.queue import Queue
 from corral.schedule import Cron, Every, first_run_ms
+from corral.store.codec import NewJob, encode_options
 from corral.testing.matching import Matching, first_match, no_match
 from corral.testing.single import ENQUEUED_AT
 
@@ -64,6 +65,8 @@ class RecordedSchedule:
 
 class RecordingJobScheduler:
     """A `JobScheduler` that keeps what it is given. It refuses what the real one refuses, in the same words.
+
+    `corral.sql.Outbox` takes it, too: the jobs are recorded, and their rows are in the database.
 
     Args:
         queues: The queues that can be enqueued to by name. By its object, every queue can.
@@ -148,6 +151,27 @@ class RecordingJobScheduler:
             raise JobRefused("job_id names one job, and enqueue_many writes many")
         planned = [self._planned(queue, payload, options) for payload in payloads]
         return [self._record(job) for job in planned]
+
+    def prepared(self, queue: Queue[Any] | str, payload: Any, options: EnqueueOptions) -> tuple[str, str, NewJob]:
+        """Record a job that is enqueued in a transaction, for `corral.sql.Outbox(jobs)`, which writes its row.
+
+        It is recorded here and now; what becomes of the transaction is in the table `corral_outbox`.
+
+        Raises:
+            As `enqueue`.
+        """
+        job = self._planned(queue, payload, options)
+        self._record(job)
+        new = NewJob(
+            id=job.id,
+            name=job.queue,
+            data=job.raw,
+            opts=encode_options(job.options),
+            delay_ms=milliseconds(job.options.delay),
+            priority=job.options.priority,
+            lifo=job.options.lifo,
+        )
+        return "bull", job.queue, new
 
     @overload
     async def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...

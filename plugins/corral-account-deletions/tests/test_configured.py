@@ -339,6 +339,6 @@ async def test_settings_that_cannot_be_used_are_told_at_once(deps: Deps, monkeyp
             pass
     first, *faults = str(refused.value).splitlines()
     assert first == "the settings of account-deletions were refused:"
-    assert faults[0].strip().startswith("CORRAL_ACCOUNT_DELETIONS_TABLE is not a setting of account-deletions; did you")
+    assert faults[0].strip().startswith("CORRAL_ACCOUNT_DELETIONS_TABLE is not a setting; did you")
     names = [fault.strip().partition(":")[0] for fault in faults[1:]]
     assert names == ["CORRAL_ACCOUNT_DELETIONS_GRACE_DAYS"]

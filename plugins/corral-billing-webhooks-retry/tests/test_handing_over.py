@@ -19,8 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from corral import Deps, Fail, sql
 from corral.errors import ConfigurationError, DatabaseUnavailable
 from corral.hooks import HookRaised
+from corral.sql import TransactionSpoilt
 from corral_billing_webhooks_retry import BillingEvent, enqueue_event
-from corral_billing_webhooks_retry.desk import SCOPE, TransactionSpoilt
+from corral_billing_webhooks_retry.desk import SCOPE
 from corral_billing_webhooks_retry.processor import open_desk
 from corral_billing_webhooks_retry.settings import PREFIX
 

@@ -33,7 +33,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(monkeypatch: p
     first, *faults = str(refused.value).splitlines()
     assert first == "the settings of billing-webhooks-retry were refused:"
     assert faults == [
-        f"  {PREFIX}PROVIDER is not a setting of billing-webhooks-retry; did you mean {PREFIX}PROVIDERS?",
+        f"  {PREFIX}PROVIDER is not a setting; did you mean {PREFIX}PROVIDERS?",
         f"  {PREFIX}PROVIDERS: string should match pattern '^[a-z0-9]+(-[a-z0-9]+)*$'",
     ]
 

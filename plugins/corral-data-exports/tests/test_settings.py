@@ -50,10 +50,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_p
         LINK_SECONDS="604801",
     )
     faults = refusal()
-    assert (
-        faults[0]
-        == "CORRAL_DATA_EXPORTS_STORRAGE is not a setting of data-exports; did you mean CORRAL_DATA_EXPORTS_STORAGE?"
-    )
+    assert faults[0] == "CORRAL_DATA_EXPORTS_STORRAGE is not a setting; did you mean CORRAL_DATA_EXPORTS_STORAGE?"
     assert [fault.partition(":")[0] for fault in faults[1:]] == [
         f"CORRAL_DATA_EXPORTS_{name}" for name in ("TABLES", "BASE_URL", "LINK_SECRET", "LINK_SECONDS")
     ]

@@ -65,7 +65,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_p
         HOSTT="x", PORT="70000", TLS="ssl", SENDER="nobody", TIMEOUT_SECONDS="0", TEMPLATES_DIR=str(tmp_path / "none")
     )
     faults = refusal()
-    assert faults[0] == "CORRAL_EMAILS_HOSTT is not a setting of emails; did you mean CORRAL_EMAILS_HOST?"
+    assert faults[0] == "CORRAL_EMAILS_HOSTT is not a setting; did you mean CORRAL_EMAILS_HOST?"
     assert [fault.partition(":")[0] for fault in faults[1:]] == [
         f"CORRAL_EMAILS_{name}" for name in ("PORT", "TLS", "SENDER", "TIMEOUT_SECONDS", "TEMPLATES_DIR")
     ]

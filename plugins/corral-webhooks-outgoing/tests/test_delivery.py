@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import redis
 import structlog.testing
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from standardwebhooks import Webhook
 
-from corral import Fail, Job, Retry, sql, testing
+from corral import Fail, Job, JobScheduler, Payload, Queue, Retry, sql, testing
 from corral.errors import ConfigurationError, DatabaseUnavailable
 from corral.hooks import HookRaised
+from corral.sql.tables import outbox
 from corral_webhooks_outgoing import WebhookDelivery, webhooks_outgoing
 from corral_webhooks_outgoing.endpoints import Endpoint, add_endpoint, disable_endpoint, find_endpoint, rotate_secret
 from corral_webhooks_outgoing.processor import Deliveries, NotDelivered, SentWebhook, deliver, open_deliveries
@@ -28,6 +29,13 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SENT, BEFORE = SentWebhook(webhook_id="evt_1", status=204), SentWebhook(webhook_id="evt_1", status=None)
 
 pytestmark = pytest.mark.asyncio
+
+
+class Notice(Payload):
+    text: str
+
+
+notices = Queue("notices", Notice)
 
 
 def job(job_id: str = "test-job", *, endpoint: str = "ep_1", attempt: int = 1) -> Job[WebhookDelivery]:
@@ -254,17 +262,17 @@ async def test_an_application_that_returns_something_else_is_told(opening, recei
 
 
 async def test_of_a_410_everybody_is_told_and_the_table_is_changed_all_the_same(opening, receiver) -> None:
-    told: list[tuple[str, object]] = []
-
-    async def gone(endpoint: Endpoint, jobs: object) -> str:
-        told.append((endpoint.id, jobs))
+    async def gone(endpoint: Endpoint, jobs: JobScheduler) -> str:
+        await jobs.enqueue(notices, Notice(text=endpoint.id))
         return "enough"  # it is no answer that would keep others from being told
 
     deliveries = await opening(corral_webhook_endpoint_gone=gone)
     receiver.replies.append(answering(410))
     with pytest.raises(Fail, match="wants no more events"):
         await deliver(job(), deliveries)
-    assert told == [("ep_1", deliveries.jobs)]
+    assert [notice.text for notice in deliveries.jobs.payloads(notices)] == ["ep_1"]
+    async with deliveries.engine.connect() as connection:
+        assert list(await connection.scalars(select(outbox.c.queue))) == ["notices"]
     assert not await is_enabled(deliveries)
 
 

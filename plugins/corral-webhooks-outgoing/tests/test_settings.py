@@ -31,10 +31,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(monkeypatch) -
         WebhookSettings.from_environment()
     first, *faults = str(refused.value).splitlines()
     assert first == "the settings of webhooks-outgoing were refused:"
-    assert (
-        faults[0].strip()
-        == f"{PREFIX}ALOW_PRIVATE is not a setting of webhooks-outgoing; did you mean {PREFIX}ALLOW_PRIVATE?"
-    )
+    assert faults[0].strip() == f"{PREFIX}ALOW_PRIVATE is not a setting; did you mean {PREFIX}ALLOW_PRIVATE?"
     assert [fault.strip().partition(":")[0] for fault in faults[1:]] == [
         f"{PREFIX}{name}" for name in ("ALLOW_PRIVATE", "CONNECT_TIMEOUT_SECONDS", "TIMEOUT_SECONDS")
     ]

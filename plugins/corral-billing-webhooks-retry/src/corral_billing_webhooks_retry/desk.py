@@ -9,22 +9,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from pluggy import HookRelay
-from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import JobScheduler, sql
 from corral.hooks import all_answers
 from corral_billing_webhooks_retry import BillingEvent, job_id_for
 
-__all__ = ["SCOPE", "Desk", "TransactionSpoilt"]
+__all__ = ["SCOPE", "Desk"]
 
 SCOPE: Final = "billing-webhooks-retry"
 """Of the ledger: its keys are what `job_id_for` makes of an event."""
-
-
-class TransactionSpoilt(Exception):
-    """A subscriber ended the transaction, or swallowed an error of the database, after which it commits nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +70,5 @@ class Desk:
                     return False
                 jobs = sql.Outbox(self.jobs).within(connection)
                 await all_answers(self.hook.corral_billing_event, event=event, connection=connection, jobs=jobs)
-                try:  # PostgreSQL rolls back a transaction whose error was swallowed, and calls that a commit
-                    await connection.execute(select(1))
-                except SQLAlchemyError as error:
-                    if isinstance(error, DBAPIError) and error.connection_invalidated:
-                        raise  # the database went away
-                    raise TransactionSpoilt(
-                        f"a subscriber of corral_billing_event left the transaction unusable: {error}"
-                    ) from error
+                await sql.ensure_unspoilt(connection, "corral_billing_event")
         return True

@@ -5,16 +5,14 @@ Without any setting archives are kept in the data directory, which is what a dev
 
 from __future__ import annotations
 
-import difflib
-import os
 from datetime import timedelta
 from typing import Annotated, Self
 
-from pydantic import AnyHttpUrl, Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AnyHttpUrl, Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import SettingsConfigDict
 
-from corral.errors import ConfigurationError
+from corral.queue_settings import QueueSettings
 from corral.settings import Settings
 
 __all__ = ["ExportSettings"]
@@ -29,7 +27,7 @@ MAX_LINK_SECONDS = 7 * 24 * 3600
 """S3 signs for a week at most."""
 
 
-class ExportSettings(BaseSettings):
+class ExportSettings(QueueSettings):
     """The settings of `data-exports`.
 
     Attributes:
@@ -41,7 +39,7 @@ class ExportSettings(BaseSettings):
         link_seconds: How long a link is good for.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     storage: str | None = None
     tables: FilePath | None = None
@@ -71,32 +69,3 @@ class ExportSettings(BaseSettings):
         if (self.base_url is None) != (self.link_secret is None):
             raise PydanticCustomError("links", f"{PREFIX}BASE_URL and {PREFIX}LINK_SECRET: one without the other")
         return self
-
-    @classmethod
-    def from_environment(cls) -> ExportSettings:
-        """The settings of this process.
-
-        Raises:
-            ConfigurationError: Settings that are misspelt or of no use; it names all of them.
-        """
-        known = [f"{PREFIX}{name.upper()}" for name in cls.model_fields]
-        faults: list[str] = []
-        for name in sorted(os.environ):
-            if name.upper().startswith(PREFIX) and name.upper() not in known:
-                near = difflib.get_close_matches(name.upper(), known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                faults.append(f"{name} is not a setting of data-exports{hint}")
-        try:
-            settings = cls()
-        except ValidationError as error:
-            faults += [_told(fault) for fault in error.errors(include_url=False, include_input=False)]
-        else:
-            if not faults:
-                return settings
-        raise ConfigurationError("\n  ".join(["the settings of data-exports were refused:", *faults]))
-
-
-def _told(fault: ErrorDetails) -> str:
-    """One fault; what was set is not repeated, for it may be the secret in the wrong place."""
-    message = fault["msg"]
-    return f"{PREFIX}{str(fault['loc'][0]).upper()}: {message[:1].lower()}{message[1:]}" if fault["loc"] else message

@@ -6,15 +6,13 @@ network with it: STARTTLS unless said otherwise, a sender of its own, and no pas
 
 from __future__ import annotations
 
-import difflib
-import os
 from typing import Annotated, Literal, Self
 
-from pydantic import DirectoryPath, Field, NameEmail, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import DirectoryPath, Field, NameEmail, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import SettingsConfigDict
 
-from corral.errors import ConfigurationError
+from corral.queue_settings import QueueSettings
 
 __all__ = ["EmailSettings"]
 
@@ -29,7 +27,7 @@ PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 """The ports that RFC 5321, 6409 and 8314 name for each TLS mode."""
 
 
-class EmailSettings(BaseSettings):
+class EmailSettings(QueueSettings):
     """The settings of `emails`.
 
     Attributes:
@@ -44,7 +42,7 @@ class EmailSettings(BaseSettings):
         templates_dir: A folder of your own templates; looked at before the shipped ones.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     host: str = "localhost"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -80,31 +78,3 @@ class EmailSettings(BaseSettings):
         if self.username is not None and self.tls_mode == "none":
             raise PydanticCustomError("tls", "CORRAL_EMAILS_TLS: 'none' would send the password in clear text")
         return self
-
-    @classmethod
-    def from_environment(cls) -> EmailSettings:
-        """The settings of this process.
-
-        Raises:
-            ConfigurationError: Settings that are missing, misspelt or of no use; it names all of them.
-        """
-        known = [f"{PREFIX}{name.upper()}" for name in cls.model_fields]
-        faults: list[str] = []
-        for name in sorted(os.environ):
-            if name.upper().startswith(PREFIX) and name.upper() not in known:
-                near = difflib.get_close_matches(name.upper(), known, n=1)
-                faults.append(f"{name} is not a setting of emails" + (f"; did you mean {near[0]}?" if near else ""))
-        try:
-            settings = cls()
-        except ValidationError as error:
-            faults += [_told(fault) for fault in error.errors(include_url=False, include_input=False)]
-        else:
-            if not faults:
-                return settings
-        raise ConfigurationError("\n  ".join(["the settings of emails were refused:", *faults]))
-
-
-def _told(fault: ErrorDetails) -> str:
-    """One fault; what was set is not repeated, for it may be a password in the wrong place."""
-    message = fault["msg"]
-    return f"{PREFIX}{str(fault['loc'][0]).upper()}: {message[:1].lower()}{message[1:]}" if fault["loc"] else message

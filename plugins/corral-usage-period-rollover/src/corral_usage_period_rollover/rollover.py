@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from pluggy import HookCaller, HookRelay
+from pluggy import HookRelay
 from sqlalchemy import insert, select, update
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral.hooks import HookRaised, all_answers, first_answer
 from corral.jobs import JobScheduler
-from corral.sql import Outbox
+from corral.sql import Outbox, TransactionSpoilt, ensure_unspoilt
 from corral_usage_period_rollover.periods import ClosedPeriod, Period, next_boundary
 from corral_usage_period_rollover.tables import usage_periods, usage_subscriptions, usage_totals
 
@@ -25,7 +25,7 @@ PAGE = 500
 
 
 class HookMisused(Exception):
-    """A hook was answered with what is no total, or spoilt the transaction: the period it was called for stays open."""
+    """A hook was answered with what is no total: the period it was called for stays open."""
 
 
 class PeriodsLeft(Exception):
@@ -82,7 +82,7 @@ class Rollover:
                     while is_due:
                         closed, is_due = await self._close_next(subscription_id, now, tick)
                         periods += closed
-                except (HookRaised, HookMisused, DataError, IntegrityError) as error:
+                except (HookRaised, HookMisused, TransactionSpoilt, DataError, IntegrityError) as error:
                     left.append((subscription_id, error))
                 subscriptions += periods > before
         if left:
@@ -147,7 +147,7 @@ class Rollover:
     async def _totals(self, period: Period, connection: AsyncConnection) -> Mapping[str, int]:
         hook = self._hook.corral_usage_totals
         told: object = await first_answer(hook, period=period, connection=connection)
-        await _unspoilt(connection, hook)
+        await ensure_unspoilt(connection, hook.name)
         if not isinstance(told, Mapping):
             raise HookMisused(f"{hook.name} was answered with {type(told).__name__}, which is no mapping")
         return dict(told)
@@ -156,18 +156,7 @@ class Rollover:
         hook = self._hook.corral_usage_period_closed
         jobs = self._outbox.within(connection)
         if await all_answers(hook, period=period, connection=connection, jobs=jobs):
-            await _unspoilt(connection, hook)
-
-
-async def _unspoilt(connection: AsyncConnection, hook: HookCaller) -> None:
-    """Refuse a transaction that a hook has ended, or in which it swallowed an error of the database.
-
-    PostgreSQL rolls such a one back, and calls that a commit.
-    """
-    try:
-        await connection.execute(select(1))
-    except SQLAlchemyError as error:
-        raise HookMisused(f"{hook.name} left the transaction unusable: {error}") from error
+            await ensure_unspoilt(connection, hook.name)
 
 
 def _rows(period: Period, totals: Mapping[str, int]) -> list[dict[str, Any]]:

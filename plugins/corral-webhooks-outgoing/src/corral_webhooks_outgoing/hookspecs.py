@@ -54,7 +54,7 @@ def corral_webhook_endpoint_gone(
     Args:
         endpoint: The endpoint as it was when the request was made.
         connection: The transaction. Do not commit it.
-        jobs: For `corral.sql.Outbox(jobs)`, which enqueues in this transaction.
+        jobs: Enqueues in this transaction.
 
     An exception rolls all of it back and fails the attempt; the next one asks the endpoint again.
     """

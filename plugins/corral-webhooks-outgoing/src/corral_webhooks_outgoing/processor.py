@@ -11,7 +11,7 @@ import structlog
 from pluggy import HookRelay
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import Deps, Fail, Job, JobScheduler, Retry, sql
@@ -58,7 +58,7 @@ class Deliveries:
     Attributes:
         engine: The database.
         hook: Asks where endpoints are, and tells that one is gone.
-        jobs: Is handed to whoever is told.
+        jobs: What whoever is told enqueues with, once it is bound to their transaction.
         settings: Where requests may go.
         courier: Makes them.
         delivered: Remembers which were accepted.
@@ -117,14 +117,15 @@ class Deliveries:
 
         Raises:
             HookRaised: Somebody could not act on it.
+        TransactionSpoilt: Somebody did not say so.
             DatabaseUnavailable: The database is away.
         """
         with sql.unavailable(self.engine):
             async with self.engine.begin() as connection:
                 gone = self.hook.corral_webhook_endpoint_gone
-                await all_answers(gone, endpoint=endpoint, connection=connection, jobs=self.jobs)
-                # PostgreSQL rolls back a transaction whose error was swallowed, and calls that a commit
-                await connection.execute(select(1))
+                jobs = sql.Outbox(self.jobs).within(connection)
+                await all_answers(gone, endpoint=endpoint, connection=connection, jobs=jobs)
+                await sql.ensure_unspoilt(connection, gone.name)
         log.warning("a webhook endpoint wants no more events", endpoint=endpoint.id)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 from typing import Annotated
 
-from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-from corral.errors import ConfigurationError
+from corral.queue_settings import QueueSettings
 
 __all__ = ["WebhookSettings"]
 
@@ -22,7 +19,7 @@ LONGEST_SECONDS = 60.0
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 
 
-class WebhookSettings(BaseSettings):
+class WebhookSettings(QueueSettings):
     """The settings of `webhooks-outgoing`.
 
     Attributes:
@@ -32,36 +29,8 @@ class WebhookSettings(BaseSettings):
         timeout_seconds: How long an attempt may take in all, up to the last byte of the answer.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     allow_private: bool = False
     connect_timeout_seconds: Seconds = 5.0
     timeout_seconds: Seconds = 15.0
-
-    @classmethod
-    def from_environment(cls) -> WebhookSettings:
-        """The settings of this process.
-
-        Raises:
-            ConfigurationError: Settings that are misspelt or of no use; it names all of them.
-        """
-        known = [f"{PREFIX}{name.upper()}" for name in cls.model_fields]
-        faults: list[str] = []
-        for name in sorted(os.environ):
-            if name.upper().startswith(PREFIX) and name.upper() not in known:
-                near = difflib.get_close_matches(name.upper(), known, n=1)
-                meant = f"; did you mean {near[0]}?" if near else ""
-                faults.append(f"{name} is not a setting of webhooks-outgoing{meant}")
-        try:
-            settings = cls()
-        except ValidationError as error:
-            faults += [_told(fault) for fault in error.errors(include_url=False, include_input=False)]
-        else:
-            if not faults:
-                return settings
-        raise ConfigurationError("\n  ".join(["the settings of webhooks-outgoing were refused:", *faults]))
-
-
-def _told(fault: ErrorDetails) -> str:
-    message = fault["msg"]
-    return f"{PREFIX}{str(fault['loc'][0]).upper()}: {message[:1].lower()}{message[1:]}"
