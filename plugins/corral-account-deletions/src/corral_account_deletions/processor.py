@@ -6,16 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Final, Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection, inspect
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 import corral.sql
 from corral import Deps, Job, Snooze
-from corral.errors import ConfigurationError, DatabaseUnavailable
+from corral.errors import DatabaseUnavailable
+from corral.settings import Settings
 from corral_account_deletions import AccountDeletion
 from corral_account_deletions.configured import check_tables
 from corral_account_deletions.deletion import MAIL_QUEUE, Deletion
@@ -69,19 +72,18 @@ async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
     """The deletions of this worker, on its database and in all queues of its catalog.
 
     Raises:
-        ConfigurationError: A setting cannot be used, the database lacks our tables, or the tables file names what is
-            not there. A database that is away is waited for by the jobs.
+        ConfigurationError: A setting cannot be used, or the tables file names what is not there. A database that is
+            away, or lacks our own tables, fails the jobs' attempts.
     """
     settings = DeletionSettings.from_environment()
     engine = await deps.enter(corral.sql.engine)
     user_keys = frozenset({"userid"})
     if settings.tables is not None:
         user_keys |= {as_key(table.user_column) for table in read_tables(settings.tables).values()} - {"id"}
-    with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
-        async with engine.connect() as connection:
-            await connection.run_sync(_check_own_tables)
-            if settings.tables is not None:
-                await check_tables(connection, settings.tables)
+    if settings.tables is not None or Settings.read(None).database_url is not None:  # else SQLite would make a file
+        with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
+            async with engine.connect() as connection:
+                await _check(connection, settings.tables)
     tells = MAIL_QUEUE in deps.inspector.queues
     if not tells:
         log.warning("no queue 'emails' is installed: deletions are not confirmed by mail")
@@ -89,11 +91,16 @@ async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
     yield Deletions(deletion, Traces(deps.inspector, deps.jobs))
 
 
-def _check_own_tables(connection: Connection) -> None:
+async def _check(connection: AsyncConnection, tables: Path | None) -> None:
+    if missing := await connection.run_sync(_missing_tables):  # told, and no more: the worker's other queues need none
+        log.warning("no account can be deleted: tables are missing", tables=missing, hint="corral db create")
+    if tables is not None:
+        await check_tables(connection, tables)
+
+
+def _missing_tables(connection: Connection) -> list[str]:
     inspector = inspect(connection)
-    missing = [name for name in (*metadata.tables, *corral.sql.metadata.tables) if not inspector.has_table(name)]
-    if missing:
-        raise ConfigurationError(f"the database lacks the tables {', '.join(missing)}", hint="corral db create")
+    return [name for name in (*metadata.tables, *corral.sql.metadata.tables) if not inspector.has_table(name)]
 
 
 async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> DeletedAccount:
