@@ -16,11 +16,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pluggy
 import pytest
 import redis
+from pydantic import StringConstraints
 from sqlalchemy import text
 
 import corral
@@ -68,7 +69,7 @@ action = "delete"
 class Mail(Payload):
     """What `corral-emails` declares, as far as it matters here; it need not be installed."""
 
-    to: str
+    to: Annotated[str, StringConstraints(pattern=r"^\S+@\S+$")]
     template: str
     variables: dict[str, str]
     locale: str | None = None
