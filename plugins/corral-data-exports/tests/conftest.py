@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -160,6 +161,11 @@ class Shop:
     def archives(self) -> list[str]:
         """Everything that is in the storage's folder."""
         return sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
+
+    def is_on_its_way(self, key: str) -> bool:
+        """Whether there is nothing but an archive that is not complete."""
+        (name,) = self.archives()
+        return bool(re.fullmatch(rf"{re.escape(key)}\.[0-9a-f]{{16}}\.part(#1)?", name))
 
     def read(self, key: str) -> dict[str, bytes]:
         """An archive's entries; each is as its checksum says."""
