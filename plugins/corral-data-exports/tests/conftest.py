@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,11 +17,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pluggy
 import pytest
 import redis
+from pydantic import StringConstraints
 from sqlalchemy import text
 
 import corral
@@ -68,7 +70,7 @@ action = "delete"
 class Mail(Payload):
     """What `corral-emails` declares, as far as it matters here; it need not be installed."""
 
-    to: str
+    to: Annotated[str, StringConstraints(pattern=r"^\S+@\S+$")]
     template: str
     variables: dict[str, str]
     locale: str | None = None
@@ -159,6 +161,11 @@ class Shop:
     def archives(self) -> list[str]:
         """Everything that is in the storage's folder."""
         return sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
+
+    def is_on_its_way(self, key: str) -> bool:
+        """Whether there is nothing but an archive that is not complete."""
+        (name,) = self.archives()
+        return bool(re.fullmatch(rf"{re.escape(key)}\.[0-9a-f]{{16}}\.part(#1)?", name))
 
     def read(self, key: str) -> dict[str, bytes]:
         """An archive's entries; each is as its checksum says."""

@@ -80,6 +80,44 @@ async def test_csv_holds_the_same_with_formulas_made_text(shop) -> None:
     assert "apostrophe" in json.loads(read["manifest.json"])["formulas"]
 
 
+KINDS = {
+    "sqlite": """
+CREATE TABLE main.things (owner TEXT, at TIMESTAMP, doc JSON, raw BLOB, many NUMERIC(30, 10), odd TIMESTAMP);
+INSERT INTO main.things VALUES ('1', '2027-01-02 03:04:05', '{"a": [1]}', x'fbff', 1.25, 'yesterday')
+""",
+    "postgresql": """
+CREATE SCHEMA crm;
+CREATE TABLE crm.things (owner TEXT, at TIMESTAMPTZ, doc JSONB, raw BYTEA, many NUMERIC(30, 10), odd CIDR);
+INSERT INTO crm.things VALUES ('1', '2027-01-02 03:04:05Z', '{"a": [1]}', '\\xfbff', 1.25, '10.0.0.0/8')
+""",
+}
+TOLD = {
+    "sqlite": ["2027-01-02 03:04:05", {"a": [1]}, "-_8=", 1.25, "yesterday"],
+    "postgresql": ["2027-01-02T03:04:05Z", {"a": [1]}, "-_8=", "1.2500000000", "10.0.0.0/8"],
+}
+
+
+async def test_values_of_all_kinds_in_a_table_of_a_schema(shop) -> None:
+    """What SQLite keeps is told as it is kept, even where it is not what the column was declared as."""
+    database = shop.url.partition("+")[0]
+    schema = {"sqlite": "main", "postgresql": "crm"}[database]
+    await shop.run(KINDS[database])
+    names = ["at", "doc", "raw", "many", "odd"]
+    with (shop.folder.parent / "tables.toml").open("a", encoding="utf-8") as file:
+        file.write(f'[tables."{schema}.things"]\nuser_column = "owner"\nexport = {names}\n')
+    async with shop.exports() as exports:
+        as_json = await export_data(shop.job(), exports)
+        as_csv = await export_data(shop.job(form="csv"), exports)
+
+    assert json.loads(shop.read(as_json.key)[f"{schema}_things.json"]) == [
+        dict(zip(names, TOLD[database], strict=True))
+    ]
+    header, row = csv.reader(io.StringIO(shop.read(as_csv.key)[f"{schema}_things.csv"].decode(), newline=""))
+    assert header == names
+    at, _, _, many, odd = map(str, TOLD[database])
+    assert row == [at, '{"a":[1]}', "'-_8=", many, odd]
+
+
 async def test_a_user_without_rows_gets_empty_entries(shop) -> None:
     await shop.run("INSERT INTO users VALUES (4, 'eve@example.org')")
     async with shop.exports() as exports:
@@ -153,7 +191,7 @@ async def test_one_that_raises_leaves_no_archive_and_the_next_run_makes_it(shop)
                     yield {"noise": hashlib.shake_256(str(number).encode()).hexdigest(2000)}
                     if number == 3000 and not raised:
                         raised.append(number)
-                        assert shop.archives() == [f"{object_key(shop.job().payload)}#1"], "it is on its way, unseen"
+                        assert shop.is_on_its_way(object_key(shop.job().payload))
                         raise LookupError("gone")
             finally:
                 closed.append(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
@@ -129,10 +130,56 @@ async def test_only_archives_can_be_opened(storage, key: str) -> None:
 
 async def test_what_killed_runs_left_in_a_directory_is_removed_by_the_next(tmp_path, setting) -> None:
     setting(STORAGE=str(tmp_path))
-    for name in (f"{KEY}#1", f"{KEY}#2", "other.zip#1"):
+    other = f"{KEY[::-1]}.0123456789abcdef.part"
+    for name in (f"{KEY}.0123456789abcdef.part", f"{KEY}.fedcba9876543210.part#1", other):
         (tmp_path / name).write_bytes(b"left")
     await write(Storage.opened(ExportSettings.from_environment()))
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([KEY, "other.zip#1"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([KEY, other])
+
+
+async def test_what_nobody_goes_on_with_is_purged_from_a_directory_with_the_archives(tmp_path, setting) -> None:
+    setting(STORAGE=str(tmp_path))
+    storage = Storage.opened(ExportSettings.from_environment())
+    for name in (f"{KEY}.0123456789abcdef.part", f"{KEY}.0123456789abcdef.part#1", "notes.zip.1.part"):
+        (tmp_path / name).write_bytes(b"left")
+    assert await storage.purge(timedelta(days=1)) == 0
+    assert len(list(tmp_path.iterdir())) == 3
+    assert await storage.purge(timedelta(seconds=-60)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.zip.1.part"]
+
+
+@pytest.mark.parametrize("first_ends_first", [True, False])
+async def test_of_two_that_write_one_archive_at_once_one_is_kept_whole(storage, first_ends_first: bool) -> None:
+    """As when a worker has lost its lock and does not know, or an export was enqueued twice."""
+    data = {"first": NOISE[: 11 << 20], "second": NOISE}
+    went_on = {name: asyncio.Event() for name in data}
+    begun = {name: asyncio.Event() for name in data}
+
+    async def run(name: str) -> None:
+        async with storage.writing(KEY) as out:
+            await out.write(data[name][: 6 << 20])
+            begun[name].set()
+            await went_on[name].wait()
+            await out.write(data[name][6 << 20 :])
+
+    runs: dict[str, asyncio.Task[None]] = {}
+    for name in data:  # in turn: each has begun before the next one does
+        runs[name] = asyncio.create_task(run(name))
+        await begun[name].wait()
+    failed: list[str] = []
+    for name in ("first", "second") if first_ends_first else ("second", "first"):
+        went_on[name].set()
+        try:
+            await runs[name]
+        except OSError:  # what it had begun was removed
+            failed.append(name)
+        kept = (
+            None if await storage.size(KEY) is None else b"".join([c async for c in (await storage.open(KEY)).chunks])
+        )
+        assert kept in (None, *data.values()), "whatever can be seen is whole"
+    assert kept in data.values()
+    assert failed in ([], ["first"])
+    assert bool(failed) is not storage.can_sign, "in a directory the first one is too late"
 
 
 async def test_an_upload_to_s3_is_in_parts_and_none_is_left_open(bucket: str) -> None:

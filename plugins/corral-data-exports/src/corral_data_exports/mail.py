@@ -73,8 +73,9 @@ class ReadyMail:
         except UnknownQueue:
             log.info("the export is ready, and no queue emails is installed to mail the link", key=key)
             return None
-        except PayloadRefused as error:  # without the address: a failed job is kept for a week
-            raise Fail(f"the archive {key} is there, but the mail was refused: {error.fields}") from error
+        except PayloadRefused as error:
+            fields = ", ".join(path for path, _ in error.errors)  # a failed job is kept, and must not hold the address
+            raise Fail(f"the archive {key} is there, but the queue emails refused the mail's {fields}") from None
 
     async def _link(self, key: str, expires: datetime) -> str:
         settings = self._settings

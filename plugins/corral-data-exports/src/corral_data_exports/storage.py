@@ -1,15 +1,16 @@
 """Where archives are kept: a directory, or a bucket of S3, Google or Azure. One key, one archive, whole or not there.
 
-An archive is one multipart upload that is completed at its end; in a directory, obstore writes beside the key and
-renames. It knows nothing of jobs and hooks; the application opens archives with it, too.
+An archive is one multipart upload that is completed at its end; in a directory, a file of another name that is renamed
+then. It knows nothing of jobs and hooks; the application opens archives with it, too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,18 +127,30 @@ class Storage:
 
     @asynccontextmanager
     async def writing(self, key: str) -> AsyncIterator[AsyncWritableFile]:
-        """Write an archive. It is there when the block has ended; if that raises, nothing of it is."""
-        if isinstance(self._store, LocalStore):
-            _clear(self._store, key)
+        """Write an archive. It is there when the block has ended; if that raises, nothing of it is.
+
+        Of two that write one archive at once, the last to end is what is kept, whole; in a directory the first to begin
+        cannot end.
+
+        Raises:
+            Exception: The storage failed; whatever obstore raises.
+        """
+        directory = self._store if isinstance(self._store, LocalStore) else None
+        if directory is not None:
+            _clear(directory, key)
+        # obstore's own name for what is on its way is `<key>#1`, which two would share, and one rename for the other
+        written = f"{key}.{secrets.token_hex(8)}.part" if directory is not None else key
         writer = obstore.open_writer_async(
             self._store,
-            key,
-            attributes=None if isinstance(self._store, LocalStore) else ATTRIBUTES,
+            written,
+            attributes=None if directory is not None else ATTRIBUTES,
             buffer_size=PART_BYTES,
             max_concurrency=PARTS_AT_ONCE,
         )
         async with writer:  # completes the upload, or aborts it where an exception comes through
             yield writer
+        if directory is not None:
+            await obstore.rename_async(directory, written, key)
 
     async def open(self, key: str) -> OpenedExport:
         """Open a finished archive.
@@ -174,12 +187,14 @@ class Storage:
         return await obstore.sign_async(self._store, "GET", key, lifetime)
 
     async def purge(self, older_than: timedelta) -> int:
-        """Delete the archives that were finished longer ago than this; other objects are left.
+        """Delete archives that were finished longer ago than this, and what was begun before that; no other objects.
 
         Returns:
-            How many were deleted.
+            How many archives were deleted.
         """
         before = datetime.now(UTC) - older_than
+        if isinstance(self._store, LocalStore):
+            _clear(self._store, "[0-9a-f]" * 40 + ".zip", before=before)
         old: list[str] = []
         async for page in obstore.list(self._store):
             old += [found["path"] for found in page if found["last_modified"] < before and KEY.fullmatch(found["path"])]
@@ -188,13 +203,12 @@ class Storage:
         return len(old)
 
 
-def _clear(store: LocalStore, key: str) -> None:
-    """Delete what killed runs have left beside a key: obstore names it `<key>#1`, and so on, and never takes it up.
-
-    A run that is still alive, and has lost its lock, loses its file, too, and cannot finish.
-    """
-    for left in Path(str(store.prefix)).glob(f"{key}#*"):
-        left.unlink(missing_ok=True)
+def _clear(store: LocalStore, key: str, *, before: datetime | None = None) -> None:
+    """Delete what others have begun beside a key: they were killed, or are about to be told that they are too late."""
+    for begun in Path(str(store.prefix)).glob(f"{key}.*.part*"):
+        with suppress(FileNotFoundError):
+            if before is None or begun.stat().st_mtime < before.timestamp():
+                begun.unlink()
 
 
 def _directory(location: str) -> LocalStore:
