@@ -21,10 +21,9 @@ from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import Queue, hookimpl
-from corral.app import read_installed
 from corral.inspector import StoredJob
 from corral.inspector.stored import decode_stored
-from corral.sql import Outbox, OutboxRelay, create_engine
+from corral.sql import Outbox, create_engine
 from corral.testing import Kit
 from corral_account_deletions import account_deletions
 from corral_account_deletions.processor import delete_account, open_deletions
@@ -182,11 +181,7 @@ class Accounts:
 
     async def relayed(self) -> int:
         """Carry the outbox to the store."""
-        relay = OutboxRelay(self.engine, read_installed("producer").catalog, url=self.kit.url, prefix=self.kit.prefix)
-        try:
-            return (await relay.drain()).jobs
-        finally:
-            await relay.close()
+        return await self.kit.relay()
 
     def stored(self, queue: Queue[Any], job_id: str) -> StoredJob:
         """What the store has of a job."""

@@ -265,7 +265,7 @@ async def test_a_deletion_that_is_cut_off_goes_on_where_it_was(
 
     monkeypatch.setattr(target, name, cut_off)
     request = await accounts.asked()
-    await accounts.kit.enqueue("emails", {"to": ADA, "template": "welcome", "variables": {}})
+    await accounts.kit.enqueue("emails", {"to": ADA, "template": "welcome", "variables": {}}, delay=300 * DAY)
     first, second = await accounts.drained()
     assert (first[0], "Killed" in first[1]) == ("Retried", True)
     if where == "after everything":

@@ -84,10 +84,10 @@ async def test_no_table_and_no_job_holds_the_address_and_others_keep_theirs(acco
         await kit.drain(_emails().processed_by(_send))
         for who, user_id in [(ADA, "ada-4711"), (NADA, "nada-1")]:
             await jobs.enqueue("emails", _mail(who), job_id=f"{user_id}-later", delay=300 * DAY)
-            await jobs.enqueue("emails", _mail(who), job_id=f"{user_id}-waits")
-            await jobs.enqueue("emails", _mail(who), job_id=f"{user_id}-first", priority=1)
+            await jobs.enqueue("emails", _mail(who), job_id=f"{user_id}-first", delay=DAY, priority=1)
             await jobs.enqueue("emails", {**_mail("bob@example.org"), "cc": [who]}, job_id=f"{user_id}-copy", delay=DAY)
             await jobs.schedule("emails", _mail(who), Every(10 * DAY), id=f"digest-{user_id}")
+        await kit.drain(_emails().processed_by(_send))  # the first digests, whose turn it is
         async with accounts.engine.begin() as connection:
             for who in (ADA, NADA):
                 await Outbox(jobs).enqueue(connection, "emails", _mail(who), job_id=f"refused-{len(who)}")
@@ -115,14 +115,51 @@ async def test_no_table_and_no_job_holds_the_address_and_others_keep_theirs(acco
     assert named.data["userId"] == "nada-1"
 
 
-async def test_all_that_waits_is_looked_through(accounts: Any, erasing: None) -> None:
+async def test_all_that_is_for_later_is_looked_through(accounts: Any, erasing: None) -> None:
     async with accounts.kit.connect() as jobs:
         for _ in range(130):
-            await jobs.enqueue_many("emails", [_mail(ADA), _mail(NADA)])
+            await jobs.enqueue_many("emails", [_mail(ADA), _mail(NADA)], delay=300 * DAY)
     await accounts.asked(grace=timedelta(0))
     ((_, told),) = await _drained(accounts)
     assert b'"jobsRemoved":130' in told
     assert [job.payload.to for job in accounts.kit.jobs("emails")] == [NADA] * 130
+
+
+async def test_a_job_whose_turn_has_come_is_waited_for_and_not_taken_away(accounts: Any, erasing: None) -> None:
+    """It may be a payment that the provider tells of once: nothing that was to be done is lost."""
+    told: list[str] = []
+
+    async def book(job: Job[Note]) -> str:
+        if job.attempt == 1 and job.id == "tried-again":
+            raise LookupError("the books are closed")
+        told.append(job.id)
+        return f"booked for {ADA}"
+
+    async with accounts.kit.connect(notes) as jobs:
+        await jobs.enqueue(notes, Note(to=ADA), job_id="tried-again")
+        await accounts.kit.drain(notes.processed_by(book))
+        await jobs.enqueue(notes, Note(to=ADA), job_id="waits")
+        await jobs.enqueue(notes, Note(to=ADA), job_id="first", priority=1)
+        async with accounts.engine.begin() as connection:
+            await Outbox(jobs).enqueue(connection, notes, Note(to=ADA), job_id="committed")
+    request = await accounts.asked(grace=timedelta(0))
+    first, *_ = await _drained(accounts, timedelta(0))
+    assert first[0] == "Snoozed"
+    assert (await accounts.request(request.id)).processed_at is not None, "everything is erased by then"
+    await accounts.relayed()
+    await accounts.kit.drain(notes.processed_by(book), for_=timedelta(seconds=10))
+    assert sorted(told) == ["committed", "first", "tried-again", "waits"]
+    assert [kind for kind, _ in await _drained(accounts)] == ["Completed"]
+    assert ADA not in stored(accounts.kit.url)
+
+
+async def test_a_job_that_is_committed_and_not_relayed_is_waited_for(accounts: Any, erasing: None) -> None:
+    await accounts.asked(grace=timedelta(0))
+    async with accounts.kit.connect(notes) as jobs, accounts.engine.begin() as connection:
+        await Outbox(jobs).enqueue(connection, notes, Note(to=ADA), job_id="committed")
+        await Outbox(jobs).enqueue(connection, notes, Note(to=ADA), job_id="for-later", delay=DAY)
+    assert [kind for kind, _ in await _drained(accounts, timedelta(0))] == ["Snoozed"]
+    assert await _outbox(accounts) == ["committed"]
 
 
 async def test_a_short_id_scrubs_nothing_of_others(accounts: Any, erasing: None) -> None:
@@ -196,7 +233,7 @@ async def test_a_job_for_many_that_failed_at_the_user_is_not_removed(accounts: A
     assert accounts.stored(notes, "for-all").stacktrace == ()
 
 
-async def test_what_a_participant_enqueues_by_id_runs_and_to_the_address_does_not(
+async def test_what_a_participant_enqueues_runs_and_is_scrubbed(
     accounts: Any, taking_part: Callable[..., None]
 ) -> None:
     async def enqueue(user_id: str, connection: Any) -> None:
@@ -207,9 +244,12 @@ async def test_what_a_participant_enqueues_by_id_runs_and_to_the_address_does_no
 
     taking_part(corral_erase_account=enqueue)
     await accounts.asked(grace=timedelta(0))
-    await accounts.drained()
+    assert [kind for kind, _ in await accounts.drained(timedelta(0))] == ["Snoozed"]
     await accounts.relayed()
-    assert {job.id.rpartition(".")[2] for job in accounts.kit.jobs("emails")} == {"told", "mail"}
+    sent = await accounts.kit.drain(_emails().processed_by(_send))
+    assert {run.job.id for run in sent} == {"goodbye", "told"}
+    assert [kind for kind, _ in await accounts.drained(timedelta(minutes=1))] == ["Completed"]
+    assert ADA not in stored(accounts.kit.url)
 
 
 async def test_without_a_queue_for_mail_it_is_said_once_and_goes_on(

@@ -24,15 +24,18 @@ from corral import Exponential, Fail, Retention, Snooze
 from corral.errors import JobRefused
 from corral.hooks import Answer, HookRaised, all_answers, first_answer
 from corral.jobs import EnqueueOptions, JobScheduler
-from corral.sql import Outbox
+from corral.sql import Outbox, ensure_unspoilt
 from corral_account_deletions.person import Person
 from corral_account_deletions.requests import DeletionRequest
 from corral_account_deletions.tables import account_deletion_receipts
 from corral_account_deletions.traces import take_back
 
-__all__ = ["MAIL_QUEUE", "Deletion", "DeletionFailed"]
+__all__ = ["AGAIN", "MAIL_QUEUE", "Deletion", "DeletionFailed"]
 
 MAIL_QUEUE: Final = "emails"
+
+AGAIN: Final = timedelta(seconds=10)
+"""How long a deletion waits for a job that is addressed to the user: it will have ended, and be scrubbed."""
 
 LEEWAY: Final = timedelta(minutes=1)
 """A job that comes so much too early is on time: `due_at` was told by another clock than the store's."""
@@ -115,6 +118,10 @@ class Deletion:
 
         Returns:
             How many rows were erased, by the receipts; None where another job has finished it meanwhile.
+
+        Raises:
+            Snooze: The outbox holds a job that is addressed to the user.
+            DeletionFailed: The database, or whoever keeps the requests, raised.
         """
         with _discreet("everything was erased, and the mail was not enqueued") as known:
             async with self._engine.begin() as connection:
@@ -122,7 +129,8 @@ class Deletion:
                 known.append(self.person(request))
                 if request.finished_at is not None:
                     return None
-                await take_back(connection, known[0])
+                if await take_back(connection, known[0]):
+                    raise Snooze(after=AGAIN)
                 if request.email is not None and self._tells:
                     await self._tell(connection, request, known[0], mail_id)
                 await self._record(connection, replace(request, email=None, locale=None, finished_at=now))
@@ -140,7 +148,7 @@ class Deletion:
     async def _erase(self, connection: AsyncConnection, request: DeletionRequest, person: Person) -> None:
         asked = self._hook.corral_erase_account
         answers = await all_answers(asked, user_id=request.user_id, connection=connection)
-        await _still_open(connection)
+        await ensure_unspoilt(connection, asked.name)
         await take_back(connection, person)
         receipts = [
             {"request_id": request.id, "participant": participant, "name": name, "amount": amount}
@@ -154,7 +162,7 @@ class Deletion:
         asked = self._hook.corral_record_deletion
         if not any(answer.value for answer in await all_answers(asked, request=request, connection=connection)):
             raise LookupError(f"nobody has recorded deletion request {request.id!r}: see corral_record_deletion")
-        await _still_open(connection)
+        await ensure_unspoilt(connection, asked.name)
 
     async def _tell(self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str) -> None:
         mail: dict[str, Any] = {"to": request.email, "template": "account-deleted", "variables": {}}
@@ -165,11 +173,6 @@ class Deletion:
             await Outbox(self._jobs).enqueue(connection, MAIL_QUEUE, mail, **options)
         except JobRefused as error:  # no further attempt would make it a better address
             log.warning("a deletion cannot be confirmed by mail", error=person.left_out_of(str(error)))
-
-
-async def _still_open(connection: AsyncConnection) -> None:
-    """PostgreSQL rolls back a transaction in which somebody swallowed an error, and calls that a commit. Not here."""
-    await connection.execute(select(1))
 
 
 def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:

@@ -29,7 +29,7 @@ def corral_erase_account(
 
     Called for everybody who takes part, one after the other, in one transaction: all of it is committed, or nothing.
     It may be called again for a user whose last call was rolled back. What you enqueue in here for the user's e-mail
-    address is taken back with all other jobs that hold it; what names only the user's id is left to run.
+    address is waited for; what names only the user's id is left to run.
 
     Args:
         user_id: Whose account.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +20,7 @@ from corral.errors import DatabaseUnavailable
 from corral.settings import Settings
 from corral_account_deletions import AccountDeletion
 from corral_account_deletions.configured import check_tables
-from corral_account_deletions.deletion import MAIL_QUEUE, Deletion
+from corral_account_deletions.deletion import AGAIN, MAIL_QUEUE, Deletion
 from corral_account_deletions.person import as_key
 from corral_account_deletions.settings import DeletionSettings
 from corral_account_deletions.tables import metadata
@@ -29,9 +28,6 @@ from corral_account_deletions.tables_file import read_tables
 from corral_account_deletions.traces import Swept, Traces
 
 __all__ = ["DeletedAccount", "Deletions", "delete_account", "open_deletions"]
-
-AGAIN: Final = timedelta(seconds=10)
-"""How long a deletion waits for a job about the user that runs: it will have ended, and be scrubbed."""
 
 log = structlog.get_logger("corral_account_deletions")
 
@@ -43,7 +39,7 @@ class DeletedAccount(BaseModel):
         outcome: `deleted`; `cancelled`, where the request was taken back; `already-deleted` by an earlier job.
         rows: How many rows all participants removed.
         jobs_scrubbed: How many finished jobs the last round emptied.
-        jobs_removed: How many jobs that had not started it removed.
+        jobs_removed: How many jobs that were for later it removed.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
@@ -111,7 +107,7 @@ async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> Del
 
     Raises:
         Fail: There is no such request, or it is somebody else's.
-        Snooze: It is not due, or a job about the user still runs; no attempt is spent.
+        Snooze: It is not due, or a job about the user waits or runs; no attempt is spent.
         DeletionFailed: A participant raised, or the database did: what was to be one transaction did not happen.
         StoreUnavailable: The store is away: the next attempt goes on from there.
     """

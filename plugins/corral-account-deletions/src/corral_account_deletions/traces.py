@@ -35,8 +35,8 @@ class Swept:
 
     Attributes:
         scrubbed: How many finished jobs were emptied.
-        removed: How many jobs that had not started were removed.
-        left: How many are about them still, because they run, or have failed at them and are tried again.
+        removed: How many jobs that were for later were removed.
+        left: How many are addressed to them and will end soon, or run, or have failed at them and are tried again.
     """
 
     scrubbed: int = 0
@@ -60,8 +60,9 @@ class Traces:
         self._jobs = jobs
 
     async def erase(self, person: Person) -> Swept:
-        """Remove what has not started and is addressed to somebody; empty what has finished and is about them.
+        """Remove what is for later and addressed to somebody; empty what has finished and is about them.
 
+        What is due, or has begun, is left to end, whatever it is for: a payment may be told in it.
         A job that runs while this looks has moved on to where it is looked at next, or is counted as left.
         """
         swept = Swept()
@@ -90,6 +91,8 @@ class Traces:
         if not person.is_addressed_in(job.data):
             said = [job.failed_reason, job.stacktrace, job.progress]
             return Swept(left=person.is_addressed_in(said))  # it failed at them, and does something for others, too
+        if job.state != "delayed" or job.attempts_started:
+            return Swept(left=1)
         try:
             try:
                 await self._inspector.remove(job.queue, job.id)
@@ -104,15 +107,18 @@ class Traces:
 
 
 async def take_back(connection: AsyncConnection, person: Person) -> int:
-    """Delete the jobs that are addressed to somebody from the outbox, refused ones too, in the caller's transaction.
+    """Delete from the outbox what is addressed to somebody and for later or refused, in the caller's transaction.
 
-    One that a relay carries to the store right now is waited for, and is found there.
+    Returns:
+        How many other jobs in it are addressed to them: a relay will carry them to the store, where they are found.
     """
-    rows = await connection.stream(select(outbox.c.id, outbox.c.data))  # a backlog need not fit into memory
-    theirs = [row.id async for row in rows if person.is_addressed_in(_parsed(row.data))]
-    if theirs:
-        await connection.execute(delete(outbox).where(outbox.c.id.in_(theirs)))
-    return len(theirs)
+    # a backlog need not fit into memory
+    rows = await connection.stream(select(outbox.c.id, outbox.c.data, outbox.c.delay_ms, outbox.c.refused))
+    theirs = [row async for row in rows if person.is_addressed_in(_parsed(row.data))]
+    gone = [row.id for row in theirs if row.refused or row.delay_ms]
+    if gone:
+        await connection.execute(delete(outbox).where(outbox.c.id.in_(gone)))
+    return len(theirs) - len(gone)
 
 
 def _parsed(text: str) -> Any:
