@@ -74,7 +74,9 @@ def settings_of(folder: Path) -> dict[str, object]:
         "commands_pre": [Command([*installed([folder]).args, *test_group(folder)])],
         "commands": [
             Command(["mypy", str(folder / "src")]),
-            Command(["python", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), str(folder / "tests")]),
+            Command(
+                ["python", str(ROOT / ".ci" / "run_tests.py"), "-c", str(ROOT / "pyproject.toml"), f"{folder}/tests"]
+            ),
         ],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterator
@@ -31,6 +32,16 @@ def headings(page: Path) -> list[str]:
 def test_every_hook_is_documented_with_its_exact_signature(root: Path) -> None:
     written = [f"{name}{inspect.signature(hook)}".replace("'", "") for name, hook in HOOKS.items()]
     assert headings(root / "docs" / "hooks.md") == written
+
+
+def test_every_hook_of_our_plugins_is_documented_with_its_arguments(root: Path) -> None:
+    offered = set()
+    for path in (root / "plugins").glob("*/src/*/hookspecs.py"):
+        for made in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(made, ast.FunctionDef):
+                offered.add(f"{made.name}({', '.join(argument.arg for argument in made.args.args)})")
+    page = (root / "docs" / "hooks.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `(corral_\w+\(.*?\))` \|", page, re.MULTILINE)) == offered != set()
 
 
 def test_every_setting_is_documented_with_its_default(root: Path) -> None:
