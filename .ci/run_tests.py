@@ -1,4 +1,4 @@
-"""Run pytest twice: everything but the tests marked `timing`, then those alone.
+"""Run pytest twice: everything but the tests marked `timing`, a few at a time, then those alone.
 
 A bound in seconds needs a machine that is not busy with other tests, and on a shared one it may still be missed once:
 what fails of the second run, and only that, is repeated once, and says so. Arguments go to pytest both times.
@@ -9,6 +9,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+
+SIDE_BY_SIDE = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal")
+"""Tests mostly wait, and each process has its own servers."""
+
+ALONE = {"-s", "--pdb", "--trace", "-n", "--numprocesses"}
+"""Arguments of somebody who wants to see, or to say how many."""
 
 PASSED, FAILED, NOTHING_SELECTED = 0, 1, 5
 """Exit codes of pytest."""
@@ -38,7 +44,7 @@ def timing() -> int:
 
 def main() -> int:
     """Run both; nothing at all to run is a failure, as it is for pytest."""
-    rest = pytest("-m", "not timing")
+    rest = pytest("-m", "not timing", *(() if ALONE.intersection(sys.argv) else SIDE_BY_SIDE))
     if rest not in {PASSED, FAILED, NOTHING_SELECTED}:  # interrupted, or a file that cannot be imported
         return rest
     ended = {rest, timing()}

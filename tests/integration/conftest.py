@@ -334,8 +334,11 @@ class Command:
 
 
 @pytest.fixture
-def command(store_url: str, acme: Path, tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """`command("worker", "acme-letters", CORRAL_PREFIX="x")` starts it, with `acme` installed; None unsets a name."""
+def command(store_url: str, acme: Path, tmp_path: Path, real_plugins: str) -> Iterator[Callable[..., Command]]:
+    """`command("worker", "acme-letters", CORRAL_PREFIX="x")` starts it; None unsets a name.
+
+    `acme` is installed, and nothing else: what a checkout has beside it may want a database, or settings.
+    """
     started: list[Command] = []
     folder = tmp_path / "work"
     folder.mkdir()
@@ -343,6 +346,8 @@ def command(store_url: str, acme: Path, tmp_path: Path) -> Iterator[Callable[...
     own |= {"PYTHONPATH": str(acme), "REDIS_URL": store_url, "CORRAL_ENV": "production", "PYTHONWARNINGS": "error"}
 
     def start(*arguments: str, stdin: bytes = b"", **environment: str | None) -> Command:
+        disabled = (real_plugins, environment.get("CORRAL_DISABLED_PLUGINS"))
+        environment["CORRAL_DISABLED_PLUGINS"] = ",".join(filter(None, disabled)) or None
         told = {name: value for name, value in {**own, **environment}.items() if value is not None}
         started.append(Command(arguments, folder, told, stdin))
         return started[-1]

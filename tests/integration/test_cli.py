@@ -221,11 +221,9 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_refusal_is_one_sentence_an_exit_code_and_no_change(
-    run: Callable[..., Ran], store: redis.Redis, real_plugins: str, case: str
+    run: Callable[..., Ran], store: redis.Redis, case: str
 ) -> None:
     arguments, given, code, told = REFUSALS[case]
-    given = {"CORRAL_DISABLED_PLUGINS": "", **given}
-    given["CORRAL_DISABLED_PLUGINS"] = ",".join(filter(None, [given["CORRAL_DISABLED_PLUGINS"], real_plugins]))
     before = store.dbsize()
     ended, out, err = run(*arguments, **given)
     assert (ended, out) == (code, ""), err
@@ -297,10 +295,10 @@ class TestListings:
         assert problem["providers"] == ["acme 1.0"]
         assert run("worker")[0] == run("enqueue", "acme-letters", "{}")[0] == 3
 
-    def test_lock_closes_the_catalog(self, run: Callable[..., Ran], acme: Path, real_plugins: str) -> None:
-        code, out, err = run("lock", CORRAL_DISABLED_PLUGINS=real_plugins)
+    def test_lock_closes_the_catalog(self, run: Callable[..., Ran], acme: Path) -> None:
+        code, out, err = run("lock")
         assert (code, out) == (0, "corral.lock: 2 queues\n"), err
-        assert run("check", CORRAL_DISABLED_PLUGINS=real_plugins)[1].endswith("catalog is locked: corral.lock\n")
+        assert run("check")[1].endswith("catalog is locked: corral.lock\n")
         points = acme / "acme-1.0.dist-info" / "entry_points.txt"
         points.write_text(points.read_text() + "acme-more = acme_letters\n")
         module = acme / "acme_letters.py"
@@ -308,7 +306,7 @@ class TestListings:
             module.read_text().replace("return [letters, threaded]", "return [letters, threaded, more]")
             + "\nmore = Queue('acme-more', Letter)\n"
         )
-        code, _, err = run("check", "--producer", CORRAL_DISABLED_PLUGINS=real_plugins)
+        code, _, err = run("check", "--producer")
         assert code == 3
         assert "queue 'acme-more' of acme 1.0 is not in the lock file" in err
 

@@ -177,9 +177,7 @@ def corral_tables():
 
 
 @pytest.mark.parametrize("is_named", [False, True])
-def test_dev_makes_the_tables_of_its_own_database_and_of_no_other(
-    command, acme, real_plugins, tmp_path, is_named
-) -> None:
+def test_dev_makes_the_tables_of_its_own_database_and_of_no_other(command, acme, tmp_path, is_named) -> None:
     (acme / "shop.py").write_text(SHOP, "utf-8")
     named = f"sqlite:///{tmp_path}/named.db"
     with tempfile.TemporaryDirectory(prefix="corral-dev-") as folder:  # a socket's path is short
@@ -189,7 +187,6 @@ def test_dev_makes_the_tables_of_its_own_database_and_of_no_other(
             CORRAL_ENV=None,
             CORRAL_DATA_DIR=folder,
             CORRAL_APP="shop",
-            CORRAL_DISABLED_PLUGINS=",".join(set(real_plugins.split(",")) - {"acme"}),
             CORRAL_DATABASE_URL=named if is_named else None,
         )
         while "worker started" not in dev.said:
