@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select
@@ -102,3 +104,11 @@ async def test_an_invite_is_redeemed_once(engine, jobs) -> None:
 async def test_every_event_has_a_listener() -> None:
     assert set(listeners.LISTENERS) == set(Event.__args__)
     assert all(listeners.LISTENERS.values())
+
+
+async def test_nobody_else_enqueues() -> None:
+    """`enqueue_event` and `request_deletion` of the plugins are handed the scheduler by listeners, too."""
+    folder = Path(listeners.__file__).parent
+    calls = re.compile(r"\b(enqueue\w*|schedule|request_deletion)\(")
+    found = {path.name for path in folder.glob("*.py") if calls.search(path.read_text("utf-8"))}
+    assert found == {"listeners.py"}
