@@ -7,7 +7,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -176,6 +176,28 @@ async def test_one_that_returns_something_else_is_named(shop) -> None:
     async with shop.exports(corral_export_account=lambda user_id: [{"id": 1}]) as exports:
         with pytest.raises(RecordsFailed, match="acme returned a dict where a RecordSet belongs"):
             await export_data(shop.job(), exports)
+    assert shop.archives() == []
+
+
+async def test_one_that_returns_what_is_no_list_is_named_too(shop) -> None:
+    """A set without its brackets; `yield` instead of `return`; a generator that raises when it is looked at."""
+
+    async def yielding() -> AsyncIterator[RecordSet]:
+        yield RecordSet("posts", records_of())
+
+    def raising() -> Iterator[RecordSet]:
+        yield RecordSet("posts", records_of())
+        raise LookupError("no books")
+
+    for returned, why in [
+        (RecordSet("posts", records_of()), "acme returned a RecordSet where a list of RecordSet belongs"),
+        (yielding(), "acme returned a async_generator where a list of RecordSet belongs"),
+        (True, "acme returned a bool where a list of RecordSet belongs"),
+        (raising(), "the record sets of acme cannot be read: LookupError: no books"),
+    ]:
+        async with shop.exports(corral_export_account=lambda user_id, returned=returned: returned) as exports:
+            with pytest.raises(RecordsFailed, match=why):
+                await export_data(shop.job(), exports)
     assert shop.archives() == []
 
 

@@ -41,6 +41,12 @@ def test_links_need_two_settings(setting) -> None:
     assert refusal() == [both]
 
 
+@pytest.mark.parametrize("rest", ["?to=1", "#top", "?"])
+def test_a_base_url_that_no_key_can_be_put_behind_is_refused(setting, rest: str) -> None:
+    setting(BASE_URL=f"https://app.example/exports{rest}", LINK_SECRET=SECRET)
+    assert refusal() == ["CORRAL_DATA_EXPORTS_BASE_URL: links begin with it, so it has no query and no fragment"]
+
+
 def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_path) -> None:
     setting(
         STORRAGE="x",

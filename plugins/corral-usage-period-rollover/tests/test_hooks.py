@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -112,6 +113,43 @@ async def test_an_answer_that_is_no_total_leaves_the_period_open(books: Any) -> 
         await book.close(at(10, 5))
     assert await book.periods("ada") == [(at(9), at(10), None)]
     assert await book.totals("bob") == {(at(9), "seats"): 7}
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"seats": Decimal(7)}, "'seats' with Decimal, which is no whole number; hint: int"),
+        ({"seats": None}, "'seats' with NoneType"),
+        ({"seats": 2.5}, "'seats' with float"),
+        ({"seats": True}, "'seats' with bool"),
+        ({"seats": 2**63}, "'seats' with more than 64 bits hold"),
+        ({7: 7}, "7 as a metric, which is no text of up to 64 characters"),
+        ({"x" * 65: 7}, "'x{65}' as a metric"),
+    ],
+)
+async def test_a_total_that_the_table_does_not_take_is_named_and_stops_nobody_else(
+    books: Any, told: dict[Any, Any], why: str
+) -> None:
+    """What sums up a PostgreSQL bigint is a Decimal; SQLite would keep half a seat, and 65 characters."""
+    book = books(corral_usage_totals=lambda period: told if period.subscription_id == "ada" else {"seats": 7})
+    for name in ("ada", "bob"):
+        await book.run(begin_subscription, name, "hour", started_at=at(9))
+    with pytest.raises(PeriodsLeft, match=f"'ada': corral_usage_totals was answered {why}"):
+        await book.close(at(10, 5))
+    assert await book.periods("ada") == [(at(9), at(10), None)]
+    assert await book.totals("bob") == {(at(9), "seats"): 7}
+
+
+async def test_counters_that_come_to_more_than_a_total_holds_stop_nobody_else(books: Any) -> None:
+    book = books()
+    for name in ("ada", "bob"):
+        await book.run(begin_subscription, name, "hour", started_at=at(9))
+        for amount in (2**63 - 1, 1 if name == "ada" else -1):
+            await book.run(record_usage, name, "bytes", amount, recorded_at=at(9))
+    with pytest.raises(PeriodsLeft, match="'ada': "):
+        await book.close(at(10, 5))
+    assert await book.periods("ada") == [(at(9), at(10), None)]
+    assert await book.totals("bob") == {(at(9), "bytes"): 2**63 - 2}
 
 
 async def test_the_application_may_count_by_itself(books: Any) -> None:

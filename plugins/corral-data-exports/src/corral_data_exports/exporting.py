@@ -6,7 +6,7 @@ It knows nothing of queues and mail; of a job it is given somebody to tell how f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 from datetime import datetime
@@ -52,7 +52,15 @@ async def record_sets(hook: HookRelay, user_id: str, connection: AsyncConnection
         value: Any = answer.value
         if isinstance(value, Mapping):
             value = [RecordSet(str(name), records) for name, records in value.items()]
-        for found in value or ():
+        if not isinstance(value, Iterable | None):
+            raise RecordsFailed(
+                f"{answer.provider} returned a {type(value).__name__} where a list of RecordSet belongs"
+            )
+        try:
+            value = list(value or ())
+        except Exception as error:  # a generator may raise anything
+            raise RecordsFailed(f"the record sets of {answer.provider} cannot be read: {_told(error)}") from error
+        for found in value:
             if not isinstance(found, RecordSet):
                 raise RecordsFailed(f"{answer.provider} returned a {type(found).__name__} where a RecordSet belongs")
             sets.append(found)

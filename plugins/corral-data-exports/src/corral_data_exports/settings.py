@@ -64,6 +64,13 @@ class ExportSettings(QueueSettings):
             raise PydanticCustomError("secret", "at least {bytes} bytes are needed", {"bytes": SECRET_BYTES})
         return secret
 
+    @field_validator("base_url")
+    @classmethod
+    def _begins_a_link(cls, url: AnyHttpUrl | None) -> AnyHttpUrl | None:
+        if url is not None and (url.query is not None or url.fragment is not None):
+            raise PydanticCustomError("base_url", "links begin with it, so it has no query and no fragment")
+        return url
+
     @model_validator(mode="after")
     def _what_belongs_together(self) -> Self:
         if (self.base_url is None) != (self.link_secret is None):

@@ -6,7 +6,9 @@ then. It knows nothing of jobs and hooks; the application opens archives with it
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import AsyncIterator
@@ -129,15 +131,13 @@ class Storage:
     async def writing(self, key: str) -> AsyncIterator[AsyncWritableFile]:
         """Write an archive. It is there when the block has ended; if that raises, nothing of it is.
 
-        Of two that write one archive at once, the last to end is what is kept, whole; in a directory the first to begin
-        cannot end.
+        Of two that write one archive at once, the last to end is what is kept, whole; in a directory the first to end
+        is, and the other cannot end.
 
         Raises:
             Exception: The storage failed; whatever obstore raises.
         """
         directory = self._store if isinstance(self._store, LocalStore) else None
-        if directory is not None:
-            _clear(directory, key)
         # obstore's own name for what is on its way is `<key>#1`, which two would share, and one rename for the other
         written = f"{key}.{secrets.token_hex(8)}.part" if directory is not None else key
         writer = obstore.open_writer_async(
@@ -150,7 +150,7 @@ class Storage:
         async with writer:  # completes the upload, or aborts it where an exception comes through
             yield writer
         if directory is not None:
-            await obstore.rename_async(directory, written, key)
+            await asyncio.to_thread(_settle, directory, written, key)
 
     async def open(self, key: str) -> OpenedExport:
         """Open a finished archive.
@@ -194,7 +194,7 @@ class Storage:
         """
         before = datetime.now(UTC) - older_than
         if isinstance(self._store, LocalStore):
-            _clear(self._store, "[0-9a-f]" * 40 + ".zip", before=before)
+            await asyncio.to_thread(_clear, self._store, "[0-9a-f]" * 40 + ".zip", before=before)
         old: list[str] = []
         async for page in obstore.list(self._store):
             old += [found["path"] for found in page if found["last_modified"] < before and KEY.fullmatch(found["path"])]
@@ -203,8 +203,28 @@ class Storage:
         return len(old)
 
 
+def _settle(store: LocalStore, written: str, key: str) -> None:
+    """Give a file the name of a complete archive, which holds after a power failure, too; then nobody needs another.
+
+    What others have begun is deleted now and not sooner: two that run for long would delete each other's for ever.
+    """
+    folder = Path(str(store.prefix))
+    _sync(folder / written)
+    (folder / written).replace(folder / key)
+    _sync(folder)
+    _clear(store, key)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def _clear(store: LocalStore, key: str, *, before: datetime | None = None) -> None:
-    """Delete what others have begun beside a key: they were killed, or are about to be told that they are too late."""
+    """Delete what others have begun beside a key: they were killed, or will be told at their end."""
     for begun in Path(str(store.prefix)).glob(f"{key}.*.part*"):
         with suppress(FileNotFoundError):
             if before is None or begun.stat().st_mtime < before.timestamp():

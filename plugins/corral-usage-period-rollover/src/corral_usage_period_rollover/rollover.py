@@ -16,7 +16,7 @@ from corral.hooks import HookRaised, all_answers, first_answer
 from corral.jobs import JobScheduler
 from corral.sql import Outbox, TransactionSpoilt, ensure_unspoilt
 from corral_usage_period_rollover.periods import ClosedPeriod, Period, next_boundary
-from corral_usage_period_rollover.tables import usage_periods, usage_subscriptions, usage_totals
+from corral_usage_period_rollover.tables import METRIC_LENGTH, usage_periods, usage_subscriptions, usage_totals
 
 __all__ = ["Closed", "HookMisused", "PeriodsLeft", "Rollover"]
 
@@ -150,6 +150,9 @@ class Rollover:
         await ensure_unspoilt(connection, hook.name)
         if not isinstance(told, Mapping):
             raise HookMisused(f"{hook.name} was answered with {type(told).__name__}, which is no mapping")
+        for metric, amount in told.items():
+            if (why := _unfit(metric, amount)) is not None:
+                raise HookMisused(f"{hook.name} was answered {why}")
         return dict(told)
 
     async def _tell(self, period: ClosedPeriod, connection: AsyncConnection) -> None:
@@ -157,6 +160,17 @@ class Rollover:
         jobs = self._outbox.within(connection)
         if await all_answers(hook, period=period, connection=connection, jobs=jobs):
             await ensure_unspoilt(connection, hook.name)
+
+
+def _unfit(metric: object, amount: object) -> str | None:
+    """Why the table would not take a total: PostgreSQL's refusal names nobody, and SQLite takes what is no total."""
+    if not isinstance(metric, str) or len(metric) > METRIC_LENGTH:
+        return f"{metric!r} as a metric, which is no text of up to {METRIC_LENGTH} characters"
+    if not isinstance(amount, int) or isinstance(amount, bool):
+        return f"{metric!r} with {type(amount).__name__}, which is no whole number; hint: int(…) what the database sums"
+    if not -(2**63) <= amount < 2**63:
+        return f"{metric!r} with more than 64 bits hold"
+    return None
 
 
 def _rows(period: Period, totals: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -24,11 +24,12 @@ from sqlalchemy import (
 from corral.sql import Moment
 from corral_usage_period_rollover.periods import LENGTHS
 
-__all__ = ["metadata", "usage_counters", "usage_periods", "usage_subscriptions", "usage_totals"]
+__all__ = ["METRIC_LENGTH", "metadata", "usage_counters", "usage_periods", "usage_subscriptions", "usage_totals"]
 
 
 SUBSCRIPTION_ID: Final = String(128)
-METRIC: Final = String(64)
+METRIC_LENGTH: Final = 64
+METRIC: Final = String(METRIC_LENGTH)
 
 metadata = MetaData()
 
