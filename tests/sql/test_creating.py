@@ -12,7 +12,7 @@ from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import hookimpl, sql
-from corral.errors import CatalogError
+from corral.errors import CatalogError, ConfigurationError
 from corral.plugins import Claim, Plugins, Provider
 from corral.plugins.entry_points import PLUGINS
 
@@ -120,3 +120,19 @@ async def test_a_plugin_that_cannot_be_asked_is_blamed_and_nothing_is_made(
     assert "acme 1.0" in problem.message
     assert "corral_tables" in problem.message
     assert await there(bare_engine) == []
+
+
+async def test_tables_that_are_missing_refuse_a_start_and_a_database_that_is_away_does_not(bare_engine) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"the database at .* lacks the tables corral_ledger, corral_outbox$"
+    ) as told:
+        await sql.require_tables(bare_engine, sql.ledger, sql.outbox)
+    assert told.value.hint == "corral db create"
+    async with bare_engine.begin() as connection:
+        await connection.run_sync(sql.ledger.create)
+    await sql.require_tables(bare_engine, sql.ledger)
+    with pytest.raises(ConfigurationError, match=r"lacks the table corral_outbox$"):
+        await sql.require_tables(bare_engine, sql.ledger, sql.outbox)
+    away = sql.create_engine("postgresql://corral@/corral?host=/nowhere")
+    await sql.require_tables(away, sql.ledger)
+    await away.dispose()

@@ -5,12 +5,12 @@ needs it.
 """
 
 try:
-    from corral.sql.creating import MadeTable, create_tables
+    from corral.sql.creating import MadeTable, create_tables, require_tables
     from corral.sql.engines import Connection, create_engine, engine, unavailable
     from corral.sql.ledger import Ledger
     from corral.sql.outbox import Outbox
     from corral.sql.relay import OutboxRelay, Relayed
-    from corral.sql.tables import Moment, metadata
+    from corral.sql.tables import Moment, ledger, metadata, outbox
     from corral.sql.transactions import TransactionSpoilt, ensure_unspoilt
 except ModuleNotFoundError as missing:
     from corral.errors import MissingExtra
@@ -32,6 +32,9 @@ __all__ = [
     "create_tables",
     "engine",
     "ensure_unspoilt",
+    "ledger",
     "metadata",
+    "outbox",
+    "require_tables",
     "unavailable",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,12 +11,13 @@ from importlib_metadata import version
 from sqlalchemy import Connection, MetaData, Table, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from corral.errors import CatalogError, Problem
+from corral.errors import CatalogError, ConfigurationError, DatabaseUnavailable, Problem
 from corral.plugins import Plugins, Provider
+from corral.settings import masked
 from corral.sql.engines import unavailable
 from corral.sql.tables import metadata
 
-__all__ = ["MadeTable", "create_tables", "offered"]
+__all__ = ["MadeTable", "create_tables", "offered", "require_tables"]
 
 LOCK: Final = 0x636F7272616C  # "corral"
 """PostgreSQL's advisory lock under which tables are made: two that make them at once would trip over each other."""
@@ -79,6 +81,32 @@ async def create_tables(engine: AsyncEngine, plugins: Plugins) -> list[MadeTable
             if engine.dialect.name == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
             return await connection.run_sync(_create, asked)
+
+
+async def require_tables(engine: AsyncEngine, *tables: Table) -> None:
+    """Refuse a database that lacks tables: for a plugin to call when a worker opens what its processor needs.
+
+    A database that is away cannot be asked, and is no reason not to start: the attempts of jobs will tell.
+
+    Args:
+        engine: The database.
+        tables: What is needed.
+
+    Raises:
+        ConfigurationError: Some are missing; it names them, and the command that makes them.
+    """
+    with suppress(DatabaseUnavailable), unavailable(engine):
+        async with engine.execution_options(sqlite_begin="DEFERRED").connect() as connection:
+            missing = await connection.run_sync(_missing, tables)
+        if missing:
+            where = masked(engine.url.render_as_string(hide_password=True))
+            raise ConfigurationError(f"the database at {where} lacks {missing}", hint="corral db create")
+
+
+def _missing(connection: Connection, tables: Sequence[Table]) -> str:
+    inspector = inspect(connection)
+    names = [table.fullname for table in tables if not inspector.has_table(table.name, schema=table.schema)]
+    return f"the table{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
 
 
 def _create(connection: Connection, asked: Sequence[tuple[Provider, MetaData]]) -> list[MadeTable]:

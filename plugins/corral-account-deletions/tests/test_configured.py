@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
-import structlog.testing
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -314,18 +313,12 @@ async def test_a_worker_does_not_start_with_a_file_that_does_not_fit_the_databas
 
 
 @pytest.mark.asyncio
-async def test_a_worker_without_its_tables_says_so_and_starts(engine: AsyncEngine, deps: Deps) -> None:
-    with structlog.testing.capture_logs() as logs:
+async def test_a_worker_without_its_tables_does_not_start(engine: AsyncEngine, deps: Deps) -> None:
+    lacking = "account_deletion_requests, account_deletion_receipts, corral_outbox$"
+    with pytest.raises(ConfigurationError, match=f" lacks the tables {lacking}") as refused:
         async with open_deletions(deps):
             pass
-    (told,) = logs
-    assert told["hint"] == "corral db create"
-    assert told["tables"] == [
-        "account_deletion_requests",
-        "account_deletion_receipts",
-        "corral_ledger",
-        "corral_outbox",
-    ]
+    assert refused.value.hint == "corral db create"
 
 
 @pytest.mark.asyncio

@@ -235,7 +235,7 @@ class TestTheDeskOfAWorker:
     async def test_is_not_opened_on_a_database_without_a_ledger(self, deps: Any, till: Any) -> None:
         async with till.engine.begin() as connection:
             await connection.execute(text("DROP TABLE corral_ledger"))
-        with pytest.raises(ConfigurationError, match="lacks a table") as refused:
+        with pytest.raises(ConfigurationError, match="lacks the table corral_ledger") as refused:
             async with open_desk(deps(till.pay)):
                 pass
         assert refused.value.hint == "corral db create"

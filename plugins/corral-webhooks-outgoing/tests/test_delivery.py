@@ -325,7 +325,7 @@ async def test_a_database_without_the_tables_refuses_the_start(opening, deliveri
     deliveries = await opening()
     async with deliveries.engine.begin() as connection:
         await connection.execute(text(f"DROP TABLE {table}"))
-    with pytest.raises(ConfigurationError, match=f"the database lacks a table: {table}") as refused:
+    with pytest.raises(ConfigurationError, match=f"lacks the table {table}") as refused:
         await deliveries_with()
     assert refused.value.hint == "corral db create"
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from sqlalchemy import Connection, inspect
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 import corral.sql
 from corral import Deps, Job, Snooze
 from corral.errors import DatabaseUnavailable
-from corral.settings import Settings
 from corral_account_deletions import AccountDeletion
 from corral_account_deletions.configured import check_tables
 from corral_account_deletions.deletion import AGAIN, MAIL_QUEUE, Deletion
@@ -68,35 +64,24 @@ async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
     """The deletions of this worker, on its database and in all queues of its catalog.
 
     Raises:
-        ConfigurationError: A setting cannot be used, or the tables file names what is not there. A database that is
-            away, or lacks our own tables, fails the jobs' attempts.
+        ConfigurationError: A setting cannot be used, the database lacks our tables, or the tables file names what is
+            not there. A database that is away fails the jobs' attempts.
     """
     settings = DeletionSettings.from_environment()
     engine = await deps.enter(corral.sql.engine)
     user_keys = frozenset({"userid"})
     if settings.tables is not None:
         user_keys |= {as_key(table.user_column) for table in read_tables(settings.tables).values()} - {"id"}
-    if settings.tables is not None or Settings.read(None).database_url is not None:  # else SQLite would make a file
+    await corral.sql.require_tables(engine, *metadata.tables.values(), corral.sql.outbox)
+    if settings.tables is not None:
         with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
             async with engine.connect() as connection:
-                await _check(connection, settings.tables)
+                await check_tables(connection, settings.tables)
     tells = MAIL_QUEUE in deps.inspector.queues
     if not tells:
         log.warning("no queue 'emails' is installed: deletions are not confirmed by mail")
     deletion = Deletion(engine, deps.hook, deps.jobs, user_keys=user_keys, tells=tells)
     yield Deletions(deletion, Traces(deps.inspector, deps.jobs))
-
-
-async def _check(connection: AsyncConnection, tables: Path | None) -> None:
-    if missing := await connection.run_sync(_missing_tables):  # told, and no more: the worker's other queues need none
-        log.warning("no account can be deleted: tables are missing", tables=missing, hint="corral db create")
-    if tables is not None:
-        await check_tables(connection, tables)
-
-
-def _missing_tables(connection: Connection) -> list[str]:
-    inspector = inspect(connection)
-    return [name for name in (*metadata.tables, *corral.sql.metadata.tables) if not inspector.has_table(name)]
 
 
 async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> DeletedAccount:

@@ -42,17 +42,6 @@ class Desk:
         """Whether anybody wants to be told."""
         return bool(self.hook.corral_billing_event.get_hookimpls())
 
-    async def look(self) -> None:
-        """See whether the database can be used.
-
-        Raises:
-            ConfigurationError: It has no ledger: `corral db create` was not run.
-            DatabaseUnavailable: It is away.
-        """
-        with sql.unavailable(self.engine):
-            async with self.engine.execution_options(sqlite_begin="DEFERRED").connect() as connection:
-                await sql.Ledger.claimed(connection, SCOPE, "")
-
     async def hand_over(self, event: BillingEvent) -> bool:
         """Tell every subscriber of an event and write it down, all or nothing, unless that has been done.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict
 
 from corral import Deps, Fail, Job, sql
-from corral.errors import DatabaseUnavailable
 from corral_billing_webhooks_retry import BillingEvent
 from corral_billing_webhooks_retry.desk import Desk
 from corral_billing_webhooks_retry.settings import PREFIX, BillingSettings
@@ -42,8 +41,7 @@ async def open_desk(deps: Deps) -> AsyncIterator[Desk]:
     settings = BillingSettings.from_environment()
     desk = Desk(await deps.enter(sql.engine), deps.hook, deps.jobs, settings.providers)
     if desk.subscribed:
-        with suppress(DatabaseUnavailable):
-            await desk.look()
+        await sql.require_tables(desk.engine, sql.ledger)
     else:
         log.warning("nobody subscribes to corral_billing_event: every event is ignored")
     yield desk

@@ -13,6 +13,7 @@ import corral.sql
 from corral import Deps, Job
 from corral_usage_period_rollover import UsagePeriodRollover
 from corral_usage_period_rollover.rollover import Rollover
+from corral_usage_period_rollover.tables import metadata
 
 __all__ = ["RolledOver", "open_rollover", "roll_over"]
 
@@ -35,8 +36,14 @@ class RolledOver(BaseModel):
 
 @asynccontextmanager
 async def open_rollover(deps: Deps) -> AsyncIterator[Rollover]:
-    """The rollover of this worker, on the worker's database."""
-    yield Rollover(await deps.enter(corral.sql.engine), deps.hook, deps.jobs)
+    """The rollover of this worker, on the worker's database, which may be away.
+
+    Raises:
+        ConfigurationError: The database lacks our tables.
+    """
+    engine = await deps.enter(corral.sql.engine)
+    await corral.sql.require_tables(engine, *metadata.tables.values())
+    yield Rollover(engine, deps.hook, deps.jobs)
 
 
 async def roll_over(job: Job[UsagePeriodRollover], rollover: Rollover) -> RolledOver:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,11 +11,9 @@ import structlog
 from pluggy import HookRelay
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import Deps, Fail, Job, JobScheduler, Retry, sql
-from corral.errors import ConfigurationError, DatabaseUnavailable
 from corral.hooks import all_answers, first_answer
 from corral_webhooks_outgoing import WebhookDelivery
 from corral_webhooks_outgoing.answer import Answer
@@ -142,19 +140,9 @@ async def open_deliveries(deps: Deps) -> AsyncIterator[Deliveries]:
             "webhooks may reach addresses that are not public", setting="CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE"
         )
     engine = await deps.enter(sql.engine)
-    with suppress(DatabaseUnavailable):
-        await _check_tables(engine)
+    await sql.require_tables(engine, sql.ledger, webhook_endpoints)
     async with Courier.opened(settings) as courier:
         yield Deliveries(engine, deps.hook, deps.jobs, settings, courier, Delivered(engine))
-
-
-async def _check_tables(engine: AsyncEngine) -> None:
-    wanted = (sql.metadata.tables["corral_ledger"], webhook_endpoints)
-    with sql.unavailable(engine):
-        async with engine.connect() as connection:
-            there = await connection.run_sync(lambda blocking: inspect(blocking).get_table_names())
-    if missing := [table.name for table in wanted if table.name not in there]:
-        raise ConfigurationError(f"the database lacks a table: {', '.join(missing)}", hint="corral db create")
 
 
 async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebhook:
