@@ -53,6 +53,7 @@ async def told(program: Program, found: Verdict, on: Lane) -> str:
     )
 
 
+@pytest.mark.timing  # a program must be run within seconds (`SLOWEST_SECONDS`), and there are two lanes already
 @pytest.mark.parametrize("batch", BATCHES)
 def test_programs_leave_what_bullmq_leaves(batch: int, node_modules: Path, tally: Any) -> None:
     count = -(-PROGRAMS // len(BATCHES))
@@ -101,6 +102,7 @@ class Sabotaged(Lockstep):
                 await self.client.hset(key, "progress", '"something else"')
 
 
+@pytest.mark.timing  # as above
 def test_a_difference_is_found_and_its_program_shrunk(node_modules: Path) -> None:
     """The test of the tests: one wrong field, in one kind of step, is reported by the two steps that show it."""
 
