@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 import structlog.testing
+from sqlalchemy.exc import ProgrammingError
 
 from corral import Deps, sql, testing
 from corral.errors import ConfigurationError, DatabaseUnavailable
@@ -101,11 +102,14 @@ async def test_while_the_database_is_away_a_worker_starts_and_sends_nothing(post
     assert postbox.envelopes == []
 
 
+@pytest.mark.parametrize(
+    "error", [OSError("gone"), ProgrammingError("INSERT", {}, Exception("permission denied"))], ids=["away", "refused"]
+)
 async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_completes(
-    postbox, remembering, monkeypatch
+    postbox, remembering, monkeypatch, error
 ) -> None:
     async def claim(*_: object) -> bool:
-        raise OSError("gone")
+        raise error
 
     monkeypatch.setattr(sql.Ledger, "claim", claim)
     with structlog.testing.capture_logs() as logs:

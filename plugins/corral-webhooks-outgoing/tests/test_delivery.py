@@ -11,7 +11,7 @@ import pytest
 import redis
 import structlog.testing
 from sqlalchemy import select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from standardwebhooks import Webhook
 
 from corral import Fail, Job, JobScheduler, Payload, Queue, Retry, sql, testing
@@ -126,11 +126,14 @@ async def test_a_crash_between_the_answer_and_the_row_is_the_window_and_receiver
     assert (first.headers["webhook-id"], first.body) == (second.headers["webhook-id"], second.body)
 
 
-async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_completes(opening, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError("gone"), ProgrammingError("INSERT", {}, Exception("permission denied"))], ids=["away", "refused"]
+)
+async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_completes(opening, monkeypatch, error) -> None:
     deliveries = await opening()
 
     async def claim(*_: object) -> bool:
-        raise OSError("gone")
+        raise error
 
     monkeypatch.setattr(sql.Ledger, "claim", claim)
     with structlog.testing.capture_logs() as logs:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from corral import Deps
-from corral.errors import CorralError, DatabaseUnavailable
+from corral.errors import DatabaseUnavailable
 from corral.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,5 +71,5 @@ class Accepted:
             with sql.unavailable(self._engine):
                 async with self._engine.begin() as connection:
                     await sql.Ledger.claim(connection, SCOPE, key)
-        except CorralError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is: another attempt would send the mail again
             log.warning("a mail was accepted, and that could not be recorded", error=str(error))

@@ -8,7 +8,6 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral import sql
-from corral.errors import CorralError
 
 __all__ = ["Delivered"]
 
@@ -37,5 +36,5 @@ class Delivered:
             with sql.unavailable(self._engine):
                 async with self._engine.begin() as connection:
                     await sql.Ledger.claim(connection, SCOPE, key)
-        except CorralError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is: another attempt would send the event again
             log.warning("a webhook was accepted, and that could not be recorded", error=str(error))
