@@ -191,6 +191,8 @@ class Resolver:
         answers: By name, the addresses of each answer.
         asked: Which names were asked for.
         answering: While this is not set, nobody gets an answer.
+        hanging: Names that get none while `answered` is not set.
+        answered: See there.
     """
 
     def __init__(self) -> None:
@@ -198,11 +200,14 @@ class Resolver:
         self.asked: list[str] = []
         self.answering = threading.Event()
         self.answering.set()
+        self.hanging: set[str] = set()
+        self.answered = threading.Event()
         self._real = socket.getaddrinfo
 
     def getaddrinfo(self, host: str, port: int, *rest: Any, **named: Any) -> list[Any]:
         self.asked.append(host)
         assert self.answering.wait(SECONDS)
+        assert host not in self.hanging or self.answered.wait(SECONDS)
         answers = self.answers.get(host)
         if answers is None:
             if host.strip(".")[-1:].isalpha() and not host.lower().startswith("0x"):
@@ -265,7 +270,6 @@ async def deliveries_with(corral_database: str, monkeypatch: pytest.MonkeyPatch)
             if internet is None:
                 return deliveries
             guard = Guard(allow_private=deliveries.settings.allow_private, network=internet)
-            opened.callback(guard.close)
             courier = Courier(deliveries.settings, guard)
             opened.push_async_callback(courier.close)
             return replace(deliveries, courier=courier)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import textwrap
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
@@ -36,7 +37,6 @@ async def courier_with() -> AsyncIterator[Callable[..., Courier]]:
             told = WebhookSettings(**settings)
             guard = Guard(allow_private=told.allow_private, network=network)
             courier = Courier(told, guard)
-            opened.callback(guard.close)
             opened.push_async_callback(courier.close)
             return courier
 
@@ -183,6 +183,45 @@ async def test_a_name_server_that_does_not_answer_is_not_waited_for(courier_with
     finally:
         resolver.answering.set()
     assert internet.dialled == []
+
+
+async def test_names_that_are_never_answered_keep_no_other_name_waiting(
+    courier_with, serving, certified, resolver, internet, wait_until
+) -> None:
+    courier = courier_with(internet, connect_timeout_seconds=60, timeout_seconds=60)
+    names = [f"silent{number}.example.org" for number in range(20)]
+    resolver.hanging.update(names)
+    async with serving(tls=certified(NAME)) as receiver:
+        internet.ports[PUBLIC] = receiver.port
+        waiting = [asyncio.create_task(courier.post(httpx2.URL(f"https://{name}/"), MESSAGE)) for name in names]
+        try:
+            await wait_until(lambda: set(names) <= set(resolver.asked), "all of them are asked for")
+            assert await courier.post(httpx2.URL(f"https://{NAME}/"), MESSAGE) == Answer(204)
+            assert not any(task.done() for task in waiting)
+        finally:
+            resolver.answered.set()
+            ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in ended} == {Unanswered}
+
+
+async def test_a_name_that_is_never_answered_does_not_keep_a_worker_from_ending(python) -> None:
+    program = """
+        import asyncio, socket, threading, httpx2
+        from corral_webhooks_outgoing.courier import Courier, Unanswered
+        from corral_webhooks_outgoing.message import Message
+        from corral_webhooks_outgoing.settings import WebhookSettings
+        socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+
+        async def ask():
+            async with Courier.opened(WebhookSettings(connect_timeout_seconds=0.1)) as courier:
+                try:
+                    await courier.post(httpx2.URL("https://hooks.example.org/"), Message(b"{}", {}))
+                except Unanswered as error:
+                    print(error)
+
+        asyncio.run(ask())
+    """
+    assert python(textwrap.dedent(program)) == "no connection within 0.1 s"
 
 
 async def test_a_name_that_cannot_be_resolved_and_a_receiver_that_is_away_are_told(

@@ -75,13 +75,11 @@ class Courier:
     @asynccontextmanager
     async def opened(cls, settings: WebhookSettings) -> AsyncIterator[Courier]:
         """A courier until the block ends."""
-        guard = Guard(allow_private=settings.allow_private)
-        courier = cls(settings, guard)
+        courier = cls(settings, Guard(allow_private=settings.allow_private))
         try:
             yield courier
         finally:
             await courier.close()
-            guard.close()
 
     async def post(self, url: httpx2.URL, message: Message) -> Answer:
         """Send one message.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from ipaddress import ip_address
-from typing import Final
 
 from httpcore2 import (
     SOCKET_OPTION,
@@ -26,9 +26,6 @@ from httpcore2 import (
 from corral_webhooks_outgoing.addresses import is_public
 
 __all__ = ["Guard", "NotPublic"]
-
-RESOLVERS: Final = 8
-"""Threads. A name server that never answers holds one for half a minute; the event loop's own threads are others'."""
 
 
 class NotPublic(Exception):
@@ -46,7 +43,6 @@ class Guard(AsyncNetworkBackend):
     def __init__(self, *, allow_private: bool, network: AsyncNetworkBackend | None = None) -> None:
         self._allow_private = allow_private
         self._network = network or AnyIOBackend()
-        self._resolvers = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="webhook-names")
 
     async def connect_tcp(
         self,
@@ -87,18 +83,27 @@ class Guard(AsyncNetworkBackend):
         raise failure
 
     async def _resolved(self, host: str, port: int, timeout: float | None) -> list[str]:
-        loop = asyncio.get_running_loop()
-        asking = loop.run_in_executor(self._resolvers, _addresses, host, port)
+        asked: Future[list[str]] = Future()
+        asked.set_running_or_notify_cancel()  # we may stop waiting; what is found after that goes nowhere
+        threading.Thread(target=_ask, args=(asked, host, port), name="webhook-name", daemon=True).start()
         try:
-            return await asyncio.wait_for(asking, timeout)
+            return await asyncio.wait_for(asyncio.wrap_future(asked), timeout)
         except TimeoutError as error:
             raise ConnectTimeout("the name was not resolved in time") from error
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be written for a resolver
             raise ConnectError(f"the name cannot be resolved: {getattr(error, 'strerror', None) or error}") from error
 
-    def close(self) -> None:
-        """Ask no more names. What a thread still waits for is not waited for."""
-        self._resolvers.shutdown(wait=False, cancel_futures=True)
+
+def _ask(asked: Future[list[str]], host: str, port: int) -> None:
+    """Look a name up, in a thread of its own: nobody can stop the system's resolver.
+
+    A name server that never answers holds a thread for half a minute. A pool of them would be held by the names of one
+    stranger while those of all others wait, and would be waited for when the worker ends.
+    """
+    try:
+        asked.set_result(_addresses(host, port))
+    except Exception as error:  # noqa: BLE001  # it is raised where it is waited for
+        asked.set_exception(error)
 
 
 def _addresses(host: str, port: int) -> list[str]:
