@@ -188,7 +188,12 @@ class Board:
             asked = replace(asked, form=await read_form(request))
             if media_type(request) == FORM and not (secret and is_token(asked.first("csrf"), secret, asked.identity)):
                 raise Refused(403, "this form is of another session", "load the page again, and send it once more")
-        return await route.handler(replace(asked, parts=parts), await self._drawer.desk(asked.identity))
+        desk = await self._drawer.desk(asked.identity)
+        try:
+            return await route.handler(replace(asked, parts=parts), desk)
+        finally:
+            if asked.method == "POST":
+                desk.recent.forget()
 
     def _response(self, asked: exchange.Request, answer: Page | Redirect | Answer | Stream) -> Response:
         if isinstance(answer, Stream):
