@@ -114,7 +114,7 @@ async def _work(
             settings=settings.worker,
             plugins=installed.plugins,
             jobs=jobs,
-            inspector=operator,
+            inspector=operator.acting_as(f"worker:{name}"),
             concurrency=concurrency,
             burst=burst,
             name=name,

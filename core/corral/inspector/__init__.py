@@ -4,6 +4,7 @@ The command line and a processor's `deps.inspector` use the same `JobInspector`.
 row of them over at most `BATCH` jobs each; what each does to the keys is what BullMQ 6 does (wire § 6.14 to § 6.19).
 """
 
+from corral.inspector.audit import Audit, Audited
 from corral.inspector.inspector import CLEANABLE, JobInspector, Page
 from corral.inspector.limits import Limits
 from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
@@ -12,6 +13,8 @@ from corral.inspector.stored import STATES, State, StoredJob
 __all__ = [
     "CLEANABLE",
     "STATES",
+    "Audit",
+    "Audited",
     "CurrentIteration",
     "JobInspector",
     "JobLocked",

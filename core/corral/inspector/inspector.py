@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from corral.catalog import Catalog
 from corral.errors import ConfigurationError
-from corral.inspector.bulk import Told, drop_events, promote_all, retry_failed, scrub, sweep
-from corral.inspector.calls import Calls
+from corral.inspector.audit import Audit
+from corral.inspector.bulk import Told, promote_all, retry_failed, scrub, scrub_events, sweep
+from corral.inspector.calls import Calls, Change
 from corral.inspector.limits import Limits
 from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
 from corral.inspector.stored import CONTAINER, State, StoredJob, decode_stored, state_of
@@ -57,15 +58,28 @@ class JobInspector:
         link: The connection; `close` closes it.
         prefix: The first part of the keys.
         clock: Moves the store's time, in tests.
+        who: In whose name things are changed, for the audit; None: this process's, `process:<login>@<host>`.
     """
 
-    def __init__(self, catalog: Catalog, link: Link, *, prefix: str, clock: Clock | None = None) -> None:
-        self._calls = Calls(catalog, link, prefix, clock)
+    def __init__(
+        self, catalog: Catalog, link: Link, *, prefix: str, clock: Clock | None = None, who: str | None = None
+    ) -> None:
+        self._calls = Calls(catalog, link, prefix, clock, who)
 
     @property
     def queues(self) -> tuple[str, ...]:
         """The names of all queues."""
         return tuple(self._calls.catalog.entries)
+
+    @property
+    def audit(self) -> Audit:
+        """What was changed, and by whom. Whatever an inspector changes is in there by itself."""
+        return self._calls.audit
+
+    def acting_as(self, who: str) -> JobInspector:
+        """An inspector on the same connection, whose changes are told in that name."""
+        calls = self._calls
+        return JobInspector(calls.catalog, calls.link, prefix=calls.prefix, clock=calls.clock, who=who)
 
     async def close(self) -> None:
         """Close the connection; a later call opens another."""
@@ -144,7 +158,7 @@ class JobInspector:
             JobLocked: A worker runs it, or one below it.
             CurrentIteration: A schedule waits for it.
         """
-        (code,) = await self._calls.run("remove", queue, job_id)
+        (code,) = await self._calls.change("remove", "remove", queue, job_id)
         if code == 0:
             raise JobLocked(self._calls.name(queue), job_id)
         self._check(code, queue, job_id, "")
@@ -164,7 +178,7 @@ class JobInspector:
             JobNotFound: There is no such job.
             WrongState: It has not finished.
         """
-        (code,) = await self._calls.run("retry", queue, "1" if reset else "", job_id)
+        (code,) = await self._calls.change("retry", "retry", queue, "1" if reset else "", job_id)
         self._check(code, queue, job_id, "failed or completed")
 
     async def promote(self, queue: Queue[Any] | str, job_id: str) -> None:
@@ -174,7 +188,7 @@ class JobInspector:
             JobNotFound: There is no such job.
             WrongState: It is not delayed.
         """
-        (code,) = await self._calls.run("run_now", queue, 0, job_id)
+        (code,) = await self._calls.change("promote", "run_now", queue, 0, job_id)
         self._check(code, queue, job_id, "delayed")
 
     async def retry_all_failed(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
@@ -190,11 +204,11 @@ class JobInspector:
         Returns:
             How many wait again.
         """
-        return await retry_failed(self._calls, queue, "", reset, told)
+        return await retry_failed(self._change("retry_all_failed", queue), "", reset, told)
 
     async def retry_refused(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
         """As `retry_all_failed`, for the jobs whose payload a worker could not read: after a deploy that can."""
-        return await retry_failed(self._calls, queue, REFUSED, reset, told)
+        return await retry_failed(self._change("retry_refused", queue), REFUSED, reset, told)
 
     async def promote_all(self, queue: Queue[Any] | str, *, told: Told | None = None) -> int:
         """Let all delayed jobs wait from now on, those due first first.
@@ -204,7 +218,7 @@ class JobInspector:
         Returns:
             How many wait now.
         """
-        return await promote_all(self._calls, queue, told)
+        return await promote_all(self._change("promote_all", queue), told)
 
     async def limits(self, queue: Queue[Any] | str) -> Limits:
         """What holds the queue back."""
@@ -224,7 +238,7 @@ class JobInspector:
         Returns:
             Whether it was not paused before.
         """
-        return bool(await self._calls.run("pause", queue))
+        return bool(await self._calls.change("pause", "pause", queue))
 
     async def resume(self, queue: Queue[Any] | str) -> bool:
         """Let the queue's jobs start again; jobs that BullMQ 5 has put aside come back to the front.
@@ -232,16 +246,17 @@ class JobInspector:
         Returns:
             Whether it was paused.
         """
-        resumed, left = await self._calls.run("resume", queue, BACK_FROM_PAUSE)
-        while left:
-            _, left = await self._calls.run("resume", queue, BACK_FROM_PAUSE)
+        async with self._change("resume", queue) as change:
+            resumed, left = await change.run("resume", BACK_FROM_PAUSE)
+            while left:
+                _, left = await change.run("resume", BACK_FROM_PAUSE)
         return bool(resumed)
 
     async def set_concurrency(self, queue: Queue[Any] | str, limit: int | None) -> None:
         """Say how many of the queue's jobs run at once, over all workers; None: as many as the workers take."""
         if limit is not None and limit < 1:
             raise ConfigurationError(f"{limit} jobs at once would be none", hint="pause the queue instead")
-        await self._calls.run("limit", queue, "concurrency", "" if limit is None else limit)
+        await self._calls.change("set_concurrency", "limit", queue, "concurrency", "" if limit is None else limit)
 
     async def set_rate_limit(self, queue: Queue[Any] | str, limit: int | None, per: timedelta | None = None) -> None:
         """Say how many of the queue's jobs start in a while, over all workers; None: any number (wire § 6.19).
@@ -257,8 +272,8 @@ class JobInspector:
         window = 0 if per is None else milliseconds(per)
         if limit is not None and (limit < 1 or window < 1):
             raise ConfigurationError("a rate limit lets at least 1 job start in at least 1 ms")
-        maximum: int | str = "" if limit is None else limit
-        await self._calls.run("limit", queue, "max", maximum, "duration", "" if limit is None else window)
+        pairs: tuple[int | str, ...] = ("max", limit or "", "duration", window if limit else "")
+        await self._calls.change("set_rate_limit", "limit", queue, *pairs)
 
     async def drain(self, queue: Queue[Any] | str, *, delayed: bool = False, told: Told | None = None) -> int:
         """Remove all jobs that wait, and with `delayed` those that are delayed (wire § 6.17).
@@ -270,7 +285,7 @@ class JobInspector:
             How many jobs are gone, without such parents.
         """
         containers = ["wait", "paused", "prioritized", *(["delayed"] if delayed else [])]
-        return await sweep(self._calls, queue, containers, age_ms=None, limit=None, told=told)
+        return await sweep(self._change("drain", queue), containers, age_ms=None, limit=None, told=told)
 
     async def clean(
         self,
@@ -302,7 +317,7 @@ class JobInspector:
             )
         containers = ["wait", "paused"] if state == "waiting" else [state]
         age_ms = milliseconds(older_than)
-        return await sweep(self._calls, queue, containers, age_ms=age_ms, limit=limit, told=told)
+        return await sweep(self._change("clean", queue), containers, age_ms=age_ms, limit=limit, told=told)
 
     async def scrub(
         self, queue: Queue[Any] | str, match: str | Callable[[StoredJob], bool], *, told: Told | None = None
@@ -324,7 +339,7 @@ class JobInspector:
         Raises:
             ConfigurationError: The text is empty, which every job contains.
         """
-        return await scrub(self._calls, queue, match, told)
+        return await scrub(self._change("scrub", queue), match, told)
 
     async def scrub_events(self, queue: Queue[Any] | str, match: Callable[[str], bool]) -> int:
         """Drop events that tell what a processor said, of jobs that are gone, too: `scrub` cannot ask about those.
@@ -336,7 +351,10 @@ class JobInspector:
         Returns:
             How many events are gone.
         """
-        return await drop_events(self._calls, queue, lambda _, said: any(map(match, said)))
+        return await scrub_events(self._change("scrub_events", queue), match)
+
+    def _change(self, what: str, queue: Queue[Any] | str) -> Change:
+        return Change(self._calls, what, queue)
 
     def _check(self, code: int, queue: Queue[Any] | str, job_id: str, wanted: str) -> None:
         name = self._calls.name(queue)

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from corral.store.connection import Link
 from corral.store.processes import GONE_MS, read_hash, store_time_ms
 
-__all__ = ["Sign", "Signs"]
+__all__ = ["LIVE_SECONDS", "Sign", "Signs"]
+
+LIVE_SECONDS = 15.0
+"""How long a worker may fetch nothing: its block, the time until a dead connection is noticed, and a sign's age."""
 
 
 @dataclass(frozen=True, slots=True)
