@@ -5,13 +5,12 @@ Each batch is atomic; the whole is not. A job that moves meanwhile may be missed
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from corral.errors import ConfigurationError
 from corral.inspector.calls import Calls, Change
-from corral.inspector.stored import State, StoredJob, decode_contents
+from corral.inspector.stored import State, StoredJob, decode_contents, spellings
 from corral.queue import Queue
 
 __all__ = ["BATCH", "Told", "promote_all", "retry_failed", "scrub", "scrub_events", "sweep"]
@@ -102,7 +101,7 @@ async def sweep(
 async def scrub(operation: Change, match: str | Callable[[StoredJob], bool], told: Told | None) -> int:
     """Empty the finished jobs that match, and drop the events that hold the text; returns how many jobs."""
     calls, queue = operation.calls, operation.queue
-    texts = _spellings(match) if isinstance(match, str) else ()
+    texts = _texts(match) if isinstance(match, str) else ()
     total = sum([await calls.size(queue, state) for state in FINISHED])
     looked = 0
     scrubbed: set[str] = set()
@@ -162,11 +161,10 @@ def _read(fields: Mapping[bytes, bytes]) -> tuple[str, Sequence[str]]:
     return job_id, [value.decode(errors="replace") for name, value in fields.items() if name != b"jobId"]
 
 
-def _spellings(text: str) -> tuple[str, ...]:
-    """A text as it is, and as JSON of this and of other clients spells it."""
+def _texts(text: str) -> tuple[str, ...]:
     if not text:
         raise ConfigurationError("an empty text is in every job", hint="give a user's id, for one")
-    return tuple(dict.fromkeys((text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])))
+    return spellings(text)
 
 
 async def _finished(calls: Calls, queue: Queue[Any] | str, state: State, start: int) -> Sequence[bytes]:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from corral.catalog import Catalog
 from corral.errors import StoreUnavailable
 from corral.inspector.audit import STREAM, Audit, log_entry, named, this_process
+from corral.inspector.stored import CONTAINER, State
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
@@ -20,6 +21,12 @@ __all__ = ["Calls", "Change"]
 
 class Calls:
     """One connection, and the keys below a prefix.
+
+    Attributes:
+        catalog: The queues.
+        link: The connection.
+        clock: What every script adds to the store's time.
+        prefix: The first part of the keys.
 
     Args:
         catalog: The queues; any other name is refused.
@@ -52,6 +59,12 @@ class Calls:
     def store(self, queue: Queue[Any] | str) -> QueueStore:
         """The queue's own operations."""
         return QueueStore(self.link, self.prefix, self.name(queue), clock=self.clock)
+
+    async def counts(self, queue: Queue[Any] | str) -> dict[State, int]:
+        """How many jobs are in each state; what BullMQ 5 has put aside while it was paused waits (wire § 6.14)."""
+        found = await self.store(queue).counts()
+        aside = await self.size(queue, "paused")
+        return {state: found[name] + (aside if state == "waiting" else 0) for state, name in CONTAINER.items()}
 
     async def size(self, queue: Queue[Any] | str, container: str) -> int:
         """How many ids are in a container."""

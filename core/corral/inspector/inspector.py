@@ -1,9 +1,11 @@
-"""`JobInspector`: one object for all queues of a catalog. It refuses a name that the catalog does not declare."""
+"""`JobInspector`: one object for all queues of a catalog. It refuses a name that the catalog does not declare.
+
+What it reads is in `reading.py`; here is what it changes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -12,18 +14,16 @@ from corral.errors import ConfigurationError
 from corral.inspector.audit import Audit
 from corral.inspector.bulk import Told, promote_all, retry_failed, scrub, scrub_events, sweep
 from corral.inspector.calls import Calls, Change
-from corral.inspector.limits import Limits
+from corral.inspector.reading import JobReader
 from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
-from corral.inspector.stored import CONTAINER, State, StoredJob, decode_stored, state_of
+from corral.inspector.stored import State, StoredJob
 from corral.options import milliseconds
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
 
-__all__ = ["CLEANABLE", "MAX_PAGE", "JobInspector", "Page"]
+__all__ = ["CLEANABLE", "JobInspector"]
 
-MAX_PAGE = 100
-"""Jobs per page: payloads may have a megabyte each."""
 BACK_FROM_PAUSE = 5000
 """Ids that one call brings back from the list in which BullMQ 5 puts them aside."""
 REFUSED = "payload refused:"
@@ -32,22 +32,7 @@ CLEANABLE: Final[tuple[State, ...]] = ("waiting", "active", "prioritized", "dela
 """The states that `clean` knows: BullMQ cleans no parents that wait for their children."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some jobs of one state.
-
-    Attributes:
-        jobs: In the order that matters: what runs next first, what finished last first.
-        total: How many jobs are in that state.
-        start: The place of the first one.
-    """
-
-    jobs: Sequence[StoredJob]
-    total: int
-    start: int
-
-
-class JobInspector:
+class JobInspector(JobReader):
     """Looks at the jobs of a catalog's queues, and changes them.
 
     A queue is given as its object or by its name; one that the catalog does not declare is refused with
@@ -64,12 +49,8 @@ class JobInspector:
     def __init__(
         self, catalog: Catalog, link: Link, *, prefix: str, clock: Clock | None = None, who: str | None = None
     ) -> None:
+        super().__init__(catalog, link, prefix=prefix, clock=clock)
         self._calls = Calls(catalog, link, prefix, clock, who)
-
-    @property
-    def queues(self) -> tuple[str, ...]:
-        """The names of all queues."""
-        return tuple(self._calls.catalog.entries)
 
     @property
     def audit(self) -> Audit:
@@ -80,73 +61,6 @@ class JobInspector:
         """An inspector on the same connection, whose changes are told in that name."""
         calls = self._calls
         return JobInspector(calls.catalog, calls.link, prefix=calls.prefix, clock=calls.clock, who=who)
-
-    async def close(self) -> None:
-        """Close the connection; a later call opens another."""
-        await self._calls.link.close()
-
-    async def counts(self, queue: Queue[Any] | str) -> dict[State, int]:
-        """How many jobs are in each state."""
-        found = await self._calls.store(queue).counts()
-        return {state: found[container] for state, container in CONTAINER.items()}
-
-    async def list(self, queue: Queue[Any] | str, state: State, *, start: int = 0, limit: int = 20) -> Page:
-        """One page of a state's jobs.
-
-        A page is a place in a queue that moves on: a job that moves between two calls may be on both pages or none.
-
-        Args:
-            queue: The queue.
-            state: The state.
-            start: How many jobs to leave out.
-            limit: How many to read, at most `MAX_PAGE`.
-
-        Raises:
-            ConfigurationError: `start` or `limit` is out of bounds.
-        """
-        if start < 0 or not 1 <= limit <= MAX_PAGE:
-            raise ConfigurationError(f"a page has 1 to {MAX_PAGE} jobs and starts at 0 or later")
-        name = self._calls.name(queue)
-        _, total, jobs = await self._calls.run("page", queue, CONTAINER[state], start, limit)
-        found = [
-            decode_stored(name, job_id.decode(errors="replace"), state, flat, due_score=float(due) if due else None)
-            for job_id, flat, due in jobs
-        ]
-        return Page(found, total, start)
-
-    async def get(self, queue: Queue[Any] | str, job_id: str) -> StoredJob:
-        """All of one job.
-
-        Raises:
-            JobNotFound: There is none of that id.
-        """
-        name = self._calls.name(queue)
-        reply = await self._calls.run("show", queue, job_id)
-        if not reply:
-            raise JobNotFound(name, job_id)
-        _, container, flat, log_lines, lock_ms, due = reply
-        state = state_of(container.decode())
-        return decode_stored(name, job_id, state, flat, log_lines, lock_ms, float(due) if due else None)
-
-    async def logs(self, queue: Queue[Any] | str, job_id: str, *, start: int = 0, limit: int = 1000) -> Sequence[str]:
-        """A job's log lines, the oldest first.
-
-        Args:
-            queue: The queue.
-            job_id: The job.
-            start: How many lines to leave out; negative: so many from the end.
-            limit: How many to read.
-
-        Raises:
-            JobNotFound: There is no such job.
-        """
-        key = self._calls.base(queue) + job_id
-        if not await self._calls.link.call("EXISTS", key):
-            raise JobNotFound(self._calls.name(queue), job_id)
-        last = start + limit - 1 if start >= 0 else min(start + limit - 1, -1)
-        return [
-            line.decode(errors="replace") for line in await self._calls.link.call("LRANGE", f"{key}:logs", start, last)
-        ]
 
     async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
         """Remove a job with all of its keys, and the jobs that were added below it (wire § 6.17).
@@ -219,18 +133,6 @@ class JobInspector:
             How many wait now.
         """
         return await promote_all(self._change("promote_all", queue), told)
-
-    async def limits(self, queue: Queue[Any] | str) -> Limits:
-        """What holds the queue back."""
-        fields = ("paused", "concurrency", "max", "duration")
-        found = await self._calls.link.call("HMGET", self._calls.base(queue) + "meta", *fields)
-        paused, concurrency, rate, duration = (None if each is None else each.decode() for each in found)
-        per = timedelta(milliseconds=_integer(duration) or 1000) if rate else None
-        return Limits(paused is not None, _integer(concurrency), _integer(rate), per)
-
-    async def is_paused(self, queue: Queue[Any] | str) -> bool:
-        """Whether no job of the queue starts."""
-        return (await self.limits(queue)).paused
 
     async def pause(self, queue: Queue[Any] | str) -> bool:
         """Let no job of the queue start, by any worker; what runs goes on (wire § 6.14).
@@ -364,10 +266,3 @@ class JobInspector:
             raise WrongState(name, job_id, wanted)
         if code == -8:
             raise CurrentIteration(name, job_id)
-
-
-def _integer(text: str | None) -> int | None:
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        return None
