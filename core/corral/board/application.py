@@ -21,7 +21,16 @@ from corral.board import exchange, routes, static_files
 from corral.board.body import FORM, media_type, read_form
 from corral.board.desk import DeskDrawer
 from corral.board.exchange import Answer, Page, Redirect, Refused, Stream
-from corral.board.guard import HEADERS, Authenticator, Authorize, HostSession, comes_from_here, csrf_token, is_token
+from corral.board.guard import (
+    HEADERS,
+    Authenticator,
+    Authorize,
+    HostSession,
+    comes_from_here,
+    csrf_token,
+    is_token,
+    wants_json,
+)
 from corral.board.identity import Identity, Role
 from corral.board.login import Login
 from corral.board.rendering import Renderer
@@ -33,7 +42,7 @@ __all__ = ["Board"]
 
 log = structlog.get_logger("corral.board")
 
-SECRET_COOKIE: Final = "corral_board_form"
+FORM_COOKIE: Final = "corral_board_form"
 """Where the host's session decides: the secret that the tokens of forms are made of."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 READS: Final = frozenset({"GET", "HEAD"})
@@ -86,6 +95,11 @@ class Board:
             environment, self._settings.enabled, has_authenticator=authorize is not None or login is not None
         )
         self._is_development = environment == "development"
+        if self.is_on and authorize is None and login is None:
+            login = Login()
+            log.warning(
+                "the board asks nobody: this path, below where it is mounted, logs in once", path=login.new_link()
+            )
         self._login = login
         self._authenticator: Authenticator = login or HostSession(authorize or _nobody, login_url)
         self._renderer = Renderer()
@@ -159,7 +173,7 @@ class Board:
             query=dict(request.query_params),
             identity=identity,
             csrf=csrf_token(fresh, identity),
-            is_data=_wants_json(request),
+            is_data=wants_json(request),
         )
         answer: Page | Redirect | Answer | Stream
         try:
@@ -212,7 +226,7 @@ class Board:
 
     def _to_login(self, request: Request, mount: str) -> Response:
         url = self._authenticator.login_url
-        if url is None or request.method not in READS or _wants_json(request):
+        if url is None or request.method not in READS or wants_json(request):
             return _plain(401)
         return RedirectResponse(f"{mount}{url}" if self._login else url, 302)
 
@@ -242,11 +256,11 @@ class Board:
         """What the tokens of this browser's forms are made of."""
         if self._login is not None:
             return self._login.secret_of(request)
-        return request.cookies.get(SECRET_COOKIE) or None
+        return request.cookies.get(FORM_COOKIE) or None
 
     def _give_secret(self, request: Request, response: Response, secret: str, mount: str) -> None:
         secure = request.url.scheme == "https"
-        response.set_cookie(SECRET_COOKIE, secret, path=mount or "/", secure=secure, httponly=True, samesite="strict")
+        response.set_cookie(FORM_COOKIE, secret, path=mount or "/", secure=secure, httponly=True, samesite="strict")
 
 
 async def _nobody(_request: Request) -> Identity | None:
@@ -258,11 +272,6 @@ def _path_below(mount: str, request: Request) -> str:
     raw = request.scope.get("raw_path")
     sent = quote(request.scope["path"]) if raw is None else raw.partition(b"?")[0].decode("latin-1")
     return "/" + "/".join(sent.split("/")[1 + mount.count("/") :])
-
-
-def _wants_json(request: Request) -> bool:
-    accepted = request.headers.get("accept", "")
-    return "application/json" in accepted or "text/html" not in accepted
 
 
 def _refusal(error: CorralError | Refused) -> Page:

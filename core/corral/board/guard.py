@@ -13,9 +13,18 @@ from starlette.requests import Request
 
 from corral.board.identity import Identity
 
-__all__ = ["HEADERS", "Authenticator", "Authorize", "HostSession", "comes_from_here", "csrf_token", "is_token"]
+__all__ = [
+    "HEADERS",
+    "Authenticator",
+    "Authorize",
+    "HostSession",
+    "comes_from_here",
+    "csrf_token",
+    "is_token",
+    "wants_json",
+]
 
-Authorize = Callable[[Request], "Identity | None | Awaitable[Identity | None]"]
+Authorize = Callable[[Request], "Identity | Awaitable[Identity | None] | None"]
 """What a host application says of a request: who it is, with a role or without one; None for nobody."""
 
 HEADERS: Final[Mapping[str, str]] = {
@@ -66,15 +75,16 @@ class HostSession:
 def comes_from_here(request: Request) -> bool:
     """Whether a browser says that one of our own pages sent this; a request that says nothing does not.
 
-    `Sec-Fetch-Site` cannot be set by a page, and says `same-origin`; browsers that do not know it send `Origin`.
+    `Sec-Fetch-Site` cannot be set by a page (Fetch Metadata), and says `same-origin`. A form then says `Origin: null`,
+    because our pages send no referrer (Fetch, "append a request `Origin` header"); a script says the origin. Browsers
+    leave `Sec-Fetch-Site` out over plain http to other machines: there a script is believed for its `Origin`, and a
+    form, whose `null` anybody's sandboxed frame sends too, is not.
     """
     site = request.headers.get("sec-fetch-site")
-    if site is not None and site != "same-origin":
-        return False
     origin = request.headers.get("origin")
-    if origin is not None:
-        return _is_same(origin, request)
-    return site is not None
+    if site is None:
+        return origin is not None and _is_same(origin, request)
+    return site == "same-origin" and (origin in {None, "null"} or _is_same(origin or "", request))
 
 
 def _is_same(origin: str, request: Request) -> bool:
@@ -84,6 +94,12 @@ def _is_same(origin: str, request: Request) -> bool:
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and parts.netloc == request.headers.get("host", "")
+
+
+def wants_json(request: Request) -> bool:
+    """Whether whoever asks is a program: a browser says that it takes HTML."""
+    accepted = request.headers.get("accept", "")
+    return "application/json" in accepted or "text/html" not in accepted
 
 
 def csrf_token(secret: str, identity: Identity) -> str:
@@ -98,4 +114,4 @@ def csrf_token(secret: str, identity: Identity) -> str:
 
 def is_token(given: str, secret: str, identity: Identity) -> bool:
     """Whether a form brought back what it was given; takes the same time for every wrong answer."""
-    return hmac.compare_digest(given.encode(), csrf_token(secret, identity).encode())
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), csrf_token(secret, identity).encode())

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Annotated, Final
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from corral.board.passwords import Digest
 from corral.errors import ConfigurationError
 from corral.queue_settings import QueueSettings
 
 __all__ = ["BoardSettings", "is_on"]
 
-ON: Final = frozenset({"true", "1"})
-OFF: Final = frozenset({"false", "0"})
+ALIAS: Final = "BULL_BOARD_ENABLED"
+"""The name under which the flag was known before."""
+WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
+HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,252})|[0-9a-f:]{2,45}")
+SHORTEST_TOKEN: Final = 32
+"""Characters: a token is made by a program, and nothing counts how often one is tried."""
 
 
 class BoardSettings(QueueSettings):
@@ -21,10 +28,8 @@ class BoardSettings(QueueSettings):
 
     model_config = SettingsConfigDict(env_prefix="CORRAL_BOARD_")
 
-    enabled: str | None = Field(
-        default=None, validation_alias=AliasChoices("CORRAL_BOARD_ENABLED", "BULL_BOARD_ENABLED")
-    )
-    """`true` or `1`, `false` or `0`; without it the board is on where `CORRAL_ENV` is exactly `development`."""
+    enabled: bool | None = Field(default=None, validate_default=True)
+    """`true` or `1`, `false` or `0`, and no other word; None where it is not set."""
 
     password: SecretStr | None = None
     """What `corral board --hash-password` printed: the scrypt digest of the administrator's password."""
@@ -35,29 +40,69 @@ class BoardSettings(QueueSettings):
     metrics_token: SecretStr | None = None
     """Lets a scraper read `/metrics` with `Authorization: Bearer …`."""
 
+    @property
+    def digest(self) -> Digest | None:
+        """The password's digest."""
+        return None if self.password is None else Digest.parsed(self.password.get_secret_value())
+
+    @field_validator("enabled", mode="before")
+    @classmethod
+    def _is_a_word(cls, value: object) -> bool | None:
+        """The flag, or what its older name says; a wrong word would be silently on, or silently off."""
+        given = [word for word in (value, os.environ.get(ALIAS)) if word not in {None, ""}]
+        if not all(word in WORDS for word in given):
+            raise ValueError(f"write true or 1 for on, false or 0 for off (and so for {ALIAS}, its older name)")
+        meant = {WORDS[str(word)] for word in given}
+        if len(meant) > 1:
+            raise ValueError(f"{ALIAS}, its older name, says the opposite: set one of them")
+        return meant.pop() if meant else None
+
+    @field_validator("password")
+    @classmethod
+    def _is_a_digest(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                Digest.parsed(value.get_secret_value())
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}: write what `corral board --hash-password` prints, never the password itself"
+                ) from None
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not (
+            len(value.get_secret_value()) >= SHORTEST_TOKEN and value.get_secret_value().isascii()
+        ):
+            raise ValueError(f"a token has at least {SHORTEST_TOKEN} characters of ASCII")
+        return value
+
     @field_validator("hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        names = tuple(filter(None, (name.strip().lower() for name in value.split(","))))
+        if not all(HOST.fullmatch(name) for name in names):
+            raise ValueError("write host names alone, separated by commas: no scheme, no port, no *")
+        return names
 
 
-def is_on(environment: str, flag: str | None, *, has_authenticator: bool) -> bool:
+def is_on(environment: str, flag: bool | None, *, has_authenticator: bool) -> bool:
     """Whether the board answers.
 
     Args:
         environment: `CORRAL_ENV`; whatever is not exactly `development` is production.
-        flag: `CORRAL_BOARD_ENABLED`; None or empty where it is not set.
+        flag: `CORRAL_BOARD_ENABLED`; None where it is not set.
         has_authenticator: Whether anything knows who makes a request.
 
     Raises:
-        ConfigurationError: The flag is neither of the four words, or the board would be open to everybody.
+        ConfigurationError: The board would be on, with nobody asked who they are. In development it is on: whoever
+            reads the terminal logs in with a link that is good once.
     """
-    if flag and flag not in ON | OFF:
-        raise ConfigurationError(
-            f"CORRAL_BOARD_ENABLED: {flag!r} is neither on nor off", hint="write true or 1, false or 0"
-        )
     is_development = environment == "development"
-    on = flag in ON if flag else is_development
+    on = is_development if flag is None else flag
     if on and not has_authenticator and not is_development:
         raise ConfigurationError(
             "the board is switched on and nobody is asked who they are",
