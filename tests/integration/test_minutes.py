@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -58,7 +59,7 @@ async def test_several_workers_add_to_one_minute(link: Link) -> None:
 async def test_minutes_are_a_row_without_gaps_the_newest_last(link: Link) -> None:
     found = await read_minutes(link, "bull", "letters", 3)
     assert len(found) == 3
-    assert {later.at - earlier.at for earlier, later in zip(found, found[1:], strict=False)} == {timedelta(minutes=1)}
+    assert {later.at - earlier.at for earlier, later in itertools.pairwise(found)} == {timedelta(minutes=1)}
     assert found[-1] == Minute(found[-1].at)
     assert int(found[-1].at.timestamp()) // 60 in {await now(link), await now(link) - 1}
 

@@ -14,10 +14,13 @@ import structlog
 from corral.app.alive import alive, bound_to_parent
 from corral.app.databases import prepare_database, relaying
 from corral.app.installed import Installed, read_installed
+from corral.app.observed import observed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler
+from corral.app.serving import Address
 from corral.errors import ConfigurationError
 from corral.observe.logs import configure_logs
+from corral.observe.tally import Tally
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import eviction_policy
@@ -36,6 +39,7 @@ def run_worker(
     shutdown_timeout_seconds: float | None = None,
     development: bool = False,
     child: str | None = None,
+    address: Address | None = None,
 ) -> tuple[int, int]:
     """Work off queues until stopped.
 
@@ -46,6 +50,7 @@ def run_worker(
         shutdown_timeout_seconds: Overrides the setting.
         development: Whether to start an embedded store where none is named.
         child: The name that a parent gave to this process; it ends when standard input does. None: it has no parent.
+        address: Where metrics and health are served, or None.
 
     Returns:
         The exit code, and how many processors still run: whoever gets more than none must end the process itself.
@@ -78,7 +83,8 @@ def run_worker(
         calm_collector()
         with ExitStack() as ending:
             runner = ending.enter_context(asyncio.Runner())
-            stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient, child=child))
+            work = _work(installed, url, limits, burst=burst, lenient=lenient, child=child, address=address)
+            stopped = runner.run(work)
             if stopped.stuck:
                 ending.pop_all()  # closing the runner would wait for what does not end
     return (0 if stopped.in_order else 5), stopped.stuck
@@ -96,9 +102,16 @@ def calm_collector() -> None:
 
 
 async def _work(
-    installed: Installed, url: str, concurrency: Mapping[str, int], *, burst: bool, lenient: bool, child: str | None
+    installed: Installed,
+    url: str,
+    concurrency: Mapping[str, int],
+    *,
+    burst: bool,
+    lenient: bool,
+    child: str | None,
+    address: Address | None,
 ) -> Stopped:
-    settings, catalog = installed.settings, installed.catalog
+    settings, catalog, tally = installed.settings, installed.catalog, Tally()
     await check_store(url, lenient=lenient)
     async with (
         scheduler(installed, url) as jobs,
@@ -112,7 +125,7 @@ async def _work(
             url=url,
             prefix=settings.prefix,
             settings=settings.worker,
-            plugins=installed.plugins,
+            plugins=installed.plugins.with_own(tally),
             jobs=jobs,
             inspector=operator.acting_as(f"worker:{name}"),
             concurrency=concurrency,
@@ -120,7 +133,7 @@ async def _work(
             name=name,
         )
         with _stopped_by_signals(worker), bound_to_parent(worker, settings) if child else nullcontext():
-            async with alive(worker, url, settings.prefix):
+            async with alive(worker, url, settings.prefix), observed(worker, tally, installed, url, address):
                 return await worker.run()
 
 
