@@ -8,7 +8,7 @@ from typing import Any
 
 from corral.board.identity import Identity
 
-__all__ = ["Answer", "Page", "Request", "Redirect", "Stream", "Refused"]
+__all__ = ["Answer", "Page", "Redirect", "Refused", "Request", "Stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Request:
         parts: What the route's pattern took from the path, decoded: `queue`, `job_id`.
         identity: Who asks.
         csrf: What a form of this answer must bring back.
+        can_log_out: Whether the board logged them in, and can log them out.
         is_data: Whether JSON is wanted instead of a page.
     """
 
@@ -33,6 +34,7 @@ class Request:
     query: Mapping[str, str]
     identity: Identity
     csrf: str = ""
+    can_log_out: bool = False
     is_data: bool = False
     form: Mapping[str, Sequence[str]] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +102,7 @@ class Stream:
     events: AsyncIterator[str]
 
 
-class Refused(Exception):  # noqa: N818  # an answer, no fault of ours
+class Refused(Exception):  # an answer, no fault of ours
     """What was asked cannot be done; becomes a page that says so.
 
     Attributes:

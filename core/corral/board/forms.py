@@ -158,6 +158,6 @@ def unmasked(new: Any, old: Any) -> Any:
         before = old if isinstance(old, dict) else {}
         return {name: unmasked(value, before.get(name)) for name, value in new.items()}
     if isinstance(new, list):
-        before = old if isinstance(old, list) else []
-        return [unmasked(value, before[at] if at < len(before) else None) for at, value in enumerate(new)]
+        behind = old if isinstance(old, list) else []
+        return [unmasked(value, behind[at] if at < len(behind) else None) for at, value in enumerate(new)]
     return new

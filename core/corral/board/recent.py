@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, TypeVar
 
 __all__ = ["Recent"]
 
@@ -21,23 +21,26 @@ class Recent:
 
     def __init__(self, seconds: float = 1.0) -> None:
         self._seconds = seconds
-        self._known: dict[Hashable, tuple[float, asyncio.Future[object]]] = {}
+        self._known: dict[Hashable, tuple[float, asyncio.Future[Any]]] = {}
 
-    async def get(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        """An answer that is fresh enough, or a new one."""
+    async def get(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """An answer that is fresh enough, or a new one.
+
+        Args:
+            key: What is asked for.
+            read: Asks for it.
+        """
         now = time.monotonic()
-        at, found = self._known.get(key, (0.0, None))
-        if found is None or now - at > self._seconds:
-            self._known = {each: kept for each, kept in self._known.items() if now - kept[0] <= self._seconds}
-            found = asyncio.ensure_future(read())
-            self._known[key] = now, found
-        # one who goes away takes the answer from nobody else; a failure is told to all who waited, and then forgotten
-        try:
-            return await asyncio.shield(found)  # type: ignore[return-value]  # the key says what was read
-        except BaseException:
-            if found.done() and self._known.get(key, (0.0, None))[1] is found:
-                self._known.pop(key, None)
+        self._known = {each: kept for each, kept in self._known.items() if now - kept[0] <= self._seconds}
+        if key not in self._known:
+            self._known[key] = now, asyncio.create_task(read(), name="corral-board-read")
+        _, answer = self._known[key]
+        try:  # whoever goes away takes the answer from nobody else
+            found: T = await asyncio.shield(answer)
+        except Exception:  # all who waited are told, and the next one asks again
+            self._known.pop(key, None)
             raise
+        return found
 
     def forget(self) -> None:
         """Something was changed here: read everything anew."""

@@ -17,6 +17,9 @@ from corral.board.identity import Action
 
 __all__ = ["TOLD", "Renderer", "pretty", "span"]
 
+NOTHING: Final = "-"
+"""Where there is no time and no length of time."""
+
 TOLD: Final[Mapping[str, str]] = {
     "retried": "Retried: {n} {jobs} again.",
     "promoted": "Promoted: {n} {jobs} now.",
@@ -47,7 +50,13 @@ class Renderer:
             lstrip_blocks=True,
         )
         self._environment.filters.update(
-            pretty=pretty, span=span, moment=_moment, ago=_ago, number=_number, q=lambda text: quote(str(text), safe="")
+            pretty=pretty,
+            oneline=_oneline,
+            span=span,
+            moment=_moment,
+            ago=_ago,
+            number=_number,
+            q=lambda text: quote(str(text), safe=""),
         )
         self._environment.globals.update(Action=Action, spark=_spark, bar=_bar)
 
@@ -88,10 +97,15 @@ def pretty(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
+def _oneline(value: Any) -> str:
+    """The beginning of a JSON value, on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)[:300]
+
+
 def span(value: timedelta | float | None) -> str:
     """A length of time in at most two units; a number is milliseconds."""
     if value is None:
-        return "–"
+        return NOTHING
     ms = value.total_seconds() * 1000 if isinstance(value, timedelta) else value
     if ms < 0:
         return "0 ms"
@@ -110,7 +124,7 @@ def span(value: timedelta | float | None) -> str:
 def _moment(value: datetime | None, *, short: bool = False) -> str | Markup:
     """A time as an element that a script may put into the reader's words and zone; without one it is UTC."""
     if value is None:
-        return "–"
+        return NOTHING
     at = value.astimezone(UTC)
     text = at.strftime("%H:%M:%S" if short else "%Y-%m-%d %H:%M:%S") + ("" if short else " UTC")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
@@ -121,7 +135,7 @@ def _moment(value: datetime | None, *, short: bool = False) -> str | Markup:
 def _ago(value: datetime | None, now: datetime) -> str | Markup:
     """How long ago, or in how long; a script keeps it moving."""
     if value is None:
-        return "–"
+        return NOTHING
     at = value.astimezone(UTC)
     gap = now - at
     text = f"{span(gap)} ago" if gap >= timedelta(0) else f"in {span(-gap)}"

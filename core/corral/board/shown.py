@@ -22,7 +22,8 @@ __all__ = ["MASK", "ShownJob", "is_found_in_the_open", "is_secret", "occurrences
 
 MASK: Final = "••••••"
 NAMES: Final = re.compile(
-    r"pass(word|wd|phrase)|secret|token|authori[sz]ation|api_?key|private_?key|credential|cookie|signature|otp$", re.I
+    r"pass(word|wd|phrase)|secret|token|authori[sz]ation|api_?key|private_?key|credential|cookie|signature|otp$",
+    re.IGNORECASE,
 )
 """Names of fields that hold secrets, whoever wrote the job."""
 SHORTEST: Final = 4
@@ -40,7 +41,6 @@ class ShownJob:
         headline: The first line of that.
         traces: One text per failed attempt, the oldest first.
         run_ms: How long its last run took, or has taken when it was read; None before the first.
-        is_iteration: Whether it is a run of a schedule.
     """
 
     id: str
@@ -76,6 +76,11 @@ class ShownJob:
     def is_over(self) -> bool:
         """Whether it has ended."""
         return self.state in {"completed", "failed"}
+
+    @property
+    def is_iteration(self) -> bool:
+        """Whether it is a run of a schedule."""
+        return self.schedule_id is not None
 
 
 @lru_cache(maxsize=256)

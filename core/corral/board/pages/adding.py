@@ -107,6 +107,8 @@ def _adding(queue: str, fields: Sequence[Field], request: Request, told: Sequenc
     return Page("form", f"Add a job to {queue}", values, status)
 
 
-def _editing(job: StoredJob, fields: Sequence[Field], told: Sequence[str], refused: str = "", status: int = 200) -> Page:
+def _editing(
+    job: StoredJob, fields: Sequence[Field], told: Sequence[str], refused: str = "", status: int = 200
+) -> Page:
     values = {"queue": job.queue, "job": job.id, "fields": fields, "told": told, "options": {}, "refused": refused}
     return Page("form", f"Edit job {job.id}", values, status)

@@ -15,7 +15,7 @@ __all__ = ["show"]
 TICK_SECONDS: Final = 2.0
 """How often is looked, while few pages are open."""
 SHARE_SECONDS: Final = 0.4
-"""How much longer for each open page: a page costs the store about 60 commands, and all of them less than 200 a second."""
+"""How much longer for each open page: one asks for about 60 commands, and all together for less than 200 a second."""
 WITHOUT_SECONDS: Final = 10.0
 """Some things change without an event: a worker that comes or goes, a limit."""
 

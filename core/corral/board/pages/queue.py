@@ -9,7 +9,7 @@ from typing import Any, Final
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Refused, Request
 from corral.board.pages.glance import glance_of
-from corral.board.pages.searching import Sought, seek, sought
+from corral.board.pages.searching import seek, sought
 from corral.board.shown import shown
 from corral.inspector import STATES, State, Summary
 

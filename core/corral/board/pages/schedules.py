@@ -82,7 +82,7 @@ def described(when: Cron | Every | None) -> str:
     """When something runs, in words."""
     if isinstance(when, Every):
         return f"every {span(when.period)}"
-    return f"{when.expression} {when.tz}" if when else "–"
+    return f"{when.expression} {when.tz}" if when else ""
 
 
 def ticks_in_words(when: Cron | Every | None, now: datetime) -> tuple[tuple[datetime, ...], str]:

@@ -92,8 +92,5 @@ async def show(request: Request, desk: Desk) -> Page:
     Costs what `JobInspector.search` does, per queue.
     """
     wanted = sought(request.query)
-    found: list[FoundJobs] = []
-    if wanted:
-        for name in desk.inspector.queues:
-            found.append(await seek(desk, name, wanted, None))
+    found = [await seek(desk, name, wanted, None) for name in desk.inspector.queues] if wanted else []
     return Page("search", "Search", {"sought": wanted, "found": found, "now": desk.now})
