@@ -121,14 +121,22 @@ def span(value: timedelta | float | None) -> str:
     return f"{seconds:.0f} s"
 
 
-def _moment(value: datetime | None, *, short: bool = False) -> str | Markup:
-    """A time as an element that a script may put into the reader's words and zone; without one it is UTC."""
+def _moment(value: datetime | None, short: bool = False) -> str | Markup:
+    """A time as an element that a script may put into the reader's words and zone; without one it is UTC.
+
+    Args:
+        value: The time.
+        short: Whether the day is known, and the milliseconds matter.
+    """
     if value is None:
         return NOTHING
     at = value.astimezone(UTC)
-    text = at.strftime("%H:%M:%S" if short else "%Y-%m-%d %H:%M:%S") + ("" if short else " UTC")
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        at.isoformat(timespec="milliseconds"), at.isoformat(sep=" ", timespec="milliseconds"), text
+    text = at.isoformat(sep=" ", timespec="milliseconds")[11:23] if short else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}" title="{}"{}>{}</time>').format(
+        at.isoformat(timespec="milliseconds"),
+        at.isoformat(sep=" ", timespec="milliseconds"),
+        Markup(" data-short") if short else "",
+        text,
     )
 
 

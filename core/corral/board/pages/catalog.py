@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Request
 from corral.board.pages.schedules import described, ticks_in_words
+from corral.board.rendering import span
 from corral.catalog import Entry
 from corral.catalog.record import differences, parsed, recorded
+from corral.options import Exponential, Fixed, Retention
 from corral.store.processes import read_hash
 
 __all__ = ["show"]
@@ -29,8 +32,8 @@ class ShownEntry:
         model: The name of the payload's model.
         schema: Its JSON schema, as text.
         options: What holds for its jobs, name by name.
-        schedule: When it runs by itself, in words.
-        entry: What the catalog says.
+        schedule: When it runs by itself, in words; empty where it does not.
+        ticks: Its next five runs, as far as they are known before a worker has started.
     """
 
     name: str
@@ -40,6 +43,7 @@ class ShownEntry:
     schema: str
     options: dict[str, str]
     schedule: str
+    ticks: tuple[datetime, ...]
 
 
 async def show(_request: Request, desk: Desk) -> Page:
@@ -66,20 +70,31 @@ async def show(_request: Request, desk: Desk) -> Page:
 def _shown(entry: Entry, desk: Desk) -> ShownEntry:
     queue, options = entry.queue, entry.queue.options
     ticks, _ = ticks_in_words(queue.schedule, desk.now)
-    coming = f"; next {', '.join(f'{tick:%H:%M}' for tick in ticks)} UTC" if ticks else ""
+    concurrency = queue.concurrency or desk.installed.settings.worker.concurrency
     return ShownEntry(
         name=queue.name,
-        provider=str(entry.provider),
+        provider=entry.provider.label,
         fingerprint=entry.fingerprint,
         model=queue.payload.__name__,
         schema=json.dumps(queue.payload.model_json_schema(by_alias=True), indent=2, ensure_ascii=False),
         options={
-            "attempts": str(options.attempts),
-            "backoff": str(options.backoff),
-            "timeout": str(queue.timeout or "none"),
-            "concurrency": str(queue.concurrency or desk.installed.settings.worker.concurrency),
-            "kept when completed": str(options.keep_completed),
-            "kept when failed": str(options.keep_failed),
+            "attempts": f"{options.attempts}, {_backoff(options.backoff)}",
+            "timeout": span(queue.timeout) if queue.timeout else "none",
+            "at once": f"{concurrency} in each worker",
+            "completed": _kept(options.keep_completed),
+            "failed": _kept(options.keep_failed),
         },
-        schedule=described(queue.schedule) + coming if queue.schedule else "",
+        schedule=described(queue.schedule),
+        ticks=ticks,
     )
+
+
+def _backoff(backoff: Fixed | Exponential) -> str:
+    jitter = f", up to {backoff.jitter:.0%} less" if backoff.jitter else ""
+    return f"{span(backoff.delay)} apart{', doubling' if isinstance(backoff, Exponential) else ''}{jitter}"
+
+
+def _kept(retention: Retention) -> str:
+    parts = [span(retention.age)] if retention.age is not None else []
+    parts += [f"the last {retention.count}"] if retention.count is not None else []
+    return f"kept for {' and '.join(parts)}" if parts else "kept for good"

@@ -65,7 +65,7 @@ async def show(request: Request, desk: Desk) -> Page:
         "queue": name,
         "glance": glance,
         "summary": summary,
-        "entry": desk.catalog.get(name),
+        "provider": str(desk.catalog.get(name).provider),
         "failures": failures,
         "history": _history(summary, minutes, desk.now),
         "states": STATES,

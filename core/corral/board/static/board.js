@@ -22,7 +22,10 @@
         each.textContent = gap >= 0 ? `${words(gap)} ago` : `in ${words(-gap)}`;
       } else if (!each.dataset.local) {
         each.dataset.local = "1";
-        each.textContent = at.toLocaleString([], { dateStyle: "short", timeStyle: "medium" });
+        const ms = { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" };
+        each.textContent = "short" in each.dataset
+          ? at.toLocaleTimeString([], ms)
+          : at.toLocaleString([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
       }
     }
   }
@@ -66,6 +69,7 @@
   // charts
 
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   let drawn = [];
 
   function draw() {
@@ -79,9 +83,11 @@
     const line = (label, name, dash) => ({ label, stroke: ink(name), width: 1.5, points: { show: false }, dash });
     const plot = (kind, series, data) => {
       const box = place.querySelector(`[data-plot=${kind}]`);
+      if (!data.some((each) => each.some((value) => value !== null))) return;
       box.replaceChildren();
       drawn.push(new uPlot({
-        width: Math.max(box.clientWidth, 200), height: 130, series: [{}, ...series], axes: [axis, { ...axis, size: 55 }],
+        width: Math.max(box.clientWidth, 200), height: 130, series: [{}, ...series], legend: { show: false },
+        axes: [{ ...axis, values: (_, at) => at.map(clock) }, { ...axis, size: 55 }],
         scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1)] } }, cursor: { drag: { x: false, y: false } },
       }, [minutes, ...data], box));
     };
