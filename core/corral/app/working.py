@@ -6,8 +6,8 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 
 import structlog
 
@@ -27,6 +27,8 @@ __all__ = ["calm_collector", "check_store", "run_worker"]
 
 log = structlog.get_logger("corral")
 
+Beside = Callable[[str], AbstractAsyncContextManager[None]]
+
 
 def run_worker(
     served: Mapping[str, int | None],
@@ -36,6 +38,7 @@ def run_worker(
     shutdown_timeout_seconds: float | None = None,
     development: bool = False,
     child: str | None = None,
+    beside: Beside | None = None,
 ) -> tuple[int, int]:
     """Work off queues until stopped.
 
@@ -46,6 +49,7 @@ def run_worker(
         shutdown_timeout_seconds: Overrides the setting.
         development: Whether to start an embedded store where none is named.
         child: The name that a parent gave to this process; it ends when standard input does. None: it has no parent.
+        beside: What runs while the worker does, and is told its store's URL.
 
     Returns:
         The exit code, and how many processors still run: whoever gets more than none must end the process itself.
@@ -78,7 +82,7 @@ def run_worker(
         calm_collector()
         with ExitStack() as ending:
             runner = ending.enter_context(asyncio.Runner())
-            stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient, child=child))
+            stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient, child=child, beside=beside))
             if stopped.stuck:
                 ending.pop_all()  # closing the runner would wait for what does not end
     return (0 if stopped.in_order else 5), stopped.stuck
@@ -96,7 +100,14 @@ def calm_collector() -> None:
 
 
 async def _work(
-    installed: Installed, url: str, concurrency: Mapping[str, int], *, burst: bool, lenient: bool, child: str | None
+    installed: Installed,
+    url: str,
+    concurrency: Mapping[str, int],
+    *,
+    burst: bool,
+    lenient: bool,
+    child: str | None,
+    beside: Beside | None,
 ) -> Stopped:
     settings, catalog = installed.settings, installed.catalog
     await check_store(url, lenient=lenient)
@@ -105,6 +116,7 @@ async def _work(
         inspector(installed, url) as operator,
         announced(installed, url, child) as name,
         relaying(installed, url),
+        beside(url) if beside else nullcontext(),
     ):
         structlog.contextvars.bind_contextvars(worker=name)
         worker = Worker(

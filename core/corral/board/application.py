@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from corral.app import read_settings
 from corral.board import exchange, routes, static_files
 from corral.board.body import FORM, media_type, read_form
 from corral.board.desk import DeskDrawer
@@ -34,7 +35,7 @@ from corral.board.guard import (
 from corral.board.identity import Identity, Role
 from corral.board.login import Login
 from corral.board.rendering import Renderer
-from corral.board.settings import BoardSettings, is_on
+from corral.board.settings import BoardSettings, environment_of, is_on
 from corral.errors import CorralError, JobRefused, StoreUnavailable, UnknownQueue
 from corral.inspector import CurrentIteration, JobLocked, JobNotFound, WrongState
 
@@ -74,6 +75,7 @@ class Board:
         login_url: Where the host application's people log in; without it they are answered 401.
         login: Logs people in where no host does; what `corral board` uses.
         url: The store, where the settings do not say it.
+        development: Whether this is development where `CORRAL_ENV` does not say what it is.
 
     Raises:
         ConfigurationError: A setting cannot be used, or nobody would be asked who they are.
@@ -87,10 +89,11 @@ class Board:
         login_url: str | None = None,
         login: Login | None = None,
         url: str | None = None,
+        development: bool = False,
     ) -> None:
         self._settings = BoardSettings.from_environment()
         self._drawer = DeskDrawer(url)
-        environment = self._drawer.environment
+        environment = environment_of(read_settings(), implied=development)
         self.is_on = is_on(
             environment, self._settings.enabled, has_authenticator=authorize is not None or login is not None
         )
@@ -105,6 +108,14 @@ class Board:
         self._renderer = Renderer()
         if self.is_on:
             self._drawer.read()
+
+    async def open(self) -> None:
+        """Open the store now, and not with the first request.
+
+        Raises:
+            CorralError: No store is configured, or it does not start.
+        """
+        await self._drawer.desk(Identity("corral"))
 
     async def close(self) -> None:
         """End the streams of open pages and close the store's connections."""

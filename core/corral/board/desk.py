@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 
-from corral.app.installed import Installed, read_installed, read_settings
+from corral.app.installed import Installed, read_installed
 from corral.app.operating import inspector
 from corral.app.producing import scheduler
 from corral.board.exchange import Answer, Page, Redirect, Request, Stream
@@ -56,11 +56,6 @@ class DeskDrawer:
         self._desk: Desk | None = None
         self._opening = asyncio.Lock()
         self._opened = AsyncExitStack()
-
-    @property
-    def environment(self) -> str:
-        """`CORRAL_ENV`."""
-        return read_settings().env
 
     def read(self) -> None:
         """Build the catalog.
