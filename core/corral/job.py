@@ -34,6 +34,7 @@ class Run:
         cancelled: Whether the worker no longer wants the result: the lock is lost, or it shuts down.
         said: Progress, as JSON text, and log lines, in order, until the worker has written them to the store.
         spoke: Called, from the processor's thread, when there is something to write; None outside a worker.
+        seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.
     """
 
     cancelled: bool = False
@@ -41,6 +42,7 @@ class Run:
         default_factory=deque[tuple[Literal["progress", "log"], bytes | str]]
     )
     spoke: Callable[[], object] | None = None
+    seconds: float = 0.0
 
     def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
         """Keep something until the worker writes it. Callable from any thread."""

@@ -10,9 +10,11 @@ from corral.app.operating import count_jobs, operate
 from corral.app.processes import run_processes
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking, enqueue_once
 from corral.app.scheduling import list_schedules, prune_schedules
+from corral.app.serving import Address
 from corral.app.working import calm_collector, run_worker
 
 __all__ = [
+    "Address",
     "BlockingJobScheduler",
     "Health",
     "Installed",

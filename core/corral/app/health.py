@@ -12,13 +12,10 @@ from corral.errors import StoreUnavailable
 from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.embedded import attach, chosen_store
-from corral.store.liveness import Sign, Signs
+from corral.store.liveness import LIVE_SECONDS, Sign, Signs
 from corral.store.processes import host_of
 
 __all__ = ["Health", "WorkerHealth", "judged", "read_health"]
-
-LIVE_SECONDS = 15.0
-"""How long a worker may fetch nothing: its block, the time until a dead connection is noticed, and a sign's age."""
 
 
 @dataclass(frozen=True, slots=True)

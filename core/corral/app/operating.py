@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from corral.app.installed import Installed, read_installed
 from corral.inspector import JobInspector, Limits, State
+from corral.inspector.audit import this_process
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 
@@ -18,9 +19,9 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def inspector(installed: Installed, url: str) -> AsyncIterator[JobInspector]:
-    """The inspector of a process, closed on leaving."""
-    made = JobInspector(installed.catalog, Link(url), prefix=installed.settings.prefix)
+async def inspector(installed: Installed, url: str, who: str | None = None) -> AsyncIterator[JobInspector]:
+    """The inspector of a process, closed on leaving; what it changes is told as `who`, see `JobInspector`."""
+    made = JobInspector(installed.catalog, Link(url), prefix=installed.settings.prefix, who=who)
     try:
         yield made
     finally:
@@ -46,7 +47,7 @@ def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str
     with chosen_store(installed.settings) as url:
 
         async def run() -> T:
-            async with inspector(installed, url) as made:
+            async with inspector(installed, url, this_process("cli")) as made:
                 return await work(made)
 
         return asyncio.run(run())

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from corral.app.installed import read_installed
+from corral.catalog import Catalog
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
 from corral.store.schedules import Schedules, StoredSchedule
 
-__all__ = ["Scheduled", "list_schedules", "prune_schedules"]
+__all__ = ["Scheduled", "list_schedules", "prune_schedules", "scheduled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +56,38 @@ def _scheduled(*, prune: bool) -> list[Scheduled]:
     installed = read_installed()
 
     async def look(url: str) -> list[Scheduled]:
-        link, found = Link(url), list[Scheduled]()
+        link = Link(url)
         try:
-            for entry in installed.catalog:
-                name, declared = entry.queue.name, entry.queue.schedule is not None
-                schedules = Schedules(QueueStore(link, installed.settings.prefix, name))
-                stored = await schedules.list()
-                if declared and all(each.id != name for each in stored):
-                    found.append(Scheduled(name, "declared", None))
-                for each in stored:
-                    origin: Literal["declared", "undeclared"] = "declared" if declared else "undeclared"
-                    found.append(Scheduled(name, origin if each.id == name else "runtime", each))
-                    if prune and found[-1].origin == "undeclared":
-                        await schedules.remove(each.id)
+            return await scheduled(installed.catalog, link, installed.settings.prefix, prune=prune)
         finally:
             await link.close()
-        return [each for each in found if not prune or each.origin == "undeclared"]
 
     with chosen_store(installed.settings) as url:
         return asyncio.run(look(url))
+
+
+async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune: bool = False) -> list[Scheduled]:
+    """The schedules of a catalog's queues.
+
+    Args:
+        catalog: The queues.
+        link: The store.
+        prefix: The first part of the keys.
+        prune: Whether to remove those that their queues declare no longer, and tell only these.
+
+    Raises:
+        StoreUnavailable: The store is away.
+    """
+    found: list[Scheduled] = []
+    for entry in catalog:
+        name, declared = entry.queue.name, entry.queue.schedule is not None
+        schedules = Schedules(QueueStore(link, prefix, name))
+        stored = await schedules.list()
+        if declared and all(each.id != name for each in stored):
+            found.append(Scheduled(name, "declared", None))
+        for each in stored:
+            origin: Literal["declared", "undeclared"] = "declared" if declared else "undeclared"
+            found.append(Scheduled(name, origin if each.id == name else "runtime", each))
+            if prune and found[-1].origin == "undeclared":
+                await schedules.remove(each.id)
+    return [each for each in found if not prune or each.origin == "undeclared"]

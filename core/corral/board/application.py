@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
@@ -28,11 +29,13 @@ from corral.board.guard import (
     Authorize,
     HostSession,
     comes_from_here,
+    cookie_name,
     csrf_token,
     is_token,
+    set_cookie,
     wants_json,
 )
-from corral.board.identity import Identity, Role
+from corral.board.identity import Action, Identity, Role
 from corral.board.login import Login
 from corral.board.rendering import Renderer
 from corral.board.settings import BoardSettings, environment_of, is_on
@@ -44,7 +47,9 @@ __all__ = ["Board"]
 log = structlog.get_logger("corral.board")
 
 FORM_COOKIE: Final = "corral_board_form"
-"""Where the host's session decides: the secret that the tokens of forms are made of."""
+"""Where the host's session decides: the secret that the tokens of forms are made of; under TLS with `__Host-`."""
+STREAM_SECONDS: Final = 300.0
+"""A browser asks again for a stream that has ended, and the host application looks at its session anew."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 READS: Final = frozenset({"GET", "HEAD"})
 
@@ -116,6 +121,10 @@ class Board:
             CorralError: No store is configured, or it does not start.
         """
         await self._drawer.desk(Identity("corral"))
+
+    def end_streams(self) -> None:
+        """End the streams of open pages: a server that shuts down waits for them, and only then calls `close`."""
+        self._drawer.end_streams()
 
     async def close(self) -> None:
         """End the streams of open pages and close the store's connections."""
@@ -193,7 +202,7 @@ class Board:
             answer = _refusal(error)
         response = self._response(asked, answer)
         if secret is None and self._login is None:
-            self._give_secret(request, response, fresh, mount)
+            set_cookie(request, response, FORM_COOKIE, fresh)
         return response
 
     async def _asked(
@@ -213,7 +222,15 @@ class Board:
             asked = replace(asked, form=await read_form(request))
             if media_type(request) == FORM and not (secret and is_token(asked.first("csrf"), secret, asked.identity)):
                 raise Refused(403, "this form is of another session", "load the page again, and send it once more")
-        return await route.handler(replace(asked, parts=parts), await self._drawer.desk(asked.identity))
+        desk = await self._drawer.desk(asked.identity)
+        try:
+            answer = await route.handler(replace(asked, parts=parts), desk)
+        finally:
+            if asked.method == "POST":
+                desk.recent.forget()
+        if isinstance(answer, Stream):
+            return Stream(self._while_allowed(request, asked.identity, route.needs, answer.events))
+        return answer
 
     def _response(self, asked: exchange.Request, answer: Page | Redirect | Answer | Stream) -> Response:
         if isinstance(answer, Stream):
@@ -229,6 +246,23 @@ class Board:
         if asked.is_data:
             return _json(dict(answer.values), answer.status)
         return HTMLResponse(self._renderer.page(answer, asked), answer.status)
+
+    async def _while_allowed(
+        self, request: Request, reader: Identity, needs: Action, events: AsyncIterator[str]
+    ) -> AsyncGenerator[str, None]:
+        """The events of a stream, until its reader may have no more, or has had it for as long as a request may last."""
+        started = time.monotonic()
+        try:
+            async for event in events:
+                identity = await self._authenticator.identify(request)
+                if identity is None or identity.name != reader.name or not identity.may(needs):
+                    return
+                yield event
+                if time.monotonic() - started > STREAM_SECONDS:
+                    return
+        finally:
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
 
     def _to_login(self, request: Request, mount: str) -> Response:
         url = self._authenticator.login_url
@@ -262,11 +296,7 @@ class Board:
         """What the tokens of this browser's forms are made of."""
         if self._login is not None:
             return self._login.secret_of(request)
-        return request.cookies.get(FORM_COOKIE) or None
-
-    def _give_secret(self, request: Request, response: Response, secret: str, mount: str) -> None:
-        secure = request.url.scheme == "https"
-        response.set_cookie(FORM_COOKIE, secret, path=mount or "/", secure=secure, httponly=True, samesite="strict")
+        return request.cookies.get(cookie_name(request, FORM_COOKIE)) or None
 
 
 async def _nobody(_request: Request) -> Identity | None:

@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from corral.board.identity import Action
-from corral.board.pages import adding, bulk, catalog, job, metrics, operating, overview, queue, searching, workers
-from corral.board.pages import audit as audit_page
-from corral.board.pages import schedules
+from corral.board.pages import (
+    adding,
+    audit,
+    bulk,
+    catalog,
+    job,
+    live,
+    metrics,
+    operating,
+    overview,
+    queue,
+    schedules,
+    searching,
+    workers,
+)
 
 if TYPE_CHECKING:
     from corral.board.desk import Handler
@@ -64,10 +76,10 @@ ROUTES: Final = (
     Route("POST", "/schedules/prune", schedules.prune, Action.PRUNE),
     Route("GET", "/workers", workers.show, Action.LOOK),
     Route("GET", "/catalog", catalog.show, Action.LOOK),
-    Route("GET", "/audit", audit_page.show, Action.AUDIT),
+    Route("GET", "/audit", audit.show, Action.AUDIT),
     Route("GET", "/metrics", metrics.show, Action.SCRAPE),
+    Route("GET", "/live", live.show, Action.LOOK),
     Route("GET", _QUEUE, queue.show, Action.LOOK),
-    Route("GET", f"{_QUEUE}/history", queue.history, Action.LOOK),
     Route("POST", f"{_QUEUE}/pause", operating.pause, Action.PAUSE),
     Route("POST", f"{_QUEUE}/resume", operating.resume, Action.RESUME),
     Route("POST", f"{_QUEUE}/limits", operating.limits, Action.LIMIT),
@@ -86,8 +98,8 @@ ROUTES: Final = (
     Route("GET", f"{_JOB}/edit", adding.show_edit, Action.EDIT),
     Route("POST", f"{_JOB}/edit", adding.edit, Action.EDIT),
 )
-"""Below where the board is mounted. Beside these there are only `/login`, `/logout`, `/live` and the static files,
-which `application` answers itself: they are for people who are not in yet, or answer no page."""
+"""Below where the board is mounted. Beside these there are only `/login` and `/logout`, where the board logs people
+in itself, and the files that pages load."""
 
 
 def found(method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from corral.inspector import State, StoredJob
+from corral.inspector import Occurrence, State, StoredJob
 from corral.queue import Queue
 from corral.settings import masked
 
-__all__ = ["MASK", "ShownJob", "is_found_in_the_open", "secret_fields", "shown"]
+__all__ = ["MASK", "ShownJob", "is_found_in_the_open", "is_secret", "occurrences_shown", "shown", "texts_shown"]
 
 MASK: Final = "••••••"
 NAMES: Final = re.compile(
@@ -184,10 +184,23 @@ def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
     )
 
 
-def lines_shown(job: StoredJob, queue: Queue[Any] | None, lines: list[str]) -> list[str]:
-    """Log lines of a job without its secrets."""
+def texts_shown(job: StoredJob, queue: Queue[Any] | None, texts: Iterable[str]) -> list[str]:
+    """What a job said, without its secrets."""
+    return [*map(_Veil(secret_fields(queue), job.data).text, texts)]
+
+
+def occurrences_shown(job: StoredJob, queue: Queue[Any] | None, found: Iterable[Occurrence]) -> list[Occurrence]:
+    """What happened to a job, without its secrets."""
     veil = _Veil(secret_fields(queue), job.data)
-    return [veil.text(line) for line in lines]
+    return [
+        replace(each, detail=veil.text(each.detail), trace=None if each.trace is None else veil.text(each.trace))
+        for each in found
+    ]
+
+
+def is_secret(queue: Queue[Any] | None, name: str) -> bool:
+    """Whether a payload's field is masked; of a dotted name any part."""
+    return any(part in secret_fields(queue) or NAMES.search(part) for part in name.split("."))
 
 
 def is_found_in_the_open(job: StoredJob, queue: Queue[Any] | None, text: str) -> bool:

@@ -13,6 +13,8 @@ from corral.errors import ConfigurationError, CorralError, MissingExtra
 
 __all__ = ["dev", "health", "worker"]
 
+LAST_PORT = 65_535
+
 
 @click.command()
 @click.argument("queues", nargs=-1, metavar="[QUEUE[=N]]...")
@@ -32,6 +34,13 @@ __all__ = ["dev", "health", "worker"]
     metavar="N",
     help="Keep N worker processes running, and be their parent.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, LAST_PORT),
+    metavar="N",
+    help="Serve /metrics, /healthz and /readyz on this port; 0 for any that is free.",
+)
+@click.option("--metrics-host", default="127.0.0.1", metavar="HOST", help="Where to; 127.0.0.1 by default.")
 @click.option("--child", metavar="NAME", hidden=True)
 def worker(
     queues: tuple[str, ...],
@@ -39,6 +48,8 @@ def worker(
     concurrency: int | None,
     shutdown_timeout: float | None,
     processes: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
     child: str | None,
 ) -> None:
     """Work off queues until stopped: all that are installed, or those that are named.
@@ -49,18 +60,37 @@ def worker(
     corral worker
     corral worker emails=50 data-exports=2
     corral worker --processes 4
+    corral worker --metrics-port 9300
     """
-    from corral.app import run_processes, run_worker
+    from corral.app import Address, run_processes, run_worker
 
     served = _served(queues)
+    address = None if metrics_port is None else Address(metrics_host, metrics_port)
     if processes is not None:
+        if metrics_port and metrics_port + processes > LAST_PORT:
+            raise ConfigurationError(
+                f"--metrics-port {metrics_port} leaves no port for each of {processes} processes",
+                hint="each process listens on a port of its own, after the parent's",
+            )
         code = run_processes(
-            served, processes, burst=burst, concurrency=concurrency, shutdown_timeout_seconds=shutdown_timeout
+            served,
+            processes,
+            burst=burst,
+            concurrency=concurrency,
+            shutdown_timeout_seconds=shutdown_timeout,
+            address=address,
         )
         _end((code, 0))
         return
     _end(
-        run_worker(served, burst=burst, concurrency=concurrency, shutdown_timeout_seconds=shutdown_timeout, child=child)
+        run_worker(
+            served,
+            burst=burst,
+            concurrency=concurrency,
+            shutdown_timeout_seconds=shutdown_timeout,
+            child=child,
+            address=address,
+        )
     )
 
 
