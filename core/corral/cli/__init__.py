@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from corral.cli.audit import audit
 from corral.cli.catalog import check, lock, plugins
 from corral.cli.database import db, outbox
 from corral.cli.job import job
@@ -39,7 +40,7 @@ def cli() -> None:
 
 for command in (dev, worker, health, check, lock, plugins, queues, enqueue, schedules, db, outbox):
     cli.add_command(command)
-for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit):
+for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit, audit):
     cli.add_command(command)
 
 
