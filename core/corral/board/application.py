@@ -41,6 +41,7 @@ from corral.board.rendering import Renderer
 from corral.board.settings import BoardSettings, environment_of, is_on
 from corral.errors import CorralError, JobRefused, StoreUnavailable, UnknownQueue
 from corral.inspector import CurrentIteration, JobLocked, JobNotFound, WrongState
+from corral.inspector.audit import Audit
 
 __all__ = ["Board"]
 
@@ -173,7 +174,9 @@ class Board:
         path = _path_below(mount, request)
         file = static_files.served(path) if request.method in READS else None
         if self._login is not None:  # whoever is nobody yet sees the login's page, and what that page loads
-            response = _bytes(file) if file else await self._login.answered(request, path, mount, self._renderer)
+            response = (
+                _bytes(file) if file else await self._login.answered(request, path, mount, self._renderer, self._told)
+            )
             if response is not None:
                 return response
         identity = await self._authenticator.identify(request) or self._scraper(request, path)
@@ -250,7 +253,7 @@ class Board:
     async def _while_allowed(
         self, request: Request, reader: Identity, needs: Action, events: AsyncIterator[str]
     ) -> AsyncGenerator[str, None]:
-        """The events of a stream, until its reader may have no more, or has had it for as long as a request may last."""
+        """The events of a stream, until its reader may have no more, or has had enough for one request."""
         started = time.monotonic()
         try:
             async for event in events:
@@ -263,6 +266,14 @@ class Board:
         finally:
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
+
+    async def _told(self, who: str, what: str, how: Mapping[str, str]) -> None:
+        """Write to the audit log; where the store is away, its line in the log is all there is."""
+        try:
+            desk = await self._drawer.desk(Identity(who))
+            await Audit(desk.link, desk.prefix).write(who, what, after=dict(how) or None)
+        except CorralError as error:
+            log.warning("not written to the audit log", who=who, what=what, error=str(error), **how)
 
     def _to_login(self, request: Request, mount: str) -> Response:
         url = self._authenticator.login_url

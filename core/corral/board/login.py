@@ -128,7 +128,9 @@ class Login:
         link = next(iter(form.get("link", ())), "")
         if link:
             if not self._links.use(link):
-                return await self._refuse("this link has been used, or is too old", told, {"by": "link", "address": address})
+                return await self._refuse(
+                    "this link has been used, or is too old", told, {"by": "link", "address": address}
+                )
         elif self._password is None:
             return _Answer(401, "only a link logs in here")
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from corral.cli.audit import audit
 from corral.cli.board import board
 from corral.cli.catalog import check, lock, plugins
 from corral.cli.database import db, outbox
@@ -40,7 +41,7 @@ def cli() -> None:
 
 for command in (dev, worker, board, health, check, lock, plugins, queues, enqueue, schedules, db, outbox):
     cli.add_command(command)
-for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit):
+for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit, audit):
     cli.add_command(command)
 
 
