@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from corral.app.installed import Installed, read_installed
 from corral.inspector import JobInspector, Limits, State
 from corral.inspector.audit import this_process
+from corral.observe.logs import configure_logs
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 
@@ -42,6 +44,9 @@ def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str
         CorralError: A name was refused, there is no store, or what `work` raises.
     """
     installed = read_installed()
+    # a person at a terminal reads what the command prints: an audit's line beside each line of that would be noise
+    quiet = {"log_level": "WARNING"} if sys.stderr.isatty() else {}
+    configure_logs(installed.settings.model_copy(update=quiet))
     for name in queues:
         installed.catalog.get(name)
     with chosen_store(installed.settings) as url:

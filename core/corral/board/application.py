@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
@@ -17,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from corral.app import read_settings
 from corral.board import exchange, routes, static_files
 from corral.board.body import FORM, media_type, read_form
 from corral.board.desk import DeskDrawer
@@ -27,23 +29,28 @@ from corral.board.guard import (
     Authorize,
     HostSession,
     comes_from_here,
+    cookie_name,
     csrf_token,
     is_token,
+    set_cookie,
     wants_json,
 )
-from corral.board.identity import Identity, Role
+from corral.board.identity import Action, Identity, Role
 from corral.board.login import Login
 from corral.board.rendering import Renderer
-from corral.board.settings import BoardSettings, is_on
+from corral.board.settings import BoardSettings, environment_of, is_on
 from corral.errors import CorralError, JobRefused, StoreUnavailable, UnknownQueue
 from corral.inspector import CurrentIteration, JobLocked, JobNotFound, WrongState
+from corral.inspector.audit import Audit
 
 __all__ = ["Board"]
 
 log = structlog.get_logger("corral.board")
 
 FORM_COOKIE: Final = "corral_board_form"
-"""Where the host's session decides: the secret that the tokens of forms are made of."""
+"""Where the host's session decides: the secret that the tokens of forms are made of; under TLS with `__Host-`."""
+STREAM_SECONDS: Final = 300.0
+"""A browser asks again for a stream that has ended, and the host application looks at its session anew."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 READS: Final = frozenset({"GET", "HEAD"})
 
@@ -74,6 +81,7 @@ class Board:
         login_url: Where the host application's people log in; without it they are answered 401.
         login: Logs people in where no host does; what `corral board` uses.
         url: The store, where the settings do not say it.
+        development: Whether this is development where `CORRAL_ENV` does not say what it is.
 
     Raises:
         ConfigurationError: A setting cannot be used, or nobody would be asked who they are.
@@ -87,10 +95,11 @@ class Board:
         login_url: str | None = None,
         login: Login | None = None,
         url: str | None = None,
+        development: bool = False,
     ) -> None:
         self._settings = BoardSettings.from_environment()
         self._drawer = DeskDrawer(url)
-        environment = self._drawer.environment
+        environment = environment_of(read_settings(), implied=development)
         self.is_on = is_on(
             environment, self._settings.enabled, has_authenticator=authorize is not None or login is not None
         )
@@ -105,6 +114,18 @@ class Board:
         self._renderer = Renderer()
         if self.is_on:
             self._drawer.read()
+
+    async def open(self) -> None:
+        """Open the store now, and not with the first request.
+
+        Raises:
+            CorralError: No store is configured, or it does not start.
+        """
+        await self._drawer.desk(Identity("corral"))
+
+    def end_streams(self) -> None:
+        """End the streams of open pages: a server that shuts down waits for them, and only then calls `close`."""
+        self._drawer.end_streams()
 
     async def close(self) -> None:
         """End the streams of open pages and close the store's connections."""
@@ -153,7 +174,9 @@ class Board:
         path = _path_below(mount, request)
         file = static_files.served(path) if request.method in READS else None
         if self._login is not None:  # whoever is nobody yet sees the login's page, and what that page loads
-            response = _bytes(file) if file else await self._login.answered(request, path, mount, self._renderer)
+            response = (
+                _bytes(file) if file else await self._login.answered(request, path, mount, self._renderer, self._told)
+            )
             if response is not None:
                 return response
         identity = await self._authenticator.identify(request) or self._scraper(request, path)
@@ -182,7 +205,7 @@ class Board:
             answer = _refusal(error)
         response = self._response(asked, answer)
         if secret is None and self._login is None:
-            self._give_secret(request, response, fresh, mount)
+            set_cookie(request, response, FORM_COOKIE, fresh)
         return response
 
     async def _asked(
@@ -204,10 +227,13 @@ class Board:
                 raise Refused(403, "this form is of another session", "load the page again, and send it once more")
         desk = await self._drawer.desk(asked.identity)
         try:
-            return await route.handler(replace(asked, parts=parts), desk)
+            answer = await route.handler(replace(asked, parts=parts), desk)
         finally:
             if asked.method == "POST":
                 desk.recent.forget()
+        if isinstance(answer, Stream):
+            return Stream(self._while_allowed(request, asked.identity, route.needs, answer.events))
+        return answer
 
     def _response(self, asked: exchange.Request, answer: Page | Redirect | Answer | Stream) -> Response:
         if isinstance(answer, Stream):
@@ -223,6 +249,31 @@ class Board:
         if asked.is_data:
             return _json(dict(answer.values), answer.status)
         return HTMLResponse(self._renderer.page(answer, asked), answer.status)
+
+    async def _while_allowed(
+        self, request: Request, reader: Identity, needs: Action, events: AsyncIterator[str]
+    ) -> AsyncGenerator[str, None]:
+        """The events of a stream, until its reader may have no more, or has had enough for one request."""
+        started = time.monotonic()
+        try:
+            async for event in events:
+                identity = await self._authenticator.identify(request)
+                if identity is None or identity.name != reader.name or not identity.may(needs):
+                    return
+                yield event
+                if time.monotonic() - started > STREAM_SECONDS:
+                    return
+        finally:
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
+
+    async def _told(self, who: str, what: str, how: Mapping[str, str]) -> None:
+        """Write to the audit log; where the store is away, its line in the log is all there is."""
+        try:
+            desk = await self._drawer.desk(Identity(who))
+            await Audit(desk.link, desk.prefix).write(who, what, after=dict(how) or None)
+        except CorralError as error:
+            log.warning("not written to the audit log", who=who, what=what, error=str(error), **how)
 
     def _to_login(self, request: Request, mount: str) -> Response:
         url = self._authenticator.login_url
@@ -256,11 +307,7 @@ class Board:
         """What the tokens of this browser's forms are made of."""
         if self._login is not None:
             return self._login.secret_of(request)
-        return request.cookies.get(FORM_COOKIE) or None
-
-    def _give_secret(self, request: Request, response: Response, secret: str, mount: str) -> None:
-        secure = request.url.scheme == "https"
-        response.set_cookie(FORM_COOKIE, secret, path=mount or "/", secure=secure, httponly=True, samesite="strict")
+        return request.cookies.get(cookie_name(request, FORM_COOKIE)) or None
 
 
 async def _nobody(_request: Request) -> Identity | None:

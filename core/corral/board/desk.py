@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from corral.app.installed import Installed, read_installed, read_settings
+from corral.app.installed import Installed, read_installed
 from corral.app.operating import inspector
 from corral.app.producing import scheduler
 from corral.board.exchange import Answer, Page, Redirect, Request, Stream
@@ -127,11 +127,6 @@ class DeskDrawer:
         self._opened = AsyncExitStack()
         self._pages = OpenPages()
 
-    @property
-    def environment(self) -> str:
-        """`CORRAL_ENV`."""
-        return read_settings().env
-
     def read(self) -> None:
         """Build the catalog.
 
@@ -166,6 +161,10 @@ class DeskDrawer:
             ahead_seconds = await store_time_ms(link) / 1000 - time.monotonic()
             self._opened = opened.pop_all()
         return Desk(installed, looking, jobs, "", Recent(), self._pages, link, ahead_seconds)
+
+    def end_streams(self) -> None:
+        """End the streams of open pages."""
+        self._pages.close()
 
     async def close(self) -> None:
         """End the streams and close the connections; a later request opens them again."""

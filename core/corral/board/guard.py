@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from corral.board.identity import Identity
 
@@ -19,8 +20,10 @@ __all__ = [
     "Authorize",
     "HostSession",
     "comes_from_here",
+    "cookie_name",
     "csrf_token",
     "is_token",
+    "set_cookie",
     "wants_json",
 ]
 
@@ -115,3 +118,25 @@ def csrf_token(secret: str, identity: Identity) -> str:
 def is_token(given: str, secret: str, identity: Identity) -> bool:
     """Whether a form brought back what it was given; takes the same time for every wrong answer."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), csrf_token(secret, identity).encode())
+
+
+def cookie_name(request: Request, name: str) -> str:
+    """What a cookie of ours is called.
+
+    Browsers take one that begins with `__Host-` over https alone, from this very host and for all of its paths (RFC
+    6265bis, section 4.1.3): no neighbouring host can plant it. Over plain http they would not take it at all.
+    """
+    return f"__Host-{name}" if request.url.scheme == "https" else name
+
+
+def set_cookie(request: Request, response: Response, name: str, value: str) -> None:
+    """Set a cookie of ours, which no script and no other site gets; an empty value takes it away."""
+    response.set_cookie(
+        cookie_name(request, name),
+        value,
+        max_age=None if value else 0,
+        path="/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )

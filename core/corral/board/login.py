@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from corral.board.body import FORM, media_type, read_form
 from corral.board.exchange import Refused
-from corral.board.guard import comes_from_here, is_token, wants_json
+from corral.board.guard import comes_from_here, cookie_name, is_token, set_cookie, wants_json
 from corral.board.identity import Identity, Role
 from corral.board.passwords import Busy, Digest, Verifier
 from corral.board.rendering import Renderer
@@ -22,16 +21,13 @@ from corral.board.sessions import Links, Session, Sessions, Tries
 
 __all__ = ["Login", "Told"]
 
-log = structlog.get_logger("corral.board")
-
-Told = Callable[[str, str], Awaitable[None]]
-"""Writes to the audit log who did what: `login`, `login-refused`, `logout`."""
+Told = Callable[[str, str, Mapping[str, str]], Awaitable[None]]
+"""Writes to the audit log who did what, and how: `login`, `login-refused`, `logout`."""
 
 ADMINISTRATOR: Final = Identity("admin", Role.ADMIN)
 COOKIE: Final = "corral_board"
-COOKIE_UNDER_TLS: Final = "__Host-corral_board"
-"""Browsers take a cookie of this prefix only from this very host, over https, for all of its paths (RFC 6265bis)."""
 MAX_BODY_BYTES: Final = 16 * 1024
+BUSY_SECONDS: Final = 5
 READS: Final = frozenset({"GET", "HEAD"})
 
 
@@ -58,20 +54,17 @@ class Login:
 
     Args:
         password: The digest of the administrator's password; without one only links let anybody in.
-        told: Writes logins, refused ones and logouts to the audit log.
         clock: Seconds that never go back; tests move it.
     """
 
     login_url: str | None = "/login"
 
-    def __init__(
-        self, password: Digest | None = None, *, told: Told | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, password: Digest | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._password = None if password is None else Verifier(password)
-        self._told = told
         self._sessions = Sessions(clock)
         self._links = Links(clock)
         self._tries = Tries(clock)
+        self._refused = Tries(clock)
 
     def new_link(self) -> str:
         """Make a link that logs in once, within a quarter of an hour: a path below where the board is mounted.
@@ -91,8 +84,18 @@ class Login:
         session = self._session(request)
         return session.secret if session else None
 
-    async def answered(self, request: Request, path: str, mount: str, renderer: Renderer) -> Response | None:
-        """The answer to `/login` and `/logout`; None for any other path."""
+    async def answered(
+        self, request: Request, path: str, mount: str, renderer: Renderer, told: Told
+    ) -> Response | None:
+        """The answer to `/login` and `/logout`; None for any other path.
+
+        Args:
+            request: Of anybody.
+            path: Below where the board is mounted.
+            mount: Where that is.
+            renderer: Renders the login's page.
+            told: Writes logins, refused ones and logouts to the audit log.
+        """
         if path not in {"/login", "/logout"}:
             return None
         if path == "/login" and request.method in READS:
@@ -105,48 +108,49 @@ class Login:
             return self._page(request, mount, renderer, _Answer(403, "this was not sent by a page of the board"))
         try:
             if path == "/logout":
-                return await self._log_out(request, mount)
-            answer = await self._log_in(request)
+                return await self._log_out(request, mount, told)
+            answer = await self._log_in(request, told)
         except Refused as refused:
             answer = _Answer(refused.status, refused.told)
         if isinstance(answer, _Answer):
             return self._page(request, mount, renderer, answer)
         response = _done(request, f"{mount}/", "logged in")
-        self._set_cookie(request, response, answer)
+        set_cookie(request, response, COOKIE, answer)
         return response
 
-    async def _log_in(self, request: Request) -> str | _Answer:
+    async def _log_in(self, request: Request, told: Told) -> str | _Answer:
         """Begin a session, and end the one that was; returns the new one's key."""
         address = request.client.host if request.client else ""
         seconds = self._tries.count(address)
         if seconds:
-            return await self._refused(_Answer(429, "too many tries: wait a minute", seconds), address, "tries")
+            return _Answer(429, "too many tries: wait a minute", seconds)
         form = await read_form(request, MAX_BODY_BYTES)
         link = next(iter(form.get("link", ())), "")
         if link:
             if not self._links.use(link):
-                return await self._refused(_Answer(401, "this link has been used, or is too old"), address, "link")
+                return await self._refuse(
+                    "this link has been used, or is too old", told, {"by": "link", "address": address}
+                )
         elif self._password is None:
-            return await self._refused(_Answer(401, "only a link logs in here"), address, "password")
+            return _Answer(401, "only a link logs in here")
         else:
             try:
                 right = await self._password.is_right(next(iter(form.get("password", ())), ""))
             except Busy:
-                return await self._refused(_Answer(429, "too many tries: wait a moment", 5), address, "tries")
+                return _Answer(429, "too many tries: wait a moment", BUSY_SECONDS)
             if not right:
-                return await self._refused(_Answer(401, "this is not the password"), address, "password")
+                return await self._refuse("this is not the password", told, {"by": "password", "address": address})
         self._sessions.end(self._key(request))
         key = self._sessions.begin(ADMINISTRATOR)
-        log.info("login", who=ADMINISTRATOR.name, by="link" if link else "password", address=address)
-        await self._tell("login")
+        await told(ADMINISTRATOR.name, "login", {"by": "link" if link else "password", "address": address})
         return key
 
-    async def _refused(self, answer: _Answer, address: str, by: str) -> _Answer:
-        log.warning("login refused", by=by, address=address)
-        await self._tell("login-refused")
-        return answer
+    async def _refuse(self, why: str, told: Told, how: Mapping[str, str]) -> _Answer:
+        if self._refused.count("") == 0:  # ten a minute, of everybody: a flood would push out what operators did
+            await told("nobody", "login-refused", how)
+        return _Answer(401, why)
 
-    async def _log_out(self, request: Request, mount: str) -> Response:
+    async def _log_out(self, request: Request, mount: str, told: Told) -> Response:
         session = self._session(request)
         if session is not None:
             form = await read_form(request, MAX_BODY_BYTES)
@@ -154,15 +158,10 @@ class Login:
             if media_type(request) == FORM and not is_token(token, session.secret, session.identity):
                 raise Refused(403, "this form is of another session")
             self._sessions.end(self._key(request))
-            log.info("logout", who=session.identity.name)
-            await self._tell("logout")
+            await told(session.identity.name, "logout", {})
         response = _done(request, f"{mount}/login", "logged out")
-        response.delete_cookie(_cookie(request), path="/", secure=_is_tls(request), httponly=True, samesite="strict")
+        set_cookie(request, response, COOKIE, "")
         return response
-
-    async def _tell(self, what: str) -> None:
-        if self._told is not None:
-            await self._told(ADMINISTRATOR.name, what)
 
     def _page(self, request: Request, mount: str, renderer: Renderer, answer: _Answer) -> Response:
         headers = {"retry-after": str(answer.retry_after)} if answer.retry_after else {}
@@ -180,19 +179,7 @@ class Login:
 
     @staticmethod
     def _key(request: Request) -> str:
-        return request.cookies.get(_cookie(request), "")
-
-    @staticmethod
-    def _set_cookie(request: Request, response: Response, key: str) -> None:
-        response.set_cookie(_cookie(request), key, path="/", secure=_is_tls(request), httponly=True, samesite="strict")
-
-
-def _is_tls(request: Request) -> bool:
-    return request.url.scheme == "https"
-
-
-def _cookie(request: Request) -> str:
-    return COOKIE_UNDER_TLS if _is_tls(request) else COOKIE
+        return request.cookies.get(cookie_name(request, COOKIE), "")
 
 
 def _done(request: Request, path: str, told: str) -> Response:

@@ -12,8 +12,9 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from corral.board.passwords import Digest
 from corral.errors import ConfigurationError
 from corral.queue_settings import QueueSettings
+from corral.settings import Settings
 
-__all__ = ["BoardSettings", "is_on"]
+__all__ = ["BoardSettings", "environment_of", "is_on"]
 
 ALIAS: Final = "BULL_BOARD_ENABLED"
 """The name under which the flag was known before."""
@@ -87,6 +88,11 @@ class BoardSettings(QueueSettings):
         if not all(HOST.fullmatch(name) for name in names):
             raise ValueError("write host names alone, separated by commas: no scheme, no port, no *")
         return names
+
+
+def environment_of(settings: Settings, *, implied: bool) -> str:
+    """`CORRAL_ENV`; where it does not say and development is implied, as by `corral dev`, that."""
+    return "development" if implied and not settings.names_environment else settings.env
 
 
 def is_on(environment: str, flag: bool | None, *, has_authenticator: bool) -> bool:
