@@ -21,6 +21,8 @@ __all__ = ["ParentProbes", "WorkerProbes"]
 
 SILENT_SECONDS: Final = LIVE_SECONDS - SIGN_SECONDS
 """How long a worker may fetch nothing: `corral health` allows so much, and the age of a sign on top."""
+BLOCKED_SECONDS: Final = 2.0
+"""How long an event loop must stand still to be the reason why nothing was fetched."""
 PING_SECONDS: Final = 1.0
 """How long the store may take to answer a worker that is asked whether it is ready."""
 AWAY: Final = "the store does not answer"
@@ -43,12 +45,12 @@ class WorkerProbes:
     def unwell(self) -> str:
         """Why the process should be replaced; empty where it is at work, has nothing to do, or drains."""
         stuck, silent = self._lag.seconds, self._worker.silent_seconds
-        if stuck > SILENT_SECONDS:
+        if max(stuck, silent) <= SILENT_SECONDS:
+            return ""
+        if stuck > BLOCKED_SECONDS:
             return f"the event loop has not moved for {stuck:.0f} s: a processor blocks it"
-        if silent > SILENT_SECONDS:
-            doing = "fetched nothing" if self._worker.is_serving else "been opening its resources"
-            return f"the worker has {doing} for {silent:.0f} s"
-        return ""
+        doing = "fetched nothing" if self._worker.is_serving else "been opening its resources"
+        return f"the worker has {doing} for {silent:.0f} s"
 
     def unready(self) -> str:
         """Why it takes no jobs now; empty where it does."""

@@ -36,7 +36,7 @@ from corral.worker.consumer import LANES
 from corral.worker.stopping import end_tasks
 from corral.worker.supervisor import IN_ORDER, Restarts, exit_code, told_end
 
-__all__ = ["run_processes"]
+__all__ = ["listening", "run_processes"]
 
 log = structlog.get_logger("corral")
 
@@ -116,6 +116,19 @@ class _Child:
         """End it at once."""
         if not self.ended.done():
             os.kill(self.pid, signal.SIGKILL)
+
+
+def listening(address: Address | None, place: int) -> Sequence[str]:
+    """The options of the process in a place. A place keeps its port, whoever fills it: a scraper's target stays.
+
+    Args:
+        address: The parent's; its port 0 stays 0.
+        place: From 0.
+    """
+    if address is None:
+        return ()
+    port = address.port + 1 + place if address.port else 0
+    return ("--metrics-host", address.host, "--metrics-port", str(port))
 
 
 class _Parent:
@@ -220,7 +233,7 @@ class _Parent:
         try:
             pid = os.posix_spawn(
                 sys.executable,
-                [*self._command, *self._listening(place), "--child", name],
+                [*self._command, *listening(self._address, place), "--child", name],
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0)],
                 setsid=True,  # Ctrl-C is for the parent: to a child it would be the second signal
@@ -235,13 +248,6 @@ class _Parent:
         self._children[pid] = child
         log.info("worker process started", child=name, pid=pid)
         return child
-
-    def _listening(self, place: int) -> Sequence[str]:
-        """A place keeps its port, whoever fills it: a scraper's target stays."""
-        if self._address is None:
-            return ()
-        port = self._address.port and self._address.port + 1 + place
-        return ("--metrics-host", self._address.host, "--metrics-port", str(port))
 
     def _reap(self) -> None:
         """Collect every process that has ended: ours, and as PID 1 those that others left behind."""

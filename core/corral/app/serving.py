@@ -31,6 +31,8 @@ IDLE_SECONDS: Final = 5.0
 """How long a client may be silent."""
 WHOLE_SECONDS: Final = 15.0
 """How long a client may take altogether: one that sends a byte now and then holds nobody up."""
+LOOK_SECONDS: Final = 0.2
+"""How often the server looks for clients that take too long, and whether it is to end: a worker's exit waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def served(address: Address, answers: Mapping[str, Callable[[], Answer]]) -> Ite
             f"port {address.port} of {address.host!r} cannot be listened on: {(error.strerror or str(error)).lower()}",
             hint="another --metrics-port, or 0 for any that is free",
         ) from error
-    thread = threading.Thread(target=server.serve_forever, name="corral-http", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(LOOK_SECONDS,), name="corral-http", daemon=True)
     thread.start()
     host, port = server.server_address[:2]
     try:
