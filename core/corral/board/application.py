@@ -131,6 +131,14 @@ class Board:
         """End the streams of open pages and close the store's connections."""
         await self._drawer.close()
 
+    async def metrics(self) -> bytes:
+        """What `/metrics` answers, for an application that serves it elsewhere: the store's figures.
+
+        Raises:
+            StoreUnavailable: There is no store.
+        """
+        return await self._drawer.metrics()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":

@@ -19,6 +19,7 @@ from corral.board.recent import Recent
 from corral.catalog import Catalog
 from corral.inspector import JobInspector
 from corral.jobs import JobScheduler
+from corral.observe.metrics import render_metrics
 from corral.queue import Queue
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
@@ -145,6 +146,15 @@ class DeskDrawer:
             if self._desk is None:
                 self._desk = await self._open()
         return replace(self._desk, inspector=self._desk.inspector.acting_as(identity.name), who=identity.name)
+
+    async def metrics(self) -> bytes:
+        """The store's figures, for Prometheus; one round trip per queue.
+
+        Raises:
+            StoreUnavailable: There is no store.
+        """
+        desk = await self.desk(Identity("metrics"))
+        return await render_metrics(desk.link, desk.prefix, desk.inspector.queues)
 
     async def _open(self) -> Desk:
         installed = self._installed or read_installed()
