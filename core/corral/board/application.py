@@ -204,6 +204,7 @@ class Board:
             query=dict(request.query_params),
             identity=identity,
             csrf=csrf_token(fresh, identity),
+            can_log_out=self._login is not None,
             is_data=wants_json(request),
         )
         answer: Page | Redirect | Answer | Stream
