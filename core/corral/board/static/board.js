@@ -70,29 +70,34 @@
 
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const length = (ms) => (ms < 1000 ? `${ms} ms` : words(ms / 1000));
   let drawn = [];
+  let known = "";
 
   function draw() {
     const place = document.getElementById("charts");
-    if (!place || !window.uPlot) return;
+    const told = document.getElementById("history")?.dataset.history;
+    if (!place || !told || !window.uPlot) return;
     for (const each of drawn) each.destroy();
     drawn = [];
-    const history = JSON.parse(place.dataset.history);
+    known = told;
+    const history = JSON.parse(told);
     const minutes = history.completed.map((_, at) => history.from + 60 * at);
     const axis = { stroke: ink("--soft"), grid: { stroke: ink("--line"), width: 1 }, ticks: { stroke: ink("--line"), width: 1 } };
-    const line = (label, name, dash) => ({ label, stroke: ink(name), width: 1.5, points: { show: false }, dash });
-    const plot = (kind, series, data) => {
+    const line = (label, name, dash) => ({ label, stroke: ink(name), width: 1.5, points: { show: true, size: 4, fill: ink(name) }, dash });
+    const plot = (kind, series, data, values) => {
       const box = place.querySelector(`[data-plot=${kind}]`);
       if (!data.some((each) => each.some((value) => value !== null))) return;
       box.replaceChildren();
       drawn.push(new uPlot({
         width: Math.max(box.clientWidth, 200), height: 130, series: [{}, ...series], legend: { show: false },
-        axes: [{ ...axis, values: (_, at) => at.map(clock) }, { ...axis, size: 55 }],
+        axes: [{ ...axis, values: (_, at) => at.map(clock) }, { ...axis, size: 70, ...(values && { values }) }],
         scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1)] } }, cursor: { drag: { x: false, y: false } },
       }, [minutes, ...data], box));
     };
     plot("jobs", [line("completed", "--completed"), line("failed", "--failed")], [history.completed, history.failed]);
-    plot("times", [line("waited", "--soft", [4, 3]), line("ran", "--ink")], [history.wait, history.run]);
+    plot("times", [line("waited", "--soft", [4, 3]), line("ran", "--ink")], [history.wait, history.run],
+      (_, at) => at.map(length));
   }
 
   // keys and boxes
@@ -121,6 +126,7 @@
   function settled() {
     tellTimes();
     for (const each of document.querySelectorAll("[data-tail]")) each.scrollTop = each.scrollHeight;
+    if (document.getElementById("history")?.dataset.history !== known) draw();
   }
 
   document.addEventListener("keydown", keys);
@@ -129,7 +135,6 @@
   addEventListener("resize", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   settled();
-  draw();
   listen();
   setInterval(tellTimes, 1000);
 })();
