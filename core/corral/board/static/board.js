@@ -70,7 +70,11 @@
 
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-  const length = (ms) => (ms < 1000 ? `${ms} ms` : words(ms / 1000));
+  const length = (ms) => {
+    if (ms < 1000) return `${ms} ms`;
+    const [size, name] = units.find(([least]) => ms / 1000 >= least);
+    return `${+(ms / 1000 / size).toFixed(1)} ${name}`;
+  };
   let drawn = [];
   let known = "";
 
@@ -84,19 +88,20 @@
     const history = JSON.parse(told);
     const minutes = history.completed.map((_, at) => history.from + 60 * at);
     const axis = { stroke: ink("--soft"), grid: { stroke: ink("--line"), width: 1 }, ticks: { stroke: ink("--line"), width: 1 } };
-    const line = (label, name, dash) => ({ label, stroke: ink(name), width: 1.5, points: { show: true, size: 4, fill: ink(name) }, dash });
+    const line = (label, name, show = false, dash = undefined) => (
+      { label, stroke: ink(name), width: 1.5, points: { show, size: 4, fill: ink(name) }, dash });
     const plot = (kind, series, data, values) => {
       const box = place.querySelector(`[data-plot=${kind}]`);
       if (!data.some((each) => each.some((value) => value !== null))) return;
       box.replaceChildren();
       drawn.push(new uPlot({
-        width: Math.max(box.clientWidth, 200), height: 130, series: [{}, ...series], legend: { show: false },
+        width: Math.max(box.clientWidth, 200), height: 140, series: [{}, ...series], legend: { show: false },
         axes: [{ ...axis, values: (_, at) => at.map(clock) }, { ...axis, size: 70, ...(values && { values }) }],
         scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1)] } }, cursor: { drag: { x: false, y: false } },
       }, [minutes, ...data], box));
     };
     plot("jobs", [line("completed", "--completed"), line("failed", "--failed")], [history.completed, history.failed]);
-    plot("times", [line("waited", "--soft", [4, 3]), line("ran", "--ink")], [history.wait, history.run],
+    plot("times", [line("waited", "--soft", true, [4, 3]), line("ran", "--ink", true)], [history.wait, history.run],
       (_, at) => at.map(length));
   }
 
