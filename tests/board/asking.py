@@ -180,7 +180,9 @@ class Browser:
 
     async def ask(self, method: str, target: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Got:
         """One request, with the cookies that were set."""
-        cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())} if self.cookies else {}
+        cookie = (
+            {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())} if self.cookies else {}
+        )
         given = {**self.user, **cookie, **(headers or {})}
         more = {"scheme": self.scheme, "host": self.host, **more}
         got = await ask(self.app, method, f"{self.mount}{target}", headers=given, **more)

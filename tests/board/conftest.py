@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import redis
-from board.asking import Host, installed
 
+from board.asking import Host, installed
 from corral.board import Board
 
 

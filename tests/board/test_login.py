@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import redis
-from board.asking import DIGEST, HERE, PAGE, PASSWORD, Browser, ask, token_in
 
+from board.asking import DIGEST, HERE, PAGE, PASSWORD, Browser, ask, token_in
 from corral.board import Board
 from corral.board.login import Login
 from corral.board.passwords import Digest
@@ -74,10 +74,10 @@ async def test_the_same_with_json(browser: Browser) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("scheme", "name", "secure"), [("http", COOKIE, False), ("https", f"__Host-{COOKIE}", True)]
-)
-async def test_the_cookie_is_for_this_host_and_for_no_script(alone: Board, scheme: str, name: str, secure: bool) -> None:
+@pytest.mark.parametrize(("scheme", "name", "secure"), [("http", COOKIE, False), ("https", f"__Host-{COOKIE}", True)])
+async def test_the_cookie_is_for_this_host_and_for_no_script(
+    alone: Board, scheme: str, name: str, secure: bool
+) -> None:
     browser = Browser(alone, scheme=scheme, host=LOCAL)
     inside = await browser.log_in(password=PASSWORD)
     (set_,) = [value for header, value in inside.headers if header == "set-cookie"]
@@ -298,9 +298,7 @@ async def test_a_flood_of_refused_logins_pushes_nothing_out_of_the_audit_log(
 
 
 @pytest.mark.asyncio
-async def test_one_can_log_in_while_the_store_is_away(
-    on: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_one_can_log_in_while_the_store_is_away(on: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REDIS_URL", f"unix://{tmp_path}/none.sock")
     board = Board(login=Login(DIGEST))
     browser = Browser(board, host=LOCAL)
