@@ -18,7 +18,7 @@ from corral.app import read_settings
 from corral.board.application import Board
 from corral.board.login import Login
 from corral.board.settings import BoardSettings, environment_of
-from corral.errors import ConfigurationError, MissingExtra
+from corral.errors import ConfigurationError, MissingExtra, StoreUnavailable
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
 
@@ -48,7 +48,6 @@ def run_board(host: str, port: int) -> None:
         CorralError: It is switched off, nobody would be asked who they are, or it must not start for another reason.
     """
     settings = read_settings()
-    configure_logs(settings)
     login, link = _login(settings, implied=False)
     board = Board(login=login)
     if not board.is_on:
@@ -57,13 +56,17 @@ def run_board(host: str, port: int) -> None:
             hint="set CORRAL_BOARD_ENABLED=true; without it the board is on where CORRAL_ENV is exactly development",
         )
     listener = _listening(host, port)
+    configure_logs(settings)
     if not _is_loopback(host):
         log.warning("plain http beyond this machine: put a proxy with TLS before the board", host=host)
         if not BoardSettings.from_environment().hosts:
             log.warning("CORRAL_BOARD_HOSTS is not set: only requests for localhost are answered")
 
     async def run() -> None:
-        await board.open()
+        try:
+            await board.open()
+        except StoreUnavailable as error:
+            log.warning("the board starts without its store, and waits for it", error=str(error))
         stopped = asyncio.Event()
         with _signals(stopped):
             async with _served(board, listener, link):

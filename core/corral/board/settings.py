@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from typing import Annotated, Final
@@ -19,7 +20,7 @@ __all__ = ["BoardSettings", "environment_of", "is_on"]
 ALIAS: Final = "BULL_BOARD_ENABLED"
 """The name under which the flag was known before."""
 WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
-HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,252})|[0-9a-f:]{2,45}")
+HOST: Final = re.compile(r"[a-z0-9_][a-z0-9._-]{0,252}")
 SHORTEST_TOKEN: Final = 32
 """Characters: a token is made by a program, and nothing counts how often one is tried."""
 
@@ -55,7 +56,7 @@ class BoardSettings(QueueSettings):
             raise ValueError(f"write true or 1 for on, false or 0 for off (and so for {ALIAS}, its older name)")
         meant = {WORDS[str(word)] for word in given}
         if len(meant) > 1:
-            raise ValueError(f"{ALIAS}, its older name, says the opposite: set one of them")
+            raise ValueError(f"its older name {ALIAS} says the opposite: set one of them")
         return meant.pop() if meant else None
 
     @field_validator("password")
@@ -85,9 +86,16 @@ class BoardSettings(QueueSettings):
         if not isinstance(value, str):
             return value
         names = tuple(filter(None, (name.strip().lower() for name in value.split(","))))
-        if not all(HOST.fullmatch(name) for name in names):
+        if not all(HOST.fullmatch(name) or _is_ipv6(name) for name in names):
             raise ValueError("write host names alone, separated by commas: no scheme, no port, no *")
         return names
+
+
+def _is_ipv6(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).version == 6
+    except ValueError:
+        return False
 
 
 def environment_of(settings: Settings, *, implied: bool) -> str:
