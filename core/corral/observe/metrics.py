@@ -39,7 +39,7 @@ except ModuleNotFoundError as missing:
         "metrics need prometheus_client, which is not installed: pip install 'corral[metrics]'"
     ) from missing
 
-__all__ = ["CONTENT_TYPE", "StoreMetrics", "WorkerMetrics", "render", "render_metrics"]
+__all__ = ["CONTENT_TYPE", "ParentMetrics", "StoreMetrics", "WorkerMetrics", "render", "render_metrics"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 """What a body made by `render` is served as."""
@@ -148,9 +148,7 @@ class WorkerMetrics(Collector):
         lost = CounterMetricFamily(
             "corral_leases_lost_total", "Runs whose lock went to somebody else.", labels=["queue"]
         )
-        stalled = CounterMetricFamily(
-            "corral_job_stalled_total", "Jobs of dead workers that this process has put back.", labels=["queue"]
-        )
+        stalled = _stalled(self._stalled, self._queues)
         for queue in self._queues:
             worked = self._tally.queues.get(queue) or Worked()
             _observe(duration, queue, worked.duration)
@@ -158,7 +156,6 @@ class WorkerMetrics(Collector):
             for outcome in OUTCOMES:
                 ended.add_metric([queue, _snake(outcome)], worked.outcomes[outcome])
             lost.add_metric([queue], worked.outcomes["LeaseLost"])
-            stalled.add_metric([queue], self._stalled.get(queue, 0))
         yield from (duration, wait, ended, lost, stalled)
         yield GaugeMetricFamily(
             "corral_event_loop_lag_seconds",
@@ -169,6 +166,23 @@ class WorkerMetrics(Collector):
         for distribution, version, origin in self._plugins:
             plugins.add_metric([], {"distribution": distribution, "version": version, "origin": origin})
         yield plugins
+
+
+class ParentMetrics(Collector):
+    """What the parent of worker processes counted.
+
+    Args:
+        queues: The names of the queues that they serve.
+        stalled: How many jobs of dead processes it has put back, by queue.
+    """
+
+    def __init__(self, queues: Iterable[str], stalled: Mapping[str, int]) -> None:
+        self._queues = tuple(queues)
+        self._stalled = stalled
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what was counted until now."""
+        yield _stalled(self._stalled, self._queues)
 
 
 def render(*collectors: Collector) -> bytes:
@@ -236,6 +250,15 @@ def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
     )
     workers = max((each.workers for each in found.values()), default=0)
     yield GaugeMetricFamily("corral_workers", "Worker processes that are at work, of all queues.", value=workers)
+
+
+def _stalled(counted: Mapping[str, int], queues: Iterable[str]) -> Metric:
+    family = CounterMetricFamily(
+        "corral_job_stalled_total", "Jobs of dead workers that this process has put back.", labels=["queue"]
+    )
+    for queue in queues:
+        family.add_metric([queue], counted.get(queue, 0))
+    return family
 
 
 def _gauge(name: str, told: str, values: Mapping[str, float]) -> Metric:
