@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, get_args
 
 import redis
 
 from corral.errors import MissingExtra, StoreUnavailable
 from corral.observe.figures import Figures, read_figures, read_figures_blocking
 from corral.observe.tally import Distribution, Tally, Worked
-from corral.outcome import Outcome
+from corral.outcome import LeaseLost, Outcome
 from corral.plugins import Plugins
 from corral.store.connection import Link, thread_client
 
@@ -58,8 +58,8 @@ SIZES: Final = {
     "bullmq_completed_jobs": ("completed", "Completed jobs that are kept."),
     "bullmq_failed_jobs": ("failed", "Jobs that failed for good and are kept."),
 }
-OUTCOMES: Final = tuple(kind.__name__ for kind in Outcome.__args__)
-"""The names of all types of outcome."""
+OUTCOMES: Final = {kind: re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in get_args(Outcome)}
+"""All types of outcome, and what each is called as a label: `TimedOut` is `timed_out`."""
 
 
 class StoreMetrics(Collector):
@@ -153,9 +153,9 @@ class WorkerMetrics(Collector):
             worked = self._tally.queues.get(queue) or Worked()
             _observe(duration, queue, worked.duration)
             _observe(wait, queue, worked.wait)
-            for outcome in OUTCOMES:
-                ended.add_metric([queue, _snake(outcome)], worked.outcomes[outcome])
-            lost.add_metric([queue], worked.outcomes["LeaseLost"])
+            for outcome, label in OUTCOMES.items():
+                ended.add_metric([queue, label], worked.outcomes[outcome])
+            lost.add_metric([queue], worked.outcomes[LeaseLost])
         yield from (duration, wait, ended, lost, stalled)
         yield GaugeMetricFamily(
             "corral_event_loop_lag_seconds",
@@ -274,7 +274,3 @@ def _observe(family: HistogramMetricFamily, queue: str, measured: Distribution) 
         total += count
         buckets.append((bound, total))
     family.add_metric([queue], buckets=buckets, sum_value=measured.seconds)
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
