@@ -15,7 +15,7 @@ import pytest_asyncio
 from corral import Fail, Job, Payload, Queue
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.observe.tally import Tally
-from corral.outcome import Completed, LeaseLost
+from corral.outcome import Completed, Failed, LeaseLost
 from corral.store.clock import Clock
 from corral.store.connection import Link
 from corral.store.minutes import KEPT_MINUTES, Minute, Sums, add_minutes, read_minutes
@@ -111,7 +111,7 @@ async def test_what_a_worker_did_is_read_as_it_was(workshop: Any, letters: Queue
     assert sum(each.jobs for each in found) == sum(each.first_starts for each in found) == 3
     assert 150 <= sum(each.run_ms for each in found) < 3000
     assert 50 <= max(each.longest_run_ms for each in found) < 1000
-    assert tally.queues["letters"].outcomes == {"Completed": 2, "Failed": 1}
+    assert tally.queues["letters"].outcomes == {Completed: 2, Failed: 1}
     assert sum(tally.queues["letters"].duration.counts) == 3
 
 
@@ -127,7 +127,7 @@ async def test_only_a_first_start_counts_as_a_wait(letters: Queue[Any]) -> None:
     worked = tally.queues["letters"]
     assert worked.minutes == {16: Sums(2, 2, 4000, 500, 500), 18: Sums(1, 0, 0, 70_000, 70_000)}
     assert worked.wait.seconds == 4.0
-    assert worked.outcomes == {"Completed": 3, "LeaseLost": 1}
+    assert worked.outcomes == {Completed: 3, LeaseLost: 1}
 
 
 async def test_what_the_store_refused_is_written_later_and_what_is_uncertain_is_not(letters: Queue[Any]) -> None:

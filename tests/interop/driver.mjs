@@ -64,8 +64,9 @@ const operations = {
     return await queue(name).getJobScheduler(id);
   },
 
-  async work({ queue: name, concurrency }) {
-    const worker = watched(new Worker(name, process_, { connection, concurrency }));
+  async work({ queue: name, concurrency, minutes }) {
+    const metrics = minutes && { maxDataPoints: minutes };
+    const worker = watched(new Worker(name, process_, { connection, concurrency, metrics }));
     await worker.waitUntilReady();
     return process.pid;
   },
@@ -95,6 +96,14 @@ const operations = {
     const job = await queue(name).getJob(id);
     if (!job) return null;
     return { state: await job.getState(), attempts: job.attemptsMade, starts: job.attemptsStarted, ...job.toJSON() };
+  },
+
+  async counted({ queue: name, ending }) {
+    return await queue(name).getMetrics(ending);
+  },
+
+  async clean({ queue: name, ending }) {
+    return (await queue(name).clean(0, 1000, ending)).length;
   },
 
   async workers({ queue: name }) {

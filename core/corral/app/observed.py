@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -75,12 +75,13 @@ async def observed(
 
 @asynccontextmanager
 async def observed_parent(
-    probes: ParentProbes, installed: Installed, url: str, address: Address
+    probes: ParentProbes, stalled: Mapping[str, int], installed: Installed, url: str, address: Address
 ) -> AsyncIterator[None]:
     """Serve a parent's health, and the store's figures.
 
     Args:
         probes: Its state.
+        stalled: How many jobs of dead processes it has put back; every queue that it serves is in it.
         installed: What its processes run.
         url: The store.
         address: Where to listen.
@@ -88,7 +89,9 @@ async def observed_parent(
     Raises:
         ConfigurationError: As `observed`.
     """
-    with _serving(probes, address, installed, url):
+    from corral.observe.metrics import ParentMetrics  # noqa: PLC0415  # an extra
+
+    with _serving(probes, address, installed, url, ParentMetrics(stalled, stalled)):
         looking = asyncio.create_task(probes.look(), name="corral-probes")
         try:
             yield

@@ -156,6 +156,7 @@ class _Parent:
         self._stop = asyncio.Event()
         self._refused = 0
         self._link = Link(url)
+        self._stalled = dict.fromkeys(queues, 0)
         self._stores = [QueueStore(self._link, settings.prefix, queue) for queue in queues]
 
     async def run(self, processes: int) -> int:
@@ -188,7 +189,7 @@ class _Parent:
             yield
             return
         probes = ParentProbes(self._name, self._url, self._settings.prefix, self._stop)
-        async with observed_parent(probes, self._installed, self._url, self._address):
+        async with observed_parent(probes, self._stalled, self._installed, self._url, self._address):
             yield
 
     async def _keep(self, place: int) -> int:
@@ -278,6 +279,7 @@ class _Parent:
                     log.warning("jobs could not be handed back", queue=store.queue, error=str(error))
                     break
                 else:
+                    self._stalled[store.queue] += len(ids)
                     if ids:
                         told = {"queue": store.queue, "count": len(ids), "job_ids": ids}
                         log.warning("jobs handed back", child=name, **told)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, get_args
 
 import redis
 
 from corral.errors import MissingExtra, StoreUnavailable
 from corral.observe.figures import Figures, read_figures, read_figures_blocking
 from corral.observe.tally import Distribution, Tally, Worked
-from corral.outcome import Outcome
+from corral.outcome import LeaseLost, Outcome
 from corral.plugins import Plugins
 from corral.store.connection import Link, thread_client
 
@@ -39,7 +39,7 @@ except ModuleNotFoundError as missing:
         "metrics need prometheus_client, which is not installed: pip install 'corral[metrics]'"
     ) from missing
 
-__all__ = ["CONTENT_TYPE", "StoreMetrics", "WorkerMetrics", "render", "render_metrics"]
+__all__ = ["CONTENT_TYPE", "ParentMetrics", "StoreMetrics", "WorkerMetrics", "render", "render_metrics"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 """What a body made by `render` is served as."""
@@ -58,8 +58,8 @@ SIZES: Final = {
     "bullmq_completed_jobs": ("completed", "Completed jobs that are kept."),
     "bullmq_failed_jobs": ("failed", "Jobs that failed for good and are kept."),
 }
-OUTCOMES: Final = tuple(kind.__name__ for kind in Outcome.__args__)
-"""The names of all types of outcome."""
+OUTCOMES: Final = {kind: re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in get_args(Outcome)}
+"""All types of outcome, and what each is called as a label: `TimedOut` is `timed_out`."""
 
 
 class StoreMetrics(Collector):
@@ -148,17 +148,14 @@ class WorkerMetrics(Collector):
         lost = CounterMetricFamily(
             "corral_leases_lost_total", "Runs whose lock went to somebody else.", labels=["queue"]
         )
-        stalled = CounterMetricFamily(
-            "corral_job_stalled_total", "Jobs of dead workers that this process has put back.", labels=["queue"]
-        )
+        stalled = _stalled(self._stalled, self._queues)
         for queue in self._queues:
             worked = self._tally.queues.get(queue) or Worked()
             _observe(duration, queue, worked.duration)
             _observe(wait, queue, worked.wait)
-            for outcome in OUTCOMES:
-                ended.add_metric([queue, _snake(outcome)], worked.outcomes[outcome])
-            lost.add_metric([queue], worked.outcomes["LeaseLost"])
-            stalled.add_metric([queue], self._stalled.get(queue, 0))
+            for outcome, label in OUTCOMES.items():
+                ended.add_metric([queue, label], worked.outcomes[outcome])
+            lost.add_metric([queue], worked.outcomes[LeaseLost])
         yield from (duration, wait, ended, lost, stalled)
         yield GaugeMetricFamily(
             "corral_event_loop_lag_seconds",
@@ -169,6 +166,23 @@ class WorkerMetrics(Collector):
         for distribution, version, origin in self._plugins:
             plugins.add_metric([], {"distribution": distribution, "version": version, "origin": origin})
         yield plugins
+
+
+class ParentMetrics(Collector):
+    """What the parent of worker processes counted.
+
+    Args:
+        queues: The names of the queues that they serve.
+        stalled: How many jobs of dead processes it has put back, by queue.
+    """
+
+    def __init__(self, queues: Iterable[str], stalled: Mapping[str, int]) -> None:
+        self._queues = tuple(queues)
+        self._stalled = stalled
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what was counted until now."""
+        yield _stalled(self._stalled, self._queues)
 
 
 def render(*collectors: Collector) -> bytes:
@@ -238,6 +252,15 @@ def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
     yield GaugeMetricFamily("corral_workers", "Worker processes that are at work, of all queues.", value=workers)
 
 
+def _stalled(counted: Mapping[str, int], queues: Iterable[str]) -> Metric:
+    family = CounterMetricFamily(
+        "corral_job_stalled_total", "Jobs of dead workers that this process has put back.", labels=["queue"]
+    )
+    for queue in queues:
+        family.add_metric([queue], counted.get(queue, 0))
+    return family
+
+
 def _gauge(name: str, told: str, values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(name, told, labels=["queue"])
     for queue, value in values.items():
@@ -251,7 +274,3 @@ def _observe(family: HistogramMetricFamily, queue: str, measured: Distribution) 
         total += count
         buckets.append((bound, total))
     family.add_metric([queue], buckets=buckets, sum_value=measured.seconds)
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

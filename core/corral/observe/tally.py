@@ -56,13 +56,13 @@ class Worked:
     """What was counted of one queue since the process started.
 
     Attributes:
-        outcomes: How many runs ended how, by the name of the outcome's type.
+        outcomes: How many runs ended how, by the outcome's type.
         duration: How long processors ran.
         wait: How long jobs had waited since they were due, at their first start.
         minutes: What was not written to the store yet, by minute of its clock.
     """
 
-    outcomes: Counter[str] = field(default_factory=Counter[str])
+    outcomes: Counter[type[Outcome]] = field(default_factory=Counter[type[Outcome]])
     duration: Distribution = field(default_factory=lambda: Distribution(DURATION_SECONDS))
     wait: Distribution = field(default_factory=lambda: Distribution(WAIT_SECONDS))
     minutes: dict[int, Sums] = field(default_factory=dict[int, Sums])
@@ -81,23 +81,26 @@ class Tally:
     @hookimpl
     def corral_job_ended(self, job: Job[Any], outcome: Outcome) -> None:
         """Count a run. Times are the store's, and differences of this process's monotonic clock."""
-        worked = self.queues.get(job.queue.name) or self.queues.setdefault(job.queue.name, Worked())
-        worked.outcomes[type(outcome).__name__] += 1
-        if isinstance(outcome, LeaseLost):
+        name = job.queue.name
+        worked = self.queues.get(name) or self.queues.setdefault(name, Worked())
+        worked.outcomes[type(outcome)] += 1
+        if type(outcome) is LeaseLost:
             return  # somebody else runs the job, and will tell how long that took
-        seconds = job.run.seconds
-        run_ms = round(seconds * 1000)
-        minute = (job.processed_ms + run_ms) // 60_000
+        seconds, started_ms = job.run.seconds, job.processed_ms
+        run_ms = int(seconds * 1000)
+        minute = (started_ms + run_ms) // 60_000
         sums = worked.minutes.get(minute) or worked.minutes.setdefault(minute, Sums())
         sums.jobs += 1
         sums.run_ms += run_ms
-        sums.longest_run_ms = max(sums.longest_run_ms, run_ms)
+        if run_ms > sums.longest_run_ms:  # noqa: PLR1730  # max() takes 0.1 µs of 2, and every job comes through here
+            sums.longest_run_ms = run_ms
         worked.duration.add(seconds)
         if job.starts == 1:
-            wait_ms = max(job.processed_ms - job.scheduled_ms, 0)  # negative: it was promoted by hand
+            wait_ms = started_ms - job.scheduled_ms
+            if wait_ms > 0:  # else it was promoted by hand
+                sums.wait_ms += wait_ms
             sums.first_starts += 1
-            sums.wait_ms += wait_ms
-            worked.wait.add(wait_ms / 1000)
+            worked.wait.add(wait_ms / 1000 if wait_ms > 0 else 0.0)
 
     async def write(self, link: Link, prefix: str) -> None:
         """Add what was counted since the last time to the store's minutes: one round trip per queue that has any.
