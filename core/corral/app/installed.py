@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
+
+from importlib_metadata import version
 
 from corral.catalog import Catalog, Role
-from corral.plugins import Claim, Plugins, found
+from corral.plugins import Claim, Plugins, Provider, found
+from corral.plugins.entry_points import PLUGINS
 from corral.settings import Settings
 
 __all__ = ["Installed", "read_installed", "read_plugins", "read_settings"]
@@ -50,7 +54,8 @@ def read_plugins() -> tuple[Settings, Plugins]:
         ConfigurationError: A setting cannot be used.
     """
     settings = read_settings()
-    return settings, Plugins.load(application=settings.app, disabled=settings.disabled_plugins)
+    claims = [*found(), *_built_in()]
+    return settings, Plugins.load(claims, application=settings.app, disabled=settings.disabled_plugins)
 
 
 def read_settings() -> Settings:
@@ -60,3 +65,13 @@ def read_settings() -> Settings:
         ConfigurationError: A setting cannot be used.
     """
     return Settings.read({claim.name for claim in found() if isinstance(claim, Claim)})
+
+
+def _built_in() -> Iterator[Claim]:
+    """The plugins that the core brings along, where what they need is installed; to be disabled like others."""
+    try:
+        has_traces = find_spec("opentelemetry.trace") is not None
+    except ModuleNotFoundError:
+        has_traces = False
+    if has_traces:
+        yield Claim("traces", "corral.observe.traces", PLUGINS, Provider("corral", version("corral"), "built in"))
