@@ -7,9 +7,9 @@ local function last_failures(looks, wanted)
   local failed = call('ZREVRANGE', base .. 'failed', 0, looks - 1, 'WITHSCORES')
   for i = 1, #failed, 2 do
     if #found >= wanted then break end
-    local held = redis.pcall('HMGET', base .. failed[i], 'failedReason', 'name', 'data')
-    if not held.err and (held[1] or held[2] or held[3]) then
-      found[#found + 1] = {failed[i], failed[i + 1], string.sub(held[1] or '', 1, 1000)}
+    local reason = redis.pcall('HGET', base .. failed[i], 'failedReason')
+    if type(reason) == 'string' or reason == false and call('EXISTS', base .. failed[i]) == 1 then
+      found[#found + 1] = {failed[i], failed[i + 1], string.sub(reason or '', 1, 1000)}
     end
   end
   return found

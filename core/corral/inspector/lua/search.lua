@@ -3,9 +3,10 @@
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 container
 --       3 place, 4 id: of the job that was looked at last: its score, in a list its index; '' to begin
---       5 looks: how many jobs are looked at   6 bytes: no other is looked at after so many of payloads and reasons
---       7 hits: no other is looked at after so many that match
---       8 count of texts, and the texts: any of them in the payload or in the failed reason; none: every job
+--       5 looks: how many jobs are looked at   6 each: how many bytes it counts as to look at one
+--       7 bytes: no other is looked at after so many of payloads and reasons
+--       8 hits: no other is looked at after so many that match
+--       9 count of texts, and the texts: any of them in the payload or in the failed reason; none: every job
 --       then count of names, and the names: of a member of the payload, as JSON spells them; none: every job
 --       then count of values, and how they begin as JSON spells them: any of them after any of the names
 -- Returns {looked, read, ended, place, id, jobs}: how many were looked at, and how many bytes of them; 1 if there are no
@@ -15,12 +16,12 @@
 -- @include opening.lua
 
 local container, place, id = ARGV[2], ARGV[3], ARGV[4]
-local looks, bytes, hits = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local looks, each_bytes, bytes, hits = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local set = base .. container
 local is_list = container == 'wait' or container == 'active' or container == 'paused'
 local MOST_MEMBERS = 500 -- of one name in one payload; who has more is given to the caller
 
-local argument = 8
+local argument = 9
 local function strings()
   local found, count = {}, tonumber(ARGV[argument])
   for i = argument + 1, argument + count do found[#found + 1] = ARGV[i] end
@@ -47,14 +48,15 @@ local function next_place()
   return at
 end
 
-local function has_text(data, reason)
-  for _, text in ipairs(texts) do
-    if string.find(data, text, 1, true) or string.find(reason, text, 1, true) then return true end
+local function holds(data, strings)
+  for _, each in ipairs(strings) do
+    if string.find(data, each, 1, true) then return true end
   end
-  return #texts == 0
+  return #strings == 0
 end
 
 local function has_member(data)
+  if not holds(data, values) then return false end
   for _, name in ipairs(names) do
     local stop = 0
     for _ = 1, MOST_MEMBERS do
@@ -75,12 +77,12 @@ local from = next_place()
 local ids = call(is_list and 'LRANGE' or 'ZREVRANGE', set, from, from + looks - 1)
 local jobs, looked, read = {}, 0, 0
 for _, each in ipairs(ids) do
-  looked, id = looked + 1, each
+  looked, read, id = looked + 1, read + each_bytes, each
   local held = redis.pcall('HMGET', base .. each, 'data', 'failedReason')
   if not held.err then
     local data, reason = held[1] or '', held[2] or ''
     read = read + #data + #reason
-    if has_text(data, reason) and has_member(data) then
+    if (holds(data, texts) or holds(reason, texts)) and has_member(data) then
       local hash = call('HGETALL', base .. each)
       if #hash > 0 then
         jobs[#jobs + 1] = {each, hash, container == 'delayed' and call('ZSCORE', set, each) or ''}
