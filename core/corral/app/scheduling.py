@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from corral.app.installed import read_installed
+from corral.app.operating import configure_operators_logs
+from corral.inspector.audit import Audit, this_process
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
@@ -53,9 +55,11 @@ def prune_schedules() -> list[Scheduled]:
 
 def _scheduled(*, prune: bool) -> list[Scheduled]:
     installed = read_installed()
+    configure_operators_logs(installed.settings)
 
     async def look(url: str) -> list[Scheduled]:
         link, found = Link(url), list[Scheduled]()
+        audit, who = Audit(link, installed.settings.prefix), this_process("cli")
         try:
             for entry in installed.catalog:
                 name, declared = entry.queue.name, entry.queue.schedule is not None
@@ -68,6 +72,7 @@ def _scheduled(*, prune: bool) -> list[Scheduled]:
                     found.append(Scheduled(name, origin if each.id == name else "runtime", each))
                     if prune and found[-1].origin == "undeclared":
                         await schedules.remove(each.id)
+                        await audit.write(who, "prune", queue=name, before={"schedule": each.id})
         finally:
             await link.close()
         return [each for each in found if not prune or each.origin == "undeclared"]
