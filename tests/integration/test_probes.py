@@ -202,3 +202,24 @@ async def test_without_the_extra_it_is_refused_in_one_sentence(command: Any, acm
     assert await asyncio.to_thread(worker.wait) == 2
     (error,) = [line for line in worker.said.splitlines() if line.startswith("error: ")]
     assert error == "error: metrics need prometheus_client, which is not installed: pip install 'corral[metrics]'"
+
+
+async def test_a_parent_counts_the_jobs_of_dead_processes_that_it_has_put_back(command: Any, workshop: Any) -> None:
+    parent = command("worker", "acme-letters", "--processes", "1", "--metrics-port", "0")
+    await workshop.wait_until(lambda: parent.said.count('"url"') == 2, "both say where they listen")
+    job = await workshop.producer(letters).enqueue(letters, Letter(text="sleep 2"))
+    await workshop.until(letters, job.id, "active")
+    lines = [json.loads(line) for line in parent.said.splitlines()]
+    (url,) = [line["url"] for line in lines if "url" in line and "." not in line["worker"]]
+    before = (await ask(url, "/metrics"))[1]
+    os.kill(next(line["pid"] for line in lines if "pid" in line), signal.SIGKILL)
+    await workshop.wait_until(lambda: "jobs handed back" in parent.said, "it has put the job back")
+    after = (await ask(url, "/metrics"))[1]
+    counted = [
+        re.findall(rb'^corral_job_stalled_total{queue="([\w-]+)"} (.+)$', body, re.MULTILINE)
+        for body in (before, after)
+    ]
+    assert counted == [[(b"acme-letters", b"0.0")], [(b"acme-letters", b"1.0")]]
+    await workshop.until(letters, job.id, "completed")
+    parent.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(parent.wait) == 0

@@ -9,11 +9,12 @@ from importlib.util import find_spec
 from importlib_metadata import version
 
 from corral.catalog import Catalog, Role
+from corral.errors import CatalogError, Problem
 from corral.plugins import Claim, Plugins, Provider, found
 from corral.plugins.entry_points import PLUGINS
 from corral.settings import Settings
 
-__all__ = ["Installed", "read_installed", "read_plugins", "read_settings"]
+__all__ = ["Installed", "read_installed", "read_plugins", "read_settings", "read_what_fits"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +46,34 @@ def read_installed(role: Role = "producer", serves: Iterable[str] | None = None)
     """
     settings, plugins = read_plugins()
     return Installed(settings, plugins, Catalog.build(plugins, role=role, serves=serves))
+
+
+def read_what_fits() -> tuple[Installed, tuple[Problem, ...]]:
+    """As `read_installed` for a producer, without the distributions that something is wrong with.
+
+    For whoever only looks on: an operator's board is needed most where a plugin is broken. Nothing that enqueues on
+    its own or works may start so.
+
+    Returns:
+        What a process starts from; and what is wrong with the rest.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+        CatalogError: What is wrong is nobody's whom one could leave out: the application, the lock file.
+    """
+    settings = read_settings()
+    left_out: set[str] = set()
+    problems: list[Problem] = []
+    while True:
+        plugins = Plugins.load(application=settings.app, disabled=(*settings.disabled_plugins, *sorted(left_out)))
+        try:
+            return Installed(settings, plugins, Catalog.build(plugins)), tuple(problems)
+        except CatalogError as error:
+            faulty = {provider.split(" ")[0] for problem in error.problems for provider in problem.providers}
+            if faulty <= left_out | {settings.app}:
+                raise
+            left_out |= faulty
+            problems += error.problems
 
 
 def read_plugins() -> tuple[Settings, Plugins]:

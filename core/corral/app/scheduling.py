@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from corral.app.installed import read_installed
+from corral.app.operating import configure_operators_logs
 from corral.catalog import Catalog
+from corral.inspector.audit import Audit, this_process
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
@@ -54,11 +56,13 @@ def prune_schedules() -> list[Scheduled]:
 
 def _scheduled(*, prune: bool) -> list[Scheduled]:
     installed = read_installed()
+    configure_operators_logs(installed.settings)
 
     async def look(url: str) -> list[Scheduled]:
         link = Link(url)
         try:
-            return await scheduled(installed.catalog, link, installed.settings.prefix, prune=prune)
+            prune_as = this_process("cli") if prune else None
+            return await scheduled(installed.catalog, link, installed.settings.prefix, prune_as=prune_as)
         finally:
             await link.close()
 
@@ -66,19 +70,20 @@ def _scheduled(*, prune: bool) -> list[Scheduled]:
         return asyncio.run(look(url))
 
 
-async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune: bool = False) -> list[Scheduled]:
+async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str | None = None) -> list[Scheduled]:
     """The schedules of a catalog's queues.
 
     Args:
         catalog: The queues.
         link: The store.
         prefix: The first part of the keys.
-        prune: Whether to remove those that their queues declare no longer, and tell only these.
+        prune_as: In whose name to remove those that their queues declare no longer, and tell only these; None: tell all.
 
     Raises:
         StoreUnavailable: The store is away.
     """
     found: list[Scheduled] = []
+    audit = Audit(link, prefix)
     for entry in catalog:
         name, declared = entry.queue.name, entry.queue.schedule is not None
         schedules = Schedules(QueueStore(link, prefix, name))
@@ -88,6 +93,7 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune: bool = 
         for each in stored:
             origin: Literal["declared", "undeclared"] = "declared" if declared else "undeclared"
             found.append(Scheduled(name, origin if each.id == name else "runtime", each))
-            if prune and found[-1].origin == "undeclared":
+            if prune_as is not None and found[-1].origin == "undeclared":
                 await schedules.remove(each.id)
-    return [each for each in found if not prune or each.origin == "undeclared"]
+                await audit.write(prune_as, "prune", queue=name, before={"schedule": each.id})
+    return [each for each in found if prune_as is None or each.origin == "undeclared"]

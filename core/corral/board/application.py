@@ -113,7 +113,7 @@ class Board:
         self._authenticator: Authenticator = login or HostSession(authorize or _nobody, login_url)
         self._renderer = Renderer()
         if self.is_on:
-            self._drawer.read()
+            self._drawer.read(what_fits=authorize is None)  # alone; a host application does not start on half a catalog
 
     async def open(self) -> None:
         """Open the store now, and not with the first request.

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from corral.app.installed import Installed, read_installed
+from corral.app.installed import Installed, read_installed, read_what_fits
 from corral.app.operating import inspector
 from corral.app.producing import scheduler
 from corral.board.exchange import Answer, Page, Redirect, Request, Stream
 from corral.board.identity import Identity
 from corral.board.recent import Recent
 from corral.catalog import Catalog
+from corral.errors import Problem
 from corral.inspector import JobInspector
 from corral.jobs import JobScheduler
 from corral.observe.metrics import render_metrics
@@ -38,6 +39,7 @@ class Desk:
 
     Attributes:
         installed: Settings, plugins, catalog.
+        problems: Why something that is installed is not in the catalog.
         inspector: Looks at jobs and changes them, in the name of whoever asks.
         jobs: Enqueues.
         who: The name of whoever asks, for the audit log.
@@ -48,6 +50,7 @@ class Desk:
     """
 
     installed: Installed
+    problems: tuple[Problem, ...]
     inspector: JobInspector
     jobs: JobScheduler
     who: str
@@ -123,18 +126,25 @@ class DeskDrawer:
     def __init__(self, url: str | None = None) -> None:
         self._url = url
         self._installed: Installed | None = None
+        self._problems: tuple[Problem, ...] = ()
         self._desk: Desk | None = None
         self._opening = asyncio.Lock()
         self._opened = AsyncExitStack()
         self._pages = OpenPages()
 
-    def read(self) -> None:
+    def read(self, *, what_fits: bool) -> None:
         """Build the catalog.
+
+        Args:
+            what_fits: Whether to leave out what is broken, and tell why, instead of refusing all.
 
         Raises:
             CatalogError: The installed plugins do not make one.
         """
-        self._installed = read_installed()
+        if what_fits:
+            self._installed, self._problems = read_what_fits()
+        else:
+            self._installed = read_installed()
 
     async def desk(self, identity: Identity) -> Desk:
         """The desk, for somebody.
@@ -170,7 +180,7 @@ class DeskDrawer:
             opened.push_async_callback(link.close)
             ahead_seconds = await store_time_ms(link) / 1000 - time.monotonic()
             self._opened = opened.pop_all()
-        return Desk(installed, looking, jobs, "", Recent(), self._pages, link, ahead_seconds)
+        return Desk(installed, self._problems, looking, jobs, "", Recent(), self._pages, link, ahead_seconds)
 
     def end_streams(self) -> None:
         """End the streams of open pages."""

@@ -74,7 +74,7 @@ class Renderer:
             may=request.identity.may,
             url=url,
             static=lambda name: f"{request.mount}{static_files.url_of(name)}",
-            told=_told(request.query),
+            done=_told(request.query),
         )
 
     def bare(self, template: str, mount: str, values: Mapping[str, Any]) -> str:

@@ -22,6 +22,8 @@ SLACK = timedelta(milliseconds=500)
 """How far the clocks of producers and workers, which write times into jobs, may be off the store's, which logs."""
 UNTOLD: Final = ("progress", "retries-exhausted", "drained", "debounced")
 """Events that tell nothing that another occurrence does not tell."""
+UNTRACED = 100
+"""How many attempts are told of which no stack trace is kept."""
 AFTER: Final[Mapping[str, str]] = {
     "delayed": "it was due, or was promoted",
     "active": "it was given back",
@@ -96,8 +98,13 @@ def told(job: StoredJob, events: Sequence[Event], gap: int) -> Sequence[Occurren
     found = [] if made >= 0 else [Occurrence(job.enqueued_at, "added", job.name)]
     for place in range(len(events) + 1):
         if place == untimed:
-            rest = [attempt for number, attempt in enumerate(attempts) if number not in numbers.values()]
-            found += _untimed(job, rest, is_start_known=bool(starts) and starts[-1] >= untimed)
+            rest = {number: each for number, each in enumerate(attempts) if number not in numbers.values()}
+            last = rest.pop(len(attempts) - 1, None) if job.state not in {"active", "completed"} else None
+            found += rest.values()
+            if job.processed_on and not (starts and starts[-1] >= untimed):
+                found.append(Occurrence(job.processed_on, "active", _by(job)))
+            if last:
+                found.append(replace(last, at=job.finished_on if job.state == "failed" else None))
         if place in numbers:
             found.append(replace(attempts[numbers[place]], at=events[place].at))
         found += _occurrence(job, events[place]) if place < len(events) else []
@@ -111,7 +118,7 @@ def told(job: StoredJob, events: Sequence[Event], gap: int) -> Sequence[Occurren
 
 def _failed_attempts(job: StoredJob) -> Sequence[Occurrence]:
     """The attempts that failed, without their times."""
-    failed = max(0, job.attempts_made - (job.state == "completed"))
+    failed = min(max(0, job.attempts_made - (job.state == "completed")), len(job.stacktrace) + UNTRACED)
     traces: list[str | None] = [*job.stacktrace]
     reason = first_line(job.failed_reason or "").rstrip("…")
     if job.state == "failed" and len(traces) < failed and not (traces and reason in (traces[-1] or "")):
@@ -157,17 +164,6 @@ def _ends(events: Sequence[Event], gap: int) -> Sequence[int]:
 def _is_certain(job: StoredJob) -> bool:
     """Whether every start ended in success, a failure or a stall: in the log, one that was postponed looks alike."""
     return job.attempts_started - job.attempts_made - job.stalled - (job.state == "active") <= 0
-
-
-def _untimed(job: StoredJob, rest: Sequence[Occurrence], *, is_start_known: bool) -> Sequence[Occurrence]:
-    """What the log does not show: attempts of unknown times, and the last start, whose time the job has."""
-    found = [*rest]
-    if job.state == "failed" and rest:
-        found[-1] = replace(rest[-1], at=job.finished_on)
-    if job.processed_on and not is_start_known:
-        is_over = job.state not in {"active", "completed"} and bool(rest)
-        found.insert(len(found) - is_over, Occurrence(job.processed_on, "active", _by(job)))
-    return found
 
 
 def _occurrence(job: StoredJob, event: Event) -> Sequence[Occurrence]:

@@ -59,12 +59,19 @@ async def show(_request: Request, desk: Desk) -> Page:
     values = {
         "entries": [_shown(entry, desk) for entry in desk.catalog],
         "is_locked": desk.catalog.is_locked,
-        "disabled": sorted(desk.catalog.disabled),
+        "problems": desk.problems,
+        "disabled": sorted({each.name for each in desk.installed.plugins.disabled} - _broken(desk)),
         "orphans": orphans,
         "warnings": [*desk.installed.plugins.warnings, *differences(own, others)],
         "now": desk.now,
     }
     return Page("catalog", "Catalog", values)
+
+
+def _broken(desk: Desk) -> set[str]:
+    """The entry points that are left out because something is wrong with their distribution."""
+    faulty = {provider for problem in desk.problems for provider in problem.providers}
+    return {claim.name for claim in desk.installed.plugins.disabled if str(claim.provider) in faulty}
 
 
 def _shown(entry: Entry, desk: Desk) -> ShownEntry:

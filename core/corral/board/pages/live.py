@@ -32,7 +32,7 @@ async def show(request: Request, desk: Desk) -> Stream:
 
 async def _ticks(desk: Desk, watched: Sequence[str], log_key: str | None) -> AsyncIterator[str]:
     known: object = None
-    quiet = 0.0
+    quiet = WITHOUT_SECONDS  # what happened between the page and its stream is told with the first tick
     yield "retry: 2000\n\n"
     with desk.open_pages.one_more() as pages:
         while not pages.closing.is_set():

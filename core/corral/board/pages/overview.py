@@ -18,4 +18,5 @@ async def show(_request: Request, desk: Desk) -> Page:
     workers = await desk.recent.get("workers", desk.inspector.workers)
     serving = [worker for worker in workers if worker.state not in {"silent", "gone"}]
     glances: list[Glance] = [glance_of(each, serving, desk.now) for each in summaries]
-    return Page("overview", "Queues", {"queues": glances, "workers": len(serving), "now": desk.now}, live=True)
+    values = {"queues": glances, "workers": len(serving), "broken": len(desk.problems), "now": desk.now}
+    return Page("overview", "Queues", values, live=True)

@@ -55,11 +55,7 @@ async def show(_request: Request, desk: Desk) -> Page:
 
 async def prune(_request: Request, desk: Desk) -> Redirect:
     """Remove the schedules that their queues declare no longer; one script call for each."""
-    removed = await scheduled(desk.installed.catalog, desk.link, desk.prefix, prune=True)
-    for each in removed:
-        await desk.inspector.audit.write(
-            desk.who, "schedule pruned", queue=each.queue, before="undeclared", after="removed"
-        )
+    removed = await scheduled(desk.installed.catalog, desk.link, desk.prefix, prune_as=desk.who)
     return Redirect("/schedules", "pruned", {"n": len(removed)})
 
 
