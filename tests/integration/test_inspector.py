@@ -270,3 +270,46 @@ async def test_a_wider_limit_lets_waiting_jobs_start(
             await inspector.set_rate_limit(letters, limit, per)
     with pytest.raises(ConfigurationError):
         await inspector.set_concurrency(letters, 0)
+
+
+@pytest.mark.parametrize("state", ["wait", "prioritized", "delayed", "failed"])
+async def test_a_job_that_is_edited_runs_with_its_new_payload(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector], state: str
+) -> None:
+    jobs, inspector = workshop.producer(letters), inspect()
+    options: dict[str, Any] = {"prioritized": {"priority": 3}, "delayed": {"delay": HOUR}}.get(state, {})
+    await jobs.enqueue(letters, {"text": "fail"}, job_id="a", attempts=1, **options)
+    if state == "failed":
+        await workshop.burst(letters.processed_by(read_out))
+    before = await workshop.hash(letters, "a")
+    await inspector.edit(letters, "a", '{"text": "Grüße"}'.encode())
+    assert await workshop.state(letters, "a") == state
+    assert await workshop.hash(letters, "a") == {**before, "data": '{"text": "Grüße"}'}
+    if state == "failed":
+        await inspector.retry(letters, "a", reset=True)
+    if state == "delayed":
+        await inspector.promote(letters, "a")
+    await workshop.burst(letters.processed_by(read_out))
+    assert (await inspector.get(letters, "a")).returnvalue == "GRÜSSE"
+
+
+async def test_a_job_that_runs_or_is_completed_is_not_edited(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    inspector = inspect()
+
+    async def look(job: Job[Any]) -> None:
+        with pytest.raises(JobLocked):
+            await inspector.edit(letters, job.id, b"{}")
+
+    await workshop.producer(letters).enqueue(letters, {"text": "as it was"}, job_id="mine")
+    for payload in (b"{", b"", b"\xff", b'{"text": NaN}', b"[" * 100_000):
+        with pytest.raises(ConfigurationError, match="no JSON"):
+            await inspector.edit(letters, "mine", payload)
+    await workshop.burst(letters.processed_by(look))
+    with pytest.raises(WrongState, match="not waiting, prioritized, delayed or failed"):
+        await inspector.edit(letters, "mine", b"{}")
+    found = await inspector.get(letters, "mine")
+    assert (found.state, found.data) == ("completed", {"text": "as it was"})
+    with pytest.raises(JobNotFound):
+        await inspector.edit(letters, "nobody", b"{}")

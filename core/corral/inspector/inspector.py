@@ -5,6 +5,7 @@ What it reads is in `reading.py`; here is what it changes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
@@ -72,6 +73,32 @@ class JobInspector(JobReader):
         """
         (code,) = await self._calls.run("retry", queue, "1" if reset else "", job_id)
         self._check(code, queue, job_id, "failed or completed")
+
+    async def edit(self, queue: Queue[Any] | str, job_id: str, payload: bytes) -> None:
+        """Give a job that has not run, or has failed, another payload, as BullMQ's `updateData` does (wire § 6.13).
+
+        A parent that waits for its children may be edited, too. Nothing looks at the payload here: whoever edits it
+        checks it, by the queue's `parsed`.
+
+        Args:
+            queue: The queue.
+            job_id: The job.
+            payload: Its new payload, as JSON.
+
+        Raises:
+            ConfigurationError: The payload is no JSON: a worker of BullMQ's could not even fail such a job.
+            JobNotFound: There is no such job.
+            JobLocked: A worker runs it.
+            WrongState: It is completed.
+        """
+        try:
+            json.loads(payload, parse_constant=_no_json)
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(f"the new payload of job {job_id!r} is no JSON: {error}") from error
+        (code,) = await self._calls.run("edit", queue, job_id, payload)
+        if code == 0:
+            raise JobLocked(self._calls.name(queue), job_id)
+        self._check(code, queue, job_id, "waiting, prioritized, delayed or failed")
 
     async def promote(self, queue: Queue[Any] | str, job_id: str) -> None:
         """Let a delayed job wait from now on, by its priority (wire § 6.15).
@@ -240,3 +267,7 @@ class JobInspector(JobReader):
             raise WrongState(name, job_id, wanted)
         if code == -8:
             raise CurrentIteration(name, job_id)
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(f"{name} is Python's")
