@@ -103,3 +103,25 @@ async def test_a_page_on_which_somebody_has_chosen_or_types_waits_for_them(site:
     await page.get_by_role("heading", level=1).click()
     await expect(rows).to_have_count(5, timeout=WAIT_MS)
     assert tab.complaints == []
+
+
+HIDE = """hidden => {
+    Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+async def test_tabs_that_nobody_sees_keep_no_connection(site: Site) -> None:
+    """A browser has six connections to one server: more open tabs than that would wait for each other for ever."""
+    window = await site.context()
+    tabs = [await opened(window) for _ in range(8)]
+    for tab in tabs:
+        await tab.page.goto(f"{site.url}/queues/emails?state=waiting")
+        await tab.page.evaluate(HIDE, True)
+    first, rows = tabs[0].page, tabs[0].page.locator("table.jobs tbody tr")
+    await site.jobs.enqueue("emails", mail(1))
+    await first.evaluate(HIDE, False)
+    await expect(rows).to_have_count(1, timeout=WAIT_MS)
+    await site.jobs.enqueue("emails", mail(2))
+    await expect(rows).to_have_count(2, timeout=WAIT_MS)
+    assert [tab.complaints for tab in tabs] == [[]] * 8
