@@ -15,8 +15,8 @@ __all__ = ["show"]
 
 TICK_SECONDS: Final = 2.0
 """How often is looked, while few pages are open."""
-SHARE_SECONDS: Final = 0.5
-"""How much longer for each open page: one asks for about 80 commands, and all together for less than 200 a second."""
+SHARE_SECONDS: Final = 0.6
+"""How much longer for each open page: one asks for up to 150 commands, and all together for less than 200 a second."""
 WITHOUT_SECONDS: Final = 10.0
 """Some things change without an event: a worker that comes or goes, a limit."""
 
