@@ -14,7 +14,7 @@ from corral.board.rendering import span
 from corral.catalog import Entry
 from corral.catalog.record import differences, parsed, recorded
 from corral.options import Exponential, Fixed, Retention
-from corral.store.processes import read_hash
+from corral.store.processes import ProcessRecords
 
 __all__ = ["show"]
 
@@ -52,8 +52,8 @@ async def show(_request: Request, desk: Desk) -> Page:
     Costs one read of what the processes under this prefix say of theirs, and a scan for queues that nobody declares,
     bounded by `corral.inspector`.
     """
-    records = await read_hash(desk.link, f"corral:{desk.prefix}:catalog")
-    others = {process.decode(errors="replace"): parsed(raw) for process, raw in records.items()}
+    records = await ProcessRecords(desk.link, desk.prefix, "").others()
+    others = {process: parsed(raw) for process, raw in records.items()}
     own = recorded(desk.catalog, 0)
     orphans = [name for name in await desk.inspector.undeclared(MOST_ORPHANS) if name not in desk.catalog.disabled]
     values = {
