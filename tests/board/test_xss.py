@@ -184,6 +184,7 @@ def job_id(text: str, state: str) -> str:
 def fill(store: redis.Redis, texts: list[str]) -> None:
     """Put each text wherever a client, a worker or another process could."""
     now = int(time.time() * 1000)
+    events = 0
     store.flushall()
     for at, text in enumerate(texts):
         for state, kind in STATES.items():
@@ -218,7 +219,9 @@ def fill(store: redis.Redis, texts: list[str]) -> None:
                 store.zadd(f"bull:letters:{state}", {given: now + at})
             else:
                 store.rpush(f"bull:letters:{state}", given)
-            store.xadd("bull:letters:events", {"event": "failed", "jobId": given, "failedReason": text, "prev": text})
+            event = {"event": "failed", "jobId": given, "failedReason": text, "prev": text}
+            events += 1
+            store.xadd("bull:letters:events", event, id=f"{now - 400}-{events}")  # as long after the start, every time
         store.zadd("bull:letters:repeat", {text: now + 60_000})
         store.hset(f"bull:letters:repeat:{text}", mapping={"name": text, "pattern": text, "tz": text, "ic": 1})
         store.hset(f"bull:{text}:meta", "version", text)
@@ -288,7 +291,7 @@ async def shapes(board: Board, store: redis.Redis, texts: list[str]) -> dict[str
         for number, page in enumerate(PAGES):
             path, status = page(text)
             found[f"{at} page {number}"] = shape((await browser.see(path, status)).text)
-        fields = {"data.to": text, "data.text": text, "data.pages": text, "job_id": text, "delay_seconds": text}
+        fields = {"data.to": text, "data.text": text, "data.pages": f"x{text}", "job_id": text, "delay_seconds": text}
         sent_back = await browser.send("/queues/letters/add", token, **fields, priority=text, attempts=text)
         asked = await browser.send("/queues/letters/remove", token, id=[text, text], q=text, state=text)
         refused = await browser.send("/queues/letters/clean", token, state=text)
