@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from typing_extensions import TypeVar
 
 from corral.payload import Payload
@@ -69,6 +69,7 @@ class Job(Generic[P]):
         processed_ms: Unix milliseconds of this start, by the store's clock.
         scheduled_ms: Unix milliseconds at which the job was due first.
         run: The part that changes while the job runs.
+        carrier_text: The carrier as it is stored, or None without one.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Job(Generic[P]):
     processed_ms: int
     scheduled_ms: int
     run: Run = field(default_factory=Run, repr=False)
+    carrier_text: str | None = field(default=None, repr=False)
 
     @property
     def enqueued_at(self) -> datetime:
@@ -102,6 +104,15 @@ class Job(Generic[P]):
     def idempotency_key(self) -> str:
         """`<queue>.<id>`: the same on every attempt, to hand to whoever can recognise a repetition by it."""
         return self.key()
+
+    @property
+    def carrier(self) -> dict[str, str]:
+        """What came along with the job, as `corral_enqueuing` or another client put it in: its trace context."""
+        try:
+            held = from_json(self.carrier_text or "{}")
+        except ValueError:  # some client's own text
+            return {}
+        return {name: text for name, text in held.items() if isinstance(text, str)} if isinstance(held, dict) else {}
 
     def key(self, follow_up: str | None = None) -> str:
         """A key derived from this job, the same on every attempt.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from corral import Deps, Fail, Fixed, Job, Queue
-from corral.errors import ConfigurationError, UnknownQueue
+from corral.errors import ConfigurationError, PayloadRefused, UnknownQueue
 from corral.inspector import JobInspector, JobLocked, JobNotFound, WrongState
 from corral.settings import WorkerSettings
 from corral.worker.worker import Worker
@@ -270,3 +270,36 @@ async def test_a_wider_limit_lets_waiting_jobs_start(
             await inspector.set_rate_limit(letters, limit, per)
     with pytest.raises(ConfigurationError):
         await inspector.set_concurrency(letters, 0)
+
+
+async def test_the_payload_of_a_job_that_is_not_read_yet_is_replaced(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    jobs, inspector = workshop.producer(letters), inspect().acting_as("ada")
+    waiting = (await jobs.enqueue(letters, {"text": "a"})).id
+    delayed = (await jobs.enqueue(letters, {"text": "b"}, delay=HOUR)).id
+    for job_id in (waiting, delayed):
+        await inspector.edit(letters, job_id, {"text": "edited"})
+        assert (await inspector.get(letters, job_id)).data == {"text": "edited"}
+    entry = (await inspector.audit.read())[0]
+    assert (entry.who, entry.what, entry.job_id, entry.before) == ("ada", "edit", delayed, None)
+    assert entry.after == {"changed": ["text"]}
+
+    with pytest.raises(PayloadRefused, match="text"):
+        await inspector.edit(letters, waiting, {"text": ["no text"]})
+    with pytest.raises(JobNotFound):
+        await inspector.edit(letters, "nothing", {"text": "a"})
+    await workshop.burst(letters.processed_by(read_out), name="reader-1")
+    with pytest.raises(WrongState, match="is not waiting, delayed or failed"):
+        await inspector.edit(letters, waiting, {"text": "too late"})
+    assert (await inspector.get(letters, waiting)).returnvalue == "EDITED"
+
+
+async def test_what_another_release_wrote_into_a_payload_stays_when_it_is_edited(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    inspector = inspect()
+    job_id = (await workshop.producer(letters).enqueue(letters, {"text": "a"})).id
+    await inspector._calls.link.call("HSET", f"bull:letters:{job_id}", "data", '{"text": "a", "newer": [1]}')
+    await inspector.edit(letters, job_id, {"text": "b"})
+    assert (await inspector.get(letters, job_id)).data == {"text": "b", "newer": [1]}

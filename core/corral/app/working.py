@@ -6,8 +6,9 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import structlog
 
@@ -30,6 +31,8 @@ __all__ = ["calm_collector", "check_store", "run_worker"]
 
 log = structlog.get_logger("corral")
 
+Beside = Callable[[str], AbstractAsyncContextManager[None]]
+
 
 def run_worker(
     served: Mapping[str, int | None],
@@ -40,6 +43,7 @@ def run_worker(
     development: bool = False,
     child: str | None = None,
     address: Address | None = None,
+    beside: Beside | None = None,
 ) -> tuple[int, int]:
     """Work off queues until stopped.
 
@@ -51,6 +55,7 @@ def run_worker(
         development: Whether to start an embedded store where none is named.
         child: The name that a parent gave to this process; it ends when standard input does. None: it has no parent.
         address: Where metrics and health are served, or None.
+        beside: What runs while the worker does, and is told its store's URL.
 
     Returns:
         The exit code, and how many processors still run: whoever gets more than none must end the process itself.
@@ -83,8 +88,9 @@ def run_worker(
         calm_collector()
         with ExitStack() as ending:
             runner = ending.enter_context(asyncio.Runner())
+            served_beside = nullcontext() if beside is None else beside(url)
             work = _work(installed, url, limits, burst=burst, lenient=lenient, child=child, address=address)
-            stopped = runner.run(work)
+            stopped = runner.run(_beside(served_beside, work))
             if stopped.stuck:
                 ending.pop_all()  # closing the runner would wait for what does not end
     return (0 if stopped.in_order else 5), stopped.stuck
@@ -99,6 +105,14 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+async def _beside(what: AbstractAsyncContextManager[None], work: Coroutine[Any, Any, Stopped]) -> Stopped:
+    try:
+        async with what:
+            return await work
+    finally:
+        work.close()  # where it was never begun
 
 
 async def _work(
@@ -127,7 +141,7 @@ async def _work(
             settings=settings.worker,
             plugins=installed.plugins.with_own(tally),
             jobs=jobs,
-            inspector=operator,
+            inspector=operator.acting_as(f"worker:{name}"),
             concurrency=concurrency,
             burst=burst,
             name=name,

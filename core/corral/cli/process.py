@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 
 from corral.cli.table import show_table
-from corral.errors import ConfigurationError, CorralError
+from corral.errors import ConfigurationError, CorralError, MissingExtra
 
 __all__ = ["dev", "health", "worker"]
 
@@ -96,7 +96,7 @@ def worker(
 
 @click.command()
 def dev() -> None:
-    """Run everything in one process for development: an embedded store and a worker for every installed queue.
+    """Run everything in one process for development: an embedded store, a worker for every installed queue, the board.
 
     Makes the tables that plugins declare, if CORRAL_DATABASE_URL names no database.
 
@@ -105,7 +105,13 @@ def dev() -> None:
     """
     from corral.app import run_worker
 
-    _end(run_worker({}, development=True))
+    try:
+        from corral.board.serving import beside_worker
+    except MissingExtra as missing:
+        click.echo(f"without the board: {missing}", err=True)
+        _end(run_worker({}, development=True))
+    else:
+        _end(run_worker({}, development=True, beside=beside_worker))
 
 
 @click.command()

@@ -1,28 +1,32 @@
-"""`JobInspector`: one object for all queues of a catalog. It refuses a name that the catalog does not declare."""
+"""`JobInspector`: one object for all queues of a catalog. It refuses a name that the catalog does not declare.
+
+What it reads is in `reading.py`; here is what it changes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from corral.catalog import Catalog
 from corral.errors import ConfigurationError
-from corral.inspector.bulk import Told, drop_events, promote_all, retry_failed, scrub, sweep
-from corral.inspector.calls import Calls
-from corral.inspector.limits import Limits
+from corral.inspector.audit import Audit
+from corral.inspector.bulk import Told, promote_all, retry_failed, scrub, scrub_events, sweep
+from corral.inspector.calls import Calls, Change
+from corral.inspector.reading import JobReader
 from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
-from corral.inspector.stored import CONTAINER, State, StoredJob, decode_stored, state_of
+from corral.inspector.stored import State, StoredJob
 from corral.options import milliseconds
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
 
-__all__ = ["CLEANABLE", "MAX_PAGE", "JobInspector", "Page"]
+__all__ = ["CLEANABLE", "JobInspector"]
 
-MAX_PAGE = 100
-"""Jobs per page: payloads may have a megabyte each."""
 BACK_FROM_PAUSE = 5000
 """Ids that one call brings back from the list in which BullMQ 5 puts them aside."""
 REFUSED = "payload refused:"
@@ -31,22 +35,7 @@ CLEANABLE: Final[tuple[State, ...]] = ("waiting", "active", "prioritized", "dela
 """The states that `clean` knows: BullMQ cleans no parents that wait for their children."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some jobs of one state.
-
-    Attributes:
-        jobs: In the order that matters: what runs next first, what finished last first.
-        total: How many jobs are in that state.
-        start: The place of the first one.
-    """
-
-    jobs: Sequence[StoredJob]
-    total: int
-    start: int
-
-
-class JobInspector:
+class JobInspector(JobReader):
     """Looks at the jobs of a catalog's queues, and changes them.
 
     A queue is given as its object or by its name; one that the catalog does not declare is refused with
@@ -57,82 +46,24 @@ class JobInspector:
         link: The connection; `close` closes it.
         prefix: The first part of the keys.
         clock: Moves the store's time, in tests.
+        who: In whose name things are changed, for the audit; None: this process's, `process:<login>@<host>`.
     """
 
-    def __init__(self, catalog: Catalog, link: Link, *, prefix: str, clock: Clock | None = None) -> None:
-        self._calls = Calls(catalog, link, prefix, clock)
+    def __init__(
+        self, catalog: Catalog, link: Link, *, prefix: str, clock: Clock | None = None, who: str | None = None
+    ) -> None:
+        super().__init__(catalog, link, prefix=prefix, clock=clock)
+        self._calls = Calls(catalog, link, prefix, clock, who)
 
     @property
-    def queues(self) -> tuple[str, ...]:
-        """The names of all queues."""
-        return tuple(self._calls.catalog.entries)
+    def audit(self) -> Audit:
+        """What was changed, and by whom. Whatever an inspector changes is in there by itself."""
+        return self._calls.audit
 
-    async def close(self) -> None:
-        """Close the connection; a later call opens another."""
-        await self._calls.link.close()
-
-    async def counts(self, queue: Queue[Any] | str) -> dict[State, int]:
-        """How many jobs are in each state."""
-        found = await self._calls.store(queue).counts()
-        return {state: found[container] for state, container in CONTAINER.items()}
-
-    async def list(self, queue: Queue[Any] | str, state: State, *, start: int = 0, limit: int = 20) -> Page:
-        """One page of a state's jobs.
-
-        A page is a place in a queue that moves on: a job that moves between two calls may be on both pages or none.
-
-        Args:
-            queue: The queue.
-            state: The state.
-            start: How many jobs to leave out.
-            limit: How many to read, at most `MAX_PAGE`.
-
-        Raises:
-            ConfigurationError: `start` or `limit` is out of bounds.
-        """
-        if start < 0 or not 1 <= limit <= MAX_PAGE:
-            raise ConfigurationError(f"a page has 1 to {MAX_PAGE} jobs and starts at 0 or later")
-        name = self._calls.name(queue)
-        _, total, jobs = await self._calls.run("page", queue, CONTAINER[state], start, limit)
-        found = [
-            decode_stored(name, job_id.decode(errors="replace"), state, flat, due_score=float(due) if due else None)
-            for job_id, flat, due in jobs
-        ]
-        return Page(found, total, start)
-
-    async def get(self, queue: Queue[Any] | str, job_id: str) -> StoredJob:
-        """All of one job.
-
-        Raises:
-            JobNotFound: There is none of that id.
-        """
-        name = self._calls.name(queue)
-        reply = await self._calls.run("show", queue, job_id)
-        if not reply:
-            raise JobNotFound(name, job_id)
-        _, container, flat, log_lines, lock_ms, due = reply
-        state = state_of(container.decode())
-        return decode_stored(name, job_id, state, flat, log_lines, lock_ms, float(due) if due else None)
-
-    async def logs(self, queue: Queue[Any] | str, job_id: str, *, start: int = 0, limit: int = 1000) -> Sequence[str]:
-        """A job's log lines, the oldest first.
-
-        Args:
-            queue: The queue.
-            job_id: The job.
-            start: How many lines to leave out; negative: so many from the end.
-            limit: How many to read.
-
-        Raises:
-            JobNotFound: There is no such job.
-        """
-        key = self._calls.base(queue) + job_id
-        if not await self._calls.link.call("EXISTS", key):
-            raise JobNotFound(self._calls.name(queue), job_id)
-        last = start + limit - 1 if start >= 0 else min(start + limit - 1, -1)
-        return [
-            line.decode(errors="replace") for line in await self._calls.link.call("LRANGE", f"{key}:logs", start, last)
-        ]
+    def acting_as(self, who: str) -> JobInspector:
+        """An inspector on the same connection, whose changes are told in that name."""
+        calls = self._calls
+        return JobInspector(calls.catalog, calls.link, prefix=calls.prefix, clock=calls.clock, who=who)
 
     async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
         """Remove a job with all of its keys, and the jobs that were added below it (wire § 6.17).
@@ -144,7 +75,7 @@ class JobInspector:
             JobLocked: A worker runs it, or one below it.
             CurrentIteration: A schedule waits for it.
         """
-        (code,) = await self._calls.run("remove", queue, job_id)
+        (code,) = await self._calls.change("remove", "remove", queue, job_id)
         if code == 0:
             raise JobLocked(self._calls.name(queue), job_id)
         self._check(code, queue, job_id, "")
@@ -164,7 +95,7 @@ class JobInspector:
             JobNotFound: There is no such job.
             WrongState: It has not finished.
         """
-        (code,) = await self._calls.run("retry", queue, "1" if reset else "", job_id)
+        (code,) = await self._calls.change("retry", "retry", queue, "1" if reset else "", job_id)
         self._check(code, queue, job_id, "failed or completed")
 
     async def promote(self, queue: Queue[Any] | str, job_id: str) -> None:
@@ -174,8 +105,36 @@ class JobInspector:
             JobNotFound: There is no such job.
             WrongState: It is not delayed.
         """
-        (code,) = await self._calls.run("run_now", queue, 0, job_id)
+        (code,) = await self._calls.change("promote", "run_now", queue, 0, job_id)
         self._check(code, queue, job_id, "delayed")
+
+    async def edit(self, queue: Queue[Any] | str, job_id: str, payload: Mapping[str, Any]) -> None:
+        """Give a job another payload: one that waits, in whatever order, is delayed or has failed.
+
+        The audit is told the names of the fields that differ, and no value.
+
+        Args:
+            queue: The queue.
+            job_id: The job.
+            payload: With the fields' names as JSON spells them. What the queue's model does not know, because another
+                release wrote it, is kept.
+
+        Raises:
+            JobNotFound: There is no such job.
+            PayloadRefused: It has not the queue's shape.
+            WrongState: It runs, and has read its payload; or it will not be read again.
+        """
+        declared = self._calls.catalog.get(queue).queue
+        stored = (await self.get(queue, job_id)).data
+        before: dict[str, Any] = stored if isinstance(stored, dict) else {}
+        known = {field.alias or name for name, field in declared.payload.model_fields.items()}
+        unknown = {name: value for name, value in before.items() if name not in known}
+        dumped = declared.dumped(declared.validated(payload))
+        after = json.loads(dumped) | unknown
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        arguments = (job_id, to_json(after) if unknown else dumped, to_json(changed))
+        code = await self._calls.change("edit", "edit", queue, *arguments)
+        self._check(code, queue, job_id, "waiting, delayed or failed")
 
     async def retry_all_failed(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
         """Make all jobs wait again that have failed until now, the oldest first.
@@ -190,11 +149,11 @@ class JobInspector:
         Returns:
             How many wait again.
         """
-        return await retry_failed(self._calls, queue, "", reset, told)
+        return await retry_failed(self._change("retry_all_failed", queue), "", reset, told)
 
     async def retry_refused(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
         """As `retry_all_failed`, for the jobs whose payload a worker could not read: after a deploy that can."""
-        return await retry_failed(self._calls, queue, REFUSED, reset, told)
+        return await retry_failed(self._change("retry_refused", queue), REFUSED, reset, told)
 
     async def promote_all(self, queue: Queue[Any] | str, *, told: Told | None = None) -> int:
         """Let all delayed jobs wait from now on, those due first first.
@@ -204,19 +163,7 @@ class JobInspector:
         Returns:
             How many wait now.
         """
-        return await promote_all(self._calls, queue, told)
-
-    async def limits(self, queue: Queue[Any] | str) -> Limits:
-        """What holds the queue back."""
-        fields = ("paused", "concurrency", "max", "duration")
-        found = await self._calls.link.call("HMGET", self._calls.base(queue) + "meta", *fields)
-        paused, concurrency, rate, duration = (None if each is None else each.decode() for each in found)
-        per = timedelta(milliseconds=_integer(duration) or 1000) if rate else None
-        return Limits(paused is not None, _integer(concurrency), _integer(rate), per)
-
-    async def is_paused(self, queue: Queue[Any] | str) -> bool:
-        """Whether no job of the queue starts."""
-        return (await self.limits(queue)).paused
+        return await promote_all(self._change("promote_all", queue), told)
 
     async def pause(self, queue: Queue[Any] | str) -> bool:
         """Let no job of the queue start, by any worker; what runs goes on (wire § 6.14).
@@ -224,7 +171,7 @@ class JobInspector:
         Returns:
             Whether it was not paused before.
         """
-        return bool(await self._calls.run("pause", queue))
+        return bool(await self._calls.change("pause", "pause", queue))
 
     async def resume(self, queue: Queue[Any] | str) -> bool:
         """Let the queue's jobs start again; jobs that BullMQ 5 has put aside come back to the front.
@@ -232,16 +179,17 @@ class JobInspector:
         Returns:
             Whether it was paused.
         """
-        resumed, left = await self._calls.run("resume", queue, BACK_FROM_PAUSE)
-        while left:
-            _, left = await self._calls.run("resume", queue, BACK_FROM_PAUSE)
+        async with self._change("resume", queue) as change:
+            resumed, left = await change.run("resume", BACK_FROM_PAUSE)
+            while left:
+                _, left = await change.run("resume", BACK_FROM_PAUSE)
         return bool(resumed)
 
     async def set_concurrency(self, queue: Queue[Any] | str, limit: int | None) -> None:
         """Say how many of the queue's jobs run at once, over all workers; None: as many as the workers take."""
         if limit is not None and limit < 1:
             raise ConfigurationError(f"{limit} jobs at once would be none", hint="pause the queue instead")
-        await self._calls.run("limit", queue, "concurrency", "" if limit is None else limit)
+        await self._calls.change("set_concurrency", "limit", queue, "concurrency", "" if limit is None else limit)
 
     async def set_rate_limit(self, queue: Queue[Any] | str, limit: int | None, per: timedelta | None = None) -> None:
         """Say how many of the queue's jobs start in a while, over all workers; None: any number (wire § 6.19).
@@ -257,8 +205,8 @@ class JobInspector:
         window = 0 if per is None else milliseconds(per)
         if limit is not None and (limit < 1 or window < 1):
             raise ConfigurationError("a rate limit lets at least 1 job start in at least 1 ms")
-        maximum: int | str = "" if limit is None else limit
-        await self._calls.run("limit", queue, "max", maximum, "duration", "" if limit is None else window)
+        pairs: tuple[int | str, ...] = ("max", limit or "", "duration", window if limit else "")
+        await self._calls.change("set_rate_limit", "limit", queue, *pairs)
 
     async def drain(self, queue: Queue[Any] | str, *, delayed: bool = False, told: Told | None = None) -> int:
         """Remove all jobs that wait, and with `delayed` those that are delayed (wire § 6.17).
@@ -270,7 +218,7 @@ class JobInspector:
             How many jobs are gone, without such parents.
         """
         containers = ["wait", "paused", "prioritized", *(["delayed"] if delayed else [])]
-        return await sweep(self._calls, queue, containers, age_ms=None, limit=None, told=told)
+        return await sweep(self._change("drain", queue), containers, age_ms=None, limit=None, told=told)
 
     async def clean(
         self,
@@ -302,7 +250,7 @@ class JobInspector:
             )
         containers = ["wait", "paused"] if state == "waiting" else [state]
         age_ms = milliseconds(older_than)
-        return await sweep(self._calls, queue, containers, age_ms=age_ms, limit=limit, told=told)
+        return await sweep(self._change("clean", queue), containers, age_ms=age_ms, limit=limit, told=told)
 
     async def scrub(
         self, queue: Queue[Any] | str, match: str | Callable[[StoredJob], bool], *, told: Told | None = None
@@ -324,7 +272,7 @@ class JobInspector:
         Raises:
             ConfigurationError: The text is empty, which every job contains.
         """
-        return await scrub(self._calls, queue, match, told)
+        return await scrub(self._change("scrub", queue), match, told)
 
     async def scrub_events(self, queue: Queue[Any] | str, match: Callable[[str], bool]) -> int:
         """Drop events that tell what a processor said, of jobs that are gone, too: `scrub` cannot ask about those.
@@ -336,7 +284,10 @@ class JobInspector:
         Returns:
             How many events are gone.
         """
-        return await drop_events(self._calls, queue, lambda _, said: any(map(match, said)))
+        return await scrub_events(self._change("scrub_events", queue), match)
+
+    def _change(self, what: str, queue: Queue[Any] | str) -> Change:
+        return Change(self._calls, what, queue)
 
     def _check(self, code: int, queue: Queue[Any] | str, job_id: str, wanted: str) -> None:
         name = self._calls.name(queue)
@@ -346,10 +297,3 @@ class JobInspector:
             raise WrongState(name, job_id, wanted)
         if code == -8:
             raise CurrentIteration(name, job_id)
-
-
-def _integer(text: str | None) -> int | None:
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        return None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
-__all__ = ["Limits"]
+__all__ = ["LIMIT_FIELDS", "Limits", "decode_limits"]
+
+LIMIT_FIELDS: Final = ("paused", "concurrency", "max", "duration")
+"""The fields of `meta` that hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +28,17 @@ class Limits:
     concurrency: int | None = None
     rate: int | None = None
     per: timedelta | None = None
+
+
+def decode_limits(values: Sequence[bytes | None]) -> Limits:
+    """The limits, from the values of `LIMIT_FIELDS`."""
+    paused, concurrency, rate, duration = values
+    per = timedelta(milliseconds=_integer(duration) or 1000) if rate else None
+    return Limits(paused is not None, _integer(concurrency), _integer(rate), per)
+
+
+def _integer(text: bytes | None) -> int | None:
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return None

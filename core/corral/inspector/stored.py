@@ -11,7 +11,20 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
-__all__ = ["CONTAINER", "STATES", "State", "StoredJob", "decode_contents", "decode_stored", "state_of"]
+__all__ = [
+    "CONTAINER",
+    "STATES",
+    "State",
+    "StoredJob",
+    "decode_contents",
+    "decode_stored",
+    "first_line",
+    "moment",
+    "number",
+    "parsed",
+    "spellings",
+    "state_of",
+]
 
 State = Literal["waiting", "active", "prioritized", "delayed", "waiting-children", "completed", "failed"]
 STATES: Final[tuple[State, ...]] = (
@@ -25,6 +38,8 @@ STATES: Final[tuple[State, ...]] = (
 )
 CONTAINER: Final[Mapping[State, str]] = {state: "wait" if state == "waiting" else state for state in STATES}
 """The key that holds the jobs of a state (wire § 1)."""
+LINE = 200
+"""How many characters a reason has where one line must do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,31 +131,31 @@ def decode_stored(  # noqa: PLR0917  # what show.lua replies, in its order
     """
     fields = {_text(name): _text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
     get = fields.get
-    opts = _parsed(get("opts")) if "opts" in fields else {}
-    traces = _parsed(get("stacktrace"))
+    opts = parsed(get("opts")) if "opts" in fields else {}
+    traces = parsed(get("stacktrace"))
     attempts = opts.get("attempts") if isinstance(opts, dict) else None
     return StoredJob(
         id=job_id,
         queue=queue,
         state=state,
         name=get("name", ""),
-        data=_parsed(get("data")),
+        data=parsed(get("data")),
         opts=opts,
-        progress=_parsed(get("progress")),
-        returnvalue=_parsed(get("returnvalue")),
+        progress=parsed(get("progress")),
+        returnvalue=parsed(get("returnvalue")),
         failed_reason=get("failedReason"),
         deferred_failure=get("defa"),
         stacktrace=tuple(map(str, traces)) if isinstance(traces, list) else (),
-        enqueued_at=moment(_number(get("timestamp"))),
+        enqueued_at=moment(number(get("timestamp"))),
         due_at=moment(None if due_score is None else due_score // 4096),
-        processed_on=moment(_number(get("processedOn"))),
-        finished_on=moment(_number(get("finishedOn"))),
-        delay=timedelta(milliseconds=min(_number(get("delay")) or 0, 1e14)),
-        priority=int(_number(get("priority")) or 0),
-        attempts_made=int(_number(get("attemptsMade") or get("atm")) or 0),
-        attempts_started=int(_number(get("ats")) or 0),
-        max_attempts=max(1, int(attempts)) if isinstance(attempts, int | float) else 1,
-        stalled=int(_number(get("stc")) or 0),
+        processed_on=moment(number(get("processedOn"))),
+        finished_on=moment(number(get("finishedOn"))),
+        delay=timedelta(milliseconds=max(-1e14, min(number(get("delay")) or 0, 1e14))),
+        priority=int(number(get("priority")) or 0),
+        attempts_made=int(number(get("attemptsMade") or get("atm")) or 0),
+        attempts_started=int(number(get("ats")) or 0),
+        max_attempts=int(max(1, min(attempts, 1e9))) if isinstance(attempts, int | float) else 1,
+        stalled=int(number(get("stc")) or 0),
         processed_by=get("pb"),
         parent_key=get("parentKey"),
         deduplication_id=get("deid"),
@@ -156,7 +171,7 @@ def decode_contents(queue: str, state: State, contents: Sequence[Any]) -> Stored
     return replace(
         decode_stored(queue, _text(job_id), state, flat, len(logs)),
         logs=tuple(map(_text, logs)),
-        child_results=tuple(_parsed(_text(each)) for each in results),
+        child_results=tuple(parsed(_text(each)) for each in results),
     )
 
 
@@ -177,7 +192,8 @@ def moment(unix_ms: float | None) -> datetime | None:
         return None
 
 
-def _parsed(text: str | None) -> Any:
+def parsed(text: str | None) -> Any:
+    """What a JSON text means; the text itself where it is none."""
     if text is None:
         return None
     try:
@@ -186,12 +202,24 @@ def _parsed(text: str | None) -> Any:
         return text
 
 
-def _number(text: str | None) -> float | None:
+def number(text: str | None) -> float | None:
+    """The number that a text is; None where it is none, or no finite one."""
     try:
         number = float(text or "")
     except ValueError:
         return None
     return number if abs(number) < 1e300 else None
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    """A text as it is, and as JSON of this and of other clients spells it."""
+    return tuple(dict.fromkeys((text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])))
+
+
+def first_line(text: str) -> str:
+    """The first line that says something, at most `LINE` characters of it."""
+    line = next((line for line in text.splitlines() if line.strip()), "").strip()
+    return line if len(line) <= LINE else line[: LINE - 1] + "…"
 
 
 def _text(raw: bytes) -> str:

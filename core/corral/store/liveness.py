@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from corral.store.connection import Link
 from corral.store.processes import GONE_MS, read_hash, store_time_ms
@@ -24,11 +26,17 @@ class Sign:
         seconds: How long ago it was at work, by the store's clock.
         draining: Whether it was told to stop.
         processes: How many worker processes it keeps running; 0 where it is a worker itself.
+        started_ms: When it gave its first sign, Unix milliseconds; 0 where another version of Corral wrote nothing.
+        pid: Its process id; 0 as above.
+        version: Of Corral; empty as above.
     """
 
     seconds: float
     draining: bool = False
     processes: int = 0
+    started_ms: int = 0
+    pid: int = 0
+    version: str = ""
 
 
 class Signs:
@@ -42,6 +50,7 @@ class Signs:
     def __init__(self, link: Link, prefix: str) -> None:
         self._link = link
         self._key = f"corral:{prefix}:alive"
+        self._constant = ""
 
     async def write(self, process: str, sign: Sign) -> None:
         """Write what a process says of itself.
@@ -49,8 +58,11 @@ class Signs:
         Raises:
             StoreUnavailable: The store is away.
         """
-        seen_ms = await store_time_ms(self._link) - int(sign.seconds * 1000)
-        await self._link.call("HSET", self._key, process, b"%d %d %d" % (seen_ms, sign.draining, sign.processes))
+        now_ms = await store_time_ms(self._link)
+        self._constant = self._constant or f"{now_ms} {os.getpid()} {version('corral')}"
+        seen_ms = now_ms - int(sign.seconds * 1000)
+        told = f"{seen_ms} {sign.draining:d} {sign.processes} {self._constant}"
+        await self._link.call("HSET", self._key, process, told)
 
     async def remove(self, process: str) -> None:
         """Forget a process that has ended.
@@ -69,9 +81,12 @@ class Signs:
         now_ms = await store_time_ms(self._link)
         signs: dict[str, Sign] = {}
         for name, value in (await read_hash(self._link, self._key)).items():
-            seen_ms, draining, processes = map(int, value.split())
+            *numbers, corral = (*value.decode().split(), "0", "0", "")[:6]  # the last three are younger than the rest
+            seen_ms, draining, processes, started_ms, pid = map(int, numbers)
             if now_ms - seen_ms > GONE_MS:
                 await self._link.call("HDEL", self._key, name)
             else:
-                signs[name.decode(errors="replace")] = Sign((now_ms - seen_ms) / 1000, bool(draining), processes)
+                seconds = (now_ms - seen_ms) / 1000
+                sign = Sign(seconds, bool(draining), processes, started_ms, pid, corral)
+                signs[name.decode(errors="replace")] = sign
         return signs

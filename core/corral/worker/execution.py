@@ -119,6 +119,7 @@ class Execution:
             enqueued_ms=fetched.timestamp_ms,
             processed_ms=fetched.processed_ms,
             scheduled_ms=fetched.scheduled_ms,
+            carrier_text=fetched.options.carrier,
         )
         return Running(fetched, job, refusal)
 

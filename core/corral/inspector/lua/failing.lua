@@ -1,0 +1,16 @@
+-- Included after opening.lua: how the jobs failed that failed last.
+
+-- {id, failed at (ms), the beginning of the reason} each, the newest first: at most `wanted` of the last `looks`. An id
+-- without a hash, or whose key is none, is skipped.
+local function last_failures(looks, wanted)
+  local found = {}
+  local failed = call('ZREVRANGE', base .. 'failed', 0, looks - 1, 'WITHSCORES')
+  for i = 1, #failed, 2 do
+    if #found >= wanted then break end
+    local reason = redis.pcall('HGET', base .. failed[i], 'failedReason')
+    if type(reason) == 'string' or reason == false and call('EXISTS', base .. failed[i]) == 1 then
+      found[#found + 1] = {failed[i], failed[i + 1], string.sub(reason or '', 1, 1000)}
+    end
+  end
+  return found
+end

@@ -1,0 +1,208 @@
+"""Who works, and at what: from the signs of life of our workers, and from the connections of others."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from redis.exceptions import ResponseError
+
+from corral.catalog.record import parsed as parsed_record
+from corral.errors import StoreUnavailable
+from corral.inspector.calls import Calls
+from corral.inspector.stored import moment, number
+from corral.store.liveness import LIVE_SECONDS, Sign, Signs
+from corral.store.processes import ProcessRecords, host_of, store_time_ms
+
+__all__ = ["Running", "WorkerSeen", "workers"]
+
+LOOKS = 100
+"""How many active jobs of a queue are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job that is active.
+
+    Attributes:
+        queue: Its queue.
+        job_id: Its id.
+        name: BullMQ's job name.
+        since: When it started.
+        lock_for: How long its worker's lock still lives; None without one.
+    """
+
+    queue: str
+    job_id: str
+    name: str
+    since: datetime | None
+    lock_for: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSeen:
+    """A worker, or a parent of several.
+
+    Attributes:
+        name: Its name; empty where a worker of others has none.
+        host: Where it runs: a host's name, or a network address; empty where that is not known.
+        pid: Its process id there, or None.
+        queues: What it works off.
+        version: Corral's version, or the name and version of the client library of others; empty where not known.
+        since: When it started, or connected.
+        seen: When it was last at work; of others, when it last said anything.
+        state: `working`, `draining` or `silent`; of a parent `complete`, `incomplete`, `draining` or `silent`; of
+            others `connected`, or `unseen` where only the jobs it holds are known.
+        kind: `corral`, or `other`: whatever else holds jobs or calls itself a worker of BullMQ.
+        jobs: What it runs.
+    """
+
+    name: str
+    host: str
+    pid: int | None
+    queues: Sequence[str]
+    version: str
+    since: datetime | None
+    seen: datetime | None
+    state: str
+    kind: Literal["corral", "other"]
+    jobs: Sequence[Running]
+
+
+async def workers(calls: Calls) -> Sequence[WorkerSeen]:
+    """Who works, and at what: ours first, by name."""
+    now_ms = await store_time_ms(calls.link)
+    now = moment(now_ms) or datetime.now(UTC)
+    signs = await Signs(calls.link, calls.prefix).read()
+    records = await ProcessRecords(calls.link, calls.prefix, "").others()
+    clients = await _clients(calls)
+    held = [job for queue in calls.catalog.entries for job in await _held(calls, queue)]
+
+    seen = [_ours(name, signs, records.get(name, b""), now) for name in sorted(signs)]
+    others: dict[tuple[str, str], WorkerSeen] = {}
+    for each in (each for each in clients if each.name not in signs):
+        key = each.name, each.host if each.name else each.address
+        known = others.get(key) or each.seen(now)
+        others[key] = replace(known, queues=sorted({*known.queues, each.queue}))
+    return _with_jobs([*seen, *(others[key] for key in sorted(others))], held)
+
+
+def _ours(name: str, signs: Mapping[str, Sign], record: bytes, now: datetime) -> WorkerSeen:
+    sign = signs[name]
+    records = parsed_record(record)
+    state = "draining" if sign.draining else "working"
+    if sign.processes and not sign.draining:
+        fresh = sum(each.seconds <= LIVE_SECONDS for child, each in signs.items() if child.startswith(f"{name}."))
+        state = "complete" if fresh >= sign.processes else "incomplete"
+    since_ms = sign.started_ms or min((each.time for each in records.values()), default=0)
+    return WorkerSeen(
+        name=name,
+        host=host_of(name),
+        pid=sign.pid or None,
+        queues=sorted(queue for queue, each in records.items() if each.role == "worker"),
+        version=sign.version,
+        since=moment(since_ms or None),
+        seen=now - timedelta(seconds=sign.seconds),
+        state=state if sign.seconds <= LIVE_SECONDS else "silent",
+        kind="corral",
+        jobs=(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """A connection that is named as a worker's (wire § 7.3)."""
+
+    name: str
+    queue: str
+    address: str
+    library: str
+    age: int
+    idle: int
+
+    @property
+    def host(self) -> str:
+        return "" if self.address.startswith("/") else self.address.rpartition(":")[0]
+
+    def seen(self, now: datetime) -> WorkerSeen:
+        since, said = now - timedelta(seconds=self.age), now - timedelta(seconds=self.idle)
+        return WorkerSeen(self.name, self.host, None, [self.queue], self.library, since, said, "connected", "other", ())
+
+
+async def _clients(calls: Calls) -> Sequence[_Client]:
+    """The connections of workers; none where the store does not tell this user of connections."""
+    listed = b""
+    with suppress(ResponseError, StoreUnavailable):
+        listed = await calls.link.call("CLIENT", "LIST", "TYPE", "normal")
+    text = listed.decode(errors="replace") if isinstance(listed, bytes) else ""
+    clients = (_client(dict(_PAIR.findall(line)), calls) for line in text.splitlines())
+    return [each for each in clients if each]
+
+
+_PAIR = re.compile(r"(\S+?)=(\S*)")
+
+
+def _client(told: Mapping[str, str], calls: Calls) -> _Client | None:
+    start = f"{calls.prefix}:"
+    whole = told.get("name", "")
+    if not whole.startswith(start):
+        return None
+    queue, is_named, name = whole.removeprefix(start).partition(":w:")
+    if ":" in queue:
+        return None  # a listener's, `…:qe`
+    if queue not in calls.catalog.entries:  # BullMQ for Python does not encode it
+        try:
+            queue = b64decode(queue, validate=True).decode()
+        except ValueError:
+            return None
+    library = " ".join(filter(None, (told.get("lib-name"), told.get("lib-ver"))))
+    age, idle = (int(number(told.get(field)) or 0) for field in ("age", "idle"))
+    return _Client(name if is_named else "", queue, told.get("addr", ""), library, age, idle)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An active job, and what is stored of who runs it."""
+
+    job: Running
+    processed_by: str
+    token: str
+
+
+async def _held(calls: Calls, queue: str) -> Sequence[_Held]:
+    held = []
+    for *texts, lock_ms in await calls.run("running", queue, LOOKS):
+        job_id, name, processed_on, processed_by, token = (each.decode(errors="replace") for each in texts)
+        lock_for = timedelta(milliseconds=lock_ms) if lock_ms >= 0 else None
+        job = Running(queue, job_id, name, moment(number(processed_on)), lock_for)
+        held.append(_Held(job, processed_by, token))
+    return held
+
+
+def _with_jobs(seen: Sequence[WorkerSeen], held: Sequence[_Held]) -> Sequence[WorkerSeen]:
+    """Give every active job to who runs it; who is not seen otherwise is seen by it."""
+    jobs: list[list[Running]] = [[] for _ in seen]
+    unseen: dict[str, list[Running]] = {}
+    for each in held:
+        place = _place(each, seen)
+        (unseen.setdefault(each.processed_by, []) if place is None else jobs[place]).append(each.job)
+    found = [replace(worker, jobs=theirs) for worker, theirs in zip(seen, jobs, strict=True)]
+    for name, theirs in sorted(unseen.items()):
+        queues = sorted({job.queue for job in theirs})
+        found.append(WorkerSeen(name, "", None, queues, "", None, None, "unseen", "other", theirs))
+    return found
+
+
+def _place(held: _Held, seen: Sequence[WorkerSeen]) -> int | None:
+    """Who runs a job: who wrote its name into it, or into the lock as ours do; one without a name, if there is one."""
+    for name in filter(None, (held.processed_by, held.token.rpartition(":")[0])):
+        for place, worker in enumerate(seen):
+            if worker.name == name and (worker.kind == "corral" or held.job.queue in worker.queues):
+                return place
+    nameless = [place for place, each in enumerate(seen) if not each.name and held.job.queue in each.queues]
+    return nameless[0] if len(nameless) == 1 and not held.processed_by else None
