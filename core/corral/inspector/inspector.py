@@ -122,7 +122,8 @@ class JobInspector(JobReader):
         Raises:
             JobNotFound: There is no such job.
             PayloadRefused: It has not the queue's shape.
-            WrongState: It runs, and has read its payload; or it will not be read again.
+            JobLocked: A worker runs it, and has read its payload.
+            WrongState: It is completed.
         """
         declared = self._calls.catalog.get(queue).queue
         stored = (await self.get(queue, job_id)).data
@@ -134,7 +135,9 @@ class JobInspector(JobReader):
         changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         arguments = (job_id, to_json(after) if unknown else dumped, to_json(changed))
         code = await self._calls.change("edit", "edit", queue, *arguments)
-        self._check(code, queue, job_id, "waiting, delayed or failed")
+        if code == 0:
+            raise JobLocked(self._calls.name(queue), job_id)
+        self._check(code, queue, job_id, "waiting, prioritized, delayed or failed")
 
     async def retry_all_failed(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
         """Make all jobs wait again that have failed until now, the oldest first.
