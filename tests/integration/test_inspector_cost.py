@@ -49,6 +49,7 @@ for n = first, last do
   if container == 'failed' then
     redis.call('HSET', job, 'failedReason', 'ValueError: no ' .. n, 'stacktrace', traces, 'atm', 3, 'ats', 3)
   end
+  if container == 'wait' then redis.call('HSET', job, 'ats', 1) end
   if container == 'wait' or container == 'active' then
     redis.call('LPUSH', key, id)
   else

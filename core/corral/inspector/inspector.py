@@ -75,7 +75,7 @@ class JobInspector(JobReader):
         self._check(code, queue, job_id, "failed or completed")
 
     async def edit(self, queue: Queue[Any] | str, job_id: str, payload: bytes) -> None:
-        """Give a job that has not run, or has failed, another payload, as BullMQ's `updateData` does (wire § 6.13).
+        """Give a job that waits, or has failed, another payload, as BullMQ's `updateData` does (wire § 6.13).
 
         A parent that waits for its children may be edited, too. Nothing looks at the payload here: whoever edits it
         checks it, by the queue's `parsed`.

@@ -64,9 +64,9 @@ class Summary:
         counts: How many jobs are in each state.
         limits: What holds it back.
         oldest_waiting: Since when the job waits, of those waiting and prioritized, that has waited longest: since it
-            was added, was due, or was tried last. A job that was retried by hand counts from when it was added,
-            because nothing is stored of the retry. Looked for at both ends of the waiting list, and among the first of
-            each priority.
+            was added, was due, was tried last, or was retried by hand; of an older retry than the log's last 300
+            events nothing is known: such a job counts from when it was added. Looked for at both ends of the waiting
+            list, and among the first of each priority.
         oldest_active: Since when the active job runs that started first, of the 100 that became active first.
         next_due: When the first delayed job is due.
         completed_total: How many jobs were completed as long as somebody counted; it never falls (wire § 6.23).
@@ -159,7 +159,9 @@ def per_minute(counted: Sequence[Any], now_ms: int) -> tuple[int, Sequence[int]]
     return count, minutes[::-1]
 
 
-def _came_to_wait(now_ms: int, timestamp: bytes, opts: bytes | None, processed_on: bytes | None) -> float | None:
+def _came_to_wait(
+    now_ms: int, timestamp: bytes, opts: bytes | None, processed_on: bytes | None, retried: bytes | None
+) -> float | None:
     """When a job came to wait, Unix milliseconds; not later than now: it may have been promoted before its time."""
     added = _ms(timestamp)
     options = parsed((opts or b"{}").decode(errors="replace"))
@@ -167,7 +169,7 @@ def _came_to_wait(now_ms: int, timestamp: bytes, opts: bytes | None, processed_o
     if added is None:
         return None
     due = added + delay if isinstance(delay, int | float) and delay > 0 else added
-    return min(max(due, _ms(processed_on) or 0), now_ms)
+    return min(max(due, _ms(processed_on) or 0, _ms(retried) or 0), now_ms)
 
 
 def _failure(found: Sequence[bytes]) -> Failure:
