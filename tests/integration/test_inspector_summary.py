@@ -122,6 +122,20 @@ async def test_a_job_that_is_retried_by_hand_waits_since_then(
 
 
 @pytest.mark.asyncio
+async def test_a_job_that_is_promoted_by_hand_waits_since_then(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    inspector = inspect()
+    await workshop.producer(letters).enqueue(letters, {}, job_id="later", delay=timedelta(days=2))
+    await inspector.promote(letters, "later")
+    promoted = datetime.now(UTC)
+    day_after = inspect(clock=Clock(offset_ms=24 * 3_600_000))
+    found = (await day_after.summary(letters)).oldest_waiting
+    assert found is not None
+    assert abs(found - promoted) < timedelta(seconds=10)
+
+
+@pytest.mark.asyncio
 @pytest.mark.corral_untidy("BullMQ 5 has put jobs aside, and one job is active for ever")
 @pytest.mark.parametrize("place", ["the left of wait", "the right of wait", "paused", "the third priority"])
 async def test_the_oldest_is_found_wherever_it_stands(
