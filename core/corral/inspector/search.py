@@ -24,8 +24,8 @@ JOB_BYTES = 1_500
 """What looking at a job costs besides its payload: as much as so many bytes of that (measured: 4 µs, 2.6 µs a kB)."""
 BATCH_BYTES = 512 * 1024
 """How much a script reads at most, but for a single larger payload."""
-BYTES = 9 * 1024 * 1024
-"""How much a search reads at most. With GIVEN: what the store does within 50 ms."""
+BYTES = 7 * 1024 * 1024
+"""How much a search reads at most. With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest."""
 GIVEN = 500
 """Jobs that one search takes out of the store, though none of them may be meant."""
 CONTAINED: Final[Mapping[str, State]] = {

@@ -17,6 +17,8 @@ __all__ = ["PAGE", "show"]
 
 PAGE: Final = 50
 """Jobs on one page."""
+FAILURES_SECONDS: Final = 15.0
+"""How old the reasons may be: they cost the store more commands than all the rest of the page."""
 FURTHEST: Final = 1_000_000
 """How far somebody may turn the pages: a number that is longer is a slip or an attack."""
 
@@ -56,7 +58,8 @@ async def show(request: Request, desk: Desk) -> Page:
     name = queue.name
     summary = await desk.recent.get(("summary", name), lambda: desk.inspector.summary(name))
     workers = await desk.recent.get("workers", desk.inspector.workers)
-    failures = await desk.recent.get(("failures", name), lambda: desk.inspector.failures(name))
+    key: tuple[Any, ...] = "failures", name, bool(summary.counts["failed"])  # the first failure is told of at once
+    failures = await desk.recent.get(key, lambda: desk.inspector.failures(name), seconds=FAILURES_SECONDS)
     glance = glance_of(summary, [each for each in workers if each.state != "silent"], desk.now)
     state = _state(request.query.get("state"), summary)
     minutes = await desk.recent.get(("minutes", name), lambda: desk.minutes(name))
@@ -78,7 +81,7 @@ async def show(request: Request, desk: Desk) -> Page:
         values |= {"jobs": found.jobs, "found": found, "turn": None}
     else:
         start = _start(request.query.get("start", "0"))
-        key = ("list", name, state, start)
+        key = "list", name, state, start
         page = await desk.recent.get(key, lambda: desk.inspector.list(name, state, start=start, limit=PAGE))
         jobs = [shown(each, queue, desk.now) for each in page.jobs]
         values |= {"jobs": jobs, "found": None, "turn": Turn(start, len(jobs), page.total)}
