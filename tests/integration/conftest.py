@@ -325,7 +325,7 @@ class Command:
                 env=dict(environment),
             )
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Its exit code."""
         return self.process.wait(seconds)
 

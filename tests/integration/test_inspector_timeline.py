@@ -86,7 +86,7 @@ async def test_where_the_log_is_gone_the_job_tells_what_it_knows(
             if job.id == "bad" or job.attempt == 1:
                 await fail(job)
 
-        async with workshop.working(letters.processed_by(once), name=f"reader of {job_id}"):
+        async with workshop.working(letters.processed_by(once), name=f"reader-{job_id}"):
             await workshop.until(letters, job_id, state)
     await jobs.enqueue(letters, {}, job_id="later", delay=timedelta(hours=1))
     await jobs.enqueue(letters, {}, job_id="new")
@@ -98,7 +98,7 @@ async def test_where_the_log_is_gone_the_job_tells_what_it_knows(
     bad = await story("bad")
     assert whats(bad) == ["added", "(attempt-failed)", "active", "attempt-failed", "failed"]
     assert bad[-1].detail == "ValueError: no 2"
-    assert bad[2].detail == "by reader of bad"
+    assert bad[2].detail == "by reader-bad"
     assert whats(await story("well")) == ["added", "(attempt-failed)", "active", "completed"]
     assert whats(later := await story("later")) == ["added", "(delayed)"]
     assert later[-1].detail.startswith("until 20")

@@ -77,7 +77,7 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str 
         catalog: The queues.
         link: The store.
         prefix: The first part of the keys.
-        prune_as: In whose name to remove those that their queues declare no longer, and tell only these; None: tell all.
+        prune_as: In whose name to remove those that their queues declare no longer, and tell these; None: tell all.
 
     Raises:
         StoreUnavailable: The store is away.

@@ -5,9 +5,12 @@ What it reads is in `reading.py`; here is what it changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 from corral.catalog import Catalog
 from corral.errors import ConfigurationError
@@ -104,6 +107,37 @@ class JobInspector(JobReader):
         """
         (code,) = await self._calls.change("promote", "run_now", queue, 0, job_id)
         self._check(code, queue, job_id, "delayed")
+
+    async def edit(self, queue: Queue[Any] | str, job_id: str, payload: Mapping[str, Any]) -> None:
+        """Give a job another payload: one that waits, in whatever order, is delayed or has failed.
+
+        The audit is told the names of the fields that differ, and no value.
+
+        Args:
+            queue: The queue.
+            job_id: The job.
+            payload: With the fields' names as JSON spells them. What the queue's model does not know, because another
+                release wrote it, is kept.
+
+        Raises:
+            JobNotFound: There is no such job.
+            PayloadRefused: It has not the queue's shape.
+            JobLocked: A worker runs it, and has read its payload.
+            WrongState: It is completed.
+        """
+        declared = self._calls.catalog.get(queue).queue
+        stored = (await self.get(queue, job_id)).data
+        before: dict[str, Any] = stored if isinstance(stored, dict) else {}
+        known = {field.alias or name for name, field in declared.payload.model_fields.items()}
+        unknown = {name: value for name, value in before.items() if name not in known}
+        dumped = declared.dumped(declared.validated(payload))
+        after = json.loads(dumped) | unknown
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        arguments = (job_id, to_json(after) if unknown else dumped, to_json(changed))
+        code = await self._calls.change("edit", "edit", queue, *arguments)
+        if code == 0:
+            raise JobLocked(self._calls.name(queue), job_id)
+        self._check(code, queue, job_id, "waiting, prioritized, delayed or failed")
 
     async def retry_all_failed(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
         """Make all jobs wait again that have failed until now, the oldest first.

@@ -165,7 +165,8 @@ class JobReader:
     async def timeline(self, queue: Queue[Any] | str, job: StoredJob) -> Sequence[Occurrence]:
         """What happened to a job, in order: from its own fields, and from the queue's log as far as that reaches.
 
-        One store call, which looks at 1,000 events after the job was added and at 1,000 before its end, or now.
+        One store call, which looks at 1,000 events after the job was added; and where there are more, another, which
+        looks at 1,000 before its end, or now.
 
         Args:
             queue: The queue.
@@ -186,8 +187,8 @@ class JobReader:
     ) -> Found:
         """Find jobs, in each state the newest first: what has failed, then what is at work, waits, or is completed.
 
-        Four store calls, and as many short scripts as it takes to read 10 MB (some 4,000 jobs of 1 kB), at most; where
-        that was not all, the answer says so, and where to go on.
+        Three store calls, and at most as many short scripts as it takes to look at 5,000 jobs with payloads of 350
+        bytes, or at 3,700 of 1 kB; where that was not all, the answer says so, and where to go on.
 
         Args:
             queue: The queue.

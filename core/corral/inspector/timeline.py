@@ -18,6 +18,8 @@ __all__ = ["Occurrence", "timeline"]
 
 LOOKS = 1_000
 """How many events are looked at after a job's beginning, and how many before its end."""
+BYTES = 2 * 1024 * 1024
+"""How much is read of those, but for some that are larger: each result of a job may have a megabyte."""
 SLACK = timedelta(milliseconds=500)
 """How far the clocks of producers and workers, which write times into jobs, may be off the store's, which logs."""
 UNTOLD: Final = ("progress", "retries-exhausted", "drained", "debounced")
@@ -72,11 +74,17 @@ class Event:
 
 
 async def timeline(calls: Calls, queue: Queue[Any] | str, job: StoredJob) -> Sequence[Occurrence]:
-    """What happened to a job, in order, in one call."""
+    """What happened to a job, in order, in one call or two."""
     since = "-" if job.enqueued_at is None else _ms(job.enqueued_at - SLACK)
     until = "+" if job.finished_on is None else _ms(job.finished_on + SLACK)
-    missing, entries = await calls.run("happened", queue, job.id, since, until, LOOKS)
-    return told(job, [_event(*(each.decode(errors="replace") for each in entry)) for entry in entries], missing - 1)
+    bounds = (LOOKS, BYTES)
+    entries, rest = await calls.run("happened", queue, job.id, "XRANGE", since, until, *bounds)
+    events, gap = [*map(_event, entries)], -1
+    if rest:
+        entries, hidden = await calls.run("happened", queue, job.id, "XREVRANGE", until, rest, *bounds)
+        gap = len(events) if hidden else -1
+        events += map(_event, reversed(entries))
+    return told(job, events, gap)
 
 
 def told(job: StoredJob, events: Sequence[Event], gap: int) -> Sequence[Occurrence]:
@@ -177,7 +185,8 @@ def _occurrence(job: StoredJob, event: Event) -> Sequence[Occurrence]:
     return [] if event.what in UNTOLD else [Occurrence(event.at, event.what, detail)]
 
 
-def _event(ms: str, what: str, before: str, due_ms: str, reason: str) -> Event:
+def _event(entry: Sequence[bytes]) -> Event:
+    ms, what, before, due_ms, reason = (each.decode(errors="replace") for each in entry)
     return Event(moment(number(ms)), what, before, moment(number(due_ms)), reason)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from pydantic_core import to_json
-
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Redirect, Refused, Request
 from corral.board.forms import Field, fields_of, filled, parsed, unmasked, with_errors
@@ -61,22 +59,12 @@ async def edit(request: Request, desk: Desk) -> Redirect | Page:
     before: dict[str, Any] = job.data if isinstance(job.data, dict) else {}
     data, fields = parsed(fields_of(queue), request.form)
     kept = {field.name: before[field.name] for field in fields if field.secret and field.name in before}
-    data = kept | unmasked(data, before)
     try:
-        payload = queue.validated(data)
+        await desk.inspector.edit(queue, job.id, kept | unmasked(data, before))
     except PayloadRefused as refused:
         judged, elsewhere = with_errors(fields, refused)
         return _editing(job, judged, elsewhere, status=422)
-    # what another release wrote, and this one's model does not know, stays
-    unknown = {name: value for name, value in before.items() if name not in {field.name for field in fields}}
-    await desk.inspector.edit(queue.name, job.id, _merged(queue.dumped(payload), unknown))
     return Redirect(path_of(queue.name, job.id), "edited", {"id": job.id})
-
-
-def _merged(dumped: bytes, unknown: dict[str, Any]) -> bytes:
-    if not unknown:
-        return dumped
-    return dumped[:-1] + (b"," if dumped != b"{}" else b"") + to_json(unknown)[1:]
 
 
 def _options(request: Request) -> EnqueueOptions:

@@ -1,32 +1,35 @@
--- What the queue's log says of one job.
+-- What the queue's log says of one job, from one end of its life on.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 id   3 from_ms, 4 to_ms: the job's life, '-' and '+' where that is open
---       5 looks: how many events are looked at from its beginning, and how many from its end
--- Returns {missing, entries}: missing: before which of the entries, from 1, events were not looked at; 0: all were
---         entries: {ms, event, prev or '', delay or '', the beginning of the failed reason or ''} each, in order
+-- ARGV  1 offset_ms   2 id   3 command: XRANGE, or XREVRANGE   4 first, 5 last: what that begins and ends with
+--       6 looks: how many events are looked at   7 bytes: no more are looked at after so many
+-- Returns {entries, rest}: {ms, event, prev or '', delay or '', the beginning of the failed reason or ''} each, as the
+--         command orders them; where events begin that were not looked at, '' where there are none.
 
 -- @include opening.lua
 
-local id, from, to, looks = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local entries = {}
+local id, command, first, last, looks, most_bytes = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local CHUNK = 100 -- a result may have a megabyte: it is gone again before many of them are read
 
-local function keep(found, first, last, step)
-  for i = first, last, step do
-    local fields = {}
-    for j = 1, #found[i][2], 2 do fields[found[i][2][j]] = found[i][2][j + 1] end
-    if fields.jobId == id then
-      local ms = string.match(found[i][1], '^%d+')
-      local reason = string.sub(fields.failedReason or '', 1, 1000)
-      entries[#entries + 1] = {ms, fields.event or '', fields.prev or '', fields.delay or '', reason}
-    end
-  end
+local function told(entry)
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  local reason = string.sub(fields.failedReason or '', 1, 1000)
+  return {string.match(entry[1], '^%d+'), fields.event or '', fields.prev or '', fields.delay or '', reason}
 end
 
-local head = call('XRANGE', events, from, to, 'COUNT', looks)
-keep(head, 1, #head, 1)
-if #head < looks then return {0, entries} end
-local after = #entries
-local tail = call('XREVRANGE', events, to, '(' .. head[#head][1], 'COUNT', looks)
-keep(tail, #tail, 1, -1)
-return {#tail == looks and after + 1 or 0, entries}
+local found, looked, bytes = {}, 0, 0
+while looked < looks and bytes < most_bytes do
+  local entries = call(command, events, first, last, 'COUNT', CHUNK)
+  for _, entry in ipairs(entries) do
+    local is_its = false
+    for i = 1, #entry[2], 2 do
+      bytes = bytes + #entry[2][i + 1]
+      is_its = is_its or entry[2][i] == 'jobId' and entry[2][i + 1] == id
+    end
+    if is_its then found[#found + 1] = told(entry) end
+  end
+  if #entries < CHUNK then return {found, ''} end
+  looked, first = looked + CHUNK, '(' .. entries[CHUNK][1]
+end
+return {found, first}
