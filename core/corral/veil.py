@@ -34,6 +34,8 @@ EFFORT: Final = 1_000_000
 STEP: Final = 64
 MOST: Final = 2000
 """Secrets of one job; where it has more, all of its texts are masked whole."""
+LONGEST: Final = 200_000
+"""Characters of one text inside of a value that are shown."""
 CUT: Final = 8192
 """So many characters at an end of a text are looked at for a secret that was cut off there."""
 
@@ -187,7 +189,7 @@ class Veil:
     def value(self, value: Any, depth: int = 0) -> Any:
         """A JSON value, as `text`."""
         if isinstance(value, str):
-            return self._whole_text(value) if len(value) >= SHORTEST else value
+            return self._whole_text(value[: 2 * LONGEST])[:LONGEST] if len(value) >= SHORTEST else value
         if isinstance(value, dict | list | tuple) and depth > DEEPEST:
             return "…"
         if isinstance(value, Mapping):
