@@ -311,13 +311,18 @@ def _spellings(secret: str) -> Iterable[str]:
     lines = [line.strip() for line in secret.splitlines()]
     found = {secret, secret.strip(), *(line for line in lines if len(line) >= LINE)} if len(lines) > 1 else {secret}
     for each in tuple(found):
-        for text in (json.dumps(each)[1:-1], json.dumps(each, ensure_ascii=False)[1:-1]):
-            found |= {text, json.dumps(text)[1:-1]}  # JSON, and JSON within JSON
+        quoted = {each, *_quoted(each)}
+        found |= quoted.union(*map(_quoted, quoted))  # JSON within JSON, a repr in a log's line
         raw = each.encode(errors="replace")
-        found |= {repr(each)[1:-1], escape(each), quote(raw, safe=""), quote(raw), quote_plus(raw), raw.hex()}
+        found |= {escape(each), quote(raw, safe=""), quote(raw), quote_plus(raw), raw.hex()}
         if len(raw) >= LINE:
             found |= set(_in_base64(raw))
     return found
+
+
+def _quoted(text: str) -> Iterable[str]:
+    """A text as JSON and Python spell it."""
+    return json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
 
 
 def _in_base64(raw: bytes) -> Iterator[str]:
