@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Refused, Request
+from corral.board.pages.failing import failures_shown, summary_shown
 from corral.board.pages.glance import glance_of
 from corral.board.pages.searching import seek, sought
 from corral.board.shown import shown
@@ -51,15 +52,16 @@ class Turn:
 async def show(request: Request, desk: Desk) -> Page:
     """A queue, and its jobs of one state.
 
-    Costs two script calls for the figures and the reasons of failures, bounded by the last 500 of these, one for
+    Costs three script calls for the figures and the reasons of failures, bounded by the last 500 of these, one for each
+    reason that is shown, one for
     `PAGE` jobs, and what `JobInspector.workers` costs; a search costs what `JobInspector.search` does instead.
     """
     queue = desk.queue(request.parts["queue"])
     name = queue.name
-    summary = await desk.recent.get(("summary", name), lambda: desk.inspector.summary(name))
+    summary = await desk.recent.get(("summary", name), lambda: summary_shown(desk, name))
     workers = await desk.recent.get("workers", desk.inspector.workers)
     key: tuple[Any, ...] = "failures", name, bool(summary.counts["failed"])  # the first failure is told of at once
-    failures = await desk.recent.get(key, lambda: desk.inspector.failures(name), seconds=FAILURES_SECONDS)
+    failures, others = await desk.recent.get(key, lambda: failures_shown(desk, name), seconds=FAILURES_SECONDS)
     glance = glance_of(summary, [each for each in workers if each.state != "silent"], desk.now)
     state = _state(request.query.get("state"), summary)
     minutes = await desk.recent.get(("minutes", name), lambda: desk.minutes(name))
@@ -70,6 +72,7 @@ async def show(request: Request, desk: Desk) -> Page:
         "summary": summary,
         "provider": str(desk.catalog.get(name).provider),
         "failures": failures,
+        "other_failures": others,
         "history": _history(summary, minutes, desk.now),
         "states": STATES,
         "state": state,
