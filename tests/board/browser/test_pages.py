@@ -157,3 +157,19 @@ async def test_texts_that_are_hostile_or_far_too_long_stay_texts(
         assert tab.page.url.startswith(site.url), "led away"
         assert await tab.page.locator("script:not([src])").count() == 0
     assert wrong == []
+
+
+async def test_what_would_be_wrong_is_seen(site: Site, node_modules: Path) -> None:
+    """The tests above hold nothing if the browser said nothing."""
+    tab = await site.tab("/")
+    assert await tab.axe(node_modules) == []
+    assert await tab.overflow() <= 0
+    spoil = """() => { page.innerHTML = '<img src="/none.png" onerror="alert(1)"><button></button>'; page.style.width = "3000px" }"""
+    await tab.page.evaluate(spoil)
+    await tab.page.wait_for_event("console")
+    await tab.page.evaluate("console.error('an error of a page')")
+    told = "\n".join(tab.complaints)
+    assert "CSP: script-src-attr" in told
+    assert "an error of a page" in told
+    assert await tab.overflow() > 1000
+    assert {each.split(":")[0] for each in await tab.axe(node_modules)} == {"critical button-name", "critical image-alt"}
