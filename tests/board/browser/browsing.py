@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, async_playwright, expect
 
 __all__ = ["HIDE", "NO_CHROMIUM", "Tab", "chromium", "chromium_program", "opened"]
 
@@ -26,6 +26,7 @@ FLAGS = (
 )
 WAIT_MS = 20_000
 """How long anything on a page is waited for: enough for two loaded cores."""
+expect.set_options(timeout=WAIT_MS)
 TELL = """addEventListener("securitypolicyviolation", event =>
     console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`))"""
 HIDE = """hidden => {

@@ -13,7 +13,8 @@ import httpx2
 import pytest
 from playwright.async_api import expect
 
-from board.browser.browsing import WAIT_MS, Tab
+from board.asking import HERE
+from board.browser.browsing import Tab
 from board.browser.site import Site
 from board.browser.stock import mail
 from corral import Fail, Job
@@ -26,9 +27,8 @@ PAGE_MS = 50
 LOADS = 5
 COMMANDS_PER_SECOND = 200
 OPEN_PAGES = 20
-MEASURED_SECONDS = 16
-KEPT_SECONDS = 1.1
-"""A little longer than the board keeps what it has read."""
+MEASURED_SECONDS = 24
+"""Two rounds of all pages."""
 
 MANY = """
 local held = redis.call('HGETALL', KEYS[1])
@@ -113,14 +113,12 @@ async def test_each_page_costs_the_store_at_most_50_ms_on_100_000_jobs(site: Sit
         base_url=site.url, cookies=cookies, headers={"accept": "text/html"}, timeout=30
     ) as client:
         for _ in range(LOADS):
-            read = 0.0
             for path, holds in pages.items():
-                if path in {"/", "/workers", "/queues/emails"} or path.startswith("/queues/emails?"):
-                    await wait_until(lambda: time.monotonic() - read > KEPT_SECONDS, "what was read is old", every=0.05)
+                refused = await client.post("/queues/emails/retry", json={}, headers=HERE)
+                assert refused.status_code == 400, "nothing was chosen"  # what was read is forgotten all the same
                 before = await worked_ms(site)
                 answer = await client.get(path)
                 taken[path].append(await worked_ms(site) - before)
-                read = time.monotonic()
                 assert answer.status_code == 200
                 assert holds in answer.text, path
     medians = {path: statistics.median(each) for path, each in taken.items()}
@@ -174,7 +172,7 @@ async def test_twenty_open_pages_cost_the_store_less_than_200_commands_a_second(
     waiting = f"{await site.raw.llen('bull:emails:wait')}"
     for tab in tabs:
         if tab.page.url.rstrip("/") in {site.url, f"{site.url}{queue}?state=waiting"}:
-            await expect(tab.page.get_by_text(waiting, exact=True).first).to_be_visible(timeout=WAIT_MS)
+            await expect(tab.page.get_by_text(waiting, exact=True).first).to_be_visible()
         assert tab.complaints == []
     assert rate < COMMANDS_PER_SECOND
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from board.browser.browsing import HIDE, WAIT_MS
+from board.browser.browsing import HIDE
 from board.browser.site import Site
 from board.browser.stock import filled
 from board.browser.test_pages import pages_of
@@ -80,28 +80,28 @@ async def test_an_operator_works_by_keys_alone(site: Site, wait_until: WaitUntil
         chosen = page.locator("input[name=id]:checked")
         await expect(chosen).to_have_count(2)
         await keys.press("r")
-        await expect(page.get_by_text("Retry 2 jobs of emails?")).to_be_visible(timeout=WAIT_MS)
+        await expect(page.get_by_text("Retry 2 jobs of emails?")).to_be_visible()
         await keys.press("Enter")  # the button that says so has the focus
-        await expect(page.get_by_role("status")).to_have_text("Retried: 2 jobs again.", timeout=WAIT_MS)
+        await expect(page.get_by_role("status")).to_have_text("Retried: 2 jobs again.")
 
         await page.goto(f"{site.url}/queues/emails?state=failed")
         await keys.press("j")
         await keys.press("Enter")
-        await expect(page.locator(".head .state")).to_have_text("failed", timeout=WAIT_MS)
+        await expect(page.locator(".head .state")).to_have_text("failed")
         await keys.press("r")
-        await expect(page.get_by_role("status")).to_have_text("Retried: 1 job again.", timeout=WAIT_MS)
+        await expect(page.get_by_role("status")).to_have_text("Retried: 1 job again.")
 
         await keys.press("/")
         await keys.type("person107 r j k x")  # no key of the page while somebody types
         await expect(page.get_by_role("searchbox", name="Search all queues")).to_have_value("person107 r j k x")
         await keys.press("Enter")
-        await expect(page.get_by_role("heading", name="Search")).to_be_visible(timeout=WAIT_MS)
+        await expect(page.get_by_role("heading", name="Search")).to_be_visible()
 
         await page.goto(f"{site.url}/queues/emails")
         await page.get_by_role("button", name="Pause", exact=True).press("Space")
-        await expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible(timeout=WAIT_MS)
+        await expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
         await page.get_by_role("button", name="Resume", exact=True).press("Enter")
-        await expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible(timeout=WAIT_MS)
+        await expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
         await page.goto(f"{site.url}/")
         await keys.press("Tab")
         assert await focused(page) == "To the page"

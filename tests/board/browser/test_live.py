@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Route, expect
 
-from board.browser.browsing import HIDE, WAIT_MS, opened
+from board.browser.browsing import HIDE, opened
 from board.browser.site import Site
 from board.browser.stock import mail
 from corral import Job
@@ -41,17 +41,17 @@ async def test_what_a_running_job_says_is_shown_at_once(site: Site) -> None:
         tab = await site.tab(f"/queues/emails/jobs/{job.id}")
         page = tab.page
         state = page.locator(".head .state")
-        await expect(state).to_have_text("active", timeout=WAIT_MS)
+        await expect(state).to_have_text("active")
         await page.evaluate("window.stayed = true")
         for said, percent in (("the first line", 20), ("<b>the second</b> line", 75)):
             told.says.put_nowait(said)
             told.says.put_nowait(percent)
-            await expect(page.locator("pre.log")).to_contain_text(said, timeout=WAIT_MS)
-            await expect(page.get_by_role("progressbar")).to_have_attribute("value", str(percent), timeout=WAIT_MS)
+            await expect(page.locator("pre.log")).to_contain_text(said)
+            await expect(page.get_by_role("progressbar")).to_have_attribute("value", str(percent))
         told.says.put_nowait({"records": 17, "of": "invoices"})
-        await expect(page.get_by_text('"records": 17')).to_be_visible(timeout=WAIT_MS)
+        await expect(page.get_by_text('"records": 17')).to_be_visible()
         told.says.put_nowait(None)
-        await expect(state).to_have_text("completed", timeout=WAIT_MS)
+        await expect(state).to_have_text("completed")
         assert await page.evaluate("window.stayed"), "the page was loaded again"
         assert tab.complaints == []
 
@@ -72,9 +72,9 @@ async def test_a_page_whose_stream_fails_asks_again_and_again(site: Site) -> Non
         await tab.page.goto(f"{site.url}/queues/emails/jobs/{job.id}")
         await tab.page.evaluate("window.stayed = true")
         told.says.put_nowait("a line that no stream tells of")
-        await expect(tab.page.locator("pre.log")).to_contain_text("no stream tells", timeout=WAIT_MS)
+        await expect(tab.page.locator("pre.log")).to_contain_text("no stream tells")
         told.says.put_nowait(None)
-        await expect(tab.page.locator(".head .state")).to_have_text("completed", timeout=WAIT_MS)
+        await expect(tab.page.locator(".head .state")).to_have_text("completed")
         assert refused
         assert await tab.page.evaluate("window.stayed"), "the page was loaded again"
 
@@ -88,20 +88,20 @@ async def test_a_page_on_which_somebody_has_chosen_or_types_waits_for_them(site:
     await expect(rows).to_have_count(3)
     await box.check()
     await site.jobs.enqueue("emails", mail(4))
-    await expect(there).to_have_count(4, timeout=WAIT_MS)
+    await expect(there).to_have_count(4)
     await expect(rows).to_have_count(3)
     await expect(box).to_be_checked()
     await box.uncheck()
-    await expect(rows).to_have_count(4, timeout=WAIT_MS)
+    await expect(rows).to_have_count(4)
 
     search = page.get_by_role("searchbox", name="Search this queue")
     await search.fill("half a wo")
     await site.jobs.enqueue("emails", mail(5))
-    await expect(there).to_have_count(5, timeout=WAIT_MS)
+    await expect(there).to_have_count(5)
     await expect(rows).to_have_count(4)
     await expect(search).to_have_value("half a wo")
     await page.get_by_role("heading", level=1).click()
-    await expect(rows).to_have_count(5, timeout=WAIT_MS)
+    await expect(rows).to_have_count(5)
     assert tab.complaints == []
 
 
@@ -115,7 +115,7 @@ async def test_tabs_that_nobody_sees_keep_no_connection(site: Site) -> None:
     first, rows = tabs[0].page, tabs[0].page.locator("table.jobs tbody tr")
     await site.jobs.enqueue("emails", mail(1))
     await first.evaluate(HIDE, False)
-    await expect(rows).to_have_count(1, timeout=WAIT_MS)
+    await expect(rows).to_have_count(1)
     await site.jobs.enqueue("emails", mail(2))
-    await expect(rows).to_have_count(2, timeout=WAIT_MS)
+    await expect(rows).to_have_count(2)
     assert [tab.complaints for tab in tabs] == [[]] * 8
