@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import selectors
 import signal
@@ -45,10 +46,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def logs_on_stderr() -> Iterator[None]:
-    """As in a worker: stdout is for what a test prints."""
+    """As in a worker: stdout is for what a test prints. What a command configures here ends with the test."""
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    root = logging.getLogger()
+    before = root.level, root.handlers.copy()
     yield
     structlog.reset_defaults()
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
 
 
 @pytest.fixture

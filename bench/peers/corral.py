@@ -13,6 +13,7 @@ from bench.peers.noop_queue import Numbered, noop
 from bench.peers.requests import add_concurrently, answer
 from corral.app import calm_collector, read_installed
 from corral.observe.logs import configure_logs
+from corral.observe.tally import Tally
 from corral.worker.worker import Worker
 
 
@@ -37,7 +38,7 @@ async def main() -> None:
                 url=url,
                 prefix=settings.prefix,
                 settings=settings.worker,
-                plugins=installed.plugins,
+                plugins=installed.plugins.with_own(Tally()),  # as `corral worker` does
                 jobs=jobs,
                 concurrency={noop.name: concurrency},
             )

@@ -7,7 +7,8 @@ implementation that raises leaves the others' coroutines behind, and says not wh
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +57,10 @@ async def first_answer(hook: HookCaller, **arguments: object) -> Any:
     Raises:
         HookRaised: An implementation raised, and nobody was asked after it.
     """
-    async for answer in _asked(hook, arguments):
-        if answer.value is not None:
-            return answer.value
+    async with aclosing(_asked(hook, arguments)) as answers:  # left early, it would be closed by a task of its own
+        async for answer in answers:
+            if answer.value is not None:
+                return answer.value
     return None
 
 
@@ -78,7 +80,7 @@ async def all_answers(hook: HookCaller, **arguments: object) -> list[Answer]:
     return [answer async for answer in _asked(hook, arguments)]
 
 
-async def _asked(hook: HookCaller, arguments: dict[str, object]) -> AsyncIterator[Answer]:
+async def _asked(hook: HookCaller, arguments: dict[str, object]) -> AsyncGenerator[Answer, None]:
     for made in reversed(hook.get_hookimpls()):  # the order in which pluggy would call them
         if made.wrapper or made.hookwrapper:
             continue  # it would wrap one call of all of them, and there is none

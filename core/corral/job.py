@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from typing_extensions import TypeVar
 
 from corral.payload import Payload
@@ -34,6 +34,7 @@ class Run:
         cancelled: Whether the worker no longer wants the result: the lock is lost, or it shuts down.
         said: Progress, as JSON text, and log lines, in order, until the worker has written them to the store.
         spoke: Called, from the processor's thread, when there is something to write; None outside a worker.
+        seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.
     """
 
     cancelled: bool = False
@@ -41,6 +42,7 @@ class Run:
         default_factory=deque[tuple[Literal["progress", "log"], bytes | str]]
     )
     spoke: Callable[[], object] | None = None
+    seconds: float = 0.0
 
     def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
         """Keep something until the worker writes it. Callable from any thread."""
@@ -67,6 +69,7 @@ class Job(Generic[P]):
         processed_ms: Unix milliseconds of this start, by the store's clock.
         scheduled_ms: Unix milliseconds at which the job was due first.
         run: The part that changes while the job runs.
+        carrier_text: The carrier as it is stored, or None without one.
     """
 
     id: str
@@ -80,6 +83,7 @@ class Job(Generic[P]):
     processed_ms: int
     scheduled_ms: int
     run: Run = field(default_factory=Run, repr=False)
+    carrier_text: str | None = field(default=None, repr=False)
 
     @property
     def enqueued_at(self) -> datetime:
@@ -100,6 +104,15 @@ class Job(Generic[P]):
     def idempotency_key(self) -> str:
         """`<queue>.<id>`: the same on every attempt, to hand to whoever can recognise a repetition by it."""
         return self.key()
+
+    @property
+    def carrier(self) -> dict[str, str]:
+        """What came along with the job, as `corral_enqueuing` or another client put it in: its trace context."""
+        try:
+            held = from_json(self.carrier_text or "{}")
+        except ValueError:  # some client's own text
+            return {}
+        return {name: text for name, text in held.items() if isinstance(text, str)} if isinstance(held, dict) else {}
 
     def key(self, follow_up: str | None = None) -> str:
         """A key derived from this job, the same on every attempt.

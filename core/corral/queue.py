@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Final, Generic, TypeVar, overload
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails, PydanticSerializationError
+from pydantic import Secret, SecretBytes, SecretStr, ValidationError
+from pydantic_core import ErrorDetails, PydanticSerializationError, SchemaSerializer, to_json
 
 from corral.errors import PayloadRefused
 from corral.job import Job, P
@@ -130,13 +131,21 @@ class Queue(Generic[P]):
         try:
             # The model's own serializer: `model_dump_json` would ask the instance's class, which may be a subclass.
             serializer = self.payload.__pydantic_serializer__
-            raw = serializer.to_json(payload, by_alias=True, round_trip=True, warnings="error")
+            if self._hides:
+                raw = to_json(_with_secrets(serializer, payload), inf_nan_mode="null")
+            else:
+                raw = serializer.to_json(payload, by_alias=True, round_trip=True, warnings="error")
         except PydanticSerializationError as error:
             reason = " ".join(str(error).split()).partition(" [")[0]  # what follows quotes the payload
             raise PayloadRefused(self.name, (("", f"cannot be written as JSON: {reason}"),)) from None
         if unsafe := unsafe_integers(raw):
             raise PayloadRefused(self.name, unsafe)
         return raw
+
+    @cached_property
+    def _hides(self) -> bool:
+        """Whether a field of the model masks itself when it is written: `SecretStr`, and what is made like it."""
+        return b'"writeOnly":true' in to_json(self.payload.model_json_schema())
 
     def parsed(self, raw: bytes) -> tuple[P, frozenset[str]]:
         """A payload from a job's JSON text, tolerant of what a newer or a foreign producer wrote.
@@ -178,3 +187,22 @@ class Queue(Generic[P]):
 def _told(problems: list[ErrorDetails]) -> tuple[tuple[str, str], ...]:
     """Pydantic's findings as `(dotted path in the JSON text, message)`, one per wrong field."""
     return tuple((".".join(str(part) for part in problem["loc"]), problem["msg"]) for problem in problems)
+
+
+def _with_secrets(serializer: SchemaSerializer, payload: Payload) -> Any:
+    """What JSON would be written, with the values of secrets, which pydantic writes as `**********`."""
+    written = serializer.to_python(payload, mode="json", by_alias=True, round_trip=True, warnings="error")
+    return _unveiled(written, serializer.to_python(payload, by_alias=True, round_trip=True))
+
+
+def _unveiled(written: Any, held: Any) -> Any:
+    if isinstance(held, Secret | SecretStr | SecretBytes):
+        value = held.get_secret_value()
+        return value.decode() if isinstance(value, bytes) else value
+    if isinstance(written, dict) and isinstance(held, Mapping):
+        return {
+            name: _unveiled(value, inner) for (name, value), inner in zip(written.items(), held.values(), strict=True)
+        }
+    if isinstance(written, list) and isinstance(held, list | tuple):
+        return [_unveiled(value, inner) for value, inner in zip(written, held, strict=True)]
+    return written

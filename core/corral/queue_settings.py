@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from typing import Self
 
 from pydantic import ValidationError
@@ -50,6 +51,8 @@ class QueueSettings(BaseSettings):
             settings = cls()
         except ValidationError as error:
             faults += map(cls._told, error.errors(include_url=False, include_input=False))
+        except ValueError as error:  # a list or a dictionary that is no JSON: its text names the field, and no value
+            faults.append(str(error))
         else:
             if not faults:
                 return settings
@@ -63,11 +66,22 @@ class QueueSettings(BaseSettings):
     @classmethod
     def _misspelt(cls) -> Iterator[str]:
         known = [name.upper() for name in cls.model_fields]
+        of_others = tuple(cls._longer_prefixes())
         for name in sorted(os.environ):
+            if name.upper().startswith(of_others):
+                continue
             prefix, own = name.upper()[: len(cls._prefix())], name.upper()[len(cls._prefix()) :]
             if prefix == cls._prefix() and own not in known:
                 near = difflib.get_close_matches(own, known, n=1)
                 yield f"{name} is not a setting" + (f"; did you mean {prefix}{near[0]}?" if near else "")
+
+    @classmethod
+    def _longer_prefixes(cls) -> Iterator[str]:
+        """Of other queues whose names begin with this one's: `CORRAL_REPORTS_DAILY_…` is not for `reports`."""
+        for queue in entry_points(group="corral.queues"):
+            prefix = f"CORRAL_{queue.name.upper().replace('-', '_')}_"
+            if prefix != cls._prefix() and prefix.startswith(cls._prefix()):
+                yield prefix
 
     @classmethod
     def _told(cls, fault: ErrorDetails) -> str:

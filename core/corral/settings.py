@@ -24,6 +24,8 @@ __all__ = ["SecretUrl", "Settings", "WorkerSettings", "masked", "unknown_names"]
 PREFIX = "CORRAL_"
 NESTED = "__"
 WORKER = f"{PREFIX}WORKER{NESTED}"
+PARTS = ("BOARD",)
+"""Parts of Corral that read settings of their own, `CORRAL_BOARD_…`, and check them when they start."""
 STORE_SCHEMES = ("redis", "rediss", "unix")
 LONGEST_SECONDS = 86_400.0
 """A lock or an interval of more than a day is a wrong unit, and would keep a dead worker's jobs for that long."""
@@ -207,7 +209,7 @@ def unknown_names(environ: Mapping[str, str], queue_names: Collection[str]) -> d
         Each unknown name, in order, with the name that was probably meant.
     """
     known = _core_names()
-    plugins = [f"{PREFIX}{name.upper().replace('-', '_')}_" for name in sorted(queue_names)]
+    plugins = [f"{PREFIX}{name.upper().replace('-', '_')}_" for name in (*PARTS, *sorted(queue_names))]
     unknown: dict[str, str | None] = {}
     for name in sorted(environ):
         plain = name.upper()

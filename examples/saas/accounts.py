@@ -12,6 +12,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from corral.board import Identity, Role
 from corral_account_deletions.requests import cancel_deletion
 from corral_billing_webhooks_retry import BillingEvent
 from corral_usage_period_rollover.tables import usage_periods, usage_totals
@@ -32,8 +33,10 @@ __all__ = [
     "SignedUp",
     "User",
     "authenticate",
+    "board_identity",
     "closed_hours",
     "delete_account",
+    "grant_board",
     "order_export",
     "order_rollover",
     "receive_billing_event",
@@ -109,6 +112,23 @@ async def authenticate(connection: AsyncConnection, token: str) -> User | None:
     found = select(users.c.id, users.c.email, users.c.name, users.c.plan).where(users.c.token_hash == _hash(token))
     row = (await connection.execute(found)).one_or_none()
     return None if row is None else User(row.id, row.email, row.name, row.plan)
+
+
+async def grant_board(connection: AsyncConnection, email: str, role: Role | None) -> bool:
+    """Let somebody see the board of the queues, or no longer.
+
+    Returns:
+        Whether there is somebody of this address.
+    """
+    changed = await connection.execute(update(users).where(users.c.email == email).values(board_role=role))
+    return changed.rowcount == 1
+
+
+async def board_identity(connection: AsyncConnection, token: str) -> Identity | None:
+    """What somebody with this token is on the board; None where it is nobody's."""
+    found = select(users.c.email, users.c.board_role).where(users.c.token_hash == _hash(token))
+    row = (await connection.execute(found)).one_or_none()
+    return None if row is None else Identity(row.email, row.board_role and Role(row.board_role))
 
 
 async def write_note(work: Work, user: User, text: str) -> None:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
 import corral
 from corral import PayloadRefused, sql
+from corral.observe.metrics import CONTENT_TYPE
 from corral_billing_webhooks_retry import stripe
 from corral_data_exports import links
 from corral_data_exports.settings import ExportSettings
 from corral_data_exports.storage import NoSuchExport, open_export
 from corral_emails import Address
 from corral_webhooks_outgoing.endpoints import EndpointRefused, add_endpoint
-from examples.saas import accounts
-from examples.saas.accounts import Refused, User
+from examples.saas import accounts, board
+from examples.saas.accounts import Refused
+from examples.saas.callers import InWork, Me, operator
 from examples.saas.settings import Settings
-from examples.saas.work import Work, working
 
 __all__ = ["create_app"]
 
@@ -60,34 +60,6 @@ class Endpoint(BaseModel):
     """The body of `POST /endpoints`."""
 
     url: Annotated[str, Field(max_length=2000)]
-
-
-async def begun(request: Request) -> AsyncIterator[Work]:
-    """The transaction of a request; it is committed before the answer is sent, and not at all if that is an error."""
-    async with working(request.app.state.engine, request.app.state.jobs) as work:
-        yield work
-
-
-# scope="function": committed before the answer leaves, not after it
-InWork = Annotated[Work, Depends(begun, scope="function")]
-
-
-async def logged_in(work: InWork, authorization: Annotated[str, Header()] = "") -> User:
-    """Whoever's token came with the request."""
-    user = await accounts.authenticate(work.connection, authorization.removeprefix("Bearer "))
-    if user is None:
-        raise HTTPException(401, "log in first", {"WWW-Authenticate": "Bearer"})
-    return user
-
-
-Me = Annotated[User, Depends(logged_in)]
-
-
-def operator(request: Request, authorization: Annotated[str, Header()] = "") -> None:
-    """Let an operator in, and nobody else."""
-    expected = request.app.state.settings.admin_token.get_secret_value()
-    if not hmac.compare_digest(authorization.encode(), f"Bearer {expected}".encode()):
-        raise HTTPException(403, "for operators only")
 
 
 router = APIRouter()
@@ -190,6 +162,16 @@ async def roll_over(work: InWork) -> None:
     await accounts.order_rollover(work)
 
 
+@router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request, authorization: Annotated[str, Header()] = "") -> Response:
+    """What Prometheus reads; for anybody else there is no such thing."""
+    try:
+        operator(request, authorization)
+    except HTTPException:
+        raise HTTPException(404) from None
+    return Response(await request.app.state.queues.metrics(), media_type=CONTENT_TYPE)
+
+
 def create_app() -> FastAPI:
     """The application; it opens the database and the scheduler when it is started."""
     settings = Settings()  # type: ignore[call-arg]  # read from the environment
@@ -200,12 +182,16 @@ def create_app() -> FastAPI:
         try:
             async with corral.connect() as jobs:
                 app.state.engine, app.state.jobs, app.state.settings = engine, jobs, settings
+                app.state.queues = queues
                 yield
         finally:
+            await queues.close()
             await engine.dispose()
 
     app = FastAPI(title="Acme", lifespan=opened)
     app.include_router(router)
+    app.include_router(board.router)
+    queues = board.mount_board(app)
 
     @app.exception_handler(Refused)
     async def refused(_request: Request, error: Refused) -> JSONResponse:

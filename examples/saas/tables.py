@@ -21,6 +21,7 @@ users = Table(
     Column("plan", String(16), nullable=False),
     Column("token_hash", String(64), nullable=False, unique=True),
     Column("joined_at", Moment, nullable=False),
+    Column("board_role", String(16)),  # viewer, operator or admin; nobody sees the board by default
 )
 
 notes = Table(

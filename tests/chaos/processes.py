@@ -91,7 +91,7 @@ class Worker:
         url: Its store.
         site: Where `install_plugin` has installed the plugin.
         folder: For its log.
-        journal: What its processors write.
+        journal: What its processors write; None: they have none.
         serves: The queues, as on the command line.
         concurrency: How many jobs it runs at once.
         environment: More of its environment.
@@ -106,7 +106,7 @@ class Worker:
         *,
         site: Path,
         folder: Path,
-        journal: Path,
+        journal: Path | None,
         serves: tuple[str, ...] = ("chaos",),
         concurrency: int = 5,
         environment: Mapping[str, str] = MappingProxyType({}),
@@ -121,7 +121,7 @@ class Worker:
             "PYTHONPATH": str(site),
             "REDIS_URL": url,
             "CORRAL_LOG_FORMAT": "json",
-            JOURNAL: str(journal),
+            **({JOURNAL: str(journal)} if journal else {}),
             **environment,
             **{f"CORRAL_WORKER__{name.upper()}": str(value) for name, value in settings.items()},
         }

@@ -38,6 +38,8 @@ class Proxy:
         self.delay_seconds = 0.0
         self._path = path
         self._upstream = upstream
+        self._passing = asyncio.Event()
+        self._passing.set()
         self._open: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -55,6 +57,14 @@ class Proxy:
         """Every connection that is open now stays open, and nothing goes through it any more; new ones work."""
         for connection in self._open:
             connection.swallowed = True
+
+    def hold(self) -> None:
+        """Nothing goes through any connection, new ones included, until `let_go`: as where the network is cut."""
+        self._passing.clear()
+
+    def let_go(self) -> None:
+        """What was held arrives."""
+        self._passing.set()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer), name="proxy")
@@ -97,6 +107,7 @@ class Proxy:
                 continue
             if self.delay_seconds:
                 await asyncio.sleep(self.delay_seconds)
+            await self._passing.wait()
             connection.cut = connection.cut or self.cut(request)
             store.write(request)
             await store.drain()
@@ -108,6 +119,7 @@ class Proxy:
             if connection.cut and not connection.swallowed:
                 self.cuts += 1
                 return
+            await self._passing.wait()
             if not connection.swallowed:
                 writer.write(reply)
                 await writer.drain()

@@ -28,6 +28,17 @@ async def test_a_reply_that_is_cut_was_earned(scene: Scene) -> None:
         assert proxy.cuts == 1
 
 
+async def test_what_is_held_arrives_when_it_is_let_go(scene: Scene) -> None:
+    async with scene.proxy() as proxy, client(proxy.url) as old, client(proxy.url) as new:
+        assert await old.ping()
+        proxy.hold()
+        waiting = [asyncio.create_task(each.incr("counter")) for each in (old, new)]
+        done, _ = await asyncio.wait(waiting, timeout=0.2)
+        assert not done
+        proxy.let_go()
+        assert sorted(await asyncio.gather(*waiting)) == [1, 2]
+
+
 async def test_swallowed_connections_stay_open_and_new_ones_work(scene: Scene) -> None:
     async with scene.proxy() as proxy, client(proxy.url) as old:
         assert await old.ping()

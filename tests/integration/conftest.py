@@ -224,7 +224,7 @@ async def inspect(workshop: Workshop, letters: Queue[Letter]) -> AsyncIterator[C
 
 
 ACME = """
-import asyncio, os, sys, time
+import asyncio, contextlib, os, sys, time
 from corral import Fail, Job, Payload, Processor, Queue, hookimpl
 
 
@@ -242,7 +242,12 @@ def corral_queues() -> list[Queue]:
     return [letters, threaded]
 
 
-async def on_loop(job: Job[Letter]) -> str:
+@contextlib.asynccontextmanager
+async def inspecting(deps):
+    yield deps.inspector
+
+
+async def on_loop(job: Job[Letter], inspector) -> str:
     word, _, argument = job.payload.text.partition(" ")
     if word == "block":
         time.sleep(float(argument))
@@ -256,6 +261,8 @@ async def on_loop(job: Job[Letter]) -> str:
                 pass
     elif word == "fail":
         raise Fail(argument)
+    elif word == "pause":
+        await inspector.pause(argument)
     return job.payload.text
 
 
@@ -270,7 +277,7 @@ def on_thread(job: Job[Letter]) -> str:
 
 @hookimpl
 def corral_processors() -> list[Processor]:
-    return [letters.processed_by(on_loop), threaded.processed_by(on_thread)]
+    return [letters.processed_by(on_loop, using=inspecting), threaded.processed_by(on_thread)]
 """
 """A plugin whose jobs do what their text says."""
 
@@ -318,7 +325,7 @@ class Command:
                 env=dict(environment),
             )
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Its exit code."""
         return self.process.wait(seconds)
 

@@ -36,11 +36,14 @@ with embedded_store(Path(sys.argv[1])) as url:
 """
 
 STARTER = """
-import signal, sys
+import os, signal, sys
 from pathlib import Path
 from corral.store.embedded import embedded_store
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print("starting", flush=True)
+if sys.argv[3:]:
+    spawn = os.posix_spawn
+    os.posix_spawn = lambda *args, **options: (spawn(*args, **options), os.kill(os.getpid(), signal.SIGINT))[0]
 try:
     with embedded_store(Path(sys.argv[1]), server=sys.argv[2]):
         pass
@@ -245,6 +248,16 @@ def test_an_interrupted_start_leaves_no_server(data_dir: Path, tmp_path: Path, s
         assert time.monotonic() < deadline, "no server was started"
         time.sleep(0.005)
     user.end(signal.SIGINT)
+    wait_for_end(data_dir)
+
+
+def test_a_start_interrupted_before_it_knows_its_server_leaves_none(
+    data_dir: Path, tmp_path: Path, spawn: Callable[..., Any]
+) -> None:
+    silent = program(tmp_path, "valkey-server", "Valkey server v=99.0.0", "exec sleep 60")
+    user = spawn(STARTER, data_dir, silent, "within the spawn")
+    assert user.line() == "starting"
+    assert user.end() == 0, "it was interrupted, and caught that"
     wait_for_end(data_dir)
 
 

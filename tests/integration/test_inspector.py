@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from corral import Deps, Fail, Fixed, Job, Queue
-from corral.errors import ConfigurationError, UnknownQueue
+from corral.errors import ConfigurationError, PayloadRefused, UnknownQueue
 from corral.inspector import JobInspector, JobLocked, JobNotFound, WrongState
 from corral.settings import WorkerSettings
 from corral.worker.worker import Worker
@@ -282,9 +282,9 @@ async def test_a_job_that_is_edited_runs_with_its_new_payload(
     if state == "failed":
         await workshop.burst(letters.processed_by(read_out))
     before = await workshop.hash(letters, "a")
-    await inspector.edit(letters, "a", '{"text": "Grüße"}'.encode())
+    await inspector.edit(letters, "a", {"text": "Grüße"})
     assert await workshop.state(letters, "a") == state
-    assert await workshop.hash(letters, "a") == {**before, "data": '{"text": "Grüße"}'}
+    assert await workshop.hash(letters, "a") == {**before, "data": '{"text":"Grüße"}'}
     if state == "failed":
         await inspector.retry(letters, "a", reset=True)
     if state == "delayed":
@@ -296,20 +296,33 @@ async def test_a_job_that_is_edited_runs_with_its_new_payload(
 async def test_a_job_that_runs_or_is_completed_is_not_edited(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    inspector = inspect()
+    inspector = inspect().acting_as("ada")
 
     async def look(job: Job[Any]) -> None:
         with pytest.raises(JobLocked):
-            await inspector.edit(letters, job.id, b"{}")
+            await inspector.edit(letters, job.id, {"text": "too late"})
 
     await workshop.producer(letters).enqueue(letters, {"text": "as it was"}, job_id="mine")
-    for payload in (b"{", b"", b"\xff", b'{"text": NaN}', b"[" * 100_000):
-        with pytest.raises(ConfigurationError, match="no JSON"):
-            await inspector.edit(letters, "mine", payload)
+    with pytest.raises(PayloadRefused, match="text"):
+        await inspector.edit(letters, "mine", {"text": ["no text"]})
     await workshop.burst(letters.processed_by(look))
     with pytest.raises(WrongState, match="not waiting, prioritized, delayed or failed"):
-        await inspector.edit(letters, "mine", b"{}")
+        await inspector.edit(letters, "mine", {"text": "too late"})
     found = await inspector.get(letters, "mine")
     assert (found.state, found.data) == ("completed", {"text": "as it was"})
     with pytest.raises(JobNotFound):
-        await inspector.edit(letters, "nobody", b"{}")
+        await inspector.edit(letters, "nobody", {"text": "a"})
+    assert [each for each in await inspector.audit.read() if each.what == "edit"] == []
+
+
+async def test_the_audit_of_an_edit_names_fields_and_no_value_and_what_another_release_wrote_stays(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    inspector = inspect().acting_as("ada")
+    job_id = (await workshop.producer(letters).enqueue(letters, {"text": "a"})).id
+    await inspector._calls.link.call("HSET", f"bull:letters:{job_id}", "data", '{"text": "a", "newer": [1]}')
+    await inspector.edit(letters, job_id, {"text": "b"})
+    assert (await inspector.get(letters, job_id)).data == {"text": "b", "newer": [1]}
+    entry = (await inspector.audit.read())[0]
+    assert (entry.who, entry.what, entry.job_id, entry.before) == ("ada", "edit", job_id, None)
+    assert entry.after == {"changed": ["text"]}

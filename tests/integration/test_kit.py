@@ -60,22 +60,33 @@ def test_a_test_without_an_event_loop_drains_too(corral_kit: Kit, sent: str) -> 
 
 
 @pytest.mark.asyncio
-async def test_a_drain_follows_jobs_into_other_queues_and_tells_each_run_in_order(corral_kit: Kit) -> None:
+async def test_a_drain_follows_jobs_into_other_queues_and_tells_each_run(corral_kit: Kit) -> None:
     async def forward(job: Job[Letter], jobs: Any) -> None:
         await jobs.enqueue(parcels, job.payload)
 
     async def refuse(job: Job[Letter]) -> None:
         raise Fail("no such street")
 
-    first = await corral_kit.enqueue_many(letters, [Letter(text="a"), Letter(text="b")])
+    enqueued = await corral_kit.enqueue_many(letters, [Letter(text="a"), Letter(text="b")])
     drained = await corral_kit.drain(letters.processed_by(forward, using=jobs_of), parcels.processed_by(refuse))
-    assert [run.job.id for run in drained][:1] == [first[0].id]
+    assert {run.job.id for run in drained if run.job.queue.name == "letters"} == {job.id for job in enqueued}
     assert drained.outcomes(letters) == [Completed(), Completed()]
     assert [outcome.reason for outcome in drained.outcomes(parcels) if isinstance(outcome, Failed)] == [
         "Fail: no such street"
     ] * 2
     assert {job.state for job in corral_kit.jobs(parcels)} == {"failed"}
     assert len(await corral_kit.drain(letters.processed_by(echo))) == 0
+
+
+@pytest.mark.asyncio
+async def test_a_drain_tells_its_runs_in_the_order_in_which_they_ended(corral_kit: Kit) -> None:
+    singly = Queue("singly", Letter, concurrency=1)  # of two at once, either may end first
+    last = await corral_kit.enqueue(singly, Letter(text="last"), priority=2)
+    then = await corral_kit.enqueue(singly, Letter(text="then"), priority=1)
+    first = await corral_kit.enqueue(singly, Letter(text="first"))
+    drained = await corral_kit.drain(singly.processed_by(echo))
+    assert [run.job.id for run in drained] == [first.id, then.id, last.id]
+    assert drained.outcomes(singly) == [Completed(b'"first"'), Completed(b'"then"'), Completed(b'"last"')]
 
 
 @pytest.mark.asyncio

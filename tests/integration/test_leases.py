@@ -58,6 +58,7 @@ async def outlives(raw: Any, job_id: str, locks: int) -> bool:
     return True
 
 
+@pytest.mark.timing
 async def test_a_lock_lives_as_long_as_its_lease_and_no_longer(leases: Leases, lease: Any, raw: Any) -> None:
     lost: list[str] = []
     held = await lease("a", lambda: lost.append("a"))
@@ -83,6 +84,7 @@ async def test_a_lock_that_is_somebody_elses_is_told_once_and_left_alone(
 
 
 @pytest.mark.corral_untidy("its locks belong to no job, and nobody releases them")
+@pytest.mark.timing
 async def test_whatever_is_raised_the_thread_goes_on(leases: Leases, lease: Any, raw: Any) -> None:
     def broken() -> None:
         raise ZeroDivisionError("while it is told")
@@ -92,6 +94,7 @@ async def test_whatever_is_raised_the_thread_goes_on(leases: Leases, lease: Any,
         assert await outlives(raw, "b", 4)
 
 
+@pytest.mark.timing
 async def test_a_lease_with_an_end_is_renewed_until_then(leases: Leases, lease: Any, raw: Any) -> None:
     leases.hold([await lease("a", lambda: None, until=time.monotonic() + 2 * LOCK_SECONDS)])
     assert await outlives(raw, "a", 2)

@@ -43,6 +43,7 @@ def run(
         if name.startswith(("CORRAL_", "REDIS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("CORRAL_ENV", "production")
+    monkeypatch.setenv("CORRAL_LOG_LEVEL", "WARNING")  # the audit's lines are not what these tests read
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, url: str = store_url) -> Ran:

@@ -19,7 +19,7 @@ from corral import Payload, Queue
 pytestmark = pytest.mark.asyncio
 
 Ran = tuple[int, str, str]
-BROKEN = "return [letters.processed_by(on_loop), threaded.processed_by(on_thread)]"
+BROKEN = "return [letters.processed_by(on_loop, using=inspecting), threaded.processed_by(on_thread)]"
 
 
 class Letter(Payload):

@@ -27,7 +27,7 @@ ANYIO = "import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asy
 MARKED = "import pytest\n\npytestmark = pytest.mark.{}\n"
 ASYNCIO = ("-p", "no:anyio", "-o", "asyncio_default_fixture_loop_scope=function")
 NEITHER = ("-p", "no:asyncio", "-p", "no:anyio")
-SECONDS = 60.0
+SECONDS = 120.0
 
 Suite = Callable[..., "subprocess.Popen[str]"]
 

@@ -55,6 +55,11 @@ async def test_lists_and_prunes_what_is_declared_no_longer(schedule: Any, comman
     left = command("schedules", "--json")
     assert left.wait() == 0
     assert [each["id"] for each in json.loads(left.result) if each["queue"] == NAME] == ["weekly"]
+    told = command("audit", "--json")
+    assert told.wait() == 0
+    assert [(each["what"], each["queue"], each["before"]) for each in json.loads(told.result)] == [
+        ("prune", removed["queue"], {"schedule": removed["id"]})
+    ]
     again = command("schedules", "prune")
     assert (again.wait(), again.result, again.said) == (0, "", "nothing to remove\n")
 

@@ -19,8 +19,9 @@ __all__ = ["figure", "node_modules", "pytest_runtest_makereport", "scene", "site
 
 @pytest_asyncio.fixture
 async def node(node_modules: Path, scene: Scene) -> AsyncIterator[Node]:
-    """BullMQ for Node in a process of its own; it may not have complained about anything."""
+    """BullMQ for Node in a process of its own, which has loaded; it may not have complained about anything."""
     async with node_process(node_modules, scene.store.socket, scene.journal.path) as node:
+        assert await node.ask("errors") == []  # it takes seconds on a busy machine, and a job's delay would be over
         yield node
         assert await node.ask("errors") == []
 

@@ -2,7 +2,8 @@
 //
 // Reads one JSON request per line and answers each with one line, `{"ok": …}` or `{"error": text}`. Its workers do
 // what a job's data says, as the processors of tests/chaos/acme_chaos.py do, and write the same journal. BullMQ is
-// loaded from the directory named by CORRAL_NODE_MODULES; the arguments are the store's socket and the journal.
+// loaded from the directory named by CORRAL_NODE_MODULES; the arguments are the store's socket and the journal. With
+// ACME_TRACED set, BullMQ is given bullmq-otel, and OpenTelemetry's SDK keeps the spans.
 import { appendFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -14,10 +15,19 @@ const { FlowProducer, Queue, QueueEvents, Worker } = require('bullmq');
 
 const [, , socket, journal] = process.argv;
 const connection = { path: socket };
+const finished = [];
+const client = process.env.ACME_TRACED ? { connection, telemetry: traced() } : { connection };
 const queues = new Map();
 const listeners = new Map();
 const heard = []; // of all listeners, in order: {queue, event, …}
 const errors = []; // whatever BullMQ complains about
+
+function traced() {
+  const { NodeTracerProvider, SimpleSpanProcessor } = require('@opentelemetry/sdk-trace-node');
+  const exporter = { export: (spans, done) => { finished.push(...spans); done({ code: 0 }); }, shutdown: async () => {} };
+  new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }).register();
+  return new (require('bullmq-otel').BullMQOtel)('acme');
+}
 
 function watched(made) {
   made.on('error', (error) => errors.push(String(error)));
@@ -25,7 +35,7 @@ function watched(made) {
 }
 
 function queue(name) {
-  if (!queues.has(name)) queues.set(name, watched(new Queue(name, { connection })));
+  if (!queues.has(name)) queues.set(name, watched(new Queue(name, client)));
   return queues.get(name);
 }
 
@@ -34,11 +44,12 @@ function write(event, job) {
   appendFileSync(journal, `${JSON.stringify(line)}\n`);
 }
 
-async function process_(job) {
+async function process_(job, then) {
   write('start', job);
   const { ms = 0, fails = 0, value = null } = job.data;
   await sleep(ms);
   if (job.attemptsMade < fails) throw new Error(`attempt ${job.attemptsMade + 1} fails, as the data says`);
+  if (then) await queue(then).add('work', job.data);
   const children = Object.values(await job.getChildrenValues());
   write('end', job);
   return children.length ? children : value;
@@ -48,6 +59,20 @@ const operations = {
   async add({ queue: name, jobs }) {
     const made = await queue(name).addBulk(jobs.map(({ data, opts }) => ({ name: 'work', data, opts })));
     return made.map((job) => job.id);
+  },
+
+  async add_one({ queue: name, data, opts }) {
+    return (await queue(name).add('work', data, opts)).id;
+  },
+
+  async spans() {
+    return finished.map((span) => ({
+      name: span.name,
+      kind: ['INTERNAL', 'SERVER', 'CLIENT', 'PRODUCER', 'CONSUMER'][span.kind],
+      trace: span.spanContext().traceId,
+      id: span.spanContext().spanId,
+      parent: span.parentSpanContext?.spanId ?? null,
+    }));
   },
 
   async flow({ tree }) {
@@ -64,8 +89,9 @@ const operations = {
     return await queue(name).getJobScheduler(id);
   },
 
-  async work({ queue: name, concurrency }) {
-    const worker = watched(new Worker(name, process_, { connection, concurrency }));
+  async work({ queue: name, concurrency, minutes, then }) {
+    const metrics = minutes && { maxDataPoints: minutes };
+    const worker = watched(new Worker(name, (job) => process_(job, then), { ...client, concurrency, metrics }));
     await worker.waitUntilReady();
     return process.pid;
   },
@@ -95,6 +121,14 @@ const operations = {
     const job = await queue(name).getJob(id);
     if (!job) return null;
     return { state: await job.getState(), attempts: job.attemptsMade, starts: job.attemptsStarted, ...job.toJSON() };
+  },
+
+  async counted({ queue: name, ending }) {
+    return await queue(name).getMetrics(ending);
+  },
+
+  async clean({ queue: name, ending }) {
+    return (await queue(name).clean(0, 1000, ending)).length;
   },
 
   async workers({ queue: name }) {

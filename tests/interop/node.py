@@ -50,20 +50,21 @@ class Node:
 
 
 @asynccontextmanager
-async def node_process(node_modules: Path, socket: Path, journal: Path) -> AsyncIterator[Node]:
+async def node_process(node_modules: Path, socket: Path, journal: Path, **environment: str) -> AsyncIterator[Node]:
     """A driver's process; gone afterwards, with its workers.
 
     Args:
         node_modules: The directory that holds Node's `node_modules`.
         socket: The store's.
         journal: What its workers write.
+        environment: More of its environment.
     """
     process = await asyncio.create_subprocess_exec(
         "node",
         str(DRIVER),
         str(socket),
         str(journal),
-        env={**os.environ, "CORRAL_NODE_MODULES": str(node_modules)},
+        env={**os.environ, "CORRAL_NODE_MODULES": str(node_modules), **environment},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=2**24,

@@ -98,7 +98,7 @@ async def test_the_limit_of_a_scheduler_of_node_is_kept(node: Node, scene: Scene
 async def test_the_end_of_a_scheduler_of_node_is_kept(node: Node, scene: Scene) -> None:
     """As with BullMQ, one iteration may lie behind it, by less than an interval (wire 6.21)."""
     await scene.hire()
-    end_ms = int(time.time() * 1000) + 1500
+    end_ms = int(time.time() * 1000) + 2500
     await node.ask("schedule", queue="chaos", id="ending", repeat={"every": EVERY_MS, "endDate": end_ms})
     await scene.until(lambda: at_rest(scene), "the schedule has ended")
     run = await ticks(scene, 1)

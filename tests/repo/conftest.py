@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (".ci", "bench", "core", "docs", "examples", "plugins", "tests")
+FOLDERS = (".ci", "bench", "core", "deploy", "docs", "examples", "plugins", "tests")
 MADE_BY_TOOLS = {".git", "__pycache__", "build", "dist", "node_modules"}
 
 

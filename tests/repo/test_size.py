@@ -17,8 +17,9 @@ MAX_ENGINE_LUA = 950
 """3,000 and 700 held what carries plain jobs; schedules and the hand-back of dead processes are the rest."""
 ENGINE = ("catalog", "lock", "store", "worker", "producer")
 """What carries a job: modules or packages of core/corral. Commands, settings and the test kit are not in it."""
-LAUNCHER = {"embedded.py", "data_directory.py", "server_binary.py"}
-"""In store/, and yet no part of that: they start a server for whoever has none, and no job passes through them."""
+BESIDE = {"embedded.py", "data_directory.py", "server_binary.py", "minutes.py"}
+"""In store/, and yet no part of that: no job passes through them. They start a server for whoever has none, and keep
+the figures that the board draws."""
 
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "base", "manager", "types", "models", "misc"}
 
@@ -40,9 +41,7 @@ def test_catalog_store_worker_and_producer_stay_within_their_budget(written: tup
     """Docstrings and comments count, blank lines do not: the budget is about what has to be read."""
     core = root / "core" / "corral"
     engine = [
-        path
-        for path in written
-        if path.is_relative_to(core) and _top(path, core) in ENGINE and path.name not in LAUNCHER
+        path for path in written if path.is_relative_to(core) and _top(path, core) in ENGINE and path.name not in BESIDE
     ]
     python = sum(written_lines(path) for path in engine if path.suffix == ".py")
     lua = sum(written_lines(path) for path in engine if path.suffix == ".lua")

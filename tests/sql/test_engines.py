@@ -7,6 +7,7 @@ import contextlib
 import subprocess
 import sys
 import threading
+import traceback
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -190,3 +191,23 @@ async def test_a_transaction_that_somebody_ended_is_told(engine) -> None:
         await connection.rollback()
         with pytest.raises(sql.TransactionSpoilt, match="acme_hook left the transaction unusable"):
             await sql.ensure_unspoilt(connection, "acme_hook")
+
+
+@pytest.mark.asyncio
+async def test_an_error_does_not_tell_what_was_bound_to_its_statement(bare_engine) -> None:
+    """Its traceback has the driver's own error, in which PostgreSQL quotes the key that is there, or the whole row."""
+    add = text("INSERT INTO readers VALUES (:id, :email)")
+    async with bare_engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE readers (id VARCHAR(9) PRIMARY KEY, email TEXT NOT NULL)"))
+        await connection.execute(add, {"id": "r-1", "email": "ada@example.org"})
+    raised = []
+    for row in ({"id": "r-1", "email": "bob@example.org"}, {"id": "r-2", "email": None}):
+        with pytest.raises(IntegrityError) as refused:
+            async with bare_engine.begin() as connection:
+                await connection.execute(add, row)
+        raised.append(refused.value)
+    assert not [error for error in raised if "r-1" in str(error) or "r-2" in str(error) or "bob" in str(error)]
+    at_length = ["".join(traceback.format_exception(error)) for error in raised]
+    assert "bob@example.org" not in at_length[0]
+    quoted = bare_engine.dialect.name == "postgresql"
+    assert ["(r-1)" in at_length[0], "(r-2, null)" in at_length[1]] == [quoted, quoted]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from corral.app.health import LIVE_SECONDS, Health, judged
-from corral.store.liveness import Sign
+from corral.app.health import Health, judged
+from corral.store.liveness import LIVE_SECONDS, Sign
 from corral.store.processes import host_of, process_name
 
 FRESH, STALE = Sign(2.0), Sign(LIVE_SECONDS + 0.1)

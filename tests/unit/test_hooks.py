@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -64,6 +65,24 @@ async def test_what_can_be_awaited_is_awaited_and_none_leaves_it_to_the_next(doo
     doors.add("first", knows_nobody)
     assert await first_answer(doors.hook, name="ada", number=1) == "Ada"
     assert await all_answers(doors.hook, name="ada", number=1) == [Answer("first", None), Answer("last", "Ada")]
+
+
+async def test_an_answer_leaves_no_task_behind(doors) -> None:
+    doors.add("behind", lambda: 2)
+    doors.add("plain", lambda: 1)
+    loop, begun = asyncio.get_running_loop(), []
+
+    def begin(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        begun.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    loop.set_task_factory(begin)
+    try:
+        assert await first_answer(doors.hook, name="ada", number=1) == 1
+        await asyncio.sleep(0)
+    finally:
+        loop.set_task_factory(None)
+    assert begun == []
 
 
 async def test_nobody_has_an_answer(doors) -> None:

@@ -33,9 +33,12 @@ def corral_processors() -> list[Processor]:
 STORE = {"redis", "hiredis", "corral.store", "corral.producer"}
 WORKER = {"corral.worker", "corral.app", "corral.catalog", "corral.plugins", "corral.sql", "sqlalchemy", "cronsim"}
 TERMINAL = {"structlog", "rich", "logging.config"}
+TRACES = {"opentelemetry.trace"}
 SETTINGS = {"pydantic_settings", "dotenv", "corral.settings"}
-NOT_FOR_A_DECLARATION = STORE | WORKER | TERMINAL | SETTINGS | {"asyncio", "click", "corral.cli", "corral.testing"}
-NOT_FOR_HELP = STORE | WORKER | TERMINAL | SETTINGS | {"asyncio", "pydantic", "pluggy", "corral.testing"}
+NOT_FOR_A_DECLARATION = (
+    STORE | WORKER | TERMINAL | TRACES | SETTINGS | {"asyncio", "click", "corral.cli", "corral.testing"}
+)
+NOT_FOR_HELP = STORE | WORKER | TERMINAL | TRACES | SETTINGS | {"asyncio", "pydantic", "pluggy", "corral.testing"}
 
 
 def loaded_by(*arguments: str, folder: Path) -> set[str]:
@@ -77,3 +80,4 @@ def test_a_command_loads_structlog_but_not_rich_where_it_draws_nothing(tmp_path:
 def test_whoever_needs_the_store_gets_it(tmp_path: Path) -> None:
     """The names these tests look for are the real ones: loading the store shows them."""
     assert {"redis", "corral.store"} <= loaded_by("-c", "import corral.store.connection", folder=tmp_path)
+    assert loaded_by("-m", "corral", "plugins", folder=tmp_path) >= TRACES

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corral import Job, Payload, Queue
+from corral import Job, Payload, Queue, testing
 from corral.job import Run
 from corral.options import check_job_id
 
@@ -34,6 +34,11 @@ def job(job_id: str = "a", run: Run | None = None, queue: Queue[Any] = orders) -
         scheduled_ms=1_900_000_000_500,
         run=run or Run(),
     )
+
+
+def test_its_carrier_is_what_was_put_in() -> None:
+    assert testing.job(orders, {}, carrier={"traceparent": "00-1"}).carrier == {"traceparent": "00-1"}
+    assert testing.job(orders, {}).carrier == {}
 
 
 def test_its_times_are_aware_and_exact_to_the_millisecond() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from corral import Payload, Queue
+from corral import Payload, Queue, hookimpl
 from corral.job import Job
 from corral.outcome import Completed
 from corral.testing import job as make_job
@@ -170,3 +170,26 @@ relay.enqueuing(None, None, {})
 assert "structlog" in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+def test_corral_s_own_parts_are_called_first_and_are_blamed_like_others(site: Any, job: Job[Nothing]) -> None:
+    class Counter:
+        def __init__(self) -> None:
+            self.before: list[list[str]] = []
+
+        @hookimpl
+        def corral_job_ended(self, job: Job[Any]) -> None:
+            self.before.append(list(sys.modules["good"].seen))
+            raise RuntimeError("a bug of ours")
+
+    site.module("good", SUBSCRIBER.format(fault="pass"))
+    site.install("good", "good = good", group="corral.plugins")
+    plugins, counter = site.load(), Counter()
+    joined = plugins.with_own(counter)
+    with capture_logs() as logs:
+        joined.relay.job_ended(job, Completed())
+    assert (counter.before, sys.modules["good"].seen) == ([[]], ["Completed"])
+    assert [line["provider"] for line in logs] == ["corral (built in)"]
+    assert [each.provider.distribution for each in joined.implementations("corral_job_ended")] == ["corral", "good"]
+    assert len(plugins.implementations("corral_job_ended")) == 1, "the others are as they were"
+    assert joined.relay.enqueuing is not None

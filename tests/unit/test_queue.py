@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import pytest
-from pydantic import Field, computed_field
+from pydantic import Field, SecretBytes, SecretStr, computed_field
 
 from corral import Payload, PayloadRefused, Queue
 
@@ -171,3 +173,34 @@ class TestParsed:
 def test_a_queue_needs_a_payload_type_of_its_own() -> None:
     with pytest.raises(TypeError, match="declare an empty subclass of Payload"):
         Queue("orders", Payload)
+
+
+def test_a_secret_is_written_as_it_is_and_shown_nowhere() -> None:
+    """pydantic writes `**********`: a worker would log in with ten asterisks."""
+
+    class Inner(Payload):
+        keys: tuple[SecretStr, ...]
+
+    class Login(Payload):
+        user_name: str
+        password: SecretStr
+        pin: SecretBytes | None = None
+        inner: Inner
+        by_name: Mapping[str, SecretStr] = {}
+        at: datetime
+
+    logins = Queue("logins", Login)
+    given = {
+        "userName": "ada",
+        "password": "hunter2",
+        "pin": "0042",
+        "inner": {"keys": ["k1", "k2"]},
+        "byName": {"a_b": "v"},
+        "at": "2026-01-31T08:00:00Z",
+    }
+    payload = logins.validated(given)
+    raw = logins.dumped(payload)
+    assert json.loads(raw) == given
+    read, _ = logins.parsed(raw)
+    assert read == payload
+    assert "hunter2" not in repr(payload)

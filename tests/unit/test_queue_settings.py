@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Annotated, Self
 
 import pytest
@@ -19,6 +20,7 @@ class ParcelSettings(QueueSettings):
     weight: Annotated[int, Field(gt=0)] = 1
     user: str | None = None
     password: SecretStr | None = None
+    depots: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -61,3 +63,32 @@ def test_what_does_not_go_together_is_told_in_its_own_words(monkeypatch) -> None
     assert str(refused.value).splitlines()[1:] == [
         "  CORRAL_LATE_PARCELS_USER and CORRAL_LATE_PARCELS_PASSWORD: one without the other"
     ]
+
+
+def test_a_list_that_is_no_json_is_told_among_the_others_without_its_value(monkeypatch) -> None:
+    monkeypatch.setenv("CORRAL_LATE_PARCELS_DEPOTS", "hunter2")
+    monkeypatch.setenv("CORRAL_LATE_PARCELS_HOTS", "depot")
+    with pytest.raises(ConfigurationError) as refused:
+        ParcelSettings.from_environment()
+    _, misspelt, wrong = str(refused.value).splitlines()
+    assert misspelt == "  CORRAL_LATE_PARCELS_HOTS is not a setting; did you mean CORRAL_LATE_PARCELS_HOST?"
+    assert '"depots"' in wrong
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_what_belongs_to_an_installed_queue_of_a_longer_name_is_not_misspelt(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("CORRAL_LATE_PARCELS_HOST", "depot")
+    monkeypatch.setenv("CORRAL_LATE_PARCELS_ABROAD_HOST", "harbour")
+    with pytest.raises(ConfigurationError, match="CORRAL_LATE_PARCELS_ABROAD_HOST is not a setting"):
+        ParcelSettings.from_environment()
+    installed = tmp_path / "abroad-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: abroad\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        "[corral.queues]\nlate-parcels = parcels\nlate-parcels-abroad = abroad\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert ParcelSettings.from_environment().host == "depot"
+    monkeypatch.setenv("CORRAL_LATE_PARCELS_ABROAT_HOST", "harbour")
+    with pytest.raises(ConfigurationError, match="CORRAL_LATE_PARCELS_ABROAT_HOST is not a setting"):
+        ParcelSettings.from_environment()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
+
+from importlib_metadata import version
 
 from corral.catalog import Catalog, Role
-from corral.plugins import Claim, Plugins, found
+from corral.errors import CatalogError, Problem
+from corral.plugins import Claim, Plugins, Provider, found
+from corral.plugins.entry_points import PLUGINS
 from corral.settings import Settings
 
-__all__ = ["Installed", "read_installed", "read_plugins", "read_settings"]
+__all__ = ["Installed", "read_installed", "read_plugins", "read_settings", "read_what_fits"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +48,34 @@ def read_installed(role: Role = "producer", serves: Iterable[str] | None = None)
     return Installed(settings, plugins, Catalog.build(plugins, role=role, serves=serves))
 
 
+def read_what_fits() -> tuple[Installed, tuple[Problem, ...]]:
+    """As `read_installed` for a producer, without the distributions that something is wrong with.
+
+    For whoever only looks on: an operator's board is needed most where a plugin is broken. Nothing that enqueues on
+    its own or works may start so.
+
+    Returns:
+        What a process starts from; and what is wrong with the rest.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+        CatalogError: What is wrong is nobody's whom one could leave out: the application, the lock file.
+    """
+    settings = read_settings()
+    left_out: set[str] = set()
+    problems: list[Problem] = []
+    while True:
+        plugins = Plugins.load(application=settings.app, disabled=(*settings.disabled_plugins, *sorted(left_out)))
+        try:
+            return Installed(settings, plugins, Catalog.build(plugins)), tuple(problems)
+        except CatalogError as error:
+            faulty = {provider.split(" ")[0] for problem in error.problems for provider in problem.providers}
+            if faulty <= left_out | {settings.app}:
+                raise
+            left_out |= faulty
+            problems += error.problems
+
+
 def read_plugins() -> tuple[Settings, Plugins]:
     """Read the settings and load the plugins, without judging them.
 
@@ -50,7 +83,8 @@ def read_plugins() -> tuple[Settings, Plugins]:
         ConfigurationError: A setting cannot be used.
     """
     settings = read_settings()
-    return settings, Plugins.load(application=settings.app, disabled=settings.disabled_plugins)
+    claims = [*found(), *_built_in()]
+    return settings, Plugins.load(claims, application=settings.app, disabled=settings.disabled_plugins)
 
 
 def read_settings() -> Settings:
@@ -60,3 +94,13 @@ def read_settings() -> Settings:
         ConfigurationError: A setting cannot be used.
     """
     return Settings.read({claim.name for claim in found() if isinstance(claim, Claim)})
+
+
+def _built_in() -> Iterator[Claim]:
+    """The plugins that the core brings along, where what they need is installed; to be disabled like others."""
+    try:
+        has_traces = find_spec("opentelemetry.trace") is not None
+    except ModuleNotFoundError:
+        has_traces = False
+    if has_traces:
+        yield Claim("traces", "corral.observe.traces", PLUGINS, Provider("corral", version("corral"), "built in"))

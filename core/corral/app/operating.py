@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from corral.app.installed import Installed, read_installed
 from corral.inspector import JobInspector, Limits, State
+from corral.inspector.audit import this_process
+from corral.observe.logs import configure_logs
+from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 
-__all__ = ["count_jobs", "inspector", "operate"]
+__all__ = ["configure_operators_logs", "count_jobs", "inspector", "operate"]
 
 T = TypeVar("T")
 
 
 @asynccontextmanager
-async def inspector(installed: Installed, url: str) -> AsyncIterator[JobInspector]:
-    """The inspector of a process, closed on leaving."""
-    made = JobInspector(installed.catalog, Link(url), prefix=installed.settings.prefix)
+async def inspector(installed: Installed, url: str, who: str | None = None) -> AsyncIterator[JobInspector]:
+    """The inspector of a process, closed on leaving; what it changes is told as `who`, see `JobInspector`."""
+    made = JobInspector(installed.catalog, Link(url), prefix=installed.settings.prefix, who=who)
     try:
         yield made
     finally:
@@ -41,15 +45,25 @@ def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str
         CorralError: A name was refused, there is no store, or what `work` raises.
     """
     installed = read_installed()
+    configure_operators_logs(installed.settings)
     for name in queues:
         installed.catalog.get(name)
     with chosen_store(installed.settings) as url:
 
         async def run() -> T:
-            async with inspector(installed, url) as made:
+            async with inspector(installed, url, this_process("cli")) as made:
                 return await work(made)
 
         return asyncio.run(run())
+
+
+def configure_operators_logs(settings: Settings) -> None:
+    """Send the audit's lines, and whatever else is logged, to standard error.
+
+    A person at a terminal reads what the command prints: an audit's line beside each line of that would be noise.
+    """
+    quiet = {"log_level": "WARNING"} if sys.stderr.isatty() else {}
+    configure_logs(settings.model_copy(update=quiet))
 
 
 def count_jobs() -> dict[str, tuple[dict[State, int], Limits]]:

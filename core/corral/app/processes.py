@@ -11,8 +11,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 
@@ -20,11 +20,13 @@ import structlog
 from redis.exceptions import ResponseError
 
 from corral.app.alive import DRAIN_MARGIN_SECONDS, signs_of_life
-from corral.app.installed import read_installed
+from corral.app.installed import Installed, read_installed
+from corral.app.observed import observed_parent
+from corral.app.probes import ParentProbes
+from corral.app.serving import Address
 from corral.app.working import check_store
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.observe.logs import configure_logs
-from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.liveness import Sign, Signs
@@ -34,7 +36,7 @@ from corral.worker.consumer import LANES
 from corral.worker.stopping import end_tasks
 from corral.worker.supervisor import IN_ORDER, Restarts, exit_code, told_end
 
-__all__ = ["run_processes"]
+__all__ = ["listening", "run_processes"]
 
 log = structlog.get_logger("corral")
 
@@ -49,6 +51,7 @@ def run_processes(
     burst: bool = False,
     concurrency: int | None = None,
     shutdown_timeout_seconds: float | None = None,
+    address: Address | None = None,
 ) -> int:
     """Keep worker processes running until told to stop, or in a burst until each has ended.
 
@@ -58,6 +61,7 @@ def run_processes(
         burst: Whether they end when nothing waits and nothing runs.
         concurrency: Overrides every queue's own, in each process.
         shutdown_timeout_seconds: Overrides the setting.
+        address: Where the parent serves metrics and health, or None; its processes do on the ports that follow.
 
     Returns:
         The exit code: the worst of theirs.
@@ -82,7 +86,7 @@ def run_processes(
     options += [f"{name}={number}" if number else name for name, number in served.items()]
     with chosen_store(settings) as url, asyncio.Runner() as runner:
         grace = shutdown_timeout_seconds + DRAIN_MARGIN_SECONDS
-        parent = _Parent(settings, url, queues, options, burst=burst, grace_seconds=grace)
+        parent = _Parent(installed, url, queues, options, burst=burst, grace_seconds=grace, address=address)
         return runner.run(parent.run(processes))
 
 
@@ -114,18 +118,34 @@ class _Child:
             os.kill(self.pid, signal.SIGKILL)
 
 
+def listening(address: Address | None, place: int) -> Sequence[str]:
+    """The options of the process in a place. A place keeps its port, whoever fills it: a scraper's target stays.
+
+    Args:
+        address: The parent's; its port 0 stays 0.
+        place: From 0.
+    """
+    if address is None:
+        return ()
+    port = address.port + 1 + place if address.port else 0
+    return ("--metrics-host", address.host, "--metrics-port", str(port))
+
+
 class _Parent:
     def __init__(
         self,
-        settings: Settings,
+        installed: Installed,
         url: str,
         queues: Sequence[str],
         options: Sequence[str],
         *,
         burst: bool,
         grace_seconds: float,
+        address: Address | None,
     ) -> None:
-        self._settings = settings
+        self._installed = installed
+        self._settings = settings = installed.settings
+        self._address = address
         self._url = url
         self._command = [sys.executable, "-P", "-m", "corral", "worker", *options]  # -P: as the program `corral`
         self._burst = burst
@@ -136,6 +156,7 @@ class _Parent:
         self._stop = asyncio.Event()
         self._refused = 0
         self._link = Link(url)
+        self._stalled = dict.fromkeys(queues, 0)
         self._stores = [QueueStore(self._link, settings.prefix, queue) for queue in queues]
 
     async def run(self, processes: int) -> int:
@@ -147,9 +168,9 @@ class _Parent:
             return Sign(0.0, draining=self._stop.is_set(), processes=processes)
 
         with self._signals():
-            async with signs_of_life(self._name, sign, self._url, self._settings.prefix):
+            async with signs_of_life(self._name, sign, self._url, self._settings.prefix), self._observed():
                 log.info("parent started", processes=processes)
-                places = [asyncio.create_task(self._keep(), name=f"corral-place-{n}") for n in range(processes)]
+                places = [asyncio.create_task(self._keep(n), name=f"corral-place-{n}") for n in range(processes)]
                 stopping = asyncio.create_task(self._drain(), name="corral-drain")
                 try:
                     codes = await asyncio.gather(*places)
@@ -162,11 +183,20 @@ class _Parent:
         log.info("parent stopped", exit_code=code)
         return code
 
-    async def _keep(self) -> int:
+    @asynccontextmanager
+    async def _observed(self) -> AsyncIterator[None]:
+        if self._address is None:
+            yield
+            return
+        probes = ParentProbes(self._name, self._url, self._settings.prefix, self._stop)
+        async with observed_parent(probes, self._stalled, self._installed, self._url, self._address):
+            yield
+
+    async def _keep(self, place: int) -> int:
         """Fill one place until it is to stay empty; returns the exit code of its last process."""
         restarts = Restarts()
         while not self._stop.is_set():
-            code, lived = await self._run_one()
+            code, lived = await self._run_one(place)
             if self._stop.is_set() or (self._burst and code == 0):
                 return code
             seconds = restarts.ended(code, lived, random.random())  # noqa: S311  # keeps places apart, no secret
@@ -180,11 +210,11 @@ class _Parent:
                 await asyncio.wait_for(self._stop.wait(), seconds)
         return 0
 
-    async def _run_one(self) -> tuple[int, float]:
+    async def _run_one(self, place: int) -> tuple[int, float]:
         """Run one process to its end, and take back what it held; returns its exit code, and the seconds it lived."""
         started = time.monotonic()
         try:
-            child = self._start()
+            child = self._start(place)
         except OSError as error:  # no memory, no descriptors, too many processes: for the moment
             log.error("no worker process can be started", error=str(error))  # noqa: TRY400  # a trace tells nothing more
             return 1, 0.0
@@ -198,13 +228,13 @@ class _Parent:
             await self._take_back(child.name)
         return code, lived
 
-    def _start(self) -> _Child:
+    def _start(self, place: int) -> _Child:
         name = f"{self._name}.{next(self._numbers)}"
         theirs, ours = os.pipe()
         try:
             pid = os.posix_spawn(
                 sys.executable,
-                [*self._command, "--child", name],
+                [*self._command, *listening(self._address, place), "--child", name],
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0)],
                 setsid=True,  # Ctrl-C is for the parent: to a child it would be the second signal
@@ -249,6 +279,7 @@ class _Parent:
                     log.warning("jobs could not be handed back", queue=store.queue, error=str(error))
                     break
                 else:
+                    self._stalled[store.queue] += len(ids)
                     if ids:
                         told = {"queue": store.queue, "count": len(ids), "job_ids": ids}
                         log.warning("jobs handed back", child=name, **told)

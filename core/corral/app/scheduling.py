@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from corral.app.installed import read_installed
+from corral.app.operating import configure_operators_logs
+from corral.catalog import Catalog
+from corral.inspector.audit import Audit, this_process
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
 from corral.store.schedules import Schedules, StoredSchedule
 
-__all__ = ["Scheduled", "list_schedules", "prune_schedules"]
+__all__ = ["Scheduled", "list_schedules", "prune_schedules", "scheduled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +56,44 @@ def prune_schedules() -> list[Scheduled]:
 
 def _scheduled(*, prune: bool) -> list[Scheduled]:
     installed = read_installed()
+    configure_operators_logs(installed.settings)
 
     async def look(url: str) -> list[Scheduled]:
-        link, found = Link(url), list[Scheduled]()
+        link = Link(url)
         try:
-            for entry in installed.catalog:
-                name, declared = entry.queue.name, entry.queue.schedule is not None
-                schedules = Schedules(QueueStore(link, installed.settings.prefix, name))
-                stored = await schedules.list()
-                if declared and all(each.id != name for each in stored):
-                    found.append(Scheduled(name, "declared", None))
-                for each in stored:
-                    origin: Literal["declared", "undeclared"] = "declared" if declared else "undeclared"
-                    found.append(Scheduled(name, origin if each.id == name else "runtime", each))
-                    if prune and found[-1].origin == "undeclared":
-                        await schedules.remove(each.id)
+            prune_as = this_process("cli") if prune else None
+            return await scheduled(installed.catalog, link, installed.settings.prefix, prune_as=prune_as)
         finally:
             await link.close()
-        return [each for each in found if not prune or each.origin == "undeclared"]
 
     with chosen_store(installed.settings) as url:
         return asyncio.run(look(url))
+
+
+async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str | None = None) -> list[Scheduled]:
+    """The schedules of a catalog's queues.
+
+    Args:
+        catalog: The queues.
+        link: The store.
+        prefix: The first part of the keys.
+        prune_as: In whose name to remove those that their queues declare no longer, and tell these; None: tell all.
+
+    Raises:
+        StoreUnavailable: The store is away.
+    """
+    found: list[Scheduled] = []
+    audit = Audit(link, prefix)
+    for entry in catalog:
+        name, declared = entry.queue.name, entry.queue.schedule is not None
+        schedules = Schedules(QueueStore(link, prefix, name))
+        stored = await schedules.list()
+        if declared and all(each.id != name for each in stored):
+            found.append(Scheduled(name, "declared", None))
+        for each in stored:
+            origin: Literal["declared", "undeclared"] = "declared" if declared else "undeclared"
+            found.append(Scheduled(name, origin if each.id == name else "runtime", each))
+            if prune_as is not None and found[-1].origin == "undeclared":
+                await schedules.remove(each.id)
+                await audit.write(prune_as, "prune", queue=name, before={"schedule": each.id})
+    return [each for each in found if prune_as is None or each.origin == "undeclared"]

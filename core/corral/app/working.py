@@ -6,18 +6,22 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import structlog
 
 from corral.app.alive import alive, bound_to_parent
 from corral.app.databases import prepare_database, relaying
 from corral.app.installed import Installed, read_installed
+from corral.app.observed import observed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler
+from corral.app.serving import Address
 from corral.errors import ConfigurationError
 from corral.observe.logs import configure_logs
+from corral.observe.tally import Tally
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import eviction_policy
@@ -26,6 +30,8 @@ from corral.worker.worker import Stopped, Worker
 __all__ = ["calm_collector", "check_store", "run_worker"]
 
 log = structlog.get_logger("corral")
+
+Beside = Callable[[str], AbstractAsyncContextManager[None]]
 
 
 def run_worker(
@@ -36,6 +42,8 @@ def run_worker(
     shutdown_timeout_seconds: float | None = None,
     development: bool = False,
     child: str | None = None,
+    address: Address | None = None,
+    beside: Beside | None = None,
 ) -> tuple[int, int]:
     """Work off queues until stopped.
 
@@ -46,6 +54,8 @@ def run_worker(
         shutdown_timeout_seconds: Overrides the setting.
         development: Whether to start an embedded store where none is named.
         child: The name that a parent gave to this process; it ends when standard input does. None: it has no parent.
+        address: Where metrics and health are served, or None.
+        beside: What runs while the worker does, and is told its store's URL.
 
     Returns:
         The exit code, and how many processors still run: whoever gets more than none must end the process itself.
@@ -78,7 +88,9 @@ def run_worker(
         calm_collector()
         with ExitStack() as ending:
             runner = ending.enter_context(asyncio.Runner())
-            stopped = runner.run(_work(installed, url, limits, burst=burst, lenient=lenient, child=child))
+            served_beside = nullcontext() if beside is None else beside(url)
+            work = _work(installed, url, limits, burst=burst, lenient=lenient, child=child, address=address)
+            stopped = runner.run(_beside(served_beside, work))
             if stopped.stuck:
                 ending.pop_all()  # closing the runner would wait for what does not end
     return (0 if stopped.in_order else 5), stopped.stuck
@@ -95,10 +107,25 @@ def calm_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+async def _beside(what: AbstractAsyncContextManager[None], work: Coroutine[Any, Any, Stopped]) -> Stopped:
+    try:
+        async with what:
+            return await work
+    finally:
+        work.close()  # where it was never begun
+
+
 async def _work(
-    installed: Installed, url: str, concurrency: Mapping[str, int], *, burst: bool, lenient: bool, child: str | None
+    installed: Installed,
+    url: str,
+    concurrency: Mapping[str, int],
+    *,
+    burst: bool,
+    lenient: bool,
+    child: str | None,
+    address: Address | None,
 ) -> Stopped:
-    settings, catalog = installed.settings, installed.catalog
+    settings, catalog, tally = installed.settings, installed.catalog, Tally()
     await check_store(url, lenient=lenient)
     async with (
         scheduler(installed, url) as jobs,
@@ -112,15 +139,15 @@ async def _work(
             url=url,
             prefix=settings.prefix,
             settings=settings.worker,
-            plugins=installed.plugins,
+            plugins=installed.plugins.with_own(tally),
             jobs=jobs,
-            inspector=operator,
+            inspector=operator.acting_as(f"worker:{name}"),
             concurrency=concurrency,
             burst=burst,
             name=name,
         )
         with _stopped_by_signals(worker), bound_to_parent(worker, settings) if child else nullcontext():
-            async with alive(worker, url, settings.prefix):
+            async with alive(worker, url, settings.prefix), observed(worker, tally, installed, url, address):
                 return await worker.run()
 
 

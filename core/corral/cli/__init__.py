@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from corral.cli.audit import audit
+from corral.cli.board import board
 from corral.cli.catalog import check, lock, plugins
 from corral.cli.database import db, outbox
 from corral.cli.job import job
@@ -37,9 +39,9 @@ def cli() -> None:
     _load_structlog_plainly()
 
 
-for command in (dev, worker, health, check, lock, plugins, queues, enqueue, schedules, db, outbox):
+for command in (dev, worker, board, health, check, lock, plugins, queues, enqueue, schedules, db, outbox):
     cli.add_command(command)
-for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit):
+for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit, audit):
     cli.add_command(command)
 
 

@@ -9,9 +9,11 @@ from dataclasses import asdict
 import click
 
 from corral.cli.table import show_table
-from corral.errors import ConfigurationError, CorralError
+from corral.errors import ConfigurationError, CorralError, MissingExtra
 
 __all__ = ["dev", "health", "worker"]
+
+LAST_PORT = 65_535
 
 
 @click.command()
@@ -32,6 +34,13 @@ __all__ = ["dev", "health", "worker"]
     metavar="N",
     help="Keep N worker processes running, and be their parent.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, LAST_PORT),
+    metavar="N",
+    help="Serve /metrics, /healthz and /readyz on this port; 0 for any that is free.",
+)
+@click.option("--metrics-host", default="127.0.0.1", metavar="HOST", help="Where to; 127.0.0.1 by default.")
 @click.option("--child", metavar="NAME", hidden=True)
 def worker(
     queues: tuple[str, ...],
@@ -39,6 +48,8 @@ def worker(
     concurrency: int | None,
     shutdown_timeout: float | None,
     processes: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
     child: str | None,
 ) -> None:
     """Work off queues until stopped: all that are installed, or those that are named.
@@ -49,24 +60,43 @@ def worker(
     corral worker
     corral worker emails=50 data-exports=2
     corral worker --processes 4
+    corral worker --metrics-port 9300
     """
-    from corral.app import run_processes, run_worker
+    from corral.app import Address, run_processes, run_worker
 
     served = _served(queues)
+    address = None if metrics_port is None else Address(metrics_host, metrics_port)
     if processes is not None:
+        if metrics_port and metrics_port + processes > LAST_PORT:
+            raise ConfigurationError(
+                f"--metrics-port {metrics_port} leaves no port for each of {processes} processes",
+                hint="each process listens on a port of its own, after the parent's",
+            )
         code = run_processes(
-            served, processes, burst=burst, concurrency=concurrency, shutdown_timeout_seconds=shutdown_timeout
+            served,
+            processes,
+            burst=burst,
+            concurrency=concurrency,
+            shutdown_timeout_seconds=shutdown_timeout,
+            address=address,
         )
         _end((code, 0))
         return
     _end(
-        run_worker(served, burst=burst, concurrency=concurrency, shutdown_timeout_seconds=shutdown_timeout, child=child)
+        run_worker(
+            served,
+            burst=burst,
+            concurrency=concurrency,
+            shutdown_timeout_seconds=shutdown_timeout,
+            child=child,
+            address=address,
+        )
     )
 
 
 @click.command()
 def dev() -> None:
-    """Run everything in one process for development: an embedded store and a worker for every installed queue.
+    """Run everything in one process for development: an embedded store, a worker for every installed queue, the board.
 
     Makes the tables that plugins declare, if CORRAL_DATABASE_URL names no database.
 
@@ -75,7 +105,13 @@ def dev() -> None:
     """
     from corral.app import run_worker
 
-    _end(run_worker({}, development=True))
+    try:
+        from corral.board.serving import beside_worker
+    except MissingExtra as missing:
+        click.echo(f"without the board: {missing}", err=True)
+        _end(run_worker({}, development=True))
+    else:
+        _end(run_worker({}, development=True, beside=beside_worker))
 
 
 @click.command()

@@ -5,6 +5,7 @@ script, or a row of them over at most `BATCH` jobs each; what each does to the k
 (wire § 6.14 to § 6.19).
 """
 
+from corral.inspector.audit import Audit, Audited
 from corral.inspector.inspector import CLEANABLE, JobInspector
 from corral.inspector.limits import Limits
 from corral.inspector.reading import Page
@@ -18,6 +19,8 @@ from corral.inspector.workers import Running, WorkerSeen
 __all__ = [
     "CLEANABLE",
     "STATES",
+    "Audit",
+    "Audited",
     "CurrentIteration",
     "Failure",
     "FailureGroup",

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from corral.errors import ConfigurationError
-from corral.inspector.calls import Calls
+from corral.inspector.calls import Calls, Change
 from corral.inspector.stored import State, StoredJob, decode_contents, spellings
 from corral.queue import Queue
 
-__all__ = ["BATCH", "Told", "drop_events", "promote_all", "retry_failed", "scrub", "sweep"]
+__all__ = ["BATCH", "Told", "promote_all", "retry_failed", "scrub", "scrub_events", "sweep"]
 
 BATCH = 500
 """Jobs per script call: a longer script would keep the workers waiting."""
@@ -27,52 +27,47 @@ Told = Callable[[int, int], object]
 """Is called after each batch with how many jobs were looked at, and how many there are to look at."""
 
 
-async def retry_failed(calls: Calls, queue: Queue[Any] | str, reason: str, reset: bool, told: Told | None) -> int:
+async def retry_failed(operation: Change, reason: str, reset: bool, told: Told | None) -> int:
     """Retry the jobs that have failed until now, and whose failed reason begins so; returns how many."""
-    total = await calls.size(queue, "failed")
+    total = await operation.calls.size(operation.queue, "failed")
     looked = retried = skip = 0
     until: bytes | str = ""
     after: bytes | str = "-inf"
-    while True:
-        arguments = (until, after, skip, BATCH, reason, "1" if reset else "")
-        until, after, skip, seen, done = await calls.run("retry_failed", queue, *arguments)
-        if not seen:
-            return retried
-        looked += seen
-        retried += done
-        if told:
-            told(looked, max(looked, total))
+    async with operation as change:
+        while True:
+            arguments = (until, after, skip, BATCH, reason, "1" if reset else "")
+            until, after, skip, seen, done = await change.run("retry_failed", *arguments)
+            if not seen:
+                return retried
+            looked += seen
+            retried += done
+            if told:
+                told(looked, max(looked, total))
 
 
-async def promote_all(calls: Calls, queue: Queue[Any] | str, told: Told | None) -> int:
+async def promote_all(operation: Change, told: Told | None) -> int:
     """Promote as many jobs as are delayed now, those due first first; returns how many wait."""
-    total = await calls.size(queue, "delayed")
+    total = await operation.calls.size(operation.queue, "delayed")
     looked = promoted = 0
-    while looked < total:
-        codes = await calls.run("run_now", queue, min(BATCH, total - looked))
-        if not codes:
-            break
-        looked += len(codes)
-        promoted += codes.count(1)
-        if told:
-            told(looked, total)
+    async with operation as change:
+        while looked < total:
+            codes = await change.run("run_now", min(BATCH, total - looked))
+            if not codes:
+                break
+            looked += len(codes)
+            promoted += codes.count(1)
+            if told:
+                told(looked, total)
     return promoted
 
 
 async def sweep(
-    calls: Calls,
-    queue: Queue[Any] | str,
-    containers: Sequence[str],
-    *,
-    age_ms: int | None,
-    limit: int | None,
-    told: Told | None,
+    operation: Change, containers: Sequence[str], *, age_ms: int | None, limit: int | None, told: Told | None
 ) -> int:
     """Remove from containers what is old enough.
 
     Args:
-        calls: The connection.
-        queue: The queue.
+        operation: The queue, and what this is called.
         containers: One after the other.
         age_ms: How old; None drains: any age.
         limit: How many jobs may go, or None.
@@ -81,70 +76,78 @@ async def sweep(
     Returns:
         How many are gone.
     """
-    sizes = [await calls.size(queue, container) for container in containers]
+    sizes = [await operation.calls.size(operation.queue, container) for container in containers]
     looked = removed = 0
-    for container, size in zip(containers, sizes, strict=True):
-        kept = gone = 0
-        while kept + gone < size:  # what comes meanwhile stays
-            room = BATCH if limit is None else min(BATCH, limit - removed)
-            if room < 1:
-                return removed
-            age = "" if age_ms is None else age_ms
-            seen, swept = await calls.run("sweep", queue, container, age, kept, BATCH, room)
-            if not seen:
-                break
-            kept += seen - swept
-            gone += swept
-            looked += seen
-            removed += swept
-            if told:
-                told(looked, max(looked, sum(sizes)))
+    async with operation as change:
+        for container, size in zip(containers, sizes, strict=True):
+            kept = gone = 0
+            while kept + gone < size:  # what comes meanwhile stays
+                room = BATCH if limit is None else min(BATCH, limit - removed)
+                if room < 1:
+                    return removed
+                age = "" if age_ms is None else age_ms
+                seen, swept = await change.run("sweep", container, age, kept, BATCH, room)
+                if not seen:
+                    break
+                kept += seen - swept
+                gone += swept
+                looked += seen
+                removed += swept
+                if told:
+                    told(looked, max(looked, sum(sizes)))
     return removed
 
 
-async def scrub(
-    calls: Calls, queue: Queue[Any] | str, match: str | Callable[[StoredJob], bool], told: Told | None
-) -> int:
+async def scrub(operation: Change, match: str | Callable[[StoredJob], bool], told: Told | None) -> int:
     """Empty the finished jobs that match, and drop the events that hold the text; returns how many jobs."""
+    calls, queue = operation.calls, operation.queue
     texts = _texts(match) if isinstance(match, str) else ()
     total = sum([await calls.size(queue, state) for state in FINISHED])
     looked = 0
     scrubbed: set[str] = set()
-    for state in FINISHED:
-        start = 0
-        while ids := await _finished(calls, queue, state, start):
-            chosen = ids if isinstance(match, str) else await _chosen(calls, queue, state, ids, match)
-            if chosen:
-                done = await calls.run("scrub", queue, len(texts), *texts, *chosen)
-                scrubbed.update(job_id.decode(errors="replace") for job_id in done)
-            start += len(ids)
-            looked += len(ids)
-            if told:
-                told(looked, max(looked, total))
-    if texts:
-        await drop_events(calls, queue, lambda _, said: any(text in value for value in said for text in texts))
-    elif scrubbed:
-        await drop_events(calls, queue, lambda job_id, _: job_id in scrubbed)
+    async with operation as change:
+        for state in FINISHED:
+            start = 0
+            while ids := await _finished(calls, queue, state, start):
+                chosen = ids if isinstance(match, str) else await _chosen(calls, queue, state, ids, match)
+                if chosen:
+                    done = await change.run("scrub", len(texts), *texts, *chosen)
+                    scrubbed.update(job_id.decode(errors="replace") for job_id in done)
+                start += len(ids)
+                looked += len(ids)
+                if told:
+                    told(looked, max(looked, total))
+        if texts:
+            await _drop(change, lambda _, said: any(text in value for value in said for text in texts))
+        elif scrubbed:
+            await _drop(change, lambda job_id, _: job_id in scrubbed)
     return len(scrubbed)
 
 
-async def drop_events(calls: Calls, queue: Queue[Any] | str, drops: Callable[[str, Sequence[str]], bool]) -> int:
+async def scrub_events(operation: Change, match: Callable[[str], bool]) -> int:
+    """Drop the events that say what matches; returns how many."""
+    async with operation as change:
+        return await _drop(change, lambda _, said: any(map(match, said)), counted=True)
+
+
+async def _drop(change: Change, drops: Callable[[str, Sequence[str]], bool], *, counted: bool = False) -> int:
     """Take events out of the queue's log: results, failed reasons and progress are in there, too.
 
     Args:
-        calls: The connection.
-        queue: The queue.
+        change: The operation.
         drops: Is asked about each event that says something: its job's id, and the values of its other fields.
+        counted: Whether they are what the operation counts.
 
     Returns:
         How many are gone.
     """
     gone = 0
     after = "-"
-    while entries := await calls.link.call("XRANGE", calls.base(queue) + "events", after, "+", "COUNT", BATCH):
+    events = change.calls.base(change.queue) + "events"
+    while entries := await change.calls.link.call("XRANGE", events, after, "+", "COUNT", BATCH):
         dropped = [entry_id for entry_id, fields in entries if _says(fields) and drops(*_read(fields))]
         if dropped:
-            gone += await calls.link.call("XDEL", calls.base(queue) + "events", *dropped)
+            gone += await change.run("drop_events", "1" if counted else "", *dropped)
         after = f"({entries[-1][0].decode()}"
     return gone
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from types import TracebackType
+from typing import Any, Self
 
 from corral.catalog import Catalog
+from corral.errors import StoreUnavailable
+from corral.inspector.audit import STREAM, Audit, log_entry, named, this_process
 from corral.inspector.stored import CONTAINER, State
 from corral.queue import Queue
 from corral.store.clock import Clock
@@ -12,7 +16,7 @@ from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.store.scripts import run, script
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "Change"]
 
 
 class Calls:
@@ -29,13 +33,16 @@ class Calls:
         link: The connection.
         prefix: The first part of the keys.
         clock: What every script adds to the store's time.
+        who: In whose name things are changed; None: this process's.
     """
 
-    def __init__(self, catalog: Catalog, link: Link, prefix: str, clock: Clock | None) -> None:
+    def __init__(self, catalog: Catalog, link: Link, prefix: str, clock: Clock | None, who: str | None = None) -> None:
         self.catalog = catalog
         self.link = link
         self.clock = clock or Clock()
         self.prefix = prefix
+        self.who = this_process() if who is None else named(who)
+        self.audit = Audit(link, prefix)
 
     def name(self, queue: Queue[Any] | str) -> str:
         """The queue's name.
@@ -65,5 +72,69 @@ class Calls:
         return int(await self.link.call(command, self.base(queue) + container))
 
     async def run(self, name: str, queue: Queue[Any] | str, *arguments: Any) -> Any:
-        """Run `lua/<name>.lua` on a queue."""
+        """Run `lua/<name>.lua`, which changes nothing, on a queue."""
         return await run(self.link, script(name, __package__), [self.base(queue)], [self.clock.offset_ms, *arguments])
+
+    async def change(self, what: str, name: str, queue: Queue[Any] | str, *arguments: Any) -> Any:
+        """Run `lua/<name>.lua`, which changes something, on a queue, and have that told in the audit as `what`."""
+        async with Change(self, what, queue) as change:
+            return await change.run(name, *arguments)
+
+
+class Change:
+    """One operation, in one script call or in many: `async with Change(calls, "drain", queue) as change`.
+
+    Each script writes what it has done to the audit, in the same breath. One operation has one entry, which counts what
+    its batches have done until now, so that it is right wherever the operation ends. Its line in the log follows on
+    leaving.
+
+    Attributes:
+        calls: The connection.
+        queue: What it is done to.
+
+    Args:
+        what: What the operation is called in the audit.
+    """
+
+    def __init__(self, calls: Calls, what: str, queue: Queue[Any] | str) -> None:
+        self.calls = calls
+        self._what = what
+        self.queue = queue
+        self._id: bytes = b""
+        self._entry: dict[str, Any] = {}
+
+    async def run(self, name: str, *arguments: Any) -> Any:
+        """Run `lua/<name>.lua`, a script that includes told.lua; returns its own reply."""
+        calls = self.calls
+        telling = [calls.who, self._what, self._id, self._entry.get("count", 0)]
+        keys = [calls.base(self.queue), STREAM]
+        reply, told = await run(
+            calls.link, script(name, __package__), keys, [calls.clock.offset_ms, *arguments, *telling]
+        )
+        if told:
+            self._id, flat = told
+            self._entry = _values(flat)
+        return reply
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        lost = isinstance(error, StoreUnavailable) and error.outcome == "unknown"
+        if lost:
+            asked = {"who": self.calls.who, "what": self._what, "queue": self.calls.name(self.queue)}
+            log_entry(self._entry or asked, outcome="unknown")
+        elif self._entry:
+            log_entry(self._entry)
+
+
+def _values(flat: list[bytes]) -> dict[str, Any]:
+    """The fields of an entry, as told.lua wrote them, without the prefix."""
+    names = [name.decode() for name in flat[::2]]
+    texts = dict(zip(names, [text.decode(errors="replace") for text in flat[1::2]], strict=True))
+    values: dict[str, Any] = {name: text for name, text in texts.items() if name != "prefix"}
+    for name in values.keys() & {"before", "after", "count"}:
+        values[name] = json.loads(values[name])
+    return values

@@ -6,17 +6,24 @@ What it reads is in `reading.py`; here is what it changes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from pydantic_core import to_json
+
+from corral.catalog import Catalog
 from corral.errors import ConfigurationError
-from corral.inspector.bulk import Told, drop_events, promote_all, retry_failed, scrub, sweep
+from corral.inspector.audit import Audit
+from corral.inspector.bulk import Told, promote_all, retry_failed, scrub, scrub_events, sweep
+from corral.inspector.calls import Calls, Change
 from corral.inspector.reading import JobReader
 from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
 from corral.inspector.stored import State, StoredJob
 from corral.options import milliseconds
 from corral.queue import Queue
+from corral.store.clock import Clock
+from corral.store.connection import Link
 
 __all__ = ["CLEANABLE", "JobInspector"]
 
@@ -39,7 +46,24 @@ class JobInspector(JobReader):
         link: The connection; `close` closes it.
         prefix: The first part of the keys.
         clock: Moves the store's time, in tests.
+        who: In whose name things are changed, for the audit; None: this process's, `process:<login>@<host>`.
     """
+
+    def __init__(
+        self, catalog: Catalog, link: Link, *, prefix: str, clock: Clock | None = None, who: str | None = None
+    ) -> None:
+        super().__init__(catalog, link, prefix=prefix, clock=clock)
+        self._calls = Calls(catalog, link, prefix, clock, who)
+
+    @property
+    def audit(self) -> Audit:
+        """What was changed, and by whom. Whatever an inspector changes is in there by itself."""
+        return self._calls.audit
+
+    def acting_as(self, who: str) -> JobInspector:
+        """An inspector on the same connection, whose changes are told in that name."""
+        calls = self._calls
+        return JobInspector(calls.catalog, calls.link, prefix=calls.prefix, clock=calls.clock, who=who)
 
     async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
         """Remove a job with all of its keys, and the jobs that were added below it (wire § 6.17).
@@ -51,7 +75,7 @@ class JobInspector(JobReader):
             JobLocked: A worker runs it, or one below it.
             CurrentIteration: A schedule waits for it.
         """
-        (code,) = await self._calls.run("remove", queue, job_id)
+        (code,) = await self._calls.change("remove", "remove", queue, job_id)
         if code == 0:
             raise JobLocked(self._calls.name(queue), job_id)
         self._check(code, queue, job_id, "")
@@ -71,34 +95,8 @@ class JobInspector(JobReader):
             JobNotFound: There is no such job.
             WrongState: It has not finished.
         """
-        (code,) = await self._calls.run("retry", queue, "1" if reset else "", job_id)
+        (code,) = await self._calls.change("retry", "retry", queue, "1" if reset else "", job_id)
         self._check(code, queue, job_id, "failed or completed")
-
-    async def edit(self, queue: Queue[Any] | str, job_id: str, payload: bytes) -> None:
-        """Give a job that waits, or has failed, another payload, as BullMQ's `updateData` does (wire § 6.13).
-
-        A parent that waits for its children may be edited, too. Nothing looks at the payload here: whoever edits it
-        checks it, by the queue's `parsed`.
-
-        Args:
-            queue: The queue.
-            job_id: The job.
-            payload: Its new payload, as JSON.
-
-        Raises:
-            ConfigurationError: The payload is no JSON: a worker of BullMQ's could not even fail such a job.
-            JobNotFound: There is no such job.
-            JobLocked: A worker runs it.
-            WrongState: It is completed.
-        """
-        try:
-            json.loads(payload, parse_constant=_no_json)
-        except (ValueError, RecursionError) as error:
-            raise ConfigurationError(f"the new payload of job {job_id!r} is no JSON: {error}") from error
-        (code,) = await self._calls.run("edit", queue, job_id, payload)
-        if code == 0:
-            raise JobLocked(self._calls.name(queue), job_id)
-        self._check(code, queue, job_id, "waiting, prioritized, delayed or failed")
 
     async def promote(self, queue: Queue[Any] | str, job_id: str) -> None:
         """Let a delayed job wait from now on, by its priority (wire § 6.15).
@@ -107,8 +105,39 @@ class JobInspector(JobReader):
             JobNotFound: There is no such job.
             WrongState: It is not delayed.
         """
-        (code,) = await self._calls.run("run_now", queue, 0, job_id)
+        (code,) = await self._calls.change("promote", "run_now", queue, 0, job_id)
         self._check(code, queue, job_id, "delayed")
+
+    async def edit(self, queue: Queue[Any] | str, job_id: str, payload: Mapping[str, Any]) -> None:
+        """Give a job another payload: one that waits, in whatever order, is delayed or has failed.
+
+        The audit is told the names of the fields that differ, and no value.
+
+        Args:
+            queue: The queue.
+            job_id: The job.
+            payload: With the fields' names as JSON spells them. What the queue's model does not know, because another
+                release wrote it, is kept.
+
+        Raises:
+            JobNotFound: There is no such job.
+            PayloadRefused: It has not the queue's shape.
+            JobLocked: A worker runs it, and has read its payload.
+            WrongState: It is completed.
+        """
+        declared = self._calls.catalog.get(queue).queue
+        stored = (await self.get(queue, job_id)).data
+        before: dict[str, Any] = stored if isinstance(stored, dict) else {}
+        known = {field.alias or name for name, field in declared.payload.model_fields.items()}
+        unknown = {name: value for name, value in before.items() if name not in known}
+        dumped = declared.dumped(declared.validated(payload))
+        after = json.loads(dumped) | unknown
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        arguments = (job_id, to_json(after) if unknown else dumped, to_json(changed))
+        code = await self._calls.change("edit", "edit", queue, *arguments)
+        if code == 0:
+            raise JobLocked(self._calls.name(queue), job_id)
+        self._check(code, queue, job_id, "waiting, prioritized, delayed or failed")
 
     async def retry_all_failed(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
         """Make all jobs wait again that have failed until now, the oldest first.
@@ -123,11 +152,11 @@ class JobInspector(JobReader):
         Returns:
             How many wait again.
         """
-        return await retry_failed(self._calls, queue, "", reset, told)
+        return await retry_failed(self._change("retry_all_failed", queue), "", reset, told)
 
     async def retry_refused(self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None) -> int:
         """As `retry_all_failed`, for the jobs whose payload a worker could not read: after a deploy that can."""
-        return await retry_failed(self._calls, queue, REFUSED, reset, told)
+        return await retry_failed(self._change("retry_refused", queue), REFUSED, reset, told)
 
     async def promote_all(self, queue: Queue[Any] | str, *, told: Told | None = None) -> int:
         """Let all delayed jobs wait from now on, those due first first.
@@ -137,7 +166,7 @@ class JobInspector(JobReader):
         Returns:
             How many wait now.
         """
-        return await promote_all(self._calls, queue, told)
+        return await promote_all(self._change("promote_all", queue), told)
 
     async def pause(self, queue: Queue[Any] | str) -> bool:
         """Let no job of the queue start, by any worker; what runs goes on (wire § 6.14).
@@ -145,7 +174,7 @@ class JobInspector(JobReader):
         Returns:
             Whether it was not paused before.
         """
-        return bool(await self._calls.run("pause", queue))
+        return bool(await self._calls.change("pause", "pause", queue))
 
     async def resume(self, queue: Queue[Any] | str) -> bool:
         """Let the queue's jobs start again; jobs that BullMQ 5 has put aside come back to the front.
@@ -153,16 +182,17 @@ class JobInspector(JobReader):
         Returns:
             Whether it was paused.
         """
-        resumed, left = await self._calls.run("resume", queue, BACK_FROM_PAUSE)
-        while left:
-            _, left = await self._calls.run("resume", queue, BACK_FROM_PAUSE)
+        async with self._change("resume", queue) as change:
+            resumed, left = await change.run("resume", BACK_FROM_PAUSE)
+            while left:
+                _, left = await change.run("resume", BACK_FROM_PAUSE)
         return bool(resumed)
 
     async def set_concurrency(self, queue: Queue[Any] | str, limit: int | None) -> None:
         """Say how many of the queue's jobs run at once, over all workers; None: as many as the workers take."""
         if limit is not None and limit < 1:
             raise ConfigurationError(f"{limit} jobs at once would be none", hint="pause the queue instead")
-        await self._calls.run("limit", queue, "concurrency", "" if limit is None else limit)
+        await self._calls.change("set_concurrency", "limit", queue, "concurrency", "" if limit is None else limit)
 
     async def set_rate_limit(self, queue: Queue[Any] | str, limit: int | None, per: timedelta | None = None) -> None:
         """Say how many of the queue's jobs start in a while, over all workers; None: any number (wire § 6.19).
@@ -178,8 +208,8 @@ class JobInspector(JobReader):
         window = 0 if per is None else milliseconds(per)
         if limit is not None and (limit < 1 or window < 1):
             raise ConfigurationError("a rate limit lets at least 1 job start in at least 1 ms")
-        maximum: int | str = "" if limit is None else limit
-        await self._calls.run("limit", queue, "max", maximum, "duration", "" if limit is None else window)
+        pairs: tuple[int | str, ...] = ("max", limit or "", "duration", window if limit else "")
+        await self._calls.change("set_rate_limit", "limit", queue, *pairs)
 
     async def drain(self, queue: Queue[Any] | str, *, delayed: bool = False, told: Told | None = None) -> int:
         """Remove all jobs that wait, and with `delayed` those that are delayed (wire § 6.17).
@@ -191,7 +221,7 @@ class JobInspector(JobReader):
             How many jobs are gone, without such parents.
         """
         containers = ["wait", "paused", "prioritized", *(["delayed"] if delayed else [])]
-        return await sweep(self._calls, queue, containers, age_ms=None, limit=None, told=told)
+        return await sweep(self._change("drain", queue), containers, age_ms=None, limit=None, told=told)
 
     async def clean(
         self,
@@ -223,7 +253,7 @@ class JobInspector(JobReader):
             )
         containers = ["wait", "paused"] if state == "waiting" else [state]
         age_ms = milliseconds(older_than)
-        return await sweep(self._calls, queue, containers, age_ms=age_ms, limit=limit, told=told)
+        return await sweep(self._change("clean", queue), containers, age_ms=age_ms, limit=limit, told=told)
 
     async def scrub(
         self, queue: Queue[Any] | str, match: str | Callable[[StoredJob], bool], *, told: Told | None = None
@@ -245,7 +275,7 @@ class JobInspector(JobReader):
         Raises:
             ConfigurationError: The text is empty, which every job contains.
         """
-        return await scrub(self._calls, queue, match, told)
+        return await scrub(self._change("scrub", queue), match, told)
 
     async def scrub_events(self, queue: Queue[Any] | str, match: Callable[[str], bool]) -> int:
         """Drop events that tell what a processor said, of jobs that are gone, too: `scrub` cannot ask about those.
@@ -257,7 +287,10 @@ class JobInspector(JobReader):
         Returns:
             How many events are gone.
         """
-        return await drop_events(self._calls, queue, lambda _, said: any(map(match, said)))
+        return await scrub_events(self._change("scrub_events", queue), match)
+
+    def _change(self, what: str, queue: Queue[Any] | str) -> Change:
+        return Change(self._calls, what, queue)
 
     def _check(self, code: int, queue: Queue[Any] | str, job_id: str, wanted: str) -> None:
         name = self._calls.name(queue)
@@ -267,7 +300,3 @@ class JobInspector(JobReader):
             raise WrongState(name, job_id, wanted)
         if code == -8:
             raise CurrentIteration(name, job_id)
-
-
-def _no_json(name: str) -> None:
-    raise ValueError(f"{name} is Python's")

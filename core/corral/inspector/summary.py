@@ -128,7 +128,8 @@ _PARTICULAR = re.compile(
     | [^\s'"<>()\[\]:,;=]+@[^\s'"<>()\[\]:,;=]+         # of a mailbox
     | \b(?=[\w-]*\d[\w-]*\d[\w-]*\d)[\w-]{8,}           # an id: long, with digits in it
     | \b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b                   # hexadecimal
-    | (?<![A-Za-z0-9])\d[\d.,:]*(?<![.,:])              # a number, a time, an address of the network
+    | (?<![A-Za-z0-9.])(?!(?:[1-5]\d\d|[245](?:\.\d{1,3}){2})(?![\d.,:]))  # no code of HTTP or SMTP: it says why, but
+      \d[\d.,:]*(?<![.,:])                              # a number, a time, an address of the network
     """,
     re.VERBOSE | re.IGNORECASE,
 )

@@ -31,7 +31,7 @@ class Provider:
     Attributes:
         distribution: The distribution's name; of the application, which is none, its module.
         version: The distribution's version, or "".
-        origin: `wheel`, `editable`, `vcs <short commit>` or `application`.
+        origin: `wheel`, `editable`, `vcs <short commit>`, `application`, or `built in`: the core's own.
     """
 
     distribution: str

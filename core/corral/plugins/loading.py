@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Final, TypeVar, cast
 
@@ -16,12 +16,14 @@ from importlib_metadata import EntryPoint
 from pluggy import HookCaller, HookimplOpts, HookRelay, PluginManager, PluginValidationError
 
 from corral import hookspecs
-from corral.plugins.entry_points import APPLICATION, Broken, Claim, Provider, canonical, found
+from corral.plugins.entry_points import APPLICATION, PLUGINS, Broken, Claim, Provider, canonical, found
 from corral.plugins.relay import RAISED, Implementation, Relay
 from corral.plugins.report import Code, Report, disabling, summary
 
 __all__ = ["Plugin", "Plugins"]
 
+OWN: Final = Provider("corral", "", "built in")
+"""Who provides what is no plugin but Corral's own."""
 CORE_HOOKS: Final = frozenset(name for name in vars(hookspecs) if name.startswith("corral_"))
 
 T = TypeVar("T")
@@ -121,6 +123,22 @@ class Plugins:
             report=report,
             _implementations=implementations,
         )
+
+    def with_own(self, *subscribers: object) -> Plugins:
+        """These plugins, and parts of Corral itself that subscribe to the core's hooks.
+
+        They are called before everybody else's: what they measure or open encloses it.
+
+        Args:
+            subscribers: Objects with methods that are marked with `hookimpl`.
+        """
+        manager, joined = PluginManager("corral"), dict(self._implementations)
+        for subscriber in subscribers:
+            claims = (Claim(type(subscriber).__name__, type(subscriber).__module__, PLUGINS, OWN),)
+            for hook, _, function in _implemented(manager, subscriber):
+                own = Implementation(hook, claims, function, tuple(inspect.signature(function).parameters))
+                joined[hook] = (own, *joined.get(hook, ()))
+        return replace(self, relay=Relay(joined), _implementations=joined)
 
     def implementations(self, hook: str) -> tuple[Implementation, ...]:
         """Who answers a hook, in the order in which they are called; nobody answers one that nobody offers."""

@@ -68,7 +68,7 @@ def create_engine(url: str | None = None) -> AsyncEngine:
 
     On SQLite, files are in WAL mode, foreign keys are enforced, and a transaction begins with `BEGIN IMMEDIATE`:
     writers wait for each other, up to 30 s. One that only reads need not wait:
-    `engine.execution_options(sqlite_begin="DEFERRED")`.
+    `engine.execution_options(sqlite_begin="DEFERRED")`. What is bound to a statement is not in the text of its error.
 
     Args:
         url: `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; the driver may be left out. None for what
@@ -84,7 +84,8 @@ def create_engine(url: str | None = None) -> AsyncEngine:
         _make_folder(parsed)
     options: dict[str, Any] = {"connect_args": {"timeout": TURN_SECONDS}} if sqlite else {"pool_pre_ping": True}
     try:
-        made = create_async_engine(parsed, **options)
+        # an error's text becomes a failed job's reason, and a line of the log: no place for addresses and ids
+        made = create_async_engine(parsed, hide_parameters=True, **options)
     except ModuleNotFoundError as error:
         raise MissingExtra(f"{error.name} is not installed: pip install 'corral[sql]'") from error
     except SQLAlchemyError as error:

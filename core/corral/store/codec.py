@@ -76,7 +76,7 @@ class StoredOptions:
         keep_failed: As `keep_completed`.
         keep_logs: How many log lines are kept, 0 for all.
         stack_trace_limit: How many stack traces are kept, None for all.
-        carrier: The trace context (`tm`), or None.
+        carrier: The trace context (`tm`), or None; also where it is not to be used (`omc`).
         readable: False where the text is not a JSON object; the other fields are then empty.
     """
 
@@ -330,7 +330,7 @@ def _decode_options(raw: bytes) -> StoredOptions:
         keep_failed=_decode_retention(stored.get("removeOnFail")),
         keep_logs=max(_integer(stored.get("kl")), 0),
         stack_trace_limit=None if limit is None else max(_integer(limit), 0),
-        carrier=carrier if isinstance(carrier, str) else None,
+        carrier=carrier if isinstance(carrier, str) and not stored.get("omc") else None,
     )
 
 

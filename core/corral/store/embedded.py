@@ -156,12 +156,28 @@ def _bring_up(directory: DataDirectory, server: str | None) -> int | None:
                 if child is not None:
                     _reap(child)
                     raise directory.not_started()
-                child = _launch(directory, find_server(server), lock)
+                found = find_server(server)
+                with _uninterrupted():
+                    child = _launch(directory, found, lock)
     except (KeyboardInterrupt, SystemExit):
         if child is not None:
             os.kill(child, signal.SIGTERM)
         raise
     return child
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Leave the signals that end a program for later: a server whose id is not known yet, nobody can stop.
+
+    This thread leaves them; where the program has others, one of them may still take a signal for it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _answers(directory: DataDirectory) -> bool:

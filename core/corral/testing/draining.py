@@ -38,7 +38,8 @@ class Drained:
     """What happened in a drain.
 
     Attributes:
-        runs: Every run, in the order in which they ended.
+        runs: Every run, in the order in which the store took their endings. Of jobs that run at the same time any may
+            be first: also a job before the one that enqueued it.
     """
 
     runs: Sequence[Run] = field(default_factory=tuple)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +27,7 @@ def job(
     enqueued_at: datetime = ENQUEUED_AT,
     scheduled_for: datetime | None = None,
     processed_on: datetime | None = None,
+    carrier: Mapping[str, str] | None = None,
 ) -> Job[P]:
     """A job as a processor is given it.
 
@@ -42,6 +44,7 @@ def job(
         enqueued_at: Aware; 2030-01-01 00:00 UTC by default.
         scheduled_for: When it was due first; by default when it was enqueued.
         processed_on: When this start happened; by default when it was due.
+        carrier: What came along with it, as `corral_enqueuing` puts it in.
 
     Raises:
         PayloadRefused: The payload has not the queue's shape.
@@ -58,6 +61,7 @@ def job(
         enqueued_ms=_unix_ms(enqueued_at),
         processed_ms=_unix_ms(processed_on or scheduled_for),
         scheduled_ms=_unix_ms(scheduled_for),
+        carrier_text=json.dumps(dict(carrier)) if carrier else None,
     )
 
 

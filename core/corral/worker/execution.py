@@ -119,6 +119,7 @@ class Execution:
             enqueued_ms=fetched.timestamp_ms,
             processed_ms=fetched.processed_ms,
             scheduled_ms=fetched.scheduled_ms,
+            carrier_text=fetched.options.carrier,
         )
         return Running(fetched, job, refusal)
 
@@ -128,7 +129,7 @@ class Execution:
         Args:
             running: What `prepare` returned, without a refusal.
         """
-        job = running.job
+        job, began = running.job, time.monotonic()
         current_job.set(job)
         timer = None
         timeout = self.queue.timeout
@@ -148,6 +149,7 @@ class Execution:
         except BaseException as error:  # noqa: BLE001  # whatever a processor raises is an outcome, a SystemExit too
             return self._interrupted(running) or self._decided(running.fetched, error)
         finally:
+            job.run.seconds = time.monotonic() - began
             if timer is not None:
                 timer.cancel()
         if running.interruption == "shutdown" and self.on_loop:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,13 +57,14 @@ async def ensure_schedule(store: QueueStore, queue: Queue[Any]) -> None:
         log.info(f"schedule {word}", **told)
 
 
-async def recover_stalled(store: QueueStore, settings: WorkerSettings, outage: Outage) -> None:
+async def recover_stalled(store: QueueStore, settings: WorkerSettings, outage: Outage, counted: Counter[str]) -> None:
     """Check at once, and then whenever a check is allowed, until cancelled.
 
     Args:
         store: The queue.
         settings: The time between two checks, whoever makes them; how often a job may stall before it is failed.
         outage: Told when the store is away.
+        counted: How many jobs were found, by queue.
     """
     backoff, interval_ms = Backoff(outage), int(settings.stalled_interval_seconds * 1000)
     while True:
@@ -72,6 +74,7 @@ async def recover_stalled(store: QueueStore, settings: WorkerSettings, outage: O
             await backoff.failed(error)
             continue
         backoff.succeeded()
+        counted[store.queue] += len(stalled.job_ids)
         for job_id in stalled.job_ids:
             log.warning("job stalled: its worker is gone", queue=store.queue, job_id=job_id)
         spread = random.random() * SPREAD_SECONDS  # noqa: S311  # keeps workers apart, no secret

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ class Stopped:
 class Worker:
     """Serves queues until it is stopped.
 
+    Attributes:
+        name: Unique among all workers.
+        stalled: How many jobs of dead workers it has found and put back, by queue.
+
     Args:
         processors: One per queue.
         url: The store.
@@ -109,12 +114,23 @@ class Worker:
         self._stop = asyncio.Event()
         self._outage = Outage()
         self._consumers: Sequence[Consumer] = ()
+        self.stalled: Counter[str] = Counter()
         self._made = time.monotonic()
 
     @property
     def is_stopping(self) -> bool:
         """Whether it was told to stop."""
         return self._stop.is_set()
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether its resources are open and it fetches jobs, or would if the store were there."""
+        return bool(self._consumers) and not self.is_stopping
+
+    @property
+    def misses_store(self) -> bool:
+        """Whether the store is away, as far as its loops know."""
+        return self._outage.lasts
 
     @property
     def silent_seconds(self) -> float:
@@ -174,7 +190,7 @@ class Worker:
 
     async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
         serving = asyncio.create_task(_work_off(consumers, self._idle), name="corral-serving")
-        stalled = [recover_stalled(each.store, self._settings, self._outage) for each in consumers]
+        stalled = [recover_stalled(each.store, self._settings, self._outage, self.stalled) for each in consumers]
         upkeep = [asyncio.create_task(each, name="corral-stalled") for each in stalled]
         upkeep.append(asyncio.create_task(_beat(leases), name="corral-heartbeat"))
         asked = asyncio.create_task(self._stop.wait(), name="corral-stop")

@@ -41,6 +41,10 @@ async def stay_up(stage: Stage, people: dict[str, Member]) -> None:
     screen.tell("api", f"{stage.api.base_url}docs")
     screen.tell("ada", f"curl -H '{header(people['ada'].headers)}' {stage.api.base_url}account")
     screen.tell("operator", f"curl -X POST -H '{header(stage.admin)}' {stage.api.base_url}rollover")
+    granted = {"email": people["ada"].email, "role": "admin"}
+    await stage.api.put("/board-grants", json=granted, headers=stage.admin)
+    token = people["ada"].headers["Authorization"].removeprefix("Bearer ")
+    screen.tell("board", f"{stage.api.base_url}admin/queues/", f"as ada, with the token {token}")
     screen.tell("queues", f"REDIS_URL={os.environ['REDIS_URL']} corral queues")
     screen.tell("logs", str(stage.folder / "worker.log"), str(stage.folder / "api.log"))
     await stage.worker.wait()

@@ -22,6 +22,7 @@ ADMIN_TOKEN = secrets.token_hex(32)
 def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The application's settings, and Corral's that name the application."""
     monkeypatch.setenv("CORRAL_APP", "examples.saas.plugin")
+    monkeypatch.setenv("CORRAL_ENV", "development")  # where the board is on by default
     monkeypatch.setenv("SAAS_URL", "http://acme.test")
     monkeypatch.setenv("SAAS_ADMIN_TOKEN", ADMIN_TOKEN)
     monkeypatch.setenv("SAAS_STRIPE_SECRET", STRIPE_SECRET)

@@ -114,6 +114,22 @@ class TestFailsForGood:
         with pytest.raises(Fail, match=r"^template 'hello/.*' is broken in line 2: "):
             own.rendered(job("hello"))
 
+    @pytest.mark.parametrize(
+        "expression", ["{{ count + 1 }}", "{{ 1 / (count|length - 1) }}", "{% for x in none %}{% endfor %}"]
+    )
+    @pytest.mark.parametrize("place", ["subject", "text", "html"])
+    def test_a_variable_that_is_not_what_it_needs(self, own, tmp_path, place, expression) -> None:
+        write(tmp_path, "hello", **{place: expression})
+        with pytest.raises(Fail, match=r"^template 'hello/.*' cannot be rendered: (Type|ZeroDivision)Error: "):
+            own.rendered(job("hello", count="1"))
+
+    def test_a_file_that_is_no_utf_8(self, own, tmp_path) -> None:
+        write(tmp_path, "hello")
+        for name in ("body.txt", "subject.txt"):
+            (tmp_path / "hello" / name).write_bytes(b"\xff")
+            with pytest.raises(Fail, match=rf"^template 'hello/{name}' cannot be rendered: UnicodeDecodeError: "):
+                own.rendered(job("hello"))
+
 
 @pytest.mark.parametrize("name", ["../welcome", "welcome/../x", "/etc", "Welcome", "", "a" * 65, "a--b"])
 def test_a_template_name_is_no_path(name) -> None:

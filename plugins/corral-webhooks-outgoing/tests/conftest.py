@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpcore2
+import httpx2
 import pluggy
 import pytest
 import pytest_asyncio
@@ -26,10 +27,12 @@ import trustme
 
 import corral_webhooks_outgoing
 from corral import Deps, hookspecs, testing
+from corral_webhooks_outgoing.answer import Answer
 from corral_webhooks_outgoing.courier import Courier
 from corral_webhooks_outgoing.guard import Guard
+from corral_webhooks_outgoing.message import Message
 from corral_webhooks_outgoing.processor import Deliveries, open_deliveries
-from corral_webhooks_outgoing.settings import PREFIX
+from corral_webhooks_outgoing.settings import PREFIX, WebhookSettings
 
 SECONDS = 60
 """How long anything may take that is waited for."""
@@ -38,6 +41,8 @@ NAME, PUBLIC = "hooks.example.org", "93.184.216.34"
 """A receiver out in the world."""
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+MESSAGE = Message(b'{"a": 1}', {"webhook-id": "evt_1"})
 
 Reply = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -248,6 +253,31 @@ def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
     manager.register(application, "the application")
     manager.check_pending()
     return manager.hook
+
+
+@pytest_asyncio.fixture
+async def courier_with() -> AsyncIterator[Callable[..., Courier]]:
+    """Makes couriers, on an internet or on the real network: `courier_with(internet, timeout_seconds=0.5)`."""
+    async with AsyncExitStack() as opened:
+
+        def make(network: Any = None, **settings: Any) -> Courier:
+            told = WebhookSettings(**settings)
+            guard = Guard(allow_private=told.allow_private, network=network)
+            courier = Courier(told, guard)
+            opened.push_async_callback(courier.close)
+            return courier
+
+        yield make
+
+
+@pytest.fixture
+def courier(courier_with) -> Courier:
+    return courier_with(allow_private=True)
+
+
+async def post(courier: Courier, receiver: Receiver) -> Answer:
+    """Send a message to a receiver."""
+    return await courier.post(httpx2.URL(f"http://127.0.0.1:{receiver.port}/corral?token=1"), MESSAGE)
 
 
 Opening = Callable[..., Awaitable[Deliveries]]

@@ -7,49 +7,18 @@ import gzip
 import textwrap
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx2
 import pytest
-import pytest_asyncio
 
 from corral_webhooks_outgoing.answer import Answer
-from corral_webhooks_outgoing.courier import MAX_BODY_BYTES, Courier, Unanswered
+from corral_webhooks_outgoing.courier import MAX_BODY_BYTES, Unanswered
 from corral_webhooks_outgoing.guard import Guard, NotPublic
-from corral_webhooks_outgoing.message import Message
-from corral_webhooks_outgoing.settings import WebhookSettings
 
-from .conftest import NAME, NO_CONTENT, PUBLIC, answering
-
-MESSAGE = Message(b'{"a": 1}', {"webhook-id": "evt_1"})
+from .conftest import MESSAGE, NAME, NO_CONTENT, PUBLIC, answering, post
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def courier_with() -> AsyncIterator[Callable[..., Courier]]:
-    """Makes couriers, on an internet or on the real network: `courier_with(internet, timeout_seconds=0.5)`."""
-    async with AsyncExitStack() as opened:
-
-        def make(network: Any = None, **settings: Any) -> Courier:
-            told = WebhookSettings(**settings)
-            guard = Guard(allow_private=told.allow_private, network=network)
-            courier = Courier(told, guard)
-            opened.push_async_callback(courier.close)
-            return courier
-
-        yield make
-
-
-@pytest.fixture
-def courier(courier_with) -> Courier:
-    return courier_with(allow_private=True)
-
-
-async def post(courier: Courier, receiver: Any) -> Answer:
-    return await courier.post(httpx2.URL(f"http://127.0.0.1:{receiver.port}/corral?token=1"), MESSAGE)
 
 
 async def drip(writer: asyncio.StreamWriter) -> None:

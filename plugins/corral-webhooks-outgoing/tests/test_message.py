@@ -70,14 +70,26 @@ def test_a_replay_of_an_old_attempt_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "secrets", [("",), ("whsec_",), ("whsec_not base64!!",), ("whsec_é",), (SECRETS[0], "whsec_a")]
+    "secrets",
+    [
+        *(("",), ("whsec_",), ("whsec_not base64!!",), ("whsec_é",), (SECRETS[0], "whsec_a"), (None,)),
+        *(("whsec_eA==",), (SECRETS[0].removeprefix("whsec_"),), (SECRETS[0].replace("KY", "K Y"),), ("password",)),
+    ],
 )
 def test_a_secret_of_the_applications_that_is_none_fails_for_good_and_is_not_told(secrets) -> None:
     with pytest.raises(Fail) as failed:
         message(*secrets)
-    assert str(failed.value) == "webhook endpoint 'ep_1' has no secret, or one that is not whsec_ and base64"
+    assert str(failed.value) == (
+        "webhook endpoint 'ep_1' has no secret, or one that is not whsec_ and 24 to 64 bytes in base64"
+    )
     assert failed.value.__cause__ is None
     assert failed.value.__suppress_context__
+
+
+def test_a_secret_without_its_padding_is_one() -> None:
+    secret = "whsec_" + base64.b64encode(bytes(32)).decode().rstrip("=")
+    sent = message(secret)
+    Webhook(secret).verify(sent.body, sent.headers)
 
 
 def test_an_endpoint_does_not_show_its_secrets_nor_the_tokens_in_its_address() -> None:

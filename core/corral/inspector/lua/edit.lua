@@ -1,16 +1,17 @@
--- Give a job another payload, as BullMQ's update of data does (wire 6.13).
+-- Give a job that has not been read another payload, as BullMQ's `updateData` writes it.
 --
--- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 id   3 payload: JSON
--- Returns {code}: 1 it has it; 0 a worker holds the job; -1 no such job; -3 it is completed, or nowhere.
+-- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
+-- ARGV  1 offset_ms   2 id   3 the payload, JSON text   4 the names of the fields that differ, a JSON list
+-- Returns {code, told}: 1 done; 0 a worker holds it; -1 no such job; -3 it is completed, or in no container.
 
 -- @include opening.lua
+-- @include told.lua
 
 local id = ARGV[2]
-local key = base .. id
-if call('EXISTS', key) == 0 then return {-1} end
+if call('EXISTS', base .. id) == 0 then return {-1, told} end
 local container = container_of(id)
-if container == 'active' or call('EXISTS', key .. ':lock') == 1 then return {0} end
-if not container or container == 'completed' then return {-3} end
-call('HSET', key, 'data', ARGV[3])
-return {1}
+if container == 'active' or call('EXISTS', base .. id .. ':lock') == 1 then return {0, told} end
+if not container or container == 'completed' then return {-3, told} end
+call('HSET', base .. id, 'data', ARGV[3])
+tell(id, nil, {changed = cjson.decode(ARGV[4])})
+return {1, told}

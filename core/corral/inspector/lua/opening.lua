@@ -17,7 +17,7 @@ local function signal_work()
   end
 end
 
--- Put a job where its priority says; the caller has taken it out of its container.
+-- Put a job where its priority says; the caller has taken it out of its container. Returns the state it is in now.
 local function put_back(id, previous, lifo)
   local priority = tonumber(call('HGET', base .. id, 'priority')) or 0
   if priority > 0 then
@@ -26,6 +26,7 @@ local function put_back(id, previous, lifo)
     call(lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
   end
   emit_capped('waiting', 'jobId', id, 'prev', previous)
+  return priority > 0 and 'prioritized' or 'waiting'
 end
 
 -- The container that holds a job, or nil (wire 6.25).

@@ -1,13 +1,15 @@
 -- Let no job of the queue start (wire 6.14). What runs goes on, what waits stays where it is.
 --
--- KEYS  1 `<prefix>:<queue>:`
+-- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
 -- ARGV  1 offset_ms
--- Returns 1 if it was paused by this call, 0 if it was already.
+-- Returns {paused, told}: 1 if it was paused by this call, 0 if it was already.
 
 -- @include opening.lua
+-- @include told.lua
 
-if meta[1] then return 0 end
+if meta[1] then return {0, told} end
 call('HSET', base .. 'meta', 'paused', 1)
 call('DEL', base .. 'marker')
 call('XADD', events, '*', 'event', 'paused')
-return 1
+tell(nil, {paused = false}, {paused = true})
+return {1, told}

@@ -1,11 +1,12 @@
 -- Remove jobs, and what was added below them (wire 6.17).
 --
--- KEYS  1 `<prefix>:<queue>:`
+-- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
 -- ARGV  1 offset_ms   2.. ids
--- Returns one code per id: 1 removed; 0 it, or a job below it, is locked by a worker; -1 no such job; -8 it is the
+-- Returns {codes, told}, one code per id: 1 removed; 0 it, or a job below it, is locked by a worker; -1 no such job; -8 it is the
 --         iteration that a schedule waits for. Nothing of a job is changed where its code is not 1.
 
 -- @include opening.lua
+-- @include told.lua
 -- @include removal.lua
 
 local BELOW = {processed = 'HKEYS', failed = 'HKEYS', unsuccessful = 'ZRANGE', dependencies = 'SMEMBERS'}
@@ -63,9 +64,11 @@ local function remove(id, container)
   emit_capped('removed', 'jobId', id, 'prev', container or 'unknown')
 end
 
-local codes = {}
+local ids, codes, changed = {}, {}, {}
+local before
 for i = 2, #ARGV do
   local id = ARGV[i]
+  ids[#ids + 1] = id
   local key, container = base .. id, container_of(id)
   if not container and call('EXISTS', key) == 0 then
     codes[#codes + 1] = -1
@@ -77,6 +80,9 @@ for i = 2, #ARGV do
     leave_parent(key)
     remove(id, container)
     codes[#codes + 1] = 1
+    changed[#changed + 1] = id
+    before = state_in(container)
   end
 end
-return codes
+tell_jobs(ids, changed, before)
+return {codes, told}

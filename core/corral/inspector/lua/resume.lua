@@ -1,10 +1,11 @@
 -- Let the queue's jobs start again (wire 6.14).
 --
--- KEYS  1 `<prefix>:<queue>:`
+-- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
 -- ARGV  1 offset_ms   2 limit: how many ids that BullMQ 5 has put aside are brought back in one call
--- Returns {resumed, left}: 1 if it was resumed by this call, 0 if it was not paused; how many ids are still aside.
+-- Returns {{resumed, left}, told}: 1 if it was resumed by this call, 0 if it was not paused; how many ids are still aside.
 
 -- @include opening.lua
+-- @include told.lua
 
 local resumed = call('HDEL', base .. 'meta', 'paused')
 meta[1] = false
@@ -21,4 +22,5 @@ else
   signal_delayed()
 end
 if resumed == 1 then call('XADD', events, '*', 'event', 'resumed') end
-return {resumed, call('LLEN', base .. 'paused')}
+if earlier == '' and (resumed == 1 or #aside > 0) then tell(nil, {paused = resumed == 1}, {paused = false}) end
+return {{resumed, call('LLEN', base .. 'paused')}, told}

@@ -1,13 +1,14 @@
 -- Make the next of many failed jobs wait again, the oldest first (wire 6.16).
 --
--- KEYS  1 `<prefix>:<queue>:`
+-- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
 -- ARGV  1 offset_ms   2 until_ms: later failures are left; '' in the first call: until now
 --       3 from_ms, 4 skip: where the last call ended: so many jobs that failed at from_ms were seen and left
 --       5 limit: how many jobs are looked at   6 reason: how their failed reason begins; '' takes all
 --       7 reset, as in retry.lua
--- Returns {until_ms, from_ms, skip, looked, retried}; looked 0: there are no more.
+-- Returns {{until_ms, from_ms, skip, looked, retried}, told}; looked 0: there are no more.
 
 -- @include opening.lua
+-- @include told.lua
 -- @include retrying.lua
 
 local until_ms = ARGV[2] == '' and string.format('%.0f', now) or ARGV[2]
@@ -29,5 +30,8 @@ for i = 1, #found, 2 do
     from, skip = score, 1
   end
 end
-if retried > 0 then signal_work() end
-return {until_ms, from, skip, #found / 2, retried}
+if retried > 0 then
+  signal_work()
+  tell(nil, 'failed', 'waiting', retried)
+end
+return {{until_ms, from, skip, #found / 2, retried}, told}

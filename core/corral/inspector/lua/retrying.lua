@@ -14,12 +14,13 @@ local function rejoin_parent(key, state)
   end
 end
 
--- The caller has taken it out of its set. With `reset`, as if it had never been tried.
+-- The caller has taken it out of its set. With `reset`, as if it had never been tried. Returns the state it is in now.
 local function retry(id, state, reset)
   local key = base .. id
   local known, opts = pcall(cjson.decode, call('HGET', key, 'opts') or '{}')
   call('HDEL', key, 'finishedOn', 'processedOn', state == 'failed' and 'failedReason' or 'returnvalue')
   if reset then call('HDEL', key, 'atm', 'ats') end
-  put_back(id, state, known and type(opts) == 'table' and opts.lifo == true)
+  local after = put_back(id, state, known and type(opts) == 'table' and opts.lifo == true)
   rejoin_parent(key, state)
+  return after
 end

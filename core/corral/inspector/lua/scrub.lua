@@ -1,11 +1,12 @@
 -- Take out of finished jobs what somebody has put in: payload, result, progress, reasons, traces and log lines.
 --
--- KEYS  1 `<prefix>:<queue>:`
+-- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
 -- ARGV  1 offset_ms   2 count of texts   then the texts: any of them in a job makes it match; none: every job matches
 --       then ids
--- Returns the ids that matched. A job that is not finished is left alone: it needs its payload.
+-- Returns {ids that matched, told}. A job that is not finished is left alone: it needs its payload.
 
 -- @include opening.lua
+-- @include told.lua
 
 local texts, first = {}, 3 + ARGV[2]
 for i = 3, first - 1 do texts[#texts + 1] = ARGV[i] end
@@ -41,4 +42,5 @@ for i = first, #ARGV do
     end
   end
 end
-return scrubbed
+if #scrubbed > 0 then tell(nil, nil, nil, #scrubbed) end
+return {scrubbed, told}

@@ -1,12 +1,13 @@
 -- Remove those of the next jobs of a container that are old enough (wire 6.17: clean, and drain). The iterations that
 -- schedules wait for stay, and so do active jobs that a worker holds.
 --
--- KEYS  1 `<prefix>:<queue>:`
+-- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
 -- ARGV  1 offset_ms   2 container   3 age_ms; '' drains: any age, and no event
 --       4 skip: so many jobs were looked at and left   5 looks: how many are looked at   6 limit: how many may go
--- Returns {looked, removed}; looked 0: there are no more.
+-- Returns {{looked, removed}, told}; looked 0: there are no more.
 
 -- @include opening.lua
+-- @include told.lua
 -- @include removal.lua
 
 local container, skip, looks, limit = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -69,5 +70,6 @@ if #gone > 0 then
   end
   remove_jobs(gone)
   if not drains then call('XADD', events, '*', 'event', 'cleaned', 'count', #gone) end
+  tell(nil, not drains and state_in(container) or nil, nil, #gone)
 end
-return {#ids, #gone}
+return {{#ids, #gone}, told}

@@ -68,7 +68,7 @@ class Templates:
         """The mail's subject and both bodies.
 
         Raises:
-            Fail: The template does not exist or is broken, or a variable is missing.
+            Fail: The template does not exist or is broken, or a variable is missing or not what the template needs.
         """
         folder = self._folder(job)
         subject, text, html = (self._render(f"{folder}/{name}", job) for name in FILES)
@@ -91,7 +91,7 @@ class Templates:
             self._environment.get_template(name)
         except TemplateNotFound:
             return False
-        except TemplateError:
+        except (TemplateError, UnicodeDecodeError):
             return True  # broken: told with its line when it is rendered
         return True
 
@@ -106,3 +106,7 @@ class Templates:
             raise Fail(f"template {name!r} needs a file that does not exist: {error.message}") from error
         except TemplateError as error:
             raise Fail(f"template {name!r} cannot be rendered: {error.message}") from error
+        except (OSError, MemoryError):  # another time it may go well
+            raise
+        except Exception as error:  # what its expressions raise: TypeError, ZeroDivisionError, UnicodeDecodeError
+            raise Fail(f"template {name!r} cannot be rendered: {type(error).__name__}: {error}") from error

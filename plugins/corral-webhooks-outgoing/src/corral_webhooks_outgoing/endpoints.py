@@ -83,7 +83,7 @@ async def add_endpoint(
         not (0 < len(endpoint_id) <= 128 and endpoint_id.isascii() and endpoint_id.isprintable()) or " " in endpoint_id
     ):
         raise EndpointRefused("a webhook endpoint's id is not made of 1 to 128 visible ASCII characters")
-    endpoint = Endpoint(endpoint_id, url, (_checked(secret),))
+    endpoint = Endpoint(endpoint_id, url, (_or_made_up(secret),))
     row = {"id": endpoint_id, "url": url, "secret": endpoint.secrets[0], "enabled": True}
     await connection.execute(insert(webhook_endpoints).values(row))
     return endpoint
@@ -131,7 +131,7 @@ async def rotate_secret(connection: Connection, endpoint_id: str, *, secret: str
     Raises:
         EndpointRefused: The secret cannot be used.
     """
-    changed = {"secret": _checked(secret), "previous_secret": _own.secret}
+    changed = {"secret": _or_made_up(secret), "previous_secret": _own.secret}
     return await find_endpoint(connection, endpoint_id) if await _changed(connection, endpoint_id, **changed) else None
 
 
@@ -151,21 +151,26 @@ async def _changed(connection: Connection, endpoint_id: str, **values: Any) -> b
     return (await connection.execute(change)).first() is not None
 
 
-def _checked(secret: str | None) -> str:
-    """The secret, or a new one.
+def accepted_secret(secret: str) -> str:
+    """The secret, judged in the same words when it is stored and when it signs.
 
     Raises:
-        EndpointRefused: It is none.
+        EndpointRefused: It is none, or one that can be guessed.
     """
-    if secret is None:
-        return PREFIX + base64.b64encode(random.token_bytes(SECRET_BYTES)).decode()
     try:
-        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+        text = secret.removeprefix(PREFIX)
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # some leave the padding out
     except (binascii.Error, ValueError):  # ValueError: characters beyond ASCII
         key = b""
     if not secret.startswith(PREFIX) or not 24 <= len(key) <= 64:
         raise EndpointRefused("a webhook's secret is not whsec_ and 24 to 64 bytes in base64") from None
     return secret
+
+
+def _or_made_up(secret: str | None) -> str:
+    if secret is None:
+        return PREFIX + base64.b64encode(random.token_bytes(SECRET_BYTES)).decode()
+    return accepted_secret(secret)
 
 
 def _endpoint(row: Row[Any]) -> Endpoint:

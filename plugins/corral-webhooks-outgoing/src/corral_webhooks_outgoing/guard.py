@@ -24,6 +24,7 @@ from httpcore2 import (
 )
 
 from corral_webhooks_outgoing.addresses import is_public
+from corral_webhooks_outgoing.ration import Rationed
 
 __all__ = ["Guard", "NotPublic"]
 
@@ -77,7 +78,8 @@ class Guard(AsyncNetworkBackend):
             # its share of the time, so that an address that swallows packets leaves some for the others
             share = None if deadline is None else max(deadline - time.monotonic(), 0) / (len(addresses) - place)
             try:
-                return await self._network.connect_tcp(address, port, share, local_address, socket_options)
+                made = await self._network.connect_tcp(address, port, share, local_address, socket_options)
+                return Rationed(made)
             except (ConnectError, ConnectTimeout) as error:
                 failure = error
         raise failure

@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 
 from corral import Fail, Job
 from corral_webhooks_outgoing import WebhookDelivery
-from corral_webhooks_outgoing.endpoints import Endpoint
+from corral_webhooks_outgoing.endpoints import Endpoint, accepted_secret
 
 __all__ = ["Message", "signed"]
 
@@ -40,18 +40,20 @@ def signed(job: Job[WebhookDelivery], endpoint: Endpoint, now: datetime) -> Mess
         now: The time of this attempt (aware).
 
     Raises:
-        Fail: A secret is none. Ours are checked when they are stored.
+        Fail: A secret is none, or one that can be guessed: nobody else would find that out. The library that signs
+            takes a key of one byte, and drops what is no base64.
     """
     event = job.payload
     timestamp = job.enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     body = to_json({"type": event.event_type, "timestamp": timestamp, "data": event.data})
     text = body.decode()
     try:
-        signatures = [Webhook(secret).sign(event.event_id, now, text) for secret in endpoint.secrets]
+        signatures = [Webhook(accepted_secret(secret)).sign(event.event_id, now, text) for secret in endpoint.secrets]
     except Exception:  # noqa: BLE001  # it may be any kind, and none may be told, because its text may be the secret
         signatures = []
     if not signatures:
-        raise Fail(f"webhook endpoint {endpoint.id!r} has no secret, or one that is not whsec_ and base64") from None
+        told = "has no secret, or one that is not whsec_ and 24 to 64 bytes in base64"
+        raise Fail(f"webhook endpoint {endpoint.id!r} {told}") from None
     return Message(
         body,
         {

@@ -1,0 +1,129 @@
+"""What is looked at of a process while it works: its minutes go to the store, and over HTTP goes what is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import ResponseError
+
+from corral.app.installed import Installed
+from corral.app.probes import ParentProbes, WorkerProbes
+from corral.app.serving import Address, Answer, served, verdict
+from corral.errors import StoreUnavailable
+from corral.observe.lag import LoopLag
+from corral.observe.tally import Tally
+from corral.store.connection import Link
+from corral.worker.stopping import end_tasks
+from corral.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+__all__ = ["observed", "observed_parent"]
+
+log = structlog.get_logger("corral")
+
+WRITE_SECONDS = 5.0
+"""How often the minutes are written: what the board draws is at most so old."""
+
+
+@asynccontextmanager
+async def observed(
+    worker: Worker, tally: Tally, installed: Installed, url: str, address: Address | None
+) -> AsyncIterator[None]:
+    """Observe a worker while it runs.
+
+    Args:
+        worker: The worker.
+        tally: Counts its jobs, as one of its plugins.
+        installed: What it runs.
+        url: The store.
+        address: Where metrics and health are served, or None.
+
+    Raises:
+        ConfigurationError: On entering: the address cannot be listened on, or the extra is not installed.
+    """
+    lag, link = LoopLag(), Link(url)
+    with ExitStack() as ending:
+        if address is not None:
+            from corral.observe.metrics import WorkerMetrics  # noqa: PLC0415  # an extra
+
+            counted = WorkerMetrics(
+                tally,
+                installed.catalog.served,
+                stalled=worker.stalled,
+                lag_seconds=lambda: lag.worst_seconds,
+                plugins=installed.plugins,
+            )
+            ending.enter_context(_serving(WorkerProbes(worker, lag, url), address, installed, url, counted))
+        tasks = [
+            asyncio.create_task(lag.measure(), name="corral-lag"),
+            asyncio.create_task(_write_minutes(tally, link, installed.settings.prefix), name="corral-minutes"),
+        ]
+        try:
+            yield
+        finally:
+            await end_tasks(tasks)
+            with suppress(StoreUnavailable, ResponseError):
+                await tally.write(link, installed.settings.prefix)
+            await link.close()
+
+
+@asynccontextmanager
+async def observed_parent(
+    probes: ParentProbes, stalled: Mapping[str, int], installed: Installed, url: str, address: Address
+) -> AsyncIterator[None]:
+    """Serve a parent's health, and the store's figures.
+
+    Args:
+        probes: Its state.
+        stalled: How many jobs of dead processes it has put back; every queue that it serves is in it.
+        installed: What its processes run.
+        url: The store.
+        address: Where to listen.
+
+    Raises:
+        ConfigurationError: As `observed`.
+    """
+    from corral.observe.metrics import ParentMetrics  # noqa: PLC0415  # an extra
+
+    with _serving(probes, address, installed, url, ParentMetrics(stalled, stalled)):
+        looking = asyncio.create_task(probes.look(), name="corral-probes")
+        try:
+            yield
+        finally:
+            await end_tasks([looking])
+
+
+async def _write_minutes(tally: Tally, link: Link, prefix: str) -> None:
+    while True:
+        await asyncio.sleep(WRITE_SECONDS)
+        try:
+            await tally.write(link, prefix)
+        except StoreUnavailable:
+            pass  # the worker tells
+        except ResponseError as error:
+            log.warning("figures of the last minutes refused by the store", error=str(error))
+
+
+@contextmanager
+def _serving(
+    probes: WorkerProbes | ParentProbes, address: Address, installed: Installed, url: str, *counted: Collector
+) -> Iterator[None]:
+    from corral.observe.metrics import CONTENT_TYPE, StoreMetrics, render  # noqa: PLC0415  # an extra
+
+    with ExitStack() as ending:
+        store = StoreMetrics(installed.catalog.entries, url=url, prefix=installed.settings.prefix)
+        ending.callback(store.close)
+        answers = {
+            "/metrics": lambda: Answer(200, CONTENT_TYPE, render(store, *counted)),
+            "/healthz": lambda: verdict("healthy", probes.unwell()),
+            "/readyz": lambda: verdict("ready", probes.unready()),
+        }
+        where = ending.enter_context(served(address, answers))
+        log.info("metrics and health are served", url=where)
+        yield

@@ -1,0 +1,185 @@
+"""A small HTTP server for probes and scrapes, on a thread of its own: it answers although the event loop is stuck.
+
+It serves a fixed table of paths and nothing else, to few clients at a time, and gives none of them long.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Final
+
+import structlog
+
+from corral.errors import ConfigurationError
+
+__all__ = ["Address", "Answer", "served", "verdict"]
+
+log = structlog.get_logger("corral")
+
+MAX_CONNECTIONS: Final = 16
+"""Probes and scrapers are few; whoever comes beyond is hung up on."""
+IDLE_SECONDS: Final = 5.0
+"""How long a client may be silent."""
+WHOLE_SECONDS: Final = 15.0
+"""How long a client may take altogether: one that sends a byte now and then holds nobody up."""
+LOOK_SECONDS: Final = 0.2
+"""How often the server looks for clients that take too long, and whether it is to end: a worker's exit waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen.
+
+    Attributes:
+        host: A name or an address of this machine.
+        port: The port; 0 for one that the kernel chooses.
+    """
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is answered.
+
+    Attributes:
+        status: The HTTP status.
+        content_type: Of the body.
+        body: The body.
+    """
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+def verdict(word: str, told: str) -> Answer:
+    """The answer to a probe: 200, or 503 with the reason.
+
+    Args:
+        word: What is asked: `healthy` or `ready`.
+        told: Why not, in one sentence; empty where all is well.
+    """
+    said = {word: not told, **({"told": told} if told else {})}
+    status = HTTPStatus.SERVICE_UNAVAILABLE if told else HTTPStatus.OK
+    return Answer(status, "application/json", json.dumps(said).encode() + b"\n")
+
+
+@contextmanager
+def served(address: Address, answers: Mapping[str, Callable[[], Answer]]) -> Iterator[str]:
+    """Serve while entered.
+
+    Args:
+        address: Where to listen.
+        answers: By path; called on a thread of the server.
+
+    Yields:
+        The URL, without a path.
+
+    Raises:
+        ConfigurationError: The address cannot be listened on.
+    """
+    try:
+        server = _Server(address, answers)
+    except OSError as error:
+        raise ConfigurationError(
+            f"port {address.port} of {address.host!r} cannot be listened on: {(error.strerror or str(error)).lower()}",
+            hint="another --metrics-port, or 0 for any that is free",
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, args=(LOOK_SECONDS,), name="corral-http", daemon=True)
+    thread.start()
+    host, port = server.server_address[:2]
+    try:
+        yield f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=IDLE_SECONDS)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: Address, answers: Mapping[str, Callable[[], Answer]]) -> None:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        self.answers = answers
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._deadlines: dict[socket.socket, float] = {}
+        super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]  # typeshed knows IPv4 alone
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        self._deadlines[request] = time.monotonic() + WHOLE_SECONDS
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._deadlines.pop(request, None)
+            self._free.release()
+
+    def service_actions(self) -> None:
+        now = time.monotonic()
+        for request, deadline in tuple(self._deadlines.items()):
+            if now > deadline:
+                with suppress(OSError):  # it has just gone by itself
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # as it is called
+        log.error("a request for metrics or health failed", exc_info=True)  # noqa: LOG014  # called from a handler
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = IDLE_SECONDS
+    server: _Server
+
+    def handle(self) -> None:
+        with suppress(ConnectionError, TimeoutError):  # the client has gone
+            super().handle()
+
+    def do_GET(self) -> None:
+        answer = self.server.answers.get(self.path.partition("?")[0])
+        if answer is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+        else:
+            self._send(answer())
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Nothing of the request comes back: no page is made of it."""
+        del message, explain
+        self._send(Answer(code, "text/plain; charset=utf-8", f"{HTTPStatus(code).phrase}\n".encode()))
+
+    def version_string(self) -> str:
+        return "corral"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
+        """A probe every few seconds is no event."""
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)

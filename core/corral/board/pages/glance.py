@@ -1,0 +1,57 @@
+"""`Glance`: one queue as the overview and its own page tell it first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from corral.inspector import Summary, WorkerSeen
+
+__all__ = ["Glance", "glance_of"]
+
+LONG: Final = timedelta(minutes=5)
+"""A job that has waited longer is told of, even where nothing else is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A queue at a glance.
+
+    Attributes:
+        summary: What the store says.
+        workers: How many processes work it off.
+        waiting: How many jobs could start now: waiting and prioritized ones.
+        told: What an operator should know first, in words; empty where all is well.
+    """
+
+    summary: Summary
+    workers: int
+    waiting: int
+    told: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self.summary.queue
+
+
+def glance_of(summary: Summary, workers: Collection[WorkerSeen], now: datetime) -> Glance:
+    """Judge a queue.
+
+    Args:
+        summary: What the store says.
+        workers: Those that are at work.
+        now: The store's time.
+    """
+    serving = sum(summary.queue in worker.queues for worker in workers)
+    waiting = summary.counts["waiting"] + summary.counts["prioritized"]
+    told = []
+    if summary.limits.paused:
+        told.append("paused")
+    if not serving:
+        told.append("no worker" if not waiting else "no worker: nothing of this starts")
+    if waiting and summary.oldest_waiting and now - summary.oldest_waiting > LONG:
+        told.append("waits long")
+    return Glance(summary, serving, waiting, tuple(told))

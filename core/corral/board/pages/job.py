@@ -1,0 +1,100 @@
+"""`/queues/{queue}/jobs/{id}`: one job: what happened to it, what it carries, what it said."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote
+
+from corral.board.desk import Desk
+from corral.board.exchange import Page, Redirect, Refused, Request
+from corral.board.shown import occurrences_shown, shown, texts_shown
+
+__all__ = ["logs", "path_of", "promote", "remove", "retry", "show"]
+
+TAIL: Final = 200
+"""Log lines on the job's page: its last ones."""
+MOST_LINES: Final = 1000
+"""Log lines on one page of the log."""
+
+
+def path_of(queue: str, job_id: str = "") -> str:
+    """The path of a queue's page or, with an id, of a job's."""
+    base = f"/queues/{quote(queue, safe='')}"
+    return f"{base}/jobs/{quote(job_id, safe='')}" if job_id else base
+
+
+async def show(request: Request, desk: Desk) -> Page:
+    """A job.
+
+    Costs one script call, one or two reads of the event log (at most 2,000 entries), and one of `TAIL` log lines.
+    """
+    queue = desk.queue(request.parts["queue"])
+    stored = await desk.inspector.get(queue.name, request.parts["job_id"])
+    lines = await desk.inspector.logs(queue.name, stored.id, start=-TAIL, limit=TAIL) if stored.log_lines else []
+    values = {
+        "queue": queue.name,
+        "job": shown(stored, queue, desk.now),
+        "timeline": occurrences_shown(stored, queue, await desk.inspector.timeline(queue.name, stored)),
+        "lines": texts_shown(stored, queue, lines),
+        "first_line": max(0, (stored.log_lines or 0) - len(lines)),
+        "now": desk.now,
+    }
+    return Page("job", f"{queue.name} {stored.id}", values, live=True)
+
+
+async def logs(request: Request, desk: Desk) -> Page:
+    """A job's log, `MOST_LINES` lines a page.
+
+    Costs one script call and one read of so many lines.
+    """
+    queue = desk.queue(request.parts["queue"])
+    given = request.query.get("start", "0")
+    if not given.isdecimal() or len(given) > 9:
+        raise Refused(400, "a page of the log starts at a number of lines")
+    start = int(given)
+    stored = await desk.inspector.get(queue.name, request.parts["job_id"])
+    lines = await desk.inspector.logs(queue.name, stored.id, start=start, limit=MOST_LINES)
+    values = {
+        "queue": queue.name,
+        "job": shown(stored, queue, desk.now),
+        "lines": texts_shown(stored, queue, lines),
+        "start": start,
+        "total": stored.log_lines or 0,
+        "step": MOST_LINES,
+    }
+    return Page("logs", f"log of {stored.id}", values)
+
+
+async def retry(request: Request, desk: Desk) -> Redirect:
+    """Let a failed or completed job wait again; one script call."""
+    queue, job_id = _named(request, desk)
+    await desk.inspector.retry(queue, job_id, reset=bool(request.first("reset")))
+    return Redirect(path_of(queue, job_id), "retried", {"n": 1})
+
+
+async def promote(request: Request, desk: Desk) -> Redirect:
+    """Let a delayed job wait from now on; one script call."""
+    queue, job_id = _named(request, desk)
+    await desk.inspector.promote(queue, job_id)
+    return Redirect(path_of(queue, job_id), "promoted", {"n": 1})
+
+
+async def remove(request: Request, desk: Desk) -> Redirect | Page:
+    """Remove a job, when that was confirmed; one or two script calls."""
+    queue, job_id = _named(request, desk)
+    if not request.first("confirmed"):
+        stored = await desk.inspector.get(queue, job_id)
+        told = f"Remove job {stored.id}, which is {stored.state or 'in no list'}?"
+        return Page("confirm", "Remove a job?", confirmation(request, told, path_of(queue, job_id), "Remove"))
+    await desk.inspector.remove(queue, job_id)
+    return Redirect(path_of(queue), "removed", {"n": 1})
+
+
+def confirmation(request: Request, told: str, back: str, verb: str) -> dict[str, object]:
+    """What the page that asks once more shows: the question, and the same form again."""
+    fields = [(name, value) for name, values in request.form.items() if name != "csrf" for value in values]
+    return {"told": told, "back": back, "verb": verb, "fields": fields, "count": None}
+
+
+def _named(request: Request, desk: Desk) -> tuple[str, str]:
+    return desk.queue(request.parts["queue"]).name, request.parts["job_id"]

@@ -1,0 +1,62 @@
+"""`/live`: tells an open page that something has changed, so that it asks for itself again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from corral.board.desk import Desk
+from corral.board.exchange import Request, Stream
+from corral.errors import StoreUnavailable
+
+__all__ = ["show"]
+
+TICK_SECONDS: Final = 2.0
+"""How often is looked, while few pages are open."""
+SHARE_SECONDS: Final = 0.4
+"""How much longer for each open page: one asks for about 60 commands, and all together for less than 200 a second."""
+WITHOUT_SECONDS: Final = 10.0
+"""Some things change without an event: a worker that comes or goes, a limit."""
+
+
+async def show(request: Request, desk: Desk) -> Stream:
+    """Server-sent events: `changed`, when the queue of the page has new events, or the job new log lines.
+
+    Costs one command per queue that somebody looks at and tick, however many look at it.
+    """
+    name, job_id = request.query.get("queue", ""), request.query.get("job", "")
+    watched = [desk.queue(name).name] if name else list(desk.inspector.queues)
+    return Stream(_ticks(desk, watched, f"{desk.prefix}:{name}:{job_id}:logs" if name and job_id else None))
+
+
+async def _ticks(desk: Desk, watched: Sequence[str], log_key: str | None) -> AsyncIterator[str]:
+    known: object = None
+    quiet = WITHOUT_SECONDS  # what happened between the page and its stream is told with the first tick
+    yield "retry: 2000\n\n"
+    with desk.open_pages.one_more() as pages:
+        while not pages.closing.is_set():
+            try:
+                seen: object = [await _last_event(desk, queue) for queue in watched]
+                if log_key is not None:
+                    seen = seen, await desk.link.call("LLEN", log_key)
+            except StoreUnavailable:
+                seen = "away"
+            tick = max(TICK_SECONDS, SHARE_SECONDS * pages.count)
+            if known is not None and (seen != known or quiet >= WITHOUT_SECONDS):
+                quiet = 0.0
+                yield "event: changed\ndata: 1\n\n"
+            else:
+                yield ": \n\n"
+            known = seen
+            try:
+                await asyncio.wait_for(pages.closing.wait(), tick)
+            except TimeoutError:
+                quiet += tick
+
+
+async def _last_event(desk: Desk, queue: str) -> object:
+    async def read() -> object:
+        return await desk.link.call("XREVRANGE", f"{desk.prefix}:{queue}:events", "+", "-", "COUNT", 1)
+
+    return await desk.recent.get(("event", queue), read)

@@ -1,0 +1,80 @@
+"""What is done to a whole queue: pause, resume, limits, drain, clean."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from corral.board.desk import Desk
+from corral.board.exchange import Page, Redirect, Refused, Request
+from corral.board.pages.job import confirmation, path_of
+from corral.inspector import CLEANABLE
+
+__all__ = ["clean", "drain", "limits", "pause", "resume"]
+
+MOST: Final = 1_000_000_000
+
+
+async def pause(request: Request, desk: Desk) -> Redirect:
+    """Let no job of the queue start; one script call."""
+    name = desk.queue(request.parts["queue"]).name
+    await desk.inspector.pause(name)
+    return Redirect(path_of(name), "paused")
+
+
+async def resume(request: Request, desk: Desk) -> Redirect:
+    """Let the queue's jobs start again; one script call, more where BullMQ 5 has put jobs aside."""
+    name = desk.queue(request.parts["queue"]).name
+    await desk.inspector.resume(name)
+    return Redirect(path_of(name), "resumed")
+
+
+async def limits(request: Request, desk: Desk) -> Redirect:
+    """Say how many jobs run at once and how many start in a while, over all workers; two script calls."""
+    name = desk.queue(request.parts["queue"]).name
+    concurrency, rate = _number(request, "concurrency"), _number(request, "rate")
+    per = _number(request, "per_seconds")
+    if (rate is None) != (per is None):
+        raise Refused(400, "a rate is a number of jobs and a number of seconds")
+    await desk.inspector.set_concurrency(name, concurrency)
+    await desk.inspector.set_rate_limit(name, rate, None if per is None else timedelta(seconds=per))
+    return Redirect(path_of(name), "limited")
+
+
+async def drain(request: Request, desk: Desk) -> Redirect | Page:
+    """Remove all jobs that wait, when that was confirmed; a script call per 500 jobs."""
+    name = desk.queue(request.parts["queue"]).name
+    delayed = bool(request.first("delayed"))
+    if not request.first("confirmed"):
+        counts = await desk.inspector.counts(name)
+        count = counts["waiting"] + counts["prioritized"] + (counts["delayed"] if delayed else 0)
+        told = f"Remove all jobs of {name} that wait{' or are delayed' if delayed else ''}? There are {count} now."
+        return Page("confirm", "Drain the queue?", confirmation(request, told, path_of(name), "Drain"))
+    removed = await desk.inspector.drain(name, delayed=delayed)
+    return Redirect(path_of(name), "drained", {"n": removed})
+
+
+async def clean(request: Request, desk: Desk) -> Redirect | Page:
+    """Remove jobs of a state that are old enough, when that was confirmed; a script call per 500 jobs."""
+    name = desk.queue(request.parts["queue"]).name
+    hours = _number(request, "older_than_hours", least=0) or 0
+    state = next((state for state in CLEANABLE if state == request.first("state")), None)
+    if state is None:
+        raise Refused(400, "jobs of this state are not cleaned", f"these are: {', '.join(CLEANABLE)}")
+    if not request.first("confirmed"):
+        age = f"older than {hours} h" if hours else "of any age"
+        count = (await desk.inspector.counts(name))[state]
+        told = f"Remove the {state} jobs of {name} that are {age}? {count} are {state} now."
+        return Page("confirm", "Clean the queue?", confirmation(request, told, path_of(name), "Clean"))
+    removed = await desk.inspector.clean(name, state, timedelta(hours=hours))
+    return Redirect(path_of(name), "cleaned", {"n": removed})
+
+
+def _number(request: Request, name: str, least: int = 1) -> int | None:
+    """A whole number of the form; None where the field is empty."""
+    given = request.first(name).strip()
+    if not given:
+        return None
+    if not given.isdecimal() or len(given) > 10 or not least <= int(given) <= MOST:
+        raise Refused(400, f"{name.replace('_', ' ')} is a whole number from {least} to {MOST}")
+    return int(given)

@@ -1,0 +1,22 @@
+"""`/`: every queue in one row: what waits and since when, what fails and why, and the last hour."""
+
+from __future__ import annotations
+
+from corral.board.desk import Desk
+from corral.board.exchange import Page, Request
+from corral.board.pages.glance import Glance, glance_of
+
+__all__ = ["show"]
+
+
+async def show(_request: Request, desk: Desk) -> Page:
+    """The overview.
+
+    Costs one script call per queue, whatever the queue's size, and what `JobInspector.workers` costs.
+    """
+    summaries = await desk.recent.get("summaries", desk.inspector.summaries)
+    workers = await desk.recent.get("workers", desk.inspector.workers)
+    serving = [worker for worker in workers if worker.state not in {"silent", "gone"}]
+    glances: list[Glance] = [glance_of(each, serving, desk.now) for each in summaries]
+    values = {"queues": glances, "workers": len(serving), "broken": len(desk.problems), "now": desk.now}
+    return Page("overview", "Queues", values, live=True)

@@ -1,0 +1,117 @@
+"""`/queues/{queue}`: one queue: its figures, its failures by reason, and its jobs, a row each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from corral.board.desk import Desk
+from corral.board.exchange import Page, Refused, Request
+from corral.board.pages.glance import glance_of
+from corral.board.pages.searching import seek, sought
+from corral.board.shown import shown
+from corral.inspector import STATES, State, Summary
+
+__all__ = ["PAGE", "show"]
+
+PAGE: Final = 50
+"""Jobs on one page."""
+FURTHEST: Final = 1_000_000
+"""How far somebody may turn the pages: a number that is longer is a slip or an attack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Where in a list a page is.
+
+    Attributes:
+        start: How many jobs are before it.
+        shown: How many it has.
+        total: How many there are.
+    """
+
+    start: int
+    shown: int
+    total: int
+
+    @property
+    def before(self) -> int | None:
+        """Where the page before begins, or None."""
+        return max(0, self.start - PAGE) if self.start else None
+
+    @property
+    def after(self) -> int | None:
+        """Where the page behind begins, or None."""
+        return self.start + PAGE if self.start + self.shown < self.total else None
+
+
+async def show(request: Request, desk: Desk) -> Page:
+    """A queue, and its jobs of one state.
+
+    Costs two script calls for the figures and the reasons of failures, bounded by the last 500 of these, one for
+    `PAGE` jobs, and what `JobInspector.workers` costs; a search costs what `JobInspector.search` does instead.
+    """
+    queue = desk.queue(request.parts["queue"])
+    name = queue.name
+    summary = await desk.recent.get(("summary", name), lambda: desk.inspector.summary(name))
+    workers = await desk.recent.get("workers", desk.inspector.workers)
+    failures = await desk.recent.get(("failures", name), lambda: desk.inspector.failures(name))
+    glance = glance_of(summary, [each for each in workers if each.state != "silent"], desk.now)
+    state = _state(request.query.get("state"), summary)
+    minutes = await desk.recent.get(("minutes", name), lambda: desk.minutes(name))
+    wanted = sought(request.query)
+    values: dict[str, Any] = {
+        "queue": name,
+        "glance": glance,
+        "summary": summary,
+        "provider": str(desk.catalog.get(name).provider),
+        "failures": failures,
+        "history": _history(summary, minutes, desk.now),
+        "states": STATES,
+        "state": state,
+        "sought": wanted,
+        "now": desk.now,
+    }
+    if wanted:
+        found = await seek(desk, name, wanted, state if request.query.get("state") else None)
+        values |= {"jobs": found.jobs, "found": found, "turn": None}
+    else:
+        start = _start(request.query.get("start", "0"))
+        key = ("list", name, state, start)
+        page = await desk.recent.get(key, lambda: desk.inspector.list(name, state, start=start, limit=PAGE))
+        jobs = [shown(each, queue, desk.now) for each in page.jobs]
+        values |= {"jobs": jobs, "found": None, "turn": Turn(start, len(jobs), page.total)}
+    return Page("queue", name, values, live=not wanted)
+
+
+def _state(given: str | None, summary: Summary) -> State:
+    """The state that was asked for, else that which an operator would ask for: what failed, what runs, what waits."""
+    if given:
+        state = next((state for state in STATES if state == given), None)
+        if state is None:
+            raise Refused(400, f"there is no state {given[:40]!r}", f"these are: {', '.join(STATES)}")
+        return state
+    first: tuple[State, ...] = ("failed", "active", "waiting", "prioritized", "delayed", "waiting-children")
+    return next((state for state in first if summary.counts[state]), "completed")
+
+
+def _start(given: str) -> int:
+    if not given.isdecimal() or len(given) > 9 or int(given) > FURTHEST:
+        raise Refused(400, "a page starts at a number of jobs", f"from 0 to {FURTHEST}")
+    return int(given)
+
+
+def _history(summary: Summary, minutes: Any, now: datetime) -> dict[str, Any]:
+    """The last hour, minute by minute, for the charts: `{from: Unix seconds of the first minute, lists of numbers}`."""
+    count = len(summary.completed_per_minute)
+    this = int(now.timestamp()) // 60
+    by_minute = {int(each.at.timestamp()) // 60: each for each in minutes}
+    spans = [by_minute.get(this - count + 1 + at) for at in range(count)]
+    return {
+        "from": (this - count + 1) * 60,
+        "completed": list(summary.completed_per_minute),
+        "failed": list(summary.failed_per_minute),
+        "wait": [round(each.wait_ms / each.jobs) if each and each.jobs else None for each in spans],
+        "run": [round(each.run_ms / each.jobs) if each and each.jobs else None for each in spans],
+    }

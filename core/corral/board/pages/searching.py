@@ -1,0 +1,96 @@
+"""`/search`: one text, in all queues; and what a search is, for the page of one queue, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from corral.board.desk import Desk
+from corral.board.exchange import Page, Refused, Request
+from corral.board.shown import ShownJob, is_found_in_the_open, is_secret, shown
+from corral.inspector import STATES, State, StoredJob
+
+__all__ = ["FoundJobs", "Sought", "seek", "show", "sought"]
+
+LONGEST: Final = 500
+"""Characters of a text that is searched for."""
+PER_QUEUE: Final = 20
+"""Jobs of one queue on the page of all queues."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What is searched for.
+
+    Attributes:
+        text: As it was typed: an id, a text, or `field=value`.
+        field: The payload's field and its value, where it was `field=value`.
+        after: Where the search goes on, or None.
+    """
+
+    text: str
+    field: tuple[str, str] | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundJobs:
+    """What was found in one queue; see `corral.inspector.Found`."""
+
+    queue: str
+    jobs: Sequence[ShownJob]
+    looked_at: int
+    total: int
+    cut: bool
+    next: str | None
+
+
+def sought(query: Mapping[str, str]) -> Sought | None:
+    """What a query searches for, or None.
+
+    Raises:
+        Refused: It is too long.
+    """
+    text = query.get("q", "").strip()
+    if not text:
+        return None
+    if len(text) > LONGEST:
+        raise Refused(400, f"a search has at most {LONGEST} characters")
+    name, equals, value = text.partition("=")
+    is_field = bool(equals and name and all(part.isidentifier() for part in name.split(".")))
+    return Sought(text, (name, value) if is_field else None, query.get("after") or None)
+
+
+async def seek(desk: Desk, name: str, wanted: Sought, state: State | None) -> FoundJobs:
+    """Search one queue: its jobs of one state, or of all.
+
+    What is masked on the board is not found by it: else a search would be a way to guess it.
+    """
+    queue = desk.queue(name)
+
+    def is_open(job: StoredJob) -> bool:
+        if wanted.field:
+            return not is_secret(queue, wanted.field[0])
+        return is_found_in_the_open(job, queue, wanted.text)
+
+    found = await desk.inspector.search(
+        name,
+        "" if wanted.field else wanted.text,
+        field=wanted.field,
+        states=STATES if state is None else (state,),
+        match=is_open,
+        after=wanted.after,
+    )
+    jobs = [shown(each, queue, desk.now) for each in found.jobs]
+    return FoundJobs(name, jobs, found.looked_at, found.total, found.cut, found.next)
+
+
+async def show(request: Request, desk: Desk) -> Page:
+    """A search in all queues.
+
+    Costs what `JobInspector.search` does, per queue.
+    """
+    wanted = sought(request.query)
+    found = [await seek(desk, name, wanted, None) for name in desk.inspector.queues] if wanted else []
+    return Page("search", "Search", {"sought": wanted, "found": found, "now": desk.now})

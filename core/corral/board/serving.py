@@ -1,0 +1,190 @@
+"""Serves the board where no other application does: `corral board`, and beside the worker of `corral dev`."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+import structlog
+
+from corral.app import read_settings
+from corral.board.application import Board
+from corral.board.login import Login
+from corral.board.settings import BoardSettings, environment_of
+from corral.errors import ConfigurationError, MissingExtra, StoreUnavailable
+from corral.observe.logs import configure_logs
+from corral.settings import Settings
+
+try:
+    import uvicorn
+except ModuleNotFoundError as missing:
+    raise MissingExtra("the board needs uvicorn, which is not installed: pip install 'corral[board]'") from missing
+
+__all__ = ["PORT", "beside_worker", "run_board"]
+
+log = structlog.get_logger("corral.board")
+
+PORT: Final = 8765
+GRACE_SECONDS: Final = 2
+"""How long answers that are being sent may take after SIGTERM; streams are ended before that."""
+BACKLOG: Final = 128
+
+
+def run_board(host: str, port: int) -> None:
+    """Serve the board until SIGTERM or SIGINT.
+
+    Args:
+        host: The address to listen on.
+        port: The port; 0 for one that is free.
+
+    Raises:
+        CorralError: It is switched off, nobody would be asked who they are, or it must not start for another reason.
+    """
+    settings = read_settings()
+    login, link = _login(settings, implied=False)
+    board = Board(login=login)
+    if not board.is_on:
+        raise ConfigurationError(
+            "the board is switched off",
+            hint="set CORRAL_BOARD_ENABLED=true; without it the board is on where CORRAL_ENV is exactly development",
+        )
+    listener = _listening(host, port)
+    configure_logs(settings)
+    if not _is_loopback(host):
+        log.warning("plain http beyond this machine: put a proxy with TLS before the board", host=host)
+        if not BoardSettings.from_environment().hosts:
+            log.warning("CORRAL_BOARD_HOSTS is not set: only requests for localhost are answered")
+
+    async def run() -> None:
+        try:
+            await board.open()
+        except StoreUnavailable as error:
+            log.warning("the board starts without its store, and waits for it", error=str(error))
+        stopped = asyncio.Event()
+        with _signals(stopped):
+            async with _served(board, listener, link):
+                await stopped.wait()
+
+    asyncio.run(run())
+
+
+@asynccontextmanager
+async def beside_worker(url: str) -> AsyncIterator[None]:
+    """Serve the board on the loopback interface while a development worker runs, unless it is switched off.
+
+    Args:
+        url: The worker's store.
+    """
+    login, link = _login(read_settings(), implied=True)
+    board = Board(login=login, url=url, development=True)
+    if not board.is_on:
+        yield
+        return
+    try:
+        listener = _listening("127.0.0.1", PORT)
+    except ConfigurationError:  # another project's board
+        listener = _listening("127.0.0.1", 0)
+    async with _served(board, listener, link):
+        yield
+
+
+def _login(settings: Settings, *, implied: bool) -> tuple[Login | None, str | None]:
+    """Who logs people in, and in development a link that does; nobody where there is neither that nor a password."""
+    digest = BoardSettings.from_environment().digest
+    if environment_of(settings, implied=implied) == "development":
+        login = Login(digest)
+        return login, login.new_link()
+    return (None if digest is None else Login(digest)), None
+
+
+@asynccontextmanager
+async def _served(board: Board, listener: socket.socket, link: str | None) -> AsyncIterator[None]:
+    """Serve the board while inside; leaving ends open streams, then the server."""
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it says at INFO that it starts, as we do
+    config = uvicorn.Config(
+        board,
+        log_config=None,  # its lines go where ours go
+        access_log=False,  # a one-time link is part of an address
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="corral-board")
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    log.info("board", url=f"{address}/")
+    if link is not None:
+        log.info("this link logs in once, within a quarter of an hour", url=f"{address}{link}")
+    try:
+        yield
+    finally:
+        board.end_streams()
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever runs it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket of an address.
+
+    Raises:
+        ConfigurationError: There is no such address here, or the port is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigurationError(f"the board cannot listen on {host!r}: {error.strerror}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        told = f"the board cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}"
+        raise ConfigurationError(told, hint="choose another with --port; 0 takes one that is free") from None
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _signals(stopped: asyncio.Event) -> Iterator[None]:
+    """The first SIGTERM or SIGINT stops the server, the second ends the process."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if stopped.is_set():
+            os._exit(128 + number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,53 @@
+"""`corral board`: the board, alone."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from corral.errors import ConfigurationError
+
+__all__ = ["board"]
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    metavar="N",
+    help="The port; 0 takes a free one.",
+)
+@click.option("--hash-password", is_flag=True, help="Ask for a password, print what CORRAL_BOARD_PASSWORD takes, end.")
+def board(host: str, port: int, hash_password: bool) -> None:
+    """Serve the board alone, for an administrator who logs in with a password.
+
+    In development, without a password, it prints a link that logs in once.
+
+    \b
+    corral board --hash-password
+    CORRAL_BOARD_ENABLED=true CORRAL_BOARD_PASSWORD=scrypt:… corral board
+    """
+    if hash_password:
+        _hash_password()
+        return
+    from corral.board.serving import run_board
+
+    run_board(host, port)
+
+
+def _hash_password() -> None:
+    """Ask twice, or read a line where nobody is at a terminal, and print the digest."""
+    from corral.board.passwords import Digest
+
+    if sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    try:
+        click.echo(str(Digest.of(password)))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None

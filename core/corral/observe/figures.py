@@ -1,0 +1,76 @@
+"""`Figures`: what the store says of a queue when it is scraped. One script, hence one round trip per queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from corral.store.clock import Clock
+from corral.store.connection import Link
+from corral.store.liveness import LIVE_SECONDS
+from corral.store.queue_store import CONTAINERS
+from corral.store.scripts import run, run_blocking, script
+
+__all__ = ["Figures", "read_figures", "read_figures_blocking"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A queue at one moment.
+
+    Attributes:
+        sizes: How many jobs are in each container, by the container's name.
+        completed: How many jobs were ever completed; cleaning and removing do not lower it (wire § 6.23).
+        failed: How many were ever failed for good.
+        is_paused: Whether no job starts.
+        oldest_seconds: For how long the job that runs next could have been running; 0 where none waits.
+        workers: How many worker processes, of all queues, are at work.
+    """
+
+    sizes: Mapping[str, int]
+    completed: int
+    failed: int
+    is_paused: bool
+    oldest_seconds: float
+    workers: int
+
+
+async def read_figures(link: Link, prefix: str, queue: str, *, clock: Clock | None = None) -> Figures:
+    """Read the figures of a queue.
+
+    Args:
+        link: The connection.
+        prefix: The first part of the queue's keys.
+        queue: Its name.
+        clock: What is added to the store's time, in tests.
+
+    Raises:
+        StoreUnavailable: The store is away.
+    """
+    arguments = [clock.offset_ms if clock else 0, int(LIVE_SECONDS * 1000)]
+    return _decoded(await run(link, script("figures", __package__), _keys(prefix, queue), arguments))
+
+
+def read_figures_blocking(client: redis.Redis, prefix: str, queue: str) -> Figures:
+    """`read_figures` for a thread's client.
+
+    Raises:
+        redis.exceptions.RedisError: The store is away.
+    """
+    return _decoded(
+        run_blocking(client, script("figures", __package__), _keys(prefix, queue), [0, int(LIVE_SECONDS * 1000)])
+    )
+
+
+def _keys(prefix: str, queue: str) -> list[str]:
+    return [f"{prefix}:{queue}:", f"corral:{prefix}:alive"]
+
+
+def _decoded(reply: Any) -> Figures:
+    sizes, finished, paused, oldest_ms, workers = reply
+    completed, failed = map(int, finished)
+    held = dict(zip(CONTAINERS, sizes, strict=True))
+    return Figures(held, completed, failed, paused == 1, oldest_ms / 1000, workers)

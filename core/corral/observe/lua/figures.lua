@@ -1,0 +1,62 @@
+-- What a scrape asks of one queue (wire 2.1, 6.23, 6.25).
+--
+-- KEYS  1 `<prefix>:<queue>:`   2 `corral:<prefix>:alive`, the signs of life of all processes
+-- ARGV  1 offset_ms   2 how old a sign may be, ms
+-- Returns {sizes, finished, paused, oldest_ms, workers}
+--         sizes      of the containers, in the order of `CONTAINERS`
+--         finished   how many jobs were ever completed, and failed: BullMQ's own counts, which nothing lowers
+--         paused     1 or 0
+--         oldest_ms  for how long the job that runs next could have been running, 0 where none waits
+--         workers    how many worker processes gave a sign
+
+local call, base = redis.call, KEYS[1]
+local clock = call('TIME')
+local real_now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now = real_now + ARGV[1]
+local LOOK = 10
+
+-- Since when a job waits. One that was started before waits since some time after that start: nobody wrote down when.
+local function since(id)
+  local job = call('HMGET', base .. id, 'timestamp', 'opts', 'ats', 'processedOn')
+  if job[3] then return tonumber(job[4]), false end
+  local delay = string.match(job[2] or '', '"delay":(%d+)')
+  return job[1] and tonumber(job[1]) + (tonumber(delay) or 0), true
+end
+
+-- The first of the jobs next in line that was never started; where all were, the first of them has to do.
+local function waits_since(ids)
+  local fallback
+  for _, id in ipairs(ids) do
+    local at, certain = since(id)
+    if certain then return at end
+    fallback = fallback or at
+  end
+  return fallback
+end
+
+local next_in_line = call('LRANGE', base .. 'wait', -LOOK, -1)
+local reversed = {}
+for i = #next_in_line, 1, -1 do reversed[#reversed + 1] = next_in_line[i] end
+local oldest = now
+for _, at in pairs({
+  wait = waits_since(reversed),
+  prioritized = waits_since(call('ZRANGE', base .. 'prioritized', 0, LOOK - 1)),
+}) do oldest = math.min(oldest, at) end
+-- Due, and nobody came to promote it: without a worker nothing else tells that it waits.
+local overdue = call('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES')
+if overdue[2] then oldest = math.min(oldest, math.floor(overdue[2] / 4096)) end
+
+local workers = 0
+for _, sign in ipairs(call('HVALS', KEYS[2])) do
+  local seen, processes = string.match(sign, '^(%d+) %d+ (%d+)')
+  if seen and processes == '0' and real_now - seen <= tonumber(ARGV[2]) then workers = workers + 1 end
+end
+return {
+  {
+    call('LLEN', base .. 'wait'), call('LLEN', base .. 'active'), call('ZCARD', base .. 'prioritized'),
+    call('ZCARD', base .. 'delayed'), call('ZCARD', base .. 'waiting-children'), call('ZCARD', base .. 'completed'),
+    call('ZCARD', base .. 'failed'),
+  },
+  {call('HGET', base .. 'metrics:completed', 'count') or 0, call('HGET', base .. 'metrics:failed', 'count') or 0},
+  call('HEXISTS', base .. 'meta', 'paused'), math.max(now - oldest, 0), workers,
+}

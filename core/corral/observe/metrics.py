@@ -1,0 +1,276 @@
+"""`/metrics`: what Prometheus scrapes. Needs the extra `metrics`.
+
+Two sources. `StoreMetrics` asks the store when it is scraped, one round trip per queue, so its figures are the same in
+every process that serves them: queries take the maximum, not the sum. `WorkerMetrics` tells what one worker process
+counted. Labels are queues of the closed catalog, outcomes and installed distributions; nothing that a job carries.
+docs/metrics.md lists every metric.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, get_args
+
+import redis
+
+from corral.errors import MissingExtra, StoreUnavailable
+from corral.observe.figures import Figures, read_figures, read_figures_blocking
+from corral.observe.tally import Distribution, Tally, Worked
+from corral.outcome import LeaseLost, Outcome
+from corral.plugins import Plugins
+from corral.store.connection import Link, thread_client
+
+try:
+    from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        InfoMetricFamily,
+        Metric,
+    )
+    from prometheus_client.registry import Collector
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] != "prometheus_client":
+        raise
+    raise MissingExtra(
+        "metrics need prometheus_client, which is not installed: pip install 'corral[metrics]'"
+    ) from missing
+
+__all__ = ["CONTENT_TYPE", "ParentMetrics", "StoreMetrics", "WorkerMetrics", "render", "render_metrics"]
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+"""What a body made by `render` is served as."""
+READ_SECONDS: Final = 2.0
+"""How long a reply of the store may take in a scrape; Prometheus gives up after 10 s."""
+
+SIZES: Final = {
+    "bullmq_waiting_jobs": ("wait", "Jobs that are ready to run, without a priority."),
+    "bullmq_active_jobs": ("active", "Jobs that a worker runs."),
+    "bullmq_prioritized_jobs": ("prioritized", "Jobs that are ready to run and have a priority."),
+    "bullmq_delayed_jobs": (
+        "delayed",
+        "Jobs that are to run later: delayed, scheduled or waiting for another attempt.",
+    ),
+    "bullmq_waiting_children_jobs": ("waiting-children", "Jobs that wait for the jobs below them."),
+    "bullmq_completed_jobs": ("completed", "Completed jobs that are kept."),
+    "bullmq_failed_jobs": ("failed", "Jobs that failed for good and are kept."),
+}
+OUTCOMES: Final = {kind: re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in get_args(Outcome)}
+"""All types of outcome, and what each is called as a label: `TimedOut` is `timed_out`."""
+
+
+class StoreMetrics(Collector):
+    """The store's figures, for a registry of prometheus_client.
+
+    Each scrape asks the store, on the thread that scrapes and on a connection of its own. Where the store is away,
+    `corral_store_up` is 0 and its other figures are missing.
+
+    Args:
+        queues: The names of the catalog's queues.
+        url: The store.
+        prefix: The first part of the keys.
+    """
+
+    def __init__(self, queues: Iterable[str], *, url: str, prefix: str) -> None:
+        self._queues = tuple(queues)
+        self._url = url
+        self._prefix = prefix
+        self._turn = threading.Lock()
+        self._client: redis.Redis | None = None
+
+    def describe(self) -> Iterator[Metric]:
+        """The metrics without figures: a registry asks for their names, and that is no reason to ask the store."""
+        return _store_families({})
+
+    def collect(self) -> Iterator[Metric]:
+        """Ask the store."""
+        with self._turn:
+            try:
+                self._client = self._client or thread_client(self._url, READ_SECONDS)
+                found = {name: read_figures_blocking(self._client, self._prefix, name) for name in self._queues}
+            except (redis.RedisError, OSError):
+                self._drop()
+                return _store_families(None)
+        return _store_families(found)
+
+    def close(self) -> None:
+        """Close the connection; a later scrape opens another."""
+        with self._turn:
+            self._drop()
+
+    def _drop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+class WorkerMetrics(Collector):
+    """What one worker process counted.
+
+    Args:
+        tally: Counts its jobs.
+        queues: The names of the queues that it serves: they are there from the start, with zeros.
+        stalled: How many jobs of dead workers it has put back, by queue.
+        lag_seconds: How late its event loop is.
+        plugins: What it has loaded.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        queues: Iterable[str],
+        *,
+        stalled: Mapping[str, int],
+        lag_seconds: Callable[[], float],
+        plugins: Plugins,
+    ) -> None:
+        self._tally = tally
+        self._queues = tuple(queues)
+        self._stalled = stalled
+        self._lag_seconds = lag_seconds
+        providers = {plugin.provider for plugin in plugins.loaded}
+        self._plugins = sorted((each.distribution, each.version, each.origin) for each in providers)
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what was counted until now."""
+        duration = HistogramMetricFamily(
+            "corral_job_duration_seconds", "How long processors ran, in this process.", labels=["queue"]
+        )
+        wait = HistogramMetricFamily(
+            "corral_job_wait_seconds", "How long jobs had been due before their first start.", labels=["queue"]
+        )
+        ended = CounterMetricFamily(
+            "corral_job_runs_total", "Runs that ended in this process, by outcome.", labels=["queue", "outcome"]
+        )
+        lost = CounterMetricFamily(
+            "corral_leases_lost_total", "Runs whose lock went to somebody else.", labels=["queue"]
+        )
+        stalled = _stalled(self._stalled, self._queues)
+        for queue in self._queues:
+            worked = self._tally.queues.get(queue) or Worked()
+            _observe(duration, queue, worked.duration)
+            _observe(wait, queue, worked.wait)
+            for outcome, label in OUTCOMES.items():
+                ended.add_metric([queue, label], worked.outcomes[outcome])
+            lost.add_metric([queue], worked.outcomes[LeaseLost])
+        yield from (duration, wait, ended, lost, stalled)
+        yield GaugeMetricFamily(
+            "corral_event_loop_lag_seconds",
+            "How late the event loop was at its worst within the last minute.",
+            value=self._lag_seconds(),
+        )
+        plugins = InfoMetricFamily("corral_plugin", "A distribution whose plugins are loaded.")
+        for distribution, version, origin in self._plugins:
+            plugins.add_metric([], {"distribution": distribution, "version": version, "origin": origin})
+        yield plugins
+
+
+class ParentMetrics(Collector):
+    """What the parent of worker processes counted.
+
+    Args:
+        queues: The names of the queues that they serve.
+        stalled: How many jobs of dead processes it has put back, by queue.
+    """
+
+    def __init__(self, queues: Iterable[str], stalled: Mapping[str, int]) -> None:
+        self._queues = tuple(queues)
+        self._stalled = stalled
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what was counted until now."""
+        yield _stalled(self._stalled, self._queues)
+
+
+def render(*collectors: Collector) -> bytes:
+    """The body of `/metrics`, served as `CONTENT_TYPE`.
+
+    Args:
+        collectors: What to tell. Those that ask the store block: an event loop calls this on a thread.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    for each in collectors:
+        registry.register(each)
+    return generate_latest(registry)
+
+
+async def render_metrics(link: Link, prefix: str, queues: Iterable[str]) -> bytes:
+    """The body of `/metrics` of a process that is no worker, without a thread: the store's figures.
+
+    Args:
+        link: The connection.
+        prefix: The first part of the keys.
+        queues: The names of the catalog's queues.
+    """
+    found: dict[str, Figures] | None = {}
+    try:
+        found = {name: await read_figures(link, prefix, name) for name in queues}
+    except StoreUnavailable:
+        found = None
+    return render(_Told(_store_families(found)))
+
+
+class _Told(Collector):
+    """Metrics that are known already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = tuple(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
+    """The figures of the store; None where it is away."""
+    yield GaugeMetricFamily("corral_store_up", "Whether the store answered this scrape.", value=found is not None)
+    if found is None:
+        return
+    for metric, (container, told) in SIZES.items():
+        yield _gauge(metric, told, {name: each.sizes[container] for name, each in found.items()})
+    for metric, told, values in (
+        ("bullmq_completed_jobs_total", "Jobs that were ever completed.", {n: f.completed for n, f in found.items()}),
+        ("bullmq_failed_jobs_total", "Jobs that ever failed for good.", {n: f.failed for n, f in found.items()}),
+    ):
+        family = CounterMetricFamily(metric, f"{told} Removing jobs does not lower it.", labels=["queue"])
+        for name, value in values.items():
+            family.add_metric([name], value)
+        yield family
+    yield _gauge(
+        "corral_oldest_waiting_seconds",
+        "For how long the job that runs next could have been running, 0 where none waits.",
+        {name: each.oldest_seconds for name, each in found.items()},
+    )
+    yield _gauge(
+        "corral_queue_paused",
+        "1 where no job of the queue starts because it is paused.",
+        {name: each.is_paused for name, each in found.items()},
+    )
+    workers = max((each.workers for each in found.values()), default=0)
+    yield GaugeMetricFamily("corral_workers", "Worker processes that are at work, of all queues.", value=workers)
+
+
+def _stalled(counted: Mapping[str, int], queues: Iterable[str]) -> Metric:
+    family = CounterMetricFamily(
+        "corral_job_stalled_total", "Jobs of dead workers that this process has put back.", labels=["queue"]
+    )
+    for queue in queues:
+        family.add_metric([queue], counted.get(queue, 0))
+    return family
+
+
+def _gauge(name: str, told: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, told, labels=["queue"])
+    for queue, value in values.items():
+        family.add_metric([queue], value)
+    return family
+
+
+def _observe(family: HistogramMetricFamily, queue: str, measured: Distribution) -> None:
+    buckets, total = list[tuple[str, float]](), 0
+    for bound, count in zip([*map(str, measured.bounds), "+Inf"], tuple(measured.counts), strict=True):
+        total += count
+        buckets.append((bound, total))
+    family.add_metric([queue], buckets=buckets, sum_value=measured.seconds)

@@ -1,0 +1,43 @@
+"""Who makes a request, and the transaction that it runs in."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Header, HTTPException, Request
+
+from examples.saas import accounts
+from examples.saas.accounts import User
+from examples.saas.work import Work, working
+
+__all__ = ["InWork", "Me", "operator"]
+
+
+async def begun(request: Request) -> AsyncIterator[Work]:
+    """The transaction of a request; it is committed before the answer is sent, and not at all if that is an error."""
+    async with working(request.app.state.engine, request.app.state.jobs) as work:
+        yield work
+
+
+# scope="function": committed before the answer leaves, not after it
+InWork = Annotated[Work, Depends(begun, scope="function")]
+
+
+async def logged_in(work: InWork, authorization: Annotated[str, Header()] = "") -> User:
+    """Whoever's token came with the request."""
+    user = await accounts.authenticate(work.connection, authorization.removeprefix("Bearer "))
+    if user is None:
+        raise HTTPException(401, "log in first", {"WWW-Authenticate": "Bearer"})
+    return user
+
+
+Me = Annotated[User, Depends(logged_in)]
+
+
+def operator(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+    """Let an operator in, and nobody else."""
+    expected = request.app.state.settings.admin_token.get_secret_value()
+    if not hmac.compare_digest(authorization.encode(), f"Bearer {expected}".encode()):
+        raise HTTPException(403, "for operators only")

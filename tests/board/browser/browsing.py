@@ -1,0 +1,108 @@
+"""Debian's Chromium, driven by Playwright; and pages that remember what the browser complained about."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, async_playwright
+
+__all__ = ["NO_CHROMIUM", "Tab", "chromium", "chromium_program", "opened"]
+
+NO_CHROMIUM = "Chromium is not installed (Debian: apt-get install chromium)"
+FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+WAIT_MS = 20_000
+"""How long anything on a page is waited for: enough for two loaded cores."""
+TELL = """addEventListener("securitypolicyviolation", event =>
+    console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`))"""
+OVERFLOW = "[document.documentElement.scrollWidth, innerWidth]"
+
+
+def chromium_program() -> str:
+    """The program; without it these tests are skipped at home, and fail where CI is true."""
+    program = shutil.which("chromium")
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail(NO_CHROMIUM, pytrace=False)
+    return program or pytest.skip(NO_CHROMIUM)
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """A browser with a profile of its own, gone afterwards."""
+    program = chromium_program()
+    async with async_playwright() as playwright:
+        # as root Chromium has no sandbox to offer; all that it loads here is our own
+        browser = await playwright.chromium.launch(
+            executable_path=program, args=FLAGS, chromium_sandbox=os.geteuid() != 0
+        )
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+class Tab:
+    """A page, and what the browser said against it.
+
+    Attributes:
+        page: Playwright's page.
+        complaints: Console errors and warnings, CSP reports, scripts that failed, dialogs, in order.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self._refusals = 0
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.complaints.append(f"script: {error}"))
+        page.on("dialog", self._dialog)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    async def _dialog(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        await dialog.dismiss()
+
+    def forgive(self, status: int) -> None:
+        """Take off the list that the answer of a page had this status: Chromium calls that an error."""
+        told = f"status of {status}"
+        self.complaints = [each for each in self.complaints if told not in each]
+
+    async def overflow(self) -> int:
+        """By how many pixels the page is wider than the window."""
+        width, inner = await self.page.evaluate(OVERFLOW)
+        return int(width) - int(inner)
+
+    async def axe(self, node_modules: Path) -> list[str]:
+        """What axe-core calls a serious or critical violation, each with where it is."""
+        source = (node_modules / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
+        await self.page.evaluate(f"{source}; 0")
+        result: Any = await self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{each['impact']} {each['id']}: {node['target']} {node.get('failureSummary', '')}"
+            for each in result["violations"]
+            if each["impact"] in {"serious", "critical"}
+            for node in each["nodes"]
+        ]
+
+
+async def opened(context: BrowserContext) -> Tab:
+    """A new page."""
+    await context.add_init_script(TELL)
+    return Tab(await context.new_page())

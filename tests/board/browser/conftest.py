@@ -1,0 +1,63 @@
+"""A real browser on a real board: Debian's Chromium, `corral board`, a worker, and the six queues of this checkout."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import structlog
+from playwright.async_api import Browser
+
+from board.asking import DIGEST
+from board.browser.browsing import NO_CHROMIUM, chromium, chromium_program
+from board.browser.site import Site, served
+from parity.conftest import node_modules
+
+__all__ = ["node_modules"]
+
+WaitUntil = Callable[..., Awaitable[None]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Give all tests that are skipped for want of Chromium one place, so that they are told in one counted line."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and NO_CHROMIUM in report.longrepr[2]:
+        report.longrepr = (str(Path(__file__).parent), 0, report.longrepr[2])
+    return report
+
+
+@pytest.fixture(autouse=True)
+def quiet(logs_on_stderr: None) -> None:
+    """Thousands of jobs fail here on purpose: their tracebacks would hide what a test has to say."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    """Where screenshots are left: CORRAL_ARTEFACTS, else `.artefacts` in the checkout; below it `board`."""
+    root = Path(os.environ.get("CORRAL_ARTEFACTS") or Path(__file__).parents[3] / ".artefacts")
+    folder = root / "board"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    chromium_program()
+    async with chromium() as started:
+        yield started
+
+
+@pytest_asyncio.fixture
+async def site(
+    store_url: str, tmp_path: Path, browser: Browser, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Site]:
+    """The board, with a password and a link that logs in once."""
+    monkeypatch.setenv("REDIS_URL", store_url)
+    async with served(store_url, tmp_path, browser, wait_until, CORRAL_BOARD_PASSWORD=str(DIGEST)) as running:
+        yield running

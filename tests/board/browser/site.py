@@ -1,0 +1,194 @@
+"""`Site`: a store, `corral board` on it as a user runs it, and a crew that works off all queues that are installed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+from playwright.async_api import Browser, BrowserContext
+
+from board.browser.browsing import Tab, opened
+from corral import Job
+from corral.app.alive import alive
+from corral.app.installed import Installed, read_installed
+from corral.app.observed import observed
+from corral.app.operating import inspector
+from corral.app.producing import announced, scheduler
+from corral.inspector import JobInspector
+from corral.jobs import JobScheduler
+from corral.observe.tally import Tally
+from corral.worker.worker import Worker
+
+__all__ = ["Crew", "Site", "process", "served"]
+
+START_SECONDS = 60.0
+"""How long a process may take to say that it listens, on a machine that is busy."""
+
+Work = Callable[[Job[Any]], Awaitable[Any]]
+
+
+@dataclass
+class Crew:
+    """What the processors of all queues do.
+
+    Attributes:
+        name: The worker's.
+        work: By queue; what is not here completes at once.
+    """
+
+    name: str = ""
+    work: dict[str, Work] = field(default_factory=dict)
+
+    async def process(self, name: str, job: Job[Any]) -> Any:
+        """Process one job of a queue."""
+        return await self.work[name](job) if name in self.work else None
+
+
+@dataclass
+class Site:
+    """One test's board.
+
+    Attributes:
+        url: Where the board is, without a slash at its end.
+        store_url: The store.
+        raw: A plain client of the store, replies as text.
+        installed: What is installed here.
+        jobs: Enqueues.
+        inspector: Looks at jobs.
+        browser: The browser.
+        session: What somebody who is logged in has, for new contexts.
+    """
+
+    url: str
+    link: str
+    store_url: str
+    raw: redis.asyncio.Redis
+    installed: Installed
+    jobs: JobScheduler
+    inspector: JobInspector
+    browser: Browser
+    session: Any = None
+
+    @property
+    def socket(self) -> str:
+        """The store's socket."""
+        return self.store_url.removeprefix("unix://")
+
+    async def context(self, *, width: int = 1400, dark: bool = False, **options: Any) -> BrowserContext:
+        """A window of somebody who is logged in."""
+        if self.session is None:
+            async with await self.browser.new_context() as window:
+                page = await window.new_page()
+                await page.goto(self.link)
+                await page.get_by_role("button", name="Log in").click()
+                await page.wait_for_url(f"{self.url}/")
+                self.session = await window.storage_state()
+        scheme = "dark" if dark else "light"
+        height = 900 if width > 600 else 844
+        return await self.browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, storage_state=self.session, **options
+        )
+
+    async def tab(self, path: str = "/", **options: Any) -> Tab:
+        """A page of somebody who is logged in."""
+        tab = await opened(await self.context(**options))
+        await tab.page.goto(f"{self.url}{path}")
+        return tab
+
+    @asynccontextmanager
+    async def crew(self, **work: Work) -> AsyncIterator[Crew]:
+        """A worker on all queues, made of what `corral worker` is made of, with processors of the test's.
+
+        Args:
+            work: What is done, by queue, `_` for a dash.
+        """
+        crew = Crew(work={name.replace("_", "-"): each for name, each in work.items()})
+        processors = [
+            each.queue.processed_by(partial(crew.process, each.queue.name)) for each in self.installed.catalog
+        ]
+        settings, tally = self.installed.settings, Tally()
+        async with announced(self.installed, self.store_url) as name:
+            crew.name = name
+            worker = Worker(
+                processors,
+                url=self.store_url,
+                prefix=settings.prefix,
+                settings=settings.worker.model_copy(update={"shutdown_timeout_seconds": 5.0}),
+                plugins=self.installed.plugins.with_own(tally),
+                jobs=self.jobs,
+                name=name,
+            )
+            async with (
+                alive(worker, self.store_url, settings.prefix),
+                observed(worker, tally, self.installed, self.store_url, None),
+            ):
+                running = asyncio.create_task(worker.run(), name="the crew")
+                try:
+                    yield crew
+                finally:
+                    worker.stop()
+                    await asyncio.wait_for(running, 15)
+
+
+@asynccontextmanager
+async def process(*command: str, cwd: Path, environment: Mapping[str, str], log: Path) -> AsyncIterator[Any]:
+    """A process whose output goes to a file; stopped in order afterwards, by force where it does not stop."""
+    with log.open("wb") as output:
+        running = await asyncio.create_subprocess_exec(
+            *command, cwd=cwd, env=dict(environment), stdin=asyncio.subprocess.PIPE, stdout=output, stderr=output
+        )
+    try:
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            running.terminate()
+        try:
+            await asyncio.wait_for(running.wait(), 15)
+        except TimeoutError:
+            running.kill()
+            await running.wait()
+
+
+def environment_of(store_url: str, **own: str) -> dict[str, str]:
+    """What a process of ours is started with: nothing of the caller's that is meant for Corral."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_", "COVERAGE_"))
+    }
+    return {**kept, "REDIS_URL": store_url, "CORRAL_ENV": "development", **own}
+
+
+@asynccontextmanager
+async def served(
+    store_url: str, folder: Path, browser: Browser, until: Callable[..., Awaitable[None]], **environment: str
+) -> AsyncIterator[Site]:
+    """`corral board` on a store."""
+    log = folder / "board.log"
+    told = environment_of(store_url, **environment)
+    command = (sys.executable, "-m", "corral", "board", "--port", "0")
+    async with process(*command, cwd=folder, environment=told, log=log) as running:
+
+        def links() -> list[str]:
+            assert running.returncode is None, log.read_text()
+            lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+            return [line["url"] for line in lines if "link logs in" in line["event"]]
+
+        await until(links, "the board listens", seconds=START_SECONDS, every=0.05)
+        link = links()[0]
+        installed = read_installed()
+        async with (
+            redis.asyncio.Redis.from_url(store_url, decode_responses=True) as raw,
+            scheduler(installed, store_url) as jobs,
+            inspector(installed, store_url) as looking,
+        ):
+            url = link.partition("/login")[0]
+            yield Site(url, link, store_url, raw, installed, jobs, looking, browser)
+    assert '"level": "error"' not in log.read_text(), log.read_text()

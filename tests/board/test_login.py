@@ -1,0 +1,372 @@
+"""Who gets in where the board runs alone: the password, links that are good once, sessions (S-05, S-06, S-09)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import redis
+
+from board.asking import DIGEST, HERE, PAGE, PASSWORD, Browser, ask, token_in
+from corral.board import Board
+from corral.board.login import Login
+from corral.board.passwords import Digest
+
+COOKIE = "corral_board"
+LOCAL = "localhost:8765"
+
+
+@dataclass
+class Clock:
+    seconds: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def login(clock: Clock) -> Login:
+    return Login(DIGEST, clock=clock)
+
+
+@pytest_asyncio.fixture
+async def alone(on: str, login: Login) -> AsyncIterator[Board]:
+    made = Board(login=login)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def browser(alone: Board) -> Browser:
+    return Browser(alone, host=LOCAL)
+
+
+@pytest.mark.asyncio
+async def test_a_page_leads_to_the_login_and_the_password_to_the_page(browser: Browser) -> None:
+    sent_away = await browser.ask("GET", "/queues/letters", headers=PAGE)
+    assert (sent_away.status, sent_away.header("location")) == (302, "/login")
+    assert (await browser.ask("GET", "/queues/letters")).status == 401, "data"
+    assert "Administrator" in (await browser.see("/login")).text
+    inside = await browser.log_in(password=PASSWORD)
+    assert (inside.status, inside.header("location")) == (303, "/")
+    assert "letters" in (await browser.see("/")).text
+
+
+@pytest.mark.asyncio
+async def test_the_same_with_json(browser: Browser) -> None:
+    headers = {"content-type": "application/json", "origin": f"http://{LOCAL}"}
+    wrong = await browser.ask("POST", "/login", headers=headers, body=b'{"password": "wrong"}')
+    assert (wrong.status, json.loads(wrong.body)) == (401, {"told": "this is not the password"})
+    right = await browser.ask("POST", "/login", headers=headers, body=json.dumps({"password": PASSWORD}).encode())
+    assert (right.status, json.loads(right.body)) == (200, {"done": "logged in"})
+    assert (await browser.ask("GET", "/")).status == 200
+    out = await browser.ask("POST", "/logout", headers=headers, body=b"{}")
+    assert (out.status, (await browser.ask("GET", "/")).status) == (200, 401)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("scheme", "name", "secure"), [("http", COOKIE, False), ("https", f"__Host-{COOKIE}", True)])
+async def test_the_cookie_is_for_this_host_and_for_no_script(
+    alone: Board, scheme: str, name: str, secure: bool
+) -> None:
+    browser = Browser(alone, scheme=scheme, host=LOCAL)
+    inside = await browser.log_in(password=PASSWORD)
+    (set_,) = [value for header, value in inside.headers if header == "set-cookie"]
+    named, *attributes = [part.strip().lower() for part in set_.split(";")]
+    assert named.startswith(f"{name}=".lower())
+    wanted = {"httponly", "path=/", "samesite=strict"} | ({"secure"} if secure else set())
+    assert set(attributes) == wanted, "and neither a domain nor an age"
+    assert (await browser.see("/")).status == 200
+
+
+@pytest.mark.asyncio
+async def test_under_tls_a_cookie_without_the_prefix_is_nobodys(alone: Board) -> None:
+    """Such a cookie may have been planted by a neighbouring host, or over plain http."""
+    browser = Browser(alone, host=LOCAL)
+    await browser.log_in(password=PASSWORD)
+    browser.scheme = "https"
+    assert (await browser.ask("GET", "/")).status == 401
+
+
+@pytest.mark.asyncio
+async def test_a_login_begins_a_new_session_and_ends_the_one_that_was(browser: Browser) -> None:
+    """A key that was planted in the browser before is nobody's after (session fixation)."""
+    browser.cookies[COOKIE] = "planted"
+    await browser.log_in(password=PASSWORD)
+    first = browser.cookies[COOKIE]
+    assert first != "planted"
+    await browser.log_in(password=PASSWORD)
+    assert browser.cookies[COOKIE] != first
+    assert (await browser.ask("GET", "/")).status == 200
+    for dead in (first, "planted"):
+        browser.cookies[COOKIE] = dead
+        assert (await browser.ask("GET", "/")).status == 401
+
+
+@pytest.mark.asyncio
+async def test_after_the_logout_the_cookie_opens_nothing(browser: Browser) -> None:
+    await browser.log_in(password=PASSWORD)
+    key, token = browser.cookies[COOKIE], token_in((await browser.see("/")).text)
+    forged = await browser.send("/logout", "wrong")
+    assert (forged.status, (await browser.ask("GET", "/")).status) == (403, 200)
+    out = await browser.send("/logout", token)
+    assert (out.status, out.header("location")) == (303, "/login")
+    assert COOKIE not in browser.cookies
+    browser.cookies[COOKIE] = key
+    assert (await browser.ask("GET", "/")).status == 401, "a replay"
+    assert (await browser.send("/queues/letters/pause", token)).status == 401
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("seconds", "status"), [(12 * 3600 - 1, 200), (12 * 3600, 401)])
+async def test_a_session_lasts_twelve_hours_whatever_is_done(
+    browser: Browser, clock: Clock, seconds: float, status: int
+) -> None:
+    await browser.log_in(password=PASSWORD)
+    began = clock.seconds
+    while clock.seconds + 3000 < began + seconds:
+        clock.seconds += 3000
+        assert (await browser.ask("GET", "/workers")).status == 200
+    clock.seconds = began + seconds
+    assert (await browser.ask("GET", "/workers")).status == status
+
+
+@pytest.mark.asyncio
+async def test_a_session_ends_after_an_hour_in_which_nothing_was_asked(browser: Browser, clock: Clock) -> None:
+    await browser.log_in(password=PASSWORD)
+    clock.seconds += 3599
+    assert (await browser.ask("GET", "/workers")).status == 200
+    clock.seconds += 3600
+    assert (await browser.ask("GET", "/workers")).status == 401
+
+
+@pytest.mark.asyncio
+async def test_an_open_page_keeps_no_session_alive_by_itself(browser: Browser, clock: Clock) -> None:
+    await browser.log_in(password=PASSWORD)
+    for _ in range(2):
+        clock.seconds += 1700
+        assert (await browser.ask("GET", "/live", chunks=1)).status == 200
+    clock.seconds += 300
+    assert (await browser.ask("GET", "/workers")).status == 401
+
+
+@pytest.mark.asyncio
+async def test_a_link_is_good_once_and_looking_at_it_uses_nothing_up(browser: Browser, login: Login) -> None:
+    path = login.new_link()
+    key = path.partition("=")[2]
+    assert len(key) >= 43, "32 bytes"
+    for method in ("GET", "HEAD", "GET"):
+        assert (await browser.ask(method, path, headers=PAGE)).status == 200
+    assert key in (await browser.see(path)).text
+    assert (await browser.log_in(link=key)).status == 303
+    assert (await browser.ask("GET", "/")).status == 200
+    other = Browser(browser.app, host=LOCAL)
+    assert (await other.log_in(link=key)).status == 401, "a second time"
+    assert (await other.ask("GET", "/")).status == 401
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("seconds", "status"), [(899, 303), (900, 401)])
+async def test_a_link_is_good_for_a_quarter_of_an_hour(
+    browser: Browser, login: Login, clock: Clock, seconds: float, status: int
+) -> None:
+    key = login.new_link().partition("=")[2]
+    clock.seconds += seconds
+    assert (await browser.log_in(link=key)).status == status
+
+
+@pytest.mark.asyncio
+async def test_without_a_password_only_links_let_anybody_in(on: str) -> None:
+    login = Login()
+    board = Board(login=login)
+    browser = Browser(board, host=LOCAL)
+    assert "password" not in (await browser.see("/login")).text
+    for password in ("", PASSWORD):
+        assert (await browser.log_in(password=password)).status == 401
+    assert (await browser.log_in(link=login.new_link().partition("=")[2])).status == 303
+    await board.close()
+
+
+@pytest.mark.asyncio
+async def test_the_eleventh_try_in_a_minute_is_not_looked_at(browser: Browser, clock: Clock) -> None:
+    """Not even the right password is: else the answer would tell."""
+    for _ in range(10):
+        assert (await browser.log_in(password="wrong")).status == 401
+        clock.seconds += 1
+    late = await browser.log_in(password=PASSWORD)
+    assert (late.status, late.header("retry-after"), late.cookies) == (429, "50", {})
+    assert (await browser.ask("POST", "/login", headers=HERE, body={"password": PASSWORD})).status == 429
+    elsewhere = await browser.ask("POST", "/login", headers=HERE, body={"password": PASSWORD}, address="198.51.100.9")
+    assert elsewhere.status == 200, "another address"
+    clock.seconds += 49
+    assert (await browser.log_in(password=PASSWORD)).status == 429
+    clock.seconds += 1
+    assert (await browser.log_in(password=PASSWORD)).status == 303
+
+
+@pytest.mark.asyncio
+async def test_the_tries_of_one_ipv6_network_are_one(browser: Browser) -> None:
+    for number in range(10):
+        got = await browser.ask("POST", "/login", headers=HERE, body={"link": "no"}, address=f"2001:db8:1:2::{number}")
+        assert got.status == 401
+    same = await browser.ask("POST", "/login", headers=HERE, body={"link": "no"}, address="2001:db8:1:2:ffff::1")
+    other = await browser.ask("POST", "/login", headers=HERE, body={"link": "no"}, address="2001:db8:1:3::1")
+    assert (same.status, other.status) == (429, 401)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "same-origin", "origin": "https://evil.example"},
+        {"sec-fetch-site": "cross-site", "origin": f"http://{LOCAL}"},
+    ],
+)
+async def test_another_site_logs_nobody_in_and_uses_up_nobodys_tries(
+    browser: Browser, login: Login, headers: dict[str, str]
+) -> None:
+    key = login.new_link().partition("=")[2]
+    for _ in range(12):
+        got = await browser.ask("POST", "/login", headers={**PAGE, **headers}, body={"link": key})
+        assert (got.status, got.cookies) == (403, {})
+    assert (await browser.log_in(link=key)).status == 303
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"content-type": "text/plain"}, b"password=x", 415),
+        ({"content-type": "multipart/form-data; boundary=x"}, b"--x--", 415),
+        ({"content-type": "application/json"}, b"[1]", 400),
+        ({"content-type": "application/json"}, b'{"password": "\\ud800"}', 400),
+        ({"content-type": "application/json"}, b"{" * 10_000, 400),
+        ({"content-type": "application/x-www-form-urlencoded"}, b"password=%ff", 400),
+        ({"content-type": "application/x-www-form-urlencoded"}, b"password=" + b"x" * 20_000, 413),
+        ({"content-type": "application/x-www-form-urlencoded"}, b"password=" + b"x" * 2_000, 401),
+        ({"content-type": "application/x-www-form-urlencoded"}, b"", 401),
+    ],
+)
+async def test_a_login_that_is_none(browser: Browser, headers: dict[str, str], body: bytes, status: int) -> None:
+    got = await browser.ask("POST", "/login", headers={**HERE, **headers}, body=body)
+    assert (got.status, got.cookies) == (status, {})
+
+
+@pytest.mark.asyncio
+async def test_other_methods_of_the_login(browser: Browser) -> None:
+    for method, path in (("PUT", "/login"), ("DELETE", "/login"), ("GET", "/logout"), ("OPTIONS", "/logout")):
+        got = await browser.ask(method, path, headers=HERE)
+        assert (got.status, "POST" in (got.header("allow") or "")) == (405, True)
+
+
+@pytest.mark.asyncio
+async def test_logins_refused_ones_and_logouts_are_in_the_audit_log(browser: Browser, store: redis.Redis) -> None:
+    await browser.log_in(password="wrong")
+    await browser.log_in(password=PASSWORD)
+    await browser.send("/logout", token_in((await browser.see("/")).text))
+    entries = [fields for _, fields in store.xrange("corral:audit")]
+    assert [(each[b"who"], each[b"what"]) for each in entries] == [
+        (b"nobody", b"login-refused"),
+        (b"admin", b"login"),
+        (b"admin", b"logout"),
+    ]
+    assert json.loads(entries[1][b"after"]) == {"by": "password", "address": "203.0.113.7"}
+
+
+@pytest.mark.asyncio
+async def test_a_flood_of_refused_logins_pushes_nothing_out_of_the_audit_log(
+    browser: Browser, store: redis.Redis
+) -> None:
+    for number in range(30):
+        await browser.ask("POST", "/login", headers=HERE, body={"link": "no"}, address=f"198.51.100.{number}")
+    assert store.xlen("corral:audit") == 10
+
+
+@pytest.mark.asyncio
+async def test_one_can_log_in_while_the_store_is_away(on: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REDIS_URL", f"unix://{tmp_path}/none.sock")
+    board = Board(login=Login(DIGEST))
+    browser = Browser(board, host=LOCAL)
+    assert (await browser.log_in(password=PASSWORD)).status == 303
+    assert (await browser.ask("GET", "/")).status == 503
+    await board.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8765", 200),
+        ("127.0.0.1:8765", 200),
+        ("[::1]:8765", 200),
+        ("board.example.org", 200),
+        ("board.example.org:443", 200),
+        ("evil.example", 421),
+        ("board.example.org.evil.example", 421),
+        ("evil.example:8765", 421),
+        ("localhost.evil.example", 421),
+        ("localhost@evil.example", 421),
+        ("127.0.0.1.nip.io", 421),
+        ("[::1", 421),
+        ("", 421),
+        (None, 421),
+    ],
+)
+async def test_only_a_request_for_one_of_our_names_is_answered(
+    on: str, monkeypatch: pytest.MonkeyPatch, host: str | None, status: int
+) -> None:
+    """A name of somebody else's may have been made to lead here (DNS rebinding, S-09)."""
+    monkeypatch.setenv("CORRAL_BOARD_HOSTS", "Board.example.org, queues.internal")
+    board = Board(login=Login(DIGEST))
+    assert (await ask(board, "GET", "/login", host=host)).status == status
+    posted = await ask(board, "POST", "/login", host=host, headers=HERE, body={"password": PASSWORD})
+    assert posted.status == status
+    await board.close()
+
+
+def test_a_digest_survives_its_text_and_only_its_password_is_right() -> None:
+    again = Digest.parsed(str(DIGEST))
+    assert again == DIGEST
+    assert again.is_of(PASSWORD)
+    assert not any(again.is_of(wrong) for wrong in ("", PASSWORD + " ", PASSWORD.upper(), "\ud800"))
+    assert "$" not in str(DIGEST), "a variable to shells and to Compose"
+    assert Digest.of(PASSWORD) != DIGEST, "salted"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        PASSWORD,
+        "scrypt:32768:8:3:AAAA:AAAA",
+        str(DIGEST).replace("scrypt", "md5"),
+        str(DIGEST).replace("16384", "2"),
+        str(DIGEST).replace("16384", "16385"),
+        str(DIGEST).replace("16384", str(2**30)),
+        str(DIGEST).replace("16384", "-16384"),
+        str(DIGEST).replace(":8:1:", ":100000:1:"),
+        str(DIGEST) + ":x",
+        str(DIGEST)[:-1],
+        str(DIGEST)[:-2] + "$$",
+    ],
+    ids=range(12),
+)
+def test_what_is_no_digest_or_a_cheap_one_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # whatever it says, the setting tells in its own words
+        Digest.parsed(text)

@@ -1,0 +1,225 @@
+"""`--metrics-port`: what a worker answers about itself while it works, is stuck, loses its store, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from chaos.proxy import Proxy
+from corral import Payload, Queue
+
+pytestmark = pytest.mark.asyncio
+
+
+class Letter(Payload):
+    text: str = ""
+
+
+letters = Queue("acme-letters", Letter)
+Ask = Callable[[str], Awaitable[tuple[int, bytes]]]
+
+
+async def ask(url: str, path: str) -> tuple[int, bytes]:
+    """The status and the body of one request."""
+
+    def request() -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(request)
+
+
+async def told(url: str, path: str) -> tuple[int, str]:
+    """The status of a probe, and why it is not 200."""
+    status, body = await ask(url, path)
+    return status, json.loads(body).get("told", "")
+
+
+@pytest.fixture
+def listening(command: Any, workshop: Any) -> Callable[..., Awaitable[tuple[Any, str]]]:
+    """`worker, url = await listening("worker", …)`: it has started, and says where it serves."""
+
+    async def start(*arguments: str, **environment: str) -> tuple[Any, str]:
+        started = command(*arguments, "--metrics-port", "0", **environment)
+        await workshop.wait_until(lambda: '"url"' in started.said, "it says where it listens")
+        (said,) = [json.loads(line) for line in started.said.splitlines() if '"url"' in line]
+        return started, said["url"]
+
+    return start
+
+
+async def until(workshop: Any, url: str, path: str, status: int, **how: Any) -> tuple[float, str]:
+    """Wait until a probe answers so; when it did, and why."""
+    said: list[tuple[int, str]] = []
+
+    async def answers() -> bool:
+        said.append(await told(url, path))
+        return said[-1][0] == status
+
+    await workshop.wait_until(answers, f"{path} answers {status}", every=0.05, **how)
+    return time.monotonic(), said[-1][1]
+
+
+async def test_a_worker_from_its_start_to_its_end(listening: Any, workshop: Any) -> None:
+    worker, url = await listening("worker", "acme-letters", "--concurrency", "1")
+    await until(workshop, url, "/readyz", 200)
+    assert await told(url, "/healthz") == (200, "")
+    job = await workshop.producer(letters).enqueue(letters, Letter(text="sleep 1.5"))
+    await workshop.until(letters, job.id, "active")
+    assert await told(url, "/healthz") == (200, ""), "every slot is taken: there is nothing to fetch"
+    status, body = await ask(url, "/metrics")
+    assert status == 200
+    assert b'bullmq_active_jobs{queue="acme-letters"} 1.0\n' in body
+    assert b'corral_job_runs_total{outcome="completed",queue="acme-letters"} 0.0\n' in body
+    assert b'corral_plugin_info{distribution="acme",origin="wheel",version="1.0"} 1.0\n' in body
+
+    worker.process.send_signal(signal.SIGTERM)
+    assert (await until(workshop, url, "/readyz", 503))[1] == "the worker drains"
+    assert await told(url, "/healthz") == (200, ""), "who drains is well"
+    assert await asyncio.to_thread(worker.wait) == 0
+    assert await workshop.state(letters, job.id) == "completed"
+    (minutes,) = [key async for key in workshop.raw.scan_iter("corral:bull:*:minutes")]
+    assert minutes == "corral:bull:acme-letters:minutes", "written when it ended, if not before"
+
+
+@pytest.mark.timing
+async def test_a_cut_network_is_red_within_15_s_and_green_within_2_s_after(
+    listening: Any, command: Any, workshop: Any, tmp_path: Path
+) -> None:
+    """And `corral health` agrees, some seconds later: it reads what the worker wrote last."""
+    async with Proxy(tmp_path / "p.sock", Path(workshop.url.removeprefix("unix://"))) as proxy:
+        worker, url = await listening("worker", "acme-letters", REDIS_URL=proxy.url)
+        await until(workshop, url, "/readyz", 200)
+        proxy.hold()
+        cut = time.monotonic()
+        unready, why = await until(workshop, url, "/readyz", 503)
+        assert why == "the store does not answer"
+        red, why = await until(workshop, url, "/healthz", 503, seconds=20)
+        assert re.fullmatch(r"the worker has fetched nothing for 1\d s", why)
+        status, body = await ask(url, "/metrics")
+        assert (status, b"corral_store_up 0.0\n" in body) == (200, True), "its own figures are served all the same"
+        agreed = command("health")
+        while await asyncio.to_thread(agreed.wait) == 0:
+            assert time.monotonic() - cut < 20
+            agreed = command("health")
+        assert agreed.process.returncode == 1
+        proxy.let_go()
+        back = time.monotonic()
+        green, _ = await until(workshop, url, "/healthz", 200)
+        ready, _ = await until(workshop, url, "/readyz", 200)
+        print(f"cut: not ready after {unready - cut:.1f} s, red after {red - cut:.1f} s;", end=" ")
+        print(f"back: green after {green - back:.2f} s, ready after {ready - back:.2f} s")
+        job = await workshop.producer(letters).enqueue(letters, Letter(text="hello"))
+        await workshop.until(letters, job.id, "completed")
+        worker.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait) == 0
+    assert red - cut <= 15
+    assert green - back <= 2
+    assert unready - cut <= 5
+
+
+@pytest.mark.timing
+async def test_a_blocked_event_loop_is_red_within_15_s_and_green_within_2_s_after(
+    listening: Any, workshop: Any
+) -> None:
+    """The server answers all the same: it does not run on the loop."""
+    worker, url = await listening("worker", "acme-letters")
+    job = await workshop.producer(letters).enqueue(letters, Letter(text="block 15.5"))
+    await workshop.until(letters, job.id, "active")
+    began = time.monotonic()
+    red, why = await until(workshop, url, "/healthz", 503, seconds=20)
+    assert re.fullmatch(r"the event loop has not moved for 1\d s: a processor blocks it", why)
+    assert (await told(url, "/readyz"))[0] == 503
+    lag = next(line for line in (await ask(url, "/metrics"))[1].splitlines() if line.startswith(b"corral_event_loop"))
+    await workshop.until(letters, job.id, "completed")
+    ended = time.monotonic()
+    green, _ = await until(workshop, url, "/healthz", 200)
+    print(f"blocked: red after {red - began:.1f} s ({lag.decode()}); green {green - ended:.2f} s after it ended")
+    worker.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(worker.wait) == 0
+    assert red - began <= 15
+    assert green - ended <= 2
+
+
+async def test_a_parent_tells_of_its_processes_and_each_of_itself(listening: Any, command: Any, workshop: Any) -> None:
+    parent = command("worker", "--processes", "2", "--metrics-port", "0")
+    await workshop.wait_until(lambda: parent.said.count('"url"') == 3, "all three say where they listen")
+    lines = [json.loads(line) for line in parent.said.splitlines()]
+    urls = {line["worker"]: line["url"] for line in lines if "url" in line}
+    own = min(urls, key=len)
+    for url in urls.values():
+        assert (await until(workshop, url, "/readyz", 200))[1] == (await told(url, "/healthz"))[1] == ""
+    assert b"corral_workers 2.0\n" in (await ask(urls[own], "/metrics"))[1]
+    assert b"corral_job_runs_total" not in (await ask(urls[own], "/metrics"))[1], "it runs none itself"
+
+    pid = next(line["pid"] for line in lines if line.get("child") == f"{own}.1")
+    os.kill(pid, signal.SIGSTOP)
+    await workshop.raw.hdel("corral:bull:alive", f"{own}.1")  # as its death does
+    _, why = await until(workshop, urls[own], "/healthz", 503)
+    os.kill(pid, signal.SIGCONT)
+    assert why == f"1 of the 2 worker processes of {own!r} are at work"
+    await until(workshop, urls[own], "/healthz", 200)
+    job = await workshop.producer(letters).enqueue(letters, Letter(text="sleep 1"))
+    await workshop.until(letters, job.id, "active")
+    parent.process.send_signal(signal.SIGTERM)
+    _, why = await until(workshop, urls[own], "/readyz", 503)
+    assert why == "the worker processes drain"
+    assert await asyncio.to_thread(parent.wait) == 0
+
+
+async def test_a_port_that_is_taken_and_one_too_high_are_refused(listening: Any, command: Any, workshop: Any) -> None:
+    worker, url = await listening("worker", "acme-letters")
+    second = command("worker", "--metrics-port", str(urlsplit(url).port))
+    assert await asyncio.to_thread(second.wait) == 2
+    assert "cannot be listened on: address already in use\n  hint: another --metrics-port" in second.said
+    third = command("worker", "--metrics-port", "65534", "--processes", "2")
+    assert await asyncio.to_thread(third.wait) == 2
+    assert third.said.startswith("error: --metrics-port 65534 leaves no port for each of 2 processes\n")
+    worker.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(worker.wait) == 0
+
+
+async def test_without_the_extra_it_is_refused_in_one_sentence(command: Any, acme: Path) -> None:
+    missing = "raise ModuleNotFoundError('no such module', name='prometheus_client')\n"
+    (acme / "prometheus_client.py").write_text(missing, "utf-8")
+    worker = command("worker", "--metrics-port", "0")
+    assert await asyncio.to_thread(worker.wait) == 2
+    (error,) = [line for line in worker.said.splitlines() if line.startswith("error: ")]
+    assert error == "error: metrics need prometheus_client, which is not installed: pip install 'corral[metrics]'"
+
+
+async def test_a_parent_counts_the_jobs_of_dead_processes_that_it_has_put_back(command: Any, workshop: Any) -> None:
+    parent = command("worker", "acme-letters", "--processes", "1", "--metrics-port", "0")
+    await workshop.wait_until(lambda: parent.said.count('"url"') == 2, "both say where they listen")
+    job = await workshop.producer(letters).enqueue(letters, Letter(text="sleep 2"))
+    await workshop.until(letters, job.id, "active")
+    lines = [json.loads(line) for line in parent.said.splitlines()]
+    (url,) = [line["url"] for line in lines if "url" in line and "." not in line["worker"]]
+    before = (await ask(url, "/metrics"))[1]
+    os.kill(next(line["pid"] for line in lines if "pid" in line), signal.SIGKILL)
+    await workshop.wait_until(lambda: "jobs handed back" in parent.said, "it has put the job back")
+    after = (await ask(url, "/metrics"))[1]
+    counted = [
+        re.findall(rb'^corral_job_stalled_total{queue="([\w-]+)"} (.+)$', body, re.MULTILINE)
+        for body in (before, after)
+    ]
+    assert counted == [[(b"acme-letters", b"0.0")], [(b"acme-letters", b"1.0")]]
+    await workshop.until(letters, job.id, "completed")
+    parent.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(parent.wait) == 0
