@@ -152,9 +152,9 @@ async def test_a_session_ends_after_an_hour_in_which_nothing_was_asked(browser: 
 @pytest.mark.asyncio
 async def test_an_open_page_keeps_no_session_alive_by_itself(browser: Browser, clock: Clock) -> None:
     await browser.log_in(password=PASSWORD)
-    for _ in range(2):
+    for path in ("/live", "/workers"):
         clock.seconds += 1700
-        assert (await browser.ask("GET", "/live", chunks=1)).status == 200
+        assert (await browser.ask("GET", path, headers={"hx-request": "true"}, chunks=1)).status == 200
     clock.seconds += 300
     assert (await browser.ask("GET", "/workers")).status == 401
 

@@ -175,7 +175,9 @@ class Login:
         return HTMLResponse(renderer.bare("login", mount, values), answer.status, headers)
 
     def _session(self, request: Request) -> Session | None:
-        return self._sessions.find(self._key(request), used=not request.scope["path"].endswith("/live"))
+        """The session; what an open page asks by itself is no use of it, or it would never end."""
+        by_itself = request.scope["path"].endswith("/live") or "hx-request" in request.headers
+        return self._sessions.find(self._key(request), used=not by_itself)
 
     @staticmethod
     def _key(request: Request) -> str:

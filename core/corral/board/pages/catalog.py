@@ -11,10 +11,11 @@ from corral.board.desk import Desk
 from corral.board.exchange import Page, Request
 from corral.board.pages.schedules import described, ticks_in_words
 from corral.board.rendering import span
+from corral.board.shown import schema_shown
 from corral.catalog import Entry
 from corral.catalog.record import differences, parsed, recorded
 from corral.options import Exponential, Fixed, Retention
-from corral.store.processes import read_hash
+from corral.store.processes import ProcessRecords
 
 __all__ = ["show"]
 
@@ -52,8 +53,8 @@ async def show(_request: Request, desk: Desk) -> Page:
     Costs one read of what the processes under this prefix say of theirs, and a scan for queues that nobody declares,
     bounded by `corral.inspector`.
     """
-    records = await read_hash(desk.link, f"corral:{desk.prefix}:catalog")
-    others = {process.decode(errors="replace"): parsed(raw) for process, raw in records.items()}
+    records = await ProcessRecords(desk.link, desk.prefix, "").others()
+    others = {process: parsed(raw) for process, raw in records.items()}
     own = recorded(desk.catalog, 0)
     orphans = [name for name in await desk.inspector.undeclared(MOST_ORPHANS) if name not in desk.catalog.disabled]
     values = {
@@ -83,7 +84,7 @@ def _shown(entry: Entry, desk: Desk) -> ShownEntry:
         provider=entry.provider.label,
         fingerprint=entry.fingerprint,
         model=queue.payload.__name__,
-        schema=json.dumps(queue.payload.model_json_schema(by_alias=True), indent=2, ensure_ascii=False),
+        schema=json.dumps(schema_shown(queue), indent=2, ensure_ascii=False),
         options={
             "attempts": f"{options.attempts}, {_backoff(options.backoff)}",
             "timeout": span(queue.timeout) if queue.timeout else "none",
