@@ -24,6 +24,7 @@ __all__ = [
     "Retention",
     "backoff_delay_ms",
     "check_job_id",
+    "may_be_job",
     "merged",
     "milliseconds",
 ]

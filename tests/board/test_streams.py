@@ -91,3 +91,9 @@ async def test_a_stream_ends_with_the_board(
 async def test_a_stream_of_a_queue_that_is_none_is_none(board: Board) -> None:
     got = await Browser(board, "viewer").ask("GET", "/live?queue=nothing")
     assert (got.status, got.header("content-type")) == (404, "application/json")
+
+
+@pytest.mark.asyncio
+async def test_a_head_of_a_stream_is_answered_at_once(board: Board) -> None:
+    got = await Browser(board, "viewer").ask("HEAD", "/live")
+    assert (got.status, got.body, got.header("content-type")) == (200, b"", "text/event-stream; charset=utf-8")
