@@ -14,6 +14,7 @@ from pydantic_core import from_json, to_json
 from typing_extensions import TypeVar
 
 from corral.payload import Payload
+from corral.veil import Veil
 
 if TYPE_CHECKING:
     from corral.queue import Queue
@@ -35,6 +36,7 @@ class Run:
         said: Progress, as JSON text, and log lines, in order, until the worker has written them to the store.
         spoke: Called, from the processor's thread, when there is something to write; None outside a worker.
         seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.
+        veil: Masks what is secret in the job, where its log lines need that; made by the first of them.
     """
 
     cancelled: bool = False
@@ -43,6 +45,7 @@ class Run:
     )
     spoke: Callable[[], object] | None = None
     seconds: float = 0.0
+    veil: Veil | None = field(default=None, repr=False)
 
     def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
         """Keep something until the worker writes it. Callable from any thread."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.alias_generators import to_camel
+
+from corral.veil import Veil, secret_names
 
 __all__ = ["Payload", "unsafe_integers"]
 
@@ -40,6 +42,11 @@ class Payload(BaseModel):
         hide_input_in_errors=True,  # a traceback goes to the logs, and payloads never do
         ser_json_inf_nan="null",  # a NaN in a job makes every Node client throw on it, for ever
     )
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What `repr` shows, without what is secret: it ends in logs and in tracebacks."""
+        shown = [(name or "", value) for name, value in super().__repr_args__()]
+        return [*Veil(secret_names(type(self)), dict(shown)).value(dict(shown)).items()]
 
 
 def unsafe_integers(raw: bytes) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Secret, Vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from corral.errors import ConfigurationError
+from corral.veil import masked
 
 __all__ = ["SecretUrl", "Settings", "WorkerSettings", "masked", "unknown_names"]
 
@@ -30,23 +30,7 @@ STORE_SCHEMES = ("redis", "rediss", "unix")
 LONGEST_SECONDS = 86_400.0
 """A lock or an interval of more than a day is a wrong unit, and would keep a dead worker's jobs for that long."""
 
-_PASSWORD = re.compile(
-    r"""(://[^\s/?#:@"']*):  # a user, perhaps empty
-    (?!\d{1,5}(?:[/?#\s"']|$))  # and no port
-    (?:[^\s/?#"']*@|[^\s@"']*@)  # up to the host: the last @ before the path; SQL's URLs may have / in a password
-    """,
-    re.VERBOSE,
-)
-_PASSWORD_OPTION = re.compile(r"""([?&]password=)[^\s&#"']*""", re.IGNORECASE)
-
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
-
-
-def masked(text: str) -> str:
-    """The text with `***` for the password of every URL in it, so that it can be shown."""
-    if "://" not in text:
-        return text
-    return _PASSWORD_OPTION.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
 
 
 class SecretUrl(Secret[str]):

@@ -29,6 +29,7 @@ class Proxy:
             together with the connection. Clients must not send a request before the last one's reply.
         cuts: How many replies were lost so.
         delay_seconds: How long every request is held up.
+        swallows_new: Whether connections are swallowed from their start.
     """
 
     def __init__(self, path: Path, upstream: Path) -> None:
@@ -36,6 +37,7 @@ class Proxy:
         self.cut: Callable[[bytes], bool] = lambda _: False
         self.cuts = 0
         self.delay_seconds = 0.0
+        self.swallows_new = False
         self._path = path
         self._upstream = upstream
         self._passing = asyncio.Event()
@@ -72,7 +74,7 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection()
+        connection = _Connection(swallowed=self.swallows_new)
         ends = [writer]
         try:
             store_reader, store_writer = await asyncio.open_unix_connection(self._upstream)

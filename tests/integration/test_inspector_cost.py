@@ -45,7 +45,7 @@ local text = string.rep('Gr\\\\u00fc\\\\u00dfe ', 25)
 for n = first, last do
   local id, job = 'j' .. n, KEYS[1] .. 'j' .. n
   local data = '{"userId": ' .. n .. ', "to": "user' .. n .. '@acme.com", "deep": {"n": 1}, "text": "' .. text .. '"}'
-  redis.call('HSET', job, 'name', 'letters', 'data', data, 'timestamp', now, 'delay', 0, 'opts', '{"attempts": 3}')
+  redis.call('HSET', job, 'name', 'letters', 'data', data, 'timestamp', now - 90000, 'opts', '{"attempts": 3}')
   if container == 'failed' then
     redis.call('HSET', job, 'failedReason', 'ValueError: no ' .. n, 'stacktrace', traces, 'atm', 3, 'ats', 3)
   end

@@ -104,6 +104,38 @@ async def test_waiting_counts_from_when_a_job_was_due_or_was_tried(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_job_that_is_retried_by_hand_waits_since_then(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector], reset: bool
+) -> None:
+    inspector = inspect()
+    await workshop.producer(letters).enqueue(letters, {"text": "fail"}, job_id="bad", attempts=1)
+    await workshop.burst(letters.processed_by(read_out))
+    await workshop.raw.hset("bull:letters:bad", "timestamp", NOW_MS)
+    before = datetime.now(UTC)
+    await inspector.retry(letters, "bad", reset=reset)
+    found = (await inspector.summary(letters)).oldest_waiting
+    assert found is not None
+    assert abs(found - before) < timedelta(seconds=10)
+    await workshop.raw.delete("bull:letters:events")
+    assert (await inspector.summary(letters)).oldest_waiting == at(NOW_MS)
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_is_promoted_by_hand_waits_since_then(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    inspector = inspect()
+    await workshop.producer(letters).enqueue(letters, {}, job_id="later", delay=timedelta(days=2))
+    await inspector.promote(letters, "later")
+    promoted = datetime.now(UTC)
+    day_after = inspect(clock=Clock(offset_ms=24 * 3_600_000))
+    found = (await day_after.summary(letters)).oldest_waiting
+    assert found is not None
+    assert abs(found - promoted) < timedelta(seconds=10)
+
+
+@pytest.mark.asyncio
 @pytest.mark.corral_untidy("BullMQ 5 has put jobs aside, and one job is active for ever")
 @pytest.mark.parametrize("place", ["the left of wait", "the right of wait", "paused", "the third priority"])
 async def test_the_oldest_is_found_wherever_it_stands(

@@ -9,6 +9,7 @@ import socket
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from types import MappingProxyType
@@ -139,20 +140,19 @@ async def test_other_workers_are_seen_by_their_connections(workshop: Any, inspec
         named("acme-letters", ":w:else", prefix="other"),
         "bull:!",
     ]
-    connections = [redis.asyncio.Redis.from_url(workshop.url, client_name=name) for name in names]
-    for connection in connections:
-        await connection.ping()
-    seen = await inspector.workers()
+    async with AsyncExitStack() as connections:
+        for name in names:
+            connection = redis.asyncio.Redis.from_url(workshop.url, client_name=name)
+            await (await connections.enter_async_context(connection)).ping()
+        seen = await inspector.workers()
     assert [(each.name, each.queues, each.kind, each.state) for each in seen] == [
         ("", ["acme-letters"], "other", "connected"),
         ("fred", ["acme-letters", "acme-threads"], "other", "connected"),
         ("snake", ["acme-letters"], "other", "connected"),
     ]
-    assert seen[0].version.startswith("redis-py")
+    assert seen[0].version.startswith("redis-py") or not seen[0].version  # Redis 7.0 does not know
     assert seen[0].since is not None
     assert abs(seen[0].since - datetime.now(UTC)) < 10 * SECOND
-    for connection in connections:
-        await connection.aclose()
 
 
 @pytest.mark.corral_untidy("jobs are active and nobody's")

@@ -193,6 +193,25 @@ async def test_without_a_store_it_says_so_and_recovers(store_url: str) -> None:
     assert of(found, "bullmq_waiting_jobs", queue="letters") == 0
 
 
+async def test_a_damaged_queue_hides_no_other(store_url: str, raw: Any) -> None:
+    """Its keys are of the wrong type, or hold what no client of BullMQ writes."""
+    names = ["damaged", "odd", "letters"]
+    await raw.set("bull:damaged:wait", "no list")
+    await raw.hset("bull:odd:metrics:completed", "count", "many")
+    await raw.rpush("bull:odd:wait", "ghost", "1")
+    await raw.hset("bull:odd:1", mapping={"timestamp": "yesterday", "opts": "[", "data": "{}"})
+    both, link = StoreMetrics(names, url=store_url, prefix="bull"), Link(store_url)
+    for found in (await scraped(both), series(await render_metrics(link, "bull", names))):
+        waiting = {labels[0][1]: n for (name, labels), n in found.items() if name == "bullmq_waiting_jobs"}
+        assert waiting == {"odd": 2, "letters": 0}
+        assert of(found, "corral_store_up") == 1
+        assert of(found, "bullmq_completed_jobs_total", queue="odd") == 0
+        assert of(found, "corral_oldest_waiting_seconds", queue="odd") == 0
+    both.close()
+    await link.close()
+    await raw.flushall()
+
+
 async def test_the_event_loop_s_own_way_tells_the_same(store: StoreMetrics, store_url: str) -> None:
     link = Link(store_url)
     assert series(await render_metrics(link, "bull", ["letters"])) == await scraped(store)

@@ -18,6 +18,7 @@ import pytest
 
 from chaos.proxy import Proxy
 from corral import Payload, Queue
+from corral.store.connection import COMMAND_SECONDS
 
 pytestmark = pytest.mark.asyncio
 
@@ -132,6 +133,28 @@ async def test_a_cut_network_is_red_within_15_s_and_green_within_2_s_after(
     assert red - cut <= 15
     assert green - back <= 2
     assert unready - cut <= 5
+
+
+@pytest.mark.timing
+async def test_swallowed_bytes_are_red_within_15_s_and_green_within_2_s_after_the_last_call_gave_up(
+    listening: Any, workshop: Any, tmp_path: Path
+) -> None:
+    """Nothing tells the worker that a request is gone: what was sent just before the end gives up 3 s later."""
+    async with Proxy(tmp_path / "p.sock", Path(workshop.url.removeprefix("unix://"))) as proxy:
+        worker, url = await listening("worker", "acme-letters", REDIS_URL=proxy.url)
+        await until(workshop, url, "/readyz", 200)
+        proxy.swallows_new = True
+        proxy.swallow()
+        swallowed = time.monotonic()
+        red, _ = await until(workshop, url, "/healthz", 503, seconds=20)
+        proxy.swallows_new = False
+        back = time.monotonic()
+        green, _ = await until(workshop, url, "/healthz", 200)
+        print(f"swallowed: red after {red - swallowed:.1f} s; back: green after {green - back:.2f} s")
+        worker.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait) == 0
+    assert red - swallowed <= 15
+    assert green - back <= COMMAND_SECONDS + 2
 
 
 @pytest.mark.timing

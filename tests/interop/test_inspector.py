@@ -90,7 +90,7 @@ async def test_a_worker_of_node_is_seen_with_what_it_runs(
     await scene.until(scene.starts, "the job has started")
     (worker,) = await inspector.workers()
     assert (worker.kind, worker.state, worker.queues) == ("other", "connected", ["chaos"])
-    assert worker.version.startswith("ioredis")
+    assert worker.version.startswith("ioredis") or not worker.version  # Redis 7.0 does not know
     (job,) = worker.jobs
     assert (job.job_id, job.queue, job.name) == (job_id, "chaos", "work")
     assert job.lock_for is not None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, repeat, zip_longest
 from typing import Any, Final, Literal
 
-from corral.board.shown import MASK, is_secret
+from corral.board.shown import MASK, is_secret, schema_shown
 from corral.errors import PayloadRefused
 from corral.queue import Queue
 
-__all__ = ["Field", "fields_of", "filled", "parsed", "unmasked", "with_errors"]
+__all__ = ["Field", "checked_whole", "fields_of", "filled", "parsed", "unmasked", "with_errors"]
 
 Kind = Literal["text", "long", "number", "choice", "json"]
 LONG: Final = 80
@@ -45,7 +46,7 @@ class Field:
 
 def fields_of(queue: Queue[Any]) -> tuple[Field, ...]:
     """The empty form of a queue's payload."""
-    schema = queue.payload.model_json_schema(by_alias=True)
+    schema = schema_shown(queue)
     definitions = schema.get("$defs", {})
     required = set(schema.get("required", ()))
     return tuple(
@@ -150,14 +151,34 @@ def with_errors(fields: tuple[Field, ...], refused: PayloadRefused) -> tuple[tup
     return judged, tuple(elsewhere)
 
 
-def unmasked(new: Any, old: Any) -> Any:
-    """A payload in which what was masked is what is stored: nobody has typed it anew."""
-    if new == MASK:
+def unmasked(new: Any, old: Any, seen: Any = MASK) -> Any:
+    """A payload in which what was masked is what is stored: nobody has typed it anew.
+
+    Args:
+        new: What was typed.
+        old: What is stored.
+        seen: What was shown of that: a text in which a secret stands is masked in part, and what is very deep cut.
+    """
+    if new in (MASK, seen):
         return old
     if isinstance(new, dict):
-        before = old if isinstance(old, dict) else {}
-        return {name: unmasked(value, before.get(name)) for name, value in new.items()}
+        before, shown = (each if isinstance(each, dict) else {} for each in (old, seen))
+        return {name: unmasked(value, before.get(name), shown.get(name, MASK)) for name, value in new.items()}
     if isinstance(new, list):
-        behind = old if isinstance(old, list) else []
-        return [unmasked(value, behind[at] if at < len(behind) else None) for at, value in enumerate(new)]
+        behind, shown_behind = (each if isinstance(each, list) else [] for each in (old, seen))
+        pairs = zip_longest(behind, shown_behind, fillvalue=None)
+        return [unmasked(value, *pair) for value, pair in zip(new, chain(pairs, repeat((None, MASK))), strict=False)]
     return new
+
+
+def checked_whole(queue: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A payload in which no mask is left.
+
+    Raises:
+        PayloadRefused: A mask was edited in part: what stood there is not known, and must not become bullets.
+    """
+    told = "a masked part stays only where the whole text is left as it is: write it anew"
+    halves = tuple((name, told) for name, value in data.items() if MASK in json.dumps(value, ensure_ascii=False))
+    if halves:
+        raise PayloadRefused(queue, halves)
+    return data

@@ -1,34 +1,34 @@
 """`ShownJob`: a job as the board shows it, in HTML and in JSON. What is secret goes no further than this module.
 
-Secret is a field that the payload's model marks so (`SecretStr`, or `json_schema_extra={"writeOnly": True}`), and, of
-whichever job, a field whose name says so. Its value is masked there, and wherever else the job repeats it.
+What is secret, and how it is masked, `corral.veil` says. A job's id is shown as it is: links are made of it.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, Final
 
+from corral.errors import PayloadRefused
 from corral.inspector import Occurrence, State, StoredJob
 from corral.queue import Queue
-from corral.settings import masked
+from corral.veil import LONGEST, MASK, Veil, is_marked, secret_names
 
-__all__ = ["MASK", "ShownJob", "is_found_in_the_open", "is_secret", "occurrences_shown", "shown", "texts_shown"]
+__all__ = [
+    "MASK",
+    "ShownJob",
+    "is_found_in_the_open",
+    "is_secret",
+    "occurrences_shown",
+    "refusal_shown",
+    "schema_shown",
+    "shown",
+    "texts_shown",
+]
 
-MASK: Final = "••••••"
-NAMES: Final = re.compile(
-    r"pass(word|wd|phrase)|secret|token|authori[sz]ation|api_?key|private_?key|credential|cookie|signature|otp$",
-    re.IGNORECASE,
-)
-"""Names of fields that hold secrets, whoever wrote the job."""
-SHORTEST: Final = 4
-"""A secret of fewer characters is masked in its field only: elsewhere it would be found in every other word."""
-MAX_TEXT: Final = 200_000
+MAX_TEXT: Final = LONGEST
 """Characters of one text that a page shows."""
 
 
@@ -83,66 +83,27 @@ class ShownJob:
         return self.schedule_id is not None
 
 
-@lru_cache(maxsize=256)
-def secret_fields(queue: Queue[Any] | None) -> frozenset[str]:
-    """The names, as JSON spells them, of the fields that a queue's payload model marks secret, nested ones included."""
-    if queue is None:
-        return frozenset()
-    schema = queue.payload.model_json_schema(by_alias=True)
-    models = [schema, *schema.get("$defs", {}).values()]
-    return frozenset(name for model in models for name, field in model.get("properties", {}).items() if _marked(field))
+class _JobVeil:
+    """Masks what is secret in one job, and cuts what is too long to be read."""
 
-
-def _marked(field: Mapping[str, Any]) -> bool:
-    choices = [field, *field.get("anyOf", ()), *field.get("oneOf", ()), field.get("items") or {}]
-    return any(each.get("writeOnly") or each.get("format") == "password" for each in choices)
-
-
-class _Veil:
-    """Masks what is secret in one job.
-
-    Args:
-        marked: The names of fields that the payload's model marks.
-        data: The payload: its secrets are looked for everywhere.
-    """
-
-    def __init__(self, marked: frozenset[str], data: Any) -> None:
-        self._marked = marked
-        secrets = {text for text in self._secrets(data, hidden=False) if len(text) >= SHORTEST}
-        spelt = secrets | {json.dumps(text)[1:-1] for text in secrets}
-        longest_first = sorted(spelt, key=len, reverse=True)
-        self._found = re.compile("|".join(map(re.escape, longest_first))) if spelt else None
+    def __init__(self, job: StoredJob, queue: Queue[Any] | None) -> None:
+        self._veil = Veil(_names(queue), job.data)
 
     def text(self, text: str) -> str:
-        """A text without the payload's secrets, and without the passwords of URLs."""
-        clear = masked(text[:MAX_TEXT])
-        return self._found.sub(MASK, clear) if self._found else clear
+        """A text."""
+        return self._veil.text(text[: 2 * MAX_TEXT])[:MAX_TEXT]
 
     def value(self, value: Any) -> Any:
-        """A JSON value, as `text`."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, dict):
-            return {self.text(str(name)): self._field(str(name), each) for name, each in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.value(each) for each in value]
-        return value
+        """A JSON value, as it was parsed; what was none is a text."""
+        return self.text(value) if isinstance(value, str) else self._veil.value(value)
 
-    def _field(self, name: str, value: Any) -> Any:
-        return MASK if self._is_secret(name) and value not in (None, "") else self.value(value)
+    def payload(self, data: Any) -> Any:
+        """The payload."""
+        return self._veil.broken(data[:MAX_TEXT]) if isinstance(data, str) else self._veil.value(data)
 
-    def _is_secret(self, name: str) -> bool:
-        return name in self._marked or bool(NAMES.search(name))
 
-    def _secrets(self, value: Any, *, hidden: bool) -> Iterator[str]:
-        if isinstance(value, dict):
-            for name, each in value.items():
-                yield from self._secrets(each, hidden=hidden or self._is_secret(str(name)))
-        elif isinstance(value, list | tuple):
-            for each in value:
-                yield from self._secrets(each, hidden=hidden)
-        elif hidden and value is not None and not isinstance(value, bool):
-            yield str(value)
+def _names(queue: Queue[Any] | None) -> frozenset[str]:
+    return secret_names(queue.payload) if queue else frozenset()
 
 
 def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
@@ -153,7 +114,7 @@ def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
         queue: Its queue, where the catalog declares it.
         now: What the time is, by the store's clock.
     """
-    veil = _Veil(secret_fields(queue), job.data)
+    veil = _JobVeil(job, queue)
     reason = veil.text(job.failed_reason or job.deferred_failure or "")
     ended = job.finished_on if job.state in {"completed", "failed"} else now if job.state == "active" else None
     ran = (ended - job.processed_on).total_seconds() * 1000 if ended and job.processed_on else None
@@ -162,7 +123,7 @@ def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
         queue=job.queue,
         state=job.state,
         name=veil.text(job.name),
-        data=veil.value(job.data),
+        data=veil.payload(job.data),
         opts=veil.value(job.opts),
         progress=veil.value(job.progress),
         returnvalue=veil.value(job.returnvalue),
@@ -179,10 +140,10 @@ def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
         attempts_started=job.attempts_started,
         max_attempts=job.max_attempts,
         stalled=job.stalled,
-        processed_by=job.processed_by,
-        parent_key=job.parent_key,
-        deduplication_id=job.deduplication_id,
-        schedule_id=job.schedule_id,
+        processed_by=job.processed_by and veil.text(job.processed_by),
+        parent_key=job.parent_key and veil.text(job.parent_key),
+        deduplication_id=job.deduplication_id and veil.text(job.deduplication_id),
+        schedule_id=job.schedule_id and veil.text(job.schedule_id),
         log_lines=job.log_lines,
         locked_for=job.locked_for,
         run_ms=None if ran is None else max(0.0, ran),
@@ -191,25 +152,44 @@ def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
 
 def texts_shown(job: StoredJob, queue: Queue[Any] | None, texts: Iterable[str]) -> list[str]:
     """What a job said, without its secrets."""
-    return [*map(_Veil(secret_fields(queue), job.data).text, texts)]
+    return [*map(_JobVeil(job, queue).text, texts)]
 
 
 def occurrences_shown(job: StoredJob, queue: Queue[Any] | None, found: Iterable[Occurrence]) -> list[Occurrence]:
     """What happened to a job, without its secrets."""
-    veil = _Veil(secret_fields(queue), job.data)
+    veil = _JobVeil(job, queue)
     return [
         replace(each, detail=veil.text(each.detail), trace=None if each.trace is None else veil.text(each.trace))
         for each in found
     ]
 
 
+def refusal_shown(queue: Queue[Any], data: Mapping[str, Any], refused: PayloadRefused) -> PayloadRefused:
+    """What is wrong with a payload that somebody typed, without its secrets: a validator's own words may quote one."""
+    veil = Veil(_names(queue), data)
+    return PayloadRefused(queue.name, tuple((path, veil.text(message)) for path, message in refused.errors))
+
+
+def schema_shown(queue: Queue[Any]) -> dict[str, Any]:
+    """The JSON schema of a queue's payload, without what a secret is unless somebody says otherwise."""
+    schema: dict[str, Any] = queue.payload.model_json_schema(by_alias=True)
+    definitions = schema.get("$defs", {})
+    for model in (schema, *definitions.values()):
+        for name, field in model.get("properties", {}).items():
+            if is_secret(queue, name) or is_marked(field, definitions):
+                for told in {"default", "examples", "example", "const"} & field.keys():
+                    del field[told]
+    return schema
+
+
 def is_secret(queue: Queue[Any] | None, name: str) -> bool:
     """Whether a payload's field is masked; of a dotted name any part."""
-    return any(part in secret_fields(queue) or NAMES.search(part) for part in name.split("."))
+    veil = Veil(_names(queue))
+    return any(map(veil.is_secret, (name, *name.split("."))))
 
 
 def is_found_in_the_open(job: StoredJob, queue: Queue[Any] | None, text: str) -> bool:
     """Whether what was searched for stands in what the board shows: a search must not be a way to guess a secret."""
-    veil = _Veil(secret_fields(queue), job.data)
-    places = [job.id, veil.text(job.failed_reason or ""), json.dumps(veil.value(job.data), ensure_ascii=False)]
+    veil = _JobVeil(job, queue)
+    places = [job.id, veil.text(job.failed_reason or ""), json.dumps(veil.payload(job.data), ensure_ascii=False)]
     return any(text in place for place in places) or json.dumps(text)[1:-1] in places[2]

@@ -148,7 +148,7 @@ class JobReader:
         return (await self.limits(queue)).paused
 
     async def summary(self, queue: Queue[Any] | str) -> Summary:
-        """One queue at a glance: one store call, which looks at some 150 jobs at most."""
+        """One queue at a glance: one store call, which looks at some 80 jobs at most."""
         return await summary(self._calls, queue)
 
     async def summaries(self) -> Sequence[Summary]:

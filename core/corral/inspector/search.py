@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from corral.errors import ConfigurationError
 from corral.inspector.calls import Calls
-from corral.inspector.stored import STATES, State, StoredJob, decode_stored, number, spellings, state_of
+from corral.inspector.stored import STATES, State, StoredJob, decode_stored, spellings, state_of
 from corral.queue import Queue
 
 __all__ = ["MAX_PAGE", "MAX_TEXT", "Found", "search"]
@@ -24,10 +25,12 @@ JOB_BYTES = 1_500
 """What looking at a job costs besides its payload: as much as so many bytes of that (measured: 4 µs, 2.6 µs a kB)."""
 BATCH_BYTES = 512 * 1024
 """How much a script reads at most, but for a single larger payload."""
-BYTES = 9 * 1024 * 1024
-"""How much a search reads at most. With GIVEN: what the store does within 50 ms."""
+BYTES = 7 * 1024 * 1024
+"""How much a search reads at most. With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest."""
 GIVEN = 500
 """Jobs that one search takes out of the store, though none of them may be meant."""
+SCORE: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?")
+"""A score as the store spells it; Python's `float` takes more."""
 CONTAINED: Final[Mapping[str, State]] = {
     "failed": "failed",
     "active": "active",
@@ -178,8 +181,8 @@ def _check(text: str, field: tuple[str, str] | None, limit: int) -> None:
 def _place(after: str, containers: Sequence[str]) -> _Place:
     container, _, rest = after.partition(":")
     place, _, job_id = rest.partition(":")
-    whole = place.isdecimal() and len(place) < 16
-    known = whole if container in {"wait", "paused", "active"} else number(place) is not None
+    whole = place.isascii() and place.isdecimal() and len(place) < 16
+    known = whole if container in {"wait", "paused", "active"} else SCORE.fullmatch(place)
     if container not in containers or not (known or not place):
         raise ConfigurationError("the place where this search is to go on is none", hint="start the search again")
     return _Place(container, place, _encoded(job_id))

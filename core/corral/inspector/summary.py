@@ -15,7 +15,7 @@ from corral.queue import Queue
 
 __all__ = ["Failure", "FailureGroup", "Summary", "alike", "failures", "per_minute", "summary"]
 
-LOOKS = 20
+LOOKS = 8
 """How many jobs are looked at at each end of a container."""
 FAILURES = 500
 """How many failed jobs are told apart by their reasons."""
@@ -64,10 +64,10 @@ class Summary:
         counts: How many jobs are in each state.
         limits: What holds it back.
         oldest_waiting: Since when the job waits, of those waiting and prioritized, that has waited longest: since it
-            was added, was due, or was tried last. A job that was retried by hand counts from when it was added,
-            because nothing is stored of the retry. Looked for at both ends of the waiting list, and among the first of
-            each priority.
-        oldest_active: Since when the active job runs that started first, of the 100 that became active first.
+            was added, was due, was tried last, or was retried or promoted by hand. Of the last two only the log tells,
+            of which 300 events are looked at: others count from when they were added or due. Looked for at both ends
+            of the waiting list, and among the first of each priority.
+        oldest_active: Since when the active job runs that started first, of the 40 that became active first.
         next_due: When the first delayed job is due.
         completed_total: How many jobs were completed as long as somebody counted; it never falls (wire § 6.23).
         failed_total: As `completed_total`, of those that failed for good.
@@ -160,8 +160,12 @@ def per_minute(counted: Sequence[Any], now_ms: int) -> tuple[int, Sequence[int]]
     return count, minutes[::-1]
 
 
-def _came_to_wait(now_ms: int, timestamp: bytes, opts: bytes | None, processed_on: bytes | None) -> float | None:
+def _came_to_wait(
+    now_ms: int, timestamp: bytes, opts: bytes | None, processed_on: bytes | None, logged: bytes | None
+) -> float | None:
     """When a job came to wait, Unix milliseconds; not later than now: it may have been promoted before its time."""
+    if logged:
+        return _ms(logged)
     added = _ms(timestamp)
     options = parsed((opts or b"{}").decode(errors="replace"))
     delay = options.get("delay") if isinstance(options, dict) else None

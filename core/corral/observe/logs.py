@@ -18,8 +18,9 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from corral.job import current_job
+from corral.job import Job, current_job
 from corral.settings import Settings, masked
+from corral.veil import MASK, Veil, is_secret_name, may_hold_secrets, secret_names
 
 __all__ = ["configure_logs", "processors"]
 
@@ -100,6 +101,9 @@ def _add_origin(logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 
 
 def _ordered(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for key in event:
+        if is_secret_name(key):
+            event[key] = MASK
     ordered = {key: event.pop(key) for key in KEYS if key in event}
     last = {key: event.pop(key) for key in TRACEBACKS if key in event}
     return {**ordered, **event, **last}
@@ -110,7 +114,7 @@ def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
         line = json.dumps(event, default=_shown, skipkeys=True)
     except (ValueError, RecursionError):  # it contains itself
         line = json.dumps({key: value if isinstance(value, str) else _shown(value) for key, value in event.items()})
-    return masked(line)
+    return _veiled(line)
 
 
 class _Console:
@@ -124,10 +128,28 @@ class _Console:
         time, level, said = event.pop("timestamp"), event.pop("level"), _printable(str(event.pop("event")))
         head = f"{self._painted(time, '2')} {self._painted(f'{level:<8}', COLOURS.get(level, '0'))} "
         pairs = " ".join(f"{self._painted(key, '36')}={_word(value)}" for key, value in event.items())
-        return masked("\n".join([f"{head}{self._painted(said, '1')} {pairs}".rstrip(), *blocks]))
+        return _veiled("\n".join([f"{head}{self._painted(said, '1')} {pairs}".rstrip(), *blocks]))
 
     def _painted(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colours else text
+
+
+def _veiled(line: str) -> str:
+    """A line without passwords of URLs, and in a job's task or thread without what is secret in its payload."""
+    job = current_job.get()
+    if job is None or not may_hold_secrets(job.queue.payload):
+        return masked(line)
+    if job.run.veil is None:
+        job.run.veil = _veil_of(job)
+    return job.run.veil.text(line) if job.run.veil.is_needed else masked(line)
+
+
+def _veil_of(job: Job) -> Veil:
+    try:
+        data = json.loads(job.queue.dumped(job.payload))
+    except Exception:  # noqa: BLE001  # a log line never fails the job that writes it
+        data = None
+    return Veil(secret_names(job.queue.payload), data)
 
 
 def _word(value: object) -> str:

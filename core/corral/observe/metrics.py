@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Final, get_args
 
 import redis
@@ -89,12 +90,19 @@ class StoreMetrics(Collector):
         """Ask the store."""
         with self._turn:
             try:
-                self._client = self._client or thread_client(self._url, READ_SECONDS)
-                found = {name: read_figures_blocking(self._client, self._prefix, name) for name in self._queues}
+                found = self._read()
             except (redis.RedisError, OSError):
                 self._drop()
-                return _store_families(None)
-        return _store_families(found)
+                found = {}
+        return _store_families(found or None)
+
+    def _read(self) -> dict[str, Figures]:
+        self._client = self._client or thread_client(self._url, READ_SECONDS)
+        found: dict[str, Figures] = {}
+        for name in self._queues:
+            with suppress(redis.ResponseError):  # damaged keys, and the other queues are told of all the same
+                found[name] = read_figures_blocking(self._client, self._prefix, name)
+        return found
 
     def close(self) -> None:
         """Close the connection; a later scrape opens another."""
@@ -205,12 +213,14 @@ async def render_metrics(link: Link, prefix: str, queues: Iterable[str]) -> byte
         prefix: The first part of the keys.
         queues: The names of the catalog's queues.
     """
-    found: dict[str, Figures] | None = {}
+    found: dict[str, Figures] = {}
     try:
-        found = {name: await read_figures(link, prefix, name) for name in queues}
+        for name in queues:
+            with suppress(redis.ResponseError):  # as in `StoreMetrics`
+                found[name] = await read_figures(link, prefix, name)
     except StoreUnavailable:
-        found = None
-    return render(_Told(_store_families(found)))
+        found = {}
+    return render(_Told(_store_families(found or None)))
 
 
 class _Told(Collector):

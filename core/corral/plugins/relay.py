@@ -49,6 +49,13 @@ class Implementation:
         """Call it with the hook's arguments; whatever it raises is raised."""
         return self.function(*[arguments[name] for name in self.arguments])
 
+    def positional(self, *names: str) -> Callable[..., Any]:
+        """What calls it with these of the hook's arguments, in this order: 1 µs less, where every job is one call."""
+        if tuple(self.arguments) == names:
+            return self.function
+        places = [names.index(name) for name in self.arguments]
+        return lambda *given: self.function(*[given[place] for place in places])
+
 
 class Relay:
     """The hooks that run with every job. One that nobody subscribes to is None: testing that is all it costs.
@@ -62,7 +69,9 @@ class Relay:
     def __init__(self, implementations: Mapping[str, Sequence[Implementation]]) -> None:
         self._enqueuing = implementations.get("corral_enqueuing", ())
         self._job_context = implementations.get("corral_job_context", ())
-        self._job_ended = implementations.get("corral_job_ended", ())
+        self._job_ended = [
+            (each, each.positional("job", "outcome")) for each in implementations.get("corral_job_ended", ())
+        ]
         self._told: set[tuple[str, Provider]] = set()
         self.enqueuing = self._relay_enqueuing if self._enqueuing else None
         self.job_context = self._relay_job_context if self._job_context else None
@@ -79,9 +88,9 @@ class Relay:
         return _JobContext(self, self._job_context, job)
 
     def _relay_job_ended(self, job: Job[Any], outcome: Outcome) -> None:
-        for subscriber in self._job_ended:
+        for subscriber, call in self._job_ended:
             try:
-                subscriber(job=job, outcome=outcome)
+                call(job, outcome)
             except RAISED as error:
                 self.tell(subscriber, error)
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import time
 import traceback
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import structlog
@@ -25,6 +26,7 @@ from corral.payload import unsafe_integers
 from corral.plugins import Relay
 from corral.processor import Processor
 from corral.store.codec import FetchedJob
+from corral.veil import Veil, secret_names
 from corral.worker.threads import Threads
 
 __all__ = ["Execution", "Running"]
@@ -94,7 +96,8 @@ class Execution:
         Args:
             fetched: The job as the store has it.
         """
-        payload, refusal = None, None
+        payload = None
+        refusal: Outcome | None = None
         if fetched.deferred_failure is not None:
             refusal = Failed(_short(fetched.deferred_failure))
         elif not fetched.options.readable:
@@ -108,6 +111,7 @@ class Execution:
                 refusal = Failed(_short(f"payload refused: {_reason(error)}"), _trace(error))
             else:
                 self._tell_once("payload fields ignored", unknown)
+        refusal = refusal and self._veiled(fetched, refusal)
         job = Job(
             id=fetched.id,
             queue=self.queue,
@@ -147,14 +151,15 @@ class Execution:
         except GeneratorExit:
             raise  # the loop is closed over us; nobody reads an outcome any more
         except BaseException as error:  # noqa: BLE001  # whatever a processor raises is an outcome, a SystemExit too
-            return self._interrupted(running) or self._decided(running.fetched, error)
+            return self._interrupted(running) or self._veiled(running.fetched, self._decided(running.fetched, error))
         finally:
             job.run.seconds = time.monotonic() - began
             if timer is not None:
                 timer.cancel()
         if running.interruption == "shutdown" and self.on_loop:
-            return _returned(result)  # it finished after all; a def may have returned because it saw `job.cancelled`
-        return self._interrupted(running) or _returned(result)
+            # it finished after all; a def may have returned because it saw `job.cancelled`
+            return self._veiled(running.fetched, _returned(result))
+        return self._interrupted(running) or self._veiled(running.fetched, _returned(result))
 
     def interrupt(self, running: Running, why: Interruption) -> None:
         """Stop a running job: an `async def` is cancelled; a `def` sees `job.cancelled`, and keeps its thread.
@@ -187,6 +192,17 @@ class Execution:
                 return TimedOut(reason, self._retry_ms(running.fetched), reason)
             case None:
                 return None
+
+    def _veiled(self, fetched: FetchedJob, outcome: Outcome) -> Outcome:
+        """An outcome that says nothing secret: why a job failed goes to logs, to events, to boards."""
+        if not isinstance(outcome, Failed | Retried):
+            return outcome
+        names = secret_names(self.queue.payload)
+        try:
+            clear = Veil(names, json.loads(fetched.data)).text
+        except (ValueError, RecursionError):
+            clear = Veil(names).broken
+        return replace(outcome, reason=_short(clear(outcome.reason)), traceback=clear(outcome.traceback))
 
     def _decided(self, fetched: FetchedJob, error: BaseException) -> Outcome:
         try:

@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import redis.asyncio
@@ -112,24 +113,22 @@ class Site:
             work: What is done, by queue, `_` for a dash.
         """
         crew = Crew(work={name.replace("_", "-"): each for name, each in work.items()})
-        processors = [
-            each.queue.processed_by(partial(crew.process, each.queue.name)) for each in self.installed.catalog
-        ]
-        settings, tally = self.installed.settings, Tally()
-        async with announced(self.installed, self.store_url) as name:
+        installed = _worked_off(self.installed, crew)
+        settings, tally = installed.settings, Tally()
+        async with announced(installed, self.store_url) as name:
             crew.name = name
             worker = Worker(
-                processors,
+                [entry.processor for entry in installed.catalog if entry.processor is not None],
                 url=self.store_url,
                 prefix=settings.prefix,
                 settings=settings.worker.model_copy(update={"shutdown_timeout_seconds": 5.0}),
-                plugins=self.installed.plugins.with_own(tally),
+                plugins=installed.plugins.with_own(tally),
                 jobs=self.jobs,
                 name=name,
             )
             async with (
                 alive(worker, self.store_url, settings.prefix),
-                observed(worker, tally, self.installed, self.store_url, None),
+                observed(worker, tally, installed, self.store_url, None),
             ):
                 running = asyncio.create_task(worker.run(), name="the crew")
                 try:
@@ -137,6 +136,16 @@ class Site:
                 finally:
                     worker.stop()
                     await asyncio.wait_for(running, 15)
+
+
+def _worked_off(installed: Installed, crew: Crew) -> Installed:
+    """What is installed, with the crew's processors in the place of the plugins' own."""
+    entries = {
+        name: replace(entry, processor=entry.queue.processed_by(partial(crew.process, name)))
+        for name, entry in installed.catalog.entries.items()
+    }
+    catalog = replace(installed.catalog, entries=MappingProxyType(entries), served=tuple(entries))
+    return replace(installed, catalog=catalog)
 
 
 @asynccontextmanager

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Redirect, Refused, Request
-from corral.board.forms import Field, fields_of, filled, parsed, unmasked, with_errors
+from corral.board.forms import Field, checked_whole, fields_of, filled, parsed, unmasked, with_errors
 from corral.board.pages.job import path_of
-from corral.board.shown import shown
+from corral.board.shown import refusal_shown, shown
 from corral.errors import JobRefused, PayloadRefused
 from corral.inspector import StoredJob
 from corral.jobs import EnqueueOptions
@@ -34,7 +34,7 @@ async def add(request: Request, desk: Desk) -> Redirect | Page:
     try:
         enqueued = await desk.jobs.enqueue(queue.name, data, **_options(request))
     except PayloadRefused as refused:
-        judged, elsewhere = with_errors(fields, refused)
+        judged, elsewhere = with_errors(fields, refusal_shown(queue, data, refused))
         return _adding(queue.name, judged, request, elsewhere)
     except (JobRefused, Refused) as refused:
         return _adding(queue.name, fields, request, (str(refused),))
@@ -60,9 +60,10 @@ async def edit(request: Request, desk: Desk) -> Redirect | Page:
     data, fields = parsed(fields_of(queue), request.form)
     kept = {field.name: before[field.name] for field in fields if field.secret and field.name in before}
     try:
-        await desk.inspector.edit(queue, job.id, kept | unmasked(data, before))
+        whole = kept | unmasked(data, before, shown(job, queue, desk.now).data)
+        await desk.inspector.edit(queue, job.id, checked_whole(queue.name, whole))
     except PayloadRefused as refused:
-        judged, elsewhere = with_errors(fields, refused)
+        judged, elsewhere = with_errors(fields, refusal_shown(queue, data, refused))
         return _editing(job, judged, elsewhere, status=422)
     return Redirect(path_of(queue.name, job.id), "edited", {"id": job.id})
 

@@ -11,6 +11,7 @@ from corral.board.desk import Desk
 from corral.board.exchange import Page, Request
 from corral.board.pages.schedules import described, ticks_in_words
 from corral.board.rendering import span
+from corral.board.shown import schema_shown
 from corral.catalog import Entry
 from corral.catalog.record import differences, parsed, recorded
 from corral.options import Exponential, Fixed, Retention
@@ -83,7 +84,7 @@ def _shown(entry: Entry, desk: Desk) -> ShownEntry:
         provider=entry.provider.label,
         fingerprint=entry.fingerprint,
         model=queue.payload.__name__,
-        schema=json.dumps(queue.payload.model_json_schema(by_alias=True), indent=2, ensure_ascii=False),
+        schema=json.dumps(schema_shown(queue), indent=2, ensure_ascii=False),
         options={
             "attempts": f"{options.attempts}, {_backoff(options.backoff)}",
             "timeout": span(queue.timeout) if queue.timeout else "none",

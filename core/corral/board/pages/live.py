@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -14,8 +15,8 @@ __all__ = ["show"]
 
 TICK_SECONDS: Final = 2.0
 """How often is looked, while few pages are open."""
-SHARE_SECONDS: Final = 0.4
-"""How much longer for each open page: one asks for about 60 commands, and all together for less than 200 a second."""
+SHARE_SECONDS: Final = 0.6
+"""How much longer for each open page: one asks for up to 150 commands, and all together for less than 200 a second."""
 WITHOUT_SECONDS: Final = 10.0
 """Some things change without an event: a worker that comes or goes, a limit."""
 
@@ -49,10 +50,11 @@ async def _ticks(desk: Desk, watched: Sequence[str], log_key: str | None) -> Asy
             else:
                 yield ": \n\n"
             known = seen
+            pause = tick - time.monotonic() % tick  # all at the same moments: what they read is read once
             try:
-                await asyncio.wait_for(pages.closing.wait(), tick)
+                await asyncio.wait_for(pages.closing.wait(), pause)
             except TimeoutError:
-                quiet += tick
+                quiet += pause
 
 
 async def _last_event(desk: Desk, queue: str) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Request
+from corral.board.pages.failing import summaries_shown
 from corral.board.pages.glance import Glance, glance_of
 
 __all__ = ["show"]
@@ -12,9 +13,9 @@ __all__ = ["show"]
 async def show(_request: Request, desk: Desk) -> Page:
     """The overview.
 
-    Costs one script call per queue, whatever the queue's size, and what `JobInspector.workers` costs.
+    Costs two script calls per queue, whatever the queue's size, and what `JobInspector.workers` costs.
     """
-    summaries = await desk.recent.get("summaries", desk.inspector.summaries)
+    summaries = await desk.recent.get("summaries", lambda: summaries_shown(desk))
     workers = await desk.recent.get("workers", desk.inspector.workers)
     serving = [worker for worker in workers if worker.state not in {"silent", "gone"}]
     glances: list[Glance] = [glance_of(each, serving, desk.now) for each in summaries]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Refused, Request
+from corral.board.pages.failing import failures_shown, summary_shown
 from corral.board.pages.glance import glance_of
 from corral.board.pages.searching import seek, sought
 from corral.board.shown import shown
@@ -17,6 +18,8 @@ __all__ = ["PAGE", "show"]
 
 PAGE: Final = 50
 """Jobs on one page."""
+FAILURES_SECONDS: Final = 15.0
+"""How old the reasons may be: they cost the store more commands than all the rest of the page."""
 FURTHEST: Final = 1_000_000
 """How far somebody may turn the pages: a number that is longer is a slip or an attack."""
 
@@ -49,14 +52,16 @@ class Turn:
 async def show(request: Request, desk: Desk) -> Page:
     """A queue, and its jobs of one state.
 
-    Costs two script calls for the figures and the reasons of failures, bounded by the last 500 of these, one for
+    Costs three script calls for the figures and the reasons of failures, bounded by the last 500 of these, one for each
+    reason that is shown, one for
     `PAGE` jobs, and what `JobInspector.workers` costs; a search costs what `JobInspector.search` does instead.
     """
     queue = desk.queue(request.parts["queue"])
     name = queue.name
-    summary = await desk.recent.get(("summary", name), lambda: desk.inspector.summary(name))
+    summary = await desk.recent.get(("summary", name), lambda: summary_shown(desk, name))
     workers = await desk.recent.get("workers", desk.inspector.workers)
-    failures = await desk.recent.get(("failures", name), lambda: desk.inspector.failures(name))
+    key: tuple[Any, ...] = "failures", name, bool(summary.counts["failed"])  # the first failure is told of at once
+    failures, others = await desk.recent.get(key, lambda: failures_shown(desk, name), seconds=FAILURES_SECONDS)
     glance = glance_of(summary, [each for each in workers if each.state != "silent"], desk.now)
     state = _state(request.query.get("state"), summary)
     minutes = await desk.recent.get(("minutes", name), lambda: desk.minutes(name))
@@ -67,6 +72,7 @@ async def show(request: Request, desk: Desk) -> Page:
         "summary": summary,
         "provider": str(desk.catalog.get(name).provider),
         "failures": failures,
+        "other_failures": others,
         "history": _history(summary, minutes, desk.now),
         "states": STATES,
         "state": state,
@@ -78,7 +84,7 @@ async def show(request: Request, desk: Desk) -> Page:
         values |= {"jobs": found.jobs, "found": found, "turn": None}
     else:
         start = _start(request.query.get("start", "0"))
-        key = ("list", name, state, start)
+        key = "list", name, state, start
         page = await desk.recent.get(key, lambda: desk.inspector.list(name, state, start=start, limit=PAGE))
         jobs = [shown(each, queue, desk.now) for each in page.jobs]
         values |= {"jobs": jobs, "found": None, "turn": Turn(start, len(jobs), page.total)}

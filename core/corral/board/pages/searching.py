@@ -68,11 +68,11 @@ async def seek(desk: Desk, name: str, wanted: Sought, state: State | None) -> Fo
     What is masked on the board is not found by it: else a search would be a way to guess it.
     """
     queue = desk.queue(name)
+    if wanted.field and is_secret(queue, wanted.field[0]):
+        return FoundJobs(name, [], 0, 0, False, None)  # how far a search came would tell, too
 
     def is_open(job: StoredJob) -> bool:
-        if wanted.field:
-            return not is_secret(queue, wanted.field[0])
-        return is_found_in_the_open(job, queue, wanted.text)
+        return bool(wanted.field) or is_found_in_the_open(job, queue, wanted.text)
 
     found = await desk.inspector.search(
         name,

@@ -50,20 +50,29 @@
     }
   }
 
+  // A page that nobody sees holds no stream: a browser has six connections to one server, over all of its tabs.
   function listen() {
     const address = document.body.dataset.live;
     if (!address) return;
+    let stream = null;
     let polling = 0;
     const poll = () => { if (!polling) polling = setInterval(refresh, 5000); };
-    if (!window.EventSource) { poll(); return; }
-    const stream = new EventSource(address);
-    stream.addEventListener("changed", refresh);
-    stream.onopen = () => { clearInterval(polling); polling = 0; };
-    stream.onerror = poll;
-    addEventListener("pagehide", () => stream.close());
-    document.addEventListener("visibilitychange", () => { if (!document.hidden && wanted) refresh(); });
+    const rest = () => { clearInterval(polling); polling = 0; };
+    const open = () => {
+      if (stream || document.hidden) return;
+      if (!window.EventSource) { poll(); return; }
+      stream = new EventSource(address);
+      stream.addEventListener("changed", refresh);
+      stream.onopen = rest;
+      stream.onerror = poll;
+    };
+    const close = () => { stream?.close(); stream = null; rest(); };
+    addEventListener("pagehide", close);
+    addEventListener("pageshow", (event) => { if (event.persisted) { open(); refresh(); } });
+    document.addEventListener("visibilitychange", () => { if (document.hidden) close(); else { open(); refresh(); } });
     document.addEventListener("change", () => { if (wanted) refresh(); });
     document.addEventListener("focusout", () => setTimeout(() => { if (wanted) refresh(); }, 0));
+    open();
   }
 
   // charts

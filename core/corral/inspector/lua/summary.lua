@@ -5,7 +5,7 @@
 -- Returns {now_ms, sizes, limits, waiting, started, due, completed, failed, failures}
 --         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed, failed
 --         limits: paused, concurrency, max, duration
---         waiting: {timestamp, opts, processedOn} of jobs that may have waited longest
+--         waiting: {timestamp, opts, processedOn, when it came to wait by the log} of jobs that may have waited longest
 --         started: processedOn of the active jobs that came first   due: the lowest score of `delayed`, or ''
 --         completed, failed: {count, prevTS, prevCount, {counts per minute, the newest first}} each
 --         failures: as in failing.lua, at most one
@@ -14,31 +14,58 @@
 -- @include failing.lua
 
 local looks, minutes = tonumber(ARGV[2]), tonumber(ARGV[3])
-
-local function read(ids, found, ...)
-  for _, id in ipairs(ids) do
-    local held = redis.pcall('HMGET', base .. id, ...)
-    if not held.err and held[1] then found[#found + 1] = held end
-  end
-end
+local EVENTS = 300 -- how many of the last events are looked at: a retry of many jobs at once shows in them
+local LONG_MS = 60000
 
 -- Next to run are the oldest, but for what is `lifo`, was retried or promoted, or is more urgent.
-local waiting = {}
+local ids, is_known = {}, {}
+local function add(found)
+  for _, id in ipairs(found) do
+    if not is_known[id] then ids[#ids + 1] = id end
+    is_known[id] = true
+  end
+end
 for _, name in ipairs({'wait', 'paused'}) do
-  read(call('LRANGE', base .. name, -looks, -1), waiting, 'timestamp', 'opts', 'processedOn')
-  read(call('LRANGE', base .. name, 0, looks - 1), waiting, 'timestamp', 'opts', 'processedOn')
+  add(call('LRANGE', base .. name, -looks, -1))
+  add(call('LRANGE', base .. name, 0, looks - 1))
 end
 local priority = 0
 for _ = 1, looks do -- the oldest of each priority (wire 5.3)
   local found = call('ZRANGEBYSCORE', base .. 'prioritized', priority * 4294967296, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   if not found[2] then break end
-  read({found[1]}, waiting, 'timestamp', 'opts', 'processedOn')
+  add({found[1]})
   priority = math.max(priority, math.floor(found[2] / 4294967296)) + 1
 end
 
+-- When a job was retried or promoted by hand, only the log says: it is looked at where one seems to wait for long.
+local waiting, long = {}, {}
+for _, id in ipairs(ids) do
+  local held = redis.pcall('HMGET', base .. id, 'timestamp', 'opts', 'processedOn')
+  if not held.err and held[1] then
+    waiting[#waiting + 1] = held
+    held[4] = false
+    if not held[3] and (tonumber(held[1]) or now) < now - LONG_MS then long[id] = held end
+  end
+end
+local before, looked, bytes = '+', 0, 0
+while next(long) and looked < EVENTS and bytes < 500000 do -- some have a result in them
+  local entries = call('XREVRANGE', events, before, '-', 'COUNT', 50)
+  for _, entry in ipairs(entries) do
+    local event = entry[2]
+    local held = event[2] == 'waiting' and long[event[4]]
+    if held and not held[4] then held[4] = string.match(entry[1], '^%d+') end
+    bytes = bytes + #(event[6] or '')
+    before = '(' .. entry[1]
+  end
+  looked = looked + 50
+  if #entries < 50 then break end
+end
+
 local started = {}
-read(call('LRANGE', base .. 'active', -5 * looks, -1), started, 'processedOn')
-for i = 1, #started do started[i] = started[i][1] end
+for _, id in ipairs(call('LRANGE', base .. 'active', -5 * looks, -1)) do
+  local since = redis.pcall('HGET', base .. id, 'processedOn')
+  if type(since) == 'string' then started[#started + 1] = since end
+end
 
 local function counted(name)
   local key = base .. 'metrics:' .. name

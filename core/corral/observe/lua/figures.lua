@@ -18,9 +18,9 @@ local LOOK = 10
 -- Since when a job waits. One that was started before waits since some time after that start: nobody wrote down when.
 local function since(id)
   local job = call('HMGET', base .. id, 'timestamp', 'opts', 'ats', 'processedOn')
-  if job[3] then return tonumber(job[4]), false end
-  local delay = string.match(job[2] or '', '"delay":(%d+)')
-  return job[1] and tonumber(job[1]) + (tonumber(delay) or 0), true
+  if job[3] then return tonumber(job[4] or ''), false end
+  local made, delay = tonumber(job[1] or ''), string.match(job[2] or '', '"delay":(%d+)')
+  return made and made + (tonumber(delay) or 0), true
 end
 
 -- The first of the jobs next in line that was never started; where all were, the first of them has to do.
@@ -28,7 +28,7 @@ local function waits_since(ids)
   local fallback
   for _, id in ipairs(ids) do
     local at, certain = since(id)
-    if certain then return at end
+    if at and certain then return at end
     fallback = fallback or at
   end
   return fallback
@@ -46,6 +46,8 @@ for _, at in pairs({
 local overdue = call('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES')
 if overdue[2] then oldest = math.min(oldest, math.floor(overdue[2] / 4096)) end
 
+local function ever(ending) return tonumber(call('HGET', base .. 'metrics:' .. ending, 'count') or '') or 0 end
+
 local workers = 0
 for _, sign in ipairs(call('HVALS', KEYS[2])) do
   local seen, processes = string.match(sign, '^(%d+) %d+ (%d+)')
@@ -57,6 +59,6 @@ return {
     call('ZCARD', base .. 'delayed'), call('ZCARD', base .. 'waiting-children'), call('ZCARD', base .. 'completed'),
     call('ZCARD', base .. 'failed'),
   },
-  {call('HGET', base .. 'metrics:completed', 'count') or 0, call('HGET', base .. 'metrics:failed', 'count') or 0},
+  {ever('completed'), ever('failed')},
   call('HEXISTS', base .. 'meta', 'paused'), math.max(now - oldest, 0), workers,
 }

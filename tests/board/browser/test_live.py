@@ -1,0 +1,127 @@
+"""An open page follows what happens: by its stream, and by asking where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from playwright.async_api import Route, expect
+
+from board.browser.browsing import WAIT_MS, opened
+from board.browser.site import Site
+from board.browser.stock import mail
+from corral import Job
+
+pytestmark = pytest.mark.asyncio
+
+
+class Told:
+    """A processor that says what it is told to say.
+
+    Attributes:
+        says: What comes next: a log line, progress, or None for the end.
+    """
+
+    def __init__(self) -> None:
+        self.says: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def work(self, job: Job[Any]) -> None:
+        while (said := await self.says.get()) is not None:
+            if isinstance(said, str):
+                job.log(said)
+            else:
+                job.progress(said)
+
+
+async def test_what_a_running_job_says_is_shown_at_once(site: Site) -> None:
+    told = Told()
+    async with site.crew(emails=told.work):
+        job = await site.jobs.enqueue("emails", mail(1))
+        tab = await site.tab(f"/queues/emails/jobs/{job.id}")
+        page = tab.page
+        state = page.locator(".head .state")
+        await expect(state).to_have_text("active", timeout=WAIT_MS)
+        await page.evaluate("window.stayed = true")
+        for said, percent in (("the first line", 20), ("<b>the second</b> line", 75)):
+            told.says.put_nowait(said)
+            told.says.put_nowait(percent)
+            await expect(page.locator("pre.log")).to_contain_text(said, timeout=WAIT_MS)
+            await expect(page.get_by_role("progressbar")).to_have_attribute("value", str(percent), timeout=WAIT_MS)
+        told.says.put_nowait({"records": 17, "of": "invoices"})
+        await expect(page.get_by_text('"records": 17')).to_be_visible(timeout=WAIT_MS)
+        told.says.put_nowait(None)
+        await expect(state).to_have_text("completed", timeout=WAIT_MS)
+        assert await page.evaluate("window.stayed"), "the page was loaded again"
+        assert tab.complaints == []
+
+
+async def test_a_page_whose_stream_fails_asks_again_and_again(site: Site) -> None:
+    told, refused = Told(), 0
+
+    async def refuse(route: Route) -> None:
+        nonlocal refused
+        refused += 1
+        await route.fulfill(status=503, body="")
+
+    async with site.crew(emails=told.work):
+        job = await site.jobs.enqueue("emails", mail(1))
+        window = await site.context()
+        await window.route("**/live?**", refuse)
+        tab = await opened(window)
+        await tab.page.goto(f"{site.url}/queues/emails/jobs/{job.id}")
+        await tab.page.evaluate("window.stayed = true")
+        told.says.put_nowait("a line that no stream tells of")
+        await expect(tab.page.locator("pre.log")).to_contain_text("no stream tells", timeout=WAIT_MS)
+        told.says.put_nowait(None)
+        await expect(tab.page.locator(".head .state")).to_have_text("completed", timeout=WAIT_MS)
+        assert refused
+        assert await tab.page.evaluate("window.stayed"), "the page was loaded again"
+
+
+async def test_a_page_on_which_somebody_has_chosen_or_types_waits_for_them(site: Site) -> None:
+    await site.jobs.enqueue_many("emails", [mail(n) for n in range(3)])
+    tab, beside = await site.tab("/queues/emails?state=waiting"), await site.tab("/queues/emails?state=waiting")
+    page = tab.page
+    rows, there = (each.page.locator("table.jobs tbody tr") for each in (tab, beside))
+    box = page.get_by_role("checkbox", name="Choose job").first
+    await expect(rows).to_have_count(3)
+    await box.check()
+    await site.jobs.enqueue("emails", mail(4))
+    await expect(there).to_have_count(4, timeout=WAIT_MS)
+    await expect(rows).to_have_count(3)
+    await expect(box).to_be_checked()
+    await box.uncheck()
+    await expect(rows).to_have_count(4, timeout=WAIT_MS)
+
+    search = page.get_by_role("searchbox", name="Search this queue")
+    await search.fill("half a wo")
+    await site.jobs.enqueue("emails", mail(5))
+    await expect(there).to_have_count(5, timeout=WAIT_MS)
+    await expect(rows).to_have_count(4)
+    await expect(search).to_have_value("half a wo")
+    await page.get_by_role("heading", level=1).click()
+    await expect(rows).to_have_count(5, timeout=WAIT_MS)
+    assert tab.complaints == []
+
+
+HIDE = """hidden => {
+    Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+async def test_tabs_that_nobody_sees_keep_no_connection(site: Site) -> None:
+    """A browser has six connections to one server: more open tabs than that would wait for each other for ever."""
+    window = await site.context()
+    tabs = [await opened(window) for _ in range(8)]
+    for tab in tabs:
+        await tab.page.goto(f"{site.url}/queues/emails?state=waiting")
+        await tab.page.evaluate(HIDE, True)
+    first, rows = tabs[0].page, tabs[0].page.locator("table.jobs tbody tr")
+    await site.jobs.enqueue("emails", mail(1))
+    await first.evaluate(HIDE, False)
+    await expect(rows).to_have_count(1, timeout=WAIT_MS)
+    await site.jobs.enqueue("emails", mail(2))
+    await expect(rows).to_have_count(2, timeout=WAIT_MS)
+    assert [tab.complaints for tab in tabs] == [[]] * 8
