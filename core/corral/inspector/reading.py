@@ -112,7 +112,7 @@ class JobReader:
             JobNotFound: There is none of that id.
         """
         name = self._calls.name(queue)
-        reply = await self._calls.run("show", queue, job_id)
+        reply = await self._calls.run("show", queue, self._calls.job_id(queue, job_id))
         if not reply:
             raise JobNotFound(name, job_id)
         _, container, flat, log_lines, lock_ms, due = reply
@@ -131,7 +131,7 @@ class JobReader:
         Raises:
             JobNotFound: There is no such job.
         """
-        key = self._calls.base(queue) + job_id
+        key = self._calls.base(queue) + self._calls.job_id(queue, job_id)
         if not await self._calls.link.call("EXISTS", key):
             raise JobNotFound(self._calls.name(queue), job_id)
         last = start + limit - 1 if start >= 0 else min(start + limit - 1, -1)
