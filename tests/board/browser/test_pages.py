@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+from playwright.async_api import expect
 
-from board.browser.browsing import Tab
+from board.browser.browsing import Tab, opened
 from board.browser.site import Site
 from board.browser.stock import LONG, WORDS, Stock, filled, mail
 
@@ -52,10 +54,14 @@ def pages_of(stock: Stock) -> dict[str, str]:
 async def looked_at(tab: Tab, name: str, path: str, site: Site, artefacts: Path, view: str) -> list[str]:
     """Open a page, keep a picture of it, and return what is wrong with it."""
     await tab.page.goto(f"{site.url}{path}")
+    return await seen(tab, name, artefacts, view)
+
+
+async def seen(tab: Tab, name: str, artefacts: Path, view: str) -> list[str]:
+    """Keep a picture of the page that is open, and return what is wrong with it."""
     await tab.page.wait_for_function("document.readyState === 'complete'")
     await tab.page.screenshot(path=artefacts / f"{name}-{view}.png", full_page=True)
-    if name == "not-found":
-        tab.forgive(404)
+    tab.forgive({"not-found": 404, "add-refused": 422}.get(name, 0))
     wrong = [*tab.complaints]
     tab.complaints.clear()
     if wide := max(0, await tab.overflow()):
@@ -74,7 +80,29 @@ async def test_every_page_is_right(
         for name, path in pages_of(stock).items():
             wrong += await looked_at(tab, name, path, site, artefacts, view)
             wrong += [f"{name} {view}: axe: {each}" for each in await tab.axe(node_modules)]
+        async for name, page in behind_a_form(tab, site, width=width, dark=dark):
+            wrong += await seen(page, name, artefacts, view)
+            wrong += [f"{name} {view}: axe: {each}" for each in await page.axe(node_modules)]
         assert wrong == []
+
+
+async def behind_a_form(tab: Tab, site: Site, **how: Any) -> AsyncIterator[tuple[str, Tab]]:
+    """Pages that have no address of their own, and the one for people who have not logged in."""
+    await tab.page.goto(f"{site.url}/queues/emails?state=failed")
+    await tab.page.get_by_role("checkbox", name="Choose job").first.check()
+    await tab.page.get_by_role("button", name="Remove", exact=True).click()
+    await expect(tab.page.get_by_text("Remove 1 job of emails?")).to_be_visible()
+    yield "confirm", tab
+    await tab.page.goto(f"{site.url}/queues/emails/add")
+    await tab.page.get_by_role("button", name="Add the job").click()
+    await expect(tab.page.locator(".wrong")).to_have_count(3)
+    yield "add-refused", tab
+    stranger = await site.context(**how)
+    await stranger.clear_cookies()
+    door = await opened(stranger)
+    await door.page.goto(site.url)
+    await expect(door.page.get_by_label("password")).to_be_visible()
+    yield "login", door
 
 
 HOSTILE = (
