@@ -173,8 +173,9 @@ class Board:
         except ClientDisconnect:
             return _plain(400)
         except Exception:
-            log.exception("the board failed", method=request.method)
-            return _plain(500, traceback.format_exc() if self._is_development else "")
+            told = traceback.format_exc()  # a host that has not set structlog up would have local variables printed
+            log.error("the board failed", method=request.method, exception=told)
+            return _plain(500, told if self._is_development else "")
 
     async def _let_in(self, request: Request, mount: str) -> Response:
         """Answer somebody who may be here; everybody else learns where to log in, and nothing else."""
