@@ -26,8 +26,8 @@ MODULES = {
 CALLS = {"eval", "exec", "compile", "__import__"}
 ATTRIBUTES = {"system", "popen", "import_module", "literal_eval", "load_extension"}
 ALLOWED = {
-    ("core/corral/plugins/loading.py", "import_module"),  # the application, which the environment names
-    ("core/corral/app/installed.py", "import_module"),
+    ("core/corral/__init__.py", "import_module"),  # public names, from a table
+    ("core/corral/testing/__init__.py", "import_module"),
 }
 
 
@@ -85,6 +85,6 @@ def test_ruffs_rules_on_this_hold_for_all_but_tests(root: Path) -> None:
     assert "S" in lint["select"]
     off = {rule for rule in lint["ignore"] if rule.startswith("S") and rule[1:].isdecimal()}
     for pattern, rules in lint["per-file-ignores"].items():
-        if "tests" not in pattern:
+        if "tests" not in pattern and not pattern.startswith("bench/"):
             off |= {rule for rule in rules if rule == "S" or rule.startswith(("S3", "S5"))}
     assert off == set()
