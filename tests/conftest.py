@@ -27,7 +27,7 @@ import structlog
 from corral.store.embedded import attach
 from corral.testing import find_leaks
 
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 30.0
 """How long anything that is awaited may take, unless a test says otherwise: enough for two loaded cores."""
 
 WaitUntil = Callable[..., Awaitable[None]]

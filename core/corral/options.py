@@ -24,6 +24,7 @@ __all__ = [
     "Retention",
     "backoff_delay_ms",
     "check_job_id",
+    "may_be_job",
     "merged",
     "milliseconds",
 ]
@@ -43,6 +44,10 @@ _KEY_WORDS = frozenset(
     }
 )
 """Job ids that would be keys of the queue itself (wire trap T9)."""
+_OTHER_KEY = re.compile(
+    r"^(?:de|dn|metrics):|^repeat:(?!.*:\d+$)|:(?:lock|logs|dependencies|processed|failed|unsuccessful)$", re.DOTALL
+)
+"""What a queue's keys end with that belong to a job, or to a schedule, and are none (wire § 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,11 @@ def check_job_id(job_id: str) -> None:
         )
     if job_id in _KEY_WORDS:
         raise JobRefused(f"job id {job_id!r} is a key of the queue itself", hint="put a word before it")
+
+
+def may_be_job(job_id: str) -> bool:
+    """Whether there can be a job of this id, whoever made it; else its key would be another one of the queue."""
+    return bool(job_id) and job_id not in _KEY_WORDS and not _OTHER_KEY.search(job_id)
 
 
 def check_schedule_id(schedule_id: str, queues: Container[str]) -> None:

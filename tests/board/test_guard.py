@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,7 +19,6 @@ from board.asking import DIGEST, HERE, HOST, PAGE, Browser, Got, Host, ask
 from corral.board import Action, Board, Identity, Role, routes, static_files
 from corral.board.guard import HEADERS, csrf_token
 from corral.board.login import Login
-from corral.board.pages import live
 from corral.board.routes import ROUTES, Route
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
@@ -189,61 +187,6 @@ async def test_a_grant_that_is_taken_back_is_gone_with_the_next_request(board: B
     assert (await browser.ask("GET", "/queues/letters", headers=PAGE)).status == 403
     del host.roles["operator"]
     assert (await browser.ask("GET", "/queues/letters", headers=PAGE)).status == 401
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("how", ["no role", "nobody", "somebody else"])
-async def test_an_open_stream_ends_when_the_grant_is_taken_back(
-    board: Board, host: Host, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    monkeypatch.setattr(live, "TICK_SECONDS", 0.01)
-    seen = asyncio.Event()
-    asked = host.who
-    answers: list[object] = []
-
-    def who(request: Any) -> Any:
-        found = asked(request)
-        answers.append(found)
-        if len(answers) > 5:  # the request itself, and four events
-            seen.set()
-        return found
-
-    monkeypatch.setattr(board._authenticator, "_authorize", who)
-    stream = asyncio.create_task(Browser(board, "viewer").ask("GET", "/live", chunks=10_000))
-    await asyncio.wait_for(seen.wait(), 15)
-    assert not stream.done()
-    if how == "no role":
-        host.roles["viewer"] = None
-    elif how == "nobody":
-        del host.roles["viewer"]
-    else:
-        monkeypatch.setattr(host, "who", None)
-        asked = lambda _request: Identity("other", Role.ADMIN)  # noqa: E731
-    got = await asyncio.wait_for(stream, 15)
-    assert got.status == 200
-    assert got.text.startswith("retry:")
-
-
-@pytest.mark.asyncio
-async def test_a_stream_ends_with_the_board(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "TICK_SECONDS", 3600.0)
-    opened = asyncio.Event()
-    asked = board._authenticator._authorize  # type: ignore[attr-defined]
-
-    def who(request: Any) -> Any:
-        if opened_pages(board):
-            opened.set()
-        return asked(request)
-
-    monkeypatch.setattr(board._authenticator, "_authorize", who)
-    stream = asyncio.create_task(Browser(board, "viewer").ask("GET", "/live", chunks=10_000))
-    await asyncio.wait_for(opened.wait(), 15)
-    board.end_streams()
-    assert (await asyncio.wait_for(stream, 15)).status == 200
-
-
-def opened_pages(board: Board) -> int:
-    return board._drawer._pages.count
 
 
 @pytest.mark.asyncio

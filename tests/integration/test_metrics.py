@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from corral import Fail, Job, Queue, Retry
+from corral import Fail, Fixed, Job, Queue, Retry
 from corral.catalog import Catalog, Entry
 from corral.inspector import JobInspector
 from corral.observe.metrics import StoreMetrics, WorkerMetrics, render, render_metrics
@@ -126,6 +126,12 @@ async def test_for_how_long_the_next_job_has_waited(workshop: Any, letters: Queu
     assert await waited() == 0, "it is not due"
     clock.offset_ms = 4 * 3_600_000
     assert await waited() == 1, "it is, and nobody has promoted it"
+    ready = await jobs.enqueue(letters, letters.payload(), delay=timedelta(hours=1), backoff=Fixed(timedelta(hours=2)))
+    await workshop.raw.zrem("bull:letters:delayed", ready.id)
+    await workshop.raw.rpush("bull:letters:wait", ready.id)
+    assert await waited() == 3, "promoted: it waits since it was due, whatever its backoff"
+    await workshop.raw.lpop("bull:letters:wait")
+    assert await waited() == 1
     await jobs.enqueue(letters, letters.payload(), priority=7)
     assert await waited() == 4
     await workshop.raw.flushall()

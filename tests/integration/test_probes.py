@@ -18,7 +18,6 @@ import pytest
 
 from chaos.proxy import Proxy
 from corral import Payload, Queue
-from corral.store.connection import COMMAND_SECONDS
 
 pytestmark = pytest.mark.asyncio
 
@@ -136,10 +135,10 @@ async def test_a_cut_network_is_red_within_15_s_and_green_within_2_s_after(
 
 
 @pytest.mark.timing
-async def test_swallowed_bytes_are_red_within_15_s_and_green_within_2_s_after_the_last_call_gave_up(
+async def test_swallowed_bytes_are_red_within_15_s_and_green_within_2_s_after(
     listening: Any, workshop: Any, tmp_path: Path
 ) -> None:
-    """Nothing tells the worker that a request is gone: what was sent just before the end gives up 3 s later."""
+    """Nothing tells the worker that what it sent is gone; it tries anew soon enough."""
     async with Proxy(tmp_path / "p.sock", Path(workshop.url.removeprefix("unix://"))) as proxy:
         worker, url = await listening("worker", "acme-letters", REDIS_URL=proxy.url)
         await until(workshop, url, "/readyz", 200)
@@ -154,7 +153,7 @@ async def test_swallowed_bytes_are_red_within_15_s_and_green_within_2_s_after_th
         worker.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(worker.wait) == 0
     assert red - swallowed <= 15
-    assert green - back <= COMMAND_SECONDS + 2
+    assert green - back <= 2
 
 
 @pytest.mark.timing

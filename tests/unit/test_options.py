@@ -16,6 +16,7 @@ from corral.options import (
     Retention,
     backoff_delay_ms,
     check_job_id,
+    may_be_job,
     merged,
     milliseconds,
 )
@@ -131,3 +132,29 @@ def test_an_option_of_another_type_is_refused_by_name(given: dict[str, object], 
     """A caller without a type checker learns it where the job is enqueued, and nothing is written."""
     with pytest.raises(JobRefused, match=told):
         merged(JobOptions(), given)  # type: ignore[arg-type]  # what an untyped program would pass
+
+
+@pytest.mark.parametrize(
+    ("job_id", "may"),
+    [
+        ("one", True),
+        ("17", True),
+        ("a:b", True),
+        ("repeat:daily:1767225600000", True),
+        ("repeat:a:b:1767225600000", True),
+        ("logs", True),
+        ("", False),
+        ("meta", False),
+        ("repeat", False),
+        ("repeat:daily", False),
+        ("repeat:daily:noon", False),
+        ("de:x", False),
+        ("dn:x", False),
+        ("metrics:completed", False),
+        ("one:lock", False),
+        ("repeat:daily:1767225600000:logs", False),
+        ("x\n:processed", False),
+    ],
+)
+def test_a_key_of_the_queue_is_no_job(job_id: str, may: bool) -> None:
+    assert may_be_job(job_id) is may

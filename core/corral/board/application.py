@@ -54,6 +54,7 @@ FORM_COOKIE: Final = "corral_board_form"
 STREAM_SECONDS: Final = 300.0
 """A browser asks again for a stream that has ended, and the host application looks at its session anew."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+EVENTS: Final = "text/event-stream"
 READS: Final = frozenset({"GET", "HEAD"})
 
 _STATUS: Final[Mapping[type[CorralError], int]] = {
@@ -251,12 +252,14 @@ class Board:
             if asked.method == "POST":
                 desk.recent.forget()
         if isinstance(answer, Stream):
+            if request.method == "HEAD":  # its answer would be held open for nothing
+                return Answer(b"", EVENTS)
             return Stream(self._while_allowed(request, asked.identity, route.needs, answer.events))
         return answer
 
     def _response(self, asked: exchange.Request, answer: Page | Redirect | Answer | Stream) -> Response:
         if isinstance(answer, Stream):
-            return StreamingResponse(answer.events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+            return StreamingResponse(answer.events, media_type=EVENTS, headers={"x-accel-buffering": "no"})
         if isinstance(answer, Answer):
             return _bytes(answer)
         if isinstance(answer, Redirect):

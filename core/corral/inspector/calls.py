@@ -9,7 +9,9 @@ from typing import Any, Self
 from corral.catalog import Catalog
 from corral.errors import StoreUnavailable
 from corral.inspector.audit import STREAM, Audit, log_entry, named, this_process
+from corral.inspector.refusals import JobNotFound
 from corral.inspector.stored import CONTAINER, State
+from corral.options import may_be_job
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
@@ -59,6 +61,16 @@ class Calls:
     def store(self, queue: Queue[Any] | str) -> QueueStore:
         """The queue's own operations."""
         return QueueStore(self.link, self.prefix, self.name(queue), clock=self.clock)
+
+    def job_id(self, queue: Queue[Any] | str, job_id: str) -> str:
+        """The id, which is that of a job and not the end of another key of the queue: `meta`, `<id>:logs`.
+
+        Raises:
+            JobNotFound: There can be no job of this id.
+        """
+        if not may_be_job(job_id):
+            raise JobNotFound(self.name(queue), job_id)
+        return job_id
 
     async def counts(self, queue: Queue[Any] | str) -> dict[State, int]:
         """How many jobs are in each state; what BullMQ 5 has put aside while it was paused waits (wire § 6.14)."""

@@ -75,7 +75,7 @@ class JobInspector(JobReader):
             JobLocked: A worker runs it, or one below it.
             CurrentIteration: A schedule waits for it.
         """
-        (code,) = await self._calls.change("remove", "remove", queue, job_id)
+        (code,) = await self._calls.change("remove", "remove", queue, self._calls.job_id(queue, job_id))
         if code == 0:
             raise JobLocked(self._calls.name(queue), job_id)
         self._check(code, queue, job_id, "")
@@ -95,7 +95,8 @@ class JobInspector(JobReader):
             JobNotFound: There is no such job.
             WrongState: It has not finished.
         """
-        (code,) = await self._calls.change("retry", "retry", queue, "1" if reset else "", job_id)
+        known = self._calls.job_id(queue, job_id)
+        (code,) = await self._calls.change("retry", "retry", queue, "1" if reset else "", known)
         self._check(code, queue, job_id, "failed or completed")
 
     async def promote(self, queue: Queue[Any] | str, job_id: str) -> None:
@@ -105,7 +106,7 @@ class JobInspector(JobReader):
             JobNotFound: There is no such job.
             WrongState: It is not delayed.
         """
-        (code,) = await self._calls.change("promote", "run_now", queue, 0, job_id)
+        (code,) = await self._calls.change("promote", "run_now", queue, 0, self._calls.job_id(queue, job_id))
         self._check(code, queue, job_id, "delayed")
 
     async def edit(self, queue: Queue[Any] | str, job_id: str, payload: Mapping[str, Any]) -> None:

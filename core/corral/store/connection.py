@@ -25,6 +25,9 @@ __all__ = ["BLOCK_SECONDS", "Link", "blocking_link", "thread_client"]
 
 CONNECT_SECONDS = 2.0
 """How long a connection may take to open: a store that is further away is not usable."""
+GREETING_SECONDS = 1.0
+"""How long a reply may take while a connection is being made: what is swallowed at once is tried again soon, so that a
+worker works within 2 s of the end of an outage."""
 COMMAND_SECONDS = 3.0
 """How long a reply may take. With BLOCK_SECONDS it bounds how long swallowed bytes stop a worker (under 8 s)."""
 BLOCK_SECONDS = 4.0
@@ -33,16 +36,8 @@ READ_MARGIN_SECONDS = 2.0
 """How much longer than its block a blocking read may take before its connection counts as dead."""
 
 _REFUSING = (
-    "OOM",
-    "MISCONF",
-    "READONLY",
-    "LOADING",
-    "NOAUTH",
-    "WRONGPASS",
-    "NOPERM",
-    "CLUSTERDOWN",
-    "MASTERDOWN",
-    "BUSY ",
+    *("OOM", "MISCONF", "READONLY", "LOADING", "NOAUTH", "WRONGPASS", "NOPERM", "CLUSTERDOWN", "MASTERDOWN"),
+    "BUSY ",  # and neither BUSYKEY nor BUSYGROUP
 )
 """Error replies that mean "not now" and that left nothing changed: the script never ran."""
 
@@ -99,11 +94,13 @@ class Link:
 
     async def _open(self) -> redis.asyncio.Redis:
         wanted: dict[str, Any] = {**parse_url(_checked(self.url)), **_settings(self._read_seconds)}
+        wanted["socket_timeout"] = min(GREETING_SECONDS, self._read_seconds)
         wanted["connection_class"] = _packing(wanted.get("connection_class", redis.asyncio.Connection))
         pool = redis.asyncio.ConnectionPool(client_name=self._name, **wanted)
         client = redis.asyncio.Redis(connection_pool=pool, single_connection_client=True)
         try:
             await client.initialize()
+            client.connection.socket_timeout = self._read_seconds  # type: ignore[union-attr]  # it has just been made
         except (RedisError, OSError) as error:
             await client.aclose(close_connection_pool=True)
             raise _unavailable(error, self.url, refused=True) from error

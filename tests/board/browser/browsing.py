@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, async_playwright
 
-__all__ = ["NO_CHROMIUM", "Tab", "chromium", "chromium_program", "opened"]
+__all__ = ["HIDE", "NO_CHROMIUM", "Tab", "chromium", "chromium_program", "opened"]
 
 NO_CHROMIUM = "Chromium is not installed (Debian: apt-get install chromium)"
 FLAGS = (
@@ -28,6 +28,11 @@ WAIT_MS = 20_000
 """How long anything on a page is waited for: enough for two loaded cores."""
 TELL = """addEventListener("securitypolicyviolation", event =>
     console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`))"""
+HIDE = """hidden => {
+    Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+"""What a page sees when its tab goes to the background; headless, every tab is in front."""
 OVERFLOW = "[document.documentElement.scrollWidth, innerWidth]"
 
 

@@ -13,7 +13,7 @@ import structlog
 from playwright.async_api import Browser
 
 from board.asking import DIGEST
-from board.browser.browsing import NO_CHROMIUM, chromium, chromium_program
+from board.browser.browsing import chromium, chromium_program
 from board.browser.site import Site, served
 from parity.conftest import node_modules
 
@@ -24,9 +24,9 @@ WaitUntil = Callable[..., Awaitable[None]]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give all tests that are skipped for want of Chromium one place, so that they are told in one counted line."""
+    """Give all that is skipped for want of Chromium, or of Node, one place, so that it is told in one counted line."""
     report = yield
-    if report.skipped and isinstance(report.longrepr, tuple) and NO_CHROMIUM in report.longrepr[2]:
+    if report.skipped and isinstance(report.longrepr, tuple):
         report.longrepr = (str(Path(__file__).parent), 0, report.longrepr[2])
     return report
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Route, expect
 
-from board.browser.browsing import WAIT_MS, opened
+from board.browser.browsing import HIDE, WAIT_MS, opened
 from board.browser.site import Site
 from board.browser.stock import mail
 from corral import Job
@@ -103,12 +103,6 @@ async def test_a_page_on_which_somebody_has_chosen_or_types_waits_for_them(site:
     await page.get_by_role("heading", level=1).click()
     await expect(rows).to_have_count(5, timeout=WAIT_MS)
     assert tab.complaints == []
-
-
-HIDE = """hidden => {
-    Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
-    document.dispatchEvent(new Event("visibilitychange"));
-}"""
 
 
 async def test_tabs_that_nobody_sees_keep_no_connection(site: Site) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from board.browser.browsing import Tab
 from board.browser.site import Site
-from board.browser.stock import Stock, filled
+from board.browser.stock import LONG, WORDS, Stock, filled, mail
 
 pytestmark = pytest.mark.asyncio
 
@@ -72,3 +75,105 @@ async def test_every_page_is_right(
             wrong += await looked_at(tab, name, path, site, artefacts, view)
             wrong += [f"{name} {view}: axe: {each}" for each in await tab.axe(node_modules)]
         assert wrong == []
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"'><svg onload=alert(1)>",
+    "</pre></textarea></title><script>alert(1)</script>",
+    "javascript:alert(1)",
+    "<b hx-get=/queues hx-trigger=load hx-on:load=alert(1)>x</b>",
+    "{{ 7 * 7 }} ${alert(1)} %0d%0aSet-Cookie:x=1",
+    "<meta http-equiv=refresh content=0;url=//evil.example>",
+    "\u202egnp.exe \u0000 \ufeff <!-- -->",
+)
+
+
+async def foreign(site: Site, job_id: str, text: str) -> None:
+    """A failed job as another client may have written it: the same text wherever a client can put one."""
+    seen = {"to": text, "template": text, "variables": {text: [text, {"deep": text}]}}
+    fields = {
+        "name": text,
+        "data": json.dumps(seen),
+        "opts": json.dumps({"attempts": 3, "de": {"id": text}, "kl": text}),
+        "timestamp": "1764000000000",
+        "processedOn": "1764000001000",
+        "finishedOn": "1764000002000",
+        "delay": "0",
+        "priority": "0",
+        "ats": "1",
+        "atm": "1",
+        "failedReason": text,
+        "stacktrace": json.dumps([f"Traceback\n{text}"]),
+        "returnvalue": json.dumps({text: text}),
+        "progress": json.dumps({text: text}),
+        "pb": text,
+        "deid": text,
+        "parentKey": f"bull:{text}:1",
+    }
+    await site.raw.hset(f"bull:emails:{job_id}", mapping=fields)
+    await site.raw.zadd("bull:emails:failed", {job_id: 1764000002000})
+    await site.raw.rpush(f"bull:emails:{job_id}:logs", text, f"{text} {text}")
+    event = {"event": "failed", "jobId": job_id, "failedReason": text, "prev": "active"}
+    await site.raw.xadd("bull:emails:events", event)
+
+
+@pytest.mark.corral_untidy("its jobs are written past everything that is ours")
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True)], ids=["wide", "narrow"])
+async def test_texts_that_are_hostile_or_far_too_long_stay_texts(
+    site: Site, artefacts: Path, width: int, dark: bool
+) -> None:
+    texts = (*HOSTILE, LONG, WORDS, LONG[:100] + " " + WORDS[:100])
+    ids = [f"{number}-{text[:120]}".replace(":", "_") for number, text in enumerate(texts)]
+    for job_id, text in zip(ids, texts, strict=True):
+        await foreign(site, job_id, text)
+    long_ones = {"name": LONG, "url": WORDS, LONG: [LONG]}
+    added = await site.jobs.enqueue("emails", mail(0, **long_ones), delay=datetime.timedelta(hours=1), job_id="j" * 128)
+    await site.inspector.acting_as(HOSTILE[1] + LONG[:300]).pause("emails")
+    await site.raw.rpush("bull:a-queue-of-nobody-" + "n" * 100 + ":wait", "1")
+    tab = await site.tab("/", width=width, dark=dark)
+    view = f"{width}-{'dark' if dark else 'light'}"
+    job = "/queues/emails/jobs"
+    paths = {f"foreign-{at}": f"{job}/{quote(job_id, safe='')}" for at, job_id in enumerate(ids)}
+    paths |= {f"foreign-{at}-log": f"{path}/logs" for at, path in enumerate([*paths.values()][:3])}
+    paths |= {f"foreign-{at}-search": f"/search?q={quote(text[:150])}" for at, text in enumerate(texts)}
+    paths |= {
+        "long-overview": "/",
+        "long-queue": "/queues/emails?state=failed",
+        "long-queue-search": f"/queues/emails?q={quote(HOSTILE[2])}",
+        "long-delayed": "/queues/emails?state=delayed",
+        "long-job": f"{job}/{added.id}",
+        "long-edit": f"{job}/{added.id}/edit",
+        "long-edit-foreign": f"{job}/{quote(ids[9], safe='')}/edit",
+        "long-catalog": "/catalog",
+        "long-audit": "/audit",
+        "told": f"/queues/emails?told=added&id={quote(HOSTILE[0] + LONG[:200])}",
+        "not-found": f"/queues/{quote(HOSTILE[1] + LONG[:150], safe='')}",
+    }
+    wrong: list[str] = []
+    for name, path in paths.items():
+        wrong += await looked_at(tab, name, path, site, artefacts, view)
+        assert tab.page.url.startswith(site.url), "led away"
+        assert await tab.page.locator("script:not([src])").count() == 0
+    assert wrong == []
+
+
+async def test_what_would_be_wrong_is_seen(site: Site, node_modules: Path) -> None:
+    """The tests above hold nothing if the browser said nothing."""
+    tab = await site.tab("/")
+    assert await tab.axe(node_modules) == []
+    assert await tab.overflow() <= 0
+    spoil = """() => {
+        page.innerHTML = '<img src="/none.png" onerror="alert(1)"><button></button>';
+        page.style.width = "3000px";
+    }"""
+    await tab.page.evaluate(spoil)
+    await tab.page.wait_for_event("console")
+    await tab.page.evaluate("console.error('an error of a page')")
+    told = "\n".join(tab.complaints)
+    assert "CSP: script-src-attr" in told
+    assert "an error of a page" in told
+    assert await tab.overflow() > 1000
+    found = {each.partition(":")[0] for each in await tab.axe(node_modules)}
+    assert found == {"critical button-name", "critical image-alt"}

@@ -118,6 +118,6 @@ def _history(summary: Summary, minutes: Any, now: datetime) -> dict[str, Any]:
         "from": (this - count + 1) * 60,
         "completed": list(summary.completed_per_minute),
         "failed": list(summary.failed_per_minute),
-        "wait": [round(each.wait_ms / each.jobs) if each and each.jobs else None for each in spans],
-        "run": [round(each.run_ms / each.jobs) if each and each.jobs else None for each in spans],
+        "wait": [each and each.mean_wait_ms for each in spans],
+        "run": [each and each.mean_run_ms for each in spans],
     }

@@ -117,12 +117,12 @@
   // keys and boxes
 
   function keys(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox]), select, textarea")) return;
     if (event.key === "/") {
       event.preventDefault();
       document.querySelector("header input[type=search]").focus();
     } else if (event.key === "r") {
-      document.querySelector("[data-key=r]")?.click();
+      document.querySelector("#page [aria-keyshortcuts=r]")?.click();
     } else if (event.key === "j" || event.key === "k") {
       const links = [...document.querySelectorAll("tbody td:first-child a, tbody td.id a")];
       const at = links.indexOf(document.activeElement);

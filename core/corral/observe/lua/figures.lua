@@ -19,8 +19,9 @@ local LOOK = 10
 local function since(id)
   local job = call('HMGET', base .. id, 'timestamp', 'opts', 'ats', 'processedOn')
   if job[3] then return tonumber(job[4] or ''), false end
-  local made, delay = tonumber(job[1] or ''), string.match(job[2] or '', '"delay":(%d+)')
-  return made and made + (tonumber(delay) or 0), true
+  local made, readable, opts = tonumber(job[1] or ''), pcall(cjson.decode, job[2] or '{}')
+  local delay = readable and type(opts) == 'table' and tonumber(opts.delay) or 0 -- the hash's own is 0 when it is due
+  return made and made + delay, true
 end
 
 -- The first of the jobs next in line that was never started; where all were, the first of them has to do.
