@@ -243,8 +243,7 @@ class Board:
         try:
             answer = await route.handler(replace(asked, parts=parts), desk)
         except ResponseError as error:
-            job = (parts["queue"], parts["job_id"]) if "job_id" in parts else None
-            if not (wrong := await wrong_keys(desk, job)):
+            if not (wrong := await wrong_keys(desk, parts)):
                 raise
             log.warning("keys of the store are of the wrong type", keys=wrong, error=str(error))
             raise Refused(503, "keys of the store are of the wrong type", "; ".join(wrong)) from error

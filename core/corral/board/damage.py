@@ -20,29 +20,29 @@ OF_QUEUE: Final[Mapping[str, str]] = {
 OF_JOB: Final = {"": "hash", ":logs": "list", ":lock": "string"}
 
 
-async def wrong_keys(desk: Desk, job: tuple[str, str] | None) -> list[str]:
+async def wrong_keys(desk: Desk, parts: Mapping[str, str]) -> list[str]:
     """The keys of another type than they should have, each with what it is.
 
     Some twenty commands for each queue, once a page could not be made.
 
     Args:
         desk: The store, and the queues.
-        job: The job that was asked for, as its queue's name and its id.
+        parts: Of what was asked for: its `queue` and its `job_id`, where it has them.
     """
     wrong = []
-    for key, wanted in _keys(desk, job):
+    for key, wanted in _keys(desk, parts):
         found = (await desk.link.call("TYPE", key)).decode()
         if found not in {wanted, "none"}:
             wrong.append(f"{key} is a {found} and no {wanted}")
     return wrong
 
 
-def _keys(desk: Desk, job: tuple[str, str] | None) -> Iterator[tuple[str, str]]:
+def _keys(desk: Desk, parts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     prefix = desk.prefix
     yield from ((f"corral:{prefix}:{name}", "hash") for name in ("alive", "catalog"))
     yield "corral:audit", "stream"
-    for queue in desk.inspector.queues:
+    for queue in [parts["queue"]] if "queue" in parts else desk.inspector.queues:
         yield from ((f"{prefix}:{queue}:{name}", kind) for name, kind in OF_QUEUE.items())
         yield f"corral:{prefix}:{queue}:minutes", "hash"
-    if job:
-        yield from ((f"{prefix}:{job[0]}:{job[1]}{end}", kind) for end, kind in OF_JOB.items())
+    if "job_id" in parts:
+        yield from ((f"{prefix}:{parts['queue']}:{parts['job_id']}{end}", kind) for end, kind in OF_JOB.items())
