@@ -178,7 +178,7 @@ async def setting_up(folder: Path, screen: Screen) -> AsyncIterator[Stage]:
             running(
                 folder / "api.log",
                 *(sys.executable, "-m", "uvicorn", "--factory", "examples.saas.api:create_app"),
-                *("--fd", str(listener.fileno()), "--no-access-log"),
+                *("--fd", str(listener.fileno()), "--no-access-log", "--timeout-graceful-shutdown", "2"),
                 pass_fds=(listener.fileno(),),
             )
         )
