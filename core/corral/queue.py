@@ -7,6 +7,7 @@ out, `parsed` on the way in. It knows no store and no catalog.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -203,6 +204,6 @@ def _unveiled(written: Any, held: Any) -> Any:
         return {
             name: _unveiled(value, inner) for (name, value), inner in zip(written.items(), held.values(), strict=True)
         }
-    if isinstance(written, list) and isinstance(held, list | tuple):
+    if isinstance(written, list) and isinstance(held, list | tuple | set | frozenset | deque):
         return [_unveiled(value, inner) for value, inner in zip(written, held, strict=True)]
     return written

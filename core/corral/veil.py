@@ -52,6 +52,7 @@ _AUTHORITY: Final = re.compile(r"""[^\s/?#"']*""")
 _STOP: Final = re.compile(r"""[\s@"']|$""")
 _PASSWORD_OPTION: Final = re.compile(r"""([?&]password=)[^\s&#"']*""", re.IGNORECASE)
 
+_HALVES: Final = re.compile("[\\ud800-\\udfff]")
 _SCHEME: Final = re.compile(r"\b(Bearer|Basic)(\s{1,3})[\w.~+/=-]{8,}", re.IGNORECASE)
 """Credentials as HTTP's `Authorization` has them."""
 _MEMBER: Final = re.compile(
@@ -178,7 +179,7 @@ class Veil:
 
     def text(self, text: str) -> str:
         """A text without the payload's secrets, and without what looks like credentials."""
-        clear = self._without_credentials(text)
+        clear = self._without_credentials(_writable(text))
         return self._without(clear, [*self._places(clear), *self._cut(clear)]) if self._heads else clear
 
     def broken(self, text: str) -> str:
@@ -189,7 +190,7 @@ class Veil:
     def value(self, value: Any, depth: int = 0) -> Any:
         """A JSON value, as `text`."""
         if isinstance(value, str):
-            return self._whole_text(value[: 2 * LONGEST])[:LONGEST] if len(value) >= SHORTEST else value
+            return self._whole_text(value[: 2 * LONGEST])[:LONGEST] if len(value) >= SHORTEST else _writable(value)
         if isinstance(value, dict | list | tuple) and depth > DEEPEST:
             return "…"
         if isinstance(value, Mapping):
@@ -218,7 +219,7 @@ class Veil:
             elif isinstance(value, list | tuple):
                 left += [(each, hidden) for each in value]
             elif hidden and value is not None and not isinstance(value, bool):
-                yield value if isinstance(value, str) else _digits(value)
+                yield _writable(value) if isinstance(value, str) else _digits(value)
 
     def _marked_in(self, text: str) -> re.Match[str] | None:
         names = "|".join("[-_]?".join(map(re.escape, name)) for name in sorted(self._names))
@@ -241,7 +242,7 @@ class Veil:
 
     def _whole_text(self, text: str) -> str:
         """As `text`, of one that nobody has cut."""
-        clear = self._without_credentials(text)
+        clear = self._without_credentials(_writable(text))
         return (
             self._without(clear, [*self._places(clear)])
             if self._heads and (self._effort < 0 or self._heads.search(clear))
@@ -294,6 +295,11 @@ class Veil:
                     break
                 self._effort -= 1
                 end = body.rfind(secret[-SHORTEST:], 0, end + SHORTEST - 1)
+
+
+def _writable(text: str) -> str:
+    """A text without halves of surrogate pairs, which JavaScript's `slice` leaves, and which no answer can hold."""
+    return text if text.isascii() else _HALVES.sub("\ufffd", text)
 
 
 def _digits(value: Any) -> str:

@@ -175,6 +175,17 @@ def test_a_queue_needs_a_payload_type_of_its_own() -> None:
         Queue("orders", Payload)
 
 
+def test_secrets_of_a_set_are_written_as_they_are() -> None:
+    class Keys(Payload):
+        keys: set[SecretStr]
+        frozen: frozenset[SecretStr] = frozenset()
+
+    queue = Queue("keys", Keys)
+    raw = queue.dumped(queue.validated({"keys": ["a", "b", "c"], "frozen": ["d"]}))
+    assert sorted(json.loads(raw)["keys"]) == ["a", "b", "c"]
+    assert json.loads(raw)["frozen"] == ["d"]
+
+
 def test_a_secret_is_written_as_it_is_and_shown_nowhere() -> None:
     """pydantic writes `**********`: a worker would log in with ten asterisks."""
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import structlog
 from pydantic_core import to_json
+from redis.exceptions import ResponseError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -21,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from corral.app import read_settings
 from corral.board import exchange, routes, static_files
 from corral.board.body import FORM, media_type, read_form
+from corral.board.damage import wrong_keys
 from corral.board.desk import DeskDrawer
 from corral.board.exchange import Answer, Page, Redirect, Refused, Stream
 from corral.board.guard import (
@@ -172,9 +174,10 @@ class Board:
             return await self._let_in(request, request.scope.get("root_path", "").rstrip("/"))
         except ClientDisconnect:
             return _plain(400)
-        except Exception:
-            log.exception("the board failed", method=request.method)
-            return _plain(500, traceback.format_exc() if self._is_development else "")
+        except Exception:  # noqa: BLE001  # it is told, as text: structlog's own traceback may show local variables
+            told = traceback.format_exc()
+            log.error("the board failed", method=request.method, exception=told)  # noqa: TRY400  # as above
+            return _plain(500, told if self._is_development else "")
 
     async def _let_in(self, request: Request, mount: str) -> Response:
         """Answer somebody who may be here; everybody else learns where to log in, and nothing else."""
@@ -238,6 +241,11 @@ class Board:
         desk = await self._drawer.desk(asked.identity)
         try:
             answer = await route.handler(replace(asked, parts=parts), desk)
+        except ResponseError as error:
+            if not (wrong := await wrong_keys(desk, parts)):
+                raise
+            log.warning("keys of the store are of the wrong type", keys=wrong, error=str(error))
+            raise Refused(503, "keys of the store are of the wrong type", "; ".join(wrong)) from error
         finally:
             if asked.method == "POST":
                 desk.recent.forget()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from pydantic_core import from_json
 from starlette.requests import Request
 
 from corral.board.exchange import Refused
@@ -18,6 +19,7 @@ JSON: Final = "application/json"
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """A payload may have a mebibyte, and every byte of it three in a form."""
 MAX_FIELDS: Final = 2000
+"""Values of a form, and of a JSON object with those of its lists."""
 
 
 def media_type(request: Request) -> str:
@@ -58,10 +60,15 @@ def _of_form(raw: bytes) -> Mapping[str, Sequence[str]]:
 
 
 def _of_json(raw: bytes) -> Mapping[str, Sequence[str]]:
-    found = json.loads(raw)
+    found = from_json(raw)  # three times as fast as `json`, and it takes no nesting beyond 200
     if not isinstance(found, dict):
         raise ValueError("not an object")  # noqa: TRY004  # the text's fault, not a caller's
-    return {name: [*map(_text, value if isinstance(value, list) else [value])] for name, value in found.items()}
+    if len(found) > MAX_FIELDS:
+        raise ValueError("too many fields")
+    lists = {name: value if isinstance(value, list) else [value] for name, value in found.items()}
+    if sum(map(len, lists.values())) > MAX_FIELDS:
+        raise ValueError("too many values")
+    return {name: [*map(_text, values)] for name, values in lists.items()}
 
 
 def _text(value: Any) -> str:

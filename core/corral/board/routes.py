@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES", "Route", "found"]
 
 
+LONGEST: Final = 4096
+"""Characters of a path; ids end at 128 here, and elsewhere nobody writes longer ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One line of the table.
@@ -51,6 +55,8 @@ class Route:
 
         Nothing is normalised: a path with an empty segment, a dot, an escape or another case is another path.
         """
+        if len(path) > LONGEST:
+            return None
         wanted, given = self.pattern.split("/"), path.split("/")
         if len(wanted) != len(given):
             return None

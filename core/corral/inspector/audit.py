@@ -192,7 +192,7 @@ def _read(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Audited:
         job_id=held.get("job"),
         before=_parsed(held.get("before")),
         after=_parsed(held.get("after")),
-        count=int(count) if count.isdecimal() else None,
+        count=int(count) if count.isdecimal() and len(count) < 16 else None,
     )
 
 

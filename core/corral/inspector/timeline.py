@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from corral.inspector.calls import Calls
@@ -20,7 +20,7 @@ LOOKS = 1_000
 """How many events are looked at after a job's beginning, and how many before its end."""
 BYTES = 2 * 1024 * 1024
 """How much is read of those, but for some that are larger: each result of a job may have a megabyte."""
-SLACK = timedelta(milliseconds=500)
+SLACK_MS = 500
 """How far the clocks of producers and workers, which write times into jobs, may be off the store's, which logs."""
 UNTOLD: Final = ("progress", "retries-exhausted", "drained", "debounced")
 """Events that tell nothing that another occurrence does not tell."""
@@ -75,8 +75,8 @@ class Event:
 
 async def timeline(calls: Calls, queue: Queue[Any] | str, job: StoredJob) -> Sequence[Occurrence]:
     """What happened to a job, in order, in one call or two."""
-    since = "-" if job.enqueued_at is None else _ms(job.enqueued_at - SLACK)
-    until = "+" if job.finished_on is None else _ms(job.finished_on + SLACK)
+    since = "-" if job.enqueued_at is None else max(0, _ms(job.enqueued_at) - SLACK_MS)
+    until = "+" if job.finished_on is None else max(0, _ms(job.finished_on) + SLACK_MS)
     bounds = (LOOKS, BYTES)
     entries, rest = await calls.run("happened", queue, job.id, "XRANGE", since, until, *bounds)
     events, gap = [*map(_event, entries)], -1

@@ -225,9 +225,9 @@ def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *,
         name=get(b"name", b"").decode(errors="replace"),
         data=get(b"data") or b"{}",
         options=_decode_options(get(b"opts") or b"{}"),
-        attempts_made=_integer(get(b"attemptsMade") or get(b"atm")),
-        attempts_started=_integer(get(b"ats")) + (not started),
-        timestamp_ms=_integer(get(b"timestamp")),
+        attempts_made=integer(get(b"attemptsMade") or get(b"atm")),
+        attempts_started=integer(get(b"ats")) + (not started),
+        timestamp_ms=integer(get(b"timestamp")),
         processed_ms=now_ms,
         stacktrace=get(b"stacktrace") or b"[]",
         deferred_failure=deferred.decode(errors="replace") if deferred is not None else None,
@@ -321,15 +321,15 @@ def _decode_options(raw: bytes) -> StoredOptions:
     limit = stored.get("stackTraceLimit")
     carrier = stored.get("tm")
     return StoredOptions(
-        attempts=_integer(stored.get("attempts")),
+        attempts=integer(stored.get("attempts")),
         backoff=backoff,
         unknown_backoff=unknown,
-        delay_ms=max(_integer(stored.get("delay")), 0),
+        delay_ms=max(integer(stored.get("delay")), 0),
         lifo=bool(stored.get("lifo")),
         keep_completed=_decode_retention(stored.get("removeOnComplete")),
         keep_failed=_decode_retention(stored.get("removeOnFail")),
-        keep_logs=max(_integer(stored.get("kl")), 0),
-        stack_trace_limit=None if limit is None else max(_integer(limit), 0),
+        keep_logs=max(integer(stored.get("kl")), 0),
+        stack_trace_limit=None if limit is None else max(integer(limit), 0),
         carrier=carrier if isinstance(carrier, str) and not stored.get("omc") else None,
     )
 
@@ -361,13 +361,13 @@ def _decode_retention(stored: Any) -> tuple[int, str, int] | None:
         case False:
             return -1, "", NO_LIMIT
         case int() | float():
-            return _integer(stored), "", NO_LIMIT
+            return integer(stored), "", NO_LIMIT
         case dict():
             count, age, limit = stored.get("count"), stored.get("age"), stored.get("limit")
             return (
-                -1 if count is None else _integer(count),
+                -1 if count is None else integer(count),
                 "" if age is None else f"{_number(age):.15g}",
-                NO_LIMIT if limit is None else max(_integer(limit), 1),
+                NO_LIMIT if limit is None else max(integer(limit), 1),
             )
         case _:
             return -1, "", NO_LIMIT
@@ -381,9 +381,10 @@ def _number(value: Any) -> float:
     return number if math.isfinite(number) else 0.0
 
 
-def _integer(value: Any) -> int:
+def integer(value: Any) -> int:
     """An integer as BullMQ's readers take it: `1.5` reads as 1, what is no number as 0."""
     try:
-        return int(value or 0)
+        number = int(value or 0)
     except (TypeError, ValueError, OverflowError):
-        return int(_number(value))
+        number = int(_number(value))
+    return max(-(2**53), min(number, 2**53))  # 1e30 is no integer to the store, whose script would end half-way

@@ -81,12 +81,13 @@ class Signs:
         now_ms = await store_time_ms(self._link)
         signs: dict[str, Sign] = {}
         for name, value in (await read_hash(self._link, self._key)).items():
-            *numbers, corral = (*value.decode().split(), "0", "0", "")[:6]  # the last three are younger than the rest
+            *numbers, corral = (*value.decode(errors="replace").split(), "0", "0", "")[:6]  # three are younger
+            if len(numbers) != 5 or not all(each.isdecimal() and len(each) < 16 for each in numbers):
+                continue  # somebody else's
             seen_ms, draining, processes, started_ms, pid = map(int, numbers)
             if now_ms - seen_ms > GONE_MS:
                 await self._link.call("HDEL", self._key, name)
             else:
-                seconds = (now_ms - seen_ms) / 1000
-                sign = Sign(seconds, bool(draining), processes, started_ms, pid, corral)
+                sign = Sign((now_ms - seen_ms) / 1000, bool(draining), processes, started_ms, pid, corral)
                 signs[name.decode(errors="replace")] = sign
         return signs

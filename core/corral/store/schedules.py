@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from corral.errors import CorralError
 from corral.options import JobOptions
 from corral.schedule import Cron, Every, cron_ticks, period_ms
-from corral.store.codec import encode_options
+from corral.store.codec import encode_options, integer
 from corral.store.late import Late, decode_late
 from corral.store.queue_store import QueueStore
 
@@ -167,13 +167,14 @@ class Schedules:
 
 
 def _stored(schedule_id: bytes, tick: bytes, alive: int, flat: Sequence[bytes]) -> StoredSchedule:
-    fields = {name.decode(): value.decode(errors="replace") for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    texts = [each.decode(errors="replace") for each in flat]
+    fields = dict(zip(texts[::2], texts[1::2], strict=True))
     return StoredSchedule(
         id=schedule_id.decode(errors="replace"),
-        next_ms=int(float(tick)),
+        next_ms=integer(tick),
         alive=alive == 1,
         pattern=fields.get("pattern"),
         tz=fields.get("tz"),
-        every_ms=int(float(fields["every"])) if "every" in fields else None,
-        iterations=int(fields.get("ic", 0)),
+        every_ms=integer(fields["every"]) if "every" in fields else None,
+        iterations=integer(fields.get("ic")),
     )

@@ -111,7 +111,6 @@ class Execution:
                 refusal = Failed(_short(f"payload refused: {_reason(error)}"), _trace(error))
             else:
                 self._tell_once("payload fields ignored", unknown)
-        refusal = refusal and self._veiled(fetched, refusal)
         job = Job(
             id=fetched.id,
             queue=self.queue,
@@ -125,7 +124,7 @@ class Execution:
             scheduled_ms=fetched.scheduled_ms,
             carrier_text=fetched.options.carrier,
         )
-        return Running(fetched, job, refusal)
+        return Running(fetched, job, refusal and self._veiled(fetched, refusal))
 
     async def run(self, running: Running) -> Outcome:
         """Run the processor.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Refused, Request
+from corral.veil import Veil
 
 __all__ = ["show"]
 
@@ -19,6 +21,8 @@ async def show(request: Request, desk: Desk) -> Page:
     before = request.query.get("before") or None
     if before is not None and not ENTRY.fullmatch(before):
         raise Refused(400, "a page of the audit log ends before one of its entries")
-    entries = await desk.inspector.audit.read(limit=PAGE, before_id=before)
+    read = await desk.inspector.audit.read(limit=PAGE, before_id=before)
+    veil = Veil()  # whoever writes into the store may have written here, too
+    entries = [replace(each, before=veil.value(each.before), after=veil.value(each.after)) for each in read]
     more = entries[-1].id if len(entries) == PAGE else None
     return Page("audit", "Audit log", {"entries": entries, "more": more, "now": desk.now})

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from redis.exceptions import ResponseError
+
 from corral.board.desk import Desk
 from corral.board.shown import MASK, texts_shown
 from corral.inspector import FailureGroup, JobNotFound, Summary
@@ -46,9 +48,9 @@ async def _shown(desk: Desk, summary: Summary) -> Summary:
 
 
 async def _reason(desk: Desk, queue: str, job_id: str) -> str:
-    """The first line of why a job failed; masked where it is gone."""
+    """The first line of why a job failed; masked where it is gone, or cannot be read."""
     try:
         job = await desk.inspector.get(queue, job_id)
-    except JobNotFound:
+    except (JobNotFound, ResponseError):
         return MASK
     return first_line("".join(texts_shown(job, desk.queue(queue), [job.failed_reason or ""])))

@@ -99,8 +99,11 @@ def _ticks_of(stored: StoredSchedule, now: datetime) -> tuple[tuple[datetime, ..
         return (), "its last run has ended and nobody made the next"
     if stored.every_ms:
         first = _moment(stored.next_ms)
-        step = timedelta(milliseconds=stored.every_ms)
-        return tuple(first + step * number for number in range(TICKS)) if first else (), ""
+        try:
+            step = timedelta(milliseconds=stored.every_ms)
+            return tuple(first + step * number for number in range(TICKS)) if first else (), ""
+        except OverflowError:
+            return (), "no calendar goes so far"
     first = _moment(stored.next_ms)
     after, told = _cron(stored.pattern or "", stored.tz or "UTC", max(now, first or now))
     return ((first, *after[: TICKS - 1]) if first else after), told
