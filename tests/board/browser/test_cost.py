@@ -14,7 +14,7 @@ import pytest
 from playwright.async_api import expect
 
 from board.asking import HERE
-from board.browser.browsing import Tab
+from board.browser.browsing import WAIT_MS, Tab
 from board.browser.site import Site
 from board.browser.stock import mail
 from corral import Fail, Job
@@ -172,7 +172,7 @@ async def test_twenty_open_pages_cost_the_store_less_than_200_commands_a_second(
     waiting = f"{await site.raw.llen('bull:emails:wait')}"
     for tab in tabs:
         if tab.page.url.rstrip("/") in {site.url, f"{site.url}{queue}?state=waiting"}:
-            await expect(tab.page.get_by_text(waiting, exact=True).first).to_be_visible()
+            await expect(tab.page.get_by_text(waiting, exact=True).first).to_be_visible(timeout=2 * WAIT_MS)
         assert tab.complaints == []
     assert rate < COMMANDS_PER_SECOND
 

@@ -15,7 +15,7 @@ __all__ = ["show"]
 
 TICK_SECONDS: Final = 2.0
 """How often is looked, while few pages are open."""
-SHARE_SECONDS: Final = 0.6
+SHARE_SECONDS: Final = 0.7
 """How much longer for each open page: one asks for up to 150 commands, and all together for less than 200 a second."""
 WITHOUT_SECONDS: Final = 10.0
 """Some things change without an event: a worker that comes or goes, a limit."""
