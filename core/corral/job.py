@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from pydantic_core import from_json, to_json
 from typing_extensions import TypeVar
@@ -112,10 +112,11 @@ class Job(Generic[P]):
     def carrier(self) -> dict[str, str]:
         """What came along with the job, as `corral_enqueuing` or another client put it in: its trace context."""
         try:
-            held = from_json(self.carrier_text or "{}")
+            held: object = from_json(self.carrier_text or "{}")
         except ValueError:  # some client's own text
             return {}
-        return {name: text for name, text in held.items() if isinstance(text, str)} if isinstance(held, dict) else {}
+        members = cast("dict[str, object]", held) if isinstance(held, dict) else {}
+        return {name: text for name, text in members.items() if isinstance(text, str)}
 
     def key(self, follow_up: str | None = None) -> str:
         """A key derived from this job, the same on every attempt.

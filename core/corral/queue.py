@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, cast, overload
 
 from pydantic import Secret, SecretBytes, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError, SchemaSerializer, to_json
@@ -196,14 +196,16 @@ def _with_secrets(serializer: SchemaSerializer, payload: Payload) -> Any:
     return _unveiled(written, serializer.to_python(payload, by_alias=True, round_trip=True))
 
 
-def _unveiled(written: Any, held: Any) -> Any:
+def _unveiled(written: object, held: object) -> object:
+    plain = written
     if isinstance(held, Secret | SecretStr | SecretBytes):
-        value = held.get_secret_value()
+        value = cast("Secret[object]", held).get_secret_value()
         return value.decode() if isinstance(value, bytes) else value
     if isinstance(written, dict) and isinstance(held, Mapping):
-        return {
-            name: _unveiled(value, inner) for (name, value), inner in zip(written.items(), held.values(), strict=True)
-        }
+        members = cast("dict[str, object]", written).items()
+        inner = cast("Mapping[object, object]", held).values()
+        return {name: _unveiled(value, each) for (name, value), each in zip(members, inner, strict=True)}
     if isinstance(written, list) and isinstance(held, list | tuple | set | frozenset | deque):
-        return [_unveiled(value, inner) for value, inner in zip(written, held, strict=True)]
-    return written
+        items, parts = cast("list[object]", written), cast("Iterable[object]", held)
+        return [_unveiled(value, each) for value, each in zip(items, parts, strict=True)]
+    return plain
