@@ -29,18 +29,18 @@ DRAIN_MARGIN_SECONDS = 10.0
 
 
 @asynccontextmanager
-async def alive(worker: Worker, url: str, prefix: str) -> AsyncIterator[None]:
-    """Give signs of a worker's life while it runs."""
+async def alive(worker: Worker, url: str, prefix: str) -> AsyncIterator[Link]:
+    """Give signs of a worker's life while it runs; yields the connection, for what else is told now and then."""
 
     def sign() -> Sign:
         return Sign(worker.silent_seconds, draining=worker.is_stopping)
 
-    async with signs_of_life(worker.name, sign, url, prefix):
-        yield
+    async with signs_of_life(worker.name, sign, url, prefix) as link:
+        yield link
 
 
 @asynccontextmanager
-async def signs_of_life(name: str, sign: Callable[[], Sign], url: str, prefix: str) -> AsyncIterator[None]:
+async def signs_of_life(name: str, sign: Callable[[], Sign], url: str, prefix: str) -> AsyncIterator[Link]:
     """Write a process's sign again and again, and remove it in the end; one that cannot be written is not missed."""
     link = Link(url)
     signs = Signs(link, prefix)
@@ -53,7 +53,7 @@ async def signs_of_life(name: str, sign: Callable[[], Sign], url: str, prefix: s
 
     writing = asyncio.create_task(write(), name="corral-alive")
     try:
-        yield
+        yield link
     finally:
         await end_tasks([writing])
         with suppress(StoreUnavailable):

@@ -33,7 +33,7 @@ WRITE_SECONDS = 5.0
 
 @asynccontextmanager
 async def observed(
-    worker: Worker, tally: Tally, installed: Installed, url: str, address: Address | None
+    worker: Worker, tally: Tally, installed: Installed, link: Link, address: Address | None
 ) -> AsyncIterator[None]:
     """Observe a worker while it runs.
 
@@ -41,13 +41,13 @@ async def observed(
         worker: The worker.
         tally: Counts its jobs, as one of its plugins.
         installed: What it runs.
-        url: The store.
+        link: A connection that is open for as long, for the minutes.
         address: Where metrics and health are served, or None.
 
     Raises:
         ConfigurationError: On entering: the address cannot be listened on, or the extra is not installed.
     """
-    lag, link = LoopLag(), Link(url)
+    lag = LoopLag()
     with ExitStack() as ending:
         if address is not None:
             from corral.observe.metrics import WorkerMetrics  # noqa: PLC0415  # an extra
@@ -59,7 +59,8 @@ async def observed(
                 lag_seconds=lambda: lag.worst_seconds,
                 plugins=installed.plugins,
             )
-            ending.enter_context(_serving(WorkerProbes(worker, lag, url), address, installed, url, counted))
+            probes = WorkerProbes(worker, lag, link.url)
+            ending.enter_context(_serving(probes, address, installed, link.url, counted))
         tasks = [
             asyncio.create_task(lag.measure(), name="corral-lag"),
             asyncio.create_task(_write_minutes(tally, link, installed.settings.prefix), name="corral-minutes"),
@@ -70,7 +71,6 @@ async def observed(
             await end_tasks(tasks)
             with suppress(StoreUnavailable, ResponseError):
                 await tally.write(link, installed.settings.prefix)
-            await link.close()
 
 
 @asynccontextmanager

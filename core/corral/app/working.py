@@ -147,7 +147,7 @@ async def _work(
             name=name,
         )
         with _stopped_by_signals(worker), bound_to_parent(worker, settings) if child else nullcontext():
-            async with alive(worker, url, settings.prefix), observed(worker, tally, installed, url, address):
+            async with alive(worker, url, settings.prefix) as link, observed(worker, tally, installed, link, address):
                 return await worker.run()
 
 
