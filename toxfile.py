@@ -69,7 +69,7 @@ def settings_of(folder: Path) -> dict[str, object]:
     return {
         "description": f"the plugin {folder.name} on the core's wheel: its types and its own tests",
         "package": "wheel",
-        "extras": ["sql", "testing"],
+        "extras": ["metrics", "sql", "testing"],  # metrics: mypy follows what a plugin imports of the core
         "dependency_groups": ["plugin"],
         "commands_pre": [Command([*installed([folder]).args, *test_group(folder)])],
         "commands": [
