@@ -127,8 +127,8 @@ class Site:
                 name=name,
             )
             async with (
-                alive(worker, self.store_url, settings.prefix),
-                observed(worker, tally, installed, self.store_url, None),
+                alive(worker, self.store_url, settings.prefix) as link,
+                observed(worker, tally, installed, link, None),
             ):
                 running = asyncio.create_task(worker.run(), name="the crew")
                 try:
