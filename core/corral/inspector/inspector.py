@@ -52,7 +52,6 @@ class JobInspector(JobReader):
     def __init__(
         self, catalog: Catalog, link: Link, *, prefix: str, clock: Clock | None = None, who: str | None = None
     ) -> None:
-        super().__init__(catalog, link, prefix=prefix, clock=clock)
         self._calls = Calls(catalog, link, prefix, clock, who)
 
     @property

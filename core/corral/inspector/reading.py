@@ -11,19 +11,16 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corral.catalog import Catalog
 from corral.errors import ConfigurationError
 from corral.inspector.calls import Calls
 from corral.inspector.limits import LIMIT_FIELDS, Limits, decode_limits
 from corral.inspector.refusals import JobNotFound
 from corral.inspector.search import MAX_PAGE, Found, search
-from corral.inspector.stored import CONTAINER, STATES, State, StoredJob, decode_stored, state_of
+from corral.inspector.stored import CONTAINER, STATES, State, StoredJob, decode_listed, decode_shown
 from corral.inspector.summary import FailureGroup, Summary, failures, summary
 from corral.inspector.timeline import Occurrence, timeline
 from corral.inspector.workers import WorkerSeen, workers
 from corral.queue import Queue
-from corral.store.clock import Clock
-from corral.store.connection import Link
 
 __all__ = ["JobReader", "Page"]
 
@@ -48,20 +45,9 @@ class Page:
 
 
 class JobReader:
-    """Looks at the jobs of a catalog's queues.
+    """What `JobInspector` reads; it says what holds for every method."""
 
-    A queue is given as its object or by its name; one that the catalog does not declare is refused with
-    `UnknownQueue`. Every method raises `StoreUnavailable` where the store is away; all may then be called again.
-
-    Args:
-        catalog: The queues.
-        link: The connection; `close` closes it.
-        prefix: The first part of the keys.
-        clock: Moves the store's time, in tests.
-    """
-
-    def __init__(self, catalog: Catalog, link: Link, *, prefix: str, clock: Clock | None = None) -> None:
-        self._calls = Calls(catalog, link, prefix, clock)
+    _calls: Calls
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -99,11 +85,7 @@ class JobReader:
         _, total, jobs = await self._calls.run(
             "page", queue, CONTAINER[state], start, limit, "1" if newest_first else ""
         )
-        found = [
-            decode_stored(name, job_id.decode(errors="replace"), state, flat, due_score=float(due) if due else None)
-            for job_id, flat, due in jobs
-        ]
-        return Page(found, total, start)
+        return Page([decode_listed(name, state, row) for row in jobs], total, start)
 
     async def get(self, queue: Queue[Any] | str, job_id: str) -> StoredJob:
         """All of one job.
@@ -115,9 +97,7 @@ class JobReader:
         reply = await self._calls.run("show", queue, self._calls.job_id(queue, job_id))
         if not reply:
             raise JobNotFound(name, job_id)
-        _, container, flat, log_lines, lock_ms, due = reply
-        state = state_of(container.decode())
-        return decode_stored(name, job_id, state, flat, log_lines, lock_ms, float(due) if due else None)
+        return decode_shown(name, job_id, reply)
 
     async def logs(self, queue: Queue[Any] | str, job_id: str, *, start: int = 0, limit: int = 1000) -> Sequence[str]:
         """A job's log lines, the oldest first.

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from corral.errors import ConfigurationError
 from corral.inspector.calls import Calls
-from corral.inspector.stored import STATES, State, StoredJob, decode_stored, spellings, state_of
+from corral.inspector.stored import STATES, State, StoredJob, decode_listed, decode_shown, spellings
 from corral.queue import Queue
 
 __all__ = ["MAX_PAGE", "MAX_TEXT", "Found", "search"]
@@ -108,8 +108,8 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
         looked += seen
         left_bytes -= read
         given += len(found)
-        for each, flat, due in found:
-            job = decode_stored(name, each.decode(errors="replace"), state, flat, due_score=float(due) if due else None)
+        for row in found:
+            job = decode_listed(name, state, row)
             if job.id != text and wanted(job):  # of that id it is here already
                 jobs.append(job)
         if ended:
@@ -163,10 +163,8 @@ async def _of_id(
     reply = await calls.run("show", queue, _encoded(job_id))
     if not reply:
         return []
-    _, container, flat, log_lines, lock_ms, due = reply
-    state = state_of(container.decode())
-    job = decode_stored(calls.name(queue), job_id, state, flat, log_lines, lock_ms, float(due) if due else None)
-    return [job] if (state in states or len(states) == len(STATES)) and wanted(job) else []
+    job = decode_shown(calls.name(queue), job_id, reply)
+    return [job] if (job.state in states or len(states) == len(STATES)) and wanted(job) else []
 
 
 def _check(text: str, field: tuple[str, str] | None, limit: int) -> None:

@@ -17,6 +17,8 @@ __all__ = [
     "State",
     "StoredJob",
     "decode_contents",
+    "decode_listed",
+    "decode_shown",
     "decode_stored",
     "first_line",
     "moment",
@@ -163,6 +165,19 @@ def decode_stored(  # noqa: PLR0917  # what show.lua replies, in its order
         log_lines=log_lines,
         locked_for=timedelta(milliseconds=lock_ms) if lock_ms >= 0 else None,
     )
+
+
+def decode_shown(queue: str, job_id: str, reply: Sequence[Any]) -> StoredJob:
+    """A job as show.lua replies."""
+    _, container, flat, log_lines, lock_ms, due = reply
+    state = state_of(container.decode())
+    return decode_stored(queue, job_id, state, flat, log_lines, lock_ms, float(due) if due else None)
+
+
+def decode_listed(queue: str, state: State, row: Sequence[Any]) -> StoredJob:
+    """A job as page.lua and search.lua reply: its id, its hash, when it is due."""
+    job_id, flat, due = row
+    return decode_stored(queue, _text(job_id), state, flat, due_score=float(due) if due else None)
 
 
 def decode_contents(queue: str, state: State, contents: Sequence[Any]) -> StoredJob:
