@@ -21,7 +21,7 @@ import structlog
 
 from corral.errors import ConfigurationError
 
-__all__ = ["Address", "Answer", "served", "verdict"]
+__all__ = ["Address", "Answer", "http_url", "served", "verdict"]
 
 log = structlog.get_logger("corral")
 
@@ -100,11 +100,16 @@ def served(address: Address, answers: Mapping[str, Callable[[], Answer]]) -> Ite
     thread.start()
     host, port = server.server_address[:2]
     try:
-        yield f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
+        yield http_url(str(host), port)
     finally:
         server.shutdown()
         server.server_close()
         thread.join(timeout=IDLE_SECONDS)
+
+
+def http_url(host: str, port: int) -> str:
+    """The URL of an address, without a path."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class _Server(socketserver.ThreadingTCPServer):

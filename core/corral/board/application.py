@@ -27,6 +27,7 @@ from corral.board.desk import DeskDrawer
 from corral.board.exchange import Answer, Page, Redirect, Refused, Stream
 from corral.board.guard import (
     HEADERS,
+    READS,
     Authenticator,
     Authorize,
     HostSession,
@@ -43,7 +44,6 @@ from corral.board.rendering import Renderer
 from corral.board.settings import BoardSettings, environment_of, is_on
 from corral.errors import CorralError, JobRefused, StoreUnavailable, UnknownQueue
 from corral.inspector import CurrentIteration, JobLocked, JobNotFound, WrongState
-from corral.inspector.audit import Audit
 
 __all__ = ["Board"]
 
@@ -55,7 +55,6 @@ STREAM_SECONDS: Final = 300.0
 """A browser asks again for a stream that has ended, and the host application looks at its session anew."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 EVENTS: Final = "text/event-stream"
-READS: Final = frozenset({"GET", "HEAD"})
 
 _STATUS: Final[Mapping[type[CorralError], int]] = {
     UnknownQueue: 404,
@@ -291,7 +290,7 @@ class Board:
         """Write to the audit log; where the store is away, its line in the log is all there is."""
         try:
             desk = await self._drawer.desk(Identity(who))
-            await Audit(desk.link, desk.prefix).write(who, what, after=dict(how) or None)
+            await desk.inspector.audit.write(who, what, after=dict(how) or None)
         except CorralError as error:
             log.warning("not written to the audit log", who=who, what=what, error=str(error), **how)
 

@@ -8,7 +8,12 @@ from typing import Any
 
 from corral.board.identity import Identity
 
-__all__ = ["Answer", "Page", "Redirect", "Refused", "Request", "Stream"]
+__all__ = ["Answer", "Page", "Redirect", "Refused", "Request", "Stream", "first"]
+
+
+def first(form: Mapping[str, Sequence[str]], name: str, default: str = "") -> str:
+    """The first value of a field of a form."""
+    return next(iter(form.get(name, ())), default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Request:
 
     def first(self, name: str, default: str = "") -> str:
         """The first value of a field of the form."""
-        return next(iter(self.form.get(name, ())), default)
+        return first(self.form, name, default)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat, zip_longest
 from typing import Any, Final, Literal
 
+from corral.board.exchange import first
 from corral.board.shown import MASK, is_secret, schema_shown
 from corral.errors import PayloadRefused
 from corral.queue import Queue
@@ -124,7 +125,7 @@ def parsed(fields: tuple[Field, ...], form: Mapping[str, Any]) -> tuple[dict[str
     data: dict[str, Any] = {}
     typed: list[Field] = []
     for field in fields:
-        text = next(iter(form.get(f"data.{field.name}", ())), "").replace("\r\n", "\n")
+        text = first(form, f"data.{field.name}").replace("\r\n", "\n")
         error = ""
         if text:
             try:

@@ -16,6 +16,7 @@ from corral.board.identity import Identity
 
 __all__ = [
     "HEADERS",
+    "READS",
     "Authenticator",
     "Authorize",
     "HostSession",
@@ -26,6 +27,9 @@ __all__ = [
     "set_cookie",
     "wants_json",
 ]
+
+READS: Final = frozenset({"GET", "HEAD"})
+"""The methods that change nothing."""
 
 Authorize = Callable[[Request], "Identity | Awaitable[Identity | None] | None"]
 """What a host application says of a request: who it is, with a role or without one; None for nobody."""

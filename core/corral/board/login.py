@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from corral.board.body import FORM, media_type, read_form
-from corral.board.exchange import Refused
-from corral.board.guard import comes_from_here, cookie_name, is_token, set_cookie, wants_json
+from corral.board.exchange import Refused, first
+from corral.board.guard import READS, comes_from_here, cookie_name, is_token, set_cookie, wants_json
 from corral.board.identity import Identity, Role
 from corral.board.passwords import Busy, Digest, Verifier
 from corral.board.rendering import Renderer
@@ -28,7 +28,6 @@ ADMINISTRATOR: Final = Identity("admin", Role.ADMIN)
 COOKIE: Final = "corral_board"
 MAX_BODY_BYTES: Final = 16 * 1024
 BUSY_SECONDS: Final = 5
-READS: Final = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ class Login:
         if seconds:
             return _Answer(429, "too many tries: wait a minute", seconds)
         form = await read_form(request, MAX_BODY_BYTES)
-        link = next(iter(form.get("link", ())), "")
+        link = first(form, "link")
         if link:
             if not self._links.use(link):
                 return await self._refuse(
@@ -135,7 +134,7 @@ class Login:
             return _Answer(401, "only a link logs in here")
         else:
             try:
-                right = await self._password.is_right(next(iter(form.get("password", ())), ""))
+                right = await self._password.is_right(first(form, "password"))
             except Busy:
                 return _Answer(429, "too many tries: wait a moment", BUSY_SECONDS)
             if not right:
@@ -154,7 +153,7 @@ class Login:
         session = self._session(request)
         if session is not None:
             form = await read_form(request, MAX_BODY_BYTES)
-            token = next(iter(form.get("csrf", ())), "")
+            token = first(form, "csrf")
             if media_type(request) == FORM and not is_token(token, session.secret, session.identity):
                 raise Refused(403, "this form is of another session")
             self._sessions.end(self._key(request))

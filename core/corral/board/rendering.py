@@ -132,23 +132,20 @@ def _moment(value: datetime | None, short: bool = False) -> str | Markup:
         return NOTHING
     at = value.astimezone(UTC)
     text = at.isoformat(sep=" ", timespec="milliseconds")[11:23] if short else f"{at:%Y-%m-%d %H:%M:%S} UTC"
-    return Markup('<time datetime="{}" title="{}"{}>{}</time>').format(
-        at.isoformat(timespec="milliseconds"),
-        at.isoformat(sep=" ", timespec="milliseconds"),
-        Markup(" data-short") if short else "",
-        text,
-    )
+    return _time(at, text, " data-short" if short else "")
 
 
 def _ago(value: datetime | None, now: datetime) -> str | Markup:
     """How long ago, or in how long; a script keeps it moving."""
     if value is None:
         return NOTHING
-    at = value.astimezone(UTC)
-    gap = now - at
-    text = f"{span(gap)} ago" if gap >= timedelta(0) else f"in {span(-gap)}"
-    return Markup('<time datetime="{}" title="{}" data-ago>{}</time>').format(
-        at.isoformat(timespec="milliseconds"), at.isoformat(sep=" ", timespec="milliseconds"), text
+    gap = now - value
+    return _time(value.astimezone(UTC), f"{span(gap)} ago" if gap >= timedelta(0) else f"in {span(-gap)}", " data-ago")
+
+
+def _time(at: datetime, text: str, mark: str) -> Markup:
+    return Markup('<time datetime="{}" title="{}"{}>{}</time>').format(
+        at.isoformat(timespec="milliseconds"), at.isoformat(sep=" ", timespec="milliseconds"), mark, text
     )
 
 

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from corral.app import read_settings
+from corral.app.serving import http_url
 from corral.board.application import Board
 from corral.board.login import Login
 from corral.board.settings import BoardSettings, environment_of
@@ -121,7 +122,7 @@ async def _served(board: Board, listener: socket.socket, link: str | None) -> As
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="corral-board")
     host, port = listener.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    address = http_url(host, port)
     log.info("board", url=f"{address}/")
     if link is not None:
         log.info("this link logs in once, within a quarter of an hour", url=f"{address}{link}")

@@ -74,13 +74,13 @@ def _options(request: Request) -> EnqueueOptions:
         options["job_id"] = job_id
     for name in ("attempts", "priority"):
         if (number := _number(request, name)) is not None:
-            options[name] = int(number)
+            options[name] = number
     if (seconds := _number(request, "delay_seconds")) is not None:
         options["delay"] = timedelta(seconds=seconds)
     return options
 
 
-def _number(request: Request, name: str) -> float | None:
+def _number(request: Request, name: str) -> int | None:
     given = request.first(name).strip()
     if not given:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,32 +45,36 @@ class Chosen:
 
 async def retry(request: Request, desk: Desk) -> Redirect | Page:
     """Let failed or completed jobs wait again; a script call per job, or per 500 where all that failed are meant."""
-    chosen = _chosen(request, desk)
-    if not request.first("confirmed"):
-        return await _asked(request, desk, chosen, "Retry")
-    if chosen.whole_state == "failed":
-        count = await desk.inspector.retry_all_failed(chosen.queue)
-        return Redirect(path_of(chosen.queue), "retried", {"n": count})
-    return await _changed(desk, chosen, "retried", desk.inspector.retry)
+    whole = {"failed": desk.inspector.retry_all_failed}
+    return await _done(request, desk, "Retry", "retried", desk.inspector.retry, whole)
 
 
 async def promote(request: Request, desk: Desk) -> Redirect | Page:
     """Let delayed jobs wait from now on; a script call per job, or per 500 where all that are delayed are meant."""
-    chosen = _chosen(request, desk)
-    if not request.first("confirmed"):
-        return await _asked(request, desk, chosen, "Promote")
-    if chosen.whole_state == "delayed":
-        count = await desk.inspector.promote_all(chosen.queue)
-        return Redirect(path_of(chosen.queue), "promoted", {"n": count})
-    return await _changed(desk, chosen, "promoted", desk.inspector.promote)
+    whole = {"delayed": desk.inspector.promote_all}
+    return await _done(request, desk, "Promote", "promoted", desk.inspector.promote, whole)
 
 
 async def remove(request: Request, desk: Desk) -> Redirect | Page:
     """Remove jobs; a script call per job."""
+    return await _done(request, desk, "Remove", "removed", desk.inspector.remove, {})
+
+
+async def _done(  # noqa: PLR0917  # one line each, above
+    request: Request,
+    desk: Desk,
+    verb: str,
+    told: str,
+    change: Callable[[str, str], Awaitable[None]],
+    whole: Mapping[str, Callable[[str], Awaitable[int]]],
+) -> Redirect | Page:
+    """Ask first; then do it to all of a state at once where there is a way to, else to one job after the other."""
     chosen = _chosen(request, desk)
     if not request.first("confirmed"):
-        return await _asked(request, desk, chosen, "Remove")
-    return await _changed(desk, chosen, "removed", desk.inspector.remove)
+        return await _asked(request, desk, chosen, verb)
+    if at_once := whole.get(chosen.whole_state or ""):
+        return Redirect(path_of(chosen.queue), told, {"n": await at_once(chosen.queue)})
+    return await _changed(desk, chosen, told, change)
 
 
 def _chosen(request: Request, desk: Desk) -> Chosen:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from corral.inspector import Summary, WorkerSeen
 
-__all__ = ["Glance", "glance_of"]
+__all__ = ["Glance", "at_work", "glance_of"]
 
 LONG: Final = timedelta(minutes=5)
 """A job that has waited longer is told of, even where nothing else is wrong."""
@@ -35,6 +35,11 @@ class Glance:
     def name(self) -> str:
         """The queue's name."""
         return self.summary.queue
+
+
+def at_work(workers: Iterable[WorkerSeen]) -> Sequence[WorkerSeen]:
+    """Those that are not silent."""
+    return [worker for worker in workers if worker.state != "silent"]
 
 
 def glance_of(summary: Summary, workers: Collection[WorkerSeen], now: datetime) -> Glance:

@@ -93,7 +93,7 @@ async def remove(request: Request, desk: Desk) -> Redirect | Page:
 def confirmation(request: Request, told: str, back: str, verb: str) -> dict[str, object]:
     """What the page that asks once more shows: the question, and the same form again."""
     fields = [(name, value) for name, values in request.form.items() if name != "csrf" for value in values]
-    return {"told": told, "back": back, "verb": verb, "fields": fields, "count": None}
+    return {"told": told, "back": back, "verb": verb, "fields": fields}
 
 
 def _named(request: Request, desk: Desk) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Request
 from corral.board.pages.failing import summaries_shown
-from corral.board.pages.glance import Glance, glance_of
+from corral.board.pages.glance import Glance, at_work, glance_of
 
 __all__ = ["show"]
 
@@ -17,7 +17,7 @@ async def show(_request: Request, desk: Desk) -> Page:
     """
     summaries = await desk.recent.get("summaries", lambda: summaries_shown(desk))
     workers = await desk.recent.get("workers", desk.inspector.workers)
-    serving = [worker for worker in workers if worker.state not in {"silent", "gone"}]
+    serving = at_work(workers)
     glances: list[Glance] = [glance_of(each, serving, desk.now) for each in summaries]
     values = {"queues": glances, "workers": len(serving), "broken": len(desk.problems), "now": desk.now}
     return Page("overview", "Queues", values, live=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Refused, Request
 from corral.board.pages.failing import failures_shown, summary_shown
-from corral.board.pages.glance import glance_of
+from corral.board.pages.glance import at_work, glance_of
 from corral.board.pages.searching import seek, sought
 from corral.board.shown import shown
 from corral.inspector import STATES, State, Summary
@@ -53,8 +53,8 @@ async def show(request: Request, desk: Desk) -> Page:
     """A queue, and its jobs of one state.
 
     Costs three script calls for the figures and the reasons of failures, bounded by the last 500 of these, one for each
-    reason that is shown, one for
-    `PAGE` jobs, and what `JobInspector.workers` costs; a search costs what `JobInspector.search` does instead.
+    reason that is shown, one for `PAGE` jobs, and what `JobInspector.workers` costs; a search costs what
+    `JobInspector.search` does instead.
     """
     queue = desk.queue(request.parts["queue"])
     name = queue.name
@@ -62,7 +62,7 @@ async def show(request: Request, desk: Desk) -> Page:
     workers = await desk.recent.get("workers", desk.inspector.workers)
     key: tuple[Any, ...] = "failures", name, bool(summary.counts["failed"])  # the first failure is told of at once
     failures, others = await desk.recent.get(key, lambda: failures_shown(desk, name), seconds=FAILURES_SECONDS)
-    glance = glance_of(summary, [each for each in workers if each.state != "silent"], desk.now)
+    glance = glance_of(summary, at_work(workers), desk.now)
     state = _state(request.query.get("state"), summary)
     minutes = await desk.recent.get(("minutes", name), lambda: desk.minutes(name))
     wanted = sought(request.query)

@@ -11,6 +11,7 @@ from corral.app.scheduling import Scheduled, scheduled
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Redirect, Request
 from corral.board.rendering import span
+from corral.inspector.stored import moment
 from corral.schedule import Cron, Every, cron_ticks
 from corral.store.schedules import StoredSchedule
 
@@ -98,13 +99,13 @@ def _ticks_of(stored: StoredSchedule, now: datetime) -> tuple[tuple[datetime, ..
     if not stored.alive:
         return (), "its last run has ended and nobody made the next"
     if stored.every_ms:
-        first = _moment(stored.next_ms)
+        first = moment(stored.next_ms)
         try:
             step = timedelta(milliseconds=stored.every_ms)
             return tuple(first + step * number for number in range(TICKS)) if first else (), ""
         except OverflowError:
             return (), "no calendar goes so far"
-    first = _moment(stored.next_ms)
+    first = moment(stored.next_ms)
     after, told = _cron(stored.pattern or "", stored.tz or "UTC", max(now, first or now))
     return ((first, *after[: TICKS - 1]) if first else after), told
 
@@ -115,10 +116,3 @@ def _cron(pattern: str, tz: str, after: datetime) -> tuple[tuple[datetime, ...],
     except ValueError as error:
         return (), str(error)
     return tuple(datetime.fromtimestamp(tick / 1000, UTC) for tick in ticks), ""
-
-
-def _moment(unix_ms: float) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(unix_ms / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None

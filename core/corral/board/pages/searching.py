@@ -15,8 +15,6 @@ __all__ = ["FoundJobs", "Sought", "seek", "show", "sought"]
 
 LONGEST: Final = 500
 """Characters of a text that is searched for."""
-PER_QUEUE: Final = 20
-"""Jobs of one queue on the page of all queues."""
 
 
 @dataclass(frozen=True, slots=True)
