@@ -50,7 +50,7 @@ async def scene(request: pytest.FixtureRequest, site: Path, wait_until: Callable
 @pytest.fixture
 def kills() -> int:
     """How many workers are killed: three, and twenty where nothing is to be spared."""
-    return int(os.environ.get("CORRAL_KILLS") or (20 if os.environ.get("CI") == "true" else 3))
+    return int(os.environ.get("TEST_KILLS") or (20 if os.environ.get("CI") == "true" else 3))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Random programs, run by BullMQ for Node 6 below one prefix and by `QueueStore` below another, leave the same keys.
 
 Every call of ours is made twice, as after a lost reply: the second one must answer the same and change nothing.
-CORRAL_PARITY_PROGRAMS says how many programs are run in all, CORRAL_PARITY_FIRST_SEED where the seeds begin.
+TEST_PARITY_PROGRAMS says how many programs are run in all, TEST_PARITY_FIRST_SEED where the seeds begin.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from parity.lockstep import QUEUE, Lockstep, Verdict, verdict
 from parity.programs import BATCHES, OPERATIONS, Program, generate, shrink
 from parity.spelling import OURS
 
-PROGRAMS = int(os.environ.get("CORRAL_PARITY_PROGRAMS", "40"))
-FIRST_SEED = int(os.environ.get("CORRAL_PARITY_FIRST_SEED", "1"))
+PROGRAMS = int(os.environ.get("TEST_PARITY_PROGRAMS", "40"))
+FIRST_SEED = int(os.environ.get("TEST_PARITY_FIRST_SEED", "1"))
 LANES = 2
 """Programs that run at the same time, each on its own server and Node process."""
 

@@ -39,8 +39,8 @@ def quiet(logs_on_stderr: None) -> None:
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """Where screenshots are left: CORRAL_ARTEFACTS, else `.artefacts` in the checkout; below it `board`."""
-    root = Path(os.environ.get("CORRAL_ARTEFACTS") or Path(__file__).parents[3] / ".artefacts")
+    """Where screenshots are left: TEST_ARTEFACTS, else `.artefacts` in the checkout; below it `board`."""
+    root = Path(os.environ.get("TEST_ARTEFACTS") or Path(__file__).parents[3] / ".artefacts")
     folder = root / "board"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
