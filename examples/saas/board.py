@@ -18,7 +18,8 @@ __all__ = ["mount_board", "router"]
 SESSION = "session"
 MOUNT = "/admin/queues"
 
-LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Acme</title><h1>Log in</h1>
+LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Acme</title><link rel="icon" href="data:,">
+<h1>Log in</h1>
 <form method="post" action="/login"><label>Your token <input name="token" type="password" autofocus></label>
 <button>Log in</button></form>"""
 

@@ -8,92 +8,22 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from urllib.parse import quote, urlencode
+from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import html5lib
 import pytest
 import redis
 
 from board.asking import Browser, Host
+from board.hostile import PAYLOADS, fill, lists, pages
 from corral.board import Board, Identity, Role
 from corral.board.guard import csrf_token
 from corral.board.login import Login
 
-PAYLOADS = [
-    "<script>alert(1)</script>",
-    "</script><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<svg onload=alert(1)>",
-    "<svg/onload=alert(1)>",
-    "<svg><script>alert(1)</script></svg>",
-    "<body onload=alert(1)>",
-    "<iframe src=javascript:alert(1)>",
-    "<iframe srcdoc='<script>alert(1)</script>'>",
-    "<object data=javascript:alert(1)>",
-    "<embed src=javascript:alert(1)>",
-    "<a href=javascript:alert(1)>x</a>",
-    "<form action=javascript:alert(1)><button>x</button></form>",
-    "<button formaction=javascript:alert(1)>x</button>",
-    "<input autofocus onfocus=alert(1)>",
-    "<details open ontoggle=alert(1)>x</details>",
-    "<video><source onerror=alert(1)></video>",
-    "<audio src=x onerror=alert(1)>",
-    "<marquee onstart=alert(1)>x</marquee>",
-    "<meta http-equiv=refresh content='0;url=javascript:alert(1)'>",
-    "<base href=//evil.example/>",
-    "<link rel=stylesheet href=//evil.example/x.css>",
-    "<style>*{background:url(//evil.example)}</style>",
-    "<math><mtext></mtext><script>alert(1)</script></math>",
-    "<template><script>alert(1)</script></template>",
-    "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
-    "<textarea></textarea><script>alert(1)</script>",
-    "</textarea><script>alert(1)</script>",
-    "</pre><script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "</time><img src=x onerror=alert(1)>",
-    "</select><script>alert(1)</script>",
-    "<!--<script>alert(1)</script>-->",
-    "--><script>alert(1)</script>",
-    "<![CDATA[<script>alert(1)</script>]]>",
-    "]]><script>alert(1)</script>",
-    "<?xml version='1.0'?><script>alert(1)</script>",
-    '"><script>alert(1)</script>',
-    "'><script>alert(1)</script>",
-    '" onmouseover="alert(1)',
-    "' onmouseover='alert(1)",
-    "x onmouseover=alert(1) y=",
-    "` onmouseover=alert(1)",
-    '" autofocus onfocus=alert(1) x="',
-    '" style="position:fixed;inset:0',
-    '" hx-get="/queues/letters/drain" hx-trigger="load',
-    '" hx-on:load="alert(1)',
-    '" data-live="//evil.example',
-    "javascript:alert(1)",
-    "JaVaScRiPt:alert(1)",
-    "data:text/html,<script>alert(1)</script>",
-    "//evil.example/x.js",
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "&#60;script&#62;alert(1)&#60;/script&#62;",
-    "%3Cscript%3Ealert(1)%3C/script%3E",
-    "\\u003cscript\\u003ealert(1)\\u003c/script\\u003e",
-    "{{ 7*7 }}{% for x in (1,) %}<script>alert(1)</script>{% endfor %}",
-    "${alert(1)}<script>alert(1)</script>#{alert(1)}",
-    "\uff1cscript\uff1ealert(1)\uff1c/script\uff1e\u2028<script>alert(1)</script>",
-    "\x00<scr\x00ipt>alert(1)</script>\x1b[31m\u202e<script>alert(1)</script>",
-]
 WORDS = [f"harmless{number}" for number in range(len(PAYLOADS))]
 GROUPS = [slice(start, start + 10) for start in range(0, 60, 10)]
-STATES = {
-    "failed": "zset",
-    "completed": "zset",
-    "delayed": "zset",
-    "prioritized": "zset",
-    "wait": "list",
-    "active": "list",
-}
 TAGS = frozenset(
     [
         "a",
@@ -177,62 +107,6 @@ def shape(page: str) -> Shape:
     return found
 
 
-def job_id(text: str, state: str) -> str:
-    return f"{text}!{state}"
-
-
-def fill(store: redis.Redis, texts: list[str]) -> None:
-    """Put each text wherever a client, a worker or another process could."""
-    now = int(time.time() * 1000)
-    events = 0
-    store.flushall()
-    for at, text in enumerate(texts):
-        for state, kind in STATES.items():
-            given = job_id(text, state)
-            data = {"to": text, "text": text, "pages": text, text: text, "deep": [{text: [text, {"x": text}]}]}
-            fields = {
-                "name": text,
-                "data": json.dumps(data),
-                "opts": json.dumps({"attempts": 3, "jobId": text, text: text, "repeat": {"pattern": text}}),
-                "timestamp": now - 1000,
-                "delay": 0,
-                "priority": 0,
-                "processedOn": now - 500,
-                "atm": 2,
-                "ats": 3,
-                "pb": text,
-                "parentKey": text,
-                "parent": json.dumps({"id": text, "queueKey": text}),
-                "deid": text,
-                "rjk": text,
-                "nrjid": text,
-                "progress": json.dumps({text: text}) if at % 2 else json.dumps(text),
-                "stacktrace": json.dumps([text, f"Traceback:\n  {text}\n{text}"]),
-            }
-            if state == "failed":
-                fields |= {"failedReason": text, "finishedOn": now}
-            if state == "completed":
-                fields |= {"returnvalue": json.dumps({text: text}), "finishedOn": now}
-            store.hset(f"bull:letters:{given}", mapping=fields)
-            store.rpush(f"bull:letters:{given}:logs", text, text)
-            if kind == "zset":
-                store.zadd(f"bull:letters:{state}", {given: now + at})
-            else:
-                store.rpush(f"bull:letters:{state}", given)
-            event = {"event": "failed", "jobId": given, "failedReason": text, "prev": text}
-            events += 1
-            store.xadd("bull:letters:events", event, id=f"{now - 400}-{events}")  # as long after the start, every time
-        store.zadd("bull:letters:repeat", {text: now + 60_000})
-        store.hset(f"bull:letters:repeat:{text}", mapping={"name": text, "pattern": text, "tz": text, "ic": 1})
-        store.hset(f"bull:{text}:meta", "version", text)
-        store.hset("corral:bull:alive", f"{text}-1-1", f"{now} 0 0 {now} 1 {text.replace(' ', '_')}")
-        record = {"distribution": text, "version": text, "fingerprint": text, "role": "worker", "time": now}
-        told = json.dumps({"letters": record, text: record})
-        store.hset("corral:bull:catalog", f"{text}-1-1", f"{now} {told}")
-        entry = {"who": text, "what": text, "queue": text, "job": text, "before": json.dumps(text), "after": text}
-        store.xadd("corral:audit", {"prefix": "bull", **entry, "count": 1})
-
-
 def named(url: str, texts: list[str]) -> Iterator[redis.Redis]:
     """Connections that call themselves BullMQ's workers, as far as the store takes such a name."""
     base = base64.b64encode(b"letters").decode()
@@ -244,52 +118,18 @@ def named(url: str, texts: list[str]) -> Iterator[redis.Redis]:
         yield client
 
 
-def in_address(text: str) -> str:
-    return quote(text, safe="")
-
-
-SHOWN = ("failed", "completed", "delayed", "prioritized", "waiting", "active")
-LISTS = [
-    "/",
-    *(
-        f"/queues/letters?state={state}"
-        for state in ("failed", "completed", "delayed", "prioritized", "waiting", "active")
-    ),
-    "/workers",
-    "/catalog",
-    "/schedules",
-    "/audit",
-]
-PAGES: list[Callable[[str], tuple[str, int]]] = [
-    lambda text: (f"/queues/letters/jobs/{in_address(job_id(text, 'failed'))}", 200),
-    lambda text: (f"/queues/letters/jobs/{in_address(job_id(text, 'completed'))}", 200),
-    lambda text: (f"/queues/letters/jobs/{in_address(job_id(text, 'active'))}/logs", 200),
-    lambda text: (f"/queues/letters/jobs/{in_address(job_id(text, 'wait'))}/edit", 200),
-    lambda text: (f"/search?{urlencode({'q': job_id(text, 'failed')})}", 200),
-    lambda text: (
-        f"/queues/letters?{urlencode({'q': job_id(text, 'wait'), 'told': 'added', 'id': text, 'n': text})}",
-        200,
-    ),
-    lambda text: (f"/queues/letters?{urlencode({'state': text})}", 400),
-    lambda text: (f"/queues/letters/jobs/{in_address(text)}", 404),
-    lambda text: (f"/queues/{in_address(text)}", 404),
-    lambda text: (f"/{in_address(text)}", 404),
-]
-"""Of one text each; the same path with another text is the same page."""
-
-
 async def shapes(board: Board, store: redis.Redis, texts: list[str]) -> dict[str, Shape]:
     """The shape of every page, by what it is."""
+    store.flushall()
     fill(store, texts)
     if board._drawer._desk is not None:
         board._drawer._desk.recent.forget()
     browser = Browser(board, "admin")
     browser.cookies["corral_board_form"] = "secret"
     token = csrf_token("secret", Identity("admin", Role.ADMIN))
-    found = {path: shape((await browser.see(path)).text) for path in LISTS}
+    found = {path: shape((await browser.see(path)).text) for path in lists()}
     for at, text in enumerate(texts):
-        for number, page in enumerate(PAGES):
-            path, status = page(text)
+        for number, (path, status) in enumerate(pages(text)):
             found[f"{at} page {number}"] = shape((await browser.see(path, status)).text)
         fields = {"data.to": text, "data.text": text, "data.pages": f"x{text}", "job_id": text, "delay_seconds": text}
         sent_back = await browser.send("/queues/letters/add", token, **fields, priority=text, attempts=text)
@@ -326,7 +166,7 @@ async def test_no_page_has_an_element_of_data(board: Board, store: redis.Redis, 
 async def test_as_json_a_page_is_never_html(board: Board, store: redis.Redis) -> None:
     fill(store, PAYLOADS[:10])
     browser = Browser(board, "admin")
-    paths = [*LISTS, *(page(PAYLOADS[0])[0] for page in PAGES)]
+    paths = [*lists(), *(path for path, _ in pages(PAYLOADS[0]))]
     for path in paths:
         got = await browser.ask("GET", path, headers={"accept": "application/json"})
         assert got.status < 500, (path, got)

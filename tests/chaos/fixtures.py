@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from chaos.processes import Store, install_plugin, producer
 from chaos.scene import Scene
 from corral.testing import find_leaks
 
-__all__ = ["at_length", "figure", "kills", "restarts", "scene", "site"]
+__all__ = ["at_length", "figure", "kills", "restarts", "scene", "scenes", "site"]
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,21 @@ def site() -> Iterator[Path]:
 @pytest_asyncio.fixture
 async def scene(request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Scene]:
     """A `Scene` with a running store; afterwards no process is left, and the store is tidy or the test says why not."""
+    async with _staged(request, site, wait_until) as scene:
+        yield scene
+
+
+@pytest_asyncio.fixture
+async def scenes(
+    request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]
+) -> AsyncIterator[tuple[Scene, Scene]]:
+    """Two, for what mostly waits: on each of them half of it at the same time."""
+    async with _staged(request, site, wait_until) as one, _staged(request, site, wait_until) as other:
+        yield one, other
+
+
+@asynccontextmanager
+async def _staged(request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Scene]:
     failed = request.session.testsfailed
     with tempfile.TemporaryDirectory(prefix="corral-chaos-") as name:
         folder = Path(name)
@@ -56,13 +72,13 @@ def kills() -> int:
 @pytest.fixture
 def restarts() -> int:
     """How many worker processes are restarted one after the other: five, and fifty where nothing is to be spared."""
-    return int(os.environ.get("CORRAL_RESTARTS") or (50 if os.environ.get("CI") == "true" else 5))
+    return int(os.environ.get("TEST_RESTARTS") or (50 if os.environ.get("CI") == "true" else 5))
 
 
 @pytest.fixture
 def at_length() -> bool:
     """Whether nothing is to be spared."""
-    return os.environ.get("CI") == "true" or bool(os.environ.get("CORRAL_CHAOS_LONG"))
+    return os.environ.get("CI") == "true" or bool(os.environ.get("TEST_LONG"))
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ async def test_health_turns_red_when_a_worker_hangs_and_green_when_it_goes_on(
 ) -> None:
     """By what is recorded: the moments at which `corral health` was asked, in a process of its own."""
     if not at_length:
-        pytest.skip("takes half a minute; CORRAL_CHAOS_LONG=1 runs it")
+        pytest.skip("takes half a minute; TEST_LONG=1 runs it")
     worker = await scene.hire(**FAST)
 
     async def changed(code: int) -> float:

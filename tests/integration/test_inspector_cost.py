@@ -127,6 +127,43 @@ async def test_every_read_is_cheap_in_a_queue_of_100_000_jobs(full: redis.Redis,
     print(f"an old job is found after {looked} jobs, in {calls} searches")
 
 
+SAME = """
+for n = tonumber(ARGV[1]), tonumber(ARGV[2]) do
+  redis.call('HSET', KEYS[1] .. 'j' .. n, 'name', 'letters', 'data', ARGV[3], 'timestamp', 1, 'opts', '{}')
+  redis.call('LPUSH', KEYS[1] .. 'wait', 'j' .. n)
+end
+"""
+
+
+@pytest.mark.parametrize("size", [300, 1_000, 20_000, 400_000])
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        pytest.param("a", {"text": "a" * 199 + "b"}, id="one character, over and over"),
+        pytest.param("a", {"text": "a" * 200, "match": lambda _job: False}, id="which is found, and is not meant"),
+        pytest.param("ab", {"text": "ab" * 99 + "c"}, id="two of them"),
+        pytest.param("é", {"text": "é" * 99 + "e"}, id="one beyond ASCII"),
+        pytest.param('","', {"text": '","' * 60 + "-"}, id="what JSON is made of"),
+        pytest.param('"},{"text":"', {"field": ("text", ",")}, id="a member of many objects"),
+        pytest.param("1", {"field": ("text", "1" * 60 + "2")}, id="a number"),
+    ],
+)
+async def test_a_search_costs_no_more_where_everything_nearly_matches(
+    store_url: str, inspector: JobInspector, text: str, wanted: dict[str, Any], size: int
+) -> None:
+    data = '[{"text":"' + text * (size // len(text)) + '"},","]'
+    count = 20_000_000 // (len(data) + 1_000)
+    with redis.Redis.from_url(store_url, decode_responses=True) as client:
+        for start in range(0, count, 200):
+            client.eval(SAME, 1, "bull:letters:", start, min(start + 200, count) - 1, data)
+        total, calls = await _cost(client, lambda: inspector.search(letters, **wanted))
+    found = await inspector.search(letters, **wanted)
+    print(f"{total:.2f} ms in {calls} calls for {found.looked_at} jobs")
+    assert found.cut, "this was all: nothing was shown"
+    assert total <= CALL_MS
+    assert total / calls <= SCRIPT_MS
+
+
 async def _cost(store: redis.Redis, read: Callable[[], Awaitable[Any]]) -> tuple[float, int]:
     """What a read costs the store: milliseconds of its thread, and how many calls it is.
 

@@ -164,6 +164,7 @@ class JobReader:
         match: Callable[[StoredJob], bool] | None = None,
         after: str | None = None,
         limit: int = 50,
+        share: float = 1.0,
     ) -> Found:
         """Find jobs, in each state the newest first: what has failed, then what is at work, waits, or is completed.
 
@@ -180,11 +181,12 @@ class JobReader:
             match: Is asked last whether a job is meant.
             after: The `next` of an earlier answer to the same question.
             limit: How many jobs to find, at most `MAX_PAGE`.
+            share: How much of that it may cost: less than 1 where several queues are searched for one page.
 
         Raises:
             ConfigurationError: `text` or `field` is too long, `limit` is out of bounds, or `after` is no such place.
         """
-        return await search(self._calls, queue, text, field, states, match, after, limit)
+        return await search(self._calls, queue, text, field, states, match, after, limit, share)
 
     async def workers(self) -> Sequence[WorkerSeen]:
         """Who works, and at what.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Found:
         total: How many jobs there are in the states that were asked for.
         cut: Whether some have not been looked at.
         next: Where another search goes on with those; None if there are none.
+        share: How much it has cost, of the most that a search may cost: from 0 to 1.
     """
 
     jobs: Sequence[StoredJob]
@@ -61,6 +63,7 @@ class Found:
     total: int
     cut: bool
     next: str | None
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
     match: Callable[[StoredJob], bool] | None,
     after: str | None,
     limit: int,
+    share: float,
 ) -> Found:
     """Find jobs; see `JobInspector.search`."""
     _check(text, field, limit)
@@ -97,17 +101,17 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
     if not place or place.container not in ahead:
         place = _Place(ahead[0]) if ahead else None
     jobs = [] if after or not text else await _of_id(calls, queue, text, states, wanted)
-    looked, left_bytes, given = 0, BYTES, 0
-    while place and len(jobs) < limit and left_bytes > 0 and given < GIVEN:
+    looked, spent = 0, 0.0
+    while place and len(jobs) < limit and spent < share:
         state = CONTAINED[place.container]
         hits = limit - len(jobs)
-        asked = (BATCH, JOB_BYTES, min(BATCH_BYTES, left_bytes), hits, *wanted.arguments)
+        most_bytes = min(BATCH_BYTES, math.ceil((share - spent) * BYTES))
+        asked = (BATCH, JOB_BYTES, most_bytes, hits, *wanted.arguments)
         seen, read, ended, at, job_id, found = await calls.run(
             "search", queue, place.container, place.place, place.job_id, *asked
         )
         looked += seen
-        left_bytes -= read
-        given += len(found)
+        spent += read / BYTES + len(found) / GIVEN
         for row in found:
             job = decode_listed(name, state, row)
             if job.id != text and wanted(job):  # of that id it is here already
@@ -118,7 +122,7 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
         else:
             place = _Place(place.container, at.decode(), job_id)
     total = sum(counts[state] for state in STATES if state in states)
-    return Found(jobs, max(looked, len(jobs)), total, place is not None, str(place) if place else None)
+    return Found(jobs, max(looked, len(jobs)), total, place is not None, str(place) if place else None, spent)
 
 
 class _Wanted:

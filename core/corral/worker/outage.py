@@ -81,6 +81,8 @@ class Contact:
 class Backoff:
     """The waits of one loop: from 50 ms to 1 s, with full jitter, so that a fleet does not return all at once.
 
+    They count from the start of what failed: who has waited for a reply in vain has waited.
+
     Args:
         outage: Where failures are reported.
     """
@@ -88,7 +90,7 @@ class Backoff:
     def __init__(self, outage: Outage) -> None:
         self._contact = Contact(outage)
         self._tries = 0
-        self._succeeded = time.monotonic()
+        self._succeeded = self._began = time.monotonic()
 
     @property
     def silent_seconds(self) -> float:
@@ -100,10 +102,12 @@ class Backoff:
         self._contact.failed(error)
         longest = min(FIRST_SECONDS * 2**self._tries, LONGEST_SECONDS)
         self._tries = min(self._tries + 1, 10)
-        await asyncio.sleep(max(random.random() * longest, FIRST_SECONDS / 5))  # noqa: S311  # jitter, no secret
+        due = self._began + random.random() * longest  # noqa: S311  # jitter, no secret
+        await asyncio.sleep(max(due - time.monotonic(), FIRST_SECONDS / 5))
+        self._began = time.monotonic()
 
     def succeeded(self) -> None:
         """The store answered."""
         self._tries = 0
-        self._succeeded = time.monotonic()
+        self._succeeded = self._began = time.monotonic()
         self._contact.answered()

@@ -46,14 +46,14 @@ def artefacts() -> Path:
     return folder
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     chromium_program()
     async with chromium() as started:
         yield started
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def site(
     store_url: str, tmp_path: Path, browser: Browser, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Site]:
@@ -61,3 +61,5 @@ async def site(
     monkeypatch.setenv("REDIS_URL", store_url)
     async with served(store_url, tmp_path, browser, wait_until, CORRAL_BOARD_PASSWORD=str(DIGEST)) as running:
         yield running
+        for window in browser.contexts:
+            await window.close()

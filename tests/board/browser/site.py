@@ -29,7 +29,7 @@ from corral.jobs import JobScheduler
 from corral.observe.tally import Tally
 from corral.worker.worker import Worker
 
-__all__ = ["Crew", "Site", "process", "served"]
+__all__ = ["Crew", "Site", "environment_of", "process", "served"]
 
 START_SECONDS = 60.0
 """How long a process may take to say that it listens, on a machine that is busy."""
@@ -149,11 +149,19 @@ def _worked_off(installed: Installed, crew: Crew) -> Installed:
 
 
 @asynccontextmanager
-async def process(*command: str, cwd: Path, environment: Mapping[str, str], log: Path) -> AsyncIterator[Any]:
+async def process(
+    *command: str, cwd: Path, environment: Mapping[str, str], log: Path, pass_fds: tuple[int, ...] = ()
+) -> AsyncIterator[Any]:
     """A process whose output goes to a file; stopped in order afterwards, by force where it does not stop."""
     with log.open("wb") as output:
         running = await asyncio.create_subprocess_exec(
-            *command, cwd=cwd, env=dict(environment), stdin=asyncio.subprocess.PIPE, stdout=output, stderr=output
+            *command,
+            cwd=cwd,
+            env=dict(environment),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            pass_fds=pass_fds,
         )
     try:
         yield running

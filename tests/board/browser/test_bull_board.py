@@ -14,7 +14,7 @@ from board.browser.bull_board import BullBoard, bull_board
 from board.browser.site import Site
 from board.browser.stock import Stock, filled, mail
 
-pytestmark = pytest.mark.asyncio
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WaitUntil = Callable[..., Awaitable[None]]
 

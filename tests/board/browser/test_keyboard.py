@@ -13,7 +13,7 @@ from board.browser.site import Site
 from board.browser.stock import filled
 from board.browser.test_pages import pages_of
 
-pytestmark = pytest.mark.asyncio
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WaitUntil = Callable[..., Awaitable[None]]
 

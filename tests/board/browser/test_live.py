@@ -13,7 +13,7 @@ from board.browser.site import Site
 from board.browser.stock import mail
 from corral import Job
 
-pytestmark = pytest.mark.asyncio
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 class Told:

@@ -20,7 +20,10 @@ from board.browser.site import Site, environment_of, process
 from board.browser.smtp import receiving
 from corral import Fail, Fixed, Job
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.parametrize("scripted", [True, False], ids=["scripted", "plain"])]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.parametrize("scripted", [True, False], ids=["scripted", "plain"]),
+]
 
 WaitUntil = Callable[..., Awaitable[None]]
 QUICK = Fixed(delay=timedelta(milliseconds=20))
