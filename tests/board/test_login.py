@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
@@ -52,13 +54,52 @@ def browser(alone: Board) -> Browser:
 
 @pytest.mark.asyncio
 async def test_a_page_leads_to_the_login_and_the_password_to_the_page(browser: Browser) -> None:
-    sent_away = await browser.ask("GET", "/queues/letters", headers=PAGE)
+    sent_away = await browser.ask("GET", "/", headers=PAGE)
     assert (sent_away.status, sent_away.header("location")) == (302, "/login")
     assert (await browser.ask("GET", "/queues/letters")).status == 401, "data"
     assert "Administrator" in (await browser.see("/login")).text
     inside = await browser.log_in(password=PASSWORD)
     assert (inside.status, inside.header("location")) == (303, "/")
     assert "letters" in (await browser.see("/")).text
+
+
+@pytest.mark.asyncio
+async def test_a_link_into_the_board_is_followed_after_the_login(browser: Browser) -> None:
+    wanted = "/queues/letters?state=failed&q=a%2Fb%20c"
+    sent_away = await browser.ask("GET", wanted, headers=PAGE)
+    at = sent_away.header("location") or ""
+    assert at == "/login?next=%2Fqueues%2Fletters%3Fstate%3Dfailed%26q%3Da%252Fb%2520c"
+    (action,) = re.findall(r'action="([^"]+)"', (await browser.see(at)).text)
+    assert action == at
+    wrong = await browser.ask("POST", action, headers={**PAGE, **HERE}, body={"password": "wrong"})
+    assert re.findall(r'action="([^"]+)"', wrong.text) == [at], "still on the way"
+    right = await browser.ask("POST", action, headers={**PAGE, **HERE}, body={"password": PASSWORD})
+    assert (right.status, right.header("location")) == (303, wanted)
+    assert (await browser.ask("GET", at, headers=PAGE)).header("location") == wanted, "who is inside goes on at once"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        *(
+            "https://evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "\\/evil.example",
+            "evil",
+            "",
+            "/\t/evil.example",
+        ),
+        *("/\n/evil.example", "/x\r\nset-cookie:a=1", "/%0d%0a\u0000", "javascript:alert(1)", "/" + "x" * 1100, "/é"),
+    ],
+)
+async def test_a_login_leads_to_no_other_host(browser: Browser, elsewhere: str) -> None:
+    at = f"/login?{urlencode({'next': elsewhere})}"
+    (action,) = re.findall(r'action="([^"]+)"', (await browser.see(at)).text)
+    assert action == "/login"
+    inside = await browser.ask("POST", at, headers={**PAGE, **HERE}, body={"password": PASSWORD})
+    assert (inside.status, inside.header("location")) == (303, "/")
 
 
 @pytest.mark.asyncio

@@ -39,7 +39,7 @@ from corral.board.guard import (
     wants_json,
 )
 from corral.board.identity import Action, Identity, Role
-from corral.board.login import Login
+from corral.board.login import Login, way_back
 from corral.board.rendering import Renderer
 from corral.board.settings import BoardSettings, environment_of, is_on
 from corral.errors import CorralError, JobRefused, StoreUnavailable, UnknownQueue
@@ -192,7 +192,7 @@ class Board:
                 return response
         identity = await self._authenticator.identify(request) or self._scraper(request, path)
         if identity is None:
-            return self._to_login(request, mount)
+            return self._to_login(request, path, mount)
         if identity.role is None:
             return _plain(403)
         return _bytes(file) if file else await self._handled(request, path, mount, identity)
@@ -294,11 +294,14 @@ class Board:
         except CorralError as error:
             log.warning("not written to the audit log", who=who, what=what, error=str(error), **how)
 
-    def _to_login(self, request: Request, mount: str) -> Response:
+    def _to_login(self, request: Request, path: str, mount: str) -> Response:
         url = self._authenticator.login_url
         if url is None or request.method not in READS or wants_json(request):
             return _plain(401)
-        return RedirectResponse(f"{mount}{url}" if self._login else url, 302)
+        if self._login:
+            query = request.url.query
+            url = f"{mount}{url}{way_back(f'{path}?{query}' if query else path)}"
+        return RedirectResponse(url, 302)
 
     def _scraper(self, request: Request, path: str) -> Identity | None:
         """Whoever reads the metrics with the token that is for nothing else."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlencode
 
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -19,7 +21,7 @@ from corral.board.passwords import Busy, Digest, Verifier
 from corral.board.rendering import Renderer
 from corral.board.sessions import Links, Session, Sessions, Tries
 
-__all__ = ["Login", "Told"]
+__all__ = ["Login", "Told", "way_back"]
 
 Told = Callable[[str, str, Mapping[str, str]], Awaitable[None]]
 """Writes to the audit log who did what, and how: `login`, `login-refused`, `logout`."""
@@ -28,6 +30,26 @@ ADMINISTRATOR: Final = Identity("admin", Role.ADMIN)
 COOKIE: Final = "corral_board"
 MAX_BODY_BYTES: Final = 16 * 1024
 BUSY_SECONDS: Final = 5
+_BELOW: Final = re.compile(r"/(?!/)[!-\[\]-~]{0,1000}")
+"""A path of this very host, as it stands in an address: browsers drop tabs, and take a backslash for a slash."""
+
+
+def way_back(wanted: str) -> str:
+    """The query of the login's page that leads on to where somebody wanted to go.
+
+    Args:
+        wanted: The path below where the board is mounted, with its query.
+
+    Returns:
+        `?next=…`, or nothing where it leads to the overview in any case.
+    """
+    return f"?{urlencode({'next': wanted})}" if wanted != "/" and _BELOW.fullmatch(wanted) else ""
+
+
+def _wanted(request: Request) -> str:
+    """Where somebody who logs in wanted to go: a path below where the board is mounted."""
+    wanted = request.query_params.get("next", "")
+    return wanted if _BELOW.fullmatch(wanted) else "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +121,7 @@ class Login:
             return None
         if path == "/login" and request.method in READS:
             if self._session(request) is not None and "link" not in request.query_params:
-                return RedirectResponse(f"{mount}/", 303)
+                return RedirectResponse(f"{mount}{_wanted(request)}", 303)
             return self._page(request, mount, renderer, _Answer(200, ""))
         if request.method != "POST":
             return Response("Method Not Allowed", 405, {"allow": "POST" if path == "/logout" else "GET, HEAD, POST"})
@@ -113,7 +135,7 @@ class Login:
             answer = _Answer(refused.status, refused.told)
         if isinstance(answer, _Answer):
             return self._page(request, mount, renderer, answer)
-        response = _done(request, f"{mount}/", "logged in")
+        response = _done(request, f"{mount}{_wanted(request)}", "logged in")
         set_cookie(request, response, COOKIE, answer)
         return response
 
@@ -168,6 +190,7 @@ class Login:
             return Response(to_json({"told": answer.told}), answer.status, headers, "application/json")
         values = {
             "told": answer.told,
+            "action": f"{mount}/login{way_back(_wanted(request))}",
             "link": request.query_params.get("link", "") if answer.status == 200 else "",
             "has_password": self._password is not None,
         }
