@@ -52,6 +52,9 @@ def logs_on_stderr() -> Iterator[None]:
     before = root.level, root.handlers.copy()
     yield
     structlog.reset_defaults()
+    for module in [each for name, each in sys.modules.items() if name.startswith("corral.")]:
+        if logger := vars(module).get("log"):
+            vars(logger).pop("bind", None)  # the configuration that it has kept, if it was told to keep one
     root.setLevel(before[0])
     root.handlers[:] = before[1]
 

@@ -14,7 +14,7 @@ from interop.node import Node
 
 pytestmark = pytest.mark.asyncio
 
-DELAY_MS = 3000
+DELAY_MS = 5000
 """Longer than a worker takes to start: a delayed job that was due before would be nothing special."""
 KINDS: dict[str, dict[str, int | bool]] = {
     "second of priority 1": {"priority": 1},

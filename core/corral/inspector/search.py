@@ -28,8 +28,9 @@ BATCH_BYTES = 512 * 1024
 """How much a script reads at most, but for a single larger payload."""
 BYTES = 6_500 * 1024
 """How much a search reads at most. With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest."""
-GIVEN = 500
-"""Jobs that one search takes out of the store, though none of them may be meant."""
+GIVEN = 300
+"""Jobs that one search takes out of the store, though none of them may be meant. They are no part of what it has left to
+read: how far it came would tell of each job that holds a text where it is masked."""
 SCORE: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?")
 """A score as the store spells it; Python's `float` takes more."""
 CONTAINED: Final[Mapping[str, State]] = {
@@ -55,7 +56,7 @@ class Found:
         total: How many jobs there are in the states that were asked for.
         cut: Whether some have not been looked at.
         next: Where another search goes on with those; None if there are none.
-        share: How much it has cost, of the most that a search may cost: from 0 to 1.
+        share: How much it has read, of the most that a search may read: from 0 to 1.
     """
 
     jobs: Sequence[StoredJob]
@@ -101,17 +102,17 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
     if not place or place.container not in ahead:
         place = _Place(ahead[0]) if ahead else None
     jobs = [] if after or not text else await _of_id(calls, queue, text, states, wanted)
-    looked, spent = 0, 0.0
-    while place and len(jobs) < limit and spent < share:
+    looked, left_bytes, left = 0, math.ceil(BYTES * share), math.ceil(GIVEN * share)
+    while place and len(jobs) < limit and left_bytes > 0 and left > 0:
         state = CONTAINED[place.container]
         hits = limit - len(jobs)
-        most_bytes = min(BATCH_BYTES, math.ceil((share - spent) * BYTES))
-        asked = (BATCH, JOB_BYTES, most_bytes, hits, *wanted.arguments)
+        asked = (BATCH, JOB_BYTES, min(BATCH_BYTES, left_bytes), hits, *wanted.arguments)
         seen, read, ended, at, job_id, found = await calls.run(
             "search", queue, place.container, place.place, place.job_id, *asked
         )
         looked += seen
-        spent += read / BYTES + len(found) / GIVEN
+        left_bytes -= read
+        left -= len(found)
         for row in found:
             job = decode_listed(name, state, row)
             if job.id != text and wanted(job):  # of that id it is here already
@@ -122,7 +123,8 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
         else:
             place = _Place(place.container, at.decode(), job_id)
     total = sum(counts[state] for state in STATES if state in states)
-    return Found(jobs, max(looked, len(jobs)), total, place is not None, str(place) if place else None, spent)
+    used = share - left_bytes / BYTES
+    return Found(jobs, max(looked, len(jobs)), total, place is not None, str(place) if place else None, used)
 
 
 class _Wanted:

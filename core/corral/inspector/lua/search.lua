@@ -20,8 +20,8 @@ local looks, each_bytes, bytes, hits = tonumber(ARGV[5]), tonumber(ARGV[6]), ton
 local set = base .. container
 local is_list = container == 'wait' or container == 'active' or container == 'paused'
 local MOST_MEMBERS = 500 -- of one name in one payload; who has more is given to the caller
-local MEMBER_BYTES = 160 -- what looking at one of them costs, as if so many bytes more were read
-local STOPS = 2 -- string.find stops at every byte that is the text's first: who has only such bytes costs three times as much
+local MEMBER_BYTES = 200 -- what looking at one of them costs, as if so many bytes more were read
+local STOPS = 2.5 -- string.find stops at each byte that is the text's first: only such bytes cost so much more
 local SAMPLE_BYTES, LARGE_BYTES = 32, 4096 -- how often it stops is told by so many bytes, in every large payload and every eighth
 
 local argument = 9
