@@ -6,12 +6,13 @@ what fails of the second run, and only that, is repeated once, and says so. Argu
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 
-SIDE_BY_SIDE = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal")
-"""Tests mostly wait, and each process has its own servers."""
+SIDE_BY_SIDE = ("--numprocesses", str(min((os.cpu_count() or 1) + 1, 4)), "--dist", "worksteal")
+"""Many tests wait, and each process has its own servers: there is one more than there are cores."""
 
 ALONE = {"-s", "--pdb", "--trace", "-n", "--numprocesses"}
 """Arguments of somebody who wants to see, or to say how many."""

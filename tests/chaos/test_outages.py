@@ -11,7 +11,7 @@ from chaos.acme_chaos import chaos, chaos_threads
 from chaos.processes import Store, Worker
 from chaos.scene import Scene
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timing]
+pytestmark = pytest.mark.asyncio
 
 Figure = Callable[[str], None]
 
@@ -47,6 +47,7 @@ class Watched:
         return f"{len(lines)} log lines"
 
 
+@pytest.mark.timing
 async def test_a_store_that_was_stopped(scene: Scene, figure: Figure) -> None:
     """Jobs that ran meanwhile are completed, those that waited are worked off: each once."""
     worker = await scene.hire()
@@ -66,6 +67,7 @@ async def test_a_store_that_was_stopped(scene: Scene, figure: Figure) -> None:
     assert resumed <= RESUME_SECONDS
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("fault", ["CLIENT KILL TYPE normal", "SCRIPT FLUSH"])
 async def test_a_store_that_forgets(scene: Scene, figure: Figure, fault: str) -> None:
     """Its connections, or its scripts; a worker of two queues finds out one connection after the other."""
@@ -92,6 +94,7 @@ async def test_a_store_that_forgets(scene: Scene, figure: Figure, fault: str) ->
     assert max(resumed, rested) <= RESUME_SECONDS
 
 
+@pytest.mark.timing
 async def test_a_network_that_swallows_bytes(scene: Scene, figure: Figure) -> None:
     """The connections that were open stay open and carry nothing; new ones work. Jobs run, and there are free slots."""
     async with scene.proxy() as proxy:
@@ -116,14 +119,18 @@ async def test_a_network_that_swallows_bytes(scene: Scene, figure: Figure) -> No
     assert resumed <= SWALLOWED_RESUME_SECONDS
 
 
-async def test_an_idle_worker_keeps_its_connections_and_wakes_at_once(
-    scene: Scene, figure: Figure, at_length: bool
-) -> None:
-    worker = await scene.hire()
-    first = await scene.enqueue({})
-    await scene.completed(first)
-    seconds = IDLE_SECONDS if at_length else BLOCK_PASSED_SECONDS
+async def test_an_idle_worker_keeps_its_connections(scene: Scene, figure: Figure, at_length: bool) -> None:
+    await idle(await scene.hire(), scene, IDLE_SECONDS if at_length else BLOCK_PASSED_SECONDS, figure)
 
+
+@pytest.mark.timing
+async def test_and_wakes_at_once(scene: Scene, figure: Figure) -> None:
+    assert await idle(await scene.hire(), scene, BLOCK_PASSED_SECONDS, figure) <= PICK_UP_SECONDS
+
+
+async def idle(worker: Worker, scene: Scene, seconds: float, figure: Figure) -> float:
+    """A worker waits for so long, and makes no connection meanwhile; seconds until it has started a job after that."""
+    await scene.completed(await scene.enqueue({}))
     watched = Watched(worker)
     connections = await made(scene.store)
     await scene.passed(time.time() + seconds)
@@ -134,7 +141,7 @@ async def test_an_idle_worker_keeps_its_connections_and_wakes_at_once(
     picked_up = await scene.started(*late) - enqueued
     assert watched.told() == "0 log lines"
     figure(f"idle for {seconds:g} s: no reconnect, {watched.waited()}, picked up after {picked_up * 1000:.1f} ms")
-    assert picked_up <= PICK_UP_SECONDS
+    return picked_up
 
 
 async def made(store: Store) -> tuple[int, set[str]]:

@@ -29,8 +29,8 @@ BATCH_BYTES = 512 * 1024
 BYTES = 6_500 * 1024
 """How much a search reads at most. With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest."""
 GIVEN = 300
-"""Jobs that one search takes out of the store, though none of them may be meant. They are no part of what it has left to
-read: how far it came would tell of each job that holds a text where it is masked."""
+"""Jobs that one search takes out of the store, though none of them may be meant. They do not count as read: how far it
+came would tell of each job that holds a text where it is masked."""
 SCORE: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?")
 """A score as the store spells it; Python's `float` takes more."""
 CONTAINED: Final[Mapping[str, State]] = {
