@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from corral.errors import ConfigurationError
 from corral.veil import masked
 
-__all__ = ["SecretUrl", "Settings", "WorkerSettings", "masked", "unknown_names"]
+__all__ = ["SecretUrl", "Settings", "WorkerSettings", "unknown_names"]
 
 PREFIX = "CORRAL_"
 NESTED = "__"

@@ -16,7 +16,7 @@ from corral import Payload, Queue
 from corral.board import Board
 from corral.errors import PayloadRefused
 
-SECONDS = 0.05
+SECONDS = 0.1
 LONG = "x" * 100_000
 ASKED = {
     "a page at 1e9": ("/queues/letters?start=1e9", 400),

@@ -340,10 +340,13 @@ class TestProcesses:
 
     async def test_a_processor_is_told_as_its_worker(self, command: Any) -> None:
         assert command("enqueue", "acme-letters", '{"text": "pause acme-threads"}').wait() == 0
-        (entry,), ran = await self.audited(command, "worker", "acme-letters", "--burst")
+        (entry, added), ran = await self.audited(command, "worker", "acme-letters", "--burst")
         lines = [json.loads(line) for line in ran.said.splitlines()]
         (worker,) = {line["worker"] for line in lines if "worker" in line}
         assert (entry["who"], entry["what"], entry["queue"]) == (f"worker:{worker}", "pause", "acme-threads")
+        assert (added["what"], added["queue"]) == ("add", "acme-letters")
+        assert added["who"].startswith("cli:"), "who enqueues by hand is told, too"
+        assert added["job_id"]
 
     async def test_nothing_changed_yet(self, command: Any) -> None:
         asked = command("audit")

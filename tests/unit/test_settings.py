@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from corral.errors import ConfigurationError
-from corral.settings import Settings, WorkerSettings, masked, unknown_names
+from corral.settings import Settings, WorkerSettings, unknown_names
+from corral.veil import masked
 
 
 @pytest.fixture(autouse=True)

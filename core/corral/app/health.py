@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from corral.app.installed import read_settings
 from corral.errors import StoreUnavailable
+from corral.inspector.workers import processes_of, state_of
 from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.embedded import attach, chosen_store
@@ -25,7 +26,7 @@ class WorkerHealth:
     Attributes:
         name: Its name.
         seconds: How long ago it was at work.
-        state: `working`, `draining` or `silent`; of a parent: `complete`, `incomplete` or `silent`.
+        state: `working`, `draining` or `silent`; of a parent: `complete`, `incomplete`, `draining` or `silent`.
         processes: How many processes a parent keeps running; 0 for a worker.
     """
 
@@ -77,19 +78,18 @@ def judged(signs: Mapping[str, Sign], nobody: str) -> Health:
         signs: By the name of the process.
         nobody: How a sentence begins that says that there is no worker.
     """
-    fresh = {name for name, sign in signs.items() if sign.seconds <= LIVE_SECONDS}
-    at_work = {name for name in fresh if not signs[name].processes}
-    workers: list[WorkerHealth] = []
-    told = "" if at_work else f"{nobody} has fetched within the last {LIVE_SECONDS:g} s"
-    for name, sign in sorted(signs.items()):
-        state = "draining" if sign.draining else "working"
-        if sign.processes:
-            here = sum(child.startswith(f"{name}.") for child in at_work)
-            state = "complete" if here >= sign.processes or sign.draining else "incomplete"
-            if state == "incomplete" and name in fresh and at_work:
-                told = f"{here} of the {sign.processes} worker processes of {name!r} are at work"
-        workers.append(WorkerHealth(name, round(sign.seconds, 1), state if name in fresh else "silent", sign.processes))
-    return Health(not told, told, tuple(workers))
+    workers = tuple(
+        WorkerHealth(name, round(sign.seconds, 1), state_of(name, signs), sign.processes)
+        for name, sign in sorted(signs.items())
+    )
+    if not any(each.state in {"working", "draining"} for each in workers if not each.processes):
+        return Health(False, f"{nobody} has fetched within the last {LIVE_SECONDS:g} s", workers)
+    told = [
+        f"{processes_of(each.name, signs)} of the {each.processes} worker processes of {each.name!r} are at work"
+        for each in workers
+        if each.state == "incomplete"
+    ]
+    return Health(not told, told[-1] if told else "", workers)
 
 
 def _signs(settings: Settings) -> dict[str, Sign]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from corral.app.installed import Installed, read_installed
+from corral.app.producing import scheduler
 from corral.inspector import JobInspector, Limits, State
 from corral.inspector.audit import this_process
+from corral.jobs import Enqueued, EnqueueOptions
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 
-__all__ = ["configure_operators_logs", "count_jobs", "inspector", "operate"]
+__all__ = ["configure_operators_logs", "count_jobs", "enqueue_once", "inspector", "operate"]
 
 T = TypeVar("T")
 
@@ -55,6 +57,28 @@ def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str
                 return await work(made)
 
         return asyncio.run(run())
+
+
+def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions) -> Enqueued:
+    """Write one job, from the command line.
+
+    Raises:
+        CorralError: The name, the payload or an option was refused, or there is no store.
+    """
+    installed = read_installed()
+    configure_operators_logs(installed.settings)
+    installed.catalog.get(queue).queue.validated(payload)  # before a store is looked for, or even started
+    with chosen_store(installed.settings) as url:
+
+        async def write() -> Enqueued:
+            who = this_process("cli")
+            async with scheduler(installed, url) as jobs, inspector(installed, url, who) as made:
+                enqueued = await jobs.enqueue(queue, payload, **options)
+                if enqueued.created:
+                    await made.audit.added(who, queue, enqueued.id)
+                return enqueued
+
+        return asyncio.run(write())
 
 
 def configure_operators_logs(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Producers: `connect` and its blocking twin, the command that enqueues, and what a process tells the others."""
+"""Producers: `connect` and its blocking twin, and what a process tells the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from corral.store.embedded import chosen_store
 from corral.store.processes import ProcessRecords, process_name
 from corral.worker.stopping import end_tasks
 
-__all__ = ["BlockingJobScheduler", "announced", "connect", "connect_blocking", "enqueue_once", "scheduler"]
+__all__ = ["BlockingJobScheduler", "announced", "connect", "connect_blocking", "scheduler"]
 
 log = structlog.get_logger("corral")
 
@@ -121,23 +121,6 @@ def connect_blocking() -> Iterator[BlockingJobScheduler]:
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
-
-
-def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions) -> Enqueued:
-    """Write one job, from the command line.
-
-    Raises:
-        CorralError: The name, the payload or an option was refused, or there is no store.
-    """
-    installed = read_installed()
-    installed.catalog.get(queue).queue.validated(payload)  # before a store is looked for, or even started
-    with chosen_store(installed.settings) as url:
-
-        async def write() -> Enqueued:
-            async with scheduler(installed, url) as jobs:
-                return await jobs.enqueue(queue, payload, **options)
-
-        return asyncio.run(write())
 
 
 @asynccontextmanager

@@ -8,12 +8,30 @@ from typing import Any
 
 from corral.board.identity import Identity
 
-__all__ = ["Answer", "Page", "Redirect", "Refused", "Request", "Stream", "first"]
+__all__ = ["Answer", "Page", "Redirect", "Refused", "Request", "Stream", "first", "whole"]
 
 
 def first(form: Mapping[str, Sequence[str]], name: str, default: str = "") -> str:
     """The first value of a field of a form."""
     return next(iter(form.get(name, ())), default)
+
+
+def whole(typed: str, what: str, *, least: int = 0, most: int = 1_000_000_000, status: int = 400) -> int:
+    """A whole number that somebody has typed, or that an address has.
+
+    Args:
+        typed: The text.
+        what: What it is called in the refusal.
+        least: The lowest that is taken.
+        most: The highest.
+        status: Of the refusal.
+
+    Raises:
+        Refused: It is none of those.
+    """
+    if not typed.isdecimal() or len(typed) > 10 or not least <= int(typed) <= most:
+        raise Refused(status, f"{what} is a whole number from {least} to {most}")
+    return int(typed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,15 @@ class Request:
     def first(self, name: str, default: str = "") -> str:
         """The first value of a field of the form."""
         return first(self.form, name, default)
+
+    def number(self, name: str, *, least: int = 0, status: int = 400) -> int | None:
+        """The whole number in a field of the form; None where it is empty.
+
+        Raises:
+            Refused: It is none, or lower than `least`.
+        """
+        typed = self.first(name).strip()
+        return whole(typed, name.replace("_", " "), least=least, status=status) if typed else None
 
 
 @dataclass(frozen=True, slots=True)

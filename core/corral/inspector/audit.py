@@ -12,6 +12,7 @@ import pwd
 import re
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 import structlog
 from pydantic_core import to_json
 
-from corral.errors import ConfigurationError
+from corral.errors import ConfigurationError, StoreUnavailable
 from corral.store.connection import Link
 
 __all__ = ["MAX_ENTRIES", "STREAM", "Audit", "Audited", "log_entry", "named", "this_process"]
@@ -118,6 +119,15 @@ class Audit:
                 held[field] = to_json(held[field])
         flat = [part for pair in held.items() for part in pair]
         await self._link.call("XADD", STREAM, "MAXLEN", "~", KEPT, "*", "prefix", self._prefix, *flat)
+
+    async def added(self, who: str, queue: str, job_id: str) -> None:
+        """Tell of a job that somebody added by hand.
+
+        Where the store has gone away since, the line in the log is all there is: the job is there, and who was told of
+        a failure would add it again.
+        """
+        with suppress(StoreUnavailable):
+            await self.write(who, "add", queue=queue, job_id=job_id)
 
     async def read(self, *, limit: int = 50, before_id: str | None = None) -> Sequence[Audited]:
         """Some entries, the newest first.

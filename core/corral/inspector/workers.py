@@ -19,7 +19,7 @@ from corral.inspector.stored import moment, number
 from corral.store.liveness import LIVE_SECONDS, Sign, Signs
 from corral.store.processes import ProcessRecords, host_of, store_time_ms
 
-__all__ = ["Running", "WorkerSeen", "workers"]
+__all__ = ["Running", "WorkerSeen", "processes_of", "state_of", "workers"]
 
 LOOKS = 100
 """How many active jobs of a queue are looked at."""
@@ -92,13 +92,24 @@ async def workers(calls: Calls) -> Sequence[WorkerSeen]:
     return _with_jobs([*seen, *(others[key] for key in sorted(others))], held)
 
 
+def state_of(name: str, signs: Mapping[str, Sign]) -> str:
+    """The state of one of our workers, or parents of several, by the signs of life of all; see `WorkerSeen`."""
+    sign = signs[name]
+    if sign.seconds > LIVE_SECONDS:
+        return "silent"
+    if sign.draining or not sign.processes:
+        return "draining" if sign.draining else "working"
+    return "complete" if processes_of(name, signs) >= sign.processes else "incomplete"
+
+
+def processes_of(name: str, signs: Mapping[str, Sign]) -> int:
+    """How many worker processes of a parent are at work."""
+    return sum(sign.seconds <= LIVE_SECONDS for child, sign in signs.items() if child.startswith(f"{name}."))
+
+
 def _ours(name: str, signs: Mapping[str, Sign], record: bytes, now: datetime) -> WorkerSeen:
     sign = signs[name]
     records = parsed_record(record)
-    state = "draining" if sign.draining else "working"
-    if sign.processes and not sign.draining:
-        fresh = sum(each.seconds <= LIVE_SECONDS for child, each in signs.items() if child.startswith(f"{name}."))
-        state = "complete" if fresh >= sign.processes else "incomplete"
     since_ms = sign.started_ms or min((each.time for each in records.values()), default=0)
     return WorkerSeen(
         name=name,
@@ -108,7 +119,7 @@ def _ours(name: str, signs: Mapping[str, Sign], record: bytes, now: datetime) ->
         version=sign.version,
         since=moment(since_ms or None),
         seen=now - timedelta(seconds=sign.seconds),
-        state=state if sign.seconds <= LIVE_SECONDS else "silent",
+        state=state_of(name, signs),
         kind="corral",
         jobs=(),
     )

@@ -19,8 +19,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from corral.job import Job, current_job
-from corral.settings import Settings, masked
-from corral.veil import MASK, Veil, is_secret_name, may_hold_secrets, secret_names
+from corral.settings import Settings
+from corral.veil import MASK, Veil, is_secret_name, masked, may_hold_secrets, secret_names
 
 __all__ = ["configure_logs", "processors"]
 

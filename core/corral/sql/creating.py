@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral.errors import CatalogError, ConfigurationError, DatabaseUnavailable, Problem
 from corral.plugins import Plugins, Provider
-from corral.settings import masked
 from corral.sql.engines import unavailable
 from corral.sql.tables import metadata
+from corral.veil import masked
 
 __all__ = ["MadeTable", "create_tables", "offered", "require_tables"]
 

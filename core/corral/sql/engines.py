@@ -25,7 +25,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from corral.errors import ConfigurationError, DatabaseUnavailable, MissingExtra
-from corral.settings import Settings, masked
+from corral.settings import Settings
+from corral.veil import masked
 
 if TYPE_CHECKING:
     from corral.processor import Deps

@@ -19,7 +19,7 @@ from redis.asyncio.connection import parse_url
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from corral.errors import ConfigurationError, StoreUnavailable
-from corral.settings import masked
+from corral.veil import masked
 
 __all__ = ["BLOCK_SECONDS", "Link", "blocking_link", "thread_client"]
 

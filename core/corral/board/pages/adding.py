@@ -39,7 +39,7 @@ async def add(request: Request, desk: Desk) -> Redirect | Page:
     except (JobRefused, Refused) as refused:
         return _adding(queue.name, fields, request, (str(refused),))
     if enqueued.created:
-        await desk.inspector.audit.write(desk.who, "job added", queue=queue.name, job_id=enqueued.id)
+        await desk.inspector.audit.added(desk.who, queue.name, enqueued.id)
     return Redirect(path_of(queue.name, enqueued.id), "added" if enqueued.created else "known", {"id": enqueued.id})
 
 
@@ -73,20 +73,11 @@ def _options(request: Request) -> EnqueueOptions:
     if job_id := request.first("job_id").strip():
         options["job_id"] = job_id
     for name in ("attempts", "priority"):
-        if (number := _number(request, name)) is not None:
+        if (number := request.number(name, status=422)) is not None:
             options[name] = number
-    if (seconds := _number(request, "delay_seconds")) is not None:
+    if (seconds := request.number("delay_seconds", status=422)) is not None:
         options["delay"] = timedelta(seconds=seconds)
     return options
-
-
-def _number(request: Request, name: str) -> int | None:
-    given = request.first(name).strip()
-    if not given:
-        return None
-    if not given.isdecimal() or len(given) > 9:
-        raise Refused(422, f"{name.replace('_', ' ')} is a whole number of at most nine digits")
-    return int(given)
 
 
 def _adding(queue: str, fields: Sequence[Field], request: Request, told: Sequence[str] = ()) -> Page:

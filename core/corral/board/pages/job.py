@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import quote
 
 from corral.board.desk import Desk
-from corral.board.exchange import Page, Redirect, Refused, Request
+from corral.board.exchange import Page, Redirect, Request, whole
 from corral.board.shown import occurrences_shown, shown, texts_shown
 
 __all__ = ["logs", "path_of", "promote", "remove", "retry", "show"]
@@ -48,10 +48,7 @@ async def logs(request: Request, desk: Desk) -> Page:
     Costs one script call and one read of so many lines.
     """
     queue = desk.queue(request.parts["queue"])
-    given = request.query.get("start", "0")
-    if not given.isdecimal() or len(given) > 9:
-        raise Refused(400, "a page of the log starts at a number of lines")
-    start = int(given)
+    start = whole(request.query.get("start", "0"), "where a page starts")
     stored = await desk.inspector.get(queue.name, request.parts["job_id"])
     lines = await desk.inspector.logs(queue.name, stored.id, start=start, limit=MOST_LINES)
     values = {

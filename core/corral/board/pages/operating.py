@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
 
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Redirect, Refused, Request
@@ -11,8 +10,6 @@ from corral.board.pages.job import confirmation, path_of
 from corral.inspector import CLEANABLE
 
 __all__ = ["clean", "drain", "limits", "pause", "resume"]
-
-MOST: Final = 1_000_000_000
 
 
 async def pause(request: Request, desk: Desk) -> Redirect:
@@ -32,8 +29,7 @@ async def resume(request: Request, desk: Desk) -> Redirect:
 async def limits(request: Request, desk: Desk) -> Redirect:
     """Say how many jobs run at once and how many start in a while, over all workers; two script calls."""
     name = desk.queue(request.parts["queue"]).name
-    concurrency, rate = _number(request, "concurrency"), _number(request, "rate")
-    per = _number(request, "per_seconds")
+    concurrency, rate, per = (request.number(each, least=1) for each in ("concurrency", "rate", "per_seconds"))
     if (rate is None) != (per is None):
         raise Refused(400, "a rate is a number of jobs and a number of seconds")
     await desk.inspector.set_concurrency(name, concurrency)
@@ -57,7 +53,7 @@ async def drain(request: Request, desk: Desk) -> Redirect | Page:
 async def clean(request: Request, desk: Desk) -> Redirect | Page:
     """Remove jobs of a state that are old enough, when that was confirmed; a script call per 500 jobs."""
     name = desk.queue(request.parts["queue"]).name
-    hours = _number(request, "older_than_hours", least=0) or 0
+    hours = request.number("older_than_hours") or 0
     state = next((state for state in CLEANABLE if state == request.first("state")), None)
     if state is None:
         raise Refused(400, "jobs of this state are not cleaned", f"these are: {', '.join(CLEANABLE)}")
@@ -68,13 +64,3 @@ async def clean(request: Request, desk: Desk) -> Redirect | Page:
         return Page("confirm", "Clean the queue?", confirmation(request, told, path_of(name), "Clean"))
     removed = await desk.inspector.clean(name, state, timedelta(hours=hours))
     return Redirect(path_of(name), "cleaned", {"n": removed})
-
-
-def _number(request: Request, name: str, least: int = 1) -> int | None:
-    """A whole number of the form; None where the field is empty."""
-    given = request.first(name).strip()
-    if not given:
-        return None
-    if not given.isdecimal() or len(given) > 10 or not least <= int(given) <= MOST:
-        raise Refused(400, f"{name.replace('_', ' ')} is a whole number from {least} to {MOST}")
-    return int(given)

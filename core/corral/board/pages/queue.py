@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from corral.board.desk import Desk
-from corral.board.exchange import Page, Refused, Request
+from corral.board.exchange import Page, Refused, Request, whole
 from corral.board.pages.failing import failures_shown, summary_shown
 from corral.board.pages.glance import at_work, glance_of
 from corral.board.pages.searching import seek, sought
@@ -83,7 +83,7 @@ async def show(request: Request, desk: Desk) -> Page:
         found = await seek(desk, name, wanted, state if request.query.get("state") else None)
         values |= {"jobs": found.jobs, "found": found, "turn": None}
     else:
-        start = _start(request.query.get("start", "0"))
+        start = whole(request.query.get("start", "0"), "where a page starts", most=FURTHEST)
         key = "list", name, state, start
         page = await desk.recent.get(key, lambda: desk.inspector.list(name, state, start=start, limit=PAGE))
         jobs = [shown(each, queue, desk.now) for each in page.jobs]
@@ -100,12 +100,6 @@ def _state(given: str | None, summary: Summary) -> State:
         return state
     first: tuple[State, ...] = ("failed", "active", "waiting", "prioritized", "delayed", "waiting-children")
     return next((state for state in first if summary.counts[state]), "completed")
-
-
-def _start(given: str) -> int:
-    if not given.isdecimal() or len(given) > 9 or int(given) > FURTHEST:
-        raise Refused(400, "a page starts at a number of jobs", f"from 0 to {FURTHEST}")
-    return int(given)
 
 
 def _history(summary: Summary, minutes: Any, now: datetime) -> dict[str, Any]:
