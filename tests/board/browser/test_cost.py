@@ -32,7 +32,7 @@ MEASURED_SECONDS = 12
 
 MANY = """
 local held = redis.call('HGETALL', KEYS[1])
-local of_list = redis.call('TYPE', KEYS[2]).ok == 'list'
+local of_list = string.find(KEYS[2], ':wait$')
 for n = 1, tonumber(ARGV[2]) do
   local id = ARGV[1] .. n
   for at = 1, #held, 2 do
