@@ -102,8 +102,8 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
     if not place or place.container not in ahead:
         place = _Place(ahead[0]) if ahead else None
     jobs = [] if after or not text else await _of_id(calls, queue, text, states, wanted)
-    looked, left_bytes, left = 0, math.ceil(BYTES * share), math.ceil(GIVEN * share)
-    while place and len(jobs) < limit and left_bytes > 0 and left > 0:
+    looked, left_bytes, left_jobs = 0, math.ceil(BYTES * share), math.ceil(GIVEN * share)
+    while place and len(jobs) < limit and left_bytes > 0 and left_jobs > 0:
         state = CONTAINED[place.container]
         hits = limit - len(jobs)
         asked = (BATCH, JOB_BYTES, min(BATCH_BYTES, left_bytes), hits, *wanted.arguments)
@@ -112,7 +112,7 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
         )
         looked += seen
         left_bytes -= read
-        left -= len(found)
+        left_jobs -= len(found)
         for row in found:
             job = decode_listed(name, state, row)
             if job.id != text and wanted(job):  # of that id it is here already

@@ -23,6 +23,7 @@ local MOST_MEMBERS = 500 -- of one name in one payload; who has more is given to
 local MEMBER_BYTES = 200 -- what looking at one of them costs, as if so many bytes more were read
 local STOPS = 2.5 -- string.find stops at each byte that is the text's first: only such bytes cost so much more
 local SAMPLE_BYTES, LARGE_BYTES = 32, 4096 -- how often it stops is told by so many bytes, in every large payload and every eighth
+local MANY_STOPS = 8 -- fewer cost little, and how far a search came would tell of each character of what is masked
 
 local argument = 9
 local function strings()
@@ -63,7 +64,7 @@ local function estimate(data)
     if not at then break end
     stops = stops + 1
   end
-  dear = STOPS * stops / SAMPLE_BYTES
+  dear = stops > MANY_STOPS and STOPS * stops / SAMPLE_BYTES or 0
 end
 
 local function holds(data, strings)
