@@ -116,7 +116,7 @@ async def test_every_read_is_cheap_in_a_queue_of_100_000_jobs(full: redis.Redis,
 
     found = await inspector.search(letters, "nobody@example.com")
     assert (found.total, found.cut) == (100_000, True)
-    assert 3_000 < found.looked_at < 10_000
+    assert 2_500 < found.looked_at < 10_000
     looked, calls = found.looked_at, 1
     while found.next:
         found = await inspector.search(letters, '"userId": 7,', after=found.next)

@@ -168,8 +168,8 @@ class JobReader:
     ) -> Found:
         """Find jobs, in each state the newest first: what has failed, then what is at work, waits, or is completed.
 
-        Three store calls, and at most as many short scripts as it takes to look at 3,700 jobs with payloads of 300
-        bytes, or at 2,500 of 1 kB; where that was not all, the answer says so, and where to go on.
+        Three store calls, and at most as many short scripts as it takes to look at 3,400 jobs with payloads of 300
+        bytes, or at 2,300 of 1 kB; where that was not all, the answer says so, and where to go on.
 
         Args:
             queue: The queue.

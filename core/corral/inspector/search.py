@@ -26,7 +26,7 @@ JOB_BYTES = 1_200
 """What looking at a job costs besides its payload: about as much as so many bytes of that."""
 BATCH_BYTES = 512 * 1024
 """How much a script reads at most, but for a single larger payload."""
-BYTES = 5_500 * 1024
+BYTES = 5_000 * 1024
 """How much a search reads at most. With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest."""
 GIVEN = 300
 """Jobs that one search takes out of the store, though none of them may be meant. They do not count as read: how far it
