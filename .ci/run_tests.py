@@ -2,20 +2,14 @@
 
 A bound in seconds needs a machine that is not busy with other tests, and on a shared one it may still be missed once:
 what fails of the second run, and only that, is repeated once, and says so. Arguments go to pytest both times.
-
-Where tox runs several environments of this checkout at once, the second run of each waits until it is alone.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 SIDE_BY_SIDE = ("--numprocesses", str(min((os.cpu_count() or 1) + 1, 4)), "--dist", "worksteal")
 """Many tests wait, and each process has its own servers: there is one more than there are cores."""
@@ -25,14 +19,6 @@ ALONE = {"-s", "--pdb", "--trace", "-n", "--numprocesses"}
 
 PASSED, FAILED, NOTHING_SELECTED = 0, 1, 5
 """Exit codes of pytest."""
-
-
-@contextmanager
-def turn(kind: int) -> Iterator[None]:
-    """Hold a lock of this checkout: `LOCK_SH` beside others, `LOCK_EX` alone."""
-    with Path(__file__).open("rb") as this:
-        fcntl.flock(this, kind)
-        yield
 
 
 def pytest(*arguments: str, stdout: int | None = None) -> int:
@@ -50,18 +36,16 @@ def timing() -> int:
         return NOTHING_SELECTED
     with tempfile.TemporaryDirectory(prefix="corral-timing-") as cache:  # not shared with a run beside this one
         alone = ("-m", "timing", "-o", f"cache_dir={cache}")
-        with turn(fcntl.LOCK_EX):
-            ended = pytest(*alone)
-            if ended == FAILED:
-                print("timing: a bound was missed; what failed is repeated once", flush=True)
-                ended = pytest(*alone, "--last-failed")
+        ended = pytest(*alone)
+        if ended == FAILED:
+            print("timing: a bound was missed; what failed is repeated once", flush=True)
+            ended = pytest(*alone, "--last-failed")
     return ended
 
 
 def main() -> int:
     """Run both; nothing at all to run is a failure, as it is for pytest."""
-    with turn(fcntl.LOCK_SH):
-        rest = pytest("-m", "not timing", *(() if ALONE.intersection(sys.argv) else SIDE_BY_SIDE))
+    rest = pytest("-m", "not timing", *(() if ALONE.intersection(sys.argv) else SIDE_BY_SIDE))
     if rest not in {PASSED, FAILED, NOTHING_SELECTED}:  # interrupted, or a file that cannot be imported
         return rest
     ended = {rest, timing()}
