@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ class Got:
         return dict(each.split("=", 1) for each in set_)
 
 
+@lru_cache(maxsize=1)
+def decoded(path: str) -> str:
+    """A path as a server hands it on; kept, so that what asking costs is not taken for what answering does."""
+    return unquote_to_bytes(path).decode("utf-8", "replace")
+
+
 async def ask(
     app: Any,
     method: str,
@@ -115,7 +122,7 @@ async def ask(
         "http_version": "1.1",
         "method": method,
         "scheme": scheme,
-        "path": unquote_to_bytes(path).decode("utf-8", "replace"),
+        "path": decoded(path),
         "raw_path": path.encode("latin-1"),
         "query_string": query.encode("latin-1"),
         "root_path": "",

@@ -19,7 +19,7 @@ __all__ = ["MAX_PAGE", "MAX_TEXT", "Found", "search"]
 MAX_PAGE = 100
 """Jobs per page: payloads may have a megabyte each."""
 MAX_TEXT = 200
-"""Characters that are looked for. A text that is long and almost there costs its length at every place."""
+"""Characters that are looked for: a part of what somebody saw is enough."""
 BATCH = 500
 """Jobs per script: a longer script would keep the workers waiting."""
 JOB_BYTES = 1_200
@@ -27,7 +27,7 @@ JOB_BYTES = 1_200
 BATCH_BYTES = 512 * 1024
 """How much a script reads at most, but for a single larger payload."""
 BYTES = 5_000 * 1024
-"""How much a search reads at most. With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest."""
+"""As how much a search may count. With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest."""
 GIVEN = 300
 """Jobs that one search takes out of the store, though none of them may be meant. They do not count as read: how far it
 came would tell of each job that holds a text where it is masked."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +17,7 @@ from board.browser.browsing import opened
 from board.browser.site import environment_of, process
 from corral.app.installed import read_installed
 from corral.app.producing import scheduler
+from examples.saas.demo.sockets import listening
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -29,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 @asynccontextmanager
 async def application(store_url: str, folder: Path, until: WaitUntil) -> AsyncIterator[httpx2.AsyncClient]:
     """The application on a database of its own; a client of its API, for an operator."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening() as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         token = secrets.token_hex(32)
         environment = environment_of(
@@ -45,8 +44,7 @@ async def application(store_url: str, folder: Path, until: WaitUntil) -> AsyncIt
         async with process(*create, cwd=folder, environment=environment, log=folder / "create.log") as creating:
             assert await asyncio.wait_for(creating.wait(), 60) == 0, (folder / "create.log").read_text()
         serve = (sys.executable, "-m", "uvicorn", "--factory", "examples.saas.api:create_app", "--no-access-log")
-        fd = os.dup(listener.fileno())
-        os.set_inheritable(fd, True)
+        fd = listener.fileno()
         log = folder / "api.log"
         async with (
             process(*serve, "--fd", str(fd), cwd=folder, environment=environment, log=log, pass_fds=(fd,)) as running,
@@ -54,7 +52,6 @@ async def application(store_url: str, folder: Path, until: WaitUntil) -> AsyncIt
                 base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=30
             ) as api,
         ):
-            os.close(fd)
 
             async def answers() -> bool:
                 assert running.returncode is None, log.read_text()

@@ -4,14 +4,14 @@
 -- ARGV  1 offset_ms   2 container
 --       3 place, 4 id: of the job that was looked at last: its score, in a list its index; '' to begin
 --       5 looks: how many jobs are looked at   6 each: how many bytes it counts as to look at one
---       7 bytes: no other is looked at after so many of payloads and reasons
+--       7 bytes: no other is looked at after so many of payloads and reasons; what is dear to look at counts as more
 --       8 hits: no other is looked at after so many that match
 --       9 count of texts, and the texts: any of them in the payload or in the failed reason; none: every job
 --       then count of names, and the names: of a member of the payload, as JSON spells them; none: every job
 --       then count of values, and how they begin as JSON spells them: any of them after any of the names
--- Returns {looked, read, ended, place, id, jobs}: how many were looked at, and how many bytes of them; 1 if there are no
---         more, else 0; where the next call goes on; {id, flat hash, due score or ''} of each that matches. A member may be one of another object of the
---         payload that has the same name: the caller looks at what it means.
+-- Returns {looked, read, ended, place, id, jobs}: how many were looked at, and as how many bytes they count; 1 if there
+--         are no more, else 0; where the next call goes on; {id, flat hash, due score or ''} of each that matches.
+--         A member may be one of another object of the payload that has the same name: the caller looks at what it means.
 
 -- @include opening.lua
 
