@@ -228,7 +228,7 @@ class Lockstep:
             return
         theirs = await self.node.ask("extend", self.now_ms, handles=[run.handle for run in runs], lock_ms=lock_ms)
         leases = [(run.job.id, run.job.token) for run in runs]
-        ours = await asyncio.to_thread(self.store.extend, self.leases, leases, lock_ms)
+        ours, _ = await asyncio.to_thread(self.store.extend, self.leases, leases, lock_ms)
         _same("lost locks", {leases[place][0] for place in ours}, set(theirs))
 
     async def _lose_locks(self, picks: Sequence[int]) -> None:

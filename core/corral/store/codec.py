@@ -6,8 +6,8 @@ The only module that knows how a job is spelt in the store (wire § 3, § 4). It
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -19,17 +19,23 @@ from corral.outcome import Completed, Failed, HandedBack, Outcome, RateLimited, 
 from corral.store.late import Late
 
 __all__ = [
+    "BROKEN",
+    "REFUSED",
     "Advanced",
+    "Damage",
     "Ending",
     "FetchedJob",
     "NewJob",
     "StoredOptions",
+    "decode_damage",
     "decode_job",
     "encode_ending",
     "encode_new_job",
     "encode_options",
 ]
 
+REFUSED, BROKEN = 1, -20
+"""Codes of our own beside the wire's."""
 NO_LIMIT = 1000
 """How many aged jobs one ending removes where the job's own retention names no limit (wire § 6.7)."""
 LONGEST_MS = 1e14
@@ -111,6 +117,8 @@ class FetchedJob:
         deferred_failure: Why the job must be failed without running it, or None.
         deduplicated: Whether it owns, or owned, a deduplication id.
         schedule_id: The job scheduler it is an iteration of, or None.
+        stored_id: The id as the store has it: what other clients wrote need not be UTF-8.
+        stalls: How often it stalled.
     """
 
     id: str
@@ -126,6 +134,13 @@ class FetchedJob:
     deferred_failure: str | None
     deduplicated: bool
     schedule_id: str | None
+    stored_id: bytes
+    stalls: int = 0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it stalled before and is to run again: it may be what kills workers."""
+        return self.stalls > 0 and self.deferred_failure is None
 
     @property
     def scheduled_ms(self) -> int:
@@ -146,6 +161,19 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """Something damaged that a script has found.
+
+    Attributes:
+        name: The id of a job, or the name of one of the queue's own keys.
+        reason: A sentence that names the key.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Advanced:
     """The reply to one `advance`.
 
@@ -154,10 +182,15 @@ class Advanced:
         due_ms: Milliseconds until the next delayed job is due, or None without one. Only known where fewer jobs came
             than were wanted.
         limited_ms: Milliseconds until the rate limit ends, 0 without one.
-        codes: One per ending: 0 applied, else the wire's negative code.
+        codes: One per ending: 0 applied; `REFUSED` the job was damaged and is failed; `BROKEN` nothing was changed,
+            because a key is damaged that only an operator can repair; else the wire's negative code.
         jobs: What was fetched, in the order it should start.
         repeated: Whether this is the stored reply of an earlier try of the same call.
         late: The iterations among the jobs that must be advanced before they run.
+        held: How many jobs that stalled before were left waiting, because they may not start beside others that did.
+        refused: Why, by the place of each ending whose code is `REFUSED`.
+        quarantined: What was found damaged and put into the quarantine.
+        broken: The key that only an operator can repair, and its type; empty where there is none.
     """
 
     now_ms: int
@@ -167,6 +200,10 @@ class Advanced:
     jobs: Sequence[FetchedJob]
     repeated: bool
     late: Sequence[Late] = ()
+    held: int = 0
+    refused: Mapping[int, str] = field(default_factory=dict[int, str])
+    quarantined: Sequence[Damage] = ()
+    broken: str = ""
 
 
 def encode_options(options: JobOptions, *, nonce: str = "", carrier: str = "") -> bytes:
@@ -233,7 +270,15 @@ def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *,
         deferred_failure=deferred.decode(errors="replace") if deferred is not None else None,
         deduplicated=b"deid" in fields,
         schedule_id=schedule.decode(errors="replace") if schedule else None,
+        stored_id=job_id,
+        stalls=integer(get(b"stc")),
     )
+
+
+def decode_damage(reports: Sequence[bytes]) -> list[Damage]:
+    """What a script has put into its `reports`, see `lua/damage.lua`."""
+    texts = [text.decode(errors="replace") for text in reports]
+    return [Damage(name, reason) for name, reason in zip(texts[::2], texts[1::2], strict=True)]
 
 
 def encode_ending(ending: Ending, declared: JobOptions) -> list[str | bytes | int]:
@@ -256,7 +301,7 @@ def encode_ending(ending: Ending, declared: JobOptions) -> list[str | bytes | in
         if kind == "f":
             count, age, limit = options.keep_failed or _retention(declared.keep_failed)
     flags = ("l" if options.lifo else "") + ("d" if job.deduplicated else "")
-    return [kind, job.id, job.token, atm, text, trace, delay_ms, count, age, limit, options.attempts, flags]
+    return [kind, job.stored_id, job.token, atm, text, trace, delay_ms, count, age, limit, options.attempts, flags]
 
 
 def _kind(outcome: Outcome) -> tuple[str, str | bytes, int]:

@@ -15,7 +15,17 @@ from redis.exceptions import ResponseError
 from corral.errors import CorralError
 from corral.options import JobOptions
 from corral.store.clock import Clock
-from corral.store.codec import Advanced, Ending, NewJob, decode_job, encode_ending, encode_new_job
+from corral.store.codec import (
+    Advanced,
+    Damage,
+    Ending,
+    FetchedJob,
+    NewJob,
+    decode_damage,
+    decode_job,
+    encode_ending,
+    encode_new_job,
+)
 from corral.store.connection import Link
 from corral.store.late import decode_late
 from corral.store.scripts import run, run_blocking, script
@@ -41,10 +51,12 @@ class Stalled:
     Attributes:
         job_ids: The jobs that went back to the waiting list.
         wait_ms: When the next check is allowed, in milliseconds from now.
+        quarantined: What was found damaged and put into the quarantine.
     """
 
     job_ids: Sequence[str]
     wait_ms: int
+    quarantined: Sequence[Damage] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,7 @@ class Note:
         keep: How many log lines the job keeps, 0 for all.
     """
 
-    job_id: str
+    job_id: str | bytes
     kind: str
     text: str | bytes
     keep: int = 0
@@ -72,6 +84,7 @@ class QueueStore:
         queue: Its name.
         base: `<prefix>:<queue>:`, what all of its keys begin with.
         clock: What every script adds to the store's time.
+        lane: Which of a worker's connections this is, from 0.
 
     Args:
         link: The connection.
@@ -96,7 +109,7 @@ class QueueStore:
         self.clock = clock or Clock()
         self._link = link
         self._options = options or JobOptions()
-        self._lane = lane
+        self.lane = lane
 
     @property
     def offset_ms(self) -> int:
@@ -133,6 +146,8 @@ class QueueStore:
         *,
         lock_ms: int = 30_000,
         ticks: bytes = b"{}",
+        suspects: int = MAX_BATCH,
+        confirm_from: int | None = None,
     ) -> Advanced:
         """Finish jobs and fetch more.
 
@@ -145,6 +160,9 @@ class QueueStore:
             want: How many jobs to fetch at most, up to `MAX_BATCH`.
             lock_ms: How long a fetched job's lock lives without renewal.
             ticks: The coming ticks of the queue's cron schedules, made by `schedules.encode_ticks`.
+            suspects: How many of the fetched jobs may have stalled before.
+            confirm_from: A fetched job that stalled so often must be confirmed (`confirm`) before it runs: until then
+                a worker that dies has not run it, and it is charged nothing. None: no job must be.
 
         Returns:
             The code of each ending, and the fetched jobs.
@@ -152,18 +170,21 @@ class QueueStore:
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
             StaleCall: A later call of this worker was answered already.
+            redis.exceptions.ResponseError: The script failed; `DAMAGED …` where `meta` is no hash.
         """
         arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES, ticks]
+        arguments += [suspects, "" if confirm_from is None else confirm_from]
         for ending in endings:
             arguments += encode_ending(ending, self._options)
-        keys = [self.base, self._record(worker, self._lane)]
+        keys = [self.base, self._record(worker, self.lane)]
         try:
             reply = await run(self._link, script("advance"), keys, arguments)
         except ResponseError as error:
             if str(error).startswith("STALECALL"):
                 raise StaleCall(f"call {seq} of worker {worker} came after a later one") from error
             raise
-        now, due, limited, codes, fetched, repeated, late = reply
+        now, due, limited, codes, fetched, repeated, late, held, trouble = reply
+        refused, reports, broken = trouble or ((), (), b"")
         token = f"{worker}:{seq}"
         return Advanced(
             now_ms=now,
@@ -173,30 +194,56 @@ class QueueStore:
             jobs=[decode_job(job_id, flat, token, now, started=repeated == 1) for job_id, flat in fetched],
             repeated=repeated == 1,
             late=decode_late(late),
+            held=held,
+            refused={place - 1: why.decode(errors="replace") for place, why in zip(refused[::2], refused[1::2], strict=True)},
+            quarantined=decode_damage(reports),
+            broken=broken.decode(errors="replace"),
         )
 
-    def extend(self, client: redis.Redis, leases: Sequence[tuple[str, str]], lock_ms: int) -> set[int]:
+    async def confirm(self, jobs: Sequence[FetchedJob]) -> None:
+        """Say that jobs are about to start which must be confirmed, see `advance`.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+        """
+        await self.operate("confirm", *(job.stored_id for job in jobs))
+
+    def extend(
+        self,
+        client: redis.Redis,
+        leases: Sequence[tuple[str | bytes, str]],
+        lock_ms: int,
+        *,
+        worker: str = "",
+        calls: Sequence[tuple[int, int]] = (),
+    ) -> tuple[set[int], set[int]]:
         """Renew locks, from the lease thread.
 
         Args:
             client: The thread's own client.
             leases: `(job id, token)` pairs.
             lock_ms: How long the locks live from now.
+            worker: The worker whose calls are on their way.
+            calls: `(lane, seq)` of each: the locks of what it has brought are renewed, too.
 
         Returns:
-            The places in `leases` of those whose lock is not held any more.
+            The places in `leases` of those whose lock is not held any more, and the places in `calls` of those that
+            have brought a job whose lock is not.
 
         Raises:
             redis.exceptions.RedisError: The store is away.
         """
         lost: set[int] = set()
-        for start in range(0, len(leases), MAX_BATCH):
-            arguments: list[Any] = [lock_ms]
+        incomplete: set[int] = set()
+        keys = [self.base, *(self._record(worker, lane) for lane, _ in calls)]
+        for start in range(0, max(len(leases), 1), MAX_BATCH):
+            arguments: list[Any] = [lock_ms, worker, *(seq for _, seq in calls)]
             for job_id, token in leases[start : start + MAX_BATCH]:
                 arguments += [job_id, token]
-            places = run_blocking(client, script("extend"), [self.base], arguments)
-            lost.update(start + place for place in places)
-        return lost
+            places = run_blocking(client, script("extend"), keys, arguments)
+            lost.update(start + place for place in places if place >= 0)
+            incomplete.update(-place - 1 for place in places if place < 0)
+        return lost, incomplete
 
     async def check_stalled(self, interval_ms: int, max_stalled: int) -> Stalled:
         """Put jobs of dead workers back to the head of the waiting list; a no-op while another check's time runs.
@@ -208,8 +255,9 @@ class QueueStore:
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
         """
-        wait_ms, ids = await run(self._link, script("stalled"), [self.base], [interval_ms, max_stalled, self.offset_ms])
-        return Stalled([job_id.decode(errors="replace") for job_id in ids], wait_ms)
+        arguments = [interval_ms, max_stalled, self.offset_ms]
+        wait_ms, ids, reports = await run(self._link, script("stalled"), [self.base], arguments)
+        return Stalled([job_id.decode(errors="replace") for job_id in ids], wait_ms, decode_damage(reports))
 
     async def release(self, worker: str, max_stalled: int, *, lanes: int = 1) -> list[str]:
         """Do to the jobs of a worker that is certainly dead what the stalled check would do, without its wait.
@@ -228,11 +276,14 @@ class QueueStore:
             StoreUnavailable: The store is away, or refuses to write.
         """
         keys = [self.base, *(self._record(worker, lane) for lane in range(lanes))]
-        ids = await run(self._link, script("release"), keys, [worker, max_stalled])
+        ids = await run(self._link, script("release"), keys, [worker, max_stalled, self.offset_ms])
         return [job_id.decode(errors="replace") for job_id in ids]
 
-    async def note(self, notes: Iterable[Note]) -> None:
+    async def note(self, notes: Iterable[Note]) -> list[Damage]:
         """Write progress and log lines of running jobs.
+
+        Returns:
+            The jobs whose keys are damaged, so that something could not be written.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
@@ -240,8 +291,7 @@ class QueueStore:
         arguments: list[Any] = []
         for note in notes:
             arguments += [note.job_id, note.kind, note.text, note.keep]
-        if arguments:
-            await run(self._link, script("note"), [self.base], arguments)
+        return decode_damage(await run(self._link, script("note"), [self.base], arguments)) if arguments else []
 
     async def operate(self, name: str, *arguments: Any) -> Any:
         """Run a script that needs nothing but this queue's keys and the time.

@@ -17,7 +17,7 @@ from corral.store.connection import thread_client
 from corral.store.queue_store import QueueStore
 from corral.worker.outage import Contact
 
-__all__ = ["Lease", "Leases"]
+__all__ = ["Lease", "Leases", "PendingCall"]
 
 LOOP_SILENCE_SECONDS = 300.0
 """A process whose event loop has not moved for so long is hung, and must not keep its jobs for ever."""
@@ -37,11 +37,28 @@ class Lease:
     """
 
     store: QueueStore
-    job_id: str
+    job_id: str | bytes
     token: str
     lost: Callable[[], object]
     renewed: float
     until: float | None
+
+
+@dataclass(slots=True, eq=False)
+class PendingCall:
+    """A call on its way that may bring jobs. Their locks are renewed from when it is sent until its reply is read.
+
+    Attributes:
+        store: The queue, and the lane of the call.
+        worker: The worker's name.
+        seq: The number of the call.
+        renewed: When it was sent, or when what it brought was renewed last, by the monotonic clock.
+    """
+
+    store: QueueStore
+    worker: str
+    seq: int
+    renewed: float
 
 
 class Leases:
@@ -64,6 +81,7 @@ class Leases:
         self._age = lock_seconds / 4
         self._contact = contact
         self._held: set[Lease] = set()
+        self._pending: set[PendingCall] = set()
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._loop_moved = time.monotonic()
@@ -92,17 +110,31 @@ class Leases:
         with self._guard:
             self._held.difference_update(leases)
 
+    def expect(self, call: PendingCall) -> None:
+        """Renew what a call brings from now on."""
+        with self._guard:
+            self._pending.add(call)
+
+    def answered(self, call: PendingCall) -> None:
+        """Renew what it brings no longer: its reply was read, or will not come."""
+        with self._guard:
+            self._pending.discard(call)
+
     def _run(self) -> None:
         client: redis.Redis | None = None
         while not self._stop.wait(self._age / 2):
-            due = self._due()
-            if not due:
+            due, calls = self._due()
+            if not due and not calls:
                 continue
             try:
                 if client is None:
                     client = thread_client(self._url, read_seconds=max(self._age, 0.25))
-                for store in {lease.store for lease in due}:
-                    self._renew(client, store, [lease for lease in due if lease.store is store])
+                for queue in {each.store.base for each in (*due, *calls)}:
+                    self._renew(
+                        client,
+                        [lease for lease in due if lease.store.base == queue],
+                        [call for call in calls if call.store.base == queue],
+                    )
             except Exception as error:  # noqa: BLE001  # no error may end this thread: every lock would be lost with it
                 # Closed, not reused: its next reply might be this renewal's.
                 if client is not None:
@@ -114,20 +146,31 @@ class Leases:
         if client is not None:
             client.close()
 
-    def _due(self) -> list[Lease]:
+    def _due(self) -> tuple[list[Lease], list[PendingCall]]:
         now = time.monotonic()
         if now - self._loop_moved > LOOP_SILENCE_SECONDS:
-            return []
+            return [], []
         with self._guard:
-            return [
+            leases = [
                 lease
                 for lease in self._held
                 if now - lease.renewed >= self._age and (lease.until is None or now < lease.until)
             ]
+            return leases, [call for call in self._pending if now - call.renewed >= self._age]
 
-    def _renew(self, client: redis.Redis, store: QueueStore, leases: Sequence[Lease]) -> None:
+    def _renew(self, client: redis.Redis, leases: Sequence[Lease], calls: Sequence[PendingCall]) -> None:
         started = time.monotonic()
-        lost = store.extend(client, [(lease.job_id, lease.token) for lease in leases], self._lock_ms)
+        store = (leases[0] if leases else calls[0]).store
+        lost, incomplete = store.extend(
+            client,
+            [(lease.job_id, lease.token) for lease in leases],
+            self._lock_ms,
+            worker=calls[0].worker if calls else "",
+            calls=[(call.store.lane, call.seq) for call in calls],
+        )
+        for place, call in enumerate(calls):
+            if place not in incomplete:
+                call.renewed = started
         for place, lease in enumerate(leases):
             lease.renewed = started
             if place not in lost:

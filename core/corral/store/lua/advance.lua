@@ -8,19 +8,27 @@
 --       5 offset_ms added to the server's time
 --       6 points    how many minutes of metrics are kept
 --       7 ticks     the coming ticks of cron patterns, see iterate.lua
+--       8 suspects  how many of the fetched jobs may have stalled before
+--       9 confirm_from  a job that stalled so often is not charged another stall until its worker confirms that it
+--                   starts, see confirm.lua; '' charges all
 --       then per ending: kind, id, token, atm, text, stacktrace, delay_ms, keep_count, keep_age_s, keep_limit, attempts,
 --       flags; kinds: c completed, f failed, r retried, s snoozed, l rate limited, b handed back
 --         atm          the attempts made once this ending counts      text  returnvalue JSON, or failed reason
 --         keep_*       retention: count -1 keeps all, 0 none; age '' keeps any age (wire 6.7)
 --         attempts     opts.attempts      flags  'l' opts.lifo, 'd' the job has a deduplication id
--- Returns {now_ms, due_ms, limited_ms, codes, jobs, repeated, late}
+-- Returns {now_ms, due_ms, limited_ms, codes, jobs, repeated, late, held, trouble}
 --         due_ms       until the next delayed job, -1 without one (only looked up where less than `want` came)
 --         limited_ms   until the rate limit ends, 0 without one
---         codes        per ending: 0 applied; -1 no such job, -2 no lock, -3 not active, -4 has pending children,
---                      -6 another's lock, -9 has failed children
+--         codes        per ending: 0 applied; 1 the job was damaged and is failed, see refused; -1 no such job, -2 no
+--                      lock, -3 not active, -4 has pending children, -6 another's lock, -9 has failed children;
+--                      -20 nothing was changed: a key is damaged that an operator must repair
 --         jobs         {id, {field, value, …}} in the order they were fetched, the hash as it was before this fetch
 --         late         the iterations among them that still need their next one, see iterate.lua
+--         held         how many jobs that stalled before were looked past
+--         trouble      '' or {refused, reports, broken}: flat, the place (from 1) of an ending of code 1, and why; see
+--                      damage.lua; `DAMAGED …` or ''
 -- Errors  STALECALL    a later call of this worker was already answered: this one is a late ghost
+--         DAMAGED      `meta` is no hash; nothing was changed
 
 local base, record, ticks_json = KEYS[1], KEYS[2], ARGV[7]
 local seq, worker, want, lock_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -35,25 +43,37 @@ if last then
   if last.seq == seq then
     local jobs = {}
     for _, id in ipairs(last.ids) do
-      if redis.call('GET', base .. id .. ':lock') == token then
-        jobs[#jobs + 1] = {id, redis.call('HGETALL', base .. id)}
+      if redis.pcall('GET', base .. id .. ':lock') == token then
+        local hash = redis.pcall('HGETALL', base .. id)
+        if not hash.err then jobs[#jobs + 1] = {id, hash} end
       end
     end
-    return {last.now, -1, 0, last.codes, jobs, 1, last.late}
+    return {last.now, -1, 0, last.codes, jobs, 1, last.late, 0, last.refused and {last.refused, {}, ''} or ''}
   end
 end
 
-local meta = redis.call('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration', 'opts.maxLenEvents')
-local max_events = meta[5] or '10000'
+local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration', 'opts.maxLenEvents')
+if meta.err then return redis.error_reply('DAMAGED ' .. base .. 'meta is a ' .. redis.call('TYPE', base .. 'meta').ok .. ', not a hash') end
+local max_events = tonumber(meta[5]) and meta[5] or '10000'
 -- @include events.lua
+
+-- The rest is a function because of what closures cost: each that refers to a local of the chunk walks past all other
+-- locals that closures refer to. Inside of a function they share its references.
+local function advance()
+
 -- @include promote.lua
 -- @include iterate.lua
 -- @include endings.lua
 -- @include fetch.lua
 
 if #codes > 0 or #fetched > 0 then
-  local ids = {}
-  for i, job in ipairs(fetched) do ids[i] = job[1] end
-  call('SET', record, cmsgpack.pack({seq = seq, now = now, codes = codes, ids = ids, late = late}), 'PX', 2 * lock_ms)
+  local reply = {seq = seq, now = now, codes = codes, ids = fetched_ids, late = late, refused = refused}
+  call('SET', record, cmsgpack.pack(reply), 'PX', 2 * lock_ms)
 end
-return {now, due_ms, limited_ms, codes, fetched, 0, late}
+local trouble = ''
+if refused or damage then trouble = {refused or {}, damage and damage.reports or {}, damage and damage.broken or ''} end
+return {now, due_ms, limited_ms, codes, fetched, 0, late, held, trouble}
+
+end
+
+return advance()

@@ -1,9 +1,10 @@
 -- Included by advance.lua: takes jobs out of `active` and puts them where their ending says (wire 6.6 to 6.11).
--- Leaves: codes, one per ending; final, whether the last one finished its job for good.
+-- Leaves: codes, one per ending; final, whether the last one finished its job for good; refused, nil or flat: the place
+-- (from 1) of each job that was damaged and so failed, and why.
 
-local STRIDE, FIRST = 12, 8
+local STRIDE, FIRST = 12, 10
 local count = (#ARGV - FIRST + 1) / STRIDE
-local codes, final = {}, false
+local codes, refused, final = {}, nil, false
 
 if count > 0 then
   local locks, children = {}, {}
@@ -14,7 +15,12 @@ if count > 0 then
   end
   local tokens = call('MGET', unpack(locks))
   local any_children = call('EXISTS', unpack(children)) > 0
-  call('XTRIM', events, 'MAXLEN', '~', max_events)
+  -- The first write, and one that a full store allows: from here on the script may write whatever it has to.
+  if type(redis.pcall('XTRIM', events, 'MAXLEN', '~', max_events)) == 'table' then
+    attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events)
+  end
+
+  local taken -- the job that was taken out of `active` and is in no other container yet
 
   -- Why a job cannot be ended by us, or 0 (wire 5.5, 6.6). Nothing was changed where this is not 0.
   local function refusal(i, id, held, completes)
@@ -26,22 +32,58 @@ if count > 0 then
     end
     if not tokens[i] then return -2 end
     if tokens[i] ~= held then return -6 end
-    if call('LREM', base .. 'active', -1, id) == 0 then return -3 end
+    if call('LREM', base .. 'active', -1, id) == 0 then
+      -- Ours, and in no place at all: `active` was damaged and removed while the job ran.
+      for _, name in ipairs({'wait', 'paused'}) do
+        if call('LPOS', base .. name, id) then return -3 end
+      end
+      for _, name in ipairs({'prioritized', 'delayed', 'waiting-children', 'completed', 'failed'}) do
+        if call('ZSCORE', base .. name, id) then return -3 end
+      end
+      if call('EXISTS', key) == 0 then return -3 end
+    end
+    taken = id
     return 0
   end
 
-  local any_delayed = false
-  -- @include relations.lua
+  local any_delayed, relations = false, nil
+
+  -- What is due to parents and to deduplication ids; made by the first job that has any, see damage.lua for why.
+  local function relate()
+    if relations then return relations end
+    -- @include relations.lua
+    relations = {settle = settle_relations, leave_parent = leave_parent}
+    return relations
+  end
+
+  local function leave_parent(key) return relate().leave_parent(key) end
   -- @include retention.lua
 
-  local released, ended_ids = {}, {}
+  local function put_back_taken()
+    if not taken then return end
+    for _, name in ipairs({'completed', 'failed', 'delayed', 'prioritized'}) do redis.pcall('ZREM', base .. name, taken) end
+    if kept.scored and kept.scored[#kept.scored] == taken then
+      kept.scored[#kept.scored], kept.scored[#kept.scored - 1] = nil, nil
+      if #kept.scored == 0 then kept = {} end
+    end
+    redis.call('RPUSH', base .. 'active', taken)
+    taken = nil
+  end
+
   local counts = {c = 0, f = 0}
+
+  local function emit_failed(id, text, at)
+    call('XADD', events, '*', 'event', 'failed', 'jobId', id, 'failedReason', text, 'prev', 'active')
+    if tonumber(ARGV[at + 3]) >= tonumber(ARGV[at + 10]) then
+      call('XADD', events, '*', 'event', 'retries-exhausted', 'jobId', id, 'attemptsMade', ARGV[at + 3])
+    end
+  end
 
   local function finish(kind, id, key, at)
     local atm, text, keep_count = ARGV[at + 3], ARGV[at + 4], tonumber(ARGV[at + 7])
     local parent = call('HGET', key, 'parentKey')
     local deduplicated = string.find(ARGV[at + 11], 'd', 1, true)
-    if parent or deduplicated then settle_relations(kind, id, key, text, parent, deduplicated) end
+    if parent or deduplicated then relate().settle(kind, id, key, text, parent, deduplicated) end
     if keep_count == 0 then
       remove_jobs({id}, kind == 'f')
     elseif kind == 'c' then
@@ -55,10 +97,7 @@ if count > 0 then
     if kind == 'c' then
       call('XADD', events, '*', 'event', 'completed', 'jobId', id, 'returnvalue', text, 'prev', 'active')
     else
-      call('XADD', events, '*', 'event', 'failed', 'jobId', id, 'failedReason', text, 'prev', 'active')
-      if tonumber(atm) >= tonumber(ARGV[at + 10]) then
-        call('XADD', events, '*', 'event', 'retries-exhausted', 'jobId', id, 'attemptsMade', atm)
-      end
+      emit_failed(id, text, at)
     end
     counts[kind] = counts[kind] + 1
   end
@@ -74,6 +113,7 @@ if count > 0 then
     else
       call('LPUSH', base .. 'wait', id)
     end
+    taken = nil
     emit_capped('waiting', 'jobId', id, 'prev', 'active')
   end
 
@@ -91,27 +131,72 @@ if count > 0 then
       return
     end
     -- No worker honours this value but one that knows a limit of its own; ours do always (wire 6.19, trap T18).
-    if kind == 'l' then call('SET', base .. 'limiter', '9007199254740991', 'PX', ARGV[at + 6]) end
+    if kind == 'l' then
+      call('GET', base .. 'limiter') -- an error where something else stands there: SET would overwrite it
+      call('SET', base .. 'limiter', '9007199254740991', 'PX', ARGV[at + 6])
+    end
     back_to_wait(id, key, at, true)
+  end
+
+  local function end_job(i, kind, id, at)
+    if kind == 'r' and tonumber(ARGV[at + 6]) == 0 then promote_due() end -- before the checks, and even if refused
+    local code = refusal(i, id, ARGV[at + 2], kind == 'c')
+    if code == 0 then
+      apply(kind, id, base .. id, at)
+      taken = nil
+    end
+    return code
+  end
+
+  -- The end of a damaged job, whatever its run gave: failed for good, and kept. Its relations are left as they are.
+  local function fail_damaged(id, at, reason)
+    local key = base .. id
+    if call('LREM', base .. 'active', -1, id) == 0 then error('not active', 0) end
+    taken = id
+    local written = redis.pcall('HSET', key, 'failedReason', reason, 'finishedOn', now, 'atm', ARGV[at + 3])
+    if type(written) == 'table' then -- its own key is no hash
+      repairs().set_aside(id, 'active', key .. ' is damaged: ' .. repairs().text_of(written))
+    else
+      call('HDEL', key, 'defa')
+      call('ZADD', base .. 'failed', now, id)
+      taken = nil
+      emit_failed(id, reason, at)
+      counts.f = counts.f + 1
+    end
+    taken = nil
   end
 
   for i = 1, count do
     local at = FIRST + (i - 1) * STRIDE
     local kind, id = ARGV[at], ARGV[at + 1]
-    if kind == 'r' and tonumber(ARGV[at + 6]) == 0 then promote_due() end -- before the checks, and even if refused
-    codes[i] = refusal(i, id, ARGV[at + 2], kind == 'c')
-    if codes[i] == 0 then
-      released[#released + 1], ended_ids[#ended_ids + 1] = locks[i], id
-      apply(kind, id, base .. id, at)
-      final = kind == 'c' or kind == 'f'
+    local done, code = attempt(put_back_taken, end_job, i, kind, id, at)
+    if not done then
+      local reason = 'job refused: ' .. code
+      code = -20
+      if not (damage and damage.broken) and tokens[i] == ARGV[at + 2] and attempt(put_back_taken, fail_damaged, id, at, reason) then
+        code = 1
+        refused = refused or {}
+        refused[#refused + 1] = i
+        refused[#refused + 1] = reason
+        kind = 'f'
+      end
     end
+    codes[i] = code
+    if code >= 0 then final = kind == 'c' or kind == 'f' end
+  end
+
+  trim_kept()
+  local released, ended_ids = {}, {}
+  for i = 1, count do
+    local id = ARGV[FIRST + (i - 1) * STRIDE + 1]
+    if unkept[id] then codes[i] = -20 end
+    if codes[i] >= 0 then released[#released + 1], ended_ids[#ended_ids + 1] = locks[i], id end
   end
   if #released > 0 then
     call('UNLINK', unpack(released))
-    call('SREM', base .. 'stalled', unpack(ended_ids))
+    redis.pcall('SREM', base .. 'stalled', unpack(ended_ids)) -- the stalled check mends what else stands there
   end
-  trim_kept()
-  count_minutes('completed', counts.c)
-  count_minutes('failed', counts.f)
-  if any_delayed then signal_delayed() end
+  if counts.c > 0 and not pcall(count_minutes, 'completed', counts.c) then pcall(repairs().mend) end
+  if counts.f > 0 and not pcall(count_minutes, 'failed', counts.f) then pcall(repairs().mend) end
+  if any_delayed then attempt(nil, signal_delayed) end
 end

@@ -1,7 +1,7 @@
 -- Included by scripts that put jobs into a container.
 -- Needs in scope: base (`<prefix>:<queue>:`), now (Unix ms), max_events (text).
 
-local call = redis.call
+-- @include damage.lua
 local events = base .. 'events'
 
 -- A capped entry; the cap is the queue's own (wire 5.6).
@@ -9,16 +9,12 @@ local function emit_capped(...)
   return call('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', ...)
 end
 
--- The score of a job that is due at `due` ms: order within one millisecond is kept (wire 5.2).
-local function delayed_score(due)
-  local lowest, highest = due * 4096, due * 4096 + 4095
-  local last = call('ZREVRANGEBYSCORE', base .. 'delayed', highest, lowest, 'WITHSCORES', 'LIMIT', 0, 1)
-  if not last[2] then return lowest end
-  return math.min(tonumber(last[2]) + 1, highest)
-end
-
+-- A job that is due at `due` ms: order within one millisecond is kept (wire 5.2).
 local function add_delayed(id, due)
-  call('ZADD', base .. 'delayed', delayed_score(due), id)
+  local score, highest = due * 4096, due * 4096 + 4095
+  local last = call('ZREVRANGEBYSCORE', base .. 'delayed', highest, score, 'WITHSCORES', 'LIMIT', 0, 1)
+  if last[2] then score = math.min(tonumber(last[2]) + 1, highest) end
+  call('ZADD', base .. 'delayed', score, id)
   emit_capped('delayed', 'jobId', id, 'delay', due)
 end
 

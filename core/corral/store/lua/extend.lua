@@ -1,22 +1,46 @@
--- Renew the locks of running jobs (wire 6.13).
+-- Renew the locks of running jobs (wire 6.13), and of those that calls on their way have brought already: a reply that
+-- waits behind a blocked event loop loses its jobs to nobody.
 --
--- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 lock_ms   then per job: id, token
--- Returns the places (from 0) of the jobs whose lock is not ours any more. Nothing is created for them: a removed job
--- leaves no key.
+-- KEYS  1 `<prefix>:<queue>:`   then the records of calls on their way (advance.lua)
+-- ARGV  1 lock_ms   2 worker   then per record: seq   then per job: id, token
+-- Returns the places (from 0) of the jobs whose lock is not ours any more; and -n where the nth record has brought a job
+-- whose lock is not. Nothing is created for them: a removed job leaves no key.
 
-local base = KEYS[1]
+local base, lock_ms, calls = KEYS[1], ARGV[1], #KEYS - 1
 local lost, kept = {}, {}
-local locks = {}
-for i = 2, #ARGV, 2 do locks[#locks + 1] = base .. ARGV[i] .. ':lock' end
-local tokens = redis.call('MGET', unpack(locks))
-for i = 2, #ARGV, 2 do
-  if tokens[i / 2] == ARGV[i + 1] then
-    redis.call('SET', locks[i / 2], ARGV[i + 1], 'PX', ARGV[1])
-    kept[#kept + 1] = ARGV[i]
-  else
-    lost[#lost + 1] = i / 2 - 1
+
+for i = 1, calls do
+  local record = redis.call('GET', KEYS[i + 1])
+  local known = record and cmsgpack.unpack(record) or {}
+  if known.seq == tonumber(ARGV[2 + i]) then
+    local token = ARGV[2] .. ':' .. ARGV[2 + i]
+    local all = true
+    for _, id in ipairs(known.ids) do
+      if redis.pcall('GET', base .. id .. ':lock') == token then
+        redis.call('PEXPIRE', base .. id .. ':lock', lock_ms)
+        kept[#kept + 1] = id
+      else
+        all = false
+      end
+    end
+    if not all then lost[#lost + 1] = -i end
+    redis.call('PEXPIRE', KEYS[i + 1], 2 * lock_ms)
   end
 end
-if #kept > 0 then redis.call('SREM', base .. 'stalled', unpack(kept)) end
+
+local first = 3 + calls
+local locks = {}
+for i = first, #ARGV, 2 do locks[#locks + 1] = base .. ARGV[i] .. ':lock' end
+local tokens = #locks > 0 and redis.call('MGET', unpack(locks)) or {}
+for place, lock in ipairs(locks) do
+  local at = first + (place - 1) * 2
+  if tokens[place] == ARGV[at + 1] then
+    redis.call('SET', lock, ARGV[at + 1], 'PX', lock_ms)
+    kept[#kept + 1] = ARGV[at]
+  else
+    lost[#lost + 1] = place - 1
+  end
+end
+-- An error where something else stands there: the stalled check mends it.
+if #kept > 0 then redis.pcall('SREM', base .. 'stalled', unpack(kept)) end
 return lost

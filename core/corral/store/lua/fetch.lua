@@ -1,7 +1,13 @@
 -- Included by advance.lua, after endings.lua: moves jobs to `active` and locks them (wire 6.3).
--- Leaves: fetched, due_ms, limited_ms; and the marker where work is left for others.
+-- Leaves: fetched, fetched_ids, due_ms, limited_ms, held; and the marker where work is left for others.
+--
+-- A job that stalled before may be what kills workers. `suspects` of them may start here, beside fresh ones; the others
+-- stay where they wait, and up to LOOK of them are looked past.
 
-local fetched, due_ms, limited_ms = {}, -1, 0
+local LOOK = 200
+local fetched, fetched_ids, due_ms, limited_ms = {}, {}, -1, 0
+local held, held_ids, held_prioritized = 0, {}, 0 -- all; of `wait`, taken out until the end; how many of `prioritized`
+local suspects, confirm_from = tonumber(ARGV[8]), tonumber(ARGV[9]) or math.huge
 local paused, concurrency = meta[1], tonumber(meta[2])
 local limit = tonumber(meta[3])
 
@@ -21,74 +27,172 @@ local function room()
   return left
 end
 
--- Up to `n` ids in the order they run: waiting before prioritized (wire 6.4).
-local function take(n)
-  local ids = {}
-  local waiting = call('LRANGE', base .. 'wait', -n, -1)
-  if #waiting > 0 then
-    call('LTRIM', base .. 'wait', 0, -#waiting - 1)
-    for i = #waiting, 1, -1 do ids[#ids + 1] = waiting[i] end
+local function is_iteration(id) return string.find(id, 'repeat:', 1, true) == 1 end
+
+-- Read a job that might start, before its id leaves its container. Returns its hash, how often it was started, whether it
+-- is to be failed without running, and whether its start must be confirmed. Without one: nil, and 'ghost', its hash is
+-- gone (trap T14); 'held', a suspect that may not start now; or why it goes to the quarantine.
+local function read_job(id)
+  local key = base .. id
+  if string.find(KEY_WORDS, id, 1, true) and repairs().is_key_word(id) then
+    return nil, key .. ' is no job: its id is the name of a key of the queue'
   end
-  if #ids < n then
-    local scored = call('ZPOPMIN', base .. 'prioritized', n - #ids)
-    for i = 1, #scored, 2 do ids[#ids + 1] = scored[i] end
-    if #ids == 0 then call('DEL', base .. 'pc') end
+  local head = string.sub(id, 1, 2)
+  if head == 're' and is_iteration(id) and call('ZSCORE', base .. 'repeat', string.sub(id, 8)) then
+    return nil, key .. ' is no job but a job scheduler'
   end
-  return ids
+  if held > 0 and suspects < 1 then -- among suspects: no payload is read for one that may not start
+    local found = redis.pcall('HMGET', key, 'stc', 'defa')
+    if not found.err and (tonumber(found[1]) or 0) > 0 and not found[2] then return nil, 'held' end
+  end
+  local hash = redis.pcall('HGETALL', key)
+  if hash.err then return nil, key .. ' is damaged: ' .. repairs().text_of(hash) end
+  if #hash == 0 or head == '0:' then return nil, 'ghost' end
+  local starts, stalls, doomed = 0, 0, false
+  for i = 1, #hash, 2 do
+    local field = hash[i]
+    if field == 'ats' then starts = tonumber(hash[i + 1]) or 0
+    elseif field == 'defa' then doomed = true
+    elseif field == 'stc' then stalls = tonumber(hash[i + 1]) or 0 end
+  end
+  if stalls > 0 and not doomed then
+    if suspects < 1 then return nil, 'held' end
+    suspects = suspects - 1
+  end
+  return hash, starts, doomed, stalls >= confirm_from and not doomed
 end
 
--- Lock a job and count its start. An id whose hash is gone is a ghost and is dropped (trap T14); so is an old marker.
-local function start(id)
+-- Lock a job that is in `active`, and count its start. It was read as a hash, so only what it tells others can fail.
+local function start(job, starts, doomed)
+  local id = job[1]
   local key = base .. id
-  local hash = call('HGETALL', key)
-  if #hash == 0 or string.sub(id, 1, 2) == '0:' then return false end
-  local starts, doomed = 0, false
-  for i = 1, #hash, 2 do
-    if hash[i] == 'ats' then starts = tonumber(hash[i + 1]) or 0 end
-    if hash[i] == 'defa' then doomed = true end
-  end
   call('SET', key .. ':lock', token, 'PX', lock_ms)
   call('HSET', key, 'processedOn', now, 'pb', worker, 'ats', starts + 1)
-  call('XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
-  fetched[#fetched + 1] = {id, hash}
-  if string.sub(id, 1, 7) == 'repeat:' then advance_schedule(id, hash) end
-  return true, doomed
+  if redis.pcall('XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting').err then
+    attempt(nil, call, 'XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
+  end
+  fetched[#fetched + 1] = job
+  if not is_iteration(id) then return doomed end
+  local hash = job[2]
+  local done, reason = attempt(nil, advance_schedule, id, hash)
+  if done then return doomed end
+  -- Its schedule would end with it: it is failed, and runs again once that is repaired.
+  call('HSET', key, 'defa', 'job refused: ' .. reason)
+  hash[#hash + 1], hash[#hash + 2] = 'defa', 'job refused: ' .. reason
+  return true
 end
 
-if want > 0 then
-  promote_due()
-  while not paused do
+-- One round: up to `n` ids in the order they run, waiting before prioritized (wire 6.4). All are read before the first
+-- leaves its container, and all are in `active` before the first of them is touched. Returns whether another round may
+-- find more.
+local function take_round(n)
+  local list, scores = base .. 'wait', nil
+  local ids = call('LRANGE', list, -n, -1)
+  local waiting = #ids
+  if waiting == 0 then
+    local scored = call('ZRANGE', base .. 'prioritized', held_prioritized, held_prioritized + n - 1, 'WITHSCORES')
+    if #scored == 0 then
+      if held_prioritized == 0 then redis.pcall('GETDEL', base .. 'pc') end -- an error where no counter stands there
+      return false
+    end
+    scores = {}
+    for i = #scored - 1, 1, -2 do
+      ids[#ids + 1] = scored[i]
+      scores[scored[i]] = scored[i + 1]
+    end
+  end
+
+  local started, jobs, starts, doomed, confirmed, odd = {}, {}, {}, nil, nil, nil
+  for i = #ids, 1, -1 do
+    local id, at = ids[i], #started + 1
+    local hash, found, fails, confirms = read_job(id)
+    if hash then
+      started[at], jobs[at], starts[at] = id, {id, hash}, found
+      if fails then
+        doomed = doomed or {}
+        doomed[at] = true
+      end
+      if confirms then
+        confirmed = confirmed or {}
+        confirmed[#confirmed + 1] = id
+      end
+    elseif found == 'held' then
+      held = held + 1
+      if scores then
+        held_prioritized, scores[id] = held_prioritized + 1, nil
+      else
+        held_ids[#held_ids + 1] = id
+      end
+    elseif found ~= 'ghost' then
+      odd = odd or {}
+      odd[#odd + 1] = {id, found}
+    end
+  end
+
+  -- The first write, and one that a full store allows.
+  if not scores then
+    call('LTRIM', list, 0, -waiting - 1)
+  else
+    local gone = {}
+    for id in pairs(scores) do gone[#gone + 1] = id end
+    if #gone > 0 then call('ZREM', base .. 'prioritized', unpack(gone)) end
+  end
+  if odd then
+    for _, each in ipairs(odd) do repairs().set_aside(each[1], scores and 'prioritized' or 'wait', each[2]) end
+  end
+  if #started == 0 then return held < LOOK end
+  local pushed = redis.pcall('LPUSH', base .. 'active', unpack(started))
+  if type(pushed) == 'table' then
+    for i = #started, 1, -1 do
+      local id = started[i]
+      if scores then call('ZADD', base .. 'prioritized', scores[id], id) else call('RPUSH', list, id) end
+    end
+    error(pushed, 0)
+  end
+  if confirmed then
+    redis.pcall('SADD', 'corral:' .. base .. 'unconfirmed', unpack(confirmed))
+    redis.pcall('PEXPIRE', 'corral:' .. base .. 'unconfirmed', 86400000)
+  end
+  local counted = 0
+  for at = 1, #jobs do
+    if not start(jobs[at], starts[at], doomed and doomed[at]) then counted = counted + 1 end
+  end
+  if #fetched_ids == 0 then
+    fetched_ids = started
+  else
+    for _, id in ipairs(started) do fetched_ids[#fetched_ids + 1] = id end
+  end
+  if limit and counted > 0 then
+    local count = redis.pcall('INCRBY', base .. 'limiter', counted)
+    if type(count) == 'table' then repairs().mend() end
+    if count == counted then call('PEXPIRE', base .. 'limiter', tonumber(meta[4]) or 1000) end
+  end
+  return held < LOOK
+end
+
+-- Fetch, and see what follows from how much was found. Run again after a failure: it goes on where it was.
+local function fetch_jobs()
+  if want > 0 then promote_due() end
+  while want > 0 and not paused do
     local n = room()
-    if n < 1 then break end
-    local ids = take(n)
-    if #ids == 0 then break end
-    local active, counted = {}, 0
-    for _, id in ipairs(ids) do
-      local started, doomed = start(id)
-      if started then active[#active + 1] = id end
-      if started and not doomed then counted = counted + 1 end
-    end
-    if #active > 0 then call('LPUSH', base .. 'active', unpack(active)) end
-    if limit and counted > 0 and call('INCRBY', base .. 'limiter', counted) == counted then
-      call('PEXPIRE', base .. 'limiter', meta[4] or 1000)
-    end
+    if n < 1 or not take_round(n) then break end
+  end
+  if #fetched < want then
+    local first = call('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES')
+    if first[2] then due_ms = math.max(math.floor(first[2] / 4096) - now, 0) end
+  end
+  -- The chain rule (wire 5.4): who took work wakes the next one, as long as there is work that may be taken.
+  if #codes > 0 or #fetched > 0 then
+    local left = #held_ids > 0 or call('EXISTS', base .. 'wait', base .. 'prioritized') > 0
+    local blocked = paused or (concurrency and left and call('LLEN', base .. 'active') >= concurrency)
+    if left and not blocked then call('ZADD', base .. 'marker', 0, '0') end
+  end
+  -- An emptied queue says so, but for what already waits for its time (wire 5.6).
+  if final and #fetched == 0 and limited_ms == 0 and (want == 0 or (due_ms < 0 and not paused)) and #held_ids == 0
+    and call('EXISTS', base .. 'wait', base .. 'active', base .. 'prioritized') == 0 then
+    call('XADD', events, '*', 'event', 'drained')
   end
 end
 
-if #fetched < want then
-  local first = call('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES')
-  if first[2] then due_ms = math.max(math.floor(first[2] / 4096) - now, 0) end
-end
-
--- An emptied queue says so, but for what already waits for its time (wire 5.6).
-if final and #fetched == 0 and limited_ms == 0 and (want == 0 or (due_ms < 0 and not paused))
-  and call('EXISTS', base .. 'wait', base .. 'active', base .. 'prioritized') == 0 then
-  call('XADD', events, '*', 'event', 'drained')
-end
-
--- The chain rule (wire 5.4): who took work wakes the next one, as long as there is work that may be taken.
-if #codes > 0 or #fetched > 0 then
-  local left = call('EXISTS', base .. 'wait', base .. 'prioritized') > 0
-  local blocked = paused or (concurrency and left and call('LLEN', base .. 'active') >= concurrency)
-  if left and not blocked then call('ZADD', base .. 'marker', 0, '0') end
-end
+attempt(nil, fetch_jobs)
+for i = #held_ids, 1, -1 do call('RPUSH', base .. 'wait', held_ids[i]) end

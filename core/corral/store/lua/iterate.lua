@@ -15,26 +15,36 @@ end
 
 -- @include iteration.lua
 
--- Store a tick's job where its time and its priority put it.
+-- Store a tick's job where its time and its priority put it, and say that it is the schedule's current one. What is half
+-- made is removed again: nobody makes an iteration whose key exists.
 local function put_iteration(schedule, ms, name, data, opts)
   local id = iteration_id(schedule, ms)
   local delay, priority = math.max(ms - now, 0), tonumber(opts.priority) or 0
   opts.jobId, opts.delay, opts.timestamp, opts.repeatJobKey = id, delay, now, schedule
-  call('ZADD', base .. 'repeat', ms, schedule)
-  call('INCR', base .. 'id')
-  call('HSET', base .. id, 'name', name, 'data', data or '{}', 'opts', cjson.encode(opts), 'timestamp', now,
-    'delay', delay, 'priority', priority, 'rjk', schedule)
-  call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
-  if delay > 0 then
-    add_delayed(id, ms)
-    return signal_delayed()
+  local function put()
+    call('INCR', base .. 'id')
+    call('HSET', base .. id, 'name', name, 'data', data or '{}', 'opts', cjson.encode(opts), 'timestamp', now,
+      'delay', delay, 'priority', priority, 'rjk', schedule)
+    call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
+    if delay > 0 then
+      add_delayed(id, ms)
+    else
+      emit_capped('waiting', 'jobId', id)
+      if priority > 0 then
+        add_prioritized(id, priority)
+      else
+        call(opts.lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
+      end
+    end
+    call('ZADD', base .. 'repeat', ms, schedule)
   end
-  if priority > 0 then
-    add_prioritized(id, priority)
-  else
-    call(opts.lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
+  local done, err = pcall(put)
+  if not done then
+    redis.pcall('ZREM', base .. 'delayed', id)
+    redis.call('UNLINK', base .. id)
+    error(err, 0)
   end
-  emit_capped('waiting', 'jobId', id)
+  if delay > 0 then signal_delayed() end
 end
 
 -- The first point of a grid after `now`.
@@ -45,7 +55,7 @@ local function grid_point(every, offset)
 end
 
 -- Make the iteration that follows a fetched one. Only the scheduler's current iteration has a next one, so a stalled
--- or retried tick does not make it twice.
+-- or retried tick does not make it twice. An error tells what is damaged; nothing was changed then.
 local function advance_schedule(id, hash)
   local job = {}
   for i = 1, #hash, 2 do job[hash[i]] = hash[i + 1] end
@@ -64,6 +74,7 @@ local function advance_schedule(id, hash)
 
   local following
   if every then
+    if not (every >= 1) then error('its interval is ' .. found[2] .. ' ms', 0) end
     following = tick + every
     if following < now then following = grid_point(every, tonumber(found[5]) or tick % every) end
   else
@@ -76,7 +87,9 @@ local function advance_schedule(id, hash)
     opts.prevMillis = following
   end
   local next_id = iteration_id(schedule, following)
-  if call('EXISTS', base .. next_id) == 1 then return emit_capped('duplicated', 'jobId', next_id) end
+  local there = call('TYPE', base .. next_id).ok
+  if there == 'hash' then return emit_capped('duplicated', 'jobId', next_id) end
+  if there ~= 'none' then error(next_id .. ' is a ' .. there .. ', not a job', 0) end
   rule.count, opts['repeat'] = iteration, rule
   if found[8] then call('HINCRBY', key, 'ic', 1) end
   -- A scheduler of BullMQ 5 (it has no `ic`) keeps its data in its jobs only.

@@ -2,20 +2,32 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  per note: id, kind ('p' progress, 'l' log line), text, how many lines are kept (0 keeps all)
--- Returns nothing of interest. A job that is gone is skipped: it must leave no keys behind.
+-- Returns, flat, what could not be written: id, why. A job that is gone is skipped: it must leave no keys behind.
 
-local base = KEYS[1]
-local max_events = redis.call('HGET', base .. 'meta', 'opts.maxLenEvents') or '10000'
-for i = 1, #ARGV, 4 do
-  local id, kind, text, keep = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
+local base, call = KEYS[1], redis.call
+local max_events = redis.pcall('HGET', base .. 'meta', 'opts.maxLenEvents')
+if not tonumber(max_events) then max_events = '10000' end
+local failed = {}
+
+local function write(id, kind, text, keep)
   local key = base .. id
-  if redis.call('EXISTS', key) == 1 then
-    if kind == 'p' then
-      redis.call('HSET', key, 'progress', text)
-      redis.call('XADD', base .. 'events', 'MAXLEN', '~', max_events, '*', 'event', 'progress', 'jobId', id, 'data', text)
-    else
-      redis.call('RPUSH', key .. ':logs', text)
-      if keep > 0 then redis.call('LTRIM', key .. ':logs', -keep, -1) end
-    end
+  if call('EXISTS', key) == 0 then return end
+  if kind == 'p' then
+    call('HSET', key, 'progress', text)
+    call('XADD', base .. 'events', 'MAXLEN', '~', max_events, '*', 'event', 'progress', 'jobId', id, 'data', text)
+  else
+    call('RPUSH', key .. ':logs', text)
+    if keep > 0 then call('LTRIM', key .. ':logs', -keep, -1) end
   end
 end
+
+for i = 1, #ARGV, 4 do
+  local done, err = pcall(write, ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]))
+  if not done then
+    local text = type(err) == 'table' and tostring(err.err) or tostring(err)
+    local word = string.match(text, '^%-?(%u+)%f[ ]')
+    if word and word ~= 'WRONGTYPE' and word ~= 'ERR' then error(err, 0) end -- the store refuses to write at all
+    failed[#failed + 1], failed[#failed + 2] = ARGV[i], text
+  end
+end
+return failed

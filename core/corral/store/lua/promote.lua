@@ -1,19 +1,45 @@
 -- Included by advance.lua, after events.lua: jobs whose time has come (wire 6.5).
 
 local function promote_due()
-  local ids = call('ZRANGEBYSCORE', base .. 'delayed', 0, (now + 1) * 4096 - 1, 'LIMIT', 0, 1000)
+  local delayed = base .. 'delayed'
+  local ids = call('ZRANGEBYSCORE', delayed, 0, (now + 1) * 4096 - 1, 'LIMIT', 0, 1000)
   if #ids == 0 then return end
-  call('ZREM', base .. 'delayed', unpack(ids))
-  local plain = {}
-  for _, id in ipairs(ids) do
-    local priority = tonumber(call('HGET', base .. id, 'priority')) or 0
-    if priority > 0 then
-      add_prioritized(id, priority)
-    else
-      plain[#plain + 1] = id
-    end
-    call('XADD', events, '*', 'event', 'waiting', 'jobId', id, 'prev', 'delayed')
-    call('HSET', base .. id, 'delay', '0')
+  local priorities, damaged = {}, {}
+  for i, id in ipairs(ids) do
+    local found = redis.pcall('HGET', base .. id, 'priority')
+    if type(found) == 'table' then
+      damaged[i] = repairs().text_of(found)
+    elseif found or call('EXISTS', base .. id) == 1 then
+      priorities[i] = tonumber(found) or 0
+    end -- else a ghost: its hash is gone, and writing to it would make a job of nothing (trap T14)
   end
-  if #plain > 0 then call('LPUSH', base .. 'wait', unpack(plain)) end
+
+  local plain, placed = {}, 0
+  local function place()
+    for i, id in ipairs(ids) do
+      if damaged[i] then
+        repairs().set_aside(id, 'delayed', base .. id .. ' is damaged: ' .. damaged[i])
+      elseif priorities[i] then
+        call('XADD', events, '*', 'event', 'waiting', 'jobId', id, 'prev', 'delayed')
+        call('HSET', base .. id, 'delay', '0')
+        if priorities[i] > 0 then
+          add_prioritized(id, priorities[i])
+        else
+          plain[#plain + 1] = id
+        end
+      end
+      placed = i
+    end
+    if #plain > 0 then call('LPUSH', base .. 'wait', unpack(plain)) end
+  end
+
+  call('ZREM', delayed, unpack(ids)) -- the first write, and one that a full store allows
+  local done, err = pcall(place)
+  if not done then
+    for _, id in ipairs(plain) do call('ZADD', delayed, now * 4096, id) end
+    for i = placed + 1, #ids do
+      if priorities[i] or damaged[i] then call('ZADD', delayed, now * 4096, ids[i]) end
+    end
+    error(err, 0)
+  end
 end

@@ -1,35 +1,64 @@
 -- Included by scripts that take jobs back from dead workers (wire 6.12).
--- Needs in scope: base (`<prefix>:<queue>:`), max_stalled (number).
+-- Needs in scope: base (`<prefix>:<queue>:`), now (Unix ms), max_stalled (number).
 -- Leaves: recovered, the ids that went back to the waiting list.
 
-local meta = redis.call('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
-local events = base .. 'events'
-redis.call('XTRIM', events, 'MAXLEN', '~', meta[3] or '10000')
-local recovered = {}
+local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
+if meta.err then
+  return redis.error_reply('DAMAGED ' .. base .. 'meta is a ' .. redis.call('TYPE', base .. 'meta').ok .. ', not a hash')
+end
+local max_events = tonumber(meta[3]) and meta[3] or '10000'
+-- @include events.lua
+local recovered, taken = {}, nil
+
+-- The first write, and one that a full store allows: from here on the script may write whatever it has to.
+if type(redis.pcall('XTRIM', events, 'MAXLEN', '~', max_events)) == 'table' then attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events) end
 
 -- An iteration of a schedule that still exists is never failed for stalling: that would end the schedule.
-local function is_iteration(key)
-  local schedule = redis.call('HGET', key, 'rjk')
-  return schedule and (redis.call('EXISTS', base .. 'repeat:' .. schedule) == 1
-    or redis.call('ZSCORE', base .. 'repeat', schedule))
+local function is_iteration(schedule)
+  return schedule and (call('EXISTS', base .. 'repeat:' .. schedule) == 1 or call('ZSCORE', base .. 'repeat', schedule))
 end
 
--- A job that nobody holds any more: to the head of the waiting list, or for the next worker to fail it.
+-- A job that nobody holds any more: to the head of the waiting list, or for the next worker to fail it. A stall is
+-- charged unless it is known that no processor ran (confirm.lua).
 local function recover(id)
   local key = base .. id
-  if redis.call('LREM', base .. 'active', 1, id) == 0 or redis.call('EXISTS', key) == 0 then return end
-  local stalls = redis.call('HINCRBY', key, 'stc', 1)
-  if stalls > max_stalled and not is_iteration(key) then
-    redis.call('HSET', key, 'defa', 'job stalled more than allowable limit')
+  local found = redis.pcall('HMGET', key, 'stc', 'rjk', 'name', 'data')
+  local stalls = found.err and 0 or (tonumber(found[1]) or 0) + 1
+  local fails = not found.err and stalls > max_stalled and not is_iteration(found[2])
+  if call('LREM', base .. 'active', 1, id) == 0 then return end
+  taken = id
+  if found.err or repairs().is_key_word(id) then
+    local why = found.err and repairs().text_of(found) or 'its id is the name of a key of the queue'
+    repairs().set_aside(id, 'active', key .. ' is damaged: ' .. why)
+    taken = nil
+    return
   end
-  redis.call('RPUSH', base .. 'wait', id)
-  redis.call('XADD', events, '*', 'event', 'waiting', 'jobId', id, 'prev', 'active')
-  redis.call('XADD', events, '*', 'event', 'stalled', 'jobId', id)
+  if not found[3] and not found[4] and call('EXISTS', key) == 0 then
+    taken = nil
+    return
+  end
+  call('RPUSH', base .. 'wait', id)
+  taken = nil
   recovered[#recovered + 1] = id
+  call('XADD', events, '*', 'event', 'waiting', 'jobId', id, 'prev', 'active')
+  if redis.pcall('SREM', 'corral:' .. base .. 'unconfirmed', id) == 1 then return end
+  call('HSET', key, 'stc', stalls)
+  if fails then call('HSET', key, 'defa', 'job stalled more than allowable limit') end
+  call('XADD', events, '*', 'event', 'stalled', 'jobId', id)
+end
+
+local function put_back_taken()
+  if taken then redis.call('LPUSH', base .. 'active', taken) end
+  taken = nil
+end
+
+-- Take a job back; what cannot be taken back stays in `active`.
+local function try_to_recover(id)
+  return attempt(put_back_taken, recover, id)
 end
 
 local function signal_recovered()
   if #recovered == 0 or meta[1] then return end
-  if meta[2] and redis.call('LLEN', base .. 'active') >= tonumber(meta[2]) then return end
-  redis.call('ZADD', base .. 'marker', 0, '0')
+  if tonumber(meta[2]) and call('LLEN', base .. 'active') >= tonumber(meta[2]) then return end
+  call('ZADD', base .. 'marker', 0, '0')
 end

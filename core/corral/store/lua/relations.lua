@@ -8,28 +8,39 @@ local function enqueue_parent(queue, id, next_to_run)
   local hash = next_to_run and {} or call('HMGET', key, 'delay', 'priority')
   local delay, priority = tonumber(hash[1]) or 0, tonumber(hash[2]) or 0
   local queue_meta = call('HMGET', queue .. 'meta', 'paused', 'concurrency')
+  -- What tells others is `pcall`: once the parent is in its container, nothing may put it into a second one.
   if delay > 0 then
     call('ZADD', queue .. 'delayed', (now + delay) * 4096, id)
-    call('XADD', queue .. 'events', '*', 'event', 'delayed', 'jobId', id, 'delay', now + delay)
+    redis.pcall('XADD', queue .. 'events', '*', 'event', 'delayed', 'jobId', id, 'delay', now + delay)
     local first = call('ZRANGE', queue .. 'delayed', 0, 0, 'WITHSCORES')
-    call('ZADD', queue .. 'marker', first[2] / 4096, '1')
+    redis.pcall('ZADD', queue .. 'marker', first[2] / 4096, '1')
     return
   end
+  local limit = tonumber(queue_meta[2])
+  local blocked = queue_meta[1] or (limit and call('LLEN', queue .. 'active') >= limit)
   if priority > 0 then
     local tie = call('INCR', queue .. 'pc') % 4294967296
     call('ZADD', queue .. 'prioritized', priority * 4294967296 + tie, id)
   else
     call('RPUSH', queue .. 'wait', id)
   end
-  local limit = tonumber(queue_meta[2])
-  if not queue_meta[1] and not (limit and call('LLEN', queue .. 'active') >= limit) then
-    call('ZADD', queue .. 'marker', 0, '0')
+  if not blocked then redis.pcall('ZADD', queue .. 'marker', 0, '0') end
+  redis.pcall('XADD', queue .. 'events', '*', 'event', 'waiting', 'jobId', id, 'prev', 'waiting-children')
+end
+
+-- Run what follows after something was taken away; if it fails, put that back, so that the whole may be tried again.
+local function or_put_back(put_back, step, ...)
+  local done, err = pcall(step, ...)
+  if not done then
+    put_back()
+    error(err, 0)
   end
-  call('XADD', queue .. 'events', '*', 'event', 'waiting', 'jobId', id, 'prev', 'waiting-children')
 end
 
 local function release_parent(queue, id, next_to_run)
-  if call('ZREM', queue .. 'waiting-children', id) == 1 then enqueue_parent(queue, id, next_to_run) end
+  local waiting = queue .. 'waiting-children'
+  if call('ZREM', waiting, id) == 0 then return end
+  or_put_back(function() call('ZADD', waiting, now, id) end, enqueue_parent, queue, id, next_to_run)
 end
 
 local function fail_parent(queue, id, child)
@@ -39,9 +50,14 @@ local function fail_parent(queue, id, child)
   local waits = call('ZREM', queue .. 'waiting-children', id) == 1
   local delayed = not waits and call('ZREM', queue .. 'delayed', id) == 1
   if not waits and not delayed and call('ZSCORE', queue .. 'failed', id) then return end
-  call('HSET', key, 'defa', 'child ' .. child .. ' failed')
-  if delayed then call('HSET', key, 'delay', 0) end
-  if waits or delayed then enqueue_parent(queue, id) end
+  local container = waits and 'waiting-children' or 'delayed'
+  or_put_back(function()
+    if waits or delayed then call('ZADD', queue .. container, waits and now or now * 4096, id) end
+  end, function()
+    call('HSET', key, 'defa', 'child ' .. child .. ' failed')
+    if delayed then call('HSET', key, 'delay', 0) end
+    if waits or delayed then enqueue_parent(queue, id) end
+  end)
 end
 
 -- The parent's queue (`<prefix>:<queue>:`) and id, from the child's `parent` field, else from the key's last colon.
@@ -60,13 +76,15 @@ local function end_child(kind, key, text, parent_key)
   local fails = kind == 'f'
   if fails and not (policy.fpof or policy.cpof or policy.idof or policy.rdof) then return end
   if call('SREM', parent_key .. ':dependencies', key) == 0 then return end
-  if fails and policy.fpof then return fail_parent(queue, id, key) end
-  if not fails then
-    call('HSET', parent_key .. ':processed', key, text)
-  elseif policy.cpof or policy.idof then
-    call('HSET', parent_key .. ':failed', key, text)
-  end
-  if (fails and policy.cpof) or call('SCARD', parent_key .. ':dependencies') == 0 then release_parent(queue, id) end
+  or_put_back(function() call('SADD', parent_key .. ':dependencies', key) end, function()
+    if fails and policy.fpof then return fail_parent(queue, id, key) end
+    if not fails then
+      call('HSET', parent_key .. ':processed', key, text)
+    elseif policy.cpof or policy.idof then
+      call('HSET', parent_key .. ':failed', key, text)
+    end
+    if (fails and policy.cpof) or call('SCARD', parent_key .. ':dependencies') == 0 then release_parent(queue, id) end
+  end)
 end
 
 -- A removed job no longer holds its parent back.
@@ -82,9 +100,16 @@ end
 -- The job that was put aside while the owner of its deduplication id was active.
 local function enqueue_next(deduplication, next_key)
   local fields = call('HMGET', next_key, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk')
-  local opts, id = cjson.decode(fields[3]), fields[4]
+  local opts, id = cjson.decode(fields[3] or ''), fields[4]
+  if type(opts) ~= 'table' or not (fields[1] and fields[2] and id) then error('it holds no job', 0) end
+  local key = base .. id
+  if repairs().is_key_word(id) then error('its job has the id ' .. id, 0) end
+  if call('EXISTS', key) == 1 then -- made by somebody else meanwhile
+    call('HGET', key, 'name')
+    emit_capped('duplicated', 'jobId', id)
+    return call('DEL', next_key)
+  end
   local delay, priority = tonumber(opts.delay) or 0, tonumber(opts.priority) or 0
-  call('INCR', base .. 'id')
   local hash = {'name', fields[1], 'data', fields[2], 'opts', fields[3], 'timestamp', now, 'delay', delay,
     'priority', priority, 'deid', deduplication}
   for field, value in pairs({parentKey = fields[5], parent = fields[6], rjk = fields[8]}) do
@@ -93,26 +118,32 @@ local function enqueue_next(deduplication, next_key)
       hash[#hash + 1] = value
     end
   end
-  call('HSET', base .. id, unpack(hash))
-  call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', fields[1])
-  if delay > 0 then
-    add_delayed(id, now + delay)
-    any_delayed = true
-  else
-    if priority > 0 then
-      add_prioritized(id, priority)
+  or_put_back(function()
+    redis.pcall('ZREM', base .. 'delayed', id)
+    call('UNLINK', key)
+  end, function()
+    call('INCR', base .. 'id')
+    call('HSET', key, unpack(hash))
+    if fields[7] then call('SADD', fields[7], key) end
+    call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', fields[1])
+    local ttl = type(opts.de) == 'table' and not opts.de.keepLastIfActive and tonumber(opts.de.ttl)
+    if ttl and ttl > 0 then
+      call('SET', base .. 'de:' .. deduplication, id, 'PX', ttl)
     else
-      call(opts.lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
+      call('SET', base .. 'de:' .. deduplication, id)
     end
-    emit_capped('waiting', 'jobId', id)
-  end
-  local ttl = opts.de and not opts.de.keepLastIfActive and tonumber(opts.de.ttl)
-  if ttl and ttl > 0 then
-    call('SET', base .. 'de:' .. deduplication, id, 'PX', ttl)
-  else
-    call('SET', base .. 'de:' .. deduplication, id)
-  end
-  if fields[7] then call('SADD', fields[7], base .. id) end
+    if delay > 0 then
+      add_delayed(id, now + delay)
+      any_delayed = true
+    else
+      emit_capped('waiting', 'jobId', id)
+      if priority > 0 then
+        add_prioritized(id, priority)
+      else
+        call(opts.lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
+      end
+    end
+  end)
   call('DEL', next_key)
 end
 
@@ -120,9 +151,10 @@ local function free_deduplication(id, key)
   local deduplication = call('HGET', key, 'deid')
   if not deduplication then return end
   local owner = base .. 'de:' .. deduplication
-  if call('GET', owner) == id and call('PTTL', owner) < 0 then call('DEL', owner) end
+  local owns = call('GET', owner) == id and call('PTTL', owner) < 0
   local next_key = base .. 'dn:' .. deduplication
   if call('EXISTS', next_key) == 1 then enqueue_next(deduplication, next_key) end
+  if owns and call('GET', owner) == id then call('DEL', owner) end
 end
 
 local function settle_relations(kind, id, key, text, parent_key, deduplicated)

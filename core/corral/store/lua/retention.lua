@@ -6,7 +6,7 @@ local SUFFIXES = {'', ':logs', ':dependencies', ':processed', ':failed', ':unsuc
 local function remove_jobs(ids, orphan)
   local keys = {}
   for _, id in ipairs(ids) do
-    if orphan then leave_parent(base .. id) end
+    if orphan then pcall(leave_parent, base .. id) end -- a parent that is damaged keeps nothing else from going
     for _, suffix in ipairs(SUFFIXES) do keys[#keys + 1] = base .. id .. suffix end
     if #keys > 6000 then
       call('UNLINK', unpack(keys))
@@ -16,26 +16,37 @@ local function remove_jobs(ids, orphan)
   if #keys > 0 then call('UNLINK', unpack(keys)) end
 end
 
--- Jobs of equal retention that finish together enter their set, and it is trimmed, once.
-local kept = {}
+-- Jobs of equal retention that finish together enter their set, and it is trimmed, once. `unkept` are those that could
+-- not enter it, by id: they are in `active` again.
+local kept, unkept = {}, {}
+
+local function trim_set(set, failed, count, age, limit)
+  if age ~= '' then
+    local oldest = now - age * 1000
+    local gone = call('ZRANGE', set, oldest, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, limit)
+    remove_jobs(gone, failed)
+    for from = 1, #gone, 5000 do call('ZREM', set, unpack(gone, from, math.min(from + 4999, #gone))) end
+  end
+  if count > 0 then
+    local gone = call('ZRANGE', set, 0, -count - 1)
+    if #gone > 0 then
+      remove_jobs(gone, failed)
+      call('ZREMRANGEBYRANK', set, 0, -count - 1)
+    end
+  end
+end
 
 local function trim_kept()
   if not kept.kind then return end
   local set = base .. (kept.kind == 'c' and 'completed' or 'failed')
-  local failed = kept.kind == 'f'
-  call('ZADD', set, unpack(kept.scored))
-  if kept.age ~= '' then
-    local oldest = now - kept.age * 1000
-    local gone = call('ZRANGE', set, oldest, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, kept.limit)
-    remove_jobs(gone, failed)
-    for from = 1, #gone, 5000 do call('ZREM', set, unpack(gone, from, math.min(from + 4999, #gone))) end
+  local entered = type(redis.pcall('ZADD', set, unpack(kept.scored))) == 'number'
+    or attempt(nil, call, 'ZADD', set, unpack(kept.scored))
+  if entered and (kept.age ~= '' or kept.count > 0) then
+    pcall(trim_set, set, kept.kind == 'f', kept.count, kept.age, kept.limit)
   end
-  if kept.count > 0 then
-    local gone = call('ZRANGE', set, 0, -kept.count - 1)
-    if #gone > 0 then
-      remove_jobs(gone, failed)
-      call('ZREMRANGEBYRANK', set, 0, -kept.count - 1)
-    end
+  for i = 2, entered and 0 or #kept.scored, 2 do
+    call('RPUSH', base .. 'active', kept.scored[i])
+    unkept[kept.scored[i]] = true
   end
   kept = {}
 end
@@ -50,7 +61,7 @@ local function retain(kind, id, keep_count, age, limit)
   kept.scored[#kept.scored + 1] = id
 end
 
--- One entry per minute, the newest first.
+-- One entry per minute, the newest first. Run by `pcall`: a count that fails changes nothing of an ending.
 local function count_minutes(name, finished)
   local points = tonumber(ARGV[6])
   if finished == 0 or points == 0 then return end

@@ -2,28 +2,42 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 interval_ms   2 max_stalled   3 offset_ms
--- Returns {wait_ms, ids}: when the next check is allowed, and which jobs went back to the waiting list.
+-- Returns {wait_ms, ids, reports}: when the next check is allowed, which jobs went back to the waiting list, and see
+-- damage.lua.
+-- Errors  DAMAGED  `meta`, `wait` or `active` has a wrong type; no job was changed
 
 local base, max_stalled = KEYS[1], tonumber(ARGV[2])
 local running = redis.call('PTTL', base .. 'stalled-check')
-if running > 0 then return {running, {}} end
+if running > 0 then return {running, {}, {}} end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[3]
-redis.call('SET', base .. 'stalled-check', now, 'PX', ARGV[1])
 
 -- @include recovery.lua
 
-local suspects = redis.call('SMEMBERS', base .. 'stalled')
-if #suspects > 0 then
-  redis.call('DEL', base .. 'stalled')
-  for _, id in ipairs(suspects) do
-    if redis.call('EXISTS', base .. id .. ':lock') == 0 then recover(id) end
-  end
+if running == -1 then -- it never ends: set by nobody who checks, or no check at all
+  attempt(nil, call, 'GET', base .. 'stalled-check')
+end
+call('SET', base .. 'stalled-check', now, 'PX', ARGV[1])
+
+local suspects = {}
+attempt(nil, function()
+  suspects = call('SMEMBERS', base .. 'stalled')
+  if #suspects > 0 then call('DEL', base .. 'stalled') end
+end)
+local unrecovered = {}
+for _, id in ipairs(suspects) do
+  if call('EXISTS', base .. id .. ':lock') == 0 and not try_to_recover(id) then unrecovered[#unrecovered + 1] = id end
 end
 
-local active = redis.call('LRANGE', base .. 'active', 0, -1)
-for from = 1, #active, 5000 do
-  redis.call('SADD', base .. 'stalled', unpack(active, from, math.min(from + 4999, #active)))
+local function mark_active()
+  local active = call('LRANGE', base .. 'active', 0, -1)
+  for from = 1, #active, 5000 do
+    call('SADD', base .. 'stalled', unpack(active, from, math.min(from + 4999, #active)))
+  end
+  for _, id in ipairs(unrecovered) do call('SADD', base .. 'stalled', id) end
 end
-signal_recovered()
-return {tonumber(ARGV[1]), recovered}
+
+attempt(nil, mark_active)
+attempt(nil, signal_recovered)
+if damage and damage.broken then return redis.error_reply(damage.broken) end
+return {tonumber(ARGV[1]), recovered, damage and damage.reports or {}}

@@ -1,0 +1,71 @@
+"""`Suspects`: jobs that stalled before start one after the other in a process, beside fresh ones.
+
+When a process dies, every job that it ran is charged a stall, because nobody can tell which one killed it. If they all
+started together again, the innocent ones would die beside the guilty one until all are failed. One at a time, only the
+guilty one is there when the process dies again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+__all__ = ["Suspects"]
+
+ALONE_SECONDS = 1.0
+"""A suspect that has lived for so long is taken for innocent: the next one starts beside it."""
+
+
+class Suspects:
+    """Lets one suspect at a time start, among all queues of a process."""
+
+    def __init__(self) -> None:
+        self._reserved = False
+        self._running: object | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: set[Callable[[], None]] = set()
+
+    def reserve(self) -> bool:
+        """Claim the right to start one, for a call that may bring it; True at most once until `release`."""
+        if self._reserved or self._running is not None:
+            return False
+        self._reserved = True
+        return True
+
+    def release(self) -> None:
+        """Give the right back: the call has brought no suspect, or what it brought does not run."""
+        self._reserved = False
+        if self._running is None:
+            self._wake()
+
+    def started(self, running: object) -> None:
+        """The reserved one runs: the next may start when it has ended, or has lived for `ALONE_SECONDS`."""
+        self._reserved = False
+        self._running = running
+        self._timer = asyncio.get_running_loop().call_later(ALONE_SECONDS, self.ended, running)
+
+    def ended(self, running: object) -> None:
+        """A job has ended, or lived long enough; nothing follows where it is not the suspect that was started last."""
+        if self._running is not running:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._running = self._timer = None
+        self._wake()
+
+    def when_free(self, look: Callable[[], None]) -> None:
+        """Call once when a suspect may start: some wait in the store."""
+        self._waiting.add(look)
+        if not self._reserved and self._running is None:
+            self._wake()
+
+    def close(self) -> None:
+        """Call nobody any more."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for look in waiting:
+            look()
