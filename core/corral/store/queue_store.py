@@ -195,10 +195,21 @@ class QueueStore:
             repeated=repeated == 1,
             late=decode_late(late),
             held=held,
-            refused={place - 1: why.decode(errors="replace") for place, why in zip(refused[::2], refused[1::2], strict=True)},
+            refused={
+                place - 1: why.decode(errors="replace") for place, why in zip(refused[::2], refused[1::2], strict=True)
+            },
             quarantined=decode_damage(reports),
             broken=broken.decode(errors="replace"),
         )
+
+    async def mend(self) -> list[Damage]:
+        """Put what stands where one of the queue's own keys belongs into the quarantine.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+            redis.exceptions.ResponseError: `DAMAGED …`: a key that only an operator can repair.
+        """
+        return decode_damage(await self.operate("mend"))
 
     async def confirm(self, jobs: Sequence[FetchedJob]) -> None:
         """Say that jobs are about to start which must be confirmed, see `advance`.

@@ -4,7 +4,9 @@ Its calls go both ways: `advance` hands over every ending that has gathered and 
 While a call is on its way further endings gather for the next one, so batches grow with the load by themselves, and an
 idle queue still answers job by job. A large batch does not wait: a second call goes out beside the first, so that the
 store works on one half of the jobs while the processors run the other. A call survives any outage of the store by
-being repeated, under the same number, on a new connection.
+being repeated, under the same number, on a new connection. A call whose script failed is not repeated: an error is
+definite. Its endings are sent again in smaller calls under numbers of their own, so that one that cannot be written
+keeps no other waiting.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -23,16 +25,17 @@ from corral.errors import StoreUnavailable
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Snoozed
 from corral.plugins import Relay
 from corral.store.clock import Clock
-from corral.store.codec import Advanced, Ending
+from corral.store.codec import BROKEN, REFUSED, Advanced, Damage, Ending, FetchedJob
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
 from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
-from corral.worker.leases import Lease, Leases
+from corral.worker.leases import Lease, Leases, PendingCall
 from corral.worker.marker import Marker
 from corral.worker.outage import Backoff, Outage
 from corral.worker.stopping import end_tasks
+from corral.worker.suspects import Suspects
 from corral.worker.ticks import Ticks
 from corral.worker.upkeep import ensure_schedule
 
@@ -49,10 +52,12 @@ LANES = 2
 the throughput of one, measured at 100 jobs at once on two cores; a third has nobody left to keep busy."""
 LANE_BATCH = 4
 """How large a batch must be for a second call: smaller ones cost more in calls than they save in waiting."""
+STUCK_SECONDS = 0.5
+"""How long an ending that the store could not write waits for its next try."""
 LIMIT_SECONDS = 30.0
 """How long a rate-limited worker sleeps at most before it asks again (wire § 15)."""
-OUTAGES = (StoreUnavailable, ResponseError)
-"""A damaged queue may be mended, and until then its jobs are kept: as if the store were away."""
+DAMAGE = "damage"
+"""The kind of trouble that this module tells of, see `Worker.troubles`."""
 LEAVE_MS = 5_000
 """How long we leave an iteration to others whose cron expression we cannot read. Run without its next one made, it
 would end its schedule."""
@@ -76,6 +81,9 @@ class Consumer:
         leases: Renews the locks.
         relay: Tells the subscribers of `corral_job_ended`.
         outage: Told when the store is away.
+        suspects: Lets jobs that stalled before start one at a time, among all queues of the process.
+        max_stalled: How often a job may stall before it is failed.
+        troubles: What an operator must know, by queue and kind; see `Worker.troubles`.
         burst: Whether to end when nothing waits and nothing runs.
         clock: Moves the store's time, in tests.
     """
@@ -92,6 +100,9 @@ class Consumer:
         leases: Leases,
         relay: Relay,
         outage: Outage,
+        suspects: Suspects,
+        max_stalled: int,
+        troubles: dict[tuple[str, str], str],
         burst: bool = False,
         clock: Clock | None = None,
     ) -> None:
@@ -109,6 +120,9 @@ class Consumer:
         self._leases = leases
         self._job_ended = relay.job_ended
         self._outage = outage
+        self._suspects = suspects
+        self._max_stalled = max_stalled
+        self._troubles = troubles
         self._backoffs = {lane: Backoff(outage) for lane in self._lanes}
         self._burst = burst
         encoded = base64.b64encode(queue.name.encode()).decode()
@@ -121,6 +135,10 @@ class Consumer:
         self._reserved = 0
         self._running: dict[Running, Lease] = {}
         self._ended: list[Ended] = []
+        self._stuck: list[list[Ended]] = []
+        self._stuck_later: asyncio.TimerHandle | None = None
+        self._unstarted: list[FetchedJob] = []
+        self._damage_told: set[str] = set()
         self._speaking: set[Running] = set()
         self._notes_due = False
         self._wake = asyncio.Event()
@@ -169,12 +187,13 @@ class Consumer:
         self._marker.start()
         try:
             if not self._scheduled:
-                await self._persist(self.store, lambda: ensure_schedule(self.store, self.queue), OUTAGES)
+                await self._ensure_schedule()
                 self._scheduled = True
             await self._work()
         finally:
-            if self._look_later is not None:
-                self._look_later.cancel()
+            for timer in (self._look_later, self._stuck_later):
+                if timer is not None:
+                    timer.cancel()
             await end_tasks(self._calls.values())
             await self._marker.stop()
 
@@ -191,7 +210,7 @@ class Consumer:
             for answered in [lane for lane, call in self._calls.items() if call.done()]:
                 self._calls.pop(answered).result()
             lane, want = self._free_lane(), self._wanted()
-            if lane is not None and (self._ended or want):
+            if lane is not None and (self._ended or self._unstarted or want):
                 self._send(lane, want)
             elif self._finished():
                 return
@@ -199,7 +218,7 @@ class Consumer:
                 await self._sleep()
 
     def _finished(self) -> bool:
-        if self._running or self._ended or self._calls:
+        if self._running or self._ended or self._stuck or self._unstarted or self._calls:
             return False
         return self._stopping or (self._burst and self._found_nothing and not self._look)
 
@@ -223,49 +242,127 @@ class Consumer:
 
     def _send(self, lane: QueueStore, want: int) -> None:
         """Start a call: with the endings there are, and for jobs for the free slots."""
-        ended, self._ended = self._ended[:MAX_BATCH], self._ended[MAX_BATCH:]
+        unstarted, self._unstarted = self._unstarted[:MAX_BATCH], self._unstarted[MAX_BATCH:]
+        room = MAX_BATCH - len(unstarted)
+        ended, self._ended = self._ended[:room], self._ended[room:]
         if want:
             # Slots that are left are the next call's; a marker that comes while this one is on its way says so again.
             self._look, self._slots_left = False, want < self._free_slots()
             self._marker.fetching()
         self._reserved += want
-        call = self._advance(lane, ended, want)
+        call = self._advance(lane, ended, unstarted, want)
         self._calls[lane] = asyncio.create_task(call, name=f"corral-advance-{self.queue.name}")
         self._calls[lane].add_done_callback(lambda _: self._wake.set())
 
-    async def _advance(self, lane: QueueStore, ended: list[Ended], want: int) -> None:
+    async def _advance(self, lane: QueueStore, ended: list[Ended], unstarted: list[FetchedJob], want: int) -> None:
         """One call to the store, repeated until it is answered, and what follows from the answer."""
         self._seq += 1
-        seq = self._seq
-        endings = [Ending(each.running.fetched, each.outcome) for each in ended]
-        lock_ms = int(self._lock_seconds * 1000)
-        first = asked = time.monotonic()
+        pending = PendingCall(lane, self._worker, self._seq, time.monotonic())
+        turn = self._suspects.reserve() if want else None
+        if want:
+            self._leases.expect(pending)
+        failed = None
+        try:
+            endings = [Ending(each.running.fetched, each.outcome) for each in ended]
+            endings += [Ending(job, HandedBack()) for job in unstarted]
+            reply = await self._ask(lane, pending, endings, want, suspects=turn is not None)
+            self._settle(ended, reply)
+            await self._begin(lane, pending, reply, want)
+        except ResponseError as error:
+            failed = error
+        finally:
+            self._reserved -= want
+            self._leases.answered(pending)
+            if turn is not None:
+                self._suspects.release(turn)
+        if failed is not None:
+            await self._split(lane, ended, unstarted, failed)
+        elif reply.broken:
+            await self._backoffs[lane].wait()
 
-        async def ask() -> Advanced:
-            nonlocal asked
-            asked = time.monotonic()
-            return await lane.advance(self._worker, seq, endings, want, lock_ms=lock_ms, ticks=self._ticks.coming())
-
-        reply = await self._persist(lane, ask, OUTAGES)
-        self._reserved -= want
-        self._settle(ended, reply)
+    async def _begin(self, lane: QueueStore, pending: PendingCall, reply: Advanced, want: int) -> None:
+        """Start what a call has brought, and decide when to ask again."""
         self._ticks.store_time(reply.now_ms)
-        unread = {late.job_id for late in reply.late if not await self._made_next(lane, late)}
-        if time.monotonic() - asked < self._lock_seconds:
-            self._start(reply, first, unread)
+        self._tell_damage(reply.quarantined, reply.broken)
+        refusals = {late.job_id: await self._advance_schedule(lane, late) for late in reply.late}
+        last_chance = [j for j in reply.jobs if j.stalls >= self._max_stalled and j.deferred_failure is None]
+        if last_chance:
+            await self._persist(lane, lambda: lane.confirm(last_chance))
+        if time.monotonic() - pending.renewed < self._lock_seconds:
+            self._start(reply, pending.renewed, refusals)
         elif reply.jobs:
-            log.warning("jobs came too late: a processor blocks the event loop", queue=self.queue.name, lock_ms=lock_ms)
+            self._unstarted += reply.jobs
+            log.warning(
+                "fetched jobs are handed back: the process was blocked for longer than their locks live",
+                queue=self.queue.name,
+                jobs=len(reply.jobs),
+                lock_ms=int(self._lock_seconds * 1000),
+            )
         if reply.repeated or (want > 0 and len(reply.jobs) == want):
             self._look = True
         elif want:
             self._slots_left = False  # nor would another call find anything for them
         if want:
-            self._found_nothing = not (reply.jobs or (reply.limited_ms and not lane.clock.by_hand))
+            waits = reply.held or (reply.limited_ms and not lane.clock.by_hand)
+            self._found_nothing = not (reply.jobs or waits)
+        if reply.held:
+            self._suspects.when_free(self._look_now)
         self._look_again_in(reply)
 
-    async def _made_next(self, lane: QueueStore, late: Late) -> bool:
-        """Make the next iteration of a schedule before this one runs; False where we cannot read its expression."""
-        return await self._persist(lane, lambda: self._ticks.advance(late))
+    async def _ask(
+        self, lane: QueueStore, pending: PendingCall, endings: Sequence[Ending], want: int, *, suspects: bool
+    ) -> Advanced:
+        """One call under one number, repeated until the store answers it."""
+
+        async def ask() -> Advanced:
+            return await lane.advance(
+                self._worker,
+                pending.seq,
+                endings,
+                want,
+                lock_ms=int(self._lock_seconds * 1000),
+                ticks=self._ticks.coming(),
+                suspects=int(suspects),
+                confirm_from=self._max_stalled,
+            )
+
+        return await self._persist(lane, ask)
+
+    async def _split(
+        self, lane: QueueStore, ended: list[Ended], unstarted: list[FetchedJob], error: ResponseError
+    ) -> None:
+        """A script failed: send what it was given in smaller calls, down to one ending at a time."""
+        whole_queue = str(error).startswith("DAMAGED")
+        self._tell_damage((), str(error))
+        if ended or whole_queue:
+            self._unstarted += unstarted  # else they made it fail; they will be found stalled
+        if len(ended) > 1 and not whole_queue:
+            half = len(ended) // 2
+            await self._advance(lane, ended[:half], [], 0)
+            await self._advance(lane, ended[half:], [], 0)
+            return
+        self._keep_for_later(ended)
+        self._look = True
+        await self._backoffs[lane].wait()
+
+    async def _ensure_schedule(self) -> None:
+        """Install what the queue declares; a damaged queue may be mended, and is asked again until then."""
+        while True:
+            try:
+                await self._persist(self.store, lambda: ensure_schedule(self.store, self.queue))
+            except ResponseError as error:
+                self._tell_damage((), str(error))
+                await self._backoffs[self.store].wait()
+            else:
+                return
+
+    async def _advance_schedule(self, lane: QueueStore, late: Late) -> Outcome | None:
+        """Make the next iteration of a schedule before this one runs; how it ends without running where that fails."""
+        try:
+            made = await self._persist(lane, lambda: self._ticks.advance(late))
+        except ResponseError as error:
+            return Failed(f"job refused: {str(error).removeprefix('DAMAGED ')}")
+        return None if made else Snoozed(LEAVE_MS)
 
     async def _sleep(self) -> None:
         """Until a call is answered, a job ends, a marker comes, a delayed job is due, or somebody stops us."""
@@ -292,22 +389,54 @@ class Consumer:
             self._look_later.cancel()
         self._look_later = self._loop.call_later(seconds, self._look_now)
 
-    async def _persist(
-        self,
-        lane: QueueStore,
-        attempt: Callable[[], Awaitable[T]],
-        outages: tuple[type[Exception], ...] = (StoreUnavailable,),
-    ) -> T:
-        """Repeat until the store answers with anything but one of `outages`."""
+    async def _persist(self, lane: QueueStore, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeat until the store answers, with a reply or with an error of its own."""
         backoff = self._backoffs[lane]
         while True:
             try:
                 reply = await attempt()
-            except outages as error:
+            except StoreUnavailable as error:
                 await backoff.failed(error)
+            except ResponseError:
+                backoff.answered()
+                raise
             else:
                 backoff.succeeded()
                 return reply
+
+    def _tell_damage(self, quarantined: Sequence[Damage], broken: str) -> None:
+        """Log what was found damaged, each once; and say what an operator must repair for as long as that is so."""
+        for damage in quarantined:
+            if damage.reason not in self._damage_told:
+                self._damage_told.add(damage.reason)
+                log.warning(
+                    "put into the quarantine: `corral quarantine` lists it and can return it",
+                    queue=self.queue.name,
+                    name=damage.name,
+                    reason=damage.reason,
+                )
+        trouble = (self.queue.name, DAMAGE)
+        if not broken:
+            if self._troubles.pop(trouble, None) is not None:
+                log.info("queue works again: its damaged key was repaired", queue=self.queue.name)
+            return
+        told = f"queue {self.queue.name!r} cannot be worked off: {broken.removeprefix('DAMAGED ')}"
+        if self._troubles.get(trouble) != told:
+            self._troubles[trouble] = told
+            log.error("queue cannot be worked off until a key is repaired", queue=self.queue.name, error=broken)
+
+    def _keep_for_later(self, ended: list[Ended]) -> None:
+        """Send endings that the store could not write again, until it can."""
+        if ended:
+            self._stuck.append(ended)
+        if self._stuck and self._stuck_later is None:
+            self._stuck_later = self._loop.call_later(STUCK_SECONDS, self._retry_stuck)
+
+    def _retry_stuck(self) -> None:
+        self._stuck_later = None
+        self._ended += self._stuck.pop(0)
+        self._keep_for_later([])
+        self._wake.set()
 
     async def _write_notes(self) -> None:
         self._notes_due = False
@@ -317,13 +446,24 @@ class Consumer:
             while running.run.said:
                 kind, said = running.run.said.popleft()
                 text = said if isinstance(said, bytes) else str(said).encode(errors="replace")
-                notes.append(Note(fetched.id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs))
+                notes.append(
+                    Note(fetched.stored_id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs)
+                )
         self._speaking.clear()
-        if notes:
-            try:
-                await self._persist(self.store, lambda: self.store.note(notes))
-            except ResponseError as error:  # they are not worth a job: endings must not wait behind them for ever
-                log.warning("progress and log lines refused by the store", queue=self.queue.name, error=str(error))
+        if not notes:
+            return
+        try:
+            refused = await self._persist(self.store, lambda: self.store.note(notes))
+        except ResponseError as error:  # they are not worth a job: endings must not wait behind them for ever
+            log.warning("progress and log lines refused by the store", queue=self.queue.name, error=str(error))
+            return
+        for damage in refused:
+            log.warning(
+                "progress or log line lost: a key of the job is damaged",
+                queue=self.queue.name,
+                job_id=damage.name,
+                error=damage.reason,
+            )
 
     def _spoke(self, running: Running) -> None:
         """A processor said something: written soon, with what others say meanwhile."""
@@ -335,20 +475,21 @@ class Consumer:
         self._notes_due = True
         self._wake.set()
 
-    def _start(self, reply: Advanced, locked: float, unread: Collection[str]) -> None:
+    def _start(self, reply: Advanced, locked: float, refusals: Mapping[bytes, Outcome | None]) -> None:
         timeout = self.queue.timeout
         leases: list[Lease] = []
         for fetched in reply.jobs:
             running = self._execution.prepare(fetched)
-            if fetched.id in unread:
-                running.refusal = Snoozed(LEAVE_MS)
+            running.refusal = refusals.get(fetched.stored_id) or running.refusal
             until = None
             if timeout is not None:
                 until = running.started + timeout.total_seconds() + self._lock_seconds
             lost = partial(self._loop.call_soon_threadsafe, self._lose, running)
-            lease = Lease(self.store, fetched.id, fetched.token, lost, locked, until)
+            lease = Lease(self.store, fetched.stored_id, fetched.token, lost, locked, until)
             self._running[running] = lease
             leases.append(lease)
+            if fetched.is_suspect:
+                self._suspects.started(running)
             running.run.spoke = partial(self._loop.call_soon_threadsafe, self._spoke, running)
             running.task = self._loop.create_task(self._process(running))
         self._leases.hold(leases)
@@ -365,6 +506,7 @@ class Consumer:
         lease = self._running.pop(running, None)
         if lease is None:
             return  # abandoned: its job was handed back while a thread still ran it
+        self._suspects.ended(running)
         running.run.spoke = None  # it refers to the run: a cycle per job is what the garbage collector is slow at
         if running.run.said:
             self._speaking.add(running)
@@ -382,14 +524,20 @@ class Consumer:
     def _settle(self, ended: list[Ended], reply: Advanced) -> None:
         """Act on what the store said to each ending."""
         settled: list[Lease] = []
-        for each, code in zip(ended, reply.codes, strict=True):
+        stuck: list[Ended] = []
+        for place, (each, code) in enumerate(zip(ended, reply.codes, strict=False)):
             if code in REFUSALS and isinstance(each.outcome, Completed):
                 each.outcome = REFUSALS[code]
                 self._ended.append(each)
-                continue
-            self.unwritten -= 1
-            settled.append(each.lease)
-            self._tell(each, each.outcome if code == 0 else LeaseLost())
+            elif code == BROKEN:
+                stuck.append(each)
+            else:
+                self.unwritten -= 1
+                settled.append(each.lease)
+                if code == REFUSED:
+                    each.outcome = Failed(reply.refused.get(place, ""))
+                self._tell(each, each.outcome if code >= 0 else LeaseLost())
+        self._keep_for_later(stuck)
         self._leases.release(settled)
 
     def _tell(self, ended: Ended, outcome: Outcome) -> None:

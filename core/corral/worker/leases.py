@@ -129,7 +129,8 @@ class Leases:
             try:
                 if client is None:
                     client = thread_client(self._url, read_seconds=max(self._age, 0.25))
-                for queue in {each.store.base for each in (*due, *calls)}:
+                queues = {lease.store.base for lease in due} | {call.store.base for call in calls}
+                for queue in queues:
                     self._renew(
                         client,
                         [lease for lease in due if lease.store.base == queue],

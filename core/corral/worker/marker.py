@@ -63,7 +63,7 @@ class Marker:
         """Leave a held marker to others. Without it they wait for the end of their block; no job is lost."""
         if self._held:
             self._held = False
-            with suppress(StoreUnavailable):
+            with suppress(StoreUnavailable, ResponseError):
                 await self._store.signal()
 
     async def stop(self) -> None:
@@ -87,10 +87,15 @@ class Marker:
             except asyncio.CancelledError:
                 self._held = True  # an interrupted wait may have taken it
                 raise
-            except (StoreUnavailable, ResponseError) as error:
+            except StoreUnavailable as error:
                 for lane in self._lanes:
                     await lane.close()
                 await self._backoff.failed(error)
+            except ResponseError:  # something else stands there
+                self._backoff.answered()
+                with suppress(StoreUnavailable, ResponseError):
+                    await self._store.mend()
+                await self._backoff.wait()
             else:
                 self._backoff.succeeded()
                 self._held |= popped is not None

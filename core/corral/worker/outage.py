@@ -100,11 +100,19 @@ class Backoff:
     async def failed(self, error: Exception) -> None:
         """Report a failure and wait."""
         self._contact.failed(error)
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Wait before the next try of what the store answered with an error: that is no outage."""
         longest = min(FIRST_SECONDS * 2**self._tries, LONGEST_SECONDS)
         self._tries = min(self._tries + 1, 10)
         due = self._began + random.random() * longest  # noqa: S311  # jitter, no secret
         await asyncio.sleep(max(due - time.monotonic(), FIRST_SECONDS / 5))
         self._began = time.monotonic()
+
+    def answered(self) -> None:
+        """The store answered with an error: it is there, and nothing was achieved."""
+        self._contact.answered()
 
     def succeeded(self) -> None:
         """The store answered."""

@@ -20,27 +20,29 @@ class Suspects:
     """Lets one suspect at a time start, among all queues of a process."""
 
     def __init__(self) -> None:
-        self._reserved = False
+        self._turn: object | None = None
         self._running: object | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: set[Callable[[], None]] = set()
 
-    def reserve(self) -> bool:
-        """Claim the right to start one, for a call that may bring it; True at most once until `release`."""
-        if self._reserved or self._running is not None:
-            return False
-        self._reserved = True
-        return True
+    def reserve(self) -> object | None:
+        """Claim the turn to start one, for a call that may bring it; None where it is another's, or one runs alone."""
+        if self._turn is not None or self._running is not None:
+            return None
+        self._turn = object()
+        return self._turn
 
-    def release(self) -> None:
-        """Give the right back: the call has brought no suspect, or what it brought does not run."""
-        self._reserved = False
+    def release(self, turn: object) -> None:
+        """Give the turn back; nothing follows where it was used."""
+        if self._turn is not turn:
+            return
+        self._turn = None
         if self._running is None:
             self._wake()
 
     def started(self, running: object) -> None:
-        """The reserved one runs: the next may start when it has ended, or has lived for `ALONE_SECONDS`."""
-        self._reserved = False
+        """Use the turn: the next one may start when this has ended, or has lived for `ALONE_SECONDS`."""
+        self._turn = None
         self._running = running
         self._timer = asyncio.get_running_loop().call_later(ALONE_SECONDS, self.ended, running)
 
@@ -56,7 +58,7 @@ class Suspects:
     def when_free(self, look: Callable[[], None]) -> None:
         """Call once when a suspect may start: some wait in the store."""
         self._waiting.add(look)
-        if not self._reserved and self._running is None:
+        if self._turn is None and self._running is None:
             self._wake()
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from corral.worker.execution import Execution
 from corral.worker.leases import Leases
 from corral.worker.outage import Contact, Outage
 from corral.worker.stopping import end_tasks
+from corral.worker.suspects import Suspects
 from corral.worker.threads import Threads
 from corral.worker.upkeep import recover_stalled
 
@@ -67,6 +68,8 @@ class Worker:
     Attributes:
         name: Unique among all workers.
         stalled: How many jobs of dead workers it has found and put back, by queue.
+        troubles: What an operator must know while it is so, as sentences, by queue and kind: `damage`, a key that must
+            be repaired by hand; `schedule`, one that nobody here can advance.
 
     Args:
         processors: One per queue.
@@ -115,6 +118,8 @@ class Worker:
         self._outage = Outage()
         self._consumers: Sequence[Consumer] = ()
         self.stalled: Counter[str] = Counter()
+        self.troubles: dict[tuple[str, str], str] = {}
+        self._suspects = Suspects()
         self._made = time.monotonic()
 
     @property
@@ -184,6 +189,9 @@ class Worker:
             leases=leases,
             relay=self._plugins.relay,
             outage=self._outage,
+            suspects=self._suspects,
+            max_stalled=self._settings.max_stalled,
+            troubles=self.troubles,
             burst=self._burst,
             clock=self._clock,
         )

@@ -5,4 +5,4 @@
 -- ARGV  1 offset_ms (not used: every script of its kind takes it)   2.. ids
 -- Returns nothing of interest.
 
-redis.call('SREM', 'corral:' .. KEYS[1] .. 'unconfirmed', unpack(ARGV, 2))
+redis.pcall('SREM', 'corral:' .. KEYS[1] .. 'unconfirmed', unpack(ARGV, 2))

@@ -14,9 +14,8 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[3]
 
 -- @include recovery.lua
 
-if running == -1 then -- it never ends: set by nobody who checks, or no check at all
-  attempt(nil, call, 'GET', base .. 'stalled-check')
-end
+-- Once per interval all keys are looked at; what has no end here is no check, and must not be overwritten.
+repairs().mend()
 call('SET', base .. 'stalled-check', now, 'PX', ARGV[1])
 
 local suspects = {}
@@ -39,5 +38,5 @@ end
 
 attempt(nil, mark_active)
 attempt(nil, signal_recovered)
-if damage and damage.broken then return redis.error_reply(damage.broken) end
-return {tonumber(ARGV[1]), recovered, damage and damage.reports or {}}
+if damage.broken then return redis.error_reply(damage.broken) end
+return {tonumber(ARGV[1]), recovered, damage.reports}

@@ -2,13 +2,16 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 ticks_json, see iterate.lua   3 the fetched iteration's id
+-- Errors  DAMAGED  a key of the schedule is; nothing was changed
 -- Returns what is still late: empty, or {{id, schedule, pattern, tz, Unix ms}} where the ticks did not reach.
 
 local base, ticks_json = KEYS[1], ARGV[2]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
-local max_events = redis.call('HGET', base .. 'meta', 'opts.maxLenEvents') or '10000'
+local max_events = redis.call('HGET', base .. 'meta', 'opts.maxLenEvents')
+if not tonumber(max_events) then max_events = '10000' end
 -- @include events.lua
 -- @include iterate.lua
-advance_schedule(ARGV[3], call('HGETALL', base .. ARGV[3]))
+local done, reason = attempt(nil, advance_schedule, ARGV[3], call('HGETALL', base .. ARGV[3]))
+if not done then return redis.error_reply('DAMAGED ' .. reason) end
 return late
