@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from chaos.fixtures import is_at_length
 from chaos.processes import Worker
 from chaos.proxy import Proxy
 from chaos.scene import Scene
@@ -26,6 +27,18 @@ HANG_MS = 1400
 LATE_REPLIES = 2
 MARK = "what a reply brings"
 FOR_EVER_MS = 600_000
+
+
+LATE = [
+    pytest.param(1.6, False, False, id="late"),
+    pytest.param(2.4, False, False, id="later"),
+    pytest.param(1.6, True, False, id="late and cut"),
+    pytest.param(2.4, False, True, id="everything late"),
+    pytest.param(3.6, False, False, id="given up"),
+    pytest.param(3.6, True, False, id="given up and cut"),
+    pytest.param(2.4, True, True, id="everything late and cut"),
+]
+"""Seconds; whether the connection is cut then; whether all else that goes through the proxy is held back as well."""
 
 
 def brings_jobs(reply: bytes) -> bool:
@@ -106,18 +119,7 @@ def hold_back(proxy: Proxy, seconds: float, *, replies: int, all_else: bool = Fa
     proxy.late = late
 
 
-@pytest.mark.parametrize(
-    ("seconds", "cut", "all_else"),
-    [
-        (1.6, False, False),
-        (2.4, False, False),
-        (1.6, True, False),
-        (3.6, False, False),
-        (2.4, False, True),
-        (2.4, True, True),
-    ],
-    ids=["late", "later", "late and cut", "given up", "everything late", "everything late and cut"],
-)
+@pytest.mark.parametrize(("seconds", "cut", "all_else"), LATE if is_at_length() else LATE[::2])
 async def test_what_a_late_reply_brings_runs_with_a_living_lock_or_costs_nothing(
     scene: Scene, figure: Callable[[str], None], seconds: float, cut: bool, all_else: bool
 ) -> None:
