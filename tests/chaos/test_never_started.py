@@ -35,7 +35,6 @@ LATE = [
     pytest.param(1.6, True, False, id="late and cut"),
     pytest.param(2.4, False, True, id="everything late"),
     pytest.param(3.6, False, False, id="given up"),
-    pytest.param(3.6, True, False, id="given up and cut"),
     pytest.param(2.4, True, True, id="everything late and cut"),
 ]
 """Seconds; whether the connection is cut then; whether all else that goes through the proxy is held back as well."""
