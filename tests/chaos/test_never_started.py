@@ -34,8 +34,8 @@ LATE = [
     pytest.param(2.4, False, False, id="later"),
     pytest.param(1.6, True, False, id="late and cut"),
     pytest.param(2.4, False, True, id="everything late"),
-    pytest.param(3.6, False, False, id="given up"),
     pytest.param(2.4, True, True, id="everything late and cut"),
+    pytest.param(3.6, False, False, id="given up"),
 ]
 """Seconds; whether the connection is cut then; whether all else that goes through the proxy is held back as well."""
 
