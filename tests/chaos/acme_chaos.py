@@ -12,8 +12,10 @@ import signal
 import subprocess
 import time
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import redis
 from pydantic import JsonValue
 
 from corral import Every, Job, JobOptions, Payload, Processor, Queue, Retention, hookimpl
@@ -24,6 +26,8 @@ EVERY_MS = "CORRAL_CHAOS_EVERY_MS"
 """The environment's name for the period of the queue `chaos-ticks`, which has no schedule without it."""
 TICK_SECONDS = 0.7
 """How long a tick's job runs: long enough for its worker to be killed in the middle."""
+LOOK_SECONDS = 0.005
+"""How often a job looks whether the file exists that it waits for."""
 
 ODD: dict[str, Any] = {
     "nan": float("nan"),
@@ -49,6 +53,9 @@ class Work(Payload):
         odd: The name of an `ODD` value to report and return instead.
         dies: How it ends its process at once: `exit` or `segv`; on every start.
         orphans: How many processes it leaves behind, each for a second.
+        waits_for: The path of a file that it waits for before it runs.
+        hangs_ms: How long it holds the event loop after all that, once only; the journal says when that begins.
+        looks: Whether its start says in the journal that the store holds a lock on it.
     """
 
     ms: int = 0
@@ -58,6 +65,9 @@ class Work(Payload):
     odd: str | None = None
     dies: str | None = None
     orphans: int = 0
+    waits_for: str | None = None
+    hangs_ms: int = 0
+    looks: bool = False
 
 
 KEPT = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())
@@ -70,7 +80,7 @@ chaos_ticks = Queue(
 
 
 async def process(job: Job[Work]) -> Any:
-    write("start", job)
+    start(job)
     if job.payload.dies:
         os._exit(9) if job.payload.dies == "exit" else os.kill(os.getpid(), signal.SIGSEGV)
     if job.payload.orphans:
@@ -79,6 +89,11 @@ async def process(job: Job[Work]) -> Any:
         time.sleep(job.payload.ms / 1000)  # noqa: ASYNC251  # what must not cost the job its lock
     else:
         await asyncio.sleep(job.payload.ms / 1000)
+    if job.payload.waits_for:
+        await appeared(Path(job.payload.waits_for))
+    if job.payload.hangs_ms and not has_hung(job):
+        write("hang", job)
+        time.sleep(job.payload.hangs_ms / 1000)  # noqa: ASYNC251  # as a processor does that forgets the event loop
     return end(job)
 
 
@@ -89,9 +104,29 @@ async def process_tick(job: Job[Work]) -> None:
 
 
 def process_on_a_thread(job: Job[Work]) -> Any:
-    write("start", job)
+    start(job)
     time.sleep(job.payload.ms / 1000)
     return end(job)
+
+
+async def appeared(path: Path) -> None:
+    """Wait until a file exists, however long that takes."""
+    while not path.exists():  # noqa: ASYNC110, ASYNC240  # another process makes it
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def has_hung(job: Job[Work]) -> bool:
+    """Whether an earlier start of the job has held the event loop."""
+    lines = map(json.loads, Path(os.environ[JOURNAL]).read_text("utf-8").splitlines())
+    return any((line["event"], line["id"]) == ("hang", job.id) for line in lines)
+
+
+def start(job: Job[Work]) -> None:
+    if not job.payload.looks:
+        return write("start", job)
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        locked = client.exists(f"bull:{job.queue.name}:{job.id}:lock") == 1
+    return write("start", job, locked=locked)
 
 
 def end(job: Job[Work]) -> Any:
@@ -105,9 +140,10 @@ def end(job: Job[Work]) -> Any:
     return value
 
 
-def write(event: str, job: Job[Work]) -> None:
+def write(event: str, job: Job[Work], **more: Any) -> None:
     """One line, whole, however many processes write."""
     line = {"at": time.time(), "pid": os.getpid(), "event": event, "id": job.id, "attempt": job.attempt}
+    line |= {"fence": job.fence, **more}
     journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(journal, json.dumps(line).encode() + b"\n")

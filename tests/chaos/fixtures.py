@@ -78,6 +78,11 @@ def restarts() -> int:
 @pytest.fixture
 def at_length() -> bool:
     """Whether nothing is to be spared."""
+    return is_at_length()
+
+
+def is_at_length() -> bool:
+    """Whether nothing is to be spared; where tests are collected."""
     return os.environ.get("CI") == "true" or bool(os.environ.get("TEST_LONG"))
 
 

@@ -1,10 +1,12 @@
-"""What the processors of the test's plugin wrote down: one line per start and per end, from all workers."""
+"""What the processors of the test's plugin wrote down: a line for each start, each end, and more, from all workers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +16,11 @@ class Line:
     Attributes:
         at: Unix seconds.
         pid: The worker's process.
-        event: `start` or `end`.
+        event: `start`, `end`, or `hang`: from now on the process does nothing but this.
         id: The job.
         attempt: From 1.
+        fence: The `job.fence` of this start; empty where the test makes the line.
+        locked: Whether the store held a lock on the job when it started; None where it did not look.
     """
 
     at: float
@@ -24,6 +28,8 @@ class Line:
     event: str
     id: str
     attempt: int = 1
+    fence: tuple[int, ...] = ()
+    locked: bool | None = None
 
 
 class Journal:
@@ -42,7 +48,7 @@ class Journal:
                 new = file.read()
             whole = new[: new.rfind(b"\n") + 1]
             self._read += len(whole)
-            self._lines += [Line(**json.loads(line)) for line in whole.splitlines()]
+            self._lines += [_line(**json.loads(line)) for line in whole.splitlines()]
         return self._lines
 
     def starts(self, *, of: str | None = None, by: int | None = None, since: float = 0.0) -> list[Line]:
@@ -53,6 +59,10 @@ class Journal:
             if line.event == "start" and of in {None, line.id} and by in {None, line.pid} and line.at >= since
         ]
 
+    def first(self, event: str, *, of: str) -> Line | None:
+        """The first line of a kind about one job, or None."""
+        return next((line for line in self.lines() if line.event == event and line.id == of), None)
+
     def running(self, pid: int) -> set[str]:
         """The jobs that a process has started and not ended."""
         mine = [line for line in self.lines() if line.pid == pid]
@@ -61,3 +71,7 @@ class Journal:
     def ended(self) -> set[str]:
         """The jobs that have run to their end at least once."""
         return {line.id for line in self.lines() if line.event == "end"}
+
+
+def _line(*, fence: Sequence[int] = (), **rest: Any) -> Line:
+    return Line(fence=tuple(fence), **rest)

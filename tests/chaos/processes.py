@@ -181,9 +181,9 @@ class Worker:
         self._process.wait(END_SECONDS)
         return killed
 
-    async def ended(self) -> int:
-        """Wait for its end; returns its exit code."""
-        return await asyncio.to_thread(self._process.wait, END_SECONDS)
+    async def ended(self, seconds: float | None = END_SECONDS) -> int:
+        """Wait for its end, at most so many seconds; returns its exit code."""
+        return await asyncio.to_thread(self._process.wait, seconds)
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -28,6 +28,9 @@ class Proxy:
         cut: Asked of every request. Where it answers True the request reaches the store, and its reply is lost
             together with the connection. Clients must not send a request before the last one's reply.
         cuts: How many replies were lost so.
+        late: Asked of every reply: for how many seconds it, and with it its connection, is held back.
+        held: How many replies were held back so.
+        holds_back: How many of them have not arrived, or been lost, yet.
         delay_seconds: How long every request is held up.
         swallows_new: Whether connections are swallowed from their start.
     """
@@ -36,12 +39,15 @@ class Proxy:
         self.url = f"unix://{path}"
         self.cut: Callable[[bytes], bool] = lambda _: False
         self.cuts = 0
+        self.late: Callable[[bytes], float] = lambda _: 0.0
+        self.held = self.holds_back = 0
         self.delay_seconds = 0.0
         self.swallows_new = False
         self._path = path
         self._upstream = upstream
         self._passing = asyncio.Event()
         self._passing.set()
+        self._arrived = asyncio.Event()
         self._open: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -67,6 +73,11 @@ class Proxy:
     def let_go(self) -> None:
         """What was held arrives."""
         self._passing.set()
+
+    def let_arrive(self) -> None:
+        """The replies that are held back arrive at once."""
+        self._arrived.set()
+        self._arrived = asyncio.Event()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer), name="proxy")
@@ -118,6 +129,8 @@ class Proxy:
         self, connection: _Connection, store: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while reply := await store.read(CHUNK):
+            if seconds := self.late(reply):
+                await self._hold_back(seconds)
             if connection.cut and not connection.swallowed:
                 self.cuts += 1
                 return
@@ -125,3 +138,13 @@ class Proxy:
             if not connection.swallowed:
                 writer.write(reply)
                 await writer.drain()
+
+    async def _hold_back(self, seconds: float) -> None:
+        self.held += 1
+        self.holds_back += 1
+        try:
+            await asyncio.wait_for(self._arrived.wait(), seconds)
+        except TimeoutError:
+            pass
+        finally:
+            self.holds_back -= 1

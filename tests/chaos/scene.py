@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from chaos.acme_chaos import chaos, chaos_threads
 from chaos.checker import faults, snapshot
 from chaos.journal import Journal, Line
-from chaos.processes import Store, Worker
+from chaos.processes import END_SECONDS, Store, Worker
 from chaos.proxy import Proxy
 from corral import Queue
 from corral.producer import RedisJobScheduler
@@ -45,12 +46,35 @@ class Scene:
     until: Callable[..., Any]
     hired: list[Worker] = field(default_factory=list)
 
-    async def hire(self, *, url: str | None = None, **how: Any) -> Worker:
-        """A worker process that has started; see `Worker`."""
+    def launch(self, *, url: str | None = None, **how: Any) -> Worker:
+        """A worker process that may not have started yet; see `Worker`."""
         worker = Worker(url or self.store.url, site=self.site, folder=self.folder, journal=self.journal.path, **how)
         self.hired.append(worker)
+        return worker
+
+    async def hire(self, **how: Any) -> Worker:
+        """A worker process that has started; see `launch`."""
+        worker = self.launch(**how)
         await self.until(lambda: worker.has_started, "the worker has started")
         return worker
+
+    @asynccontextmanager
+    async def restarted(self, **how: Any) -> AsyncIterator[None]:
+        """A worker process that is started again whenever it dies, as service managers do; asked to stop at the end."""
+        over = False
+
+        async def restart() -> None:
+            while not over:
+                await self.launch(**how).ended(None)
+
+        restarting = asyncio.create_task(restart(), name="the service manager")
+        await self.until(lambda: self.hired, "the first worker is launched")
+        try:
+            yield
+        finally:
+            over = True
+            self.hired[-1].terminate()
+            await asyncio.wait_for(restarting, END_SECONDS)
 
     def health(self) -> int:
         """What `corral health` exits with; blocks until it does."""
@@ -104,6 +128,24 @@ class Scene:
         left = [await snapshot(self.store.client, f"bull:{queue.name}:") for queue in BOTH]
         found = faults(left, enqueued, self.journal.lines())
         assert not found, "\n".join(found)
+
+    async def failed(self, queue: Queue[Any] = chaos) -> set[str]:
+        """The ids of the failed jobs."""
+        return set(await self.store.client.zrange(f"bull:{queue.name}:failed", 0, -1))
+
+    async def settled(self, count: int, *, seconds: float = 60.0) -> None:
+        """Wait until so many jobs of the queue `chaos` have completed or failed."""
+
+        async def done() -> bool:
+            counts = [await self.store.client.zcard(f"bull:chaos:{place}") for place in ("completed", "failed")]
+            return sum(counts) == count
+
+        await self.until(done, f"{count} jobs have ended", seconds=seconds, every=0.02)
+
+    async def stalls(self, enqueued: Iterable[str], queue: Queue[Any] = chaos) -> dict[str, int]:
+        """How many stalls each job is charged with; those without any are left out."""
+        counts = {job: await self.store.client.hget(f"bull:{queue.name}:{job}", "stc") for job in enqueued}
+        return {job: int(count) for job, count in counts.items() if count}
 
     def starts(self, *, since: float = 0.0) -> list[Line]:
         """All starts from a moment on, Unix seconds."""

@@ -12,13 +12,13 @@ from chaos.journal import Line
 
 
 def healthy() -> dict[str, Any]:
-    """Two jobs that ran once, and one whose first worker died."""
+    """Two jobs that ran once, one of them fetched twice, and one whose first worker died."""
     return {
         "places": {"wait": [], "active": [], "completed": ["a", "b", "c"]},
-        "jobs": {"a": {"ats": "1"}, "b": {"ats": "1"}, "c": {"ats": "2", "stc": "1"}},
+        "jobs": {"a": {"ats": "1"}, "b": {"ats": "2"}, "c": {"ats": "2", "stc": "1"}},
         "locks": [],
         "enqueued": {"a", "b", "c"},
-        "lines": [Line(1.0, 7, event, job) for job in "abc" for event in ("start", "end")],
+        "lines": [Line(1.0, 7, event, job, 1, (5, 1)) for job in "abc" for event in ("start", "end")],
     }
 
 
@@ -41,10 +41,10 @@ def test_a_healthy_queue_has_no_faults() -> None:
         (lambda q: q["places"]["wait"].append("a"), "a is in wait"),
         (lambda q: q["places"]["active"].append("ghost"), "ghost is in a place and has no fields"),
         (lambda q: q["locks"].append("a"), "a is locked"),
-        (lambda q: q["lines"].remove(Line(1.0, 7, "end", "a")), "a is completed and never ran to its end"),
-        (lambda q: q["jobs"]["a"].update(ats="2"), "a was started 2 times and stalled 0 times"),
-        (lambda q: q["jobs"]["a"].update(stc="1"), "a was started 1 times and stalled 1 times"),
-        (lambda q: q["lines"].append(Line(2.0, 8, "start", "a")), "a ran 2 times and was started 1 times"),
+        (lambda q: q["lines"].remove(Line(1.0, 7, "end", "a", 1, (5, 1))), "a is completed and never ran to its end"),
+        (lambda q: q["jobs"]["a"].update(stc="1"), "a was fetched 1 times and stalled 1 times"),
+        (lambda q: q["lines"].append(Line(2.0, 8, "start", "a")), "a ran 2 times and stalled 0 times"),
+        (lambda q: q["lines"].append(Line(2.0, 8, "start", "c", 1, (5, 1))), "c started 2 times as (5, 1)"),
     ],
 )
 def test_each_fault_is_told(break_it: Callable[[dict[str, Any]], object], told: str) -> None:

@@ -56,3 +56,19 @@ async def test_requests_are_held_up(scene: Scene) -> None:
         began = time.monotonic()
         assert await slow.ping()
         assert time.monotonic() - began >= proxy.delay_seconds
+
+
+async def test_replies_that_are_held_back_come_late_and_others_do_not(scene: Scene) -> None:
+    async with scene.proxy() as proxy, client(proxy.url) as slow, client(proxy.url) as other:
+        proxy.late = lambda reply: 0.05 if b"later" in reply else 0.0
+        began = time.monotonic()
+        assert await slow.echo("later") == b"later"
+        assert time.monotonic() - began >= 0.05
+        assert (proxy.held, proxy.holds_back) == (1, 0)
+        proxy.late = lambda reply: 600.0 if b"later" in reply else 0.0
+        waiting = asyncio.create_task(slow.echo("later"))
+        await scene.until(lambda: proxy.holds_back, "a reply is held back")
+        assert await other.echo("now") == b"now"
+        assert not waiting.done()
+        proxy.let_arrive()
+        assert await waiting == b"later"
