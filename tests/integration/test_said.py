@@ -47,10 +47,10 @@ async def test_a_job_that_ends_while_others_notes_are_written_has_its_own_writte
     writing, go_on = asyncio.Event(), asyncio.Event()
     note = QueueStore.note
 
-    async def slow(store: QueueStore, notes: Any) -> None:
+    async def slow(store: QueueStore, notes: Any) -> Any:
         writing.set()
         await go_on.wait()
-        await note(store, notes)
+        return await note(store, notes)
 
     monkeypatch.setattr(QueueStore, "note", slow)
 

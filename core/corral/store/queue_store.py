@@ -211,13 +211,13 @@ class QueueStore:
         """
         return decode_damage(await self.operate("mend"))
 
-    async def confirm(self, jobs: Sequence[FetchedJob]) -> None:
-        """Say that jobs are about to start which must be confirmed, see `advance`.
+    async def confirm(self, job: FetchedJob) -> None:
+        """Say that a job is about to start which must be confirmed, see `advance`.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
         """
-        await self.operate("confirm", *(job.stored_id for job in jobs))
+        await self.operate("confirm", job.stored_id)
 
     def extend(
         self,

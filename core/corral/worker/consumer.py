@@ -285,9 +285,6 @@ class Consumer:
         self._ticks.store_time(reply.now_ms)
         self._tell_damage(reply.quarantined, reply.broken)
         refusals = {late.job_id: await self._advance_schedule(lane, late) for late in reply.late}
-        last_chance = [j for j in reply.jobs if j.stalls >= self._max_stalled and j.deferred_failure is None]
-        if last_chance:
-            await self._persist(lane, lambda: lane.confirm(last_chance))
         if time.monotonic() - pending.renewed < self._lock_seconds:
             self._start(reply, pending.renewed, refusals)
         elif reply.jobs:
