@@ -1,0 +1,104 @@
+"""A stage on which many trials run at the same time, on one store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import pytest
+import pytest_asyncio
+import redis.asyncio
+import structlog.testing
+
+from chaos.fixtures import figure
+from corral.catalog import Catalog
+from corral.plugins import Plugins
+from corral.producer import RedisJobScheduler
+from damage.layout import Layout
+from damage.ours import Ours
+from damage.trial import Hand, Trial, Watch, watching
+from integration.conftest import workshop
+from parity.conftest import node_modules, pytest_runtest_makereport
+
+__all__ = ["figure", "node_modules", "pytest_runtest_makereport", "workshop"]
+
+AT_ONCE = 12
+"""Trials that run at the same time: most of them wait for the store, or for a lock to run out."""
+SECONDS = 30.0
+"""How long anything in a trial may take."""
+
+
+@pytest_asyncio.fixture
+async def binary(store_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    """A plain client of `store_url`, replies as bytes: ids are."""
+    async with redis.asyncio.Redis.from_url(store_url) as client:
+        yield client
+
+
+@dataclass
+class Stage:
+    """Where trials run.
+
+    Attributes:
+        url: The store.
+        client: A plain client of it, replies as bytes.
+        watch: Looks at all trials.
+        plugins: What our workers load: nothing.
+        jobs: A producer without queues, which a worker wants.
+    """
+
+    url: str
+    client: redis.asyncio.Redis
+    watch: Watch
+    plugins: Plugins
+    jobs: RedisJobScheduler
+
+    def ours(self) -> Hand:
+        """A worker of ours."""
+        return Ours(self.url, self.plugins, self.jobs)
+
+    async def run(
+        self,
+        runs: Sequence[tuple[Layout, int]],
+        hand: Callable[[], Hand],
+        *,
+        seconds: float = SECONDS,
+        bound_seconds: float | None = None,
+    ) -> list[Trial]:
+        """Run cases, each on its layout and at its concurrency.
+
+        Args:
+            runs: The layouts and the concurrencies.
+            hand: Makes the worker of a trial.
+            seconds: How long anything in a trial may take.
+            bound_seconds: When no further trial is begun.
+
+        Returns:
+            Those that ran.
+        """
+        turn, began = asyncio.Semaphore(AT_ONCE), time.monotonic()
+
+        async def run(layout: Layout, slots: int) -> Trial | None:
+            async with turn:
+                if bound_seconds is not None and time.monotonic() - began > bound_seconds:
+                    return None
+                trial = Trial(layout, slots, seconds)
+                await trial.run(hand(), self.watch)
+                return trial
+
+        with structlog.testing.capture_logs():
+            ran = await asyncio.gather(*(run(*each) for each in runs))
+        return [trial for trial in ran if trial is not None]
+
+
+@pytest_asyncio.fixture
+async def stage(store_url: str, binary: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    """A `Stage` on `store_url`."""
+    plugins = Plugins.load([])
+    catalog = Catalog(MappingProxyType({}))
+    jobs = RedisJobScheduler(catalog, plugins.relay, url=store_url, prefix="bull", max_payload_bytes=1)
+    async with watching(binary, monkeypatch) as watch:
+        yield Stage(store_url, binary, watch, plugins, jobs)

@@ -1,0 +1,104 @@
+"""A producer beside damaged keys: what it was told is written is in one place, what it was refused is nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from itertools import product
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from corral import Payload, Queue
+from corral.catalog import Catalog, Entry
+from corral.plugins import Plugins, Provider
+from corral.producer import RedisJobScheduler
+from damage.judge import misplaced, take_snapshots
+from damage.layout import DAMAGE, REPAIR
+from damage.matrix import NUMBERS, QUEUE_KEYS, TYPES
+
+pytestmark = [
+    pytest.mark.asyncio,
+    pytest.mark.corral_untidy("each case damages its queue"),
+]
+
+TOUCHED = ("events", "id", "pc", "delayed", "prioritized", "marker", "meta", "wait")
+"""What adding a job writes to, or reads."""
+DAMAGES = [
+    *((key, "type", kind) for key, kind in product(TOUCHED, TYPES) if kind != QUEUE_KEYS[key]),
+    *((key, "text", text) for key, text in product(("id", "pc"), NUMBERS)),
+    *((f"meta:{name}", "field", text) for name, text in product(("concurrency", "opts.maxLenEvents"), NUMBERS)),
+]
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "urgent": {"priority": 2},
+    "later": {"delay": timedelta(hours=1)},
+    "first": {"lifo": True},
+    "last": {},
+}
+
+
+class Note(Payload):
+    text: str = ""
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in-one-call", "one-by-one"])
+async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(store_url: str, binary: Any, together: bool) -> None:
+    """So it is when the caller repeats it with the same ids after an error, and when the key was repaired."""
+    provider = Provider("acme", "1.0", "wheel")
+    queues = [Queue(f"add{number}", Note) for number in range(len(DAMAGES))]
+    entries = MappingProxyType({queue.name: Entry(queue, provider, "") for queue in queues})
+    relay = Plugins.load([]).relay
+    jobs = RedisJobScheduler(Catalog(entries), relay, url=store_url, prefix="bull", max_payload_bytes=1000)
+    faults: list[str] = []
+
+    async def add(queue: Queue[Any]) -> dict[bytes, bool]:
+        """Which were refused, by id."""
+
+        async def one(kind: str) -> bool:
+            try:
+                await jobs.enqueue(queue, Note(), job_id=kind, **KINDS[kind])
+            except Exception:  # noqa: BLE001  # whatever it is: the caller was told that it failed
+                return True
+            return False
+
+        if together:
+            refused = await asyncio.gather(*map(one, KINDS))
+        else:
+            refused = [await one(kind) for kind in KINDS]
+        return {kind.encode(): each for kind, each in zip(KINDS, refused, strict=True)}
+
+    async def look(queue: Queue[Any], damaged: str, when: str, refused: dict[bytes, bool]) -> None:
+        base = f"bull:{queue.name}:"
+        (snapshot,) = await take_snapshots(binary, [(base, damaged)])
+        for job, failed in refused.items():
+            if await binary.exists(base.encode() + job) or snapshot.places.get(job) or not failed:
+                told = [fault.text for fault in misplaced(snapshot, [job])]
+                faults.extend(f"{when}: {each}" for each in told)
+            if not failed and not await binary.exists(base.encode() + job):
+                faults.append(f"{when}: {job.decode()} was taken and has no hash")
+
+    async def case(queue: Queue[Any], key: str, kind: str, value: str) -> None:
+        name, _, field = key.partition(":")
+        where = f"bull:{queue.name}:{name}"
+        await binary.lpush(f"bull:{queue.name}:wait", "earlier")
+        await binary.hset(f"bull:{queue.name}:earlier", "name", "x")
+        await binary.eval(DAMAGE, 2, where, f"aside:{where}", kind, value, field)
+        aside = name if kind != "field" else ""
+        for when in ("damaged", "damaged, and added again"):
+            await look(queue, aside, f"{key}={value} {when}", await add(queue))
+        if kind != "field":
+            await binary.eval(REPAIR, 2, where, f"aside:{where}")
+            refused = await add(queue)
+            await look(queue, aside, f"{key}={value} repaired", refused)
+            faults.extend(f"{key}={value} repaired: {job.decode()} is refused" for job in refused if refused[job])
+        (snapshot,) = await take_snapshots(binary, [(f"bull:{queue.name}:", aside)])
+        faults.extend(f"{key}={value}: {fault.text}" for fault in misplaced(snapshot, [b"earlier"]))
+
+    try:
+        for queue, damage in zip(queues, DAMAGES, strict=True):
+            await case(queue, *damage)
+    finally:
+        await jobs.close()
+    assert not faults, "\n".join([f"{len(faults)} faults:", *faults[:200]])
