@@ -122,7 +122,10 @@ def hold_back(proxy: Proxy, seconds: float, *, replies: int, all_else: bool = Fa
 async def test_what_a_late_reply_brings_runs_with_a_living_lock_or_costs_nothing(
     scene: Scene, figure: Callable[[str], None], seconds: float, cut: bool, all_else: bool
 ) -> None:
-    """Later than the lock lives, and than a worker waits for a reply before it asks again; another worker is there."""
+    """Later than the lock lives, and than a worker waits for a reply before it asks again; another worker is there.
+
+    Where its renewals are held back as well, the store cannot know that the jobs did not start: a stall like any other.
+    """
     async with scene.proxy() as proxy:
         await asyncio.gather(scene.hire(concurrency=10, **FAST), scene.hire(url=proxy.url, concurrency=10, **FAST))
         hold_back(proxy, seconds, replies=LATE_REPLIES, all_else=all_else)
@@ -144,19 +147,20 @@ async def test_what_a_late_reply_brings_runs_with_a_living_lock_or_costs_nothing
             f"{proxy.held} replies {seconds} s late, {proxy.cuts} cut: {sum(each != '1' for each in fetches)} of "
             f"{len(enqueued)} jobs handed back, {len(charged)} charged with a stall"
         )
-        assert await told(scene, enqueued) == []
+        wrong = await told(scene, enqueued)
+        assert [each for each in wrong if not (all_else and each.endswith("is charged with 1 stalls"))] == []
         assert all(line.locked for line in scene.starts())
         await scene.completed(enqueued)
 
 
-@pytest.mark.parametrize("max_stalled", [0, 1])
 async def test_jobs_whose_workers_die_before_they_read_the_reply_never_fail(
-    scene: Scene, figure: Callable[[str], None], max_stalled: int
+    scene: Scene, figure: Callable[[str], None]
 ) -> None:
     """One worker after the other is killed while a processor holds its event loop, and a reply waits unread.
 
     The next worker is there before: it finds the jobs, and its own reply that brings them is held back.
     """
+    max_stalled = 0
     unread: list[str] = []
     hanging: list[str] = []
     hung: list[Worker] = []
@@ -176,11 +180,31 @@ async def test_jobs_whose_workers_die_before_they_read_the_reply_never_fail(
     await scene.hire(max_stalled=max_stalled, **FAST)
     await scene.settled(len(unread) + len(hanging))
     charged = await scene.stalls(unread)
-    figure(
-        f"max_stalled {max_stalled}: {len(hung)} workers killed, {len(charged)} of {len(unread)} unread jobs charged"
-    )
+    figure(f"{len(hung)} workers killed, {len(charged)} of {len(unread)} unread jobs charged")
     assert await told(scene, unread) == []
     assert await scene.failed() <= set(hanging)
+
+
+async def test_the_last_stall_of_a_job_is_never_charged_before_it_starts(scene: Scene) -> None:
+    """It stalled once, and one stall is allowed: the worker that fetches it is killed before it reads the reply."""
+    client = scene.store.client
+    async with scene.proxy() as proxy:
+        proxy.late = lambda reply: 60.0 if brings_jobs(reply) else 0.0
+        worker = await scene.hire(url=proxy.url, concurrency=12, max_stalled=1, **PATIENT)
+        hanging = await hang_later(scene, 0)
+        await client.hset(f"bull:chaos:{hanging}", "stc", "1")  # it is to fail at once, not to hang the next worker
+        await client.hset("bull:chaos:meta", "paused", "1")
+        unread = await scene.enqueue({"value": MARK})
+        await client.hset(f"bull:chaos:{unread[0]}", mapping={"stc": "1", "ats": "1"})
+        await client.hdel("bull:chaos:meta", "paused")
+        await client.zadd("bull:chaos:marker", {"0": 0})
+        await hang_now(scene, proxy, unread, hanging, 0)
+        worker.kill()
+    await scene.hire(max_stalled=1, **FAST)
+    await scene.settled(2)
+    await scene.completed(unread)
+    assert await scene.stalls(unread) == {unread[0]: 1}
+    assert len(scene.journal.starts(of=unread[0])) == 1
 
 
 async def test_jobs_that_a_dead_process_has_not_read_are_handed_back_by_its_parent_with_nothing_charged(

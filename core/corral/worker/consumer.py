@@ -493,6 +493,9 @@ class Consumer:
         self.started += len(leases)
 
     async def _process(self, running: Running) -> None:
+        fetched = running.fetched
+        if fetched.stalls >= self._max_stalled and running.refusal is None:
+            await self._persist(self.store, lambda: self.store.confirm(fetched))
         self._end(running, running.refusal or await self._execution.run(running))
 
     def _lose(self, running: Running) -> None:

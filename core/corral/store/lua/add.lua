@@ -16,7 +16,7 @@ local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts
 if meta.err then
   return redis.error_reply('DAMAGED ' .. base .. 'meta is a ' .. redis.call('TYPE', base .. 'meta').ok .. ', not a hash')
 end
-local max_events = tonumber(meta[3]) and meta[3]
+local max_events = meta[3] and string.find(meta[3], '^%d+$') and meta[3]
 if not max_events then
   max_events = '10000'
   redis.call('HSET', base .. 'meta', 'opts.maxLenEvents', max_events)

@@ -54,7 +54,7 @@ end
 
 local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration', 'opts.maxLenEvents')
 if meta.err then return redis.error_reply('DAMAGED ' .. base .. 'meta is a ' .. redis.call('TYPE', base .. 'meta').ok .. ', not a hash') end
-local max_events = tonumber(meta[5]) and meta[5] or '10000'
+local max_events = meta[5] and string.find(meta[5], '^%d+$') and meta[5] or '10000'
 -- @include events.lua
 
 -- The rest is a function because of what closures cost: each that refers to a local of the chunk walks past all other

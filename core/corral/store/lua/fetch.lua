@@ -10,6 +10,8 @@ local held, held_ids, held_prioritized = 0, {}, 0 -- all; of `wait`, taken out u
 local suspects, confirm_from = tonumber(ARGV[8]), tonumber(ARGV[9]) or math.huge
 local paused, concurrency = meta[1], tonumber(meta[2])
 local limit = tonumber(meta[3])
+if concurrency ~= concurrency then concurrency = nil end -- some client's NaN
+if limit ~= limit then limit = nil end
 
 -- How many jobs may start now: of `want`, what global concurrency and rate limit leave.
 local function room()

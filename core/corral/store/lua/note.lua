@@ -6,7 +6,7 @@
 
 local base, call = KEYS[1], redis.call
 local max_events = redis.pcall('HGET', base .. 'meta', 'opts.maxLenEvents')
-if not tonumber(max_events) then max_events = '10000' end
+if type(max_events) ~= 'string' or not string.find(max_events, '^%d+$') then max_events = '10000' end
 local failed = {}
 
 local function write(id, kind, text, keep)

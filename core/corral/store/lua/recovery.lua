@@ -6,7 +6,7 @@ local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts
 if meta.err then
   return redis.error_reply('DAMAGED ' .. base .. 'meta is a ' .. redis.call('TYPE', base .. 'meta').ok .. ', not a hash')
 end
-local max_events = tonumber(meta[3]) and meta[3] or '10000'
+local max_events = meta[3] and string.find(meta[3], '^%d+$') and meta[3] or '10000'
 -- @include events.lua
 local recovered, taken = {}, nil
 

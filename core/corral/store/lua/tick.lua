@@ -9,7 +9,7 @@ local base, ticks_json = KEYS[1], ARGV[2]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
 local max_events = redis.call('HGET', base .. 'meta', 'opts.maxLenEvents')
-if not tonumber(max_events) then max_events = '10000' end
+if not string.find(max_events or '', '^%d+$') then max_events = '10000' end
 -- @include events.lua
 -- @include iterate.lua
 local done, reason = attempt(nil, advance_schedule, ARGV[3], call('HGETALL', base .. ARGV[3]))
