@@ -22,10 +22,10 @@ from corral.worker.stopping import end_tasks
 from damage.layout import Layout
 from damage.ours import Ours
 from damage.trial import Hand, Trial, Watch, watching
-from integration.conftest import workshop
+from integration.conftest import acme, command, real_plugins, workshop
 from parity.conftest import node_modules, pytest_runtest_makereport
 
-__all__ = ["figure", "node_modules", "pytest_runtest_makereport", "workshop"]
+__all__ = ["acme", "command", "figure", "node_modules", "pytest_runtest_makereport", "real_plugins", "workshop"]
 
 AT_ONCE = 12
 """Trials that run at the same time: most of them wait for the store, or for a lock to run out."""

@@ -195,12 +195,14 @@ class Case:
     @property
     def ghost(self) -> bool:
         """Whether the intruder has no job, and is to get none."""
-        return self.intruder is not None and self.intruder.own == "none" and (self.stops or not self.replaces)
+        return self.intruder is not None and self.intruder.own == "none" and (self.key in STOPPERS or not self.replaces)
 
     @property
     def stops(self) -> bool:
         """Whether nobody can work until the key is repaired."""
-        return self.key in STOPPERS and self.replaces
+        return (
+            self.key in STOPPERS and self.replaces and not (self.key == "meta" and self.damage == Damage("job", None))
+        )
 
     @property
     def aside(self) -> tuple[str, str]:
