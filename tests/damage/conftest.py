@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -17,13 +18,14 @@ from chaos.fixtures import figure
 from corral.catalog import Catalog
 from corral.plugins import Plugins
 from corral.producer import RedisJobScheduler
+from corral.worker.stopping import end_tasks
 from damage.layout import Layout
 from damage.ours import Ours
 from damage.trial import Hand, Trial, Watch, watching
-from integration.conftest import workshop
+from integration.conftest import acme, command, real_plugins, workshop
 from parity.conftest import node_modules, pytest_runtest_makereport
 
-__all__ = ["figure", "node_modules", "pytest_runtest_makereport", "workshop"]
+__all__ = ["acme", "command", "figure", "node_modules", "pytest_runtest_makereport", "real_plugins", "workshop"]
 
 AT_ONCE = 12
 """Trials that run at the same time: most of them wait for the store, or for a lock to run out."""
@@ -48,6 +50,7 @@ class Stage:
         watch: Looks at all trials.
         plugins: What our workers load: nothing.
         jobs: A producer without queues, which a worker wants.
+        left: The tasks that a trial's worker has left running, by name.
     """
 
     url: str
@@ -55,6 +58,7 @@ class Stage:
     watch: Watch
     plugins: Plugins
     jobs: RedisJobScheduler
+    left: list[str] = field(default_factory=list)
 
     def ours(self) -> Hand:
         """A worker of ours."""
@@ -89,9 +93,28 @@ class Stage:
                 await trial.run(hand(), self.watch)
                 return trial
 
-        with structlog.testing.capture_logs():
-            ran = await asyncio.gather(*(run(*each) for each in runs))
-        return [trial for trial in ran if trial is not None]
+        before = asyncio.all_tasks()
+        try:
+            with structlog.testing.capture_logs() as logged:
+                ran = await asyncio.gather(*(run(*each) for each in runs))
+        finally:
+            left = asyncio.all_tasks() - before
+            self.left += [task.get_name() for task in left]
+            await end_tasks(left)  # one that swallows its cancellation would keep the event loop from being closed
+        trials = [trial for trial in ran if trial is not None]
+        lines: dict[str, list[Any]] = {}
+        for line in logged:
+            lines.setdefault(line.get("queue", ""), []).append(line)
+        for trial in trials:
+            trial.heard(lines.get(trial.layout.queue, []))
+        return trials
+
+    def judge(self, trials: Sequence[Trial]) -> None:
+        """Fail with what is wrong, if anything is."""
+        told = [line for trial in trials for line in trial.told]
+        told += [f"a stopped worker left the task {name}" for name in self.left]
+        if told:
+            pytest.fail("\n".join([f"{len(told)} faults of {len(trials)} trials", *told[:300]]), pytrace=False)
 
 
 @pytest_asyncio.fixture

@@ -183,6 +183,7 @@ def final_faults(
     key_words: Collection[bytes] = (),
     ghosts: Collection[bytes] = (),
     waiting: Collection[bytes] = (),
+    ignored: Collection[bytes] = (),
 ) -> list[Fault]:
     """What is wrong in the end.
 
@@ -194,6 +195,7 @@ def final_faults(
         key_words: Jobs whose id is a key word: must be in the quarantine and nowhere else.
         ghosts: Ids without a job: must be nowhere, at most in the quarantine, and have got no job.
         waiting: Jobs that nobody works on: must be in one place, wherever.
+        ignored: Ids of which nothing is asked.
     """
     hurt = hurt or {}
     found = misplaced(Snapshot(left.places), [*innocents, *hurt, *waiting])
@@ -211,7 +213,7 @@ def final_faults(
             found.append(Fault("stuck", ghost, f"nothing is called {_text(ghost)} and it is in {left.places[ghost]}"))
         if ghost in left.kinds and ghost.decode(errors="replace") not in KEY_WORDS:
             found.append(Fault("orphan", ghost, f"{_text(ghost)} became a {left.kinds[ghost]}"))
-    known = {*innocents, *hurt, *waiting, *key_words, *ghosts}
+    known = {*innocents, *hurt, *waiting, *key_words, *ghosts, *ignored}
     found += _orphans(left, known)
     found += [
         Fault("locked", job, f"{_text(job)} is still locked") for job in innocents if job + b":lock" in left.kinds

@@ -101,11 +101,13 @@ class Layout:
 
     def _jobs(self, now: int) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, job in enumerate(INNOCENTS):
-            priority = 0 if number < 12 else number % 3 + (number < 16)  # those that wait in `prioritized` have one
+            # those that wait in `prioritized` have one, and some of those that are delayed
+            priority = 0 if number < 12 or self.case.in_line else number % 3 + (number < 16)
             yield job, _job(now, BEHAVIOUR.get(number, "complete"), priority=priority)
         for role in ROLES:
             does = self.case.ends if role == self.case.victim else "complete"
-            yield role, _job(now, does, priority={"urgent": 3}.get(role, 0)) | self._role(role)
+            priority = 3 if role == "urgent" and not self.case.in_line else 0
+            yield role, _job(now, does, priority=priority) | self._role(role)
 
     def _role(self, role: str) -> dict[str, str]:
         match role:
@@ -138,7 +140,7 @@ class Layout:
         waiting = [*INNOCENTS[:6], "plain", "child", "owner", ITERATION, *INNOCENTS[6:12]]
         prioritized, delayed = [*INNOCENTS[12:16], "urgent"], [*INNOCENTS[16:], "late"]
         for name, jobs in (("prioritized", prioritized), ("delayed", delayed)):
-            if damaged == name:
+            if damaged == name or self.case.in_line:
                 waiting += jobs
                 jobs.clear()
         writing.lpush(f"{self.base}wait", *waiting)
@@ -177,7 +179,7 @@ class Layout:
     async def _intrude(self, intruder: Intruder) -> None:
         score: int | str = {"prioritized": 2**32, "delayed": 4096}.get(intruder.place, "")
         fields = _job(0, "complete") | {"data": intruder.data}
-        flat = [part for pair in fields.items() for part in pair] if intruder.own == "job" else []
+        flat = [part for pair in fields.items() for part in pair] if intruder.own in {"job", "clash"} else []
         keys = self.base.encode() + intruder.id, f"{self.base}{intruder.place}"
         await self.client.eval(INTRUDE, 2, *keys, intruder.id, score, *flat)
         if intruder.place == "active":

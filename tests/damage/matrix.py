@@ -88,11 +88,11 @@ OPTIONS = (
 )
 TAKEN_IDS = (b"dn:d", b"de:d", b"repeat:s")
 """Keys that belong to something else."""
-COLLIDING_IDS = (*TAKEN_IDS, b"i00:lock", b"i00:logs", b"plain:dependencies")
-"""Keys that others make use of."""
+CLASHING_IDS = (b"plain:lock", b"plain:logs", b"plain:dependencies")
+"""Keys that another job makes use of."""
 ODD_IDS = (
     *(b"\xff\xfe", b"a\xc3", b"a:b\nc d", b"\x00", b"", b"%s%n", "größe".encode(), b"x" * 10_000, b"{a}", b"de:x"),
-    *(b"delay", b"metrics", b"12", *COLLIDING_IDS),
+    *(b"delay", b"metrics", b"12", *TAKEN_IDS, *CLASHING_IDS),
 )
 ENDS = ("complete", "fail", "retry", "later", "snooze")
 POLICIES = ("", "fpof", "cpof", "idof", "rdof")
@@ -130,8 +130,9 @@ class Intruder:
     Attributes:
         id: Any bytes.
         place: The container.
-        own: What its own key is: `job`; `none`: it has none, or what is there is one of the queue's keys; `other`: what
-            is there belongs to something else, and may go at any moment: nothing is asked of such an id.
+        own: What its own key is: `job`; `none`: it has none, or what is there is one of the queue's keys. `taken`: what
+            is there belongs to something else. `clash`: it is a job, at a key that another job makes use of. Such an id
+            may lose its key at any moment, so nothing is asked of it.
         data: The job's data.
         completes: Whether it is as innocent as the others, whatever its id.
     """
@@ -162,6 +163,7 @@ class Case:
         policy: What a failing child does to its parent (wire § 6.22).
         parent: More fields of the parent.
         meta: More settings of the queue.
+        in_line: Whether all jobs are in the waiting list, and none is delayed or has a priority.
         everywhere: Whether it is run at each concurrency; the others take turns.
     """
 
@@ -177,6 +179,7 @@ class Case:
     policy: str = ""
     parent: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     meta: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    in_line: bool = False
     everywhere: bool = False
 
     @property
@@ -192,12 +195,14 @@ class Case:
     @property
     def ghost(self) -> bool:
         """Whether the intruder has no job, and is to get none."""
-        return self.intruder is not None and self.intruder.own == "none" and (self.stops or not self.replaces)
+        return self.intruder is not None and self.intruder.own == "none" and (self.key in STOPPERS or not self.replaces)
 
     @property
     def stops(self) -> bool:
         """Whether nobody can work until the key is repaired."""
-        return self.key in STOPPERS and self.replaces
+        return (
+            self.key in STOPPERS and self.replaces and not (self.key == "meta" and self.damage == Damage("job", None))
+        )
 
     @property
     def aside(self) -> tuple[str, str]:
@@ -304,7 +309,7 @@ def _metrics() -> Iterator[Case]:
 def _job_keys() -> Iterator[Case]:
     ends = cycle(ENDS)
     for role, (suffix, right), when in product(ROLES, JOB_KEYS.items(), ("before", "held", "abandoned", "released")):
-        if when in {"abandoned", "released"} and suffix:
+        if when in {"abandoned", "released"} and suffix not in {"", ":lock"}:
             continue
         for damage in _wrong(right):
             told, everywhere = f"job/{role}{suffix}={damage.told}/{when}", role == "plain"
@@ -455,8 +460,9 @@ def _key_words() -> Iterator[Case]:
 def _odd_ids() -> Iterator[Case]:
     for odd, place in product(ODD_IDS, ("wait", "prioritized", "delayed", "active")):
         when = "abandoned" if place == "active" else "before"
-        intruder = Intruder(odd, place, "other" if odd in TAKEN_IDS else "job", completes=odd not in COLLIDING_IDS)
-        near = ("owner", ITERATION, "plain") if odd in COLLIDING_IDS else ()
+        own = "taken" if odd in TAKEN_IDS else "clash" if odd in CLASHING_IDS else "job"
+        near = () if own == "job" else ("owner", ITERATION, "plain")
+        intruder = Intruder(odd, place, own, completes=own == "job")
         yield Case(f"id/{odd[:20]!r}/{place}", "id", when, intruder=intruder, near=near, everywhere=place == "wait")
     for odd in (b"\xff\xfe", b"a:b\nc d"):
         yield Case(f"id/{odd!r}/fails", "id", intruder=Intruder(odd, "wait", "job", b'{"does":"fail"}'))

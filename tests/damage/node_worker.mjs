@@ -96,6 +96,15 @@ const operations = {
     }
   },
 
+  async remove_orphans({ queue: name }) {
+    const queue = watched(name, new Queue(name, { connection }));
+    try {
+      return await queue.removeOrphanedJobs();
+    } finally {
+      await queue.close();
+    }
+  },
+
   async schedule({ queue: name, id, every }) {
     const queue = watched(name, new Queue(name, { connection }));
     try {

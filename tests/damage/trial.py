@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
@@ -30,6 +30,8 @@ AS_ASKED = "as the data says"
 KEPT = {b"meta": "hash", b"repeat": "zset", b"id": "string"}
 """Keys that no ending takes away; an id of their name must not either."""
 PARENT = b"1"
+LOUD_LINES = 100
+"""Warnings of one trial, of some thirty jobs: more is a flood."""
 
 
 class Hand(Protocol):
@@ -109,6 +111,7 @@ class Trial:
         self.hurt = {role.encode(): self._names for role in near}
         self.key_words: list[bytes] = []
         self.ghosts: list[bytes] = []
+        self.ignored: list[bytes] = []
         if case.intruder is not None:
             odd = case.intruder.id
             if case.ghost:
@@ -119,6 +122,8 @@ class Trial:
                 self.innocents.append(odd)
             elif case.intruder.own == "job":
                 self.hurt[odd] = []
+            else:
+                self.ignored.append(odd)
 
     @property
     def name(self) -> str:
@@ -146,6 +151,17 @@ class Trial:
     def completed(self) -> bool:
         """Whether all innocent jobs completed, and nothing was seen of any of them that must not be."""
         return not any(job in self.innocents for _, job in self.faults)
+
+    @property
+    def told(self) -> list[str]:
+        """What is wrong, a line per kind: the first of its faults, and which jobs have the same."""
+        kinds: dict[str, list[Fault]] = {}
+        for fault in self.faults.values():
+            kinds.setdefault(fault.kind, []).append(fault)
+        return [
+            f"{self.name}: {kind}: {first.text}" + (f"; and {len(same)} more: {_ids(same)}" if same else "")
+            for kind, (first, *same) in kinds.items()
+        ]
 
     def fault(self, kind: str, text: str, job: bytes = b"") -> None:
         """Note what is wrong; the first of a kind, per job."""
@@ -233,11 +249,35 @@ class Trial:
             await asyncio.wait_for(self._looked.wait(), self.seconds)
         self.fault("worker", f"{self.case.victim} was not started")
 
+    def heard(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Judge what the worker has logged.
+
+        Args:
+            lines: Those that name this trial's queue.
+        """
+        loud = [line for line in lines if line["log_level"] in {"warning", "error"}]
+        if len(loud) > LOUD_LINES:
+            self.fault("said", f"{len(loud)} warnings, such as {loud[-1]}")
+        if (
+            self.case.key.endswith((":lock", "active"))
+            or self.ignored
+            or any("stalled" in line["event"] for line in lines)
+        ):
+            return
+        for line in lines:
+            if "lock lost" in line["event"] and line["job_id"].encode() in self.innocents:
+                self.fault("said", f"nobody had taken its lock: {line}", line["job_id"].encode())
+
     async def _judge(self) -> None:
         layout, case = self.layout, self.case
         left = await read_left(layout.client, layout.base, case.aside[0])
         told = final_faults(
-            left, innocents=self.innocents, hurt=self.hurt, key_words=self.key_words, ghosts=self.ghosts
+            left,
+            innocents=self.innocents,
+            hurt=self.hurt,
+            key_words=self.key_words,
+            ghosts=self.ghosts,
+            ignored=self.ignored,
         )
         up = await read_left(layout.client, layout.up, case.aside[1])
         told += final_faults(up, waiting=[PARENT])
@@ -249,6 +289,10 @@ class Trial:
         for job in (*self.key_words, *self.ghosts):
             if self.ran[job.decode(errors="replace")]:
                 self.fault("ran", f"{job!r} was run", job)
+
+
+def _ids(faults: Sequence[Fault]) -> str:
+    return " ".join(fault.job.decode(errors="replace")[:20] for fault in faults)
 
 
 class Watch:
