@@ -32,9 +32,9 @@ from corral.worker.execution import Execution, Running
 from corral.worker.leases import Lease, Leases
 from corral.worker.marker import Marker
 from corral.worker.outage import Backoff, Outage
+from corral.worker.schedule_keeper import ScheduleKeeper
 from corral.worker.stopping import end_tasks
 from corral.worker.ticks import Ticks
-from corral.worker.upkeep import ensure_schedule
 
 __all__ = ["Consumer"]
 
@@ -116,6 +116,7 @@ class Consumer:
         self._marker = Marker(self._lanes, waiting, outage, self._look_now)
         self._loop = asyncio.get_running_loop()
         self._ticks = Ticks(self.store, queue.schedule)
+        self.schedule = ScheduleKeeper(self.store, queue)
         self._seq = 0
         self._calls: dict[QueueStore, asyncio.Task[None]] = {}
         self._reserved = 0
@@ -169,7 +170,7 @@ class Consumer:
         self._marker.start()
         try:
             if not self._scheduled:
-                await self._persist(self.store, lambda: ensure_schedule(self.store, self.queue), OUTAGES)
+                await self._persist(self.store, self.schedule.install)
                 self._scheduled = True
             await self._work()
         finally:
@@ -261,6 +262,8 @@ class Consumer:
             self._slots_left = False  # nor would another call find anything for them
         if want:
             self._found_nothing = not (reply.jobs or (reply.limited_ms and not lane.clock.by_hand))
+            if not reply.jobs and reply.due_ms is None:
+                self.schedule.doubt()
         self._look_again_in(reply)
 
     async def _made_next(self, lane: QueueStore, late: Late) -> bool:
