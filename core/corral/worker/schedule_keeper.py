@@ -25,7 +25,7 @@ from corral.store.queue_store import QueueStore
 from corral.store.schedules import NewSchedule, Overdue, Schedules, coming_ticks, overdue_ms
 from corral.worker.outage import Outage
 
-__all__ = ["ScheduleKeeper"]
+__all__ = ["ScheduleKeeper", "declared_by"]
 
 log = structlog.get_logger("corral.worker")
 
@@ -35,6 +35,16 @@ AGAIN_SECONDS = 2.0
 """How soon a check is repeated that the store has not answered, or has refused: its memory may be full for hours."""
 TROUBLE = "schedule"
 """The kind of our sentences in `Worker.troubles`."""
+
+
+def declared_by(queue: Queue[Any]) -> NewSchedule | None:
+    """The schedule that a queue declares, or None.
+
+    Its payload is empty, and the worker fills in the model's defaults: an older worker's may differ.
+    """
+    if queue.schedule is None:
+        return None
+    return NewSchedule(queue.name, queue.name, b"{}", queue.options, queue.schedule)
 
 
 class ScheduleKeeper:
@@ -48,10 +58,7 @@ class ScheduleKeeper:
     def __init__(self, store: QueueStore, queue: Queue[Any]) -> None:
         self._store = store
         self._schedules = Schedules(store)
-        self._declared: NewSchedule | None = None
-        if queue.schedule is not None:
-            # The payload is empty, and the worker fills in the model's defaults: an older worker's may differ.
-            self._declared = NewSchedule(queue.name, queue.name, b"{}", queue.options, queue.schedule)
+        self._declared = declared_by(queue)
         self._installed = asyncio.Event()
         self._due = asyncio.Event()
         self._doubtful = True

@@ -122,11 +122,7 @@ local function record(ms)
     call('ZREM', base .. 'delayed', id)
     call('UNLINK', base .. id, base .. id .. ':logs')
   end
-  if kind == 'none' then -- an id without a job: it must not stand in two places when it is made again
-    call('ZREM', base .. 'delayed', current)
-    call('ZREM', base .. 'prioritized', current)
-    if place == 'wait' then call('LREM', base .. 'wait', 0, current) end
-  end
+  if kind == 'none' then call('ZREM', base .. 'delayed', current) end
   call('DEL', key)
   call('HSET', key, 'name', name, 'opts', opts_text, 'ic', made or 1)
   if data ~= '{}' then call('HSET', key, 'data', data) end
@@ -170,10 +166,12 @@ elseif not tick and not recorded and coming[1] then
 else
   due = busy and now + every or now
 end
--- A tick whose job is kept, or was promoted by hand and waits, has run or will (trap T27): the next one is ours.
+-- A tick whose job is kept, or was promoted by hand and waits, has run or will (trap T27): the next one is ours. An id
+-- that has lost its job is dropped where it is fetched (trap T14), and must not find another one there.
 local function is_taken()
   local id = iteration_id(schedule, due)
-  return not gone[id] and call('EXISTS', base .. id) == 1
+  if gone[id] then return false end
+  return call('EXISTS', base .. id) == 1 or (container_of(id, 0) or 'delayed') ~= 'delayed'
 end
 for _ = 1, 1000 do
   if not due or not is_taken() then break end
