@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,70 +12,22 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from corral import Cron, Every, Job, JobOptions, Payload, Queue, Retention
+from corral import Cron, Every, Job, JobOptions, Payload, Queue
 from corral.errors import JobRefused, PayloadRefused
 from corral.outcome import Completed
 from corral.store.codec import Ending, FetchedJob
-from corral.store.connection import Link
-from corral.store.queue_store import QueueStore
-from corral.store.schedules import NewSchedule, Schedules
 from corral.worker.ticks import Ticks
+from integration.by_hand import NAME, Hand
 
 pytestmark = pytest.mark.asyncio
 
 HOUR_MS = 3_600_000
-NAME = "reports"
 
 
 class Report(Payload):
     """Of whom; everybody by default."""
 
     team: str = "all"
-
-
-class Hand:
-    """A worker by hand: it moves the store's time and does one call after the other.
-
-    Attributes:
-        store: The queue; its `offset_ms` is what moves.
-        schedules: Its schedules.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.store = QueueStore(Link(url), "bull", NAME)
-        self.schedules = Schedules(self.store)
-        self._seq = 0
-
-    async def ensure(self, when: Cron | Every, schedule_id: str = NAME, **different: Any) -> str:
-        new = NewSchedule(schedule_id, NAME, b"{}", JobOptions(keep_completed=Retention(count=5)), when)
-        return (await self.schedules.ensure(replace(new, **different)))[0]
-
-    async def tick(self, schedule_id: str = NAME) -> int:
-        """The current tick, Unix ms."""
-        (stored,) = (each for each in await self.schedules.list() if each.id == schedule_id)
-        return stored.next_ms
-
-    def move_to(self, moment_ms: float) -> None:
-        self.store.clock.offset_ms = int(moment_ms - time.time() * 1000)
-
-    async def fetch(self) -> list[FetchedJob]:
-        """Fetch what there is, as a worker does that knows no ticks beforehand."""
-        self._seq += 1
-        reply = await self.store.advance("hand", self._seq, [], 10)
-        for late in reply.late:
-            assert await self.schedules.advance(late)
-        return list(reply.jobs)
-
-    async def complete(self, *jobs: FetchedJob) -> None:
-        self._seq += 1
-        reply = await self.store.advance("hand", self._seq, [Ending(job, Completed()) for job in jobs], 0)
-        assert set(reply.codes) <= {0}
-
-    async def run_due(self) -> list[int]:
-        """Run what is due; returns the ticks."""
-        jobs = await self.fetch()
-        await self.complete(*jobs)
-        return [job.scheduled_ms for job in jobs]
 
 
 @pytest_asyncio.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,13 +56,85 @@ async def test_lists_and_prunes_what_is_declared_no_longer(schedule: Any, comman
     left = command("schedules", "--json")
     assert left.wait() == 0
     assert [each["id"] for each in json.loads(left.result) if each["queue"] == NAME] == ["weekly"]
-    told = command("audit", "--json")
-    assert told.wait() == 0
-    assert [(each["what"], each["queue"], each["before"]) for each in json.loads(told.result)] == [
+    assert [(each["what"], each["queue"], each["before"]) for each in told(command, "audit")] == [
         ("prune", removed["queue"], {"schedule": removed["id"]})
     ]
+    assert await workshop.raw.hgetall(f"corral:bull:{NAME}:removed-schedules") == {NAME: "prune"}
     again = command("schedules", "prune")
     assert (again.wait(), again.result, again.said) == (0, "", "nothing to remove\n")
+
+
+DECLARED = ("letters = Queue(", "from datetime import timedelta\nfrom corral import Every\n\nletters = Queue(")
+SCHEDULE = ("concurrency=4)\nthreaded", "concurrency=4, schedule=Every(timedelta(hours=1)))\nthreaded")
+
+
+@pytest.fixture
+def declares(acme: Path) -> None:
+    """The queue of the plugin declares a schedule."""
+    module = acme / "acme_letters.py"
+    source = module.read_text("utf-8")
+    for before, after in (DECLARED, SCHEDULE):
+        assert source.count(before) == 1
+        source = source.replace(before, after)
+    module.write_text(source, "utf-8")
+
+
+def told(command: Any, *arguments: str) -> Any:
+    """What a command prints as JSON."""
+    ran = command(*arguments, "--json")
+    assert ran.wait() == 0, ran.said
+    return json.loads(ran.result)
+
+
+def state(command: Any) -> str:
+    (row,) = [each for each in told(command, "schedules") if each["queue"] == NAME]
+    assert (row["id"], row["origin"]) == (NAME, "declared")
+    return str(row["state"])
+
+
+@pytest.mark.asyncio
+async def test_removes_what_is_declared_and_restores_it(declares: None, command: Any, workshop: Any) -> None:
+    """Workers leave it removed, whenever they start, and say so."""
+    assert state(command) == "new"
+    assert command("worker", "--burst").wait() == 0
+    assert state(command) == "alive"
+    removed = command("schedules", "remove", NAME)
+    assert removed.wait() == 0
+    assert removed.result == f"{NAME}: the schedule is removed; `corral schedules restore {NAME}` makes it again\n"
+    assert state(command) == "removed"
+    assert told(command, "schedules", "remove", NAME) == {"queue": NAME, "removed": False}, "and it stays so"
+
+    worker = command("worker", "--burst")
+    assert worker.wait() == 0
+    assert "stays removed: `corral schedules restore` brings it back" in worker.said
+    assert state(command) == "removed"
+    shown = command("schedules")
+    assert shown.wait() == 0
+    assert shown.result.splitlines()[-1].split() == [NAME, "declared", "-", "-", "removed"]
+
+    following = datetime.fromisoformat(told(command, "schedules", "restore", NAME)["next"])
+    assert state(command) == "alive"
+    again = command("schedules", "restore", NAME)
+    assert again.wait() == 0
+    assert again.result == f"{NAME}: runs next at {following:%Y-%m-%dT%H:%M:%SZ}\n"
+    restored = command("worker", "--burst")
+    assert restored.wait() == 0
+    assert "removed" not in restored.said
+    changes = [(each["what"], each["queue"], each["before"]) for each in told(command, "audit")]
+    one = ("remove_schedule", NAME, {"schedule": NAME})
+    other = ("restore_schedule", NAME, {"schedule": NAME})
+    assert changes == [other, other, one, one]
+
+
+@pytest.mark.asyncio
+async def test_refuses_to_remove_what_is_not_declared(command: Any) -> None:
+    for word in ("remove", "restore"):
+        refused = command("schedules", word, NAME)
+        assert refused.wait() == 2
+        assert refused.said.startswith(f"error: queue '{NAME}' declares no schedule\n  hint: `corral schedules prune`")
+        unknown = command("schedules", word, "nobody")
+        assert unknown.wait() == 2
+        assert unknown.said.startswith("error: no queue is named 'nobody'")
 
 
 @pytest.mark.asyncio

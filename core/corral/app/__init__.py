@@ -9,7 +9,7 @@ from corral.app.installed import Installed, read_installed, read_plugins, read_s
 from corral.app.operating import count_jobs, enqueue_once, operate
 from corral.app.processes import run_processes
 from corral.app.producing import BlockingJobScheduler, connect, connect_blocking
-from corral.app.scheduling import list_schedules, prune_schedules
+from corral.app.scheduling import list_schedules, prune_schedules, remove_schedule, restore_schedule
 from corral.app.serving import Address
 from corral.app.working import calm_collector, run_worker
 
@@ -33,6 +33,8 @@ __all__ = [
     "read_plugins",
     "read_settings",
     "relay_outbox",
+    "remove_schedule",
+    "restore_schedule",
     "run_processes",
     "run_worker",
 ]

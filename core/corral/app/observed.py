@@ -56,6 +56,7 @@ async def observed(
                 tally,
                 installed.catalog.served,
                 stalled=worker.stalled,
+                repaired=worker.repaired,
                 lag_seconds=lambda: lag.worst_seconds,
                 plugins=installed.plugins,
             )

@@ -141,13 +141,16 @@ async def scheduler(installed: Installed, url: str) -> AsyncIterator[RedisJobSch
 
 
 @asynccontextmanager
-async def announced(installed: Installed, url: str, name: str | None = None) -> AsyncIterator[str]:
+async def announced(
+    installed: Installed, url: str, name: str | None = None, *, look: asyncio.Event | None = None
+) -> AsyncIterator[str]:
     """Keep this process's catalog in the store while it lives, and warn of others that run something else.
 
     Args:
         installed: What it runs.
         url: The store.
         name: This process's name, unique among all; made up where it is None.
+        look: Set when the store may have lost the catalog; without it, that is found within a minute.
 
     Yields:
         The name.
@@ -161,7 +164,7 @@ async def announced(installed: Installed, url: str, name: str | None = None) -> 
 
     records = ProcessRecords(Link(url), installed.settings.prefix, name)
     keeping = asyncio.create_task(
-        records.keep(lambda now_ms: dumped(recorded(installed.catalog, now_ms)), tell), name="corral-catalog"
+        records.keep(lambda now_ms: dumped(recorded(installed.catalog, now_ms)), tell, look), name="corral-catalog"
     )
     try:
         yield name

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
 
 from corral.app.installed import read_installed
 from corral.app.operating import configure_operators_logs
 from corral.catalog import Catalog
+from corral.errors import ConfigurationError
 from corral.inspector.audit import Audit, this_process
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
-from corral.store.schedules import Schedules, StoredSchedule
+from corral.store.schedules import PRUNED, NewSchedule, Schedules, StoredSchedule, removal
+from corral.worker.schedule_keeper import declared_by
 
-__all__ = ["Scheduled", "list_schedules", "prune_schedules", "scheduled"]
+__all__ = ["Scheduled", "list_schedules", "prune_schedules", "remove_schedule", "restore_schedule", "scheduled"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +31,14 @@ class Scheduled:
     Attributes:
         queue: The queue's name.
         origin: `declared`: by its queue, `undeclared`: it was, and is no longer, `runtime`: made by a program.
-        stored: What the store has, or None where no worker has started since it was declared.
+        stored: What the store has, or None where no worker has started since it was declared, or it was removed.
+        removed: Whether an operator has removed it, and no worker makes it again.
     """
 
     queue: str
     origin: Literal["declared", "undeclared", "runtime"]
     stored: StoredSchedule | None
+    removed: bool = False
 
 
 def list_schedules() -> list[Scheduled]:
@@ -52,6 +60,64 @@ def prune_schedules() -> list[Scheduled]:
         CorralError: As `list_schedules`.
     """
     return _scheduled(prune=True)
+
+
+def remove_schedule(queue: str) -> bool:
+    """Remove the schedule that a queue declares, so that it stays removed until it is restored or declared otherwise.
+
+    Returns:
+        Whether there was one in the store; it stays removed in either case.
+
+    Raises:
+        CorralError: The queue is not known or declares no schedule, or there is no store.
+    """
+
+    async def remove(schedules: Schedules, new: NewSchedule) -> bool:
+        return await schedules.remove(new.id, mark=removal(new.when))
+
+    return _change(queue, "remove_schedule", remove)
+
+
+def restore_schedule(queue: str) -> datetime:
+    """Make the schedule that a queue declares, whether or not somebody has removed it.
+
+    Returns:
+        When it runs next, aware, in UTC.
+
+    Raises:
+        CorralError: As `remove_schedule`.
+    """
+
+    async def restore(schedules: Schedules, new: NewSchedule) -> datetime:
+        _, next_ms = await schedules.ensure(new)
+        return datetime.fromtimestamp(next_ms / 1000, UTC)
+
+    return _change(queue, "restore_schedule", restore)
+
+
+def _change(name: str, what: str, change: Callable[[Schedules, NewSchedule], Awaitable[T]]) -> T:
+    installed = read_installed()
+    configure_operators_logs(installed.settings)
+    new = declared_by(installed.catalog.get(name).queue)
+    if new is None:
+        raise ConfigurationError(
+            f"queue {name!r} declares no schedule",
+            hint="`corral schedules prune` removes those that are declared no longer",
+        )
+
+    async def run(url: str) -> T:
+        link = Link(url)
+        try:
+            changed = await change(Schedules(QueueStore(link, installed.settings.prefix, name)), new)
+            await Audit(link, installed.settings.prefix).write(
+                this_process("cli"), what, queue=name, before={"schedule": new.id}
+            )
+            return changed
+        finally:
+            await link.close()
+
+    with chosen_store(installed.settings) as url:
+        return asyncio.run(run(url))
 
 
 def _scheduled(*, prune: bool) -> list[Scheduled]:
@@ -89,11 +155,12 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str 
         schedules = Schedules(QueueStore(link, prefix, name))
         stored = await schedules.list()
         if declared and all(each.id != name for each in stored):
-            found.append(Scheduled(name, "declared", None))
+            removed = bool(await link.call("HEXISTS", schedules.removed_key, name))
+            found.append(Scheduled(name, "declared", None, removed))
         for each in stored:
             origin: Literal["declared", "undeclared"] = "declared" if declared else "undeclared"
             found.append(Scheduled(name, origin if each.id == name else "runtime", each))
             if prune_as is not None and found[-1].origin == "undeclared":
-                await schedules.remove(each.id)
+                await schedules.remove(each.id, mark=PRUNED)
                 await audit.write(prune_as, "prune", queue=name, before={"schedule": each.id})
     return [each for each in found if prune_as is None or each.origin == "undeclared"]

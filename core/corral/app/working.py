@@ -126,11 +126,12 @@ async def _work(
     address: Address | None,
 ) -> Stopped:
     settings, catalog, tally = installed.settings, installed.catalog, Tally()
+    look = asyncio.Event()
     await check_store(url, lenient=lenient)
     async with (
         scheduler(installed, url) as jobs,
         inspector(installed, url) as operator,
-        announced(installed, url, child) as name,
+        announced(installed, url, child, look=look) as name,
         relaying(installed, url),
     ):
         structlog.contextvars.bind_contextvars(worker=name)
@@ -145,6 +146,7 @@ async def _work(
             concurrency=concurrency,
             burst=burst,
             name=name,
+            on_check=look.set,
         )
         with _stopped_by_signals(worker), bound_to_parent(worker, settings) if child else nullcontext():
             async with alive(worker, url, settings.prefix) as link, observed(worker, tally, installed, link, address):

@@ -25,7 +25,9 @@ def schedules(context: click.Context, as_json: bool) -> None:
     \b
     corral schedules
     corral schedules --json
-    corral schedules prune      remove those that their queues declare no longer
+    corral schedules prune             remove those that their queues declare no longer
+    corral schedules remove reports    stop what the queue reports declares
+    corral schedules restore reports   and make it again
     """
     if context.invoked_subcommand is not None:
         return
@@ -45,6 +47,42 @@ def prune(as_json: bool) -> None:
     from corral.app import prune_schedules
 
     _show(prune_schedules(), as_json, "nothing to remove")
+
+
+@schedules.command()
+@click.argument("queue")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def remove(queue: str, as_json: bool) -> None:
+    """Remove the schedule that a queue declares. It stays removed, whichever worker starts, until it is restored.
+
+    \b
+    corral schedules remove reports
+    """
+    from corral.app import remove_schedule
+
+    removed = remove_schedule(queue)
+    if as_json:
+        click.echo(json.dumps({"queue": queue, "removed": removed}))
+    else:
+        click.echo(f"{queue}: the schedule is removed; `corral schedules restore {queue}` makes it again")
+
+
+@schedules.command()
+@click.argument("queue")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def restore(queue: str, as_json: bool) -> None:
+    """Make the schedule that a queue declares, whoever has removed it. One that is there is left as it is.
+
+    \b
+    corral schedules restore reports
+    """
+    from corral.app import restore_schedule
+
+    following = restore_schedule(queue)
+    if as_json:
+        click.echo(json.dumps({"queue": queue, "next": _moment(following)}))
+    else:
+        click.echo(f"{queue}: runs next at {_moment(following)}")
 
 
 def _show(found: list[Scheduled], as_json: bool, nothing: str) -> None:
@@ -70,7 +108,7 @@ def _row(each: Scheduled) -> dict[str, Any]:
             "when": None,
             "next": None,
             "origin": each.origin,
-            "state": "new",
+            "state": "removed" if each.removed else "new",
             "iterations": 0,
         }
     when = f"every {stored.every_ms / 1000:g} s" if stored.every_ms else f"{stored.pattern} {stored.tz or 'UTC'}"
@@ -78,8 +116,12 @@ def _row(each: Scheduled) -> dict[str, Any]:
         "queue": each.queue,
         "id": stored.id,
         "when": when,
-        "next": datetime.fromtimestamp(stored.next_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "next": _moment(datetime.fromtimestamp(stored.next_ms / 1000, UTC)),
         "origin": each.origin,
         "state": "alive" if stored.alive else "ended",
         "iterations": stored.iterations,
     }
+
+
+def _moment(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Final, get_args
 
 import redis
@@ -124,6 +125,7 @@ class WorkerMetrics(Collector):
         stalled: How many jobs of dead workers it has put back, by queue.
         lag_seconds: How late its event loop is.
         plugins: What it has loaded.
+        repaired: How often it has made a declared schedule again that was gone, by queue.
     """
 
     def __init__(
@@ -134,10 +136,12 @@ class WorkerMetrics(Collector):
         stalled: Mapping[str, int],
         lag_seconds: Callable[[], float],
         plugins: Plugins,
+        repaired: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._tally = tally
         self._queues = tuple(queues)
         self._stalled = stalled
+        self._repaired = repaired
         self._lag_seconds = lag_seconds
         providers = {plugin.provider for plugin in plugins.loaded}
         self._plugins = sorted((each.distribution, each.version, each.origin) for each in providers)
@@ -157,6 +161,11 @@ class WorkerMetrics(Collector):
             "corral_leases_lost_total", "Runs whose lock went to somebody else.", labels=["queue"]
         )
         stalled = _stalled(self._stalled, self._queues)
+        repaired = CounterMetricFamily(
+            "corral_schedules_repaired_total",
+            "Times that a declared schedule was gone from the store and was made again.",
+            labels=["queue"],
+        )
         for queue in self._queues:
             worked = self._tally.queues.get(queue) or Worked()
             _observe(duration, queue, worked.duration)
@@ -164,7 +173,8 @@ class WorkerMetrics(Collector):
             for outcome, label in OUTCOMES.items():
                 ended.add_metric([queue, label], worked.outcomes[outcome])
             lost.add_metric([queue], worked.outcomes[LeaseLost])
-        yield from (duration, wait, ended, lost, stalled)
+            repaired.add_metric([queue], self._repaired.get(queue, 0))
+        yield from (duration, wait, ended, lost, stalled, repaired)
         yield GaugeMetricFamily(
             "corral_event_loop_lag_seconds",
             "How late the event loop was at its worst within the last minute.",

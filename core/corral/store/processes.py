@@ -6,12 +6,16 @@ What a field means is the catalog's business; here it is bytes.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
+
+from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
 from corral.store.connection import Link
@@ -19,6 +23,8 @@ from corral.store.connection import Link
 __all__ = ["GONE_MS", "ProcessRecords", "eviction_policy", "host_of", "process_name", "read_hash", "store_time_ms"]
 
 REFRESH_SECONDS = 60.0
+AGAIN_SECONDS = 1.0
+"""How soon a field is written again that the store has not taken."""
 GONE_MS = 180_000
 """A process that has not refreshed its field for so long is dead: its field is removed by the next that starts."""
 
@@ -95,27 +101,43 @@ class ProcessRecords:
         """
         await self._link.call("HSET", self._key, self._process, b"%d %s" % (await store_time_ms(self._link), record))
 
-    async def keep(self, record: Callable[[int], bytes], on_others: Callable[[dict[str, bytes]], None]) -> None:
+    async def keep(
+        self,
+        record: Callable[[int], bytes],
+        on_others: Callable[[dict[str, bytes]], None],
+        look: asyncio.Event | None = None,
+    ) -> None:
         """Write the field, tell what the others run, and refresh it until cancelled; then remove it.
 
-        A store that is away is nobody's problem here: the next round writes it.
+        A store that is away, or whose hash is damaged, is nobody's problem here: the next round writes it.
 
         Args:
             record: Makes the field of the store's time at start, Unix milliseconds.
             on_others: Told once.
+            look: Set when the field may be gone, with the rest of the store: it is written again where it is.
         """
+        look = look or asyncio.Event()
         written: bytes | None = None
+        refreshed = -math.inf
         try:
             while True:
-                with suppress(StoreUnavailable):
+                look.clear()
+                seconds = AGAIN_SECONDS
+                with suppress(StoreUnavailable, ResponseError):
                     if written is None:
                         started = record(await store_time_ms(self._link))
                         on_others(await self.others())
                         written = started
-                    await self.write(written)
-                await asyncio.sleep(REFRESH_SECONDS if written else 1.0)
+                    is_due = time.monotonic() - refreshed >= REFRESH_SECONDS
+                    if is_due or not await self._link.call("HEXISTS", self._key, self._process):
+                        await self.write(written)
+                        refreshed = time.monotonic()
+                    seconds = refreshed + REFRESH_SECONDS - time.monotonic()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await look.wait()
         finally:
-            with suppress(StoreUnavailable):
+            with suppress(StoreUnavailable, ResponseError):
                 await self._link.call("HDEL", self._key, self._process)
             await self._link.close()
 

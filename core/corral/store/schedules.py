@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from pydantic_core import to_json
 
@@ -20,12 +20,30 @@ from corral.store.codec import encode_options, integer
 from corral.store.late import Late, decode_late
 from corral.store.queue_store import QueueStore
 
-__all__ = ["NewSchedule", "Schedules", "StoredSchedule", "coming_ticks", "encode_ticks"]
+__all__ = [
+    "PRUNED",
+    "NewSchedule",
+    "Overdue",
+    "Schedules",
+    "StoredSchedule",
+    "coming_ticks",
+    "encode_ticks",
+    "overdue_ms",
+    "removal",
+]
 
 COMING = 8
 """How many ticks a script is told: a promoted iteration takes one, and the next call tells others."""
 SLACK_MS = 2_000
 """Ticks are counted from a little before what we think the time is: the store's clock decides, and may be behind."""
+OVERDUE_MS = 60_000
+"""How late a tick must be at least before it is told, and how late where nobody can say how long its period is."""
+PRUNED = "prune"
+"""The mark of a schedule that was removed because nobody declared it: a worker that starts and declares it makes it
+again, one that was there before does not."""
+
+Why = Literal["asked", "start", "check"]
+"""Who wants a schedule ensured: somebody on purpose, a worker that starts, or a worker that repairs what is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +88,37 @@ class StoredSchedule:
     iterations: int
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A cron schedule that somebody has fetched a run of, and made no next one.
+
+    Attributes:
+        id: Unique within its queue.
+        tick_ms: When the run was due, Unix milliseconds.
+        late_ms: How long ago that is.
+        pattern: The cron expression.
+        tz: Its time zone, empty where it names none.
+    """
+
+    id: str
+    tick_ms: int
+    late_ms: int
+    pattern: str
+    tz: str
+
+
+def overdue_ms(overdue: Overdue) -> int:
+    """How late the run of a schedule that we cannot read may be, in milliseconds: one period, else `OVERDUE_MS`.
+
+    The period can be told where it is only the time zone that is not known here.
+    """
+    try:
+        first, second = cron_ticks(overdue.pattern, "UTC", overdue.tick_ms, 2)
+    except ValueError:
+        return OVERDUE_MS
+    return max(second - first, OVERDUE_MS)
+
+
 def coming_ticks(pattern: str, tz: str, now_ms: int, count: int = COMING) -> list[int]:
     """`[from, tick, tick, …]` in Unix milliseconds: after any moment from `from` on comes the next tick in the list.
 
@@ -96,36 +145,56 @@ class Schedules:
     def __init__(self, store: QueueStore) -> None:
         self._store = store
 
-    async def ensure(self, new: NewSchedule) -> tuple[str, int]:
+    @property
+    def removed_key(self) -> str:
+        """The key of the hash that has a field for each declared schedule that an operator has removed.
+
+        It is not below the queue's own keys, where BullMQ's `removeOrphanedJobs` would delete it (trap T11).
+        """
+        return f"corral:{self._store.base}removed-schedules"
+
+    async def ensure(self, new: NewSchedule, why: Why = "asked") -> tuple[str, int]:
         """Install a schedule, or leave it exactly as it is where it is the same and alive.
 
         Of a changed one, a tick that is due already stays and runs; a coming one is replaced. One whose chain has
-        ended is resumed.
+        ended is resumed. Whatever happens, no more than two iterations have not started: one due, and one to come.
+
+        Args:
+            new: The schedule.
+            why: `asked`: whatever was removed is made again. `start`: one that an operator has removed stays removed,
+                until its declaration says another time. `check`: only what is gone is made again, and nothing that an
+                operator has removed.
 
         Returns:
-            `untouched`, `made`, `changed` or `resumed`; and its next tick in Unix milliseconds.
+            `untouched`, `made`, `changed` or `resumed`, and its next tick in Unix milliseconds; or `different`: in a
+            check, one of another definition that is alive; or `removed`: by an operator.
 
         Raises:
             ValueError: The cron expression cannot be read, or the period is too short.
+            CorralError: So many of its coming ticks were promoted by hand that none is left.
             StoreUnavailable: The store is away, or refuses to write.
+            redis.exceptions.ResponseError: A key of the queue is damaged; it is named, and nothing was changed.
         """
-        when, now_ms = new.when, int(time.time() * 1000)
+        now_ms = int(time.time() * 1000)
         opts = encode_options(new.options)
-        rule: tuple[Any, ...]
-        for _ in range(3):
-            if isinstance(when, Every):
-                rule = (period_ms(when), "", "", b"{}")
-            else:
-                ticks = coming_ticks(when.expression, when.tz, now_ms)
-                rule = ("", when.expression, when.tz, encode_ticks({(when.expression, when.tz): ticks}))
-            word, next_ms = await self._store.operate("schedule", new.id, *rule, new.name, new.data, opts)
+        # A check finds almost always what it expects, and then needs no ticks.
+        ticks = b"{}" if why == "check" else _encoded_ticks(new.when, now_ms)
+        for _ in range(4):
+            word, next_ms = await self._store.operate(
+                "schedule", new.id, *_rule(new.when), ticks, new.name, new.data, opts, why
+            )
             if word != b"unknown":
                 return word.decode(), next_ms
-            now_ms = next_ms  # our clock is not the store's
+            ticks = _encoded_ticks(new.when, next_ms)  # our clock is not the store's
         raise CorralError(f"schedule {new.id!r} of queue {self._store.queue!r}: the ticks to come are all taken")
 
-    async def remove(self, schedule_id: str) -> bool:
+    async def remove(self, schedule_id: str, *, mark: str = "") -> bool:
         """Remove a schedule and its coming iteration; one that waits or runs already is left.
+
+        Args:
+            schedule_id: The schedule.
+            mark: `PRUNED`, or what `removal` gives: kept in the store, so that no worker takes the schedule for lost
+                and makes it again. Only a declared schedule needs one.
 
         Returns:
             Whether there was one.
@@ -133,7 +202,28 @@ class Schedules:
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
         """
-        return bool(await self._store.operate("unschedule", schedule_id))
+        return bool(await self._store.operate("unschedule", schedule_id, mark))
+
+    async def overdue(self) -> list[Overdue]:
+        """The cron schedules whose run was fetched more than `OVERDUE_MS` after it was due, and has no next one.
+
+        Those that wait behind a backlog, in a paused queue, or have ended by their own limit are none.
+
+        Raises:
+            StoreUnavailable: The store is away.
+            redis.exceptions.ResponseError: A key of the queue is damaged; it is named.
+        """
+        now_ms, found = await self._store.operate("overdue", OVERDUE_MS)
+        return [
+            Overdue(
+                id=schedule_id.decode(errors="replace"),
+                tick_ms=integer(tick),
+                late_ms=now_ms - integer(tick),
+                pattern=pattern.decode(errors="replace"),
+                tz=tz.decode(errors="replace"),
+            )
+            for schedule_id, tick, pattern, tz in found
+        ]
 
     async def advance(self, late: Late) -> bool:
         """Make the next iteration of one that was fetched without it.
@@ -164,6 +254,22 @@ class Schedules:
         """
         found = await self._store.operate("schedules", schedule_id)
         return _stored(*found[0]) if found else None
+
+
+def removal(when: Cron | Every) -> str:
+    """The mark of a declared schedule that an operator has removed: it holds until the declaration says otherwise."""
+    return "\n".join(["remove", *map(str, _rule(when))])
+
+
+def _rule(when: Cron | Every) -> tuple[int | str, str, str]:
+    """A schedule's period in milliseconds, expression and time zone, as the scripts take them."""
+    return (period_ms(when), "", "") if isinstance(when, Every) else ("", when.expression, when.tz)
+
+
+def _encoded_ticks(when: Cron | Every, now_ms: int) -> bytes:
+    if isinstance(when, Every):
+        return b"{}"
+    return encode_ticks({(when.expression, when.tz): coming_ticks(when.expression, when.tz, now_ms)})
 
 
 def _stored(schedule_id: bytes, tick: bytes, alive: int, flat: Sequence[bytes]) -> StoredSchedule:

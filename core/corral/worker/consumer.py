@@ -34,10 +34,10 @@ from corral.worker.execution import Execution, Running
 from corral.worker.leases import Lease, Leases, PendingCall
 from corral.worker.marker import Marker
 from corral.worker.outage import Backoff, Outage
+from corral.worker.schedule_keeper import ScheduleKeeper
 from corral.worker.stopping import end_tasks
 from corral.worker.suspects import Suspects
 from corral.worker.ticks import Ticks
-from corral.worker.upkeep import ensure_schedule
 
 __all__ = ["Consumer"]
 
@@ -130,6 +130,7 @@ class Consumer:
         self._marker = Marker(self._lanes, waiting, outage, self._look_now)
         self._loop = asyncio.get_running_loop()
         self._ticks = Ticks(self.store, queue.schedule)
+        self.schedule = ScheduleKeeper(self.store, queue)
         self._seq = 0
         self._calls: dict[QueueStore, asyncio.Task[None]] = {}
         self._reserved = 0
@@ -187,7 +188,7 @@ class Consumer:
         self._marker.start()
         try:
             if not self._scheduled:
-                await self._ensure_schedule()
+                await self._install_schedule()
                 self._scheduled = True
             await self._work()
         finally:
@@ -283,7 +284,9 @@ class Consumer:
     async def _begin(self, lane: QueueStore, pending: PendingCall, reply: Advanced, want: int) -> None:
         """Start what a call has brought, and decide when to ask again."""
         self._ticks.store_time(reply.now_ms)
-        self._tell_damage(reply.quarantined, reply.broken)
+        self.tell_damage(reply.quarantined, reply.broken)
+        if want and not reply.broken and not self._stuck:
+            self._clear_damage()
         refusals = {late.job_id: await self._advance_schedule(lane, late) for late in reply.late}
         if time.monotonic() - pending.renewed < self._lock_seconds:
             self._start(reply, pending.renewed, refusals)
@@ -302,6 +305,8 @@ class Consumer:
         if want:
             waits = reply.held or (reply.limited_ms and not lane.clock.by_hand)
             self._found_nothing = not (reply.jobs or waits)
+            if not reply.jobs and reply.due_ms is None:
+                self.schedule.doubt()
         if reply.held:
             self._suspects.when_free(self._look_now)
         self._look_again_in(reply)
@@ -330,7 +335,7 @@ class Consumer:
     ) -> None:
         """A script failed: send what it was given in smaller calls, down to one ending at a time."""
         whole_queue = str(error).startswith("DAMAGED")
-        self._tell_damage((), str(error))
+        self.tell_damage((), str(error))
         if ended or whole_queue:
             self._unstarted += unstarted  # else they made it fail; they will be found stalled
         if len(ended) > 1 and not whole_queue:
@@ -342,13 +347,13 @@ class Consumer:
         self._look = True
         await self._backoffs[lane].wait()
 
-    async def _ensure_schedule(self) -> None:
+    async def _install_schedule(self) -> None:
         """Install what the queue declares; a damaged queue may be mended, and is asked again until then."""
         while True:
             try:
-                await self._persist(self.store, lambda: ensure_schedule(self.store, self.queue))
+                await self._persist(self.store, self.schedule.install)
             except ResponseError as error:
-                self._tell_damage((), str(error))
+                self.tell_damage((), str(error))
                 await self._backoffs[self.store].wait()
             else:
                 return
@@ -401,8 +406,13 @@ class Consumer:
                 backoff.succeeded()
                 return reply
 
-    def _tell_damage(self, quarantined: Sequence[Damage], broken: str) -> None:
-        """Log what was found damaged, each once; and say what an operator must repair for as long as that is so."""
+    def tell_damage(self, quarantined: Sequence[Damage], broken: str) -> None:
+        """Log what was found damaged, each once, and tell what an operator must repair.
+
+        Args:
+            quarantined: What was put into the quarantine.
+            broken: What a script says of a key without which the queue cannot be worked off, or empty.
+        """
         for damage in quarantined:
             if damage.reason not in self._damage_told:
                 self._damage_told.add(damage.reason)
@@ -412,15 +422,14 @@ class Consumer:
                     name=damage.name,
                     reason=damage.reason,
                 )
-        trouble = (self.queue.name, DAMAGE)
-        if not broken:
-            if self._troubles.pop(trouble, None) is not None:
-                log.info("queue works again: its damaged key was repaired", queue=self.queue.name)
-            return
         told = f"queue {self.queue.name!r} cannot be worked off: {broken.removeprefix('DAMAGED ')}"
-        if self._troubles.get(trouble) != told:
-            self._troubles[trouble] = told
+        if broken and self._troubles.get((self.queue.name, DAMAGE)) != told:
+            self._troubles[self.queue.name, DAMAGE] = told
             log.error("queue cannot be worked off until a key is repaired", queue=self.queue.name, error=broken)
+
+    def _clear_damage(self) -> None:
+        if self._troubles.pop((self.queue.name, DAMAGE), None) is not None:
+            log.info("queue works again: its damaged key was repaired", queue=self.queue.name)
 
     def _keep_for_later(self, ended: list[Ended]) -> None:
         """Send endings that the store could not write again, until it can."""

@@ -6,6 +6,8 @@ import asyncio
 import math
 import random
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -25,6 +27,7 @@ class Outage:
         self._since: float | None = None
         self._told = 0.0
         self._ended = -math.inf
+        self._to_tell: list[Callable[[], object]] = []
 
     @property
     def lasts(self) -> bool:
@@ -54,6 +57,17 @@ class Outage:
         if self._since is not None:
             since, self._since, self._ended = self._since, None, time.monotonic()
             log.info("store is back", seconds=round(self._ended - since, 1))
+            for tell in self._to_tell:
+                with suppress(RuntimeError):  # of an event loop that is closed by now
+                    tell()
+
+    def on_end(self, tell: Callable[[], object]) -> None:
+        """Call something whenever an outage has ended, on whichever thread finds out.
+
+        Args:
+            tell: What to call: the store may have come back empty.
+        """
+        self._to_tell.append(tell)
 
 
 class Contact:

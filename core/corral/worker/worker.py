@@ -68,6 +68,7 @@ class Worker:
     Attributes:
         name: Unique among all workers.
         stalled: How many jobs of dead workers it has found and put back, by queue.
+        repaired: How often it has found that a declared schedule was gone, and has made it again, by queue.
         troubles: What an operator must know while it is so, as sentences, by queue and kind: `damage`, a key that must
             be repaired by hand; `schedule`, one that nobody here can advance.
 
@@ -84,6 +85,7 @@ class Worker:
         name: Unique among all workers; made up where it is None.
         clock: Moves the store's time, in tests.
         idle: Asked when a burst seems to have nothing left to do; it goes on as long as the answer is True.
+        on_check: Called after every outage and once per stalled interval, for what else must be true in the store.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Worker:
         name: str | None = None,
         clock: Clock | None = None,
         idle: Callable[[], Awaitable[bool]] | None = None,
+        on_check: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name or process_name()
         self._processors = processors
@@ -114,10 +117,12 @@ class Worker:
         self._burst = burst
         self._clock = clock
         self._idle = idle
+        self._on_check = on_check
         self._stop = asyncio.Event()
         self._outage = Outage()
         self._consumers: Sequence[Consumer] = ()
         self.stalled: Counter[str] = Counter()
+        self.repaired: Counter[str] = Counter()
         self.troubles: dict[tuple[str, str], str] = {}
         self._suspects = Suspects()
         self._made = time.monotonic()
@@ -198,8 +203,12 @@ class Worker:
 
     async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
         serving = asyncio.create_task(_work_off(consumers, self._idle), name="corral-serving")
-        stalled = [recover_stalled(each.store, self._settings, self._outage, self.stalled) for each in consumers]
+        stalled = [
+            recover_stalled(each.store, self._settings, self._outage, self.stalled, each.tell_damage)
+            for each in consumers
+        ]
         upkeep = [asyncio.create_task(each, name="corral-stalled") for each in stalled]
+        upkeep += [asyncio.create_task(self._keep_schedule(each), name="corral-schedule") for each in consumers]
         upkeep.append(asyncio.create_task(_beat(leases), name="corral-heartbeat"))
         asked = asyncio.create_task(self._stop.wait(), name="corral-stop")
         try:
@@ -214,6 +223,15 @@ class Worker:
             await end_tasks([serving, *upkeep, asked])
         if not serving.cancelled():
             serving.result()
+
+    async def _keep_schedule(self, consumer: Consumer) -> None:
+        await consumer.schedule.keep(
+            self._outage,
+            interval_seconds=self._settings.stalled_interval_seconds,
+            troubles=self.troubles,
+            repaired=self.repaired,
+            checked=self._on_check,
+        )
 
     async def _drain(self, consumers: Sequence[Consumer], serving: asyncio.Task[None]) -> None:
         timeout = self._settings.shutdown_timeout_seconds

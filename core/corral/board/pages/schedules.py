@@ -29,7 +29,7 @@ class ShownSchedule:
         id: Its id within the queue.
         when: In words.
         origin: `declared`, `undeclared` or `runtime`; see `corral.app.scheduling.Scheduled`.
-        state: `alive`, `ended`, or `new` where no worker has started since it was declared.
+        state: `alive`, `ended`, `removed` by an operator, or `new` where no worker has started since it was declared.
         iterations: How many runs there were.
         ticks: The next five.
         told: Why they cannot be told, or empty.
@@ -66,7 +66,10 @@ def _shown(found: Iterable[Scheduled], desk: Desk) -> Iterable[ShownSchedule]:
         if stored is None:
             when = desk.queue(each.queue).schedule
             ticks, told = ticks_in_words(when, desk.now)
-            yield ShownSchedule(each.queue, each.queue, described(when), each.origin, "new", 0, ticks, told)
+            if each.removed:
+                ticks, told = (), f"an operator has removed it; corral schedules restore {each.queue} makes it again"
+            state = "removed" if each.removed else "new"
+            yield ShownSchedule(each.queue, each.queue, described(when), each.origin, state, 0, ticks, told)
         else:
             ticks, told = _ticks_of(stored, desk.now)
             state = "alive" if stored.alive else "ended"

@@ -1,59 +1,187 @@
 -- Ensure a job scheduler (wire 6.21): one of the same definition whose chain is alive is left exactly as it is.
 --
+-- Whatever is called when, it leaves at most two iterations that have not started: one that is due, and one to come.
+--
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 id   3 every_ms, '' for a pattern   4 pattern   5 tz   6 ticks_json, see iterate.lua
 --       7 name   8 data   9 opts of its jobs, JSON text
+--       10 why: `asked` by somebody who wants it; `start` of a worker that declares it; `check`: repair what is gone
 -- Returns {word, next_ms}
 --         untouched   the same and alive
+--         different   (check) another definition, and alive: left as it is
+--         removed     (start, check) an operator has removed it, see unschedule.lua: left so, until it is asked for; a
+--                     start makes it again where it was pruned, or where its declaration differs from the removed one
 --         made        there was none
 --         changed     its definition was another; a tick that is due stays and runs, a coming one is replaced
---         resumed     the same, but nobody had made its next iteration
+--         resumed     it is as it should be again: its next iteration, or a part of its keys, was missing
 --         unknown     the ticks did not reach; next_ms is the store's time, to count them from
+-- Errors  DAMAGED <key> is a <type>, not a <type>
 
 local base, schedule, every, pattern, tz = KEYS[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
-local ticks_json, name, data, opts_text = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local ticks_json, name, data, opts_text, why = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
+-- @include damaged.lua
+local damage = damaged({
+  {'repeat', 'zset'}, {'repeat:' .. schedule, 'hash'}, {'delayed', 'zset'}, {'prioritized', 'zset'}, {'wait', 'list'},
+  {'active', 'list'}, {'paused', 'list'}, {'waiting-children', 'zset'}, {'completed', 'zset'}, {'failed', 'zset'},
+  {'meta', 'hash'}, {'id', 'string'}, {'pc', 'string'}, {'marker', 'zset'}, {'events', 'stream'},
+})
+if damage then return damage end
 local meta = redis.call('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
 local max_events = meta[3] or '10000'
 -- @include events.lua
 -- @include iterate.lua
+-- @include iteration_place.lua
+
+local marks = 'corral:' .. base .. 'removed-schedules'
+local mark = call('HGET', marks, schedule)
+local as_removed = table.concat({'remove', ARGV[3], pattern, tz}, '\n')
+if mark and (why == 'check' or (why == 'start' and mark == as_removed)) then return {'removed', 0} end
 
 local key = base .. 'repeat:' .. schedule
 local tick = tonumber(call('ZSCORE', base .. 'repeat', schedule))
 local found = call('HMGET', key, 'every', 'pattern', 'tz', 'name', 'data', 'opts', 'ic', 'offset', 'limit', 'endDate')
-local timing = (every and found[1] == ARGV[3]) or (not every and found[2] == pattern and found[3] == tz)
-local same = timing and found[4] == name and (found[5] or '{}') == data and found[6] == opts_text
-  and not found[9] and not found[10]
+local recorded = found[1] or found[2]
 local current = tick and iteration_id(schedule, tick)
-if same and current and lives(current) then return {'untouched', tick} end
+local kind = current and call('TYPE', base .. current).ok
+local place = current and container_of(current, 0)
+-- Whether somebody makes the next iteration when this one is fetched, or has yet to after it was.
+local alive = place and place ~= 'completed' and place ~= 'failed' and kind == 'hash'
+  and call('HGET', base .. current, 'rjk') == schedule
 
-local due = every and ((timing and tick) and (tick > now and tick or grid_point(every, tonumber(found[8]) or 0)) or now)
-  or tick_after(pattern, tz, now)
-if due and tick and tick > now and call('ZREM', base .. 'delayed', current) == 1 then
-  call('UNLINK', base .. current, base .. current .. ':logs')
+local rule = {every = tonumber(found[1]), pattern = found[2], tz = found[3]}
+local made = tonumber(found[7])
+if alive and not recorded then -- the iteration still tells what it follows
+  local known, opts = pcall(cjson.decode, call('HGET', base .. current, 'opts') or '')
+  if known and type(opts) == 'table' and type(opts['repeat']) == 'table' then rule = opts['repeat'] end
+  made = tonumber(rule.count)
 end
--- A tick whose job is kept, or was promoted by hand and waits, has run or will (trap T27): the next one is ours.
-for _ = 1, 32 do
-  if not due or call('EXISTS', base .. iteration_id(schedule, due)) == 0 then break end
+local timing = (every and tonumber(rule.every) == every) or (not every and rule.pattern == pattern and rule.tz == tz)
+local same = recorded and timing and found[4] == name and (found[5] or '{}') == data and found[6] == opts_text
+  and not found[9] and not found[10]
+if alive and recorded then
+  if same and mark then call('HDEL', marks, schedule) end
+  if same then return {'untouched', tick} end
+  if why == 'check' then return {'different', tick} end
+end
+
+-- From here on it is written. First, what else of it there is: an iteration that is not the current one makes no next
+-- one, and is there because the definition changed while it waited, or because keys were lost.
+local LOOKS = 10000 -- ids per list and end; where it waits behind more, one run more is the lesser evil
+local start = 'repeat:' .. schedule .. ':'
+
+local function own(ids)
+  local jobs = {}
+  for i = 1, #ids do
+    local id = ids[i]
+    if string.sub(id, 1, #start) == start and string.find(id, '^%d+$', #start + 1)
+      and call('TYPE', base .. id).ok == 'hash' then
+      local job = call('HMGET', base .. id, 'rjk', 'ats')
+      if job[1] == schedule then
+        jobs[#jobs + 1] = {id = id, ms = tonumber(string.sub(id, #start + 1)), started = job[2]}
+      end
+    end
+  end
+  return jobs
+end
+
+local until_now = string.format('%.0f', (now + 1) * 4096 - 1)
+local due_ids = {
+  call('LRANGE', base .. 'wait', 0, LOOKS - 1), call('LRANGE', base .. 'paused', 0, LOOKS - 1),
+  call('ZRANGE', base .. 'prioritized', 0, LOOKS - 1),
+  call('ZRANGEBYSCORE', base .. 'delayed', '-inf', until_now, 'LIMIT', 0, LOOKS),
+}
+local length = call('LLEN', base .. 'wait')
+if length > LOOKS then due_ids[5] = call('LRANGE', base .. 'wait', math.max(LOOKS, length - LOOKS), -1) end
+local waiting, busy = {}, #own(call('LRANGE', base .. 'active', 0, -1)) > 0
+for _, ids in ipairs(due_ids) do
+  for _, job in ipairs(own(ids)) do
+    busy = true
+    if not job.started then waiting[#waiting + 1] = job end
+  end
+end
+local current_is_due = alive and (place ~= 'delayed' or tick <= now)
+busy = busy or current_is_due
+
+-- The iterations to come: there will be one, and it is made below.
+local coming, gone = {}, {}
+for _, job in ipairs(own(call('ZRANGEBYSCORE', base .. 'delayed', '(' .. until_now, '+inf', 'LIMIT', 0, LOOKS))) do
+  if not job.started and job.ms > now then
+    coming[#coming + 1] = job
+    gone[job.id] = true
+  end
+end
+if alive and not current_is_due then gone[current] = true end
+if current and not alive and kind == 'hash' and (not place or place == 'delayed') then gone[current] = true end
+
+local opts = cjson.decode(opts_text)
+local function record(ms)
+  if mark then call('HDEL', marks, schedule) end
+  for id in pairs(gone) do
+    call('ZREM', base .. 'delayed', id)
+    call('UNLINK', base .. id, base .. id .. ':logs')
+  end
+  if kind == 'none' then call('ZREM', base .. 'delayed', current) end
+  call('DEL', key)
+  call('HSET', key, 'name', name, 'opts', opts_text, 'ic', made or 1)
+  if data ~= '{}' then call('HSET', key, 'data', data) end
+  if every then
+    call('HSET', key, 'every', ARGV[3], 'offset', ms % every)
+    opts['repeat'] = {count = 1, every = every}
+  else
+    call('HSET', key, 'pattern', pattern, 'tz', tz, 'offset', 0)
+    opts['repeat'], opts.prevMillis = {count = 1, pattern = pattern, tz = tz}, ms
+  end
+  if not meta[3] then call('HSET', base .. 'meta', 'opts.maxLenEvents', max_events) end
+end
+
+local word = not tick and not recorded and 'made'
+  or (same or why == 'check' or (timing and not recorded)) and 'resumed' or 'changed'
+
+-- Two that are due are enough: with a third to come, every change of a paused queue would leave one more. The last of
+-- them, by preference the current one, carries the new definition on.
+if #waiting > 1 then
+  local chosen = waiting[1]
+  for _, job in ipairs(waiting) do
+    if chosen.id ~= current and (job.id == current or job.ms > chosen.ms) then chosen = job end
+  end
+  record(chosen.ms)
+  local delay = tonumber(call('HGET', base .. chosen.id, 'delay')) or 0
+  opts.jobId, opts.delay, opts.timestamp, opts.repeatJobKey = chosen.id, delay, now, schedule
+  call('HSET', base .. chosen.id, 'name', name, 'data', data, 'opts', cjson.encode(opts))
+  call('ZADD', base .. 'repeat', chosen.ms, schedule)
+  return {word, chosen.ms}
+end
+
+local due
+if not every then
+  due = tick_after(pattern, tz, now)
+elseif timing and tick and tick > now then
+  due = tick
+elseif timing and (tick or recorded) then
+  due = grid_point(every, tonumber(found[8]) or (tick or 0) % every)
+elseif not tick and not recorded and coming[1] then
+  due = coming[1].ms -- its keys were lost, but for this: it keeps its phase
+else
+  due = busy and now + every or now
+end
+-- A tick whose job is kept, or was promoted by hand and waits, has run or will (trap T27): the next one is ours. An id
+-- that has lost its job is dropped where it is fetched (trap T14), and must not find another one there.
+local function is_taken()
+  local id = iteration_id(schedule, due)
+  if gone[id] then return false end
+  return call('EXISTS', base .. id) == 1 or (container_of(id, 0) or 'delayed') ~= 'delayed'
+end
+for _ = 1, 1000 do
+  if not due or not is_taken() then break end
   due = every and due + every or tick_after(pattern, tz, due)
 end
-if not due then return {'unknown', now} end
+if not due or is_taken() then return {'unknown', now} end
 
-call('DEL', key)
-call('HSET', key, 'name', name, 'opts', opts_text, 'ic', found[7] or 1)
-if data ~= '{}' then call('HSET', key, 'data', data) end
-local opts = cjson.decode(opts_text)
-if every then
-  call('HSET', key, 'every', ARGV[3], 'offset', due % every)
-  opts['repeat'] = {count = 1, every = every}
-else
-  call('HSET', key, 'pattern', pattern, 'tz', tz, 'offset', 0)
-  opts['repeat'], opts.prevMillis = {count = 1, pattern = pattern, tz = tz}, due
-end
-if not meta[3] then call('HSET', base .. 'meta', 'opts.maxLenEvents', max_events) end
+record(due)
 put_iteration(schedule, due, name, data, opts)
 if due <= now and not meta[1] and not (meta[2] and call('LLEN', base .. 'active') >= tonumber(meta[2])) then
   call('ZADD', base .. 'marker', 0, '0')
 end
-return {not tick and 'made' or same and 'resumed' or 'changed', due}
+return {word, due}

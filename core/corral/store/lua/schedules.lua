@@ -6,6 +6,16 @@
 
 local base = KEYS[1]
 -- @include iteration.lua
+-- @include iteration_place.lua
+
+local LOOKS = 1000 -- there may be thousands of schedules, all of them behind a long list
+
+-- Whether an iteration has yet to end: nobody makes the next one for a scheduler whose current one does not live.
+local function lives(id)
+  if redis.call('EXISTS', base .. id) == 0 then return false end
+  local place = container_of(id, LOOKS)
+  return place ~= nil and place ~= 'completed' and place ~= 'failed'
+end
 
 local replies = {}
 local found

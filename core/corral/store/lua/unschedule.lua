@@ -1,7 +1,8 @@
 -- Remove a job scheduler and its coming iteration (wire 6.21); one that waits or runs already is left.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 id
+-- ARGV  1 offset_ms   2 id   3 how it was removed, kept so that no worker makes it again; '' keeps nothing, and then
+--       nobody can tell it from a schedule that was lost. `prune`, or `remove`, every_ms, pattern and tz in four lines
 -- Returns 1, or 0 where there was none
 
 local base, schedule = KEYS[1], ARGV[2]
@@ -16,4 +17,6 @@ if tick then
   end
 end
 redis.call('DEL', base .. 'repeat:' .. schedule)
-return redis.call('ZREM', base .. 'repeat', schedule)
+local removed = redis.call('ZREM', base .. 'repeat', schedule)
+if ARGV[3] ~= '' then redis.call('HSET', 'corral:' .. base .. 'removed-schedules', schedule, ARGV[3]) end
+return removed

@@ -1,0 +1,12 @@
+-- Included where a key of the wrong type would end a script half-way. Needs in scope: base (`<prefix>:<queue>:`).
+
+-- The error for the first of some keys `{name, type}` that is of another type, or nil.
+local function damaged(keys)
+  for _, each in ipairs(keys) do
+    local found = redis.call('TYPE', base .. each[1]).ok
+    if found ~= 'none' and found ~= each[2] then
+      return redis.error_reply('DAMAGED ' .. base .. each[1] .. ' is a ' .. found .. ', not a ' .. each[2])
+    end
+  end
+  return nil
+end
