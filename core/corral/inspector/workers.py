@@ -78,8 +78,9 @@ async def workers(calls: Calls) -> Sequence[WorkerSeen]:
     """Who works, and at what: ours first, by name."""
     now_ms = await store_time_ms(calls.link)
     now = moment(now_ms) or datetime.now(UTC)
-    signs = await Signs(calls.link, calls.prefix).read()
-    records = await ProcessRecords(calls.link, calls.prefix, "").others()
+    async with calls.naming():
+        signs = await Signs(calls.link, calls.prefix).read()
+        records = await ProcessRecords(calls.link, calls.prefix, "").others()
     clients = await _clients(calls)
     held = [job for queue in calls.catalog.entries for job in await _held(calls, queue)]
 
