@@ -1,8 +1,8 @@
 """What workers have put aside because it cannot be a job as it stands: looked at, brought back, or thrown away.
 
 An id comes here whose own key is no hash, or that is the name of one of the queue's own keys (trap T9). It is in the
-hash `corral:<prefix>:<queue>:quarantine`, and what was its key is kept below that name. Ids are bytes, so they are given
-and taken as `corral.inspector.escapes` spells them.
+hash `corral:<prefix>:<queue>:quarantine`, and what was its key is kept below that name. Ids are bytes, so they are
+given and taken as `corral.inspector.escapes` spells them.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class QuarantinedJob:
     Attributes:
         id: The id, with escapes for what is no UTF-8 or cannot be seen (`\xff`); so spelt, it is found again.
         since: When it came here, or None.
-        origin: Where it stood: `wait`, `prioritized`, `delayed` or `active`; `key`, where nobody has met the id yet, but
-            one of the queue's own keys of that name was of the wrong type.
+        origin: Where it stood: `wait`, `prioritized`, `delayed` or `active`; `key`, where nobody has met the id yet,
+            but one of the queue's own keys of that name was of the wrong type.
         reason: Why, in one sentence that names the key.
         key: Where the key of that id is kept now; empty where there is none.
         returns_as: The id that it will have when it comes back: its own, unless that is a key of the queue.

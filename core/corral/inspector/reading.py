@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,10 @@ class JobReader:
     async def close(self) -> None:
         """Close the connection; a later call opens another."""
         await self._calls.link.close()
+
+    def naming_damage(self, *queues: Queue[Any] | str) -> AbstractAsyncContextManager[None]:
+        """Let what is done to queues by other means raise `DamagedKey`, too, where a key is of the wrong type."""
+        return self._calls.naming(*queues)
 
     async def counts(self, queue: Queue[Any] | str) -> dict[State, int]:
         """How many jobs are in each state, in one store call; what BullMQ 5 puts aside while it is paused waits.

@@ -67,6 +67,8 @@ class Worker:
     Attributes:
         name: Unique among all workers.
         stalled: How many jobs of dead workers it has found and put back, by queue.
+        troubles: What an operator must know while it is true, a sentence each, by queue and kind; its signs of life
+            tell them.
 
     Args:
         processors: One per queue.
@@ -115,6 +117,7 @@ class Worker:
         self._outage = Outage()
         self._consumers: Sequence[Consumer] = ()
         self.stalled: Counter[str] = Counter()
+        self.troubles: dict[tuple[str, str], str] = {}
         self._made = time.monotonic()
 
     @property
