@@ -124,10 +124,10 @@ def drain(queue: str, delayed: bool, yes: bool, as_json: bool) -> None:
     corral drain emails
     corral drain emails --delayed --yes
     """
+    from corral.inspector import drained_states
 
     async def work(inspector: JobInspector) -> int:
-        counts = await inspector.counts(queue)
-        count = counts["waiting"] + counts["prioritized"] + (counts["delayed"] if delayed else 0)
+        count = sum((await inspector.counts(queue, drained_states(delayed=delayed))).values())
         which = "wait or are delayed" if delayed else "wait"
         confirm(f"remove the {count:,} jobs of queue {queue!r} that {which}", yes=yes)
         with progress(f"draining {queue}") as told:
@@ -155,7 +155,7 @@ def clean(queue: str, state: Any, older_than: str, maximum: int | None, yes: boo
         raise ConfigurationError(f"--older-than {older_than!r} is not understood", hint="write 7d, 12h, 30m or 90s")
 
     async def work(inspector: JobInspector) -> int:
-        count = (await inspector.counts(queue))[state]
+        count = (await inspector.counts(queue, (state,)))[state]
         most = f"at most {maximum:,}" if maximum else "those"
         confirm(f"remove {most} of the {count:,} {state} jobs of {queue!r} older than {older_than}", yes=yes)
         with progress(f"cleaning {queue}") as told:

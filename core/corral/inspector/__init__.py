@@ -6,7 +6,7 @@ script, or a row of them over at most `BATCH` jobs each; what each does to the k
 """
 
 from corral.inspector.audit import Audit, Audited
-from corral.inspector.inspector import CLEANABLE, JobInspector
+from corral.inspector.inspector import CLEANABLE, JobInspector, drained_states
 from corral.inspector.limits import Limits
 from corral.inspector.quarantine import QuarantinedJob, QuarantinePage, ReturnedJob
 from corral.inspector.reading import Page
@@ -44,4 +44,5 @@ __all__ = [
     "Summary",
     "WorkerSeen",
     "WrongState",
+    "drained_states",
 ]

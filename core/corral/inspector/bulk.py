@@ -120,6 +120,7 @@ async def scrub(operation: Change, match: str | Callable[[StoredJob], bool], tol
     calls, queue = operation.calls, operation.queue
     texts = _texts(match) if isinstance(match, str) else ()
     total = sum([await calls.size(queue, state) for state in FINISHED])
+    await calls.call(queue, "XLEN", calls.base(queue) + "events")  # what is damaged is told before anything is scrubbed
     looked = 0
     scrubbed: set[str] = set()
     left: list[bytes] = []

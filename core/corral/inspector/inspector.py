@@ -27,7 +27,7 @@ from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
 
-__all__ = ["CLEANABLE", "JobInspector"]
+__all__ = ["CLEANABLE", "JobInspector", "drained_states"]
 
 BACK_FROM_PAUSE = 5000
 """Ids that one call brings back from the list in which BullMQ 5 puts them aside."""
@@ -35,6 +35,11 @@ REFUSED = "payload refused:"
 """How the failed reason of a job begins whose payload a worker could not read."""
 CLEANABLE: Final[tuple[State, ...]] = ("waiting", "active", "prioritized", "delayed", "completed", "failed")
 """The states that `clean` knows: BullMQ cleans no parents that wait for their children."""
+
+
+def drained_states(*, delayed: bool) -> tuple[State, ...]:
+    """The states that `JobInspector.drain` empties."""
+    return ("waiting", "prioritized", "delayed") if delayed else ("waiting", "prioritized")
 
 
 class JobInspector(JobReader):

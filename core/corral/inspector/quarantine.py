@@ -137,8 +137,8 @@ async def _all_ids(change: Change) -> Sequence[str]:
     found: dict[bytes, None] = {}
     cursor = b"0"
     while True:
-        cursor, flat = await change.calls.call(change.queue, "HSCAN", key, cursor, "COUNT", SCANNED)
-        found.update(dict.fromkeys(flat[::2]))
+        cursor, held = await change.calls.call(change.queue, "HSCAN", key, cursor, "COUNT", SCANNED)
+        found.update(dict.fromkeys(held if isinstance(held, dict) else held[::2]))
         if int(cursor) == 0:
             return [*map(escaped, found)]
 

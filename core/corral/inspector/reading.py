@@ -68,13 +68,17 @@ class JobReader:
         """Let what is done to queues by other means raise `DamagedKey`, too, where a key is of the wrong type."""
         return self._calls.naming(*queues)
 
-    async def counts(self, queue: Queue[Any] | str) -> dict[State, int]:
+    async def counts(self, queue: Queue[Any] | str, states: Collection[State] = STATES) -> dict[State, int]:
         """How many jobs are in each state, in one store call; what BullMQ 5 puts aside while it is paused waits.
 
+        Args:
+            queue: The queue.
+            states: Which states.
+
         Raises:
-            DamagedKey: Of a state nobody can tell; see `sizes`.
+            DamagedKey: Of one of the states nobody can tell; see `sizes`.
         """
-        return await counts(self._calls, queue)
+        return await counts(self._calls, queue, states)
 
     async def sizes(self, queue: Queue[Any] | str) -> Sizes:
         """As `counts`, in one store call, with how many are in quarantine and what holds the queue back.

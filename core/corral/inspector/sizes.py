@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,18 +39,18 @@ async def sizes(calls: Calls, queue: Queue[Any] | str) -> Sizes:
     return Sizes(state_counts(found), known_size(quarantined), decode_limits(limits), damaged_in(wrongs))
 
 
-async def counts(calls: Calls, queue: Queue[Any] | str) -> dict[State, int]:
-    """How many jobs are in each state, in one call.
+async def counts(calls: Calls, queue: Queue[Any] | str, states: Collection[State]) -> dict[State, int]:
+    """How many jobs are in each of some states, in one call.
 
     Raises:
-        DamagedKey: Of some, nobody can tell.
+        DamagedKey: Of one of them nobody can tell.
     """
     found = await sizes(calls, queue)
-    known = {state: count for state, count in found.counts.items() if count is not None}
-    if len(known) < len(found.counts):
-        base = escaped(calls.base(queue).encode())
-        unknown = [f"{base}{CONTAINER[state]} is " for state in found.counts.keys() - known.keys()]
-        raise DamagedKey(*(each for each in found.damaged if each.startswith(tuple(unknown))))
+    known = {state: count for state, count in found.counts.items() if count is not None and state in states}
+    base = escaped(calls.base(queue).encode())
+    unknown = tuple(f"{base}{CONTAINER[state]} is " for state in states if state not in known)
+    if unknown:
+        raise DamagedKey(*(each for each in found.damaged if each.startswith(unknown)))
     return known
 
 

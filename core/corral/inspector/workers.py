@@ -60,6 +60,7 @@ class WorkerSeen:
             others `connected`, or `unseen` where only the jobs it holds are known.
         kind: `corral`, or `other`: whatever else holds jobs or calls itself a worker of BullMQ.
         jobs: What it runs.
+        troubles: What it says an operator must know, a sentence each.
     """
 
     name: str
@@ -72,6 +73,7 @@ class WorkerSeen:
     state: str
     kind: Literal["corral", "other"]
     jobs: Sequence[Running]
+    troubles: tuple[str, ...] = ()
 
 
 async def workers(calls: Calls) -> Sequence[WorkerSeen]:
@@ -123,6 +125,7 @@ def _ours(name: str, signs: Mapping[str, Sign], record: bytes, now: datetime) ->
         state=state_of(name, signs),
         kind="corral",
         jobs=(),
+        troubles=sign.troubles,
     )
 
 
