@@ -126,10 +126,16 @@ def fill(store: redis.Redis, texts: list[str], queue: str = "letters") -> None:
             event = {"event": "failed", "jobId": given, "failedReason": text, "prev": text}
             events += 1
             store.xadd(f"bull:{queue}:events", event, id=f"{now - 400}-{events}")  # as long after the start, every time
+        aside = f"corral:bull:{queue}:quarantine"
+        kept = {"at": now + at, "from": text, "reason": text, "key": f"{aside}:{text}"}
+        store.hset(aside, text, json.dumps(kept))
+        store.hset(f"{aside}:{text}", "data", text)
+        store.hset(aside, f"{text}?", json.dumps({"at": now - at, "from": "wait", "reason": text, "key": text}))
         store.zadd(f"bull:{queue}:repeat", {text: now + 60_000})
         store.hset(f"bull:{queue}:repeat:{text}", mapping={"name": text, "pattern": text, "tz": text, "ic": 1})
         store.hset(f"bull:{text}:meta", "version", text)
-        store.hset("corral:bull:alive", f"{text}-1-1", f"{now} 0 0 {now} 1 {text.replace(' ', '_')}")
+        sign = f"{now} 0 0 {now} 1 {''.join(text.split()) or '-'} {json.dumps([text, text])}"
+        store.hset("corral:bull:alive", f"{text}-1-1", sign)
         record = {"distribution": text, "version": text, "fingerprint": text, "role": "worker", "time": now}
         told = json.dumps({queue: record, text: record})
         store.hset("corral:bull:catalog", f"{text}-1-1", f"{now} {told}")
@@ -143,6 +149,7 @@ def lists(queue: str = "letters") -> list[str]:
     return [
         "/",
         *(f"/queues/{queue}?state={state}" for state in states),
+        f"/queues/{queue}/quarantine",
         *("/workers", "/catalog", "/schedules", "/audit"),
     ]
 

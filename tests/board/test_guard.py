@@ -60,8 +60,10 @@ promote      -      x        x
 add          -      x        x
 pause        -      x        x
 resume       -      x        x
+return       -      x        x
 edit         -      -        x
 remove       -      -        x
+discard      -      -        x
 drain        -      -        x
 clean        -      -        x
 limit        -      -        x

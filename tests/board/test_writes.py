@@ -21,7 +21,7 @@ from corral.schedule import Every
 from corral.store.queue_store import QueueStore
 from corral.store.schedules import NewSchedule, Schedules
 
-WAITING, DELAYED, FAILED = "waits", "delayed-1", "failed-1"
+WAITING, DELAYED, FAILED, ASIDE = "waits", "delayed-1", "failed-1", "aside-1"
 YES = {"confirmed": "on"}
 WRITES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "/schedules/prune": ("", {}),
@@ -33,6 +33,8 @@ WRITES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "/queues/{queue}/retry": ("", {"id": FAILED, **YES}),
     "/queues/{queue}/promote": ("", {"id": DELAYED, **YES}),
     "/queues/{queue}/remove": ("", {"id": WAITING, **YES}),
+    "/queues/{queue}/quarantine/return": ("", {"id": ASIDE, **YES}),
+    "/queues/{queue}/quarantine/discard": ("", {"id": ASIDE, **YES}),
     "/queues/{queue}/add": ("", {"data.to": "ada@example.org", "data.pages": "2"}),
     "/queues/{queue}/jobs/{job_id}/retry": (FAILED, {}),
     "/queues/{queue}/jobs/{job_id}/promote": (DELAYED, {}),
@@ -138,7 +140,7 @@ def sent(attack: Attack, fields: Mapping[str, str]) -> tuple[str, dict[str, str]
 
 
 async def staged(board: Board, store: redis.Redis, route: Route) -> Browser:
-    """One job that waits, one that is delayed, one that has failed; a schedule that is declared no longer."""
+    """A job that waits, one that is delayed, one that has failed, one in quarantine; a schedule that is declared no more."""
     desk = await board._drawer.desk(ME)
     await desk.jobs.enqueue("letters", {"to": "ada@example.org"}, job_id=WAITING)
     await desk.jobs.enqueue("letters", {}, job_id=DELAYED, delay=timedelta(hours=1))
@@ -150,6 +152,10 @@ async def staged(board: Board, store: redis.Redis, route: Route) -> Browser:
     store.zadd("bull:letters:failed", {FAILED: now})
     ended = {"failedReason": "no such street", "finishedOn": now, "processedOn": now, "atm": 1, "ats": 1}
     store.hset(f"bull:letters:{FAILED}", mapping={**ended, "stacktrace": '["no such street"]'})
+    kept = f"corral:bull:letters:quarantine:{ASIDE}"
+    told = {"at": now, "from": "wait", "reason": f"bull:letters:{ASIDE} is a list, not a hash", "key": kept}
+    store.hset("corral:bull:letters:quarantine", ASIDE, json.dumps(told))
+    store.hset(kept, mapping={"name": "letters", "data": "{}", "opts": "{}", "timestamp": now})
     if route.pattern.endswith("/resume"):
         await desk.inspector.pause("letters")
     browser = Browser(board, "admin")
@@ -204,7 +210,7 @@ async def test_the_right_request_changes_something(
     got = await browser.ask("POST", target(route), headers={**types, **headers}, body=body)
     assert got.status == (303 if kind == "form" else 200), got
     keys = changed(before, dumped(store))
-    assert any(key.startswith(b"bull:letters:") for key in keys)
+    assert any(b"bull:letters:" in key for key in keys)
     assert b"corral:audit" in keys, "and it is told who did it"
     told = store.xrevrange("corral:audit", count=1)[0][1]
     assert told[b"who"] == b"admin"

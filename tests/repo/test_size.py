@@ -14,8 +14,7 @@ MAX_HOOKS = 7
 MAX_SETTINGS = 16
 MAX_ENGINE_PYTHON = 4_500
 MAX_ENGINE_LUA = 1_500
-"""With some air: what a script does where a key is damaged, and how a worker ends whatever a processor raises, is a third
-of it."""
+"""With some air. What a script does where a key is damaged is a third of the Lua."""
 ENGINE = ("catalog", "lock", "store", "worker", "producer")
 """What carries a job: modules or packages of core/corral. Commands, settings and the test kit are not in it."""
 BESIDE = {"embedded.py", "data_directory.py", "server_binary.py", "minutes.py"}

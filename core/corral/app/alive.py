@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
+from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
 from corral.settings import Settings
@@ -33,7 +34,7 @@ async def alive(worker: Worker, url: str, prefix: str) -> AsyncIterator[Link]:
     """Give signs of a worker's life while it runs; yields the connection, for what else is told now and then."""
 
     def sign() -> Sign:
-        return Sign(worker.silent_seconds, draining=worker.is_stopping)
+        return Sign(worker.silent_seconds, draining=worker.is_stopping, troubles=tuple(worker.troubles.values()))
 
     async with signs_of_life(worker.name, sign, url, prefix) as link:
         yield link
@@ -46,9 +47,18 @@ async def signs_of_life(name: str, sign: Callable[[], Sign], url: str, prefix: s
     signs = Signs(link, prefix)
 
     async def write() -> None:
+        is_refused = False
         while True:
-            with suppress(StoreUnavailable):
+            try:
                 await signs.write(name, sign())
+                is_refused = False
+            except StoreUnavailable:
+                pass  # the worker tells
+            except ResponseError as error:
+                if not is_refused:
+                    told = "signs of life are refused by the store, so that this process seems gone"
+                    log.warning(told, error=str(error))
+                is_refused = True
             await asyncio.sleep(SIGN_SECONDS)
 
     writing = asyncio.create_task(write(), name="corral-alive")
@@ -56,7 +66,7 @@ async def signs_of_life(name: str, sign: Callable[[], Sign], url: str, prefix: s
         yield link
     finally:
         await end_tasks([writing])
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable, ResponseError):
             await signs.remove(name)
         await link.close()
 

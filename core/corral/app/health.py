@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from corral.app.installed import read_settings
 from corral.errors import StoreUnavailable
+from corral.inspector.damage import naming_damage
 from corral.inspector.workers import processes_of, state_of
 from corral.settings import Settings
 from corral.store.connection import Link
@@ -28,12 +29,14 @@ class WorkerHealth:
         seconds: How long ago it was at work.
         state: `working`, `draining` or `silent`; of a parent: `complete`, `incomplete`, `draining` or `silent`.
         processes: How many processes a parent keeps running; 0 for a worker.
+        troubles: What it says an operator must know, a sentence each.
     """
 
     name: str
     seconds: float
     state: str
     processes: int = 0
+    troubles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,23 @@ class Health:
     """What `corral health` found.
 
     Attributes:
-        is_healthy: Whether all is well.
-        told: What is wrong, in one sentence; empty where nothing is.
+        told: Why workers are not at work, in one sentence; empty where they are.
         workers: What was looked at.
     """
 
-    is_healthy: bool
     told: str
     workers: tuple[WorkerHealth, ...]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether all is well."""
+        return not (self.told or self.troubles)
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What workers that are at work say an operator must know; a restart mends nothing of it."""
+        living = (each for each in self.workers if each.state != "silent")
+        return tuple(dict.fromkeys(trouble for each in living for trouble in each.troubles))
 
 
 def read_health(worker: str | None = None) -> Health:
@@ -60,6 +72,7 @@ def read_health(worker: str | None = None) -> Health:
     Raises:
         ConfigurationError: A setting cannot be used.
         StoreUnavailable: There is no store, or it is away.
+        DamagedKey: The key of all signs of life is of the wrong type.
     """
     settings = read_settings()
     signs = _signs(settings)
@@ -79,24 +92,25 @@ def judged(signs: Mapping[str, Sign], nobody: str) -> Health:
         nobody: How a sentence begins that says that there is no worker.
     """
     workers = tuple(
-        WorkerHealth(name, round(sign.seconds, 1), state_of(name, signs), sign.processes)
+        WorkerHealth(name, round(sign.seconds, 1), state_of(name, signs), sign.processes, sign.troubles)
         for name, sign in sorted(signs.items())
     )
     if not any(each.state in {"working", "draining"} for each in workers if not each.processes):
-        return Health(False, f"{nobody} has fetched within the last {LIVE_SECONDS:g} s", workers)
+        return Health(f"{nobody} has fetched within the last {LIVE_SECONDS:g} s", workers)
     told = [
         f"{processes_of(each.name, signs)} of the {each.processes} worker processes of {each.name!r} are at work"
         for each in workers
         if each.state == "incomplete"
     ]
-    return Health(not told, told[-1] if told else "", workers)
+    return Health(told[-1] if told else "", workers)
 
 
 def _signs(settings: Settings) -> dict[str, Sign]:
     async def read(url: str) -> dict[str, Sign]:
         link = Link(url)
         try:
-            return await Signs(link, settings.prefix).read()
+            async with naming_damage(link, settings.prefix):
+                return await Signs(link, settings.prefix).read()
         finally:
             await link.close()
 

@@ -122,8 +122,8 @@ def _serving(
         ending.callback(store.close)
         answers = {
             "/metrics": lambda: Answer(200, CONTENT_TYPE, render(store, *counted)),
-            "/healthz": lambda: verdict("healthy", probes.unwell()),
-            "/readyz": lambda: verdict("ready", probes.unready()),
+            "/healthz": lambda: verdict("healthy", probes.unwell(), probes.troubles()),
+            "/readyz": lambda: verdict("ready", probes.unready(), probes.troubles()),
         }
         where = ending.enter_context(served(address, answers))
         log.info("metrics and health are served", url=where)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from corral.app.installed import Installed, read_installed
 from corral.app.producing import scheduler
-from corral.inspector import JobInspector, Limits, State
+from corral.inspector import JobInspector, Sizes
 from corral.inspector.audit import this_process
 from corral.jobs import Enqueued, EnqueueOptions
 from corral.observe.logs import configure_logs
@@ -73,7 +73,8 @@ def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions
         async def write() -> Enqueued:
             who = this_process("cli")
             async with scheduler(installed, url) as jobs, inspector(installed, url, who) as made:
-                enqueued = await jobs.enqueue(queue, payload, **options)
+                async with made.naming_damage(queue):
+                    enqueued = await jobs.enqueue(queue, payload, **options)
                 if enqueued.created:
                     await made.audit.added(who, queue, enqueued.id)
                 return enqueued
@@ -90,14 +91,16 @@ def configure_operators_logs(settings: Settings) -> None:
     configure_logs(settings.model_copy(update=quiet))
 
 
-def count_jobs() -> dict[str, tuple[dict[State, int], Limits]]:
-    """How many jobs are in each state, and what holds the queue back, by queue.
+def count_jobs() -> dict[str, Sizes]:
+    """How many jobs are in each state and in quarantine, and what holds the queue back, by queue.
+
+    Of a queue with damaged keys, what the others tell.
 
     Raises:
         CorralError: The catalog was refused, or there is no store.
     """
 
-    async def count(inspector: JobInspector) -> dict[str, tuple[dict[State, int], Limits]]:
-        return {name: (dict(await inspector.counts(name)), await inspector.limits(name)) for name in inspector.queues}
+    async def count(inspector: JobInspector) -> dict[str, Sizes]:
+        return {name: await inspector.sizes(name) for name in inspector.queues}
 
     return operate(count)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 import redis
+from redis.exceptions import ResponseError
 
 from corral.app.alive import SIGN_SECONDS
 from corral.app.health import judged
@@ -62,6 +63,10 @@ class WorkerProbes:
             return AWAY
         return self.unwell()
 
+    def troubles(self) -> tuple[str, ...]:
+        """What an operator must know. A restart mends nothing of it, so no probe is red for it."""
+        return tuple(self._worker.troubles.values())
+
 
 class ParentProbes:
     """The state of a parent and its worker processes, by the signs of life that they leave in the store.
@@ -79,6 +84,7 @@ class ParentProbes:
         self._signs = Signs(self._link, prefix)
         self._stop = stop
         self._told = "its worker processes start"
+        self._troubles: tuple[str, ...] = ()
         self._looked = time.monotonic()
 
     async def look(self) -> None:
@@ -95,9 +101,12 @@ class ParentProbes:
             signs = await self._signs.read()
         except StoreUnavailable:
             told = AWAY
+        except ResponseError as error:
+            told = f"the signs of life of its worker processes cannot be read: {error}"
         else:
             seen = {name: sign for name, sign in signs.items() if f"{name}.".startswith(f"{self._name}.")}
-            told = judged(seen, "no worker process").told
+            found = judged(seen, "no worker process")
+            told, self._troubles = found.told, found.troubles
         self._told, self._looked = told, time.monotonic()
 
     def unwell(self) -> str:
@@ -110,6 +119,10 @@ class ParentProbes:
     def unready(self) -> str:
         """Why the processes take no jobs now; empty where they do."""
         return "the worker processes drain" if self._stop.is_set() else self.unwell()
+
+    def troubles(self) -> tuple[str, ...]:
+        """What the processes say an operator must know, as they last said it."""
+        return self._troubles
 
 
 def _answers(url: str) -> bool:

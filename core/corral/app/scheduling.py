@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
+
+from redis.exceptions import ResponseError
 
 from corral.app.installed import read_installed
 from corral.app.operating import configure_operators_logs
 from corral.catalog import Catalog
 from corral.errors import ConfigurationError
-from corral.inspector.audit import Audit, this_process
+from corral.inspector import DamagedKey
+from corral.inspector.audit import STREAM, Audit, this_process
+from corral.inspector.damage import damaged_keys, naming_damage
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
@@ -33,12 +37,14 @@ class Scheduled:
         origin: `declared`: by its queue, `undeclared`: it was, and is no longer, `runtime`: made by a program.
         stored: What the store has, or None where no worker has started since it was declared, or it was removed.
         removed: Whether an operator has removed it, and no worker makes it again.
+        damaged: What is wrong with a key, where nobody can tell what the store has; else empty.
     """
 
     queue: str
     origin: Literal["declared", "undeclared", "runtime"]
     stored: StoredSchedule | None
     removed: bool = False
+    damaged: str = ""
 
 
 def list_schedules() -> list[Scheduled]:
@@ -147,20 +153,63 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str 
 
     Raises:
         StoreUnavailable: The store is away.
+        DamagedKey: A schedule cannot be removed, because a key that its removal writes is of the wrong type.
     """
     found: list[Scheduled] = []
     audit = Audit(link, prefix)
     for entry in catalog:
         name, declared = entry.queue.name, entry.queue.schedule is not None
         schedules = Schedules(QueueStore(link, prefix, name))
-        stored = await schedules.list()
-        if declared and all(each.id != name for each in stored):
+        stored, damaged = await _stored(schedules, link, prefix, name)
+        if declared and not damaged and all(each.id != name for each in stored):
             removed = bool(await link.call("HEXISTS", schedules.removed_key, name))
             found.append(Scheduled(name, "declared", None, removed))
+        origin: Literal["declared", "undeclared"] = "declared" if declared else "undeclared"
         for each in stored:
-            origin: Literal["declared", "undeclared"] = "declared" if declared else "undeclared"
             found.append(Scheduled(name, origin if each.id == name else "runtime", each))
             if prune_as is not None and found[-1].origin == "undeclared":
+                await _ensure_removable(link, f"{prefix}:{name}:")
                 await schedules.remove(each.id, mark=PRUNED)
                 await audit.write(prune_as, "prune", queue=name, before={"schedule": each.id})
+        if prune_as is None:
+            found += [Scheduled(name, origin, None, damaged=each) for each in damaged]
     return [each for each in found if prune_as is None or each.origin == "undeclared"]
+
+
+async def _stored(
+    schedules: Schedules, link: Link, prefix: str, queue: str
+) -> tuple[Sequence[StoredSchedule], Sequence[str]]:
+    """A queue's schedules; and what is wrong with the keys of those that cannot be read: they hide no others."""
+    try:
+        return await schedules.list(), ()
+    except ResponseError:
+        pass
+    key = f"{prefix}:{queue}:repeat"
+    damaged = await damaged_keys(link, [(key, "zset")])
+    if damaged:
+        return (), damaged
+    stored: list[StoredSchedule] = []
+    for raw in await link.call("ZRANGE", key, 0, -1):
+        schedule_id = raw.decode(errors="replace")
+        try:
+            async with naming_damage(link, prefix, queue):
+                found = await schedules.get(schedule_id)
+        except DamagedKey as error:
+            damaged += error.damaged
+        except ResponseError:
+            damaged += await damaged_keys(link, [(f"{key}:{schedule_id}", "hash")])
+        else:
+            stored += [found] if found else []
+    return stored, [*dict.fromkeys(damaged)]
+
+
+async def _ensure_removable(link: Link, base: str) -> None:
+    """Refuse to remove a schedule where that would end half-way: its script removes its run before it writes the log.
+
+    Raises:
+        DamagedKey: A key that is written is of the wrong type.
+    """
+    kinds = {"repeat": "zset", "delayed": "zset", "events": "stream"}
+    keys = [*((f"{base}{name}", kind) for name, kind in kinds.items()), (STREAM, "stream")]
+    if damaged := await damaged_keys(link, keys):
+        raise DamagedKey(*damaged)

@@ -10,7 +10,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -63,14 +63,16 @@ class Answer:
     body: bytes
 
 
-def verdict(word: str, told: str) -> Answer:
+def verdict(word: str, told: str, troubles: Sequence[str] = ()) -> Answer:
     """The answer to a probe: 200, or 503 with the reason.
 
     Args:
         word: What is asked: `healthy` or `ready`.
         told: Why not, in one sentence; empty where all is well.
+        troubles: What an operator must know, a sentence each, although the probe need not act on it.
     """
-    said = {word: not told, **({"told": told} if told else {})}
+    said: dict[str, Any] = {word: not told}
+    said |= {name: value for name, value in (("told", told), ("troubles", [*troubles])) if value}
     status = HTTPStatus.SERVICE_UNAVAILABLE if told else HTTPStatus.OK
     return Answer(status, "application/json", json.dumps(said).encode() + b"\n")
 

@@ -14,7 +14,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import structlog
 from pydantic_core import to_json
-from redis.exceptions import ResponseError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -22,7 +21,6 @@ from starlette.types import Receive, Scope, Send
 from corral.app import read_settings
 from corral.board import exchange, routes, static_files
 from corral.board.body import FORM, media_type, read_form
-from corral.board.damage import wrong_keys
 from corral.board.desk import DeskDrawer
 from corral.board.exchange import Answer, Page, Redirect, Refused, Stream
 from corral.board.guard import (
@@ -43,7 +41,8 @@ from corral.board.login import Login, way_back
 from corral.board.rendering import Renderer
 from corral.board.settings import BoardSettings, environment_of, is_on
 from corral.errors import CorralError, JobRefused, StoreUnavailable, UnknownQueue
-from corral.inspector import CurrentIteration, JobLocked, JobNotFound, WrongState
+from corral.inspector import CurrentIteration, DamagedKey, JobLocked, JobNotFound, WrongState
+from corral.inspector.damage import naming_damage
 
 __all__ = ["Board"]
 
@@ -64,6 +63,7 @@ _STATUS: Final[Mapping[type[CorralError], int]] = {
     CurrentIteration: 409,
     JobRefused: 422,
     StoreUnavailable: 503,
+    DamagedKey: 503,
 }
 """What a refusal of the core is over HTTP; any other is 400."""
 
@@ -238,13 +238,13 @@ class Board:
             if media_type(request) == FORM and not (secret and is_token(asked.first("csrf"), secret, asked.identity)):
                 raise Refused(403, "this form is of another session", "load the page again, and send it once more")
         desk = await self._drawer.desk(asked.identity)
+        queues = [parts["queue"]] if "queue" in parts else desk.inspector.queues
         try:
-            answer = await route.handler(replace(asked, parts=parts), desk)
-        except ResponseError as error:
-            if not (wrong := await wrong_keys(desk, parts)):
-                raise
-            log.warning("keys of the store are of the wrong type", keys=wrong, error=str(error))
-            raise Refused(503, "keys of the store are of the wrong type", "; ".join(wrong)) from error
+            async with naming_damage(desk.link, desk.prefix, *queues, job_id=parts.get("job_id")):
+                answer = await route.handler(replace(asked, parts=parts), desk)
+        except DamagedKey as error:
+            log.warning("keys of the store are of the wrong type", damaged=error.damaged)
+            raise
         finally:
             if asked.method == "POST":
                 desk.recent.forget()

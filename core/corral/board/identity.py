@@ -30,8 +30,10 @@ class Action(StrEnum):
     ADD = "add"
     PAUSE = "pause"
     RESUME = "resume"
+    RETURN = "return"
     EDIT = "edit"
     REMOVE = "remove"
+    DISCARD = "discard"
     DRAIN = "drain"
     CLEAN = "clean"
     LIMIT = "limit"
@@ -49,8 +51,10 @@ NEEDED: Final[Mapping[Action, Role]] = MappingProxyType(
         Action.ADD: Role.OPERATOR,
         Action.PAUSE: Role.OPERATOR,
         Action.RESUME: Role.OPERATOR,
+        Action.RETURN: Role.OPERATOR,
         Action.EDIT: Role.ADMIN,
         Action.REMOVE: Role.ADMIN,
+        Action.DISCARD: Role.ADMIN,
         Action.DRAIN: Role.ADMIN,
         Action.CLEAN: Role.ADMIN,
         Action.LIMIT: Role.ADMIN,

@@ -24,7 +24,7 @@ TOLD: Final[Mapping[str, str]] = {
     "retried": "Retried: {n} {jobs} again.",
     "promoted": "Promoted: {n} {jobs} now.",
     "removed": "Removed {n} {jobs}.",
-    "left": "{n} {jobs} could not be changed: a worker holds them, or they have moved on.",
+    "left": "{n} {jobs} could not be changed: a worker holds them, they have moved on, or are damaged.",
     "added": "Added job {id}.",
     "known": "Job {id} exists already; nothing was added.",
     "edited": "The payload of job {id} is replaced.",
@@ -34,6 +34,10 @@ TOLD: Final[Mapping[str, str]] = {
     "drained": "Drained: {n} {jobs} removed.",
     "cleaned": "Cleaned: {n} {jobs} removed.",
     "pruned": "Pruned {n} schedules.",
+    "returned": "Returned: {n} {jobs} again.",
+    "renamed": "Returned: the job waits again, as {id}.",
+    "stayed": "{n} {jobs} could not be returned: the list says why.",
+    "discarded": "Discarded {n} {jobs}.",
 }
 """What a write says of itself on the page that it leads to, by the word in that page's address."""
 

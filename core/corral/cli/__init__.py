@@ -15,6 +15,7 @@ from corral.cli.job import job
 from corral.cli.jobs import enqueue, queues
 from corral.cli.operator import clean, drain, limit, pause, promote, resume, retry, scrub
 from corral.cli.process import dev, health, worker
+from corral.cli.quarantine import quarantine
 from corral.cli.schedules import schedules
 from corral.errors import CorralError
 
@@ -41,7 +42,7 @@ def cli() -> None:
 
 for command in (dev, worker, board, health, check, lock, plugins, queues, enqueue, schedules, db, outbox):
     cli.add_command(command)
-for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit, audit):
+for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit, quarantine, audit):
     cli.add_command(command)
 
 

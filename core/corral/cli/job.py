@@ -15,7 +15,7 @@ import click
 
 from corral.cli.durations import age, short
 from corral.cli.table import show_table
-from corral.cli.terminal import printable
+from corral.cli.terminal import printable, show_damage
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
@@ -57,15 +57,19 @@ def list_jobs(queue: str, state: str, limit: int, start: int, as_json: bool) -> 
     page = operate(lambda inspector: inspector.list(queue, state, start=start, limit=limit), queue)  # type: ignore[arg-type]  # click has checked it
     if as_json:
         jobs = [as_plain(each) for each in page.jobs]
-        click.echo(json.dumps({"queue": queue, "state": state, "total": page.total, "start": start, "jobs": jobs}))
-        return
-    if page.jobs:
+        told = {"queue": queue, "state": state, "total": page.total, "start": start}
+        click.echo(json.dumps({**told, "jobs": jobs, "damaged": [*page.damaged]}))
+    elif page.jobs:
         heading, cell = _DETAILS.get(state, ("PRIORITY", lambda each: each.priority or ""))
         rows = [(each.id, _age(each), f"{each.attempts_made}/{each.max_attempts}", cell(each)) for each in page.jobs]
         show_table(["ID", "SINCE", "TRIED", heading], rows)
-    shown = f"{start + 1} to {start + len(page.jobs)} of " if page.jobs else "none of "
-    more = f"; more: --start {start + limit}" if start + limit < page.total else ""
-    click.echo(f"{shown}{page.total:,} {state}{more}", err=True)
+    if not as_json:
+        shown = f"{start + 1} to {start + len(page.jobs)} of " if page.jobs else "none of "
+        more = f"; more: --start {start + limit}" if start + limit < page.total else ""
+        click.echo(f"{shown}{page.total:,} {state}{more}", err=True)
+    if page.damaged:
+        show_damage(page.damaged)
+        raise click.exceptions.Exit(1)
 
 
 @job.command()
@@ -175,7 +179,7 @@ def each_job(
         if error is None and not as_json:
             click.echo(f"{done} {printable(job_id)}")
         elif error is not None:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {printable(str(error))}", err=True)
             if error.hint:
                 click.echo(f"  hint: {error.hint}", err=True)
     if any(error for _, error in results):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from corral.cli.durations import duration
 from corral.cli.table import show_table
+from corral.cli.terminal import show_damage
 from corral.errors import ConfigurationError
 from corral.options import EnqueueOptions
+
+if TYPE_CHECKING:
+    from corral.inspector import Sizes
 
 __all__ = ["enqueue", "queues"]
 
@@ -62,7 +67,7 @@ def enqueue(
 def queues(as_json: bool) -> None:
     """Show how many jobs are in which state.
 
-    Per queue; and which queues are paused.
+    Per queue; and which queues are paused, or have jobs in quarantine.
 
     \b
     corral queues
@@ -70,18 +75,31 @@ def queues(as_json: bool) -> None:
     """
     from corral.app import count_jobs
 
-    counts = count_jobs()
+    found = count_jobs()
     if as_json:
-        rows = [{"queue": name, **states, "paused": held.paused} for name, (states, held) in counts.items()]
-        click.echo(json.dumps(rows))
-        return
-    if not counts:
+        click.echo(json.dumps([_queue_as_plain(name, each) for name, each in found.items()]))
+    elif found:
+        _show_queues(found)
+    else:
         click.echo("no queues are installed", err=True)
-        return
-    columns: dict[str, list[object]] = {"QUEUE": list(counts)}
-    for state in next(iter(counts.values()))[0]:
-        columns[state.upper()] = [row[state] for row, _ in counts.values()]
-    columns["PAUSED"] = ["paused" if held.paused else "" for _, held in counts.values()]
+    damaged = [wrong for each in found.values() for wrong in each.damaged]
+    if damaged:
+        show_damage(damaged)
+        raise click.exceptions.Exit(1)
+
+
+def _queue_as_plain(name: str, found: Sizes) -> dict[str, Any]:
+    told = {"paused": found.limits.paused, "quarantined": found.quarantined, "damaged": [*found.damaged]}
+    return {"queue": name, **{str(state): count for state, count in found.counts.items()}, **told}
+
+
+def _show_queues(found: Mapping[str, Sizes]) -> None:
+    columns: dict[str, list[object]] = {"QUEUE": list(found)}
+    for state in next(iter(found.values())).counts:
+        columns[state.upper()] = [_count(each.counts[state]) for each in found.values()]
+    if any(each.quarantined != 0 for each in found.values()):
+        columns["QUARANTINE"] = [_count(each.quarantined) for each in found.values()]
+    columns["PAUSED"] = ["paused" if each.limits.paused else "" for each in found.values()]
     if sys.stdout.isatty():  # what nobody uses would not fit into 80 columns
         rare = {"PRIORITIZED", "WAITING-CHILDREN", "PAUSED"}
         columns = {
@@ -90,6 +108,10 @@ def queues(as_json: bool) -> None:
             if heading not in rare or any(cells)
         }
     show_table(list(columns), list(zip(*columns.values(), strict=True)), elastic=0)
+
+
+def _count(count: int | None) -> int | str:
+    return "?" if count is None else count
 
 
 def _payload(argument: str) -> dict[str, Any]:

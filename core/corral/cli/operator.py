@@ -10,7 +10,7 @@ import click
 
 from corral.cli.durations import duration, short
 from corral.cli.job import STATES, each_job
-from corral.cli.terminal import confirm, printable, progress
+from corral.cli.terminal import confirm, printable, progress, show_damage
 from corral.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -124,10 +124,10 @@ def drain(queue: str, delayed: bool, yes: bool, as_json: bool) -> None:
     corral drain emails
     corral drain emails --delayed --yes
     """
+    from corral.inspector import drained_states
 
     async def work(inspector: JobInspector) -> int:
-        counts = await inspector.counts(queue)
-        count = counts["waiting"] + counts["prioritized"] + (counts["delayed"] if delayed else 0)
+        count = sum((await inspector.counts(queue, drained_states(delayed=delayed))).values())
         which = "wait or are delayed" if delayed else "wait"
         confirm(f"remove the {count:,} jobs of queue {queue!r} that {which}", yes=yes)
         with progress(f"draining {queue}") as told:
@@ -155,7 +155,7 @@ def clean(queue: str, state: Any, older_than: str, maximum: int | None, yes: boo
         raise ConfigurationError(f"--older-than {older_than!r} is not understood", hint="write 7d, 12h, 30m or 90s")
 
     async def work(inspector: JobInspector) -> int:
-        count = (await inspector.counts(queue))[state]
+        count = (await inspector.counts(queue, (state,)))[state]
         most = f"at most {maximum:,}" if maximum else "those"
         confirm(f"remove {most} of the {count:,} {state} jobs of {queue!r} older than {older_than}", yes=yes)
         with progress(f"cleaning {queue}") as told:
@@ -180,22 +180,32 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
     corral scrub user-4711 emails data-exports --yes
     """
 
-    async def work(inspector: JobInspector) -> dict[str, int]:
+    async def work(inspector: JobInspector) -> tuple[dict[str, int], list[str]]:
         names = queues or inspector.queues
         where = f"queue {', '.join(names)}" if len(names) == 1 else f"{len(names)} queues"
         confirm(f"empty all finished jobs of {where} that contain {printable(text)!r}", yes=yes)
+        from corral.inspector import DamagedKey
+
         scrubbed: dict[str, int] = {}
+        damaged: list[str] = []
         for name in names:
             with progress(f"scrubbing {name}") as told:
-                scrubbed[name] = await inspector.scrub(name, text, told=told)
-        return scrubbed
+                try:
+                    scrubbed[name] = await inspector.scrub(name, text, told=told)
+                except DamagedKey as error:
+                    scrubbed[name] = error.done
+                    damaged += error.damaged
+        return scrubbed, damaged
 
-    scrubbed = _operate(work, *queues)
+    scrubbed, damaged = _operate(work, *queues)
     if as_json:
         click.echo(json.dumps([{"queue": name, "scrubbed": count} for name, count in scrubbed.items()]))
-        return
-    for name, count in scrubbed.items():
-        click.echo(f"{name}: {_jobs(count)} scrubbed")
+    else:
+        for name, count in scrubbed.items():
+            click.echo(f"{name}: {_jobs(count)} scrubbed")
+    if damaged:
+        show_damage(damaged)
+        raise click.exceptions.Exit(1)
 
 
 @click.command()

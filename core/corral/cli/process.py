@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from corral.cli.table import show_table
+from corral.cli.terminal import printable
 from corral.errors import ConfigurationError, CorralError, MissingExtra
 
 __all__ = ["dev", "health", "worker"]
@@ -120,8 +121,8 @@ def dev() -> None:
 def health(worker: str | None, as_json: bool) -> None:
     """Say whether the workers of this host are at work, for a container's probe.
 
-    Exit code 0 if one of them has fetched within the last 15 s, and every process of a parent has; else 1, and 4 if
-    the store cannot be reached. A worker that is draining is well.
+    Exit code 0 if one of them has fetched within the last 15 s, and every process of a parent has, and none says that
+    something of a queue is damaged; else 1, and 4 if the store cannot be reached. A worker that is draining is well.
 
     \b
     corral health
@@ -136,7 +137,7 @@ def health(worker: str | None, as_json: bool) -> None:
         rows = [(each.name, f"{each.seconds:.1f} s ago", each.state) for each in found.workers]
         show_table(("WORKER", "AT WORK", "STATE"), rows)
     if not found.is_healthy:
-        raise CorralError(found.told)
+        raise CorralError("; ".join(filter(None, (found.told, *map(printable, found.troubles)))))
 
 
 def _served(arguments: tuple[str, ...]) -> dict[str, int | None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from corral.cli.table import show_table
+from corral.cli.terminal import show_damage
 
 if TYPE_CHECKING:
     from corral.app.scheduling import Scheduled
@@ -86,7 +87,7 @@ def restore(queue: str, as_json: bool) -> None:
 
 
 def _show(found: list[Scheduled], as_json: bool, nothing: str) -> None:
-    rows = [_row(each) for each in found]
+    rows = [_row(each) for each in found if not each.damaged]
     if as_json:
         click.echo(json.dumps(rows))
     elif rows:
@@ -97,6 +98,10 @@ def _show(found: list[Scheduled], as_json: bool, nothing: str) -> None:
         show_table(["QUEUE", "SCHEDULE", "WHEN", "NEXT (UTC)", "STATE"], cells, elastic=1)
     else:
         click.echo(nothing, err=True)
+    damaged = [each.damaged for each in found if each.damaged]
+    if damaged:
+        show_damage(damaged)
+        raise click.exceptions.Exit(1)
 
 
 def _row(each: Scheduled) -> dict[str, Any]:

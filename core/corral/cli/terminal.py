@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import click
 
 from corral.errors import ConfigurationError
 
-__all__ = ["confirm", "printable", "progress"]
+__all__ = ["confirm", "printable", "progress", "show_damage"]
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -30,6 +30,17 @@ def printable(text: str, *, lines: bool = False) -> str:
         else character.encode("unicode_escape", "surrogatepass").decode()
         for character in text
     )
+
+
+def show_damage(damaged: Iterable[str]) -> None:
+    """Say which keys of the store are of the wrong type, where the rest was shown.
+
+    Args:
+        damaged: What is wrong, each as `<key> is a <type>, not a <type>`.
+    """
+    for wrong in dict.fromkeys(damaged):
+        click.echo(f"error: the key {printable(wrong)}", err=True)
+    click.echo("  hint: look at it with redis-cli, and repair it or rename it away", err=True)
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -6,11 +6,13 @@ script, or a row of them over at most `BATCH` jobs each; what each does to the k
 """
 
 from corral.inspector.audit import Audit, Audited
-from corral.inspector.inspector import CLEANABLE, JobInspector
+from corral.inspector.inspector import CLEANABLE, JobInspector, drained_states
 from corral.inspector.limits import Limits
+from corral.inspector.quarantine import QuarantinedJob, QuarantinePage, ReturnedJob
 from corral.inspector.reading import Page
-from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
+from corral.inspector.refusals import CurrentIteration, DamagedKey, JobLocked, JobNotFound, WrongState
 from corral.inspector.search import Found
+from corral.inspector.sizes import Sizes
 from corral.inspector.stored import STATES, State, StoredJob
 from corral.inspector.summary import Failure, FailureGroup, Summary
 from corral.inspector.timeline import Occurrence
@@ -22,6 +24,7 @@ __all__ = [
     "Audit",
     "Audited",
     "CurrentIteration",
+    "DamagedKey",
     "Failure",
     "FailureGroup",
     "Found",
@@ -31,10 +34,15 @@ __all__ = [
     "Limits",
     "Occurrence",
     "Page",
+    "QuarantinePage",
+    "QuarantinedJob",
+    "ReturnedJob",
     "Running",
+    "Sizes",
     "State",
     "StoredJob",
     "Summary",
     "WorkerSeen",
     "WrongState",
+    "drained_states",
 ]

@@ -21,6 +21,8 @@ import structlog
 from pydantic_core import to_json
 
 from corral.errors import ConfigurationError, StoreUnavailable
+from corral.inspector.damage import naming_damage
+from corral.inspector.refusals import DamagedKey
 from corral.store.connection import Link
 
 __all__ = ["MAX_ENTRIES", "STREAM", "Audit", "Audited", "log_entry", "named", "this_process"]
@@ -109,6 +111,7 @@ class Audit:
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
+            DamagedKey: The stream's key is of another type.
         """
         entry: dict[str, Any] = {"who": named(who), "what": what, "queue": queue, "job": job_id}
         entry |= {"before": before, "after": after, "count": count}
@@ -118,15 +121,16 @@ class Audit:
             if field in held:
                 held[field] = to_json(held[field])
         flat = [part for pair in held.items() for part in pair]
-        await self._link.call("XADD", STREAM, "MAXLEN", "~", KEPT, "*", "prefix", self._prefix, *flat)
+        async with naming_damage(self._link, self._prefix):
+            await self._link.call("XADD", STREAM, "MAXLEN", "~", KEPT, "*", "prefix", self._prefix, *flat)
 
     async def added(self, who: str, queue: str, job_id: str) -> None:
         """Tell of a job that somebody added by hand.
 
-        Where the store has gone away since, the line in the log is all there is: the job is there, and who was told of
-        a failure would add it again.
+        Where the store has gone away since, or the audit's key is damaged, the line in the log is all there is: the job
+        is there, and who was told of a failure would add it again.
         """
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable, DamagedKey):
             await self.write(who, "add", queue=queue, job_id=job_id)
 
     async def read(self, *, limit: int = 50, before_id: str | None = None) -> Sequence[Audited]:
@@ -142,6 +146,7 @@ class Audit:
         Raises:
             ConfigurationError: `limit` is out of bounds, or `before_id` is no entry's id.
             StoreUnavailable: The store is away.
+            DamagedKey: The stream's key is of another type.
         """
         if not 1 <= limit <= MAX_ENTRIES:
             raise ConfigurationError(f"a page of the audit has 1 to {MAX_ENTRIES} entries")
@@ -150,12 +155,17 @@ class Audit:
         found: list[Audited] = []
         end = f"({before_id}" if before_id else "+"
         batch = limit
-        while entries := await self._link.call("XREVRANGE", STREAM, end, "-", "COUNT", batch):
+        while entries := await self._entries(end, batch):
             own = (_read(entry_id, fields) for entry_id, fields in entries if self._is_own(fields))
             found += list(own)[: limit - len(found)]
             if len(found) == limit or len(entries) < batch:
                 break
             end, batch = f"({entries[-1][0].decode()}", SCANNED
+        return found
+
+    async def _entries(self, end: str, count: int) -> Sequence[Any]:
+        async with naming_damage(self._link, self._prefix):
+            found: Sequence[Any] = await self._link.call("XREVRANGE", STREAM, end, "-", "COUNT", count)
         return found
 
     def _is_own(self, fields: Mapping[bytes, bytes]) -> bool:

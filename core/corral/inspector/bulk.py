@@ -1,6 +1,7 @@
 """What is done to many jobs: in batches, so that no script keeps the workers waiting.
 
-Each batch is atomic; the whole is not. A job that moves meanwhile may be missed, and is never done twice.
+Each batch is atomic; the whole is not. A job that moves meanwhile may be missed, and is never done twice. One that is
+damaged is left, and the log says which key it is; it keeps no other job from being done.
 """
 
 from __future__ import annotations
@@ -8,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import structlog
+
 from corral.errors import ConfigurationError
 from corral.inspector.calls import Calls, Change
+from corral.inspector.refusals import MOST_NAMED, DamagedKey
+from corral.inspector.sizes import damaged_in
 from corral.inspector.stored import State, StoredJob, decode_contents, spellings
 from corral.queue import Queue
 
 __all__ = ["BATCH", "Told", "promote_all", "retry_failed", "scrub", "scrub_events", "sweep"]
+
+log = structlog.get_logger("corral.inspector")
 
 BATCH = 500
 """Jobs per script call: a longer script would keep the workers waiting."""
@@ -31,33 +38,40 @@ async def retry_failed(operation: Change, reason: str, reset: bool, told: Told |
     """Retry the jobs that have failed until now, and whose failed reason begins so; returns how many."""
     total = await operation.calls.size(operation.queue, "failed")
     looked = retried = skip = 0
+    left: list[bytes] = []
     until: bytes | str = ""
     after: bytes | str = "-inf"
     async with operation as change:
         while True:
             arguments = (until, after, skip, BATCH, reason, "1" if reset else "")
-            until, after, skip, seen, done = await change.run("retry_failed", *arguments)
+            until, after, skip, seen, done, damaged = await change.run("retry_failed", *arguments)
             if not seen:
-                return retried
+                break
             looked += seen
             retried += done
+            left += damaged
             if told:
                 told(looked, max(looked, total))
+    _tell_left(operation, left)
+    return retried
 
 
 async def promote_all(operation: Change, told: Told | None) -> int:
     """Promote as many jobs as are delayed now, those due first first; returns how many wait."""
     total = await operation.calls.size(operation.queue, "delayed")
     looked = promoted = 0
+    left: list[bytes] = []
     async with operation as change:
         while looked < total:
-            codes = await change.run("run_now", min(BATCH, total - looked))
+            codes = await change.run("run_now", min(BATCH, total - looked), len(left))
             if not codes:
                 break
             looked += len(codes)
             promoted += codes.count(1)
+            left += [code for code in codes if isinstance(code, bytes)]
             if told:
                 told(looked, total)
+    _tell_left(operation, left)
     return promoted
 
 
@@ -78,23 +92,26 @@ async def sweep(
     """
     sizes = [await operation.calls.size(operation.queue, container) for container in containers]
     looked = removed = 0
+    left: list[bytes] = []
     async with operation as change:
         for container, size in zip(containers, sizes, strict=True):
             kept = gone = 0
             while kept + gone < size:  # what comes meanwhile stays
                 room = BATCH if limit is None else min(BATCH, limit - removed)
                 if room < 1:
-                    return removed
+                    break
                 age = "" if age_ms is None else age_ms
-                seen, swept = await change.run("sweep", container, age, kept, BATCH, room)
+                seen, swept, damaged = await change.run("sweep", container, age, kept, BATCH, room)
                 if not seen:
                     break
+                left += damaged
                 kept += seen - swept
                 gone += swept
                 looked += seen
                 removed += swept
                 if told:
                     told(looked, max(looked, sum(sizes)))
+    _tell_left(operation, left)
     return removed
 
 
@@ -103,16 +120,22 @@ async def scrub(operation: Change, match: str | Callable[[StoredJob], bool], tol
     calls, queue = operation.calls, operation.queue
     texts = _texts(match) if isinstance(match, str) else ()
     total = sum([await calls.size(queue, state) for state in FINISHED])
+    await calls.call(queue, "XLEN", calls.base(queue) + "events")  # what is damaged is told before anything is scrubbed
     looked = 0
     scrubbed: set[str] = set()
+    left: list[bytes] = []
     async with operation as change:
         for state in FINISHED:
             start = 0
             while ids := await _finished(calls, queue, state, start):
-                chosen = ids if isinstance(match, str) else await _chosen(calls, queue, state, ids, match)
+                chosen = ids
+                if not isinstance(match, str):
+                    chosen, unread = await _chosen(calls, queue, state, ids, match)
+                    left += unread
                 if chosen:
-                    done = await change.run("scrub", len(texts), *texts, *chosen)
+                    done, damaged = await change.run("scrub", len(texts), *texts, *chosen)
                     scrubbed.update(job_id.decode(errors="replace") for job_id in done)
+                    left += damaged
                 start += len(ids)
                 looked += len(ids)
                 if told:
@@ -121,6 +144,9 @@ async def scrub(operation: Change, match: str | Callable[[StoredJob], bool], tol
             await _drop(change, lambda _, said: any(text in value for value in said for text in texts))
         elif scrubbed:
             await _drop(change, lambda job_id, _: job_id in scrubbed)
+    if left:
+        hint = "all other jobs were scrubbed; repair these, or remove them, and scrub again"
+        raise DamagedKey(*dict.fromkeys(damaged_in(left)), done=len(scrubbed), hint=hint)
     return len(scrubbed)
 
 
@@ -144,7 +170,7 @@ async def _drop(change: Change, drops: Callable[[str, Sequence[str]], bool], *, 
     gone = 0
     after = "-"
     events = change.calls.base(change.queue) + "events"
-    while entries := await change.calls.link.call("XRANGE", events, after, "+", "COUNT", BATCH):
+    while entries := await change.calls.call(change.queue, "XRANGE", events, after, "+", "COUNT", BATCH):
         dropped = [entry_id for entry_id, fields in entries if _says(fields) and drops(*_read(fields))]
         if dropped:
             gone += await change.run("drop_events", "1" if counted else "", *dropped)
@@ -169,12 +195,20 @@ def _texts(text: str) -> tuple[str, ...]:
 
 async def _finished(calls: Calls, queue: Queue[Any] | str, state: State, start: int) -> Sequence[bytes]:
     """The newest first: what ends meanwhile shows some job twice, and hides none."""
-    found: Sequence[bytes] = await calls.link.call("ZREVRANGE", calls.base(queue) + state, start, start + PAGE - 1)
+    key = calls.base(queue) + state
+    found: Sequence[bytes] = await calls.call(queue, "ZREVRANGE", key, start, start + PAGE - 1)
     return found
 
 
 async def _chosen(
     calls: Calls, queue: Queue[Any] | str, state: State, ids: Sequence[bytes], match: Callable[[StoredJob], bool]
-) -> Sequence[bytes]:
-    found = await calls.run("contents", queue, *ids)
-    return [each[0] for each in found if match(decode_contents(calls.name(queue), state, each))]
+) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """The ids of those that are meant; and what is damaged of those that cannot be read."""
+    found, left = await calls.run("contents", queue, *ids)
+    return [each[0] for each in found if match(decode_contents(calls.name(queue), state, each))], left
+
+
+def _tell_left(operation: Change, left: Sequence[bytes]) -> None:
+    if left:
+        name, some = operation.calls.name(operation.queue), [*dict.fromkeys(damaged_in(left))][:MOST_NAMED]
+        log.warning("jobs left as they were: their keys are damaged", queue=name, count=len(left), damaged=some)

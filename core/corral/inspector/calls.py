@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
 from corral.catalog import Catalog
 from corral.errors import StoreUnavailable
 from corral.inspector.audit import STREAM, Audit, log_entry, named, this_process
-from corral.inspector.refusals import JobNotFound
-from corral.inspector.stored import CONTAINER, State
+from corral.inspector.damage import naming_damage
+from corral.inspector.refusals import DamagedKey, JobNotFound
 from corral.options import may_be_job
 from corral.queue import Queue
 from corral.store.clock import Clock
@@ -72,20 +73,43 @@ class Calls:
             raise JobNotFound(self.name(queue), job_id)
         return job_id
 
-    async def counts(self, queue: Queue[Any] | str) -> dict[State, int]:
-        """How many jobs are in each state; what BullMQ 5 has put aside while it was paused waits (wire § 6.14)."""
-        found = await self.store(queue).counts()
-        aside = await self.size(queue, "paused")
-        return {state: found[name] + (aside if state == "waiting" else 0) for state, name in CONTAINER.items()}
-
     async def size(self, queue: Queue[Any] | str, container: str) -> int:
-        """How many ids are in a container."""
+        """How many ids are in a container.
+
+        Raises:
+            DamagedKey: Nobody can tell. What stands in the place of `paused`, which BullMQ 5 alone writes, holds none.
+        """
         command = "LLEN" if container in {"wait", "paused", "active"} else "ZCARD"
-        return int(await self.link.call(command, self.base(queue) + container))
+        try:
+            return int(await self.call(queue, command, self.base(queue) + container))
+        except DamagedKey:
+            if container != "paused":
+                raise
+            return 0
+
+    async def call(self, queue: Queue[Any] | str, *command: Any) -> Any:
+        """Send one command that is about a queue.
+
+        Raises:
+            DamagedKey: A key is of the wrong type.
+        """
+        async with self.naming(queue):
+            return await self.link.call(*command)
 
     async def run(self, name: str, queue: Queue[Any] | str, *arguments: Any) -> Any:
-        """Run `lua/<name>.lua`, which changes nothing, on a queue."""
-        return await run(self.link, script(name, __package__), [self.base(queue)], [self.clock.offset_ms, *arguments])
+        """Run `lua/<name>.lua`, which changes nothing, on a queue.
+
+        Raises:
+            DamagedKey: A key is of the wrong type.
+        """
+        async with self.naming(queue):
+            return await run(
+                self.link, script(name, __package__), [self.base(queue)], [self.clock.offset_ms, *arguments]
+            )
+
+    def naming(self, *queues: Queue[Any] | str) -> AbstractAsyncContextManager[None]:
+        """See `naming_damage`."""
+        return naming_damage(self.link, self.prefix, *map(self.name, queues))
 
     async def change(self, what: str, name: str, queue: Queue[Any] | str, *arguments: Any) -> Any:
         """Run `lua/<name>.lua`, which changes something, on a queue, and have that told in the audit as `what`."""
@@ -116,13 +140,18 @@ class Change:
         self._entry: dict[str, Any] = {}
 
     async def run(self, name: str, *arguments: Any) -> Any:
-        """Run `lua/<name>.lua`, a script that includes told.lua; returns its own reply."""
+        """Run `lua/<name>.lua`, a script that includes told.lua; returns its own reply.
+
+        Raises:
+            DamagedKey: A key is of the wrong type; nothing was changed by this call.
+        """
         calls = self.calls
         telling = [calls.who, self._what, self._id, self._entry.get("count", 0)]
         keys = [calls.base(self.queue), STREAM]
-        reply, told = await run(
-            calls.link, script(name, __package__), keys, [calls.clock.offset_ms, *arguments, *telling]
-        )
+        async with calls.naming(self.queue):
+            reply, told = await run(
+                calls.link, script(name, __package__), keys, [calls.clock.offset_ms, *arguments, *telling]
+            )
         if told:
             self._id, flat = told
             self._entry = _values(flat)

@@ -6,7 +6,7 @@ What it reads is in `reading.py`; here is what it changes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,15 +17,17 @@ from corral.errors import ConfigurationError
 from corral.inspector.audit import Audit
 from corral.inspector.bulk import Told, promote_all, retry_failed, scrub, scrub_events, sweep
 from corral.inspector.calls import Calls, Change
+from corral.inspector.quarantine import ReturnedJob, discard, discard_all, return_all, return_jobs
 from corral.inspector.reading import JobReader
-from corral.inspector.refusals import CurrentIteration, JobLocked, JobNotFound, WrongState
+from corral.inspector.refusals import CurrentIteration, DamagedKey, JobLocked, JobNotFound, WrongState
+from corral.inspector.sizes import damaged_in
 from corral.inspector.stored import State, StoredJob
 from corral.options import milliseconds
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
 
-__all__ = ["CLEANABLE", "JobInspector"]
+__all__ = ["CLEANABLE", "JobInspector", "drained_states"]
 
 BACK_FROM_PAUSE = 5000
 """Ids that one call brings back from the list in which BullMQ 5 puts them aside."""
@@ -35,11 +37,18 @@ CLEANABLE: Final[tuple[State, ...]] = ("waiting", "active", "prioritized", "dela
 """The states that `clean` knows: BullMQ cleans no parents that wait for their children."""
 
 
+def drained_states(*, delayed: bool) -> tuple[State, ...]:
+    """The states that `JobInspector.drain` empties."""
+    return ("waiting", "prioritized", "delayed") if delayed else ("waiting", "prioritized")
+
+
 class JobInspector(JobReader):
     """Looks at the jobs of a catalog's queues, and changes them.
 
     A queue is given as its object or by its name; one that the catalog does not declare is refused with
-    `UnknownQueue`. Every method raises `StoreUnavailable` where the store is away; all may then be called again.
+    `UnknownQueue`. Every method raises `StoreUnavailable` where the store is away; all may then be called again. It
+    raises `DamagedKey` where a key that it needs is of another type than it must be, and has then changed nothing. What
+    is done to many jobs leaves those that are damaged, and says so in the log.
 
     Args:
         catalog: The queues.
@@ -105,7 +114,7 @@ class JobInspector(JobReader):
             JobNotFound: There is no such job.
             WrongState: It is not delayed.
         """
-        (code,) = await self._calls.change("promote", "run_now", queue, 0, self._calls.job_id(queue, job_id))
+        (code,) = await self._calls.change("promote", "run_now", queue, 0, 0, self._calls.job_id(queue, job_id))
         self._check(code, queue, job_id, "delayed")
 
     async def edit(self, queue: Queue[Any] | str, job_id: str, payload: Mapping[str, Any]) -> None:
@@ -274,6 +283,8 @@ class JobInspector(JobReader):
 
         Raises:
             ConfigurationError: The text is empty, which every job contains.
+            DamagedKey: Some finished jobs are damaged, so that nobody can look through them; its `done` says how many
+                of the others were scrubbed.
         """
         return await scrub(self._change("scrub", queue), match, told)
 
@@ -289,11 +300,51 @@ class JobInspector(JobReader):
         """
         return await scrub_events(self._change("scrub_events", queue), match)
 
+    async def return_quarantined(self, queue: Queue[Any] | str, ids: Sequence[str]) -> Sequence[ReturnedJob]:
+        """Let jobs come back from the quarantine: each waits, behind all others of its priority.
+
+        What is kept of a job becomes its own key again. A job whose id is a key of the queue (`completed`) comes back
+        as `returned-completed`. Refused is one of which no hash is kept, and one whose name is taken by now. One of
+        which nothing was kept comes back where somebody has repaired its own key in place.
+
+        Args:
+            queue: The queue.
+            ids: As `quarantined` spells them.
+
+        Returns:
+            What became of each, in the same order.
+        """
+        async with self._change("return_quarantined", queue) as change:
+            return await return_jobs(change, ids)
+
+    async def return_all_quarantined(self, queue: Queue[Any] | str) -> Sequence[ReturnedJob]:
+        """As `return_quarantined`, for all that are in quarantine now."""
+        return await return_all(self._change("return_quarantined", queue))
+
+    async def discard_quarantined(self, queue: Queue[Any] | str, ids: Sequence[str]) -> Sequence[str]:
+        """Remove jobs from the quarantine, with what is kept of them.
+
+        Args:
+            queue: The queue.
+            ids: As `quarantined` spells them.
+
+        Returns:
+            Those that were there, as they were given.
+        """
+        async with self._change("discard_quarantined", queue) as change:
+            return await discard(change, ids)
+
+    async def discard_all_quarantined(self, queue: Queue[Any] | str) -> int:
+        """As `discard_quarantined`, for all that are in quarantine now; returns how many."""
+        return await discard_all(self._change("discard_quarantined", queue))
+
     def _change(self, what: str, queue: Queue[Any] | str) -> Change:
         return Change(self._calls, what, queue)
 
-    def _check(self, code: int, queue: Queue[Any] | str, job_id: str, wanted: str) -> None:
+    def _check(self, code: int | bytes, queue: Queue[Any] | str, job_id: str, wanted: str) -> None:
         name = self._calls.name(queue)
+        if isinstance(code, bytes):
+            raise DamagedKey(*damaged_in([code]))
         if code == -1:
             raise JobNotFound(name, job_id)
         if code == -3:

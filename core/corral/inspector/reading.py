@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from corral.errors import ConfigurationError
 from corral.inspector.calls import Calls
+from corral.inspector.damage import naming_damage
 from corral.inspector.limits import LIMIT_FIELDS, Limits, decode_limits
+from corral.inspector.quarantine import MOST_START, QuarantinePage, quarantined
 from corral.inspector.refusals import JobNotFound
 from corral.inspector.search import MAX_PAGE, Found, search
+from corral.inspector.sizes import Sizes, counts, damaged_in, sizes
 from corral.inspector.stored import CONTAINER, STATES, State, StoredJob, decode_listed, decode_shown
 from corral.inspector.summary import FailureGroup, Summary, failures, summary
 from corral.inspector.timeline import Occurrence, timeline
@@ -37,11 +41,13 @@ class Page:
         jobs: In the order that matters: what runs next first, what finished last first.
         total: How many jobs are in that state.
         start: The place of the first one.
+        damaged: What is wrong with the keys of those that are left out, each as `<key> is a <type>, not a <type>`.
     """
 
     jobs: Sequence[StoredJob]
     total: int
     start: int
+    damaged: Sequence[str] = ()
 
 
 class JobReader:
@@ -58,9 +64,28 @@ class JobReader:
         """Close the connection; a later call opens another."""
         await self._calls.link.close()
 
-    async def counts(self, queue: Queue[Any] | str) -> dict[State, int]:
-        """How many jobs are in each state, in two store calls; what BullMQ 5 puts aside while it is paused waits."""
-        return await self._calls.counts(queue)
+    def naming_damage(self, *queues: Queue[Any] | str) -> AbstractAsyncContextManager[None]:
+        """Let what is done to queues by other means raise `DamagedKey`, too, where a key is of the wrong type."""
+        return self._calls.naming(*queues)
+
+    async def counts(self, queue: Queue[Any] | str, states: Collection[State] = STATES) -> dict[State, int]:
+        """How many jobs are in each state, in one store call; what BullMQ 5 puts aside while it is paused waits.
+
+        Args:
+            queue: The queue.
+            states: Which states.
+
+        Raises:
+            DamagedKey: Of one of the states nobody can tell; see `sizes`.
+        """
+        return await counts(self._calls, queue, states)
+
+    async def sizes(self, queue: Queue[Any] | str) -> Sizes:
+        """As `counts`, in one store call, with how many are in quarantine and what holds the queue back.
+
+        Where keys are damaged, it says which, and tells of the rest.
+        """
+        return await sizes(self._calls, queue)
 
     async def list(
         self, queue: Queue[Any] | str, state: State, *, start: int = 0, limit: int = 20, newest_first: bool = False
@@ -82,10 +107,10 @@ class JobReader:
         if start < 0 or not 1 <= limit <= MAX_PAGE:
             raise ConfigurationError(f"a page has 1 to {MAX_PAGE} jobs and starts at 0 or later")
         name = self._calls.name(queue)
-        _, total, jobs = await self._calls.run(
+        _, total, jobs, left = await self._calls.run(
             "page", queue, CONTAINER[state], start, limit, "1" if newest_first else ""
         )
-        return Page([decode_listed(name, state, row) for row in jobs], total, start)
+        return Page([decode_listed(name, state, row) for row in jobs], total, start, damaged_in(left))
 
     async def get(self, queue: Queue[Any] | str, job_id: str) -> StoredJob:
         """All of one job.
@@ -111,17 +136,33 @@ class JobReader:
         Raises:
             JobNotFound: There is no such job.
         """
+        name = self._calls.name(queue)
         key = self._calls.base(queue) + self._calls.job_id(queue, job_id)
         if not await self._calls.link.call("EXISTS", key):
-            raise JobNotFound(self._calls.name(queue), job_id)
+            raise JobNotFound(name, job_id)
         last = start + limit - 1 if start >= 0 else min(start + limit - 1, -1)
-        return [
-            line.decode(errors="replace") for line in await self._calls.link.call("LRANGE", f"{key}:logs", start, last)
-        ]
+        async with naming_damage(self._calls.link, self._calls.prefix, name, job_id=job_id):
+            lines = await self._calls.link.call("LRANGE", f"{key}:logs", start, last)
+        return [line.decode(errors="replace") for line in lines]
+
+    async def quarantined(self, queue: Queue[Any] | str, *, start: int = 0, limit: int = MAX_PAGE) -> QuarantinePage:
+        """What workers have put aside because it cannot be a job as it stands: one page, in one store call.
+
+        Args:
+            queue: The queue.
+            start: How many to leave out, at most 10,000.
+            limit: How many to read, at most `MAX_PAGE`.
+
+        Raises:
+            ConfigurationError: `start` or `limit` is out of bounds.
+        """
+        if not 0 <= start <= MOST_START or not 1 <= limit <= MAX_PAGE:
+            raise ConfigurationError(f"a page has 1 to {MAX_PAGE} jobs and starts at 0 to {MOST_START:,}")
+        return await quarantined(self._calls, queue, start, limit)
 
     async def limits(self, queue: Queue[Any] | str) -> Limits:
         """What holds the queue back."""
-        return decode_limits(await self._calls.link.call("HMGET", self._calls.base(queue) + "meta", *LIMIT_FIELDS))
+        return decode_limits(await self._calls.call(queue, "HMGET", self._calls.base(queue) + "meta", *LIMIT_FIELDS))
 
     async def is_paused(self, queue: Queue[Any] | str) -> bool:
         """Whether no job of the queue starts."""

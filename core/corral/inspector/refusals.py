@@ -1,10 +1,13 @@
-"""Why an operation on one job was refused: one type per condition. Nothing was changed."""
+"""Why an operation was refused: one type per condition. Nothing was changed."""
 
 from __future__ import annotations
 
 from corral.errors import CorralError
 
-__all__ = ["CurrentIteration", "JobLocked", "JobNotFound", "WrongState"]
+__all__ = ["CurrentIteration", "DamagedKey", "JobLocked", "JobNotFound", "WrongState"]
+
+MOST_NAMED = 5
+"""Damaged keys that one sentence names."""
 
 
 class _Refused(CorralError):
@@ -51,3 +54,20 @@ class CurrentIteration(_Refused):
     def __init__(self, queue: str, job_id: str) -> None:
         message = f"job {job_id!r} of queue {queue!r} is the next run of a schedule"
         super().__init__(message, queue, job_id, hint="remove the schedule instead")
+
+
+class DamagedKey(CorralError):
+    """A key of the store is of another type than it must be, and what was asked for needs it.
+
+    Attributes:
+        damaged: What is wrong, each as `<key> is a <type>, not a <type>`.
+        done: How many jobs an operation on many has changed nevertheless: those that do not need that key.
+    """
+
+    def __init__(self, *damaged: str, done: int = 0, hint: str | None = None) -> None:
+        named = "; ".join(f"the key {each}" for each in damaged[:MOST_NAMED])
+        more = f"; and {len(damaged) - MOST_NAMED} more" if len(damaged) > MOST_NAMED else ""
+        hint = hint or "look at it with redis-cli, and repair it or rename it away; nothing was changed by this"
+        super().__init__(f"{named}{more}", hint=hint)
+        self.damaged = damaged
+        self.done = done

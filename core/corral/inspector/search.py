@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from corral.errors import ConfigurationError
 from corral.inspector.calls import Calls
+from corral.inspector.refusals import DamagedKey
+from corral.inspector.sizes import sizes
 from corral.inspector.stored import STATES, State, StoredJob, decode_listed, decode_shown, spellings
 from corral.queue import Queue
 
@@ -96,7 +98,7 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
     containers = [each for each, state in CONTAINED.items() if state in states]
     place = _place(after, containers) if after else None
     wanted = _Wanted(text, field, match)
-    counts = await calls.counts(queue)
+    counts = (await sizes(calls, queue)).counts  # where a key is damaged, nothing can be found
     first = containers.index(place.container) if place else 0
     ahead = [each for each in containers[first:] if counts[CONTAINED[each]]]
     if not place or place.container not in ahead:
@@ -122,7 +124,7 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
             place = _Place(ahead[0]) if ahead else None
         else:
             place = _Place(place.container, at.decode(), job_id)
-    total = sum(counts[state] for state in STATES if state in states)
+    total = sum(counts[state] or 0 for state in STATES if state in states)
     used = share - left_bytes / BYTES
     return Found(jobs, max(looked, len(jobs)), total, place is not None, str(place) if place else None, used)
 
@@ -166,7 +168,10 @@ async def _of_id(
     calls: Calls, queue: Queue[Any] | str, job_id: str, states: Collection[State], wanted: _Wanted
 ) -> list[StoredJob]:
     """The job of that id, if it is meant."""
-    reply = await calls.run("show", queue, _encoded(job_id))
+    try:
+        reply = await calls.run("show", queue, _encoded(job_id))
+    except DamagedKey:
+        return []
     if not reply:
         return []
     job = decode_shown(calls.name(queue), job_id, reply)

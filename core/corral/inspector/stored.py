@@ -74,7 +74,7 @@ class StoredJob:
         parent_key: The key of its parent, or None.
         deduplication_id: Its deduplication id, or None.
         schedule_id: The job scheduler it is an iteration of, or None.
-        log_lines: How many log lines it has; None where nobody counted them.
+        log_lines: How many log lines it has; None where nobody counted them, or their key is damaged.
         locked_for: How long its worker's lock still lives, or None.
         logs: Its log lines, the oldest first; None where nobody read them. `JobInspector.scrub` does.
         child_results: What the jobs below it returned, parsed as `data`; None as above.
@@ -171,7 +171,8 @@ def decode_shown(queue: str, job_id: str, reply: Sequence[Any]) -> StoredJob:
     """A job as show.lua replies."""
     _, container, flat, log_lines, lock_ms, due = reply
     state = state_of(container.decode())
-    return decode_stored(queue, job_id, state, flat, log_lines, lock_ms, float(due) if due else None)
+    counted = log_lines if log_lines >= 0 else None
+    return decode_stored(queue, job_id, state, flat, counted, lock_ms, float(due) if due else None)
 
 
 def decode_listed(queue: str, state: State, row: Sequence[Any]) -> StoredJob:

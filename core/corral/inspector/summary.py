@@ -10,7 +10,8 @@ from typing import Any
 
 from corral.inspector.calls import Calls
 from corral.inspector.limits import Limits, decode_limits
-from corral.inspector.stored import STATES, State, first_line, moment, number, parsed
+from corral.inspector.sizes import damaged_in, known_size, state_counts
+from corral.inspector.stored import State, first_line, moment, number, parsed
 from corral.queue import Queue
 
 __all__ = ["Failure", "FailureGroup", "Summary", "alike", "failures", "per_minute", "summary"]
@@ -75,6 +76,9 @@ class Summary:
             the last minute still runs.
         failed_per_minute: As `completed_per_minute`, of those that failed for good.
         last_failure: The job that failed last, or None.
+        quarantined: How many jobs are in quarantine, for an operator to look at.
+        damaged: What is wrong with the queue's own keys, each as `<key> is a <type>, not a <type>`. Nothing is told of
+            what these hold: a state whose key is damaged counts no jobs.
     """
 
     queue: str
@@ -88,19 +92,20 @@ class Summary:
     completed_per_minute: Sequence[int]
     failed_per_minute: Sequence[int]
     last_failure: Failure | None
+    quarantined: int = 0
+    damaged: tuple[str, ...] = ()
 
 
 async def summary(calls: Calls, queue: Queue[Any] | str) -> Summary:
     """One queue at a glance, in one call."""
     reply = await calls.run("summary", queue, LOOKS, MINUTES)
-    now_ms, sizes, limits, waiting, started, due, completed, failed, lately = reply
-    wait, aside, active, prioritized, delayed, *others = sizes
+    now_ms, sizes, limits, waiting, started, due, completed, failed, lately, quarantined, wrongs = reply
     completed_total, completed_per_minute = per_minute(completed, now_ms)
     failed_total, failed_per_minute = per_minute(failed, now_ms)
     due_score = number(due.decode(errors="replace"))
     return Summary(
         queue=calls.name(queue),
-        counts=dict(zip(STATES, (wait + aside, active, prioritized, delayed, *others), strict=True)),
+        counts={state: count or 0 for state, count in state_counts(sizes).items()},
         limits=decode_limits(limits),
         oldest_waiting=_earliest(_came_to_wait(now_ms, *each) for each in waiting),
         oldest_active=_earliest(_ms(each) for each in started),
@@ -110,6 +115,8 @@ async def summary(calls: Calls, queue: Queue[Any] | str) -> Summary:
         completed_per_minute=completed_per_minute,
         failed_per_minute=failed_per_minute,
         last_failure=next(map(_failure, lately), None),
+        quarantined=known_size(quarantined) or 0,
+        damaged=damaged_in(wrongs),
     )
 
 

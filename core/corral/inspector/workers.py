@@ -60,6 +60,7 @@ class WorkerSeen:
             others `connected`, or `unseen` where only the jobs it holds are known.
         kind: `corral`, or `other`: whatever else holds jobs or calls itself a worker of BullMQ.
         jobs: What it runs.
+        troubles: What it says an operator must know, a sentence each.
     """
 
     name: str
@@ -72,14 +73,16 @@ class WorkerSeen:
     state: str
     kind: Literal["corral", "other"]
     jobs: Sequence[Running]
+    troubles: tuple[str, ...] = ()
 
 
 async def workers(calls: Calls) -> Sequence[WorkerSeen]:
     """Who works, and at what: ours first, by name."""
     now_ms = await store_time_ms(calls.link)
     now = moment(now_ms) or datetime.now(UTC)
-    signs = await Signs(calls.link, calls.prefix).read()
-    records = await ProcessRecords(calls.link, calls.prefix, "").others()
+    async with calls.naming():
+        signs = await Signs(calls.link, calls.prefix).read()
+        records = await ProcessRecords(calls.link, calls.prefix, "").others()
     clients = await _clients(calls)
     held = [job for queue in calls.catalog.entries for job in await _held(calls, queue)]
 
@@ -122,6 +125,7 @@ def _ours(name: str, signs: Mapping[str, Sign], record: bytes, now: datetime) ->
         state=state_of(name, signs),
         kind="corral",
         jobs=(),
+        troubles=sign.troubles,
     )
 
 

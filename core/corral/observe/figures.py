@@ -19,7 +19,7 @@ __all__ = ["Figures", "read_figures", "read_figures_blocking"]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A queue at one moment.
+    """A queue at one moment. What a damaged key does not tell is None, or missing from `sizes`.
 
     Attributes:
         sizes: How many jobs are in each container, by the container's name.
@@ -28,14 +28,16 @@ class Figures:
         is_paused: Whether no job starts.
         oldest_seconds: For how long the job that runs next could have been running; 0 where none waits.
         workers: How many worker processes, of all queues, are at work.
+        quarantined: How many ids workers have put aside, for an operator to look at.
     """
 
     sizes: Mapping[str, int]
-    completed: int
-    failed: int
-    is_paused: bool
-    oldest_seconds: float
+    completed: int | None
+    failed: int | None
+    is_paused: bool | None
+    oldest_seconds: float | None
     workers: int
+    quarantined: int | None
 
 
 async def read_figures(link: Link, prefix: str, queue: str, *, clock: Clock | None = None) -> Figures:
@@ -70,7 +72,13 @@ def _keys(prefix: str, queue: str) -> list[str]:
 
 
 def _decoded(reply: Any) -> Figures:
-    sizes, finished, paused, oldest_ms, workers = reply
-    completed, failed = map(int, finished)
-    held = dict(zip(CONTAINERS, sizes, strict=True))
-    return Figures(held, completed, failed, paused == 1, oldest_ms / 1000, workers)
+    sizes, finished, paused, oldest_ms, workers, quarantined = reply
+    completed, failed = map(_known, finished)
+    held = {name: size for name, size in zip(CONTAINERS, sizes, strict=True) if size >= 0}
+    is_paused = None if paused < 0 else paused == 1
+    oldest_seconds = None if oldest_ms < 0 else oldest_ms / 1000
+    return Figures(held, completed, failed, is_paused, oldest_seconds, workers, _known(quarantined))
+
+
+def _known(count: int) -> int | None:
+    return None if count < 0 else count

@@ -249,14 +249,15 @@ def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
     if found is None:
         return
     for metric, (container, told) in SIZES.items():
-        yield _gauge(metric, told, {name: each.sizes[container] for name, each in found.items()})
+        yield _gauge(metric, told, {name: each.sizes.get(container) for name, each in found.items()})
     for metric, told, values in (
         ("bullmq_completed_jobs_total", "Jobs that were ever completed.", {n: f.completed for n, f in found.items()}),
         ("bullmq_failed_jobs_total", "Jobs that ever failed for good.", {n: f.failed for n, f in found.items()}),
     ):
         family = CounterMetricFamily(metric, f"{told} Removing jobs does not lower it.", labels=["queue"])
         for name, value in values.items():
-            family.add_metric([name], value)
+            if value is not None:
+                family.add_metric([name], value)
         yield family
     yield _gauge(
         "corral_oldest_waiting_seconds",
@@ -267,6 +268,11 @@ def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
         "corral_queue_paused",
         "1 where no job of the queue starts because it is paused.",
         {name: each.is_paused for name, each in found.items()},
+    )
+    yield _gauge(
+        "corral_queue_quarantined_jobs",
+        "Jobs that workers have put aside because they cannot be jobs as they stand: `corral quarantine list`.",
+        {name: each.quarantined for name, each in found.items()},
     )
     workers = max((each.workers for each in found.values()), default=0)
     yield GaugeMetricFamily("corral_workers", "Worker processes that are at work, of all queues.", value=workers)
@@ -281,10 +287,12 @@ def _stalled(counted: Mapping[str, int], queues: Iterable[str]) -> Metric:
     return family
 
 
-def _gauge(name: str, told: str, values: Mapping[str, float]) -> Metric:
+def _gauge(name: str, told: str, values: Mapping[str, float | None]) -> Metric:
+    """A gauge; a queue of which nobody can tell, because its key is damaged, is not in it."""
     family = GaugeMetricFamily(name, told, labels=["queue"])
     for queue, value in values.items():
-        family.add_metric([queue], value)
+        if value is not None:
+            family.add_metric([queue], value)
     return family
 
 

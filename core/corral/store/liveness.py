@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -14,6 +16,9 @@ from corral.store.processes import GONE_MS, read_hash, store_time_ms
 
 __all__ = ["LIVE_SECONDS", "Sign", "Signs"]
 
+MOST_TROUBLES = 10
+LONGEST_TROUBLE = 300
+"""A sign is read by every probe: it stays short, whatever is wrong."""
 LIVE_SECONDS = 15.0
 """How long a worker may fetch nothing: its block, the time until a dead connection is noticed, and a sign's age."""
 
@@ -29,6 +34,7 @@ class Sign:
         started_ms: When it gave its first sign, Unix milliseconds; 0 where another version of Corral wrote nothing.
         pid: Its process id; 0 as above.
         version: Of Corral; empty as above.
+        troubles: What an operator must know, a sentence each: at most `MOST_TROUBLES` of `LONGEST_TROUBLE` characters.
     """
 
     seconds: float
@@ -37,6 +43,7 @@ class Sign:
     started_ms: int = 0
     pid: int = 0
     version: str = ""
+    troubles: tuple[str, ...] = ()
 
 
 class Signs:
@@ -62,6 +69,8 @@ class Signs:
         self._constant = self._constant or f"{now_ms} {os.getpid()} {version('corral')}"
         seen_ms = now_ms - int(sign.seconds * 1000)
         told = f"{seen_ms} {sign.draining:d} {sign.processes} {self._constant}"
+        if sign.troubles:  # older versions read the six fields before it, and nothing after
+            told += f" {json.dumps(_bounded(sign.troubles))}"
         await self._link.call("HSET", self._key, process, told)
 
     async def remove(self, process: str) -> None:
@@ -81,13 +90,29 @@ class Signs:
         now_ms = await store_time_ms(self._link)
         signs: dict[str, Sign] = {}
         for name, value in (await read_hash(self._link, self._key)).items():
-            *numbers, corral = (*value.decode(errors="replace").split(), "0", "0", "")[:6]  # three are younger
+            fields = value.decode(errors="replace").split(maxsplit=6)
+            troubles = fields.pop() if len(fields) == 7 else ""
+            *numbers, corral = (*fields, "0", "0", "")[:6]  # three are younger
             if len(numbers) != 5 or not all(each.isdecimal() and len(each) < 16 for each in numbers):
                 continue  # somebody else's
             seen_ms, draining, processes, started_ms, pid = map(int, numbers)
             if now_ms - seen_ms > GONE_MS:
                 await self._link.call("HDEL", self._key, name)
             else:
-                sign = Sign((now_ms - seen_ms) / 1000, bool(draining), processes, started_ms, pid, corral)
+                seconds = (now_ms - seen_ms) / 1000
+                sign = Sign(seconds, bool(draining), processes, started_ms, pid, corral, _troubles(troubles))
                 signs[name.decode(errors="replace")] = sign
         return signs
+
+
+def _bounded(troubles: Sequence[str]) -> list[str]:
+    return [each[:LONGEST_TROUBLE] for each in troubles[:MOST_TROUBLES]]
+
+
+def _troubles(text: str) -> tuple[str, ...]:
+    """The sentences at the end of a sign; none where older versions wrote none, or somebody else something else."""
+    try:
+        told = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(_bounded([each for each in told if isinstance(each, str)])) if isinstance(told, list) else ()

@@ -10,7 +10,7 @@ from corral.board.desk import Desk
 from corral.board.exchange import Page, Redirect, Refused, Request
 from corral.board.pages.job import confirmation, path_of
 from corral.board.pages.searching import Sought, seek, sought
-from corral.inspector import STATES, CurrentIteration, JobLocked, JobNotFound, State, WrongState
+from corral.inspector import STATES, CurrentIteration, DamagedKey, JobLocked, JobNotFound, State, WrongState
 
 __all__ = ["promote", "remove", "retry"]
 
@@ -105,7 +105,7 @@ async def _asked(request: Request, desk: Desk, chosen: Chosen, verb: str) -> Pag
         which = f"{count} {chosen.state or ''} jobs of {chosen.queue} that match \u201c{chosen.wanted.text}\u201d{most}"
     else:
         state = chosen.state or "waiting"
-        which = f"all {(await desk.inspector.counts(chosen.queue))[state]} {state} jobs of {chosen.queue}"
+        which = f"all {(await desk.inspector.counts(chosen.queue, (state,)))[state]} {state} jobs of {chosen.queue}"
     question = f"{verb} {which.replace('  ', ' ')}?"
     return Page("confirm", f"{verb} jobs?", confirmation(request, question, path_of(chosen.queue), verb))
 
@@ -116,7 +116,7 @@ async def _changed(desk: Desk, chosen: Chosen, told: str, change: Callable[[str,
     for job_id in await _every(desk, chosen) if chosen.every else chosen.ids[:MOST]:
         try:
             await change(chosen.queue, job_id)
-        except (JobNotFound, WrongState, JobLocked, CurrentIteration):
+        except (JobNotFound, WrongState, JobLocked, CurrentIteration, DamagedKey):
             left += 1
         else:
             changed += 1

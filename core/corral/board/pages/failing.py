@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from redis.exceptions import ResponseError
-
 from corral.board.desk import Desk
 from corral.board.shown import MASK, texts_shown
-from corral.inspector import FailureGroup, JobNotFound, Summary
+from corral.inspector import DamagedKey, FailureGroup, JobNotFound, Summary
 from corral.inspector.stored import first_line
 from corral.inspector.summary import alike
 
@@ -51,6 +49,6 @@ async def _reason(desk: Desk, queue: str, job_id: str) -> str:
     """The first line of why a job failed; masked where it is gone, or cannot be read."""
     try:
         job = await desk.inspector.get(queue, job_id)
-    except (JobNotFound, ResponseError):
+    except (JobNotFound, DamagedKey):
         return MASK
     return first_line("".join(texts_shown(job, desk.queue(queue), [job.failed_reason or ""])))

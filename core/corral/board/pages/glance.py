@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from corral.inspector import Summary, WorkerSeen
+from corral.board.desk import Desk
+from corral.inspector import DamagedKey, Summary, WorkerSeen
 
-__all__ = ["Glance", "at_work", "glance_of"]
+__all__ = ["Glance", "at_work", "glance_of", "workers_seen"]
 
 LONG: Final = timedelta(minutes=5)
 """A job that has waited longer is told of, even where nothing else is wrong."""
@@ -42,20 +43,33 @@ def at_work(workers: Iterable[WorkerSeen]) -> Sequence[WorkerSeen]:
     return [worker for worker in workers if worker.state != "silent"]
 
 
-def glance_of(summary: Summary, workers: Collection[WorkerSeen], now: datetime) -> Glance:
+async def workers_seen(desk: Desk) -> tuple[Sequence[WorkerSeen] | None, tuple[str, ...]]:
+    """Every worker; or None, and what is wrong with the key that tells of them: queues are shown all the same.
+
+    Costs what `JobInspector.workers` does.
+    """
+    try:
+        return await desk.recent.get("workers", desk.inspector.workers), ()
+    except DamagedKey as error:
+        return None, error.damaged
+
+
+def glance_of(summary: Summary, workers: Collection[WorkerSeen] | None, now: datetime) -> Glance:
     """Judge a queue.
 
     Args:
         summary: What the store says.
-        workers: Those that are at work.
+        workers: Those that are at work; None where nobody can tell.
         now: The store's time.
     """
-    serving = sum(summary.queue in worker.queues for worker in workers)
+    serving = sum(summary.queue in worker.queues for worker in workers or ())
     waiting = summary.counts["waiting"] + summary.counts["prioritized"]
     told = []
     if summary.limits.paused:
         told.append("paused")
-    if not serving:
+    if summary.damaged:
+        told.append("damaged")
+    if not serving and workers is not None:
         told.append("no worker" if not waiting else "no worker: nothing of this starts")
     if waiting and summary.oldest_waiting and now - summary.oldest_waiting > LONG:
         told.append("waits long")

@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from redis.exceptions import ResponseError
+
 from corral.board.desk import Desk
 from corral.board.exchange import Request, Stream
 from corral.errors import StoreUnavailable
@@ -43,6 +45,8 @@ async def _ticks(desk: Desk, watched: Sequence[str], log_key: str | None) -> Asy
                     seen = seen, await desk.link.call("LLEN", log_key)
             except StoreUnavailable:
                 seen = "away"
+            except ResponseError:
+                seen = "damaged"  # the page says which key; it is made anew now and then
             tick = max(TICK_SECONDS, SHARE_SECONDS * pages.count)
             if known is not None and (seen != known or quiet >= WITHOUT_SECONDS):
                 quiet = 0.0

@@ -7,7 +7,7 @@ from datetime import timedelta
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Redirect, Refused, Request
 from corral.board.pages.job import confirmation, path_of
-from corral.inspector import CLEANABLE
+from corral.inspector import CLEANABLE, drained_states
 
 __all__ = ["clean", "drain", "limits", "pause", "resume"]
 
@@ -42,8 +42,7 @@ async def drain(request: Request, desk: Desk) -> Redirect | Page:
     name = desk.queue(request.parts["queue"]).name
     delayed = bool(request.first("delayed"))
     if not request.first("confirmed"):
-        counts = await desk.inspector.counts(name)
-        count = counts["waiting"] + counts["prioritized"] + (counts["delayed"] if delayed else 0)
+        count = sum((await desk.inspector.counts(name, drained_states(delayed=delayed))).values())
         told = f"Remove all jobs of {name} that wait{' or are delayed' if delayed else ''}? There are {count} now."
         return Page("confirm", "Drain the queue?", confirmation(request, told, path_of(name), "Drain"))
     removed = await desk.inspector.drain(name, delayed=delayed)
@@ -59,7 +58,7 @@ async def clean(request: Request, desk: Desk) -> Redirect | Page:
         raise Refused(400, "jobs of this state are not cleaned", f"these are: {', '.join(CLEANABLE)}")
     if not request.first("confirmed"):
         age = f"older than {hours} h" if hours else "of any age"
-        count = (await desk.inspector.counts(name))[state]
+        count = (await desk.inspector.counts(name, (state,)))[state]
         told = f"Remove the {state} jobs of {name} that are {age}? {count} are {state} now."
         return Page("confirm", "Clean the queue?", confirmation(request, told, path_of(name), "Clean"))
     removed = await desk.inspector.clean(name, state, timedelta(hours=hours))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -9,10 +10,12 @@ from typing import Any, Final
 from corral.board.desk import Desk
 from corral.board.exchange import Page, Refused, Request, whole
 from corral.board.pages.failing import failures_shown, summary_shown
-from corral.board.pages.glance import at_work, glance_of
+from corral.board.pages.glance import at_work, glance_of, workers_seen
 from corral.board.pages.searching import seek, sought
 from corral.board.shown import shown
-from corral.inspector import STATES, State, Summary
+from corral.inspector import STATES, DamagedKey, State, Summary
+from corral.inspector import Page as Jobs
+from corral.store.minutes import Minute
 
 __all__ = ["PAGE", "show"]
 
@@ -59,12 +62,12 @@ async def show(request: Request, desk: Desk) -> Page:
     queue = desk.queue(request.parts["queue"])
     name = queue.name
     summary = await desk.recent.get(("summary", name), lambda: summary_shown(desk, name))
-    workers = await desk.recent.get("workers", desk.inspector.workers)
+    workers, damaged = await workers_seen(desk)
     key: tuple[Any, ...] = "failures", name, bool(summary.counts["failed"])  # the first failure is told of at once
     failures, others = await desk.recent.get(key, lambda: failures_shown(desk, name), seconds=FAILURES_SECONDS)
-    glance = glance_of(summary, at_work(workers), desk.now)
+    glance = glance_of(summary, None if workers is None else at_work(workers), desk.now)
     state = _state(request.query.get("state"), summary)
-    minutes = await desk.recent.get(("minutes", name), lambda: desk.minutes(name))
+    minutes, broken = await _minutes(desk, name)
     wanted = sought(request.query)
     values: dict[str, Any] = {
         "queue": name,
@@ -76,6 +79,7 @@ async def show(request: Request, desk: Desk) -> Page:
         "history": _history(summary, minutes, desk.now),
         "states": STATES,
         "state": state,
+        "damaged": [*summary.damaged, *damaged, *broken],
         "sought": wanted,
         "now": desk.now,
     }
@@ -85,10 +89,27 @@ async def show(request: Request, desk: Desk) -> Page:
     else:
         start = whole(request.query.get("start", "0"), "where a page starts", most=FURTHEST)
         key = "list", name, state, start
-        page = await desk.recent.get(key, lambda: desk.inspector.list(name, state, start=start, limit=PAGE))
+        try:
+            page = await desk.recent.get(key, lambda: desk.inspector.list(name, state, start=start, limit=PAGE))
+        except DamagedKey as error:
+            page, values["damaged"] = Jobs([], 0, start), [*dict.fromkeys([*values["damaged"], *error.damaged])]
         jobs = [shown(each, queue, desk.now) for each in page.jobs]
+        values["damaged"] += page.damaged
         values |= {"jobs": jobs, "found": None, "turn": Turn(start, len(jobs), page.total)}
     return Page("queue", name, values, live=not wanted)
+
+
+async def _minutes(desk: Desk, queue: str) -> tuple[Sequence[Minute], tuple[str, ...]]:
+    """How long jobs waited and ran; or nothing, and what is wrong with the key that tells it."""
+
+    async def read() -> Sequence[Minute]:
+        async with desk.inspector.naming_damage(queue):
+            return await desk.minutes(queue)
+
+    try:
+        return await desk.recent.get(("minutes", queue), read), ()
+    except DamagedKey as error:
+        return (), error.damaged
 
 
 def _state(given: str | None, summary: Summary) -> State:

@@ -29,7 +29,8 @@ class ShownSchedule:
         id: Its id within the queue.
         when: In words.
         origin: `declared`, `undeclared` or `runtime`; see `corral.app.scheduling.Scheduled`.
-        state: `alive`, `ended`, `removed` by an operator, or `new` where no worker has started since it was declared.
+        state: `alive`, `ended`, `removed` by an operator, `damaged`, or `new` where no worker has started since it was
+            declared.
         iterations: How many runs there were.
         ticks: The next five.
         told: Why they cannot be told, or empty.
@@ -63,7 +64,10 @@ async def prune(_request: Request, desk: Desk) -> Redirect:
 def _shown(found: Iterable[Scheduled], desk: Desk) -> Iterable[ShownSchedule]:
     for each in found:
         stored = each.stored
-        if stored is None:
+        if each.damaged:
+            told = f"the key {each.damaged}"
+            yield ShownSchedule(each.queue, each.queue, "", each.origin, "damaged", 0, (), told)
+        elif stored is None:
             when = desk.queue(each.queue).schedule
             ticks, told = ticks_in_words(when, desk.now)
             if each.removed:

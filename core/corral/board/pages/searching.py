@@ -96,7 +96,7 @@ async def show(request: Request, desk: Desk) -> Page:
     names = desk.inspector.queues
     found: dict[str, FoundJobs] = {}
     if wanted:
-        sizes = {name: sum((await desk.inspector.counts(name)).values()) for name in names}
+        sizes = {name: sum(filter(None, (await desk.inspector.sizes(name)).counts.values())) for name in names}
         for name in sorted(names, key=sizes.__getitem__):
             left = 1 - sum(each.share for each in found.values())
             found[name] = await seek(desk, name, wanted, None, left / (len(names) - len(found)))

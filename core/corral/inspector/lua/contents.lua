@@ -2,16 +2,19 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2.. ids
--- Returns {id, flat hash, log lines, results of the jobs below it} for each; an id without a hash is skipped.
+-- Returns {jobs, left}; jobs: {id, flat hash, log lines, results of the jobs below it} each, an id without a hash is
+--         skipped; left: what is damaged of those that cannot be read.
 
 -- @include opening.lua
 
-local found = {}
+local found, left = {}, {}
 for i = 2, #ARGV do
   local key = base .. ARGV[i]
-  local hash = call('HGETALL', key)
+  local wrong = damage(key, 'hash') or damage(key .. ':logs', 'list') or damage(key .. ':processed', 'hash')
+  local hash = wrong and {} or call('HGETALL', key)
   if #hash > 0 then
     found[#found + 1] = {ARGV[i], hash, call('LRANGE', key .. ':logs', 0, -1), call('HVALS', key .. ':processed')}
   end
+  left[#left + 1] = wrong
 end
-return found
+return {found, left}

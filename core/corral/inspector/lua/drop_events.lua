@@ -7,6 +7,8 @@
 -- @include opening.lua
 -- @include told.lua
 
+local wrong = broken('events')
+if wrong then return refusal(wrong) end
 local gone = call('XDEL', events, unpack(ARGV, 3))
 if gone > 0 then tell(nil, nil, nil, ARGV[2] == '1' and gone or 0) end
 return {gone, told}

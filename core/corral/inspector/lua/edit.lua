@@ -9,7 +9,9 @@
 
 local id = ARGV[2]
 if call('EXISTS', base .. id) == 0 then return {-1, told} end
-local container = container_of(id)
+local wrong = damage(base .. id, 'hash')
+local container, unread = container_of(id)
+if wrong or unread then return refusal(wrong or unread) end
 if container == 'active' or call('EXISTS', base .. id .. ':lock') == 1 then return {0, told} end
 if not container or container == 'completed' then return {-3, told} end
 call('HSET', base .. id, 'data', ARGV[3])

@@ -4,7 +4,7 @@
 -- without a hash, or whose key is none, is skipped.
 local function last_failures(looks, wanted)
   local found = {}
-  local failed = call('ZREVRANGE', base .. 'failed', 0, looks - 1, 'WITHSCORES')
+  local failed = read('ZREVRANGE', base .. 'failed', 0, looks - 1, 'WITHSCORES') or {}
   for i = 1, #failed, 2 do
     if #found >= wanted then break end
     local reason = redis.pcall('HGET', base .. failed[i], 'failedReason')

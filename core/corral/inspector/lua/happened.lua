@@ -20,7 +20,7 @@ end
 
 local found, looked, bytes = {}, 0, 0
 while looked < looks and bytes < most_bytes do
-  local entries = call(command, events, first, last, 'COUNT', CHUNK)
+  local entries = read(command, events, first, last, 'COUNT', CHUNK) or {}
   for _, entry in ipairs(entries) do
     local is_its = false
     for i = 1, #entry[2], 2 do

@@ -7,6 +7,9 @@
 -- @include opening.lua
 -- @include told.lua
 
+local wrong = broken('meta')
+if wrong then return refusal(wrong) end
+
 local before, after, differs = {}, {}, false
 for i = 2, #ARGV, 2 do
   local field, held = ARGV[i], call('HGET', base .. 'meta', ARGV[i])

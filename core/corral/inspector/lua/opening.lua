@@ -1,42 +1,114 @@
 -- Included first by every script here.
 -- Needs: KEYS 1 `<prefix>:<queue>:`   ARGV 1 offset_ms, added to the server's time
 -- Leaves: base, now, meta (paused, concurrency), max_events, what events.lua leaves, and the functions below.
+--
+-- A key of the wrong type is met by reading, before anything is changed: a script that cannot do its work without that
+-- key ends with the error reply `DAMAGED <key> is a <type>, not a <type>`, and has changed nothing.
 
 local base = KEYS[1]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
-local meta = redis.call('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
-local max_events = meta[3] or '10000'
+local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
+if meta.err then meta = {false, false, false} end -- a script to which it matters asks `broken`
+local max_events = string.match(meta[3] or '', '^%d+$') or '10000'
 -- @include events.lua
 
--- Wake a worker, if one may start something (wire 5.1, 5.4).
+-- What the queue's own keys are (wire 2.1).
+local TYPES = {
+  wait = 'list', active = 'list', paused = 'list', prioritized = 'zset', delayed = 'zset', completed = 'zset',
+  failed = 'zset', ['waiting-children'] = 'zset', marker = 'zset', ['repeat'] = 'zset', meta = 'hash', id = 'string',
+  pc = 'string', limiter = 'string', stalled = 'set', ['stalled-check'] = 'string', events = 'stream',
+  ['metrics:completed'] = 'hash', ['metrics:failed'] = 'hash', ['metrics:completed:data'] = 'list',
+  ['metrics:failed:data'] = 'list',
+}
+
+-- What is wrong with a key, in words; nil where it is of that type, or is not there.
+local function damage(key, wanted)
+  local found = call('TYPE', key).ok
+  if found ~= 'none' and found ~= wanted then return key .. ' is a ' .. found .. ', not a ' .. wanted end
+  return nil
+end
+
+-- What is wrong with the first of these keys of the queue that is damaged.
+local function broken(...)
+  for _, name in ipairs({...}) do
+    local wrong = damage(base .. name, TYPES[name])
+    if wrong then return wrong end
+  end
+  return nil
+end
+
+local function refusal(wrong) return redis.error_reply('DAMAGED ' .. wrong) end
+
+-- A command's reply; nil where the key is of another type.
+local function read(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err) end
+  return nil
+end
+
+-- An entry of the log, capped as BullMQ caps it. Where the log is damaged, what was done is done all the same.
+local function emit(...) redis.pcall('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', ...) end
+
+-- Wake a worker, if one may start something (wire 5.1, 5.4). It is a hint: without it, workers look within seconds.
 local function signal_work()
   local limit = tonumber(meta[2])
-  if not meta[1] and not (limit and call('LLEN', base .. 'active') >= limit) then
-    call('ZADD', base .. 'marker', 0, '0')
+  local active = limit and redis.pcall('LLEN', base .. 'active')
+  if not meta[1] and not (type(active) == 'number' and active >= limit) then
+    redis.pcall('ZADD', base .. 'marker', 0, '0')
   end
 end
 
--- Put a job where its priority says; the caller has taken it out of its container. Returns the state it is in now.
-local function put_back(id, previous, lifo)
-  local priority = tonumber(call('HGET', base .. id, 'priority')) or 0
-  if priority > 0 then
-    add_prioritized(id, priority)
+-- Where the job of a key may go that is to run: its priority says. Nothing is changed but the counter that breaks ties, in
+-- which a gap means nothing. Returns false for `wait`, or the score in `prioritized`; or nil, and what is damaged.
+local function way_back(key)
+  local wrong = damage(key, 'hash')
+  if wrong then return nil, wrong end
+  local priority = tonumber(call('HGET', key, 'priority')) or 0
+  if not (priority > 0) then
+    wrong = broken('wait')
+    if wrong then return nil, wrong end
+    return false
+  end
+  wrong = broken('prioritized', 'pc')
+  if wrong then return nil, wrong end
+  local last = call('GET', base .. 'pc')
+  if last and not string.match(last, '^%-?%d+$') then return nil, base .. 'pc is a string, not a number' end
+  return priority * 4294967296 + call('INCR', base .. 'pc') % 4294967296
+end
+
+-- Put a job where `way_back` says; the caller has taken it out of its container. Returns the state it is in now.
+local function put_back(id, score, previous, lifo)
+  if score then
+    call('ZADD', base .. 'prioritized', score, id)
   else
     call(lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
   end
-  emit_capped('waiting', 'jobId', id, 'prev', previous)
-  return priority > 0 and 'prioritized' or 'waiting'
+  if previous then
+    emit('waiting', 'jobId', id, 'prev', previous)
+  else
+    emit('waiting', 'jobId', id)
+  end
+  return score and 'prioritized' or 'waiting'
 end
 
--- The container that holds a job, or nil (wire 6.25).
+-- The container that holds a job (wire 6.25). Where none that can be read does, nil; and what is wrong with one that
+-- cannot: it may be in there.
 local function container_of(id)
+  local wrong
+  local function holds(command, name)
+    local place = redis.pcall(command, base .. name, id)
+    if type(place) ~= 'table' then return place end
+    wrong = wrong or broken(name)
+    return false
+  end
   for _, name in ipairs({'completed', 'failed', 'delayed', 'prioritized'}) do
-    if call('ZSCORE', base .. name, id) then return name end
+    if holds('ZSCORE', name) then return name end
   end
   for _, name in ipairs({'active', 'wait', 'paused'}) do
-    if call('LPOS', base .. name, id) then return name end
+    if holds('LPOS', name) then return name end
   end
-  if call('ZSCORE', base .. 'waiting-children', id) then return 'waiting-children' end
-  return nil
+  if holds('ZSCORE', 'waiting-children') then return 'waiting-children' end
+  return nil, wrong
 end

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 container   3 start   4 limit   5 '1': the newest first, whatever the container; or ''
--- Returns {now_ms, total, jobs}; jobs: {id, flat hash, due score or ''} each. An id without a hash is skipped (wire 6.25).
+-- Returns {now_ms, total, jobs, left}; jobs: {id, flat hash, due score or ''} each. An id without a hash is skipped (wire
+--         6.25); left: what is damaged of those whose key is no hash.
 --         What BullMQ 5 has put into `paused` follows what waits: it is older, and runs before it (wire 6.14).
 
 -- @include opening.lua
@@ -10,6 +11,8 @@
 local container, start, newest_first = ARGV[2], tonumber(ARGV[3]), ARGV[5] == '1'
 local set, last = base .. container, ARGV[3] + ARGV[4] - 1
 local ids, total = {}, nil
+local wrong = broken(container)
+if wrong then return refusal(wrong) end
 
 -- The ids of some places of lists that stand side by side, from the left.
 local function places(lists, from, to)
@@ -24,7 +27,7 @@ local function places(lists, from, to)
 end
 
 if container == 'wait' or container == 'active' then
-  local lists = container == 'wait' and {'wait', 'paused'} or {'active'}
+  local lists = container == 'wait' and not broken('paused') and {'wait', 'paused'} or {container}
   total = 0
   for _, name in ipairs(lists) do total = total + call('LLEN', base .. name) end
   if newest_first then
@@ -38,11 +41,13 @@ else
   newest_first = newest_first or container == 'completed' or container == 'failed'
   ids = call(newest_first and 'ZREVRANGE' or 'ZRANGE', set, start, last)
 end
-local jobs = {}
+local jobs, left = {}, {}
 for _, id in ipairs(ids) do
   local hash = redis.pcall('HGETALL', base .. id)
-  if not hash.err and #hash > 0 then
+  if hash.err then
+    left[#left + 1] = damage(base .. id, 'hash')
+  elseif #hash > 0 then
     jobs[#jobs + 1] = {id, hash, container == 'delayed' and call('ZSCORE', set, id) or ''}
   end
 end
-return {now, total, jobs}
+return {now, total, jobs, left}

@@ -7,9 +7,11 @@
 -- @include opening.lua
 -- @include told.lua
 
+local wrong = broken('meta')
+if wrong then return refusal(wrong) end
 if meta[1] then return {0, told} end
 call('HSET', base .. 'meta', 'paused', 1)
-call('DEL', base .. 'marker')
-call('XADD', events, '*', 'event', 'paused')
+if not broken('marker') then call('DEL', base .. 'marker') end -- else it is a job whose id is `marker` (trap T9)
+redis.pcall('XADD', events, '*', 'event', 'paused')
 tell(nil, {paused = false}, {paused = true})
 return {1, told}

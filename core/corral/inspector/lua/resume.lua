@@ -7,9 +7,11 @@
 -- @include opening.lua
 -- @include told.lua
 
+local aside = read('LRANGE', base .. 'paused', 0, ARGV[2] - 1) or {}
+local wrong = broken('meta', #aside > 0 and 'wait' or nil)
+if wrong then return refusal(wrong) end
 local resumed = call('HDEL', base .. 'meta', 'paused')
 meta[1] = false
-local aside = call('LRANGE', base .. 'paused', 0, ARGV[2] - 1)
 if #aside > 0 then
   call('LTRIM', base .. 'paused', #aside, -1)
   for from = 1, #aside, 5000 do -- they are older than what waits: to the front, in their order
@@ -18,9 +20,9 @@ if #aside > 0 then
 end
 if call('EXISTS', base .. 'wait', base .. 'prioritized') > 0 then
   signal_work()
-else
+elseif not broken('delayed', 'marker') then
   signal_delayed()
 end
-if resumed == 1 then call('XADD', events, '*', 'event', 'resumed') end
+if resumed == 1 then redis.pcall('XADD', events, '*', 'event', 'resumed') end
 if earlier == '' and (resumed == 1 or #aside > 0) then tell(nil, {paused = resumed == 1}, {paused = false}) end
-return {{resumed, call('LLEN', base .. 'paused')}, told}
+return {{resumed, #aside > 0 and call('LLEN', base .. 'paused') or 0}, told}

@@ -7,7 +7,7 @@
 
 -- @include opening.lua
 
-local ids = call('LRANGE', base .. 'active', -ARGV[2], -1)
+local ids = read('LRANGE', base .. 'active', -ARGV[2], -1) or {}
 local jobs = {}
 for i = #ids, 1, -1 do
   local key = base .. ids[i]

@@ -94,7 +94,7 @@ local function has_member(data)
 end
 
 local from = next_place()
-local ids = call(is_list and 'LRANGE' or 'ZREVRANGE', set, from, from + looks - 1)
+local ids = read(is_list and 'LRANGE' or 'ZREVRANGE', set, from, from + looks - 1) or {}
 local jobs, looked, read = {}, 0, 0
 for _, each in ipairs(ids) do
   looked, read, id = looked + 1, read + each_bytes, each

@@ -2,16 +2,18 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 looks: how many jobs are looked at, per end of a container   3 minutes of metrics
--- Returns {now_ms, sizes, limits, waiting, started, due, completed, failed, failures}
---         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed, failed
+-- Returns {now_ms, sizes, limits, waiting, started, due, completed, failed, failures, quarantined, wrongs}
+--         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed, failed; -1 of a damaged one
 --         limits: paused, concurrency, max, duration
 --         waiting: {timestamp, opts, processedOn, when it came to wait by the log} of jobs that may have waited longest
 --         started: processedOn of the active jobs that came first   due: the lowest score of `delayed`, or ''
 --         completed, failed: {count, prevTS, prevCount, {counts per minute, the newest first}} each
---         failures: as in failing.lua, at most one
+--         failures: as in failing.lua, at most one   quarantined: how many ids are there; -1 where it is damaged
+--         wrongs: what is damaged of the queue's own keys; nothing of those is in the rest
 
 -- @include opening.lua
 -- @include failing.lua
+-- @include sizes.lua
 
 local looks, minutes = tonumber(ARGV[2]), tonumber(ARGV[3])
 local EVENTS = 300 -- how many of the last events are looked at: a retry of many jobs at once shows in them
@@ -26,12 +28,13 @@ local function add(found)
   end
 end
 for _, name in ipairs({'wait', 'paused'}) do
-  add(call('LRANGE', base .. name, -looks, -1))
-  add(call('LRANGE', base .. name, 0, looks - 1))
+  add(read('LRANGE', base .. name, -looks, -1) or {})
+  add(read('LRANGE', base .. name, 0, looks - 1) or {})
 end
 local priority = 0
 for _ = 1, looks do -- the oldest of each priority (wire 5.3)
-  local found = call('ZRANGEBYSCORE', base .. 'prioritized', priority * 4294967296, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  local least = priority * 4294967296
+  local found = read('ZRANGEBYSCORE', base .. 'prioritized', least, '+inf', 'WITHSCORES', 'LIMIT', 0, 1) or {}
   if not found[2] then break end
   add({found[1]})
   priority = math.max(priority, math.floor(found[2] / 4294967296)) + 1
@@ -49,7 +52,7 @@ for _, id in ipairs(ids) do
 end
 local before, looked, bytes = '+', 0, 0
 while next(long) and looked < EVENTS and bytes < 500000 do -- some have a result in them
-  local entries = call('XREVRANGE', events, before, '-', 'COUNT', 50)
+  local entries = read('XREVRANGE', events, before, '-', 'COUNT', 50) or {}
   for _, entry in ipairs(entries) do
     local event = entry[2]
     local held = event[2] == 'waiting' and long[event[4]]
@@ -62,30 +65,22 @@ while next(long) and looked < EVENTS and bytes < 500000 do -- some have a result
 end
 
 local started = {}
-for _, id in ipairs(call('LRANGE', base .. 'active', -5 * looks, -1)) do
+for _, id in ipairs(read('LRANGE', base .. 'active', -5 * looks, -1) or {}) do
   local since = redis.pcall('HGET', base .. id, 'processedOn')
   if type(since) == 'string' then started[#started + 1] = since end
 end
 
 local function counted(name)
   local key = base .. 'metrics:' .. name
-  local counts = call('HMGET', key, 'count', 'prevTS', 'prevCount')
-  counts[4] = call('LRANGE', key .. ':data', 0, minutes - 1)
+  local counts = read('HMGET', key, 'count', 'prevTS', 'prevCount') or {false, false, false}
+  counts[4] = read('LRANGE', key .. ':data', 0, minutes - 1) or {}
   return counts
 end
 
+local all_sizes, all_limits = sizes(), limits()
+local first_due = (read('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES') or {})[2] or ''
+local completed, failed = counted('completed'), counted('failed')
+local in_quarantine = quarantined()
 return {
-  now,
-  {
-    call('LLEN', base .. 'wait'), call('LLEN', base .. 'paused'), call('LLEN', base .. 'active'),
-    call('ZCARD', base .. 'prioritized'), call('ZCARD', base .. 'delayed'), call('ZCARD', base .. 'waiting-children'),
-    call('ZCARD', base .. 'completed'), call('ZCARD', base .. 'failed'),
-  },
-  call('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration'),
-  waiting,
-  started,
-  call('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES')[2] or '',
-  counted('completed'),
-  counted('failed'),
-  last_failures(5, 1),
+  now, all_sizes, all_limits, waiting, started, first_due, completed, failed, last_failures(5, 1), in_quarantine, wrongs(),
 }

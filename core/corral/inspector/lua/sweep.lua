@@ -4,7 +4,7 @@
 -- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
 -- ARGV  1 offset_ms   2 container   3 age_ms; '' drains: any age, and no event
 --       4 skip: so many jobs were looked at and left   5 looks: how many are looked at   6 limit: how many may go
--- Returns {{looked, removed}, told}; looked 0: there are no more.
+-- Returns {{looked, removed, left}, told}; looked 0: there are no more; left: what is damaged of jobs that are left for that.
 
 -- @include opening.lua
 -- @include told.lua
@@ -17,6 +17,9 @@ local set = base .. container
 local is_list = container == 'wait' or container == 'active' or container == 'paused'
 local is_finished = container == 'completed' or container == 'failed'
 
+local wrong = broken(container)
+if wrong then return refusal(wrong) end
+
 local ids = {}
 if is_list then -- from the right end, where the oldest are
   local found = call('LRANGE', set, -skip - looks, -skip - 1)
@@ -27,10 +30,16 @@ else
   ids = call('ZRANGE', set, skip, skip + looks - 1)
 end
 
-local function is_old(id)
-  if drains or is_finished then return true end
-  local times = call('HMGET', base .. id, 'finishedOn', 'processedOn', 'timestamp')
-  return (tonumber(times[1] or times[2] or times[3]) or 0) <= oldest
+-- Whether a job goes. The second value says what is damaged where it stays for that.
+local function goes(id)
+  local key = base .. id
+  if container == 'active' and call('EXISTS', key .. ':lock') == 1 then return false end
+  local held = redis.pcall('HMGET', key, 'finishedOn', 'processedOn', 'timestamp', 'parentKey')
+  if held.err then return false, damage(key, 'hash') end
+  if not (drains or is_finished) and (tonumber(held[1] or held[2] or held[3]) or 0) > oldest then return false end
+  local is_current, unread = is_current_iteration(id)
+  unread = unread or not is_current and held[4] and damaged_family(key) or nil
+  return not (is_current or unread), unread
 end
 
 -- A parent that loses its last child here: of the same queue it goes, too; of another it runs next, and unlike BullMQ
@@ -49,14 +58,15 @@ local function unlink(id)
   end
 end
 
-local gone = {}
+local gone, left = {}, {}
 for i, id in ipairs(ids) do
   if #gone >= limit then break end
-  local held = container == 'active' and call('EXISTS', base .. id .. ':lock') == 1
-  if not held and is_old(id) and not is_current_iteration(id) then
+  local does, unread = goes(id)
+  if does then
     gone[#gone + 1] = id
     if is_list then call('LSET', set, -skip - i, '') end -- no id is empty: taken out below, all at once
   end
+  left[#left + 1] = unread
 end
 if #gone > 0 then
   if is_list then
@@ -69,7 +79,7 @@ if #gone > 0 then
     drop_deduplication(id)
   end
   remove_jobs(gone)
-  if not drains then call('XADD', events, '*', 'event', 'cleaned', 'count', #gone) end
+  if not drains then redis.pcall('XADD', events, '*', 'event', 'cleaned', 'count', #gone) end
   tell(nil, not drains and state_in(container) or nil, nil, #gone)
 end
-return {{#ids, #gone}, told}
+return {{#ids, #gone, left}, told}

@@ -1,4 +1,5 @@
--- Included after opening.lua by every script that changes something: the audit's entry is written with the change.
+-- Included after opening.lua by every script that changes something: the audit's entry is written with the change. Where
+-- that cannot be, because the audit's key is damaged, nothing is changed.
 -- Needs: KEYS 2 the audit's stream
 --        the last four of ARGV: who, what, the entry that the batches before have left or '', what that entry counts
 -- Takes those four off ARGV: what is left are the script's own.
@@ -6,6 +7,9 @@
 
 local counted, earlier, what, who = table.remove(ARGV), table.remove(ARGV), table.remove(ARGV), table.remove(ARGV)
 local told = false
+
+local unaudited = damage(KEYS[2], 'stream')
+if unaudited then return refusal(unaudited) end
 
 -- Write down what was done. Of many jobs `count` says how many; an operation in batches has one entry, and each batch
 -- replaces it by one that counts it, too.
@@ -33,7 +37,7 @@ end
 
 -- An operation on one job names it; one on many counts those that it changed.
 local function tell_jobs(ids, changed, before, after)
-  if #ids == 1 and #changed == 1 then
+  if #ids == 1 and #changed == 1 and earlier == '' then
     tell(changed[1], before, after)
   elseif #changed > 0 then
     tell(nil, nil, nil, #changed)

@@ -2,22 +2,32 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 `corral:<prefix>:alive`, the signs of life of all processes
 -- ARGV  1 offset_ms   2 how old a sign may be, ms
--- Returns {sizes, finished, paused, oldest_ms, workers}
+-- Returns {sizes, finished, paused, oldest_ms, workers, quarantined}; -1 stands for what a damaged key does not tell
 --         sizes      of the containers, in the order of `CONTAINERS`
 --         finished   how many jobs were ever completed, and failed: BullMQ's own counts, which nothing lowers
 --         paused     1 or 0
 --         oldest_ms  for how long the job that runs next could have been running, 0 where none waits
 --         workers    how many worker processes gave a sign
+--         quarantined  how many ids workers have put aside
 
-local call, base = redis.call, KEYS[1]
-local clock = call('TIME')
+local base = KEYS[1]
+local clock = redis.call('TIME')
 local real_now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local now = real_now + ARGV[1]
 local LOOK = 10
 
+-- A command's reply; nil where the key is of another type.
+local function read(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err) end
+  return nil
+end
+
 -- Since when a job waits. One that was started before waits since some time after that start: nobody wrote down when.
 local function since(id)
-  local job = call('HMGET', base .. id, 'timestamp', 'opts', 'ats', 'processedOn')
+  local job = read('HMGET', base .. id, 'timestamp', 'opts', 'ats', 'processedOn')
+  if not job then return nil, false end
   if job[3] then return tonumber(job[4] or ''), false end
   local made, readable, opts = tonumber(job[1] or ''), pcall(cjson.decode, job[2] or '{}')
   local delay = readable and type(opts) == 'table' and tonumber(opts.delay) or 0 -- the hash's own is 0 when it is due
@@ -35,31 +45,40 @@ local function waits_since(ids)
   return fallback
 end
 
-local next_in_line = call('LRANGE', base .. 'wait', -LOOK, -1)
+local waiting = read('LRANGE', base .. 'wait', -LOOK, -1)
+local next_in_line = waiting or {}
 local reversed = {}
 for i = #next_in_line, 1, -1 do reversed[#reversed + 1] = next_in_line[i] end
 local oldest = now
 for _, at in pairs({
   wait = waits_since(reversed),
-  prioritized = waits_since(call('ZRANGE', base .. 'prioritized', 0, LOOK - 1)),
+  prioritized = waits_since(read('ZRANGE', base .. 'prioritized', 0, LOOK - 1) or {}),
 }) do oldest = math.min(oldest, at) end
 -- Due, and nobody came to promote it: without a worker nothing else tells that it waits.
-local overdue = call('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES')
+local overdue = read('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES') or {}
 if overdue[2] then oldest = math.min(oldest, math.floor(overdue[2] / 4096)) end
 
-local function ever(ending) return tonumber(call('HGET', base .. 'metrics:' .. ending, 'count') or '') or 0 end
+local function ever(ending)
+  local count = read('HGET', base .. 'metrics:' .. ending, 'count')
+  if count == nil then return -1 end
+  return tonumber(count or '') or 0
+end
 
 local workers = 0
-for _, sign in ipairs(call('HVALS', KEYS[2])) do
+for _, sign in ipairs(read('HVALS', KEYS[2]) or {}) do
   local seen, processes = string.match(sign, '^(%d+) %d+ (%d+)')
   if seen and processes == '0' and real_now - seen <= tonumber(ARGV[2]) then workers = workers + 1 end
 end
+
+local function size(command, key) return read(command, key) or -1 end
+
 return {
   {
-    call('LLEN', base .. 'wait'), call('LLEN', base .. 'active'), call('ZCARD', base .. 'prioritized'),
-    call('ZCARD', base .. 'delayed'), call('ZCARD', base .. 'waiting-children'), call('ZCARD', base .. 'completed'),
-    call('ZCARD', base .. 'failed'),
+    size('LLEN', base .. 'wait'), size('LLEN', base .. 'active'), size('ZCARD', base .. 'prioritized'),
+    size('ZCARD', base .. 'delayed'), size('ZCARD', base .. 'waiting-children'), size('ZCARD', base .. 'completed'),
+    size('ZCARD', base .. 'failed'),
   },
   {ever('completed'), ever('failed')},
-  call('HEXISTS', base .. 'meta', 'paused'), math.max(now - oldest, 0), workers,
+  read('HEXISTS', base .. 'meta', 'paused') or -1, waiting and math.max(now - oldest, 0) or -1, workers,
+  size('HLEN', 'corral:' .. base .. 'quarantine'),
 }

@@ -1,0 +1,77 @@
+-- Included after opening.lua: the queue's quarantine, to which workers bring an id whose own key is no hash, or that is the
+-- name of one of the queue's own keys (trap T9). It is a hash: by id {"at", "from", "reason", "key"} as JSON; `key` is
+-- where the key of that id is kept now, or empty. Ids are bytes.
+
+local quarantine = 'corral:' .. base .. 'quarantine'
+local SUFFIXES_KEPT = {':logs', ':dependencies', ':processed', ':failed', ':unsuccessful'}
+
+local is_key_word = {}
+for _, word in ipairs({
+  'id', 'wait', 'paused', 'active', 'prioritized', 'pc', 'delayed', 'completed', 'failed', 'waiting-children', 'marker',
+  'events', 'meta', 'stalled', 'stalled-check', 'limiter', 'repeat', 'priority', 'metrics:completed', 'metrics:failed',
+  'metrics:completed:data', 'metrics:failed:data',
+}) do is_key_word[word] = true end
+
+-- What is written of an id, each field a text; '' where there is none. Whoever wrote it, it can be read.
+local function entry_of(text)
+  local known, held = pcall(cjson.decode, text)
+  if not known or type(held) ~= 'table' then return {at = '', from = '', reason = text, key = ''} end
+  local entry = {}
+  for _, field in ipairs({'at', 'from', 'reason', 'key'}) do
+    local value = held[field]
+    if type(value) == 'number' then value = string.format('%.0f', value) end
+    entry[field] = type(value) == 'string' and value or ''
+  end
+  local below = quarantine .. ':'
+  if string.sub(entry.key, 1, #below) ~= below then entry.key = '' end -- nobody's business here
+  return entry
+end
+
+-- The ends of the keys that are kept beside an id's own; one that is another id's own is not among them.
+local function suffixes_of(entry)
+  local found = {}
+  local name = string.sub(entry.key, #quarantine + 2)
+  for _, suffix in ipairs(SUFFIXES_KEPT) do
+    if call('HEXISTS', quarantine, name .. suffix) == 0 then found[#found + 1] = suffix end
+  end
+  return found
+end
+
+-- How an id may come back: the key of its job, and the id that it will have; or nil, that id, and why it cannot.
+local function way_out(id, entry)
+  local target = is_key_word[id] and 'returned-' .. id or id
+  local source, own = entry.key, base .. target
+  if id == '' then return nil, target, 'no job can have an empty id' end
+  if source == '' and is_key_word[id] then return nil, target, 'nothing is kept of it' end
+  if source == '' then source = own end -- an operator may have repaired it in place
+  if call('EXISTS', source) == 0 then
+    return nil, target, source == own and 'nothing is kept of it' or source .. ' is gone'
+  end
+  local wrong = damage(source, 'hash')
+  if wrong then return nil, target, wrong end
+  if source ~= own then
+    if call('EXISTS', own) == 1 then return nil, target, own .. ' is taken' end
+    for _, suffix in ipairs(suffixes_of(entry)) do
+      if call('EXISTS', source .. suffix) == 1 and call('EXISTS', own .. suffix) == 1 then
+        return nil, target, own .. suffix .. ' is taken'
+      end
+    end
+  end
+  return source, target
+end
+
+-- Forget what is written of an id. Where a key of the same id was kept before that one, what is written tells of it now.
+local function forget(id, entry)
+  call('HDEL', quarantine, id)
+  local first = quarantine .. ':' .. id
+  local number = string.sub(entry.key, 1, #first + 1) == first .. '~' and tonumber(string.sub(entry.key, #first + 2)) or 1
+  for n = math.min(number, 1000) - 1, 1, -1 do
+    local name = n == 1 and id or id .. '~' .. n
+    local is_anothers = n > 1 and call('HEXISTS', quarantine, name) == 1
+    if not is_anothers and call('EXISTS', quarantine .. ':' .. name) == 1 then
+      entry.at, entry.key = tonumber(entry.at) or 0, quarantine .. ':' .. name
+      call('HSET', quarantine, id, cjson.encode(entry))
+      return
+    end
+  end
+end
