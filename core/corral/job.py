@@ -151,12 +151,20 @@ class Job(Generic[P]):
 
         Args:
             value: A number (0 to 100, by convention) or anything that serialises to JSON.
+
+        Raises:
+            PydanticSerializationError: It does not.
         """
         self.run.say("progress", to_json(value, inf_nan_mode="null"))
 
     def log(self, text: str) -> None:
-        """Add a line to the job's own log, which the board shows. Callable from any thread; written within 100 ms."""
-        self.run.say("log", text)
+        """Add a line to the job's own log, which the board shows. Callable from any thread; written within 100 ms.
+
+        Args:
+            text: The line. `str` makes one of anything else, in here: what that raises is the caller's.
+        """
+        # A plain copy of a subclass: the worker's loop calls no method of anybody else's.
+        self.run.say("log", text if type(text) is str else str.__str__(str(text)))
 
 
 current_job: ContextVar[Job[Any] | None] = ContextVar("corral_current_job", default=None)

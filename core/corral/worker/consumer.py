@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -56,6 +57,8 @@ OUTAGES = (StoreUnavailable, ResponseError)
 LEAVE_MS = 5_000
 """How long we leave an iteration to others whose cron expression we cannot read. Run without its next one made, it
 would end its schedule."""
+UNFINISHED_SECONDS = 2.0
+"""How often the consumer looks for jobs whose task is done and has told no outcome."""
 REFUSALS = {
     -4: Failed("JobRefused: the job still has unfinished children"),
     -9: Failed("JobRefused: a child of the job has failed"),
@@ -127,6 +130,7 @@ class Consumer:
         self._look = False
         self._slots_left = False
         self._look_later: asyncio.TimerHandle | None = None
+        self._sweep_later: asyncio.TimerHandle | None = None
         self._found_nothing = False
         self._stopping = False
         self._scheduled = False
@@ -167,14 +171,16 @@ class Consumer:
         """Work off the queue until stopped, or in burst mode until nothing waits and nothing runs."""
         self._look = True
         self._marker.start()
+        self._sweep_later = self._loop.call_later(UNFINISHED_SECONDS, self._end_unfinished)
         try:
             if not self._scheduled:
                 await self._persist(self.store, lambda: ensure_schedule(self.store, self.queue), OUTAGES)
                 self._scheduled = True
             await self._work()
         finally:
-            if self._look_later is not None:
-                self._look_later.cancel()
+            for timer in (self._look_later, self._sweep_later):
+                if timer is not None:
+                    timer.cancel()
             await end_tasks(self._calls.values())
             await self._marker.stop()
 
@@ -248,6 +254,7 @@ class Consumer:
 
         reply = await self._persist(lane, ask, OUTAGES)
         self._reserved -= want
+        endings.clear()
         self._settle(ended, reply)
         self._ticks.store_time(reply.now_ms)
         unread = {late.job_id for late in reply.late if not await self._made_next(lane, late)}
@@ -313,11 +320,8 @@ class Consumer:
         self._notes_due = False
         notes: list[Note] = []
         for running in self._speaking:
-            fetched = running.fetched
-            while running.run.said:
-                kind, said = running.run.said.popleft()
-                text = said if isinstance(said, bytes) else str(said).encode(errors="replace")
-                notes.append(Note(fetched.id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs))
+            with suppress(Exception):  # `job.run` is in the processor's hands
+                notes += _notes_of(running)
         self._speaking.clear()
         if notes:
             try:
@@ -357,6 +361,15 @@ class Consumer:
     async def _process(self, running: Running) -> None:
         self._end(running, running.refusal or await self._execution.run(running))
 
+    def _end_unfinished(self) -> None:
+        """End jobs whose task is done and has told no outcome: something else cancelled it before it began, say."""
+        self._sweep_later = self._loop.call_later(UNFINISHED_SECONDS, self._end_unfinished)
+        for running in [each for each in self._running if each.task is not None and each.task.done()]:
+            outcome = self._execution.unfinished(running)
+            self._end(running, outcome)
+            known = {"queue": self.queue.name, "job_id": running.fetched.id, "outcome": type(outcome).__name__}
+            log.warning("a job's task was done without an outcome: the job is ended", **known)
+
     def _lose(self, running: Running) -> None:
         if running in self._running:
             self._execution.interrupt(running, "lease")
@@ -365,10 +378,6 @@ class Consumer:
         lease = self._running.pop(running, None)
         if lease is None:
             return  # abandoned: its job was handed back while a thread still ran it
-        running.run.spoke = None  # it refers to the run: a cycle per job is what the garbage collector is slow at
-        if running.run.said:
-            self._speaking.add(running)
-            self._notes_due = True
         self.handed_back += isinstance(outcome, HandedBack)
         ended = Ended(running, lease, outcome)
         if isinstance(outcome, LeaseLost):
@@ -378,6 +387,10 @@ class Consumer:
             self._ended.append(ended)
             self.unwritten += 1
         self._wake.set()
+        running.run.spoke = None  # it refers to the run: a cycle per job is what the garbage collector is slow at
+        if running.run.said:
+            self._speaking.add(running)
+            self._notes_due = True
 
     def _settle(self, ended: list[Ended], reply: Advanced) -> None:
         """Act on what the store said to each ending."""
@@ -391,9 +404,24 @@ class Consumer:
             settled.append(each.lease)
             self._tell(each, each.outcome if code == 0 else LeaseLost())
         self._leases.release(settled)
+        ended.clear()  # they hold exceptions, and those hold frames: nobody needs them any more
 
     def _tell(self, ended: Ended, outcome: Outcome) -> None:
         """Log an ending that the store has, and tell the plugins."""
-        ended.tell(outcome)
+        with suppress(
+            Exception
+        ):  # the program's own logging may be broken, and the other endings are told all the same
+            ended.tell(outcome)
         if self._job_ended is not None:
             self._job_ended(ended.running.job, outcome)
+
+
+def _notes_of(running: Running) -> Iterator[Note]:
+    """What a job has said since it was asked last."""
+    fetched = running.fetched
+    while running.run.said:
+        kind, said = running.run.said.popleft()
+        # `Job` has made a plain text of everything: nobody else's method is called on the worker's loop.
+        text = said.encode(errors="replace") if type(said) is str else said
+        if type(text) is bytes:
+            yield Note(fetched.id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs)
