@@ -37,6 +37,7 @@ class Run:
         spoke: Called, from the processor's thread, when there is something to write; None outside a worker.
         seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.
         veil: Masks what is secret in the job, where its log lines need that; made by the first of them.
+        meddled: Whether it was logged that the job cancelled tasks that are not its own.
     """
 
     cancelled: bool = False
@@ -46,6 +47,7 @@ class Run:
     spoke: Callable[[], object] | None = None
     seconds: float = 0.0
     veil: Veil | None = field(default=None, repr=False)
+    meddled: bool = field(default=False, repr=False)
 
     def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
         """Keep something until the worker writes it. Callable from any thread."""

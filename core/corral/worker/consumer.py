@@ -28,6 +28,7 @@ from corral.store.codec import Advanced, Ending
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
+from corral.tasks import OwnTask, start_task
 from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
 from corral.worker.leases import Lease, Leases
@@ -236,7 +237,7 @@ class Consumer:
             self._marker.fetching()
         self._reserved += want
         call = self._advance(lane, ended, want)
-        self._calls[lane] = asyncio.create_task(call, name=f"corral-advance-{self.queue.name}")
+        self._calls[lane] = start_task(call, f"corral-advance-{self.queue.name}")
         self._calls[lane].add_done_callback(lambda _: self._wake.set())
 
     async def _advance(self, lane: QueueStore, ended: list[Ended], want: int) -> None:
@@ -354,7 +355,8 @@ class Consumer:
             self._running[running] = lease
             leases.append(lease)
             running.run.spoke = partial(self._loop.call_soon_threadsafe, self._spoke, running)
-            running.task = self._loop.create_task(self._process(running))
+            running.task = task = OwnTask(self._process(running), loop=self._loop)
+            task.job = running.job
         self._leases.hold(leases)
         self.started += len(leases)
 
