@@ -361,7 +361,14 @@ class Consumer:
         self.started += len(leases)
 
     async def _process(self, running: Running) -> None:
-        self._end(running, running.refusal or await self._execution.run(running))
+        try:
+            self._end(running, running.refusal or await self._execution.run(running))
+        except GeneratorExit as closed:
+            # Thrown into a coroutine, it closes what that awaits, whose outcome is lost: by whoever closes this one, or
+            # by a future that the processor awaits.
+            if not self._loop.is_running():
+                raise
+            self._end(running, self._execution.raised(running, closed.with_traceback(None)))
 
     def _end_unfinished(self) -> None:
         """End jobs whose task is done and has told no outcome: something else cancelled it before it began, say."""
@@ -389,6 +396,7 @@ class Consumer:
             self._ended.append(ended)
             self.unwritten += 1
         self._wake.set()
+        running.refusal = None  # as of now only the ending holds the exception
         running.run.spoke = None  # it refers to the run: a cycle per job is what the garbage collector is slow at
         if running.run.said:
             self._speaking.add(running)

@@ -108,7 +108,13 @@ class Execution:
             payload, refusal = self._read(fetched)
         except BaseException as error:  # noqa: BLE001  # the payload's own code runs in there
             refusal = self._last_resort(fetched, error)
-        job = Job(
+        try:
+            return Running(fetched, self._job(fetched, payload), refusal)
+        finally:
+            del refusal  # the exception in it has frames, and those have this one: a cycle
+
+    def _job(self, fetched: FetchedJob, payload: Any) -> Job[Any]:
+        return Job(
             id=fetched.id,
             queue=self.queue,
             name=fetched.name,
@@ -121,10 +127,11 @@ class Execution:
             scheduled_ms=fetched.scheduled_ms,
             carrier_text=fetched.options.carrier,
         )
-        return Running(fetched, job, refusal)
 
     async def run(self, running: Running) -> Outcome:
-        """Run the processor. Raises nothing, but `GeneratorExit` where the event loop is closed over it.
+        """Run the processor. Raises nothing, but `GeneratorExit` where it is closed itself.
+
+        No local variable in here may hold an outcome: the exception in it has frames, and those lead back to here.
 
         Args:
             running: What `prepare` returned, without a refusal.
@@ -137,16 +144,18 @@ class Execution:
             if self.queue.timeout is not None:
                 timer = loop.call_later(self.queue.timeout.total_seconds(), self.interrupt, running, "timeout")
             if not self.on_loop:
-                result = await self._threads.start(functools.partial(self._call_on_thread, job))
+                result, error = await self._threads.start(functools.partial(self._call_on_thread, job))
+                if error is not None:
+                    return self.raised(running, error)
             elif self._job_context is not None:
                 with self._job_context(job):
                     result = await self._function(job)
             else:
                 result = await self._function(job)
-        except BaseException as error:
-            if issubclass(type(error), GeneratorExit) and not loop.is_running():
-                raise  # the loop is closed over us; nobody reads an outcome any more
-            return self.raised(running, error)
+        except BaseException as raised:
+            if issubclass(type(raised), GeneratorExit) and not loop.is_running():
+                raise  # the loop is closed over us: nobody reads an outcome any more
+            return self.raised(running, raised)
         finally:
             said.seconds = time.monotonic() - began
             if timer is not None:
@@ -176,7 +185,8 @@ class Execution:
         task = running.task
         if task is None or task.cancelled():
             return self.raised(running, asyncio.CancelledError("the job's task was cancelled before it began"))
-        return self.raised(running, task.exception() or RuntimeError("the job's task ended without an outcome"))
+        error = task.exception()  # compared with None: it may be anybody's, and have a truth of its own
+        return self.raised(running, RuntimeError("the job's task ended without an outcome") if error is None else error)
 
     def interrupt(self, running: Running, why: Interruption) -> None:
         """Stop a running job: an `async def` is cancelled; a `def` sees `job.cancelled`, and keeps its thread.
@@ -191,11 +201,23 @@ class Execution:
         if self.on_loop and running.task is not None:
             running.task.cancel()
 
-    def _call_on_thread(self, job: Job[Any]) -> Any:
-        if self._job_context is None:
-            return self._function(job)
-        with self._job_context(job):
-            return self._function(job)
+    def _call_on_thread(self, job: Job[Any]) -> tuple[Any, BaseException | None]:
+        """What the processor returned, or what it raised.
+
+        A future cannot carry every exception: it refuses `StopIteration`, and `GeneratorExit` would close the coroutine
+        that awaits it.
+        """
+        try:
+            if self._job_context is None:
+                return self._function(job), None
+            with self._job_context(job):
+                return self._function(job), None
+        except StopIteration as stopped:
+            raised = RuntimeError("the processor raised StopIteration")  # as it does in a coroutine
+            raised.__cause__ = stopped
+            return None, raised
+        except BaseException as error:  # noqa: BLE001  # a SystemExit in a processor is a failed attempt, no more
+            return None, error
 
     def _read(self, fetched: FetchedJob) -> tuple[Any, Outcome | None]:
         """The payload, or None and why the job must not run."""
@@ -206,14 +228,13 @@ class Execution:
         try:
             payload, unknown = self.queue.parsed(fetched.data)
         except PayloadRefused as error:
-            refusal = Failed(shortened(f"payload refused: {error.fields}"), error=error.with_traceback(None))
+            reason = shortened(f"payload refused: {error.fields}")
+            return None, self._veiled(fetched, Failed(reason, error=error.with_traceback(None)))
         except BaseException as error:  # noqa: BLE001  # a validator of the payload's model may raise anything
             reason, trace = described(without_frames_of(error, _OWN_FILES))
-            refusal = Failed(shortened(f"payload refused: {reason}"), trace, error=error)
-        else:
-            self._tell_once("payload fields ignored", unknown)
-            return payload, None
-        return None, self._veiled(fetched, refusal)
+            return None, self._veiled(fetched, Failed(shortened(f"payload refused: {reason}"), trace, error=error))
+        self._tell_once("payload fields ignored", unknown)
+        return payload, None
 
     def _returned(self, running: Running, result: Any) -> Outcome:
         """How a run ends whose processor has returned. Raises nothing."""

@@ -113,7 +113,7 @@ def _text(value: object, convert: Callable[[Any], object] = str) -> str | None:
     try:
         return str.__str__(convert(value))
     except BaseException:  # noqa: BLE001  # the object's own code runs in there
-        return None
+        return str.__str__(cast("str", value)) if issubclass(type(value), str) else None
 
 
 def _end(text: str) -> str:
