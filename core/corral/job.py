@@ -37,6 +37,7 @@ class Run:
         spoke: Called, from the processor's thread, when there is something to write; None outside a worker.
         seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.
         veil: Masks what is secret in the job, where its log lines need that; made by the first of them.
+        meddled: Whether it was logged that the job cancelled tasks that are not its own.
     """
 
     cancelled: bool = False
@@ -46,6 +47,7 @@ class Run:
     spoke: Callable[[], object] | None = None
     seconds: float = 0.0
     veil: Veil | None = field(default=None, repr=False)
+    meddled: bool = field(default=False, repr=False)
 
     def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
         """Keep something until the worker writes it. Callable from any thread."""
@@ -151,12 +153,20 @@ class Job(Generic[P]):
 
         Args:
             value: A number (0 to 100, by convention) or anything that serialises to JSON.
+
+        Raises:
+            PydanticSerializationError: It does not.
         """
         self.run.say("progress", to_json(value, inf_nan_mode="null"))
 
     def log(self, text: str) -> None:
-        """Add a line to the job's own log, which the board shows. Callable from any thread; written within 100 ms."""
-        self.run.say("log", text)
+        """Add a line to the job's own log, which the board shows. Callable from any thread; written within 100 ms.
+
+        Args:
+            text: The line. `str` makes one of anything else, in here: what that raises is the caller's.
+        """
+        # A plain copy of a subclass: the worker's loop calls no method of anybody else's.
+        self.run.say("log", text if type(text) is str else str.__str__(str(text)))
 
 
 current_job: ContextVar[Job[Any] | None] = ContextVar("corral_current_job", default=None)

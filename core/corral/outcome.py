@@ -3,11 +3,14 @@
 One union, from the processor's ending to the store's script to the `corral_job_ended` hook to the metric's label:
 nothing is translated on the way. An outcome is already a decision: whether a failed attempt is retried, and when,
 was settled by whoever made it (`worker.execution`).
+
+Every outcome says whether it is `final`: no further attempt follows. Those of a failed attempt carry the exception, for
+error trackers: in this process only, it is never written anywhere.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = [
     "Completed",
@@ -32,6 +35,11 @@ class Completed:
 
     returnvalue: bytes = b"null"
 
+    @property
+    def final(self) -> bool:
+        """True: the job is completed."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -40,10 +48,18 @@ class Failed:
     Attributes:
         reason: `TypeName: message`, at most 1 KiB.
         traceback: The traceback's text, one entry of the job's stack traces.
+        error: What the processor raised, as it raised it and with its traceback, or None where nothing was raised.
+            Nothing in it is masked. It is never written to the store, and no part of a comparison or of the repr.
     """
 
     reason: str
     traceback: str = ""
+    error: BaseException | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    @property
+    def final(self) -> bool:
+        """True: the job is failed for good."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +70,19 @@ class Retried:
         reason: `TypeName: message`, at most 1 KiB.
         delay_ms: The wait before the next attempt; 0 puts the job back into the waiting list at once.
         traceback: The traceback's text, one entry of the job's stack traces.
+        error: What the processor raised, as it raised it and with its traceback, or None where nothing was raised.
+            Nothing in it is masked. It is never written to the store, and no part of a comparison or of the repr.
     """
 
     reason: str
     delay_ms: int
     traceback: str = ""
+    error: BaseException | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    @property
+    def final(self) -> bool:
+        """False: another attempt follows."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +93,19 @@ class TimedOut:
         reason: `TimeoutError: …`.
         delay_ms: The wait before the next attempt, or None where this was the last one.
         traceback: The traceback's text, one entry of the job's stack traces.
+        error: What the processor raised when it was interrupted, mostly a `CancelledError` whose traceback shows where
+            it was, or None where it returned. Otherwise as `Failed.error`.
     """
 
     reason: str
     delay_ms: int | None
     traceback: str = ""
+    error: BaseException | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    @property
+    def final(self) -> bool:
+        """Whether this was the last attempt."""
+        return self.delay_ms is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +118,11 @@ class Snoozed:
 
     delay_ms: int
 
+    @property
+    def final(self) -> bool:
+        """False: the job is started again."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
@@ -97,15 +134,30 @@ class RateLimited:
 
     delay_ms: int
 
+    @property
+    def final(self) -> bool:
+        """False: the job is started again."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class HandedBack:
     """The worker shut down before the processor ended; the job goes back unspent, to run next."""
 
+    @property
+    def final(self) -> bool:
+        """False: the job is started again."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
     """The job's lock went to somebody else; whatever this run produced is dropped, nothing is written."""
+
+    @property
+    def final(self) -> bool:
+        """False: how the job ends is told by another run of it."""
+        return False
 
 
 Outcome = Completed | Failed | Retried | TimedOut | Snoozed | RateLimited | HandedBack | LeaseLost

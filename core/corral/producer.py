@@ -31,6 +31,7 @@ from corral.store.codec import NewJob, encode_options
 from corral.store.connection import Link
 from corral.store.queue_store import MAX_BATCH, QueueStore
 from corral.store.schedules import NewSchedule, Schedules
+from corral.tasks import start_task
 
 __all__ = ["RedisJobScheduler", "new_job_id"]
 
@@ -70,7 +71,7 @@ class _Writer:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(job, done))
         if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all(), name=f"corral-add-{self.store.queue}")
+            self._writing = start_task(self._write_all(), f"corral-add-{self.store.queue}")
         return done
 
     async def close(self) -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+import traceback
+import types
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
 import structlog.testing
-from pydantic import field_validator
+from pydantic import SecretStr, field_validator
 
 from corral import Exponential, Fail, Job, JobOptions, Payload, Queue, RateLimited, Retry, Snooze
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, Snoozed, TimedOut
 from corral.outcome import RateLimited as QueueLimited
-from corral.plugins import Relay
+from corral.plugins import Claim, Implementation, Provider, Relay
+from corral.plugins.entry_points import PLUGINS
 from corral.store.codec import decode_job
 from corral.worker.execution import Execution, Running
 from corral.worker.threads import Threads
@@ -174,6 +180,25 @@ class TestEndings:
         outcome.traceback.encode()
         assert len(outcome.traceback) <= 8192
 
+    @BOTH
+    @pytest.mark.parametrize("raises", [SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError])
+    async def test_a_result_whose_own_code_raises_fails_for_good(
+        self, ending: Ending, kind: str, raises: type[BaseException]
+    ) -> None:
+        class Result(str):
+            def __iter__(self) -> Any:
+                raise raises("no")
+
+        def items() -> Iterator[int]:
+            yield 1
+            raise raises("no")
+
+        outcome = await ending(lambda _: items(), kind)
+        assert isinstance(outcome, Failed)
+        assert "the result cannot be written as JSON" in outcome.reason
+        assert outcome.error is not None
+        assert await ending(lambda _: Result("x"), kind) == Completed(b'"x"')
+
     async def test_a_result_that_cannot_be_written_fails_for_good(self, ending: Ending) -> None:
         unfit: list[object] = [object(), "\ud800", b"\xff", 2**53, {"n": [1, -(2**53)]}, (1 / 0 for _ in "a"), dict]
         nested: list[object] = []
@@ -246,6 +271,447 @@ class TestPreparing:
                 running = execution.prepare(decode_job(b"a", flat, "worker:1", 0))
                 assert running.refusal is None
         assert [line["names"] for line in logged] == [["colour"], ["size"]]
+
+
+class Meddlesome(Exception):
+    """Delegates what it has not to something that has not got it either."""
+
+    def __init__(self, raises: type[BaseException]) -> None:
+        super().__init__("the other side failed")
+        self.raises = raises
+
+    def __getattr__(self, name: str) -> Any:
+        raise self.__dict__["raises"](name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "raises":
+            raise self.__dict__["raises"](name)
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        raise self.__dict__["raises"]("no")
+
+    def __bool__(self) -> bool:
+        raise self.__dict__["raises"]("no")
+
+
+EXITS = pytest.mark.parametrize(
+    "raises",
+    [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError, asyncio.CancelledError],
+)
+
+
+class TestWhateverIsRaised:
+    """Between a processor's end and its outcome nothing raises."""
+
+    @BOTH
+    @EXITS
+    async def test_an_exception_that_cannot_be_formatted_is_a_failed_attempt(
+        self, ending: Ending, kind: str, raises: type[BaseException]
+    ) -> None:
+        class Silent(Meddlesome):
+            def __str__(self) -> str:
+                raise self.__dict__["raises"]("no")
+
+        for error in (Meddlesome(raises), Silent(raises)):
+            outcome = await ending(raising(error), kind)
+            assert isinstance(outcome, Retried)
+            assert outcome.reason in {"Meddlesome: the other side failed", "Silent: its text cannot be read"}
+            assert ", in process\n" in outcome.traceback
+            assert outcome.error is error
+            assert isinstance(await ending(raising(error), kind, opts=b"{}"), Failed)
+
+    @BOTH
+    @EXITS
+    async def test_whatever_ends_a_processor_is_a_failed_attempt(
+        self, ending: Ending, kind: str, raises: type[BaseException]
+    ) -> None:
+        outcome = await ending(raising(raises("3")), kind)
+        assert outcome == Retried(f"{raises.__name__}: 3", 70, outcome.traceback)
+
+    @BOTH
+    async def test_a_stopped_iteration_of_a_subclass_whose_text_cannot_be_read_is_a_failed_attempt(
+        self, ending: Ending, kind: str
+    ) -> None:
+        class Stopped(StopIteration):
+            def __str__(self) -> str:
+                raise SystemExit("no")
+
+        outcome = await ending(raising(Stopped()), kind)
+        assert isinstance(outcome, Retried)
+        assert outcome.reason.startswith("RuntimeError: ")
+        assert isinstance(outcome.error, RuntimeError)
+        assert isinstance(outcome.error.__cause__, Stopped)
+        assert isinstance(await ending(raising(StopAsyncIteration("x")), kind), Retried)
+
+    @EXITS
+    @pytest.mark.parametrize("of", [Snooze, Retry, RateLimited])
+    async def test_a_wait_that_raises_when_it_is_looked_at_is_a_failed_attempt(
+        self, ending: Ending, raises: type[BaseException], of: Any
+    ) -> None:
+        class Odd(of):  # type: ignore[misc]
+            def __init__(self) -> None:
+                pass
+
+            @property
+            def after(self) -> timedelta:
+                raise raises("no")
+
+        outcome = await ending(raising(Odd()))
+        assert outcome == Retried(f"{raises.__name__}: no", 70, outcome.traceback)
+
+    async def test_a_wait_of_a_subclass_is_read_as_a_plain_one(self, ending: Ending) -> None:
+        class Odd(timedelta):
+            def __floordiv__(self, other: Any) -> Any:
+                raise SystemExit("no")
+
+            def __getattribute__(self, name: str) -> Any:
+                raise SystemExit("no")
+
+        assert await ending(raising(Snooze(after=Odd(seconds=1)))) == Snoozed(1000)
+        assert await ending(raising(Snooze(after=timedelta.min))) == Snoozed(0)
+        assert (await ending(raising(Retry(after=timedelta.max)))).delay_ms > 2**53
+        wrong: Any = 5
+        outcome = await ending(raising(Retry("busy", after=wrong)))
+        assert outcome == Retried("TypeError: Retry.after is a int, not a timedelta", 70, outcome.traceback)
+        outcome = await ending(raising(Retry("busy", after=wrong)), atm=b"1")
+        assert outcome == Failed("Retry: busy", outcome.traceback), "its wait decides nothing"
+
+    async def test_an_exception_that_lies_about_its_class_is_what_it_is(self, ending: Ending) -> None:
+        class Liar(Exception):
+            @property
+            def __class__(self) -> Any:  # type: ignore[override]
+                raise SystemExit("no")
+
+        assert isinstance(await ending(raising(Liar())), Retried)
+        assert isinstance(await ending(raising(type("Later", (Liar, Snooze), {})(after=SECOND))), Snoozed)
+
+    async def test_a_loop_that_is_closed_over_a_processor_asks_for_no_outcome(
+        self, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        @types.coroutine
+        def pause() -> Iterator[None]:
+            yield
+
+        async def process(_job: Job[Any]) -> None:
+            await pause()
+
+        execution, running = prepare(process)
+        asked: list[BaseException] = []
+        monkeypatch.setattr(execution, "raised", lambda _, error: asked.append(error))
+        for expected in (1, 0):
+            coroutine = execution.run(running)
+            coroutine.send(None)
+            if not expected:
+                monkeypatch.setattr(asyncio.get_running_loop(), "is_running", lambda: False)
+            asked.clear()
+            coroutine.close()
+            assert len(asked) == expected
+
+    async def test_a_processor_that_cancels_its_own_task_and_returns_has_completed(self, prepare: Prepare) -> None:
+        async def process(_job: Job[Any]) -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            return "done"
+
+        execution, running = prepare(process)
+        told: list[Outcome] = []
+
+        async def run() -> None:
+            told.append(await execution.run(running))
+
+        running.task = asyncio.create_task(run())
+        await asyncio.wait([running.task])
+        assert told == [Completed(b'"done"')]
+
+    async def test_a_backoff_that_cannot_be_computed_leaves_a_failed_attempt(
+        self, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing that is stored leads there: it is the last resort for a mistake of our own."""
+
+        async def process(_job: Job[Any]) -> None:
+            raise ValueError("secret")
+
+        async def slow(_job: Job[Any]) -> None:
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr("corral.worker.execution.backoff_delay_ms", lambda *_: 1 / 0)
+        execution, running = prepare(process)
+        outcome = await execution.run(running)
+        assert outcome == Retried("ValueError: how the job ended cannot be told", 1000)
+        assert isinstance(outcome.error, ValueError)
+        execution, running = prepare(slow)
+        running.task = asyncio.create_task(_kept(execution.run(running)))
+        await asyncio.sleep(0)
+        execution.interrupt(running, "timeout")
+        assert await running.task == Retried("CancelledError: how the job ended cannot be told", 1000)
+
+    @pytest.mark.parametrize("way", ["cancelled", "raised", "ended", "interrupted"])
+    async def test_a_task_that_is_done_without_an_outcome_is_a_failed_attempt(self, prepare: Prepare, way: str) -> None:
+        execution, running = prepare(raising(ValueError()))
+
+        async def task() -> None:
+            if way == "raised":
+                raise Meddlesome(SystemExit)
+
+        running.task = asyncio.create_task(task())
+        if way == "interrupted":
+            execution.interrupt(running, "shutdown")
+        if way in {"cancelled", "interrupted"}:
+            running.task.cancel()
+        await asyncio.wait([running.task])
+        outcome = execution.unfinished(running)
+        reason = {
+            "cancelled": "CancelledError: the job's task was cancelled before it began",
+            "raised": "Meddlesome: the other side failed",
+            "ended": "RuntimeError: the job's task ended without an outcome",
+        }
+        if way == "interrupted":
+            assert outcome == HandedBack()
+        else:
+            assert outcome == Retried(reason[way], 70, outcome.traceback)
+
+
+class TestMasking:
+    class Account(Payload):
+        password: SecretStr = SecretStr("")
+
+    class Unknown(Payload):
+        """No JSON schema can be made of it, so that nobody knows what in it is secret."""
+
+        password: str = ""
+        code: str = ""
+        then: Callable[[], None] | None = None
+
+    data = b'{"password":"correct horse","code":"battery staple"}'
+
+    @BOTH
+    async def test_an_ending_that_cannot_be_masked_says_that_its_text_is_withheld(
+        self, ending: Ending, kind: str
+    ) -> None:
+        error = ValueError("no account for battery staple")
+        for opts, expected in ((TWO_ATTEMPTS, Retried), (b"{}", Failed)):
+            queue = Queue("unknown", self.Unknown)
+            outcome = await ending(raising(error), kind, queue=queue, data=self.data, opts=opts)
+            assert isinstance(outcome, expected)
+            assert outcome.reason == ("ValueError: the text is withheld: what is secret in it could not be masked")
+            assert outcome.traceback == ""
+            assert outcome.error is error
+
+    @EXITS
+    async def test_a_redactor_that_raises_shows_nothing(
+        self, ending: Ending, prepare: Prepare, raises: type[BaseException], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> Any:
+            raise raises("battery staple")
+
+        monkeypatch.setattr("corral.worker.execution.Veil", broken)
+        outcomes = [await ending(raising(ValueError("battery staple"))), await ending(lambda _: object())]
+        fields = ({"data": b'{"text":7}'}, {"data": b"battery staple"}, {"defa": b"battery staple"})
+        outcomes += [prepare(lambda _: None, **each)[1].refusal for each in fields]
+        for outcome in outcomes:
+            assert outcome is not None
+            assert outcome.reason.endswith("the text is withheld: what is secret in it could not be masked")
+            assert "battery staple" not in repr(outcome)
+
+    async def test_a_well_known_secret_is_masked_in_every_part(self, ending: Ending) -> None:
+        error = ValueError("correct horse")
+        error.add_note("correct horse")
+        error.__cause__ = KeyError("correct horse")
+        outcome = await ending(
+            raising(error), queue=Queue("accounts", self.Account), data=b'{"password":"correct horse"}'
+        )
+        assert "correct horse" not in repr(outcome)
+        assert outcome.traceback.count("••••••") == 3
+
+
+class TestErrors:
+    """Failed outcomes carry what the processor raised."""
+
+    @BOTH
+    async def test_it_is_the_processor_s_own_with_the_frames_of_the_processor(self, ending: Ending, kind: str) -> None:
+        error = ValueError("x")
+        for opts in (TWO_ATTEMPTS, b"{}"):
+            outcome = await ending(raising(error), kind, opts=opts)
+            assert outcome.error is error
+            names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+            assert names[:2] == ["on_loop" if kind == "async def" else "on_thread", "process"]
+            error.__traceback__ = None
+        assert (await ending(raising(Fail("no")), kind)).error.args == ("no",)
+
+    async def test_a_timeout_carries_what_ended_the_processor(self, prepare: Prepare) -> None:
+        async def process(job: Job[Any]) -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if job.payload.text == "returns":
+                    return
+                raise
+
+        slow = Queue("slow", Letter, timeout=timedelta(milliseconds=20))
+        for text, expected in (("hello", asyncio.CancelledError), ("returns", type(None))):
+            execution, running = prepare(process, queue=slow, data=b'{"text":"%s"}' % text.encode())
+            running.task = asyncio.create_task(_kept(execution.run(running)))
+            outcome = await asyncio.wait_for(running.task, 5)
+            assert isinstance(outcome, TimedOut)
+            assert type(outcome.error) is expected
+            if outcome.error is not None:
+                assert traceback.extract_tb(outcome.error.__traceback__)[0].name == "process"
+
+    async def test_what_was_refused_without_running_carries_why(self, prepare: Prepare) -> None:
+        _, running = prepare(lambda _: None, data=b'{"text":7}')
+        assert type(running.refusal.error).__name__ == "PayloadRefused"
+        assert running.refusal.error.__traceback__ is None, "its frames hold the payload"
+        for fields in ({"defa": b"stalled too often"}, {"opts": b"["}):
+            assert prepare(lambda _: None, **fields)[1].refusal.error is None
+
+    @BOTH
+    @pytest.mark.parametrize("way", ["raises", "returns no JSON", "is refused", "breaks a validator"])
+    async def test_nothing_keeps_it_alive_and_no_garbage_is_left(
+        self, prepare: Prepare, wait_until: Any, kind: str, way: str
+    ) -> None:
+        """The worker has turned the collector down."""
+
+        class Marked(Exception):
+            pass
+
+        class Broken(Payload):
+            text: str = ""
+
+            @field_validator("text")
+            @classmethod
+            def check(cls, _value: str) -> str:
+                raise Marked
+
+        class Unfit:
+            def __iter__(self) -> Any:
+                raise Marked
+
+        def process(_job: Job[Any]) -> object:
+            if way == "raises":
+                raise Marked
+            return (each for each in Unfit())
+
+        async def on_loop(job: Job[Any]) -> object:
+            return process(job)
+
+        queue = Queue("broken", Broken) if way == "breaks a validator" else letters
+        data = b'{"text":7}' if way == "is refused" else b'{"text":"x"}'
+
+        async def once() -> weakref.ref[BaseException] | None:
+            execution, running = prepare(on_loop if kind == "async def" else process, queue=queue, data=data)
+            outcome = running.refusal or await execution.run(running)
+            try:
+                assert isinstance(outcome, Failed | Retried)
+                assert outcome.error is not None
+                return weakref.ref(outcome.error) if isinstance(outcome.error, Marked) else None
+            finally:
+                del outcome, running  # this frame is one of those that the exception has
+
+        await once()
+        gc.collect()
+        gc.disable()
+        try:
+            made = [await once() for _ in range(20)]
+            await wait_until(lambda: not any(each is not None and each() for each in made), "every exception is gone")
+            left = gc.collect()
+        finally:
+            gc.enable()
+        assert left < 20, "less than one object a job"
+
+
+class TestPreparingWhateverThereIs:
+    @EXITS
+    async def test_a_validator_that_raises_anything_refuses_the_payload(
+        self, prepare: Prepare, raises: type[BaseException]
+    ) -> None:
+        class Broken(Payload):
+            text: str
+
+            @field_validator("text")
+            @classmethod
+            def check(cls, _value: str) -> str:
+                raise Meddlesome(raises) if raises is not ValueError else raises("no")
+
+        class Exits(Broken):
+            @field_validator("text")
+            @classmethod
+            def check(cls, value: str) -> str:
+                raise raises(value)
+
+        for model in (Broken, Exits):
+            _, running = prepare(lambda _: None, queue=Queue("broken", model))
+            assert isinstance(running.refusal, Failed)
+            assert running.refusal.reason.startswith("payload refused: ")
+
+    async def test_a_job_that_cannot_be_prepared_at_all_is_a_failed_attempt(
+        self, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> Any:
+            raise KeyboardInterrupt("no")
+
+        execution, _ = prepare(lambda _: None)
+        monkeypatch.setattr(execution, "_tell_once", broken)
+        for opts, expected in ((TWO_ATTEMPTS, Retried), (b"{}", Failed)):
+            flat = [b"data", b'{"text":"a","colour":1}', b"opts", opts]
+            running = execution.prepare(decode_job(b"a", flat, "worker:1", 0))
+            assert isinstance(running.refusal, expected)
+            assert running.refusal.reason == "KeyboardInterrupt: how the job ended cannot be told"
+
+    async def test_an_iteration_whose_tick_no_number_can_hold_is_prepared(self, prepare: Prepare) -> None:
+        execution, _ = prepare(lambda _: None)
+        for tick in (b"9" * 5000, b"9" * 17):
+            job = decode_job(b"repeat:daily:" + tick, [b"rjk", b"daily", b"timestamp", b"7"], "worker:1", 0)
+            assert execution.prepare(job).job.scheduled_ms == 7
+
+    async def test_a_program_s_own_logging_that_is_broken_is_no_job_s_fault(self, prepare: Prepare) -> None:
+        def broken(*_: object) -> Any:
+            raise OSError("no space left")
+
+        execution, _ = prepare(lambda _: None)
+        structlog.configure(processors=[broken])
+        running = execution.prepare(decode_job(b"a", [b"data", b'{"colour":1}'], "worker:1", 0))
+        assert running.refusal is None
+
+
+class TestContexts:
+    @BOTH
+    @EXITS
+    async def test_a_context_that_raises_decides_nothing(
+        self, threads: Threads, kind: str, raises: type[BaseException]
+    ) -> None:
+        @contextmanager
+        def on_entering(_job: Job[Any]) -> Iterator[None]:
+            raise raises("no")
+            yield
+
+        @contextmanager
+        def on_leaving(_job: Job[Any]) -> Iterator[None]:
+            try:
+                yield
+            finally:
+                raise Meddlesome(raises)
+
+        def process(job: Job[Any]) -> str:
+            if job.payload.text == "fail":
+                raise LookupError("the processor's own")
+            return "done"
+
+        async def on_loop(job: Job[Any]) -> str:
+            return process(job)
+
+        claims = (Claim("acme", "acme", PLUGINS, Provider("acme", "1.0", "wheel")),)
+        subscribers = [
+            Implementation("corral_job_context", claims, context, ("job",)) for context in (on_entering, on_leaving)
+        ]
+        function = on_loop if kind == "async def" else process
+        execution = Execution(letters.processed_by(function), None, Relay({"corral_job_context": subscribers}), threads)
+        for text, expected in ((b"x", Completed), (b"fail", Failed)):
+            running = execution.prepare(decode_job(b"a", [b"data", b'{"text":"%s"}' % text], "worker:1", 0))
+            outcome = await execution.run(running)
+            assert isinstance(outcome, expected)
+        assert outcome.reason == "LookupError: the processor's own"
 
 
 class TestInterruptions:

@@ -16,6 +16,7 @@ from corral.errors import StoreUnavailable
 from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.liveness import Sign, Signs
+from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 from corral.worker.worker import Worker
 
@@ -61,7 +62,7 @@ async def signs_of_life(name: str, sign: Callable[[], Sign], url: str, prefix: s
                 is_refused = True
             await asyncio.sleep(SIGN_SECONDS)
 
-    writing = asyncio.create_task(write(), name="corral-alive")
+    writing = start_task(write(), "corral-alive")
     try:
         yield link
     finally:

@@ -15,6 +15,7 @@ from corral.observe.logs import configure_logs
 from corral.plugins import Plugins
 from corral.settings import Settings
 from corral.store.embedded import chosen_store
+from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ async def relaying(installed: Installed, url: str) -> AsyncIterator[None]:
         yield
         return
     async with _opened(installed, url) as relay:
-        running = asyncio.create_task(relay.run(), name="corral-outbox")
+        running = start_task(relay.run(), "corral-outbox")
         try:
             yield
         finally:

@@ -17,6 +17,7 @@ from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
 from corral.observe.tally import Tally
 from corral.store.connection import Link
+from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 from corral.worker.worker import Worker
 
@@ -63,8 +64,8 @@ async def observed(
             probes = WorkerProbes(worker, lag, link.url)
             ending.enter_context(_serving(probes, address, installed, link.url, counted))
         tasks = [
-            asyncio.create_task(lag.measure(), name="corral-lag"),
-            asyncio.create_task(_write_minutes(tally, link, installed.settings.prefix), name="corral-minutes"),
+            start_task(lag.measure(), "corral-lag"),
+            start_task(_write_minutes(tally, link, installed.settings.prefix), "corral-minutes"),
         ]
         try:
             yield
@@ -93,7 +94,7 @@ async def observed_parent(
     from corral.observe.metrics import ParentMetrics  # noqa: PLC0415  # an extra
 
     with _serving(probes, address, installed, url, ParentMetrics(stalled, stalled)):
-        looking = asyncio.create_task(probes.look(), name="corral-probes")
+        looking = start_task(probes.look(), "corral-probes")
         try:
             yield
         finally:

@@ -22,6 +22,7 @@ from corral.schedule import Cron, Every
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import ProcessRecords, process_name
+from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 
 __all__ = ["BlockingJobScheduler", "announced", "connect", "connect_blocking", "scheduler"]
@@ -163,8 +164,8 @@ async def announced(
             log.warning(warning)
 
     records = ProcessRecords(Link(url), installed.settings.prefix, name)
-    keeping = asyncio.create_task(
-        records.keep(lambda now_ms: dumped(recorded(installed.catalog, now_ms)), tell, look), name="corral-catalog"
+    keeping = start_task(
+        records.keep(lambda now_ms: dumped(recorded(installed.catalog, now_ms)), tell, look), "corral-catalog"
     )
     try:
         yield name

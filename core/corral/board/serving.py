@@ -22,6 +22,7 @@ from corral.board.settings import BoardSettings, environment_of
 from corral.errors import ConfigurationError, MissingExtra, StoreUnavailable
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
+from corral.tasks import start_task
 
 try:
     import uvicorn
@@ -120,7 +121,7 @@ async def _served(board: Board, listener: socket.socket, link: str | None) -> As
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="corral-board")
+    serving = start_task(server.serve(sockets=[listener]), "corral-board")
     host, port = listener.getsockname()[:2]
     address = http_url(host, port)
     log.info("board", url=f"{address}/")

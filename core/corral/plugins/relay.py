@@ -2,12 +2,15 @@
 
 A subscriber that raises is logged, once per hook and provider; it stops neither the others nor the worker. structlog
 is loaded only then: a producer without subscribers' faults never pays for it.
+
+In a worker that holds for whatever is raised, a `KeyboardInterrupt` or a `CancelledError`, too: the hooks are
+synchronous, so none of them comes from outside, and each would end the worker or lose a job.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -91,23 +94,26 @@ class Relay:
         for subscriber, call in self._job_ended:
             try:
                 call(job, outcome)
-            except RAISED as error:
+            except BaseException as error:  # noqa: BLE001  # see above
                 self.tell(subscriber, error)
 
     def tell(self, subscriber: Implementation, error: BaseException) -> None:
-        """Log what a subscriber raised, the first time."""
+        """Log what a subscriber raised, the first time. Raises nothing, whatever the exception is made of."""
         key = (subscriber.hook, subscriber.provider)
         if key in self._told:
             return
         self._told.add(key)
         import structlog  # noqa: PLC0415 - loaded when something goes wrong, and by workers anyway
 
-        structlog.get_logger("corral.plugins").error(
-            "a hook raised; it is called again, and further errors of it are not logged",
-            hook=subscriber.hook,
-            provider=subscriber.provider.label,
-            exc_info=error,
-        )
+        log = structlog.get_logger("corral.plugins")
+        event = "a hook raised; it is called again, and further errors of it are not logged"
+        known = {"hook": subscriber.hook, "provider": subscriber.provider.label}
+        try:
+            log.error(event, **known, exc_info=error)
+        except BaseException:  # noqa: BLE001  # its traceback cannot be formatted
+            known["error"] = type.__dict__["__name__"].__get__(type(error))
+            with suppress(Exception):  # the program's own logging may be broken
+                log.error(event, **known)  # noqa: TRY400  # it is the traceback that cannot be formatted
 
 
 class _JobContext(AbstractContextManager[None]):
@@ -129,7 +135,7 @@ class _JobContext(AbstractContextManager[None]):
             try:
                 context: AbstractContextManager[object] = subscriber(job=self._job)
                 context.__enter__()
-            except RAISED as error:
+            except BaseException as error:  # noqa: BLE001  # see above
                 self._relay.tell(subscriber, error)
             else:
                 self._entered.append((subscriber, context))
@@ -141,5 +147,5 @@ class _JobContext(AbstractContextManager[None]):
             subscriber, context = self._entered.pop()
             try:
                 context.__exit__(kind, error, traceback)
-            except RAISED as raised:
+            except BaseException as raised:  # noqa: BLE001  # see above
                 self._relay.tell(subscriber, raised)

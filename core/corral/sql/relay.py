@@ -124,7 +124,8 @@ class OutboxRelay:
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds * (0.75 + random.random() / 2))  # noqa: S311  # jitter
+            async with asyncio.timeout(seconds * (0.75 + random.random() / 2)):  # noqa: S311  # jitter
+                await self._stop.wait()
 
     async def _batch(self) -> Relayed:
         """Relay up to `MAX_BATCH` rows, in one transaction that holds them; none is begun where there are none.

@@ -41,6 +41,9 @@ NO_LIMIT = 1000
 LONGEST_MS = 1e14
 """A longer backoff (3,000 years) is read as this one: Python's durations end at 10^17 ms."""
 
+TICK_DIGITS = 16
+"""An iteration's id ends with so many at most, in Unix milliseconds; Python refuses to read 4,301 of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
@@ -147,7 +150,7 @@ class FetchedJob:
         """When the job was due first, Unix milliseconds: an iteration's tick, else enqueueing plus delay."""
         if self.schedule_id is not None:
             tick = self.id.rpartition(":")[2]
-            if tick.isdecimal():
+            if tick.isdecimal() and len(tick) <= TICK_DIGITS:
                 return int(tick)
         return self.timestamp_ms + self.options.delay_ms
 

@@ -82,6 +82,11 @@ class Link:
             except (RedisError, OSError) as error:
                 await self._drop()
                 raise _unavailable(error, self.url, refused=isinstance(error, BusyLoadingError)) from error
+            except asyncio.CancelledError as error:
+                await self._drop()
+                if _is_asked_to_end():
+                    raise
+                raise _unavailable(error, self.url, refused=False) from error
             except BaseException:
                 # Interrupted between request and reply: whoever used this connection next would read our reply.
                 await self._drop()
@@ -104,6 +109,11 @@ class Link:
         except (RedisError, OSError) as error:
             await client.aclose(close_connection_pool=True)
             raise _unavailable(error, self.url, refused=True) from error
+        except asyncio.CancelledError as error:
+            await client.aclose(close_connection_pool=True)
+            if _is_asked_to_end():
+                raise
+            raise _unavailable(error, self.url, refused=True) from error
         except BaseException:
             await client.aclose(close_connection_pool=True)
             raise
@@ -115,6 +125,15 @@ class Link:
         if client is not None:
             with suppress(RedisError, OSError):
                 await client.aclose(close_connection_pool=True)
+
+
+def _is_asked_to_end() -> bool:
+    """Whether the current task was cancelled; if not, only a task was that the client library had made for it.
+
+    A processor that cancels all tasks of the loop reaches those, too (redis-py's reads and writes, up to Python 3.11).
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 @cache
@@ -169,7 +188,7 @@ def _refusal(error: ResponseError, url: str) -> StoreUnavailable | None:
     return None
 
 
-def _unavailable(error: Exception, url: str, *, refused: bool) -> StoreUnavailable:
+def _unavailable(error: BaseException, url: str, *, refused: bool) -> StoreUnavailable:
     told = str(error).strip().rstrip(".") or type(error).__name__
     return StoreUnavailable(
         f"the store at {masked(url)} is unavailable: {told}", outcome="refused" if refused else "unknown"

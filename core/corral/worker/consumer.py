@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from corral.store.codec import BROKEN, REFUSED, Advanced, Damage, Ending, Fetche
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
+from corral.tasks import OwnTask, start_task
 from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
 from corral.worker.leases import Lease, Leases, PendingCall
@@ -61,6 +63,8 @@ DAMAGE = "damage"
 LEAVE_MS = 5_000
 """How long we leave an iteration to others whose cron expression we cannot read. Run without its next one made, it
 would end its schedule."""
+UNFINISHED_SECONDS = 2.0
+"""How often the consumer looks for jobs whose task is done and has told no outcome."""
 REFUSALS = {
     -4: Failed("JobRefused: the job still has unfinished children"),
     -9: Failed("JobRefused: a child of the job has failed"),
@@ -146,6 +150,7 @@ class Consumer:
         self._look = False
         self._slots_left = False
         self._look_later: asyncio.TimerHandle | None = None
+        self._sweep_later: asyncio.TimerHandle | None = None
         self._found_nothing = False
         self._stopping = False
         self._scheduled = False
@@ -186,13 +191,14 @@ class Consumer:
         """Work off the queue until stopped, or in burst mode until nothing waits and nothing runs."""
         self._look = True
         self._marker.start()
+        self._sweep_later = self._loop.call_later(UNFINISHED_SECONDS, self._end_unfinished)
         try:
             if not self._scheduled:
                 await self._install_schedule()
                 self._scheduled = True
             await self._work()
         finally:
-            for timer in (self._look_later, self._stuck_later):
+            for timer in (self._look_later, self._stuck_later, self._sweep_later):
                 if timer is not None:
                     timer.cancel()
             await end_tasks(self._calls.values())
@@ -252,7 +258,7 @@ class Consumer:
             self._marker.fetching()
         self._reserved += want
         call = self._advance(lane, ended, unstarted, want)
-        self._calls[lane] = asyncio.create_task(call, name=f"corral-advance-{self.queue.name}")
+        self._calls[lane] = start_task(call, f"corral-advance-{self.queue.name}")
         self._calls[lane].add_done_callback(lambda _: self._wake.set())
 
     async def _advance(self, lane: QueueStore, ended: list[Ended], unstarted: list[FetchedJob], want: int) -> None:
@@ -448,13 +454,8 @@ class Consumer:
         self._notes_due = False
         notes: list[Note] = []
         for running in self._speaking:
-            fetched = running.fetched
-            while running.run.said:
-                kind, said = running.run.said.popleft()
-                text = said if isinstance(said, bytes) else str(said).encode(errors="replace")
-                notes.append(
-                    Note(fetched.stored_id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs)
-                )
+            with suppress(Exception):  # `job.run` is in the processor's hands
+                notes += _notes_of(running)
         self._speaking.clear()
         if not notes:
             return
@@ -497,15 +498,33 @@ class Consumer:
             if fetched.is_suspect:
                 self._suspects.started(running)
             running.run.spoke = partial(self._loop.call_soon_threadsafe, self._spoke, running)
-            running.task = self._loop.create_task(self._process(running))
+            running.task = task = OwnTask(self._process(running), loop=self._loop)
+            task.job = running.job
         self._leases.hold(leases)
         self.started += len(leases)
 
     async def _process(self, running: Running) -> None:
-        fetched = running.fetched
-        if fetched.stalls >= self._max_stalled and running.refusal is None:
-            await self._persist(self.store, lambda: self.store.confirm(fetched))
-        self._end(running, running.refusal or await self._execution.run(running))
+        try:
+            if running.refusal is None and running.fetched.stalls >= self._max_stalled:
+                await self._persist(self.store, lambda: self.store.confirm(running.fetched))
+            self._end(running, running.refusal or await self._execution.run(running))
+        except asyncio.CancelledError:  # before the processor had begun
+            self._end(running, self._execution.unfinished(running))
+        except GeneratorExit as closed:
+            # Thrown into a coroutine, it closes what that awaits, whose outcome is lost: by whoever closes this one, or
+            # by a future that the processor awaits.
+            if not self._loop.is_running():
+                raise
+            self._end(running, self._execution.raised(running, closed.with_traceback(None)))
+
+    def _end_unfinished(self) -> None:
+        """End jobs whose task is done and has told no outcome: something else cancelled it before it began, say."""
+        self._sweep_later = self._loop.call_later(UNFINISHED_SECONDS, self._end_unfinished)
+        for running in [each for each in self._running if each.task is not None and each.task.done()]:
+            outcome = self._execution.unfinished(running)
+            self._end(running, outcome)
+            known = {"queue": self.queue.name, "job_id": running.fetched.id, "outcome": type(outcome).__name__}
+            log.warning("a job's task was done without an outcome: the job is ended", **known)
 
     def _lose(self, running: Running) -> None:
         if running in self._running:
@@ -516,10 +535,6 @@ class Consumer:
         if lease is None:
             return  # abandoned: its job was handed back while a thread still ran it
         self._suspects.ended(running)
-        running.run.spoke = None  # it refers to the run: a cycle per job is what the garbage collector is slow at
-        if running.run.said:
-            self._speaking.add(running)
-            self._notes_due = True
         self.handed_back += isinstance(outcome, HandedBack)
         ended = Ended(running, lease, outcome)
         if isinstance(outcome, LeaseLost):
@@ -529,6 +544,11 @@ class Consumer:
             self._ended.append(ended)
             self.unwritten += 1
         self._wake.set()
+        running.refusal = None  # as of now only the ending holds the exception
+        running.run.spoke = None  # it refers to the run: a cycle per job is what the garbage collector is slow at
+        if running.run.said:
+            self._speaking.add(running)
+            self._notes_due = True
 
     def _settle(self, ended: list[Ended], reply: Advanced) -> None:
         """Act on what the store said to each ending."""
@@ -548,9 +568,24 @@ class Consumer:
                 self._tell(each, each.outcome if code >= 0 else LeaseLost())
         self._keep_for_later(stuck)
         self._leases.release(settled)
+        ended.clear()  # they hold exceptions, and those hold frames: nobody needs them any more
 
     def _tell(self, ended: Ended, outcome: Outcome) -> None:
         """Log an ending that the store has, and tell the plugins."""
-        ended.tell(outcome)
+        with suppress(
+            Exception
+        ):  # the program's own logging may be broken, and the other endings are told all the same
+            ended.tell(outcome)
         if self._job_ended is not None:
             self._job_ended(ended.running.job, outcome)
+
+
+def _notes_of(running: Running) -> Iterator[Note]:
+    """What a job has said since it was asked last."""
+    fetched = running.fetched
+    while running.run.said:
+        kind, said = running.run.said.popleft()
+        # `Job` has made a plain text of everything: nobody else's method is called on the worker's loop.
+        text = said.encode(errors="replace") if type(said) is str else said
+        if type(text) is bytes:
+            yield Note(fetched.stored_id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs)

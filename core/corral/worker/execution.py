@@ -1,5 +1,9 @@
 """Runs processors: the only module that does. A fetched job goes in, an `Outcome` comes out, and nothing escapes.
 
+Between a processor's end and its outcome only somebody else's objects are read: an exception, a result, a payload. Each
+of them may raise whatever it likes, `KeyboardInterrupt` included, and `Execution` still answers: at last with a failed
+attempt that says so.
+
 It knows no store: what the outcome changes there is the consumer's business.
 """
 
@@ -9,17 +13,18 @@ import asyncio
 import functools
 import json
 import time
-import traceback
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any, Final, Literal
 
 import structlog
 from pydantic_core import to_json
 
 from corral.errors import Fail, PayloadRefused, RateLimited, Retry, Snooze
 from corral.job import Job, Run, current_job
-from corral.options import backoff_delay_ms, milliseconds
+from corral.options import backoff_delay_ms
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, Snoozed, TimedOut
 from corral.outcome import RateLimited as QueueLimited
 from corral.payload import unsafe_integers
@@ -27,6 +32,7 @@ from corral.plugins import Relay
 from corral.processor import Processor
 from corral.store.codec import FetchedJob
 from corral.veil import Veil, secret_names
+from corral.worker.raised import class_name, described, shortened, without_frames_of
 from corral.worker.threads import Threads
 
 __all__ = ["Execution", "Running"]
@@ -35,9 +41,9 @@ log = structlog.get_logger("corral.worker")
 
 MAX_RESULT_BYTES = 64 * 1024
 """A larger result belongs into storage of its own: this one is kept in the store's memory, twice (hash and event)."""
-MAX_REASON_BYTES = 1024
-MAX_TRACEBACK_CHARS = 8 * 1024
-"""The end of a traceback says what happened; the store holds one per failed attempt."""
+WITHHELD: Final = "the text is withheld: what is secret in it could not be masked"
+UNKNOWN_DELAY_MS: Final = 1_000
+"""The wait before the next attempt where the backoff itself cannot be computed."""
 
 Interruption = Literal["timeout", "lease", "shutdown"]
 
@@ -91,27 +97,24 @@ class Execution:
         self._told: set[tuple[str, str]] = set()
 
     def prepare(self, fetched: FetchedJob) -> Running:
-        """The job as its processor sees it, or why it must not run.
+        """The job as its processor sees it, or why it must not run. Raises nothing: a job is no matter of its batch.
 
         Args:
             fetched: The job as the store has it.
         """
         payload = None
-        refusal: Outcome | None = None
-        if fetched.deferred_failure is not None:
-            refusal = Failed(_short(fetched.deferred_failure))
-        elif not fetched.options.readable:
-            refusal = Failed("job refused: opts is not a JSON object")
-        else:
-            try:
-                payload, unknown = self.queue.parsed(fetched.data)
-            except PayloadRefused as error:
-                refusal = Failed(_short(f"payload refused: {error.fields}"))
-            except Exception as error:  # noqa: BLE001  # a validator of the payload's model may raise anything
-                refusal = Failed(_short(f"payload refused: {_reason(error)}"), _trace(error))
-            else:
-                self._tell_once("payload fields ignored", unknown)
-        job = Job(
+        refusal: Outcome | None
+        try:
+            payload, refusal = self._read(fetched)
+        except BaseException as error:  # noqa: BLE001  # the payload's own code runs in there
+            refusal = self._last_resort(fetched, error)
+        try:
+            return Running(fetched, self._job(fetched, payload), refusal)
+        finally:
+            del refusal  # the exception in it has frames, and those have this one: a cycle
+
+    def _job(self, fetched: FetchedJob, payload: Any) -> Job[Any]:
+        return Job(
             id=fetched.id,
             queue=self.queue,
             name=fetched.name,
@@ -124,41 +127,66 @@ class Execution:
             scheduled_ms=fetched.scheduled_ms,
             carrier_text=fetched.options.carrier,
         )
-        return Running(fetched, job, refusal and self._veiled(fetched, refusal))
 
     async def run(self, running: Running) -> Outcome:
-        """Run the processor.
+        """Run the processor. Raises nothing, but `GeneratorExit` where it is closed itself.
+
+        No local variable in here may hold an outcome: the exception in it has frames, and those lead back to here.
 
         Args:
             running: What `prepare` returned, without a refusal.
         """
-        job, began = running.job, time.monotonic()
+        job, said, began = running.job, running.run, time.monotonic()
+        loop = asyncio.get_running_loop()
         current_job.set(job)
         timer = None
-        timeout = self.queue.timeout
-        if timeout is not None:
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(timeout.total_seconds(), self.interrupt, running, "timeout")
         try:
+            if self.queue.timeout is not None:
+                timer = loop.call_later(self.queue.timeout.total_seconds(), self.interrupt, running, "timeout")
             if not self.on_loop:
-                result = await self._threads.start(functools.partial(self._call_on_thread, job))
+                result, error = await self._threads.start(functools.partial(self._call_on_thread, job))
+                if error is not None:
+                    return self.raised(running, error)
             elif self._job_context is not None:
                 with self._job_context(job):
                     result = await self._function(job)
             else:
                 result = await self._function(job)
-        except GeneratorExit:
-            raise  # the loop is closed over us; nobody reads an outcome any more
-        except BaseException as error:  # noqa: BLE001  # whatever a processor raises is an outcome, a SystemExit too
-            return self._interrupted(running) or self._veiled(running.fetched, self._decided(running.fetched, error))
+        except BaseException as raised:
+            if issubclass(type(raised), GeneratorExit) and not loop.is_running():
+                raise  # the loop is closed over us: nobody reads an outcome any more
+            return self.raised(running, raised)
         finally:
-            job.run.seconds = time.monotonic() - began
+            said.seconds = time.monotonic() - began
             if timer is not None:
                 timer.cancel()
-        if running.interruption == "shutdown" and self.on_loop:
-            # it finished after all; a def may have returned because it saw `job.cancelled`
-            return self._veiled(running.fetched, _returned(result))
-        return self._interrupted(running) or self._veiled(running.fetched, _returned(result))
+        return self._returned(running, result)
+
+    def raised(self, running: Running, error: BaseException) -> Outcome:
+        """How a run ends that an exception has ended. Raises nothing.
+
+        Args:
+            running: The job.
+            error: Whatever was raised; what our own frames add to its traceback is taken away.
+        """
+        fetched = running.fetched
+        try:
+            without_frames_of(error, _OWN_FILES)
+            return self._interrupted(running, error) or self._veiled(fetched, self._decided(fetched, error))
+        except BaseException:  # noqa: BLE001  # the exception's own code runs in there
+            return self._last_resort(fetched, error)
+
+    def unfinished(self, running: Running) -> Outcome:
+        """How a job ends whose task is done and has told no outcome. Raises nothing.
+
+        Args:
+            running: The job.
+        """
+        task = running.task
+        if task is None or task.cancelled():
+            return self.raised(running, asyncio.CancelledError("the job's task was cancelled before it began"))
+        error = task.exception()  # compared with None: it may be anybody's, and have a truth of its own
+        return self.raised(running, RuntimeError("the job's task ended without an outcome") if error is None else error)
 
     def interrupt(self, running: Running, why: Interruption) -> None:
         """Stop a running job: an `async def` is cancelled; a `def` sees `job.cancelled`, and keeps its thread.
@@ -173,13 +201,54 @@ class Execution:
         if self.on_loop and running.task is not None:
             running.task.cancel()
 
-    def _call_on_thread(self, job: Job[Any]) -> Any:
-        if self._job_context is None:
-            return self._function(job)
-        with self._job_context(job):
-            return self._function(job)
+    def _call_on_thread(self, job: Job[Any]) -> tuple[Any, BaseException | None]:
+        """What the processor returned, or what it raised.
 
-    def _interrupted(self, running: Running) -> Outcome | None:
+        A future cannot carry every exception: it refuses `StopIteration`, and `GeneratorExit` would close the coroutine
+        that awaits it.
+        """
+        try:
+            if self._job_context is None:
+                return self._function(job), None
+            with self._job_context(job):
+                return self._function(job), None
+        except StopIteration as stopped:
+            raised = RuntimeError("the processor raised StopIteration")  # as it does in a coroutine
+            raised.__cause__ = stopped
+            return None, raised
+        except BaseException as error:  # noqa: BLE001  # a SystemExit in a processor is a failed attempt, no more
+            return None, error
+
+    def _read(self, fetched: FetchedJob) -> tuple[Any, Outcome | None]:
+        """The payload, or None and why the job must not run."""
+        if fetched.deferred_failure is not None:
+            return None, self._veiled(fetched, Failed(shortened(fetched.deferred_failure)))
+        if not fetched.options.readable:
+            return None, Failed("job refused: opts is not a JSON object")
+        try:
+            payload, unknown = self.queue.parsed(fetched.data)
+        except PayloadRefused as error:
+            reason = shortened(f"payload refused: {error.fields}")
+            return None, self._veiled(fetched, Failed(reason, error=error.with_traceback(None)))
+        except BaseException as error:  # noqa: BLE001  # a validator of the payload's model may raise anything
+            reason, trace = described(without_frames_of(error, _OWN_FILES))
+            return None, self._veiled(fetched, Failed(shortened(f"payload refused: {reason}"), trace, error=error))
+        self._tell_once("payload fields ignored", unknown)
+        return payload, None
+
+    def _returned(self, running: Running, result: Any) -> Outcome:
+        """How a run ends whose processor has returned. Raises nothing."""
+        try:
+            # It may have finished after all: a def, though, may have returned because it saw `job.cancelled`.
+            if running.interruption != "shutdown" or not self.on_loop:
+                interrupted = self._interrupted(running)
+                if interrupted is not None:
+                    return interrupted
+            return self._veiled(running.fetched, _written(result))
+        except BaseException as error:  # noqa: BLE001  # the result's own code runs in there
+            return self._last_resort(running.fetched, error)
+
+    def _interrupted(self, running: Running, error: BaseException | None = None) -> Outcome | None:
         match running.interruption:
             case "lease":
                 return LeaseLost()
@@ -188,7 +257,7 @@ class Execution:
             case "timeout":
                 limit = self.queue.timeout
                 reason = f"TimeoutError: the processor ran longer than {limit.total_seconds() if limit else 0:g} s"
-                return TimedOut(reason, self._retry_ms(running.fetched), reason)
+                return TimedOut(reason, self._retry_ms(running.fetched), reason, error=error)
             case None:
                 return None
 
@@ -196,31 +265,38 @@ class Execution:
         """An outcome that says nothing secret: why a job failed goes to logs, to events, to boards."""
         if not isinstance(outcome, Failed | Retried):
             return outcome
-        names = secret_names(self.queue.payload)
         try:
-            clear = Veil(names, json.loads(fetched.data)).text
-        except (ValueError, RecursionError):
-            clear = Veil(names).broken
-        return replace(outcome, reason=_short(clear(outcome.reason)), traceback=clear(outcome.traceback))
+            names = secret_names(self.queue.payload)
+            try:
+                clear = Veil(names, json.loads(fetched.data)).text
+            except (ValueError, RecursionError):
+                clear = Veil(names).broken
+            return replace(outcome, reason=shortened(clear(outcome.reason)), traceback=clear(outcome.traceback))
+        except BaseException:  # noqa: BLE001  # the payload's model is asked for its schema
+            kind = "" if outcome.error is None else f"{class_name(outcome.error)}: "
+            return replace(outcome, reason=shortened(f"{kind}{WITHHELD}"), traceback="")
+
+    def _last_resort(self, fetched: FetchedJob, error: BaseException) -> Outcome:
+        """A failed attempt of which nothing can be told: nothing of it but its class is looked at."""
+        without_frames_of(error, _OWN_FILES)
+        reason = shortened(f"{class_name(error)}: how the job ended cannot be told")
+        if fetched.attempts_made + 1 >= fetched.options.attempts:
+            return Failed(reason, error=error)
+        return Retried(reason, UNKNOWN_DELAY_MS, error=error)
 
     def _decided(self, fetched: FetchedJob, error: BaseException) -> Outcome:
+        kind = type(error)  # isinstance would ask the exception for a `__class__`
+        delay_ms = None if issubclass(kind, Fail) else self._retry_ms(fetched)
         try:
-            return self._asked_for(fetched, error)
-        except Exception as fault:  # noqa: BLE001  # its `after` is no timedelta
-            return self._asked_for(fetched, fault)
-
-    def _asked_for(self, fetched: FetchedJob, error: BaseException) -> Outcome:
-        if isinstance(error, Snooze):
-            return Snoozed(max(milliseconds(error.after), 0))
-        if isinstance(error, RateLimited):
-            return QueueLimited(max(milliseconds(error.after), 1))
-        reason, trace = _reason(error), _trace(error)
-        delay_ms = None if isinstance(error, Fail) else self._retry_ms(fetched)
-        if delay_ms is None:
-            return Failed(reason, trace)
-        if isinstance(error, Retry):
-            delay_ms = max(milliseconds(error.after), 0)
-        return Retried(reason, delay_ms, trace)
+            if issubclass(kind, Snooze):
+                return Snoozed(max(_wait_ms(error), 0))
+            if issubclass(kind, RateLimited):
+                return QueueLimited(max(_wait_ms(error), 1))
+            if issubclass(kind, Retry) and delay_ms is not None:
+                delay_ms = max(_wait_ms(error), 0)
+        except BaseException as fault:  # noqa: BLE001  # what it wants to wait is no duration, or cannot be read
+            return _failed(without_frames_of(fault, _OWN_FILES), delay_ms)
+        return _failed(error, delay_ms)
 
     def _retry_ms(self, fetched: FetchedJob) -> int | None:
         """How long to wait before the next attempt, or None where this was the last one (wire § 6.8)."""
@@ -237,41 +313,45 @@ class Execution:
         new = sorted(name for name in names if (event, name) not in self._told)
         if new:
             self._told.update((event, name) for name in new)
-            log.warning(event, queue=self.queue.name, names=new)
+            with suppress(Exception):  # the program's own logging may be broken: that is no job's fault
+                log.warning(event, queue=self.queue.name, names=new)
 
 
-def _returned(result: Any) -> Outcome:
+_OWN_FILES: Final = frozenset({__file__, Threads.start.__code__.co_filename})
+"""Whose frames are left out of the beginning of a traceback: they say nothing of the processor."""
+
+_NOTHING: Final = Completed()
+
+
+def _failed(error: BaseException, delay_ms: int | None) -> Failed | Retried:
+    """A failed attempt, and in how long the next one follows; None: none does."""
+    reason, trace = described(error)
+    return Failed(reason, trace, error=error) if delay_ms is None else Retried(reason, delay_ms, trace, error=error)
+
+
+def _wait_ms(error: BaseException) -> int:
+    """What a processor wants to wait.
+
+    Raises:
+        BaseException: It is no duration, or raises whatever it likes when it is looked at.
+    """
+    after = error.after  # type: ignore[attr-defined]  # asked of those exceptions only that have it
+    if not issubclass(type(after), timedelta):
+        raise TypeError(f"{class_name(error)}.after is a {type(after).__name__}, not a timedelta")
+    return timedelta.__floordiv__(after, timedelta(milliseconds=1))  # a subclass's own methods are not asked
+
+
+def _written(result: Any) -> Outcome:
+    """What a processor returned, as JSON text."""
     if result is None:
         return _NOTHING
     try:
         text = to_json(result, inf_nan_mode="null")
-    except Exception as error:  # noqa: BLE001  # a result's own code runs in there
-        return Failed(_short(f"{type(error).__name__}: the result cannot be written as JSON: {error}"))
+    except BaseException as error:  # noqa: BLE001  # a result's own code runs in there
+        reason, _ = described(without_frames_of(error, _OWN_FILES), "the result cannot be written as JSON")
+        return Failed(reason, error=error)
     if len(text) > MAX_RESULT_BYTES:
         return Failed(f"ValueError: the result has {len(text)} bytes, more than {MAX_RESULT_BYTES}")
     if unsafe := unsafe_integers(text):
-        return Failed(_short(f"ValueError: the result cannot be written as JSON: {unsafe[0][1]}"))
+        return Failed(shortened(f"ValueError: the result cannot be written as JSON: {unsafe[0][1]}"))
     return Completed(text)
-
-
-_NOTHING = Completed()
-
-
-def _reason(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # it is a plugin's, as everything else that runs in here
-        text = "its text cannot be read"
-    return _short(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
-def _short(text: str) -> str:
-    raw = text.encode(errors="replace")
-    return raw.decode() if len(raw) <= MAX_REASON_BYTES else raw[: MAX_REASON_BYTES - 3].decode(errors="ignore") + "…"
-
-
-def _trace(error: BaseException) -> str:
-    # The first frame is ours and says nothing.
-    tail = error.__traceback__.tb_next if error.__traceback__ else None
-    text = "".join(traceback.format_exception(type(error), error, tail))
-    return text[-MAX_TRACEBACK_CHARS:].encode(errors="replace").decode()

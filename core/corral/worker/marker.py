@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from corral.errors import StoreUnavailable
 from corral.store.connection import BLOCK_SECONDS, Link
 from corral.store.queue_store import QueueStore
+from corral.tasks import start_task
 from corral.worker.outage import Backoff, Outage
 from corral.worker.stopping import end_tasks
 
@@ -48,7 +49,7 @@ class Marker:
 
     def start(self) -> None:
         """Be ready to wait."""
-        self._waiting = asyncio.create_task(self._wait(), name=f"corral-marker-{self._store.queue}")
+        self._waiting = start_task(self._wait(), f"corral-marker-{self._store.queue}")
 
     def want(self) -> None:
         """Wait for the marker, once."""

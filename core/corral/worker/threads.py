@@ -85,7 +85,8 @@ class Threads:
             return
         if error is None:
             future.set_result(result)
-        elif isinstance(error, StopIteration):  # a future refuses to carry this one
-            future.set_exception(RuntimeError(f"the processor raised StopIteration: {error}"))
-        else:
-            future.set_exception(error)
+            return
+        if issubclass(type(error), StopIteration):  # a future refuses to carry this one; a coroutine turns it, too
+            stopped, error = error, RuntimeError("the processor raised StopIteration")
+            error.__cause__ = stopped
+        future.set_exception(error)

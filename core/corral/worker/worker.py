@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -18,6 +18,7 @@ from corral.processor import Deps, Processor
 from corral.settings import WorkerSettings
 from corral.store.clock import Clock
 from corral.store.processes import process_name
+from corral.tasks import start_task
 from corral.worker.consumer import Consumer
 from corral.worker.execution import Execution
 from corral.worker.leases import Leases
@@ -158,6 +159,9 @@ class Worker:
         Returns:
             How it ended, when it was stopped or, in burst mode, when there was nothing left to do.
         """
+        return await start_task(self._run(), "corral-worker")
+
+    async def _run(self) -> Stopped:
         lock_seconds = self._settings.lock_seconds
         leases = Leases(self._url, lock_seconds, Contact(self._outage))
         threads = Threads("corral-processor")
@@ -202,17 +206,18 @@ class Worker:
         )
 
     async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
-        serving = asyncio.create_task(_work_off(consumers, self._idle), name="corral-serving")
+        serving = start_task(_work_off(consumers, self._idle), "corral-serving")
         stalled = [
             recover_stalled(each.store, self._settings, self._outage, self.stalled, each.tell_damage)
             for each in consumers
         ]
-        upkeep = [asyncio.create_task(each, name="corral-stalled") for each in stalled]
-        upkeep += [asyncio.create_task(self._keep_schedule(each), name="corral-schedule") for each in consumers]
-        upkeep.append(asyncio.create_task(_beat(leases), name="corral-heartbeat"))
-        asked = asyncio.create_task(self._stop.wait(), name="corral-stop")
+        upkeep: list[asyncio.Task[None]] = [start_task(each, "corral-stalled") for each in stalled]
+        upkeep += [start_task(self._keep_schedule(each), "corral-schedule") for each in consumers]
+        upkeep.append(start_task(_beat(leases), "corral-heartbeat"))
+        asked = start_task(self._stop.wait(), "corral-stop")
         try:
-            done, _ = await asyncio.wait({serving, asked, *upkeep}, return_when=asyncio.FIRST_COMPLETED)
+            tasks: set[asyncio.Task[Any]] = {serving, asked, *upkeep}
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             await end_tasks(upkeep[:-1])
@@ -257,7 +262,7 @@ async def _work_off(consumers: Sequence[Consumer], idle: Callable[[], Awaitable[
     started, more = 0, True
     try:
         while more:
-            running = [asyncio.create_task(each.run(), name=f"corral-{each.queue.name}") for each in consumers]
+            running = [start_task(each.run(), f"corral-{each.queue.name}") for each in consumers]
             try:
                 await asyncio.gather(*running)
             finally:
