@@ -176,7 +176,7 @@ async def test_a_job_removed_while_it_ran_leaves_nothing(workshop: Any, write: A
     await write("x", name="letters", data="{}", opts="{}")
     with structlog.testing.capture_logs() as logged:
         await workshop.burst(letters.processed_by(process))
-    assert [line["job_id"] for line in logged if line["event"].startswith("lock lost")] == ["x"]
+    assert [line["job_id"] for line in logged if line["event"].startswith("job was removed")] == ["x"]
     assert await workshop.raw.keys("bull:letters:x*") == []
 
 

@@ -273,6 +273,7 @@ class Consumer:
             endings = [Ending(each.running.fetched, each.outcome) for each in ended]
             endings += [Ending(job, HandedBack()) for job in unstarted]
             reply = await self._ask(lane, pending, endings, want, suspects=turn is not None)
+            endings.clear()  # as below: they hold exceptions
             self._settle(ended, reply)
             await self._begin(lane, pending, reply, want)
         except ResponseError as error:
@@ -565,17 +566,16 @@ class Consumer:
                 settled.append(each.lease)
                 if code == REFUSED:
                     each.outcome = Failed(reply.refused.get(place, ""))
-                self._tell(each, each.outcome if code >= 0 else LeaseLost())
+                self._tell(each, each.outcome if code >= 0 else LeaseLost(), code)
         self._keep_for_later(stuck)
         self._leases.release(settled)
         ended.clear()  # they hold exceptions, and those hold frames: nobody needs them any more
 
-    def _tell(self, ended: Ended, outcome: Outcome) -> None:
-        """Log an ending that the store has, and tell the plugins."""
-        with suppress(
-            Exception
-        ):  # the program's own logging may be broken, and the other endings are told all the same
-            ended.tell(outcome)
+    def _tell(self, ended: Ended, outcome: Outcome, code: int = 0) -> None:
+        """Log an ending that the store has, or has refused with this code, and tell the plugins."""
+        # The program's own logging may be broken, and the other endings are told all the same.
+        with suppress(Exception):
+            ended.tell(outcome, code)
         if self._job_ended is not None:
             self._job_ended(ended.running.job, outcome)
 

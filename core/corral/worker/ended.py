@@ -15,6 +15,12 @@ __all__ = ["Ended"]
 
 log = structlog.get_logger("corral.worker")
 
+DROPPED = {
+    -1: "job was removed while it ran: the result is dropped",
+    -3: "job was moved by somebody else while it ran: the result is dropped",
+}
+"""What happened where the store refused an ending (wire § 5.7) although nobody else has the lock."""
+
 
 @dataclass(slots=True, eq=False)
 class Ended:
@@ -24,11 +30,12 @@ class Ended:
     lease: Lease
     outcome: Outcome
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, outcome: Outcome, code: int = 0) -> None:
         """Log an ending that the store has.
 
         Args:
             outcome: `self.outcome`, or what the store has made of it.
+            code: Why the store refused it, or 0.
         """
         job = self.running.job
         known = {
@@ -43,7 +50,7 @@ class Ended:
             case Retried(reason, delay_ms) | TimedOut(reason, int(delay_ms)):
                 log.info("job will be retried", reason=reason, delay_ms=delay_ms, **known)
             case LeaseLost():
-                log.warning("lock lost: the result is dropped", **known)
+                log.warning(DROPPED.get(code, "lock lost: the result is dropped"), **known)
             case HandedBack():
                 log.info("job handed back", **known)
             case _:
