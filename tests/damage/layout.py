@@ -163,7 +163,8 @@ class Layout:
         """Do the damage, and put the intruder there."""
         case = self.case
         if case.damage is not None:
-            await self._damage(case.key, case.damage)
+            for key, damage in ((case.key, case.damage), *case.more):
+                await self._damage(key, damage)
         if case.intruder is not None:
             await self._intrude(case.intruder)
 

@@ -156,6 +156,7 @@ class Case:
         key: What follows `<prefix>:<queue>:`, or that of the parent's queue where it begins with `^`; empty where
             nothing is damaged.
         damage: How.
+        more: What else is damaged, as key and damage.
         intruder: An id that is put beside the jobs.
         victim: Whose processor is awaited where jobs are held.
         near: Which of the `ROLES` the damage may hurt; all others are innocent. None: it may hurt each of them.
@@ -173,6 +174,7 @@ class Case:
     key: str = ""
     damage: Damage | None = None
     intruder: Intruder | None = None
+    more: tuple[tuple[str, Damage], ...] = ()
     victim: str = "plain"
     near: tuple[str, ...] | None = ()
     ends: str = "complete"
@@ -218,7 +220,7 @@ def all_cases() -> list[Case]:
         case
         for group in (
             *(_queue_keys, _counters, _settings, _metrics, _job_keys, _job_fields, _options, _parents),
-            *(_deduplication, _schedulers, _key_words, _odd_ids, _ghosts),
+            *(_deduplication, _schedulers, _key_words, _odd_ids, _ghosts, _many),
         )
         for case in group()
     ]
@@ -479,3 +481,43 @@ def _ghosts() -> Iterator[Case]:
         yield Case(f"ghost/{ghost!r}/{place}", "ghost", when, intruder=Intruder(ghost, place, "none"), everywhere=True)
     for member in ("x", "2", ""):
         yield Case(f"ghost/marker/{member!r}", "ghost", key="marker", damage=Damage("member", "0", member))
+
+
+def _many() -> Iterator[Case]:
+    """Several at once: a batch of endings has more than one bad one."""
+    string = Damage("type", "string")
+    everywhere = [
+        ("plain:logs", string),
+        ("^1:dependencies", Damage("type", "list")),
+        ("dn:d", Damage("type", "list")),
+        ("repeat:s", Damage("type", "list")),
+        ("urgent:dependencies", string),
+        ("late", Damage("field", "many", "priority")),
+        ("events", Damage("type", "hash")),
+        ("pc", Damage("type", "list")),
+        ("id", Damage("type", "hash")),
+        ("marker", string),
+        ("metrics:completed", Damage("field", "many", "count")),
+    ]
+    stories = {
+        "jobs": [(role, string) for role in ROLES],
+        "dependencies": [(f"{role}:dependencies", string) for role in ROLES],
+        "unsuccessful": [(f"{role}:unsuccessful", Damage("type", "list")) for role in ROLES],
+        "locks": [(f"{role}:lock", Damage("type", "hash")) for role in ROLES],
+        "everywhere": everywhere,
+    }
+    for (name, damages), when in product(stories.items(), ("before", "held", "abandoned", "released")):
+        (key, damage), *more = damages
+        intruder = Intruder(b"limiter", "active" if when == "abandoned" else "wait", "job")
+        yield Case(
+            f"many/{name}/{when}",
+            "many",
+            when,
+            key,
+            damage,
+            intruder,
+            tuple(more),
+            near=None,
+            ends="retry",
+            everywhere=True,
+        )

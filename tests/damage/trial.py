@@ -133,7 +133,7 @@ class Trial:
     @property
     def _names(self) -> list[str]:
         """What the reason of a job that was hurt must contain one of; nothing where a field was damaged."""
-        if not self.case.replaces:
+        if not self.case.replaces or self.case.more:
             return []
         return [self.case.key.removeprefix("^"), AS_ASKED]
 
@@ -283,8 +283,9 @@ class Trial:
         told += final_faults(up, waiting=[PARENT])
         for fault in told:
             self.faults.setdefault((fault.kind, fault.job), fault)
+        damaged = {name.encode() for name, _ in ((case.key, case.damage), *case.more)}
         for key, kind in KEPT.items():
-            if case.key.encode() != key and left.kinds.get(key) != kind:
+            if key not in damaged and left.kinds.get(key) != kind:
                 self.fault("taken", f"{key.decode()} is {left.kinds.get(key, 'gone')}", key)
         for job in (*self.key_words, *self.ghosts):
             if self.ran[job.decode(errors="replace")]:
@@ -365,3 +366,5 @@ async def watching(client: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         finally:
             looking.cancel()
             await asyncio.wait([looking])
+            if not looking.cancelled():
+                looking.result()
