@@ -58,8 +58,8 @@ STUCK_SECONDS = 0.5
 """How long an ending that the store could not write waits for its next try."""
 LIMIT_SECONDS = 30.0
 """How long a rate-limited worker sleeps at most before it asks again (wire § 15)."""
-DAMAGE = "damage"
-"""The kind of trouble that this module tells of, see `Worker.troubles`."""
+DAMAGE, ENDING = "damage", "ending"
+"""The kinds of trouble that this module tells of, see `Worker.troubles`."""
 LEAVE_MS = 5_000
 """How long we leave an iteration to others whose cron expression we cannot read. Run without its next one made, it
 would end its schedule."""
@@ -342,7 +342,6 @@ class Consumer:
     ) -> None:
         """A script failed: send what it was given in smaller calls, down to one ending at a time."""
         whole_queue = str(error).startswith("DAMAGED")
-        self.tell_damage((), str(error))
         if ended or whole_queue:
             self._unstarted += unstarted  # else they made it fail; they will be found stalled
         if len(ended) > 1 and not whole_queue:
@@ -350,6 +349,10 @@ class Consumer:
             await self._advance(lane, ended[:half], [], 0)
             await self._advance(lane, ended[half:], [], 0)
             return
+        if whole_queue or not ended:
+            self.tell_damage((), str(error))
+        else:
+            self._tell_unwritable(ended[0], error)
         self._keep_for_later(ended)
         self._look = True
         await self._backoffs[lane].wait()
@@ -432,11 +435,27 @@ class Consumer:
         told = f"queue {self.queue.name!r} cannot be worked off: {broken.removeprefix('DAMAGED ')}"
         if broken and self._troubles.get((self.queue.name, DAMAGE)) != told:
             self._troubles[self.queue.name, DAMAGE] = told
-            log.error("queue cannot be worked off until a key is repaired", queue=self.queue.name, error=broken)
+            log.error(
+                "queue cannot be worked off: the store answers with an error", queue=self.queue.name, error=broken
+            )
 
     def _clear_damage(self) -> None:
         if self._troubles.pop((self.queue.name, DAMAGE), None) is not None:
             log.info("queue works again: its damaged key was repaired", queue=self.queue.name)
+
+    def _tell_unwritable(self, ended: Ended, error: ResponseError) -> None:
+        """Say, once, that the store fails over one job's ending; its lock is renewed until it does not."""
+        if not ended.unwritable:
+            ended.unwritable = True
+            job_id = ended.running.job.id
+            told = f"how job {job_id!r} of queue {self.queue.name!r} ended cannot be written: {error}"
+            self._troubles[self.queue.name, ENDING] = told
+            log.error(
+                "a job's ending cannot be written, and is tried again",
+                queue=self.queue.name,
+                job_id=job_id,
+                error=str(error),
+            )
 
     def _keep_for_later(self, ended: list[Ended]) -> None:
         """Send endings that the store could not write again, until it can."""
@@ -564,6 +583,8 @@ class Consumer:
             else:
                 self.unwritten -= 1
                 settled.append(each.lease)
+                if each.unwritable:
+                    self._troubles.pop((self.queue.name, ENDING), None)
                 if code == REFUSED:
                     each.outcome = Failed(reply.refused.get(place, ""))
                 self._tell(each, each.outcome if code >= 0 else LeaseLost(), code)

@@ -24,11 +24,19 @@ DROPPED = {
 
 @dataclass(slots=True, eq=False)
 class Ended:
-    """A job whose ending is to be written."""
+    """A job whose ending is to be written.
+
+    Attributes:
+        running: The job.
+        lease: Its lock.
+        outcome: How it ended.
+        unwritable: Whether the store failed over this ending alone.
+    """
 
     running: Running
     lease: Lease
     outcome: Outcome
+    unwritable: bool = False
 
     def tell(self, outcome: Outcome, code: int = 0) -> None:
         """Log an ending that the store has.

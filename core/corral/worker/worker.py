@@ -71,7 +71,8 @@ class Worker:
         stalled: How many jobs of dead workers it has found and put back, by queue.
         repaired: How often it has found that a declared schedule was gone, and has made it again, by queue.
         troubles: What an operator must know while it is so, as sentences, by queue and kind: `damage`, a key that must
-            be repaired by hand; `schedule`, one that nobody here can advance. Its signs of life tell them.
+            be repaired by hand; `ending`, one that the store fails to write; `schedule`, one that nobody here can
+            advance. Its signs of life tell them.
 
     Args:
         processors: One per queue.
