@@ -34,17 +34,22 @@ END_SECONDS = 15.0
 class Store:
     """A server of its own, with an append-only file.
 
+    Args:
+        folder: For its socket and its files.
+        port: Where on the loopback interface it listens, too; 0: nowhere.
+
     Attributes:
         socket: Where it listens.
         url: The same as a URL.
         client: For looking at it; replies as text.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, port: int = 0) -> None:
         self.socket = folder / "store.sock"
         self.url = f"unix://{self.socket}"
         self.client = redis.asyncio.Redis(unix_socket_path=str(self.socket), decode_responses=True)
         self._folder = folder
+        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> float:
@@ -60,7 +65,7 @@ class Store:
                     return time.time()
 
     def _launch(self) -> None:
-        options = {"port": 0, "unixsocket": self.socket, "dir": self._folder, "appendonly": "yes", "save": ""}
+        options = {"port": self._port, "unixsocket": self.socket, "dir": self._folder, "appendonly": "yes", "save": ""}
         server = find_server(os.environ.get("CORRAL_VALKEY_SERVER")).path
         arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self._process = subprocess.Popen([server, *arguments], stdout=subprocess.DEVNULL)
@@ -71,6 +76,10 @@ class Store:
         if self._process is not None:
             self._process.terminate()
             await asyncio.to_thread(self._process.wait, END_SECONDS)
+
+    def forget(self) -> None:
+        """Delete the files of one that is stopped: it will come back empty."""
+        shutil.rmtree(self._folder / "appendonlydir")
 
 
 def install_plugin(site: Path) -> None:

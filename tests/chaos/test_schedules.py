@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from chaos.acme_chaos import EVERY_MS, TICK_SECONDS, chaos_ticks
-from chaos.processes import Worker
+from chaos.processes import Store, Worker
 from chaos.scene import Scene
 
 pytestmark = pytest.mark.asyncio
@@ -94,3 +96,73 @@ async def test_a_tick_that_came_while_nobody_worked_runs_once(scene: Scene) -> N
     assert not any("schedule" in line["event"] for line in new.log), "it was not left untouched"
     new.terminate()
     assert await new.ended() == 0
+
+
+async def restarted_empty(scene: Scene) -> None:
+    """The store has no persistence, or its disk is gone."""
+    await scene.store.stop()
+    scene.store.forget()
+    await scene.store.start()
+
+
+async def flushed(scene: Scene) -> None:
+    """By another team. No connection ends, so nobody is told."""
+    await scene.store.client.flushall()
+
+
+async def failed_over(scene: Scene) -> None:
+    """An empty replica has taken over: first nobody may write, then all is gone."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    folder = scene.folder / "other"
+    folder.mkdir()
+    other = Store(folder, port=port)
+    await other.start()
+    client = scene.store.client
+    try:
+        await client.replicaof("127.0.0.1", port)
+
+        async def is_copy() -> bool:
+            return bool((await client.info("replication")).get("master_link_status") == "up")
+
+        await scene.until(is_copy, "the store is a copy of the empty one")
+        assert await client.dbsize() == 0
+        await client.replicaof("NO", "ONE")
+    finally:
+        await other.stop()
+
+
+@pytest.mark.parametrize(("lost", "interval"), [(restarted_empty, 3600.0), (failed_over, 3600.0), (flushed, 1.0)])
+async def test_a_schedule_outlives_its_store(
+    lost: Any, interval: float, scene: Scene, figure: Callable[[str], None]
+) -> None:
+    """After an outage at once; else within one interval."""
+    workers = [await scene.hire(**{**TICKING, "stalled_interval_seconds": interval}) for _ in range(2)]
+    await scene.until(lambda: len(scene.journal.ended()) >= 2, "two ticks have run")
+    await lost(scene)
+    since = time.time()
+    client = scene.store.client
+
+    async def is_told() -> bool:
+        return bool(await client.hlen("corral:bull:catalog") == len(workers))
+
+    await scene.until(lambda: len(scene.starts(since=since)) >= 3, "three more ticks")
+    await scene.until(is_told, "both workers have told their catalog again")
+    again = scene.starts(since=since)
+    plain = "plain"
+    await client.hset(f"{QUEUE}:{plain}", mapping={"name": "by-hand", "data": "{}", "opts": "{}", "timestamp": 0})
+    await client.lpush(f"{QUEUE}:wait", plain)
+    await client.zadd(f"{QUEUE}:marker", {"0": 0})
+    await scene.until(lambda: plain in scene.journal.ended(), "a plain job runs")
+    await scene.until(lambda: scene.health() == 0, "the workers are well")
+    for worker in workers:
+        worker.terminate()
+    assert [await worker.ended() for worker in workers] == [0, 0]
+
+    ticks = sorted({tick(line.id) for line in again if line.id != plain})
+    assert {later - earlier for earlier, later in itertools.pairwise(ticks)} == {PERIOD_MS}, "one chain, on its grid"
+    assert await client.zcard(f"{QUEUE}:delayed") == 1
+    made = [line for worker in workers for line in worker.log if line["event"].startswith("schedule was gone")]
+    assert len(made) == 1, "by one of them"
+    figure(f"{lost.__name__}: the next tick started after {again[0].at - since:.2f} s")

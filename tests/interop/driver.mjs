@@ -85,6 +85,14 @@ const operations = {
     await queue(name).upsertJobScheduler(id, repeat, template);
   },
 
+  async unschedule({ queue: name, id }) {
+    return await queue(name).removeJobScheduler(id);
+  },
+
+  async drain({ queue: name }) {
+    await queue(name).drain();
+  },
+
   async scheduler({ queue: name, id }) {
     return await queue(name).getJobScheduler(id);
   },

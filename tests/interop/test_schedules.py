@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from chaos.acme_chaos import Work, chaos
+from chaos.acme_chaos import EVERY_MS as PERIOD
+from chaos.acme_chaos import Work, chaos, chaos_ticks
 from chaos.scene import Scene
 from corral import Cron, Every
 from interop.node import Node
@@ -104,3 +105,55 @@ async def test_the_end_of_a_scheduler_of_node_is_kept(node: Node, scene: Scene) 
     run = await ticks(scene, 1)
     assert gaps(run) == {EVERY_MS}
     assert end_ms - EVERY_MS < run[-1] < end_ms + EVERY_MS
+
+
+TICKS = chaos_ticks.name
+TICKING: Any = {
+    "serves": (TICKS,),
+    "environment": {PERIOD: "1000"},
+    "stalled_interval_seconds": 0.5,
+}
+
+
+async def more_ticks(scene: Scene, count: int = 2) -> None:
+    begun = len(scene.starts())
+    await scene.until(lambda: len(scene.starts()) >= begun + count, f"{count} more ticks")
+
+
+async def test_a_declared_schedule_that_node_removes_comes_back(node: Node, scene: Scene) -> None:
+    """It cannot be told from one that was lost."""
+    worker = await scene.hire(**TICKING)
+    await more_ticks(scene)
+    await node.ask("unschedule", queue=TICKS, id=TICKS)
+    await more_ticks(scene)
+    assert any("schedule was gone" in line["event"] for line in worker.log)
+    assert (await node.ask("scheduler", queue=TICKS, id=TICKS))["every"] == 1000
+
+
+async def test_a_declared_schedule_that_node_changes_is_left_so(node: Node, scene: Scene) -> None:
+    worker = await scene.hire(**TICKING)
+    await more_ticks(scene)
+    await node.ask("schedule", queue=TICKS, id=TICKS, repeat={"every": 700})
+    await scene.until(lambda: any("left so" in line["event"] for line in worker.log), "the worker warns")
+    await more_ticks(scene, 4)
+    assert (await node.ask("scheduler", queue=TICKS, id=TICKS))["every"] == 700
+    assert len([line for line in worker.log if "left so" in line["event"]]) == 1
+
+
+async def test_a_queue_that_node_drains_goes_on(node: Node, scene: Scene) -> None:
+    """Paused, so that a run waits: BullMQ's drain may take its place away and leave its job (trap T13)."""
+    client = scene.store.client
+    await scene.hire(**TICKING)
+    await more_ticks(scene)
+    await client.hset(f"bull:{TICKS}:meta", "paused", "1")
+
+    async def waits() -> bool:
+        return bool(await client.llen(f"bull:{TICKS}:wait"))
+
+    await scene.until(waits, "a run waits")
+    for id_ in ("a", "b"):
+        await client.hset(f"bull:{TICKS}:{id_}", mapping={"name": "x", "data": "{}", "opts": "{}", "timestamp": 0})
+        await client.rpush(f"bull:{TICKS}:wait", id_)
+    await node.ask("drain", queue=TICKS)
+    await client.hdel(f"bull:{TICKS}:meta", "paused")
+    await more_ticks(scene, 3)

@@ -1,19 +1,25 @@
 -- Included where it matters what became of an iteration. Needs in scope: base (`<prefix>:<queue>:`).
 
--- The container that holds a job, or nil. In a list, `looks` ids are looked at from each end, 0: all of them; a job that
--- may be further in counts as waiting there, so that a long list is not read through for each of many schedules.
+-- The container that holds a job, or nil; and where it is nil, whether it may be further in: of a list `looks` ids are
+-- looked at from each end, so that no long one is read through.
 local function container_of(id, looks)
   for _, name in ipairs({'delayed', 'prioritized', 'completed', 'failed', 'waiting-children'}) do
     if redis.call('ZSCORE', base .. name, id) then return name end
   end
   if redis.call('EXISTS', base .. id .. ':lock') == 1 then return 'active' end
+  local further = false
   for _, name in ipairs({'active', 'wait', 'paused'}) do
     local list = base .. name
-    if redis.call('LPOS', list, id, 'MAXLEN', looks) then return name end
-    if looks > 0 and redis.call('LLEN', list) > looks then
-      if redis.call('LPOS', list, id, 'RANK', -1, 'MAXLEN', looks) then return name end
-      if redis.call('LLEN', list) > 2 * looks then return 'wait' end
-    end
+    local length = redis.call('LLEN', list)
+    if length > 0 and redis.call('LPOS', list, id, 'MAXLEN', looks) then return name end
+    if length > looks and redis.call('LPOS', list, id, 'RANK', -1, 'MAXLEN', looks) then return name end
+    further = further or length > 2 * looks
   end
-  return nil
+  return nil, further
+end
+
+-- Whether a job is in a container in which it has yet to end.
+local function has_yet_to_end(id, looks)
+  local name, further = container_of(id, looks)
+  return further or (name ~= nil and name ~= 'completed' and name ~= 'failed')
 end

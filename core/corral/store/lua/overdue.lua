@@ -28,11 +28,8 @@ for i = 1, #found, 2 do
   local key = base .. 'repeat:' .. schedule
   if redis.call('TYPE', key).ok == 'hash' and redis.call('TYPE', base .. id).ok == 'hash' then
     local rule = redis.call('HMGET', key, 'pattern', 'tz')
-    if rule[1] and redis.call('HEXISTS', base .. id, 'ats') == 1 then
-      local place = container_of(id, LOOKS)
-      if place and place ~= 'completed' and place ~= 'failed' then
-        replies[#replies + 1] = {schedule, string.format('%.0f', tick), rule[1], rule[2] or ''}
-      end
+    if rule[1] and redis.call('HEXISTS', base .. id, 'ats') == 1 and has_yet_to_end(id, LOOKS) then
+      replies[#replies + 1] = {schedule, string.format('%.0f', tick), rule[1], rule[2] or ''}
     end
   end
 end

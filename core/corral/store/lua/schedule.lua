@@ -39,13 +39,19 @@ local mark = call('HGET', marks, schedule)
 local as_removed = table.concat({'remove', ARGV[3], pattern, tz}, '\n')
 if mark and (why == 'check' or (why == 'start' and mark == as_removed)) then return {'removed', 0} end
 
+-- Ids that are looked at in a list, from each end. Where a run waits behind more, it counts as waiting, and one run more
+-- is the lesser evil: reading a million of them takes tens of milliseconds.
+local LOOKS = 20000
+
 local key = base .. 'repeat:' .. schedule
 local tick = tonumber(call('ZSCORE', base .. 'repeat', schedule))
 local found = call('HMGET', key, 'every', 'pattern', 'tz', 'name', 'data', 'opts', 'ic', 'offset', 'limit', 'endDate')
 local recorded = found[1] or found[2]
 local current = tick and iteration_id(schedule, tick)
 local kind = current and call('TYPE', base .. current).ok
-local place = current and container_of(current, 0)
+local place, further
+if current then place, further = container_of(current, LOOKS) end
+if further then place = 'wait' end
 -- Whether somebody makes the next iteration when this one is fetched, or has yet to after it was.
 local alive = place and place ~= 'completed' and place ~= 'failed' and kind == 'hash'
   and call('HGET', base .. current, 'rjk') == schedule
@@ -68,7 +74,6 @@ end
 
 -- From here on it is written. First, what else of it there is: an iteration that is not the current one makes no next
 -- one, and is there because the definition changed while it waited, or because keys were lost.
-local LOOKS = 10000 -- ids per list and end; where it waits behind more, one run more is the lesser evil
 local start = 'repeat:' .. schedule .. ':'
 
 local function own(ids)
@@ -171,7 +176,9 @@ end
 local function is_taken()
   local id = iteration_id(schedule, due)
   if gone[id] then return false end
-  return call('EXISTS', base .. id) == 1 or (container_of(id, 0) or 'delayed') ~= 'delayed'
+  if call('EXISTS', base .. id) == 1 then return true end
+  local ghost = container_of(id, LOOKS)
+  return ghost ~= nil and ghost ~= 'delayed'
 end
 for _ = 1, 1000 do
   if not due or not is_taken() then break end

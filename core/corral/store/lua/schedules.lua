@@ -12,9 +12,7 @@ local LOOKS = 1000 -- there may be thousands of schedules, all of them behind a 
 
 -- Whether an iteration has yet to end: nobody makes the next one for a scheduler whose current one does not live.
 local function lives(id)
-  if redis.call('EXISTS', base .. id) == 0 then return false end
-  local place = container_of(id, LOOKS)
-  return place ~= nil and place ~= 'completed' and place ~= 'failed'
+  return redis.call('EXISTS', base .. id) == 1 and has_yet_to_end(id, LOOKS)
 end
 
 local replies = {}
