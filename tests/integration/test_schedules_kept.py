@@ -287,8 +287,19 @@ class TestOfAnotherClient:
                 assert worker.troubles == {}
 
 
-@pytest.mark.parametrize("key", [f"repeat:{NAME}", "repeat"])
-async def test_a_damaged_key_of_a_schedule_stops_no_job(key: str, office: Office, workshop: Any) -> None:
+async def test_a_queues_damaged_set_of_schedules_is_put_aside_and_made_again(office: Office, workshop: Any) -> None:
+    await workshop.raw.set(f"{Q}:repeat", "no set")
+    async with office.working(RARELY) as worker:
+        made = await workshop.producer(office.queue(None)).enqueue(NAME, {"by_hand": True})
+        await workshop.wait_until(lambda: made.id in office.ran, "a job runs")
+        await workshop.wait_until(lambda: len(office.ran) == 2, "the schedule runs")
+        await workshop.wait_until(lambda: not worker.troubles, "all is well")
+    assert await workshop.raw.hkeys(f"corral:{Q}:quarantine") == ["repeat"]
+    assert await workshop.raw.get(f"corral:{Q}:quarantine:repeat") == "no set"
+
+
+async def test_a_damaged_key_of_a_schedule_stops_no_job(office: Office, workshop: Any) -> None:
+    key = f"repeat:{NAME}"
     await workshop.raw.set(f"{Q}:{key}", "no hash and no set")
     with capture_logs() as logs:
         async with office.working(RARELY) as worker:

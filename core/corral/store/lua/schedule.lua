@@ -21,15 +21,15 @@ local base, schedule, every, pattern, tz = KEYS[1], ARGV[2], tonumber(ARGV[3]), 
 local ticks_json, name, data, opts_text, why = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
--- @include damaged.lua
-local damage = damaged({
+-- @include check_types.lua
+local wrong = wrong_type({
   {'repeat', 'zset'}, {'repeat:' .. schedule, 'hash'}, {'delayed', 'zset'}, {'prioritized', 'zset'}, {'wait', 'list'},
   {'active', 'list'}, {'paused', 'list'}, {'waiting-children', 'zset'}, {'completed', 'zset'}, {'failed', 'zset'},
   {'meta', 'hash'}, {'id', 'string'}, {'pc', 'string'}, {'marker', 'zset'}, {'events', 'stream'},
 })
-if damage then return damage end
+if wrong then return wrong end
 local meta = redis.call('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
-local max_events = meta[3] or '10000'
+local max_events = meta[3] and string.find(meta[3], '^%d+$') and meta[3] or '10000'
 -- @include events.lua
 -- @include iterate.lua
 -- @include iteration_place.lua

@@ -1,7 +1,7 @@
--- Included where a key of the wrong type would end a script half-way. Needs in scope: base (`<prefix>:<queue>:`).
+-- Included where a key of the wrong type would end a script half-way, and is left to the stalled check to mend. Needs in scope: base (`<prefix>:<queue>:`).
 
 -- The error for the first of some keys `{name, type}` that is of another type, or nil.
-local function damaged(keys)
+local function wrong_type(keys)
   for _, each in ipairs(keys) do
     local found = redis.call('TYPE', base .. each[1]).ok
     if found ~= 'none' and found ~= each[2] then
