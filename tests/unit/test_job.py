@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -89,6 +89,33 @@ class TestSaying:
         job(run=said).progress({"done": 1})
         job(run=said).log("half way")
         assert list(said.said) == [("progress", b'{"done":1}'), ("log", "half way")]
+
+    def test_what_is_no_text_becomes_one_in_the_caller(self) -> None:
+        class Text(str):
+            def encode(self, *_: object) -> bytes:
+                raise SystemExit("on the worker's loop")
+
+        said, anything = Run(), cast("Any", 7)
+        job(run=said).log(anything)
+        job(run=said).log(Text("half way"))
+        assert list(said.said) == [("log", "7"), ("log", "half way")]
+        assert [type(text) for _, text in said.said] == [str, str]
+
+    @pytest.mark.parametrize("raises", [ValueError, SystemExit, KeyboardInterrupt])
+    def test_what_cannot_become_one_is_the_caller_s_fault_and_says_nothing(self, raises: type[BaseException]) -> None:
+        class Bad(list):
+            def __str__(self) -> str:
+                raise raises("no text")
+
+            def __iter__(self) -> Any:
+                raise raises("no text")
+
+        said, bad = Run(), cast("Any", Bad())
+        with pytest.raises(raises, match="no text"):
+            job(run=said).log(bad)
+        with pytest.raises(BaseException, match="no text"):
+            job(run=said).progress(each for each in bad)
+        assert list(said.said) == []
 
     def test_progress_is_strict_json(self) -> None:
         said = Run()

@@ -99,6 +99,33 @@ def test_one_that_raises_stops_neither_the_others_nor_the_worker(fault: str, two
     ]
 
 
+@pytest.mark.parametrize("fault", ["KeyboardInterrupt('x')", "GeneratorExit('x')", "asyncio.CancelledError('x')"])
+def test_in_a_worker_nothing_that_is_raised_ends_it_or_loses_the_job(fault: str, two: Any, job: Job[Nothing]) -> None:
+    relay, _, good = two(f"import asyncio; raise {fault}")
+    with capture_logs() as logs:
+        with relay.job_context(job):
+            good.append("processor")
+        relay.job_ended(job, Completed())
+    assert good == ["enter 7", "processor", "leave", "Completed"]
+    assert [line["hook"] for line in logs] == ["corral_job_context", "corral_job_ended"]
+    with capture_logs(), pytest.raises(BaseException, match="x"):  # a producer's Ctrl-C is the producer's
+        relay.enqueuing(queue, Nothing(), {})
+
+
+@pytest.mark.parametrize("fault", ["Exception", "SystemExit", "KeyboardInterrupt", "GeneratorExit"])
+def test_an_exception_of_which_no_traceback_can_be_made_is_logged_by_its_class(
+    fault: str, two: Any, job: Job[Nothing], capsys: pytest.CaptureFixture[str]
+) -> None:
+    no = f"lambda *_: (each for each in ()).throw({fault})"
+    names = "'__getattr__', '__str__', '__repr__'"
+    members = f"dict.fromkeys([{names}], {no}) | dict(__notes__=property({no}))"
+    relay, *seen = two(f"raise type('Evil', ({fault},), {members})")
+    for _ in range(2):
+        relay.job_ended(job, Completed())
+    assert seen == [["Completed"] * 2] * 2
+    assert capsys.readouterr().err.count("error=Evil") == 1
+
+
 def test_it_is_logged_once_with_its_traceback(two: Any, job: Job[Nothing]) -> None:
     relay, bad, _ = two("raise LookupError('no span')")
     with capture_logs() as logs:
