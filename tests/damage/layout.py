@@ -95,7 +95,7 @@ class Layout:
                 self._line_up(writing, now)
             else:
                 self._abandon(writing)
-            await writing.execute()
+            await writing.execute(raise_on_error=self.first is None)
         if case.when != "held" and self.first is None:
             await self.harm()
 

@@ -301,11 +301,11 @@ def _settings() -> Iterator[Case]:
 
 def _metrics() -> Iterator[Case]:
     for ending, name, text in product(("completed", "failed"), ("count", "prevTS", "prevCount"), NUMBERS):
-        damage = Damage("field", text, name)
+        damage, key = Damage("field", text, name), f"metrics:{ending}"
         ends = "complete" if ending == "completed" else "fail"
         for when in ("before", "held"):
-            key = f"metrics:{ending}"
-            yield Case(f"metrics/{key}:{damage.told}/{when}", "metrics", when, key, damage, ends=ends)
+            told = f"metrics/{key}:{damage.told}/{when}"
+            yield Case(told, "metrics", when, key, damage, near=("plain",), ends=ends)
 
 
 def _job_keys() -> Iterator[Case]:
