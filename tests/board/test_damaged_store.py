@@ -276,7 +276,7 @@ def of_type(store: redis.Redis, kind: str, key: str, dice: random.Random) -> Non
 
 @pytest.mark.asyncio
 async def test_every_page_answers_whatever_the_keys_hold(board: Board, store: redis.Redis, warm: Any) -> None:
-    """Each says which key it is, and shows the rest: the overview and a queue's page always, another is 503 at worst."""
+    """Each says which key it is; the overview and a queue's page show the rest, another is 503 at worst."""
     dice = random.Random(16)
     await warm()
     damaged, named = set(), set()

@@ -140,7 +140,7 @@ def sent(attack: Attack, fields: Mapping[str, str]) -> tuple[str, dict[str, str]
 
 
 async def staged(board: Board, store: redis.Redis, route: Route) -> Browser:
-    """A job that waits, one that is delayed, one that has failed, one in quarantine; a schedule that is declared no more."""
+    """Jobs: one waits, one is delayed, one has failed, one is in quarantine; a schedule that is declared no longer."""
     desk = await board._drawer.desk(ME)
     await desk.jobs.enqueue("letters", {"to": "ada@example.org"}, job_id=WAITING)
     await desk.jobs.enqueue("letters", {}, job_id=DELAYED, delay=timedelta(hours=1))

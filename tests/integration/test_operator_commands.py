@@ -215,6 +215,97 @@ class TestChanging:
         assert document(run("limit", QUEUE, "--rate", "none", "--json")) == {**nothing, "concurrency": 3}
 
 
+class TestQuarantine:
+    """Ids are typed as they are shown."""
+
+    ASIDE = f"corral:bull:{QUEUE}:quarantine"
+
+    @pytest.fixture
+    def aside(self, jobs: redis.Redis) -> redis.Redis:
+        """A job with an id that is no UTF-8, one that is called as a key of the queue, one of which a list is kept."""
+        for at, (job, kind) in enumerate(((b"a\xff\x1b[31m", "hash"), (b"completed", "hash"), (b"lost", "list"))):
+            key = self.ASIDE.encode() + b":" + job
+            told = json.dumps({"at": 1000 + at, "from": "wait", "reason": "no\x1b[31m hash", "key": "KEY"}).encode()
+            jobs.hset(self.ASIDE, job, told.replace(b"KEY", key.replace(b"\x1b", b"\\u001b")))
+            if kind == "hash":
+                jobs.hset(key, mapping={"name": QUEUE, "data": "{}", "opts": "{}", "timestamp": 1000})
+            else:
+                jobs.rpush(key, "junk")
+        return jobs
+
+    def test_list(self, run: Callable[..., Ran], aside: redis.Redis) -> None:
+        found = document(run("quarantine", "list", QUEUE, "--json"))
+        assert (found["queue"], found["total"], found["start"]) == (QUEUE, 3, 0)
+        by_id = {job["id"]: job for job in found["jobs"]}
+        assert list(by_id) == ["lost", "completed", "a\\xff\\x1b[31m"]
+        assert by_id["completed"] == {
+            "id": "completed",
+            "since": "1970-01-01T00:00:01.001000+00:00",
+            "from": "wait",
+            "reason": "no\x1b[31m hash",
+            "key": f"{self.ASIDE}:completed",
+            "returnable": True,
+            "returns_as": "returned-completed",
+            "obstacle": "",
+        }
+        assert (by_id["lost"]["returnable"], by_id["lost"]["obstacle"]) == (
+            False,
+            f"{self.ASIDE}:lost is a list, not a hash",
+        )
+        code, out, err = run("quarantine", "list", QUEUE, "--limit", "2", "--start", "1")
+        assert (code, err) == (0, "2 to 3 of 3 in quarantine\n")
+        assert "\x1b" not in out
+        heading, first, second = (re.split(r"  +", line) for line in out.splitlines())
+        assert heading == ["ID", "SINCE", "FROM", "RETURNS", "REASON"]
+        assert (first[0], first[2:]) == ("completed", ["wait", "as returned-completed", "no\\x1b[31m hash"])
+        assert (second[0], second[2:]) == ("a\\xff\\x1b[31m", ["wait", "yes", "no\\x1b[31m hash"])
+
+    def test_queues_counts_it_where_there_is_any(self, run: Callable[..., Ran], aside: redis.Redis) -> None:
+        rows = {row["queue"]: row for row in document(run("queues", "--json"))}
+        assert (rows[QUEUE]["quarantined"], rows["acme-threads"]["quarantined"]) == (3, 0)
+        lines = {line.split()[0]: line.split() for line in run("queues")[1].splitlines()}
+        assert lines["QUEUE"][-2:] == ["QUARANTINE", "PAUSED"]
+        assert (lines[QUEUE][-1], lines["acme-threads"][-1]) == ("3", "0")
+        aside.delete(self.ASIDE)
+        assert "QUARANTINE" not in run("queues")[1]
+        rows = {row["queue"]: row for row in document(run("queues", "--json"))}
+        assert rows[QUEUE]["quarantined"] == 0
+
+    def test_return(self, run: Callable[..., Ran], aside: redis.Redis, store_url: str) -> None:
+        shown = document(run("quarantine", "list", QUEUE, "--json"))["jobs"][-1]["id"]
+        code, out, err = run("quarantine", "return", QUEUE, shown, "completed", "lost", "nobody")
+        assert code == 1
+        assert out.splitlines() == [f"returned {shown}", "returned completed as returned-completed"]
+        assert err.splitlines() == [
+            f"error: lost was not returned: {self.ASIDE}:lost is a list, not a hash",
+            "error: nobody was not returned: it is not in quarantine",
+        ]
+        with redis.Redis.from_url(store_url) as raw:
+            assert raw.lrange(f"bull:{QUEUE}:wait", 0, 1) == [b"returned-completed", b"a\xff\x1b[31m"]
+            raw.lrem(f"bull:{QUEUE}:wait", 1, b"a\xff\x1b[31m")  # the check for leaks reads texts
+            raw.delete(f"bull:{QUEUE}:".encode() + b"a\xff\x1b[31m")
+        code, out, _ = run("quarantine", "return", QUEUE, "lost", "--json")
+        told = {"id": "lost", "returned": False, "job_id": None, "error": f"{self.ASIDE}:lost is a list, not a hash"}
+        assert (code, json.loads(out)) == (1, {"queue": QUEUE, "jobs": [told]})
+
+    def test_return_all(self, run: Callable[..., Ran], aside: redis.Redis) -> None:
+        aside.hdel(self.ASIDE, "lost")
+        aside.execute_command("HDEL", self.ASIDE, b"a\xff\x1b[31m")
+        assert run("quarantine", "return", QUEUE, "--all") == (0, "returned completed as returned-completed\n", "")
+        assert run("quarantine", "return", QUEUE, "--all") == (0, "", "nothing is in quarantine\n")
+        assert document(run("quarantine", "return", QUEUE, "--all", "--json")) == {"queue": QUEUE, "jobs": []}
+        assert state_of(aside, "returned-completed") == "wait"
+
+    def test_discard(self, run: Callable[..., Ran], aside: redis.Redis) -> None:
+        code, out, err = run("quarantine", "discard", QUEUE, "lost", "nobody", "--yes")
+        assert (code, out, err) == (1, "discarded 1 job\n", "error: nobody is not in quarantine\n")
+        assert not aside.exists(f"{self.ASIDE}:lost")
+        discarded = document(run("quarantine", "discard", QUEUE, "--all", "--yes", "--json"))
+        assert discarded == {"queue": QUEUE, "discarded": 2, "missing": []}
+        assert aside.keys("corral:bull:*:quarantine*") == []
+        assert run("quarantine", "discard", QUEUE, "--all", "--yes")[:2] == (0, "discarded 0 jobs\n")
+
+
 REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "a misspelt queue": (("job", "list", "acme-leters"), 2, "did you mean 'acme-letters'?"),
     "a misspelt queue to scrub": (("scrub", "x", "acme-leters", "--yes"), 2, "did you mean 'acme-letters'?"),
@@ -230,6 +321,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "an unknown concurrency": (("limit", QUEUE, "--concurrency", "many"), 2, "write a whole number, or none"),
     "a concurrency of none": (("limit", QUEUE, "--concurrency", "0"), 2, "pause the queue instead"),
     "an empty text": (("scrub", "", "--yes"), 2, "an empty text is in every job"),
+    "nothing to return": (("quarantine", "return", QUEUE), 2, "say which: IDs, or --all"),
+    "too much to discard": (("quarantine", "discard", QUEUE, "a", "--all", "--yes"), 2, "say which: IDs, or --all"),
+    "a quarantine's page too far": (("quarantine", "list", QUEUE, "--start", "10001"), 2, "is not in the range"),
+    "discard, unconfirmed": (("quarantine", "discard", QUEUE, "a"), 2, "hint: add --yes"),
+    "discard all, unconfirmed": (("quarantine", "discard", QUEUE, "--all"), 2, "hint: add --yes"),
     "drain, unconfirmed": (("drain", QUEUE), 2, "hint: add --yes"),
     "clean, unconfirmed": (("clean", QUEUE, "--state", "failed", "--older-than", "1s"), 2, "hint: add --yes"),
     "scrub, unconfirmed": (("scrub", "user-4711"), 2, "hint: add --yes"),
@@ -343,6 +439,19 @@ class TestTerminal:
         assert asked.ended() == 0
         assert asked.lines[-1] == "removed 2 jobs"
         assert jobs.llen(f"bull:{QUEUE}:wait") == 0
+
+    def test_a_discard_asks_first(self, terminal: Callable[..., Terminal], jobs: redis.Redis) -> None:
+        jobs.hset(f"corral:bull:{QUEUE}:quarantine", "lost", "{}")
+        asked = terminal("quarantine", "discard", QUEUE, "--all")
+        asked.until(f"remove all that is in quarantine of queue '{QUEUE}', 1 in number? [y/N]: ")
+        asked.type("n\n")
+        assert asked.ended() == 1
+        assert asked.lines[-1] == "nothing was changed"
+        asked = terminal("quarantine", "discard", QUEUE, "lost")
+        asked.until("[y/N]: ")
+        asked.type("y\n")
+        assert asked.ended() == 0
+        assert asked.lines[-1] == "discarded 1 job"
 
     def test_tables_fit(self, terminal: Callable[..., Terminal], jobs: redis.Redis) -> None:
         jobs.hset(f"bull:{QUEUE}:broken", "failedReason", "TypeError: " + "a long story " * 20)

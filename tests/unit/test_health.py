@@ -61,6 +61,17 @@ def test_a_parent_that_misses_a_process_is_not_well_although_others_are() -> Non
     assert states(found) == {"w1": "working", "p": "incomplete", "p.1": "working", "p.2": "silent"}
 
 
+def test_what_a_living_worker_says_an_operator_must_know_is_not_well() -> None:
+    """Once each, however many say it; it is no reason to replace a process, and not among what is told of those."""
+    troubled = Sign(1.0, troubles=("a is damaged", "b is damaged"))
+    found = health(w1=troubled, w2=Sign(1.0, troubles=("b is damaged", "c is damaged")), w3=FRESH)
+    assert (found.is_healthy, found.told) == (False, "")
+    assert found.troubles == ("a is damaged", "b is damaged", "c is damaged")
+    assert health(w1=FRESH, w2=Sign(60.0, troubles=("a is damaged",))).is_healthy
+    draining = health(w1=Sign(0.0, draining=True, troubles=("a is damaged",)))
+    assert (draining.is_healthy, states(draining)) == (False, {"w1": "draining"})
+
+
 def test_children_of_a_parent_with_a_longer_name_are_not_counted() -> None:
     assert not judged({"p": PARENT, "p.1": FRESH, "pp.1": FRESH}, "no worker").is_healthy
 

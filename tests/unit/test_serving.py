@@ -33,6 +33,13 @@ def url() -> Iterator[str]:
         yield url
 
 
+def test_what_an_operator_must_know_is_told_and_turns_no_probe_red() -> None:
+    well, unwell = verdict("healthy", "", ("a is damaged",)), verdict("healthy", "stuck", ("a is damaged",))
+    assert (well.status, json.loads(well.body)) == (200, {"healthy": True, "troubles": ["a is damaged"]})
+    assert (unwell.status, json.loads(unwell.body)["told"]) == (503, "stuck")
+    assert json.loads(verdict("ready", "").body) == {"ready": True}
+
+
 def ask(url: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
     try:

@@ -122,7 +122,7 @@ def discard_quarantined(queue: str, job_ids: tuple[str, ...], everything: bool, 
     async def work(inspector: JobInspector) -> tuple[int, Sequence[str]]:
         if everything:
             total = (await inspector.quarantined(queue, limit=1)).total
-            confirm(f"remove all {total:,} that are in quarantine of queue {queue!r}", yes=yes)
+            confirm(f"remove all that is in quarantine of queue {queue!r}, {total:,} in number", yes=yes)
             return await inspector.discard_all_quarantined(queue), ()
         which = "job" if len(job_ids) == 1 else "jobs"
         confirm(f"remove {len(job_ids)} {which} in quarantine of queue {queue!r}", yes=yes)

@@ -78,7 +78,8 @@ class Summary:
         last_failure: The job that failed last, or None.
         quarantined: How many jobs are in quarantine, for an operator to look at.
         damaged: What is wrong with the queue's own keys, each as `<key> is a <type>, not a <type>`. Nothing is told of
-            what these hold: a state whose key is damaged counts no jobs.
+            what these hold.
+        unknown: The states whose keys are damaged: they count no jobs, and nobody can tell how many there are.
     """
 
     queue: str
@@ -94,6 +95,7 @@ class Summary:
     last_failure: Failure | None
     quarantined: int = 0
     damaged: tuple[str, ...] = ()
+    unknown: frozenset[State] = frozenset()
 
 
 async def summary(calls: Calls, queue: Queue[Any] | str) -> Summary:
@@ -103,9 +105,10 @@ async def summary(calls: Calls, queue: Queue[Any] | str) -> Summary:
     completed_total, completed_per_minute = per_minute(completed, now_ms)
     failed_total, failed_per_minute = per_minute(failed, now_ms)
     due_score = number(due.decode(errors="replace"))
+    counts = state_counts(sizes)
     return Summary(
         queue=calls.name(queue),
-        counts={state: count or 0 for state, count in state_counts(sizes).items()},
+        counts={state: count or 0 for state, count in counts.items()},
         limits=decode_limits(limits),
         oldest_waiting=_earliest(_came_to_wait(now_ms, *each) for each in waiting),
         oldest_active=_earliest(_ms(each) for each in started),
@@ -117,6 +120,7 @@ async def summary(calls: Calls, queue: Queue[Any] | str) -> Summary:
         last_failure=next(map(_failure, lately), None),
         quarantined=known_size(quarantined) or 0,
         damaged=damaged_in(wrongs),
+        unknown=frozenset(state for state, count in counts.items() if count is None),
     )
 
 
