@@ -116,7 +116,8 @@ def corral_job_ended(job: Job[Any], outcome: Outcome) -> None:
 
     Args:
         job: The job.
-        outcome: How it ended; one of the types of `corral.outcome`.
+        outcome: How it ended; one of the types of `corral.outcome`. `outcome.final`: no further attempt follows.
+            Those of a failed attempt have `outcome.error`: what the processor raised, in this process only.
 
     An exception is logged once per plugin.
     """

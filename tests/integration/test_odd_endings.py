@@ -49,7 +49,7 @@ class Remote(Exception):
 
 class Hooked(Exception):
     @property
-    def __notes__(self) -> list[str]:  # type: ignore[override]
+    def __notes__(self) -> list[str]:
         raise SystemExit("no notes")
 
 

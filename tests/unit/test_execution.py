@@ -349,7 +349,7 @@ class TestWhateverIsRaised:
     async def test_a_wait_that_raises_when_it_is_looked_at_is_a_failed_attempt(
         self, ending: Ending, raises: type[BaseException], of: Any
     ) -> None:
-        class Odd(of):  # type: ignore[misc]
+        class Odd(of):
             def __init__(self) -> None:
                 pass
 
@@ -380,7 +380,7 @@ class TestWhateverIsRaised:
     async def test_an_exception_that_lies_about_its_class_is_what_it_is(self, ending: Ending) -> None:
         class Liar(Exception):
             @property
-            def __class__(self) -> Any:  # type: ignore[override]
+            def __class__(self) -> Any:
                 raise SystemExit("no")
 
         assert isinstance(await ending(raising(Liar())), Retried)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 
+from corral import Payload, Queue
 from corral.outcome import (
     Completed,
     Failed,
@@ -18,6 +25,9 @@ from corral.outcome import (
     Snoozed,
     TimedOut,
 )
+from corral.testing import job as make_job
+
+HOOKS = Path(__file__).parents[2] / "docs" / "hooks.md"
 
 FINAL = [
     (Completed(), True),
@@ -56,3 +66,42 @@ def test_the_error_is_no_part_of_what_a_failed_outcome_is(outcome: Any) -> None:
 def test_only_failed_attempts_carry_an_error() -> None:
     having = {kind for kind in get_args(Outcome) if "error" in {field.name for field in fields(kind)}}
     assert having == {Failed, Retried, TimedOut}
+
+
+class TestTheErrorTrackerOfTheDocumentation:
+    """`docs/hooks.md` shows it for Sentry, whose library is stood in for."""
+
+    class Nothing(Payload):
+        pass
+
+    @pytest.fixture
+    def captured(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+        captured: list[object] = []
+
+        @contextmanager
+        def new_scope() -> Iterator[Any]:
+            yield SimpleNamespace(
+                set_context=lambda name, value: captured.append((name, value["id"])),
+                capture_exception=captured.append,
+                capture_message=lambda text, level: captured.append((level, text)),
+            )
+
+        library = ModuleType("sentry_sdk")
+        vars(library)["new_scope"] = new_scope
+        monkeypatch.setitem(sys.modules, "sentry_sdk", library)
+        return captured
+
+    def test_it_is_told_of_last_attempts_with_their_exceptions(self, captured: list[object]) -> None:
+        blocks = re.findall(r"^```python\n(.*?)^```", HOOKS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        (example,) = [block for block in blocks if "outcome.error" in block]
+        assert "outcome.final" in example
+        names: dict[str, Any] = {}
+        exec(compile(example, HOOKS, "exec"), names)
+        job, error = make_job(Queue("nothing", self.Nothing), {}, id="7"), ValueError("x")
+        for outcome, _ in FINAL:
+            failed = {"error": error} if "error" in type(outcome).__dataclass_fields__ else {}
+            names["corral_job_ended"](job, replace(outcome, **failed))
+        assert captured == [("job", "7"), error] * 2
+        captured.clear()
+        names["corral_job_ended"](job, Failed("too large"))
+        assert captured == [("job", "7"), ("error", "too large")]

@@ -27,7 +27,7 @@ def printed(error: BaseException) -> str:
 def thrown(function: Callable[[], object]) -> BaseException:
     try:
         function()
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001  # of every kind
         return error
     raise AssertionError("it raised nothing")
 
@@ -125,7 +125,7 @@ class TestTheTextOfTraceback:
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="older Pythons suggest nothing here")
     def test_suggestions_of_newer_pythons_are_kept(self) -> None:
         lettre = 1
-        for function in (lambda: lettr, lambda: asyncio.slep, lambda: __import__("json", fromlist=["x"]).dmps):  # noqa: F821
+        for function in (lambda: lettr, lambda: asyncio.slep, lambda: __import__("json", fromlist=["x"]).dmps):  # noqa: F821  # misspelt
             error = thrown(function)
             assert described(error)[1] == printed(error)
         assert lettre
@@ -185,7 +185,7 @@ class TestNothingIsRaised:
         elif place == "context":
             error.__context__ = inner
         elif place == "member":
-            error = ExceptionGroup("the last of all", [KeyError("beside it"), inner])  # type: ignore[list-item]
+            error = ExceptionGroup("the last of all", [KeyError("beside it"), inner])
         elif place == "member of a member":
             error = BaseExceptionGroup("the last of all", [BaseExceptionGroup("inside", [inner])])
         else:
@@ -220,7 +220,7 @@ class TestNothingIsRaised:
             raise raises("no")
 
         class Hooked(Exception):
-            __notes__ = property(no)  # type: ignore[assignment]
+            __notes__ = property(no)
 
         silent = raises is AttributeError
         end = "Hooked: x\n" if silent else "Hooked: x\n<__notes__ cannot be read>\n"

@@ -536,6 +536,8 @@ class Consumer:
             if not self._loop.is_running():
                 raise
             self._end(running, self._execution.raised(running, closed.with_traceback(None)))
+            if running.task is not None:
+                running.task.cancel()  # else it may wait for ever, for something that was closed with its coroutine
 
     def _end_unfinished(self) -> None:
         """End jobs whose task is done and has told no outcome: something else cancelled it before it began, say."""
