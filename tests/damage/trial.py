@@ -135,7 +135,8 @@ class Trial:
         """What the reason of a job that was hurt must contain one of; nothing where a field was damaged."""
         if not self.case.replaces or self.case.more:
             return []
-        return [self.case.key.removeprefix("^"), AS_ASKED]
+        key = self.case.key
+        return [self.layout.key(key) if key.startswith("^") else key, AS_ASKED]
 
     @property
     def lost(self) -> int:
