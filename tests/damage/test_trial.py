@@ -10,6 +10,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from corral.store.connection import Link
+from corral.worker.stopping import end_tasks
 from damage import trial as trials
 from damage.layout import Layout
 from damage.matrix import Case
@@ -70,8 +71,7 @@ class Careless:
         return False
 
     async def stop(self) -> list[str]:
-        self._working.cancel()
-        await asyncio.wait([self._working])
+        await end_tasks([self._working])
         return []
 
 
