@@ -17,6 +17,7 @@ import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
 from corral.store.connection import Link
+from corral.worker.stopping import end_tasks
 from damage.judge import QUARANTINE, Fault, Snapshot, final_faults, misplaced, read_left, take_snapshots
 from damage.layout import GOOD, INNOCENTS, Layout
 from damage.matrix import ROLES
@@ -135,7 +136,8 @@ class Trial:
         """What the reason of a job that was hurt must contain one of; nothing where a field was damaged."""
         if not self.case.replaces or self.case.more:
             return []
-        return [self.case.key.removeprefix("^"), AS_ASKED]
+        key = self.case.key
+        return [self.layout.key(key) if key.startswith("^") else key, AS_ASKED]
 
     @property
     def lost(self) -> int:
@@ -364,7 +366,6 @@ async def watching(client: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         try:
             yield watch
         finally:
-            looking.cancel()
-            await asyncio.wait([looking])
+            await end_tasks([looking])
             if not looking.cancelled():
                 looking.result()
