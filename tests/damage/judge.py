@@ -266,7 +266,8 @@ def _orphans(left: Left, known: Collection[bytes]) -> Iterator[Fault]:
 def _must_be_job(key: bytes) -> bool:
     """Whether a hash of this name is a job: not a queue's own hash, and not a hash beside a job."""
     name = _text(key)
-    if name in KEY_WORDS or name.startswith(("dn:", "de:", "metrics:")) or name.rpartition(":")[2] in SUFFIXES:
+    own = {*KEY_WORDS, "delay"}
+    if name in own or name.startswith(("dn:", "de:", "metrics:")) or name.rpartition(":")[2] in SUFFIXES:
         return False
     return not name.startswith("repeat:") or re.fullmatch(r"repeat:.+:\d+", name, re.DOTALL) is not None
 

@@ -41,6 +41,16 @@ REPAIR = """
 redis.call('DEL', KEYS[1])
 if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) end
 """
+# KEYS: the key, where its content was put aside, the marker. Returns whether the key can be used, and has it again.
+GIVE_BACK = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if redis.call('EXISTS', KEYS[2]) == 0 then return 1 end
+if kind ~= 'none' and kind ~= redis.call('TYPE', KEYS[2]).ok then return 0 end
+redis.call('ZUNIONSTORE', KEYS[1], 2, KEYS[1], KEYS[2])
+redis.call('DEL', KEYS[2])
+redis.call('ZADD', KEYS[3], 0, '0')
+return 1
+"""
 # KEYS: the key of the job, the container. ARGV: the id, its score or '', then the job's fields.
 INTRUDE = """
 if #ARGV > 2 then redis.pcall('HSET', KEYS[1], unpack(ARGV, 3)) end
@@ -190,6 +200,11 @@ class Layout:
         """Put back what was put aside."""
         key = self.key(self.case.key)
         await self.client.eval(REPAIR, 2, key, f"aside:{key}")
+
+    async def give_back(self) -> bool:
+        """Put back the jobs that were put aside, as soon as the worker has put the damage aside; whether it has."""
+        key = self.key(self.case.aside[0])
+        return bool(await self.client.eval(GIVE_BACK, 3, key, f"aside:{key}", f"{self.base}marker"))
 
     async def add_good(self) -> None:
         """Add jobs when all is over; past what is damaged."""

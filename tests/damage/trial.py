@@ -229,12 +229,24 @@ class Trial:
             if not await self.until(lambda: hand.tells(layout.key(case.key))):
                 self.fault("untold", f"the worker does not tell that {case.key} is damaged")
             await layout.repair()
+        elif case.when == "held" and case.aside[0] in {"prioritized", "delayed"}:
+            await self._give_back()
         await self.until(self._settled)
         await layout.add_good()
         if not await self.until(lambda: self._done(GOOD)):
             self.fault("worker", "jobs that were added in the end are not completed")
         if case.stops and not await self.until(lambda: not hand.tells("")):
             self.fault("untold", f"the worker still tells that {case.key} is damaged")
+
+    async def _give_back(self) -> None:
+        """The jobs in what the test took away can only run once they are back."""
+        deadline = time.monotonic() + self.seconds
+        while not await self.layout.give_back():
+            if time.monotonic() > deadline:
+                return self.fault("worker", f"{self.case.key} is never put aside")
+            self._looked.clear()
+            await asyncio.wait_for(self._looked.wait(), self.seconds)
+        return None
 
     def _may_start(self) -> bool:
         """Whether there are jobs that wait for a slot; the next iteration of the schedule is an hour away."""

@@ -79,7 +79,7 @@ local function repairs()
       local key = base .. name
       local kind = redis.call('TYPE', key).ok
       local fits = kind == 'none' or kind == wanted or (wanted == 'counter' and kind == 'string'
-        and string.find(redis.call('GET', key), '^%-?%d+$') ~= nil)
+        and string.find(redis.call('GET', key), '^%-?%d+$') ~= nil and redis.call('STRLEN', key) < 19)
       if not fits and (name == 'wait' or name == 'active' or name == 'meta') then
         damage.broken = 'DAMAGED ' .. key .. ' is a ' .. kind .. ', not a ' .. wanted
       elseif not fits then

@@ -29,6 +29,7 @@ local function enqueue_parent(queue, id, next_to_run)
 end
 
 -- Run what follows after something was taken away; if it fails, put that back, so that the whole may be tried again.
+-- `put_back` uses redis.call: what it touches is not what is damaged (damage.lua).
 local function or_put_back(put_back, step, ...)
   local done, err = pcall(step, ...)
   if not done then
@@ -40,7 +41,7 @@ end
 local function release_parent(queue, id, next_to_run)
   local waiting = queue .. 'waiting-children'
   if call('ZREM', waiting, id) == 0 then return end
-  or_put_back(function() call('ZADD', waiting, now, id) end, enqueue_parent, queue, id, next_to_run)
+  or_put_back(function() redis.call('ZADD', waiting, now, id) end, enqueue_parent, queue, id, next_to_run)
 end
 
 local function fail_parent(queue, id, child)
@@ -52,7 +53,7 @@ local function fail_parent(queue, id, child)
   if not waits and not delayed and call('ZSCORE', queue .. 'failed', id) then return end
   local container = waits and 'waiting-children' or 'delayed'
   or_put_back(function()
-    if waits or delayed then call('ZADD', queue .. container, waits and now or now * 4096, id) end
+    if waits or delayed then redis.call('ZADD', queue .. container, waits and now or now * 4096, id) end
   end, function()
     call('HSET', key, 'defa', 'child ' .. child .. ' failed')
     if delayed then call('HSET', key, 'delay', 0) end
@@ -76,7 +77,7 @@ local function end_child(kind, key, text, parent_key)
   local fails = kind == 'f'
   if fails and not (policy.fpof or policy.cpof or policy.idof or policy.rdof) then return end
   if call('SREM', parent_key .. ':dependencies', key) == 0 then return end
-  or_put_back(function() call('SADD', parent_key .. ':dependencies', key) end, function()
+  or_put_back(function() redis.call('SADD', parent_key .. ':dependencies', key) end, function()
     if fails and policy.fpof then return fail_parent(queue, id, key) end
     if not fails then
       call('HSET', parent_key .. ':processed', key, text)
@@ -120,7 +121,7 @@ local function enqueue_next(deduplication, next_key)
   end
   or_put_back(function()
     redis.pcall('ZREM', base .. 'delayed', id)
-    call('UNLINK', key)
+    redis.call('UNLINK', key)
   end, function()
     call('INCR', base .. 'id')
     call('HSET', key, unpack(hash))

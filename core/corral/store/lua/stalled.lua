@@ -25,7 +25,9 @@ attempt(nil, function()
 end)
 local unrecovered = {}
 for _, id in ipairs(suspects) do
-  if call('EXISTS', base .. id .. ':lock') == 0 and not try_to_recover(id) then unrecovered[#unrecovered + 1] = id end
+  local lock = redis.pcall('GET', base .. id .. ':lock')
+  if type(lock) == 'table' then repairs().set_aside(id .. ':lock', 'key', base .. id .. ':lock is no lock') end
+  if type(lock) ~= 'string' and not try_to_recover(id) then unrecovered[#unrecovered + 1] = id end
 end
 
 local function mark_active()
