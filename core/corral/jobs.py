@@ -136,7 +136,7 @@ class JobScheduler(Protocol):
             Whether there was one.
 
         Raises:
-            JobRefused: It is a declared schedule: those end with their declaration, and `corral schedules prune`.
+            JobRefused: It is a declared schedule: those end by `corral schedules remove`, or with their declaration.
             StoreUnavailable: The store is away.
         """
         ...

@@ -166,7 +166,7 @@ def check_schedule_id(schedule_id: str, queues: Container[str]) -> None:
     if schedule_id in queues:
         raise JobRefused(
             f"schedule id {schedule_id!r} is a queue's name: that is for the schedule it declares",
-            hint="name it otherwise; a schedule that is declared no longer is ended by `corral schedules prune`",
+            hint="name it otherwise; `corral schedules remove` ends one that is declared, and `prune` one that was",
         )
 
 

@@ -255,7 +255,12 @@ async def test_what_a_worker_counts(workshop: Any, letters: Queue[Any]) -> None:
     async with workshop.working(letters.processed_by(work)):
         await workshop.wait_until(lambda: ended() == 4, "all have ended")
     metrics = WorkerMetrics(
-        tally, ["letters", "others"], stalled={"letters": 2}, lag_seconds=lambda: 0.25, plugins=workshop.plugins
+        tally,
+        ["letters", "others"],
+        stalled={"letters": 2},
+        lag_seconds=lambda: 0.25,
+        plugins=workshop.plugins,
+        repaired={"letters": 3},
     )
     found = series(render(metrics))
     runs = {labels: value for (name, labels), value in found.items() if name == "corral_job_runs_total" and value}
@@ -268,6 +273,7 @@ async def test_what_a_worker_counts(workshop: Any, letters: Queue[Any]) -> None:
     assert of(found, "corral_job_duration_seconds_sum", queue="letters") >= 0.03
     assert of(found, "corral_job_wait_seconds_count", queue="letters") == 3
     assert of(found, "corral_job_stalled_total", queue="letters") == 2
+    assert of(found, "corral_schedules_repaired_total", queue="letters") == 3
     assert of(found, "corral_event_loop_lag_seconds") == 0.25
     assert of(found, "corral_leases_lost_total", queue="others") == 0, "there from the start"
 

@@ -512,6 +512,7 @@ async def test_by_any_sequence(hand: Hand, operator: JobInspector, runs: Runs, r
             await raw.delete(f"{Q}:active")
             # Where a coming tick was promoted by hand and its job is kept, the chain ends there as with BullMQ, until a
             # worker looks (trap T27).
+            await story.check()
             await goes_on(hand, runs, check=story.check)
         except BaseException:
             print(f"seed {seed}: {', '.join(story.told)}")

@@ -116,7 +116,9 @@ def _row(each: Scheduled) -> dict[str, Any]:
             "state": "removed" if each.removed else "new",
             "iterations": 0,
         }
-    when = f"every {stored.every_ms / 1000:g} s" if stored.every_ms else f"{stored.pattern} {stored.tz or 'UTC'}"
+    when = f"every {stored.every_ms / 1000:g} s" if stored.every_ms else None
+    if stored.pattern:
+        when = f"{stored.pattern} {stored.tz or 'UTC'}"
     return {
         "queue": each.queue,
         "id": stored.id,
