@@ -61,12 +61,6 @@ class Suspects:
         if self._turn is None and self._running is None:
             self._wake()
 
-    def close(self) -> None:
-        """Call nobody any more."""
-        self._waiting.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, set()
         for look in waiting:

@@ -1,4 +1,5 @@
--- Included where a key of the wrong type would end a script half-way, and is left to the stalled check to mend. Needs in scope: base (`<prefix>:<queue>:`).
+-- Included where a key of the wrong type would end a script half-way; what can be mended is left to the stalled check.
+-- Needs in scope: base (`<prefix>:<queue>:`).
 
 -- The error for the first of some keys `{name, type}` that is of another type, or nil.
 local function wrong_type(keys)

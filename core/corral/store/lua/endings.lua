@@ -61,7 +61,9 @@ if count > 0 then
 
   local function put_back_taken()
     if not taken then return end
-    for _, name in ipairs({'completed', 'failed', 'delayed', 'prioritized'}) do redis.pcall('ZREM', base .. name, taken) end
+    for _, name in ipairs({'completed', 'failed', 'delayed', 'prioritized'}) do
+      redis.pcall('ZREM', base .. name, taken)
+    end
     if kept.scored and kept.scored[#kept.scored] == taken then
       kept.scored[#kept.scored], kept.scored[#kept.scored - 1] = nil, nil
       if #kept.scored == 0 then kept = {} end
@@ -173,7 +175,7 @@ if count > 0 then
     if not done then
       local reason = 'job refused: ' .. code
       code = -20
-      if not (damage and damage.broken) and tokens[i] == ARGV[at + 2] and attempt(put_back_taken, fail_damaged, id, at, reason) then
+      if not damage.broken and tokens[i] == ARGV[at + 2] and attempt(put_back_taken, fail_damaged, id, at, reason) then
         code = 1
         refused = refused or {}
         refused[#refused + 1] = i

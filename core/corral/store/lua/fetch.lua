@@ -31,9 +31,9 @@ end
 
 local function is_iteration(id) return string.find(id, 'repeat:', 1, true) == 1 end
 
--- Read a job that might start, before its id leaves its container. Returns its hash, how often it was started, whether it
--- is to be failed without running, and whether its start must be confirmed. Without one: nil, and 'ghost', its hash is
--- gone (trap T14); 'held', a suspect that may not start now; or why it goes to the quarantine.
+-- Read a job that might start, before its id leaves its container. Returns its hash, how often it was started, whether
+-- it is to be failed without running, and whether its start must be confirmed. Without one: nil, and 'ghost', its hash
+-- is gone (trap T14); 'held', a suspect that may not start now; or why it goes to the quarantine.
 local function read_job(id)
   local key = base .. id
   if string.find(KEY_WORDS, id, 1, true) and repairs().is_key_word(id) then
@@ -104,7 +104,7 @@ local function take_round(n)
     end
   end
 
-  local started, jobs, starts, doomed, confirmed, odd = {}, {}, {}, nil, nil, nil
+  local started, jobs, starts, doomed, confirmed, odd, held_now = {}, {}, {}, nil, nil, nil, nil
   for i = #ids, 1, -1 do
     local id, at = ids[i], #started + 1
     local hash, found, fails, confirms = read_job(id)
@@ -119,21 +119,25 @@ local function take_round(n)
         confirmed[#confirmed + 1] = id
       end
     elseif found == 'held' then
-      held = held + 1
-      if scores then
-        held_prioritized, scores[id] = held_prioritized + 1, nil
-      else
-        held_ids[#held_ids + 1] = id
-      end
+      held_now = held_now or {}
+      held_now[#held_now + 1] = id
     elseif found ~= 'ghost' then
       odd = odd or {}
       odd[#odd + 1] = {id, found}
     end
   end
 
+  if held_now then
+    held = held + #held_now
+    if scores then
+      held_prioritized = held_prioritized + #held_now
+      for _, id in ipairs(held_now) do scores[id] = nil end
+    end
+  end
   -- The first write, and one that a full store allows.
   if not scores then
     call('LTRIM', list, 0, -waiting - 1)
+    for _, id in ipairs(held_now or {}) do held_ids[#held_ids + 1] = id end
   else
     local gone = {}
     for id in pairs(scores) do gone[#gone + 1] = id end

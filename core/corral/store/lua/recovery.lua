@@ -11,7 +11,9 @@ local max_events = meta[3] and string.find(meta[3], '^%d+$') and meta[3] or '100
 local recovered, taken = {}, nil
 
 -- The first write, and one that a full store allows: from here on the script may write whatever it has to.
-if type(redis.pcall('XTRIM', events, 'MAXLEN', '~', max_events)) == 'table' then attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events) end
+if type(redis.pcall('XTRIM', events, 'MAXLEN', '~', max_events)) == 'table' then
+  attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events)
+end
 
 -- An iteration of a schedule that still exists is never failed for stalling: that would end the schedule.
 local function is_iteration(schedule)
