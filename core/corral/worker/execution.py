@@ -317,7 +317,7 @@ class Execution:
                 log.warning(event, queue=self.queue.name, names=new)
 
 
-_OWN_FILES: Final = frozenset({__file__, Threads.start.__code__.co_filename})
+_OWN_FILES: Final = frozenset(each.__code__.co_filename for each in (Execution.prepare, Threads.start))
 """Whose frames are left out of the beginning of a traceback: they say nothing of the processor."""
 
 _NOTHING: Final = Completed()
