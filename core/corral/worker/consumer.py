@@ -420,9 +420,7 @@ class Consumer:
 
     def _tell(self, ended: Ended, outcome: Outcome) -> None:
         """Log an ending that the store has, and tell the plugins."""
-        with suppress(
-            Exception
-        ):  # the program's own logging may be broken, and the other endings are told all the same
+        with suppress(Exception):  # the program's own logging may be broken: other endings are told all the same
             ended.tell(outcome)
         if self._job_ended is not None:
             self._job_ended(ended.running.job, outcome)
