@@ -478,7 +478,7 @@ class TestMasking:
         password: SecretStr = SecretStr("")
 
     class Unknown(Payload):
-        """No JSON schema can be made of it, so that nobody knows what in it is secret."""
+        """It has no JSON schema, so that nobody knows what is secret in it. The catalog refuses such a model."""
 
         password: str = ""
         code: str = ""

@@ -272,7 +272,7 @@ class Execution:
             except (ValueError, RecursionError):
                 clear = Veil(names).broken
             return replace(outcome, reason=shortened(clear(outcome.reason)), traceback=clear(outcome.traceback))
-        except BaseException:  # noqa: BLE001  # the payload's model is asked for its schema
+        except BaseException:  # noqa: BLE001  # a text comes out masked, or not at all
             kind = "" if outcome.error is None else f"{class_name(outcome.error)}: "
             return replace(outcome, reason=shortened(f"{kind}{WITHHELD}"), traceback="")
 
@@ -317,7 +317,7 @@ class Execution:
                 log.warning(event, queue=self.queue.name, names=new)
 
 
-_OWN_FILES: Final = frozenset({__file__, Threads.start.__code__.co_filename})
+_OWN_FILES: Final = frozenset(each.__code__.co_filename for each in (Execution.prepare, Threads.start))
 """Whose frames are left out of the beginning of a traceback: they say nothing of the processor."""
 
 _NOTHING: Final = Completed()
