@@ -30,10 +30,11 @@ class Note(Payload):
 
 
 notes = Queue("notes", Note)
-PATIENCE_SECONDS = 10.0
+IN_CI = os.environ.get("CI") == "true"
+PATIENCE_SECONDS = 10.0 if IN_CI else 5.0
 """How long BullMQ may take: it recovers what stalled within two of these trials' locks, which are 1.5 s."""
-AT_HOME = 24
-"""Stories that it is told at home; elsewhere so many as there is time for."""
+AT_HOME = 14
+"""Stories that it is told at home: one of each group. Elsewhere so many as there is time for."""
 BOUND_SECONDS = 90.0
 
 
@@ -41,7 +42,7 @@ async def test_the_same_stories_with_bullmq_as_the_worker(
     node_modules: Path, stage: Any, figure: Callable[[str], None]
 ) -> None:
     """A figure beside ours; BullMQ is not judged by it, and no more is asserted than that it ran."""
-    runs = sampled(all_runs(all_cases()), 100_000 if os.environ.get("CI") == "true" else AT_HOME)
+    runs = sampled(all_runs(all_cases()), 100_000 if IN_CI else AT_HOME)
     async with node_worker(node_modules, stage.url) as node:
         layouts = [(Layout(stage.client, case, f"n{number}"), slots) for number, (case, slots) in enumerate(runs)]
         theirs = await stage.run(layouts, lambda: Theirs(node), seconds=PATIENCE_SECONDS, bound_seconds=BOUND_SECONDS)
@@ -54,7 +55,7 @@ async def test_the_same_stories_with_bullmq_as_the_worker(
         lost, unfinished = sum(trial.lost for trial in trials), sum(trial.unfinished for trial in trials)
         figure(
             f"{len(trials)} cases with {told}: innocents lost (in no place, or in two): {lost}; "
-            f"not completed within {PATIENCE_SECONDS if trials is theirs else 30} s: {unfinished}"
+            f"not completed in time: {unfinished}"
         )
     stage.judge(ours)
 
