@@ -331,6 +331,8 @@ class TestListings:
             "waiting": 2,
             "delayed": 1,
             "paused": False,
+            "quarantined": 0,
+            "damaged": [],
         }
         _, out, _ = run("queues")
         assert out.splitlines()[0].split()[:3] == ["QUEUE", "WAITING", "ACTIVE"]

@@ -70,7 +70,9 @@ class Calls:
             JobNotFound: There can be no job of this id.
         """
         if not may_be_job(job_id):
-            raise JobNotFound(self.name(queue), job_id)
+            name = self.name(queue)
+            hint = f"a key of the queue is called so; a worker puts such a job aside: corral quarantine list {name}"
+            raise JobNotFound(name, job_id, hint=hint)
         return job_id
 
     async def size(self, queue: Queue[Any] | str, container: str) -> int:

@@ -27,8 +27,8 @@ class _Refused(CorralError):
 class JobNotFound(_Refused):
     """No job of that id is in the queue."""
 
-    def __init__(self, queue: str, job_id: str) -> None:
-        hint = "it may have ended and been removed by its retention"
+    def __init__(self, queue: str, job_id: str, *, hint: str | None = None) -> None:
+        hint = hint or "it may have ended and been removed by its retention"
         super().__init__(f"queue {queue!r} has no job {job_id!r}", queue, job_id, hint=hint)
 
 
