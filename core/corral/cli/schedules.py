@@ -26,7 +26,7 @@ def schedules(context: click.Context, as_json: bool) -> None:
     \b
     corral schedules
     corral schedules --json
-    corral schedules prune             remove those that their queues declare no longer
+    corral schedules prune             remove those no longer declared
     corral schedules remove reports    stop what the queue reports declares
     corral schedules restore reports   and make it again
     """
