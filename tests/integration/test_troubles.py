@@ -128,13 +128,13 @@ async def test_what_a_worker_knows_is_in_its_signs_and_in_no_probe_s_verdict(
         parent_probes = ParentProbes("p", workshop.url, "bull", stop)
         async with app_alive.alive(worker, workshop.url, "bull"):
             await says()
-            worker.troubles["letters", "damage"] = META
-            worker.troubles["letters", "schedule"] = CRON
+            worker.troubles["letters", "one"] = META
+            worker.troubles["letters", "other"] = CRON
             await says(META, CRON)
             await parent_probes._look()
             for probes in (worker_probes, parent_probes):
                 assert (probes.unwell(), probes.troubles()) == ("", (META, CRON))
-            del worker.troubles["letters", "damage"]
+            del worker.troubles["letters", "one"]
             await says(CRON)
             worker.troubles.clear()
             await says()

@@ -8,12 +8,12 @@ import corral
 from corral import hookspecs
 from corral.settings import Settings, WorkerSettings
 
-MAX_FILE_LINES = 600
+MAX_FILE_LINES = 900
 MAX_PUBLIC_NAMES = 24
 MAX_HOOKS = 7
 MAX_SETTINGS = 16
 MAX_ENGINE_PYTHON = 4_500
-MAX_ENGINE_LUA = 1_500
+MAX_ENGINE_LUA = 1_800
 """With some air. What a script does where a key is damaged is a third of the Lua."""
 ENGINE = ("catalog", "lock", "store", "worker", "producer")
 """What carries a job: modules or packages of core/corral. Commands, settings and the test kit are not in it."""
@@ -32,7 +32,7 @@ def written_lines(path: Path) -> int:
     return sum(bool(line.strip()) for line in path.read_text("utf-8").splitlines())
 
 
-def test_no_file_is_longer_than_600_lines(written: tuple[Path, ...], root: Path) -> None:
+def test_no_file_is_longer_than_900_lines(written: tuple[Path, ...], root: Path) -> None:
     sizes = {str(path.relative_to(root)): lines(path) for path in written if path.suffix in {".py", ".lua"}}
     assert {name: size for name, size in sizes.items() if size > MAX_FILE_LINES} == {}
 

@@ -26,8 +26,6 @@ end
 for i = 1, #found, 2 do
   local schedule, tick = found[i], found[i + 1]
   local alive = lives(iteration_id(schedule, tonumber(tick))) and 1 or 0
-  local key = base .. 'repeat:' .. schedule
-  local rule = redis.call('TYPE', key).ok == 'hash' and redis.call('HGETALL', key) or {}
-  replies[#replies + 1] = {schedule, tick, alive, rule}
+  replies[#replies + 1] = {schedule, tick, alive, redis.call('HGETALL', base .. 'repeat:' .. schedule)}
 end
 return replies
