@@ -186,9 +186,7 @@ class TestLateAnswers:
                 async with worker("other"):
                     await workshop.until(letters, enqueued.id, "completed")
                     held.release()
-                    await workshop.wait_until(
-                        lambda: "are handed back" in str(logged), "it has heard of it"
-                    )
+                    await workshop.wait_until(lambda: "are handed back" in str(logged), "it has heard of it")
         assert ran == ["other"]
 
     @pytest.mark.timing

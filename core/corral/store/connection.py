@@ -36,7 +36,18 @@ READ_MARGIN_SECONDS = 2.0
 """How much longer than its block a blocking read may take before its connection counts as dead."""
 
 _REFUSING = (
-    *("OOM", "MISCONF", "READONLY", "LOADING", "NOAUTH", "WRONGPASS", "NOPERM", "CLUSTERDOWN", "MASTERDOWN"),
+    *(
+        "OOM",
+        "MISCONF",
+        "READONLY",
+        "LOADING",
+        "NOAUTH",
+        "WRONGPASS",
+        "NOPERM",
+        "CLUSTERDOWN",
+        "MASTERDOWN",
+        "UNBLOCKED",
+    ),
     "BUSY ",  # and neither BUSYKEY nor BUSYGROUP
 )
 """Error replies that mean "not now" and that left nothing changed: the script never ran."""

@@ -143,7 +143,8 @@ class Leases:
                 client = None
                 self._contact.failed(error)
             else:
-                self._contact.answered()
+                if due:  # else nothing need have been written: a store that refuses writes answers that, too
+                    self._contact.answered()
         if client is not None:
             client.close()
 

@@ -118,7 +118,7 @@ local function repairs()
   end
 
   damage = {reports = reports, is_key_word = is_key_word, text_of = text_of, set_aside = set_aside, mend = mend,
-    try_again = try_again}
+    try_again = try_again, pass_on_refusal = pass_on_refusal}
   return damage
 end
 

@@ -94,7 +94,8 @@ local function take_round(n)
   if waiting == 0 then
     local scored = call('ZRANGE', base .. 'prioritized', held_prioritized, held_prioritized + n - 1, 'WITHSCORES')
     if #scored == 0 then
-      if held_prioritized == 0 then redis.pcall('GETDEL', base .. 'pc') end -- an error where no counter stands there
+      local dropped = held_prioritized == 0 and redis.pcall('GETDEL', base .. 'pc')
+      if type(dropped) == 'table' then repairs().pass_on_refusal(dropped) end -- else something else stands there
       return false
     end
     scores = {}
