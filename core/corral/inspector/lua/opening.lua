@@ -13,30 +13,7 @@ if meta.err then meta = {false, false, false} end -- a script to which it matter
 local max_events = string.match(meta[3] or '', '^%d+$') or '10000'
 -- @include events.lua
 
--- What the queue's own keys are (wire 2.1).
-local TYPES = {
-  wait = 'list', active = 'list', paused = 'list', prioritized = 'zset', delayed = 'zset', completed = 'zset',
-  failed = 'zset', ['waiting-children'] = 'zset', marker = 'zset', ['repeat'] = 'zset', meta = 'hash', id = 'string',
-  pc = 'string', limiter = 'string', stalled = 'set', ['stalled-check'] = 'string', events = 'stream',
-  ['metrics:completed'] = 'hash', ['metrics:failed'] = 'hash', ['metrics:completed:data'] = 'list',
-  ['metrics:failed:data'] = 'list',
-}
-
--- What is wrong with a key, in words; nil where it is of that type, or is not there.
-local function damage(key, wanted)
-  local found = call('TYPE', key).ok
-  if found ~= 'none' and found ~= wanted then return key .. ' is a ' .. found .. ', not a ' .. wanted end
-  return nil
-end
-
--- What is wrong with the first of these keys of the queue that is damaged.
-local function broken(...)
-  for _, name in ipairs({...}) do
-    local wrong = damage(base .. name, TYPES[name])
-    if wrong then return wrong end
-  end
-  return nil
-end
+local TYPES, damage, broken = repairs().types, repairs().wrong_type, repairs().first_wrong
 
 local function refusal(wrong) return redis.error_reply('DAMAGED ' .. wrong) end
 

@@ -3,14 +3,7 @@
 -- where the key of that id is kept now, or empty. Ids are bytes.
 
 local quarantine = 'corral:' .. base .. 'quarantine'
-local SUFFIXES_KEPT = {':logs', ':dependencies', ':processed', ':failed', ':unsuccessful'}
-
-local is_key_word = {}
-for _, word in ipairs({
-  'id', 'wait', 'paused', 'active', 'prioritized', 'pc', 'delayed', 'completed', 'failed', 'waiting-children', 'marker',
-  'events', 'meta', 'stalled', 'stalled-check', 'limiter', 'repeat', 'priority', 'metrics:completed', 'metrics:failed',
-  'metrics:completed:data', 'metrics:failed:data',
-}) do is_key_word[word] = true end
+local is_key_word = repairs().is_key_word
 
 -- What is written of an id, each field a text; '' where there is none. Whoever wrote it, it can be read.
 local function entry_of(text)
@@ -31,7 +24,7 @@ end
 local function suffixes_of(entry)
   local found = {}
   local name = string.sub(entry.key, #quarantine + 2)
-  for _, suffix in ipairs(SUFFIXES_KEPT) do
+  for _, suffix in ipairs(repairs().suffixes) do
     if call('HEXISTS', quarantine, name .. suffix) == 0 then found[#found + 1] = suffix end
   end
   return found
@@ -39,10 +32,10 @@ end
 
 -- How an id may come back: the key of its job, and the id that it will have; or nil, that id, and why it cannot.
 local function way_out(id, entry)
-  local target = is_key_word[id] and 'returned-' .. id or id
+  local target = is_key_word(id) and 'returned-' .. id or id
   local source, own = entry.key, base .. target
   if id == '' then return nil, target, 'no job can have an empty id' end
-  if source == '' and is_key_word[id] then return nil, target, 'nothing is kept of it' end
+  if source == '' and is_key_word(id) then return nil, target, 'nothing is kept of it' end
   if source == '' then source = own end -- an operator may have repaired it in place
   if call('EXISTS', source) == 0 then
     return nil, target, source == own and 'nothing is kept of it' or source .. ' is gone'

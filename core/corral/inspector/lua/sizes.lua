@@ -3,7 +3,9 @@
 -- What is damaged of the queue's own keys, by name.
 local function wrongs()
   local found = {}
-  for name, wanted in pairs(TYPES) do found[#found + 1] = damage(base .. name, wanted) end
+  for name, wanted in pairs(TYPES) do
+    if name ~= 'priority' then found[#found + 1] = damage(base .. name, wanted) end -- BullMQ's dead key
+  end
   found[#found + 1] = damage('corral:' .. base .. 'quarantine', 'hash')
   table.sort(found)
   return found

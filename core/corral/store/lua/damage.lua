@@ -19,17 +19,34 @@ local KEY_WORDS = [[wait active meta prioritized delayed completed failed waitin
 local function repairs()
   if damage then return damage end
   local reports = {}
-  local KEY_TYPES = {
+  local TYPES = {
     wait = 'list', active = 'list', meta = 'hash', prioritized = 'zset', delayed = 'zset', completed = 'zset',
     failed = 'zset', ['waiting-children'] = 'zset', marker = 'zset', ['repeat'] = 'zset', paused = 'list',
-    events = 'stream', stalled = 'set', ['stalled-check'] = 'string', id = 'counter', pc = 'counter',
-    limiter = 'counter', priority = 'zset', ['metrics:completed'] = 'hash', ['metrics:failed'] = 'hash',
+    events = 'stream', stalled = 'set', ['stalled-check'] = 'string', id = 'string', pc = 'string',
+    limiter = 'string', priority = 'zset', ['metrics:completed'] = 'hash', ['metrics:failed'] = 'hash',
     ['metrics:completed:data'] = 'list', ['metrics:failed:data'] = 'list',
   }
+  local COUNTERS = {id = true, pc = true, limiter = true}
   local SUFFIXES = {':logs', ':dependencies', ':processed', ':failed', ':unsuccessful'}
   local last_key
 
-  local function is_key_word(id) return KEY_TYPES[id] ~= nil end
+  local function is_key_word(id) return TYPES[id] ~= nil end
+
+  -- What is wrong with a key, in words; nil where it is of that type, or is not there.
+  local function wrong_type(key, wanted)
+    local found = redis.call('TYPE', key).ok
+    if found ~= 'none' and found ~= wanted then return key .. ' is a ' .. found .. ', not a ' .. wanted end
+    return nil
+  end
+
+  -- What is wrong with the first of these keys of the queue that is damaged.
+  local function first_wrong(...)
+    for _, name in ipairs({...}) do
+      local wrong = wrong_type(base .. name, TYPES[name])
+      if wrong then return wrong end
+    end
+    return nil
+  end
 
   local function text_of(err)
     local text = type(err) == 'table' and tostring(err.err) or tostring(err)
@@ -78,15 +95,18 @@ local function repairs()
   -- operator's to repair.
   local function mend()
     if damage.broken then return end
-    for name, wanted in pairs(KEY_TYPES) do
+    for name, wanted in pairs(TYPES) do
       local key = base .. name
       local kind = redis.call('TYPE', key).ok
-      local fits = kind == 'none' or kind == wanted or (wanted == 'counter' and kind == 'string'
-        and string.find(redis.call('GET', key), '^%-?%d+$') ~= nil and redis.call('STRLEN', key) < 19)
+      local fits = kind == 'none' or kind == wanted
+      if kind == 'string' and COUNTERS[name] then
+        local text = redis.call('GET', key)
+        fits = string.find(text, '^%-?%d+$') ~= nil and #text < 19
+      end
       if not fits and (name == 'wait' or name == 'active' or name == 'meta') then
         damage.broken = 'DAMAGED ' .. key .. ' is a ' .. kind .. ', not a ' .. wanted
       elseif not fits then
-        set_aside(name, 'key', key .. ' was a ' .. kind .. ', not a ' .. wanted)
+        set_aside(name, 'key', key .. ' was a ' .. kind .. ', not a ' .. (COUNTERS[name] and 'counter' or wanted))
       end
     end
   end
@@ -117,8 +137,9 @@ local function repairs()
     return false, reason .. ': ' .. text_of(result)
   end
 
-  damage = {reports = reports, is_key_word = is_key_word, text_of = text_of, set_aside = set_aside, mend = mend,
-    try_again = try_again, pass_on_refusal = pass_on_refusal}
+  damage = {reports = reports, types = TYPES, suffixes = SUFFIXES, is_key_word = is_key_word, wrong_type = wrong_type,
+    first_wrong = first_wrong, text_of = text_of, set_aside = set_aside, mend = mend, try_again = try_again,
+    pass_on_refusal = pass_on_refusal}
   return damage
 end
 

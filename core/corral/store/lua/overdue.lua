@@ -11,10 +11,10 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
 -- @include iteration.lua
 -- @include iteration_place.lua
--- @include check_types.lua
+-- @include damage.lua
 
-local wrong = wrong_type({{'repeat', 'zset'}, {'meta', 'hash'}})
-if wrong then return wrong end
+local wrong = repairs().first_wrong('repeat', 'meta')
+if wrong then return redis.error_reply('DAMAGED ' .. wrong) end
 
 local MOST = 1000 -- those that have ended stay in the set, in front
 local LOOKS = 1000

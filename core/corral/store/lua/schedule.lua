@@ -21,16 +21,14 @@ local base, schedule, every, pattern, tz = KEYS[1], ARGV[2], tonumber(ARGV[3]), 
 local ticks_json, name, data, opts_text, why = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
--- @include check_types.lua
-local wrong = wrong_type({
-  {'repeat', 'zset'}, {'repeat:' .. schedule, 'hash'}, {'delayed', 'zset'}, {'prioritized', 'zset'}, {'wait', 'list'},
-  {'active', 'list'}, {'paused', 'list'}, {'waiting-children', 'zset'}, {'completed', 'zset'}, {'failed', 'zset'},
-  {'meta', 'hash'}, {'id', 'string'}, {'pc', 'string'}, {'marker', 'zset'}, {'events', 'stream'},
-})
-if wrong then return wrong end
-local meta = redis.call('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
-local max_events = meta[3] and string.find(meta[3], '^%d+$') and meta[3] or '10000'
+local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
+local max_events = not meta.err and meta[3] and string.find(meta[3], '^%d+$') and meta[3] or '10000'
 -- @include events.lua
+-- What can be mended is left to the stalled check, which tells of it.
+local wrong = repairs().first_wrong('repeat') or repairs().wrong_type(base .. 'repeat:' .. schedule, 'hash')
+  or repairs().first_wrong('delayed', 'prioritized', 'wait', 'active', 'paused', 'waiting-children', 'completed', 'failed',
+    'meta', 'id', 'pc', 'marker', 'events')
+if wrong then return redis.error_reply('DAMAGED ' .. wrong) end
 -- @include iterate.lua
 -- @include iteration_place.lua
 
