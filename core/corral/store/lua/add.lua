@@ -13,9 +13,7 @@ local base = KEYS[1]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
 local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
-if meta.err then
-  return redis.error_reply('DAMAGED ' .. base .. 'meta is a ' .. redis.call('TYPE', base .. 'meta').ok .. ', not a hash')
-end
+-- @include check_meta.lua
 local max_events = meta[3] and string.find(meta[3], '^%d+$') and meta[3]
 if not max_events then
   max_events = '10000'

@@ -53,9 +53,7 @@ if last then
 end
 
 local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration', 'opts.maxLenEvents')
-if meta.err then
-  return redis.error_reply('DAMAGED ' .. base .. 'meta is a ' .. redis.call('TYPE', base .. 'meta').ok .. ', not a hash')
-end
+-- @include check_meta.lua
 local max_events = meta[5] and string.find(meta[5], '^%d+$') and meta[5] or '10000'
 -- @include events.lua
 

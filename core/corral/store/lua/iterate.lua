@@ -21,21 +21,13 @@ local function put_iteration(schedule, ms, name, data, opts)
   local id = iteration_id(schedule, ms)
   local delay, priority = math.max(ms - now, 0), tonumber(opts.priority) or 0
   opts.jobId, opts.delay, opts.timestamp, opts.repeatJobKey = id, delay, now, schedule
+  -- @include place.lua
   local function put()
     call('INCR', base .. 'id')
     call('HSET', base .. id, 'name', name, 'data', data or '{}', 'opts', cjson.encode(opts), 'timestamp', now,
       'delay', delay, 'priority', priority, 'rjk', schedule)
     call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
-    if delay > 0 then
-      add_delayed(id, ms)
-    else
-      emit_capped('waiting', 'jobId', id)
-      if priority > 0 then
-        add_prioritized(id, priority)
-      else
-        call(opts.lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
-      end
-    end
+    place_job(id, delay, ms, priority, opts.lifo)
     call('ZADD', base .. 'repeat', ms, schedule)
   end
   local done, err = pcall(put)

@@ -4,7 +4,8 @@
 -- ARGV  per note: id, kind ('p' progress, 'l' log line), text, how many lines are kept (0 keeps all)
 -- Returns, flat, what could not be written: id, why. A job that is gone is skipped: it must leave no keys behind.
 
-local base, call = KEYS[1], redis.call
+local base, now = KEYS[1], 0 -- nothing is put into the quarantine here
+-- @include damage.lua
 local max_events = redis.pcall('HGET', base .. 'meta', 'opts.maxLenEvents')
 if type(max_events) ~= 'string' or not string.find(max_events, '^%d+$') then max_events = '10000' end
 local failed = {}
@@ -24,10 +25,8 @@ end
 for i = 1, #ARGV, 4 do
   local done, err = pcall(write, ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]))
   if not done then
-    local text = type(err) == 'table' and tostring(err.err) or tostring(err)
-    local word = string.match(text, '^%-?(%u+)%f[ ]')
-    if word and word ~= 'WRONGTYPE' and word ~= 'ERR' then error(err, 0) end -- the store refuses to write at all
-    failed[#failed + 1], failed[#failed + 2] = ARGV[i], text
+    repairs().pass_on_refusal(err)
+    failed[#failed + 1], failed[#failed + 2] = ARGV[i], repairs().text_of(err)
   end
 end
 return failed

@@ -3,17 +3,13 @@
 -- Leaves: recovered, the ids that went back to the waiting list.
 
 local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
-if meta.err then
-  return redis.error_reply('DAMAGED ' .. base .. 'meta is a ' .. redis.call('TYPE', base .. 'meta').ok .. ', not a hash')
-end
+-- @include check_meta.lua
 local max_events = meta[3] and string.find(meta[3], '^%d+$') and meta[3] or '10000'
 -- @include events.lua
 local recovered, taken = {}, nil
 
 -- The first write, and one that a full store allows: from here on the script may write whatever it has to.
-if type(redis.pcall('XTRIM', events, 'MAXLEN', '~', max_events)) == 'table' then
-  attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events)
-end
+attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events)
 
 -- An iteration of a schedule that still exists is never failed for stalling: that would end the schedule.
 local function is_iteration(schedule)

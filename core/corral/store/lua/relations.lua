@@ -98,15 +98,17 @@ local function leave_parent(key)
   end
 end
 
+-- @include place.lua
+
 -- The job that was put aside while the owner of its deduplication id was active.
 local function enqueue_next(deduplication, next_key)
   local fields = call('HMGET', next_key, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk')
   local opts, id = cjson.decode(fields[3] or ''), fields[4]
   if type(opts) ~= 'table' or not (fields[1] and fields[2] and id) then error('it holds no job', 0) end
   local key = base .. id
-  if repairs().is_key_word(id) then error('its job has the id ' .. id, 0) end
+  if string.find(KEY_WORDS, id, 1, true) and repairs().is_key_word(id) then error('its job has the id ' .. id, 0) end
   if call('EXISTS', key) == 1 then -- made by somebody else meanwhile
-    call('HGET', key, 'name')
+    call('HGET', key, 'name') -- an error where it is no job
     emit_capped('duplicated', 'jobId', id)
     return call('DEL', next_key)
   end
@@ -133,17 +135,8 @@ local function enqueue_next(deduplication, next_key)
     else
       call('SET', base .. 'de:' .. deduplication, id)
     end
-    if delay > 0 then
-      add_delayed(id, now + delay)
-      any_delayed = true
-    else
-      emit_capped('waiting', 'jobId', id)
-      if priority > 0 then
-        add_prioritized(id, priority)
-      else
-        call(opts.lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
-      end
-    end
+    place_job(id, delay, now + delay, priority, opts.lifo)
+    any_delayed = any_delayed or delay > 0
   end)
   call('DEL', next_key)
 end
