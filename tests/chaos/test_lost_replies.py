@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from chaos.acme_chaos import chaos
 from chaos.processes import producer
+from chaos.proxy import every_first_try
 from chaos.scene import Scene
-from corral.store.scripts import script
 
 pytestmark = pytest.mark.asyncio
 
 ENQUEUED, PRODUCERS = 300, 10
 ADVANCED, JOBS = 200, 2000
-
-
-def every_first_try(name: str) -> Callable[[bytes], bool]:
-    """Lose the first reply to each call of a script; its repetition is the same request, and passes."""
-    digest, tried = script(name).digest.encode(), set[bytes]()
-
-    def is_first(request: bytes) -> bool:
-        if digest not in request or request in tried:
-            return False
-        tried.add(request)
-        return True
-
-    return is_first
 
 
 async def test_300_enqueue_calls_whose_replies_are_cut_make_300_jobs(scene: Scene) -> None:

@@ -13,9 +13,8 @@ import pytest
 
 from chaos.fixtures import is_at_length
 from chaos.processes import Worker
-from chaos.proxy import Proxy
+from chaos.proxy import Proxy, every_first_try
 from chaos.scene import Scene
-from corral.store.scripts import script
 
 pytestmark = pytest.mark.asyncio
 
@@ -90,19 +89,6 @@ async def test_what_a_reply_brings_that_waits_unread_longer_than_the_lock_costs_
         await scene.completed([hanging, *unread])
 
 
-def first_tries() -> Callable[[bytes], bool]:
-    """Cut the reply to the first try of each `advance`, and not to its repetition."""
-    digest, tried = script("advance").digest.encode(), set[bytes]()
-
-    def is_first(request: bytes) -> bool:
-        if digest not in request or request in tried:
-            return False
-        tried.add(request)
-        return True
-
-    return is_first
-
-
 def hold_back(proxy: Proxy, seconds: float, *, replies: int, all_else: bool = False) -> None:
     """Hold back so many replies that bring jobs, and with the first of them all that goes through the proxy."""
     number = count(1)
@@ -130,7 +116,7 @@ async def test_what_a_late_reply_brings_runs_with_a_living_lock_or_costs_nothing
         await asyncio.gather(scene.hire(concurrency=10, **FAST), scene.hire(url=proxy.url, concurrency=10, **FAST))
         hold_back(proxy, seconds, replies=LATE_REPLIES, all_else=all_else)
         if cut:
-            proxy.cut = first_tries()
+            proxy.cut = every_first_try("advance")
         enqueued: list[str] = []
 
         async def are_held() -> bool:

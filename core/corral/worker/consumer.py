@@ -26,7 +26,7 @@ from corral.errors import StoreUnavailable
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Snoozed
 from corral.plugins import Relay
 from corral.store.clock import Clock
-from corral.store.codec import BROKEN, REFUSED, Advanced, Damage, Ending, FetchedJob
+from corral.store.codec import BROKEN, REFUSED, Advanced, Ending, FetchedJob
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
@@ -40,6 +40,7 @@ from corral.worker.schedule_keeper import ScheduleKeeper
 from corral.worker.stopping import end_tasks
 from corral.worker.suspects import Suspects
 from corral.worker.ticks import Ticks
+from corral.worker.troubles import QueueTroubles
 
 __all__ = ["Consumer"]
 
@@ -58,8 +59,6 @@ STUCK_SECONDS = 0.5
 """How long an ending that the store could not write waits for its next try."""
 LIMIT_SECONDS = 30.0
 """How long a rate-limited worker sleeps at most before it asks again (wire § 15)."""
-DAMAGE, ENDING = "damage", "ending"
-"""The kinds of trouble that this module tells of, see `Worker.troubles`."""
 LEAVE_MS = 5_000
 """How long we leave an iteration to others whose cron expression we cannot read. Run without its next one made, it
 would end its schedule."""
@@ -126,7 +125,7 @@ class Consumer:
         self._outage = outage
         self._suspects = suspects
         self._max_stalled = max_stalled
-        self._troubles = troubles
+        self.troubles = QueueTroubles(queue.name, troubles)
         self._backoffs = {lane: Backoff(outage) for lane in self._lanes}
         self._burst = burst
         encoded = base64.b64encode(queue.name.encode()).decode()
@@ -143,7 +142,6 @@ class Consumer:
         self._stuck: list[list[Ended]] = []
         self._stuck_later: asyncio.TimerHandle | None = None
         self._unstarted: list[FetchedJob] = []
-        self._damage_told: set[str] = set()
         self._speaking: set[Running] = set()
         self._notes_due = False
         self._wake = asyncio.Event()
@@ -194,7 +192,7 @@ class Consumer:
         self._sweep_later = self._loop.call_later(UNFINISHED_SECONDS, self._end_unfinished)
         try:
             if not self._scheduled:
-                await self._install_schedule()
+                await self._persist(self.store, self.schedule.install)
                 self._scheduled = True
             await self._work()
         finally:
@@ -291,9 +289,9 @@ class Consumer:
     async def _begin(self, lane: QueueStore, pending: PendingCall, reply: Advanced, want: int) -> None:
         """Start what a call has brought, and decide when to ask again."""
         self._ticks.store_time(reply.now_ms)
-        self.tell_damage(reply.quarantined, reply.broken)
+        self.troubles.report(reply.quarantined, reply.broken)
         if want and not reply.broken and not self._stuck:
-            self._clear_damage()
+            self.troubles.clear()
         refusals = {late.job_id: await self._advance_schedule(lane, late) for late in reply.late}
         if time.monotonic() - pending.renewed < self._lock_seconds:
             self._start(reply, pending.renewed, refusals)
@@ -350,23 +348,13 @@ class Consumer:
             await self._advance(lane, ended[half:], [], 0)
             return
         if whole_queue or not ended:
-            self.tell_damage((), str(error))
-        else:
-            self._tell_unwritable(ended[0], error)
+            self.troubles.report((), str(error))
+        elif not ended[0].unwritable:
+            ended[0].unwritable = True
+            self.troubles.report_ending(ended[0].running.job.id, error)
         self._keep_for_later(ended)
         self._look = True
         await self._backoffs[lane].wait()
-
-    async def _install_schedule(self) -> None:
-        """Install what the queue declares; a damaged queue may be mended, and is asked again until then."""
-        while True:
-            try:
-                await self._persist(self.store, self.schedule.install)
-            except ResponseError as error:
-                self.tell_damage((), str(error))
-                await self._backoffs[self.store].wait()
-            else:
-                return
 
     async def _advance_schedule(self, lane: QueueStore, late: Late) -> Outcome | None:
         """Make the next iteration of a schedule before this one runs; how it ends without running where that fails."""
@@ -415,47 +403,6 @@ class Consumer:
             else:
                 backoff.succeeded()
                 return reply
-
-    def tell_damage(self, quarantined: Sequence[Damage], broken: str) -> None:
-        """Log what was found damaged, each once, and tell what an operator must repair.
-
-        Args:
-            quarantined: What was put into the quarantine.
-            broken: What a script says of a key without which the queue cannot be worked off, or empty.
-        """
-        for damage in quarantined:
-            if damage.reason not in self._damage_told:
-                self._damage_told.add(damage.reason)
-                log.warning(
-                    "put into the quarantine: `corral quarantine` lists it and can return it",
-                    queue=self.queue.name,
-                    name=damage.name,
-                    reason=damage.reason,
-                )
-        told = f"queue {self.queue.name!r} cannot be worked off: {broken.removeprefix('DAMAGED ')}"
-        if broken and self._troubles.get((self.queue.name, DAMAGE)) != told:
-            self._troubles[self.queue.name, DAMAGE] = told
-            log.error(
-                "queue cannot be worked off: the store answers with an error", queue=self.queue.name, error=broken
-            )
-
-    def _clear_damage(self) -> None:
-        if self._troubles.pop((self.queue.name, DAMAGE), None) is not None:
-            log.info("queue works again: its damaged key was repaired", queue=self.queue.name)
-
-    def _tell_unwritable(self, ended: Ended, error: ResponseError) -> None:
-        """Say, once, that the store fails over one job's ending; its lock is renewed until it does not."""
-        if not ended.unwritable:
-            ended.unwritable = True
-            job_id = ended.running.job.id
-            told = f"how job {job_id!r} of queue {self.queue.name!r} ended cannot be written: {error}"
-            self._troubles[self.queue.name, ENDING] = told
-            log.error(
-                "a job's ending cannot be written, and is tried again",
-                queue=self.queue.name,
-                job_id=job_id,
-                error=str(error),
-            )
 
     def _keep_for_later(self, ended: list[Ended]) -> None:
         """Send endings that the store could not write again, until it can."""
@@ -586,7 +533,7 @@ class Consumer:
                 self.unwritten -= 1
                 settled.append(each.lease)
                 if each.unwritable:
-                    self._troubles.pop((self.queue.name, ENDING), None)
+                    self.troubles.clear_ending()
                 if code == REFUSED:
                     each.outcome = Failed(reply.refused.get(place, ""))
                 self._tell(each, each.outcome if code >= 0 else LeaseLost(), code)

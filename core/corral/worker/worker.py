@@ -209,7 +209,7 @@ class Worker:
     async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
         serving = start_task(_work_off(consumers, self._idle), "corral-serving")
         stalled = [
-            recover_stalled(each.store, self._settings, self._outage, self.stalled, each.tell_damage)
+            recover_stalled(each.store, self._settings, self._outage, self.stalled, each.troubles.report)
             for each in consumers
         ]
         upkeep: list[asyncio.Task[None]] = [start_task(each, "corral-stalled") for each in stalled]

@@ -17,13 +17,7 @@ local TYPES, damage, broken = repairs().types, repairs().wrong_type, repairs().f
 
 local function refusal(wrong) return redis.error_reply('DAMAGED ' .. wrong) end
 
--- A command's reply; nil where the key is of another type.
-local function read(command, key, ...)
-  local reply = redis.pcall(command, key, ...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err) end
-  return nil
-end
+-- @include read.lua
 
 -- An entry of the log, capped as BullMQ caps it. Where the log is damaged, what was done is done all the same.
 local function emit(...) redis.pcall('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', ...) end

@@ -16,13 +16,7 @@ local real_now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local now = real_now + ARGV[1]
 local LOOK = 10
 
--- A command's reply; nil where the key is of another type.
-local function read(command, key, ...)
-  local reply = redis.pcall(command, key, ...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err) end
-  return nil
-end
+-- @include read.lua
 
 -- Since when a job waits. One that was started before waits since some time after that start: nobody wrote down when.
 local function since(id)

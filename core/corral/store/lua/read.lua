@@ -1,0 +1,9 @@
+-- Included by scripts that only look, and show what they can though a key is damaged.
+
+-- A command's reply; nil where the key is of another type.
+local function read(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err) end
+  return nil
+end
