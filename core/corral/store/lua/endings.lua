@@ -150,32 +150,32 @@ if count > 0 then
     return code
   end
 
-  -- The end of a damaged job, whatever its run gave: failed for good, and kept. Its relations are left as they are.
-  local function fail_damaged(id, at, reason)
-    local key = base .. id
-    if call('LREM', base .. 'active', -1, id) == 0 then error('not active', 0) end
-    taken = id
-    local written = redis.pcall('HSET', key, 'failedReason', reason, 'finishedOn', now, 'atm', ARGV[at + 3])
-    if type(written) == 'table' then -- its own key is no hash
-      repairs().set_aside(id, 'active', key .. ' is damaged: ' .. repairs().text_of(written))
-    else
-      call('HDEL', key, 'defa')
-      call('ZADD', base .. 'failed', now, id)
-      taken = nil
-      emit_failed(id, reason, at)
-      counts.f = counts.f + 1
-    end
-    taken = nil
-  end
-
   for i = 1, count do
     local at = FIRST + (i - 1) * STRIDE
     local kind, id = ARGV[at], ARGV[at + 1]
     local done, code = attempt(put_back_taken, end_job, i, kind, id, at)
     if not done then
+      -- The end of a damaged job, whatever its run gave: failed for good, and kept. Its relations are left as they are.
+      local function fail_damaged(reason)
+        local key = base .. id
+        if call('LREM', base .. 'active', -1, id) == 0 then error('not active', 0) end
+        taken = id
+        local written = redis.pcall('HSET', key, 'failedReason', reason, 'finishedOn', now, 'atm', ARGV[at + 3])
+        if type(written) == 'table' then -- its own key is no hash
+          repairs().set_aside(id, 'active', key .. ' is damaged: ' .. repairs().text_of(written))
+        else
+          call('HDEL', key, 'defa')
+          call('ZADD', base .. 'failed', now, id)
+          taken = nil
+          emit_failed(id, reason, at)
+          counts.f = counts.f + 1
+        end
+        taken = nil
+      end
+
       local reason = 'job refused: ' .. code
       code = -20
-      if not damage.broken and tokens[i] == ARGV[at + 2] and attempt(put_back_taken, fail_damaged, id, at, reason) then
+      if not damage.broken and tokens[i] == ARGV[at + 2] and attempt(put_back_taken, fail_damaged, reason) then
         code = 1
         refused = refused or {}
         refused[#refused + 1] = i
