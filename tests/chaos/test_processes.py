@@ -20,6 +20,7 @@ pytestmark = pytest.mark.asyncio
 FAST = {"lock_seconds": 1.0, "stalled_interval_seconds": 1.0}
 SLOW = {"lock_seconds": 60.0, "stalled_interval_seconds": 60.0}
 """Nothing comes back by itself within any test: what does was handed back."""
+CONCURRENCY = 5
 AGAIN_SECONDS = 1.0
 RATE = 0.8
 WINDOW_SECONDS = 2.5
@@ -40,7 +41,7 @@ async def gone(scene: Scene, below: list[psutil.Process]) -> None:
 async def test_jobs_of_a_killed_process_run_again_at_once_and_the_others_keep_their_rate(
     scene: Scene, figure: Callable[[str], None]
 ) -> None:
-    parent = await scene.hire(processes=4, **SLOW)
+    parent = await scene.hire(processes=4, concurrency=CONCURRENCY, **SLOW)
     enqueued = await scene.enqueue(*[{"ms": 100}] * 1500)
     await scene.started(enqueued[100])
     doomed, *others = parent.children().values()
@@ -63,7 +64,9 @@ async def test_jobs_of_a_killed_process_run_again_at_once_and_the_others_keep_th
     again = [line for line in scene.starts() if line.id in held]
     assert len(again) == 2 * len(held), "and once only"
     (told,) = [line for line in parent.log if line["event"] == "jobs handed back"]
-    assert (set(told["job_ids"]), told["count"]) == (held, len(held))
+    back = set(told["job_ids"])
+    assert back >= held, "those that it ran"
+    assert told["count"] == len(back) <= CONCURRENCY, "and those that it had fetched, or had ended and not recorded"
     (died,) = [line for line in parent.log if line["event"] == "worker process died"]
     assert (died["pid"], died["by"]) == (doomed, "SIGKILL")
     await scene.until(lambda: len(parent.children()) == 4, "its place is filled again")
