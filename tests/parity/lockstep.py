@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corral.store.codec import Advanced, Ending, FetchedJob
-from corral.store.connection import Link, thread_client
+from corral.store.connection import Link, ThreadLink
 from corral.store.queue_store import Note, QueueStore
 from parity.keyspace import Entry, differences, read
 from parity.lane import Lane
@@ -97,7 +97,7 @@ class Lockstep:
         self.node = lane.node
         self.verdict = Verdict()
         self.link = Link(lane.url)
-        self.leases = thread_client(lane.url, 5)
+        self.leases = ThreadLink(lane.url, 5)
         self.store = QueueStore(self.link, OURS, QUEUE, options=declared(program.retention))
         self.now_ms = START_MS
         self.began_ms = int(time.time() * 1000)

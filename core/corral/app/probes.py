@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import Final
 
-import redis
 from redis.exceptions import ResponseError
 
 from corral.app.alive import SIGN_SECONDS
 from corral.app.health import judged
 from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
-from corral.store.connection import Link, thread_client
+from corral.store.connection import Link, ThreadLink
 from corral.store.liveness import LIVE_SECONDS, Signs
 from corral.worker.worker import Worker
 
@@ -127,6 +125,11 @@ class ParentProbes:
 
 def _answers(url: str) -> bool:
     """Whether the store answers on a new connection: one that is open may have gone without anybody knowing."""
-    with suppress(redis.RedisError, OSError), thread_client(url, PING_SECONDS) as client:
-        return bool(client.ping())
-    return False
+    link = ThreadLink(url, PING_SECONDS)
+    try:
+        link.call("PING")
+    except (StoreUnavailable, ResponseError):
+        return False
+    finally:
+        link.close()
+    return True

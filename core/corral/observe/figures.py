@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
 from corral.store.clock import Clock
-from corral.store.connection import Link
+from corral.store.connection import Link, ThreadLink
 from corral.store.liveness import LIVE_SECONDS
 from corral.store.queue_store import CONTAINERS
 from corral.store.scripts import run, run_blocking, script
@@ -56,14 +54,14 @@ async def read_figures(link: Link, prefix: str, queue: str, *, clock: Clock | No
     return _decoded(await run(link, script("figures", __package__), _keys(prefix, queue), arguments))
 
 
-def read_figures_blocking(client: redis.Redis, prefix: str, queue: str) -> Figures:
-    """`read_figures` for a thread's client.
+def read_figures_blocking(link: ThreadLink, prefix: str, queue: str) -> Figures:
+    """`read_figures` for a thread.
 
     Raises:
-        redis.exceptions.RedisError: The store is away.
+        StoreUnavailable: The store is away.
     """
     return _decoded(
-        run_blocking(client, script("figures", __package__), _keys(prefix, queue), [0, int(LIVE_SECONDS * 1000)])
+        run_blocking(link, script("figures", __package__), _keys(prefix, queue), [0, int(LIVE_SECONDS * 1000)])
     )
 
 

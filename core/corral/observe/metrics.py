@@ -15,14 +15,14 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Final, get_args
 
-import redis
+from redis.exceptions import ResponseError
 
 from corral.errors import MissingExtra, StoreUnavailable
 from corral.observe.figures import Figures, read_figures, read_figures_blocking
 from corral.observe.tally import Distribution, Tally, Worked
 from corral.outcome import LeaseLost, Outcome
 from corral.plugins import Plugins
-from corral.store.connection import Link, thread_client
+from corral.store.connection import Link, ThreadLink
 
 try:
     from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
@@ -81,7 +81,7 @@ class StoreMetrics(Collector):
         self._url = url
         self._prefix = prefix
         self._turn = threading.Lock()
-        self._client: redis.Redis | None = None
+        self._link: ThreadLink | None = None
 
     def describe(self) -> Iterator[Metric]:
         """The metrics without figures: a registry asks for their names, and that is no reason to ask the store."""
@@ -92,17 +92,17 @@ class StoreMetrics(Collector):
         with self._turn:
             try:
                 found = self._read()
-            except (redis.RedisError, OSError):
+            except StoreUnavailable:
                 self._drop()
                 found = {}
         return _store_families(found or None)
 
     def _read(self) -> dict[str, Figures]:
-        self._client = self._client or thread_client(self._url, READ_SECONDS)
+        self._link = self._link or ThreadLink(self._url, READ_SECONDS)
         found: dict[str, Figures] = {}
         for name in self._queues:
-            with suppress(redis.ResponseError):  # damaged keys, and the other queues are told of all the same
-                found[name] = read_figures_blocking(self._client, self._prefix, name)
+            with suppress(ResponseError):  # damaged keys, and the other queues are told of all the same
+                found[name] = read_figures_blocking(self._link, self._prefix, name)
         return found
 
     def close(self) -> None:
@@ -111,9 +111,9 @@ class StoreMetrics(Collector):
             self._drop()
 
     def _drop(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
 
 class WorkerMetrics(Collector):
@@ -226,7 +226,7 @@ async def render_metrics(link: Link, prefix: str, queues: Iterable[str]) -> byte
     found: dict[str, Figures] = {}
     try:
         for name in queues:
-            with suppress(redis.ResponseError):  # as in `StoreMetrics`
+            with suppress(ResponseError):  # as in `StoreMetrics`
                 found[name] = await read_figures(link, prefix, name)
     except StoreUnavailable:
         found = {}

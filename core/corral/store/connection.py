@@ -1,39 +1,49 @@
 """Where every connection to the store is made, and how its failures are told apart.
 
-The client library's defaults break a job queue: its read timeout turns an idle wait into a minute of silent retries,
-and its retries run a script again whose reply was lost. So a `Link` is one connection that retries nothing; a command
-that was interrupted closes it, and the next command starts on a new one.
+A `Link` is one connection on an event loop, a `ThreadLink` one of a thread. Neither retries anything: a command that
+was interrupted closes the connection, and the next command opens a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from functools import cache
-from typing import Any
+import os
+import socket
+import ssl
+from typing import Any, Final
 
 import hiredis
-import redis
-import redis.asyncio
-from redis.asyncio.connection import parse_url
-from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from corral.errors import ConfigurationError, StoreUnavailable
+from corral.errors import StoreUnavailable
+from corral.store.wire import (
+    CONNECT_SECONDS,
+    GREETING_SECONDS,
+    Address,
+    Wire,
+    connect,
+    new_reader,
+    notice_dead_peer,
+    request_seconds,
+)
 from corral.veil import masked
 
-__all__ = ["BLOCK_SECONDS", "Link", "blocking_link", "thread_client"]
+__all__ = ["BLOCK_SECONDS", "Link", "ThreadLink", "blocking_link"]
 
-CONNECT_SECONDS = 2.0
-"""How long a connection may take to open: a store that is further away is not usable."""
-GREETING_SECONDS = 1.0
-"""How long a reply may take while a connection is being made: what is swallowed at once is tried again soon, so that a
-worker works within 2 s of the end of an outage."""
-COMMAND_SECONDS = 3.0
-"""How long a reply may take. With BLOCK_SECONDS it bounds how long swallowed bytes stop a worker (under 8 s)."""
-BLOCK_SECONDS = 4.0
+COMMAND_SECONDS: Final = 3.0
+"""How long the store may be silent while a reply is due. With BLOCK_SECONDS it bounds how long swallowed bytes stop a
+worker (under 8 s)."""
+BLOCK_SECONDS: Final = 4.0
 """How long a worker waits for a marker in one command: BullMQ's own wait is 5 s (wire § 7.2)."""
-READ_MARGIN_SECONDS = 2.0
-"""How much longer than its block a blocking read may take before its connection counts as dead."""
+READ_MARGIN_SECONDS: Final = 2.0
+"""How much longer than its block a blocking command may take before its connection counts as dead."""
+IDLE_SECONDS: Final = 5.0
+"""A connection that was idle for longer is asked for a PONG before it is used: routers forget idle connections."""
+LARGE_BYTES: Final = 32 * 1024
+LARGE_IDLE_SECONDS: Final = 0.1
+"""So is one, after this time, before a large request: its bound is long, and a dead store would be noticed late."""
+PING: Final = hiredis.pack_command(("PING",))
+READ_BYTES: Final = 2**16
 
 _REFUSING = (
     *(
@@ -61,15 +71,21 @@ class Link:
     Args:
         url: `redis://`, `rediss://` or `unix://`.
         name: What `CLIENT LIST` shows, or None.
-        read_seconds: How long a reply may take.
+        read_seconds: How long the store may be silent while a reply is due. A reply may take longer as long as it
+            flows; a large request has a second more for each 32 KiB.
     """
 
     def __init__(self, url: str, *, name: str | None = None, read_seconds: float = COMMAND_SECONDS) -> None:
         self.url = url
         self._name = name
         self._read_seconds = read_seconds
-        self._client: redis.asyncio.Redis | None = None
+        self._wire: Wire | None = None
         self._turn = asyncio.Lock()
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """How fast the last large reply of this connection came; None before there was one."""
+        return None if self._wire is None else self._wire.bytes_per_second
 
     async def call(self, *command: Any) -> Any:
         """Send one command and read its reply.
@@ -81,76 +97,144 @@ class Link:
             StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect, else `"unknown"`.
             redis.exceptions.ResponseError: The server understood the command and answered with an error.
         """
+        packed = hiredis.pack_command(command)
         async with self._turn:
-            client = self._client or await self._open()
+            wire = self._wire
             try:
-                return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's own
+                if wire is None or not await self._is_alive(wire, len(packed)):
+                    wire = await self._open()
+                return await wire.ask(packed, self._read_seconds)
             except ResponseError as error:
                 if refusal := _refusal(error, self.url):
-                    await self._drop()
+                    self._drop()
                     raise refusal from error
                 raise
-            except (RedisError, OSError) as error:
-                await self._drop()
-                raise _unavailable(error, self.url, refused=isinstance(error, BusyLoadingError)) from error
-            except asyncio.CancelledError as error:
-                await self._drop()
-                if _is_asked_to_end():
-                    raise
+            except OSError as error:
+                self._drop()
                 raise _unavailable(error, self.url, refused=False) from error
             except BaseException:
-                # Interrupted between request and reply: whoever used this connection next would read our reply.
-                await self._drop()
+                # Interrupted between request and reply: the next call on this connection would read our reply.
+                self._drop()
                 raise
 
     async def close(self) -> None:
         """Close the connection; a later call opens another."""
         async with self._turn:
-            await self._drop()
+            self._drop()
+            await asyncio.sleep(0)  # the loop closes the socket in its next round, and may have no later one
 
-    async def _open(self) -> redis.asyncio.Redis:
-        wanted: dict[str, Any] = {**parse_url(_checked(self.url)), **_settings(self._read_seconds)}
-        wanted["socket_timeout"] = min(GREETING_SECONDS, self._read_seconds)
-        wanted["connection_class"] = _packing(wanted.get("connection_class", redis.asyncio.Connection))
-        pool = redis.asyncio.ConnectionPool(client_name=self._name, **wanted)
-        client = redis.asyncio.Redis(connection_pool=pool, single_connection_client=True)
+    async def _is_alive(self, wire: Wire, size: int) -> bool:
+        """Whether a connection can take a request of so many bytes; asked only where it has been idle."""
+        idle = asyncio.get_running_loop().time() - wire.heard
+        if wire.lost is not None or idle <= (IDLE_SECONDS if size < LARGE_BYTES else LARGE_IDLE_SECONDS):
+            return wire.lost is None
         try:
-            await client.initialize()
-            client.connection.socket_timeout = self._read_seconds  # type: ignore[union-attr]  # it has just been made
-        except (RedisError, OSError) as error:
-            await client.aclose(close_connection_pool=True)
+            await wire.ask(PING, min(GREETING_SECONDS, self._read_seconds))
+        except OSError:
+            return False
+        except ResponseError:  # whatever it says, it answers
+            return True
+        return True
+
+    async def _open(self) -> Wire:
+        self._drop()
+        try:
+            self._wire = wire = await connect(self.url, self._name, self._read_seconds)
+        except (ResponseError, OSError) as error:
             raise _unavailable(error, self.url, refused=True) from error
-        except asyncio.CancelledError as error:
-            await client.aclose(close_connection_pool=True)
-            if _is_asked_to_end():
-                raise
-            raise _unavailable(error, self.url, refused=True) from error
-        except BaseException:
-            await client.aclose(close_connection_pool=True)
-            raise
-        self._client = client
-        return client
+        return wire
 
-    async def _drop(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with suppress(RedisError, OSError):
-                await client.aclose(close_connection_pool=True)
+    def _drop(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.abort()
 
 
-def _is_asked_to_end() -> bool:
-    """Whether the current task was cancelled; if not, only a task was that the client library had made for it.
+class ThreadLink:
+    """A `Link` for a thread that has no event loop: for one thread at a time.
 
-    A processor that cancels all tasks of the loop reaches those, too (redis-py's reads and writes, up to Python 3.11).
+    Args:
+        url: As for `Link`.
+        read_seconds: How long connecting may take, and how long the store may be silent while a reply is due.
     """
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+
+    def __init__(self, url: str, read_seconds: float) -> None:
+        self.url = url
+        self._read_seconds = read_seconds
+        self._connection: socket.socket | None = None
+        self._reader = new_reader()
+
+    def call(self, *command: Any) -> Any:
+        """As `Link.call`."""
+        packed = hiredis.pack_command(command)
+        try:
+            return self._ask(self._connection or self._open(), packed, self._read_seconds)
+        except ResponseError as error:
+            if refusal := _refusal(error, self.url):
+                self.close()
+                raise refusal from error
+            raise
+        except (OSError, hiredis.ProtocolError) as error:
+            self.close()
+            raise _unavailable(error, self.url, refused=False) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; a later call opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _ask(self, connection: socket.socket, packed: bytes, seconds: float) -> Any:
+        connection.settimeout(request_seconds(len(packed), seconds))
+        connection.sendall(packed)
+        while (reply := self._reader.gets()) is False:
+            data = connection.recv(READ_BYTES)
+            if not data:
+                raise ConnectionResetError("the store closed the connection")
+            connection.settimeout(seconds)
+            self._reader.feed(data)
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+    def _open(self) -> socket.socket:
+        to = Address.of(self.url)
+        self._reader = new_reader()
+        try:
+            self._connection = connection = _connected(to, min(CONNECT_SECONDS, self._read_seconds))
+            for command, must_succeed in to.greeting(None):
+                try:
+                    self._ask(connection, hiredis.pack_command(command), min(GREETING_SECONDS, self._read_seconds))
+                except ResponseError:
+                    if must_succeed:
+                        raise
+        except (ResponseError, OSError, hiredis.ProtocolError) as error:
+            self.close()
+            raise _unavailable(error, self.url, refused=True) from error
+        return connection
 
 
-@cache
-def _packing(kind: Any) -> Any:
-    """A connection class that packs commands in C: in Python it takes half the time of a batch of a hundred jobs."""
-    return type(kind.__name__, (kind,), {"pack_command": lambda _self, *command: [hiredis.pack_command(command)]})
+def _connected(to: Address, seconds: float) -> socket.socket:
+    if to.path:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(seconds)
+        try:
+            connection.connect(to.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    connection = socket.create_connection((to.host, to.port), timeout=seconds)
+    try:
+        notice_dead_peer(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection if to.tls is None else to.tls.wrap_socket(connection, server_hostname=to.host)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def blocking_link(url: str, name: str) -> Link:
@@ -163,44 +247,20 @@ def blocking_link(url: str, name: str) -> Link:
     return Link(url, name=name, read_seconds=BLOCK_SECONDS + READ_MARGIN_SECONDS)
 
 
-def thread_client(url: str, read_seconds: float) -> redis.Redis:
-    """A blocking client for a thread of its own: one connection, no retries.
-
-    Args:
-        url: As for `Link`.
-        read_seconds: How long connecting and each reply may take.
-    """
-    return redis.Redis.from_url(_checked(url), single_connection_client=True, **_settings(read_seconds))
-
-
-def _settings(read_seconds: float) -> dict[str, Any]:
-    return {
-        "decode_responses": False,
-        "protocol": 2,
-        "retry": None,
-        "socket_timeout": read_seconds,
-        "socket_connect_timeout": min(CONNECT_SECONDS, read_seconds),
-        "health_check_interval": 0,
-    }
-
-
-def _checked(url: str) -> str:
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ConfigurationError(
-            f"REDIS_URL {masked(url)!r} is not a store's address",
-            hint="write redis://host:6379/0, rediss://… or unix:///path/to.sock",
-        )
-    return url
-
-
 def _refusal(error: ResponseError, url: str) -> StoreUnavailable | None:
-    if isinstance(error, OutOfMemoryError | ReadOnlyError) or str(error).startswith(_REFUSING):
+    if str(error).startswith(_REFUSING):
         return _unavailable(error, url, refused=True)
     return None
 
 
 def _unavailable(error: BaseException, url: str, *, refused: bool) -> StoreUnavailable:
-    told = str(error).strip().rstrip(".") or type(error).__name__
     return StoreUnavailable(
-        f"the store at {masked(url)} is unavailable: {told}", outcome="refused" if refused else "unknown"
+        f"the store at {masked(url)} is unavailable: {_text_of(error)}", outcome="refused" if refused else "unknown"
     )
+
+
+def _text_of(error: BaseException) -> str:
+    """Why, without the number that the system gives it."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):
+        return os.strerror(error.errno)
+    return str(error).strip().rstrip(".") or type(error).__name__

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import redis
 from redis.exceptions import ResponseError
 
 from corral.errors import CorralError
@@ -26,7 +25,7 @@ from corral.store.codec import (
     encode_ending,
     encode_new_job,
 )
-from corral.store.connection import Link
+from corral.store.connection import Link, ThreadLink
 from corral.store.late import decode_late
 from corral.store.scripts import run, run_blocking, script
 
@@ -221,7 +220,7 @@ class QueueStore:
 
     def extend(
         self,
-        client: redis.Redis,
+        link: ThreadLink,
         leases: Sequence[tuple[str | bytes, str]],
         lock_ms: int,
         *,
@@ -231,7 +230,7 @@ class QueueStore:
         """Renew locks, from the lease thread.
 
         Args:
-            client: The thread's own client.
+            link: The thread's own connection.
             leases: `(job id, token)` pairs.
             lock_ms: How long the locks live from now.
             worker: The worker whose calls are on their way.
@@ -242,7 +241,7 @@ class QueueStore:
             have brought a job whose lock is not.
 
         Raises:
-            redis.exceptions.RedisError: The store is away.
+            StoreUnavailable: The store is away, or refuses to write.
         """
         lost: set[int] = set()
         incomplete: set[int] = set()
@@ -251,7 +250,7 @@ class QueueStore:
             arguments: list[Any] = [lock_ms, worker, *(seq for _, seq in calls)]
             for job_id, token in leases[start : start + MAX_BATCH]:
                 arguments += [job_id, token]
-            places = run_blocking(client, script("extend"), keys, arguments)
+            places = run_blocking(link, script("extend"), keys, arguments)
             lost.update(start + place for place in places if place >= 0)
             incomplete.update(-place - 1 for place in places if place < 0)
         return lost, incomplete

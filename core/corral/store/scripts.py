@@ -10,10 +10,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import redis
 from redis.exceptions import NoScriptError
 
-from corral.store.connection import Link
+from corral.store.connection import Link, ThreadLink
 
 __all__ = ["Script", "run", "run_blocking", "script"]
 
@@ -55,12 +54,12 @@ async def run(link: Link, which: Script, keys: Sequence[str], arguments: Sequenc
         return await link.call("EVAL", which.source, len(keys), *keys, *arguments)
 
 
-def run_blocking(client: redis.Redis, which: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-    """`run` for a thread's client."""
+def run_blocking(link: ThreadLink, which: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    """`run` for a thread."""
     try:
-        return client.evalsha(which.digest, len(keys), *keys, *arguments)
+        return link.call("EVALSHA", which.digest, len(keys), *keys, *arguments)
     except NoScriptError:
-        return client.eval(which.source, len(keys), *keys, *arguments)
+        return link.call("EVAL", which.source, len(keys), *keys, *arguments)
 
 
 def _source(name: str, package: str) -> str:

@@ -7,13 +7,11 @@ from typing import Any
 
 import redis
 
-from corral.store.connection import thread_client
 from corral.store.queue_store import CONTAINERS
+from corral.testing.stored import open_client
 
 __all__ = ["find_leaks"]
 
-READ_SECONDS = 5.0
-"""How long a reply may take."""
 LISTS = ("wait", "active")
 QUEUE_KEYS = frozenset(
     {*CONTAINERS, "id", "pc", "marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat"}
@@ -37,7 +35,7 @@ def find_leaks(url: str, prefix: str = "bull") -> list[str]:
         One sentence per leak, sorted; none where the store is tidy.
     """
     keys: dict[str, dict[str, str]] = {}
-    with thread_client(url, READ_SECONDS) as client:
+    with open_client(url) as client:
         found = [_text(key) for key in client.scan_iter(match=_literal(f"{prefix}:") + "*", count=1000)]
         with client.pipeline() as asking:
             for key in found:

@@ -18,10 +18,9 @@ from corral.inspector.stored import CONTAINER, State
 from corral.payload import Payload
 from corral.queue import Queue
 from corral.store.codec import decode_job
-from corral.store.connection import thread_client
 from corral.store.queue_store import CONTAINERS
 
-__all__ = ["FoundJob", "StoredQueues"]
+__all__ = ["FoundJob", "StoredQueues", "open_client"]
 
 READ_SECONDS = 5.0
 """How long a reply may take: a test's store is on this machine."""
@@ -52,6 +51,11 @@ class FoundJob:
     attempts_made: int
 
 
+def open_client(url: str) -> redis.Redis:
+    """A blocking client of the store, of one connection and without retries; close it."""
+    return redis.Redis.from_url(url, single_connection_client=True, retry=None, protocol=2, socket_timeout=READ_SECONDS)
+
+
 class StoredQueues:
     """The queues below one prefix, seen through one connection.
 
@@ -68,7 +72,7 @@ class StoredQueues:
     @contextmanager
     def at(cls, url: str, prefix: str) -> Iterator[StoredQueues]:
         """Open the connection, and close it."""
-        with thread_client(url, READ_SECONDS) as client:
+        with open_client(url) as client:
             yield cls(client, prefix)
 
     def now_ms(self) -> int:

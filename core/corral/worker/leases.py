@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import redis
-
-from corral.store.connection import thread_client
+from corral.store.connection import ThreadLink
 from corral.store.queue_store import QueueStore
 from corral.worker.outage import Contact
 
@@ -121,32 +119,32 @@ class Leases:
             self._pending.discard(call)
 
     def _run(self) -> None:
-        client: redis.Redis | None = None
+        link: ThreadLink | None = None
         while not self._stop.wait(self._age / 2):
             due, calls = self._due()
             if not due and not calls:
                 continue
             try:
-                if client is None:
-                    client = thread_client(self._url, read_seconds=max(self._age, 0.25))
+                if link is None:
+                    link = ThreadLink(self._url, read_seconds=max(self._age, 0.25))
                 queues = {lease.store.base for lease in due} | {call.store.base for call in calls}
                 for queue in queues:
                     self._renew(
-                        client,
+                        link,
                         [lease for lease in due if lease.store.base == queue],
                         [call for call in calls if call.store.base == queue],
                     )
             except Exception as error:  # noqa: BLE001  # no error may end this thread: every lock would be lost with it
                 # Closed, not reused: its next reply might be this renewal's.
-                if client is not None:
-                    client.close()
-                client = None
+                if link is not None:
+                    link.close()
+                link = None
                 self._contact.failed(error)
             else:
                 if due:  # else nothing need have been written: a store that refuses writes answers that, too
                     self._contact.answered()
-        if client is not None:
-            client.close()
+        if link is not None:
+            link.close()
 
     def _due(self) -> tuple[list[Lease], list[PendingCall]]:
         now = time.monotonic()
@@ -160,11 +158,11 @@ class Leases:
             ]
             return leases, [call for call in self._pending if now - call.renewed >= self._age]
 
-    def _renew(self, client: redis.Redis, leases: Sequence[Lease], calls: Sequence[PendingCall]) -> None:
+    def _renew(self, link: ThreadLink, leases: Sequence[Lease], calls: Sequence[PendingCall]) -> None:
         started = time.monotonic()
         store = (leases[0] if leases else calls[0]).store
         lost, incomplete = store.extend(
-            client,
+            link,
             [(lease.job_id, lease.token) for lease in leases],
             self._lock_ms,
             worker=calls[0].worker if calls else "",
