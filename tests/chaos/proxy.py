@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from socket import AF_INET
 from typing import Self
 
 from corral.store.scripts import script
@@ -35,16 +37,29 @@ class Proxy:
         holds_back: How many of them have not arrived, or been lost, yet.
         delay_seconds: How long every request is held up.
         swallows_new: Whether connections are swallowed from their start.
+        bytes_per_second: How much goes through each connection, each way; 0: as fast as it comes.
+        splits: Whether each byte of a reply is sent alone.
+        passed: How many bytes of replies have gone through.
+
+    Args:
+        path: The socket to listen on.
+        upstream: The store's.
+        tls: Listen with TLS on a port of the loopback interface instead; `port` tells which.
     """
 
-    def __init__(self, path: Path, upstream: Path) -> None:
+    port: int
+
+    def __init__(self, path: Path, upstream: Path, *, tls: ssl.SSLContext | None = None) -> None:
         self.url = f"unix://{path}"
         self.cut: Callable[[bytes], bool] = lambda _: False
         self.cuts = 0
         self.late: Callable[[bytes], float] = lambda _: 0.0
         self.held = self.holds_back = 0
         self.delay_seconds = 0.0
-        self.swallows_new = False
+        self.swallows_new = self.splits = False
+        self.bytes_per_second = 0
+        self.passed = 0
+        self._tls = tls
         self._path = path
         self._upstream = upstream
         self._passing = asyncio.Event()
@@ -54,7 +69,11 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_unix_server(self._accept, self._path)
+        if self._tls is None:
+            self._server = await asyncio.start_unix_server(self._accept, self._path)
+        else:
+            self._server = await asyncio.start_server(self._accept, "localhost", 0, ssl=self._tls, family=AF_INET)
+            self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -67,6 +86,11 @@ class Proxy:
         """Every connection that is open now stays open, and nothing goes through it any more; new ones work."""
         for connection in self._open:
             connection.swallowed = True
+
+    def sever(self) -> None:
+        """Close every connection that is open now."""
+        for task in self._tasks:
+            task.cancel()
 
     def hold(self) -> None:
         """Nothing goes through any connection, new ones included, until `let_go`: as where the network is cut."""
@@ -117,9 +141,10 @@ class Proxy:
     async def _requests(
         self, connection: _Connection, reader: asyncio.StreamReader, store: asyncio.StreamWriter
     ) -> None:
-        while request := await reader.read(CHUNK):
+        while request := await reader.read(self._chunk):
             if connection.swallowed:
                 continue
+            await self._throttle(request)
             if self.delay_seconds:
                 await asyncio.sleep(self.delay_seconds)
             await self._passing.wait()
@@ -130,16 +155,30 @@ class Proxy:
     async def _replies(
         self, connection: _Connection, store: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        while reply := await store.read(CHUNK):
+        while reply := await store.read(self._chunk):
             if seconds := self.late(reply):
                 await self._hold_back(seconds)
             if connection.cut and not connection.swallowed:
                 self.cuts += 1
                 return
             await self._passing.wait()
-            if not connection.swallowed:
-                writer.write(reply)
-                await writer.drain()
+            await self._throttle(reply)
+            for piece in (reply[at : at + 1] for at in range(len(reply))) if self.splits else (reply,):
+                if not connection.swallowed:
+                    writer.write(piece)
+                    await writer.drain()
+                if self.splits:
+                    await asyncio.sleep(0)
+            self.passed += len(reply)
+
+    @property
+    def _chunk(self) -> int:
+        """How much is taken at once: a twentieth of a second on a slow connection."""
+        return min(CHUNK, self.bytes_per_second // 20 or CHUNK)
+
+    async def _throttle(self, data: bytes) -> None:
+        if self.bytes_per_second:
+            await asyncio.sleep(len(data) / self.bytes_per_second)
 
     async def _hold_back(self, seconds: float) -> None:
         self.held += 1

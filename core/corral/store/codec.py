@@ -194,6 +194,9 @@ class Advanced:
         refused: Why, by the place of each ending whose code is `REFUSED`.
         quarantined: What was found damaged and put into the quarantine.
         broken: The key that only an operator can repair, and its type; empty where there is none.
+        unread: What an earlier try of the same call has fetched and this reply has no room for: only ids and tokens
+            are known. The jobs are to be handed back.
+        cut: Whether the fetch ended because the jobs were large, and not because there were no more.
     """
 
     now_ms: int
@@ -207,6 +210,8 @@ class Advanced:
     refused: Mapping[int, str] = field(default_factory=dict[int, str])
     quarantined: Sequence[Damage] = ()
     broken: str = ""
+    unread: Sequence[FetchedJob] = ()
+    cut: bool = False
 
 
 def encode_options(options: JobOptions, *, nonce: str = "", carrier: str = "") -> bytes:

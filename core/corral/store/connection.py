@@ -21,6 +21,7 @@ from corral.store.wire import (
     GREETING_SECONDS,
     Address,
     Wire,
+    can_do_without,
     connect,
     new_reader,
     notice_dead_peer,
@@ -205,11 +206,11 @@ class ThreadLink:
         self._reader = new_reader()
         try:
             self._connection = connection = _connected(to, min(CONNECT_SECONDS, self._read_seconds))
-            for command, must_succeed in to.greeting(None):
+            for command in to.greeting(None):
                 try:
                     self._ask(connection, hiredis.pack_command(command), min(GREETING_SECONDS, self._read_seconds))
-                except ResponseError:
-                    if must_succeed:
+                except ResponseError as error:
+                    if not can_do_without(command, error):
                         raise
         except (ResponseError, OSError, hiredis.ProtocolError) as error:
             self.close()

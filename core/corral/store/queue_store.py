@@ -29,10 +29,14 @@ from corral.store.connection import Link, ThreadLink
 from corral.store.late import decode_late
 from corral.store.scripts import run, run_blocking, script
 
-__all__ = ["CONTAINERS", "MAX_BATCH", "Note", "QueueStore", "StaleCall", "Stalled"]
+__all__ = ["CONTAINERS", "FETCH_BYTES", "MAX_BATCH", "MAX_BATCH_BYTES", "Note", "QueueStore", "StaleCall", "Stalled"]
 
 MAX_BATCH = 500
 """Jobs per script call: Lua can unpack about 8,000 values, and a longer script would keep others waiting."""
+MAX_BATCH_BYTES = 1024 * 1024
+"""About how many bytes one call carries: half a minute on the slowest link. One large job, or ending, may be more."""
+FETCH_BYTES = 256 * 1024
+"""How large the jobs of one fetch may be together as long as the speed of the link is not known: 8 s on the slowest."""
 METRICS_MINUTES = 20_160
 """How many minutes of counts are kept: two weeks."""
 CONTAINERS = ("wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed")
@@ -111,6 +115,11 @@ class QueueStore:
         self.lane = lane
 
     @property
+    def bytes_per_second(self) -> float | None:
+        """How fast the last large reply came; None before there was one."""
+        return self._link.bytes_per_second
+
+    @property
     def offset_ms(self) -> int:
         """Added to the store's time by every script; zero but in tests."""
         return self.clock.offset_ms
@@ -147,6 +156,7 @@ class QueueStore:
         ticks: bytes = b"{}",
         suspects: int = MAX_BATCH,
         confirm_from: int | None = None,
+        max_bytes: int = FETCH_BYTES,
     ) -> Advanced:
         """Finish jobs and fetch more.
 
@@ -162,6 +172,7 @@ class QueueStore:
             suspects: How many of the fetched jobs may have stalled before.
             confirm_from: A fetched job that stalled so often must be confirmed (`confirm`) before it runs: until then
                 a worker that dies has not run it, and it is charged nothing. None: no job must be.
+            max_bytes: How large the fetched jobs may be together; the first one may be larger.
 
         Returns:
             The code of each ending, and the fetched jobs.
@@ -172,7 +183,7 @@ class QueueStore:
             redis.exceptions.ResponseError: The script failed; `DAMAGED …` where `meta` is no hash.
         """
         arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES, ticks]
-        arguments += [suspects, "" if confirm_from is None else confirm_from]
+        arguments += [suspects, "" if confirm_from is None else confirm_from, max_bytes]
         for ending in endings:
             arguments += encode_ending(ending, self._options)
         keys = [self.base, self._record(worker, self.lane)]
@@ -182,7 +193,7 @@ class QueueStore:
             if str(error).startswith("STALECALL"):
                 raise StaleCall(f"call {seq} of worker {worker} came after a later one") from error
             raise
-        now, due, limited, codes, fetched, repeated, late, held, trouble = reply
+        now, due, limited, codes, fetched, repeated, late, held, trouble, cut = reply
         refused, reports, broken = trouble or ((), (), b"")
         token = f"{worker}:{seq}"
         return Advanced(
@@ -190,7 +201,9 @@ class QueueStore:
             due_ms=None if due < 0 else due,
             limited_ms=limited,
             codes=codes,
-            jobs=[decode_job(job_id, flat, token, now, started=repeated == 1) for job_id, flat in fetched],
+            jobs=[decode_job(job_id, flat, token, now, started=repeated == 1) for job_id, flat in fetched if flat],
+            unread=[decode_job(job_id, (), token, now) for job_id, flat in fetched if not flat],
+            cut=cut == 1,
             repeated=repeated == 1,
             late=decode_late(late),
             held=held,

@@ -23,7 +23,17 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from corral.errors import ConfigurationError
 from corral.veil import masked
 
-__all__ = ["Address", "Wire", "connect", "new_reader", "request_seconds"]
+__all__ = [
+    "CONNECT_SECONDS",
+    "GREETING_SECONDS",
+    "Address",
+    "Wire",
+    "can_do_without",
+    "connect",
+    "new_reader",
+    "notice_dead_peer",
+    "request_seconds",
+]
 
 CONNECT_SECONDS: Final = 2.0
 """How long a connection may take to open: a store that is further away is not usable."""
@@ -35,6 +45,8 @@ BYTES_PER_SECOND: Final = 32 * 1024
 DEAD_PEER_MS: Final = 3_000
 """How long the peer may leave sent bytes unacknowledged: without it, a large request to a host that is gone would wait
 for as long as the slowest link may take."""
+SET_LIBRARY: Final = ("CLIENT", "SETINFO", "LIB-NAME", "corral")
+"""Redis knows it since 7.2."""
 MEASURED_BYTES: Final = 64 * 1024
 """A reply must be larger than this to say how fast the link is."""
 
@@ -79,8 +91,8 @@ class Address:
         host, port, path = getattr(made, "host", ""), getattr(made, "port", 0), getattr(made, "path", "")
         return cls(host, port, path, tls, login, int(made.db or 0))
 
-    def greeting(self, name: str | None) -> Iterator[tuple[tuple[Any, ...], bool]]:
-        """The commands to begin with, and whether each must succeed.
+    def greeting(self, name: str | None) -> Iterator[tuple[Any, ...]]:
+        """The commands to begin with.
 
         At least one is sent: a store that accepts connections and answers nothing is noticed here.
 
@@ -88,12 +100,12 @@ class Address:
             name: What `CLIENT LIST` shows, or None.
         """
         if self.login:
-            yield ("AUTH", *self.login), True
-        yield ("CLIENT", "SETINFO", "LIB-NAME", "corral"), False  # unknown to Redis before 7.2
+            yield ("AUTH", *self.login)
+        yield SET_LIBRARY
         if name:
-            yield ("CLIENT", "SETNAME", name), True
+            yield ("CLIENT", "SETNAME", name)
         if self.database:
-            yield ("SELECT", self.database), True
+            yield ("SELECT", self.database)
 
 
 class Wire(asyncio.Protocol):
@@ -239,11 +251,11 @@ async def connect(url: str, name: str | None, read_seconds: float) -> Wire:
         wire.abort()
         raise
     try:
-        for command, must_succeed in to.greeting(name):
+        for command in to.greeting(name):
             try:
                 await wire.ask(hiredis.pack_command(command), min(GREETING_SECONDS, read_seconds))
-            except ResponseError:
-                if must_succeed:
+            except ResponseError as error:
+                if not can_do_without(command, error):
                     raise
     except BaseException:
         wire.abort()
@@ -259,6 +271,11 @@ def request_seconds(size: int, seconds: float) -> float:
         seconds: How long the reply to a small one may take.
     """
     return seconds + size / BYTES_PER_SECOND
+
+
+def can_do_without(command: tuple[Any, ...], error: ResponseError) -> bool:
+    """Whether an error reply to a command of the greeting costs nothing: only what `CLIENT LIST` shows."""
+    return command is SET_LIBRARY and str(error).lower().startswith(("unknown", "noperm"))
 
 
 def new_reader() -> hiredis.Reader:

@@ -29,7 +29,7 @@ from corral.store.clock import Clock
 from corral.store.codec import BROKEN, REFUSED, Advanced, Ending, FetchedJob
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
-from corral.store.queue_store import MAX_BATCH, Note, QueueStore
+from corral.store.queue_store import FETCH_BYTES, MAX_BATCH, MAX_BATCH_BYTES, Note, QueueStore
 from corral.tasks import OwnTask, start_task
 from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
@@ -55,6 +55,9 @@ LANES = 2
 the throughput of one, measured at 100 jobs at once on two cores; a third has nobody left to keep busy."""
 LANE_BATCH = 4
 """How large a batch must be for a second call: smaller ones cost more in calls than they save in waiting."""
+MAX_FETCH_BYTES = 16 * 1024 * 1024
+"""How large the jobs of one fetch may be on the fastest link: the store reads so much in about 20 ms, and serves nobody
+else meanwhile."""
 STUCK_SECONDS = 0.5
 """How long an ending that the store could not write waits for its next try."""
 LIMIT_SECONDS = 30.0
@@ -248,7 +251,7 @@ class Consumer:
     def _send(self, lane: QueueStore, want: int) -> None:
         """Start a call: with the endings there are, and for jobs for the free slots."""
         unstarted, self._unstarted = self._unstarted[:MAX_BATCH], self._unstarted[MAX_BATCH:]
-        room = MAX_BATCH - len(unstarted)
+        room = _fitting(self._ended, MAX_BATCH - len(unstarted))
         ended, self._ended = self._ended[:room], self._ended[room:]
         if want:
             # Slots that are left are the next call's; a marker that comes while this one is on its way says so again.
@@ -293,6 +296,7 @@ class Consumer:
         if want and not reply.broken and not self._stuck:
             self.troubles.clear()
         refusals = {late.job_id: await self._advance_schedule(lane, late) for late in reply.late}
+        self._unstarted += reply.unread
         if time.monotonic() - pending.renewed < self._lock_seconds:
             self._start(reply, pending.renewed, refusals)
         elif reply.jobs:
@@ -303,7 +307,7 @@ class Consumer:
                 jobs=len(reply.jobs),
                 lock_ms=int(self._lock_seconds * 1000),
             )
-        if reply.repeated or (want > 0 and len(reply.jobs) == want):
+        if reply.repeated or reply.cut or (want > 0 and len(reply.jobs) == want):
             self._look = True
         elif want:
             self._slots_left = False  # nor would another call find anything for them
@@ -320,8 +324,11 @@ class Consumer:
         self, lane: QueueStore, pending: PendingCall, endings: Sequence[Ending], want: int, *, suspects: bool
     ) -> Advanced:
         """One call under one number, repeated until the store answers it."""
+        tries = 0
 
         async def ask() -> Advanced:
+            nonlocal tries
+            tries += 1  # a link that broke under a large reply gets a smaller one
             return await lane.advance(
                 self._worker,
                 pending.seq,
@@ -331,9 +338,16 @@ class Consumer:
                 ticks=self._ticks.coming(),
                 suspects=int(suspects),
                 confirm_from=self._max_stalled,
+                max_bytes=self._fetch_bytes(lane) >> min(tries - 1, 20),
             )
 
         return await self._persist(lane, ask)
+
+    def _fetch_bytes(self, lane: QueueStore) -> int:
+        """How large the jobs of one fetch may be: what the link brings in a quarter of a lock's life."""
+        if lane.bytes_per_second is None:
+            return FETCH_BYTES
+        return min(int(lane.bytes_per_second * self._lock_seconds / 4), MAX_FETCH_BYTES)
 
     async def _split(
         self, lane: QueueStore, ended: list[Ended], unstarted: list[FetchedJob], error: ResponseError
@@ -548,6 +562,16 @@ class Consumer:
             ended.tell(outcome, code)
         if self._job_ended is not None:
             self._job_ended(ended.running.job, outcome)
+
+
+def _fitting(ended: Sequence[Ended], most: int) -> int:
+    """How many of these endings go into one call: at most `most`, and of about `MAX_BATCH_BYTES` together."""
+    size = 0
+    for place, each in enumerate(ended[:most]):
+        size += each.size
+        if size > MAX_BATCH_BYTES and place:
+            return place
+    return min(len(ended), most)
 
 
 def _notes_of(running: Running) -> Iterator[Note]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from corral.outcome import Failed, HandedBack, LeaseLost, Outcome, Retried, TimedOut
+from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, TimedOut
 from corral.worker.execution import Running
 from corral.worker.leases import Lease
 
@@ -37,6 +37,13 @@ class Ended:
     lease: Lease
     outcome: Outcome
     unwritable: bool = False
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it adds to a call."""
+        if isinstance(self.outcome, Completed):
+            return len(self.outcome.returnvalue)
+        return len(self.running.fetched.stacktrace) + len(getattr(self.outcome, "traceback", ""))
 
     def tell(self, outcome: Outcome, code: int = 0) -> None:
         """Log an ending that the store has.

@@ -11,22 +11,25 @@
 --       8 suspects  how many of the fetched jobs may have stalled before
 --       9 confirm_from  a job that stalled so often is not charged another stall until its worker confirms that it
 --                   starts, see confirm.lua; '' charges all
+--      10 max_bytes how large the hashes of the fetched jobs may be together; the first job may be larger
 --       then per ending: kind, id, token, atm, text, stacktrace, delay_ms, keep_count, keep_age_s, keep_limit, attempts,
 --       flags; kinds: c completed, f failed, r retried, s snoozed, l rate limited, b handed back
 --         atm          the attempts made once this ending counts      text  returnvalue JSON, or failed reason
 --         keep_*       retention: count -1 keeps all, 0 none; age '' keeps any age (wire 6.7)
 --         attempts     opts.attempts      flags  'l' opts.lifo, 'd' the job has a deduplication id
--- Returns {now_ms, due_ms, limited_ms, codes, jobs, repeated, late, held, trouble}
+-- Returns {now_ms, due_ms, limited_ms, codes, jobs, repeated, late, held, trouble, cut}
 --         due_ms       until the next delayed job, -1 without one (only looked up where less than `want` came)
 --         limited_ms   until the rate limit ends, 0 without one
 --         codes        per ending: 0 applied; 1 the job was damaged and is failed, see refused; -1 no such job, -2 no
 --                      lock, -3 not active, -4 has pending children, -6 another's lock, -9 has failed children;
 --                      -20 nothing was changed: a key is damaged that an operator must repair
---         jobs         {id, {field, value, …}} in the order they were fetched, the hash as it was before this fetch
+--         jobs         {id, {field, value, …}} in the order they were fetched, the hash as it was before this fetch; in a
+--                      repeated reply an empty one for each job that max_bytes left no room for
 --         late         the iterations among them that still need their next one, see iterate.lua
 --         held         how many jobs that stalled before were looked past
 --         trouble      '' or {refused, reports, broken}: flat, the place (from 1) of an ending of code 1, and why; see
 --                      damage.lua; `DAMAGED …` or ''
+--         cut          1 where max_bytes ended the fetch
 -- Errors  STALECALL    a later call of this worker was already answered: this one is a late ghost
 --         DAMAGED      `meta` is no hash; nothing was changed
 
@@ -41,14 +44,16 @@ if last then
   last = cmsgpack.unpack(last)
   if last.seq > seq then return redis.error_reply('STALECALL ' .. seq .. ' after ' .. last.seq) end
   if last.seq == seq then
-    local jobs = {}
+    local jobs, bytes = {}, tonumber(ARGV[10])
     for _, id in ipairs(last.ids) do
       if redis.pcall('GET', base .. id .. ':lock') == token then
-        local hash = redis.pcall('HGETALL', base .. id)
+        local hash = bytes > 0 and redis.pcall('HGETALL', base .. id) or {}
+        for i = 1, #hash do bytes = bytes - #hash[i] end
+        if bytes < 0 and #jobs > 0 then hash = {} end
         if not hash.err then jobs[#jobs + 1] = {id, hash} end
       end
     end
-    return {last.now, -1, 0, last.codes, jobs, 1, last.late, 0, last.refused and {last.refused, {}, ''} or ''}
+    return {last.now, -1, 0, last.codes, jobs, 1, last.late, 0, last.refused and {last.refused, {}, ''} or '', 0}
   end
 end
 
@@ -72,7 +77,7 @@ if #codes > 0 or #fetched > 0 then
 end
 local trouble = ''
 if refused or damage then trouble = {refused or {}, damage and damage.reports or {}, damage and damage.broken or ''} end
-return {now, due_ms, limited_ms, codes, fetched, 0, late, held, trouble}
+return {now, due_ms, limited_ms, codes, fetched, 0, late, held, trouble, cut and 1 or 0}
 
 end
 

@@ -2,7 +2,7 @@
 -- Leaves: codes, one per ending; final, whether the last one finished its job for good; refused, nil or flat: the place
 -- (from 1) of each job that was damaged and so failed, and why.
 
-local STRIDE, FIRST = 12, 10
+local STRIDE, FIRST = 12, 11
 local count = (#ARGV - FIRST + 1) / STRIDE
 local codes, refused, final = {}, nil, false
 

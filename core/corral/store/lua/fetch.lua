@@ -1,5 +1,5 @@
 -- Included by advance.lua, after endings.lua: moves jobs to `active` and locks them (wire 6.3).
--- Leaves: fetched, fetched_ids, due_ms, limited_ms, held; and the marker where work is left for others.
+-- Leaves: fetched, fetched_ids, due_ms, limited_ms, held, cut; and the marker where work is left for others.
 --
 -- A job that stalled before may be what kills workers. `suspects` of them may start here, beside fresh ones; the others
 -- stay where they wait, and up to LOOK of them are looked past.
@@ -8,6 +8,7 @@ local LOOK = 200
 local fetched, fetched_ids, due_ms, limited_ms = {}, {}, -1, 0
 local held, held_ids, held_prioritized = 0, {}, 0 -- all; of `wait`, taken out until the end; how many of `prioritized`
 local suspects, confirm_from = tonumber(ARGV[8]), tonumber(ARGV[9]) or math.huge
+local bytes, cut = tonumber(ARGV[10]), false -- what is left of max_bytes; whether a job was left because of it
 local paused, concurrency = meta[1], tonumber(meta[2])
 local limit = tonumber(meta[3])
 if concurrency ~= concurrency then concurrency = nil end -- some client's NaN
@@ -32,8 +33,8 @@ end
 local function is_iteration(id) return string.find(id, 'repeat:', 1, true) == 1 end
 
 -- Read a job that might start, before its id leaves its container. Returns its hash, how often it was started, whether
--- it is to be failed without running, and whether its start must be confirmed. Without one: nil, and 'ghost', its hash
--- is gone (trap T14); 'held', a suspect that may not start now; or why it goes to the quarantine.
+-- it is to be failed without running, whether its start must be confirmed, and its size in bytes. Without one: nil, and
+-- 'ghost', its hash is gone (trap T14); 'held', a suspect that may not start now; or why it goes to the quarantine.
 local function read_job(id)
   local key = base .. id
   if string.find(KEY_WORDS, id, 1, true) and repairs().is_key_word(id) then
@@ -50,9 +51,10 @@ local function read_job(id)
   local hash = redis.pcall('HGETALL', key)
   if hash.err then return nil, key .. ' is damaged: ' .. repairs().text_of(hash) end
   if #hash == 0 or head == '0:' then return nil, 'ghost' end
-  local starts, stalls, doomed = 0, 0, false
+  local starts, stalls, doomed, size = 0, 0, false, 0
   for i = 1, #hash, 2 do
     local field = hash[i]
+    size = size + #field + #hash[i + 1]
     if field == 'ats' then starts = tonumber(hash[i + 1]) or 0
     elseif field == 'defa' then doomed = true
     elseif field == 'stc' then stalls = tonumber(hash[i + 1]) or 0 end
@@ -61,7 +63,7 @@ local function read_job(id)
     if suspects < 1 then return nil, 'held' end
     suspects = suspects - 1
   end
-  return hash, starts, doomed, stalls >= confirm_from and not doomed
+  return hash, starts, doomed, stalls >= confirm_from and not doomed, size
 end
 
 -- Lock a job that is in `active`, and count its start. It was read as a hash, so only what it tells others can fail.
@@ -108,8 +110,17 @@ local function take_round(n)
   local started, jobs, starts, doomed, confirmed, odd, held_now = {}, {}, {}, nil, nil, nil, nil
   for i = #ids, 1, -1 do
     local id, at = ids[i], #started + 1
-    local hash, found, fails, confirms = read_job(id)
+    local hash, found, fails, confirms, size = read_job(id)
+    if hash and size > bytes and (at > 1 or #fetched > 0) then
+      -- The reply is full: this one and those behind it stay where they are.
+      cut, waiting = true, waiting - i
+      if scores then
+        for behind = 1, i do scores[ids[behind]] = nil end
+      end
+      break
+    end
     if hash then
+      bytes = bytes - size
       started[at], jobs[at], starts[at] = id, {id, hash}, found
       if fails then
         doomed = doomed or {}
@@ -147,7 +158,7 @@ local function take_round(n)
   if odd then
     for _, each in ipairs(odd) do repairs().set_aside(each[1], scores and 'prioritized' or 'wait', each[2]) end
   end
-  if #started == 0 then return held < LOOK end
+  if #started == 0 then return held < LOOK and not cut end
   local pushed = redis.pcall('LPUSH', base .. 'active', unpack(started))
   if type(pushed) == 'table' then
     for i = #started, 1, -1 do
@@ -174,7 +185,7 @@ local function take_round(n)
     if type(count) == 'table' then repairs().mend() end
     if count == counted then call('PEXPIRE', base .. 'limiter', tonumber(meta[4]) or 1000) end
   end
-  return held < LOOK
+  return held < LOOK and not cut
 end
 
 -- Fetch, and see what follows from how much was found. Run again after a failure: it goes on where it was.
