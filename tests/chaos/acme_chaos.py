@@ -56,6 +56,7 @@ class Work(Payload):
         waits_for: The path of a file that it waits for before it runs.
         hangs_ms: How long it holds the event loop after all that, once only; the journal says when that begins.
         looks: Whether its start says in the journal that the store holds a lock on it.
+        filler: Means nothing, and makes the payload as large as it is.
     """
 
     ms: int = 0
@@ -68,6 +69,7 @@ class Work(Payload):
     waits_for: str | None = None
     hangs_ms: int = 0
     looks: bool = False
+    filler: str = ""
 
 
 KEPT = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())

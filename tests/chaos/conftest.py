@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from chaos.fixtures import at_length, figure, kills, restarts, scene, scenes, site
+from chaos.fixtures import at_length, figure, kills, restarts, scene, scenes, site, stage
 
-__all__ = ["at_length", "figure", "kills", "restarts", "scene", "scenes", "site"]
+__all__ = ["at_length", "figure", "kills", "restarts", "scene", "scenes", "site", "stage"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from chaos.processes import Store, install_plugin, producer
 from chaos.scene import Scene
 from corral.testing import find_leaks
 
-__all__ = ["at_length", "figure", "kills", "restarts", "scene", "scenes", "site"]
+__all__ = ["at_length", "figure", "kills", "restarts", "scene", "scenes", "site", "stage"]
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +42,14 @@ async def scenes(
     """Two, for what mostly waits: on each of them half of it at the same time."""
     async with _staged(request, site, wait_until) as one, _staged(request, site, wait_until) as other:
         yield one, other
+
+
+@pytest.fixture
+def stage(
+    request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]
+) -> Callable[[], AbstractAsyncContextManager[Scene]]:
+    """`async with stage() as scene`, as often as a test likes."""
+    return lambda: _staged(request, site, wait_until)
 
 
 @asynccontextmanager

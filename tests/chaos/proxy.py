@@ -22,6 +22,7 @@ class _Connection:
 
     cut: bool = False
     swallowed: bool = False
+    replied: int = 0
 
 
 class Proxy:
@@ -39,6 +40,7 @@ class Proxy:
         swallows_new: Whether connections are swallowed from their start.
         bytes_per_second: How much goes through each connection, each way; 0: as fast as it comes.
         splits: Whether each byte of a reply is sent alone.
+        longest_reply: A connection breaks under a reply of more bytes; 0: under none.
         passed: How many bytes of replies have gone through.
 
     Args:
@@ -57,7 +59,7 @@ class Proxy:
         self.held = self.holds_back = 0
         self.delay_seconds = 0.0
         self.swallows_new = self.splits = False
-        self.bytes_per_second = 0
+        self.bytes_per_second = self.longest_reply = 0
         self.passed = 0
         self._tls = tls
         self._path = path
@@ -149,6 +151,7 @@ class Proxy:
                 await asyncio.sleep(self.delay_seconds)
             await self._passing.wait()
             connection.cut = connection.cut or self.cut(request)
+            connection.replied = 0
             store.write(request)
             await store.drain()
 
@@ -158,7 +161,9 @@ class Proxy:
         while reply := await store.read(self._chunk):
             if seconds := self.late(reply):
                 await self._hold_back(seconds)
-            if connection.cut and not connection.swallowed:
+            connection.replied += len(reply)
+            breaks = self.longest_reply and connection.replied > self.longest_reply
+            if (connection.cut or breaks) and not connection.swallowed:
                 self.cuts += 1
                 return
             await self._passing.wait()

@@ -51,3 +51,16 @@ async def test_200_advance_calls_whose_replies_are_cut_start_each_job_once(scene
     assert scene.each_started_once(enqueued)
     fields = [await scene.store.client.hmget(f"bull:chaos:{job}", "ats", "stc") for job in enqueued]
     assert [each for each in fields if each != ["1", None]] == []
+
+
+async def test_a_reply_that_the_link_breaks_under_is_asked_for_in_smaller_pieces(scene: Scene) -> None:
+    """A link that breaks after 300 kB: nothing that large ever arrives, and every job runs, once, without a stall."""
+    async with scene.proxy() as proxy:
+        proxy.longest_reply = 300_000
+        await scene.hire(url=proxy.url, concurrency=60, lock_seconds=2, stalled_interval_seconds=1)
+        enqueued = await scene.enqueue(*[{"filler": "x" * 60_000}] * 120)
+        await scene.completed(enqueued, seconds=60)
+        assert proxy.cuts > 0
+
+    assert scene.each_started_once(enqueued)
+    assert await scene.stalls(enqueued) == {}

@@ -324,11 +324,9 @@ class Consumer:
         self, lane: QueueStore, pending: PendingCall, endings: Sequence[Ending], want: int, *, suspects: bool
     ) -> Advanced:
         """One call under one number, repeated until the store answers it."""
-        tries = 0
+        sizes = self._fetch_sizes(lane)
 
         async def ask() -> Advanced:
-            nonlocal tries
-            tries += 1  # a link that broke under a large reply gets a smaller one
             return await lane.advance(
                 self._worker,
                 pending.seq,
@@ -338,16 +336,24 @@ class Consumer:
                 ticks=self._ticks.coming(),
                 suspects=int(suspects),
                 confirm_from=self._max_stalled,
-                max_bytes=self._fetch_bytes(lane) >> min(tries - 1, 20),
+                max_bytes=next(sizes),
             )
 
         return await self._persist(lane, ask)
 
-    def _fetch_bytes(self, lane: QueueStore) -> int:
-        """How large the jobs of one fetch may be: what the link brings in a quarter of a lock's life."""
-        if lane.bytes_per_second is None:
-            return FETCH_BYTES
-        return min(int(lane.bytes_per_second * self._lock_seconds / 4), MAX_FETCH_BYTES)
+    def _fetch_sizes(self, lane: QueueStore) -> Iterator[int]:
+        """How large the jobs of one fetch may be, for each try of its call.
+
+        It is what the link brings in a quarter of a lock's life. If the call must be repeated more than once, its reply
+        may be what the link breaks under: the later tries ask for less and less.
+        """
+        size = FETCH_BYTES
+        if lane.bytes_per_second is not None:
+            size = min(int(lane.bytes_per_second * self._lock_seconds / 4), MAX_FETCH_BYTES)
+        yield size
+        while True:
+            yield size
+            size = min(size // 2, FETCH_BYTES)
 
     async def _split(
         self, lane: QueueStore, ended: list[Ended], unstarted: list[FetchedJob], error: ResponseError

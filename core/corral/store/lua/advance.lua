@@ -47,7 +47,7 @@ if last then
     local jobs, bytes = {}, tonumber(ARGV[10])
     for _, id in ipairs(last.ids) do
       if redis.pcall('GET', base .. id .. ':lock') == token then
-        local hash = bytes > 0 and redis.pcall('HGETALL', base .. id) or {}
+        local hash = (bytes > 0 or #jobs == 0) and redis.pcall('HGETALL', base .. id) or {}
         for i = 1, #hash do bytes = bytes - #hash[i] end
         if bytes < 0 and #jobs > 0 then hash = {} end
         if not hash.err then jobs[#jobs + 1] = {id, hash} end
