@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from corral.producer import RedisJobScheduler
 from corral.store.server_binary import find_server
 
 PLUGIN = Path(__file__).with_name("acme_chaos.py")
+SPLITTER = Path(__file__).with_name("splitter.py")
+SPLIT = "TEST_SPLIT_REPLIES"
 END_SECONDS = 15.0
 """How long a process may take to end: longer than any worker's grace in these tests."""
 
@@ -40,7 +43,7 @@ class Store:
 
     Attributes:
         socket: Where it listens.
-        url: The same as a URL.
+        url: The same as a URL; with `TEST_SPLIT_REPLIES` that of the splitter before it.
         client: For looking at it; replies as text.
     """
 
@@ -51,10 +54,15 @@ class Store:
         self._folder = folder
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
+        self._splitter: subprocess.Popen[bytes] | None = None
+        if os.environ.get(SPLIT):
+            self.url = f"unix://{folder / 'split.sock'}"
 
     async def start(self) -> float:
         """Start it on its files; returns Unix seconds of its first answer."""
         self._launch()
+        if os.environ.get(SPLIT):
+            self._launch_splitter()
         async with asyncio.timeout(END_SECONDS):
             while True:
                 try:
@@ -70,9 +78,21 @@ class Store:
         arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self._process = subprocess.Popen([server, *arguments], stdout=subprocess.DEVNULL)
 
+    def _launch_splitter(self) -> None:
+        path = Path(self.url.removeprefix("unix://"))
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            listening.listen()
+            command = [sys.executable, str(SPLITTER), str(listening.fileno()), str(self.socket)]
+            self._splitter = subprocess.Popen(command, pass_fds=[listening.fileno()])
+
     async def stop(self) -> None:
         """Stop it; its files stay."""
         await self.client.aclose()
+        if self._splitter is not None:
+            self._splitter.terminate()
+            await asyncio.to_thread(self._splitter.wait, END_SECONDS)
         if self._process is not None:
             self._process.terminate()
             await asyncio.to_thread(self._process.wait, END_SECONDS)

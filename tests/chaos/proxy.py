@@ -81,7 +81,8 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for task in self._tasks:
-            task.cancel()
+            if not task.cancelling():  # `sever` has, and it closes its ends
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def swallow(self) -> None:

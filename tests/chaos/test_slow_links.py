@@ -66,15 +66,17 @@ async def test_every_job_runs_once(
     side_by_side: list[Row],
     figure: Callable[[str], None],
 ) -> None:
+    starting = asyncio.Lock()  # workers that all start at once have no time to answer each other's proxies
     async with asyncio.TaskGroup() as rows:
-        told = [rows.create_task(_worked_off(stage, row)) for row in side_by_side]
+        told = [rows.create_task(_worked_off(stage, row, starting)) for row in side_by_side]
     for each in told:
         figure(each.result())
 
 
-async def _worked_off(stage: Callable[[], AbstractAsyncContextManager[Scene]], row: Row) -> str:
+async def _worked_off(stage: Callable[[], AbstractAsyncContextManager[Scene]], row: Row, starting: asyncio.Lock) -> str:
     async with stage() as scene, scene.proxy() as proxy, producer(proxy.url) as jobs:
-        worker = await scene.hire(url=proxy.url, concurrency=row.concurrency)
+        async with starting:
+            worker = await scene.hire(url=proxy.url, concurrency=row.concurrency)
         proxy.bytes_per_second = row.rate
         began = time.monotonic()
         work = {"filler": "x" * row.size}
