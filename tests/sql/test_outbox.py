@@ -304,7 +304,7 @@ async def test_a_job_that_the_store_refuses_is_set_aside_and_the_others_go_on(
     first, second = await rows()
     assert (first.job_id, first.refused, second.refused) == (odd.id, True, True)
     assert first.error.startswith("ValueError: ")
-    assert second.error.startswith("ResponseError: DAMAGED")
+    assert second.error.endswith(" has a damaged key: bull:parcels:meta is a string, not a hash")
 
     await raw.delete("bull:parcels:meta")
     async with engine.begin() as connection:

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from corral.app.installed import read_installed
 from corral.app.operating import configure_operators_logs
 from corral.catalog import Catalog
-from corral.errors import ConfigurationError
+from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector import DamagedKey
 from corral.inspector.audit import STREAM, Audit, this_process
 from corral.inspector.damage import damaged_keys, naming_damage
@@ -196,8 +196,13 @@ async def _stored(
                 found = await schedules.get(schedule_id)
         except DamagedKey as error:
             damaged += error.damaged
-        except ResponseError:
-            damaged += await damaged_keys(link, [(f"{key}:{schedule_id}", "hash")])
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            wrong = await damaged_keys(link, [(f"{key}:{schedule_id}", "hash")])
+            if not wrong:
+                raise
+            damaged += wrong
         else:
             stored += [found] if found else []
     return stored, [*dict.fromkeys(damaged)]

@@ -16,9 +16,10 @@ import hiredis
 import redis
 import redis.asyncio
 from redis.asyncio.connection import parse_url
-from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from corral.errors import ConfigurationError, StoreUnavailable
+from corral.errors import ConfigurationError
+from corral.store.replies import refusal, unavailable
 from corral.veil import masked
 
 __all__ = ["BLOCK_SECONDS", "Link", "blocking_link", "thread_client"]
@@ -34,23 +35,6 @@ BLOCK_SECONDS = 4.0
 """How long a worker waits for a marker in one command: BullMQ's own wait is 5 s (wire § 7.2)."""
 READ_MARGIN_SECONDS = 2.0
 """How much longer than its block a blocking read may take before its connection counts as dead."""
-
-_REFUSING = (
-    *(
-        "OOM",
-        "MISCONF",
-        "READONLY",
-        "LOADING",
-        "NOAUTH",
-        "WRONGPASS",
-        "NOPERM",
-        "CLUSTERDOWN",
-        "MASTERDOWN",
-        "UNBLOCKED",
-    ),
-    "BUSY ",  # and neither BUSYKEY nor BUSYGROUP
-)
-"""Error replies that mean "not now" and that left nothing changed: the script never ran."""
 
 
 class Link:
@@ -86,18 +70,18 @@ class Link:
             try:
                 return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's own
             except ResponseError as error:
-                if refusal := _refusal(error, self.url):
+                if refused := refusal(error, self.url):
                     await self._drop()
-                    raise refusal from error
+                    raise refused from error
                 raise
             except (RedisError, OSError) as error:
                 await self._drop()
-                raise _unavailable(error, self.url, refused=isinstance(error, BusyLoadingError)) from error
+                raise unavailable(error, self.url, refused=False) from error
             except asyncio.CancelledError as error:
                 await self._drop()
                 if _is_asked_to_end():
                     raise
-                raise _unavailable(error, self.url, refused=False) from error
+                raise unavailable(error, self.url, refused=False) from error
             except BaseException:
                 # Interrupted between request and reply: whoever used this connection next would read our reply.
                 await self._drop()
@@ -119,12 +103,12 @@ class Link:
             client.connection.socket_timeout = self._read_seconds  # type: ignore[union-attr]  # it has just been made
         except (RedisError, OSError) as error:
             await client.aclose(close_connection_pool=True)
-            raise _unavailable(error, self.url, refused=True) from error
+            raise unavailable(error, self.url, refused=True) from error
         except asyncio.CancelledError as error:
             await client.aclose(close_connection_pool=True)
             if _is_asked_to_end():
                 raise
-            raise _unavailable(error, self.url, refused=True) from error
+            raise unavailable(error, self.url, refused=True) from error
         except BaseException:
             await client.aclose(close_connection_pool=True)
             raise
@@ -191,16 +175,3 @@ def _checked(url: str) -> str:
             hint="write redis://host:6379/0, rediss://… or unix:///path/to.sock",
         )
     return url
-
-
-def _refusal(error: ResponseError, url: str) -> StoreUnavailable | None:
-    if isinstance(error, OutOfMemoryError | ReadOnlyError) or str(error).startswith(_REFUSING):
-        return _unavailable(error, url, refused=True)
-    return None
-
-
-def _unavailable(error: BaseException, url: str, *, refused: bool) -> StoreUnavailable:
-    told = str(error).strip().rstrip(".") or type(error).__name__
-    return StoreUnavailable(
-        f"the store at {masked(url)} is unavailable: {told}", outcome="refused" if refused else "unknown"
-    )

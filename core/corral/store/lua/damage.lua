@@ -51,7 +51,7 @@ local function repairs()
   local function text_of(err)
     local text = type(err) == 'table' and tostring(err.err) or tostring(err)
     text = string.gsub(text, '^user_script:%d+: ', '')
-    return (string.gsub(text, ' script: .*$', ''))
+    return (string.gsub(text, ' script: %w*,? ?on @?user_script:.*$', '')) -- and not "ACL failure in script: …"
   end
 
   -- Whether a key of this name belongs to the queue itself, or to another job.
@@ -111,10 +111,18 @@ local function repairs()
     end
   end
 
+  -- Whether access control has refused, in the words of Valkey and Redis 7.2, or of 7.0. Unlike any other refusal, this
+  -- one may stop a script that has written already.
+  local function is_denied(err)
+    local text = text_of(err)
+    return string.find(text, 'ACL failure in script', 1, true) ~= nil
+      or string.find(text, "The user executing the script can't", 1, true) ~= nil
+  end
+
   -- Pass on what is no damage: the store refuses to write, or the caller has no right to. Trying again repairs nothing.
   local function pass_on_refusal(err)
     local word = string.match(text_of(err), '^%-?(%u+)%f[ ]')
-    if word and word ~= 'ERR' and word ~= 'WRONGTYPE' then error(err, 0) end
+    if is_denied(err) or (word and word ~= 'ERR' and word ~= 'WRONGTYPE') then error(err, 0) end
   end
 
   local function traced(command, key, ...)
@@ -139,7 +147,7 @@ local function repairs()
 
   damage = {reports = reports, types = TYPES, suffixes = SUFFIXES, is_key_word = is_key_word, wrong_type = wrong_type,
     first_wrong = first_wrong, text_of = text_of, set_aside = set_aside, mend = mend, try_again = try_again,
-    pass_on_refusal = pass_on_refusal}
+    pass_on_refusal = pass_on_refusal, is_denied = is_denied}
   return damage
 end
 
