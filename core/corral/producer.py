@@ -32,7 +32,7 @@ from corral.store.clock import Clock
 from corral.store.codec import NewJob, encode_options
 from corral.store.connection import Link
 from corral.store.queue_store import MAX_BATCH, QueueStore
-from corral.store.replies import unexpected
+from corral.store.replies import is_missing_right, unexpected
 from corral.store.schedules import NewSchedule, Schedules
 from corral.tasks import start_task
 
@@ -115,6 +115,9 @@ class _Writer:
             except StoreUnavailable as error:
                 if error.outcome == "unknown":
                     outcome = "unknown"
+                if is_missing_right(error):  # nor may what is left half-written be taken for this call's own
+                    error.outcome = outcome
+                    raise
                 wait = random.uniform(0.02, 0.1)  # noqa: S311  # keeps producers apart, no secret
                 if time.monotonic() + wait + REPLY_SECONDS / 2 > give_up:
                     error.outcome = outcome

@@ -74,6 +74,7 @@ def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions
             who = this_process("cli")
             async with scheduler(installed, url) as jobs, inspector(installed, url, who) as made:
                 async with made.naming_damage(queue):
+                    await made.audit.ensure_writable()
                     enqueued = await jobs.enqueue(queue, payload, **options)
                 if enqueued.created:
                     await made.audit.added(who, queue, enqueued.id)

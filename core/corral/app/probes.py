@@ -16,6 +16,7 @@ from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
 from corral.store.connection import Link, thread_client
 from corral.store.liveness import LIVE_SECONDS, Signs
+from corral.worker.troubles import RIGHTS
 from corral.worker.worker import Worker
 
 __all__ = ["ParentProbes", "WorkerProbes"]
@@ -59,6 +60,9 @@ class WorkerProbes:
             return "the worker drains"
         if not self._worker.is_serving:
             return "the worker opens its resources"
+        for (_, kind), sentence in tuple(self._worker.troubles.items()):
+            if kind == RIGHTS:
+                return sentence
         if self._worker.misses_store or not _answers(self._url):
             return AWAY
         return self.unwell()

@@ -15,11 +15,12 @@ from corral.app.operating import configure_operators_logs
 from corral.catalog import Catalog
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector import DamagedKey
-from corral.inspector.audit import STREAM, Audit, this_process
+from corral.inspector.audit import Audit, this_process
 from corral.inspector.damage import damaged_keys, naming_damage
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
+from corral.store.rights import audit_key, ensure_rights
 from corral.store.schedules import PRUNED, NewSchedule, Schedules, StoredSchedule, removal
 from corral.worker.schedule_keeper import declared_by
 
@@ -112,12 +113,12 @@ def _change(name: str, what: str, change: Callable[[Schedules, NewSchedule], Awa
         )
 
     async def run(url: str) -> T:
-        link = Link(url)
+        link, prefix = Link(url), installed.settings.prefix
         try:
-            changed = await change(Schedules(QueueStore(link, installed.settings.prefix, name)), new)
-            await Audit(link, installed.settings.prefix).write(
-                this_process("cli"), what, queue=name, before={"schedule": new.id}
-            )
+            await _ensure_changeable(link, prefix, name)
+            async with naming_damage(link, prefix, name):
+                changed = await change(Schedules(QueueStore(link, prefix, name)), new)
+            await Audit(link, prefix).write(this_process("cli"), what, queue=name, before={"schedule": new.id})
             return changed
         finally:
             await link.close()
@@ -168,7 +169,7 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str 
         for each in stored:
             found.append(Scheduled(name, origin if each.id == name else "runtime", each))
             if prune_as is not None and found[-1].origin == "undeclared":
-                await _ensure_removable(link, f"{prefix}:{name}:")
+                await _ensure_changeable(link, prefix, name)
                 await schedules.remove(each.id, mark=PRUNED)
                 await audit.write(prune_as, "prune", queue=name, before={"schedule": each.id})
         if prune_as is None:
@@ -208,13 +209,15 @@ async def _stored(
     return stored, [*dict.fromkeys(damaged)]
 
 
-async def _ensure_removable(link: Link, base: str) -> None:
-    """Refuse to remove a schedule where that would end half-way: its script removes its run before it writes the log.
+async def _ensure_changeable(link: Link, prefix: str, queue: str) -> None:
+    """Refuse to change a schedule where that would end half-way: its script removes its run before it writes the log.
 
     Raises:
         DamagedKey: A key that is written is of the wrong type.
+        StoreUnavailable: The store's user lacks a right; or the store is away.
     """
+    await ensure_rights(link, prefix, queue)
     kinds = {"repeat": "zset", "delayed": "zset", "events": "stream"}
-    keys = [*((f"{base}{name}", kind) for name, kind in kinds.items()), (STREAM, "stream")]
+    keys = [*((f"{prefix}:{queue}:{name}", kind) for name, kind in kinds.items()), (audit_key(prefix), "stream")]
     if damaged := await damaged_keys(link, keys):
         raise DamagedKey(*damaged)

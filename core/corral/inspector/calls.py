@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from corral.catalog import Catalog
 from corral.errors import StoreUnavailable
-from corral.inspector.audit import STREAM, Audit, log_entry, named, this_process
+from corral.inspector.audit import Audit, log_entry, named, this_process
 from corral.inspector.damage import naming_damage
 from corral.inspector.refusals import DamagedKey, JobNotFound
 from corral.options import may_be_job
@@ -17,6 +17,7 @@ from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
+from corral.store.rights import ensure_rights
 from corral.store.scripts import run, script
 
 __all__ = ["Calls", "Change"]
@@ -30,6 +31,7 @@ class Calls:
         link: The connection.
         clock: What every script adds to the store's time.
         prefix: The first part of the keys.
+        refused: What the store has refused that is only shown, as far as the log knows.
 
     Args:
         catalog: The queues; any other name is refused.
@@ -46,6 +48,7 @@ class Calls:
         self.prefix = prefix
         self.who = this_process() if who is None else named(who)
         self.audit = Audit(link, prefix)
+        self.refused: set[str] = set()
 
     def name(self, queue: Queue[Any] | str) -> str:
         """The queue's name.
@@ -139,6 +142,7 @@ class Change:
         self._what = what
         self.queue = queue
         self._id: bytes = b""
+        self._may = False
         self._entry: dict[str, Any] = {}
 
     async def run(self, name: str, *arguments: Any) -> Any:
@@ -146,10 +150,14 @@ class Change:
 
         Raises:
             DamagedKey: A key is of the wrong type; nothing was changed by this call.
+            StoreUnavailable: As `ensure_rights`, before the first call; or the store is away.
         """
         calls = self.calls
         telling = [calls.who, self._what, self._id, self._entry.get("count", 0)]
-        keys = [calls.base(self.queue), STREAM]
+        keys = [calls.base(self.queue), calls.audit.stream]
+        if not self._may:
+            await ensure_rights(calls.link, calls.prefix, calls.name(self.queue))
+            self._may = True
         async with calls.naming(self.queue):
             reply, told = await run(
                 calls.link, script(name, __package__), keys, [calls.clock.offset_ms, *arguments, *telling]

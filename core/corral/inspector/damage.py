@@ -13,6 +13,7 @@ from corral.inspector.escapes import escaped
 from corral.inspector.refusals import DamagedKey
 from corral.store.connection import Link
 from corral.store.replies import refusal, unexpected
+from corral.store.rights import audit_key
 
 __all__ = ["damaged_keys", "damages", "naming_damage"]
 
@@ -108,4 +109,4 @@ def _keys(prefix: str, queues: Iterable[str], job_id: str | None) -> Iterator[tu
         if job_id is not None:
             yield from ((f"{prefix}:{queue}:{job_id}{end}", kind) for end, kind in OF_JOB.items())
     yield from ((f"corral:{prefix}:{name}", "hash") for name in ("alive", "catalog"))
-    yield "corral:audit", "stream"
+    yield audit_key(prefix), "stream"
