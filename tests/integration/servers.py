@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,14 @@ class Server:
 
 
 @contextmanager
-def server(kind: str, *options: str) -> Iterator[Server]:
-    """Run a server; `kind` is `valkey`, the embedded one, or `redis`, which must be installed."""
+def server(kind: str, *options: str, files: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Run a server.
+
+    Args:
+        kind: `valkey`, the embedded one, or `redis`, which must be installed.
+        options: As on its command line.
+        files: What its working directory holds before it starts.
+    """
     if kind == "redis":
         program = shutil.which("redis-server")
         if program is None:
@@ -65,6 +71,8 @@ def server(kind: str, *options: str) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="corral-") as name:
         folder = Path(name)
         socket = folder / "s"
+        for file, text in (files or {}).items():
+            (folder / file).write_text(text, "utf-8")
         asked = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", name, "--logfile", f"{name}/log"]
         process = subprocess.Popen([program, *asked, *options], stdin=subprocess.DEVNULL)
         try:

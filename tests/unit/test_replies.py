@@ -34,6 +34,7 @@ REFUSED = {
     "TRYAGAIN Multiple keys request during rehashing of slot": "hands these keys over",
     "CROSSSLOT Keys in request don't hash to the same slot": "are in different slots",
     "ERR unknown command 'EVALSHA', with args beginning with: 'a secret' ": "does not know a command",
+    "ERR Protocol error: unauthenticated multibulk length": "wants a password",
     "ERR max number of clients reached": "takes no more connections",
     "ERR DB index is out of range": "has no database of this number",
 }
@@ -45,6 +46,7 @@ UNKNOWN = {
         "does not let its user do this"
     ),
     "ERR Script attempted to access a non local key in a cluster node": "does not serve all of these keys",
+    "ERR Attempted to access a non local key in a cluster node": "does not serve all of these keys",
     "ERR Script attempted to execute a command while the cluster is down": "does not serve all of these keys",
     "ERR Unknown Redis command called from script": "does not know a command",
     "ERR Unknown Valkey command called from script": "does not know a command",

@@ -156,7 +156,11 @@ class Change:
         telling = [calls.who, self._what, self._id, self._entry.get("count", 0)]
         keys = [calls.base(self.queue), calls.audit.stream]
         if not self._may:
-            await ensure_rights(calls.link, calls.prefix, calls.name(self.queue))
+            try:
+                await ensure_rights(calls.link, calls.prefix, calls.name(self.queue))
+            except StoreUnavailable as error:
+                error.outcome = "refused"  # of the change itself, nothing was sent
+                raise
             self._may = True
         async with calls.naming(self.queue):
             reply, told = await run(

@@ -84,10 +84,13 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 """By the first word of the reply. Each is given before a command runs, or at the first write of a script: a script that
 has written is not stopped by any of them any more."""
 _IN_SCRIPT: Final = _Kind(_KINDS["NOPERM"].sentence, RIGHTS_HINT, "unknown")
+_ELSEWHERE: Final = "is a node of a cluster that does not serve all of these keys"
 _PHRASES: Final[Mapping[str, _Kind]] = {
     "ACL failure in script": _IN_SCRIPT,
     "The user executing the script can't": _IN_SCRIPT,  # Redis 7.0
-    "Script attempted to": _Kind("is a node of a cluster that does not serve all of these keys", _CLUSTER, "unknown"),
+    "Script attempted to": _Kind(_ELSEWHERE, _CLUSTER, "unknown"),
+    "Attempted to access": _Kind(_ELSEWHERE, _CLUSTER, "unknown"),  # Valkey
+    "Protocol error: unauthenticated": _KINDS["NOAUTH"],  # said of a long command before it is read
     "unknown command": _Kind("does not know a command that Corral needs", "its provider may have taken it away: ask"),
     "Unknown Redis command": _Kind("does not know a command that Corral needs", "Redis 7.0 does", "unknown"),
     "Unknown Valkey command": _Kind("does not know a command that Corral needs", "Valkey 7.2 does", "unknown"),

@@ -5,7 +5,7 @@
 --       then per job: id, name, data, opts, delay_ms, priority, lifo ('1' or ''), nonce ('' without)
 -- Returns one number per job: 1 this job was made (by this call, or by an earlier try of it), 0 its id existed.
 -- Errors  DAMAGED  a key has a wrong type; no job was made
---         NOPERM   access control has refused a command; no job was made
+--         NOPERM, CROSSSLOT  refused in the middle, and undone; no job was made
 --
 -- A repeated call makes no second job. An id without a nonce was made by the client for one call, so whoever has it
 -- is that call's own job; an id that the caller chose carries a nonce in opts that tells our try from another's job.
@@ -73,7 +73,7 @@ if not done then
   -- No job is left without a container: all are made, or none.
   local function take_back(...)
     local reply = redis.pcall(...)
-    if type(reply) == 'table' and repairs().is_denied(reply) then error(reply, 0) end
+    if type(reply) == 'table' and repairs().late_refusal(reply) then error(reply, 0) end
   end
 
   local function undo()
@@ -88,9 +88,10 @@ if not done then
 
   local known, made, reply = pcall(repairs().try_again, replies, undo, add_all)
   if not known then
-    -- Access control may refuse in the middle. Where all was undone, `NOPERM` promises that no job was made.
-    if repairs().is_denied(made) and next(seen) == nil then
-      return redis.error_reply('NOPERM ' .. string.gsub(repairs().text_of(made), '^%-?ERR ', ''))
+    -- Refused in the middle. Where all was undone, the first word promises that no job was made.
+    local word = repairs().late_refusal(made)
+    if word and next(seen) == nil then
+      return redis.error_reply(word .. ' ' .. string.gsub(repairs().text_of(made), '^%-?ERR ', ''))
     end
     error(made, 0)
   end

@@ -111,18 +111,19 @@ local function repairs()
     end
   end
 
-  -- Whether access control has refused, in the words of Valkey and Redis 7.2, or of 7.0. Unlike any other refusal, this
-  -- one may stop a script that has written already.
-  local function is_denied(err)
+  -- What refuses a command in the middle of a script, unlike all other refusals: access control, in the words of Valkey
+  -- and Redis 7.2, or of 7.0; and a cluster, where the key is on another node. nil for anything else.
+  local function late_refusal(err)
     local text = text_of(err)
-    return string.find(text, 'ACL failure in script', 1, true) ~= nil
-      or string.find(text, "The user executing the script can't", 1, true) ~= nil
+    if string.find(text, 'ACL failure in script', 1, true)
+      or string.find(text, "The user executing the script can't", 1, true) then return 'NOPERM' end
+    return string.find(text, 'non local key', 1, true) and 'CROSSSLOT' or nil
   end
 
   -- Pass on what is no damage: the store refuses to write, or the caller has no right to. Trying again repairs nothing.
   local function pass_on_refusal(err)
     local word = string.match(text_of(err), '^%-?(%u+)%f[ ]')
-    if is_denied(err) or (word and word ~= 'ERR' and word ~= 'WRONGTYPE') then error(err, 0) end
+    if late_refusal(err) or (word and word ~= 'ERR' and word ~= 'WRONGTYPE') then error(err, 0) end
   end
 
   local function traced(command, key, ...)
@@ -147,7 +148,7 @@ local function repairs()
 
   damage = {reports = reports, types = TYPES, suffixes = SUFFIXES, is_key_word = is_key_word, wrong_type = wrong_type,
     first_wrong = first_wrong, text_of = text_of, set_aside = set_aside, mend = mend, try_again = try_again,
-    pass_on_refusal = pass_on_refusal, is_denied = is_denied}
+    pass_on_refusal = pass_on_refusal, late_refusal = late_refusal}
   return damage
 end
 
