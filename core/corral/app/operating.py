@@ -100,8 +100,4 @@ def count_jobs() -> dict[str, Sizes]:
     Raises:
         CorralError: The catalog was refused, or there is no store.
     """
-
-    async def count(inspector: JobInspector) -> dict[str, Sizes]:
-        return {name: await inspector.sizes(name) for name in inspector.queues}
-
-    return operate(count)
+    return operate(lambda inspector: inspector.all_sizes())

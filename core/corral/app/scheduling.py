@@ -20,6 +20,7 @@ from corral.inspector.damage import damaged_keys, naming_damage
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
+from corral.store.replies import is_missing_right
 from corral.store.rights import audit_key, ensure_rights
 from corral.store.schedules import PRUNED, NewSchedule, Schedules, StoredSchedule, removal
 from corral.worker.schedule_keeper import declared_by
@@ -153,15 +154,22 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str 
         prune_as: In whose name to remove those that their queues declare no longer, and tell these; None: tell all.
 
     Raises:
-        StoreUnavailable: The store is away.
+        StoreUnavailable: The store is away, or its user may have none of the queues.
         DamagedKey: A schedule cannot be removed, because a key that its removal writes is of the wrong type.
     """
     found: list[Scheduled] = []
     audit = Audit(link, prefix)
+    refusals: list[StoreUnavailable] = []
     for entry in catalog:
         name, declared = entry.queue.name, entry.queue.schedule is not None
         schedules = Schedules(QueueStore(link, prefix, name))
-        stored, damaged = await _stored(schedules, link, prefix, name)
+        try:
+            stored, damaged = await _stored(schedules, link, prefix, name)
+        except StoreUnavailable as error:
+            if not is_missing_right(error):
+                raise
+            refusals.append(error)
+            stored, damaged = (), (f"{prefix}:{name}:* may not be had by the store's user",)
         if declared and not damaged and all(each.id != name for each in stored):
             removed = bool(await link.call("HEXISTS", schedules.removed_key, name))
             found.append(Scheduled(name, "declared", None, removed))
@@ -174,6 +182,8 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str 
                 await audit.write(prune_as, "prune", queue=name, before={"schedule": each.id})
         if prune_as is None:
             found += [Scheduled(name, origin, None, damaged=each) for each in damaged]
+    if refusals and len(refusals) == len(catalog.entries):
+        raise refusals[0]
     return [each for each in found if prune_as is None or each.origin == "undeclared"]
 
 

@@ -11,7 +11,7 @@ import click
 from corral.cli.durations import duration, short
 from corral.cli.job import STATES, each_job
 from corral.cli.terminal import confirm, printable, progress, show_damage
-from corral.errors import ConfigurationError
+from corral.errors import ConfigurationError, StoreUnavailable
 
 if TYPE_CHECKING:
     from corral.inspector import JobInspector, Limits
@@ -185,6 +185,7 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
         where = f"queue {', '.join(names)}" if len(names) == 1 else f"{len(names)} queues"
         confirm(f"empty all finished jobs of {where} that contain {printable(text)!r}", yes=yes)
         from corral.inspector import DamagedKey
+        from corral.store.replies import is_missing_right
 
         scrubbed: dict[str, int] = {}
         damaged: list[str] = []
@@ -195,6 +196,11 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
                 except DamagedKey as error:
                     scrubbed[name] = error.done
                     damaged += error.damaged
+                except StoreUnavailable as error:
+                    if len(names) == 1 or not is_missing_right(error):
+                        raise
+                    scrubbed[name] = 0
+                    damaged.append(f"{name}: {error}")
         return scrubbed, damaged
 
     scrubbed, damaged = _operate(work, *queues)

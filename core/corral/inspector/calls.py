@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from corral.catalog import Catalog
 from corral.errors import StoreUnavailable
@@ -17,10 +18,13 @@ from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
+from corral.store.replies import is_missing_right
 from corral.store.rights import ensure_rights
 from corral.store.scripts import run, script
 
 __all__ = ["Calls", "Change"]
+
+T = TypeVar("T")
 
 
 class Calls:
@@ -115,6 +119,33 @@ class Calls:
     def naming(self, *queues: Queue[Any] | str) -> AbstractAsyncContextManager[None]:
         """See `naming_damage`."""
         return naming_damage(self.link, self.prefix, *map(self.name, queues))
+
+    async def of_each(
+        self, read: Callable[[str], Awaitable[T]], unread: Callable[[str, str], T], names: Sequence[str] | None = None
+    ) -> dict[str, T]:
+        """Read several queues; one that the store's user may not have hides no other.
+
+        Args:
+            read: Reads one.
+            unread: What stands for one that may not be read, of its name and a sentence as those about damaged keys.
+            names: Which; None: all of the catalog.
+
+        Raises:
+            StoreUnavailable: The store is away; or this user may have none of them.
+        """
+        found: dict[str, T] = {}
+        refusals: list[StoreUnavailable] = []
+        for name in self.catalog.entries if names is None else names:
+            try:
+                found[name] = await read(name)
+            except StoreUnavailable as error:
+                if not is_missing_right(error):
+                    raise
+                refusals.append(error)
+                found[name] = unread(name, f"{self.base(name)}* may not be had by the store's user")
+        if refusals and len(refusals) == len(found):
+            raise refusals[0]
+        return found
 
     async def change(self, what: str, name: str, queue: Queue[Any] | str, *arguments: Any) -> Any:
         """Run `lua/<name>.lua`, which changes something, on a queue, and have that told in the audit as `what`."""

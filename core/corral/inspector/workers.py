@@ -86,7 +86,8 @@ async def workers(calls: Calls) -> Sequence[WorkerSeen]:
         signs = await Signs(calls.link, calls.prefix).read()
         records = await ProcessRecords(calls.link, calls.prefix, "").others()
     clients = await _clients(calls)
-    held = [job for queue in calls.catalog.entries for job in await _held(calls, queue)]
+    active = await calls.of_each(lambda queue: _held(calls, queue), lambda _queue, _why: [])
+    held = [job for jobs in active.values() for job in jobs]
 
     seen = [_ours(name, signs, records.get(name, b""), now) for name in sorted(signs)]
     others: dict[tuple[str, str], WorkerSeen] = {}

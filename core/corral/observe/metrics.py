@@ -23,6 +23,7 @@ from corral.observe.tally import Distribution, Tally, Worked
 from corral.outcome import LeaseLost, Outcome
 from corral.plugins import Plugins
 from corral.store.connection import Link, thread_client
+from corral.store.replies import is_missing_right
 
 try:
     from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
@@ -226,8 +227,13 @@ async def render_metrics(link: Link, prefix: str, queues: Iterable[str]) -> byte
     found: dict[str, Figures] = {}
     try:
         for name in queues:
-            with suppress(redis.ResponseError):  # as in `StoreMetrics`
+            try:
                 found[name] = await read_figures(link, prefix, name)
+            except redis.ResponseError:  # as in `StoreMetrics`
+                pass
+            except StoreUnavailable as error:
+                if not is_missing_right(error):
+                    raise
     except StoreUnavailable:
         found = {}
     return render(_Told(_store_families(found or None)))

@@ -13,9 +13,10 @@ from corral.store.connection import Link
 from corral.store.replies import RIGHTS_HINT, is_missing_right
 from corral.store.scripts import run, script
 
-__all__ = ["audit_key", "ensure_rights", "missing_rights"]
+__all__ = ["Role", "audit_key", "ensure_rights", "missing_rights"]
 
 Role = Literal["worker", "operator"]
+"""Who needs which rights."""
 
 PROCESSES: Final = ("alive", "catalog")
 """What every worker process writes besides its queues."""
