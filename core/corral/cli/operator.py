@@ -180,7 +180,7 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
     corral scrub user-4711 emails data-exports --yes
     """
 
-    async def work(inspector: JobInspector) -> tuple[dict[str, int], list[str]]:
+    async def work(inspector: JobInspector) -> tuple[dict[str, int], list[str], dict[str, StoreUnavailable]]:
         names = queues or inspector.queues
         where = f"queue {', '.join(names)}" if len(names) == 1 else f"{len(names)} queues"
         confirm(f"empty all finished jobs of {where} that contain {printable(text)!r}", yes=yes)
@@ -189,6 +189,7 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
 
         scrubbed: dict[str, int] = {}
         damaged: list[str] = []
+        refused: dict[str, StoreUnavailable] = {}
         for name in names:
             with progress(f"scrubbing {name}") as told:
                 try:
@@ -197,20 +198,24 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
                     scrubbed[name] = error.done
                     damaged += error.damaged
                 except StoreUnavailable as error:
-                    if len(names) == 1 or not is_missing_right(error):
+                    if not is_missing_right(error):
                         raise
-                    scrubbed[name] = 0
-                    damaged.append(f"{name}: {error}")
-        return scrubbed, damaged
+                    refused[name] = error
+        if refused and not any(scrubbed.values()):
+            raise next(iter(refused.values()))
+        return scrubbed, damaged, refused
 
-    scrubbed, damaged = _operate(work, *queues)
+    scrubbed, damaged, refused = _operate(work, *queues)
     if as_json:
         click.echo(json.dumps([{"queue": name, "scrubbed": count} for name, count in scrubbed.items()]))
     else:
         for name, count in scrubbed.items():
             click.echo(f"{name}: {_jobs(count)} scrubbed")
+    for name, error in refused.items():
+        click.echo(f"error: queue {name!r} is left: {error}\n  hint: {error.hint}", err=True)
     if damaged:
         show_damage(damaged)
+    if damaged or refused:
         raise click.exceptions.Exit(1)
 
 
