@@ -151,7 +151,7 @@ CHANGING = {
     "quarantine return": (QUEUE, "odd"),
     "quarantine discard": (QUEUE, "odder", "--yes"),
     "schedules prune": (),
-    "scrub": ("user-4711", "--yes"),
+    "scrub": ("user-4711", QUEUE, "--yes"),
     "clean": (QUEUE, "--state", "completed", "--older-than", "1s", "--yes"),
     "drain": (QUEUE, "--delayed", "--yes"),
     "schedules remove": (HOURLY,),

@@ -201,8 +201,8 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
                     if not is_missing_right(error):
                         raise
                     refused[name] = error
-        if refused and not any(scrubbed.values()):
-            raise next(iter(refused.values()))
+        if len(refused) == len(names):
+            raise refused[names[0]]
         return scrubbed, damaged, refused
 
     scrubbed, damaged, refused = _operate(work, *queues)
