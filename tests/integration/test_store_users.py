@@ -202,6 +202,17 @@ async def test_a_worker_and_a_producer_do_all_they_do_with_their_lines(shop: Wor
     assert users.denied() == []
 
 
+def test_a_worker_process_has_all_it_needs_with_its_line(corral: Callable[..., Ran], users: Server) -> None:
+    """With its signs of life, its catalog, its figures."""
+    code, out, err = corral("enqueue", QUEUE, '{"text": "x"}', user="operator")
+    assert code == 0, err
+    code, _, err = corral("worker", QUEUE, "--burst", user="worker")
+    assert code == 0, err
+    assert users.admin.zscore(f"{BASE}completed", out.strip()) is not None
+    assert users.admin.exists(f"corral:{BASE}minutes") == 1
+    assert users.denied() == []
+
+
 @pytest.mark.parametrize("command", [*LOOKING, *CHANGING])
 def test_an_operator_does_every_command_with_its_line(corral: Callable[..., Ran], users: Server, command: str) -> None:
     stage(users.admin)
