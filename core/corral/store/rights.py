@@ -22,8 +22,6 @@ PROCESSES: Final = ("alive", "catalog")
 """What every worker process writes besides its queues."""
 MOST_NAMED: Final = 8
 """Commands in one sentence: somebody who lacks more lacks a whole category."""
-WAIT_SECONDS: Final = 0.001
-"""How long a pop waits for a key that is not there: as short as the store allows."""
 _KEYS: Final = ("access a key", "access one of the keys")
 """How Valkey, and Redis 7.0, say that it is a key, and no command, that somebody may not have."""
 
@@ -82,8 +80,8 @@ async def ensure_rights(link: Link, prefix: str, queue: str) -> None:
 async def _may_wait(link: Link, key: str) -> bool:
     """Whether the one command is allowed that Redis 7.0 lets no script call."""
     try:
-        with suppress(ResponseError):  # it is a text yet where no command was allowed that removes it
-            await link.call("BZPOPMIN", key, WAIT_SECONDS)
+        with suppress(ResponseError):  # no time to wait is called so: nobody waits, and rights are checked before
+            await link.call("BZPOPMIN", key, "never")
     except StoreUnavailable as error:
         if not is_missing_right(error):
             raise
