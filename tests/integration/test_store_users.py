@@ -5,6 +5,7 @@ On Valkey, and on Redis 7.0 where it is installed: their words differ, and what 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from board.asking import Browser, Host, token_in
 from corral import Cron, Every, Fail, Job, Payload, Queue, Retry
 from corral.app.alive import alive
 from corral.app.health import judged
-from corral.app.probes import WorkerProbes
+from corral.app.probes import ParentProbes, WorkerProbes
 from corral.app.working import check_store
 from corral.board import Board
 from corral.board.routes import ROUTES
@@ -276,7 +277,7 @@ async def test_a_worker_names_what_it_lacks_fetches_nothing_and_begins_once_it_m
     jobs = shop.producer(letters, url=users.url())
     await jobs.enqueue(letters, Letter(), job_id="one")
     with structlog.testing.capture_logs() as logs:
-        async with shop.working(letters.processed_by(process)) as working:
+        async with shop.working(letters.processed_by(process), name="parent.1") as working:
             worker = working.worker
             await shop.wait_until(lambda: worker.troubles, "it says what it lacks")
             ((kind, sentence),) = worker.troubles.items()
@@ -289,6 +290,12 @@ async def test_a_worker_names_what_it_lacks_fetches_nothing_and_begins_once_it_m
                 link = Link(users.url())
                 found = judged(await Signs(link, "bull").read(), "nobody")
                 await link.close()
+                parent = ParentProbes("parent", users.url(), "bull", asyncio.Event())
+                looking = asyncio.create_task(parent.look(), name="the parent looks")
+                await shop.wait_until(parent.troubles, "the parent has looked")
+                looking.cancel()
+                await asyncio.wait([looking])
+            assert (parent.unwell(), parent.unready()) == ("", sentence[:300])
             assert not found.is_healthy
             assert found.troubles == (sentence[:300],)
             assert (ran, await shop.state(letters, "one")) == ([], "wait")

@@ -16,7 +16,7 @@ from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
 from corral.store.connection import Link, thread_client
 from corral.store.liveness import LIVE_SECONDS, Signs
-from corral.worker.troubles import RIGHTS
+from corral.worker.troubles import LACKS, RIGHTS
 from corral.worker.worker import Worker
 
 __all__ = ["ParentProbes", "WorkerProbes"]
@@ -122,7 +122,9 @@ class ParentProbes:
 
     def unready(self) -> str:
         """Why the processes take no jobs now; empty where they do."""
-        return "the worker processes drain" if self._stop.is_set() else self.unwell()
+        if self._stop.is_set():
+            return "the worker processes drain"
+        return self.unwell() or next((each for each in self._troubles if LACKS in each), "")
 
     def troubles(self) -> tuple[str, ...]:
         """What the processes say an operator must know, as they last said it."""

@@ -9,12 +9,14 @@ import structlog
 from corral.store.codec import Damage
 from corral.store.replies import RIGHTS_HINT
 
-__all__ = ["RIGHTS", "QueueTroubles"]
+__all__ = ["LACKS", "RIGHTS", "QueueTroubles"]
 
 log = structlog.get_logger("corral.worker")
 
 DAMAGE, ENDING, RIGHTS = "damage", "ending", "rights"
 """The kinds of trouble that are told here, see `Worker.troubles`."""
+LACKS = "is not worked off: the store's user lacks"
+"""In every sentence of the kind RIGHTS: a parent reads sentences in its processes' signs of life, and no kinds."""
 
 
 class QueueTroubles:
@@ -62,7 +64,7 @@ class QueueTroubles:
         Args:
             lacking: What it lacks, see `missing_rights`; or empty.
         """
-        sentence = f"queue {self._queue!r} is not worked off: the store's user lacks {lacking}"
+        sentence = f"queue {self._queue!r} {LACKS} {lacking}"
         if not lacking:
             if self._troubles.pop((self._queue, RIGHTS), None) is not None:
                 log.info("queue is worked off: the store's user has its rights now", queue=self._queue)
