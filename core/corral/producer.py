@@ -9,13 +9,15 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, overload
 
 from pydantic_core import to_json
+from redis.exceptions import ResponseError
 from typing_extensions import Unpack
 
 from corral.catalog import Catalog
@@ -30,6 +32,7 @@ from corral.store.clock import Clock
 from corral.store.codec import NewJob, encode_options
 from corral.store.connection import Link
 from corral.store.queue_store import MAX_BATCH, QueueStore
+from corral.store.replies import is_missing_right, unexpected
 from corral.store.schedules import NewSchedule, Schedules
 from corral.tasks import start_task
 
@@ -62,8 +65,9 @@ class _Waiting:
 class _Writer:
     """Writes one queue's jobs: those that come while a write is on its way go together in the next one."""
 
-    def __init__(self, store: QueueStore) -> None:
+    def __init__(self, store: QueueStore, url: str) -> None:
         self.store = store
+        self._url = url
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -84,7 +88,8 @@ class _Writer:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 try:
-                    created = await self._add([each.job for each in batch])
+                    with _no_client_errors(self._url):
+                        created = await self._add([each.job for each in batch])
                 except Exception as error:  # noqa: BLE001  # every caller must learn of it
                     for each in batch:
                         _fail(each, error)
@@ -110,11 +115,23 @@ class _Writer:
             except StoreUnavailable as error:
                 if error.outcome == "unknown":
                     outcome = "unknown"
+                if is_missing_right(error):  # nor may what is left half-written be taken for this call's own
+                    error.outcome = outcome
+                    raise
                 wait = random.uniform(0.02, 0.1)  # noqa: S311  # keeps producers apart, no secret
                 if time.monotonic() + wait + REPLY_SECONDS / 2 > give_up:
                     error.outcome = outcome
                     raise
                 await asyncio.sleep(wait)
+
+
+@contextmanager
+def _no_client_errors(url: str) -> Iterator[None]:
+    """Let an error reply that a script gave become an error of ours: no producer meets those of the client library."""
+    try:
+        yield
+    except ResponseError as error:
+        raise unexpected(error, url) from error
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
@@ -227,7 +244,8 @@ class RedisJobScheduler:
         self._check_size(declared, data)
         new = NewSchedule(id, declared.name, data, declared.options, when)
         try:
-            _, next_ms = await Schedules(self._writer(declared).store).ensure(new)
+            with _no_client_errors(self._url):
+                _, next_ms = await Schedules(self._writer(declared).store).ensure(new)
         except ValueError as error:
             raise JobRefused(f"schedule {id!r} cannot be kept: {error}") from None
         return datetime.fromtimestamp(next_ms / 1000, UTC)
@@ -236,7 +254,8 @@ class RedisJobScheduler:
         """End a schedule; see `JobScheduler.unschedule`."""
         check_schedule_id(id, self._catalog.entries)
         stores = [self._writer(entry.queue).store for entry in self._catalog]
-        return any(await asyncio.gather(*(Schedules(store).remove(id) for store in stores)))
+        with _no_client_errors(self._url):
+            return any(await asyncio.gather(*(Schedules(store).remove(id) for store in stores)))
 
     async def close(self) -> None:
         """Wait for what is being written and close the connections."""
@@ -249,7 +268,7 @@ class RedisJobScheduler:
         if writer is None:
             link = Link(self._url, read_seconds=REPLY_SECONDS)
             store = QueueStore(link, self._prefix, queue.name, clock=self._clock)
-            writer = self._writers[queue.name] = _Writer(store)
+            writer = self._writers[queue.name] = _Writer(store, self._url)
         return writer
 
     def _new_job(self, queue: Queue[Any], payload: Any, overrides: EnqueueOptions) -> NewJob:

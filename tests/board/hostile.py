@@ -140,7 +140,7 @@ def fill(store: redis.Redis, texts: list[str], queue: str = "letters") -> None:
         told = json.dumps({queue: record, text: record})
         store.hset("corral:bull:catalog", f"{text}-1-1", f"{now} {told}")
         entry = {"who": text, "what": text, "queue": text, "job": text, "before": json.dumps(text), "after": text}
-        store.xadd("corral:audit", {"prefix": "bull", **entry, "count": 1})
+        store.xadd("corral:bull:audit", {"prefix": "bull", **entry, "count": 1})
 
 
 def lists(queue: str = "letters") -> list[str]:

@@ -232,7 +232,7 @@ KEYS = (
         "bull:letters:one:logs",
         "bull:letters:one:lock",
         "corral:bull:letters:minutes",
-        "corral:audit",
+        "corral:bull:audit",
     ),
     *("corral:bull:alive", "corral:bull:catalog", "corral:bull:letters:quarantine"),
 )

@@ -319,7 +319,7 @@ async def test_logins_refused_ones_and_logouts_are_in_the_audit_log(browser: Bro
     await browser.log_in(password="wrong")
     await browser.log_in(password=PASSWORD)
     await browser.send("/logout", token_in((await browser.see("/")).text))
-    entries = [fields for _, fields in store.xrange("corral:audit")]
+    entries = [fields for _, fields in store.xrange("corral:bull:audit")]
     assert [(each[b"who"], each[b"what"]) for each in entries] == [
         (b"nobody", b"login-refused"),
         (b"admin", b"login"),
@@ -334,7 +334,7 @@ async def test_a_flood_of_refused_logins_pushes_nothing_out_of_the_audit_log(
 ) -> None:
     for number in range(30):
         await browser.ask("POST", "/login", headers=HERE, body={"link": "no"}, address=f"198.51.100.{number}")
-    assert store.xlen("corral:audit") == 10
+    assert store.xlen("corral:bull:audit") == 10
 
 
 @pytest.mark.asyncio

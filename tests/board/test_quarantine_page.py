@@ -80,7 +80,7 @@ async def test_what_is_ticked_returns_once_that_was_confirmed(board: Board, asid
     assert done.header("location") == f"{AT}?told=renamed&id=returned-completed"
     assert "the job waits again, as returned-completed" in (await browser.see(done.header("location") or "")).text
     assert (await browser.send(f"{AT}/return", token, confirmed="1")).status == 400
-    (entry,) = [fields for _, fields in aside.xrange("corral:audit") if fields.get(b"job") == b"completed"]
+    (entry,) = [fields for _, fields in aside.xrange("corral:bull:audit") if fields.get(b"job") == b"completed"]
     assert (entry[b"who"], entry[b"what"]) == (b"operator", b"return_quarantined")
 
 

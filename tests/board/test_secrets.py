@@ -309,7 +309,7 @@ async def test_no_secret_is_seen_anywhere(
     places += [("the logs", line) for line in said.getvalue().splitlines()]
     places += [("a span", span.to_json()) for span in spans.get_finished_spans()]
     assert len(spans.get_finished_spans()) > 4
-    places += [("the audit", str(store.xrange("corral:audit")))]
+    places += [("the audit", str(store.xrange("corral:bull:audit")))]
     payload = vault.Entry(**{**PAYLOAD, "note": ""})
     settings = Settings(), BoardSettings.from_environment()
     places += [("repr", f"{each!r} {each}") for each in (payload, *settings)]

@@ -211,8 +211,8 @@ async def test_the_right_request_changes_something(
     assert got.status == (303 if kind == "form" else 200), got
     keys = changed(before, dumped(store))
     assert any(b"bull:letters:" in key for key in keys)
-    assert b"corral:audit" in keys, "and it is told who did it"
-    told = store.xrevrange("corral:audit", count=1)[0][1]
+    assert b"corral:bull:audit" in keys, "and it is told who did it"
+    told = store.xrevrange("corral:bull:audit", count=1)[0][1]
     assert told[b"who"] == b"admin"
 
 

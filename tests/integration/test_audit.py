@@ -17,14 +17,16 @@ import structlog
 from corral import Fail, Job, Queue
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector import Audited, JobInspector, JobLocked, JobNotFound, WrongState
-from corral.inspector.audit import STREAM, Audit
+from corral.inspector.audit import FORMER_STREAM, Audit
 from corral.inspector.bulk import BATCH
 from corral.store.connection import Link
+from corral.store.scripts import script
 
 pytestmark = pytest.mark.asyncio
 
 HOUR = timedelta(hours=1)
 SECRET = "ada@example.org"
+STREAM = "corral:bull:audit"
 
 
 async def fail(job: Job[Any]) -> None:
@@ -227,14 +229,17 @@ class TestTold:
         assert login == Audited(login.id, login.at, "ada", "login", None, None, None, None, None)
         assert edit == Audited(edit.id, edit.at, "ada", "edit", "letters", "one", ["text"], ["text"], 0)
 
-    async def test_pages_follow_each_other_and_other_prefixes_are_left_out(
+    async def test_pages_follow_each_other_into_the_former_stream_and_other_prefixes_are_left_out(
         self, workshop: Any, inspect: Callable[..., JobInspector]
     ) -> None:
         audit, link = inspect().audit, Link(workshop.url)
         for number in range(7):
-            await audit.write("ada", f"change-{number}")
+            if number < 4:
+                await workshop.raw.xadd(FORMER_STREAM, {"prefix": "bull", "who": "ada", "what": f"change-{number}"})
+            else:
+                await audit.write("ada", f"change-{number}")
             for _ in range(400):
-                await workshop.raw.xadd(STREAM, {"prefix": "other", "who": "eve", "what": "drain"})
+                await workshop.raw.xadd(FORMER_STREAM, {"prefix": "other", "who": "eve", "what": "drain"})
         first = await audit.read(limit=3)
         second = await audit.read(limit=3, before_id=first[-1].id)
         third = await audit.read(limit=3, before_id=second[-1].id)
@@ -261,6 +266,11 @@ class TestTold:
         assert 10_000 <= await workshop.raw.xlen(STREAM) < 10_200
         await inspector.audit.write("ada", "login")
         assert 10_000 <= await workshop.raw.xlen(STREAM) < 10_200
+
+    async def test_a_former_stream_that_is_damaged_hides_nothing(self, workshop: Any, inspect: Any) -> None:
+        await workshop.raw.set(FORMER_STREAM, "of somebody else")
+        await inspect().audit.write("ada", "login")
+        assert [each.what for each in await inspect().audit.read()] == ["login"]
 
     async def test_an_entry_that_somebody_damaged_is_shown(self, workshop: Any, inspect: Any) -> None:
         await workshop.raw.xadd(STREAM, {"prefix": "bull", "before": "{", "count": "many", "more": "x"})
@@ -293,10 +303,12 @@ class TestLog:
     ) -> None:
         """The stream knows: the entry is there with the change."""
         inspector = inspect()
-        call = Link.call
+        call, pausing = Link.call, script("pause", "corral.inspector")
 
         async def lose_the_reply(link: Link, *command: Any) -> Any:
-            await call(link, *command)
+            reply = await call(link, *command)
+            if command[1] not in {pausing.source, pausing.digest}:
+                return reply
             raise StoreUnavailable("the store is unavailable", outcome="unknown")
 
         await inspector.resume(letters)  # loads nothing that the next call needs

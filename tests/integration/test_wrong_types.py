@@ -18,7 +18,7 @@ from corral.inspector import CLEANABLE, STATES, DamagedKey, JobInspector
 
 pytestmark = pytest.mark.corral_untidy("its keys are of the wrong type")
 
-BASE, ASIDE, AUDIT = "bull:letters:", "corral:bull:letters:quarantine", "corral:audit"
+BASE, ASIDE, AUDIT = "bull:letters:", "corral:bull:letters:quarantine", "corral:bull:audit"
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
 RIGHT: Mapping[str, str] = {
     **dict.fromkeys((f"{BASE}{name}" for name in ("wait", "active", "paused")), "list"),

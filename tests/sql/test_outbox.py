@@ -304,7 +304,7 @@ async def test_a_job_that_the_store_refuses_is_set_aside_and_the_others_go_on(
     first, second = await rows()
     assert (first.job_id, first.refused, second.refused) == (odd.id, True, True)
     assert first.error.startswith("ValueError: ")
-    assert second.error.startswith("ResponseError: DAMAGED")
+    assert second.error.endswith(" has a damaged key: bull:parcels:meta is a string, not a hash")
 
     await raw.delete("bull:parcels:meta")
     async with engine.begin() as connection:
@@ -353,6 +353,34 @@ async def test_an_outage_is_told_once_and_waited_out(
 
 async def raw_has(raw: redis.asyncio.Redis) -> bool:
     return await raw.llen("bull:letters:wait") == 1
+
+
+@pytest.mark.parametrize("without", ["-@hash", "-xadd", "-@scripting"])
+async def test_a_store_whose_user_lacks_a_right_is_waited_for_and_no_row_is_set_aside(
+    engine, jobs, relay_of, rows, raw, store_url, wait_until, without
+) -> None:
+    await raw.execute_command("ACL", "SETUSER", "relay", "reset", "on", ">secret", "~*", "+@all", without)
+    relay = relay_of(url=store_url.replace("unix://", "unix://relay:secret@"))
+    try:
+        async with engine.begin() as connection:
+            await Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
+        with pytest.raises(StoreUnavailable, match="does not let its user do this") as told:
+            await relay.drain()
+        assert told.value.hint
+        assert [(row.refused, row.error) for row in await rows()] == [(False, None)]
+        with capture_logs() as logs:
+            running = asyncio.create_task(relay.run())
+            try:
+                await wait_until(lambda: logs, "it says so")
+                await raw.execute_command("ACL", "SETUSER", "relay", "+@all")
+                await wait_until(lambda: raw_has(raw), "the job is in the store")
+            finally:
+                relay.stop()
+                await asyncio.wait_for(running, 5)
+        assert [entry["event"] for entry in logs] == ["the outbox is not relayed", "the outbox is relayed again"]
+        assert "exc_info" not in logs[0]
+    finally:
+        await raw.execute_command("ACL", "DELUSER", "relay")
 
 
 async def test_a_database_without_an_outbox_says_what_to_do(bare_engine, store_url) -> None:

@@ -74,6 +74,7 @@ def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions
             who = this_process("cli")
             async with scheduler(installed, url) as jobs, inspector(installed, url, who) as made:
                 async with made.naming_damage(queue):
+                    await made.audit.ensure_writable()
                     enqueued = await jobs.enqueue(queue, payload, **options)
                 if enqueued.created:
                     await made.audit.added(who, queue, enqueued.id)
@@ -99,8 +100,4 @@ def count_jobs() -> dict[str, Sizes]:
     Raises:
         CorralError: The catalog was refused, or there is no store.
     """
-
-    async def count(inspector: JobInspector) -> dict[str, Sizes]:
-        return {name: await inspector.sizes(name) for name in inspector.queues}
-
-    return operate(count)
+    return operate(lambda inspector: inspector.all_sizes())

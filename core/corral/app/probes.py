@@ -14,6 +14,7 @@ from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
 from corral.store.connection import Link, ThreadLink
 from corral.store.liveness import LIVE_SECONDS, Signs
+from corral.worker.troubles import LACKS, RIGHTS
 from corral.worker.worker import Worker
 
 __all__ = ["ParentProbes", "WorkerProbes"]
@@ -57,6 +58,9 @@ class WorkerProbes:
             return "the worker drains"
         if not self._worker.is_serving:
             return "the worker opens its resources"
+        for (_, kind), sentence in tuple(self._worker.troubles.items()):
+            if kind == RIGHTS:
+                return sentence
         if self._worker.misses_store or not _answers(self._url):
             return AWAY
         return self.unwell()
@@ -116,7 +120,9 @@ class ParentProbes:
 
     def unready(self) -> str:
         """Why the processes take no jobs now; empty where they do."""
-        return "the worker processes drain" if self._stop.is_set() else self.unwell()
+        if self._stop.is_set():
+            return "the worker processes drain"
+        return self.unwell() or next((each for each in self._troubles if LACKS in each), "")
 
     def troubles(self) -> tuple[str, ...]:
         """What the processes say an operator must know, as they last said it."""

@@ -13,13 +13,15 @@ from redis.exceptions import ResponseError
 from corral.app.installed import read_installed
 from corral.app.operating import configure_operators_logs
 from corral.catalog import Catalog
-from corral.errors import ConfigurationError
+from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector import DamagedKey
-from corral.inspector.audit import STREAM, Audit, this_process
+from corral.inspector.audit import Audit, this_process
 from corral.inspector.damage import damaged_keys, naming_damage
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
+from corral.store.replies import is_missing_right
+from corral.store.rights import audit_key, ensure_rights
 from corral.store.schedules import PRUNED, NewSchedule, Schedules, StoredSchedule, removal
 from corral.worker.schedule_keeper import declared_by
 
@@ -112,12 +114,12 @@ def _change(name: str, what: str, change: Callable[[Schedules, NewSchedule], Awa
         )
 
     async def run(url: str) -> T:
-        link = Link(url)
+        link, prefix = Link(url), installed.settings.prefix
         try:
-            changed = await change(Schedules(QueueStore(link, installed.settings.prefix, name)), new)
-            await Audit(link, installed.settings.prefix).write(
-                this_process("cli"), what, queue=name, before={"schedule": new.id}
-            )
+            await _ensure_changeable(link, prefix, name)
+            async with naming_damage(link, prefix, name):
+                changed = await change(Schedules(QueueStore(link, prefix, name)), new)
+            await Audit(link, prefix).write(this_process("cli"), what, queue=name, before={"schedule": new.id})
             return changed
         finally:
             await link.close()
@@ -152,15 +154,22 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str 
         prune_as: In whose name to remove those that their queues declare no longer, and tell these; None: tell all.
 
     Raises:
-        StoreUnavailable: The store is away.
+        StoreUnavailable: The store is away, or its user may have none of the queues.
         DamagedKey: A schedule cannot be removed, because a key that its removal writes is of the wrong type.
     """
     found: list[Scheduled] = []
     audit = Audit(link, prefix)
+    refusals: list[StoreUnavailable] = []
     for entry in catalog:
         name, declared = entry.queue.name, entry.queue.schedule is not None
         schedules = Schedules(QueueStore(link, prefix, name))
-        stored, damaged = await _stored(schedules, link, prefix, name)
+        try:
+            stored, damaged = await _stored(schedules, link, prefix, name)
+        except StoreUnavailable as error:
+            if not is_missing_right(error):
+                raise
+            refusals.append(error)
+            stored, damaged = (), (f"{prefix}:{name}:* may not be had by the store's user",)
         if declared and not damaged and all(each.id != name for each in stored):
             removed = bool(await link.call("HEXISTS", schedules.removed_key, name))
             found.append(Scheduled(name, "declared", None, removed))
@@ -168,11 +177,13 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str 
         for each in stored:
             found.append(Scheduled(name, origin if each.id == name else "runtime", each))
             if prune_as is not None and found[-1].origin == "undeclared":
-                await _ensure_removable(link, f"{prefix}:{name}:")
+                await _ensure_changeable(link, prefix, name)
                 await schedules.remove(each.id, mark=PRUNED)
                 await audit.write(prune_as, "prune", queue=name, before={"schedule": each.id})
         if prune_as is None:
             found += [Scheduled(name, origin, None, damaged=each) for each in damaged]
+    if refusals and len(refusals) == len(catalog.entries):
+        raise refusals[0]
     return [each for each in found if prune_as is None or each.origin == "undeclared"]
 
 
@@ -196,20 +207,27 @@ async def _stored(
                 found = await schedules.get(schedule_id)
         except DamagedKey as error:
             damaged += error.damaged
-        except ResponseError:
-            damaged += await damaged_keys(link, [(f"{key}:{schedule_id}", "hash")])
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            wrong = await damaged_keys(link, [(f"{key}:{schedule_id}", "hash")])
+            if not wrong:
+                raise
+            damaged += wrong
         else:
             stored += [found] if found else []
     return stored, [*dict.fromkeys(damaged)]
 
 
-async def _ensure_removable(link: Link, base: str) -> None:
-    """Refuse to remove a schedule where that would end half-way: its script removes its run before it writes the log.
+async def _ensure_changeable(link: Link, prefix: str, queue: str) -> None:
+    """Refuse to change a schedule where that would end half-way: its script removes its run before it writes the log.
 
     Raises:
         DamagedKey: A key that is written is of the wrong type.
+        StoreUnavailable: The store's user lacks a right; or the store is away.
     """
+    await ensure_rights(link, prefix, queue)
     kinds = {"repeat": "zset", "delayed": "zset", "events": "stream"}
-    keys = [*((f"{base}{name}", kind) for name, kind in kinds.items()), (STREAM, "stream")]
+    keys = [*((f"{prefix}:{queue}:{name}", kind) for name, kind in kinds.items()), (audit_key(prefix), "stream")]
     if damaged := await damaged_keys(link, keys):
         raise DamagedKey(*damaged)

@@ -19,12 +19,13 @@ from corral.app.observed import observed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler
 from corral.app.serving import Address
-from corral.errors import ConfigurationError
+from corral.errors import ConfigurationError, StoreUnavailable
 from corral.observe.logs import configure_logs
 from corral.observe.tally import Tally
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import eviction_policy
+from corral.store.replies import RIGHTS_HINT, is_missing_right
 from corral.worker.worker import Stopped, Worker
 
 __all__ = ["calm_collector", "check_store", "run_worker"]
@@ -163,6 +164,11 @@ async def check_store(url: str, *, lenient: bool) -> None:
     link = Link(url)
     try:
         policy = await eviction_policy(link)
+    except StoreUnavailable as error:
+        if not is_missing_right(error):
+            raise
+        policy = ""
+        log.warning("the store does not say whether it evicts keys: its user may not call INFO", hint=RIGHTS_HINT)
     finally:
         await link.close()
     if policy not in {"", "noeviction"}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -61,7 +62,10 @@ def _load_structlog_plainly() -> None:
 
 
 def main() -> None:
-    """The `corral` program. A `CorralError` is a sentence and an exit code; anything else is a bug with a traceback."""
+    """The `corral` program. A `CorralError` is a sentence and an exit code, and so is what the store said of itself.
+
+    Anything else is a bug with a traceback.
+    """
     sys.path.insert(0, str(Path.cwd()))  # where CORRAL_APP is looked for: a console script leaves it out
     try:
         code = cli.main(prog_name="corral", standalone_mode=False)
@@ -73,8 +77,21 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except CorralError as error:
-        click.echo(f"error: {error}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
+        _exit_with(error)
+    except Exception as error:
+        if "redis" not in sys.modules:
+            raise
+        from corral.store.replies import of_the_client
+
+        told = of_the_client(error)
+        if told is None:
+            raise
+        _exit_with(told)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_with(error: CorralError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+    sys.exit(error.exit_code)

@@ -11,7 +11,7 @@ import click
 from corral.cli.durations import duration, short
 from corral.cli.job import STATES, each_job
 from corral.cli.terminal import confirm, printable, progress, show_damage
-from corral.errors import ConfigurationError
+from corral.errors import ConfigurationError, StoreUnavailable
 
 if TYPE_CHECKING:
     from corral.inspector import JobInspector, Limits
@@ -180,14 +180,16 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
     corral scrub user-4711 emails data-exports --yes
     """
 
-    async def work(inspector: JobInspector) -> tuple[dict[str, int], list[str]]:
+    async def work(inspector: JobInspector) -> tuple[dict[str, int], list[str], dict[str, StoreUnavailable]]:
         names = queues or inspector.queues
         where = f"queue {', '.join(names)}" if len(names) == 1 else f"{len(names)} queues"
         confirm(f"empty all finished jobs of {where} that contain {printable(text)!r}", yes=yes)
         from corral.inspector import DamagedKey
+        from corral.store.replies import is_missing_right
 
         scrubbed: dict[str, int] = {}
         damaged: list[str] = []
+        refused: dict[str, StoreUnavailable] = {}
         for name in names:
             with progress(f"scrubbing {name}") as told:
                 try:
@@ -195,16 +197,25 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
                 except DamagedKey as error:
                     scrubbed[name] = error.done
                     damaged += error.damaged
-        return scrubbed, damaged
+                except StoreUnavailable as error:
+                    if not is_missing_right(error):
+                        raise
+                    refused[name] = error
+        if len(refused) == len(names):
+            raise refused[names[0]]
+        return scrubbed, damaged, refused
 
-    scrubbed, damaged = _operate(work, *queues)
+    scrubbed, damaged, refused = _operate(work, *queues)
     if as_json:
         click.echo(json.dumps([{"queue": name, "scrubbed": count} for name, count in scrubbed.items()]))
     else:
         for name, count in scrubbed.items():
             click.echo(f"{name}: {_jobs(count)} scrubbed")
+    for name, error in refused.items():
+        click.echo(f"error: queue {name!r} is left: {error}\n  hint: {error.hint}", err=True)
     if damaged:
         show_damage(damaged)
+    if damaged or refused:
         raise click.exceptions.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""What operators have changed, and who they were: the stream `corral:audit`, and the lines of logger `corral.audit`.
+"""What operators have changed, and who they were: a stream for each prefix, and the lines of logger `corral.audit`.
 
 An entry names states and settings, never what a job carries: no payload, no result, no reason. So an account that is
 scrubbed out of jobs need not be scrubbed out of here.
@@ -19,24 +19,26 @@ from typing import Any, Final
 
 import structlog
 from pydantic_core import to_json
+from redis.exceptions import ResponseError
 
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector.damage import naming_damage
 from corral.inspector.refusals import DamagedKey
 from corral.store.connection import Link
+from corral.store.rights import audit_key
 
-__all__ = ["MAX_ENTRIES", "STREAM", "Audit", "Audited", "log_entry", "named", "this_process"]
+__all__ = ["FORMER_STREAM", "MAX_ENTRIES", "Audit", "Audited", "log_entry", "named", "this_process"]
 
 log = structlog.get_logger("corral.audit")
 
-STREAM: Final = "corral:audit"
-"""One for all prefixes of a store: each entry says whose it is."""
+FORMER_STREAM: Final = "corral:audit"
+"""Where releases up to this one wrote, of all prefixes of a store: it is read, and not written any more."""
 KEPT: Final = 10_000
 """About so many entries are kept; Redis drops the oldest in whole nodes."""
 MAX_ENTRIES: Final = 500
 """Per reading."""
 SCANNED: Final = 1000
-"""Entries per call, of which those of other prefixes are left out."""
+"""Entries of the former stream per call, of which those of other prefixes are left out."""
 MAX_NAME_LENGTH: Final = 200
 """A refused login is told under the name that somebody typed."""
 _ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -75,12 +77,16 @@ class Audit:
     What `JobInspector` changes is in here by itself: its entry is written by the script that makes the change, so that
     the store has both or neither. The line in the log follows when the store has answered.
 
+    Attributes:
+        stream: Its key, `corral:<prefix>:audit`.
+
     Args:
         link: The connection.
         prefix: The first part of the queues' keys.
     """
 
     def __init__(self, link: Link, prefix: str) -> None:
+        self.stream = audit_key(prefix)
         self._link = link
         self._prefix = prefix
 
@@ -122,7 +128,16 @@ class Audit:
                 held[field] = to_json(held[field])
         flat = [part for pair in held.items() for part in pair]
         async with naming_damage(self._link, self._prefix):
-            await self._link.call("XADD", STREAM, "MAXLEN", "~", KEPT, "*", "prefix", self._prefix, *flat)
+            await self._link.call("XADD", self.stream, "MAXLEN", "~", KEPT, "*", "prefix", self._prefix, *flat)
+
+    async def ensure_writable(self) -> None:
+        """Refuse what cannot be told afterwards, before it is done. A damaged stream is told of elsewhere.
+
+        Raises:
+            StoreUnavailable: The store is away, or its user may not write the stream.
+        """
+        with suppress(ResponseError):  # an entry of this id is always refused, after the user's rights were checked
+            await self._link.call("XADD", self.stream, "0-0", "what", "nothing")
 
     async def added(self, who: str, queue: str, job_id: str) -> None:
         """Tell of a job that somebody added by hand.
@@ -136,8 +151,8 @@ class Audit:
     async def read(self, *, limit: int = 50, before_id: str | None = None) -> Sequence[Audited]:
         """Some entries, the newest first.
 
-        At most the whole stream is looked at, about 10,000 entries in calls of 1,000: that is where other prefixes of
-        the store have written most of them.
+        Those of the former stream are among them: of that, at most all is looked at, about 10,000 entries in calls of
+        1,000, where other prefixes of the store have written most of them.
 
         Args:
             limit: How many, at most 500.
@@ -152,20 +167,29 @@ class Audit:
             raise ConfigurationError(f"a page of the audit has 1 to {MAX_ENTRIES} entries")
         if before_id is not None and not _ID.fullmatch(before_id):
             raise ConfigurationError(f"{before_id!r} is no entry of the audit")
-        found: list[Audited] = []
         end = f"({before_id}" if before_id else "+"
-        batch = limit
-        while entries := await self._entries(end, batch):
-            own = (_read(entry_id, fields) for entry_id, fields in entries if self._is_own(fields))
-            found += list(own)[: limit - len(found)]
-            if len(found) == limit or len(entries) < batch:
-                break
-            end, batch = f"({entries[-1][0].decode()}", SCANNED
-        return found
-
-    async def _entries(self, end: str, count: int) -> Sequence[Any]:
         async with naming_damage(self._link, self._prefix):
-            found: Sequence[Any] = await self._link.call("XREVRANGE", STREAM, end, "-", "COUNT", count)
+            entries = await self._link.call("XREVRANGE", self.stream, end, "-", "COUNT", limit)
+        found = [_read(*entry) for entry in entries]
+        found += await self._read_former(end, limit)
+        return sorted(found, key=lambda each: tuple(map(int, each.id.split("-"))), reverse=True)[:limit]
+
+    async def _read_former(self, end: str, limit: int) -> list[Audited]:
+        """Entries of the former stream; none where that may not be read, or is on another node of a cluster."""
+        found: list[Audited] = []
+        batch = limit
+        try:
+            while entries := await self._link.call("XREVRANGE", FORMER_STREAM, end, "-", "COUNT", batch):
+                own = (_read(entry_id, fields) for entry_id, fields in entries if self._is_own(fields))
+                found += list(own)[: limit - len(found)]
+                if len(found) == limit or len(entries) < batch:
+                    break
+                end, batch = f"({entries[-1][0].decode()}", SCANNED
+        except ResponseError:
+            pass  # something else stands there
+        except StoreUnavailable as error:
+            if error.outcome == "unknown":
+                raise
         return found
 
     def _is_own(self, fields: Mapping[bytes, bytes]) -> bool:

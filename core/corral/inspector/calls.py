@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from corral.catalog import Catalog
 from corral.errors import StoreUnavailable
-from corral.inspector.audit import STREAM, Audit, log_entry, named, this_process
+from corral.inspector.audit import Audit, log_entry, named, this_process
 from corral.inspector.damage import naming_damage
 from corral.inspector.refusals import DamagedKey, JobNotFound
 from corral.options import may_be_job
@@ -17,9 +18,13 @@ from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
+from corral.store.replies import is_missing_right
+from corral.store.rights import ensure_rights
 from corral.store.scripts import run, script
 
 __all__ = ["Calls", "Change"]
+
+T = TypeVar("T")
 
 
 class Calls:
@@ -30,6 +35,7 @@ class Calls:
         link: The connection.
         clock: What every script adds to the store's time.
         prefix: The first part of the keys.
+        refused: What the store has refused that is only shown, as far as the log knows.
 
     Args:
         catalog: The queues; any other name is refused.
@@ -46,6 +52,7 @@ class Calls:
         self.prefix = prefix
         self.who = this_process() if who is None else named(who)
         self.audit = Audit(link, prefix)
+        self.refused: set[str] = set()
 
     def name(self, queue: Queue[Any] | str) -> str:
         """The queue's name.
@@ -113,6 +120,33 @@ class Calls:
         """See `naming_damage`."""
         return naming_damage(self.link, self.prefix, *map(self.name, queues))
 
+    async def of_each(
+        self, read: Callable[[str], Awaitable[T]], unread: Callable[[str, str], T], names: Sequence[str] | None = None
+    ) -> dict[str, T]:
+        """Read several queues; one that the store's user may not have hides no other.
+
+        Args:
+            read: Reads one.
+            unread: What stands for one that may not be read, of its name and a sentence as those about damaged keys.
+            names: Which; None: all of the catalog.
+
+        Raises:
+            StoreUnavailable: The store is away; or this user may have none of them.
+        """
+        found: dict[str, T] = {}
+        refusals: list[StoreUnavailable] = []
+        for name in self.catalog.entries if names is None else names:
+            try:
+                found[name] = await read(name)
+            except StoreUnavailable as error:
+                if not is_missing_right(error):
+                    raise
+                refusals.append(error)
+                found[name] = unread(name, f"{self.base(name)}* may not be had by the store's user")
+        if refusals and len(refusals) == len(found):
+            raise refusals[0]
+        return found
+
     async def change(self, what: str, name: str, queue: Queue[Any] | str, *arguments: Any) -> Any:
         """Run `lua/<name>.lua`, which changes something, on a queue, and have that told in the audit as `what`."""
         async with Change(self, what, queue) as change:
@@ -139,6 +173,7 @@ class Change:
         self._what = what
         self.queue = queue
         self._id: bytes = b""
+        self._may = False
         self._entry: dict[str, Any] = {}
 
     async def run(self, name: str, *arguments: Any) -> Any:
@@ -146,10 +181,18 @@ class Change:
 
         Raises:
             DamagedKey: A key is of the wrong type; nothing was changed by this call.
+            StoreUnavailable: As `ensure_rights`, before the first call; or the store is away.
         """
         calls = self.calls
         telling = [calls.who, self._what, self._id, self._entry.get("count", 0)]
-        keys = [calls.base(self.queue), STREAM]
+        keys = [calls.base(self.queue), calls.audit.stream]
+        if not self._may:
+            try:
+                await ensure_rights(calls.link, calls.prefix, calls.name(self.queue))
+            except StoreUnavailable as error:
+                error.outcome = "refused"  # of the change itself, nothing was sent
+                raise
+            self._may = True
         async with calls.naming(self.queue):
             reply, told = await run(
                 calls.link, script(name, __package__), keys, [calls.clock.offset_ms, *arguments, *telling]

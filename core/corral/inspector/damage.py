@@ -8,9 +8,12 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
+from corral.errors import StoreUnavailable
 from corral.inspector.escapes import escaped
 from corral.inspector.refusals import DamagedKey
 from corral.store.connection import Link
+from corral.store.replies import refusal, unexpected
+from corral.store.rights import audit_key
 
 __all__ = ["damaged_keys", "damages", "naming_damage"]
 
@@ -42,6 +45,8 @@ _SAYS_DAMAGE: Final = ("WRONGTYPE", "not an integer", "not a valid float")
 async def naming_damage(link: Link, prefix: str, *queues: str, job_id: str | None = None) -> AsyncIterator[None]:
     """Let the store's answer that a key is of the wrong type become a `DamagedKey` that says which.
 
+    No error of the client library passes: here what an operator does, on a page or at a terminal, meets the store.
+
     Args:
         link: The connection, to look at the keys once something went wrong: some twenty commands for each queue.
         prefix: The first part of the keys.
@@ -50,17 +55,20 @@ async def naming_damage(link: Link, prefix: str, *queues: str, job_id: str | Non
 
     Raises:
         DamagedKey: A key is of the wrong type.
-        redis.exceptions.ResponseError: The store refused for another reason.
+        StoreUnavailable: The store is away, refused, or answered with an error for another reason.
     """
     try:
         yield
-    except ResponseError as error:
-        found = damages(error)
-        if not found and any(word in str(error) for word in _SAYS_DAMAGE):
-            found = await damaged_keys(link, _keys(prefix, queues, job_id))
-        if not found:
+    except (ResponseError, StoreUnavailable) as error:
+        reply = error if isinstance(error, ResponseError) else error.__cause__
+        if not isinstance(reply, ResponseError) or refusal(reply, link.url):
             raise
-        raise DamagedKey(*found) from error
+        found = damages(reply)
+        if not found and any(word in str(reply) for word in _SAYS_DAMAGE):
+            found = await damaged_keys(link, _keys(prefix, queues, job_id))
+        if found:
+            raise DamagedKey(*found) from reply
+        raise unexpected(reply, link.url) from reply
 
 
 def damages(error: ResponseError) -> list[str]:
@@ -101,4 +109,4 @@ def _keys(prefix: str, queues: Iterable[str], job_id: str | None) -> Iterator[tu
         if job_id is not None:
             yield from ((f"{prefix}:{queue}:{job_id}{end}", kind) for end, kind in OF_JOB.items())
     yield from ((f"corral:{prefix}:{name}", "hash") for name in ("alive", "catalog"))
-    yield "corral:audit", "stream"
+    yield audit_key(prefix), "stream"

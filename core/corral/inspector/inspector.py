@@ -71,7 +71,9 @@ class JobInspector(JobReader):
     def acting_as(self, who: str) -> JobInspector:
         """An inspector on the same connection, whose changes are told in that name."""
         calls = self._calls
-        return JobInspector(calls.catalog, calls.link, prefix=calls.prefix, clock=calls.clock, who=who)
+        acting = JobInspector(calls.catalog, calls.link, prefix=calls.prefix, clock=calls.clock, who=who)
+        acting._calls.refused = calls.refused
+        return acting
 
     async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
         """Remove a job with all of its keys, and the jobs that were added below it (wire § 6.17).

@@ -19,9 +19,9 @@ from corral.inspector.limits import LIMIT_FIELDS, Limits, decode_limits
 from corral.inspector.quarantine import MOST_START, QuarantinePage, quarantined
 from corral.inspector.refusals import JobNotFound
 from corral.inspector.search import MAX_PAGE, Found, search
-from corral.inspector.sizes import Sizes, counts, damaged_in, sizes
+from corral.inspector.sizes import Sizes, all_sizes, counts, damaged_in, sizes
 from corral.inspector.stored import CONTAINER, STATES, State, StoredJob, decode_listed, decode_shown
-from corral.inspector.summary import FailureGroup, Summary, failures, summary
+from corral.inspector.summary import FailureGroup, Summary, failures, summaries, summary
 from corral.inspector.timeline import Occurrence, timeline
 from corral.inspector.workers import WorkerSeen, workers
 from corral.queue import Queue
@@ -86,6 +86,10 @@ class JobReader:
         Where keys are damaged, it says which, and tells of the rest.
         """
         return await sizes(self._calls, queue)
+
+    async def all_sizes(self) -> dict[str, Sizes]:
+        """As `sizes`, of every queue, by name. One that the store's user may not read is told of as a damaged one."""
+        return await all_sizes(self._calls)
 
     async def list(
         self, queue: Queue[Any] | str, state: State, *, start: int = 0, limit: int = 20, newest_first: bool = False
@@ -174,7 +178,7 @@ class JobReader:
 
     async def summaries(self) -> Sequence[Summary]:
         """All queues at a glance, in the catalog's order: one store call for each."""
-        return [await summary(self._calls, name) for name in self.queues]
+        return await summaries(self._calls)
 
     async def failures(self, queue: Queue[Any] | str) -> Sequence[FailureGroup]:
         """Why the queue's jobs failed lately, what failed most often first.

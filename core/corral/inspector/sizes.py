@@ -13,7 +13,7 @@ from corral.inspector.refusals import DamagedKey
 from corral.inspector.stored import CONTAINER, STATES, State
 from corral.queue import Queue
 
-__all__ = ["Sizes", "counts", "damaged_in", "known_size", "sizes", "state_counts"]
+__all__ = ["Sizes", "all_sizes", "counts", "damaged_in", "known_size", "sizes", "state_counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,15 @@ async def sizes(calls: Calls, queue: Queue[Any] | str) -> Sizes:
     """How many jobs there are, in one call."""
     found, quarantined, limits, wrongs = await calls.run("counts", queue)
     return Sizes(state_counts(found), known_size(quarantined), decode_limits(limits), damaged_in(wrongs))
+
+
+async def all_sizes(calls: Calls) -> dict[str, Sizes]:
+    """How many jobs there are in each queue of the catalog, in one call for each; see `Calls.of_each`."""
+
+    def unread(_: str, why: str) -> Sizes:
+        return Sizes(dict.fromkeys(STATES), None, Limits(), (why,))
+
+    return await calls.of_each(lambda name: sizes(calls, name), unread)
 
 
 async def counts(calls: Calls, queue: Queue[Any] | str, states: Collection[State]) -> dict[State, int]:

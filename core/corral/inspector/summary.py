@@ -11,10 +11,10 @@ from typing import Any
 from corral.inspector.calls import Calls
 from corral.inspector.limits import Limits, decode_limits
 from corral.inspector.sizes import damaged_in, known_size, state_counts
-from corral.inspector.stored import State, first_line, moment, number, parsed
+from corral.inspector.stored import STATES, State, first_line, moment, number, parsed
 from corral.queue import Queue
 
-__all__ = ["Failure", "FailureGroup", "Summary", "alike", "failures", "per_minute", "summary"]
+__all__ = ["Failure", "FailureGroup", "Summary", "alike", "failures", "per_minute", "summaries", "summary"]
 
 LOOKS = 8
 """How many jobs are looked at at each end of a container."""
@@ -122,6 +122,31 @@ async def summary(calls: Calls, queue: Queue[Any] | str) -> Summary:
         damaged=damaged_in(wrongs),
         unknown=frozenset(state for state, count in counts.items() if count is None),
     )
+
+
+async def summaries(calls: Calls) -> Sequence[Summary]:
+    """All queues at a glance, in one call for each; see `Calls.of_each`."""
+
+    def unread(name: str, why: str) -> Summary:
+        quiet = [0] * MINUTES
+        counts = dict.fromkeys(STATES, 0)
+        return Summary(
+            name,
+            counts,
+            Limits(),
+            None,
+            None,
+            None,
+            0,
+            0,
+            quiet,
+            quiet,
+            None,
+            damaged=(why,),
+            unknown=frozenset(STATES),
+        )
+
+    return [*(await calls.of_each(lambda name: summary(calls, name), unread)).values()]
 
 
 async def failures(calls: Calls, queue: Queue[Any] | str) -> Sequence[FailureGroup]:

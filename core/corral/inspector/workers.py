@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+import structlog
 from redis.exceptions import ResponseError
 
 from corral.catalog.record import parsed as parsed_record
@@ -20,6 +20,8 @@ from corral.store.liveness import LIVE_SECONDS, Sign, Signs
 from corral.store.processes import ProcessRecords, host_of, store_time_ms
 
 __all__ = ["Running", "WorkerSeen", "processes_of", "state_of", "workers"]
+
+log = structlog.get_logger("corral.inspector")
 
 LOOKS = 100
 """How many active jobs of a queue are looked at."""
@@ -84,7 +86,8 @@ async def workers(calls: Calls) -> Sequence[WorkerSeen]:
         signs = await Signs(calls.link, calls.prefix).read()
         records = await ProcessRecords(calls.link, calls.prefix, "").others()
     clients = await _clients(calls)
-    held = [job for queue in calls.catalog.entries for job in await _held(calls, queue)]
+    active = await calls.of_each(lambda queue: _held(calls, queue), lambda _queue, _why: [])
+    held = [job for jobs in active.values() for job in jobs]
 
     seen = [_ours(name, signs, records.get(name, b""), now) for name in sorted(signs)]
     others: dict[tuple[str, str], WorkerSeen] = {}
@@ -152,8 +155,12 @@ class _Client:
 async def _clients(calls: Calls) -> Sequence[_Client]:
     """The connections of workers; none where the store does not tell this user of connections."""
     listed = b""
-    with suppress(ResponseError, StoreUnavailable):
+    try:
         listed = await calls.link.call("CLIENT", "LIST", "TYPE", "normal")
+    except (ResponseError, StoreUnavailable) as error:
+        if "CLIENT LIST" not in calls.refused:
+            calls.refused.add("CLIENT LIST")
+            log.warning("workers of other clients are not shown: the store refuses CLIENT LIST", error=str(error))
     text = listed.decode(errors="replace") if isinstance(listed, bytes) else ""
     clients = (_client(dict(_PAIR.findall(line)), calls) for line in text.splitlines())
     return [each for each in clients if each]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final, get_args
 
@@ -23,6 +23,7 @@ from corral.observe.tally import Distribution, Tally, Worked
 from corral.outcome import LeaseLost, Outcome
 from corral.plugins import Plugins
 from corral.store.connection import Link, ThreadLink
+from corral.store.replies import is_missing_right
 
 try:
     from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
@@ -101,7 +102,7 @@ class StoreMetrics(Collector):
         self._link = self._link or ThreadLink(self._url, READ_SECONDS)
         found: dict[str, Figures] = {}
         for name in self._queues:
-            with suppress(ResponseError):  # damaged keys, and the other queues are told of all the same
+            with _of_one_queue():
                 found[name] = read_figures_blocking(self._link, self._prefix, name)
         return found
 
@@ -215,6 +216,18 @@ def render(*collectors: Collector) -> bytes:
     return generate_latest(registry)
 
 
+@contextmanager
+def _of_one_queue() -> Iterator[None]:
+    """Go on past a damaged key or a missing right: the figures of the other queues are told all the same."""
+    try:
+        yield
+    except ResponseError:
+        pass
+    except StoreUnavailable as error:
+        if not is_missing_right(error):
+            raise
+
+
 async def render_metrics(link: Link, prefix: str, queues: Iterable[str]) -> bytes:
     """The body of `/metrics` of a process that is no worker, without a thread: the store's figures.
 
@@ -226,7 +239,7 @@ async def render_metrics(link: Link, prefix: str, queues: Iterable[str]) -> byte
     found: dict[str, Figures] = {}
     try:
         for name in queues:
-            with suppress(ResponseError):  # as in `StoreMetrics`
+            with _of_one_queue():
                 found[name] = await read_figures(link, prefix, name)
     except StoreUnavailable:
         found = {}

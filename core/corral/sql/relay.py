@@ -26,6 +26,7 @@ from corral.sql.tables import now_ms, outbox
 from corral.store.codec import NewJob
 from corral.store.connection import Link
 from corral.store.queue_store import MAX_BATCH, QueueStore
+from corral.store.replies import unexpected
 
 __all__ = ["OutboxRelay", "Relayed"]
 
@@ -180,7 +181,8 @@ class OutboxRelay:
             await store.add([_job(row) for row in rows])
         except (ResponseError, ValueError) as error:  # ValueError: somebody wrote into a row what is no JSON
             if len(rows) == 1:
-                refused[rows[0].id] = f"{type(error).__name__}: {error}"
+                told = unexpected(error, self._link.url) if isinstance(error, ResponseError) else f"ValueError: {error}"
+                refused[rows[0].id] = str(told)
                 return
             for row in rows:
                 await self._write(queue, [row], written, refused)

@@ -7,15 +7,13 @@ was interrupted closes the connection, and the next command opens a new one.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import ssl
 from typing import Any, Final
 
 import hiredis
 from redis.exceptions import ResponseError
 
-from corral.errors import StoreUnavailable
+from corral.store.replies import refusal, unavailable
 from corral.store.wire import (
     CONNECT_SECONDS,
     GREETING_SECONDS,
@@ -27,7 +25,6 @@ from corral.store.wire import (
     notice_dead_peer,
     request_seconds,
 )
-from corral.veil import masked
 
 __all__ = ["BLOCK_SECONDS", "Link", "ThreadLink", "blocking_link"]
 
@@ -45,23 +42,6 @@ LARGE_IDLE_SECONDS: Final = 0.1
 """So is one, after this time, before a large request: its bound is long, and a dead store would be noticed late."""
 PING: Final = hiredis.pack_command(("PING",))
 READ_BYTES: Final = 2**16
-
-_REFUSING = (
-    *(
-        "OOM",
-        "MISCONF",
-        "READONLY",
-        "LOADING",
-        "NOAUTH",
-        "WRONGPASS",
-        "NOPERM",
-        "CLUSTERDOWN",
-        "MASTERDOWN",
-        "UNBLOCKED",
-    ),
-    "BUSY ",  # and neither BUSYKEY nor BUSYGROUP
-)
-"""Error replies that mean "not now" and that left nothing changed: the script never ran."""
 
 
 class Link:
@@ -106,13 +86,13 @@ class Link:
                     wire = await self._open()
                 return await wire.ask(packed, self._read_seconds)
             except ResponseError as error:
-                if refusal := _refusal(error, self.url):
+                if refused := refusal(error, self.url):
                     self._drop()
-                    raise refusal from error
+                    raise refused from error
                 raise
             except OSError as error:
                 self._drop()
-                raise _unavailable(error, self.url, refused=False) from error
+                raise unavailable(error, self.url, refused=False) from error
             except BaseException:
                 # Interrupted between request and reply: the next call on this connection would read our reply.
                 self._drop()
@@ -142,7 +122,7 @@ class Link:
         try:
             self._wire = wire = await connect(self.url, self._name, self._read_seconds)
         except (ResponseError, OSError) as error:
-            raise _unavailable(error, self.url, refused=True) from error
+            raise unavailable(error, self.url, refused=True) from error
         return wire
 
     def _drop(self) -> None:
@@ -171,13 +151,13 @@ class ThreadLink:
         try:
             return self._ask(self._connection or self._open(), packed, self._read_seconds)
         except ResponseError as error:
-            if refusal := _refusal(error, self.url):
+            if refused := refusal(error, self.url):
                 self.close()
-                raise refusal from error
+                raise refused from error
             raise
         except (OSError, hiredis.ProtocolError) as error:
             self.close()
-            raise _unavailable(error, self.url, refused=False) from error
+            raise unavailable(error, self.url, refused=False) from error
         except BaseException:
             self.close()
             raise
@@ -214,7 +194,7 @@ class ThreadLink:
                         raise
         except (ResponseError, OSError, hiredis.ProtocolError) as error:
             self.close()
-            raise _unavailable(error, self.url, refused=True) from error
+            raise unavailable(error, self.url, refused=True) from error
         return connection
 
 
@@ -246,22 +226,3 @@ def blocking_link(url: str, name: str) -> Link:
         name: `<prefix>:<base64(queue)>:w:<worker>`: how Bull Board and Node's `getWorkers` recognise a worker.
     """
     return Link(url, name=name, read_seconds=BLOCK_SECONDS + READ_MARGIN_SECONDS)
-
-
-def _refusal(error: ResponseError, url: str) -> StoreUnavailable | None:
-    if str(error).startswith(_REFUSING):
-        return _unavailable(error, url, refused=True)
-    return None
-
-
-def _unavailable(error: BaseException, url: str, *, refused: bool) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"the store at {masked(url)} is unavailable: {_text_of(error)}", outcome="refused" if refused else "unknown"
-    )
-
-
-def _text_of(error: BaseException) -> str:
-    """Why, without the number that the system gives it."""
-    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):
-        return os.strerror(error.errno)
-    return str(error).strip().rstrip(".") or type(error).__name__

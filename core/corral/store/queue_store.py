@@ -27,6 +27,7 @@ from corral.store.codec import (
 )
 from corral.store.connection import Link, ThreadLink
 from corral.store.late import decode_late
+from corral.store.rights import missing_rights
 from corral.store.scripts import run, run_blocking, script
 
 __all__ = ["CONTAINERS", "FETCH_BYTES", "MAX_BATCH", "MAX_BATCH_BYTES", "Note", "QueueStore", "StaleCall", "Stalled"]
@@ -327,6 +328,14 @@ class QueueStore:
             StoreUnavailable: The store is away, or refuses to write.
         """
         return await run(self._link, script(name), [self.base], [self.offset_ms, *arguments])
+
+    async def missing_rights(self) -> str:
+        """What the store's user may not do that a worker does, or empty; see `corral.store.rights`.
+
+        Raises:
+            StoreUnavailable: The store is away.
+        """
+        return await missing_rights(self._link, self.prefix, self.queue, "worker")
 
     async def signal(self) -> None:
         """Put the marker back that a cancelled wait may have taken; a left-over one costs an empty fetch.

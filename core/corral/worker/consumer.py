@@ -65,6 +65,8 @@ LIMIT_SECONDS = 30.0
 LEAVE_MS = 5_000
 """How long we leave an iteration to others whose cron expression we cannot read. Run without its next one made, it
 would end its schedule."""
+RIGHTS_SECONDS = 5.0
+"""How soon a worker whose store's user lacks a right looks whether it has it now."""
 UNFINISHED_SECONDS = 2.0
 """How often the consumer looks for jobs whose task is done and has told no outcome."""
 REFUSALS = {
@@ -129,6 +131,7 @@ class Consumer:
         self._suspects = suspects
         self._max_stalled = max_stalled
         self.troubles = QueueTroubles(queue.name, troubles)
+        self.may_work = asyncio.Event()
         self._backoffs = {lane: Backoff(outage) for lane in self._lanes}
         self._burst = burst
         encoded = base64.b64encode(queue.name.encode()).decode()
@@ -190,6 +193,8 @@ class Consumer:
 
     async def run(self) -> None:
         """Work off the queue until stopped, or in burst mode until nothing waits and nothing runs."""
+        if not await self._wait_for_rights():
+            return
         self._look = True
         self._marker.start()
         self._sweep_later = self._loop.call_later(UNFINISHED_SECONDS, self._end_unfinished)
@@ -204,6 +209,23 @@ class Consumer:
                     timer.cancel()
             await end_tasks(self._calls.values())
             await self._marker.stop()
+
+    async def _wait_for_rights(self) -> bool:
+        """Fetch nothing before the store's user may do all that a worker does; False where it was stopped before that.
+
+        A call that is refused half-way leaves jobs to the stalled check, which in the end fails them.
+        """
+        while not (self._stopping or self.may_work.is_set()):
+            lacking = await self._persist(self.store, self.store.missing_rights)
+            self.troubles.report_rights(lacking)
+            if not lacking:
+                self.may_work.set()
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RIGHTS_SECONDS):
+                    await self._wake.wait()
+            self._wake.clear()
+        return self.may_work.is_set()
 
     async def close(self) -> None:
         """Close the connections; `run` leaves them open for another one."""

@@ -7,13 +7,16 @@ from collections.abc import MutableMapping, Sequence
 import structlog
 
 from corral.store.codec import Damage
+from corral.store.replies import RIGHTS_HINT
 
-__all__ = ["QueueTroubles"]
+__all__ = ["LACKS", "RIGHTS", "QueueTroubles"]
 
 log = structlog.get_logger("corral.worker")
 
-DAMAGE, ENDING = "damage", "ending"
+DAMAGE, ENDING, RIGHTS = "damage", "ending", "rights"
 """The kinds of trouble that are told here, see `Worker.troubles`."""
+LACKS = "is not worked off: the store's user lacks"
+"""In every sentence of the kind RIGHTS: a parent reads sentences in its processes' signs of life, and no kinds."""
 
 
 class QueueTroubles:
@@ -54,6 +57,20 @@ class QueueTroubles:
         """The queue can be worked off: nothing is broken, or not any more."""
         if self._troubles.pop((self._queue, DAMAGE), None) is not None:
             log.info("queue works again: its damaged key was repaired", queue=self._queue)
+
+    def report_rights(self, lacking: str) -> None:
+        """Tell what the store's user may not do, once, or that it may do everything now.
+
+        Args:
+            lacking: What it lacks, see `missing_rights`; or empty.
+        """
+        sentence = f"queue {self._queue!r} {LACKS} {lacking}"
+        if not lacking:
+            if self._troubles.pop((self._queue, RIGHTS), None) is not None:
+                log.info("queue is worked off: the store's user has its rights now", queue=self._queue)
+        elif self._troubles.get((self._queue, RIGHTS)) != sentence:
+            self._troubles[self._queue, RIGHTS] = sentence
+            log.error(sentence, queue=self._queue, hint=RIGHTS_HINT)
 
     def report_ending(self, job_id: str, error: Exception) -> None:
         """The store fails over one job's ending; its lock is renewed until it does not.

@@ -71,8 +71,8 @@ class Worker:
         stalled: How many jobs of dead workers it has found and put back, by queue.
         repaired: How often it has found that a declared schedule was gone, and has made it again, by queue.
         troubles: What an operator must know while it is so, as sentences, by queue and kind: `damage`, a key that must
-            be repaired by hand; `ending`, one that the store fails to write; `schedule`, one that nobody here can
-            advance. Its signs of life tell them.
+            be repaired by hand; `ending`, one that the store fails to write; `rights`, something that the store's user
+            may not do; `schedule`, one that nobody here can advance. Its signs of life tell them.
 
     Args:
         processors: One per queue.
@@ -208,11 +208,7 @@ class Worker:
 
     async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
         serving = start_task(_work_off(consumers, self._idle), "corral-serving")
-        stalled = [
-            recover_stalled(each.store, self._settings, self._outage, self.stalled, each.troubles.report)
-            for each in consumers
-        ]
-        upkeep: list[asyncio.Task[None]] = [start_task(each, "corral-stalled") for each in stalled]
+        upkeep: list[asyncio.Task[None]] = [start_task(self._recover(each), "corral-stalled") for each in consumers]
         upkeep += [start_task(self._keep_schedule(each), "corral-schedule") for each in consumers]
         upkeep.append(start_task(_beat(leases), "corral-heartbeat"))
         asked = start_task(self._stop.wait(), "corral-stop")
@@ -230,7 +226,12 @@ class Worker:
         if not serving.cancelled():
             serving.result()
 
+    async def _recover(self, consumer: Consumer) -> None:
+        await consumer.may_work.wait()
+        await recover_stalled(consumer.store, self._settings, self._outage, self.stalled, consumer.troubles.report)
+
     async def _keep_schedule(self, consumer: Consumer) -> None:
+        await consumer.may_work.wait()
         await consumer.schedule.keep(
             self._outage,
             interval_seconds=self._settings.stalled_interval_seconds,

@@ -28,9 +28,10 @@ async def show(request: Request, desk: Desk) -> Page:
 
 
 async def add(request: Request, desk: Desk) -> Redirect | Page:
-    """Enqueue what the form holds; one script call, and one for the audit log."""
+    """Enqueue what the form holds; one script call, and two for the audit log: it is tried before."""
     queue = desk.queue(request.parts["queue"])
     data, fields = parsed(fields_of(queue), request.form)
+    await desk.inspector.audit.ensure_writable()
     try:
         enqueued = await desk.jobs.enqueue(queue.name, data, **_options(request))
     except PayloadRefused as refused:

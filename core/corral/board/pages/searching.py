@@ -96,7 +96,9 @@ async def show(request: Request, desk: Desk) -> Page:
     names = desk.inspector.queues
     found: dict[str, FoundJobs] = {}
     if wanted:
-        sizes = {name: sum(filter(None, (await desk.inspector.sizes(name)).counts.values())) for name in names}
+        known = await desk.inspector.all_sizes()
+        sizes = {name: sum(filter(None, each.counts.values())) for name, each in known.items()}
+        names = tuple(name for name, each in known.items() if any(size is not None for size in each.counts.values()))
         for name in sorted(names, key=sizes.__getitem__):
             left = 1 - sum(each.share for each in found.values())
             found[name] = await seek(desk, name, wanted, None, left / (len(names) - len(found)))

@@ -9,6 +9,7 @@ local base = KEYS[1]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
 local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
+-- @include meta_refused.lua
 if meta.err then meta = {false, false, false} end -- a script to which it matters asks `broken`
 local max_events = string.match(meta[3] or '', '^%d+$') or '10000'
 -- @include events.lua

@@ -5,6 +5,7 @@
 --       then per job: id, name, data, opts, delay_ms, priority, lifo ('1' or ''), nonce ('' without)
 -- Returns one number per job: 1 this job was made (by this call, or by an earlier try of it), 0 its id existed.
 -- Errors  DAMAGED  a key has a wrong type; no job was made
+--         NOPERM, CROSSSLOT  refused in the middle, and undone; no job was made
 --
 -- A repeated call makes no second job. An id without a nonce was made by the client for one call, so whoever has it
 -- is that call's own job; an id that the caller chose carries a nonce in opts that tells our try from another's job.
@@ -70,18 +71,32 @@ end
 local done, replies = pcall(add_all)
 if not done then
   -- No job is left without a container: all are made, or none.
+  local function take_back(...)
+    local reply = redis.pcall(...)
+    if type(reply) == 'table' and repairs().late_refusal(reply) then error(reply, 0) end
+  end
+
   local function undo()
     for id in pairs(seen) do
       call('UNLINK', base .. id)
-      redis.pcall('ZREM', base .. 'delayed', id)
-      redis.pcall('ZREM', base .. 'prioritized', id)
-      redis.pcall('LREM', base .. 'wait', 0, id)
+      if call('EXISTS', base .. 'delayed') == 1 then take_back('ZREM', base .. 'delayed', id) end
+      if call('EXISTS', base .. 'prioritized') == 1 then take_back('ZREM', base .. 'prioritized', id) end
+      if call('EXISTS', base .. 'wait') == 1 then take_back('LREM', base .. 'wait', 0, id) end
     end
     seen, delayed, ready = {}, false, false
   end
 
-  done, replies = repairs().try_again(replies, undo, add_all)
-  if not done then return redis.error_reply(damage.broken or 'DAMAGED ' .. replies) end
+  local known, made, reply = pcall(repairs().try_again, replies, undo, add_all)
+  if not known then
+    -- Refused in the middle. Where all was undone, the first word promises that no job was made.
+    local word = repairs().late_refusal(made)
+    if word and next(seen) == nil then
+      return redis.error_reply(word .. ' ' .. string.gsub(repairs().text_of(made), '^%-?ERR ', ''))
+    end
+    error(made, 0)
+  end
+  if not made then return redis.error_reply(damage.broken or 'DAMAGED ' .. reply) end
+  replies = reply
 end
 
 if delayed then attempt(nil, signal_delayed) end

@@ -51,7 +51,7 @@ local function repairs()
   local function text_of(err)
     local text = type(err) == 'table' and tostring(err.err) or tostring(err)
     text = string.gsub(text, '^user_script:%d+: ', '')
-    return (string.gsub(text, ' script: .*$', ''))
+    return (string.gsub(text, ' script: %w*,? ?on @?user_script:.*$', '')) -- and not "ACL failure in script: …"
   end
 
   -- Whether a key of this name belongs to the queue itself, or to another job.
@@ -111,10 +111,19 @@ local function repairs()
     end
   end
 
+  -- What refuses a command in the middle of a script, unlike all other refusals: access control, in the words of Valkey
+  -- and Redis 7.2, or of 7.0; and a cluster, where the key is on another node. nil for anything else.
+  local function late_refusal(err)
+    local text = text_of(err)
+    if string.find(text, 'ACL failure in script', 1, true)
+      or string.find(text, "The user executing the script can't", 1, true) then return 'NOPERM' end
+    return string.find(text, 'non local key', 1, true) and 'CROSSSLOT' or nil
+  end
+
   -- Pass on what is no damage: the store refuses to write, or the caller has no right to. Trying again repairs nothing.
   local function pass_on_refusal(err)
     local word = string.match(text_of(err), '^%-?(%u+)%f[ ]')
-    if word and word ~= 'ERR' and word ~= 'WRONGTYPE' then error(err, 0) end
+    if late_refusal(err) or (word and word ~= 'ERR' and word ~= 'WRONGTYPE') then error(err, 0) end
   end
 
   local function traced(command, key, ...)
@@ -139,7 +148,7 @@ local function repairs()
 
   damage = {reports = reports, types = TYPES, suffixes = SUFFIXES, is_key_word = is_key_word, wrong_type = wrong_type,
     first_wrong = first_wrong, text_of = text_of, set_aside = set_aside, mend = mend, try_again = try_again,
-    pass_on_refusal = pass_on_refusal}
+    pass_on_refusal = pass_on_refusal, late_refusal = late_refusal}
   return damage
 end
 

@@ -4,6 +4,6 @@
 local function read(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) ~= 'table' or not reply.err then return reply end
-  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err) end
+  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply, 0) end
   return nil
 end

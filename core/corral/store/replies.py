@@ -1,0 +1,220 @@
+"""What the store's error replies mean, in one place.
+
+Some answer what was asked. The others say "not now" or "not you": what is the matter, what an operator does about it,
+and whether a command that was answered so may have written something, is decided here.
+
+Redis prefixes an error with a word. Inside of a script the same refusals come with the script's name behind them, and
+those of access control and of a cluster in words of their own, which differ between Redis 7.0 and later servers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from corral.errors import StoreUnavailable
+from corral.veil import masked
+
+__all__ = ["RIGHTS_HINT", "is_missing_right", "of_the_client", "refusal", "unavailable", "unexpected"]
+
+RIGHTS_HINT: Final = "give the store's user the access rules of its role: docs/store-users.md"
+"""What to do about a missing right, wherever it is found."""
+_PRIMARY: Final = "let REDIS_URL name the primary, or a name that follows it"
+_CLUSTER: Final = (
+    "Corral talks to one server and follows no cluster: name a server that is none, or, with all keys in one slot "
+    "(CORRAL_PREFIX={bull}), the node that holds it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One kind of refusal.
+
+    Attributes:
+        sentence: What is the matter with the store, after "the store at …".
+        hint: What to do about it.
+        outcome: `"unknown"` where it may come in the middle of a script that has written already.
+    """
+
+    sentence: str
+    hint: str
+    outcome: Literal["refused", "unknown"] = "refused"
+
+
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "NOPERM": _Kind("does not let its user do this", RIGHTS_HINT),
+    "NOAUTH": _Kind("wants a password", "write it into REDIS_URL: redis://user:password@host:6379/0"),
+    "WRONGPASS": _Kind(
+        "refuses this user name and password", "check both in REDIS_URL; special characters are written as %40, %3A"
+    ),
+    "OOM": _Kind("has no memory left", "raise maxmemory, or remove finished jobs: corral clean"),
+    "MISCONF": _Kind("cannot write to its disk, and takes no writes until it can", "look into the store's own log"),
+    "READONLY": _Kind("is a replica, which takes no writes", _PRIMARY),
+    "NOREPLICAS": _Kind(
+        "reaches too few replicas to take writes", "bring its replicas back, or lower min-replicas-to-write"
+    ),
+    "MASTERDOWN": _Kind("is a replica that has lost its primary", _PRIMARY),
+    "UNBLOCKED": _Kind("has become a replica while a command waited", _PRIMARY),
+    "LOADING": _Kind("still loads its data", "wait until it has: INFO persistence says how far it is"),
+    "BUSY": _Kind("is busy with a script", "wait for its end; SCRIPT KILL ends one that has written nothing"),
+    "CLUSTERDOWN": _Kind("is a node of a cluster that does not work", "look at CLUSTER INFO and CLUSTER NODES"),
+    "MOVED": _Kind("is a node of a cluster, and another one holds these keys", _CLUSTER),
+    "ASK": _Kind("is a node of a cluster, and another one receives these keys", _CLUSTER),
+    "TRYAGAIN": _Kind("is a node of a cluster that hands these keys over", "try again when CLUSTER NODES says so"),
+    "CROSSSLOT": _Kind("is a cluster, and these keys are in different slots of it", _CLUSTER),
+}
+"""By the first word of the reply. Each is given before a command runs, or at the first write of a script: a script that
+has written is not stopped by any of them any more."""
+_IN_SCRIPT: Final = _Kind(_KINDS["NOPERM"].sentence, RIGHTS_HINT, "unknown")
+_ELSEWHERE: Final = "is a node of a cluster that does not serve all of these keys"
+_PHRASES: Final[Mapping[str, _Kind]] = {
+    "ACL failure in script": _IN_SCRIPT,
+    "The user executing the script can't": _IN_SCRIPT,  # Redis 7.0
+    "Script attempted to": _Kind(_ELSEWHERE, _CLUSTER, "unknown"),
+    "Attempted to access": _Kind(_ELSEWHERE, _CLUSTER, "unknown"),  # Valkey
+    "Protocol error: unauthenticated": _KINDS["NOAUTH"],  # said of a long command before it is read
+    "unknown command": _Kind("does not know a command that Corral needs", "its provider may have taken it away: ask"),
+    "Unknown Redis command": _Kind("does not know a command that Corral needs", "Redis 7.0 does", "unknown"),
+    "Unknown Valkey command": _Kind("does not know a command that Corral needs", "Valkey 7.2 does", "unknown"),
+    "max number of clients reached": _Kind("takes no more connections", "raise maxclients, or end idle clients"),
+    "DB index is out of range": _Kind(
+        "has no database of this number", "the number ends REDIS_URL: CONFIG GET databases says how many there are"
+    ),
+}
+"""By how the reply begins, where it has no word of its own."""
+_CLASSES: Final[Mapping[type[Exception], str]] = {
+    NoPermissionError: "NOPERM",
+    AuthenticationError: "WRONGPASS",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    MasterDownError: "MASTERDOWN",
+    BusyLoadingError: "LOADING",
+    ClusterDownError: "CLUSTERDOWN",
+    MovedError: "MOVED",
+    AskError: "ASK",
+    TryAgainError: "TRYAGAIN",
+    ClusterCrossSlotError: "CROSSSLOT",
+}
+"""Where the client library has read the reply, the first word is gone, and its class stands for it."""
+_WHERE: Final = re.compile(r" script: (?:\w+, )?on @?user_script:\d+\.?$")
+_ARGUMENTS: Final = ", with args beginning with:"
+"""What follows it may be a payload."""
+
+
+def refusal(error: BaseException, url: str) -> StoreUnavailable | None:
+    """What an error reply means that says "not now" or "not you"; None where it answers what was asked.
+
+    Args:
+        error: What the connection raised.
+        url: The store.
+    """
+    found = _kind(error)
+    if found is None:
+        return None
+    kind, told = found
+    message = f"{_store(url)} {kind.sentence}" + (f" ({told})" if told else "")
+    return StoreUnavailable(message, outcome=kind.outcome, hint=kind.hint)
+
+
+def unavailable(error: BaseException, url: str, *, refused: bool) -> StoreUnavailable:
+    """A store that could not be asked, or whose reply did not come.
+
+    Args:
+        error: What the connection raised.
+        url: The store.
+        refused: Whether nothing was sent that could have had an effect.
+    """
+    told = _cause(error)
+    return refusal(error, url) or StoreUnavailable(
+        f"{_store(url)} is unavailable: {told}", outcome="refused" if refused else "unknown"
+    )
+
+
+def unexpected(error: ResponseError, url: str) -> StoreUnavailable:
+    """An error reply where none belongs: a key that somebody has damaged, or a server that is none of those we know.
+
+    Args:
+        error: The reply. `DAMAGED …` is what our own scripts say when they have changed nothing.
+        url: The store.
+    """
+    if known := refusal(error, url):
+        return known
+    told = _told(str(error))
+    word, _, damage = told.partition(" ")
+    if word == "DAMAGED":
+        return StoreUnavailable(
+            f"{_store(url)} has a damaged key: {damage}",
+            hint="look at it with redis-cli, and repair it or rename it away; nothing was changed by this",
+        )
+    may_have_written = word != "WRONGTYPE" or _WHERE.search(str(error)) is not None
+    return StoreUnavailable(
+        f"{_store(url)} answers with an error: {told}",
+        outcome="unknown" if may_have_written else "refused",
+        hint="a key of the wrong type, or a server that is neither Valkey nor Redis 7, may be why",
+    )
+
+
+def of_the_client(error: Exception) -> StoreUnavailable | None:
+    """What an error means that the client library has raised, wherever it comes from; None where it is none of its."""
+    if isinstance(error, ResponseError):
+        return unexpected(error, "")
+    return unavailable(error, "", refused=False) if isinstance(error, RedisError) else None
+
+
+def is_missing_right(error: StoreUnavailable) -> bool:
+    """Whether the store's access control has refused, so that trying again helps nobody."""
+    return error.hint == RIGHTS_HINT
+
+
+def _cause(error: BaseException) -> str:
+    """Why, without the number that the system gives it."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):
+        return os.strerror(error.errno)
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _store(url: str) -> str:
+    return f"the store at {masked(url)}" if url else "the store"
+
+
+def _kind(error: BaseException) -> tuple[_Kind, str] | None:
+    """The kind of an error reply, and what the server has said besides."""
+    if isinstance(error, RedisError) and isinstance(error.__cause__, RedisError):
+        error = error.__cause__  # while it makes a connection, the client library wraps a reply once more
+    text = _told(str(error)).removeprefix("ERR ")
+    word, _, rest = text.partition(" ")
+    if isinstance(error, ResponseError) and word in _KINDS:
+        return _KINDS[word], rest
+    for made, name in _CLASSES.items():
+        if isinstance(error, made):
+            return _KINDS["NOAUTH" if text == "Authentication required" else name], text
+    for phrase, kind in _PHRASES.items():
+        if text.startswith(phrase):
+            return kind, text
+    return None
+
+
+def _told(text: str) -> str:
+    """An error's text without the place in a script and without arguments, which nobody needs to read."""
+    return _WHERE.sub("", text.partition(_ARGUMENTS)[0].strip()).rstrip(".")
