@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -24,6 +25,7 @@ from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector.damage import naming_damage
 from corral.inspector.refusals import DamagedKey
 from corral.store.connection import Link
+from corral.store.scripts import call_again
 
 __all__ = ["MAX_ENTRIES", "STREAM", "Audit", "Audited", "log_entry", "named", "this_process"]
 
@@ -165,7 +167,9 @@ class Audit:
 
     async def _entries(self, end: str, count: int) -> Sequence[Any]:
         async with naming_damage(self._link, self._prefix):
-            found: Sequence[Any] = await self._link.call("XREVRANGE", STREAM, end, "-", "COUNT", count)
+            found: Sequence[Any] = await call_again(
+                partial(self._link.call, "XREVRANGE", STREAM, end, "-", "COUNT", count)
+            )
         return found
 
     def _is_own(self, fields: Mapping[bytes, bytes]) -> bool:
