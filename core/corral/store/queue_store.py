@@ -30,10 +30,12 @@ from corral.store.connection import Link
 from corral.store.late import decode_late
 from corral.store.scripts import run, run_blocking, script
 
-__all__ = ["CONTAINERS", "MAX_BATCH", "Note", "QueueStore", "StaleCall", "Stalled"]
+__all__ = ["CONTAINERS", "MAX_BATCH", "Note", "QueueStore", "StaleCall", "Stalled", "batch_length", "job_bytes"]
 
 MAX_BATCH = 500
 """Jobs per script call: Lua can unpack about 8,000 values, and a longer script would keep others waiting."""
+BATCH_BYTES = 1024 * 1024
+"""Bytes of new jobs per script call: at 32 KiB/s, the slowest link that is supported, they take half a minute."""
 METRICS_MINUTES = 20_160
 """How many minutes of counts are kept: two weeks."""
 CONTAINERS = ("wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed")
@@ -74,6 +76,25 @@ class Note:
     kind: str
     text: str | bytes
     keep: int = 0
+
+
+def job_bytes(job: NewJob) -> int:
+    """How many bytes a job's payload and options have."""
+    return len(job.data) + len(job.opts)
+
+
+def batch_length(jobs: Iterable[NewJob]) -> int:
+    """How many of these jobs, from the first on, one `QueueStore.add` takes: `MAX_BATCH`, and about `BATCH_BYTES`.
+
+    At least one, however large it is; 0 where there is none.
+    """
+    count = total = 0
+    for job in jobs:
+        total += job_bytes(job)
+        if count == MAX_BATCH or (count and total > BATCH_BYTES):
+            break
+        count += 1
+    return count
 
 
 class QueueStore:
@@ -123,13 +144,15 @@ class QueueStore:
         not run and been removed in between (its retention decides how long it stays).
 
         Args:
-            jobs: At most `MAX_BATCH`.
+            jobs: At most as many as `batch_length` says.
 
         Returns:
             One flag per job: whether it is this call's own, or its id existed.
 
         Raises:
-            StoreUnavailable: The store is away, or refuses to write.
+            StoreUnavailable: The store is away, or refuses to write. Where its `outcome` is `"refused"`, no job was
+                written.
+            redis.exceptions.ResponseError: A key of the queue is damaged; it is named, and no job was written.
         """
         arguments: list[Any] = [self.offset_ms]
         for job in jobs:
