@@ -326,14 +326,15 @@ class RedisJobScheduler:
         kept = [Schedules(self._writer(entry.queue).store) for entry in self._catalog]
         # Whether there is one is asked before: a removal whose reply is lost may be repeated then.
         there = await asyncio.gather(*(_has(schedules, id) for schedules in kept))
-        removals = (call_again(partial(schedules.remove, id)) for schedules in kept)
-        removed = await asyncio.gather(*removals, return_exceptions=True)
-        failed = [each for each in removed if isinstance(each, BaseException)]
-        if not failed:
-            return any(there) or any(removed)
-        if isinstance(failed[0], StoreUnavailable) and any(each is True for each in removed):
-            failed[0].outcome = "partial"
-        raise failed[0]
+        removed = False
+        for schedules in kept:
+            try:
+                removed |= await call_again(partial(schedules.remove, id))
+            except StoreUnavailable as error:
+                if removed and error.outcome == "refused":
+                    error.outcome = "partial"
+                raise
+        return removed or any(there)
 
     async def close(self) -> None:
         """Wait for what is being written and close the connections."""
