@@ -82,7 +82,7 @@ def with_options(payloads: Iterable[Any], options: EnqueueOptions) -> Iterator[t
         )
     for each in payloads:
         if isinstance(each, Entry):
-            entry: Entry[Any] = each
+            entry = cast("Entry[object]", each)
             own = {name: value for name in _OPTIONS if (value := getattr(entry, name)) is not None}
             yield entry.payload, cast("EnqueueOptions", {**options, **own})
         else:

@@ -42,8 +42,9 @@ __all__ = ["RedisJobScheduler", "new_job_id"]
 GIVE_UP_SECONDS = 1.0
 """How long a call tries before it raises `StoreUnavailable`, counted from the last progress: a batch of its jobs that
 was written, or a try that took longer than this because there was much to send."""
-REPLY_SECONDS = 0.8
-"""How long one try waits for its reply: less than GIVE_UP_SECONDS, so that a swallowed request ends within a second."""
+REPLY_SECONDS = 0.7
+"""How long one try waits for its reply: less than GIVE_UP_SECONDS, so that a swallowed request ends within a second,
+and 10,000 callers, whose own work takes 0.3 s, are told within 1.2 s."""
 SLOWEST_BYTES_PER_SECOND = 32 * 1024
 """The slowest link that is supported: for sending a batch again, there is as much time as it needs there."""
 WARN_BYTES = 64 * 1024

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import redis
-from redis.exceptions import ResponseError
 
 from chaos.proxy import Proxy, every_first_try
 from corral import Enqueued, EnqueueInterrupted, Entry, JobOptions, JobScheduler, Payload, Queue, StoreUnavailable
@@ -336,7 +335,7 @@ class TestInterrupted:
 
 
 class TestTakenBack:
-    @pytest.mark.parametrize("key", ["events", "wait", "delayed", "prioritized"])
+    @pytest.mark.parametrize("key", ["events", "wait", "delayed", "prioritized", "id"])
     async def test_a_part_that_fails_leaves_nothing(self, workshop: Any, client: redis.Redis, key: str) -> None:
         """Whatever it has written before: hashes, places in other containers, events."""
         jobs = workshop.producer(parcels)
@@ -349,17 +348,18 @@ class TestTakenBack:
         before = [Entry(each.payload, job_id=f"before-{each.job_id}", lifo=each.lifo) for each in everywhere]
         await jobs.enqueue_many(parcels, before)
         kept = client.lrange(WAIT, 0, -1), client.xlen("bull:parcels:events"), client.get("bull:parcels:id")
-        client.acl_setuser("producer", enabled=True, nopass=True, keys=["*"], commands=["+@all"])
         socket = workshop.url.removeprefix("unix://")
-        write = {"events": "xadd", "wait": "lpush", "delayed": "zadd", "prioritized": "incr"}[key]
-        client.acl_setuser("producer", commands=[f"-{write}"])
+        write = {"events": "xadd", "wait": "lpush", "delayed": "zadd", "prioritized": "incr", "id": "incrby"}[key]
+        commands = ["+@all", f"-{write}"]
+        client.acl_setuser("producer", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=commands)
         own = workshop.producer(parcels, url=f"unix://producer:x@{socket}")
         try:
-            with pytest.raises((EnqueueInterrupted, ResponseError)) as failed:
+            with pytest.raises(EnqueueInterrupted, match="0 of 4 jobs") as failed:
                 await own.enqueue_many(parcels, everywhere)
         finally:
             client.acl_deluser("producer")
-        assert getattr(failed.value, "outcome", "refused") == "refused"
+        assert failed.value.outcome == "refused"
+        assert "ACL failure" in str(failed.value)
         now = client.lrange(WAIT, 0, -1), client.xlen("bull:parcels:events"), client.get("bull:parcels:id")
         assert now == kept
         assert client.exists(*(f"bull:parcels:{each.job_id}" for each in everywhere)) == 0
