@@ -15,7 +15,18 @@ import pytest_asyncio
 import redis
 
 from chaos.proxy import Proxy, every_first_try
-from corral import Enqueued, EnqueueInterrupted, Entry, JobOptions, JobScheduler, Payload, Queue, StoreUnavailable
+from corral import (
+    Cron,
+    Enqueued,
+    EnqueueInterrupted,
+    Entry,
+    Every,
+    JobOptions,
+    JobScheduler,
+    Payload,
+    Queue,
+    StoreUnavailable,
+)
 from corral.errors import JobRefused, PayloadRefused
 from corral.store.queue_store import BATCH_BYTES, MAX_BATCH
 from corral.store.scripts import script
@@ -363,6 +374,35 @@ class TestTakenBack:
         now = client.lrange(WAIT, 0, -1), client.xlen("bull:parcels:events"), client.get("bull:parcels:id")
         assert now == kept
         assert client.exists(*(f"bull:parcels:{each.job_id}" for each in everywhere)) == 0
+
+    async def test_a_schedule_is_changed_whole_or_not_at_all(self, workshop: Any, client: redis.Redis) -> None:
+        jobs = workshop.producer(parcels)
+
+        def kept() -> list[Any]:
+            job = client.zrange("bull:parcels:delayed", 0, -1)[0]
+            names = "repeat", "delayed"
+            places = [client.zrange(f"bull:parcels:{name}", 0, -1, withscores=True) for name in names]
+            return [*places, client.hgetall("bull:parcels:repeat:blue"), client.hgetall(f"bull:parcels:{job}")]
+
+        await jobs.schedule(parcels, Parcel(), Cron("0 0 1 1 *"), id="blue")
+        before = kept()
+        for damaged, value in (("id", "many"), ("pc", "1.5"), ("events", "text")):
+            key = f"bull:parcels:{damaged}"
+            whole = client.exists(key) and client.rename(key, "aside")
+            client.set(key, value)
+            with pytest.raises(Exception, match=f"DAMAGED {key} is"):
+                await jobs.schedule(parcels, Parcel(number=1), Every(HOUR), id="blue")
+            assert kept() == before
+            if damaged == "events":
+                with pytest.raises(Exception, match="wrong kind of value"):
+                    await jobs.unschedule("blue")
+                assert kept() == before
+            client.delete(key)
+            if whole:
+                client.rename("aside", key)
+        client.hset("bull:parcels:meta", "concurrency", "many")
+        await jobs.schedule(parcels, Parcel(number=1), Every(HOUR), id="blue")
+        assert await jobs.unschedule("blue")
 
     @pytest.mark.corral_untidy("active is damaged on purpose")
     async def test_a_job_is_added_where_nobody_can_tell_how_many_run(self, workshop: Any, client: redis.Redis) -> None:
