@@ -154,10 +154,11 @@ class StoreUnavailable(CorralError):
 class EnqueueInterrupted(StoreUnavailable):
     """`enqueue_many` stopped before all of its jobs were written. Each id of the call is in one of the attributes.
 
-    A caller that gave each job an id (`Entry(payload, job_id=…)`) repeats the whole call: jobs that exist are left as
-    they are. A repeated job runs twice only if the first one has run and was removed before the repetition.
+    To go on, repeat the whole call with the same ids: `Entry(payload, job_id=…)` for each of `zip(payloads, ids)`.
+    Jobs that exist are left as they are. A job is doubled only if it has run and was removed before the repetition.
 
     Attributes:
+        ids: The ids of all jobs of the call, in its order: the caller's own, and those that were made for the others.
         created: The ids of the jobs that this call made, in the order of the call, as in the other attributes.
         existing: The ids of which a job existed before; it was left as it was.
         refused: The ids of the jobs that were certainly not written; most were never sent.
@@ -169,6 +170,7 @@ class EnqueueInterrupted(StoreUnavailable):
         self,
         message: str,
         *,
+        ids: tuple[str, ...] = (),
         created: tuple[str, ...] = (),
         existing: tuple[str, ...] = (),
         refused: tuple[str, ...] = (),
@@ -176,6 +178,7 @@ class EnqueueInterrupted(StoreUnavailable):
         hint: str | None = None,
     ) -> None:
         super().__init__(message, outcome="partial" if created else "unknown" if unknown else "refused", hint=hint)
+        self.ids = ids
         self.created = created
         self.existing = existing
         self.refused = refused

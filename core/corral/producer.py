@@ -428,6 +428,7 @@ def _interruption(queue: str, ids: Sequence[str], written: Sequence[_Written]) -
     error = EnqueueInterrupted(
         f"{len(created) + len(existing)} of {len(ids)} jobs of queue {queue!r} are written, "
         f"{len(unknown)} may be, {len(refused)} are not: {first}",
+        ids=tuple(ids),
         created=tuple(created),
         existing=tuple(existing),
         refused=tuple(refused),

@@ -229,6 +229,7 @@ class TestInterrupted:
             await jobs.enqueue_many(parcels, entries(1200))
         told = stopped.value
         assert (told.created, told.existing, told.refused, told.unknown) == (ids(0, 500), (), ids(500, 1200), ())
+        assert told.ids == ids(0, 1200)
         assert (told.outcome, told.exit_code, told.job_id) == ("partial", 4, None)
         assert client.llen(WAIT) == client.dbsize() - len(["wait", "events", "id", "marker", "meta"]) == 500
 
@@ -252,6 +253,20 @@ class TestInterrupted:
         await jobs.enqueue_many(parcels, entries(1200))
         assert sorted(client.lrange(WAIT, 0, -1)) == sorted(ids(0, 1200))
 
+    async def test_a_call_without_ids_is_repeated_with_those_of_the_error(
+        self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis
+    ) -> None:
+        payloads = [Parcel(number=number) for number in range(1200)]
+        proxy.cut = from_part(2, lambda: True)
+        with pytest.raises(EnqueueInterrupted) as stopped:
+            await jobs.enqueue_many(parcels, payloads)
+        proxy.cut = lambda _: False
+        assert client.llen(WAIT) == 1000
+        again = [Entry(payload, job_id=each) for payload, each in zip(payloads, stopped.value.ids, strict=True)]
+        made = await jobs.enqueue_many(parcels, again)
+        assert [each.created for each in made] == [False] * 1000 + [True] * 200
+        assert client.lrange(WAIT, 0, -1) == list(reversed(stopped.value.ids))
+
     @pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
     async def test_replies_that_are_lost_once(
         self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis, named: bool
@@ -264,24 +279,26 @@ class TestInterrupted:
         assert [each.created for each in made] == [True] * 1200
         assert client.lrange(WAIT, 0, -1) == [each.id for each in reversed(made)]
 
-    async def test_a_part_that_is_long_on_its_way_is_asked_for_again(
-        self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("size", [20 * KIB, 0], ids=["1 MB", "nothing"])
+    async def test_a_reply_that_is_lost_late_is_asked_for_again_where_there_was_much_to_send(
+        self, workshop: Any, proxy: Proxy, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, size: int
     ) -> None:
-        """Its first try takes longer than `GIVE_UP_SECONDS`: bytes were moving, so that the store is not away."""
-        monkeypatch.setattr("corral.producer.REPLY_SECONDS", 1.5)
-        pieces = itertools.count(1)
-
-        def cut(_: bytes) -> bool:
-            if next(pieces) == 16:
-                proxy.delay_seconds = 0.0
-                return True
-            return False
-
-        proxy.cut, proxy.delay_seconds = cut, 0.08
-        made = await jobs.enqueue_many(parcels, entries(50, "x" * 20 * KIB))
-        assert proxy.cuts == 1
-        assert [each.created for each in made] == [True] * 50
-        assert client.lrange(WAIT, 0, -1) == list(reversed(ids(0, 50)))
+        """The first try takes longer than `GIVE_UP_SECONDS`: with 1 MB, bytes may have been moving all the time."""
+        jobs = workshop.producer(parcels, url=proxy.url)
+        with monkeypatch.context() as patient:
+            patient.setattr("corral.producer.REPLY_SECONDS", 20.0)  # of the connection, which this opens
+            await jobs.enqueue(parcels, Parcel(), job_id="first")
+        proxy.cut = from_part(1, iter([True, *[False] * 9]).__next__)
+        proxy.late = lambda _: 1.1 * (not proxy.cuts)
+        if size:
+            made = await jobs.enqueue_many(parcels, entries(50, "x" * size))
+            assert [each.created for each in made] == [True] * 50
+        else:
+            with pytest.raises(EnqueueInterrupted) as stopped:
+                await jobs.enqueue_many(parcels, entries(50))
+            assert stopped.value.unknown == ids(0, 50)
+        assert (proxy.cuts, proxy.held) == (1, 1)
+        assert client.lrange(WAIT, 0, -1) == [*reversed(ids(0, 50)), "first"]
 
     async def test_a_store_that_is_away(self, workshop: Any, tmp_path: Path) -> None:
         jobs = workshop.producer(parcels, url=f"unix://{tmp_path}/nobody.sock")
