@@ -10,7 +10,8 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -85,6 +86,18 @@ class _Writer:
         self.store = store
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
+        self._bulks: set[asyncio.Future[None]] = set()
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Around a call that writes its jobs part by part: `close` waits for all of them."""
+        ended = asyncio.get_running_loop().create_future()
+        self._bulks.add(ended)
+        try:
+            yield
+        finally:
+            self._bulks.discard(ended)
+            ended.set_result(None)
 
     def write(self, job: NewJob) -> _Waiting:
         """Have a job written. A job whose future is cancelled before it was sent is not sent."""
@@ -95,6 +108,8 @@ class _Writer:
         return waiting
 
     async def close(self) -> None:
+        while self._bulks:
+            await asyncio.wait(self._bulks)
         if self._writing is not None:
             await self._writing
         await self.store.close()
@@ -268,16 +283,17 @@ class RedisJobScheduler:
         ids = [job.id for job in new]
         writer = self._writer(declared)
         written: list[_Written] = []
-        while new:
-            # Part by part: calls beside this one wait for a part, not for all, and what is written is let go.
-            waiting = [writer.write(new.popleft()) for _ in range(batch_length(new))]
-            try:
-                written += await asyncio.gather(*(each.done for each in waiting))
-            except asyncio.CancelledError as error:
-                error.add_note(_cancelled_note(declared.name, ids, written, waiting))
-                raise
-            if any(isinstance(each, Exception) for each in written[-len(waiting) :]):
-                raise _interruption(declared.name, ids, written)
+        with writer.bulk():
+            while new:
+                # Part by part: calls beside this one wait for a part, not for all, and what is written is let go.
+                part = [writer.write(new.popleft()) for _ in range(batch_length(new))]
+                try:
+                    written += await asyncio.gather(*(each.done for each in part))
+                except asyncio.CancelledError as error:
+                    error.add_note(_cancelled_note(declared.name, ids, written, part))
+                    raise
+                if any(isinstance(each, Exception) for each in written[-len(part) :]):
+                    raise _interruption(declared.name, ids, written)
         return [Enqueued(job_id, flag is True) for job_id, flag in zip(ids, written, strict=True)]
 
     def prepared(self, queue: Queue[Any] | str, payload: Any, options: EnqueueOptions) -> tuple[str, str, NewJob]:

@@ -150,6 +150,16 @@ class TestParts:
         assert await workshop.raw.lpos(WAIT, one.id) > 800
         assert await workshop.raw.llen(WAIT) == 1001
 
+    async def test_a_scheduler_that_is_closed_meanwhile_writes_all_of_it_first(self, workshop: Any) -> None:
+        jobs = workshop.producer(parcels)
+        bulks = [asyncio.create_task(jobs.enqueue_many(parcels, [{}] * 1200), name=name) for name in ("one", "two")]
+        await jobs.enqueue(parcels, Parcel())
+        await jobs.close()
+        assert [bulk.done() for bulk in bulks] == [True, True]
+        assert await workshop.raw.llen(WAIT) == 2401
+        names = [each["name"] for each in await workshop.raw.client_list()]
+        assert len(names) == 1, "the test's own connection"
+
     async def test_two_bulks_of_the_same_ids_make_each_job_once(self, workshop: Any) -> None:
         first, second = workshop.producer(parcels), workshop.producer(parcels)
         calls = [producer.enqueue_many(parcels, entries(1200)) for producer in (first, first, second)]

@@ -160,7 +160,11 @@ class Change:
 
     async def __aenter__(self) -> Self:
         # What changes something is not sent twice: a connection that was closed while it idled is found out here.
-        await call_again(lambda: self.calls.link.call("PING"))
+        try:
+            await call_again(lambda: self.calls.link.call("PING"))
+        except StoreUnavailable as error:
+            error.outcome = "refused"  # nothing of it was sent
+            raise
         return self
 
     async def __aexit__(
