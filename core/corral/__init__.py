@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from corral.errors import (
         CatalogError,
         CorralError,
+        EnqueueInterrupted,
         Fail,
         PayloadRefused,
         RateLimited,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     )
     from corral.hookspecs import hookimpl
     from corral.job import Job
-    from corral.jobs import Enqueued, JobScheduler
+    from corral.jobs import Enqueued, Entry, JobScheduler
     from corral.options import Exponential, Fixed, JobOptions, Retention
     from corral.payload import Payload
     from corral.processor import Deps, Processor
@@ -34,7 +35,9 @@ __all__ = [
     "CorralError",
     "Cron",
     "Deps",
+    "EnqueueInterrupted",
     "Enqueued",
+    "Entry",
     "Every",
     "Exponential",
     "Fail",
@@ -92,10 +95,11 @@ def connect_blocking() -> AbstractContextManager["BlockingJobScheduler"]:
 
 if not TYPE_CHECKING:  # a checker that saw this would accept any name
     _NAMES = {
-        "errors": "CatalogError CorralError Fail PayloadRefused RateLimited Retry Snooze StoreUnavailable",
+        "errors": "CatalogError CorralError EnqueueInterrupted Fail PayloadRefused RateLimited Retry Snooze "
+        "StoreUnavailable",
         "hookspecs": "hookimpl",
         "job": "Job",
-        "jobs": "Enqueued JobScheduler",
+        "jobs": "Enqueued Entry JobScheduler",
         "options": "Exponential Fixed JobOptions Retention",
         "payload": "Payload",
         "processor": "Deps Processor",

@@ -15,6 +15,7 @@ __all__ = [
     "ConfigurationError",
     "CorralError",
     "DatabaseUnavailable",
+    "EnqueueInterrupted",
     "Fail",
     "JobRefused",
     "MissingExtra",
@@ -130,9 +131,9 @@ class StoreUnavailable(CorralError):
 
     Attributes:
         job_id: The id of the job that was to be written, where there was one.
-        outcome: `"refused"`: certainly nothing was written. `"unknown"`: the request was sent and its
-            reply was lost, or the store refused in the middle of it; enqueueing again under the same `job_id` makes no
-            second job.
+        outcome: `"refused"`: certainly nothing was written. `"unknown"`: the request was sent and its reply was lost, or
+            the store refused in the middle of it; enqueueing again under the same `job_id` makes no second job.
+            `"partial"`: of a call that writes several things, some are written; see `EnqueueInterrupted`.
     """
 
     exit_code = 4
@@ -142,12 +143,46 @@ class StoreUnavailable(CorralError):
         message: str,
         *,
         job_id: str | None = None,
-        outcome: Literal["refused", "unknown"] = "refused",
+        outcome: Literal["refused", "unknown", "partial"] = "refused",
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.job_id = job_id
         self.outcome = outcome
+
+
+class EnqueueInterrupted(StoreUnavailable):
+    """`enqueue_many` stopped before all of its jobs were written. Each id of the call is in one of the attributes.
+
+    To go on, repeat the whole call with the same ids: `Entry(payload, job_id=…)` for each of `zip(payloads, ids)`.
+    Jobs that exist are left as they are. A job is doubled only if it has run and was removed before the repetition.
+
+    Attributes:
+        ids: The ids of all jobs of the call, in its order: the caller's own, and those that were made for the others.
+        created: The ids of the jobs that this call made, in the order of the call, as in the other attributes.
+        existing: The ids of which a job existed before; it was left as it was.
+        refused: The ids of the jobs that were certainly not written; most were never sent.
+        unknown: The ids of the jobs that were sent and whose reply was lost.
+        outcome: `"partial"` where `created` has an id, else `"unknown"` where `unknown` has one, else `"refused"`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        ids: tuple[str, ...] = (),
+        created: tuple[str, ...] = (),
+        existing: tuple[str, ...] = (),
+        refused: tuple[str, ...] = (),
+        unknown: tuple[str, ...] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, outcome="partial" if created else "unknown" if unknown else "refused", hint=hint)
+        self.ids = ids
+        self.created = created
+        self.existing = existing
+        self.refused = refused
+        self.unknown = unknown
 
 
 class DatabaseUnavailable(CorralError):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Protocol, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from typing_extensions import Unpack
 
+from corral.errors import JobRefused
 from corral.job import P
-from corral.options import EnqueueOptions
+from corral.options import Backoff, EnqueueOptions, Retention
 from corral.queue import Queue
 from corral.schedule import Cron, Every
 
-__all__ = ["EnqueueOptions", "Enqueued", "JobScheduler"]
+__all__ = ["EnqueueOptions", "Enqueued", "Entry", "JobScheduler", "with_options"]
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,62 @@ class Enqueued:
 
     id: str
     created: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T_co]):
+    """One job of an `enqueue_many` call, with options of its own: `Entry(payload, job_id="welcome-ada")`.
+
+    What is None here, the options of the call answer, and then the queue's.
+
+    Attributes:
+        payload: What `enqueue` takes: an instance of the queue's payload model, or a mapping.
+        job_id: Names the job, so that the call can be repeated: enqueueing an id twice makes one job.
+        attempts: As in `JobOptions`, like all that follow.
+        backoff: How long to wait between attempts.
+        delay: How long after enqueueing the job becomes due.
+        priority: 0 for none, else 1 (most urgent) to 2,097,151.
+        lifo: Whether the newest job runs first.
+        keep_completed: How long the job stays readable once it is completed.
+        keep_failed: How long the job stays readable once it has failed.
+    """
+
+    payload: T_co
+    _: KW_ONLY
+    job_id: str | None = None
+    attempts: int | None = None
+    backoff: Backoff | None = None
+    delay: timedelta | None = None
+    priority: int | None = None
+    lifo: bool | None = None
+    keep_completed: Retention | None = None
+    keep_failed: Retention | None = None
+
+
+_OPTIONS = tuple(field.name for field in fields(Entry) if field.name != "payload")
+
+
+def with_options(payloads: Iterable[Any], options: EnqueueOptions) -> Iterator[tuple[Any, EnqueueOptions]]:
+    """Each payload of an `enqueue_many` call with the options that hold for it.
+
+    Args:
+        payloads: Payloads, and `Entry` objects.
+        options: Those of the call, which an entry overrides.
+
+    Raises:
+        JobRefused: The call itself names a `job_id`.
+    """
+    if "job_id" in options:
+        raise JobRefused(
+            "job_id names one job, and enqueue_many writes many", hint="give each job its own: Entry(payload, job_id=…)"
+        )
+    for each in payloads:
+        if isinstance(each, Entry):
+            entry = cast("Entry[object]", each)
+            own = {name: value for name in _OPTIONS if (value := getattr(entry, name)) is not None}
+            yield entry.payload, cast("EnqueueOptions", {**options, **own})
+        else:
+            yield each, options
 
 
 class JobScheduler(Protocol):
@@ -57,17 +116,21 @@ class JobScheduler(Protocol):
             PayloadRefused: The payload has not the queue's shape.
             JobRefused: The id, an option or the size was refused.
             StoreUnavailable: The store is away; its `outcome` says whether the job may have been written.
+            asyncio.CancelledError: The call was cancelled. A note has the job's id, and says whether it was sent.
         """
         ...
 
     @overload
     async def enqueue_many(
-        self, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+        self, queue: Queue[P], payloads: Iterable[P | Entry[P]], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]: ...
 
     @overload
     async def enqueue_many(
-        self, queue: Queue[Any] | str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[EnqueueOptions]
+        self,
+        queue: Queue[Any] | str,
+        payloads: Iterable[Mapping[str, Any] | Entry[Mapping[str, Any]]],
+        **options: Unpack[EnqueueOptions],
     ) -> Sequence[Enqueued]: ...
 
     async def enqueue_many(
@@ -75,16 +138,26 @@ class JobScheduler(Protocol):
     ) -> Sequence[Enqueued]:
         """Write many jobs of one queue in few round trips; all are validated before the first is written.
 
+        They are written in parts of up to 500 jobs and about 1 MiB; each part is written as a whole or not at all.
+        Jobs of other calls may be written between two parts. A part whose reply was lost is asked for again, which
+        makes no second jobs.
+
         Args:
             queue: The queue, or its name.
-            payloads: What `enqueue` takes, one per job.
-            options: Hold for all of them; `job_id` is refused.
+            payloads: What `enqueue` takes, one per job; or `Entry` objects, which have options of their own.
+            options: Hold for all jobs, unless their entry says otherwise; `job_id` is refused.
 
         Returns:
-            One entry per payload, in order.
+            One `Enqueued` per payload, in order. An id that comes twice in one call makes one job, the first.
 
         Raises:
-            As `enqueue`.
+            UnknownQueue: As `enqueue`; nothing was written, as with the next two.
+            PayloadRefused: A payload has not the queue's shape.
+            JobRefused: An id, an option or a size was refused.
+            EnqueueInterrupted: The store is away, or was from some part on. It has the ids of what was written, what
+                was not, and what may have been.
+            asyncio.CancelledError: The call was cancelled; nothing more is sent. A note has the number of jobs that
+                were written and the ids of those that may have been.
         """
         ...
 

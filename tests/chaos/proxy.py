@@ -138,6 +138,7 @@ class Proxy:
             self._open.discard(connection)
             for end in ends:
                 end.close()
+            for end in ends:
                 with suppress(OSError):
                     await end.wait_closed()
 

@@ -307,7 +307,7 @@ class TestLog:
 
         async def lose_the_reply(link: Link, *command: Any) -> Any:
             reply = await call(link, *command)
-            if command[1] not in {pausing.source, pausing.digest}:
+            if command[1] not in {pausing.source, pausing.digest}:  # what is asked before anything is changed
                 return reply
             raise StoreUnavailable("the store is unavailable", outcome="unknown")
 
@@ -319,6 +319,21 @@ class TestLog:
         assert [(line["what"], line["queue"], line["outcome"]) for line in logged] == [("pause", "letters", "unknown")]
         assert await inspector.is_paused(letters)
         assert [each.what for each in await inspector.audit.read()] == ["pause"]
+
+    async def test_a_change_that_was_not_sent_is_refused_and_not_told(
+        self, monkeypatch: pytest.MonkeyPatch, letters: Queue[Any], inspect: Any
+    ) -> None:
+        inspector = inspect()
+
+        async def lose(_link: Link, *_command: Any) -> Any:
+            raise StoreUnavailable("the store is unavailable", outcome="unknown")
+
+        monkeypatch.setattr(Link, "call", lose)
+        with structlog.testing.capture_logs() as logged, pytest.raises(StoreUnavailable) as failed:
+            await inspector.pause(letters)
+        monkeypatch.undo()
+        assert (failed.value.outcome, logged) == ("refused", [])
+        assert not await inspector.is_paused(letters)
 
 
 class TestProcesses:

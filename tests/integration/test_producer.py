@@ -256,11 +256,20 @@ class TestOutages:
         with tempfile.TemporaryDirectory(prefix="corral-deaf-") as folder:  # short enough for a socket
             async with deaf(Path(folder)) as url:
                 jobs = workshop.producer(letters, url=url)
-                took, errors = await failing(jobs, [{}] * 2000)
-                print(f"2,000 calls refused after {took:.2f} s")
-                assert took <= 1.3
+                took, errors = await failing(jobs, [{}] * 10_000)
+                print(f"10,000 calls told after {took:.2f} s, where the store does not answer")
+                assert took <= 1.2
                 assert {error.outcome for error in errors} <= {"refused", "unknown"}
-                assert len({error.job_id for error in errors}) == 2000
+                assert len({error.job_id for error in errors}) == 10_000
+
+    @pytest.mark.timing
+    async def test_so_is_a_crowd_where_the_store_is_down(self, workshop: Any, tmp_path: Path) -> None:
+        jobs = workshop.producer(letters, url=f"unix://{tmp_path}/nobody.sock")
+        took, errors = await failing(jobs, [{}] * 10_000)
+        print(f"10,000 calls told after {took:.2f} s, where the store is down")
+        assert took <= 1.2
+        assert {error.outcome for error in errors} == {"refused"}
+        assert len({error.job_id for error in errors}) == 10_000
 
     async def test_the_next_call_after_an_outage_succeeds(self, workshop: Any, data_dir: Path) -> None:
         with embedded_store(data_dir) as url:

@@ -9,7 +9,7 @@ from corral import hookspecs
 from corral.settings import Settings, WorkerSettings
 
 MAX_FILE_LINES = 900
-MAX_PUBLIC_NAMES = 24
+MAX_PUBLIC_NAMES = 26
 MAX_HOOKS = 7
 MAX_SETTINGS = 16
 MAX_ENGINE_PYTHON = 5_000
@@ -53,7 +53,7 @@ def _top(path: Path, core: Path) -> str:
     return path.relative_to(core).parts[0].removesuffix(".py")
 
 
-def test_the_surface_has_at_most_24_names_and_each_exists() -> None:
+def test_the_surface_has_at_most_26_names_and_each_exists() -> None:
     assert len(corral.__all__) <= MAX_PUBLIC_NAMES, sorted(corral.__all__)
     assert [name for name in corral.__all__ if not hasattr(corral, name)] == []
     assert list(corral.__all__) == sorted(set(corral.__all__)), "in order, so that a reader finds a name"

@@ -16,6 +16,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from structlog.testing import capture_logs
 
+import corral
 from corral import Every, JobOptions, JobScheduler, Payload, PayloadRefused, Queue, Retention, testing
 from corral.catalog import Catalog, Entry
 from corral.errors import ConfigurationError, JobRefused, StoreUnavailable, UnknownQueue
@@ -248,6 +249,28 @@ async def test_ten_thousand_rows_are_relayed_in_batches(engine, jobs, relay_of, 
     assert texts == ['{"text":"2"}', '{"text":"1"}', '{"text":"0"}'], "in the order of their writing"
     assert await raw.llen("bull:letters:wait") == count
     await assert_no_leaks(raw)
+
+
+async def test_large_rows_are_relayed_in_parts_of_about_one_mib(engine, store_url, relay_of, raw) -> None:
+    relay, catalog = relay_of(), catalog_of(letters, parcels)
+    scheduler = RedisJobScheduler(
+        catalog, Plugins.load([]).relay, url=store_url, prefix="bull", max_payload_bytes=2**20
+    )
+    entries = [corral.Entry(Letter(text="x" * 20_000), job_id=f"letter-{number}") for number in range(100)]
+    async with engine.begin() as connection:
+        await Outbox(scheduler).enqueue_many(connection, letters, [entries[0]], lifo=True)
+    assert await relay.drain() == Relayed(jobs=1)  # the store knows the script from now on
+
+    async def scripts() -> int:
+        return int((await raw.info("commandstats"))["cmdstat_evalsha"]["calls"])
+
+    before = await scripts()
+    async with engine.begin() as connection:
+        made = await Outbox(scheduler).enqueue_many(connection, letters, entries)
+    assert [each.id for each in made] == [f"letter-{number}" for number in range(100)]
+    assert await relay.drain() == Relayed(jobs=100)
+    assert await scripts() - before == 2
+    assert await raw.lrange("bull:letters:wait", 0, -1) == [f"letter-{number}" for number in range(99, -1, -1)]
 
 
 async def test_a_delay_counts_from_the_row(engine, jobs, relay_of, raw) -> None:

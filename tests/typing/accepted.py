@@ -14,6 +14,8 @@ from corral import (
     Cron,
     Deps,
     Enqueued,
+    EnqueueInterrupted,
+    Entry,
     Fixed,
     Job,
     JobScheduler,
@@ -90,6 +92,17 @@ async def produce(jobs: JobScheduler) -> None:
     many = await jobs.enqueue_many(parcels, [Parcel(grams=1), Parcel(grams=2)], priority=1)
     assert_type(many, Sequence[Enqueued])
     await jobs.enqueue_many("parcels", [{"grams": 1}, {"grams": "2", "fragile": True}])
+    entry = Entry(Parcel(grams=1), job_id="parcel-1", delay=timedelta(hours=1), lifo=True, backoff=Fixed(timedelta(1)))
+    assert_type(entry, Entry[Parcel])
+    await jobs.enqueue_many(parcels, [entry, Parcel(grams=2), Entry(Parcel(grams=3), priority=1)], attempts=2)
+    entries = [Entry(Parcel(grams=grams), job_id=f"parcel-{grams}") for grams in range(3)]
+    try:
+        await jobs.enqueue_many(parcels, entries)
+    except EnqueueInterrupted as error:
+        assert_type(error.refused, tuple[str, ...])
+    await jobs.enqueue_many("parcels", [Entry({"grams": 1}, job_id="parcel-1"), {"grams": "2"}])
+    by_name = [Entry({"grams": grams}, keep_failed=Retention(count=1)) for grams in range(3)]
+    await jobs.enqueue_many("parcels", by_name)
 
 
 @hookimpl
@@ -113,7 +126,7 @@ async def commit(connection: AsyncConnection | AsyncSession, outbox: sql.Outbox)
         enqueued = await outbox.enqueue(connection, parcels, Parcel(grams=1), delay=timedelta(hours=1))
         assert_type(enqueued, Enqueued)
         await outbox.enqueue(connection, "parcels", {"grams": 1}, job_id="parcel-4711")
-        await outbox.enqueue_many(connection, parcels, [Parcel(grams=1)])
+        await outbox.enqueue_many(connection, parcels, [Parcel(grams=1), Entry(Parcel(grams=2), job_id="parcel-2")])
 
 
 async def test_weigh() -> None:

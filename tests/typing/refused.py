@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from corral_emails import EmailJob, emails
 from corral_emails import emial  # error: no queue of this name
 
-from corral import Deps, Job, JobScheduler, Payload, Processor, Queue, sql, testing
+from corral import Deps, Entry, Job, JobScheduler, Payload, Processor, Queue, sql, testing
 from corral import Nope  # error: no such name on the surface
 
 
@@ -78,6 +78,11 @@ async def produce(jobs: JobScheduler) -> None:
     await jobs.enqueue(emails, mail, delay=5)  # error: a duration without a unit
     await jobs.enqueue_many(emails, [mail, parcel])  # error: one of them belongs to another queue
     await jobs.enqueue_many("emails", [mail])  # error: by name they are mappings
+    await jobs.enqueue_many(emails, [Entry(mail), Entry(parcel)])  # error: an entry of another queue's payload
+    await jobs.enqueue_many("emails", [Entry(mail)])  # error: an entry with a model, by name
+    Entry(mail, delay=5)  # error: a duration without a unit, in an entry
+    Entry(mail, atempts=5)  # error: a misspelt option, in an entry
+    Entry(mail, "welcome-1")  # error: an option without its name
     await jobs.enqueue(emails, mail, delay=timedelta(seconds=5))
 
 

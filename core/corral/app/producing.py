@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from corral.app.installed import Installed, read_installed
 from corral.catalog.record import differences, dumped, parsed, recorded
 from corral.job import P
-from corral.jobs import Enqueued, EnqueueOptions
+from corral.jobs import Enqueued, EnqueueOptions, Entry
 from corral.producer import RedisJobScheduler
 from corral.queue import Queue
 from corral.schedule import Cron, Every
@@ -65,12 +65,15 @@ class BlockingJobScheduler:
 
     @overload
     def enqueue_many(
-        self, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+        self, queue: Queue[P], payloads: Iterable[P | Entry[P]], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]: ...
 
     @overload
     def enqueue_many(
-        self, queue: Queue[Any] | str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[EnqueueOptions]
+        self,
+        queue: Queue[Any] | str,
+        payloads: Iterable[Mapping[str, Any] | Entry[Mapping[str, Any]]],
+        **options: Unpack[EnqueueOptions],
     ) -> Sequence[Enqueued]: ...
 
     def enqueue_many(

@@ -20,7 +20,7 @@ from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.store.replies import is_missing_right
 from corral.store.rights import ensure_rights
-from corral.store.scripts import run, script
+from corral.store.scripts import call_again, run, script
 
 __all__ = ["Calls", "Change"]
 
@@ -97,13 +97,13 @@ class Calls:
             return 0
 
     async def call(self, queue: Queue[Any] | str, *command: Any) -> Any:
-        """Send one command that is about a queue.
+        """Send one command that is about a queue and changes nothing.
 
         Raises:
             DamagedKey: A key is of the wrong type.
         """
         async with self.naming(queue):
-            return await self.link.call(*command)
+            return await call_again(lambda: self.link.call(*command))
 
     async def run(self, name: str, queue: Queue[Any] | str, *arguments: Any) -> Any:
         """Run `lua/<name>.lua`, which changes nothing, on a queue.
@@ -112,9 +112,8 @@ class Calls:
             DamagedKey: A key is of the wrong type.
         """
         async with self.naming(queue):
-            return await run(
-                self.link, script(name, __package__), [self.base(queue)], [self.clock.offset_ms, *arguments]
-            )
+            which, keys = script(name, __package__), [self.base(queue)]
+            return await call_again(lambda: run(self.link, which, keys, [self.clock.offset_ms, *arguments]))
 
     def naming(self, *queues: Queue[Any] | str) -> AbstractAsyncContextManager[None]:
         """See `naming_damage`."""
@@ -203,6 +202,12 @@ class Change:
         return reply
 
     async def __aenter__(self) -> Self:
+        # What changes something is not sent twice: a connection that was closed while it idled is found out here.
+        try:
+            await call_again(lambda: self.calls.link.call("PING"))
+        except StoreUnavailable as error:
+            error.outcome = "refused"  # nothing of it was sent
+            raise
         return self
 
     async def __aexit__(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from corral.errors import ConfigurationError
@@ -25,6 +26,7 @@ from corral.inspector.summary import FailureGroup, Summary, failures, summaries,
 from corral.inspector.timeline import Occurrence, timeline
 from corral.inspector.workers import WorkerSeen, workers
 from corral.queue import Queue
+from corral.store.scripts import call_again
 
 __all__ = ["JobReader", "Page"]
 
@@ -142,7 +144,7 @@ class JobReader:
         """
         name = self._calls.name(queue)
         key = self._calls.base(queue) + self._calls.job_id(queue, job_id)
-        if not await self._calls.link.call("EXISTS", key):
+        if not await call_again(lambda: self._calls.link.call("EXISTS", key)):
             raise JobNotFound(name, job_id)
         last = start + limit - 1 if start >= 0 else min(start + limit - 1, -1)
         async with naming_damage(self._calls.link, self._calls.prefix, name, job_id=job_id):
@@ -252,7 +254,8 @@ class JobReader:
         literal = GLOB.sub(r"\\\g<0>", self._calls.prefix)
         cursor, pattern = b"0", f"{literal}:*:meta"
         for _ in range(SCANS):
-            cursor, keys = await self._calls.link.call("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            cursor, keys = await call_again(partial(self._calls.link.call, *scan))
             names = (key.decode(errors="replace")[len(self._calls.prefix) + 1 : -len(":meta")] for key in keys)
             found.update(name for name in names if name not in self._calls.catalog.entries)
             if int(cursor) == 0 or len(found) >= most:

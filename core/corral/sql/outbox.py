@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from corral.errors import JobRefused
 from corral.job import P
-from corral.jobs import Enqueued, EnqueueOptions, JobScheduler
+from corral.jobs import Enqueued, EnqueueOptions, Entry, JobScheduler, with_options
 from corral.queue import Queue
 from corral.schedule import Cron, Every
 from corral.sql.engines import Connection, connected
@@ -101,7 +101,11 @@ class Outbox:
 
     @overload
     async def enqueue_many(
-        self, connection: Connection, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+        self,
+        connection: Connection,
+        queue: Queue[P],
+        payloads: Iterable[P | Entry[P]],
+        **options: Unpack[EnqueueOptions],
     ) -> Sequence[Enqueued]: ...
 
     @overload
@@ -109,7 +113,7 @@ class Outbox:
         self,
         connection: Connection,
         queue: Queue[Any] | str,
-        payloads: Iterable[Mapping[str, Any]],
+        payloads: Iterable[Mapping[str, Any] | Entry[Mapping[str, Any]]],
         **options: Unpack[EnqueueOptions],
     ) -> Sequence[Enqueued]: ...
 
@@ -125,18 +129,16 @@ class Outbox:
         Args:
             connection: As `enqueue`.
             queue: As `enqueue`.
-            payloads: What `enqueue` takes, one per job.
-            options: Hold for all of them; `job_id` is refused.
+            payloads: What `enqueue` takes, one per job; or `Entry` objects, which have options of their own.
+            options: Hold for all jobs, unless their entry says otherwise; `job_id` is refused.
 
         Returns:
-            One entry per payload, in order.
+            One `Enqueued` per payload, in order.
 
         Raises:
             JobRefused: As `enqueue`, like its other refusals.
         """
-        if "job_id" in options:
-            raise JobRefused("job_id names one job, and enqueue_many writes many", hint="call enqueue for each")
-        rows = [self._row(queue, payload, options) for payload in payloads]
+        rows = [self._row(queue, payload, own) for payload, own in with_options(payloads, options)]
         if rows:
             await (await connected(connection)).execute(_INSERT, rows)
         return [Enqueued(row["job_id"]) for row in rows]

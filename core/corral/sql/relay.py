@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import structlog
@@ -25,7 +26,7 @@ from corral.sql.engines import unavailable
 from corral.sql.tables import now_ms, outbox
 from corral.store.codec import NewJob
 from corral.store.connection import Link
-from corral.store.queue_store import MAX_BATCH, QueueStore
+from corral.store.queue_store import QueueStore, batch_length
 from corral.store.replies import unexpected
 
 __all__ = ["OutboxRelay", "Relayed"]
@@ -177,17 +178,21 @@ class OutboxRelay:
         store = self._stores.get(queue)
         if store is None:
             store = self._stores[queue] = QueueStore(self._link, self._prefix, queue)
+        done = 0
         try:
-            await store.add([_job(row) for row in rows])
+            jobs = [_job(row) for row in rows]
+            while done < len(jobs):
+                count = batch_length(islice(jobs, done, None))
+                await store.add(jobs[done : done + count])
+                written += [row.id for row in rows[done : done + count]]
+                done += count
         except (ResponseError, ValueError) as error:  # ValueError: somebody wrote into a row what is no JSON
             if len(rows) == 1:
                 told = unexpected(error, self._link.url) if isinstance(error, ResponseError) else f"ValueError: {error}"
                 refused[rows[0].id] = str(told)
                 return
-            for row in rows:
+            for row in rows[done:]:
                 await self._write(queue, [row], written, refused)
-        else:
-            written += [row.id for row in rows]
 
     async def _set_unknown_aside(self, connection: AsyncConnection) -> int:
         names = (await connection.execute(select(outbox.c.queue).where(self._unknown).distinct())).scalars().all()

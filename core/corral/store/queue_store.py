@@ -30,12 +30,24 @@ from corral.store.late import decode_late
 from corral.store.rights import missing_rights
 from corral.store.scripts import run, run_blocking, script
 
-__all__ = ["CONTAINERS", "FETCH_BYTES", "MAX_BATCH", "MAX_BATCH_BYTES", "Note", "QueueStore", "StaleCall", "Stalled"]
+__all__ = [
+    "BATCH_BYTES",
+    "CONTAINERS",
+    "FETCH_BYTES",
+    "MAX_BATCH",
+    "Note",
+    "QueueStore",
+    "StaleCall",
+    "Stalled",
+    "batch_length",
+    "job_bytes",
+]
 
 MAX_BATCH = 500
 """Jobs per script call: Lua can unpack about 8,000 values, and a longer script would keep others waiting."""
-MAX_BATCH_BYTES = 1024 * 1024
-"""About how many bytes one call carries: half a minute on the slowest link. One large job, or ending, may be more."""
+BATCH_BYTES = 1024 * 1024
+"""Bytes of new jobs, or of endings, per script call: at 32 KiB/s, the slowest link that is supported, they take half a
+minute. One that is larger goes alone."""
 FETCH_BYTES = 256 * 1024
 """How large the jobs of one fetch may be together as long as the speed of the link is not known: 8 s on the slowest."""
 METRICS_MINUTES = 20_160
@@ -78,6 +90,25 @@ class Note:
     kind: str
     text: str | bytes
     keep: int = 0
+
+
+def job_bytes(job: NewJob) -> int:
+    """How many bytes a job's payload and options have."""
+    return len(job.data) + len(job.opts)
+
+
+def batch_length(jobs: Iterable[NewJob]) -> int:
+    """How many of these jobs, from the first on, one `QueueStore.add` takes: `MAX_BATCH`, and about `BATCH_BYTES`.
+
+    At least one, however large it is; 0 where there is none.
+    """
+    count = total = 0
+    for job in jobs:
+        total += job_bytes(job)
+        if count == MAX_BATCH or (count and total > BATCH_BYTES):
+            break
+        count += 1
+    return count
 
 
 class QueueStore:
@@ -132,13 +163,15 @@ class QueueStore:
         not run and been removed in between (its retention decides how long it stays).
 
         Args:
-            jobs: At most `MAX_BATCH`.
+            jobs: At most as many as `batch_length` says.
 
         Returns:
             One flag per job: whether it is this call's own, or its id existed.
 
         Raises:
-            StoreUnavailable: The store is away, or refuses to write.
+            StoreUnavailable: The store is away, or refuses to write. Where its `outcome` is `"refused"`, no job was
+                written.
+            redis.exceptions.ResponseError: A key of the queue is damaged; it is named, and no job was written.
         """
         arguments: list[Any] = [self.offset_ms]
         for job in jobs:

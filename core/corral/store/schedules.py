@@ -19,6 +19,7 @@ from corral.schedule import Cron, Every, cron_ticks, period_ms
 from corral.store.codec import encode_options, integer
 from corral.store.late import Late, decode_late
 from corral.store.queue_store import QueueStore
+from corral.store.scripts import call_again
 
 __all__ = [
     "PRUNED",
@@ -244,7 +245,7 @@ class Schedules:
         Raises:
             StoreUnavailable: The store is away.
         """
-        return [_stored(*each) for each in await self._store.operate("schedules", "")]
+        return [_stored(*each) for each in await call_again(lambda: self._store.operate("schedules", ""))]
 
     async def get(self, schedule_id: str) -> StoredSchedule | None:
         """One schedule, or None where there is none of this id: programs may have made thousands of others.
@@ -252,7 +253,7 @@ class Schedules:
         Raises:
             StoreUnavailable: The store is away.
         """
-        found = await self._store.operate("schedules", schedule_id)
+        found = await call_again(lambda: self._store.operate("schedules", schedule_id))
         return _stored(*found[0]) if found else None
 
 

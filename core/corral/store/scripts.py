@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError
 
+from corral.errors import StoreUnavailable
 from corral.store.connection import Link, ThreadLink
 
-__all__ = ["Script", "run", "run_blocking", "script"]
+__all__ = ["Script", "call_again", "run", "run_blocking", "script"]
+
+T = TypeVar("T")
 
 STORE = "corral.store"
 """The package whose scripts other packages may include."""
+
+PROMPT_SECONDS = 0.5
+"""A connection that the other side has closed fails at once. One that is only silent is not asked twice."""
 
 _INCLUDE = re.compile(r"^([ \t]*)-- @include (\w+\.lua)$", re.MULTILINE)
 
@@ -52,6 +59,28 @@ async def run(link: Link, which: Script, keys: Sequence[str], arguments: Sequenc
         return await link.call("EVALSHA", which.digest, len(keys), *keys, *arguments)
     except NoScriptError:
         return await link.call("EVAL", which.source, len(keys), *keys, *arguments)
+
+
+async def call_again(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call that may be made twice; make it again where the first one finds its connection closed.
+
+    Servers and load balancers close connections that idle, and the next request finds out. Only for calls that change
+    nothing, or that change nothing when they are repeated.
+
+    Raises:
+        StoreUnavailable: As `Link.call`, of the second one; `outcome` is that of both.
+    """
+    began = time.monotonic()
+    try:
+        return await call()
+    except StoreUnavailable as error:
+        if error.outcome == "refused" or time.monotonic() - began > PROMPT_SECONDS:
+            raise
+    try:
+        return await call()
+    except StoreUnavailable as error:
+        error.outcome = "unknown"
+        raise
 
 
 def run_blocking(link: ThreadLink, which: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:

@@ -13,10 +13,11 @@ from typing import Any, overload
 from typing_extensions import Unpack
 
 from corral.app import Installed, read_installed
-from corral.catalog import Catalog, Entry, Role
+from corral.catalog import Catalog, Role
+from corral.catalog import Entry as CatalogEntry
 from corral.inspector import JobInspector
 from corral.job import P
-from corral.jobs import Enqueued
+from corral.jobs import Enqueued, Entry
 from corral.options import EnqueueOptions
 from corral.plugins import Provider, Relay
 from corral.processor import Processor
@@ -58,7 +59,7 @@ class Kit:
         self.url = url
         self.prefix = prefix
         self._clock = Clock(by_hand=True)
-        self._handed: dict[str, Entry] = {}
+        self._handed: dict[str, CatalogEntry] = {}
         self._read: dict[Role, Installed] = {}
 
     # time
@@ -120,12 +121,15 @@ class Kit:
 
     @overload
     async def enqueue_many(
-        self, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+        self, queue: Queue[P], payloads: Iterable[P | Entry[P]], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]: ...
 
     @overload
     async def enqueue_many(
-        self, queue: Queue[Any] | str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[EnqueueOptions]
+        self,
+        queue: Queue[Any] | str,
+        payloads: Iterable[Mapping[str, Any] | Entry[Mapping[str, Any]]],
+        **options: Unpack[EnqueueOptions],
     ) -> Sequence[Enqueued]: ...
 
     async def enqueue_many(
@@ -321,7 +325,7 @@ class Kit:
         provider = Provider("the test", "", "application")
         for queue in queues:
             if not isinstance(queue, str):
-                self._handed[queue.name] = Entry(queue, provider, "")
+                self._handed[queue.name] = CatalogEntry(queue, provider, "")
 
 
 def _milliseconds(duration: timedelta) -> int:

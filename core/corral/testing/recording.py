@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from corral.errors import JobRefused, UnknownQueue
 from corral.job import P
-from corral.jobs import Enqueued
+from corral.jobs import Enqueued, Entry, with_options
 from corral.options import EnqueueOptions, JobOptions, check_job_id, check_schedule_id, merged, milliseconds
 from corral.payload import Payload
 from corral.queue import Queue
@@ -131,12 +131,15 @@ class RecordingJobScheduler:
 
     @overload
     async def enqueue_many(
-        self, queue: Queue[P], payloads: Iterable[P], **options: Unpack[EnqueueOptions]
+        self, queue: Queue[P], payloads: Iterable[P | Entry[P]], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]: ...
 
     @overload
     async def enqueue_many(
-        self, queue: Queue[Any] | str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[EnqueueOptions]
+        self,
+        queue: Queue[Any] | str,
+        payloads: Iterable[Mapping[str, Any] | Entry[Mapping[str, Any]]],
+        **options: Unpack[EnqueueOptions],
     ) -> Sequence[Enqueued]: ...
 
     async def enqueue_many(
@@ -147,9 +150,7 @@ class RecordingJobScheduler:
         Raises:
             As `enqueue`.
         """
-        if "job_id" in options:
-            raise JobRefused("job_id names one job, and enqueue_many writes many")
-        planned = [self._planned(queue, payload, options) for payload in payloads]
+        planned = [self._planned(queue, payload, own) for payload, own in with_options(payloads, options)]
         return [self._record(job) for job in planned]
 
     def prepared(self, queue: Queue[Any] | str, payload: Any, options: EnqueueOptions) -> tuple[str, str, NewJob]:

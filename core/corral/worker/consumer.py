@@ -29,7 +29,7 @@ from corral.store.clock import Clock
 from corral.store.codec import BROKEN, REFUSED, Advanced, Ending, FetchedJob
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
-from corral.store.queue_store import FETCH_BYTES, MAX_BATCH, MAX_BATCH_BYTES, Note, QueueStore
+from corral.store.queue_store import BATCH_BYTES, FETCH_BYTES, MAX_BATCH, Note, QueueStore
 from corral.tasks import OwnTask, start_task
 from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
@@ -593,11 +593,11 @@ class Consumer:
 
 
 def _fitting(ended: Sequence[Ended], most: int) -> int:
-    """How many of these endings go into one call: at most `most`, and of about `MAX_BATCH_BYTES` together."""
+    """How many of these endings go into one call: at most `most`, and of about `BATCH_BYTES` together."""
     size = 0
     for place, each in enumerate(ended[:most]):
         size += each.size
-        if size > MAX_BATCH_BYTES and place:
+        if size > BATCH_BYTES and place:
             return place
     return min(len(ended), most)
 

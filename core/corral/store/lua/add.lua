@@ -5,7 +5,8 @@
 --       then per job: id, name, data, opts, delay_ms, priority, lifo ('1' or ''), nonce ('' without)
 -- Returns one number per job: 1 this job was made (by this call, or by an earlier try of it), 0 its id existed.
 -- Errors  DAMAGED  a key has a wrong type; no job was made
---         NOPERM, CROSSSLOT  refused in the middle, and undone; no job was made
+--         any of a store that refuses to write; no job was made. NOPERM and CROSSSLOT may come in the middle: their
+--                 word stands first where all was undone
 --
 -- A repeated call makes no second job. An id without a nonce was made by the client for one call, so whoever has it
 -- is that call's own job; an id that the caller chose carries a nonce in opts that tells our try from another's job.
@@ -23,6 +24,7 @@ end
 -- @include events.lua
 
 local seen, delayed, ready = {}, false, false
+local first, last = 0, 0 -- how many ids this call has put at the left and at the right end of `wait`
 
 -- First in, first out: plain jobs enter the left end in one command. A lifo job enters the right end, a delayed or a
 -- prioritized one another container, so their order among the plain ones does not matter.
@@ -55,6 +57,7 @@ local function add_all()
           add_prioritized(id, priority)
         elseif ARGV[at + 6] == '1' then
           call('RPUSH', base .. 'wait', id)
+          last = last + 1
         else
           plain[#plain + 1] = id
         end
@@ -63,14 +66,24 @@ local function add_all()
     end
     replies[i] = (ours or not exists) and 1 or 0
   end
-  if attempts > 0 then call('INCRBY', base .. 'id', attempts) end
-  if #plain > 0 then call('LPUSH', base .. 'wait', unpack(plain)) end
+  if #plain > 0 then
+    call('LPUSH', base .. 'wait', unpack(plain))
+    first = #plain
+  end
+  if delayed then signal_delayed() end
+  if ready and not meta[1] then
+    -- A length that cannot be read holds nobody up: a marker too many costs an empty fetch.
+    local limit = tonumber(meta[2])
+    local running = limit and redis.pcall('LLEN', base .. 'active')
+    if type(running) ~= 'number' or running < limit then call('ZADD', base .. 'marker', 0, '0') end
+  end
+  if attempts > 0 then call('INCRBY', base .. 'id', attempts) end -- last: nobody else's numbers are taken back
   return replies
 end
 
 local done, replies = pcall(add_all)
 if not done then
-  -- No job is left without a container: all are made, or none.
+  -- No job is left without a container: all are made, or none. Nor is anything told of them.
   local function take_back(...)
     local reply = redis.pcall(...)
     if type(reply) == 'table' and repairs().late_refusal(reply) then error(reply, 0) end
@@ -78,12 +91,22 @@ if not done then
 
   local function undo()
     for id in pairs(seen) do
-      call('UNLINK', base .. id)
+      take_back('UNLINK', base .. id)
       if call('EXISTS', base .. 'delayed') == 1 then take_back('ZREM', base .. 'delayed', id) end
       if call('EXISTS', base .. 'prioritized') == 1 then take_back('ZREM', base .. 'prioritized', id) end
-      if call('EXISTS', base .. 'wait') == 1 then take_back('LREM', base .. 'wait', 0, id) end
     end
-    seen, delayed, ready = {}, false, false
+    if first > 0 then take_back('LTRIM', base .. 'wait', first, -1) end
+    if last > 0 then take_back('LTRIM', base .. 'wait', 0, -last - 1) end
+    local asked = {}
+    for i = 2, #ARGV, 8 do asked[ARGV[i]] = true end
+    local told = redis.pcall('XRANGE', events, clock[1] * 1000 + math.floor(clock[2] / 1000), '+')
+    for _, entry in ipairs(told) do
+      local fields = {}
+      for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+      local id = fields.jobId or ''
+      if seen[id] or (asked[id] and fields.event == 'duplicated') then redis.pcall('XDEL', events, entry[1]) end
+    end
+    seen, delayed, ready, first, last = {}, false, false, 0, 0
   end
 
   local known, made, reply = pcall(repairs().try_again, replies, undo, add_all)
@@ -97,11 +120,5 @@ if not done then
   end
   if not made then return redis.error_reply(damage.broken or 'DAMAGED ' .. reply) end
   replies = reply
-end
-
-if delayed then attempt(nil, signal_delayed) end
-if ready and not meta[1] and not (tonumber(meta[2]) and call('LLEN', base .. 'active') >= tonumber(meta[2]))
-  and type(redis.pcall('ZADD', base .. 'marker', 0, '0')) == 'table' then
-  attempt(nil, call, 'ZADD', base .. 'marker', 0, '0')
 end
 return replies

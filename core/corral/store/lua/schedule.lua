@@ -15,7 +15,7 @@
 --         changed     its definition was another; a tick that is due stays and runs, a coming one is replaced
 --         resumed     it is as it should be again: its next iteration, or a part of its keys, was missing
 --         unknown     the ticks did not reach; next_ms is the store's time, to count them from
--- Errors  DAMAGED <key> is a <type>, not a <type>
+-- Errors  DAMAGED <key> is a <type>, not a <type>; or is no counter. Nothing was changed
 
 local base, schedule, every, pattern, tz = KEYS[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local ticks_json, name, data, opts_text, why = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
@@ -28,6 +28,10 @@ local max_events = not meta.err and meta[3] and string.find(meta[3], '^%d+$') an
 local wrong = repairs().first_wrong('repeat') or repairs().wrong_type(base .. 'repeat:' .. schedule, 'hash')
   or repairs().first_wrong('delayed', 'prioritized', 'wait', 'active', 'paused', 'waiting-children', 'completed', 'failed',
     'meta', 'id', 'pc', 'marker', 'events')
+for _, name in ipairs({'id', 'pc'}) do
+  local number = not wrong and call('GET', base .. name)
+  if number and not (string.find(number, '^%-?%d+$') and #number < 19) then wrong = base .. name .. ' is no counter' end
+end
 if wrong then return redis.error_reply('DAMAGED ' .. wrong) end
 -- @include iterate.lua
 -- @include iteration_place.lua
@@ -186,7 +190,7 @@ if not due or is_taken() then return {'unknown', now} end
 
 record(due)
 put_iteration(schedule, due, name, data, opts)
-if due <= now and not meta[1] and not (meta[2] and call('LLEN', base .. 'active') >= tonumber(meta[2])) then
+if due <= now and not meta[1] and not (tonumber(meta[2]) and call('LLEN', base .. 'active') >= tonumber(meta[2])) then
   call('ZADD', base .. 'marker', 0, '0')
 end
 return {word, due}
