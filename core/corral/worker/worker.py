@@ -190,7 +190,7 @@ class Worker:
         queue = processor.queue
         resource = None if processor.using is None else await deps.enter(processor.using)
         return Consumer(
-            Execution(processor, resource, self._plugins.relay, threads),
+            Execution(processor, resource, self._plugins.relay, threads, keep_logs=self._settings.keep_logs),
             url=self._url,
             prefix=self._prefix,
             worker=self.name,
