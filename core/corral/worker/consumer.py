@@ -171,8 +171,22 @@ class Consumer:
     @property
     def silent_seconds(self) -> float:
         """How long nothing was fetched, or found not to be there; 0 where nothing is asked for."""
-        idle = self._stopping or (self._free_slots() <= 0 and not self._calls)
-        return 0.0 if idle else min(backoff.silent_seconds for backoff in self._backoffs.values())
+        return 0.0 if self._asks_nothing() else min(each.silent_seconds for each in self._backoffs.values())
+
+    @property
+    def still_seconds(self) -> float:
+        """How long no call was answered, and none failed; 0 where nothing is asked for."""
+        return 0.0 if self._asks_nothing() else min(each.still_seconds for each in self._backoffs.values())
+
+    @property
+    def failing_seconds(self) -> float:
+        """How long calls on one of its connections have failed, one after the other."""
+        return max(each.failing_seconds for each in self._backoffs.values())
+
+    @property
+    def unended(self) -> list[Running]:
+        """The jobs whose task is done, and whose ending was not handed over."""
+        return [each for each in list(self._running) if each.task is not None and each.task.done()]
 
     @property
     def running(self) -> int:
@@ -243,6 +257,9 @@ class Consumer:
         if self._running or self._ended or self._stuck or self._unstarted or self._calls:
             return False
         return self._stopping or (self._burst and self._found_nothing and not self._look)
+
+    def _asks_nothing(self) -> bool:
+        return self._stopping or (self._free_slots() <= 0 and not self._calls)
 
     def _free_slots(self) -> int:
         return self.concurrency - len(self._running) - self._reserved
@@ -554,7 +571,7 @@ class Consumer:
     def _end_unfinished(self) -> None:
         """End jobs whose task is done and has told no outcome: something else cancelled it before it began, say."""
         self._sweep_later = self._loop.call_later(UNFINISHED_SECONDS, self._end_unfinished)
-        for running in [each for each in self._running if each.task is not None and each.task.done()]:
+        for running in self.unended:
             outcome = self._execution.unfinished(running)
             self._end(running, outcome)
             known = {"queue": self.queue.name, "job_id": running.fetched.id, "outcome": type(outcome).__name__}
