@@ -21,6 +21,7 @@ import pytest
 
 from chaos.proxy import Proxy
 from corral import Every, Job, Payload, Queue
+from corral.app.alive import alive
 from corral.app.probes import ParentProbes, WorkerProbes
 from corral.observe.lag import LoopLag
 from corral.store.connection import Link
@@ -331,6 +332,13 @@ class TestOfAWorkerInThisProcess:
                 proxy.cut = lambda request: digest in request
                 job = await jobs.enqueue(letters, Letter())
                 await workshop.wait_until(p.unready, "it is not ready")
+
+                async def is_told() -> bool:
+                    return any(sign.troubles for sign in (await signs.read()).values())
+
+                async with alive(working.worker, store_url, "bull") as link:  # as `corral health` reads it
+                    signs = Signs(link, "bull")
+                    await workshop.wait_until(is_told, "its sign of life says so")
                 why = "calls of queue 'acme-letters' to the store have failed for more than 0.5 s"
                 assert (p.unready(), p.unwell(), p.troubles()) == (why, "", (why,))
                 proxy.cut = lambda _: False

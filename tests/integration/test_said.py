@@ -307,6 +307,32 @@ class TestFloods:
         assert await workshop.raw.xlen("bull:letters:events") >= 2_500
 
 
+async def test_each_call_writes_a_bounded_number_of_words_and_bytes(
+    workshop: Any, lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, int, int]] = []
+    note = QueueStore.note
+
+    async def counted(store: QueueStore, notes: Any, worker: str, seq: int) -> Any:
+        calls.append((seq, len(notes), sum(len(each.text) for each in notes)))
+        return await note(store, notes, worker, seq)
+
+    monkeypatch.setattr(QueueStore, "note", counted)
+
+    async def process(job: Job[Letter]) -> None:
+        for number in range(1_000):
+            job.log("x" * int(job.payload.text) + str(number))
+
+    jobs = workshop.producer(letters)
+    made = [(await jobs.enqueue(letters, Letter(text=size))).id for size in ("0", "8000")]
+    await workshop.burst(letters.processed_by(process))
+    for job_id in made:
+        assert [line.lstrip("x") for line in await lines(job_id)] == [str(number) for number in range(1_000)]
+    seqs, numbers, sizes = zip(*calls, strict=True)
+    assert seqs == tuple(range(1, len(calls) + 1))
+    assert (max(numbers), max(sizes) <= 256 * 1024, len(calls) < 50) == (500, True, True)
+
+
 class TestAStoreThatDoesNotAnswer:
     async def test_a_note_whose_reply_is_lost_is_written_once(self, workshop: Any, lines: Any, proxy: Proxy) -> None:
         proxy.cut = every_first_try("note")

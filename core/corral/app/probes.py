@@ -28,8 +28,8 @@ SILENT_SECONDS: Final = LIVE_SECONDS - SIGN_SECONDS
 """How long a worker may fetch nothing: `corral health` allows so much, and the age of a sign on top."""
 UNENDED_SECONDS: Final = 5.0 - BEAT_SECONDS
 """How long a slot may be seen whose job has ended: the consumer looks for such slots every 2 s, and frees them."""
-WEDGED_SECONDS: Final = 60.0
-"""How long no call may be answered or fail. Every call ends much sooner, on a slow link and in an outage, too."""
+WEDGED_SECONDS: Final = 300.0
+"""How long no call may be answered or fail. Every call ends sooner: 4 MiB through a link of 32 KiB/s take 128 s."""
 PING_SECONDS: Final = 1.0
 """How long the store may take to answer a worker that is asked whether it is ready."""
 AWAY: Final = "the store does not answer"
