@@ -131,8 +131,8 @@ class StoreUnavailable(CorralError):
 
     Attributes:
         job_id: The id of the job that was to be written, where there was one.
-        outcome: `"refused"`: certainly nothing was written. `"unknown"`: the request was sent and its reply was lost, or
-            the store refused in the middle of it; enqueueing again under the same `job_id` makes no second job.
+        outcome: `"refused"`: certainly nothing was written. `"unknown"`: the request was sent and its reply was lost,
+            or the store refused in the middle of it; enqueueing again under the same `job_id` makes no second job.
             `"partial"`: of a call that writes several things, some are written; see `EnqueueInterrupted`.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,42 +20,85 @@ from corral.veil import Veil
 if TYPE_CHECKING:
     from corral.queue import Queue
 
-__all__ = ["Job", "P", "Run", "current_job"]
+__all__ = ["KEEP_LOGS", "MAX_LINE_BYTES", "MAX_PROGRESS_BYTES", "Job", "P", "Run", "current_job", "cut_to"]
 
 P = TypeVar("P", bound=Payload, default=Any)
 
 MAX_KEY_LENGTH = 128
 """An idempotency key is a legal job id, and those end at 128 characters."""
+MAX_LINE_BYTES = 8 * 1024
+"""A longer log line is cut: the board shows lines, and the store holds them in memory."""
+MAX_PROGRESS_BYTES = 64 * 1024
+"""More progress is refused: it is kept in the store's memory, twice (hash and event), as a result is."""
+KEEP_LOGS = 1_000
+"""How many log lines a job keeps, the last ones, where neither the job nor a setting says."""
+MOST_WAITING = KEEP_LOGS * MAX_LINE_BYTES
+"""So many characters may wait for the worker, and as many again before they are counted: in an outage, say."""
+
+Said = tuple[Literal["progress", "log"], bytes | str]
 
 
 @dataclass(slots=True, eq=False)
 class Run:
     """The part of a running job that changes: written by the processor, from any thread, and read by the worker.
 
+    What it says is bounded, so that a flood costs nothing: a job keeps its last lines, and those are what waits here.
+
     Attributes:
         cancelled: Whether the worker no longer wants the result: the lock is lost, or it shuts down.
-        said: Progress, as JSON text, and log lines, in order, until the worker has written them to the store.
-        spoke: Called, from the processor's thread, when there is something to write; None outside a worker.
+        said: Progress, as JSON text, and log lines, in order, until the worker takes them: the last of them, as many
+            lines as the job keeps and at most 16 Mi characters.
+        spoke: Called, from the processor's thread, when there is something to write: once, until the worker has taken
+            it. None outside a worker.
         seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.
         veil: Masks what is secret in the job, where its log lines need that; made by the first of them.
         meddled: Whether it was logged that the job cancelled tasks that are not its own.
+        progress: The last progress that the worker has not taken, as JSON text: lines do not push it out.
+        size: How many characters were said since the worker took them last, or since they were counted.
+        waits: Whether the worker knows that something was said.
     """
 
     cancelled: bool = False
-    said: deque[tuple[Literal["progress", "log"], bytes | str]] = field(
-        default_factory=deque[tuple[Literal["progress", "log"], bytes | str]]
-    )
+    said: deque[Said] = field(default_factory=lambda: deque[Said](maxlen=KEEP_LOGS))
     spoke: Callable[[], object] | None = None
     seconds: float = 0.0
     veil: Veil | None = field(default=None, repr=False)
     meddled: bool = field(default=False, repr=False)
+    progress: bytes | None = field(default=None, repr=False)
+    size: int = field(default=0, repr=False)
+    waits: bool = field(default=False, repr=False)
 
     def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
         """Keep something until the worker writes it. Callable from any thread."""
+        if kind == "progress" and isinstance(text, bytes):
+            self.progress = text
         self.said.append((kind, text))
+        self.size += len(text)
+        if self.size > 2 * MOST_WAITING:
+            self._forget()
         spoke = self.spoke  # the worker takes it away when the run ends, from another thread
-        if spoke is not None:
+        if spoke is not None and not self.waits:
+            self.waits = True
             spoke()
+
+    def take(self) -> list[Said]:
+        """What was said since it was taken last, as far as it was kept; the last progress always is."""
+        self.waits = False  # first: whoever speaks from here on says so again
+        last, self.progress = self.progress, None
+        self.size = 0
+        taken: list[Said] = []
+        with suppress(IndexError):  # a thread that speaks meanwhile may have pushed some out
+            taken.extend(self.said.popleft() for _ in range(len(self.said)))
+        if last is not None and not any(text is last for _, text in taken):
+            taken.append(("progress", last))
+        return taken
+
+    def _forget(self) -> None:
+        """Let go of what was said first. Counted anew, because what the deque has pushed out is in `size`, too."""
+        with suppress(IndexError):
+            self.size = sum(len(text) for _, text in self.said.copy())
+            while self.size > MOST_WAITING:
+                self.size -= len(self.said.popleft()[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,21 +196,36 @@ class Job(Generic[P]):
         """Report progress. Callable from any thread; written within 100 ms, and always before the outcome.
 
         Args:
-            value: A number (0 to 100, by convention) or anything that serialises to JSON.
+            value: A number (0 to 100, by convention) or anything that serialises to JSON, at most 64 KiB of it.
 
         Raises:
             PydanticSerializationError: It does not.
+            ValueError: It is more.
         """
-        self.run.say("progress", to_json(value, inf_nan_mode="null"))
+        text = to_json(value, inf_nan_mode="null")
+        if len(text) > MAX_PROGRESS_BYTES:
+            raise ValueError(f"the progress has {len(text)} bytes, more than {MAX_PROGRESS_BYTES}")
+        self.run.say("progress", text)
 
     def log(self, text: str) -> None:
         """Add a line to the job's own log, which the board shows. Callable from any thread; written within 100 ms.
 
+        A job keeps its last 1,000 lines, or as many as its `keepLogs` or `CORRAL_WORKER__KEEP_LOGS` says. What the
+        store does not take in three tries is dropped, because no job waits for its words.
+
         Args:
-            text: The line. `str` makes one of anything else, in here: what that raises is the caller's.
+            text: The line; one of more than 8 KiB is cut, and ends with `…`. `str` makes one of anything else, in here:
+                what that raises is the caller's.
         """
         # A plain copy of a subclass: the worker's loop calls no method of anybody else's.
-        self.run.say("log", text if type(text) is str else str.__str__(str(text)))
+        line = text if type(text) is str else str.__str__(str(text))
+        self.run.say("log", line if len(line) * 4 <= MAX_LINE_BYTES else cut_to(line, MAX_LINE_BYTES))
+
+
+def cut_to(text: str, most_bytes: int) -> str:
+    """A text of at most so many bytes of UTF-8. One that was cut ends with a whole character and `…`."""
+    raw = text[: most_bytes + 1].encode(errors="replace")
+    return raw.decode() if len(raw) <= most_bytes else raw[: most_bytes - 3].decode(errors="ignore") + "…"
 
 
 current_job: ContextVar[Job[Any] | None] = ContextVar("corral_current_job", default=None)

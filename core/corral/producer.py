@@ -172,12 +172,11 @@ class _Writer:
                 elif lost is None:
                     for each in batch:
                         each.sent = False
-                if is_missing_right(error):  # nor may what is left half-written be taken for this call's own
-                    error.outcome = "refused" if lost is None else "unknown"
-                    raise
                 wait = random.uniform(0.02, 0.1)  # noqa: S311  # keeps producers apart, no secret
                 longest = began + sum(job_bytes(each.job) for each in batch) / SLOWEST_BYTES_PER_SECOND
-                if now + wait + REPLY_SECONDS / 2 > min(progress, longest) + GIVE_UP_SECONDS:
+                is_late = now + wait + REPLY_SECONDS / 2 > min(progress, longest) + GIVE_UP_SECONDS
+                # Without the right a further try could take what is left half-written for this call's own.
+                if is_late or is_missing_right(error):
                     error.outcome = "refused" if lost is None else "unknown"
                     raise
                 await asyncio.sleep(wait)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Secret, Vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from corral.errors import ConfigurationError
+from corral.job import KEEP_LOGS
 from corral.veil import masked
 
 __all__ = ["SecretUrl", "Settings", "WorkerSettings", "unknown_names"]
@@ -67,6 +68,9 @@ class WorkerSettings(BaseModel):
 
     shutdown_timeout_seconds: float = Field(default=25.0, ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)
     """How long running jobs may take to finish after SIGTERM, before they are handed back."""
+
+    keep_logs: int = Field(default=KEEP_LOGS, ge=1)
+    """How many log lines a job keeps, the last ones, where its own `keepLogs` does not say."""
 
 
 class Settings(BaseSettings):

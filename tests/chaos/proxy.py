@@ -136,7 +136,7 @@ class Proxy:
             pass
         finally:
             self._open.discard(connection)
-            for end in ends:
+            for end in ends:  # all of them first: the test may be over while one is waited for
                 end.close()
             for end in ends:
                 with suppress(OSError):

@@ -1,4 +1,7 @@
-"""What a worker says an operator must know: its sign of life carries it, `corral health` is red for it, no probe is."""
+"""What a worker says an operator must know: its signs of life carry it, and `corral health` is red for it.
+
+`/healthz` is not: a restart mends nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,7 @@ async def test_corral_health_is_red_while_a_worker_that_lives_says_so(command: A
     assert (await health())[0] == 0
 
 
-async def test_what_a_worker_knows_is_in_its_signs_and_in_no_probe_s_verdict(
+async def test_what_a_worker_knows_is_in_its_signs_and_in_no_probe_of_liveness(
     workshop: Any, letters: Queue[Any], signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app_alive, "SIGN_SECONDS", 0.05)

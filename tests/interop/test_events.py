@@ -32,6 +32,18 @@ async def test_waiting_for_our_worker_returns_the_value_or_throws_the_failure(
     assert await node.ask("finished", queue="chaos", id=good) == {"value": {"sum": 42}}
 
 
+async def test_a_result_of_60_kb_arrives_whole_where_the_stream_is_bounded_by_bytes(
+    node: Node, scene: Scene, all_done: Any
+) -> None:
+    await node.ask("listen", queue="chaos")
+    large = "x" * 60_000
+    jobs = await node.add(*[{"data": {"ms": 100, "value": large}, "opts": {}}] * 30)
+    await scene.hire()
+    for job in jobs:
+        assert await node.ask("finished", queue="chaos", id=job) == {"value": large}
+    await all_done(completed=30)
+
+
 async def test_no_event_stops_a_listener(scene: Scene, node: Node) -> None:
     """One entry that is no JSON would end its loop for good: not with anything that a processor returns or reports."""
     await node.ask("listen", queue="chaos")

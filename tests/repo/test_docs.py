@@ -95,3 +95,27 @@ def test_links_between_pages_lead_somewhere(written: tuple[Path, ...], root: Pat
         if "://" not in target and not (page.parent / target).exists()
     ]
     assert dead == []
+
+
+def test_every_promise_names_tests_that_there_are(root: Path) -> None:
+    page = (root / "docs" / "promises.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", page.partition("## What is not promised")[0], re.MULTILINE)
+    promises = [shown_by for promise, shown_by in rows if (promise, shown_by) != ("promise", "shown by")]
+    assert len(promises) > 30
+    for shown_by in promises:
+        named = re.findall(r"`([\w/.-]+\.py)::([\w:]+)`", shown_by)
+        assert named, f"no test: {shown_by}"
+        assert len(named) == shown_by.count("`") // 2, f"not a test: {shown_by}"
+        missing = [f"{path}::{name}" for path, name in named if name not in named_tests(root / path)]
+        assert missing == []
+
+
+def named_tests(path: Path) -> set[str]:
+    """The tests of a file, those in classes as `Class::test`."""
+    found = set()
+    for made in ast.parse(path.read_text("utf-8")).body if path.is_file() else ():
+        within = [(f"{made.name}::", each) for each in made.body] if isinstance(made, ast.ClassDef) else [("", made)]
+        for prefix, each in within:
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name.startswith("test_"):
+                found.add(prefix + each.name)
+    return found

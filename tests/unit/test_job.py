@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
 from corral import Job, Payload, Queue, testing
-from corral.job import Run
+from corral.job import MAX_LINE_BYTES, MAX_PROGRESS_BYTES, MOST_WAITING, Run
 from corral.options import check_job_id
 
 
@@ -121,6 +123,65 @@ class TestSaying:
         said = Run()
         job(run=said).progress([float("nan"), float("inf"), 0.5])
         assert list(said.said) == [("progress", b"[null,null,0.5]")]
+
+    @pytest.mark.parametrize(
+        ("line", "kept"),
+        [
+            ("x" * MAX_LINE_BYTES, "x" * MAX_LINE_BYTES),
+            ("\U0001f40e" * (MAX_LINE_BYTES // 4), "\U0001f40e" * (MAX_LINE_BYTES // 4)),
+            ("x" * MAX_LINE_BYTES + "y", "x" * (MAX_LINE_BYTES - 3) + "…"),
+            ("ä" * 5_000, "ä" * ((MAX_LINE_BYTES - 3) // 2) + "…"),
+            ("x" + "\U0001f40e" * 3_000, "x" + "\U0001f40e" * ((MAX_LINE_BYTES - 4) // 4) + "…"),
+            ("\ud83d" * 9_000, "?" * (MAX_LINE_BYTES - 3) + "…"),
+        ],
+        ids=["longest", "longest of four bytes", "one more", "two bytes", "four bytes", "half characters"],
+    )
+    def test_a_line_is_cut_between_characters_and_says_so(self, line: str, kept: str) -> None:
+        said = Run()
+        job(run=said).log(line)
+        assert said.take() == [("log", kept)]
+
+    def test_progress_has_a_limit_and_an_error_that_says_it(self) -> None:
+        said = Run()
+        job(run=said).progress("x" * (MAX_PROGRESS_BYTES - 2))
+        with pytest.raises(ValueError, match=r"^the progress has 65537 bytes, more than 65536$"):
+            job(run=said).progress("x" * (MAX_PROGRESS_BYTES - 1))
+        assert [len(text) for _, text in said.take()] == [MAX_PROGRESS_BYTES]
+
+    def test_a_flood_costs_nothing_and_its_last_lines_are_kept(self) -> None:
+        told: list[None] = []
+        said = Run(spoke=lambda: told.append(None))
+        flooding = job(run=said)
+        flooding.progress(50)
+        tracemalloc.start()
+        try:
+            for number in range(100_000):
+                flooding.log(f"row {number}")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 500_000
+        assert len(told) == 1, "the worker knows already"
+        assert said.take() == [("log", f"row {number}") for number in range(99_000, 100_000)] + [("progress", b"50")]
+        assert said.take() == []
+        flooding.log("more")
+        assert len(told) == 2
+
+    @pytest.mark.parametrize(("speak", "size"), [("log", MAX_LINE_BYTES), ("progress", MAX_PROGRESS_BYTES)])
+    def test_however_large_what_is_said_only_so_much_of_it_waits(self, speak: str, size: int) -> None:
+        said = Run(said=deque(maxlen=10**6))  # as a job's own keepLogs may want it
+        for _ in range(100_000_000 // size):
+            getattr(job(run=said), speak)("x" * (size - 2))
+            assert sum(len(text) for _, text in said.said) <= 2 * MOST_WAITING
+        kept = said.take()
+        assert sum(len(text) for _, text in kept) >= MOST_WAITING - size
+        assert {kind for kind, _ in kept} == {speak}
+
+    def test_the_last_progress_is_told_once(self) -> None:
+        said = Run()
+        job(run=said).progress(1)
+        job(run=said).progress(1)
+        assert said.take() == [("progress", b"1")] * 2
 
     def test_whoever_writes_it_down_is_told_on_the_thread_that_spoke(self) -> None:
         told: list[str] = []

@@ -35,7 +35,7 @@ async def alive(worker: Worker, url: str, prefix: str) -> AsyncIterator[Link]:
     """Give signs of a worker's life while it runs; yields the connection, for what else is told now and then."""
 
     def sign() -> Sign:
-        return Sign(worker.silent_seconds, draining=worker.is_stopping, troubles=tuple(worker.troubles.values()))
+        return Sign(worker.silent_seconds, draining=worker.is_stopping, troubles=tuple(worker.all_troubles.values()))
 
     async with signs_of_life(worker.name, sign, url, prefix) as link:
         yield link

@@ -1,8 +1,13 @@
-"""What a worker's `/healthz` and `/readyz` answer, and the parent's of several. Nothing here needs the event loop."""
+"""What a worker's `/healthz` and `/readyz` answer, and the parent's of several. Nothing here needs the event loop.
+
+`/healthz` is red for what a restart of the process cures, and for nothing else: a platform that restarts what is red
+must not restart a fleet because the store is away, full, or holds a damaged key. `/readyz` is red for all of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Final
 
@@ -14,15 +19,17 @@ from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
 from corral.store.connection import Link, ThreadLink
 from corral.store.liveness import LIVE_SECONDS, Signs
-from corral.worker.troubles import LACKS, RIGHTS
-from corral.worker.worker import Worker
+from corral.worker.troubles import ENDING, RIGHTS
+from corral.worker.worker import BEAT_SECONDS, Worker
 
 __all__ = ["ParentProbes", "WorkerProbes"]
 
 SILENT_SECONDS: Final = LIVE_SECONDS - SIGN_SECONDS
 """How long a worker may fetch nothing: `corral health` allows so much, and the age of a sign on top."""
-BLOCKED_SECONDS: Final = 2.0
-"""How long an event loop must stand still to be the reason why nothing was fetched."""
+UNENDED_SECONDS: Final = 5.0 - BEAT_SECONDS
+"""How long a slot may be seen whose job has ended: the consumer looks for such slots every 2 s, and frees them."""
+WEDGED_SECONDS: Final = 300.0
+"""How long no call may be answered or fail. Every call ends sooner: 4 MiB through a link of 32 KiB/s take 128 s."""
 PING_SECONDS: Final = 1.0
 """How long the store may take to answer a worker that is asked whether it is ready."""
 AWAY: Final = "the store does not answer"
@@ -44,16 +51,17 @@ class WorkerProbes:
 
     def unwell(self) -> str:
         """Why the process should be replaced; empty where it is at work, has nothing to do, or drains."""
-        stuck, silent = self._lag.seconds, self._worker.silent_seconds
-        if max(stuck, silent) <= SILENT_SECONDS:
-            return ""
-        if stuck > BLOCKED_SECONDS:
+        stuck, unended, still = self._lag.seconds, self._worker.unended_seconds, self._worker.still_seconds
+        if stuck > SILENT_SECONDS:
             return f"the event loop has not moved for {stuck:.0f} s: a processor blocks it"
-        doing = "fetched nothing" if self._worker.is_serving else "been opening its resources"
-        return f"the worker has {doing} for {silent:.0f} s"
+        if unended > UNENDED_SECONDS:
+            return f"a job's task ended {unended:.0f} s ago or earlier, and its slot is not free"
+        if self._worker.is_serving:
+            return f"no call to the store has ended for {still:.0f} s" if still > WEDGED_SECONDS else ""
+        return f"the worker has been opening its resources for {still:.0f} s" if still > SILENT_SECONDS else ""
 
     def unready(self) -> str:
-        """Why it takes no jobs now; empty where it does."""
+        """Why it takes no jobs now, or a schedule of it does not run; empty where all does."""
         if self._worker.is_stopping:
             return "the worker drains"
         if not self._worker.is_serving:
@@ -63,11 +71,15 @@ class WorkerProbes:
                 return sentence
         if self._worker.misses_store or not _answers(self._url):
             return AWAY
-        return self.unwell()
+        # An ending that cannot be written holds up one job, and no other.
+        troubles = [told for (_, kind), told in self._worker.all_troubles.items() if kind != ENDING]
+        silent = self._worker.silent_seconds
+        fetched_nothing = f"the worker has fetched nothing for {silent:.0f} s" if silent > SILENT_SECONDS else ""
+        return self.unwell() or next(iter(troubles), fetched_nothing)
 
     def troubles(self) -> tuple[str, ...]:
-        """What an operator must know. A restart mends nothing of it, so no probe is red for it."""
-        return tuple(self._worker.troubles.values())
+        """What an operator must know; a restart mends nothing of it."""
+        return tuple(self._worker.all_troubles.values())
 
 
 class ParentProbes:
@@ -86,6 +98,8 @@ class ParentProbes:
         self._signs = Signs(self._link, prefix)
         self._stop = stop
         self._told = "its worker processes start"
+        self._blind = ""
+        self._blind_until = -math.inf
         self._troubles: tuple[str, ...] = ()
         self._looked = time.monotonic()
 
@@ -99,30 +113,38 @@ class ParentProbes:
             await self._link.close()
 
     async def _look(self) -> None:
+        blind = ""
         try:
             signs = await self._signs.read()
         except StoreUnavailable:
-            told = AWAY
+            blind = AWAY
         except ResponseError as error:
-            told = f"the signs of life of its worker processes cannot be read: {error}"
+            blind = f"the signs of life of its worker processes cannot be read: {error}"
         else:
+            own = signs.get(self._name)
+            if own is not None and own.seconds > 2 * SIGN_SECONDS:
+                blind = "the store takes no signs of life: it refuses to write, or answers late"
             seen = {name: sign for name, sign in signs.items() if f"{name}.".startswith(f"{self._name}.")}
             found = judged(seen, "no worker process")
-            told, self._troubles = found.told, found.troubles
-        self._told, self._looked = told, time.monotonic()
+            self._told, self._troubles = found.told, found.troubles
+        self._blind, self._looked = blind, time.monotonic()
+        if blind:
+            self._blind_until = self._looked + LIVE_SECONDS
 
     def unwell(self) -> str:
-        """Why not all is well; empty where every process is at work, or drains."""
+        """Why not all is well; empty where every process is at work or drains, and where nobody's sign can be seen."""
+        now = time.monotonic()
         if self._stop.is_set():
             return ""
-        silent = time.monotonic() - self._looked
-        return self._told if silent <= SILENT_SECONDS else f"the parent has not looked for {silent:.0f} s"
+        if now - self._looked > SILENT_SECONDS:
+            return f"the parent has not looked for {now - self._looked:.0f} s"
+        return self._told if now > self._blind_until else ""  # signs are old when the store is back, too
 
     def unready(self) -> str:
-        """Why the processes take no jobs now; empty where they do."""
+        """Why the processes take no jobs now, or a schedule does not run; empty where all does."""
         if self._stop.is_set():
             return "the worker processes drain"
-        return self.unwell() or next((each for each in self._troubles if LACKS in each), "")
+        return self.unwell() or self._blind or self._told or next(iter(self._troubles), "")
 
     def troubles(self) -> tuple[str, ...]:
         """What the processes say an operator must know, as they last said it."""

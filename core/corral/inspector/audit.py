@@ -24,6 +24,7 @@ from redis.exceptions import ResponseError
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector.damage import naming_damage
 from corral.inspector.refusals import DamagedKey
+from corral.store.codec import fields_of
 from corral.store.connection import Link
 from corral.store.rights import audit_key
 
@@ -169,7 +170,7 @@ class Audit:
             raise ConfigurationError(f"{before_id!r} is no entry of the audit")
         end = f"({before_id}" if before_id else "+"
         async with naming_damage(self._link, self._prefix):
-            entries = await self._link.call("XREVRANGE", self.stream, end, "-", "COUNT", limit)
+            entries = await self._read_stream(self.stream, end, limit)
         found = [_read(*entry) for entry in entries]
         found += await self._read_former(end, limit)
         return sorted(found, key=lambda each: tuple(map(int, each.id.split("-"))), reverse=True)[:limit]
@@ -179,7 +180,7 @@ class Audit:
         found: list[Audited] = []
         batch = limit
         try:
-            while entries := await self._link.call("XREVRANGE", FORMER_STREAM, end, "-", "COUNT", batch):
+            while entries := await self._read_stream(FORMER_STREAM, end, batch):
                 own = (_read(entry_id, fields) for entry_id, fields in entries if self._is_own(fields))
                 found += list(own)[: limit - len(found)]
                 if len(found) == limit or len(entries) < batch:
@@ -191,6 +192,11 @@ class Audit:
             if error.outcome == "unknown":
                 raise
         return found
+
+    async def _read_stream(self, stream: str, end: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """The entries before one of them, or of the end `+`; the newest first."""
+        found = await call_again(partial(self._link.call, "XREVRANGE", stream, end, "-", "COUNT", count))
+        return [(entry_id, fields_of(flat)) for entry_id, flat in found]
 
     def _is_own(self, fields: Mapping[bytes, bytes]) -> bool:
         return fields.get(b"prefix", b"").decode(errors="replace") == self._prefix

@@ -17,6 +17,7 @@ from corral.inspector.refusals import MOST_NAMED, DamagedKey
 from corral.inspector.sizes import damaged_in
 from corral.inspector.stored import State, StoredJob, decode_contents, spellings
 from corral.queue import Queue
+from corral.store.codec import fields_of
 
 __all__ = ["BATCH", "Told", "promote_all", "retry_failed", "scrub", "scrub_events", "sweep"]
 
@@ -171,7 +172,8 @@ async def _drop(change: Change, drops: Callable[[str, Sequence[str]], bool], *, 
     after = "-"
     events = change.calls.base(change.queue) + "events"
     while entries := await change.calls.call(change.queue, "XRANGE", events, after, "+", "COUNT", BATCH):
-        dropped = [entry_id for entry_id, fields in entries if _says(fields) and drops(*_read(fields))]
+        told = ((entry_id, fields_of(flat)) for entry_id, flat in entries)
+        dropped = [entry_id for entry_id, fields in told if _says(fields) and drops(*_read(fields))]
         if dropped:
             gone += await change.run("drop_events", "1" if counted else "", *dropped)
         after = f"({entries[-1][0].decode()}"

@@ -138,7 +138,7 @@ async def _all_ids(change: Change) -> Sequence[str]:
     cursor = b"0"
     while True:
         cursor, held = await change.calls.call(change.queue, "HSCAN", key, cursor, "COUNT", SCANNED)
-        found.update(dict.fromkeys(held if isinstance(held, dict) else held[::2]))
+        found.update(dict.fromkeys(held[::2]))
         if int(cursor) == 0:
             return [*map(escaped, found)]
 

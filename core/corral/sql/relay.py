@@ -26,7 +26,7 @@ from corral.sql.engines import unavailable
 from corral.sql.tables import now_ms, outbox
 from corral.store.codec import NewJob
 from corral.store.connection import Link
-from corral.store.queue_store import QueueStore, batch_length
+from corral.store.queue_store import MAX_BATCH, QueueStore, batch_length
 from corral.store.replies import unexpected
 
 __all__ = ["OutboxRelay", "Relayed"]

@@ -32,6 +32,7 @@ __all__ = [
     "encode_ending",
     "encode_new_job",
     "encode_options",
+    "fields_of",
 ]
 
 REFUSED, BROKEN = 1, -20
@@ -250,6 +251,11 @@ def encode_new_job(job: NewJob) -> list[str | bytes | int]:
     return [job.id, job.name, job.data, job.opts, job.delay_ms, job.priority, lifo, job.nonce]
 
 
+def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The fields of a hash, or of an entry of a stream: they come as field, value, field, value, …"""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
 def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *, started: bool = False) -> FetchedJob:
     """A fetched job from its hash.
 
@@ -260,7 +266,7 @@ def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *,
         now_ms: When it was fetched.
         started: Whether the hash already counts this start: as a repeated call finds it, not as the first one did.
     """
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    fields = fields_of(flat)
     get = fields.get
     deferred = get(b"defa")
     schedule = get(b"rjk")

@@ -18,6 +18,7 @@ from contextlib import suppress
 from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
+from corral.store.codec import fields_of
 from corral.store.connection import Link
 
 __all__ = ["GONE_MS", "ProcessRecords", "eviction_policy", "host_of", "process_name", "read_hash", "store_time_ms"]
@@ -58,8 +59,7 @@ async def read_hash(link: Link, key: str) -> dict[bytes, bytes]:
     Raises:
         StoreUnavailable: The store is away.
     """
-    flat = await link.call("HGETALL", key)
-    return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+    return fields_of(await link.call("HGETALL", key))
 
 
 class ProcessRecords:
@@ -149,7 +149,5 @@ async def eviction_policy(link: Link) -> str:
         StoreUnavailable: The store is away.
     """
     info = await link.call("INFO", "memory")
-    if isinstance(info, dict):
-        return str(info.get("maxmemory_policy", ""))
     found = re.search(rb"maxmemory_policy:([\w-]+)", info)
     return found[1].decode() if found else ""

@@ -336,8 +336,15 @@ class QueueStore:
         ids = await run(self._link, script("release"), keys, [worker, max_stalled, self.offset_ms])
         return [job_id.decode(errors="replace") for job_id in ids]
 
-    async def note(self, notes: Iterable[Note]) -> list[Damage]:
+    async def note(self, notes: Iterable[Note], worker: str = "", seq: int = 0) -> list[Damage]:
         """Write progress and log lines of running jobs.
+
+        Safe to repeat under a number: the same `seq` again, or an earlier one that comes late, writes nothing.
+
+        Args:
+            notes: At most `MAX_BATCH`.
+            worker: The worker's name; unique among all workers of the queue.
+            seq: Counts up with each call of this worker; only one may be on its way. 0: the call is not repeated.
 
         Returns:
             The jobs whose keys are damaged, so that something could not be written.
@@ -345,10 +352,11 @@ class QueueStore:
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
         """
-        arguments: list[Any] = []
+        arguments: list[Any] = [seq]
         for note in notes:
             arguments += [note.job_id, note.kind, note.text, note.keep]
-        return decode_damage(await run(self._link, script("note"), [self.base], arguments)) if arguments else []
+        keys = [self.base, f"corral:{self.base}call:{worker}:notes"]
+        return decode_damage(await run(self._link, script("note"), keys, arguments)) if len(arguments) > 1 else []
 
     async def operate(self, name: str, *arguments: Any) -> Any:
         """Run a script that needs nothing but this queue's keys and the time.

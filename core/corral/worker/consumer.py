@@ -35,7 +35,7 @@ from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
 from corral.worker.leases import Lease, Leases, PendingCall
 from corral.worker.marker import Marker
-from corral.worker.outage import Backoff, Outage
+from corral.worker.outage import Backoff, Contact, Outage
 from corral.worker.schedule_keeper import ScheduleKeeper
 from corral.worker.stopping import end_tasks
 from corral.worker.suspects import Suspects
@@ -50,6 +50,14 @@ log = structlog.get_logger("corral.worker")
 
 NOTE_SECONDS = 0.1
 """How long progress and log lines may gather before they are written."""
+NOTE_BYTES = 256 * 1024
+"""How much of them one call writes: even a slow link carries it within the time that a reply may take."""
+NOTE_TRIES = 3
+"""How often it is tried: they are not worth a job."""
+NOTE_AGAIN_SECONDS = 0.5
+"""How long the next try waits: a store that is restarted loses nobody's words."""
+NOTES_FIRST_SECONDS = 1.0
+"""How long endings wait for the words that were said before them. A store that takes longer gets the endings first."""
 LANES = 2
 """How many calls may be on their way at once. Two keep the store and the processors busy at the same time: 1.5 times
 the throughput of one, measured at 100 jobs at once on two cores; a third has nobody left to keep busy."""
@@ -150,6 +158,10 @@ class Consumer:
         self._unstarted: list[FetchedJob] = []
         self._speaking: set[Running] = set()
         self._notes_due = False
+        self._notes_seq = 0
+        self._notes_lost = False
+        self._notes_contact = Contact(outage)
+        self._writing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._look = False
         self._slots_left = False
@@ -162,8 +174,22 @@ class Consumer:
     @property
     def silent_seconds(self) -> float:
         """How long nothing was fetched, or found not to be there; 0 where nothing is asked for."""
-        idle = self._stopping or (self._free_slots() <= 0 and not self._calls)
-        return 0.0 if idle else min(backoff.silent_seconds for backoff in self._backoffs.values())
+        return 0.0 if self._asks_nothing() else min(each.silent_seconds for each in self._backoffs.values())
+
+    @property
+    def still_seconds(self) -> float:
+        """How long no call was answered, and none failed; 0 where nothing is asked for."""
+        return 0.0 if self._asks_nothing() else min(each.still_seconds for each in self._backoffs.values())
+
+    @property
+    def failing_seconds(self) -> float:
+        """How long calls on one of its connections have failed, one after the other."""
+        return max(each.failing_seconds for each in self._backoffs.values())
+
+    @property
+    def unended(self) -> list[Running]:
+        """The jobs whose task is done, and whose ending was not handed over."""
+        return [each for each in list(self._running) if each.task is not None and each.task.done()]
 
     @property
     def running(self) -> int:
@@ -207,7 +233,8 @@ class Consumer:
             for timer in (self._look_later, self._stuck_later, self._sweep_later):
                 if timer is not None:
                     timer.cancel()
-            await end_tasks(self._calls.values())
+            await end_tasks([*self._calls.values(), *filter(None, [self._writing])])
+            self._writing = None
             await self._marker.stop()
 
     async def _wait_for_rights(self) -> bool:
@@ -235,7 +262,8 @@ class Consumer:
         while True:
             if self._stopping:
                 await self._marker.stop()
-            while self._notes_due:  # a job may have spoken and ended while others' notes were written
+            # A job may have spoken and ended while others' notes were written.
+            while self._notes_due and self._may_write():
                 await self._write_notes()
             for answered in [lane for lane, call in self._calls.items() if call.done()]:
                 self._calls.pop(answered).result()
@@ -251,6 +279,9 @@ class Consumer:
         if self._running or self._ended or self._stuck or self._unstarted or self._calls:
             return False
         return self._stopping or (self._burst and self._found_nothing and not self._look)
+
+    def _asks_nothing(self) -> bool:
+        return self._stopping or (self._free_slots() <= 0 and not self._calls)
 
     def _free_slots(self) -> int:
         return self.concurrency - len(self._running) - self._reserved
@@ -459,27 +490,58 @@ class Consumer:
         self._keep_for_later([])
         self._wake.set()
 
+    def _may_write(self) -> bool:
+        """Whether no other notes are being written."""
+        if self._writing is not None and self._writing.done():
+            writing, self._writing = self._writing, None
+            writing.result()
+        return self._writing is None
+
     async def _write_notes(self) -> None:
+        """Write what jobs have said, and wait for that, but not for long: nothing else may wait for words."""
         self._notes_due = False
         notes: list[Note] = []
         for running in self._speaking:
             with suppress(Exception):  # `job.run` is in the processor's hands
-                notes += _notes_of(running)
+                notes += _notes_of(running, self._execution.kept_logs(running.fetched))
         self._speaking.clear()
-        if not notes:
-            return
-        try:
-            refused = await self._persist(self.store, lambda: self.store.note(notes))
-        except ResponseError as error:  # they are not worth a job: endings must not wait behind them for ever
-            log.warning("progress and log lines refused by the store", queue=self.queue.name, error=str(error))
-            return
-        for damage in refused:
-            log.warning(
-                "progress or log line lost: a key of the job is damaged",
-                queue=self.queue.name,
-                job_id=damage.name,
-                error=damage.reason,
-            )
+        if notes:
+            self._writing = writing = start_task(self._write(notes), f"corral-notes-{self.queue.name}")
+            writing.add_done_callback(lambda _: self._wake.set())
+            await asyncio.wait([writing], timeout=NOTES_FIRST_SECONDS)
+
+    async def _write(self, notes: list[Note]) -> None:
+        """Write notes in bounded calls, each in a few tries under one number; what is left then is given up."""
+        store, contact = self._lanes[-1], self._notes_contact  # the first lane is for endings
+        for batch in _batches(notes):
+            self._notes_seq += 1
+            for tried in range(NOTE_TRIES):
+                if tried:
+                    await asyncio.sleep(NOTE_AGAIN_SECONDS)
+                try:
+                    refused = await store.note(batch, self._worker, self._notes_seq)
+                    break
+                except StoreUnavailable as error:
+                    contact.failed(error)
+                    failed: Exception = error
+                except ResponseError as error:
+                    contact.answered()
+                    log.warning("progress and log lines refused by the store", queue=self.queue.name, error=str(error))
+                    return
+            else:
+                if not self._notes_lost:
+                    self._notes_lost = True
+                    log.warning("progress and log lines dropped", queue=self.queue.name, error=str(failed))
+                return
+            contact.answered()
+            self._notes_lost = False
+            for damage in refused:
+                log.warning(
+                    "progress or log line lost: a key of the job is damaged",
+                    queue=self.queue.name,
+                    job_id=damage.name,
+                    error=damage.reason,
+                )
 
     def _spoke(self, running: Running) -> None:
         """A processor said something: written soon, with what others say meanwhile."""
@@ -531,7 +593,7 @@ class Consumer:
     def _end_unfinished(self) -> None:
         """End jobs whose task is done and has told no outcome: something else cancelled it before it began, say."""
         self._sweep_later = self._loop.call_later(UNFINISHED_SECONDS, self._end_unfinished)
-        for running in [each for each in self._running if each.task is not None and each.task.done()]:
+        for running in self.unended:
             outcome = self._execution.unfinished(running)
             self._end(running, outcome)
             known = {"queue": self.queue.name, "job_id": running.fetched.id, "outcome": type(outcome).__name__}
@@ -602,12 +664,24 @@ def _fitting(ended: Sequence[Ended], most: int) -> int:
     return min(len(ended), most)
 
 
-def _notes_of(running: Running) -> Iterator[Note]:
+def _notes_of(running: Running, keep: int) -> Iterator[Note]:
     """What a job has said since it was asked last."""
-    fetched = running.fetched
-    while running.run.said:
-        kind, said = running.run.said.popleft()
+    for kind, said in running.run.take():
         # `Job` has made a plain text of everything: nobody else's method is called on the worker's loop.
         text = said.encode(errors="replace") if type(said) is str else said
         if type(text) is bytes:
-            yield Note(fetched.stored_id, "p" if kind == "progress" else "l", text, fetched.options.keep_logs)
+            yield Note(running.fetched.stored_id, "p" if kind == "progress" else "l", text, keep)
+
+
+def _batches(notes: Sequence[Note]) -> Iterator[list[Note]]:
+    """Notes in as few calls as may be."""
+    batch: list[Note] = []
+    size = 0
+    for note in notes:
+        size += len(note.text)
+        if batch and (size > NOTE_BYTES or len(batch) == MAX_BATCH):
+            yield batch
+            batch, size = [], len(note.text)
+        batch.append(note)
+    if batch:
+        yield batch

@@ -13,6 +13,7 @@ import asyncio
 import functools
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ import structlog
 from pydantic_core import to_json
 
 from corral.errors import Fail, PayloadRefused, RateLimited, Retry, Snooze
-from corral.job import Job, Run, current_job
+from corral.job import KEEP_LOGS, Job, Run, current_job
 from corral.options import backoff_delay_ms
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, Snoozed, TimedOut
 from corral.outcome import RateLimited as QueueLimited
@@ -82,10 +83,14 @@ class Execution:
         resource: What its `using` half opened, or None.
         relay: Enters the subscribers of `corral_job_context`.
         threads: Where `def` processors run.
+        keep_logs: How many log lines a job keeps that does not say itself.
     """
 
-    def __init__(self, processor: Processor, resource: object, relay: Relay, threads: Threads) -> None:
+    def __init__(
+        self, processor: Processor, resource: object, relay: Relay, threads: Threads, *, keep_logs: int = KEEP_LOGS
+    ) -> None:
         self.queue = processor.queue
+        self._keep_logs = keep_logs
         self.on_loop = processor.is_async
         function = processor.function
         if processor.using is not None:
@@ -126,7 +131,16 @@ class Execution:
             processed_ms=fetched.processed_ms,
             scheduled_ms=fetched.scheduled_ms,
             carrier_text=fetched.options.carrier,
+            run=Run(said=deque(maxlen=self.kept_logs(fetched))),
         )
+
+    def kept_logs(self, fetched: FetchedJob) -> int:
+        """How many log lines a job keeps, the last ones.
+
+        Args:
+            fetched: The job.
+        """
+        return fetched.options.keep_logs or self._keep_logs
 
     async def run(self, running: Running) -> Outcome:
         """Run the processor. Raises nothing, but `GeneratorExit` where it is closed itself.

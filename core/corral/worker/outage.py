@@ -104,16 +104,31 @@ class Backoff:
     def __init__(self, outage: Outage) -> None:
         self._contact = Contact(outage)
         self._tries = 0
-        self._succeeded = self._began = time.monotonic()
+        self._succeeded = self._began = self._moved = time.monotonic()
+        self._failing: float | None = None
 
     @property
     def silent_seconds(self) -> float:
         """How long the store has not answered this loop."""
         return time.monotonic() - self._succeeded
 
+    @property
+    def failing_seconds(self) -> float:
+        """How long the calls of this loop have failed, one after the other; 0 where the last one has not."""
+        since = self._failing  # asked by the thread of the probes
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def still_seconds(self) -> float:
+        """How long no call of this loop was answered, and none failed: every call does one of both."""
+        return time.monotonic() - self._moved
+
     async def failed(self, error: Exception) -> None:
         """Report a failure and wait."""
         self._contact.failed(error)
+        self._moved = time.monotonic()
+        if self._failing is None:
+            self._failing = self._moved
         await self.wait()
 
     async def wait(self) -> None:
@@ -126,10 +141,11 @@ class Backoff:
 
     def answered(self) -> None:
         """The store answered with an error: it is there, and nothing was achieved."""
+        self._failing, self._moved = None, time.monotonic()
         self._contact.answered()
 
     def succeeded(self) -> None:
         """The store answered."""
-        self._tries = 0
-        self._succeeded = self._began = time.monotonic()
+        self._tries, self._failing = 0, None
+        self._succeeded = self._began = self._moved = time.monotonic()
         self._contact.answered()

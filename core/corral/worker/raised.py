@@ -6,7 +6,7 @@ context, members of a group) is read past the class's own attributes, every othe
 raises, a `SystemExit` or a `MemoryError` included, costs only itself. The text of a traceback is that of
 `traceback.format_exception`, made from its end, because only its end is kept: the work is bounded by what is kept.
 
-This module knows no job.
+This module knows no running job.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from types import CodeType, TracebackType
 from typing import Any, Final, cast
+
+from corral.job import cut_to
 
 __all__ = ["MAX_REASON_BYTES", "class_name", "described", "shortened", "without_frames_of"]
 
@@ -87,8 +89,7 @@ def described(error: BaseException, about: str = "") -> tuple[str, str]:
 
 def shortened(text: str) -> str:
     """A text as a reason: at most `MAX_REASON_BYTES` of UTF-8, and `…` where it was cut."""
-    raw = text[: MAX_REASON_BYTES + 1].encode(errors="replace")
-    return raw.decode() if len(raw) <= MAX_REASON_BYTES else raw[: MAX_REASON_BYTES - 3].decode(errors="ignore") + "…"
+    return cut_to(text, MAX_REASON_BYTES)
 
 
 def without_frames_of(error: BaseException, files: Collection[str]) -> BaseException:

@@ -9,7 +9,7 @@ import structlog
 from corral.store.codec import Damage
 from corral.store.replies import RIGHTS_HINT
 
-__all__ = ["LACKS", "RIGHTS", "QueueTroubles"]
+__all__ = ["ENDING", "RIGHTS", "QueueTroubles"]
 
 log = structlog.get_logger("corral.worker")
 

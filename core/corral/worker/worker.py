@@ -20,7 +20,7 @@ from corral.store.clock import Clock
 from corral.store.processes import process_name
 from corral.tasks import start_task
 from corral.worker.consumer import Consumer
-from corral.worker.execution import Execution
+from corral.worker.execution import Execution, Running
 from corral.worker.leases import Leases
 from corral.worker.outage import Contact, Outage
 from corral.worker.stopping import end_tasks
@@ -41,6 +41,12 @@ FLUSH_SECONDS = 3.0
 """How long the last call to the store may take."""
 LOOK_SECONDS = 0.1
 """How often a stopping worker looks whether anything still runs."""
+BEAT_SECONDS = 1.0
+"""How often the leases are told that the loop moves, and slots are looked at whose job has ended."""
+FAILING_SECONDS = 15.0
+"""How long a queue's calls to the store may fail before an operator must know: an ordinary failover is over by then."""
+CALLS = "calls"
+"""The kind of our own sentences among the troubles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Worker:
         repaired: How often it has found that a declared schedule was gone, and has made it again, by queue.
         troubles: What an operator must know while it is so, as sentences, by queue and kind: `damage`, a key that must
             be repaired by hand; `ending`, one that the store fails to write; `rights`, something that the store's user
-            may not do; `schedule`, one that nobody here can advance. Its signs of life tell them.
+            may not do; `schedule`, one that nobody here can advance. See `all_troubles`.
 
     Args:
         processors: One per queue.
@@ -128,6 +134,7 @@ class Worker:
         self.troubles: dict[tuple[str, str], str] = {}
         self._suspects = Suspects()
         self._made = time.monotonic()
+        self._unended: dict[Running, float] = {}
 
     @property
     def is_stopping(self) -> bool:
@@ -149,6 +156,25 @@ class Worker:
         """For how long the most silent of its queues has fetched nothing, and was not told that there is nothing."""
         made = time.monotonic() - self._made  # none serves yet: a resource is being opened
         return max((consumer.silent_seconds for consumer in self._consumers), default=made)
+
+    @property
+    def still_seconds(self) -> float:
+        """For how long a queue's calls have neither been answered nor failed: as none ever does."""
+        made = time.monotonic() - self._made
+        return max((consumer.still_seconds for consumer in self._consumers), default=made)
+
+    @property
+    def unended_seconds(self) -> float:
+        """How long ago a slot was seen first whose job's task has ended, and which is not free yet; 0 without one."""
+        now = time.monotonic()
+        return now - min(self._unended.values(), default=now)
+
+    @property
+    def all_troubles(self) -> dict[tuple[str, str], str]:
+        """`troubles`, and under the kind `calls` the queues whose calls have failed for long. From any thread."""
+        failing = [each.queue.name for each in self._consumers if each.failing_seconds > FAILING_SECONDS]
+        told = "calls of queue {!r} to the store have failed for more than {:g} s"
+        return {**self.troubles, **{(queue, CALLS): told.format(queue, FAILING_SECONDS) for queue in failing}}
 
     def stop(self) -> None:
         """Fetch no more, let running jobs finish within the shutdown timeout, hand the rest back."""
@@ -190,7 +216,7 @@ class Worker:
         queue = processor.queue
         resource = None if processor.using is None else await deps.enter(processor.using)
         return Consumer(
-            Execution(processor, resource, self._plugins.relay, threads),
+            Execution(processor, resource, self._plugins.relay, threads, keep_logs=self._settings.keep_logs),
             url=self._url,
             prefix=self._prefix,
             worker=self.name,
@@ -210,7 +236,7 @@ class Worker:
         serving = start_task(_work_off(consumers, self._idle), "corral-serving")
         upkeep: list[asyncio.Task[None]] = [start_task(self._recover(each), "corral-stalled") for each in consumers]
         upkeep += [start_task(self._keep_schedule(each), "corral-schedule") for each in consumers]
-        upkeep.append(start_task(_beat(leases), "corral-heartbeat"))
+        upkeep.append(start_task(self._beat(consumers, leases), "corral-heartbeat"))
         asked = start_task(self._stop.wait(), "corral-stop")
         try:
             tasks: set[asyncio.Task[Any]] = {serving, asked, *upkeep}
@@ -239,6 +265,13 @@ class Worker:
             repaired=self.repaired,
             checked=self._on_check,
         )
+
+    async def _beat(self, consumers: Sequence[Consumer], leases: Leases) -> None:
+        while True:
+            leases.loop_moved()
+            now, seen = time.monotonic(), self._unended
+            self._unended = {job: seen.get(job, now) for consumer in consumers for job in consumer.unended}
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def _drain(self, consumers: Sequence[Consumer], serving: asyncio.Task[None]) -> None:
         timeout = self._settings.shutdown_timeout_seconds
@@ -274,9 +307,3 @@ async def _work_off(consumers: Sequence[Consumer], idle: Callable[[], Awaitable[
     finally:
         for consumer in consumers:
             await consumer.close()
-
-
-async def _beat(leases: Leases) -> None:
-    while True:
-        leases.loop_moved()
-        await asyncio.sleep(1.0)

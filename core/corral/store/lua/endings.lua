@@ -188,9 +188,11 @@ if count > 0 then
   end
 
   trim_kept()
-  local released, ended_ids = {}, {}
+  local released, ended_ids, largest = {}, {}, 0
   for i = 1, count do
-    local id = ARGV[FIRST + (i - 1) * STRIDE + 1]
+    local at = FIRST + (i - 1) * STRIDE
+    local id, size = ARGV[at + 1], #ARGV[at + 4]
+    if size > largest then largest = size end
     if unkept[id] then codes[i] = -20 end
     if codes[i] >= 0 then released[#released + 1], ended_ids[#ended_ids + 1] = locks[i], id end
   end
@@ -201,4 +203,5 @@ if count > 0 then
   if counts.c > 0 and not pcall(count_minutes, 'completed', counts.c) then pcall(repairs().mend) end
   if counts.f > 0 and not pcall(count_minutes, 'failed', counts.f) then pcall(repairs().mend) end
   if any_delayed then attempt(nil, signal_delayed) end
+  -- @include bound_events.lua
 end

@@ -1,0 +1,8 @@
+-- Included where values were written to the event stream: it is trimmed by bytes where one of them is large. Values stay
+-- whole, because listeners take a job's result from its event. To n = 16 MiB / size entries, but 1,000 at least: so there
+-- are never more than n values of any size from 4 KiB on.
+-- Needs in scope: events, max_events, largest (bytes, 0 for none). Nothing is trimmed where another limit is smaller.
+if largest > 4096 then
+  local most = math.max(math.floor(16777216 / largest), 1000)
+  if most < (tonumber(max_events) or 0) then redis.pcall('XTRIM', events, 'MAXLEN', '~', most) end
+end
