@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -27,6 +28,7 @@ from corral.inspector.refusals import DamagedKey
 from corral.store.codec import fields_of
 from corral.store.connection import Link
 from corral.store.rights import audit_key
+from corral.store.scripts import call_again
 
 __all__ = ["FORMER_STREAM", "MAX_ENTRIES", "Audit", "Audited", "log_entry", "named", "this_process"]
 

@@ -252,7 +252,7 @@ def encode_new_job(job: NewJob) -> list[str | bytes | int]:
 
 
 def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The fields of a hash, or of an entry of a stream: they come as field, value, field, value, …"""
+    """The fields of a hash, or of an entry of a stream: they come as one field, one value, and so on."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
