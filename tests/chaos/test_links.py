@@ -212,7 +212,11 @@ async def test_login_name_and_database_of_the_url(scene: Scene, kind: str) -> No
         assert (seen["db"], seen["lib-name"]) == ("3", "corral")
     async with opened(kind, url.replace("pa%2Fss", "wrong")) as call:
         error = await failing(call("PING"))
-        assert (error.outcome, "WRONGPASS" in str(error), "wrong" in str(error)) == ("refused", True, False)
+        assert (error.outcome, "refuses this user name" in str(error), "wrong" in str(error)) == (
+            "refused",
+            True,
+            False,
+        )
     named = Link(scene.store.url, name="bull:YQ==:w:1")
     await named.call("PING")
     assert "bull:YQ==:w:1" in {line["name"] for line in await client.client_list()}

@@ -417,7 +417,7 @@ class TestTakenBack:
             key = f"bull:parcels:{damaged}"
             whole = client.exists(key) and client.rename(key, "aside")
             client.set(key, value)
-            with pytest.raises(Exception, match=f"DAMAGED {key} is"):
+            with pytest.raises(Exception, match=f"has a damaged key: {key} is"):
                 await jobs.schedule(parcels, Parcel(number=1), Every(HOUR), id="blue")
             assert kept() == before
             if damaged == "events":

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,10 +41,19 @@ class Letter(Payload):
 letters = Queue(QUEUE, Letter)
 
 
-def free_port() -> int:
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A port that the kernel gives to nobody else meanwhile; a server may listen on it all the same."""
     with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
+        yield int(held.getsockname()[1])
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with held_port() as port:
+        return port
 
 
 @contextmanager
@@ -152,13 +161,15 @@ def a_cluster(kind: str, slots: str, others: str = "", moving: str = "") -> Iter
         others: The other node's.
         moving: The slot that moves, as `[slot->-node]`.
     """
-    port, away = free_port(), free_port()
-    nodes = f"{SELF} 127.0.0.1:{port}@{free_port()} myself,master - 0 0 1 connected {slots} {moving}".rstrip() + "\n"
-    if others:
-        nodes += f"{OTHER} 127.0.0.1:{away}@{free_port()} master - 0 0 2 connected {others}".rstrip() + "\n"
-    nodes += "vars currentEpoch 2 lastVoteEpoch 0\n"
-    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "600000", "--bind", "127.0.0.1"]
-    with server(kind, *options, "--port", str(port), files={"nodes.conf": nodes}) as store:
+    with ExitStack() as ports:
+        port, bus, away, away_bus = (ports.enter_context(held_port()) for _ in range(4))
+        nodes = f"{SELF} 127.0.0.1:{port}@{bus} myself,master - 0 0 1 connected {slots} {moving}".rstrip() + "\n"
+        if others:
+            nodes += f"{OTHER} 127.0.0.1:{away}@{away_bus} master - 0 0 2 connected {others}".rstrip() + "\n"
+        nodes += "vars currentEpoch 2 lastVoteEpoch 0\n"
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "600000", "--bind", "127.0.0.1"]
+        options += ["--port", str(port), "--cluster-port", str(bus)]
+        store = ports.enter_context(server(kind, *options, files={"nodes.conf": nodes}))
         if slots:
             until(lambda: store.admin.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the cluster works")
         yield store, store.url()
