@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -76,15 +75,6 @@ async def test_a_question_without_bounds_costs_no_more_than_another(
     assert got.status == status, got.text[:500]
     assert seconds < SECONDS
     assert len(got.body) < 2 * len(target) + 50_000, "what was asked stands in the page once"
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_of_others() -> Iterator[None]:
-    """What is measured is the request: not the collection of what a thousand tests before it have left in the heap."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 DEPTH = 100_000
