@@ -3,14 +3,20 @@
 For Corral (its real producer and its real worker), BullMQ for Node and BullMQ for Python, each in a process of its
 own: no-op jobs added and drained per second, and the store's CPU time for one job's whole life, at concurrency 1, 10
 and 100; medians of three rounds in which the peers take turns, and ratios. At concurrency n, n callers each add one
-job after the other, and the worker runs n jobs at once. Nothing is asserted.
+job after the other, and the worker runs n jobs at once. Then how soon an idle worker starts a job, and what one
+command costs the client. Nothing is asserted.
 """
 
 from __future__ import annotations
 
+import asyncio
+import statistics
 import sys
+import time
 from contextlib import ExitStack
 from importlib import metadata
+
+import redis.asyncio
 
 from bench.measure import (
     CONCURRENCIES,
@@ -25,12 +31,15 @@ from bench.measure import (
     node_peer,
     python_peer,
 )
+from corral.store.connection import Link
 
 JOBS = {1: 2_000, 10: 6_000, 100: 20_000}
 """By concurrency: about a second of work."""
 SLOW = {"BullMQ Python": 5}
 """Peers that get so many times fewer jobs, so that a run takes minutes; rates do not depend on it."""
 WARM_UP = 500
+PICK_UPS = 300
+ROUND_TRIPS = 5_000
 GOAL_DRAINED_NODE, GOAL_DRAINED_PYTHON, GOAL_CPU_NODE, MUST_DRAINED_NODE = 1.5, 12.0, 0.6, 1.2
 """What concurrency 100 is meant to show, and what it must."""
 
@@ -96,6 +105,36 @@ def goals(at: dict[str, Figures]) -> list[str]:
     return [f"  {'held' if held else 'NOT held':8}  {goal}: {ratio:.2f}" for goal, ratio, held in checks]
 
 
+def pick_ups(store: Store, peers: list[Peer]) -> list[str]:
+    """How soon an idle worker starts a job."""
+    lines = ["an idle worker starts a job after, in ms:"]
+    for peer in peers:
+        told(f"pick-up: {peer.name}")
+        took = sorted(peer.pick_ups(store, PICK_UPS))
+        p50, p99 = (1000 * took[int(share * len(took))] for share in (0.5, 0.99))
+        lines.append(f"  {peer.name:14} {p50:6.2f} (median) {p99:6.2f} (99 of 100)")
+    told("")
+    return lines
+
+
+async def round_trips(url: str) -> list[str]:
+    """What one command costs the client, over our connection and over the client library's."""
+    ours, theirs = Link(url), redis.asyncio.Redis.from_url(url, single_connection_client=True)
+    calls = {"ours": lambda: ours.call("GET", "none"), "redis-py's": lambda: theirs.get("none")}
+    lines = ["a round trip of GET costs the client, in µs of CPU:"]
+    for name, call in calls.items():
+        taken: list[float] = []
+        for _ in range(ROUNDS + 1):
+            began = time.process_time()
+            for _ in range(ROUND_TRIPS):
+                await call()
+            taken.append((time.process_time() - began) / ROUND_TRIPS * 1e6)
+        lines.append(f"  {name:14} {statistics.median(taken[1:]):6.1f}")
+    await ours.close()
+    await theirs.aclose()
+    return lines
+
+
 def main() -> None:
     """Measure and print."""
     with fresh_store() as store, ExitStack() as stack:
@@ -106,6 +145,8 @@ def main() -> None:
         print("\n".join(table(results)))
         print("\ngoals at concurrency 100:")
         print("\n".join(goals(results[100])))
+        print("\n" + "\n".join(pick_ups(store, peers)))
+        print("\n" + "\n".join(asyncio.run(round_trips(store.url))))
 
 
 if __name__ == "__main__":

@@ -124,6 +124,24 @@ class Peer:
             raise RuntimeError(f"{self.name} ended: {operation} {arguments}")
         return float(line)
 
+    def pick_ups(self, store: Store, count: int) -> list[float]:
+        """How many seconds an idle worker takes to start each of so many jobs, one after the other.
+
+        The store's MONITOR says when it wrote the events "waiting" and "active", in microseconds.
+        """
+        store.client.flushdb()
+        self.ask("start", concurrency=1)
+        took: list[float] = []
+        with store.client.monitor() as seen:
+            for number in range(count):
+                while store.client.info("clients")["blocked_clients"] < 1 or store.completed(self.prefix) < number:
+                    time.sleep(POLL_SECONDS)  # until the last one is done and the worker waits
+                self.ask("add", count=1, concurrency=1)
+                waiting = _moment(seen, "waiting")
+                took.append(_moment(seen, "active") - waiting)
+        self.ask("stop")
+        return took
+
     def measure(self, store: Store, count: int, concurrency: int) -> Figures:
         """Add so many jobs to an empty store, drain them, and say what each took."""
         store.client.flushdb()
@@ -140,6 +158,14 @@ class Peer:
         self.ask("stop")
         seconds = max(store.drain_seconds(self.prefix), 0.001)
         return Figures(count / adding, count / seconds, (between - cpu) / count * 1e6, draining / count * 1e6)
+
+
+def _moment(seen: redis.client.Monitor, event: str) -> float:
+    """When the store writes the next event of this name."""
+    while True:
+        command: Any = seen.next_command()
+        if f" * event {event} " in command["command"]:
+            return float(command["time"])
 
 
 @contextmanager
