@@ -32,9 +32,10 @@ end
 
 local function is_iteration(id) return string.find(id, 'repeat:', 1, true) == 1 end
 
--- Read a job that might start, before its id leaves its container. Returns its hash, how often it was started, whether
--- it is to be failed without running, whether its start must be confirmed, and its size in bytes. Without one: nil, and
--- 'ghost', its hash is gone (trap T14); 'held', a suspect that may not start now; or why it goes to the quarantine.
+-- Read a job that might start, before its id leaves its container; about its size is taken from `bytes`. Returns its hash,
+-- how often it was started, whether it is to be failed without running, and whether its start must be confirmed. Without
+-- one: nil, and 'ghost', its hash is gone (trap T14); 'held', a suspect that may not start now; or why it goes to the
+-- quarantine.
 local function read_job(id)
   local key = base .. id
   if string.find(KEY_WORDS, id, 1, true) and repairs().is_key_word(id) then
@@ -54,16 +55,21 @@ local function read_job(id)
   local starts, stalls, doomed, size = 0, 0, false, 0
   for i = 1, #hash, 2 do
     local field = hash[i]
-    size = size + #field + #hash[i + 1]
-    if field == 'ats' then starts = tonumber(hash[i + 1]) or 0
+    if field == 'data' then size = #hash[i + 1]
+    elseif field == 'ats' then starts = tonumber(hash[i + 1]) or 0
     elseif field == 'defa' then doomed = true
     elseif field == 'stc' then stalls = tonumber(hash[i + 1]) or 0 end
+  end
+  if #hash > 16 then -- not as it was made: traces and progress count, too
+    size = 0
+    for i = 2, #hash, 2 do size = size + #hash[i] end
   end
   if stalls > 0 and not doomed then
     if suspects < 1 then return nil, 'held' end
     suspects = suspects - 1
   end
-  return hash, starts, doomed, stalls >= confirm_from and not doomed, size
+  bytes = bytes - size
+  return hash, starts, doomed, stalls >= confirm_from and not doomed
 end
 
 -- Lock a job that is in `active`, and count its start. It was read as a hash, so only what it tells others can fail.
@@ -110,17 +116,16 @@ local function take_round(n)
   local started, jobs, starts, doomed, confirmed, odd, held_now = {}, {}, {}, nil, nil, nil, nil
   for i = #ids, 1, -1 do
     local id, at = ids[i], #started + 1
-    local hash, found, fails, confirms, size = read_job(id)
-    if hash and size > bytes and (at > 1 or #fetched > 0) then
-      -- The reply is full: this one and those behind it stay where they are.
-      cut, waiting = true, waiting - i
-      if scores then
-        for behind = 1, i do scores[ids[behind]] = nil end
-      end
-      break
-    end
+    local hash, found, fails, confirms = read_job(id)
     if hash then
-      bytes = bytes - size
+      if bytes < 0 and (at > 1 or #fetched > 0) then
+        -- The reply is full: this one and those behind it stay where they are.
+        cut, waiting = true, waiting - i
+        if scores then
+          for behind = 1, i do scores[ids[behind]] = nil end
+        end
+        break
+      end
       started[at], jobs[at], starts[at] = id, {id, hash}, found
       if fails then
         doomed = doomed or {}
