@@ -48,6 +48,8 @@ def main() -> int:
     rest = pytest("-m", "not timing", *(() if ALONE.intersection(sys.argv) else SIDE_BY_SIDE))
     if rest not in {PASSED, FAILED, NOTHING_SELECTED}:  # interrupted, or a file that cannot be imported
         return rest
+    if os.environ.get("TEST_SPLIT_REPLIES"):  # no bound in seconds is for replies in single bytes
+        return rest
     ended = {rest, timing()}
     return next(iter(ended - {PASSED, NOTHING_SELECTED}), PASSED if PASSED in ended else NOTHING_SELECTED)
 
