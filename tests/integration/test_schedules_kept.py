@@ -377,3 +377,58 @@ class TestTheCatalogRecord:
 
 def _records(found: dict[str, str]) -> dict[str, Any]:
     return {process: json.loads(value.partition(" ")[2]) for process, value in found.items()}
+
+
+class TestWithoutANextRun:
+    """A schedule that was made at run time: nobody declares it, so nobody here can make its next run again."""
+
+    @asynccontextmanager
+    async def made(self, workshop: Any, hand: Any, late: timedelta) -> AsyncIterator[str]:
+        """Such a schedule, whose run waits and was due so long ago."""
+        async with hand() as by_hand:
+            await by_hand.ensure(RARELY, "rare")
+        raw, tick = workshop.raw, int((datetime.now(UTC) - late).timestamp() * 1000)
+        (job,) = await raw.lrange(f"{Q}:wait", 0, -1)
+        moved = f"repeat:rare:{tick}"
+        await raw.rename(f"{Q}:{job}", f"{Q}:{moved}")
+        await raw.delete(f"{Q}:wait", f"{Q}:marker")
+        await raw.zadd(f"{Q}:repeat", {"rare": tick})
+        yield moved
+        await raw.flushall()
+
+    async def became(self, case: str, job: str, raw: Any) -> None:
+        """Make of the run what a case says."""
+        if case.startswith("gone"):
+            await raw.delete(f"{Q}:{job}")
+        elif case == "ended without one":
+            await raw.hset(f"{Q}:{job}", mapping={"ats": 1, "finishedOn": 1})
+            await raw.zadd(f"{Q}:completed", {job: 1})
+        elif case == "waits behind others":
+            await raw.zadd(f"{Q}:delayed", {job: 4_102_444_800_000 * 4096})
+        if case == "gone, by its limit":
+            await raw.hset(f"{Q}:repeat:rare", mapping={"limit": 3, "ic": 3})
+        if case == "gone, by its end":
+            await raw.hset(f"{Q}:repeat:rare", "endDate", 4_102_444_800_000)
+
+    @pytest.mark.parametrize(
+        ("case", "late", "is_told"),
+        [
+            ("gone", timedelta(seconds=70), True),
+            ("gone just now", timedelta(seconds=30), False),
+            ("gone, by its limit", timedelta(hours=1), False),
+            ("gone, by its end", timedelta(hours=1), False),
+            ("ended without one", timedelta(hours=1), True),
+            ("waits behind others", timedelta(hours=1), False),
+        ],
+    )
+    async def test_is_told(
+        self, case: str, late: timedelta, is_told: bool, office: Office, workshop: Any, hand: Any
+    ) -> None:
+        async with self.made(workshop, hand, late) as job:
+            await self.became(case, job, workshop.raw)
+            with capture_logs() as logs:
+                async with office.working(None) as worker:
+                    await office.looked()
+                    told = worker.troubles.get((NAME, "schedule"), "")
+                    assert ("'rare' of queue 'reports' has no next run" in told) is is_told
+            assert bool(events(logs, "no next run")) is is_told

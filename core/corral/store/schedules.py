@@ -91,14 +91,15 @@ class StoredSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """A cron schedule that somebody has fetched a run of, and made no next one.
+    """A schedule without a next run: somebody has fetched the last one and made none, or it is gone.
 
     Attributes:
         id: Unique within its queue.
         tick_ms: When the run was due, Unix milliseconds.
         late_ms: How long ago that is.
-        pattern: The cron expression.
+        pattern: The cron expression, empty where it runs in fixed steps.
         tz: Its time zone, empty where it names none.
+        gone: Whether the run is gone, or has ended: nobody will make the next one.
     """
 
     id: str
@@ -106,6 +107,7 @@ class Overdue:
     late_ms: int
     pattern: str
     tz: str
+    gone: bool
 
 
 def overdue_ms(overdue: Overdue) -> int:
@@ -206,7 +208,7 @@ class Schedules:
         return bool(await self._store.operate("unschedule", schedule_id, mark))
 
     async def overdue(self) -> list[Overdue]:
-        """The cron schedules whose run was fetched more than `OVERDUE_MS` after it was due, and has no next one.
+        """The schedules whose last run was due more than `OVERDUE_MS` ago, and that have no next one.
 
         Those that wait behind a backlog, in a paused queue, or have ended by their own limit are none.
 
@@ -222,8 +224,9 @@ class Schedules:
                 late_ms=now_ms - integer(tick),
                 pattern=pattern.decode(errors="replace"),
                 tz=tz.decode(errors="replace"),
+                gone=gone == 1,
             )
-            for schedule_id, tick, pattern, tz in found
+            for schedule_id, tick, pattern, tz, gone in found
         ]
 
     async def advance(self, late: Late) -> bool:

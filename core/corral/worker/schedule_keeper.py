@@ -189,7 +189,14 @@ class ScheduleKeeper:
 
     def _sentence(self, overdue: Overdue) -> str:
         tick = _moment(overdue.tick_ms)
-        told = {"queue": self._store.queue, "schedule": overdue.id, "due": tick, "expression": overdue.pattern}
+        told = {"queue": self._store.queue, "schedule": overdue.id, "due": tick}
+        if overdue.gone:
+            self._warn_once("schedule has no next run: its last one is gone, or ended without one", **told)
+            return (
+                f"schedule {overdue.id!r} of queue {self._store.queue!r} has no next run since {tick}:"
+                " schedule it again, or end it with unschedule()"
+            )
+        told["expression"] = overdue.pattern
         self._warn_once("schedule is overdue: only another client can read its cron expression, and none has", **told)
         return (
             f"schedule {overdue.id!r} of queue {self._store.queue!r} was due at {tick}, and its cron expression"
@@ -212,7 +219,9 @@ class ScheduleKeeper:
 
 
 def _is_lost(overdue: Overdue) -> bool:
-    """Whether we cannot read the expression, and nobody else who can has made the next run in time."""
+    """Whether no next run will be made: the last one is gone, or its expression is another client's to read."""
+    if overdue.gone:
+        return True
     try:
         coming_ticks(overdue.pattern, overdue.tz, int(time.time() * 1000), 1)
     except ValueError:

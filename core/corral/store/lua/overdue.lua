@@ -1,9 +1,11 @@
--- The job schedulers with a pattern whose current iteration was due long ago, was fetched, and still has no next one: so
--- whoever fetched it could not make it, or died. Behind a backlog it was not fetched yet; after a limit it has ended.
+-- The job schedulers whose current iteration was due long ago, and that have no next one. Either the iteration was fetched
+-- and has yet to end: nobody could read its pattern, or made the next one. Or it is gone, or has ended: the scheduler does
+-- not run any more. Behind a backlog an iteration was not fetched yet; by its own limit or end a scheduler ends as it should.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 overdue_ms: how long ago
--- Returns {now in Unix ms, {{id, tick in Unix ms, pattern, tz or ''}, …}}; none where the queue is paused
+-- Returns {now in Unix ms, {{id, tick in Unix ms, pattern or '', tz or '', 1 where it does not run any more}, …}}; none
+--         where the queue is paused
 -- Errors  DAMAGED <key> is a <type>, not a <type>
 
 local base = KEYS[1]
@@ -26,10 +28,16 @@ for i = 1, #found, 2 do
   local schedule, tick = found[i], tonumber(found[i + 1])
   local id = iteration_id(schedule, tick)
   local key = base .. 'repeat:' .. schedule
-  if redis.call('TYPE', key).ok == 'hash' and redis.call('TYPE', base .. id).ok == 'hash' then
-    local rule = redis.call('HMGET', key, 'pattern', 'tz')
-    if rule[1] and redis.call('HEXISTS', base .. id, 'ats') == 1 and has_yet_to_end(id, LOOKS) then
-      replies[#replies + 1] = {schedule, string.format('%.0f', tick), rule[1], rule[2] or ''}
+  local kind = redis.call('TYPE', base .. id).ok
+  if redis.call('TYPE', key).ok == 'hash' and (kind == 'hash' or kind == 'none') then
+    local rule = redis.call('HMGET', key, 'pattern', 'tz', 'limit', 'ic', 'endDate')
+    local limit, made = tonumber(rule[3]), tonumber(rule[4]) or 0
+    local has_run_out = rule[5] or (limit and made >= limit) -- what comes after its last run may be behind its end
+    local run = redis.call('HMGET', base .. id, 'ats', 'finishedOn')
+    local gone = kind == 'none' or run[2]
+    local stands = rule[1] and run[1] and has_yet_to_end(id, LOOKS)
+    if (gone and not has_run_out) or (stands and not gone) then
+      replies[#replies + 1] = {schedule, string.format('%.0f', tick), rule[1] or '', rule[2] or '', gone and 1 or 0}
     end
   end
 end
