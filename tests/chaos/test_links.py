@@ -202,6 +202,14 @@ async def test_what_is_no_address(url: str, kind: str) -> None:
     assert refused.value.hint
 
 
+async def test_options_of_the_url_that_are_for_the_client_library(scene: Scene, kind: str) -> None:
+    options = "protocol=3&decode_responses=true&socket_timeout=0.01&max_connections=1&health_check_interval=1"
+    async with opened(kind, f"{scene.store.url}?{options}&client_name=app") as call:
+        assert await call("SET", "key", "a") == b"OK"
+        assert await call("GET", "key") == b"a"
+        assert "app" in {line["name"] for line in await scene.store.client.client_list()}
+
+
 async def test_login_name_and_database_of_the_url(scene: Scene, kind: str) -> None:
     client = scene.store.client
     await client.execute_command("ACL", "SETUSER", "team", "on", ">pa/ss", "~*", "+@all")

@@ -8,6 +8,7 @@ and its asyncio client spends 68 µs of CPU on a round trip for which 13 are eno
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from typing import Any, Final, cast
 
 import hiredis
 import redis.asyncio
-from redis.asyncio.connection import parse_url
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from corral.errors import ConfigurationError
@@ -61,6 +61,7 @@ class Address:
         path: Its unix socket; empty with a host.
         tls: The TLS context; None for an open connection.
         login: The arguments of AUTH; empty without a password.
+        name: What `CLIENT LIST` shows, where the URL says; else empty.
         database: The number of the database.
     """
 
@@ -69,27 +70,33 @@ class Address:
     path: str
     tls: ssl.SSLContext | None
     login: tuple[str, ...]
+    name: str
     database: int
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Read a URL: `redis://`, `rediss://` or `unix://`, with redis-py's query parameters.
+        """Read a URL: `redis://`, `rediss://` or `unix://`, with redis-py's options behind a question mark.
+
+        An application may share its URL with us: of its options, those that concern the client and not the connection
+        mean nothing here. Timeouts are ours.
 
         Raises:
             ConfigurationError: It is no URL of a store.
         """
         try:
-            options: dict[str, Any] = {**parse_url(url)}
-            made = options.pop("connection_class", redis.asyncio.Connection)(**options)
+            pool: Any = redis.asyncio.ConnectionPool.from_url(url)
+            made = pool.make_connection()
             tls = made.ssl_context.get() if isinstance(made, redis.asyncio.SSLConnection) else None
         except (ValueError, TypeError, RedisError, OSError) as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            told = f"redis-py has no option {unknown[1]!r}" if unknown else str(error)
             raise ConfigurationError(
-                f"REDIS_URL {masked(url)!r} is not a store's address: {error}",
+                f"REDIS_URL {masked(url)!r} is not a store's address: {told}",
                 hint="write redis://host:6379/0, rediss://… or unix:///path/to.sock",
             ) from error
         login = () if made.password is None else (made.username, made.password) if made.username else (made.password,)
         host, port, path = getattr(made, "host", ""), getattr(made, "port", 0), getattr(made, "path", "")
-        return cls(host, port, path, tls, login, int(made.db or 0))
+        return cls(host, port, path, tls, login, made.client_name or "", int(made.db or 0))
 
     def greeting(self, name: str | None) -> Iterator[tuple[Any, ...]]:
         """The commands to begin with.
@@ -97,12 +104,12 @@ class Address:
         At least one is sent: a store that accepts connections and answers nothing is noticed here.
 
         Args:
-            name: What `CLIENT LIST` shows, or None.
+            name: What `CLIENT LIST` shows; None: what the URL says.
         """
         if self.login:
             yield ("AUTH", *self.login)
         yield SET_LIBRARY
-        if name:
+        if name := name or self.name:
             yield ("CLIENT", "SETNAME", name)
         if self.database:
             yield ("SELECT", self.database)
