@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -322,3 +323,18 @@ async def test_what_nobody_had_asked_for_is_nobodys_reply(scene: Scene) -> None:
         await scene.store.client.publish("news", "unasked")
         await nobody_else(scene)
         assert await call("GET", "key") == b"a"
+
+
+async def test_a_reply_that_comes_is_seen_to_come(scene: Scene, proxy: Proxy) -> None:
+    """A worker that waits for a large one is not silent."""
+    await scene.store.client.set("large", LARGE)
+    link = Link(proxy.url, read_seconds=SECONDS)
+    assert link.unheard_seconds == math.inf, "there is no connection"
+    await link.call("PING")
+    assert link.unheard_seconds == math.inf, "nothing is awaited"
+    proxy.bytes_per_second = len(LARGE)
+    asked = asyncio.ensure_future(link.call("GET", "large"))
+    await scene.until(lambda: link.unheard_seconds < SECONDS, "a part has come")
+    assert await asked == LARGE
+    assert link.unheard_seconds == math.inf
+    await link.close()

@@ -7,7 +7,9 @@ was interrupted closes the connection, and the next command opens a new one.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
+import time
 from typing import Any, Final
 
 import hiredis
@@ -68,6 +70,12 @@ class Link:
         """How fast the last large reply of this connection came; None before there was one."""
         return None if self._wire is None else self._wire.bytes_per_second
 
+    @property
+    def unheard_seconds(self) -> float:
+        """In the middle of a reply, how long no byte of it has come; else infinite. Callable from any thread."""
+        wire = self._wire
+        return time.monotonic() - wire.heard if wire is not None and wire.receives else math.inf
+
     async def call(self, *command: Any) -> Any:
         """Send one command and read its reply.
 
@@ -106,7 +114,7 @@ class Link:
 
     async def _is_alive(self, wire: Wire, size: int) -> bool:
         """Whether a connection can take a request of so many bytes; asked only where it has been idle."""
-        idle = asyncio.get_running_loop().time() - wire.heard
+        idle = time.monotonic() - wire.heard
         if wire.lost is not None or idle <= (IDLE_SECONDS if size < LARGE_BYTES else LARGE_IDLE_SECONDS):
             return wire.lost is None
         try:

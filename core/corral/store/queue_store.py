@@ -152,6 +152,11 @@ class QueueStore:
         return self._link.bytes_per_second
 
     @property
+    def unheard_seconds(self) -> float:
+        """In the middle of a reply, how long no byte of it has come; else infinite."""
+        return self._link.unheard_seconds
+
+    @property
     def offset_ms(self) -> int:
         """Added to the store's time by every script; zero but in tests."""
         return self.clock.offset_ms

@@ -11,6 +11,7 @@ import asyncio
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ class Wire(asyncio.Protocol):
 
     Attributes:
         lost: Why it is closed; None while it is open.
-        heard: When the last bytes came, by the loop's clock.
+        heard: When the last bytes came, by the monotonic clock.
         bytes_per_second: How fast the last large reply came; None before there was one.
 
     Args:
@@ -129,7 +130,7 @@ class Wire(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.lost: OSError | None = ConnectionError("the connection is not open yet")
-        self.heard = loop.time()
+        self.heard = time.monotonic()
         self.bytes_per_second: float | None = None
         self._loop = loop
         self._transport: asyncio.Transport
@@ -137,8 +138,14 @@ class Wire(asyncio.Protocol):
         self._reply: asyncio.Future[Any] | None = None
         self._silence = self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = 0.0
         self._first = 0.0
         self._size = 0
+
+    @property
+    def receives(self) -> bool:
+        """Whether a part of a reply has come, and the rest is awaited."""
+        return self._reply is not None and self._size > 0
 
     def ask(self, packed: bytes, seconds: float) -> asyncio.Future[Any]:
         """Send a request. The connection is closed if its reply does not come in time.
@@ -156,8 +163,8 @@ class Wire(asyncio.Protocol):
             reply.set_exception(self.lost)
             return reply
         self._silence, self._size = seconds, 0
-        self._deadline = self._loop.time() + request_seconds(len(packed), seconds)
-        if self._timer is None or self._timer.when() > self._deadline:
+        self._deadline = time.monotonic() + request_seconds(len(packed), seconds)
+        if self._timer is None or self._looks_at > self._deadline:
             self._wait()
         self._transport.write(packed)
         return reply
@@ -173,7 +180,7 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """For asyncio: a piece of a reply has come."""
-        self.heard = now = self._loop.time()
+        self.heard = now = time.monotonic()
         try:
             self._reader.feed(data)
             reply = self._reader.gets()
@@ -203,14 +210,15 @@ class Wire(asyncio.Protocol):
     def _wait(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._look)
+        self._looks_at = self._deadline
+        self._timer = self._loop.call_later(self._deadline - time.monotonic(), self._look)
 
     def _look(self) -> None:
         """End a request that has waited for too long. One timer serves all requests: most end long before it."""
         self._timer = None
         if self._reply is None:
             return
-        if self._loop.time() < self._deadline:
+        if time.monotonic() < self._deadline:
             self._wait()
         else:
             self._end(TimeoutError(f"no answer within {self._silence:g} s"))

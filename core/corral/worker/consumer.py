@@ -173,8 +173,13 @@ class Consumer:
 
     @property
     def silent_seconds(self) -> float:
-        """How long nothing was fetched, or found not to be there; 0 where nothing is asked for."""
-        return 0.0 if self._asks_nothing() else min(each.silent_seconds for each in self._backoffs.values())
+        """How long nothing was fetched, or found not to be there; 0 where nothing is asked for, or where a reply comes.
+
+        On a slow link a large one takes longer than a worker may be silent.
+        """
+        if self._asks_nothing():
+            return 0.0
+        return min(min(backoff.silent_seconds, lane.unheard_seconds) for lane, backoff in self._backoffs.items())
 
     @property
     def still_seconds(self) -> float:
