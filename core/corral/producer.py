@@ -37,6 +37,7 @@ from corral.store.queue_store import QueueStore, batch_length, job_bytes
 from corral.store.replies import is_missing_right, unexpected
 from corral.store.schedules import NewSchedule, Schedules
 from corral.store.scripts import call_again
+from corral.store.wire import BYTES_PER_SECOND
 from corral.tasks import start_task
 
 __all__ = ["RedisJobScheduler", "new_job_id"]
@@ -47,8 +48,6 @@ was written, or a try that took longer than this because there was much to send.
 REPLY_SECONDS = 0.7
 """How long one try waits for its reply: less than GIVE_UP_SECONDS, so that a swallowed request ends within a second,
 and 10,000 callers, whose own work takes 0.3 s, are told within 1.2 s."""
-SLOWEST_BYTES_PER_SECOND = 32 * 1024
-"""The slowest link that is supported: for sending a batch again, there is as much time as it needs there."""
 WARN_BYTES = 64 * 1024
 """A payload above this is legal and a mistake: it lives in the store's memory until its job is removed."""
 
@@ -173,7 +172,7 @@ class _Writer:
                     for each in batch:
                         each.sent = False
                 wait = random.uniform(0.02, 0.1)  # noqa: S311  # keeps producers apart, no secret
-                longest = began + sum(job_bytes(each.job) for each in batch) / SLOWEST_BYTES_PER_SECOND
+                longest = began + sum(job_bytes(each.job) for each in batch) / BYTES_PER_SECOND
                 is_late = now + wait + REPLY_SECONDS / 2 > min(progress, longest) + GIVE_UP_SECONDS
                 # Without the right a further try could take what is left half-written for this call's own.
                 if is_late or is_missing_right(error):

@@ -25,6 +25,7 @@ from corral.errors import ConfigurationError
 from corral.veil import masked
 
 __all__ = [
+    "BYTES_PER_SECOND",
     "CONNECT_SECONDS",
     "GREETING_SECONDS",
     "Address",
