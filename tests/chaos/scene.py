@@ -117,14 +117,14 @@ class Scene:
 
         await self.until(wait, f"{workers} workers wait for work")
 
-    async def completed(self, enqueued: Collection[str], *, seconds: float = 15.0) -> None:
+    async def completed(self, enqueued: Collection[str], *, seconds: float = 15.0, every: float = 0.02) -> None:
         """Wait until exactly these jobs are completed; nothing may be out of place then."""
 
         async def done() -> bool:
             counts = [await self.store.client.zcard(f"bull:{queue.name}:completed") for queue in BOTH]
             return sum(counts) == len(enqueued)
 
-        await self.until(done, "all jobs are completed", seconds=seconds, every=0.02)
+        await self.until(done, "all jobs are completed", seconds=seconds, every=every)
         left = [await snapshot(self.store.client, f"bull:{queue.name}:") for queue in BOTH]
         found = faults(left, enqueued, self.journal.lines())
         assert not found, "\n".join(found)
