@@ -62,9 +62,11 @@ async def _staged(request: pytest.FixtureRequest, site: Path, wait_until: Callab
         try:
             async with producer(store.url) as jobs:
                 scene = Scene(folder, store, jobs, Journal(folder / "journal"), site, wait_until)
-                yield scene
-            for worker in scene.hired:
-                worker.close()
+                try:
+                    yield scene
+                finally:
+                    for worker in scene.hired:
+                        worker.close()
             if request.node.get_closest_marker("corral_untidy") is None and request.session.testsfailed == failed:
                 assert find_leaks(store.url) == []
         finally:
