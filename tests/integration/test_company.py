@@ -369,3 +369,29 @@ async def test_a_mistake_of_ours_ends_the_worker_and_says_which(workshop: Any, m
     with pytest.raises(ZeroDivisionError):
         async with workshop.working(letters.processed_by(nothing)) as working:
             await asyncio.wait_for(asyncio.shield(working.running), BEFORE_THE_BLOCK_ENDS)
+
+
+async def test_the_next_job_that_stalled_before_starts_when_the_store_has_the_ending_of_the_last(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the last one would be charged a second stall, too, if a fresh job killed the process."""
+    held, go = Held(monkeypatch), asyncio.Event()
+    started: list[str] = []
+
+    async def run(job: Job[Letter]) -> None:
+        started.append(job.id)
+        await go.wait()
+
+    jobs = workshop.producer(letters)
+    for job_id in ("one", "two"):
+        await jobs.enqueue(letters, Letter(), job_id=job_id)
+        await workshop.raw.hset(f"bull:letters:{job_id}", "stc", 1)
+    async with workshop.working(letters.processed_by(run), concurrency={"letters": 4}, max_stalled=5):
+        await workshop.wait_until(lambda: started == ["one"], "the first has started")
+        held.hold.set()
+        go.set()
+        await asyncio.wait_for(held.has_one.wait(), 5)
+        assert await workshop.state(letters, "one") == "completed"
+        assert await workshop.state(letters, "two") == "wait", "the call that wrote the first one's ending"
+        held.release()
+        await workshop.until(letters, "two", "completed")

@@ -612,10 +612,10 @@ class Consumer:
         lease = self._running.pop(running, None)
         if lease is None:
             return  # abandoned: its job was handed back while a thread still ran it
-        self._suspects.ended(running)
         self.handed_back += isinstance(outcome, HandedBack)
         ended = Ended(running, lease, outcome)
         if isinstance(outcome, LeaseLost):
+            self._suspects.ended(running)
             self._leases.release([lease])
             self._tell(ended, outcome)
         else:
@@ -640,6 +640,7 @@ class Consumer:
                 stuck.append(each)
             else:
                 self.unwritten -= 1
+                self._suspects.ended(each.running)
                 settled.append(each.lease)
                 if each.unwritable:
                     self.troubles.clear_ending()

@@ -41,13 +41,16 @@ class Suspects:
             self._wake()
 
     def started(self, running: object) -> None:
-        """Use the turn: the next one may start when this has ended, or has lived for `ALONE_SECONDS`."""
+        """Use the turn: the next one may start when the store has this one's ending, or after `ALONE_SECONDS`.
+
+        Until the store has it, a job that has ended is charged a stall if the process dies.
+        """
         self._turn = None
         self._running = running
         self._timer = asyncio.get_running_loop().call_later(ALONE_SECONDS, self.ended, running)
 
     def ended(self, running: object) -> None:
-        """A job has ended, or lived long enough; nothing follows where it is not the suspect that was started last."""
+        """The store has a job's ending, or it lived long enough; ignored unless it is the suspect started last."""
         if self._running is not running:
             return
         if self._timer is not None:
