@@ -112,8 +112,9 @@ async def test_a_failed_mail_is_found_among_5_000_jobs_read_and_retried(
             if not await traces.nth(at).is_visible():
                 await page.locator("details:has(pre.trace) > summary").nth(at).click()
             await expect(traces.nth(at)).to_be_visible()
-            assert "Traceback" in await traces.nth(at).inner_text()
-            assert "451" in await traces.nth(at).inner_text()
+            # the page is made anew while it is read: what it shows is waited for, as a reader would
+            await expect(traces.nth(at)).to_contain_text("Traceback")
+            await expect(traces.nth(at)).to_contain_text("451")
         assert await page.locator(".timeline").get_by_text("attempt failed").count() >= 2
 
         postbox.is_broken = False
