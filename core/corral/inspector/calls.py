@@ -186,8 +186,9 @@ class Change:
         telling = [calls.who, self._what, self._id, self._entry.get("count", 0)]
         keys = [calls.base(self.queue), calls.audit.stream]
         if not self._may:
+            # What changes something is not sent twice: this may be, and finds a connection that was closed meanwhile.
             try:
-                await ensure_rights(calls.link, calls.prefix, calls.name(self.queue))
+                await call_again(lambda: ensure_rights(calls.link, calls.prefix, calls.name(self.queue)))
             except StoreUnavailable as error:
                 error.outcome = "refused"  # of the change itself, nothing was sent
                 raise
@@ -202,12 +203,6 @@ class Change:
         return reply
 
     async def __aenter__(self) -> Self:
-        # What changes something is not sent twice: a connection that was closed while it idled is found out here.
-        try:
-            await call_again(lambda: self.calls.link.call("PING"))
-        except StoreUnavailable as error:
-            error.outcome = "refused"  # nothing of it was sent
-            raise
         return self
 
     async def __aexit__(
