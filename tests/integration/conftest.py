@@ -21,6 +21,7 @@ import redis.asyncio
 
 from corral import Payload, Processor, Queue
 from corral.catalog import Catalog, Entry
+from corral.cli import main
 from corral.inspector import JobInspector
 from corral.plugins import Claim, Plugins, Provider, found
 from corral.plugins.entry_points import PLUGINS
@@ -295,6 +296,31 @@ def acme(tmp_path: Path) -> Iterator[Path]:
     (info / "entry_points.txt").write_text(points, "utf-8")
     yield folder
     sys.modules.pop("acme_letters", None)
+
+
+@pytest.fixture
+def in_process(
+    acme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`in_process(url, "queues")`: exit code, standard output, standard error of a command run by this process.
+
+    In production, and with nothing of the caller's settings; a test may set others before it runs a command.
+    """
+    for name in os.environ:
+        if name.startswith(("CORRAL_", "REDIS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CORRAL_ENV", "production")
+    monkeypatch.chdir(tmp_path)
+
+    def run(url: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("REDIS_URL", url)
+        monkeypatch.setattr(sys, "path", [str(acme), *sys.path])
+        monkeypatch.setattr(sys, "argv", ["corral", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

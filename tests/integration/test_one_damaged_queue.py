@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 
 from board.asking import Browser, Host
 from corral.board import Board
-from corral.cli import main
 from integration.servers import Server, server
 from integration.test_store_users import LINES, QUEUE, stage
 from integration.test_wrong_types import spoil
@@ -52,26 +50,14 @@ def store(running: Server) -> Server:
 
 @pytest.fixture
 def corral(
-    acme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    in_process: Callable[..., tuple[int, str, str]], acme: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
-    for name in os.environ:
-        if name.startswith(("CORRAL_", "REDIS_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CORRAL_ENV", "production")
+    """`corral(url, "queues")`: see `in_process`."""
     monkeypatch.setenv("CORRAL_BOARD_ENABLED", "true")
     monkeypatch.setenv("CORRAL_LOG_LEVEL", "ERROR")
-    monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "acme_letters", raising=False)
-    monkeypatch.setattr(sys, "path", [str(acme), *sys.path])
-
-    def run(url: str, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setenv("REDIS_URL", url)
-        monkeypatch.setattr(sys, "argv", ["corral", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
+    monkeypatch.setattr(sys, "path", [str(acme), *sys.path])  # the board's pages load it, too
+    return in_process
 
 
 def row(out: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from corral.cli import cli, main
+from corral.cli import cli
 from corral.cli.job import STATES
 from corral.cli.operator import CLEANABLE
 from corral.inspector import CLEANABLE as CLEANABLE_STATES
@@ -31,30 +31,10 @@ QUEUE = "acme-letters"
 
 
 @pytest.fixture
-def run(
-    store_url: str,
-    acme: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Callable[..., Ran]:
-    """`run("pause", QUEUE)`: exit code, standard output, standard error; in this process, which has loaded it all."""
-    for name in os.environ:
-        if name.startswith(("CORRAL_", "REDIS_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CORRAL_ENV", "production")
+def run(store_url: str, in_process: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """`run("pause", QUEUE)`: see `in_process`."""
     monkeypatch.setenv("CORRAL_LOG_LEVEL", "WARNING")  # the audit's lines are not what these tests read
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, url: str = store_url) -> Ran:
-        monkeypatch.setenv("REDIS_URL", url)
-        monkeypatch.setattr(sys, "path", [str(acme), *sys.path])
-        monkeypatch.setattr(sys, "argv", ["corral", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
+    return lambda *arguments, url=store_url: in_process(url, *arguments)
 
 
 @pytest.fixture

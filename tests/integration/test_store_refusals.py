@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 import threading
@@ -22,7 +21,6 @@ from board.asking import Browser, Host
 from corral import Payload, Queue
 from corral.board import Board
 from corral.catalog import Catalog, Entry
-from corral.cli import main
 from corral.errors import StoreUnavailable
 from corral.plugins import Plugins, Provider
 from corral.producer import RedisJobScheduler
@@ -230,25 +228,12 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def terminal(
-    acme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    in_process: Callable[..., tuple[int, str, str]], acme: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
-    """`terminal(url, "queues")`: exit code, standard output, standard error."""
-    for name in os.environ:
-        if name.startswith(("CORRAL_", "REDIS_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CORRAL_ENV", "production")
+    """See `in_process`; the board is asked by these tests, too."""
     monkeypatch.setenv("CORRAL_BOARD_ENABLED", "true")
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(acme), *sys.path])
-
-    def run(url: str, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setenv("REDIS_URL", url)
-        monkeypatch.setattr(sys, "argv", ["corral", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
+    return in_process
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,7 +29,7 @@ from corral.app.probes import ParentProbes, WorkerProbes
 from corral.app.working import check_store
 from corral.board import Board
 from corral.board.routes import ROUTES
-from corral.cli import cli, main
+from corral.cli import cli
 from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
 from corral.store.connection import Link
@@ -83,13 +82,9 @@ async def shop(users: Server, wait_until: Any) -> AsyncIterator[Workshop]:
 
 @pytest.fixture
 def corral(
-    users: Server, acme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    users: Server, acme: Path, in_process: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Ran]:
-    """`corral("pause", QUEUE, user="operator")`: exit code, standard output, standard error."""
-    for name in os.environ:
-        if name.startswith(("CORRAL_", "REDIS_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CORRAL_ENV", "production")
+    """`corral("pause", QUEUE, user="operator")`: see `in_process`."""
     monkeypatch.setenv("CORRAL_LOG_LEVEL", "WARNING")
     monkeypatch.delitem(sys.modules, "acme_letters", raising=False)
     declares = acme / "acme_letters.py"
@@ -99,17 +94,7 @@ def corral(
     declares.write_text(
         hourly.replace("import asyncio", "from datetime import timedelta\nfrom corral import Every\nimport asyncio", 1)
     )
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, user: str) -> Ran:
-        monkeypatch.setenv("REDIS_URL", users.url(user))
-        monkeypatch.setattr(sys, "path", [str(acme), *sys.path])
-        monkeypatch.setattr(sys, "argv", ["corral", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
+    return lambda *arguments, user: in_process(users.url(user), *arguments)
 
 
 def stage(store: redis.Redis) -> None:
