@@ -160,7 +160,7 @@ class EnqueueInterrupted(StoreUnavailable):
     Attributes:
         ids: The ids of all jobs of the call, in its order: the caller's own, and those that were made for the others.
         created: The ids of the jobs that this call made, in the order of the call, as in the other attributes.
-        existing: The ids of which a job existed before; it was left as it was.
+        existing: The ids under which there was a job already; it was left as it was.
         refused: The ids of the jobs that were certainly not written; most were never sent.
         unknown: The ids of the jobs that were sent and whose reply was lost.
         outcome: `"partial"` where `created` has an id, else `"unknown"` where `unknown` has one, else `"refused"`.

@@ -73,6 +73,15 @@ async def nobody_else(scene: Scene) -> None:
     await scene.until(alone, "the connection is closed")
 
 
+async def half_read(scene: Scene, proxy: Proxy, call: Call) -> asyncio.Future[Any]:
+    """A call of whose reply a part has come, on a link that slows down for it."""
+    await scene.store.client.set("large", LARGE)
+    proxy.bytes_per_second = len(LARGE)
+    asked = asyncio.ensure_future(call("GET", "large"))
+    await scene.until(lambda: proxy.passed > len(LARGE) // 4, "a part of the reply has come")
+    return asked
+
+
 async def failing(call: Awaitable[Any]) -> StoreUnavailable:
     with pytest.raises(StoreUnavailable) as failed:
         await call
@@ -104,11 +113,8 @@ async def test_silence_before_a_reply_ends_the_call(scene: Scene, proxy: Proxy, 
 
 
 async def test_silence_in_the_middle_of_a_reply_ends_the_call(scene: Scene, proxy: Proxy, kind: str) -> None:
-    await scene.store.client.set("large", LARGE)
-    proxy.bytes_per_second = len(LARGE)
     async with opened(kind, proxy.url) as call:
-        asked = asyncio.ensure_future(call("GET", "large"))
-        await scene.until(lambda: proxy.passed > len(LARGE) // 4, "a part of the reply has come")
+        asked = await half_read(scene, proxy, call)
         proxy.hold()
         assert (await failing(asked)).outcome == "unknown"
         proxy.let_go()
@@ -117,11 +123,8 @@ async def test_silence_in_the_middle_of_a_reply_ends_the_call(scene: Scene, prox
 
 
 async def test_a_connection_that_breaks_in_the_middle_of_a_reply(scene: Scene, proxy: Proxy, kind: str) -> None:
-    await scene.store.client.set("large", LARGE)
-    proxy.bytes_per_second = len(LARGE)
     async with opened(kind, proxy.url) as call:
-        asked = asyncio.ensure_future(call("GET", "large"))
-        await scene.until(lambda: proxy.passed > len(LARGE) // 4, "a part of the reply has come")
+        asked = await half_read(scene, proxy, call)
         proxy.sever()
         assert (await failing(asked)).outcome == "unknown"
         assert await call("STRLEN", "large") == len(LARGE)

@@ -83,10 +83,10 @@ def main() -> None:
             raise
         from corral.store.replies import of_the_client
 
-        told = of_the_client(error)
-        if told is None:
+        refused = of_the_client(error)
+        if refused is None:
             raise
-        _exit_with(told)
+        _exit_with(refused)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -41,7 +41,7 @@ KEPT: Final = 10_000
 MAX_ENTRIES: Final = 500
 """Per reading."""
 SCANNED: Final = 1000
-"""Entries of the former stream per call, of which those of other prefixes are left out."""
+"""Entries of the former stream per call; those of other prefixes are skipped."""
 MAX_NAME_LENGTH: Final = 200
 """A refused login is told under the name that somebody typed."""
 _ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -134,7 +134,7 @@ class Audit:
             await self._link.call("XADD", self.stream, "MAXLEN", "~", KEPT, "*", "prefix", self._prefix, *flat)
 
     async def ensure_writable(self) -> None:
-        """Refuse what cannot be told afterwards, before it is done. A damaged stream is told of elsewhere.
+        """Refuse a change whose entry could not be written after it. A damaged stream passes: `write` reports it.
 
         Raises:
             StoreUnavailable: The store is away, or its user may not write the stream.
