@@ -29,13 +29,14 @@ from corral.store.clock import Clock
 from corral.store.codec import BROKEN, REFUSED, Advanced, Ending, FetchedJob
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
-from corral.store.queue_store import BATCH_BYTES, FETCH_BYTES, MAX_BATCH, Note, QueueStore
+from corral.store.queue_store import BATCH_BYTES, FETCH_BYTES, MAX_BATCH, QueueStore
 from corral.tasks import OwnTask, start_task
 from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
 from corral.worker.leases import Lease, Leases, PendingCall
 from corral.worker.marker import Marker
-from corral.worker.outage import Backoff, Contact, Outage
+from corral.worker.notes import Notes
+from corral.worker.outage import Backoff, Outage
 from corral.worker.schedule_keeper import ScheduleKeeper
 from corral.worker.stopping import end_tasks
 from corral.worker.suspects import Suspects
@@ -48,16 +49,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger("corral.worker")
 
-NOTE_SECONDS = 0.1
-"""How long progress and log lines may gather before they are written."""
-NOTE_BYTES = 256 * 1024
-"""How much of them one call writes: even a slow link carries it within the time that a reply may take."""
-NOTE_TRIES = 3
-"""How often it is tried: they are not worth a job."""
-NOTE_AGAIN_SECONDS = 0.5
-"""How long the next try waits: a store that is restarted loses nobody's words."""
-NOTES_FIRST_SECONDS = 1.0
-"""How long endings wait for the words that were said before them. A store that takes longer gets the endings first."""
 LANES = 2
 """How many calls may be on their way at once. Two keep the store and the processors busy at the same time: 1.5 times
 the throughput of one, measured at 100 jobs at once on two cores; a third has nobody left to keep busy."""
@@ -156,13 +147,9 @@ class Consumer:
         self._stuck: list[list[Ended]] = []
         self._stuck_later: asyncio.TimerHandle | None = None
         self._unstarted: list[FetchedJob] = []
-        self._speaking: set[Running] = set()
-        self._notes_due = False
-        self._notes_seq = 0
-        self._notes_lost = False
-        self._notes_contact = Contact(outage)
-        self._writing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        # The first lane is for endings.
+        self._notes = Notes(self._lanes[-1], worker, outage, execution.kept_logs, self._wake.set)
         self._look = False
         self._slots_left = False
         self._look_later: asyncio.TimerHandle | None = None
@@ -238,8 +225,8 @@ class Consumer:
             for timer in (self._look_later, self._stuck_later, self._sweep_later):
                 if timer is not None:
                     timer.cancel()
-            await end_tasks([*self._calls.values(), *filter(None, [self._writing])])
-            self._writing = None
+            await end_tasks(self._calls.values())
+            await self._notes.stop()
             await self._marker.stop()
 
     async def _wait_for_rights(self) -> bool:
@@ -268,8 +255,8 @@ class Consumer:
             if self._stopping:
                 await self._marker.stop()
             # A job may have spoken and ended while others' notes were written.
-            while self._notes_due and self._may_write():
-                await self._write_notes()
+            while self._notes.may_write():
+                await self._notes.write()
             for answered in [lane for lane, call in self._calls.items() if call.done()]:
                 self._calls.pop(answered).result()
             lane, want = self._free_lane(), self._wanted()
@@ -495,69 +482,6 @@ class Consumer:
         self._keep_for_later([])
         self._wake.set()
 
-    def _may_write(self) -> bool:
-        """Whether no other notes are being written."""
-        if self._writing is not None and self._writing.done():
-            writing, self._writing = self._writing, None
-            writing.result()
-        return self._writing is None
-
-    async def _write_notes(self) -> None:
-        """Write what jobs have said, and wait for that, but not for long: nothing else may wait for words."""
-        self._notes_due = False
-        notes: list[Note] = []
-        for running in self._speaking:
-            with suppress(Exception):  # `job.run` is in the processor's hands
-                notes += _notes_of(running, self._execution.kept_logs(running.fetched))
-        self._speaking.clear()
-        if notes:
-            self._writing = writing = start_task(self._write(notes), f"corral-notes-{self.queue.name}")
-            writing.add_done_callback(lambda _: self._wake.set())
-            await asyncio.wait([writing], timeout=NOTES_FIRST_SECONDS)
-
-    async def _write(self, notes: list[Note]) -> None:
-        """Write notes in bounded calls, each in a few tries under one number; what is left then is given up."""
-        store, contact = self._lanes[-1], self._notes_contact  # the first lane is for endings
-        for batch in _batches(notes):
-            self._notes_seq += 1
-            for tried in range(NOTE_TRIES):
-                if tried:
-                    await asyncio.sleep(NOTE_AGAIN_SECONDS)
-                try:
-                    refused = await store.note(batch, self._worker, self._notes_seq)
-                    break
-                except StoreUnavailable as error:
-                    contact.failed(error)
-                    failed: Exception = error
-                except ResponseError as error:
-                    contact.answered()
-                    log.warning("progress and log lines refused by the store", queue=self.queue.name, error=str(error))
-                    return
-            else:
-                if not self._notes_lost:
-                    self._notes_lost = True
-                    log.warning("progress and log lines dropped", queue=self.queue.name, error=str(failed))
-                return
-            contact.answered()
-            self._notes_lost = False
-            for damage in refused:
-                log.warning(
-                    "progress or log line lost: a key of the job is damaged",
-                    queue=self.queue.name,
-                    job_id=damage.name,
-                    error=damage.reason,
-                )
-
-    def _spoke(self, running: Running) -> None:
-        """A processor said something: written soon, with what others say meanwhile."""
-        if not self._speaking:
-            self._loop.call_later(NOTE_SECONDS, self._notes_now)
-        self._speaking.add(running)
-
-    def _notes_now(self) -> None:
-        self._notes_due = True
-        self._wake.set()
-
     def _start(self, reply: Advanced, locked: float, refusals: Mapping[bytes, Outcome | None]) -> None:
         timeout = self.queue.timeout
         leases: list[Lease] = []
@@ -573,7 +497,7 @@ class Consumer:
             leases.append(lease)
             if fetched.is_suspect:
                 self._suspects.started(running)
-            running.run.spoke = partial(self._loop.call_soon_threadsafe, self._spoke, running)
+            running.run.spoke = partial(self._loop.call_soon_threadsafe, self._notes.spoke, running)
             running.task = task = OwnTask(self._process(running), loop=self._loop)
             task.job = running.job
         self._leases.hold(leases)
@@ -624,9 +548,7 @@ class Consumer:
         self._wake.set()
         running.refusal = None  # as of now only the ending holds the exception
         running.run.spoke = None  # it refers to the run: a cycle per job is what the garbage collector is slow at
-        if running.run.said:
-            self._speaking.add(running)
-            self._notes_due = True
+        self._notes.ended(running)
 
     def _settle(self, ended: list[Ended], reply: Advanced) -> None:
         """Act on what the store said to each ending."""
@@ -668,26 +590,3 @@ def _fitting(ended: Sequence[Ended], most: int) -> int:
         if size > BATCH_BYTES and place:
             return place
     return min(len(ended), most)
-
-
-def _notes_of(running: Running, keep: int) -> Iterator[Note]:
-    """What a job has said since it was asked last."""
-    for kind, said in running.run.take():
-        # `Job` has made a plain text of everything: nobody else's method is called on the worker's loop.
-        text = said.encode(errors="replace") if type(said) is str else said
-        if type(text) is bytes:
-            yield Note(running.fetched.stored_id, "p" if kind == "progress" else "l", text, keep)
-
-
-def _batches(notes: Sequence[Note]) -> Iterator[list[Note]]:
-    """Notes in as few calls as may be."""
-    batch: list[Note] = []
-    size = 0
-    for note in notes:
-        size += len(note.text)
-        if batch and (size > NOTE_BYTES or len(batch) == MAX_BATCH):
-            yield batch
-            batch, size = [], len(note.text)
-        batch.append(note)
-    if batch:
-        yield batch

@@ -1,0 +1,169 @@
+"""`Notes`: what the jobs of one queue say, progress and log lines, on its way to the store.
+
+Words are never worth a job: they are written in bounded calls, each in a few tries, and what is left then is dropped.
+No ending waits long for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+import structlog
+from redis.exceptions import ResponseError
+
+from corral.errors import StoreUnavailable
+from corral.store.codec import FetchedJob
+from corral.store.queue_store import MAX_BATCH, Note, QueueStore
+from corral.tasks import start_task
+from corral.worker.execution import Running
+from corral.worker.outage import Contact, Outage
+from corral.worker.stopping import end_tasks
+
+__all__ = ["Notes"]
+
+log = structlog.get_logger("corral.worker")
+
+GATHER_SECONDS = 0.1
+"""How long progress and log lines may gather before they are written."""
+CALL_BYTES = 256 * 1024
+"""How much of them one call writes: even a slow link carries it within the time that a reply may take."""
+TRIES = 3
+"""How often a call is tried."""
+AGAIN_SECONDS = 0.5
+"""How long the next try waits: a store that is restarted loses nobody's words."""
+FIRST_SECONDS = 1.0
+"""How long endings wait for the words that were said before them. A store that takes longer gets the endings first."""
+
+
+class Notes:
+    """What the jobs of one queue have said and the store does not have yet.
+
+    Args:
+        store: The queue, on another lane than its endings take.
+        worker: The worker's name; unique among all workers.
+        outage: Told when the store is away.
+        kept_logs: How many log lines a job keeps.
+        wake: Called when notes are due, or were written.
+    """
+
+    def __init__(
+        self,
+        store: QueueStore,
+        worker: str,
+        outage: Outage,
+        kept_logs: Callable[[FetchedJob], int],
+        wake: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._contact = Contact(outage)
+        self._kept_logs = kept_logs
+        self._wake = wake
+        self._loop = asyncio.get_running_loop()
+        self._speaking: set[Running] = set()
+        self._due = False
+        self._seq = 0
+        self._dropped = False
+        self._writing: asyncio.Task[None] | None = None
+
+    def may_write(self) -> bool:
+        """Whether notes are due, and no others are being written."""
+        if not self._due:
+            return False
+        if self._writing is not None and self._writing.done():
+            writing, self._writing = self._writing, None
+            writing.result()
+        return self._writing is None
+
+    def spoke(self, running: Running) -> None:
+        """A processor said something: it is written soon, with what others say meanwhile."""
+        if not self._speaking:
+            self._loop.call_later(GATHER_SECONDS, self._write_soon)
+        self._speaking.add(running)
+
+    def ended(self, running: Running) -> None:
+        """A job has ended: what it said last is written at once, before its ending."""
+        if running.run.said:
+            self._speaking.add(running)
+            self._due = True
+
+    async def write(self) -> None:
+        """Write what jobs have said, and wait for that, but not for long: nothing else may wait for words."""
+        self._due = False
+        notes: list[Note] = []
+        for running in self._speaking:
+            with suppress(Exception):  # `job.run` is in the processor's hands
+                notes += _notes_of(running, self._kept_logs(running.fetched))
+        self._speaking.clear()
+        if notes:
+            self._writing = writing = start_task(self._write(notes), f"corral-notes-{self._store.queue}")
+            writing.add_done_callback(lambda _: self._wake())
+            await asyncio.wait([writing], timeout=FIRST_SECONDS)
+
+    async def stop(self) -> None:
+        """Write no more."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await end_tasks([writing])
+
+    def _write_soon(self) -> None:
+        self._due = True
+        self._wake()
+
+    async def _write(self, notes: list[Note]) -> None:
+        """Write notes in bounded calls, each in a few tries under one number; what is left then is given up."""
+        queue = self._store.queue
+        for batch in _batches(notes):
+            self._seq += 1
+            for tried in range(TRIES):
+                if tried:
+                    await asyncio.sleep(AGAIN_SECONDS)
+                try:
+                    refused = await self._store.note(batch, self._worker, self._seq)
+                    break
+                except StoreUnavailable as error:
+                    self._contact.failed(error)
+                    failed: Exception = error
+                except ResponseError as error:
+                    self._contact.answered()
+                    log.warning("progress and log lines refused by the store", queue=queue, error=str(error))
+                    return
+            else:
+                if not self._dropped:
+                    self._dropped = True
+                    log.warning("progress and log lines dropped", queue=queue, error=str(failed))
+                return
+            self._contact.answered()
+            self._dropped = False
+            for damage in refused:
+                log.warning(
+                    "progress or log line lost: a key of the job is damaged",
+                    queue=queue,
+                    job_id=damage.name,
+                    error=damage.reason,
+                )
+
+
+def _notes_of(running: Running, keep: int) -> Iterator[Note]:
+    """What a job has said since it was asked last."""
+    for kind, said in running.run.take():
+        # `Job` has made a plain text of everything: nobody else's method is called on the worker's loop.
+        text = said.encode(errors="replace") if type(said) is str else said
+        if type(text) is bytes:
+            yield Note(running.fetched.stored_id, "p" if kind == "progress" else "l", text, keep)
+
+
+def _batches(notes: Sequence[Note]) -> Iterator[list[Note]]:
+    """Notes in as few calls as may be."""
+    batch: list[Note] = []
+    size = 0
+    for note in notes:
+        size += len(note.text)
+        if batch and (size > CALL_BYTES or len(batch) == MAX_BATCH):
+            yield batch
+            batch, size = [], len(note.text)
+        batch.append(note)
+    if batch:
+        yield batch
