@@ -64,6 +64,11 @@ async def made(scene: Scene) -> int:
     return (await scene.store.client.info("stats"))["total_connections_received"]
 
 
+def direct(scene: Scene) -> str:
+    """The store's own address: a process between would hold a connection open after the store has closed it."""
+    return f"unix://{scene.store.socket}"
+
+
 async def nobody_else(scene: Scene) -> None:
     """Wait until the store has no connection but the test's own."""
 
@@ -152,7 +157,7 @@ async def test_errors_begin_with_the_stores_own_word(scene: Scene, kind: str) ->
 
 
 async def test_a_connection_that_the_store_closed_while_idle(scene: Scene, kind: str) -> None:
-    async with opened(kind, scene.store.url) as call:
+    async with opened(kind, direct(scene)) as call:
         await call("SET", "counter", 1)
         await scene.store.client.client_kill_filter(_type="normal", skipme=True)
         await nobody_else(scene)
@@ -320,7 +325,7 @@ async def test_a_loop_that_was_blocked_for_longer_still_reads_what_has_come(scen
 
 
 async def test_what_nobody_had_asked_for_is_nobodys_reply(scene: Scene) -> None:
-    async with opened("loop", scene.store.url) as call:
+    async with opened("loop", direct(scene)) as call:
         await call("SET", "key", "a")
         await call("SUBSCRIBE", "news")
         await scene.store.client.publish("news", "unasked")
