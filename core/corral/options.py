@@ -10,11 +10,14 @@ import re
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import NoneType
 from typing import Final, TypedDict
 
 from corral.errors import JobRefused
 
 __all__ = [
+    "DEFAULT_COMPLETED",
+    "DEFAULT_FAILED",
     "MAX_PRIORITY",
     "Backoff",
     "EnqueueOptions",
@@ -83,6 +86,8 @@ Backoff = Exponential | Fixed
 class Retention:
     """How long finished jobs stay readable. Both bounds hold; without any, they stay for ever.
 
+    It is BullMQ's own: as a job ends under it, it holds for all finished jobs of the queue, whichever client made them.
+
     Attributes:
         age: Jobs that finished longer ago are removed.
         count: At most so many of the newest are kept; 0 removes a job as it finishes.
@@ -90,6 +95,12 @@ class Retention:
 
     age: timedelta | None = None
     count: int | None = None
+
+
+DEFAULT_COMPLETED: Final = Retention(age=timedelta(days=1), count=1000)
+"""What stays of Corral's own completed jobs where neither the queue nor the call names a retention."""
+DEFAULT_FAILED: Final = Retention(age=timedelta(days=7))
+"""What stays of Corral's own failed jobs, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +113,9 @@ class JobOptions:
         delay: How long after enqueueing a job becomes due.
         priority: 0 for none, else 1 (most urgent) to 2,097,151. Jobs without priority run first.
         lifo: Whether the newest job runs first.
-        keep_completed: What stays readable of completed jobs.
-        keep_failed: What stays readable of failed jobs.
+        keep_completed: What stays readable of completed jobs. None: `DEFAULT_COMPLETED` of Corral's own jobs, and all
+            jobs of other clients.
+        keep_failed: What stays readable of failed jobs. None: `DEFAULT_FAILED` of Corral's own, and all of others.
     """
 
     attempts: int = 3
@@ -111,8 +123,8 @@ class JobOptions:
     delay: timedelta = timedelta(0)
     priority: int = 0
     lifo: bool = False
-    keep_completed: Retention = Retention(age=timedelta(days=1), count=1000)
-    keep_failed: Retention = Retention(age=timedelta(days=7))
+    keep_completed: Retention | None = None
+    keep_failed: Retention | None = None
 
 
 class EnqueueOptions(TypedDict, total=False):
@@ -171,7 +183,8 @@ def check_schedule_id(schedule_id: str, queues: Container[str]) -> None:
 
 
 def _called(expected: type | tuple[type, ...]) -> str:
-    return " or ".join(each.__name__ for each in (expected if isinstance(expected, tuple) else (expected,)))
+    named = expected if isinstance(expected, tuple) else (expected,)
+    return " or ".join(each.__name__ for each in named if each is not NoneType)
 
 
 _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
@@ -180,8 +193,8 @@ _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "delay": timedelta,
     "priority": int,
     "lifo": bool,
-    "keep_completed": Retention,
-    "keep_failed": Retention,
+    "keep_completed": (Retention, NoneType),
+    "keep_failed": (Retention, NoneType),
 }
 """What a caller without a type checker may get wrong: `delay=30`, above all."""
 

@@ -53,12 +53,7 @@ class TestWriting:
         opts = json.loads(job.pop("opts"))
         assert int(job.pop("timestamp")) == pytest.approx(time.time() * 1000, abs=5000)
         assert job == {"name": "letters", "data": '{"toUser":"ada","copies":1}', "delay": "0", "priority": "0"}
-        assert opts == {
-            "attempts": 3,
-            "backoff": {"type": "exponential", "delay": 5000},
-            "removeOnComplete": {"age": 86400, "count": 1000},
-            "removeOnFail": {"age": 604800},
-        }
+        assert opts == {"attempts": 3, "backoff": {"type": "exponential", "delay": 5000}}
         assert await workshop.state(letters, enqueued.id) == "wait"
         events = await workshop.events(letters)
         assert events == [
@@ -85,7 +80,6 @@ class TestWriting:
         assert json.loads((await workshop.hash(queue, plain.id))["opts"]) == {
             "attempts": 7,
             "backoff": {"type": "fixed", "delay": 2000, "jitter": 0.5},
-            "removeOnComplete": {"age": 86400, "count": 1000},
             "removeOnFail": False,
         }
         job = await workshop.hash(queue, own.id)

@@ -353,6 +353,7 @@ NOT_COMPARED = (
     "a manual rate limit where the queue has none of its own: Corral waits, BullMQ does not look at it (trap T18)",
     "a second add of an id that belongs to another job, repeated: one more attempt, so counted once more",
     "a late ending under a token that BullMQ has used again: Corral's tokens are never used twice",
+    "a queue that declares no retention: Corral's jobs have none in opts and go by its default (corral:…:kept:*)",
 )
 """Where the sides differ by design, and programs do not go. The first is shown by a story."""
 

@@ -9,6 +9,8 @@ import pytest
 
 from corral.errors import JobRefused
 from corral.options import (
+    DEFAULT_COMPLETED,
+    DEFAULT_FAILED,
     MAX_PRIORITY,
     Exponential,
     Fixed,
@@ -36,9 +38,11 @@ class TestMerged:
         assert merged(JobOptions(), {}) == JobOptions(
             attempts=3,
             backoff=Exponential(timedelta(seconds=5)),
-            keep_completed=Retention(age=timedelta(days=1), count=1000),
-            keep_failed=Retention(age=timedelta(days=7)),
+            keep_completed=None,
+            keep_failed=None,
         )
+        assert Retention(age=timedelta(days=1), count=1000) == DEFAULT_COMPLETED
+        assert Retention(age=timedelta(days=7)) == DEFAULT_FAILED
 
     @pytest.mark.parametrize(
         ("overrides", "told"),

@@ -6,6 +6,7 @@ The only module that knows how a job is spelt in the store (wire § 3, § 4). It
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +15,16 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from corral.options import Backoff, Exponential, Fixed, JobOptions, Retention, milliseconds
+from corral.options import (
+    DEFAULT_COMPLETED,
+    DEFAULT_FAILED,
+    Backoff,
+    Exponential,
+    Fixed,
+    JobOptions,
+    Retention,
+    milliseconds,
+)
 from corral.outcome import Completed, Failed, HandedBack, Outcome, RateLimited, Retried, Snoozed, TimedOut
 from corral.store.late import Late
 
@@ -29,21 +39,31 @@ __all__ = [
     "StoredOptions",
     "decode_damage",
     "decode_job",
+    "encode_declared",
+    "encode_defaults",
     "encode_ending",
     "encode_new_job",
     "encode_options",
     "fields_of",
+    "is_ours",
+    "made_by_others",
 ]
 
 REFUSED, BROKEN = 1, -20
 """Codes of our own beside the wire's."""
 NO_LIMIT = 1000
 """How many aged jobs one ending removes where the job's own retention names no limit (wire § 6.7)."""
+OWN_LIMIT = 0
+"""In place of a limit: our default, which holds for the jobs that end under it and removes no others (kept.lua)."""
+KEEP_ALL = (-1, "", NO_LIMIT)
 LONGEST_MS = 1e14
 """A longer backoff (3,000 years) is read as this one: Python's durations end at 10^17 ms."""
 
 TICK_DIGITS = 16
 """An iteration's id ends with so many at most, in Unix milliseconds; Python refuses to read 4,301 of them."""
+
+_OWN_ID = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
+"""The ids that our producers make, `corral.producer.new_job_id`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +107,7 @@ class StoredOptions:
         keep_logs: How many log lines are kept, 0 for all.
         stack_trace_limit: How many stack traces are kept, None for all.
         carrier: The trace context (`tm`), or None; also where it is not to be used (`omc`).
+        ours: Whether Corral made the job; None where only its id tells, see `is_ours`.
         readable: False where the text is not a JSON object; the other fields are then empty.
     """
 
@@ -100,6 +121,7 @@ class StoredOptions:
     keep_logs: int = 0
     stack_trace_limit: int | None = None
     carrier: str | None = None
+    ours: bool | None = None
     readable: bool = True
 
 
@@ -215,13 +237,27 @@ class Advanced:
     cut: bool = False
 
 
-def encode_options(options: JobOptions, *, nonce: str = "", carrier: str = "") -> bytes:
+def is_ours(job_id: str, options: StoredOptions) -> bool:
+    """Whether Corral made a job: its default retention holds for no other.
+
+    Our member of `opts` tells where the caller, or a schedule, chose the id. Other jobs of ours have an id that a
+    producer of ours made: such ids have a form, and BullMQ's clients write an id that their caller chose into `opts`,
+    so one of theirs that has this form by chance is not taken for ours.
+    """
+    return options.ours if options.ours is not None else _OWN_ID.fullmatch(job_id) is not None
+
+
+def encode_options(options: JobOptions, *, nonce: str = "", carrier: str = "", scheduled: bool = False) -> bytes:
     """A job's options as BullMQ stores them (wire § 4).
+
+    Our default retention is not among them: other clients would apply it to jobs of their own. All that a default job
+    has to say fits into 64 bytes, up to which its hash stays compact (`hash-max-listpack-value`).
 
     Args:
         options: The options.
         nonce: See `NewJob.nonce`.
         carrier: The trace context as JSON text, or empty (wire § 6.24).
+        scheduled: Whether they are a schedule's, for its iterations.
     """
     backoff: dict[str, Any] = {
         "type": "fixed" if isinstance(options.backoff, Fixed) else "exponential",
@@ -236,12 +272,16 @@ def encode_options(options: JobOptions, *, nonce: str = "", carrier: str = "") -
         stored["priority"] = options.priority
     if options.lifo:
         stored["lifo"] = True
-    stored["removeOnComplete"] = _encode_retention(options.keep_completed)
-    stored["removeOnFail"] = _encode_retention(options.keep_failed)
+    if options.keep_completed is not None:
+        stored["removeOnComplete"] = _encode_retention(options.keep_completed)
+    if options.keep_failed is not None:
+        stored["removeOnFail"] = _encode_retention(options.keep_failed)
     if carrier:
         stored["tm"] = carrier
     if nonce:
         stored["corral"] = {"nonce": nonce}
+    if scheduled:
+        stored["corral"] = {"scheduled": True}
     return to_json(stored)
 
 
@@ -300,22 +340,58 @@ def encode_ending(ending: Ending, declared: JobOptions) -> list[str | bytes | in
 
     Args:
         ending: Not a `LeaseLost`: that one has nothing to write.
-        declared: The queue's options; their retention holds for a job that carries none.
+        declared: The queue's options; their retention holds for a job that carries none. Where they name none, it is
+            the default for a job of ours, and another client's job is kept.
     """
     job, outcome = ending.job, ending.outcome
     options = job.options
     atm = job.attempts_made + 1
     kind, text, delay_ms = _kind(outcome)
-    count, age, limit = -1, "", NO_LIMIT
+    count, age, limit = KEEP_ALL
     trace: bytes = b""
     if kind == "c":
-        count, age, limit = options.keep_completed or _retention(declared.keep_completed)
+        count, age, limit = _kept(job, options.keep_completed, declared.keep_completed, DEFAULT_COMPLETED)
     elif kind in {"f", "r"}:
         trace = _stacktrace(job, getattr(outcome, "traceback", ""))
         if kind == "f":
-            count, age, limit = options.keep_failed or _retention(declared.keep_failed)
+            count, age, limit = _kept(job, options.keep_failed, declared.keep_failed, DEFAULT_FAILED)
     flags = ("l" if options.lifo else "") + ("d" if job.deduplicated else "")
     return [kind, job.stored_id, job.token, atm, text, trace, delay_ms, count, age, limit, options.attempts, flags]
+
+
+def encode_defaults(declared: JobOptions) -> list[str | int]:
+    """The arguments of `due.lua`: count and age of the default, for completed and for failed jobs.
+
+    They are empty where the declaration names a retention: then that one holds for all jobs.
+    """
+    arguments: list[str | int] = []
+    for named, default in ((declared.keep_completed, DEFAULT_COMPLETED), (declared.keep_failed, DEFAULT_FAILED)):
+        arguments += _retention(default)[:2] if named is None else ("", "")
+    return arguments
+
+
+def encode_declared(declared: JobOptions) -> list[str | int]:
+    """The arguments of `history.lua`: count and age of what the declaration names; empty where it names nothing."""
+    arguments: list[str | int] = []
+    for named in (declared.keep_completed, declared.keep_failed):
+        arguments += _retention(named)[:2] if named is not None else ("", "")
+    return arguments
+
+
+def made_by_others(sample: Sequence[Sequence[bytes]]) -> int:
+    """How many jobs of a sample, the id and the `opts` of each, Corral did not make."""
+    return sum(not is_ours(job_id.decode(errors="replace"), _decode_options(opts)) for job_id, opts in sample)
+
+
+def _kept(
+    job: FetchedJob, asked: tuple[int, str, int] | None, declared: Retention | None, default: Retention
+) -> tuple[int, str, int]:
+    """What stays of the jobs of a queue as this one ends: count, age in seconds or empty, limit."""
+    if asked is not None:
+        return asked
+    if declared is not None:
+        return _retention(declared)
+    return (*_retention(default)[:2], OWN_LIMIT) if is_ours(job.id, job.options) else KEEP_ALL
 
 
 def _kind(outcome: Outcome) -> tuple[str, str | bytes, int]:
@@ -390,6 +466,7 @@ def _decode_options(raw: bytes) -> StoredOptions:
         keep_logs=max(integer(stored.get("kl")), 0),
         stack_trace_limit=None if limit is None else max(integer(limit), 0),
         carrier=carrier if isinstance(carrier, str) and not stored.get("omc") else None,
+        ours=True if "corral" in stored else False if "jobId" in stored else None,
     )
 
 
@@ -418,7 +495,7 @@ def _decode_retention(stored: Any) -> tuple[int, str, int] | None:
         case True:
             return 0, "", NO_LIMIT
         case False:
-            return -1, "", NO_LIMIT
+            return KEEP_ALL
         case int() | float():
             return integer(stored), "", NO_LIMIT
         case dict():
@@ -429,7 +506,7 @@ def _decode_retention(stored: Any) -> tuple[int, str, int] | None:
                 NO_LIMIT if limit is None else max(integer(limit), 1),
             )
         case _:
-            return -1, "", NO_LIMIT
+            return KEEP_ALL
 
 
 def _number(value: Any) -> float:

@@ -5,7 +5,7 @@ It knows Redis and BullMQ's keys; it knows no payload models, no hooks and no ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,11 @@ from corral.store.codec import (
     NewJob,
     decode_damage,
     decode_job,
+    encode_declared,
+    encode_defaults,
     encode_ending,
     encode_new_job,
+    made_by_others,
 )
 from corral.store.connection import Link, ThreadLink
 from corral.store.late import decode_late
@@ -123,7 +126,7 @@ class QueueStore:
 
     Args:
         link: The connection.
-        options: The queue's own; their retention holds for jobs that carry none.
+        options: The queue's own; their retention holds for jobs that carry none, see `codec.encode_ending`.
         lane: Calls of one worker that may be on their way at the same time go through stores of different lanes.
         clock: Shared by those whose time is moved together, in tests.
     """
@@ -320,6 +323,32 @@ class QueueStore:
         arguments = [interval_ms, max_stalled, self.offset_ms]
         wait_ms, ids, reports = await run(self._link, script("stalled"), [self.base], arguments)
         return Stalled([job_id.decode(errors="replace") for job_id in ids], wait_ms, decode_damage(reports))
+
+    async def remove_due(self) -> None:
+        """Remove those of our own finished jobs whose default retention is over; at most 1,000 of each state.
+
+        Endings do so, too. This is for a queue in which no job ends.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+            redis.exceptions.ResponseError: The script failed.
+        """
+        await self.operate("due", *encode_defaults(self._options))
+
+    async def history_at_risk(self) -> Mapping[str, int]:
+        """How many finished jobs the retention that the declaration names removes, where others made some of them.
+
+        Returns:
+            Their number, by `completed` and `failed`; empty where a sample of them are all Corral's own.
+
+        Raises:
+            StoreUnavailable: The store is away.
+        """
+        if self._options.keep_completed is None and self._options.keep_failed is None:
+            return {}
+        found = await self.operate("history", *encode_declared(self._options))
+        counts = zip(("completed", "failed"), found, strict=True)
+        return {name: due for name, (due, sample) in counts if made_by_others(sample)}
 
     async def release(self, worker: str, max_stalled: int, *, lanes: int = 1) -> list[str]:
         """Do to the jobs of a worker that is certainly dead what the stalled check would do, without its wait.

@@ -179,7 +179,7 @@ class Schedules:
             redis.exceptions.ResponseError: A key of the queue is damaged; it is named, and nothing was changed.
         """
         now_ms = int(time.time() * 1000)
-        opts = encode_options(new.options)
+        opts = encode_options(new.options, scheduled=True)
         # A check finds almost always what it expects, and then needs no ticks.
         ticks = b"{}" if why == "check" else _encoded_ticks(new.when, now_ms)
         for _ in range(4):

@@ -219,6 +219,7 @@ class Consumer:
         try:
             if not self._scheduled:
                 await self._persist(self.store, self.schedule.install)
+                self.troubles.warn_of_removals(await self._persist(self.store, self.store.history_at_risk))
                 self._scheduled = True
             await self._work()
         finally:

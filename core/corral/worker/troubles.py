@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 
 import structlog
 
@@ -71,6 +71,20 @@ class QueueTroubles:
         elif self._troubles.get((self._queue, RIGHTS)) != sentence:
             self._troubles[self._queue, RIGHTS] = sentence
             log.error(sentence, queue=self._queue, hint=RIGHTS_HINT)
+
+    def warn_of_removals(self, counts: Mapping[str, int]) -> None:
+        """Say before the first job ends that the declared retention removes what other clients have kept.
+
+        Args:
+            counts: How many jobs, by state; see `QueueStore.history_at_risk`.
+        """
+        if counts:
+            log.warning(
+                "the retention that the queue declares removes finished jobs that other clients have kept, as soon as a"
+                " job ends: declare none, and only Corral's own jobs are removed",
+                queue=self._queue,
+                **counts,
+            )
 
     def report_ending(self, job_id: str, error: Exception) -> None:
         """The store fails over one job's ending; its lock is renewed until it does not.

@@ -1,4 +1,7 @@
-"""What a worker does for its queues besides running jobs: it looks for those whose worker died (wire § 6.12)."""
+"""What a worker does for its queues besides running jobs.
+
+It looks for jobs whose worker died (wire § 6.12), and removes finished jobs of ours whose retention is over.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ async def recover_stalled(
     counted: Counter[str],
     on_damage: Callable[[Sequence[Damage], str], object],
 ) -> None:
-    """Check at once, and then whenever a check is allowed, until cancelled.
+    """Check at once, and then whenever a check is allowed, until cancelled; remove finished jobs that are due, too.
 
     Args:
         store: The queue.
@@ -44,6 +47,7 @@ async def recover_stalled(
     while True:
         try:
             stalled = await store.check_stalled(interval_ms, settings.max_stalled)
+            await store.remove_due()
         except StoreUnavailable as error:
             await backoff.failed(error)
             continue

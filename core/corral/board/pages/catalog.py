@@ -14,7 +14,7 @@ from corral.board.rendering import span
 from corral.board.shown import schema_shown
 from corral.catalog import Entry
 from corral.catalog.record import differences, parsed, recorded
-from corral.options import Exponential, Fixed, Retention
+from corral.options import DEFAULT_COMPLETED, DEFAULT_FAILED, Exponential, Fixed, Retention
 from corral.store.processes import ProcessRecords
 
 __all__ = ["show"]
@@ -89,8 +89,8 @@ def _shown(entry: Entry, desk: Desk) -> ShownEntry:
             "attempts": f"{options.attempts}, {_backoff(options.backoff)}",
             "timeout": span(queue.timeout) if queue.timeout else "none",
             "at once": f"{concurrency} in each worker",
-            "completed": _kept(options.keep_completed),
-            "failed": _kept(options.keep_failed),
+            "completed": _kept(options.keep_completed, DEFAULT_COMPLETED),
+            "failed": _kept(options.keep_failed, DEFAULT_FAILED),
         },
         schedule=described(queue.schedule),
         ticks=ticks,
@@ -102,7 +102,9 @@ def _backoff(backoff: Fixed | Exponential) -> str:
     return f"{span(backoff.delay)} apart{', doubling' if isinstance(backoff, Exponential) else ''}{jitter}"
 
 
-def _kept(retention: Retention) -> str:
+def _kept(declared: Retention | None, default: Retention) -> str:
+    retention = declared or default
     parts = [span(retention.age)] if retention.age is not None else []
     parts += [f"the last {retention.count}"] if retention.count is not None else []
-    return f"kept for {' and '.join(parts)}" if parts else "kept for good"
+    kept = f"kept for {' and '.join(parts)}" if parts else "kept for good"
+    return kept if declared else f"{kept}; those of other clients for good"

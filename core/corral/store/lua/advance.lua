@@ -15,7 +15,8 @@
 --       then per ending: kind, id, token, atm, text, stacktrace, delay_ms, keep_count, keep_age_s, keep_limit, attempts,
 --       flags; kinds: c completed, f failed, r retried, s snoozed, l rate limited, b handed back
 --         atm          the attempts made once this ending counts      text  returnvalue JSON, or failed reason
---         keep_*       retention: count -1 keeps all, 0 none; age '' keeps any age (wire 6.7)
+--         keep_*       retention: count -1 keeps all, 0 none; age '' keeps any age (wire 6.7); limit 0: it is our
+--                      default, and removes only jobs that ended under it, see kept.lua
 --         attempts     opts.attempts      flags  'l' opts.lifo, 'd' the job has a deduplication id
 -- Returns {now_ms, due_ms, limited_ms, codes, jobs, repeated, late, held, trouble, cut}
 --         due_ms       until the next delayed job, -1 without one (only looked up where less than `want` came)

@@ -188,6 +188,14 @@ if count > 0 then
   end
 
   trim_kept()
+  if own then
+    -- @include kept.lua
+    for kind, group in pairs(own) do
+      local name = kind == 'c' and 'completed' or 'failed'
+      pcall(record_kept, name, group.scored)
+      pcall(remove_due, name, group.count, group.age)
+    end
+  end
   local released, ended_ids, largest = {}, {}, 0
   for i = 1, count do
     local at = FIRST + (i - 1) * STRIDE

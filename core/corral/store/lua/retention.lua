@@ -18,7 +18,8 @@ end
 
 -- Jobs of equal retention that finish together enter their set, and it is trimmed, once. `unkept` are those that could
 -- not enter it, by id: they are in `active` again.
-local kept, unkept = {}, {}
+-- `own`: those that entered it under our default, by kind; nil without any. See kept.lua.
+local kept, unkept, own = {}, {}, nil
 
 local function trim_set(set, failed, count, age, limit)
   if age ~= '' then
@@ -41,7 +42,15 @@ local function trim_kept()
   local set = base .. (kept.kind == 'c' and 'completed' or 'failed')
   local entered = type(redis.pcall('ZADD', set, unpack(kept.scored))) == 'number'
     or attempt(nil, call, 'ZADD', set, unpack(kept.scored))
-  if entered and (kept.age ~= '' or kept.count > 0) then
+  if entered and kept.limit == '0' then
+    own = own or {}
+    local same = own[kept.kind]
+    if same then
+      for _, each in ipairs(kept.scored) do same.scored[#same.scored + 1] = each end
+    else
+      own[kept.kind] = kept
+    end
+  elseif entered and (kept.age ~= '' or kept.count > 0) then
     pcall(trim_set, set, kept.kind == 'f', kept.count, kept.age, kept.limit)
   end
   for i = 2, entered and 0 or #kept.scored, 2 do
