@@ -447,7 +447,7 @@ class TestDamage:
 
 
 async def test_a_waiting_default_job_takes_at_most_300_bytes(workshop: Any) -> None:
-    """551 before: a text of more than 64 bytes makes the server keep the whole hash in another form."""
+    """A text of more than 64 bytes makes the server keep the whole hash in another form, which takes 551."""
     queue = Queue("letters", Letter)
     job_id = (await workshop.producer(queue).enqueue(queue, Letter())).id
     key = f"{BASE}{job_id}"
