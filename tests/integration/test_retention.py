@@ -446,6 +446,54 @@ class TestDamage:
         await office.raw.delete(BASE + old, "aside")
 
 
+class TestAFullStore:
+    async def test_jobs_end_and_what_is_due_goes(self, office: Office) -> None:
+        worker = office.worker()
+        old = [await office.ours(worker, 2, outcome) for outcome in (Completed(), FAILED)]
+        office.travel(8 * DAY)
+        ids = [new_job_id() for _ in range(4)]
+        await worker.add([NewJob(job_id, "letters", b"{}", encode_options(DEFAULT)) for job_id in ids])
+        await office.raw.config_set("maxmemory", 1)
+        try:
+            jobs = (await worker.advance("hand", 1, [], 4)).jobs
+            endings = [Ending(job, Completed() if n % 2 else FAILED) for n, job in enumerate(jobs)]
+            assert set((await worker.advance("hand", 2, endings, 0)).codes) == {0}
+            await worker.remove_due()
+        finally:
+            await office.raw.config_set("maxmemory", 0)
+        assert [await office.is_gone(job_id) for job_id in old[0] + old[1]] == [True] * 4
+        left = [*await office.finished("completed"), *await office.finished("failed")]
+        assert sorted(left) == sorted(ids)
+        assert [*await office.noted("completed"), *await office.noted("failed")] == left
+
+    async def test_a_queue_at_rest_gets_room(self, office: Office) -> None:
+        worker = office.worker()
+        await office.ours(worker, 3, FAILED)
+        office.travel(8 * DAY)
+        await office.raw.config_set("maxmemory", 1)
+        try:
+            await worker.remove_due()
+        finally:
+            await office.raw.config_set("maxmemory", 0)
+        assert await office.finished("failed") == []
+
+
+async def test_two_workers_share_a_queue(workshop: Any, office: Office) -> None:
+    """Real ones: whoever ends a job, all of them keep the newest thousand together."""
+    queue = Queue("letters", Letter)
+
+    async def process(_: Job[Letter]) -> None:
+        """Ends well."""
+
+    async def at_rest() -> bool:
+        return not await office.raw.exists(f"{BASE}wait", f"{BASE}active")
+
+    await workshop.producer(queue).enqueue_many(queue, [Letter()] * 1300)
+    async with workshop.working(queue.processed_by(process)), workshop.working(queue.processed_by(process)):
+        await workshop.wait_until(at_rest, "all jobs have ended")
+    assert len(await office.finished("completed")) == len(await office.noted("completed")) == 1000
+
+
 async def test_a_waiting_default_job_takes_at_most_300_bytes(workshop: Any) -> None:
     """A text of more than 64 bytes makes the server keep the whole hash in another form, which takes 551."""
     queue = Queue("letters", Letter)
