@@ -13,9 +13,10 @@
 -- With their arguments after the key.
 local WORKERS = {
   'GET', 'MGET', 'EXISTS', 'TYPE', 'PTTL', 'HEXISTS f', 'HGET f', 'HGETALL', 'HMGET f', 'LLEN', 'LPOS x', 'LRANGE 0 0',
-  'SCARD', 'SMEMBERS', 'ZCARD', 'ZCOUNT 0 0', 'ZMSCORE x', 'ZRANGE 0 0', 'ZRANGEBYSCORE 0 0', 'ZREVRANGEBYSCORE 0 0', 'ZSCORE x', 'HDEL f',
-  'HINCRBY f 1', 'HSET f v', 'INCR', 'INCRBY 1', 'LPUSH x', 'LREM 0 x', 'LTRIM 0 -1', 'RPUSH x', 'SADD x', 'SREM x',
-  'XADD * f v', 'XTRIM MAXLEN 1', 'ZADD 1 x', 'ZREM x', 'ZREMRANGEBYRANK 0 0', 'PEXPIRE 10000',
+  'SCARD', 'SMEMBERS', 'ZCARD', 'ZRANGE 0 0', 'ZRANGEBYSCORE 0 0', 'ZREVRANGEBYSCORE 0 0', 'ZSCORE x',
+  'ZCOUNT 0 0', 'ZMSCORE x', 'HDEL f', 'HINCRBY f 1', 'HSET f v', 'INCR', 'INCRBY 1', 'LPUSH x', 'LREM 0 x',
+  'LTRIM 0 -1', 'RPUSH x', 'SADD x', 'SREM x', 'XADD * f v', 'XTRIM MAXLEN 1', 'ZADD 1 x', 'ZREM x',
+  'ZREMRANGEBYRANK 0 0', 'PEXPIRE 10000',
 }
 local OPERATORS = {
   'HKEYS', 'HLEN', 'HSCAN 0', 'HVALS', 'LINDEX 0', 'SISMEMBER x', 'XLEN', 'XRANGE - +', 'XREVRANGE + -',
