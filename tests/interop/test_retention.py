@@ -11,6 +11,7 @@ import pytest
 
 from chaos.scene import Scene
 from corral import Every, Fail, Job, Payload, Queue
+from corral.producer import new_job_id
 from corral.testing import Kit
 from interop.node import Node, node_process
 
@@ -68,17 +69,24 @@ async def test_a_worker_of_ours_in_a_queue_of_nodes(
     async with node_process(node_modules, scene.store.socket, scene.journal.path) as earlier:
         history = await build_history(scene, earlier, all_done)
     kit = Kit(scene.store.url)
-    theirs = await node.add({"data": {}, "opts": {}}, {"data": {"fails": 9}, "opts": {}}, queue="letters")
+    named = [{"jobId": new_job_id()}, {"jobId": "a-name"}]
+    theirs = await node.add(
+        {"data": {}, "opts": {}},
+        {"data": {"fails": 9}, "opts": {}},
+        {"data": {}, "opts": named[0]},
+        {"data": {"fails": 9}, "opts": named[1]},
+        queue="letters",
+    )
     ours = [(await kit.enqueue(letters, Letter(fails=fails))).id for fails in (0, 1)]
     await kit.drain(letters.processed_by(process))
     for place, state in enumerate(("completed", "failed")):
-        assert await finished(scene, state) == {*history[state], theirs[place], ours[place]}
+        assert await finished(scene, state) == {*history[state], *theirs[place::2], ours[place]}
     kit.travel(8 * DAY)
     later = [(await kit.enqueue(letters, Letter(fails=fails))).id for fails in (0, 1)]
     await kit.drain(letters.processed_by(process))
     for place, state in enumerate(("completed", "failed")):
-        assert await finished(scene, state) == {*history[state], theirs[place], later[place]}, "of ours, what is due"
-    figure(f"{COMPLETED} completed and {FAILED} failed jobs of Node, and 6 of both by our worker: none of Node's gone")
+        assert await finished(scene, state) == {*history[state], *theirs[place::2], later[place]}, "what is due"
+    figure(f"{COMPLETED} completed and {FAILED} failed jobs of Node, and 8 of both by our worker: none of Node's gone")
 
 
 async def test_a_producer_of_ours_in_a_queue_that_node_works_off(scene: Scene, node: Node, all_done: Any) -> None:

@@ -56,6 +56,7 @@ NO_LIMIT = 1000
 OWN_LIMIT = 0
 """In place of a limit: our default, which holds for the jobs that end under it and removes no others (kept.lua)."""
 KEEP_ALL = (-1, "", NO_LIMIT)
+"""Retention in the store's own terms (count, age, limit): nothing is removed."""
 LONGEST_MS = 1e14
 """A longer backoff (3,000 years) is read as this one: Python's durations end at 10^17 ms."""
 

@@ -4,7 +4,7 @@
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 count   3 age_s of completed jobs   4 count   5 age_s of failed ones, see kept.lua; both are ''
 --       where the queue's declaration names a retention: that one holds for all jobs, and nothing is noted any more
--- Errors  any of the store's; a key of the wrong type is left to the endings and the stalled check, which mend it
+-- Nothing is done about a key of the wrong type: endings and the stalled check mend it.
 
 local base = KEYS[1]
 local clock = redis.call('TIME')
