@@ -228,6 +228,7 @@ class Layout:
 
 def _job(now: int, does: str, *, priority: int = 0) -> dict[str, Any]:
     options = OPTIONS.get(does, {}) | ({"priority": priority} if priority else {})
+    options["corral"] = {}  # as if made by us: it ends under our default retention, which has keys of its own
     return {
         "name": "x",
         "data": json.dumps({"does": does}),

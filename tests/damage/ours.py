@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from corral import Fail, Job, JobOptions, Payload, Queue, Retention, Snooze
+from corral import Fail, Job, JobOptions, Payload, Queue, Snooze
 from corral.jobs import JobScheduler
 from corral.plugins import Plugins
 from corral.settings import WorkerSettings
@@ -55,8 +55,7 @@ class Ours:
 
     async def start(self, trial: Trial) -> None:
         layout, case = trial.layout, trial.case
-        options = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())
-        queue = Queue(layout.queue, Work, options=options)
+        queue = Queue(layout.queue, Work, options=JobOptions(attempts=1))
         self._gate = gate = Gate(trial.slots, case.victim, closed=case.when == "held")
 
         async def process(job: Job[Work]) -> None:
