@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from corral.hookspecs import hookimpl
     from corral.job import Job
-    from corral.jobs import Enqueued, Entry, JobScheduler
+    from corral.jobs import Durability, Enqueued, Entry, JobScheduler
     from corral.options import Exponential, Fixed, JobOptions, Retention
     from corral.payload import Payload
     from corral.processor import Deps, Processor
@@ -60,11 +60,16 @@ __all__ = [
 ]
 
 
-def connect() -> AbstractAsyncContextManager["JobScheduler"]:
+def connect(*, durability: "Durability | None" = None) -> AbstractAsyncContextManager["JobScheduler"]:
     """A producer's front door: `async with corral.connect() as jobs: await jobs.enqueue(queue, payload)`.
 
     Reads the settings, loads the plugins, builds the catalog and finds the store. A store that is away is noticed by
     the first call.
+
+    Args:
+        durability: `"replicated"`: `enqueue` and `enqueue_many` return when a replica of the store has the jobs, too. If
+            none has them within a second, they raise `StoreUnavailable` or `EnqueueInterrupted`; the outcome of these
+            jobs is unknown: they are written, and are lost if the store fails over. None: when the store has them.
 
     Returns:
         A context manager that yields the scheduler.
@@ -74,13 +79,16 @@ def connect() -> AbstractAsyncContextManager["JobScheduler"]:
     """
     from corral.app import connect  # noqa: PLC0415  # a declaration must not load the store's client
 
-    return connect()
+    return connect(durability=durability)
 
 
-def connect_blocking() -> AbstractContextManager["BlockingJobScheduler"]:
+def connect_blocking(*, durability: "Durability | None" = None) -> AbstractContextManager["BlockingJobScheduler"]:
     """`connect` for programs without an event loop: `with corral.connect_blocking() as jobs: jobs.enqueue(…)`.
 
     The scheduler may be used from several threads. It is bound to its process: connect again after a fork.
+
+    Args:
+        durability: As `connect`.
 
     Returns:
         A context manager that yields the scheduler.
@@ -90,7 +98,7 @@ def connect_blocking() -> AbstractContextManager["BlockingJobScheduler"]:
     """
     from corral.app import connect_blocking  # noqa: PLC0415  # as above
 
-    return connect_blocking()
+    return connect_blocking(durability=durability)
 
 
 if not TYPE_CHECKING:  # a checker that saw this would accept any name

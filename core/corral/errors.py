@@ -132,7 +132,8 @@ class StoreUnavailable(CorralError):
     Attributes:
         job_id: The id of the job that was to be written, where there was one.
         outcome: `"refused"`: certainly nothing was written. `"unknown"`: the request was sent and its reply was lost,
-            or the store refused in the middle of it; enqueueing again under the same `job_id` makes no second job.
+            or the store refused in the middle of it, or no replica has confirmed what is written; enqueueing again
+            under the same `job_id` makes no second job.
             `"partial"`: of a call that writes several things, some are written; see `EnqueueInterrupted`.
     """
 
@@ -162,7 +163,7 @@ class EnqueueInterrupted(StoreUnavailable):
         created: The ids of the jobs that this call made, in the order of the call, as in the other attributes.
         existing: The ids under which there was a job already; it was left as it was.
         refused: The ids of the jobs that were certainly not written; most were never sent.
-        unknown: The ids of the jobs that were sent and whose reply was lost.
+        unknown: The ids of the jobs that were sent and whose reply was lost, or that no replica has confirmed.
         outcome: `"partial"` where `created` has an id, else `"unknown"` where `unknown` has one, else `"refused"`.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, overload
 
 from typing_extensions import Unpack
 
@@ -15,9 +15,12 @@ from corral.options import Backoff, EnqueueOptions, Retention
 from corral.queue import Queue
 from corral.schedule import Cron, Every
 
-__all__ = ["EnqueueOptions", "Enqueued", "Entry", "JobScheduler", "with_options"]
+__all__ = ["Durability", "EnqueueOptions", "Enqueued", "Entry", "JobScheduler", "with_options"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+Durability: TypeAlias = Literal["replicated"]
+"""What must hold of a job before `enqueue` returns, besides that the store has it: see `corral.connect`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,8 @@ class JobScheduler(Protocol):
             UnknownQueue: No installed plugin declares the queue.
             PayloadRefused: The payload has not the queue's shape.
             JobRefused: The id, an option or the size was refused.
-            StoreUnavailable: The store is away; its `outcome` says whether the job may have been written.
+            StoreUnavailable: The store is away, or no replica of it has the job where the scheduler asks for one
+                (`corral.connect`); its `outcome` says whether the job may have been written.
             asyncio.CancelledError: The call was cancelled. A note has the job's id, and says whether it was sent.
         """
         ...

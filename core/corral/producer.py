@@ -23,9 +23,9 @@ from redis.exceptions import ResponseError
 from typing_extensions import Unpack
 
 from corral.catalog import Catalog
-from corral.errors import EnqueueInterrupted, JobRefused, StoreUnavailable
+from corral.errors import ConfigurationError, EnqueueInterrupted, JobRefused, StoreUnavailable
 from corral.job import P
-from corral.jobs import Enqueued, Entry, with_options
+from corral.jobs import Durability, Enqueued, Entry, with_options
 from corral.options import EnqueueOptions, JobOptions, check_job_id, check_schedule_id, merged, milliseconds
 from corral.plugins import Relay
 from corral.queue import Queue
@@ -34,7 +34,7 @@ from corral.store.clock import Clock
 from corral.store.codec import NewJob, encode_options
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore, batch_length, job_bytes
-from corral.store.replies import is_missing_right, unexpected
+from corral.store.replies import is_missing_right, is_unreplicated, unexpected
 from corral.store.schedules import NewSchedule, Schedules
 from corral.store.scripts import call_again
 from corral.store.wire import BYTES_PER_SECOND
@@ -80,11 +80,18 @@ class _Waiting:
 
 
 class _Writer:
-    """Writes one queue's jobs: those that come while a write is on its way go together in the next one."""
+    """Writes one queue's jobs: those that come while a write is on its way go together in the next one.
 
-    def __init__(self, store: QueueStore, url: str) -> None:
+    Args:
+        store: The queue.
+        url: Where it is.
+        replicated: Whether each write waits until a replica has it.
+    """
+
+    def __init__(self, store: QueueStore, url: str, *, replicated: bool) -> None:
         self.store = store
         self._url = url
+        self._replicated = replicated
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
         self._bulks: set[asyncio.Future[None]] = set()
@@ -161,7 +168,7 @@ class _Writer:
                 each.sent = True
             tried = time.monotonic()
             try:
-                return await self.store.add([each.job for each in batch])
+                return await self.store.add([each.job for each in batch], replicated=self._replicated)
             except StoreUnavailable as error:
                 now = time.monotonic()
                 if error.outcome == "unknown":
@@ -175,7 +182,7 @@ class _Writer:
                 longest = began + sum(job_bytes(each.job) for each in batch) / BYTES_PER_SECOND
                 is_late = now + wait + REPLY_SECONDS / 2 > min(progress, longest) + GIVE_UP_SECONDS
                 # Without the right a further try could take what is left half-written for this call's own.
-                if is_late or is_missing_right(error):
+                if is_late or is_missing_right(error) or is_unreplicated(error):
                     error.outcome = "refused" if lost is None else "unknown"
                     raise
                 await asyncio.sleep(wait)
@@ -230,6 +237,7 @@ class RedisJobScheduler:
         prefix: The first part of the keys.
         max_payload_bytes: A larger payload is refused.
         clock: Moves the store's time, in tests.
+        durability: See `corral.connect`.
     """
 
     def __init__(
@@ -241,7 +249,11 @@ class RedisJobScheduler:
         prefix: str,
         max_payload_bytes: int,
         clock: Clock | None = None,
+        durability: Durability | None = None,
     ) -> None:
+        if durability not in {None, "replicated"}:
+            raise ConfigurationError(f"durability {durability!r} does not exist", hint='there is "replicated", or None')
+        self._replicated = durability is not None
         self._catalog = catalog
         self._enqueuing = relay.enqueuing
         self._url = url
@@ -379,7 +391,7 @@ class RedisJobScheduler:
         if writer is None:
             link = Link(self._url, read_seconds=REPLY_SECONDS)
             store = QueueStore(link, self._prefix, queue.name, clock=self._clock)
-            writer = self._writers[queue.name] = _Writer(store, self._url)
+            writer = self._writers[queue.name] = _Writer(store, self._url, replicated=self._replicated)
         return writer
 
     def _new_job(self, queue: Queue[Any], payload: Any, overrides: EnqueueOptions) -> NewJob:

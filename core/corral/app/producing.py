@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from corral.app.installed import Installed, read_installed
 from corral.catalog.record import differences, dumped, parsed, recorded
 from corral.job import P
-from corral.jobs import Enqueued, EnqueueOptions, Entry
+from corral.jobs import Durability, Enqueued, EnqueueOptions, Entry
 from corral.producer import RedisJobScheduler
 from corral.queue import Queue
 from corral.schedule import Cron, Every
@@ -31,11 +31,11 @@ log = structlog.get_logger("corral")
 
 
 @asynccontextmanager
-async def connect() -> AsyncIterator[RedisJobScheduler]:
+async def connect(*, durability: Durability | None = None) -> AsyncIterator[RedisJobScheduler]:
     """Connect a producer; see `corral.connect`."""
     installed = read_installed()
     with chosen_store(installed.settings) as url:
-        async with scheduler(installed, url) as jobs, announced(installed, url):
+        async with scheduler(installed, url, durability) as jobs, announced(installed, url):
             yield jobs
 
 
@@ -109,11 +109,11 @@ class BlockingJobScheduler:
 
 
 @contextmanager
-def connect_blocking() -> Iterator[BlockingJobScheduler]:
+def connect_blocking(*, durability: Durability | None = None) -> Iterator[BlockingJobScheduler]:
     """Connect a producer that has no event loop; see `corral.connect_blocking`."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        entered = connect()
+        entered = connect(durability=durability)
         thread = threading.Thread(target=loop.run_forever, name="corral-producer", daemon=True)
         thread.start()
         try:
@@ -128,8 +128,10 @@ def connect_blocking() -> Iterator[BlockingJobScheduler]:
 
 
 @asynccontextmanager
-async def scheduler(installed: Installed, url: str) -> AsyncIterator[RedisJobScheduler]:
-    """The producer of a process, closed on leaving."""
+async def scheduler(
+    installed: Installed, url: str, durability: Durability | None = None
+) -> AsyncIterator[RedisJobScheduler]:
+    """The producer of a process, closed on leaving; `durability` as for `corral.connect`."""
     settings = installed.settings
     jobs = RedisJobScheduler(
         installed.catalog,
@@ -137,6 +139,7 @@ async def scheduler(installed: Installed, url: str) -> AsyncIterator[RedisJobSch
         url=url,
         prefix=settings.prefix,
         max_payload_bytes=settings.max_payload_bytes,
+        durability=durability,
     )
     try:
         yield jobs

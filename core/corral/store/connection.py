@@ -15,7 +15,7 @@ from typing import Any, Final
 import hiredis
 from redis.exceptions import ResponseError
 
-from corral.store.replies import refusal, unavailable
+from corral.store.replies import refusal, unavailable, unexpected, unreplicated
 from corral.store.wire import (
     CONNECT_SECONDS,
     GREETING_SECONDS,
@@ -44,6 +44,8 @@ LARGE_IDLE_SECONDS: Final = 0.1
 """So is one, after this time, before a large request: its bound is long, and a dead store would be noticed late."""
 PING: Final = hiredis.pack_command(("PING",))
 READ_BYTES: Final = 2**16
+REPLICATED_SECONDS: Final = 1.0
+"""How long a write waits for a replica. One in the same region confirms within milliseconds."""
 
 
 class Link:
@@ -76,14 +78,20 @@ class Link:
         wire = self._wire
         return time.monotonic() - wire.heard if wire is not None and wire.receives else math.inf
 
-    async def call(self, *command: Any) -> Any:
+    async def call(self, *command: Any, replicated: bool = False) -> Any:
         """Send one command and read its reply.
+
+        Args:
+            command: Its words.
+            replicated: Whether to wait then, up to `REPLICATED_SECONDS`, until a replica has what the command wrote.
+                It must write something: on Valkey 9, WAIT counts every replica for a connection that wrote nothing.
 
         Returns:
             The reply as RESP2 gives it, texts as bytes.
 
         Raises:
-            StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect, else `"unknown"`.
+            StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect, else `"unknown"`: also
+                where it was done, and no replica has confirmed it.
             redis.exceptions.ResponseError: The server understood the command and answered with an error.
         """
         packed = hiredis.pack_command(command)
@@ -92,7 +100,7 @@ class Link:
             try:
                 if wire is None or not await self._is_alive(wire, len(packed)):
                     wire = await self._open()
-                return await wire.ask(packed, self._read_seconds)
+                reply = await wire.ask(packed, self._read_seconds)
             except ResponseError as error:
                 if refused := refusal(error, self.url):
                     self._drop()
@@ -105,6 +113,9 @@ class Link:
                 # Interrupted between request and reply: the next call on this connection would read our reply.
                 self._drop()
                 raise
+            if replicated:
+                await self._wait_for_replica(wire)
+            return reply
 
     async def close(self) -> None:
         """Close the connection; a later call opens another."""
@@ -124,6 +135,25 @@ class Link:
         except ResponseError:  # whatever it says, it answers
             return True
         return True
+
+    async def _wait_for_replica(self, wire: Wire) -> None:
+        """Wait until a replica has what this connection has written; whatever goes wrong, it is written."""
+        wait = hiredis.pack_command(("WAIT", 1, round(REPLICATED_SECONDS * 1000)))
+        try:
+            having = await wire.ask(wait, self._read_seconds + REPLICATED_SECONDS)
+        except (ResponseError, OSError) as error:
+            self._drop()
+            if isinstance(error, ResponseError):
+                failed = unexpected(error, self.url)
+                failed.outcome = "unknown"
+            else:
+                failed = unavailable(error, self.url, refused=False)
+            raise failed from error
+        except BaseException:
+            self._drop()
+            raise
+        if having < 1:
+            raise unreplicated(self.url, REPLICATED_SECONDS)
 
     async def _open(self) -> Wire:
         self._drop()

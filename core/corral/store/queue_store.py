@@ -164,7 +164,7 @@ class QueueStore:
         """Added to the store's time by every script; zero but in tests."""
         return self.clock.offset_ms
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[bool]:
+    async def add(self, jobs: Sequence[NewJob], *, replicated: bool = False) -> list[bool]:
         """Write jobs.
 
         Safe to repeat after a lost reply: a job that an earlier try has made is not made again, as long as it has
@@ -172,19 +172,20 @@ class QueueStore:
 
         Args:
             jobs: At most as many as `batch_length` says.
+            replicated: Whether to wait until a replica has them, see `Link.call`.
 
         Returns:
             One flag per job: whether it is this call's own, or its id existed.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write. Where its `outcome` is `"refused"`, no job was
-                written.
+                written. Where no replica has confirmed the jobs, it is `"unknown"`.
             redis.exceptions.ResponseError: A key of the queue is damaged; it is named, and no job was written.
         """
         arguments: list[Any] = [self.offset_ms]
         for job in jobs:
             arguments += encode_new_job(job)
-        replies = await run(self._link, script("add"), [self.base], arguments)
+        replies = await run(self._link, script("add"), [self.base], arguments, replicated=replicated)
         return [reply == 1 for reply in replies]
 
     async def advance(

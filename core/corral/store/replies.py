@@ -36,10 +36,22 @@ from redis.exceptions import (
 from corral.errors import StoreUnavailable
 from corral.veil import masked
 
-__all__ = ["RIGHTS_HINT", "is_missing_right", "of_the_client", "refusal", "unavailable", "unexpected"]
+__all__ = [
+    "RIGHTS_HINT",
+    "is_missing_right",
+    "is_unreplicated",
+    "of_the_client",
+    "refusal",
+    "unavailable",
+    "unexpected",
+    "unreplicated",
+]
 
 RIGHTS_HINT: Final = "give the store's user the access rules of its role: docs/store-users.md"
 """What to do about a missing right, wherever it is found."""
+_REPLICAS_HINT: Final = (
+    "bring a replica back (INFO replication lists them), and enqueue again under the same job_id: no second job is made"
+)
 _PRIMARY: Final = "let REDIS_URL name the primary, or a name that follows it"
 _CLUSTER: Final = (
     "Corral talks to one server and follows no cluster: name a server that is none, or, with all keys in one slot "
@@ -151,6 +163,20 @@ def unavailable(error: BaseException, url: str, *, refused: bool) -> StoreUnavai
     )
 
 
+def unreplicated(url: str, seconds: float) -> StoreUnavailable:
+    """A write that is done, and that no replica has confirmed.
+
+    Args:
+        url: The store.
+        seconds: How long was waited for a replica.
+    """
+    return StoreUnavailable(
+        f"{_store(url)} has written it, but no replica had it within {seconds:g} s: it is lost if the store fails over",
+        outcome="unknown",
+        hint=_REPLICAS_HINT,
+    )
+
+
 def unexpected(error: ResponseError, url: str) -> StoreUnavailable:
     """An error reply where none belongs: a key that somebody has damaged, or a server that is none of those we know.
 
@@ -185,6 +211,11 @@ def of_the_client(error: Exception) -> StoreUnavailable | None:
 def is_missing_right(error: StoreUnavailable) -> bool:
     """Whether the store's access control has refused, so that trying again helps nobody."""
     return error.hint == RIGHTS_HINT
+
+
+def is_unreplicated(error: StoreUnavailable) -> bool:
+    """Whether it is written, and only the replicas lack it, so that writing again helps nobody."""
+    return error.hint == _REPLICAS_HINT
 
 
 def _cause(error: BaseException) -> str:

@@ -47,18 +47,27 @@ def script(name: str, package: str = STORE) -> Script:
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
-async def run(link: Link, which: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+async def run(
+    link: Link, which: Script, keys: Sequence[str], arguments: Sequence[Any], *, replicated: bool = False
+) -> Any:
     """Run a script; a server that has forgotten it is sent its source.
 
     A server that answers "no such script" has run nothing, so this never runs a script twice.
+
+    Args:
+        link: The connection.
+        which: The script.
+        keys: Its keys.
+        arguments: Its arguments.
+        replicated: As for `Link.call`.
 
     Raises:
         StoreUnavailable: As `Link.call`.
     """
     try:
-        return await link.call("EVALSHA", which.digest, len(keys), *keys, *arguments)
+        return await link.call("EVALSHA", which.digest, len(keys), *keys, *arguments, replicated=replicated)
     except NoScriptError:
-        return await link.call("EVAL", which.source, len(keys), *keys, *arguments)
+        return await link.call("EVAL", which.source, len(keys), *keys, *arguments, replicated=replicated)
 
 
 async def call_again(call: Callable[[], Awaitable[T]]) -> T:

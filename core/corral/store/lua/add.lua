@@ -77,7 +77,9 @@ local function add_all()
     local running = limit and redis.pcall('LLEN', base .. 'active')
     if type(running) ~= 'number' or running < limit then call('ZADD', base .. 'marker', 0, '0') end
   end
-  if attempts > 0 then call('INCRBY', base .. 'id', attempts) end -- last: nobody else's numbers are taken back
+  -- Last: nobody else's numbers are taken back. A repeated call adds 0, since it must write something: Valkey's WAIT
+  -- waits only for what its own connection has written.
+  call('INCRBY', base .. 'id', attempts)
   return replies
 end
 
