@@ -67,9 +67,10 @@ def connect(*, durability: "Durability | None" = None) -> AbstractAsyncContextMa
     the first call.
 
     Args:
-        durability: `"replicated"`: `enqueue` and `enqueue_many` return when a replica of the store has the jobs, too. If
-            none has them within a second, they raise `StoreUnavailable` or `EnqueueInterrupted`; the outcome of these
-            jobs is unknown: they are written, and are lost if the store fails over. None: when the store has them.
+        durability: `"replicated"`: `enqueue` and `enqueue_many` return when a replica of the store has the jobs, too.
+            If none has them within a second, they raise `StoreUnavailable` or `EnqueueInterrupted`; the outcome of
+            these jobs is unknown: they are written, and are lost if the store fails over. None: as soon as the store
+            itself has them.
 
     Returns:
         A context manager that yields the scheduler.

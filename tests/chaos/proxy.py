@@ -47,11 +47,12 @@ class Proxy:
         path: The socket to listen on.
         upstream: The store's.
         tls: Listen with TLS on a port of the loopback interface instead; `port` tells which.
+        tcp: Listen on such a port without TLS.
     """
 
     port: int
 
-    def __init__(self, path: Path, upstream: Path, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, path: Path, upstream: Path, *, tls: ssl.SSLContext | None = None, tcp: bool = False) -> None:
         self.url = f"unix://{path}"
         self.cut: Callable[[bytes], bool] = lambda _: False
         self.cuts = 0
@@ -62,6 +63,7 @@ class Proxy:
         self.bytes_per_second = self.longest_reply = 0
         self.passed = 0
         self._tls = tls
+        self._on_port = tcp or tls is not None
         self._path = path
         self._upstream = upstream
         self._passing = asyncio.Event()
@@ -71,7 +73,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        if self._tls is None:
+        if not self._on_port:
             self._server = await asyncio.start_unix_server(self._accept, self._path)
         else:
             self._server = await asyncio.start_server(self._accept, "localhost", 0, ssl=self._tls, family=AF_INET)
@@ -94,6 +96,11 @@ class Proxy:
         """Close every connection that is open now."""
         for task in self._tasks:
             task.cancel()
+
+    def redirect(self, upstream: Path) -> None:
+        """Close every connection that is open now; new ones go to another store, as where an address moves."""
+        self._upstream = upstream
+        self.sever()
 
     def hold(self) -> None:
         """Nothing goes through any connection, new ones included, until `let_go`: as where the network is cut."""
