@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from chaos.acme_chaos import JOURNAL, chaos, chaos_threads
 from corral.catalog import Catalog, Entry
+from corral.jobs import Durability
 from corral.plugins import Plugins, Provider
 from corral.producer import RedisJobScheduler
 from corral.store.server_binary import find_server
@@ -225,12 +226,13 @@ class Worker:
 
 
 @asynccontextmanager
-async def producer(url: str) -> AsyncIterator[RedisJobScheduler]:
+async def producer(url: str, durability: Durability | None = None) -> AsyncIterator[RedisJobScheduler]:
     """A producer of the plugin's queues, in this process."""
     provider = Provider("acme-chaos", "1.0", "wheel")
     entries = {queue.name: Entry(queue, provider, "") for queue in (chaos, chaos_threads)}
     catalog = Catalog(MappingProxyType(entries))
-    jobs = RedisJobScheduler(catalog, Plugins.load([]).relay, url=url, prefix="bull", max_payload_bytes=2**20)
+    relay = Plugins.load([]).relay
+    jobs = RedisJobScheduler(catalog, relay, url=url, prefix="bull", max_payload_bytes=2**20, durability=durability)
     try:
         yield jobs
     finally:
