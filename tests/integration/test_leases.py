@@ -143,3 +143,34 @@ async def test_a_run_whose_lock_is_lost_is_stopped_and_its_result_dropped(worksh
     assert await workshop.state(queue, enqueued.id) == "active", "it is the other's"
     assert await workshop.raw.get(lock) == "another:1"
     await workshop.raw.delete(lock, f"bull:letters:{enqueued.id}", "bull:letters:active")
+
+
+async def test_of_200_results_whose_locks_are_anothers_none_is_written(workshop: Any) -> None:
+    """They are sent: nobody has told the worker before, since its next renewal is seconds away."""
+    queue, count = Queue("letters", Letter), 200
+    running, results_are_due = [], asyncio.Event()
+
+    async def late(job: Job[Letter]) -> str:
+        running.append(job.id)
+        await results_are_due.wait()
+        return "late"
+
+    made = await workshop.producer(queue).enqueue_many(queue, [Letter()] * count)
+    locks = [f"bull:letters:{enqueued.id}:lock" for enqueued in made]
+    with structlog.testing.capture_logs() as logged:
+        async with workshop.working(queue.processed_by(late), concurrency={"letters": count}, lock_seconds=30):
+            await workshop.wait_until(lambda: len(running) == count, "all of them run")
+            await workshop.raw.mset(dict.fromkeys(locks, "another:1"))
+            results_are_due.set()
+
+            def refused() -> list[str]:
+                return [line["job_id"] for line in logged if line["event"].startswith("lock lost")]
+
+            await workshop.wait_until(lambda: len(refused()) == count, "all results are refused")
+    assert sorted(refused()) == sorted(enqueued.id for enqueued in made)
+    assert await workshop.raw.zcard("bull:letters:completed") == 0
+    assert set(await workshop.raw.mget(locks)) == {"another:1"}
+    assert await workshop.raw.llen("bull:letters:active") == count
+    for enqueued in made:
+        assert "returnvalue" not in await workshop.hash(queue, enqueued.id)
+    await workshop.raw.delete("bull:letters:active", *locks, *(f"bull:letters:{enqueued.id}" for enqueued in made))

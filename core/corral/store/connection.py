@@ -46,7 +46,6 @@ PING: Final = hiredis.pack_command(("PING",))
 READ_BYTES: Final = 2**16
 REPLICATED_SECONDS: Final = 1.0
 """How long a write waits for a replica. One in the same region confirms within milliseconds."""
-WAIT: Final = hiredis.pack_command(("WAIT", 1, str(round(REPLICATED_SECONDS * 1000))))  # type: ignore[arg-type]
 
 
 class Link:
@@ -139,8 +138,9 @@ class Link:
 
     async def _wait_for_replica(self, wire: Wire) -> None:
         """Wait until a replica has what this connection has written; whatever goes wrong, it is written."""
+        command: tuple[Any, ...] = ("WAIT", 1, round(REPLICATED_SECONDS * 1000))
         try:
-            having = await wire.ask(WAIT, self._read_seconds + REPLICATED_SECONDS)
+            having = await wire.ask(hiredis.pack_command(command), self._read_seconds + REPLICATED_SECONDS)
         except (ResponseError, OSError) as error:
             self._drop()
             if isinstance(error, ResponseError):
