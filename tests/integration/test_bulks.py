@@ -494,9 +494,9 @@ class TestCancelled:
             tried = asyncio.Event()
             add = store.add
 
-            async def tell(batch: Any) -> list[bool]:
+            async def tell(batch: Any, **how: Any) -> list[bool]:
                 try:
-                    written: list[bool] = await add(batch)
+                    written: list[bool] = await add(batch, **how)
                     return written
                 finally:
                     tried.set()

@@ -134,7 +134,7 @@ async def test_what_the_store_refused_is_written_later_and_what_is_uncertain_is_
     class Away(Link):
         outcome: Any = "refused"
 
-        async def call(self, *_: Any) -> Any:
+        async def call(self, *_: Any, **__: Any) -> Any:
             raise StoreUnavailable("away", outcome=self.outcome)
 
     tally, away = Tally(), Away("unix:///nowhere")
