@@ -362,9 +362,9 @@ async def watching(client: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     watch = Watch(client)
     call = Link.call
 
-    async def call_and_look(link: Link, *command: Any) -> Any:
+    async def call_and_look(link: Link, *command: Any, **how: Any) -> Any:
         try:
-            return await call(link, *command)
+            return await call(link, *command, **how)
         except NoScriptError:
             raise  # nothing was run
         except ResponseError:

@@ -305,8 +305,8 @@ class TestLog:
         inspector = inspect()
         call, pausing = Link.call, script("pause", "corral.inspector")
 
-        async def lose_the_reply(link: Link, *command: Any) -> Any:
-            reply = await call(link, *command)
+        async def lose_the_reply(link: Link, *command: Any, **how: Any) -> Any:
+            reply = await call(link, *command, **how)
             if not {pausing.source, pausing.digest}.intersection(command):  # what is asked before anything is changed
                 return reply
             raise StoreUnavailable("the store is unavailable", outcome="unknown")
@@ -325,7 +325,7 @@ class TestLog:
     ) -> None:
         inspector = inspect()
 
-        async def lose(_link: Link, *_command: Any) -> Any:
+        async def lose(_link: Link, *_command: Any, **_how: Any) -> Any:
             raise StoreUnavailable("the store is unavailable", outcome="unknown")
 
         monkeypatch.setattr(Link, "call", lose)

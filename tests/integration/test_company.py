@@ -136,8 +136,8 @@ class TestWakeUps:
             made(consumer, *arguments, **more)
             consumers.append(consumer)
 
-        async def stopping(link: Link, *command: Any) -> Any:
-            reply = await call(link, *command)
+        async def stopping(link: Link, *command: Any, **how: Any) -> Any:
+            reply = await call(link, *command, **how)
             if command[0] == "BZPOPMIN" and reply is not None and not consumers[0]._stopping:
                 consumers[0].stop()
             return reply
