@@ -211,6 +211,7 @@ async def test_what_is_no_address(url: str, kind: str) -> None:
     assert refused.value.hint
 
 
+@pytest.mark.trap(23)
 async def test_options_of_the_url_that_are_for_the_client_library(scene: Scene, kind: str) -> None:
     options = "protocol=3&decode_responses=true&socket_timeout=0.01&max_connections=1&health_check_interval=1"
     async with opened(kind, f"{scene.store.url}?{options}&client_name=app") as call:

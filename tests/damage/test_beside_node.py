@@ -60,6 +60,7 @@ async def test_the_same_stories_with_bullmq_as_the_worker(
     stage.judge(ours)
 
 
+@pytest.mark.trap(11)
 async def test_what_is_in_the_quarantine_survives_the_removal_of_orphans(
     node_modules: Path, workshop: Any, binary: Any
 ) -> None:
@@ -82,6 +83,7 @@ async def test_what_is_in_the_quarantine_survives_the_removal_of_orphans(
     assert await binary.hget(kept[b"completed"], "name") == b"x"
 
 
+@pytest.mark.trap(9)
 @pytest.mark.parametrize("slots", CONCURRENCIES)
 async def test_ids_that_its_producer_lets_through(node_modules: Path, stage: Any, slots: int) -> None:
     """Trap T9: `queue.add(name, data, {jobId: "completed"})` on an empty queue, and then twenty jobs."""

@@ -353,6 +353,7 @@ class TestWorker:
         assert {line["worker"] for line in lines if line["logger"] == "corral.worker"} == {said["job failed"]["worker"]}
         assert store.hgetall("corral:bull:catalog") == {}, "it takes its record away"
 
+    @pytest.mark.trap(21)
     @pytest.mark.parametrize(
         ("environment", "code"), [("production", 2), ("development", 0)], ids=["production", "development"]
     )

@@ -122,6 +122,7 @@ def test_jobs_survive_a_killed_server(data_dir: Path) -> None:
             assert store.get("kept") == b"yes", "whoever used the store before goes on under the same address"
 
 
+@pytest.mark.trap(21)
 def test_the_server_never_evicts_and_writes_a_file_that_every_server_can_read(data_dir: Path) -> None:
     with embedded_store(data_dir) as url, redis.Redis.from_url(url, decode_responses=True) as store:
         config = store.config_get("*")

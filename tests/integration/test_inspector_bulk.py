@@ -162,6 +162,7 @@ async def test_drain_removes_what_waits_and_leaves_the_rest(
     assert await workshop.raw.exists("bull:letters:later") == 0
 
 
+@pytest.mark.trap(13)
 async def test_drain_keeps_the_next_run_of_a_schedule_wherever_it_waits(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:

@@ -56,6 +56,7 @@ async def test_a_jobs_name_is_carried_and_decides_nothing(workshop: Any, write: 
     assert result == {"text": "hi", "name": "send:größe", "attempt": 1, "of": 4}
 
 
+@pytest.mark.trap(3)
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -99,6 +100,7 @@ async def test_unknown_fields_are_ignored_and_told_once(workshop: Any, write: An
     assert not any("crimson" in str(line) for line in logged), "never what is in a payload"
 
 
+@pytest.mark.trap(3)
 @pytest.mark.parametrize("opts", ["{", "[]", "7", '"text"'])
 async def test_options_that_are_no_json_object_fail_the_job_for_good(workshop: Any, write: Any, opts: str) -> None:
     await write("a", name="letters", data="{}", opts=opts)
@@ -140,6 +142,7 @@ async def test_an_unknown_backoff_type_is_the_queues_own_and_told_once(workshop:
     assert told == [["fibonacci"]]
 
 
+@pytest.mark.trap(14)
 async def test_an_id_without_a_job_is_dropped_and_leaves_nothing(workshop: Any, write: Any) -> None:
     await write("ghost")
     await write("a", name="letters", data="{}", opts="{}")

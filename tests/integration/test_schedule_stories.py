@@ -169,6 +169,7 @@ class TestTheCheck:
         assert await hand.ensure(Cron("5 * * * *"), why="check") == "different", "and the two do not take turns"
         await hand.run_due()
 
+    @pytest.mark.trap(5)
     async def test_repairs_a_chain_that_another_client_has_ended(self, hand: Hand, runs: Runs) -> None:
         """It fetched the run, and made no next one (trap T5): nobody does, once that one has ended."""
         await hand.ensure(TEN_SECONDS)
@@ -300,6 +301,7 @@ class TestWhatAnOperatorRemoved:
         assert not await raw.exists(hand.schedules.removed_key)
         await hand.run_due()
 
+    @pytest.mark.trap(11)
     async def test_keeps_its_mark_where_bullmq_deletes_no_orphans(self, hand: Hand, raw: Any) -> None:
         """trap T11"""
         await hand.schedules.remove(NAME, mark=PRUNED)
@@ -321,6 +323,7 @@ class TestNoRunIsAdded:
         assert await hand.run_due() == [waits]
         await goes_on(hand, runs)
 
+    @pytest.mark.trap(12)
     async def test_by_changes_of_a_queue_that_is_paused_for_days(
         self, hand: Hand, runs: Runs, operator: JobInspector
     ) -> None:
@@ -343,6 +346,7 @@ class TestNoRunIsAdded:
         await hand.complete(job)
         await goes_on(hand, runs)
 
+    @pytest.mark.trap(27)
     @pytest.mark.parametrize("rule", RULES)
     async def test_by_a_promotion(self, rule: str, hand: Hand, runs: Runs, operator: JobInspector) -> None:
         await hand.ensure(RULES[rule])
@@ -360,6 +364,7 @@ class TestNoRunIsAdded:
         assert await runs.look() == ([], coming)
         await goes_on(hand, runs)
 
+    @pytest.mark.trap(27)
     async def test_by_removing_and_making_it_again(self, hand: Hand, runs: Runs, operator: JobInspector) -> None:
         await hand.ensure(TEN_SECONDS)
         waits = await hand.tick()
@@ -376,6 +381,7 @@ class TestNoRunIsAdded:
         assert await hand.run_due() == [waits, *coming]
         await goes_on(hand, runs)
 
+    @pytest.mark.trap(13)
     async def test_by_a_drained_queue(self, hand: Hand, runs: Runs, operator: JobInspector, raw: Any) -> None:
         await hand.ensure(TEN_SECONDS)
         assert await operator.drain(NAME, delayed=True) == 0
@@ -494,6 +500,7 @@ class Story:
             await self._hand.end(Completed(), *jobs)
 
 
+@pytest.mark.trap(27)
 @pytest.mark.corral_untidy("jobs whose keys are deleted while a worker holds them leave their id in `active`")
 async def test_by_any_sequence(hand: Hand, operator: JobInspector, runs: Runs, raw: Any) -> None:
     """Seeded: ensured, changed, checked, fetched, killed, promoted, paused, removed, and lost in every way."""

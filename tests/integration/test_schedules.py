@@ -130,6 +130,7 @@ async def test_a_stalled_tick_makes_no_second_next_one(hand: Hand) -> None:
     await hand.complete(again)
 
 
+@pytest.mark.trap(5)
 async def test_a_schedule_that_somebody_ended_is_resumed(hand: Hand, raw: Any) -> None:
     """Another client ran the tick and made no next one (trap T5)."""
     await hand.ensure(Cron("5 * * * *"))

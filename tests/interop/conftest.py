@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest_asyncio
 
+from chaos.acme_chaos import chaos
 from chaos.fixtures import figure, scene, site
 from chaos.scene import Scene
+from corral.catalog import Catalog, Entry
+from corral.inspector import JobInspector
+from corral.plugins import Provider
+from corral.store.connection import Link
 from corral.testing import find_leaks
 from interop.node import Node, node_process
 from parity.conftest import node_modules, pytest_runtest_makereport
@@ -24,6 +30,15 @@ async def node(node_modules: Path, scene: Scene) -> AsyncIterator[Node]:
         assert await node.ask("errors") == []  # it takes seconds on a busy machine, and a job's delay would be over
         yield node
         assert await node.ask("errors") == []
+
+
+@pytest_asyncio.fixture
+async def inspector(scene: Scene) -> AsyncIterator[JobInspector]:
+    """What an operator of ours does to the queue `chaos`."""
+    catalog = Catalog(MappingProxyType({chaos.name: Entry(chaos, Provider("acme", "1.0", "wheel"), "")}))
+    inspector = JobInspector(catalog, Link(scene.store.url), prefix="bull")
+    yield inspector
+    await inspector.close()
 
 
 @pytest_asyncio.fixture

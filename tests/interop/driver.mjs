@@ -2,8 +2,9 @@
 //
 // Reads one JSON request per line and answers each with one line, `{"ok": …}` or `{"error": text}`. Its workers do
 // what a job's data says, as the processors of tests/chaos/acme_chaos.py do, and write the same journal. BullMQ is
-// loaded from the directory named by CORRAL_NODE_MODULES; the arguments are the store's socket and the journal. With
-// ACME_TRACED set, BullMQ is given bullmq-otel, and OpenTelemetry's SDK keeps the spans.
+// loaded from the directory named by CORRAL_NODE_MODULES, under the name in CORRAL_BULLMQ (`bullmq5` is version 5);
+// the arguments are the store's socket and the journal. With ACME_TRACED set, BullMQ is given bullmq-otel, and
+// OpenTelemetry's SDK keeps the spans.
 import { appendFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -11,7 +12,7 @@ import readline from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const require = createRequire(path.join(path.resolve(process.env.CORRAL_NODE_MODULES), 'driver.mjs'));
-const { FlowProducer, Queue, QueueEvents, Worker } = require('bullmq');
+const { FlowProducer, Queue, QueueEvents, Worker } = require(process.env.CORRAL_BULLMQ ?? 'bullmq');
 
 const [, , socket, journal] = process.argv;
 const connection = { path: socket };
@@ -97,9 +98,14 @@ const operations = {
     return await queue(name).getJobScheduler(id);
   },
 
-  async work({ queue: name, concurrency, minutes, then }) {
+  async work({ queue: name, concurrency, minutes, then, options = {} }) {
     const metrics = minutes && { maxDataPoints: minutes };
-    const worker = watched(new Worker(name, (job) => process_(job, then), { ...client, concurrency, metrics }));
+    const worker = watched(new Worker(name, (job) => process_(job, then), {
+      ...client,
+      ...options,
+      concurrency,
+      metrics,
+    }));
     await worker.waitUntilReady();
     return process.pid;
   },
@@ -137,6 +143,10 @@ const operations = {
 
   async clean({ queue: name, ending }) {
     return (await queue(name).clean(0, 1000, ending)).length;
+  },
+
+  async call({ queue: name, method, args = [] }) {
+    return await queue(name)[method](...args);
   },
 
   async workers({ queue: name }) {

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.asyncio
 VALUES = [0, 1.5, True, "", "text", "ünïcode \N{GRINNING FACE}", '"quoted"\n', [], {}, [1, [2, {"three": None}]]]
 
 
+@pytest.mark.trap(28)
 async def test_waiting_for_our_worker_returns_the_value_or_throws_the_failure(
     node: Node, scene: Scene, all_done: Any
 ) -> None:
@@ -44,6 +45,7 @@ async def test_a_result_of_60_kb_arrives_whole_where_the_stream_is_bounded_by_by
     await all_done(completed=30)
 
 
+@pytest.mark.trap(2)
 async def test_no_event_stops_a_listener(scene: Scene, node: Node) -> None:
     """One entry that is no JSON would end its loop for good: not with anything that a processor returns or reports."""
     await node.ask("listen", queue="chaos")

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from types import MappingProxyType
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from chaos.acme_chaos import chaos
 from chaos.scene import Scene
-from corral.catalog import Catalog, Entry
 from corral.inspector import JobInspector, Occurrence
-from corral.plugins import Provider
-from corral.store.connection import Link
 from interop.node import Node
 
 pytestmark = pytest.mark.asyncio
 
 THRICE: dict[str, Any] = {"attempts": 3, "backoff": {"type": "fixed", "delay": 30}}
-
-
-@pytest_asyncio.fixture
-async def inspector(scene: Scene) -> AsyncIterator[JobInspector]:
-    catalog = Catalog(MappingProxyType({chaos.name: Entry(chaos, Provider("acme", "1.0", "wheel"), "")}))
-    inspector = JobInspector(catalog, Link(scene.store.url), prefix="bull")
-    yield inspector
-    await inspector.close()
 
 
 async def story(inspector: JobInspector, job_id: str) -> list[Occurrence]:

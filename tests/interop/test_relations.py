@@ -82,6 +82,7 @@ async def test_a_parent_in_our_queue_runs_when_node_has_done_its_child(node: Nod
     assert (await node.job(flow["id"]))["returnvalue"] == "done"
 
 
+@pytest.mark.trap(24)
 async def test_our_worker_is_counted_once(node: Node, scene: Scene) -> None:
     """Whatever other connections it has: only the one that waits for work carries the name."""
     await scene.hire(lock_seconds=1)

@@ -35,6 +35,7 @@ def gaps(of: list[int]) -> set[int]:
     return {later - earlier for earlier, later in itertools.pairwise(of)}
 
 
+@pytest.mark.trap(5)
 @pytest.mark.parametrize(
     ("rule", "gap"),
     [({"every": EVERY_MS}, EVERY_MS), ({"pattern": "* * * * * *", "tz": "Europe/Berlin"}, 1000)],
@@ -140,6 +141,7 @@ async def test_a_declared_schedule_that_node_changes_is_left_so(node: Node, scen
     assert len([line for line in worker.log if "left so" in line["event"]]) == 1
 
 
+@pytest.mark.trap(13)
 async def test_a_queue_that_node_drains_goes_on(node: Node, scene: Scene) -> None:
     """Paused, so that a run waits: BullMQ's drain may take its place away and leave its job (trap T13)."""
     client = scene.store.client

@@ -91,6 +91,7 @@ async def test_the_same_keys_are_left(sides: Sides, name: str) -> None:
     assert ("none" in name or "nothing" in name or "is locked" in name) == (ours == before)
 
 
+@pytest.mark.trap(16)
 async def test_promote_all_and_retry_all_honour_priority(sides: Sides) -> None:
     """Where BullMQ's bulk operations put everything into `wait`, ours do what each single one does (trap T16)."""
     jobs = [{"jobId": f"p{n}", "priority": n} for n in (3, 1, 2)]
@@ -192,6 +193,7 @@ async def test_what_is_refused_changes_nothing(sides: Sides) -> None:
     assert await read(sides.lane.client, OURS) == before
 
 
+@pytest.mark.trap(10)
 async def test_a_child_whose_id_holds_colons_goes_with_its_parent(sides: Sides) -> None:
     """BullMQ leaves its id in `wait`, without a job (trap T10)."""
     await sides.flow(parent(QUEUE, child("a"), child("b:c:d"), child("e:f:g", OTHER, delay=LONG)))

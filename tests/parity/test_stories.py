@@ -293,6 +293,7 @@ async def fetched(lane: Lane, **options: Any) -> tuple[QueueStore, Link, Any]:
     return store, link, (await store.advance("worker-1", 1, [], 1)).jobs[0]
 
 
+@pytest.mark.trap(18)
 async def test_a_manual_rate_limit_holds_without_a_limit_of_the_queue(lane: Lane) -> None:
     """Ours alone: BullMQ's workers look at it only where there is another, and would fetch the job again at once."""
     store, link, job = await fetched(lane)

@@ -70,6 +70,7 @@ class TestJobIds:
     def test_a_plain_word_is_an_id(self, job_id: str) -> None:
         check_job_id(job_id)
 
+    @pytest.mark.trap(9)
     @pytest.mark.parametrize(
         ("job_id", "told"),
         [
