@@ -12,12 +12,12 @@ from corral.testing.stored import open_client
 
 __all__ = ["find_leaks"]
 
-LISTS = ("wait", "active")
+LISTS = ("wait", "paused", "active")
 QUEUE_KEYS = frozenset(
-    {*CONTAINERS, "id", "pc", "marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat"}
+    {*CONTAINERS, "paused", "id", "pc", "marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat"}
     | {f"metrics:{ending}{data}" for ending in ("completed", "failed") for data in ("", ":data")}
 )
-"""wire § 2.1; `paused` is missing, because BullMQ 6 never writes it and neither do we."""
+"""wire § 2.1."""
 JOB_SUFFIXES = ("logs", "dependencies", "processed", "failed", "unsuccessful")
 """wire § 2.2, without `lock`: no lock outlives its worker."""
 
@@ -49,7 +49,7 @@ def find_leaks(url: str, prefix: str = "bull") -> list[str]:
 
 def _leaks(client: redis.Redis, queue: str, keys: dict[str, str]) -> list[str]:
     places: dict[str, list[str]] = {}
-    for state in CONTAINERS:
+    for state in (*CONTAINERS, *(["paused"] if keys.get("paused") == "list" else [])):
         key = f"{queue}:{state}"
         ids = client.lrange(key, 0, -1) if state in LISTS else client.zrange(key, 0, -1)
         for job in map(_text, ids):

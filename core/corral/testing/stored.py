@@ -24,8 +24,10 @@ __all__ = ["FoundJob", "StoredQueues", "open_client"]
 
 READ_SECONDS = 5.0
 """How long a reply may take: a test's store is on this machine."""
-_STATE: dict[str, State] = {container: state for state, container in CONTAINER.items()}
-LISTS = {"wait", "active"}
+_STATE: dict[str, State] = {container: state for state, container in CONTAINER.items()} | {"paused": "waiting"}
+LISTS = {"wait", "paused", "active"}
+PLACES = (*CONTAINERS, "paused")
+"""`paused`: what waits while the queue is paused, if BullMQ 5 may use it (wire § 6.14)."""
 SCORE_PER_MS = 4096
 """A delayed job's score is its due time times this (wire § 6.5)."""
 
@@ -83,9 +85,9 @@ class StoredQueues:
         """All jobs of a queue, in whatever state, in the order they were enqueued."""
         base = f"{self._prefix}:{queue.name}:"
         with self._client.pipeline() as asking:
-            for container in CONTAINERS:
+            for container in PLACES:
                 (asking.lrange if container in LISTS else asking.zrange)(base + container, 0, -1)
-            held = zip(CONTAINERS, asking.execute(), strict=True)
+            held = zip(PLACES, asking.execute(), strict=True)
             places = [(_STATE[container], job_id) for container, ids in held for job_id in ids]
             for _, job_id in places:
                 asking.hgetall(base.encode() + job_id)

@@ -33,15 +33,18 @@ local function signal_work()
 end
 
 -- Where the job of a key may go that is to run: its priority says. Nothing is changed but the counter that breaks ties, in
--- which a gap means nothing. Returns false for `wait`, or the score in `prioritized`; or nil, and what is damaged.
+-- which a gap means nothing. Returns the score in `prioritized`, a number, or the key of the list (wait_list.lua); or nil,
+-- and what is damaged.
 local function way_back(key)
   local wrong = damage(key, 'hash')
   if wrong then return nil, wrong end
   local priority = tonumber(call('HGET', key, 'priority')) or 0
   if not (priority > 0) then
-    wrong = broken('wait')
+    local queue, is_paused = base, meta[1]
+    -- @include wait_list.lua
+    wrong = damage(wait_list, 'list')
     if wrong then return nil, wrong end
-    return false
+    return wait_list
   end
   wrong = broken('prioritized', 'pc')
   if wrong then return nil, wrong end
@@ -51,18 +54,19 @@ local function way_back(key)
 end
 
 -- Put a job where `way_back` says; the caller has taken it out of its container. Returns the state it is in now.
-local function put_back(id, score, previous, lifo)
-  if score then
-    call('ZADD', base .. 'prioritized', score, id)
+local function put_back(id, way, previous, lifo)
+  local has_priority = type(way) == 'number'
+  if has_priority then
+    call('ZADD', base .. 'prioritized', way, id)
   else
-    call(lifo and 'RPUSH' or 'LPUSH', base .. 'wait', id)
+    call(lifo and 'RPUSH' or 'LPUSH', way, id)
   end
   if previous then
     emit('waiting', 'jobId', id, 'prev', previous)
   else
     emit('waiting', 'jobId', id)
   end
-  return score and 'prioritized' or 'waiting'
+  return has_priority and 'prioritized' or 'waiting'
 end
 
 -- The container that holds a job (wire 6.25). Where none that can be read does, nil; and what is wrong with one that

@@ -3,7 +3,7 @@
 local KEPT_BY_PARENT = {failed = {{'ZREM', ':unsuccessful'}, {'HDEL', ':failed'}}, completed = {{'HDEL', ':processed'}}}
 local KINDS = {[':unsuccessful'] = 'zset', [':failed'] = 'hash', [':processed'] = 'hash', [':dependencies'] = 'set'}
 
--- Whether a job can wait again: the score it would have in `prioritized`, false for `wait`; or nil, and what is damaged.
+-- Whether a job can wait again: where, as `way_back` says; or nil, and what is damaged.
 local function ready(id, state)
   local wrong = damage(base .. id, 'hash')
   local parent = not wrong and call('HGET', base .. id, 'parentKey')

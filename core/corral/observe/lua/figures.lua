@@ -39,13 +39,17 @@ local function waits_since(ids)
   return fallback
 end
 
-local waiting = read('LRANGE', base .. 'wait', -LOOK, -1)
-local next_in_line = waiting or {}
-local reversed = {}
-for i = #next_in_line, 1, -1 do reversed[#reversed + 1] = next_in_line[i] end
+local function next_in_line(name)
+  local ids, reversed = read('LRANGE', base .. name, -LOOK, -1), {}
+  for i = #(ids or {}), 1, -1 do reversed[#reversed + 1] = ids[i] end
+  return reversed, ids
+end
+
+local reversed, waiting = next_in_line('wait')
 local oldest = now
 for _, at in pairs({
   wait = waits_since(reversed),
+  paused = waits_since((next_in_line('paused'))),
   prioritized = waits_since(read('ZRANGE', base .. 'prioritized', 0, LOOK - 1) or {}),
 }) do oldest = math.min(oldest, at) end
 -- Due, and nobody came to promote it: without a worker nothing else tells that it waits.
@@ -68,7 +72,8 @@ local function size(command, key) return read(command, key) or -1 end
 
 return {
   {
-    size('LLEN', base .. 'wait'), size('LLEN', base .. 'active'), size('ZCARD', base .. 'prioritized'),
+    waiting and size('LLEN', base .. 'wait') + math.max(size('LLEN', base .. 'paused'), 0) or -1,
+    size('LLEN', base .. 'active'), size('ZCARD', base .. 'prioritized'),
     size('ZCARD', base .. 'delayed'), size('ZCARD', base .. 'waiting-children'), size('ZCARD', base .. 'completed'),
     size('ZCARD', base .. 'failed'),
   },

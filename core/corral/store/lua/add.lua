@@ -22,9 +22,11 @@ if not max_events then
   redis.call('HSET', base .. 'meta', 'opts.maxLenEvents', max_events)
 end
 -- @include events.lua
+local queue, is_paused = base, meta[1]
+-- @include wait_list.lua
 
 local seen, delayed, ready = {}, false, false
-local first, last = 0, 0 -- how many ids this call has put at the left and at the right end of `wait`
+local first, last = 0, 0 -- how many ids this call has put at the left and at the right end of the waiting list
 
 -- First in, first out: plain jobs enter the left end in one command. A lifo job enters the right end, a delayed or a
 -- prioritized one another container, so their order among the plain ones does not matter.
@@ -56,7 +58,7 @@ local function add_all()
         if priority > 0 then
           add_prioritized(id, priority)
         elseif ARGV[at + 6] == '1' then
-          call('RPUSH', base .. 'wait', id)
+          call('RPUSH', wait_list, id)
           last = last + 1
         else
           plain[#plain + 1] = id
@@ -67,7 +69,7 @@ local function add_all()
     replies[i] = (ours or not exists) and 1 or 0
   end
   if #plain > 0 then
-    call('LPUSH', base .. 'wait', unpack(plain))
+    call('LPUSH', wait_list, unpack(plain))
     first = #plain
   end
   if delayed then signal_delayed() end
@@ -97,8 +99,8 @@ if not done then
       if call('EXISTS', base .. 'delayed') == 1 then take_back('ZREM', base .. 'delayed', id) end
       if call('EXISTS', base .. 'prioritized') == 1 then take_back('ZREM', base .. 'prioritized', id) end
     end
-    if first > 0 then take_back('LTRIM', base .. 'wait', first, -1) end
-    if last > 0 then take_back('LTRIM', base .. 'wait', 0, -last - 1) end
+    if first > 0 then take_back('LTRIM', wait_list, first, -1) end
+    if last > 0 then take_back('LTRIM', wait_list, 0, -last - 1) end
     local asked = {}
     for i = 2, #ARGV, 8 do asked[ARGV[i]] = true end
     local told = redis.pcall('XRANGE', events, clock[1] * 1000 + math.floor(clock[2] / 1000), '+')

@@ -62,6 +62,8 @@ local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'max'
 -- @include check_meta.lua
 local max_events = meta[5] and string.find(meta[5], '^%d+$') and meta[5] or '10000'
 -- @include events.lua
+local queue, is_paused = base, meta[1]
+-- @include wait_list.lua
 
 -- The rest is a function because of what closures cost: each that refers to a local of the chunk walks past all other
 -- locals that closures refer to. Inside of a function they share its references.

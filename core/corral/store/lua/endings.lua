@@ -111,9 +111,9 @@ if count > 0 then
     elseif priority > 0 then
       add_prioritized(id, priority)
     elseif front or string.find(ARGV[at + 11], 'l', 1, true) then
-      call('RPUSH', base .. 'wait', id)
+      call('RPUSH', wait_list, id)
     else
-      call('LPUSH', base .. 'wait', id)
+      call('LPUSH', wait_list, id)
     end
     taken = nil
     emit_capped('waiting', 'jobId', id, 'prev', 'active')

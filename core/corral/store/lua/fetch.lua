@@ -212,7 +212,7 @@ local function fetch_jobs()
   end
   -- An emptied queue says so, but for what already waits for its time (wire 5.6).
   if final and #fetched == 0 and limited_ms == 0 and (want == 0 or (due_ms < 0 and not paused)) and #held_ids == 0
-    and call('EXISTS', base .. 'wait', base .. 'active', base .. 'prioritized') == 0 then
+    and call('EXISTS', base .. 'wait', wait_list, base .. 'active', base .. 'prioritized') == 0 then
     call('XADD', events, '*', 'event', 'drained')
   end
 end

@@ -30,7 +30,7 @@ local function promote_due()
       end
       placed = i
     end
-    if #plain > 0 then call('LPUSH', base .. 'wait', unpack(plain)) end
+    if #plain > 0 then call('LPUSH', wait_list, unpack(plain)) end
   end
 
   call('ZREM', delayed, unpack(ids)) -- the first write, and one that a full store allows

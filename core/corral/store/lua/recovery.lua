@@ -6,6 +6,8 @@ local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts
 -- @include check_meta.lua
 local max_events = meta[3] and string.find(meta[3], '^%d+$') and meta[3] or '10000'
 -- @include events.lua
+local queue, is_paused = base, meta[1]
+-- @include wait_list.lua
 local recovered, taken = {}, nil
 
 -- The first write, and one that a full store allows: from here on the script may write whatever it has to.
@@ -35,7 +37,7 @@ local function recover(id)
     taken = nil
     return
   end
-  call('RPUSH', base .. 'wait', id)
+  call('RPUSH', wait_list, id)
   taken = nil
   recovered[#recovered + 1] = id
   call('XADD', events, '*', 'event', 'waiting', 'jobId', id, 'prev', 'active')

@@ -22,7 +22,9 @@ local function enqueue_parent(queue, id, next_to_run)
     local tie = call('INCR', queue .. 'pc') % 4294967296
     call('ZADD', queue .. 'prioritized', priority * 4294967296 + tie, id)
   else
-    call('RPUSH', queue .. 'wait', id)
+    local is_paused = queue_meta[1]
+    -- @include wait_list.lua
+    call('RPUSH', wait_list, id)
   end
   if not blocked then redis.pcall('ZADD', queue .. 'marker', 0, '0') end
   redis.pcall('XADD', queue .. 'events', '*', 'event', 'waiting', 'jobId', id, 'prev', 'waiting-children')

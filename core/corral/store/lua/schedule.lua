@@ -33,6 +33,8 @@ for _, name in ipairs({'id', 'pc'}) do
   if number and not (string.find(number, '^%-?%d+$') and #number < 19) then wrong = base .. name .. ' is no counter' end
 end
 if wrong then return redis.error_reply('DAMAGED ' .. wrong) end
+local queue, is_paused = base, meta[1]
+-- @include wait_list.lua
 -- @include iterate.lua
 -- @include iteration_place.lua
 
@@ -95,12 +97,14 @@ end
 
 local until_now = string.format('%.0f', (now + 1) * 4096 - 1)
 local due_ids = {
-  call('LRANGE', base .. 'wait', 0, LOOKS - 1), call('LRANGE', base .. 'paused', 0, LOOKS - 1),
   call('ZRANGE', base .. 'prioritized', 0, LOOKS - 1),
   call('ZRANGEBYSCORE', base .. 'delayed', '-inf', until_now, 'LIMIT', 0, LOOKS),
 }
-local length = call('LLEN', base .. 'wait')
-if length > LOOKS then due_ids[5] = call('LRANGE', base .. 'wait', math.max(LOOKS, length - LOOKS), -1) end
+for _, list in ipairs({base .. 'wait', base .. 'paused'}) do
+  local length = call('LLEN', list)
+  if length > 0 then due_ids[#due_ids + 1] = call('LRANGE', list, 0, LOOKS - 1) end
+  if length > LOOKS then due_ids[#due_ids + 1] = call('LRANGE', list, math.max(LOOKS, length - LOOKS), -1) end
+end
 local waiting, busy = {}, #own(call('LRANGE', base .. 'active', 0, -1)) > 0
 for _, ids in ipairs(due_ids) do
   for _, job in ipairs(own(ids)) do

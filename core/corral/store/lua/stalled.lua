@@ -13,6 +13,7 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[3]
 
 -- @include recovery.lua
+-- @include put_aside.lua
 
 -- Once per interval all keys are looked at; what has no end here is no check, and must not be overwritten.
 repairs().mend()
@@ -38,6 +39,7 @@ local function mark_active()
   for _, id in ipairs(unrecovered) do call('SADD', base .. 'stalled', id) end
 end
 
+if wait_list ~= base .. 'wait' then attempt(nil, put_aside) end
 attempt(nil, mark_active)
 attempt(nil, signal_recovered)
 if damage.broken then return redis.error_reply(damage.broken) end

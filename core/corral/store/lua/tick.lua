@@ -8,9 +8,11 @@
 local base, ticks_json = KEYS[1], ARGV[2]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
-local max_events = redis.call('HGET', base .. 'meta', 'opts.maxLenEvents')
-if not string.find(max_events or '', '^%d+$') then max_events = '10000' end
+local meta = redis.call('HMGET', base .. 'meta', 'paused', 'opts.maxLenEvents')
+local max_events = string.match(meta[2] or '', '^%d+$') or '10000'
 -- @include events.lua
+local queue, is_paused = base, meta[1]
+-- @include wait_list.lua
 -- @include iterate.lua
 local done, reason = attempt(nil, advance_schedule, ARGV[3], call('HGETALL', base .. ARGV[3]))
 if not done then return redis.error_reply('DAMAGED ' .. reason) end
