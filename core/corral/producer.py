@@ -10,7 +10,7 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -238,6 +238,7 @@ class RedisJobScheduler:
         max_payload_bytes: A larger payload is refused.
         clock: Moves the store's time, in tests.
         durability: See `corral.connect`.
+        on_first_job: Told the name of each queue, before the first job of that queue is written.
     """
 
     def __init__(
@@ -250,6 +251,7 @@ class RedisJobScheduler:
         max_payload_bytes: int,
         clock: Clock | None = None,
         durability: Durability | None = None,
+        on_first_job: Callable[[str], object] | None = None,
     ) -> None:
         if durability not in {None, "replicated"}:
             raise ConfigurationError(f"durability {durability!r} does not exist", hint='there is "replicated", or None')
@@ -262,6 +264,8 @@ class RedisJobScheduler:
         self._clock = clock
         self._writers: dict[str, _Writer] = {}
         self._declared_options: dict[str, bytes] = {}
+        self._on_first_job = on_first_job
+        self._used: set[str] = set()
 
     @overload
     async def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
@@ -354,6 +358,7 @@ class RedisJobScheduler:
         data = declared.dumped(declared.validated(payload))
         check_schedule_id(id, self._catalog.entries)
         self._check_size(declared, data)
+        self._note_use(declared.name)
         new = NewSchedule(id, declared.name, data, declared.options, when)
         schedules = Schedules(self._writer(declared).store)
         try:
@@ -407,6 +412,7 @@ class RedisJobScheduler:
             check_job_id(job_id)
             nonce = secrets.token_hex(8)
         self._check_size(queue, data)
+        self._note_use(queue.name)
         return NewJob(
             id=job_id,
             name=queue.name,
@@ -417,6 +423,12 @@ class RedisJobScheduler:
             lifo=options.lifo,
             nonce=nonce,
         )
+
+    def _note_use(self, queue: str) -> None:
+        if queue not in self._used:
+            self._used.add(queue)
+            if self._on_first_job is not None:
+                self._on_first_job(queue)
 
     def _check_size(self, queue: Queue[Any], data: bytes) -> None:
         if len(data) > self._max_payload_bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from chaos.journal import Line
 
-LISTS = ("wait", "active")
+LISTS = ("wait", "paused", "active")
 SORTED_SETS = ("prioritized", "delayed", "waiting-children", "completed", "failed")
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, overload
 
 import structlog
+from redis.exceptions import ResponseError
 from typing_extensions import Unpack
 
 from corral.app.installed import Installed, read_installed
 from corral.catalog.record import differences, dumped, parsed, recorded
+from corral.catalog.unserved import unserved
+from corral.errors import StoreUnavailable
 from corral.job import P
 from corral.jobs import Durability, Enqueued, EnqueueOptions, Entry
 from corral.producer import RedisJobScheduler
@@ -25,7 +28,7 @@ from corral.store.processes import ProcessRecords, process_name
 from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 
-__all__ = ["BlockingJobScheduler", "announced", "connect", "connect_blocking", "scheduler"]
+__all__ = ["BlockingJobScheduler", "announced", "connect", "connect_blocking", "scheduler", "watching_workers"]
 
 log = structlog.get_logger("corral")
 
@@ -35,7 +38,11 @@ async def connect(*, durability: Durability | None = None) -> AsyncIterator[Redi
     """Connect a producer; see `corral.connect`."""
     installed = read_installed()
     with chosen_store(installed.settings) as url:
-        async with scheduler(installed, url, durability) as jobs, announced(installed, url):
+        async with (
+            watching_workers(installed, url) as used,
+            scheduler(installed, url, used, durability=durability) as jobs,
+            announced(installed, url),
+        ):
             yield jobs
 
 
@@ -129,9 +136,20 @@ def connect_blocking(*, durability: Durability | None = None) -> Iterator[Blocki
 
 @asynccontextmanager
 async def scheduler(
-    installed: Installed, url: str, durability: Durability | None = None
+    installed: Installed,
+    url: str,
+    on_first_job: Callable[[str], object] | None = None,
+    *,
+    durability: Durability | None = None,
 ) -> AsyncIterator[RedisJobScheduler]:
-    """The producer of a process, closed on leaving; `durability` as for `corral.connect`."""
+    """The producer of a process, closed on leaving.
+
+    Args:
+        installed: What is installed.
+        url: The store.
+        on_first_job: As for `RedisJobScheduler`.
+        durability: As for `corral.connect`.
+    """
     settings = installed.settings
     jobs = RedisJobScheduler(
         installed.catalog,
@@ -140,6 +158,7 @@ async def scheduler(
         prefix=settings.prefix,
         max_payload_bytes=settings.max_payload_bytes,
         durability=durability,
+        on_first_job=on_first_job,
     )
     try:
         yield jobs
@@ -177,3 +196,32 @@ async def announced(
         yield name
     finally:
         await end_tasks([keeping])
+
+
+@asynccontextmanager
+async def watching_workers(installed: Installed, url: str) -> AsyncIterator[Callable[[str], None]]:
+    """Warn where this process enqueues to a queue that no worker serves, of Corral or of another client.
+
+    Yields:
+        What is to be told the name of each queue that the process enqueues to, once.
+    """
+    used: asyncio.Queue[str] = asyncio.Queue()
+    link, prefix = Link(url), installed.settings.prefix
+    own = recorded(installed.catalog, 0)
+
+    async def look() -> None:
+        while True:
+            queues = [await used.get()]
+            while not used.empty():
+                queues.append(used.get_nowait())
+            with suppress(StoreUnavailable, ResponseError):  # who cannot be asked is not accused
+                others = (await ProcessRecords(link, prefix, "").others()).values()
+                for warning in await unserved(queues, [own, *map(parsed, others)], link, prefix):
+                    log.warning(warning)
+
+    looking = start_task(look(), "corral-unserved")
+    try:
+        yield used.put_nowait
+    finally:
+        await end_tasks([looking])
+        await link.close()

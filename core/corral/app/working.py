@@ -17,7 +17,7 @@ from corral.app.databases import prepare_database, relaying
 from corral.app.installed import Installed, read_installed
 from corral.app.observed import observed
 from corral.app.operating import inspector
-from corral.app.producing import announced, scheduler
+from corral.app.producing import announced, scheduler, watching_workers
 from corral.app.serving import Address
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.observe.logs import configure_logs
@@ -130,7 +130,8 @@ async def _work(
     look = asyncio.Event()
     await check_store(url, lenient=lenient)
     async with (
-        scheduler(installed, url) as jobs,
+        watching_workers(installed, url) as used,
+        scheduler(installed, url, used) as jobs,
         inspector(installed, url) as operator,
         announced(installed, url, child, look=look) as name,
         relaying(installed, url),

@@ -78,14 +78,9 @@ def differences(own: Mapping[str, Record], others: Mapping[str, Mapping[str, Rec
         others: What the others under its prefix run, by the name of the process.
 
     Returns:
-        Sentences, one per queue and difference, and one that names the queues nobody works off.
+        Sentences, one per queue and difference.
     """
-    warnings = [warning for queue in sorted(own) for warning in _differing(queue, own[queue], others)]
-    worked_off = {queue for records in (own, *others.values()) for queue in records if records[queue].role == "worker"}
-    idle = sorted(own.keys() - worked_off)
-    if idle:
-        warnings.append(f"no worker serves {', '.join(map(repr, idle))}: their jobs will wait")
-    return tuple(warnings)
+    return tuple(warning for queue in sorted(own) for warning in _differing(queue, own[queue], others))
 
 
 def _differing(queue: str, mine: Record, others: Mapping[str, Mapping[str, Record]]) -> Iterator[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ from corral.catalog.record import parsed as parsed_record
 from corral.errors import StoreUnavailable
 from corral.inspector.calls import Calls
 from corral.inspector.stored import moment, number
+from corral.store.clients import WorkerConnection, worker_connections
 from corral.store.liveness import LIVE_SECONDS, Sign, Signs
 from corral.store.processes import ProcessRecords, host_of, store_time_ms
 
@@ -85,15 +84,15 @@ async def workers(calls: Calls) -> Sequence[WorkerSeen]:
     async with calls.naming():
         signs = await Signs(calls.link, calls.prefix).read()
         records = await ProcessRecords(calls.link, calls.prefix, "").others()
-    clients = await _clients(calls)
+    connections = await _connections(calls)
     active = await calls.of_each(lambda queue: _held(calls, queue), lambda _queue, _why: [])
     held = [job for jobs in active.values() for job in jobs]
 
     seen = [_ours(name, signs, records.get(name, b""), now) for name in sorted(signs)]
     others: dict[tuple[str, str], WorkerSeen] = {}
-    for each in (each for each in clients if each.name not in signs):
+    for each in (each for each in connections if each.name not in signs):
         key = each.name, each.host if each.name else each.address
-        known = others.get(key) or each.seen(now)
+        known = others.get(key) or _other(each, now)
         others[key] = replace(known, queues=sorted({*known.queues, each.queue}))
     return _with_jobs([*seen, *(others[key] for key in sorted(others))], held)
 
@@ -132,59 +131,20 @@ def _ours(name: str, signs: Mapping[str, Sign], record: bytes, now: datetime) ->
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """A connection that is named as a worker's (wire § 7.3)."""
-
-    name: str
-    queue: str
-    address: str
-    library: str
-    age: int
-    idle: int
-
-    @property
-    def host(self) -> str:
-        return "" if self.address.startswith("/") else self.address.rpartition(":")[0]
-
-    def seen(self, now: datetime) -> WorkerSeen:
-        since, said = now - timedelta(seconds=self.age), now - timedelta(seconds=self.idle)
-        return WorkerSeen(self.name, self.host, None, [self.queue], self.library, since, said, "connected", "other", ())
-
-
-async def _clients(calls: Calls) -> Sequence[_Client]:
+async def _connections(calls: Calls) -> Sequence[WorkerConnection]:
     """The connections of workers; none where the store does not tell this user of connections."""
-    listed = b""
     try:
-        listed = await calls.link.call("CLIENT", "LIST", "TYPE", "normal")
+        return await worker_connections(calls.link, calls.prefix, calls.catalog.entries)
     except (ResponseError, StoreUnavailable) as error:
         if "CLIENT LIST" not in calls.refused:
             calls.refused.add("CLIENT LIST")
             log.warning("workers of other clients are not shown: the store refuses CLIENT LIST", error=str(error))
-    text = listed.decode(errors="replace") if isinstance(listed, bytes) else ""
-    clients = (_client(dict(_PAIR.findall(line)), calls) for line in text.splitlines())
-    return [each for each in clients if each]
+        return []
 
 
-_PAIR = re.compile(r"(\S+?)=(\S*)")
-
-
-def _client(told: Mapping[str, str], calls: Calls) -> _Client | None:
-    start = f"{calls.prefix}:"
-    whole = told.get("name", "")
-    if not whole.startswith(start):
-        return None
-    queue, is_named, name = whole.removeprefix(start).partition(":w:")
-    if ":" in queue:
-        return None  # a listener's, `…:qe`
-    if queue not in calls.catalog.entries:  # BullMQ for Python does not encode it
-        try:
-            queue = b64decode(queue, validate=True).decode()
-        except ValueError:
-            return None
-    library = " ".join(filter(None, (told.get("lib-name"), told.get("lib-ver"))))
-    age, idle = (int(number(told.get(field)) or 0) for field in ("age", "idle"))
-    return _Client(name if is_named else "", queue, told.get("addr", ""), library, age, idle)
+def _other(each: WorkerConnection, now: datetime) -> WorkerSeen:
+    since, said = now - timedelta(seconds=each.age), now - timedelta(seconds=each.idle)
+    return WorkerSeen(each.name, each.host, None, [each.queue], each.library, since, said, "connected", "other", ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,8 @@ class Advanced:
         unread: What an earlier try of the same call has fetched and this reply has no room for: only ids and tokens
             are known. The jobs are to be handed back.
         cut: Whether the fetch ended because the jobs were large, and not because there were no more.
+        others_count: What another client's worker has counted by a rate limit of its own, though the queue has none; 0
+            where it has counted nothing.
     """
 
     now_ms: int
@@ -236,6 +238,7 @@ class Advanced:
     broken: str = ""
     unread: Sequence[FetchedJob] = ()
     cut: bool = False
+    others_count: int = 0
 
 
 def is_ours(job_id: str, options: StoredOptions) -> bool:

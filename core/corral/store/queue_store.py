@@ -237,7 +237,7 @@ class QueueStore:
                 raise StaleCall(f"call {seq} of worker {worker} came after a later one") from error
             raise
         now, due, limited, codes, fetched, repeated, late, held, trouble, cut = reply
-        refused, reports, broken = trouble or ((), (), b"")
+        refused, reports, broken, others_count = trouble or ((), (), b"", 0)
         token = f"{worker}:{seq}"
         return Advanced(
             now_ms=now,
@@ -255,6 +255,7 @@ class QueueStore:
             },
             quarantined=decode_damage(reports),
             broken=broken.decode(errors="replace"),
+            others_count=others_count,
         )
 
     async def mend(self) -> list[Damage]:

@@ -35,6 +35,7 @@ from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
 from corral.worker.leases import Lease, Leases, PendingCall
 from corral.worker.marker import Marker
+from corral.worker.neighbours import Neighbours
 from corral.worker.notes import Notes
 from corral.worker.outage import Backoff, Outage
 from corral.worker.schedule_keeper import ScheduleKeeper
@@ -130,6 +131,7 @@ class Consumer:
         self._suspects = suspects
         self._max_stalled = max_stalled
         self.troubles = QueueTroubles(queue.name, troubles)
+        self.neighbours = Neighbours(self.store)
         self.may_work = asyncio.Event()
         self._backoffs = {lane: Backoff(outage) for lane in self._lanes}
         self._burst = burst
@@ -339,6 +341,8 @@ class Consumer:
         """Start what a call has brought, and decide when to ask again."""
         self._ticks.store_time(reply.now_ms)
         self.troubles.report(reply.quarantined, reply.broken)
+        if want:
+            self.neighbours.saw_count(reply.others_count)
         if want and not reply.broken and not self._stuck:
             self.troubles.clear()
         refusals = {late.job_id: await self._advance_schedule(lane, late) for late in reply.late}

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import structlog
 from redis.exceptions import ResponseError
@@ -33,6 +34,8 @@ async def recover_stalled(
     outage: Outage,
     counted: Counter[str],
     on_damage: Callable[[Sequence[Damage], str], object],
+    *,
+    look_further: Callable[[], Awaitable[object]],
 ) -> None:
     """Check at once, and then whenever a check is allowed, until cancelled; remove finished jobs that are due, too.
 
@@ -42,6 +45,8 @@ async def recover_stalled(
         outage: Told when the store is away.
         counted: How many jobs were found, by queue.
         on_damage: Called with what was put into the quarantine, and the error of a key that an operator must repair.
+        look_further: Called after each check, for what else is to be looked at now and then; what it fails with is left
+            to the next check.
     """
     backoff, interval_ms = Backoff(outage), int(settings.stalled_interval_seconds * 1000)
     while True:
@@ -62,5 +67,7 @@ async def recover_stalled(
         counted[store.queue] += len(stalled.job_ids)
         for job_id in stalled.job_ids:
             log.warning("job stalled: its worker is gone", queue=store.queue, job_id=job_id)
+        with suppress(StoreUnavailable, ResponseError):
+            await look_further()
         spread = random.random() * SPREAD_SECONDS  # noqa: S311  # keeps workers apart, no secret
         await asyncio.sleep(stalled.wait_ms / 1000 + spread)

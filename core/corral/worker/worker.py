@@ -254,7 +254,14 @@ class Worker:
 
     async def _recover(self, consumer: Consumer) -> None:
         await consumer.may_work.wait()
-        await recover_stalled(consumer.store, self._settings, self._outage, self.stalled, consumer.troubles.report)
+        await recover_stalled(
+            consumer.store,
+            self._settings,
+            self._outage,
+            self.stalled,
+            consumer.troubles.report,
+            look_further=consumer.neighbours.look,
+        )
 
     async def _keep_schedule(self, consumer: Consumer) -> None:
         await consumer.may_work.wait()

@@ -14,6 +14,7 @@ from corral.board.rendering import span
 from corral.board.shown import schema_shown
 from corral.catalog import Entry
 from corral.catalog.record import differences, parsed, recorded
+from corral.catalog.unserved import unserved
 from corral.options import DEFAULT_COMPLETED, DEFAULT_FAILED, Exponential, Fixed, Retention
 from corral.store.processes import ProcessRecords
 
@@ -50,8 +51,8 @@ class ShownEntry:
 async def show(_request: Request, desk: Desk) -> Page:
     """The catalog.
 
-    Costs one read of what the processes under this prefix say of theirs, and a scan for queues that nobody declares,
-    bounded by `corral.inspector`.
+    Costs one read of what the processes under this prefix say of theirs, one of the store's connections where no worker
+    of ours serves a queue, and a scan for queues that nobody declares, bounded by `corral.inspector`.
     """
     records = await ProcessRecords(desk.link, desk.prefix, "").others()
     others = {process: parsed(raw) for process, raw in records.items()}
@@ -63,7 +64,11 @@ async def show(_request: Request, desk: Desk) -> Page:
         "problems": desk.problems,
         "disabled": sorted({each.name for each in desk.installed.plugins.disabled} - _broken(desk)),
         "orphans": orphans,
-        "warnings": [*desk.installed.plugins.warnings, *differences(own, others)],
+        "warnings": [
+            *desk.installed.plugins.warnings,
+            *differences(own, others),
+            *await unserved(own, others.values(), desk.link, desk.prefix),
+        ],
         "now": desk.now,
     }
     return Page("catalog", "Catalog", values)

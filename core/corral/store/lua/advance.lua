@@ -28,8 +28,8 @@
 --                      repeated reply an empty one for each job that max_bytes left no room for
 --         late         the iterations among them that still need their next one, see iterate.lua
 --         held         how many jobs that stalled before were looked past
---         trouble      '' or {refused, reports, broken}: flat, the place (from 1) of an ending of code 1, and why; see
---                      damage.lua; `DAMAGED …` or ''
+--         trouble      '' or {refused, reports, broken, others_count}: flat, the place (from 1) of an ending of code 1, and
+--                      why; see damage.lua; `DAMAGED …` or ''; see fetch.lua, 0 for nil
 --         cut          1 where max_bytes ended the fetch
 -- Errors  STALECALL    a later call of this worker was already answered: this one is a late ghost
 --         DAMAGED      `meta` is no hash; nothing was changed
@@ -54,7 +54,7 @@ if last then
         if not hash.err then jobs[#jobs + 1] = {id, hash} end
       end
     end
-    return {last.now, -1, 0, last.codes, jobs, 1, last.late, 0, last.refused and {last.refused, {}, ''} or '', 0}
+    return {last.now, -1, 0, last.codes, jobs, 1, last.late, 0, last.refused and {last.refused, {}, '', 0} or '', 0}
   end
 end
 
@@ -79,7 +79,9 @@ if #codes > 0 or #fetched > 0 then
   call('SET', record, cmsgpack.pack(reply), 'PX', 2 * lock_ms)
 end
 local trouble = ''
-if refused or damage then trouble = {refused or {}, damage and damage.reports or {}, damage and damage.broken or ''} end
+if refused or damage or others_count then
+  trouble = {refused or {}, damage and damage.reports or {}, damage and damage.broken or '', others_count or 0}
+end
 return {now, due_ms, limited_ms, codes, fetched, 0, late, held, trouble, cut and 1 or 0}
 
 end

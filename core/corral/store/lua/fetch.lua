@@ -1,11 +1,12 @@
 -- Included by advance.lua, after endings.lua: moves jobs to `active` and locks them (wire 6.3).
--- Leaves: fetched, fetched_ids, due_ms, limited_ms, held, cut; and the marker where work is left for others.
+-- Leaves: fetched, fetched_ids, due_ms, limited_ms, held, cut, others_count: what `limiter` counts though the queue has no
+-- rate limit, or nil; and the marker where work is left for others.
 --
 -- A job that stalled before may be what kills workers. `suspects` of them may start here, beside fresh ones; the others
 -- stay where they wait, and up to LOOK of them are looked past.
 
 local LOOK = 200
-local fetched, fetched_ids, due_ms, limited_ms = {}, {}, -1, 0
+local fetched, fetched_ids, due_ms, limited_ms, others_count = {}, {}, -1, 0, nil
 local held, held_ids, held_prioritized = 0, {}, 0 -- all; of `wait`, taken out until the end; how many of `prioritized`
 local suspects, confirm_from = tonumber(ARGV[8]), tonumber(ARGV[9]) or math.huge
 local bytes, cut = tonumber(ARGV[10]), false -- what is left of max_bytes; whether a job was left because of it
@@ -25,6 +26,8 @@ local function room()
     if ttl == 0 then call('DEL', base .. 'limiter') end
     if ttl > 0 then return 0 end
     started = 0
+  elseif started and not limit then
+    others_count = started -- by a worker of another client that has a limit of its own (wire 6.19)
   end
   if limit and left > 0 then left = math.min(left, math.max(limit - (started or 0), 0)) end
   return left

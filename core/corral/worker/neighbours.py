@@ -1,0 +1,80 @@
+"""`Neighbours`: what other clients do to one queue that its operator should change, in the log once each."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import structlog
+
+from corral.store.queue_store import QueueStore
+
+__all__ = ["Neighbours"]
+
+log = structlog.get_logger("corral.worker")
+
+FIRST_WITHOUT_PAUSED: Final = 6
+"""The first major version of BullMQ that leaves waiting jobs in `wait` while a queue is paused (wire § 6.14)."""
+
+
+class Neighbours:
+    """Watches one queue for two versions of BullMQ that lose each other's jobs, and for a limit that only others know.
+
+    Args:
+        store: The queue.
+    """
+
+    def __init__(self, store: QueueStore) -> None:
+        self._store = store
+        self._major: int | None = None
+        self._was_limited = False
+        self._count = 0
+        self._saw_none = False
+        self._tells_versions = self._tells_limit = True
+
+    async def look(self) -> None:
+        """Look which versions of BullMQ use the queue. For now and then: it is a call to the store.
+
+        Only the version of the client that connected last is in the store (wire § 2.3, trap T1). Two versions share a
+        queue where it changes, or where jobs stand in the list that only BullMQ 5 needs.
+
+        Raises:
+            StoreUnavailable: The store is away.
+            redis.exceptions.ResponseError: It answers with an error.
+        """
+        version, aside, limited = await self._store.operate("neighbours")
+        self._was_limited = self._was_limited or limited == 1
+        found = re.match(rb"bullmq:(\d+)", version)
+        if found is None:
+            return
+        before, self._major = self._major, int(found[1])
+        is_new = self._major >= FIRST_WITHOUT_PAUSED
+        has_changed = before is not None and (before >= FIRST_WITHOUT_PAUSED) != is_new
+        if self._tells_versions and (has_changed or (is_new and aside)):
+            self._tells_versions = False
+            queue = self._store.queue
+            log.warning(
+                "BullMQ 5 and BullMQ 6 share a queue: what 6 adds while the queue is paused is lost when 5 resumes it",
+                queue=queue,
+                hint=f"use one major version of BullMQ per queue; until then, resume it with `corral resume {queue}`",
+            )
+
+    def saw_count(self, count: int) -> None:
+        """Take what a fetch has read: `Advanced.others_count`.
+
+        Where a limit for all workers was taken away, its count is left over for a while, and neither changes nor comes
+        again.
+        """
+        if not count:
+            self._saw_none = True
+            return
+        comes_anew = self._saw_none and (self._count > 0 or not self._was_limited)
+        if self._tells_limit and (comes_anew or (self._count and count != self._count)):
+            self._tells_limit = False
+            queue = self._store.queue
+            log.warning(
+                "another client's worker limits the rate of a queue by itself: Corral's workers do not know its limit",
+                queue=queue,
+                hint=f"limit it for all workers: `corral limit {queue} --rate 100/1m`, or BullMQ's setGlobalRateLimit",
+            )
+        self._count, self._saw_none = count, False
