@@ -98,6 +98,18 @@ const operations = {
     return await queue(name).getJobScheduler(id);
   },
 
+  async pause({ queue: name }) {
+    await queue(name).pause();
+  },
+
+  async obliterate({ queue: name }) {
+    await queue(name).obliterate();
+  },
+
+  async resume({ queue: name }) {
+    await queue(name).resume();
+  },
+
   async work({ queue: name, concurrency, minutes, then, options = {} }) {
     const metrics = minutes && { maxDataPoints: minutes };
     const worker = watched(new Worker(name, (job) => process_(job, then), {

@@ -101,6 +101,13 @@ WAITS_AGAIN = r"post:events · #\d+( event| jobId| prev)?"
 ONLY_TOLD = r"\w+:events · .*"
 
 
+async def pause_beside_6(sides: Sides) -> bool:
+    """Where BullMQ 6 does not say that it is there, as it does not in these tests, waiting jobs are put aside for 5."""
+    for prefix in (THEIRS, OURS):
+        await sides.lane.client.hset(f"{prefix}:{QUEUE}:meta", "version", "bullmq:6.7.0")
+    return await sides.inspector.pause(QUEUE)
+
+
 def asked(operation: str, **arguments: Any) -> Operation:
     return lambda sides: sides.node(operation, THEIRS, **arguments)
 
@@ -182,7 +189,7 @@ CASES: dict[str, Case] = {
         asked("promote", id="a"),
         lambda sides: sides.inspector.promote(QUEUE, "a"),
     ),
-    "pause": Case(MIXED, asked("pause"), lambda sides: sides.inspector.pause(QUEUE)),
+    "pause": Case(MIXED, asked("pause"), pause_beside_6),
     "concurrency": Case(PLAIN, asked("concurrency", value=3), lambda sides: sides.inspector.set_concurrency(QUEUE, 3)),
     "rate limit": Case(
         PLAIN,

@@ -66,11 +66,3 @@ def test_another_distribution_or_another_payload_is_told_with_both_sides() -> No
     here = "queue 'emails' is corral-emails 0.1.0 with payload 02071a546d444bae here, and"
     assert foreign_told == f"{here} acme-mail 2.3.1 with payload cafe000000000000 in producer p1"
     assert newer_told == f"{here} corral-emails 0.2.0 with payload beef000000000000 in worker w1 and 1 more"
-
-
-def test_queues_that_nobody_works_off_are_told_in_one_sentence() -> None:
-    own = {"emails": PRODUCER, "faxes": PRODUCER, "letters": WORKER}
-    assert differences(own, {"p2": {"emails": PRODUCER}}) == (
-        "no worker serves 'emails', 'faxes': their jobs will wait",
-    )
-    assert differences(own, {"w1": {"emails": WORKER, "faxes": WORKER}}) == ()
