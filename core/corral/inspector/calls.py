@@ -86,7 +86,7 @@ class Calls:
         """How many ids are in a container.
 
         Raises:
-            DamagedKey: Nobody can tell. What stands in the place of `paused`, which BullMQ 5 alone writes, holds none.
+            DamagedKey: Nobody can tell. Where something else stands in the place of `paused`, that holds none.
         """
         command = "LLEN" if container in {"wait", "paused", "active"} else "ZCARD"
         try:

@@ -182,6 +182,8 @@ class JobInspector(JobReader):
     async def pause(self, queue: Queue[Any] | str) -> bool:
         """Let no job of the queue start, by any worker; what runs goes on (wire § 6.14).
 
+        What waits is put aside as BullMQ 5 does it, unless BullMQ 6 has the queue alone; it counts as waiting.
+
         Returns:
             Whether it was not paused before.
         """
