@@ -46,8 +46,8 @@ class Run:
 
     Attributes:
         cancelled: Whether the worker no longer wants the result: the lock is lost, or it shuts down.
-        said: Progress, as JSON text, and log lines, in order, until the worker takes them: the last of them, as many
-            lines as the job keeps and at most 16 Mi characters.
+        said: Progress, as JSON text, and log lines, in order, until the worker takes them: the last of them, no fewer
+            than the job keeps lines and at most 16 Mi characters.
         spoke: Called, from the processor's thread, when there is something to write: once, until the worker has taken
             it. None outside a worker.
         seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.

@@ -131,7 +131,8 @@ class Execution:
             processed_ms=fetched.processed_ms,
             scheduled_ms=fetched.scheduled_ms,
             carrier_text=fetched.options.carrier,
-            run=Run(said=deque(maxlen=self.kept_logs(fetched))),
+            # progress waits among the lines: where a job keeps few of them, it would push them out
+            run=Run(said=deque(maxlen=max(self.kept_logs(fetched), KEEP_LOGS))),
         )
 
     def kept_logs(self, fetched: FetchedJob) -> int:
