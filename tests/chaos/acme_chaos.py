@@ -18,7 +18,7 @@ from typing import Any
 import redis
 from pydantic import JsonValue
 
-from corral import Every, Job, JobOptions, Payload, Processor, Queue, Retention, hookimpl
+from corral import Every, Fail, Job, JobOptions, Payload, Processor, Queue, Retention, Snooze, hookimpl
 
 JOURNAL = "CORRAL_CHAOS_JOURNAL"
 """The environment's name for the file that starts and ends are written to; explained by the queue `chaos`."""
@@ -57,6 +57,9 @@ class Work(Payload):
         hangs_ms: How long it holds the event loop after all that, once only; the journal says when that begins.
         looks: Whether its start says in the journal that the store holds a lock on it.
         filler: Means nothing, and makes the payload as large as it is.
+        says: Lines that it logs before it runs.
+        snooze_ms: How much later it wants to run when it is first started, having run; 0: it does not ask.
+        fatal: Whether it fails for good, whatever attempts it has.
     """
 
     ms: int = 0
@@ -70,6 +73,9 @@ class Work(Payload):
     hangs_ms: int = 0
     looks: bool = False
     filler: str = ""
+    says: tuple[str, ...] = ()
+    snooze_ms: int = 0
+    fatal: bool = False
 
 
 KEPT = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())
@@ -83,6 +89,8 @@ chaos_ticks = Queue(
 
 async def process(job: Job[Work]) -> Any:
     start(job)
+    for line in job.payload.says:
+        job.log(line)
     if job.payload.dies:
         os._exit(9) if job.payload.dies == "exit" else os.kill(os.getpid(), signal.SIGSEGV)
     if job.payload.orphans:
@@ -136,6 +144,10 @@ def end(job: Job[Work]) -> Any:
     value = work.value if work.odd is None else ODD[work.odd]
     if value is not None:
         job.progress(value)
+    if work.snooze_ms and job.starts == 1:
+        raise Snooze(after=timedelta(milliseconds=work.snooze_ms))
+    if work.fatal:
+        raise Fail("fatal, as the payload says")
     if job.attempt <= work.fails:
         raise RuntimeError(f"attempt {job.attempt} fails, as the payload says")
     write("end", job)

@@ -26,13 +26,18 @@ from corral.catalog import Catalog, Entry
 from corral.jobs import Durability
 from corral.plugins import Plugins, Provider
 from corral.producer import RedisJobScheduler
-from corral.store.server_binary import find_server
+from corral.store.server_binary import ServerBinary, find_server
 
 PLUGIN = Path(__file__).with_name("acme_chaos.py")
 SPLITTER = Path(__file__).with_name("splitter.py")
 SPLIT = "TEST_SPLIT_REPLIES"
 END_SECONDS = 15.0
 """How long a process may take to end: longer than any worker's grace in these tests."""
+
+
+def store_binary() -> ServerBinary:
+    """The server program of these tests: `TEST_STORE`, else what an embedded store runs."""
+    return find_server(os.environ.get("TEST_STORE") or os.environ.get("CORRAL_VALKEY_SERVER"))
 
 
 class Store:
@@ -75,7 +80,7 @@ class Store:
 
     def _launch(self) -> None:
         options = {"port": self._port, "unixsocket": self.socket, "dir": self._folder, "appendonly": "yes", "save": ""}
-        server = find_server(os.environ.get("CORRAL_VALKEY_SERVER")).path
+        server = store_binary().path
         arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self._process = subprocess.Popen([server, *arguments], stdout=subprocess.DEVNULL)
 
@@ -226,13 +231,15 @@ class Worker:
 
 
 @asynccontextmanager
-async def producer(url: str, durability: Durability | None = None) -> AsyncIterator[RedisJobScheduler]:
+async def producer(
+    url: str, durability: Durability | None = None, *, prefix: str = "bull"
+) -> AsyncIterator[RedisJobScheduler]:
     """A producer of the plugin's queues, in this process."""
     provider = Provider("acme-chaos", "1.0", "wheel")
     entries = {queue.name: Entry(queue, provider, "") for queue in (chaos, chaos_threads)}
     catalog = Catalog(MappingProxyType(entries))
     relay = Plugins.load([]).relay
-    jobs = RedisJobScheduler(catalog, relay, url=url, prefix="bull", max_payload_bytes=2**20, durability=durability)
+    jobs = RedisJobScheduler(catalog, relay, url=url, prefix=prefix, max_payload_bytes=2**20, durability=durability)
     try:
         yield jobs
     finally:

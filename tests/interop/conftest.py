@@ -1,12 +1,13 @@
-"""BullMQ for Node beside workers and producers of ours, on one store."""
+"""BullMQ beside workers and producers of ours, on one store: 6 and 5 for Node, and for Python."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from chaos.acme_chaos import chaos
@@ -17,19 +18,50 @@ from corral.inspector import JobInspector
 from corral.plugins import Provider
 from corral.store.connection import Link
 from corral.testing import find_leaks
-from interop.node import Node, node_process
+from interop.matrix import PROPERTY, Matrix, cells
+from interop.peers import KINDS, Peer, Peers, opened
+from interop.sides import Crossing
 from parity.conftest import node_modules, pytest_runtest_makereport
 
 __all__ = ["figure", "node_modules", "pytest_runtest_makereport", "scene", "site"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Print the matrix in the process that all reports come to."""
+    config.pluginmanager.register(Matrix())
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Send what a test is about along with its reports."""
+    item.user_properties += [(PROPERTY, f"{row} {peer}") for row, peer in cells(item)]
+
+
+@pytest.fixture(scope="session")
+def peers() -> Iterator[Peers]:
+    """The processes of the other sides."""
+    peers = Peers()
+    yield peers
+    peers.end()
+
+
+@pytest_asyncio.fixture(params=KINDS)
+async def peer(request: pytest.FixtureRequest, node_modules: Path, peers: Peers, scene: Scene) -> AsyncIterator[Peer]:
+    """Each BullMQ in turn, on the scene's store; it may not complain about anything."""
+    async with opened(await peers.get(request.param, node_modules), scene.store.socket, scene.journal.path) as peer:
+        yield peer
+
+
+@pytest.fixture(params=["theirs by us", "ours by them"])
+def crossing(request: pytest.FixtureRequest, peer: Peer, scene: Scene) -> Crossing:
+    """Jobs of one side and workers of the other, both ways."""
+    return Crossing(scene, peer, ours_work=request.param == "theirs by us")
+
+
 @pytest_asyncio.fixture
-async def node(node_modules: Path, scene: Scene) -> AsyncIterator[Node]:
-    """BullMQ for Node in a process of its own, which has loaded; it may not have complained about anything."""
-    async with node_process(node_modules, scene.store.socket, scene.journal.path) as node:
-        assert await node.ask("errors") == []  # it takes seconds on a busy machine, and a job's delay would be over
+async def node(node_modules: Path, peers: Peers, scene: Scene) -> AsyncIterator[Peer]:
+    """BullMQ 6 for Node, on the scene's store; it may not complain about anything."""
+    async with opened(await peers.get("node6", node_modules), scene.store.socket, scene.journal.path) as node:
         yield node
-        assert await node.ask("errors") == []
 
 
 @pytest_asyncio.fixture

@@ -1,10 +1,10 @@
 // BullMQ for Node beside Corral, used through its documented API only.
 //
-// Reads one JSON request per line and answers each with one line, `{"ok": …}` or `{"error": text}`. Its workers do
-// what a job's data says, as the processors of tests/chaos/acme_chaos.py do, and write the same journal. BullMQ is
-// loaded from the directory named by CORRAL_NODE_MODULES, under the name in CORRAL_BULLMQ (`bullmq5` is version 5);
-// the arguments are the store's socket and the journal. With ACME_TRACED set, BullMQ is given bullmq-otel, and
-// OpenTelemetry's SDK keeps the spans.
+// Reads one JSON request per line and answers each with one line: `{"ok": …}`, `{"error": text}`, or, for what this
+// BullMQ has no API for, `{"no_api": text}`. Its workers do what a job's data says, as the processors of
+// tests/chaos/acme_chaos.py do, and write the same journal. The module that CORRAL_BULLMQ names (`bullmq` is version 6,
+// `bullmq5` version 5) is loaded from the directory named by CORRAL_NODE_MODULES. With ACME_TRACED set, BullMQ is given
+// bullmq-otel, and OpenTelemetry's SDK keeps the spans.
 import { appendFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -12,16 +12,12 @@ import readline from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const require = createRequire(path.join(path.resolve(process.env.CORRAL_NODE_MODULES), 'driver.mjs'));
-const { FlowProducer, Queue, QueueEvents, Worker } = require(process.env.CORRAL_BULLMQ ?? 'bullmq');
+const { DelayedError, FlowProducer, Queue, QueueEvents, UnrecoverableError, Worker } =
+  require(process.env.CORRAL_BULLMQ || 'bullmq');
 
-const [, , socket, journal] = process.argv;
-const connection = { path: socket };
-const finished = [];
-const client = process.env.ACME_TRACED ? { connection, telemetry: traced() } : { connection };
-const queues = new Map();
-const listeners = new Map();
-const heard = []; // of all listeners, in order: {queue, event, …}
-const errors = []; // whatever BullMQ complains about
+const finished = []; // spans
+const telemetry = process.env.ACME_TRACED ? traced() : undefined;
+let side; // what one test has made
 
 function traced() {
   const { NodeTracerProvider, SimpleSpanProcessor } = require('@opentelemetry/sdk-trace-node');
@@ -31,32 +27,62 @@ function traced() {
 }
 
 function watched(made) {
+  const { errors } = side;
   made.on('error', (error) => errors.push(String(error)));
   return made;
 }
 
 function queue(name) {
-  if (!queues.has(name)) queues.set(name, watched(new Queue(name, client)));
-  return queues.get(name);
+  if (!side.queues.has(name)) side.queues.set(name, watched(new Queue(name, side.client)));
+  return side.queues.get(name);
 }
 
-function write(event, job) {
+async function stored(name, id) {
+  const job = await queue(name).getJob(id);
+  if (!job) throw new Error(`there is no job ${id}`);
+  return job;
+}
+
+function write(journal, event, job) {
   const line = { at: Date.now() / 1000, pid: process.pid, event, id: job.id, attempt: job.attemptsMade + 1 };
   appendFileSync(journal, `${JSON.stringify(line)}\n`);
 }
 
-async function process_(job, then) {
-  write('start', job);
-  const { ms = 0, fails = 0, value = null } = job.data;
+async function process_(job, token, { journal, then }) {
+  write(journal, 'start', job);
+  const { ms = 0, fails = 0, value = null, says = [], snoozeMs = 0, fatal = false } = job.data;
+  for (const line of says) await job.log(line);
+  if (says.length) await job.updateProgress({ said: says.length });
   await sleep(ms);
+  if (snoozeMs && job.attemptsStarted === 1) {
+    await job.moveToDelayed(Date.now() + snoozeMs, token);
+    throw new DelayedError();
+  }
+  if (fatal) throw new UnrecoverableError('fatal, as the data says');
   if (job.attemptsMade < fails) throw new Error(`attempt ${job.attemptsMade + 1} fails, as the data says`);
   if (then) await queue(then).add('work', job.data);
   const children = Object.values(await job.getChildrenValues());
-  write('end', job);
+  write(journal, 'end', job);
   return children.length ? children : value;
 }
 
 const operations = {
+  // One test's store: everything below is about it.
+  async open({ socket, journal, prefix }) {
+    const client = { connection: { path: socket }, prefix, telemetry };
+    side = { client, journal, queues: new Map(), listeners: new Map(), workers: [], heard: [], errors: [], others: [] };
+  },
+
+  async close() {
+    await Promise.all(side.workers.map((worker) => worker.close(true)));
+    await Promise.all([...side.queues.values(), ...side.listeners.values(), ...side.others].map((made) => made.close()));
+    side = undefined;
+  },
+
+  async stop_workers() {
+    await Promise.all(side.workers.splice(0).map((worker) => worker.close()));
+  },
+
   async add({ queue: name, jobs }) {
     const made = await queue(name).addBulk(jobs.map(({ data, opts }) => ({ name: 'work', data, opts })));
     return made.map((job) => job.id);
@@ -77,7 +103,8 @@ const operations = {
   },
 
   async flow({ tree }) {
-    const flow = watched(new FlowProducer({ connection }));
+    const flow = watched(new FlowProducer(side.client));
+    side.others.push(flow);
     const { job, children } = await flow.add(tree);
     return { id: job.id, children: (children ?? []).map((child) => child.job.id) };
   },
@@ -90,54 +117,44 @@ const operations = {
     return await queue(name).removeJobScheduler(id);
   },
 
-  async drain({ queue: name }) {
-    await queue(name).drain();
+  async drain({ queue: name, delayed = false }) {
+    await queue(name).drain(delayed);
   },
 
   async scheduler({ queue: name, id }) {
     return await queue(name).getJobScheduler(id);
   },
 
-  async pause({ queue: name }) {
-    await queue(name).pause();
-  },
-
-  async obliterate({ queue: name }) {
-    await queue(name).obliterate();
-  },
-
-  async resume({ queue: name }) {
-    await queue(name).resume();
-  },
-
-  async work({ queue: name, concurrency, minutes, then, options = {} }) {
+  // `minutes`: how many minutes of metrics; `more`: options of BullMQ's own.
+  async work({ queue: name, concurrency, minutes, then, more = {} }) {
     const metrics = minutes && { maxDataPoints: minutes };
-    const worker = watched(new Worker(name, (job) => process_(job, then), {
-      ...client,
-      ...options,
-      concurrency,
-      metrics,
-    }));
+    const { journal } = side;
+    const options = { ...side.client, concurrency, metrics, ...more };
+    const worker = watched(new Worker(name, (job, token) => process_(job, token, { journal, then }), options));
+    side.workers.push(worker);
     await worker.waitUntilReady();
     return process.pid;
   },
 
   async listen({ queue: name }) {
-    const listener = watched(new QueueEvents(name, { connection }));
-    for (const event of ['completed', 'failed', 'progress']) {
+    const { heard } = side;
+    const listener = watched(new QueueEvents(name, side.client));
+    for (const event of ['added', 'completed', 'failed', 'progress']) {
       listener.on(event, (told) => heard.push({ queue: name, event, ...told }));
     }
     await listener.waitUntilReady();
-    listeners.set(name, listener);
+    side.listeners.set(name, listener);
   },
 
-  heard: async () => heard,
-  errors: async () => errors,
+  heard: async () => side.heard,
+  errors: async () => side?.errors ?? [],
+  take_errors: async () => side.errors.splice(0),
+  lacks: async () => null, // what the tests ask for, it has
 
   async finished({ queue: name, id }) {
     const job = await queue(name).getJob(id);
     try {
-      return { value: await job.waitUntilFinished(listeners.get(name), 15000) };
+      return { value: await job.waitUntilFinished(side.listeners.get(name), 15000) };
     } catch (error) {
       return { failure: error.message };
     }
@@ -149,21 +166,52 @@ const operations = {
     return { state: await job.getState(), attempts: job.attemptsMade, starts: job.attemptsStarted, ...job.toJSON() };
   },
 
-  async counted({ queue: name, ending }) {
-    return await queue(name).getMetrics(ending);
+  logs: async ({ queue: name, id }) => await queue(name).getJobLogs(id),
+  counted: async ({ queue: name, ending }) => await queue(name).getMetrics(ending),
+  clean: async ({ queue: name, ending }) => (await queue(name).clean(0, 1000, ending)).length,
+  counts: async ({ queue: name }) => await queue(name).getJobCounts(),
+
+  async workers({ queue: name }) {
+    const listed = await queue(name).getWorkers();
+    return { count: await queue(name).getWorkersCount(), names: listed.map((each) => each.name) };
   },
 
-  async clean({ queue: name, ending }) {
-    return (await queue(name).clean(0, 1000, ending)).length;
+  pause: async ({ queue: name }) => await queue(name).pause(),
+  resume: async ({ queue: name }) => await queue(name).resume(),
+  paused: async ({ queue: name }) => await queue(name).isPaused(),
+  limit_concurrency: async ({ queue: name, count }) => await queue(name).setGlobalConcurrency(count),
+  limit_rate: async ({ queue: name, count, ms }) => await queue(name).setGlobalRateLimit(count, ms),
+  async limits({ queue: name }) {
+    return { concurrency: await queue(name).getGlobalConcurrency(), rate: await queue(name).getGlobalRateLimit() };
   },
+
+  retry: async ({ queue: name, id, state = 'failed' }) => await (await stored(name, id)).retry(state),
+  retry_all: async ({ queue: name }) => await queue(name).retryJobs(),
+  promote: async ({ queue: name, id }) => await (await stored(name, id)).promote(),
+  promote_all: async ({ queue: name }) => await queue(name).promoteJobs(),
+  change_delay: async ({ queue: name, id, ms }) => await (await stored(name, id)).changeDelay(ms),
+  change_priority: async ({ queue: name, id, priority }) => await (await stored(name, id)).changePriority({ priority }),
+  change_data: async ({ queue: name, id, data }) => await (await stored(name, id)).updateData(data),
+  remove: async ({ queue: name, id }) => await queue(name).remove(id),
+  obliterate: async ({ queue: name }) => await queue(name).obliterate({ force: true }),
 
   async call({ queue: name, method, args = [] }) {
     return await queue(name)[method](...args);
   },
 
-  async workers({ queue: name }) {
-    const listed = await queue(name).getWorkers();
-    return { count: await queue(name).getWorkersCount(), names: listed.map((each) => each.name) };
+  // Bull Board on this BullMQ's queues; answers the port on which it listens.
+  async board({ queues }) {
+    const { createBullBoard } = require('@bull-board/api');
+    const { BullMQAdapter } = require('@bull-board/api/bullMQAdapter');
+    const { ExpressAdapter } = require('@bull-board/express');
+    const serverAdapter = new ExpressAdapter();
+    serverAdapter.setBasePath('/board');
+    createBullBoard({ queues: queues.map((name) => new BullMQAdapter(queue(name))), serverAdapter });
+    const app = require('express')().use('/board', serverAdapter.getRouter());
+    const listening = app.listen(0, '127.0.0.1');
+    await new Promise((resolve) => listening.once('listening', resolve));
+    side.others.push({ close: async () => { listening.closeAllConnections(); listening.close(); } });
+    return listening.address().port;
   },
 };
 

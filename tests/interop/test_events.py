@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from chaos.acme_chaos import ODD
+from chaos.acme_chaos import ODD, chaos
 from chaos.scene import Scene
+from corral.inspector import JobInspector
 from interop.node import Node
+from interop.peers import Peer
 
 pytestmark = pytest.mark.asyncio
 
@@ -17,20 +19,22 @@ VALUES = [0, 1.5, True, "", "text", "ünïcode \N{GRINNING FACE}", '"quoted"\n',
 
 
 @pytest.mark.trap(28)
+@pytest.mark.matrix(15)
 async def test_waiting_for_our_worker_returns_the_value_or_throws_the_failure(
-    node: Node, scene: Scene, all_done: Any
+    peer: Peer, scene: Scene, all_done: Any
 ) -> None:
     """`job.waitUntilFinished(queueEvents)`, begun before the job ends and after."""
-    await node.ask("listen", queue="chaos")
+    await peer.needs("finished")
+    await peer.ask("listen", queue="chaos")
     succeeds = {"data": {"ms": 300, "value": {"sum": 42}}, "opts": {}}
     fails = {"data": {"ms": 300, "fails": 1}, "opts": {}}
-    good, bad = await node.add(succeeds, fails)
+    good, bad = await peer.add(succeeds, fails)
     await scene.hire()
-    assert await node.ask("finished", queue="chaos", id=good) == {"value": {"sum": 42}}
-    told = await node.ask("finished", queue="chaos", id=bad)
+    assert await peer.ask("finished", queue="chaos", id=good) == {"value": {"sum": 42}}
+    told = await peer.ask("finished", queue="chaos", id=bad)
     assert "attempt 1 fails, as the payload says" in told["failure"]
     await all_done(completed=1, failed=1)
-    assert await node.ask("finished", queue="chaos", id=good) == {"value": {"sum": 42}}
+    assert await peer.ask("finished", queue="chaos", id=good) == {"value": {"sum": 42}}
 
 
 async def test_a_result_of_60_kb_arrives_whole_where_the_stream_is_bounded_by_bytes(
@@ -45,20 +49,50 @@ async def test_a_result_of_60_kb_arrives_whole_where_the_stream_is_bounded_by_by
     await all_done(completed=30)
 
 
+@pytest.mark.matrix(14)
+async def test_what_their_job_says_while_we_run_it(peer: Peer, scene: Scene, all_done: Any) -> None:
+    """Progress is heard by who listens, and the log keeps as many lines as the job asks for."""
+    await peer.ask("listen", queue="chaos")
+    data = {"says": ["one", "two", "three"], "value": {"done": 7}}
+    (job_id,) = await peer.add({"data": data, "opts": {"keepLogs": 2}})
+    await scene.hire()
+    await all_done(completed=1)
+    assert await peer.ask("logs", queue="chaos", id=job_id) == {"logs": ["two", "three"], "count": 2}
+    assert (await peer.job(job_id))["progress"] == {"done": 7}
+
+    async def heard() -> list[Any]:
+        return [told["data"] for told in await peer.ask("heard") if told["event"] == "progress"]
+
+    await scene.until(heard, "the progress is heard", every=0.05)
+    assert await heard() == [{"done": 7}]
+
+
+@pytest.mark.matrix(14)
+async def test_what_our_job_says_while_they_run_it(
+    peer: Peer, scene: Scene, all_done: Any, inspector: JobInspector
+) -> None:
+    (job_id,) = await scene.enqueue({"says": ["one", "two", "three"]})
+    await peer.work()
+    await all_done(completed=1)
+    assert await inspector.logs(chaos, job_id) == ["one", "two", "three"]
+    assert (await inspector.get(chaos, job_id)).progress == {"said": 3}
+
+
 @pytest.mark.trap(2)
-async def test_no_event_stops_a_listener(scene: Scene, node: Node) -> None:
+@pytest.mark.matrix(33)
+async def test_no_event_stops_a_listener(scene: Scene, peer: Peer) -> None:
     """One entry that is no JSON would end its loop for good: not with anything that a processor returns or reports."""
-    await node.ask("listen", queue="chaos")
+    await peer.ask("listen", queue="chaos")
     await scene.hire(concurrency=1)
     await scene.enqueue(*({"odd": odd} for odd in ODD))
     values = dict(zip(await scene.enqueue(*({"value": value} for value in VALUES)), VALUES, strict=True))
     (last,) = await scene.enqueue({"value": "last"})
 
     async def heard_the_last() -> bool:
-        return any(told["jobId"] == last and told["event"] == "completed" for told in await node.ask("heard"))
+        return any(told["jobId"] == last and told["event"] == "completed" for told in await peer.ask("heard"))
 
     await scene.until(heard_the_last, "the listener has heard of the last job", every=0.05)
-    heard = [told for told in await node.ask("heard") if told["jobId"] in values]
+    heard = [told for told in await peer.ask("heard") if told["jobId"] in values]
     assert {told["jobId"]: told["returnvalue"] for told in heard if told["event"] == "completed"} == values
     assert {told["jobId"]: told["data"] for told in heard if told["event"] == "progress"} == values
 

@@ -18,6 +18,7 @@ import pytest_asyncio
 from chaos.processes import Store, Worker
 from corral.testing import find_leaks
 from interop.node import Node, node_process
+from interop.peers import KINDS, no_api
 
 pytestmark = pytest.mark.asyncio
 
@@ -133,9 +134,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return folder
 
 
+@pytest.fixture(params=KINDS)
+def peer(request: pytest.FixtureRequest) -> str:
+    """The other side's kind: BullMQ for Python has no telemetry, and so no trace to go on with."""
+    kind: str = request.param
+    if kind == "python":
+        no_api("BullMQ for Python has no telemetry")
+    return kind
+
+
 @pytest_asyncio.fixture
 async def company(
-    node_modules: Path, site: Path, wait_until: Callable[..., Any], data_dir: Path
+    peer: str, node_modules: Path, site: Path, wait_until: Callable[..., Any], data_dir: Path
 ) -> AsyncIterator[Company]:
     folder = data_dir.parent  # short enough to have a socket in it
     store = Store(folder)
@@ -148,7 +158,8 @@ async def company(
         "ACME_SPANS": str(folder / "spans"),
     }
     try:
-        async with node_process(node_modules, store.socket, folder / "journal", ACME_TRACED="1") as node:
+        journal = folder / "journal"
+        async with node_process(node_modules, store.socket, journal, kind=peer, ACME_TRACED="1") as node:
             company = Company(store, node, folder, environment, wait_until)
             yield company
             for worker in company.hired:
@@ -166,6 +177,7 @@ def told(spans: list[Span]) -> list[tuple[str, str, str]]:
     return [(span.side, span.name, span.kind) for span in spans]
 
 
+@pytest.mark.matrix(28)
 async def test_a_trace_that_starts_in_node_goes_on_in_our_processor_and_back(company: Company) -> None:
     """Node's producer, our processor, the e-mail job it enqueues, Node's worker: each the child of the one before."""
     await company.node.ask("work", queue="welcome-mails", concurrency=1)
@@ -199,6 +211,7 @@ async def test_a_trace_that_starts_in_node_goes_on_in_our_processor_and_back(com
     assert ADDRESS not in json.dumps([span.said for span in spans])
 
 
+@pytest.mark.matrix(28)
 async def test_a_trace_that_starts_with_us_goes_on_in_node_and_back(company: Company) -> None:
     await company.node.ask("work", queue="signups", concurrency=1, then="welcome-mails")
     await company.hire("welcome-mails")
@@ -215,6 +228,7 @@ async def test_a_trace_that_starts_with_us_goes_on_in_node_and_back(company: Com
     assert [span.parent for span in spans] == [None, *(span.id for span in spans[:-1])]
 
 
+@pytest.mark.matrix(28)
 async def test_each_attempt_is_a_span_of_the_same_trace(company: Company) -> None:
     """And one that fails says which exception it was, but not what that said."""
     await company.hire("signups")
@@ -232,6 +246,7 @@ async def test_each_attempt_is_a_span_of_the_same_trace(company: Company) -> Non
     assert ADDRESS not in json.dumps([span.said for span in (first, second, mail)])
 
 
+@pytest.mark.matrix(28)
 async def test_a_job_whose_context_is_not_to_be_used_starts_a_trace_of_its_own(company: Company) -> None:
     await company.hire("welcome-mails")
     opts = {"telemetry": {"omitContext": True}}

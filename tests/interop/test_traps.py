@@ -139,7 +139,7 @@ async def test_a_fetch_of_ours_wakes_the_next_idle_worker_of_node(
 ) -> None:
     """Without a marker that worker would look at the queue after two minutes."""
     gate = tmp_path / "gate"
-    await node.ask("work", queue="chaos", concurrency=1, options={"drainDelay": 120})
+    await node.ask("work", queue="chaos", concurrency=1, more={"drainDelay": 120})
     await scene.idle()
     for job_id in ("a", "b"):
         await laid(scene, job_id, data=json.dumps({"waits_for": str(gate)}))
@@ -268,7 +268,7 @@ async def test_ids_without_a_job_are_dropped_wherever_they_are(scene: Scene, all
 async def test_a_repeatable_of_version_5_keeps_its_data_in_every_run(scene: Scene, node_modules: Path) -> None:
     """Its data is in its jobs only; and version 5 goes on with what we have made."""
     repeat = {"every": 300}
-    async with node_process(node_modules, scene.store.socket, scene.journal.path, CORRAL_BULLMQ="bullmq5") as version_5:
+    async with node_process(node_modules, scene.store.socket, scene.journal.path, kind="node5") as version_5:
         data = {"value": "kept"}
         await version_5.ask("add_one", queue="chaos", data=data, opts={"repeat": repeat})
         ours = await scene.hire()
@@ -350,7 +350,7 @@ async def test_checks_more_frequent_than_our_renewals_take_no_job_that_runs(
     scene: Scene, node: Node, all_done: Any
 ) -> None:
     """Node's worker checks every 200 ms, and takes what is active without a lock: ours is renewed before it ends."""
-    await node.ask("work", queue="chaos", concurrency=1, options={"stalledInterval": 200, "maxStalledCount": 0})
+    await node.ask("work", queue="chaos", concurrency=1, more={"stalledInterval": 200, "maxStalledCount": 0})
     await node.add({"data": {"ms": 4000}, "opts": {}})
     await scene.runs(node)
     ours = await scene.hire(lock_seconds=2, stalled_interval_seconds=60)

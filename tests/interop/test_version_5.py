@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,10 +12,7 @@ import pytest_asyncio
 
 from chaos.processes import chaos
 from chaos.scene import Scene
-from corral.catalog import Catalog, Entry
 from corral.inspector import JobInspector
-from corral.plugins import Provider
-from corral.store.connection import Link
 from interop.node import Node, node_process
 
 pytestmark = pytest.mark.asyncio
@@ -27,18 +23,10 @@ BASE = "bull:chaos:"
 @pytest_asyncio.fixture
 async def five(node_modules: Path, scene: Scene) -> AsyncIterator[Node]:
     """BullMQ 5 in a process of its own, which has told its version."""
-    async with node_process(node_modules, scene.store.socket, scene.journal.path, CORRAL_BULLMQ="bullmq5") as five:
+    async with node_process(node_modules, scene.store.socket, scene.journal.path, kind="node5") as five:
         await five.ask("resume", queue="chaos")
         yield five
         assert await five.ask("errors") == []
-
-
-@pytest_asyncio.fixture
-async def operator(scene: Scene) -> AsyncIterator[JobInspector]:
-    catalog = Catalog(MappingProxyType({"chaos": Entry(chaos, Provider("acme", "1.0", "wheel"), "")}))
-    inspector = JobInspector(catalog, Link(scene.store.url), prefix="bull")
-    yield inspector
-    await inspector.close()
 
 
 async def lists(scene: Scene) -> dict[str, list[str]]:
@@ -71,9 +59,9 @@ async def test_an_empty_queue_that_5_pauses(five: Node, scene: Scene, all_done: 
     await all_done(completed=2)
 
 
-async def test_we_pause_5_adds_and_resumes(five: Node, scene: Scene, operator: JobInspector, all_done: Any) -> None:
+async def test_we_pause_5_adds_and_resumes(five: Node, scene: Scene, inspector: JobInspector, all_done: Any) -> None:
     ours = await scene.enqueue({}, {})
-    assert await operator.pause(chaos)
+    assert await inspector.pause(chaos)
     theirs = await five.add({"data": {}})
     assert (await lists(scene))["paused"] == [*theirs, *reversed(ours)]
     await five.ask("resume", queue="chaos")
@@ -81,14 +69,14 @@ async def test_we_pause_5_adds_and_resumes(five: Node, scene: Scene, operator: J
     await all_done(completed=3)
 
 
-async def test_both_pause_and_5_resumes(five: Node, scene: Scene, operator: JobInspector, all_done: Any) -> None:
+async def test_both_pause_and_5_resumes(five: Node, scene: Scene, inspector: JobInspector, all_done: Any) -> None:
     """A second pause of 5 renames `wait` over `paused`."""
     await scene.enqueue({})
-    assert await operator.pause(chaos)
+    assert await inspector.pause(chaos)
     await scene.enqueue({})
     await five.ask("pause", queue="chaos")
     await five.add({"data": {}})
-    assert not await operator.pause(chaos)
+    assert not await inspector.pause(chaos)
     await scene.enqueue({})
     await five.ask("pause", queue="chaos")
     await five.ask("resume", queue="chaos")
@@ -96,12 +84,12 @@ async def test_both_pause_and_5_resumes(five: Node, scene: Scene, operator: JobI
     await all_done(completed=4)
 
 
-async def test_5_pauses_and_we_resume(five: Node, scene: Scene, operator: JobInspector, all_done: Any) -> None:
+async def test_5_pauses_and_we_resume(five: Node, scene: Scene, inspector: JobInspector, all_done: Any) -> None:
     await five.add({"data": {}})
     await five.ask("pause", queue="chaos")
     await five.add({"data": {}})
     await scene.enqueue({})
-    assert await operator.resume(chaos)
+    assert await inspector.resume(chaos)
     assert (await lists(scene))["paused"] == []
     await scene.hire()
     await all_done(completed=3)
@@ -161,7 +149,7 @@ async def test_a_worker_warns_where_5_and_6_share_a_queue(five: Node, node: Node
 async def test_a_worker_warns_of_a_limit_that_only_a_node_worker_knows(node: Node, scene: Scene) -> None:
     async with watched(scene, "limits the rate of a queue by itself") as told:
         await scene.idle()
-        await node.ask("work", queue="chaos", concurrency=1, options={"limiter": {"max": 2, "duration": 500}})
+        await node.ask("work", queue="chaos", concurrency=1, more={"limiter": {"max": 2, "duration": 500}})
 
         async def seen() -> bool:
             await node.add(*[{"data": {}}] * 5)

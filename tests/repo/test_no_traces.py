@@ -32,4 +32,4 @@ def test_npm_installs_what_the_lock_file_says(root: Path) -> None:
     locked = json.loads((folder / "package-lock.json").read_text("utf-8"))["packages"]
     assert locked[""]["dependencies"] == wanted["dependencies"]
     for name, version in wanted["dependencies"].items():
-        assert locked[f"node_modules/{name}"]["version"] == version.rpartition("@")[2]
+        assert locked[f"node_modules/{name}"]["version"] == version.rpartition("@")[2]  # of npm:bullmq@5.81.5, the end
