@@ -198,12 +198,9 @@ async def test_the_reply_of_the_wait_is_lost(pair: Pair, shop: Workshop) -> None
 async def test_a_bulk_stops_at_the_part_that_no_replica_has(pair: Pair, shop: Workshop) -> None:
     ids = [f"job-{number}" for number in range(1200)]
     entries = [Entry(Letter(), job_id=job_id) for job_id in ids]
-    digest, parts = script("add").digest.encode(), 0
 
     def hold_from_the_second_part(request: bytes) -> bool:
-        nonlocal parts
-        parts += digest in request
-        if parts == 2:
+        if b"job-500" in request:
             pair.link.hold()
         return False
 

@@ -146,14 +146,19 @@ async def test_a_worker_warns_where_5_and_6_share_a_queue(five: Node, node: Node
         assert [line["level"] for line in told()] == ["warning"]
 
 
-async def test_a_worker_warns_of_a_limit_that_only_a_node_worker_knows(node: Node, scene: Scene) -> None:
+async def test_a_worker_warns_of_a_limit_that_only_a_node_worker_knows(
+    node: Node, scene: Scene, all_done: Any
+) -> None:
+    added = 0
     async with watched(scene, "limits the rate of a queue by itself") as told:
         await scene.idle()
         await node.ask("work", queue="chaos", concurrency=1, more={"limiter": {"max": 2, "duration": 500}})
 
         async def seen() -> bool:
-            await node.add(*[{"data": {}}] * 5)
+            nonlocal added
+            added += len(await node.add(*[{"data": {}}] * 5))
             return bool(told())
 
         await scene.until(seen, "the worker has told of the limit")
+        await all_done(completed=added)
         assert len(told()) == 1
