@@ -146,9 +146,7 @@ async def test_a_worker_warns_where_5_and_6_share_a_queue(five: Node, node: Node
         assert [line["level"] for line in told()] == ["warning"]
 
 
-async def test_a_worker_warns_of_a_limit_that_only_a_node_worker_knows(
-    node: Node, scene: Scene, all_done: Any
-) -> None:
+async def test_a_worker_warns_of_a_limit_that_only_a_node_worker_knows(node: Node, scene: Scene, all_done: Any) -> None:
     added = 0
     async with watched(scene, "limits the rate of a queue by itself") as told:
         await scene.idle()
