@@ -55,7 +55,7 @@ async def test_jobs_and_flows_of_both_in_one_slot(
         stack.callback(worker.close)
         await wait_until(lambda: worker.has_started, "the worker has started")
         await theirs.work("parents")
-        async with producer(peer.url, PREFIX) as jobs:
+        async with producer(peer.url, prefix=PREFIX) as jobs:
             await jobs.enqueue_many(chaos, [{}] * 5, priority=1)
         options: list[dict[str, Any]] = [{}, {"delay": 300}, {"priority": 2}, {"lifo": True}, {"attempts": 2}]
         await theirs.add(*({"data": {"fails": each.get("attempts", 1) - 1}, "opts": each} for each in options))
