@@ -6,9 +6,7 @@ that is not marked `corral_untidy`. Functions come as fixtures (`wait_until`), s
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import inspect
 import logging
 import os
 import selectors
@@ -16,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -25,11 +22,10 @@ import pytest_asyncio
 import redis.asyncio
 import structlog
 
+from chaos import waiting
+from chaos.waiting import WAIT_SECONDS
 from corral.store.embedded import attach
 from corral.testing import find_leaks
-
-WAIT_SECONDS = 30.0
-"""How long anything that is awaited may take, unless a test says otherwise: enough for two loaded cores."""
 
 WaitUntil = Callable[..., Awaitable[None]]
 
@@ -148,22 +144,7 @@ async def raw(store_url: str) -> AsyncIterator[redis.asyncio.Redis]:
 @pytest.fixture
 def wait_until() -> WaitUntil:
     """`await wait_until(predicate, "what is awaited")`; the predicate may be a coroutine function."""
-    return _wait_until
-
-
-async def _wait_until(
-    predicate: Callable[[], object], description: str, *, seconds: float = WAIT_SECONDS, every: float = 0.005
-) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        met = predicate()
-        if inspect.isawaitable(met):
-            met = await met
-        if met:
-            return
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds} s in vain until {description}")
-        await asyncio.sleep(every)
+    return waiting.wait_until
 
 
 @pytest.fixture

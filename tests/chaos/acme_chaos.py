@@ -11,6 +11,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,16 @@ JOURNAL = "CORRAL_CHAOS_JOURNAL"
 """The environment's name for the file that starts and ends are written to; explained by the queue `chaos`."""
 EVERY_MS = "CORRAL_CHAOS_EVERY_MS"
 """The environment's name for the period of the queue `chaos-ticks`, which has no schedule without it."""
+EPOCH = "CORRAL_CHAOS_EPOCH"
+"""The environment's name for Unix seconds at which the monotonic clock was 0: a worker's own clock may be wrong."""
 TICK_SECONDS = 0.7
 """How long a tick's job runs: long enough for its worker to be killed in the middle."""
 LOOK_SECONDS = 0.005
 """How often a job looks whether the file exists that it waits for."""
+STEP_MS = 50
+"""Of a `fenced` job, which runs in steps."""
+HOLD_SECONDS = 15.0
+"""How long a process waits for its end, at most: longer than any test needs to kill it."""
 
 ODD: dict[str, Any] = {
     "nan": float("nan"),
@@ -56,6 +64,10 @@ class Work(Payload):
         waits_for: The path of a file that it waits for before it runs.
         hangs_ms: How long it holds the event loop after all that, once only; the journal says when that begins.
         looks: Whether its start says in the journal that the store holds a lock on it.
+        fenced: Whether it writes down its effect, its failure and its cancellation, too, and returns the number of its
+            start.
+        holds: Where its process waits to be killed, once only: `fetched` (before the processor starts), `effect`
+            (between its effect and its end) or `failing` (when the processor has raised).
         filler: Means nothing, and makes the payload as large as it is.
         says: Lines that it logs before it runs.
         snooze_ms: How much later it wants to run when it is first started, having run; 0: it does not ask.
@@ -72,6 +84,8 @@ class Work(Payload):
     waits_for: str | None = None
     hangs_ms: int = 0
     looks: bool = False
+    fenced: bool = False
+    holds: str | None = None
     filler: str = ""
     says: tuple[str, ...] = ()
     snooze_ms: int = 0
@@ -88,6 +102,8 @@ chaos_ticks = Queue(
 
 
 async def process(job: Job[Work]) -> Any:
+    if job.payload.fenced:
+        return await process_fenced(job)
     start(job)
     for line in job.payload.says:
         job.log(line)
@@ -101,10 +117,29 @@ async def process(job: Job[Work]) -> Any:
         await asyncio.sleep(job.payload.ms / 1000)
     if job.payload.waits_for:
         await appeared(Path(job.payload.waits_for))
-    if job.payload.hangs_ms and not has_hung(job):
+    if job.payload.hangs_ms and not has_written("hang", job):
         write("hang", job)
         time.sleep(job.payload.hangs_ms / 1000)  # noqa: ASYNC251  # as a processor does that forgets the event loop
     return end(job)
+
+
+async def process_fenced(job: Job[Work]) -> int:
+    write("start", job)
+    try:
+        for _ in range(job.payload.ms // STEP_MS):  # where its process is frozen, it has as much to do afterwards
+            await asyncio.sleep(STEP_MS / 1000)
+        await asyncio.sleep(job.payload.ms % STEP_MS / 1000)
+        fail(job)
+        write("effect", job)
+        hold("effect", job)
+    except asyncio.CancelledError:
+        write("cancel", job)
+        raise
+    except RuntimeError:
+        write("raise", job)
+        raise
+    write("end", job)
+    return job.starts
 
 
 async def process_tick(job: Job[Work]) -> None:
@@ -125,10 +160,19 @@ async def appeared(path: Path) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def has_hung(job: Job[Work]) -> bool:
-    """Whether an earlier start of the job has held the event loop."""
-    lines = map(json.loads, Path(os.environ[JOURNAL]).read_text("utf-8").splitlines())
-    return any((line["event"], line["id"]) == ("hang", job.id) for line in lines)
+def hold(where: str, job: Job[Any]) -> None:
+    """Wait to be killed, if the payload says that here is where; the journal says when that begins."""
+    if getattr(job.payload, "holds", None) == where and not has_written("hold", job):
+        write("hold", job, told=where)
+        time.sleep(HOLD_SECONDS)
+        raise RuntimeError(f"job {job.id} has held its process, and nobody has killed it")
+
+
+def has_written(event: str, job: Job[Any]) -> bool:
+    """Whether an earlier start of the job has written such a line."""
+    journal = Path(os.environ[JOURNAL])
+    lines = map(json.loads, journal.read_text("utf-8").splitlines() if journal.exists() else ())
+    return any((line["event"], line["id"]) == (event, job.id) for line in lines)
 
 
 def start(job: Job[Work]) -> None:
@@ -148,21 +192,37 @@ def end(job: Job[Work]) -> Any:
         raise Snooze(after=timedelta(milliseconds=work.snooze_ms))
     if work.fatal:
         raise Fail("fatal, as the payload says")
-    if job.attempt <= work.fails:
-        raise RuntimeError(f"attempt {job.attempt} fails, as the payload says")
+    fail(job)
     write("end", job)
     return value
 
 
-def write(event: str, job: Job[Work], **more: Any) -> None:
+def fail(job: Job[Work]) -> None:
+    if job.attempt <= job.payload.fails:
+        raise RuntimeError(f"attempt {job.attempt} fails, as the payload says")
+
+
+def write(event: str, job: Job[Any], **more: Any) -> None:
     """One line, whole, however many processes write."""
-    line = {"at": time.time(), "pid": os.getpid(), "event": event, "id": job.id, "attempt": job.attempt}
+    now = float(epoch) + time.monotonic() if (epoch := os.environ.get(EPOCH)) else time.time()
+    line = {"at": now, "pid": os.getpid(), "event": event, "id": job.id, "attempt": job.attempt}
     line |= {"fence": job.fence, **more}
     journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(journal, json.dumps(line).encode() + b"\n")
     finally:
         os.close(journal)
+
+
+@hookimpl
+@contextmanager
+def corral_job_context(job: Job[Any]) -> Iterator[None]:
+    hold("fetched", job)
+    try:
+        yield
+    except RuntimeError:
+        hold("failing", job)
+        raise
 
 
 @hookimpl

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from chaos.journal import Journal
-from chaos.processes import Store, install_plugin, producer
-from chaos.scene import Scene
+from chaos.processes import install_plugin
+from chaos.scene import Scene, staged
 from corral.testing import find_leaks
 
 __all__ = ["at_length", "figure", "kills", "restarts", "scene", "scenes", "site", "stage"]
@@ -55,22 +54,12 @@ def stage(
 @asynccontextmanager
 async def _staged(request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Scene]:
     failed = request.session.testsfailed
-    with tempfile.TemporaryDirectory(prefix="corral-chaos-") as name:
-        folder = Path(name)
-        store = Store(folder)
-        await store.start()
-        try:
-            async with producer(store.url) as jobs:
-                scene = Scene(folder, store, jobs, Journal(folder / "journal"), site, wait_until)
-                try:
-                    yield scene
-                finally:
-                    for worker in scene.hired:
-                        worker.close()
-            if request.node.get_closest_marker("corral_untidy") is None and request.session.testsfailed == failed:
-                assert find_leaks(store.url) == []
-        finally:
-            await store.stop()
+    async with staged(site, wait_until) as scene:
+        yield scene
+        for worker in scene.hired:
+            worker.close()
+        if request.node.get_closest_marker("corral_untidy") is None and request.session.testsfailed == failed:
+            assert find_leaks(scene.store.url) == []
 
 
 @pytest.fixture

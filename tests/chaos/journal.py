@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,15 @@ class Line:
     Attributes:
         at: Unix seconds.
         pid: The worker's process.
-        event: `start`, `end`, or `hang`: from now on the process does nothing but this.
-        id: The job.
+        event: `start`, `end`, or `hang`: from now on the process does nothing but this. Of jobs that are `fenced`,
+            also `effect`, `raise` and `cancel`; and `hold`: the process waits here until it is killed. Of producers,
+            `enq.invoke` before a call and `enq.ok`, `enq.fail` (certainly not written) or `enq.unknown` after it.
+            Of whoever makes faults, `fault.begin` and `fault.end`.
+        id: The job; of a fault, its name.
         attempt: From 1.
         fence: The `job.fence` of this start; empty where the test makes the line.
         locked: Whether the store held a lock on the job when it started; None where it did not look.
+        told: Of `hold`, where the process waits.
     """
 
     at: float
@@ -30,6 +35,7 @@ class Line:
     attempt: int = 1
     fence: tuple[int, ...] = ()
     locked: bool | None = None
+    told: str = ""
 
 
 class Journal:
@@ -39,6 +45,13 @@ class Journal:
         self.path = path
         self._lines: list[Line] = []
         self._read = 0
+
+    def write(self, event: str, name: str, pid: int = 0) -> Line:
+        """Write down what the test itself does."""
+        line = Line(time.time(), pid, event, name)
+        with self.path.open("ab", buffering=0) as file:
+            file.write(json.dumps({"at": line.at, "pid": pid, "event": event, "id": name}).encode() + b"\n")
+        return line
 
     def lines(self) -> list[Line]:
         """All lines so far, in the order they were written."""

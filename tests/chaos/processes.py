@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ import psutil
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from chaos.acme_chaos import JOURNAL, chaos, chaos_threads
+from chaos.acme_chaos import EPOCH, JOURNAL, chaos, chaos_threads
 from corral.catalog import Catalog, Entry
 from corral.jobs import Durability
 from corral.plugins import Plugins, Provider
@@ -31,6 +31,8 @@ from corral.store.server_binary import ServerBinary, find_server
 PLUGIN = Path(__file__).with_name("acme_chaos.py")
 SPLITTER = Path(__file__).with_name("splitter.py")
 SPLIT = "TEST_SPLIT_REPLIES"
+READY = "ready"
+"""What a program of the tests says on a line of its own when it has started."""
 END_SECONDS = 15.0
 """How long a process may take to end: longer than any worker's grace in these tests."""
 
@@ -46,27 +48,40 @@ class Store:
     Args:
         folder: For its socket and its files.
         port: Where on the loopback interface it listens, too; 0: nowhere.
+        options: More of its configuration, as on its command line.
 
     Attributes:
         socket: Where it listens.
         url: The same as a URL; with `TEST_SPLIT_REPLIES` that of the splitter before it.
         client: For looking at it; replies as text.
+        options: Its configuration.
     """
 
-    def __init__(self, folder: Path, *, port: int = 0) -> None:
+    def __init__(self, folder: Path, *, port: int = 0, **options: object) -> None:
         self.socket = folder / "store.sock"
         self.url = f"unix://{self.socket}"
         self.client = redis.asyncio.Redis(unix_socket_path=str(self.socket), decode_responses=True)
         self._folder = folder
-        self._port = port
+        self.options = {
+            "port": port,
+            "unixsocket": self.socket,
+            "dir": folder,
+            "appendonly": "yes",
+            "save": "",
+            **options,
+        }
         self._process: subprocess.Popen[bytes] | None = None
         self._splitter: subprocess.Popen[bytes] | None = None
         if os.environ.get(SPLIT):
             self.url = f"unix://{folder / 'split.sock'}"
 
-    async def start(self) -> float:
-        """Start it on its files; returns Unix seconds of its first answer."""
-        self._launch()
+    async def start(self, **options: object) -> float:
+        """Start it on its files; returns Unix seconds of its first answer.
+
+        Args:
+            options: More of its configuration, for this time.
+        """
+        self._launch(options)
         if os.environ.get(SPLIT):
             self._launch_splitter()
         async with asyncio.timeout(END_SECONDS):
@@ -78,10 +93,11 @@ class Store:
                 else:
                     return time.time()
 
-    def _launch(self) -> None:
-        options = {"port": self._port, "unixsocket": self.socket, "dir": self._folder, "appendonly": "yes", "save": ""}
+    def _launch(self, more: Mapping[str, object]) -> None:
         server = store_binary().path
-        arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        arguments: list[str] = []
+        for name, value in {**self.options, **more}.items():
+            arguments += [f"--{name.replace('_', '-')}", *(str(value).split() or [""])]
         self._process = subprocess.Popen([server, *arguments], stdout=subprocess.DEVNULL)
 
     def _launch_splitter(self) -> None:
@@ -103,9 +119,31 @@ class Store:
             self._process.terminate()
             await asyncio.to_thread(self._process.wait, END_SECONDS)
 
+    async def kill(self) -> float:
+        """`kill -9`; returns Unix seconds of its end. Its files stay as they are."""
+        assert self._process is not None
+        self._process.kill()
+        killed = time.time()
+        if self._splitter is not None:
+            self._splitter.terminate()
+            await asyncio.to_thread(self._splitter.wait, END_SECONDS)
+        await asyncio.to_thread(self._process.wait, END_SECONDS)
+        await self.client.connection_pool.disconnect()
+        return killed
+
+    @property
+    def written(self) -> Path:
+        """The part of its append-only file that grows."""
+        return max((self._folder / "appendonlydir").glob("*.incr.aof"))
+
     def forget(self) -> None:
         """Delete the files of one that is stopped: it will come back empty."""
         shutil.rmtree(self._folder / "appendonlydir")
+
+
+def epoch() -> str:
+    """For `EPOCH`: Unix seconds at which the monotonic clock, that all processes of this machine share, was 0."""
+    return str(time.time() - time.monotonic())
 
 
 def install_plugin(site: Path) -> None:
@@ -119,7 +157,72 @@ def install_plugin(site: Path) -> None:
     )
 
 
-class Worker:
+class Program:
+    """A process in a group of its own, and what it says on stderr.
+
+    Args:
+        command: What is run.
+        environment: All of its environment.
+        log: Where its stderr goes.
+    """
+
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stderr=file, start_new_session=True
+            )
+        self.pid = self._process.pid
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it has said that it is ready."""
+        assert self._process.poll() is None, self._log.read_text("utf-8")
+        return READY in self._log.read_text("utf-8").splitlines()
+
+    def below(self) -> list[psutil.Process]:
+        """All processes below it."""
+        return psutil.Process(self.pid).children(recursive=True)
+
+    def cpu_seconds(self) -> float:
+        """How much processor time it has used."""
+        times = psutil.Process(self.pid).cpu_times()
+        return times.user + times.system
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> float:
+        """`kill -9`; returns Unix seconds of its end."""
+        self._process.kill()
+        killed = time.time()
+        self._process.wait(END_SECONDS)
+        return killed
+
+    def freeze(self) -> None:
+        """`SIGSTOP`: it does nothing until `thaw`, and keeps what it has."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """`SIGCONT`."""
+        self._process.send_signal(signal.SIGCONT)
+
+    async def ended(self, seconds: float | None = END_SECONDS) -> int:
+        """Wait for its end, at most so many seconds; returns its exit code."""
+        return await asyncio.to_thread(self._process.wait, seconds)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._process.poll() is None:
+            below = self.below()
+            self.kill()
+            for process in below:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+class Worker(Program):
     """A `corral worker` process.
 
     Args:
@@ -150,12 +253,13 @@ class Worker:
         **settings: float,
     ) -> None:
         number = sum(1 for _ in folder.glob("worker-*.log"))
-        self._log = folder / f"worker-{number}.log"
+        log = folder / f"worker-{number}.log"
         own = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(site),
             "REDIS_URL": url,
             "CORRAL_LOG_FORMAT": "json",
+            EPOCH: epoch(),
             **({JOURNAL: str(journal)} if journal else {}),
             **environment,
             **{f"CORRAL_WORKER__{name.upper()}": str(value) for name, value in settings.items()},
@@ -164,11 +268,7 @@ class Worker:
         if processes:
             command += ["--processes", str(processes)]
         self._processes = processes
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, env=own, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
-            )
-        self.pid = self._process.pid
+        super().__init__(command, environment=own, log=log)
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -195,39 +295,6 @@ class Worker:
                 case "worker process ended" | "worker process died":
                     pids.pop(line["child"])
         return {name: pids[name] for name in serving if name in pids}
-
-    def below(self) -> list[psutil.Process]:
-        """All processes below it."""
-        return psutil.Process(self.pid).children(recursive=True)
-
-    def cpu_seconds(self) -> float:
-        """How much processor time it has used."""
-        times = psutil.Process(self.pid).cpu_times()
-        return times.user + times.system
-
-    def terminate(self) -> None:
-        """Ask it to stop."""
-        self._process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> float:
-        """`kill -9`; returns Unix seconds of its end."""
-        self._process.kill()
-        killed = time.time()
-        self._process.wait(END_SECONDS)
-        return killed
-
-    async def ended(self, seconds: float | None = END_SECONDS) -> int:
-        """Wait for its end, at most so many seconds; returns its exit code."""
-        return await asyncio.to_thread(self._process.wait, seconds)
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        if self._process.poll() is None:
-            below = self.below()
-            self.kill()
-            for process in below:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
 
 
 @asynccontextmanager

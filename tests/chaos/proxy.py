@@ -32,7 +32,9 @@ class Proxy:
         url: What a client is given instead of the store's URL.
         cut: Asked of every request. Where it answers True the request reaches the store, and its reply is lost
             together with the connection. Clients must not send a request before the last one's reply.
-        cuts: How many replies were lost so.
+        severs: Asked of every request. Where it answers True, the connection ends as soon as the request is sent: the
+            store may find its client gone before it has read what the client wants.
+        cuts: How many replies were lost so, in both ways.
         late: Asked of every reply: for how many seconds it, and with it its connection, is held back.
         held: How many replies were held back so.
         holds_back: How many of them have not arrived, or been lost, yet.
@@ -55,6 +57,7 @@ class Proxy:
     def __init__(self, path: Path, upstream: Path, *, tls: ssl.SSLContext | None = None, tcp: bool = False) -> None:
         self.url = f"unix://{path}"
         self.cut: Callable[[bytes], bool] = lambda _: False
+        self.severs: Callable[[bytes], bool] = lambda _: False
         self.cuts = 0
         self.late: Callable[[bytes], float] = lambda _: 0.0
         self.held = self.holds_back = 0
@@ -163,6 +166,9 @@ class Proxy:
             connection.replied = 0
             store.write(request)
             await store.drain()
+            if self.severs(request):
+                self.cuts += 1
+                return
 
     async def _replies(
         self, connection: _Connection, store: asyncio.StreamReader, writer: asyncio.StreamWriter

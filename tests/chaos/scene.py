@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -16,8 +17,9 @@ from typing import Any
 from chaos.acme_chaos import chaos, chaos_threads
 from chaos.checker import faults, snapshot
 from chaos.journal import Journal, Line
-from chaos.processes import END_SECONDS, Store, Worker
+from chaos.processes import END_SECONDS, Program, Store, Worker, producer
 from chaos.proxy import Proxy
+from chaos.waiting import wait_until
 from corral import Queue
 from corral.producer import RedisJobScheduler
 
@@ -35,7 +37,7 @@ class Scene:
         journal: What the processors of all workers write down.
         site: Where the plugin is installed.
         until: `await until(predicate, "what is awaited")`.
-        hired: All workers so far.
+        hired: All workers so far, and other programs that end with the scene.
     """
 
     folder: Path
@@ -44,7 +46,7 @@ class Scene:
     journal: Journal
     site: Path
     until: Callable[..., Any]
-    hired: list[Worker] = field(default_factory=list)
+    hired: list[Program] = field(default_factory=list)
 
     def launch(self, *, url: str | None = None, **how: Any) -> Worker:
         """A worker process that may not have started yet; see `Worker`."""
@@ -154,3 +156,28 @@ class Scene:
     def each_started_once(self, enqueued: Iterable[str]) -> bool:
         """Whether exactly these jobs have started, and none of them twice."""
         return sorted(line.id for line in self.starts()) == sorted(enqueued)
+
+
+@asynccontextmanager
+async def staged(site: Path, until: Callable[..., Any] = wait_until, **options: Any) -> AsyncIterator[Scene]:
+    """A `Scene` with a running store; no process is left afterwards.
+
+    Args:
+        site: Where the plugin is installed.
+        until: How the scene waits.
+        options: Of the store; see `Store`.
+    """
+    with tempfile.TemporaryDirectory(prefix="corral-chaos-") as name:
+        folder = Path(name)
+        store = Store(folder, **options)
+        await store.start()
+        try:
+            async with producer(store.url) as jobs:
+                scene = Scene(folder, store, jobs, Journal(folder / "journal"), site, until)
+                try:
+                    yield scene
+                finally:
+                    for worker in scene.hired:
+                        worker.close()
+        finally:
+            await store.stop()
