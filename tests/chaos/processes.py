@@ -259,8 +259,7 @@ class Worker(Program):
             "PYTHONPATH": str(site),
             "REDIS_URL": url,
             "CORRAL_LOG_FORMAT": "json",
-            EPOCH: epoch(),
-            **({JOURNAL: str(journal)} if journal else {}),
+            **({JOURNAL: str(journal), EPOCH: epoch()} if journal else {}),
             **environment,
             **{f"CORRAL_WORKER__{name.upper()}": str(value) for name, value in settings.items()},
         }

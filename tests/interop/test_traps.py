@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from chaos.acme_chaos import Work, chaos
+from chaos.acme_chaos import EPOCH, Work, chaos
 from chaos.scene import Scene
 from corral import Cron, Every
 from corral.errors import JobRefused
@@ -373,7 +373,7 @@ async def test_a_worker_whose_clock_is_an_hour_fast_starts_no_job_early(
     scene: Scene, tmp_path: Path, all_done: Any
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAST_CLOCK, "utf-8")
-    await scene.hire(environment={"PYTHONPATH": f"{tmp_path}:{scene.site}"})
+    await scene.hire(environment={"PYTHONPATH": f"{tmp_path}:{scene.site}", EPOCH: ""})  # its journal is by its clock
     (delayed,) = await scene.enqueue({}, delay=timedelta(seconds=1))
     await all_done(completed=1)
     assert await scene.started(delayed) > time.time() + 3000, "its clock is fast"

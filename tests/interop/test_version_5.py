@@ -140,7 +140,15 @@ async def watched(scene: Scene, words: str) -> AsyncIterator[Callable[[], list[d
 
 
 async def test_a_worker_warns_where_5_and_6_share_a_queue(five: Node, node: Node, scene: Scene) -> None:
+    checks: set[str | None] = set()
+
+    async def has_looked() -> bool:
+        """Whether a second stalled check has begun: the worker looks after each of them."""
+        checks.add(await scene.store.client.get(f"{BASE}stalled-check"))
+        return len(checks - {None}) > 1
+
     async with watched(scene, "BullMQ 5 and BullMQ 6") as told:
+        await scene.until(has_looked, "the worker has seen version 5")
         await node.add({"data": {}})
         await scene.until(told, "the worker has told of both versions")
         assert [line["level"] for line in told()] == ["warning"]
