@@ -32,9 +32,11 @@ def arguments() -> argparse.Namespace:
 
 
 async def performed(run: Run, sides: Sequence[Side], site: Path, seed: int, rounds: int) -> list[Report]:
-    """A run of each side, one after the other; says what it shows."""
+    """A run of each side that can make it, one after the other; says what it shows."""
     reports = []
     for side in sides:
+        if run.durability and side.name != Corral.name:
+            continue
         report = await perform(run, side, site=site, seed=seed, rounds=rounds)
         print(report, flush=True)
         for sentence in summed_up(report.told):
@@ -50,15 +52,14 @@ def summed_up(told: Sequence[str], most: int = 8) -> Iterator[str]:
         yield f"… and {len(told) - most} more"
 
 
-def table(rows: Sequence[tuple[Run, Sequence[Report]]]) -> Iterator[str]:
-    """The rows of all runs, as Markdown."""
-    sides = [report.side for report in rows[0][1]]
+def table(sides: Sequence[str], rows: Sequence[tuple[Run, Sequence[Report]]]) -> Iterator[str]:
+    """The rows of all runs, as Markdown; `-` where a side cannot make a run."""
     words = "jobs, lost, doubled, unfinished, longest recovery s"
     yield f"| run | {' | '.join(f'{side}: {words}' for side in sides)} |"
     yield f"|{'---|' * (len(sides) + 1)}"
     for run, reports in rows:
-        cells = [f"{r.acked}, {r.lost}, {r.doubled}, {r.unfinished}, {recovery(r)}" for r in reports]
-        yield f"| {run.name}: {run.about} | {' | '.join(cells)} |"
+        cells = {r.side: f"{r.acked}, {r.lost}, {r.doubled}, {r.unfinished}, {recovery(r)}" for r in reports}
+        yield f"| {run.name}: {run.about} | {' | '.join(cells.get(side, '-') for side in sides)} |"
 
 
 def recovery(report: Report) -> str:
@@ -75,7 +76,7 @@ async def main() -> int:
         install_plugin(Path(site))
         rounds = LONG_ROUNDS if wish.long else ROUNDS
         rows = [(run, await performed(run, sides, Path(site), wish.seed, rounds)) for run in chosen]
-    print("\n".join(table(rows)))
+    print("\n".join(table([side.name for side in sides], rows)))
     return int(any(report.told for _, reports in rows for report in reports if report.side == Corral.name))
 
 

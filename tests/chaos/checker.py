@@ -43,9 +43,9 @@ class Bounds:
 
     Attributes:
         extra_starts: How often jobs may have started beyond once, and once for each failure, all together.
-        lost_seconds: How old an acknowledgement may be that is lost where power fails, or with any other of
-            `history.LOSSES`; 0: none may be lost.
-        set_back_seconds: How far back the store is set then: what started in that time may start anew.
+        lost_seconds: How old an acknowledgement may be that is lost, where power fails or a replica is cut off (see
+            `history.losses`; what is acknowledged while it is cut off may be lost, too); 0: none may be lost.
+        set_back_seconds: How far back the store is set then: what started since may start anew; 0: nothing may.
         overlap_seconds: How long two starts of one job may run at once; None: not bounded.
         late_seconds: How late all but one of a hundred due jobs may start; None: not bounded.
     """
@@ -117,11 +117,13 @@ def run_faults(left: Snapshot, lines: Sequence[Line], bounds: Bounds) -> list[st
         bounds: What the run's faults account for.
     """
     told = history.told(lines)
-    losses = [each.begin for each in history.spans(lines) if each.name in history.LOSSES]
+    losses = history.losses(lines)
     excused = {
-        line.id for line in lines for loss in losses if 0 <= loss - line.at < bounds.set_back_seconds
+        line.id for line in lines if _is_forgotten(line.at, losses, bounds.set_back_seconds)
     }  # the store has forgotten that they started, or that they ended
-    expected = {job for job in told.acked if job in left.jobs or not _may_be_lost(told.acked[job], losses, bounds)}
+    expected = {
+        job for job, at in told.acked.items() if job in left.jobs or not _is_forgotten(at, losses, bounds.lost_seconds)
+    }
     known = expected | (told.unknown & left.jobs.keys())
     return [
         *faults([left], known, [line for line in lines if line.id not in excused], excused=excused),
@@ -134,8 +136,9 @@ def run_faults(left: Snapshot, lines: Sequence[Line], bounds: Bounds) -> list[st
     ]
 
 
-def _may_be_lost(acked: float, losses: Sequence[float], bounds: Bounds) -> bool:
-    return any(0 <= loss - acked < bounds.lost_seconds for loss in losses)
+def _is_forgotten(moment: float, losses: Sequence[tuple[float, float]], seconds: float) -> bool:
+    """Whether the store may have forgotten what it did at a moment; `seconds`: for how long before a loss it may."""
+    return seconds > 0 and any(begin - seconds < moment <= end for begin, end in losses)
 
 
 def _invented(left: Snapshot, told: history.Told, lines: Sequence[Line]) -> Iterator[str]:

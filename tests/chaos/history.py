@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from chaos.journal import Line
 
 WORKER_KILLED, PRODUCER_KILLED, FROZEN = "worker killed", "producer killed", "worker frozen"
-POWER_LOST = "power lost"
-LOSSES = {POWER_LOST}
-"""Faults after which the store may have forgotten what it has acknowledged."""
+POWER_LOST, REPLICA_CUT_OFF = "power lost", "replica cut off"
+LOSSES = {POWER_LOST, REPLICA_CUT_OFF}
+"""Faults after which the store may have forgotten what it has acknowledged; a cut-off replica takes over at the end."""
 BLACK_HOLE, CUTS, DELAYS, PARTITION = "black hole", "replies cut", "requests delayed", "worker partitioned"
-NO_OUTAGES = {WORKER_KILLED, PRODUCER_KILLED, FROZEN, BLACK_HOLE, CUTS, DELAYS, PARTITION}
+NO_OUTAGES = {WORKER_KILLED, PRODUCER_KILLED, FROZEN, BLACK_HOLE, CUTS, DELAYS, PARTITION, REPLICA_CUT_OFF}
 """Faults of processes and of the network: while any other lasts, the store serves nobody."""
 ITERATION = "repeat:"
 """What the ids of a schedule's jobs begin with: no producer is told of them."""
@@ -102,6 +102,16 @@ def spans(lines: Sequence[Line]) -> list[Span]:
 def outages(lines: Sequence[Line]) -> list[Span]:
     """The faults in which the store serves nobody."""
     return [each for each in spans(lines) if each.name not in NO_OUTAGES]
+
+
+def losses(lines: Sequence[Line]) -> list[tuple[float, float]]:
+    """From when until when the store did what it may have forgotten, Unix seconds, for each of `LOSSES`.
+
+    While a replica is cut off, the primary does what the replica will not know. Where power fails, both moments are the
+    same: how long before it the store did what is gone depends on its configuration.
+    """
+    found = [each for each in spans(lines) if each.name in LOSSES]
+    return [(each.begin, each.end if each.name == REPLICA_CUT_OFF else each.begin) for each in found]
 
 
 def executions(lines: Sequence[Line]) -> list[Execution]:
@@ -198,6 +208,12 @@ def recoveries(lines: Sequence[Line]) -> list[float]:
         elif each.name not in NO_OUTAGES:
             found += [line.at - each.end for line in starts if line.at > each.end][:1]
     return found
+
+
+def acceptances(lines: Sequence[Line]) -> list[float]:
+    """Seconds from the end of each outage until a producer's job was acknowledged."""
+    acked = [line.at for line in lines if line.event == "enq.ok"]
+    return [min(after) - each.end for each in outages(lines) if (after := [at for at in acked if at > each.end])]
 
 
 def _restarts(lines: Sequence[Line], starts: Sequence[Line], kill: Span) -> Iterator[float]:

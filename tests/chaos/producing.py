@@ -1,4 +1,4 @@
-"""A producer process: `python -m chaos.producing URL JOURNAL PLAN` enqueues what the plan says, and when.
+"""A producer process: `python -m chaos.producing URL JOURNAL PLAN [DURABILITY]` enqueues what the plan says, and when.
 
 It writes down what it wants before each call and what it was told after it. It stops when the plan ends or on SIGTERM,
 and waits for its calls then.
@@ -20,6 +20,7 @@ from chaos.acme_chaos import EPOCH, chaos
 from chaos.processes import READY, producer
 from corral import Fixed
 from corral.errors import CorralError, StoreUnavailable
+from corral.jobs import Durability
 from corral.options import EnqueueOptions
 from corral.producer import RedisJobScheduler
 
@@ -76,11 +77,11 @@ class Producing:
         os.write(self._journal, json.dumps(line).encode() + b"\n")
 
 
-async def main(url: str, journal: str, plan: str) -> None:
+async def main(url: str, journal: str, plan: str, durability: Durability | None = None) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     wishes = [json.loads(line) for line in Path(plan).read_text("utf-8").splitlines()]  # noqa: ASYNC240  # at start
-    async with producer(url) as jobs:
+    async with producer(url, durability) as jobs:
         print(READY, file=sys.stderr, flush=True)
         await Producing(jobs, os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)).run(wishes, stopped)
 

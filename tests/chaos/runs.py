@@ -28,10 +28,12 @@ from redis.exceptions import RedisError
 from chaos import checker, history
 from chaos.checker import Bounds, Snapshot, run_faults, snapshot
 from chaos.journal import Line
-from chaos.processes import Program
+from chaos.processes import Program, Store
 from chaos.proxy import Proxy
 from chaos.scene import Scene, staged
 from chaos.sides import CONCURRENCY, LOCK_SECONDS, NOTHING, Side
+from corral.jobs import Durability
+from corral.testing import find_leaks
 
 WORKERS, PRODUCERS = 3, 2
 ROUNDS, LONG_ROUNDS = 1, 3
@@ -66,6 +68,7 @@ class Run:
         rate: Jobs per second.
         every_ms: The period of a schedule that runs beside; 0: none does.
         bounds: What its faults account for, all but the extra starts.
+        durability: What producers ask for. Only Corral's can, and with one only Corral makes the run.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Run:
     rate: float = 150.0
     every_ms: int = 0
     bounds: Bounds = field(default_factory=Bounds)
+    durability: Durability | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,12 @@ class Report:
         unknown: How many may have been written.
         refused: How many certainly were not.
         lost: How many acknowledged jobs are gone.
-        lost_age: How old the oldest acknowledgement was that a power loss took, in seconds.
+        lost_age: How old the oldest lost acknowledgement was when power failed or a replica took over, in seconds.
         doubled: How many starts there were beyond one for each job and one for each of its failures.
         unfinished: How many jobs have not completed when the run has waited for them.
         stalls: How many stalls were charged.
         recovery: The longest time from a fault until work went on, in seconds.
+        accepted: The longest time from an outage's end until a job was acknowledged, in seconds.
         late: Within which time 99 of 100 due jobs started, in seconds.
         overlap: For how long two starts of one job ran at once, at most, in seconds.
         refused_effects: How many effects came from a start that a later one had overtaken.
@@ -116,6 +121,7 @@ class Report:
     unfinished: int
     stalls: int
     recovery: float
+    accepted: float
     late: float
     overlap: float
     refused_effects: int
@@ -131,7 +137,9 @@ class Report:
             f"{self.unknown} unknown, {self.refused} refused; {self.lost} lost"
             + (f" (acknowledged up to {self.lost_age:.2f} s before)" if self.lost else "")
             + f", {self.doubled} extra starts, {self.unfinished} unfinished, {self.stalls} stalls; longest recovery "
-            f"{self.recovery:.2f} s, due jobs late by {self.late * 1000:.0f} ms (p99), two at once for "
+            f"{self.recovery:.2f} s"
+            + (f" (first acknowledgement {self.accepted:.2f} s)" if self.accepted else "")
+            + f", due jobs late by {self.late * 1000:.0f} ms (p99), two at once for "
             f"{self.overlap * 1000:.0f} ms, {self.refused_effects} effects refused; {faults}{hit}"
         )
 
@@ -149,17 +157,19 @@ class Load:
         extra_starts: How many of them the faults so far account for.
         notes: What went wrong on the way.
         long: The jobs that run longer than a lock.
+        stack: What is entered here lasts until the run has been judged.
     """
 
-    def __init__(self, run: Run, side: Side, scene: Scene, chance: random.Random, rounds: int) -> None:
+    def __init__(
+        self, run: Run, side: Side, scene: Scene, chance: random.Random, rounds: int, stack: AsyncExitStack
+    ) -> None:
         self.scene = scene
         self.chance = chance
         self.rounds = rounds
+        self.stack = stack
         self.workers: list[Program] = []
         self.url = scene.store.url
-        self.control = redis.asyncio.Redis(
-            unix_socket_path=str(scene.store.socket), username="admin", password="admin", decode_responses=True
-        )
+        self.control = self._control_of(scene.store)
         self.extra_starts = 0
         self.notes: list[str] = []
         self.long: set[str] = set()
@@ -167,6 +177,18 @@ class Load:
         self._side = side
         self._producers: list[Program] = []
         self._plans = 0
+
+    def _control_of(self, store: Store) -> redis.asyncio.Redis:
+        client = redis.asyncio.Redis(
+            unix_socket_path=str(store.socket), username="admin", password="admin", decode_responses=True
+        )
+        self.stack.push_async_callback(client.aclose)
+        return client
+
+    def move_to(self, store: Store) -> None:
+        """Look at another store from now on: it has taken the place of the scene's."""
+        self.scene.store = store
+        self.control = self._control_of(store)
 
     # the load
 
@@ -212,7 +234,7 @@ class Load:
         wishes = planned(self.chance, f"p{self._plans}", rate, holds)
         self.long |= {each["id"] for each in wishes if each["data"]["ms"] == LONG_JOB_MS}
         plan.write_text("".join(json.dumps(each) + "\n" for each in wishes), "utf-8")
-        return self._side.producer(self.scene, url or self.url, plan)
+        return self._side.producer(self.scene, url or self.url, plan, self._run.durability)
 
     async def close(self) -> None:
         """Let everything come to rest, and end it; a second call does nothing."""
@@ -267,13 +289,13 @@ class Load:
         """Wait for so many seconds, or for a random time between two."""
         await self.scene.passed(time.time() + (self.chance.uniform(least, most) if most else least))
 
-    async def went_on(self, since: float) -> None:
-        """Wait until a job has started after a moment."""
+    async def went_on(self, since: float, event: str = "start") -> None:
+        """Wait until a job has started, or something else has happened to one, after a moment."""
         journal = self.scene.journal
         await self.attempt(
             self.scene.until(
-                lambda: any(line.at > since for line in reversed(journal.lines()) if line.event == "start"),
-                f"work goes on after {self._last_fault()!r}",
+                lambda: any(line.at > since for line in reversed(journal.lines()) if line.event == event),
+                f"work goes on after {self._last_fault()!r}: {event}",
                 seconds=RESUME_SECONDS,
                 every=0.02,
             )
@@ -448,6 +470,60 @@ def _lose_power(load: Load, sizes: Sequence[tuple[float, int]]) -> None:
     moment = time.time() - load.chance.uniform(1.0, 1.8)
     size = max(size for at, size in sizes if at <= moment)
     os.truncate(written, size - load.chance.randrange(1, 30))
+
+
+# run C
+
+
+async def fail_over(load: Load) -> None:
+    """Cut a replica off, kill the primary, and have the replica take over the address that everybody has."""
+    front = await load.stack.enter_async_context(Proxy(load.scene.folder / "front", load.scene.store.socket))
+    replica, link = await _follower(load, "replica-0")
+    await load.open(urls=[front.url] * WORKERS)
+    await load.begin()
+    for number in range(1, load.rounds + 1):
+        await load.passed(0.5, 1.0)
+        with load.fault(history.REPLICA_CUT_OFF):
+            link.hold()
+            await load.passed(CUT_SECONDS)
+            with load.fault("primary killed"):
+                await load.scene.store.kill()
+                await load.passed(DOWN_SECONDS)
+                await replica.client.replicaof("NO", "ONE")
+                front.redirect(replica.socket)
+        back = time.time()
+        load.extra_starts += WORKERS * CONCURRENCY
+        load.move_to(replica)
+        replica, link = await _follower(load, f"replica-{number}")  # without one, no write is replicated
+        await load.went_on(back)
+        await load.went_on(back, "enq.ok")
+    await load.passed(1.0)
+
+
+async def _follower(load: Load, name: str) -> tuple[Store, Proxy]:
+    """A replica that has what the scene's store has, and the link through which it follows."""
+    store, folder = load.scene.store, load.scene.folder / name
+    folder.mkdir()
+    replica = Store(folder, user=ADMIN)
+    link = await load.stack.enter_async_context(Proxy(folder / "unused", store.socket, tcp=True))
+    await store.client.config_set("repl-diskless-sync", "no")  # which waits for more replicas, for 5 s
+    await replica.start()
+    load.stack.push_async_callback(replica.stop)
+    await replica.client.replicaof("127.0.0.1", link.port)
+    await store.client.set("follows", name)
+
+    async def follows() -> bool:
+        return await replica.client.get("follows") == name
+
+    await load.scene.until(follows, f"the {name} follows")
+    await store.client.delete("follows")
+    return replica, link
+
+
+CUT_SECONDS, DOWN_SECONDS = 1.5, 0.5
+"""How long the replica hears nothing while the primary lives, and nobody has the address."""
+IN_FLIGHT_SECONDS = 0.2
+"""What was done so shortly before the replica was cut off may have been on its way to it."""
 
 
 # run D
@@ -677,6 +753,19 @@ RUNS = (
         store={"appendfsync": "everysec"},
         bounds=Bounds(lost_seconds=2.0, set_back_seconds=2.1),
     ),
+    Run(
+        "C",
+        "a replica takes over",
+        fail_over,
+        bounds=Bounds(lost_seconds=IN_FLIGHT_SECONDS, set_back_seconds=IN_FLIGHT_SECONDS),
+    ),
+    Run(
+        "C replicated",
+        "a replica takes over, and producers wait for it",
+        fail_over,
+        bounds=Bounds(set_back_seconds=IN_FLIGHT_SECONDS),
+        durability="replicated",
+    ),
     Run("D", "replies cut, requests delayed, connections swallowed", cut_the_network, rate=100.0),
     Run("F", "the store refuses in every way it can", refuse_in_every_way),
     Run("G", "clocks an hour off, and jumping", move_clocks, every_ms=TICK_MS),
@@ -697,14 +786,14 @@ async def perform(run: Run, side: Side, *, site: Path, seed: int, rounds: int, t
     began = time.monotonic()
     chance = random.Random(f"{seed} {run.name}")
     async with staged(site, auto_aof_rewrite_percentage=0, user=ADMIN, **run.store) as scene, AsyncExitStack() as stack:
-        load = Load(run, side, scene, chance, rounds)
-        stack.push_async_callback(load.control.aclose)
+        load = Load(run, side, scene, chance, rounds, stack)
         await load.attempt(run.nemesis(load))
         await load.close()
         left = await snapshot(scene.store.client, BASE)
         lines = scene.journal.lines()
         bounds = replace(run.bounds, extra_starts=load.extra_starts, **(TIMED.get(run.name[0], {}) if timed else {}))
-        told = [*load.notes, *run_faults(left, lines, bounds)]
+        leaks = await asyncio.to_thread(find_leaks, scene.store.url)
+        told = [*load.notes, *run_faults(left, lines, bounds), *leaks]
         if run.every_ms:
             told += checker.tick_faults(lines, run.every_ms)
         return _reported(run, side, seed, time.monotonic() - began, left, lines, told)
@@ -725,7 +814,7 @@ def _reported(
 ) -> Report:
     heard = history.told(lines)
     lost = [at for job, at in heard.acked.items() if job not in left.jobs]
-    losses = [each.begin for each in history.spans(lines) if each.name in history.LOSSES]
+    losses = [end for _, end in history.losses(lines)]
     ages = [min((loss - at for loss in losses if loss >= at), default=float("inf")) for at in lost]
     return Report(
         run=run.name,
@@ -741,6 +830,7 @@ def _reported(
         unfinished=sum(job not in left.places["completed"] for job in left.jobs),
         stalls=sum(int(fields.get("stc", 0)) for fields in left.jobs.values()),
         recovery=max(history.recoveries(lines), default=0.0),
+        accepted=max(history.acceptances(lines), default=0.0),
         late=history.percentile(list(history.lateness(lines, checker.due(left)).values()), 0.99),
         overlap=max(history.overlaps(lines).values(), default=0.0),
         refused_effects=checker.sink(lines)[1],

@@ -13,6 +13,7 @@ from typing import Protocol
 from chaos.acme_chaos import EPOCH, EVERY_MS, chaos, chaos_ticks
 from chaos.processes import Program, epoch
 from chaos.scene import Scene
+from corral.jobs import Durability
 
 PEER = Path(__file__).with_name("peer.mjs")
 TESTS = Path(__file__).parents[1]
@@ -32,8 +33,8 @@ class Side(Protocol):
         """A worker of the queue `chaos`, and with a period of its schedule, too, of the queue `chaos-ticks`."""
         ...
 
-    def producer(self, scene: Scene, url: str, plan: Path) -> Program:
-        """A producer that does what a plan says."""
+    def producer(self, scene: Scene, url: str, plan: Path, durability: Durability | None = None) -> Program:
+        """A producer that does what a plan says; only Corral's can ask for a durability."""
         ...
 
 
@@ -53,9 +54,10 @@ class Corral:
             max_stalled=MAX_STALLED,
         )
 
-    def producer(self, scene: Scene, url: str, plan: Path) -> Program:
+    def producer(self, scene: Scene, url: str, plan: Path, durability: Durability | None = None) -> Program:
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TESTS), EPOCH: epoch()}
         command = [sys.executable, "-m", "chaos.producing", url, str(scene.journal.path), str(plan)]
+        command += [durability] if durability else []
         return hired(scene, Program(command, environment=environment, log=plan.with_suffix(".log")))
 
 
@@ -82,7 +84,8 @@ class Node:
         }
         return self._program(scene, "work", url, wish, environment)
 
-    def producer(self, scene: Scene, url: str, plan: Path) -> Program:
+    def producer(self, scene: Scene, url: str, plan: Path, durability: Durability | None = None) -> Program:
+        assert durability is None, "BullMQ cannot wait for a replica"
         return self._program(scene, "produce", url, {"plan": str(plan)}, NOTHING)
 
     def _program(

@@ -137,6 +137,20 @@ def loses_power(run: dict[str, Any], seconds: float) -> None:
     run["bounds"] = replace(run["bounds"], lost_seconds=2.0, set_back_seconds=2.1)
 
 
+def fails_over(run: dict[str, Any], acked: float) -> None:
+    """`z` is acknowledged at a moment, and gone: a replica that is cut off from 10 s on takes over at 12 s."""
+    run["lines"] += [*_call("enq.ok", "z", acked - 0.01), Line(10.0, 0, "fault.begin", history.REPLICA_CUT_OFF)]
+    run["lines"] += [Line(12.0, 0, "fault.end", history.REPLICA_CUT_OFF)]
+    run["bounds"] = replace(run["bounds"], lost_seconds=0.2, set_back_seconds=0.2)
+
+
+def starts_anew(run: dict[str, Any], at: float) -> None:
+    """`a` is acknowledged at 9 s and runs at a moment, and under the same number on the replica that takes over."""
+    fails_over(run, 11.0)
+    run["lines"] = [line for line in run["lines"] if line.id != "a"]
+    run["lines"] += [*_call("enq.ok", "a", 9.0), *_start("a", at, 7, 1), *_start("a", 12.5, 8, 1)]
+
+
 def keeps_a_stale_result(run: dict[str, Any]) -> None:
     """The first start of `b` was frozen, not killed: it goes on, and the store takes its result."""
     run["lines"] = [line for line in run["lines"] if not line.event.startswith("fault.")]
@@ -157,6 +171,11 @@ def runs_on(run: dict[str, Any]) -> None:
         (lambda r: r["lines"].extend(_call("enq.ok", "z", 1.0)), "z is lost"),
         (lambda r: loses_power(r, 2.5), "z is lost"),
         (lambda r: (loses_power(r, 1.5), r.update(bounds=Bounds(1))), "z is lost"),
+        (lambda r: fails_over(r, 9.7), "z is lost"),
+        (lambda r: fails_over(r, 12.1), "z is lost"),
+        (lambda r: (fails_over(r, 11.0), r.update(bounds=replace(r["bounds"], lost_seconds=0.0))), "z is lost"),
+        (lambda r: starts_anew(r, 9.5), "a started 2 times as (1000, 1)"),
+        (lambda r: (starts_anew(r, 11.0), r.update(bounds=Bounds(1, 0.2))), "a started 2 times as (1000, 1)"),
         # I3: nothing is invented
         (lambda r: r["lines"].extend(_start("z", 1.5, 7, 1)), "z started and was never enqueued"),
         (lambda r: r["lines"].extend(_start("e", 1.5, 7, 1)), "e was refused and started"),
@@ -186,9 +205,16 @@ def test_each_fault_of_a_run_is_told(break_it: Callable[[dict[str, Any]], object
 
 
 def test_what_the_faults_account_for_is_none() -> None:
-    """A late acknowledgement that power took, a start that an outage held up, an effect that the sink refuses."""
+    """What power took or a replica never had, a start that an outage held up, an effect that the sink refuses."""
     run = ran()
     loses_power(run, 1.5)
+    assert judged(run) == []
+    for acked in (9.9, 11.0):
+        run = ran()
+        fails_over(run, acked)
+        assert judged(run) == []
+    run = ran()
+    starts_anew(run, 11.0)
     assert judged(run) == []
     run = ran()
     run["jobs"]["c"]["timestamp"] = "100"
@@ -227,6 +253,14 @@ def test_a_tick_that_is_missing_or_doubled_is_told(ticks: list[int], told: list[
 )
 def test_the_journal_tells_what_a_kill_hit(lines: list[Line], hit: str) -> None:
     assert history.kills([*lines, Line(2.0, 7, "fault.begin", history.WORKER_KILLED)]) == {hit: 1}
+
+
+def test_the_journal_tells_when_work_and_acknowledgements_go_on_after_an_outage() -> None:
+    outage = [Line(2.0, 0, "fault.begin", "READONLY"), Line(3.0, 0, "fault.end", "READONLY")]
+    lines = [*_call("enq.ok", "a", 1.0), *outage, *_start("a", 3.2, 7, 1), *_call("enq.ok", "b", 3.4)]
+    assert history.recoveries(lines) == [pytest.approx(0.2)]
+    assert history.acceptances(lines) == [pytest.approx(0.41)]
+    assert history.acceptances(lines[:-2]) == []
 
 
 def test_the_journal_tells_that_a_killed_producer_had_sent() -> None:
