@@ -43,8 +43,9 @@ class Bounds:
 
     Attributes:
         extra_starts: How often jobs may have started beyond once, and once for each failure, all together.
-        lost_seconds: How old an acknowledgement may be that is lost, where power fails or a replica is cut off (see
-            `history.losses`; what is acknowledged while it is cut off may be lost, too); 0: none may be lost.
+        lost_seconds: How long before one of `history.LOSSES` begins an acknowledgement may be that is lost; what is
+            acknowledged while it lasts (until the store is dead, or the replica takes over) may be lost as well. 0: none
+            may be lost.
         set_back_seconds: How far back the store is set then: what started since may start anew; 0: nothing may.
         overlap_seconds: How long two starts of one job may run at once; None: not bounded.
         late_seconds: How late all but one of a hundred due jobs may start; None: not bounded.
@@ -136,9 +137,9 @@ def run_faults(left: Snapshot, lines: Sequence[Line], bounds: Bounds) -> list[st
     ]
 
 
-def _is_forgotten(moment: float, losses: Sequence[tuple[float, float]], seconds: float) -> bool:
+def _is_forgotten(moment: float, losses: Sequence[history.Span], seconds: float) -> bool:
     """Whether the store may have forgotten what it did at a moment; `seconds`: for how long before a loss it may."""
-    return seconds > 0 and any(begin - seconds < moment <= end for begin, end in losses)
+    return seconds > 0 and any(each.begin - seconds < moment <= each.end for each in losses)
 
 
 def _invented(left: Snapshot, told: history.Told, lines: Sequence[Line]) -> Iterator[str]:

@@ -104,14 +104,9 @@ def outages(lines: Sequence[Line]) -> list[Span]:
     return [each for each in spans(lines) if each.name not in NO_OUTAGES]
 
 
-def losses(lines: Sequence[Line]) -> list[tuple[float, float]]:
-    """From when until when the store did what it may have forgotten, Unix seconds, for each of `LOSSES`.
-
-    While a replica is cut off, the primary does what the replica will not know. Where power fails, both moments are the
-    same: how long before it the store did what is gone depends on its configuration.
-    """
-    found = [each for each in spans(lines) if each.name in LOSSES]
-    return [(each.begin, each.end if each.name == REPLICA_CUT_OFF else each.begin) for each in found]
+def losses(lines: Sequence[Line]) -> list[Span]:
+    """The faults in which the store may have forgotten what it did, and what it had done shortly before."""
+    return [each for each in spans(lines) if each.name in LOSSES]
 
 
 def executions(lines: Sequence[Line]) -> list[Execution]:

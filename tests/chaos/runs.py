@@ -94,7 +94,7 @@ class Report:
         unknown: How many may have been written.
         refused: How many certainly were not.
         lost: How many acknowledged jobs are gone.
-        lost_age: How old the oldest lost acknowledgement was when power failed or a replica took over, in seconds.
+        lost_age: How old the oldest lost acknowledgement was when the store was back or a replica took over, in seconds.
         doubled: How many starts there were beyond one for each job and one for each of its failures.
         unfinished: How many jobs have not completed when the run has waited for them.
         stalls: How many stalls were charged.
@@ -814,7 +814,7 @@ def _reported(
 ) -> Report:
     heard = history.told(lines)
     lost = [at for job, at in heard.acked.items() if job not in left.jobs]
-    losses = [end for _, end in history.losses(lines)]
+    losses = [each.end for each in history.losses(lines)]
     ages = [min((loss - at for loss in losses if loss >= at), default=float("inf")) for at in lost]
     return Report(
         run=run.name,

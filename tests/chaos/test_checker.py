@@ -209,6 +209,9 @@ def test_what_the_faults_account_for_is_none() -> None:
     run = ran()
     loses_power(run, 1.5)
     assert judged(run) == []
+    run = ran()
+    loses_power(run, -0.05)  # between the journal's line and the store's death
+    assert judged(run) == []
     for acked in (9.9, 11.0):
         run = ran()
         fails_over(run, acked)
