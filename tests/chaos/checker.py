@@ -44,7 +44,7 @@ class Bounds:
     Attributes:
         extra_starts: How often jobs may have started beyond once, and once for each failure, all together.
         lost_seconds: How long before one of `history.LOSSES` begins an acknowledgement may be that is lost; what is
-            acknowledged while it lasts (until the store is dead, or the replica takes over) may be lost as well. 0: none
+            acknowledged while it lasts (until the store is dead or the replica takes over) may be lost as well; 0: none
             may be lost.
         set_back_seconds: How far back the store is set then: what started since may start anew; 0: nothing may.
         overlap_seconds: How long two starts of one job may run at once; None: not bounded.

@@ -94,7 +94,7 @@ class Report:
         unknown: How many may have been written.
         refused: How many certainly were not.
         lost: How many acknowledged jobs are gone.
-        lost_age: How old the oldest lost acknowledgement was when the store was back or a replica took over, in seconds.
+        lost_age: How old the oldest lost acknowledgement was when the store, or its replica, was back, in seconds.
         doubled: How many starts there were beyond one for each job and one for each of its failures.
         unfinished: How many jobs have not completed when the run has waited for them.
         stalls: How many stalls were charged.
