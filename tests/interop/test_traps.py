@@ -321,7 +321,11 @@ async def test_the_payload_of_a_schedule_is_the_same_text_in_every_run(scene: Sc
     await scene.jobs.schedule(chaos, payload, Cron("* * * * * *"), id="each-second")
     await scene.hire(concurrency=2)
     await node.ask("work", queue="chaos", concurrency=2)
-    await scene.settled(12)
+
+    async def a_dozen() -> bool:
+        return bool(await scene.store.client.zcard("bull:chaos:completed") >= 12)
+
+    await scene.until(a_dozen, "12 runs have ended")
     ended = await scene.store.client.zrange("bull:chaos:completed", 0, -1)
     texts = {await field(scene, job_id, "data") for job_id in ended}
     assert len(texts) == 1, texts
