@@ -100,7 +100,7 @@ class Report:
         stalls: How many stalls were charged.
         recovery: The longest time from a fault until work went on, in seconds.
         accepted: The longest time from an outage's end until a job was acknowledged, in seconds.
-        late: Within which time 99 of 100 due jobs started, in seconds.
+        late: Within which time 99 of 100 due jobs started that did not stall, in seconds.
         overlap: For how long two starts of one job ran at once, at most, in seconds.
         refused_effects: How many effects came from a start that a later one had overtaken.
         faults: How many faults there were, by name.
@@ -831,7 +831,7 @@ def _reported(
         stalls=sum(int(fields.get("stc", 0)) for fields in left.jobs.values()),
         recovery=max(history.recoveries(lines), default=0.0),
         accepted=max(history.acceptances(lines), default=0.0),
-        late=history.percentile(list(history.lateness(lines, checker.due(left)).values()), 0.99),
+        late=checker.late_seconds(left, lines),
         overlap=max(history.overlaps(lines).values(), default=0.0),
         refused_effects=checker.sink(lines)[1],
         faults=Counter(each.name for each in history.spans(lines)),

@@ -130,6 +130,12 @@ def test_a_run_whose_faults_are_accounted_for_has_none() -> None:
     assert history.recoveries(run["lines"]) == [pytest.approx(1.1)]
 
 
+def test_a_due_job_that_stalled_is_not_late() -> None:
+    run = ran()
+    run["jobs"]["c"] |= {"timestamp": "500", "stc": "1", "ats": "2"}
+    assert judged(run) == []
+
+
 def loses_power(run: dict[str, Any], seconds: float) -> None:
     """`z` is acknowledged so long before power fails, and gone; under `everysec`, the last 2 s may be."""
     run["lines"] += [*_call("enq.ok", "z", 10.0 - seconds), Line(10.0, 0, "fault.begin", history.POWER_LOST)]
