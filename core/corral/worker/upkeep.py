@@ -52,7 +52,6 @@ async def recover_stalled(
     while True:
         try:
             stalled = await store.check_stalled(interval_ms, settings.max_stalled)
-            await store.remove_due()
         except StoreUnavailable as error:
             await backoff.failed(error)
             continue
@@ -68,6 +67,7 @@ async def recover_stalled(
         for job_id in stalled.job_ids:
             log.warning("job stalled: its worker is gone", queue=store.queue, job_id=job_id)
         with suppress(StoreUnavailable, ResponseError):
+            await store.remove_due()
             await look_further()
         spread = random.random() * SPREAD_SECONDS  # noqa: S311  # keeps workers apart, no secret
         await asyncio.sleep(stalled.wait_ms / 1000 + spread)
