@@ -126,6 +126,7 @@ async def test_a_parent_in_their_queue_goes_on_without_the_child_that_we_have_fa
         assert list(failures) == [f"bull:chaos:{flow['children'][0]}"]
 
 
+@pytest.mark.trap(7)
 @pytest.mark.matrix(22)
 async def test_a_parent_waits_for_a_child_that_is_retried(
     peer: Peer, scene: Scene, all_done: Any, inspector: JobInspector

@@ -150,23 +150,6 @@ async def test_a_fetch_of_ours_wakes_the_next_idle_worker_of_node(
     await all_done(completed=2)
 
 
-@pytest.mark.trap(7)
-async def test_a_parent_that_waits_for_a_failed_child_goes_on_when_that_is_retried(
-    scene: Scene, node: Node, inspector: JobInspector, all_done: Any
-) -> None:
-    """BullMQ's design, and ours: what blocks is seen as such, and retrying the child is the way out."""
-    await node.ask("work", queue="parents", concurrency=1)
-    await scene.hire()
-    child = {"name": "child", "queueName": "chaos", "data": {"fails": 1, "value": "at last"}}
-    tree = {"name": "parent", "queueName": "parents", "data": {}, "children": [child]}
-    flow = await node.ask("flow", tree=tree)
-    await all_done(failed=1)
-    assert (await node.job(flow["id"], "parents"))["state"] == "waiting-children"
-    await inspector.retry(chaos, flow["children"][0])
-    await all_done("parents", completed=1)
-    assert (await node.job(flow["id"], "parents"))["returnvalue"] == ["at last"]
-
-
 @pytest.mark.trap(8)
 async def test_an_id_that_is_a_parents_child_stays_that_parents(scene: Scene, node: Node, all_done: Any) -> None:
     """We make no flows; so the only way to reuse the id is to enqueue it, which changes nothing."""
