@@ -368,18 +368,18 @@ def encode_defaults(declared: JobOptions) -> list[str | int]:
 
     They are empty where the declaration names a retention: then that one holds for all jobs.
     """
-    arguments: list[str | int] = []
-    for named, default in ((declared.keep_completed, DEFAULT_COMPLETED), (declared.keep_failed, DEFAULT_FAILED)):
-        arguments += _retention(default)[:2] if named is None else ("", "")
-    return arguments
+    completed = DEFAULT_COMPLETED if declared.keep_completed is None else None
+    failed = DEFAULT_FAILED if declared.keep_failed is None else None
+    return [*_count_and_age(completed), *_count_and_age(failed)]
 
 
 def encode_declared(declared: JobOptions) -> list[str | int]:
     """The arguments of `history.lua`: count and age of what the declaration names; empty where it names nothing."""
-    arguments: list[str | int] = []
-    for named in (declared.keep_completed, declared.keep_failed):
-        arguments += _retention(named)[:2] if named is not None else ("", "")
-    return arguments
+    return [*_count_and_age(declared.keep_completed), *_count_and_age(declared.keep_failed)]
+
+
+def _count_and_age(retention: Retention | None) -> Sequence[str | int]:
+    return _retention(retention)[:2] if retention is not None else ("", "")
 
 
 def made_by_others(sample: Sequence[Sequence[bytes]]) -> int:

@@ -30,7 +30,7 @@ class Neighbours:
         self._was_limited = False
         self._count = 0
         self._saw_none = False
-        self._tells_versions = self._tells_limit = True
+        self._said: set[str] = set()
 
     async def look(self) -> None:
         """Look which versions of BullMQ use the queue. For now and then: it is a call to the store.
@@ -50,13 +50,11 @@ class Neighbours:
         before, self._major = self._major, int(found[1])
         is_new = self._major >= FIRST_WITHOUT_PAUSED
         has_changed = before is not None and (before >= FIRST_WITHOUT_PAUSED) != is_new
-        if self._tells_versions and (has_changed or (is_new and aside)):
-            self._tells_versions = False
-            queue = self._store.queue
-            log.warning(
+        if has_changed or (is_new and aside):
+            resume = f"`corral resume {self._store.queue}`"
+            self._warn_once(
                 "BullMQ 5 and BullMQ 6 share a queue: what 6 adds while the queue is paused is lost when 5 resumes it",
-                queue=queue,
-                hint=f"use one major version of BullMQ per queue; until then, resume it with `corral resume {queue}`",
+                f"use one major version of BullMQ per queue; until then, resume it with {resume}",
             )
 
     def saw_count(self, count: int) -> None:
@@ -69,12 +67,15 @@ class Neighbours:
             self._saw_none = True
             return
         comes_anew = self._saw_none and (self._count > 0 or not self._was_limited)
-        if self._tells_limit and (comes_anew or (self._count and count != self._count)):
-            self._tells_limit = False
-            queue = self._store.queue
-            log.warning(
+        if comes_anew or (self._count and count != self._count):
+            limit = f"`corral limit {self._store.queue} --rate 100/1m`"
+            self._warn_once(
                 "another client's worker limits the rate of a queue by itself: Corral's workers do not know its limit",
-                queue=queue,
-                hint=f"limit it for all workers: `corral limit {queue} --rate 100/1m`, or BullMQ's setGlobalRateLimit",
+                f"limit it for all workers: {limit}, or BullMQ's setGlobalRateLimit",
             )
         self._count, self._saw_none = count, False
+
+    def _warn_once(self, sentence: str, hint: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            log.warning(sentence, queue=self._store.queue, hint=hint)
