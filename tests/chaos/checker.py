@@ -119,9 +119,8 @@ def run_faults(left: Snapshot, lines: Sequence[Line], bounds: Bounds) -> list[st
     """
     told = history.told(lines)
     losses = history.losses(lines)
-    excused = {
-        line.id for line in lines if _is_forgotten(line.at, losses, bounds.set_back_seconds)
-    }  # the store has forgotten that they started, or that they ended
+    # jobs of which the store has forgotten that they started, or that they ended
+    excused = {line.id for line in lines if _is_forgotten(line.at, losses, bounds.set_back_seconds)}
     expected = {
         job for job, at in told.acked.items() if job in left.jobs or not _is_forgotten(at, losses, bounds.lost_seconds)
     }
@@ -272,7 +271,6 @@ def _miscounted(left: Snapshot, lines: Sequence[Line], excused: Collection[str])
             yield f"{job} is completed and never ran to its end"
         if counted < 1 + stalls:
             yield f"{job} was fetched {counted} times and stalled {stalls} times"
-        if (
-            starts[job] > 1 + stalls + raised[job]
-        ):  # fewer are in order: a worker may be killed before its processor's first line
+        # Fewer are in order: a worker may be killed before its processor's first line.
+        if starts[job] > 1 + stalls + raised[job]:
             yield f"{job} ran {starts[job]} times and stalled {stalls} times"

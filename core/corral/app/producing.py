@@ -203,7 +203,7 @@ async def watching_workers(installed: Installed, url: str) -> AsyncIterator[Call
     """Warn where this process enqueues to a queue that no worker serves, of Corral or of another client.
 
     Yields:
-        What is to be told the name of each queue that the process enqueues to, once.
+        A function to call with the name of each queue, when the process first enqueues to it.
     """
     used: asyncio.Queue[str] = asyncio.Queue()
     link, prefix = Link(url), installed.settings.prefix

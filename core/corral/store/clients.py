@@ -50,8 +50,8 @@ async def worker_connections(link: Link, prefix: str, queues: Collection[str]) -
     Args:
         link: The store.
         prefix: The first part of the keys.
-        queues: Names that are known. BullMQ for Python does not encode the name of a queue, and only a known one is
-            told from an encoded one.
+        queues: Names that are known. BullMQ for Python does not encode the name of a queue, and only a known name
+            can be distinguished from an encoded one.
 
     Raises:
         StoreUnavailable: The store is away, or does not tell this user of connections.
@@ -84,8 +84,8 @@ async def served(link: Link, prefix: str, queues: Iterable[str]) -> set[str]:
     return {name for name in names if await link.call("EXISTS", f"{prefix}:{name}:stalled-check")}
 
 
-def _connection(told: Mapping[str, str], prefix: str, queues: Collection[str]) -> WorkerConnection | None:
-    start, whole = f"{prefix}:", told.get("name", "")
+def _connection(fields: Mapping[str, str], prefix: str, queues: Collection[str]) -> WorkerConnection | None:
+    start, whole = f"{prefix}:", fields.get("name", "")
     if not whole.startswith(start):
         return None
     queue, is_named, name = whole.removeprefix(start).partition(":w:")
@@ -96,6 +96,6 @@ def _connection(told: Mapping[str, str], prefix: str, queues: Collection[str]) -
             queue = b64decode(queue, validate=True).decode()
         except ValueError:
             return None
-    library = " ".join(filter(None, (told.get("lib-name"), told.get("lib-ver"))))
-    age, idle = (int(text) if (text := told.get(field, "")).isdecimal() else 0 for field in ("age", "idle"))
-    return WorkerConnection(name if is_named else "", queue, told.get("addr", ""), library, age, idle)
+    library = " ".join(filter(None, (fields.get("lib-name"), fields.get("lib-ver"))))
+    age, idle = (int(text) if (text := fields.get(key, "")).isdecimal() else 0 for key in ("age", "idle"))
+    return WorkerConnection(name if is_named else "", queue, fields.get("addr", ""), library, age, idle)

@@ -3,7 +3,7 @@
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 count   3 age_s of completed jobs   4 count   5 age_s of failed ones; both '' where the declaration
 --       names none (wire 6.7)
--- Returns for completed and for failed jobs {how many, {{id, opts or nil}, …}}: the sample is spread over all of them.
+-- Returns for completed and for failed jobs {how many, {{id, opts}, …}}: the sample is spread over all of them.
 
 local base = KEYS[1]
 local clock = redis.call('TIME')

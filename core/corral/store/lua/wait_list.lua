@@ -9,7 +9,7 @@ if is_paused then
   local aside, kind = queue .. 'paused', redis.call('TYPE', queue .. 'paused').ok
   local version = redis.call('HGET', queue .. 'meta', 'version') -- of the client that connected last
   if kind == 'none' and version and string.find(version, '^bullmq:5%f[%D]') then
-    -- Whoever paused it left the jobs in `wait`, which the first job in `paused` would put at risk.
+    -- The client that paused the queue left its jobs in `wait`: `resume` of BullMQ 5 would overwrite them.
     if redis.call('TYPE', wait_list).ok == 'list' then redis.call('RENAME', wait_list, aside) end
     kind = 'list'
   end
