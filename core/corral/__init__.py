@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from corral.app import BlockingJobScheduler
+    from corral.blocking import BlockingJobScheduler
     from corral.errors import (
         CatalogError,
         CorralError,

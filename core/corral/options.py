@@ -27,6 +27,7 @@ __all__ = [
     "Retention",
     "backoff_delay_ms",
     "check_job_id",
+    "check_options",
     "may_be_job",
     "merged",
     "milliseconds",
@@ -205,17 +206,29 @@ def milliseconds(duration: timedelta) -> int:
 
 
 def merged(declared: JobOptions, overrides: EnqueueOptions) -> JobOptions:
-    """A queue's options with a producer's overrides on top, checked.
+    """A queue's options with a producer's overrides on top, checked; those of the queue where there are none.
 
     Raises:
         JobRefused: A value is out of range, or an option does not exist.
     """
     known = {name: value for name, value in overrides.items() if name != "job_id"}
+    if not known:
+        return declared
     try:
         options = replace(declared, **known)  # type: ignore[arg-type]  # EnqueueOptions has JobOptions' types
     except TypeError:
         unknown = sorted(set(known) - set(JobOptions.__dataclass_fields__))
         raise JobRefused(f"no enqueue option is named {unknown[0]!r}") from None
+    check_options(options)
+    return options
+
+
+def check_options(options: JobOptions) -> None:
+    """Refuse options that no job can have.
+
+    Raises:
+        JobRefused: A value is of the wrong type, or out of range.
+    """
     for name, expected in _TYPES.items():
         value = getattr(options, name)
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
@@ -228,7 +241,6 @@ def merged(declared: JobOptions, overrides: EnqueueOptions) -> JobOptions:
         raise JobRefused(f"delay {options.delay} is negative")
     if not 0 <= options.backoff.jitter <= 1:
         raise JobRefused(f"jitter {options.backoff.jitter} is not between 0 and 1")
-    return options
 
 
 def backoff_delay_ms(backoff: Backoff, failed_attempts: int, rand: Callable[[], float] = random.random) -> int:

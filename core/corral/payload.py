@@ -16,7 +16,10 @@ from pydantic.alias_generators import to_camel
 
 from corral.veil import Veil, secret_names
 
-__all__ = ["Payload", "unsafe_integers"]
+__all__ = ["MAX_PAYLOAD_BYTES", "Payload", "unsafe_integers"]
+
+MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+"""A larger payload is refused, unless `CORRAL_MAX_PAYLOAD_BYTES` says otherwise."""
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 """Beyond it, on either side of zero, a Node client reads another number than was written (wire § 4.3)."""

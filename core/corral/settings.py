@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from corral.errors import ConfigurationError
 from corral.job import KEEP_LOGS
+from corral.payload import MAX_PAYLOAD_BYTES
 from corral.veil import masked
 
 __all__ = ["SecretUrl", "Settings", "WorkerSettings", "unknown_names"]
@@ -111,7 +112,7 @@ class Settings(BaseSettings):
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
 
-    max_payload_bytes: int = Field(default=1024 * 1024, ge=1)
+    max_payload_bytes: int = Field(default=MAX_PAYLOAD_BYTES, ge=1)
     """A job with a larger payload is refused when it is enqueued."""
 
     valkey_server: str | None = None

@@ -28,6 +28,7 @@ from corral import (
     StoreUnavailable,
 )
 from corral.errors import JobRefused, PayloadRefused
+from corral.producer import PARTS_AHEAD
 from corral.store.queue_store import BATCH_BYTES, MAX_BATCH
 from corral.store.scripts import script
 from corral.testing import RecordingJobScheduler
@@ -167,6 +168,77 @@ class TestParts:
         for made in zip(*told, strict=True):
             assert [each.created for each in made].count(True) == 1
         assert await workshop.raw.llen(WAIT) == 1200
+
+
+class TestOrder:
+    """Calls of one scheduler are written in the order in which they began; a long one takes its place part by part."""
+
+    async def written(self, workshop: Any) -> list[str]:
+        """The ids of the waiting jobs, the first to be written first."""
+        waiting: list[str] = await workshop.raw.lrange(WAIT, 0, -1)
+        return waiting[::-1]
+
+    async def test_calls_that_begin_one_after_the_other_are_written_so(self, workshop: Any) -> None:
+        jobs = workshop.producer(parcels)
+        calls: list[Any] = []
+        for number in range(30):
+            ones = [Entry(Parcel(), job_id=f"call-{number}-{place}") for place in range(number % 7)]
+            calls.append(jobs.enqueue_many(parcels, ones) if number % 2 else jobs.enqueue(parcels, Parcel()))
+        made = await asyncio.gather(*calls)
+        began = [each.id for call in made for each in (call if isinstance(call, list) else [call])]
+        assert len(began) == 15 + sum(number % 7 for number in range(1, 30, 2))
+        assert await self.written(workshop) == began
+
+    async def test_a_call_that_begins_beside_a_long_one_stands_behind_its_parts_in_line(self, workshop: Any) -> None:
+        jobs = workshop.producer(parcels)
+        first, one, second = await asyncio.gather(
+            jobs.enqueue_many(parcels, entries(4 * MAX_BATCH)),
+            jobs.enqueue(parcels, Parcel(), job_id="one"),
+            jobs.enqueue_many(parcels, [Entry(Parcel(), job_id=f"other-{n}") for n in range(2 * MAX_BATCH)]),
+        )
+        written = await self.written(workshop)
+        for call in (first, second):
+            assert [each for each in written if each in {job.id for job in call}] == [job.id for job in call]
+        assert written.index(one.id) == PARTS_AHEAD * MAX_BATCH
+        assert set(written[written.index(one.id) + 1 :][:MAX_BATCH]) == {job.id for job in second[:MAX_BATCH]}
+
+    async def test_a_part_whose_reply_was_lost_keeps_its_place(
+        self, workshop: Any, jobs: JobScheduler, proxy: Proxy
+    ) -> None:
+        proxy.cut = every_first_try("add")
+        calls = [jobs.enqueue_many(parcels, entries(1200)), jobs.enqueue(parcels, Parcel(), job_id="one")]
+        await asyncio.gather(*calls)
+        assert proxy.cuts >= 3
+        written = await self.written(workshop)
+        assert [each for each in written if each != "one"] == list(ids(0, 1200))
+        assert written.index("one") == PARTS_AHEAD * MAX_BATCH
+
+    async def test_after_a_part_that_failed_nothing_that_is_in_line_is_sent_and_later_calls_are(
+        self, workshop: Any, jobs: JobScheduler, proxy: Proxy, client: redis.Redis
+    ) -> None:
+        def damage() -> bool:
+            """The second part finds a damaged list; whatever comes after it finds it whole."""
+            number = next(parts)
+            if number == 2:
+                client.rename(WAIT, "aside")
+                client.set(WAIT, "damaged")
+            elif number == 3:
+                client.rename("aside", WAIT)
+            return False
+
+        parts = itertools.count(1)
+        proxy.cut = from_part(1, damage)
+        told = await asyncio.gather(
+            jobs.enqueue_many(parcels, entries(1500)),
+            jobs.enqueue(parcels, Parcel(), job_id="one"),
+            return_exceptions=True,
+        )
+        assert isinstance(told[0], EnqueueInterrupted)
+        assert (told[0].created, told[0].refused, told[0].unknown) == (ids(0, 500), ids(500, 1500), ())
+        assert isinstance(told[1], StoreUnavailable)
+        assert (told[1].outcome, told[1].job_id) == ("refused", "one")
+        assert await jobs.enqueue(parcels, Parcel(), job_id="later") == Enqueued("later")
+        assert await self.written(workshop) == [*ids(0, 500), "later"]
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["a store", "the recording double"])
@@ -511,8 +583,9 @@ class TestCancelled:
 
     async def test_a_bulk(self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis, wait_until: Any) -> None:
         """What of it was not sent is not sent any more."""
-        replies = itertools.count(1)
-        proxy.late = lambda _: 30 if next(replies) == 2 else 0
+        parts = itertools.count(1)
+        # a connection that was idle for a moment is asked for a PONG before a large request
+        proxy.late = lambda reply: 30 if not reply.startswith(b"+PONG") and next(parts) == 2 else 0
         call = asyncio.create_task(jobs.enqueue_many(parcels, entries(1200)), name="call")
         await wait_until(lambda: proxy.holds_back, "the store has written the second part")
         note = await self.cancel(call)

@@ -13,8 +13,8 @@ import redis.asyncio
 import structlog.testing
 
 from corral import Every, Fail, Job, JobOptions, Payload, Queue, Retention
+from corral.jobs import new_job_id
 from corral.outcome import Completed, Failed, Outcome
-from corral.producer import new_job_id
 from corral.store.clock import Clock
 from corral.store.codec import Ending, NewJob, encode_options
 from corral.store.connection import Link

@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from corral import Deps, Job, JobScheduler, Queue
-from corral.app import BlockingJobScheduler
+from corral.blocking import BlockingJobScheduler
 from corral.observe import traces
 
 pytestmark = pytest.mark.asyncio

@@ -11,7 +11,7 @@ import pytest
 
 from chaos.scene import Scene
 from corral import Every, Fail, Job, Payload, Queue
-from corral.producer import new_job_id
+from corral.jobs import new_job_id
 from corral.testing import Kit
 from interop.node import Node, node_process
 

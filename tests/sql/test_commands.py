@@ -28,7 +28,7 @@ async def main():
         engine = sql.create_engine()
         async with engine.begin() as connection:
             for text in sys.argv[1:]:
-                job = await sql.Outbox(jobs).enqueue(connection, letters, Letter(text=text))
+                job = await sql.Outbox(jobs).within(connection).enqueue(letters, Letter(text=text))
                 print("job", job.id)
         await engine.dispose()
 

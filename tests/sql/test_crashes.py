@@ -45,7 +45,7 @@ ENQUEUE = f"""{SCENE}
 async def main():
     jobs = RedisJobScheduler(catalog, Plugins.load([]).relay, url=store, prefix="bull", max_payload_bytes=1000)
     async with engine.begin() as connection:
-        job = await sql.Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
+        job = await sql.Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"))
         if moment == ["before"]:
             print("written", flush=True)
             sys.stdin.readline()
@@ -164,8 +164,8 @@ async def test_killed_between_relay_and_delete_the_job_runs_once(
 ) -> None:
     post = Post(store_url, engine)
     async with engine.begin() as connection:
-        await Outbox(post.jobs).enqueue(connection, post.queue, Letter(text="a"))
-        await Outbox(post.jobs).enqueue(connection, post.queue, Letter(text="b"), job_id="mine")
+        await Outbox(post.jobs).within(connection).enqueue(post.queue, Letter(text="a"))
+        await Outbox(post.jobs).within(connection).enqueue(post.queue, Letter(text="b"), job_id="mine")
     assert spawn(RELAY_AND_DIE, url, store_url).end() == -signal.SIGKILL
     assert (await post.rows(), await raw.llen("bull:letters:wait")) == (2, 2), "killed exactly there"
     if ran_before:
@@ -187,7 +187,7 @@ async def test_two_relays_at_once_lose_nothing_and_double_nothing(
     count = 5_000
     post = Post(store_url, engine, keep_completed=Retention(count=0))
     async with engine.begin() as connection:
-        await Outbox(post.jobs).enqueue_many(connection, post.queue, [Letter(text=str(n)) for n in range(count)])
+        await Outbox(post.jobs).within(connection).enqueue_many(post.queue, [Letter(text=str(n)) for n in range(count)])
     relays = [spawn(RELAY, url, store_url) for _ in range(2)]
     for relay in relays:
         assert relay.line() == "ready"

@@ -80,8 +80,8 @@ async def test_a_committed_job_is_relayed_as_the_producer_would_have_written_it(
     engine, jobs, relay_of, rows, raw, assert_no_leaks
 ) -> None:
     async with engine.begin() as connection:
-        by_queue = await Outbox(jobs).enqueue(connection, parcels, Letter(text="ä\0"), attempts=5)
-        by_name = await Outbox(jobs).enqueue(connection, "parcels", {"text": "b"}, job_id="mine", lifo=True)
+        by_queue = await Outbox(jobs).within(connection).enqueue(parcels, Letter(text="ä\0"), attempts=5)
+        by_name = await Outbox(jobs).within(connection).enqueue("parcels", {"text": "b"}, job_id="mine", lifo=True)
     assert await raw.keys("bull:*") == []
     assert await relay_of().drain() == Relayed(jobs=2)
     assert await rows() == []
@@ -98,10 +98,10 @@ async def test_a_committed_job_is_relayed_as_the_producer_would_have_written_it(
 
 async def test_rolled_back_is_never_enqueued(engine, jobs, relay_of, rows, raw) -> None:
     async with engine.connect() as connection:
-        await Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
+        await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"))
         await connection.rollback()
     async with AsyncSession(engine) as session:
-        await Outbox(jobs).enqueue(session, letters, Letter(text="a"))
+        await Outbox(jobs).within(session).enqueue(letters, Letter(text="a"))
         await session.rollback()
     assert await relay_of().drain() == Relayed()
     assert await rows() == []
@@ -155,19 +155,19 @@ async def test_refuses_what_the_producer_refuses_and_writes_nothing(engine, jobs
             await jobs.enqueue(queue, payload, **options)
         async with engine.begin() as connection:
             with pytest.raises(refusal) as by_outbox:
-                await Outbox(jobs).enqueue(connection, queue, payload, **options)
+                await Outbox(jobs).within(connection).enqueue(queue, payload, **options)
         assert str(by_outbox.value) == str(by_producer.value)
     async with engine.begin() as connection:
         with pytest.raises(JobRefused, match="job_id names one job"):
-            await Outbox(jobs).enqueue_many(connection, letters, [], job_id="mine")
+            await Outbox(jobs).within(connection).enqueue_many(letters, [], job_id="mine")
         with pytest.raises(PayloadRefused):
-            await Outbox(jobs).enqueue_many(connection, "letters", [{"text": "a"}, {}])
+            await Outbox(jobs).within(connection).enqueue_many("letters", [{"text": "a"}, {}])
     assert await rows() == []
 
 
-async def test_a_scheduler_that_cannot_say_what_it_would_write_has_no_outbox(engine, jobs) -> None:
+async def test_a_scheduler_that_writes_to_no_store_has_no_outbox(engine, jobs) -> None:
     async with engine.begin() as connection:
-        with pytest.raises(TypeError, match="_Within cannot say what it would write"):
+        with pytest.raises(TypeError, match="_Transaction writes to no store"):
             Outbox(Outbox(jobs).within(connection))
 
 
@@ -192,8 +192,8 @@ async def test_a_job_is_relayed_once_however_often_its_row_is_found_again(
 ) -> None:
     """The relay dies, or loses the database, after the store has the job and before the row is deleted."""
     async with engine.begin() as connection:
-        named = await Outbox(jobs).enqueue(connection, letters, Letter(text="a"), job_id="mine")
-        numbered = await Outbox(jobs).enqueue(connection, letters, Letter(text="b"))
+        named = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"), job_id="mine")
+        numbered = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="b"))
 
     class Killed(BaseException):
         pass
@@ -222,7 +222,8 @@ async def test_ten_thousand_rows_are_relayed_in_batches(engine, jobs, relay_of, 
     count = 10_000
     began = time.perf_counter()
     async with engine.begin() as connection:
-        await Outbox(jobs).enqueue_many(connection, letters, [Letter(text=str(number)) for number in range(count)])
+        many = [Letter(text=str(number)) for number in range(count)]
+        await Outbox(jobs).within(connection).enqueue_many(letters, many)
     written = time.perf_counter() - began
 
     calls = 0
@@ -258,7 +259,7 @@ async def test_large_rows_are_relayed_in_parts_of_about_one_mib(engine, store_ur
     )
     entries = [corral.Entry(Letter(text="x" * 20_000), job_id=f"letter-{number}") for number in range(100)]
     async with engine.begin() as connection:
-        await Outbox(scheduler).enqueue_many(connection, letters, [entries[0]], lifo=True)
+        await Outbox(scheduler).within(connection).enqueue_many(letters, [entries[0]], lifo=True)
     assert await relay.drain() == Relayed(jobs=1)  # the store knows the script from now on
 
     async def scripts() -> int:
@@ -266,7 +267,7 @@ async def test_large_rows_are_relayed_in_parts_of_about_one_mib(engine, store_ur
 
     before = await scripts()
     async with engine.begin() as connection:
-        made = await Outbox(scheduler).enqueue_many(connection, letters, entries)
+        made = await Outbox(scheduler).within(connection).enqueue_many(letters, entries)
     assert [each.id for each in made] == [f"letter-{number}" for number in range(100)]
     assert await relay.drain() == Relayed(jobs=100)
     assert await scripts() - before == 2
@@ -275,8 +276,8 @@ async def test_large_rows_are_relayed_in_parts_of_about_one_mib(engine, store_ur
 
 async def test_a_delay_counts_from_the_row(engine, jobs, relay_of, raw) -> None:
     async with engine.begin() as connection:
-        half = await Outbox(jobs).enqueue(connection, letters, Letter(text="a"), delay=timedelta(minutes=10))
-        over = await Outbox(jobs).enqueue(connection, letters, Letter(text="b"), delay=timedelta(minutes=1))
+        half = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"), delay=timedelta(minutes=10))
+        over = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="b"), delay=timedelta(minutes=1))
         five_minutes = 300_000
         await connection.execute(update(outbox).values(created_ms=outbox.c.created_ms - five_minutes))
     await relay_of().drain()
@@ -294,8 +295,8 @@ async def test_a_delay_counts_from_the_row(engine, jobs, relay_of, raw) -> None:
 async def test_a_row_whose_queue_is_gone_is_told_once_and_stops_nobody(engine, jobs, relay_of, rows, raw) -> None:
     async with engine.begin() as connection:
         for text in "abc":
-            await Outbox(jobs).enqueue(connection, parcels, Letter(text=text))
-        await Outbox(jobs).enqueue(connection, letters, Letter(text="d"))
+            await Outbox(jobs).within(connection).enqueue(parcels, Letter(text=text))
+        await Outbox(jobs).within(connection).enqueue(letters, Letter(text="d"))
     without = relay_of(letters)
     with capture_logs() as logs:
         assert await without.drain() == Relayed(jobs=1, set_aside=3)
@@ -314,10 +315,10 @@ async def test_a_job_that_the_store_refuses_is_set_aside_and_the_others_go_on(
     engine, jobs, relay_of, rows, raw
 ) -> None:
     async with engine.begin() as connection:
-        ids = [(await Outbox(jobs).enqueue(connection, letters, Letter(text=text))).id for text in "abc"]
-        odd = await Outbox(jobs).enqueue(connection, letters, Letter(text="d"), delay=timedelta(hours=1))
+        ids = [(await Outbox(jobs).within(connection).enqueue(letters, Letter(text=text))).id for text in "abc"]
+        odd = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="d"), delay=timedelta(hours=1))
         await connection.execute(update(outbox).where(outbox.c.job_id == odd.id).values(opts="no JSON"))
-        await Outbox(jobs).enqueue(connection, parcels, Letter(text="e"))
+        await Outbox(jobs).within(connection).enqueue(parcels, Letter(text="e"))
     await raw.set("bull:parcels:meta", "of somebody else")
     with capture_logs() as logs:
         assert await relay_of().drain() == Relayed(jobs=3, set_aside=2)
@@ -337,7 +338,7 @@ async def test_a_job_that_the_store_refuses_is_set_aside_and_the_others_go_on(
 
 async def test_rows_of_another_prefix_are_left_alone(engine, jobs, relay_of, rows) -> None:
     async with engine.begin() as connection:
-        await Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
+        await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"))
         await connection.execute(update(outbox).values(prefix="other"))
     assert await relay_of().drain() == Relayed()
     assert len(await rows()) == 1
@@ -348,7 +349,7 @@ async def test_an_outage_is_told_once_and_waited_out(
 ) -> None:
     nowhere = relay_of(url="unix:///nowhere/store.sock")
     async with engine.begin() as connection:
-        await Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
+        await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"))
     with pytest.raises(StoreUnavailable):
         await nowhere.drain()
     assert len(await rows()) == 1
@@ -386,7 +387,7 @@ async def test_a_store_whose_user_lacks_a_right_is_waited_for_and_no_row_is_set_
     relay = relay_of(url=store_url.replace("unix://", "unix://relay:secret@"))
     try:
         async with engine.begin() as connection:
-            await Outbox(jobs).enqueue(connection, letters, Letter(text="a"))
+            await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"))
         with pytest.raises(StoreUnavailable, match="does not let its user do this") as told:
             await relay.drain()
         assert told.value.hint

@@ -40,8 +40,8 @@ async def test_the_carrier_is_taken_when_the_row_is_written(engine: AsyncEngine,
     jobs = RedisJobScheduler(catalog, plugins.relay, url=store_url, prefix="bull", max_payload_bytes=1000)
     with use_span(span(1)):
         async with engine.begin() as connection:
-            await Outbox(jobs).enqueue(connection, letters, Letter(), job_id="now")
-            await Outbox(jobs).enqueue(connection, letters, Letter(), job_id="later", delay=timedelta(hours=1))
+            await Outbox(jobs).within(connection).enqueue(letters, Letter(), job_id="now")
+            await Outbox(jobs).within(connection).enqueue(letters, Letter(), job_id="later", delay=timedelta(hours=1))
     relay = OutboxRelay(engine, catalog, url=store_url, prefix="bull")
     with use_span(span(2)):
         assert await relay.drain() == Relayed(jobs=2)

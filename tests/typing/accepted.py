@@ -123,10 +123,10 @@ async def open_database(deps: Deps) -> AsyncIterator[AsyncEngine]:
 
 async def commit(connection: AsyncConnection | AsyncSession, outbox: sql.Outbox) -> None:
     if await sql.Ledger.claim(connection, "parcels", "4711"):
-        enqueued = await outbox.enqueue(connection, parcels, Parcel(grams=1), delay=timedelta(hours=1))
+        jobs = outbox.within(connection)
+        assert_type(jobs, JobScheduler)
+        enqueued = await jobs.enqueue(parcels, Parcel(grams=1), delay=timedelta(hours=1))
         assert_type(enqueued, Enqueued)
-        await outbox.enqueue(connection, "parcels", {"grams": 1}, job_id="parcel-4711")
-        await outbox.enqueue_many(connection, parcels, [Parcel(grams=1), Entry(Parcel(grams=2), job_id="parcel-2")])
 
 
 async def test_weigh() -> None:

@@ -90,6 +90,5 @@ testing.job(emails, parcel)  # error: a job of a payload of another queue
 
 
 async def commit(outbox: sql.Outbox, connection: AsyncConnection) -> None:
-    await outbox.enqueue(connection, emails, parcel)  # error: another queue's payload, in the outbox
+    await outbox.within(connection).enqueue(emails, parcel)  # error: another queue's payload, in the outbox
     await outbox.enqueue(parcels, parcel)  # error: no transaction
-    await outbox.enqueue(connection, parcels, parcel, retries=3)  # error: no such option

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from corral.jobs import new_job_id
 from corral.options import JobOptions, check_job_id
-from corral.producer import new_job_id
 from corral.store.codec import decode_job, encode_options, is_ours
 
 

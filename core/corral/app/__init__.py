@@ -8,14 +8,13 @@ from corral.app.health import Health, WorkerHealth, read_health
 from corral.app.installed import Installed, read_installed, read_plugins, read_settings
 from corral.app.operating import count_jobs, enqueue_once, operate
 from corral.app.processes import run_processes
-from corral.app.producing import BlockingJobScheduler, connect, connect_blocking
+from corral.app.producing import connect, connect_blocking
 from corral.app.scheduling import list_schedules, prune_schedules, remove_schedule, restore_schedule
 from corral.app.serving import Address
 from corral.app.working import calm_collector, run_worker
 
 __all__ = [
     "Address",
-    "BlockingJobScheduler",
     "Health",
     "Installed",
     "WorkerHealth",

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import datetime
-from typing import Any, overload
 
 import structlog
 from redis.exceptions import ResponseError
-from typing_extensions import Unpack
 
 from corral.app.installed import Installed, read_installed
+from corral.blocking import BlockingJobScheduler
 from corral.catalog.record import differences, dumped, parsed, recorded
 from corral.catalog.unserved import unserved
 from corral.errors import StoreUnavailable
-from corral.job import P
-from corral.jobs import Durability, Enqueued, EnqueueOptions, Entry
+from corral.jobs import Durability
 from corral.producer import RedisJobScheduler
-from corral.queue import Queue
-from corral.schedule import Cron, Every
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import ProcessRecords, process_name
 from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 
-__all__ = ["BlockingJobScheduler", "announced", "connect", "connect_blocking", "scheduler", "watching_workers"]
+__all__ = ["announced", "connect", "connect_blocking", "scheduler", "watching_workers"]
 
 log = structlog.get_logger("corral")
 
@@ -44,75 +39,6 @@ async def connect(*, durability: Durability | None = None) -> AsyncIterator[Redi
             announced(installed, url),
         ):
             yield jobs
-
-
-class BlockingJobScheduler:
-    """A `JobScheduler` for threads: the same calls, which block.
-
-    Args:
-        jobs: Runs on `loop`.
-        loop: An event loop that another thread runs.
-    """
-
-    def __init__(self, jobs: RedisJobScheduler, loop: asyncio.AbstractEventLoop) -> None:
-        self._jobs = jobs
-        self._loop = loop
-
-    @overload
-    def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
-
-    @overload
-    def enqueue(
-        self, queue: Queue[Any] | str, payload: Mapping[str, Any], **options: Unpack[EnqueueOptions]
-    ) -> Enqueued: ...
-
-    def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
-        """Write one job; see `JobScheduler.enqueue`."""
-        return asyncio.run_coroutine_threadsafe(self._jobs.enqueue(queue, payload, **options), self._loop).result()
-
-    @overload
-    def enqueue_many(
-        self, queue: Queue[P], payloads: Iterable[P | Entry[P]], **options: Unpack[EnqueueOptions]
-    ) -> Sequence[Enqueued]: ...
-
-    @overload
-    def enqueue_many(
-        self,
-        queue: Queue[Any] | str,
-        payloads: Iterable[Mapping[str, Any] | Entry[Mapping[str, Any]]],
-        **options: Unpack[EnqueueOptions],
-    ) -> Sequence[Enqueued]: ...
-
-    def enqueue_many(
-        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
-    ) -> Sequence[Enqueued]:
-        """Write many jobs of one queue; see `JobScheduler.enqueue_many`."""
-        written = self._jobs.enqueue_many(queue, payloads, **options)
-        return asyncio.run_coroutine_threadsafe(written, self._loop).result()
-
-    @overload
-    def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...
-
-    @overload
-    def schedule(
-        self, queue: Queue[Any] | str, payload: Mapping[str, Any], when: Cron | Every, *, id: str
-    ) -> datetime: ...
-
-    def schedule(
-        self,
-        queue: Queue[Any] | str,
-        payload: Any,
-        when: Cron | Every,
-        *,
-        id: str,  # noqa: A002  # as in the port
-    ) -> datetime:
-        """Run a job again and again; see `JobScheduler.schedule`."""
-        ensured = self._jobs.schedule(queue, payload, when, id=id)
-        return asyncio.run_coroutine_threadsafe(ensured, self._loop).result()
-
-    def unschedule(self, id: str) -> bool:  # noqa: A002  # as in the port
-        """End a schedule; see `JobScheduler.unschedule`."""
-        return asyncio.run_coroutine_threadsafe(self._jobs.unschedule(id), self._loop).result()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 
 from corral.errors import JobRefused
-from corral.options import merged
+from corral.options import check_options
 from corral.payload import Payload
 from corral.plugins.entry_points import Claim, Provider
 from corral.plugins.report import Report, disabling
@@ -85,7 +85,7 @@ def check_queue(queue: Queue[Any], provider: Provider, report: Report) -> str:
         report.add(code, f"queue {queue.name!r} of {provider} {what}", [provider], hint=hint)
 
     try:
-        merged(queue.options, {})
+        check_options(queue.options)
     except JobRefused as error:
         refuse("bad-options", f"has options that every job of it would be refused for: {error}")
     if queue.timeout is not None and queue.timeout <= timedelta(0):

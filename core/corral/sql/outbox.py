@@ -5,21 +5,18 @@ It writes a row; `OutboxRelay` carries it to the store. It knows how a row is wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol, overload, runtime_checkable
+from typing import Any, Final, NoReturn
 
 from sqlalchemy import insert
-from typing_extensions import Unpack
 
 from corral.errors import JobRefused
-from corral.job import P
-from corral.jobs import Enqueued, EnqueueOptions, Entry, JobScheduler, with_options
+from corral.jobs import CheckedJob, CheckedSchedule, JobChecks, JobScheduler, Written
 from corral.queue import Queue
-from corral.schedule import Cron, Every
 from corral.sql.engines import Connection, connected
 from corral.sql.tables import now_ms, outbox
-from corral.store.codec import NewJob
+from corral.store.codec import JobEncoder, NewJob
 
 __all__ = ["Outbox"]
 
@@ -28,17 +25,8 @@ _INSERT: Final = insert(outbox).inline().values(created_ms=now_ms(), refused=Fal
 """Inline: nobody asks for the number that the row gets."""
 
 
-@runtime_checkable
-class _Prepares(Protocol):
-    """A scheduler that can say what it would write."""
-
-    def prepared(
-        self, queue: Queue[Any] | str, payload: Any, options: EnqueueOptions
-    ) -> tuple[str, str, NewJob]: ...  # pragma: no cover
-
-
 class Outbox:
-    """Enqueues in a transaction of the SQL database: `await Outbox(jobs).enqueue(connection, emails, EmailJob(…))`.
+    """Enqueues in a transaction of the SQL database: `await Outbox(jobs).within(connection).enqueue(emails, …)`.
 
     Args:
         jobs: What `corral.connect()` yields, or a worker's `deps.jobs`. It checks and numbers the jobs; it is not asked
@@ -46,108 +34,47 @@ class Outbox:
     """
 
     def __init__(self, jobs: JobScheduler) -> None:
-        if not isinstance(jobs, _Prepares):
-            raise TypeError(f"{type(jobs).__name__} cannot say what it would write: Outbox takes corral.connect()'s")
+        if not isinstance(jobs, JobScheduler) or jobs.prefix is None:
+            raise TypeError(f"{type(jobs).__name__} writes to no store: Outbox takes corral.connect()'s")
         self._jobs = jobs
+        self._prefix = jobs.prefix
 
     def within(self, connection: Connection) -> JobScheduler:
         """A `JobScheduler` that enqueues in a transaction: for code that enqueues, and need not know of one.
 
-        Its `enqueue` and `enqueue_many` are those of this outbox. Its `schedule` and `unschedule` refuse: a schedule is
-        in the store at once, and no rollback would take it back.
+        It refuses what the scheduler of this outbox refuses. An id is final at once, and a `delay` counts from the
+        call, not from the relay. Each `Enqueued.created` is true: whether a job of an id of the caller's exists already
+        is found out later, and such a job is left as it is.
+
+        Its `schedule` and `unschedule` refuse: a schedule is in the store at once, and no rollback would take it back.
 
         Args:
             connection: The caller's connection or session, in its transaction.
         """
-        return _Within(self, connection)
+        return _Transaction(self._jobs, self._prefix, connection)
 
-    @overload
-    async def enqueue(
-        self, connection: Connection, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]
-    ) -> Enqueued: ...
 
-    @overload
-    async def enqueue(
-        self,
-        connection: Connection,
-        queue: Queue[Any] | str,
-        payload: Mapping[str, Any],
-        **options: Unpack[EnqueueOptions],
-    ) -> Enqueued: ...
+class _Transaction(JobScheduler):
+    """Writes rows in one transaction."""
 
-    async def enqueue(
-        self, connection: Connection, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]
-    ) -> Enqueued:
-        """Write one job, in the caller's transaction. A `delay` counts from here, not from the relay.
+    def __init__(self, jobs: JobScheduler, store_prefix: str, connection: Connection) -> None:
+        self._jobs = jobs
+        self._store_prefix = store_prefix
+        self._connection = connection
 
-        Args:
-            connection: The caller's connection or session, in its transaction.
-            queue: As `JobScheduler.enqueue`.
-            payload: As `JobScheduler.enqueue`.
-            options: As `JobScheduler.enqueue`.
+    def _checks(self) -> JobChecks:
+        return self._jobs._checks()  # noqa: SLF001  # the same port
 
-        Returns:
-            The id that the job will have. Its `created` is true: whether a job of an id of your own exists already is
-            found out later, and such a job is left as it is.
+    async def _write(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> Sequence[Written]:
+        self._jobs._leave_to_outbox(queue, jobs)  # noqa: SLF001  # the same port
+        rows = [self._row(queue.name, job) for job in map(JobEncoder(queue.name).encode, jobs)]
+        await (await connected(self._connection)).execute(_INSERT, rows)
+        return [True] * len(rows)
 
-        Raises:
-            UnknownQueue: As `JobScheduler.enqueue`, like all of these.
-            PayloadRefused: The payload has not the queue's shape.
-            JobRefused: The id, an option or the size was refused.
-        """
-        row = self._row(queue, payload, options)
-        await (await connected(connection)).execute(_INSERT, row)
-        return Enqueued(row["job_id"])
-
-    @overload
-    async def enqueue_many(
-        self,
-        connection: Connection,
-        queue: Queue[P],
-        payloads: Iterable[P | Entry[P]],
-        **options: Unpack[EnqueueOptions],
-    ) -> Sequence[Enqueued]: ...
-
-    @overload
-    async def enqueue_many(
-        self,
-        connection: Connection,
-        queue: Queue[Any] | str,
-        payloads: Iterable[Mapping[str, Any] | Entry[Mapping[str, Any]]],
-        **options: Unpack[EnqueueOptions],
-    ) -> Sequence[Enqueued]: ...
-
-    async def enqueue_many(
-        self,
-        connection: Connection,
-        queue: Queue[Any] | str,
-        payloads: Iterable[Any],
-        **options: Unpack[EnqueueOptions],
-    ) -> Sequence[Enqueued]:
-        """Write many jobs of one queue, in the caller's transaction; all are checked before the first is written.
-
-        Args:
-            connection: As `enqueue`.
-            queue: As `enqueue`.
-            payloads: What `enqueue` takes, one per job; or `Entry` objects, which have options of their own.
-            options: Hold for all jobs, unless their entry says otherwise; `job_id` is refused.
-
-        Returns:
-            One `Enqueued` per payload, in order.
-
-        Raises:
-            JobRefused: As `enqueue`, like its other refusals.
-        """
-        rows = [self._row(queue, payload, own) for payload, own in with_options(payloads, options)]
-        if rows:
-            await (await connected(connection)).execute(_INSERT, rows)
-        return [Enqueued(row["job_id"]) for row in rows]
-
-    def _row(self, queue: Queue[Any] | str, payload: Any, options: EnqueueOptions) -> dict[str, Any]:
-        prefix, name, job = self._jobs.prepared(queue, payload, options)
+    def _row(self, queue: str, job: NewJob) -> dict[str, Any]:
         return {
-            "prefix": prefix,
-            "queue": name,
+            "prefix": self._store_prefix,
+            "queue": queue,
             "job_id": job.id,
             "name": job.name,
             "data": job.data.decode(),
@@ -158,31 +85,15 @@ class Outbox:
             "nonce": job.nonce,
         }
 
+    async def _keep_schedule(self, queue: Queue[Any], schedule: CheckedSchedule) -> datetime:  # noqa: ARG002  # the port's
+        _refuse_schedule(schedule.id)
 
-class _Within:
-    """An outbox and the transaction that it writes in."""
-
-    def __init__(self, outbox: Outbox, connection: Connection) -> None:
-        self._outbox = outbox
-        self._connection = connection
-
-    async def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
-        return await self._outbox.enqueue(self._connection, queue, payload, **options)
-
-    async def enqueue_many(
-        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
-    ) -> Sequence[Enqueued]:
-        return await self._outbox.enqueue_many(self._connection, queue, payloads, **options)
-
-    async def schedule(self, queue: Queue[Any] | str, payload: Any, when: Cron | Every, *, id: str) -> datetime:  # noqa: A002, ARG002  # as in the port
-        raise _no_transaction(id)
-
-    async def unschedule(self, id: str) -> bool:  # noqa: A002  # as in the port
-        raise _no_transaction(id)
+    async def _end_schedule(self, schedule_id: str) -> bool:
+        _refuse_schedule(schedule_id)
 
 
-def _no_transaction(schedule_id: str) -> JobRefused:
-    return JobRefused(
+def _refuse_schedule(schedule_id: str) -> NoReturn:
+    raise JobRefused(
         f"schedule {schedule_id!r} cannot be made or ended in a transaction of the database",
         hint="call the scheduler of corral.connect(), after the commit",
     )

@@ -11,7 +11,6 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 import structlog
@@ -26,7 +25,7 @@ from corral.sql.engines import unavailable
 from corral.sql.tables import now_ms, outbox
 from corral.store.codec import NewJob
 from corral.store.connection import Link
-from corral.store.queue_store import MAX_BATCH, QueueStore, batch_length
+from corral.store.queue_store import MAX_BATCH, QueueStore, batches
 from corral.store.replies import unexpected
 
 __all__ = ["OutboxRelay", "Relayed"]
@@ -181,11 +180,10 @@ class OutboxRelay:
         done = 0
         try:
             jobs = [_job(row) for row in rows]
-            while done < len(jobs):
-                count = batch_length(islice(jobs, done, None))
-                await store.add(jobs[done : done + count])
-                written += [row.id for row in rows[done : done + count]]
-                done += count
+            for batch in batches(jobs):
+                await store.add(batch)
+                written += [row.id for row in rows[done : done + len(batch)]]
+                done += len(batch)
         except (ResponseError, ValueError) as error:  # ValueError: somebody wrote into a row what is no JSON
             if len(rows) == 1:
                 told = unexpected(error, self._link.url) if isinstance(error, ResponseError) else f"ValueError: {error}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from corral.jobs import CheckedJob
 from corral.options import (
     DEFAULT_COMPLETED,
     DEFAULT_FAILED,
@@ -35,6 +36,7 @@ __all__ = [
     "Damage",
     "Ending",
     "FetchedJob",
+    "JobEncoder",
     "NewJob",
     "StoredOptions",
     "decode_damage",
@@ -64,7 +66,7 @@ TICK_DIGITS = 16
 """An iteration's id ends with so many at most, in Unix milliseconds; Python refuses to read 4,301 of them."""
 
 _OWN_ID = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
-"""The ids that our producers make, `corral.producer.new_job_id`."""
+"""The ids that our producers make, `corral.jobs.new_job_id`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,33 @@ def encode_options(options: JobOptions, *, nonce: str = "", carrier: str = "", s
     if scheduled:
         stored["corral"] = {"scheduled": True}
     return to_json(stored)
+
+
+class JobEncoder:
+    """Encodes the new jobs of one queue.
+
+    Args:
+        queue: Its name.
+    """
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self._options: JobOptions | None = None
+        self._opts = b""
+        self._delay_ms = 0
+
+    def encode(self, job: CheckedJob) -> NewJob:
+        """A job as the store takes it.
+
+        What the last job's options say is kept: the jobs of a call share them, and so do all calls that name none.
+        """
+        options = job.options
+        if options is not self._options:
+            self._options, self._opts, self._delay_ms = options, encode_options(options), milliseconds(options.delay)
+        opts = self._opts
+        if job.nonce or job.carrier:
+            opts = encode_options(options, nonce=job.nonce, carrier=job.carrier)
+        return NewJob(job.id, self._queue, job.data, opts, self._delay_ms, options.priority, options.lifo, job.nonce)
 
 
 def encode_new_job(job: NewJob) -> list[str | bytes | int]:

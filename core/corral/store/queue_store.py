@@ -5,7 +5,7 @@ It knows Redis and BullMQ's keys; it knows no payload models, no hooks and no ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ __all__ = [
     "QueueStore",
     "StaleCall",
     "Stalled",
-    "batch_length",
+    "batches",
     "job_bytes",
 ]
 
@@ -100,18 +100,23 @@ def job_bytes(job: NewJob) -> int:
     return len(job.data) + len(job.opts)
 
 
-def batch_length(jobs: Iterable[NewJob]) -> int:
-    """How many of these jobs, from the first on, one `QueueStore.add` takes: `MAX_BATCH`, and about `BATCH_BYTES`.
+def batches(jobs: Iterable[NewJob]) -> Iterator[list[NewJob]]:
+    """Cut jobs into what one `QueueStore.add` takes: at most `MAX_BATCH`, and about `BATCH_BYTES` together.
 
-    At least one, however large it is; 0 where there is none.
+    Args:
+        jobs: Read only as far as the batch needs that is asked for.
     """
-    count = total = 0
+    batch: list[NewJob] = []
+    total = 0
     for job in jobs:
-        total += job_bytes(job)
-        if count == MAX_BATCH or (count and total > BATCH_BYTES):
-            break
-        count += 1
-    return count
+        size = job_bytes(job)
+        if batch and (len(batch) == MAX_BATCH or total + size > BATCH_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(job)
+        total += size
+    if batch:
+        yield batch
 
 
 class QueueStore:
@@ -171,7 +176,7 @@ class QueueStore:
         not run and been removed in between (its retention decides how long it stays).
 
         Args:
-            jobs: At most as many as `batch_length` says.
+            jobs: One of `batches`.
             replicated: Whether to wait until a replica has them, see `Link.call`.
 
         Returns:

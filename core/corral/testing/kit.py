@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, overload
-
-from typing_extensions import Unpack
+from typing import Any
 
 from corral.app import Installed, read_installed
 from corral.catalog import Catalog, Role
 from corral.catalog import Entry as CatalogEntry
 from corral.inspector import JobInspector
 from corral.job import P
-from corral.jobs import Enqueued, Entry
-from corral.options import EnqueueOptions
+from corral.jobs import CheckedJob, CheckedSchedule, JobChecks, JobScheduler, Written
 from corral.plugins import Provider, Relay
 from corral.processor import Processor
 from corral.producer import RedisJobScheduler
@@ -38,13 +35,14 @@ SHUTDOWN_SECONDS = 1.0
 """How long a processor that still runs then may take to finish."""
 
 
-class Kit:
+class Kit(JobScheduler):
     """Corral in a test: the real scripts on a real store, and time that moves when the test says so.
 
     It holds no connection between two calls, so it is bound to no event loop: in a test without one,
     `asyncio.run(corral_kit.drain())` does.
 
-    It knows the installed queues, as a process of the application would, and whatever queue it was handed as an object.
+    It is a `JobScheduler`, in this kit's time. It knows the installed queues, as a process of the application would,
+    and whatever queue it was handed as an object.
 
     Args:
         url: The store.
@@ -57,7 +55,7 @@ class Kit:
 
     def __init__(self, url: str, *, prefix: str = "bull") -> None:
         self.url = url
-        self.prefix = prefix
+        self.prefix: str = prefix
         self._clock = Clock(by_hand=True)
         self._handed: dict[str, CatalogEntry] = {}
         self._read: dict[Role, Installed] = {}
@@ -105,48 +103,34 @@ class Kit:
         async with self._scheduler(installed, installed.plugins.relay) as jobs:
             yield jobs
 
-    @overload
-    async def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
+    def _checks(self) -> JobChecks:
+        installed = self._installed("producer")
+        return JobChecks(
+            self._queue,
+            self._catalog(installed).entries,
+            max_payload_bytes=installed.settings.max_payload_bytes,
+            enqueuing=installed.plugins.relay.enqueuing,
+        )
 
-    @overload
-    async def enqueue(
-        self, queue: Queue[Any] | str, payload: Mapping[str, Any], **options: Unpack[EnqueueOptions]
-    ) -> Enqueued: ...
+    async def _write(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> Sequence[Written]:
+        async with self.connect() as scheduler:
+            return await scheduler._write(queue, jobs)  # noqa: SLF001  # the same port
 
-    async def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
-        """Write one job, in this kit's time; see `JobScheduler.enqueue`."""
-        self._hand([queue])
-        async with self.connect() as jobs:
-            return await jobs.enqueue(queue, payload, **options)
+    async def _keep_schedule(self, queue: Queue[Any], schedule: CheckedSchedule) -> datetime:
+        async with self.connect() as scheduler:
+            return await scheduler._keep_schedule(queue, schedule)  # noqa: SLF001  # the same port
 
-    @overload
-    async def enqueue_many(
-        self, queue: Queue[P], payloads: Iterable[P | Entry[P]], **options: Unpack[EnqueueOptions]
-    ) -> Sequence[Enqueued]: ...
-
-    @overload
-    async def enqueue_many(
-        self,
-        queue: Queue[Any] | str,
-        payloads: Iterable[Mapping[str, Any] | Entry[Mapping[str, Any]]],
-        **options: Unpack[EnqueueOptions],
-    ) -> Sequence[Enqueued]: ...
-
-    async def enqueue_many(
-        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
-    ) -> Sequence[Enqueued]:
-        """Write many jobs, in this kit's time; see `JobScheduler.enqueue_many`."""
-        self._hand([queue])
-        async with self.connect() as jobs:
-            return await jobs.enqueue_many(queue, payloads, **options)
+    async def _end_schedule(self, schedule_id: str) -> bool:
+        async with self.connect() as scheduler:
+            return await scheduler._end_schedule(schedule_id)  # noqa: SLF001  # the same port
 
     # what was enqueued
 
     def jobs(self, queue: Queue[Any] | str) -> list[FoundJob]:
         """All jobs of one queue in the store, whatever their state, in the order they were enqueued."""
-        self._hand([queue])
+        declared = self._queue(queue)
         with self._stored() as stored:
-            return stored.jobs(self._queue(queue))
+            return stored.jobs(declared)
 
     def assert_enqueued(self, queue: Queue[P] | str, matching: Matching[P] | None = None) -> FoundJob:
         """Fail unless the store has a job of this queue that matches, in whatever state.
@@ -163,12 +147,10 @@ class Kit:
             AssertionError: None does; says what was enqueued.
             ValueError: `matching` names a field that the payload has not.
         """
-        self._hand([queue])
         return first_match(self._queue(queue), matching, self._all_jobs())
 
     def refute_enqueued(self, queue: Queue[P] | str, matching: Matching[P] | None = None) -> None:
         """Fail if the store has a job of this queue that matches; see `assert_enqueued`."""
-        self._hand([queue])
         no_match(self._queue(queue), matching, self._all_jobs())
 
     # a worker
@@ -313,6 +295,7 @@ class Kit:
         return dataclasses.replace(installed.catalog, entries=MappingProxyType(entries))
 
     def _queue(self, queue: Queue[P] | str) -> Queue[P]:
+        self._hand([queue])
         return self._catalog(self._installed("producer")).get(queue).queue
 
     def _all_jobs(self) -> list[FoundJob]:

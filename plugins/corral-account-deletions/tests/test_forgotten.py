@@ -90,7 +90,7 @@ async def test_no_table_and_no_job_holds_the_address_and_others_keep_theirs(acco
         await kit.drain(_emails().processed_by(_send))  # the first digests, whose turn it is
         async with accounts.engine.begin() as connection:
             for who in (ADA, NADA):
-                await Outbox(jobs).enqueue(connection, "emails", _mail(who), job_id=f"refused-{len(who)}")
+                await Outbox(jobs).within(connection).enqueue("emails", _mail(who), job_id=f"refused-{len(who)}")
             await connection.execute(update(outbox).values(refused=True, error=f"no room for {NADA}"))
     before = stored(kit.url)
     assert left_out(before).count(ADA) > 15
@@ -141,7 +141,7 @@ async def test_a_job_whose_turn_has_come_is_waited_for_and_not_taken_away(accoun
         await jobs.enqueue(notes, Note(to=ADA), job_id="waits")
         await jobs.enqueue(notes, Note(to=ADA), job_id="first", priority=1)
         async with accounts.engine.begin() as connection:
-            await Outbox(jobs).enqueue(connection, notes, Note(to=ADA), job_id="committed")
+            await Outbox(jobs).within(connection).enqueue(notes, Note(to=ADA), job_id="committed")
     request = await accounts.asked(grace=timedelta(0))
     first, *_ = await _drained(accounts, timedelta(0))
     assert first[0] == "Snoozed"
@@ -156,8 +156,8 @@ async def test_a_job_whose_turn_has_come_is_waited_for_and_not_taken_away(accoun
 async def test_a_job_that_is_committed_and_not_relayed_is_waited_for(accounts: Any, erasing: None) -> None:
     await accounts.asked(grace=timedelta(0))
     async with accounts.kit.connect(notes) as jobs, accounts.engine.begin() as connection:
-        await Outbox(jobs).enqueue(connection, notes, Note(to=ADA), job_id="committed")
-        await Outbox(jobs).enqueue(connection, notes, Note(to=ADA), job_id="for-later", delay=DAY)
+        await Outbox(jobs).within(connection).enqueue(notes, Note(to=ADA), job_id="committed")
+        await Outbox(jobs).within(connection).enqueue(notes, Note(to=ADA), job_id="for-later", delay=DAY)
     assert [kind for kind, _ in await _drained(accounts, timedelta(0))] == ["Snoozed"]
     assert await _outbox(accounts) == ["committed"]
 

@@ -170,7 +170,7 @@ class Deletion:
             mail["locale"] = request.locale
         options: EnqueueOptions = {**MAIL_OPTIONS, "job_id": mail_id}
         try:
-            await Outbox(self._jobs).enqueue(connection, MAIL_QUEUE, mail, **options)
+            await Outbox(self._jobs).within(connection).enqueue(MAIL_QUEUE, mail, **options)
         except JobRefused as error:  # no further attempt would make it a better address
             log.warning("a deletion cannot be confirmed by mail", error=person.left_out_of(str(error)))
 

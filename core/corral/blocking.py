@@ -1,0 +1,157 @@
+"""`BlockingJobScheduler`: the calls of `JobScheduler` for programs without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar, overload
+
+from typing_extensions import Unpack
+
+from corral.job import P
+from corral.jobs import Enqueued, EnqueueOptions, Entry, JobScheduler
+from corral.queue import Queue
+from corral.schedule import Cron, Every
+
+__all__ = ["BlockingJobScheduler"]
+
+T = TypeVar("T")
+
+
+class BlockingJobScheduler:
+    """A `JobScheduler` for threads: the same calls, which block.
+
+    Args:
+        jobs: Runs on `loop`.
+        loop: An event loop that another thread runs.
+    """
+
+    def __init__(self, jobs: JobScheduler, loop: asyncio.AbstractEventLoop) -> None:
+        self._jobs = jobs
+        self._loop = loop
+
+    def _wait_for(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    # written by tests/repo/blocking.py: change corral/jobs.py, and run it
+
+    @overload
+    def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
+
+    @overload
+    def enqueue(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], **options: Unpack[EnqueueOptions]
+    ) -> Enqueued: ...
+
+    def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
+        """Write one job.
+
+        Args:
+            queue: The queue, or its name.
+            payload: An instance of the queue's payload model, or a mapping with the JSON (or Python) field names.
+            options: Override the queue's own options for this job; `job_id` names it.
+
+        Returns:
+            The job's id, and whether this call made it.
+
+        Raises:
+            UnknownQueue: No installed plugin declares the queue.
+            PayloadRefused: The payload has not the queue's shape.
+            JobRefused: The id, an option or the size was refused.
+            StoreUnavailable: The store is away, or no replica of it has the job where the scheduler asks for one
+                (`corral.connect`); its `outcome` says whether the job may have been written.
+        """
+        return self._wait_for(self._jobs.enqueue(queue, payload, **options))
+
+    @overload
+    def enqueue_many(
+        self, queue: Queue[P], payloads: Iterable[P | Entry[P]], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]: ...
+
+    @overload
+    def enqueue_many(
+        self,
+        queue: Queue[Any] | str,
+        payloads: Iterable[Mapping[str, Any] | Entry[Mapping[str, Any]]],
+        **options: Unpack[EnqueueOptions],
+    ) -> Sequence[Enqueued]: ...
+
+    def enqueue_many(
+        self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
+    ) -> Sequence[Enqueued]:
+        """Write many jobs of one queue in few round trips; all are validated before the first is written.
+
+        They are written in parts of up to 500 jobs and about 1 MiB; each part is written as a whole or not at all.
+        Jobs of other calls may be written between two parts. A part whose reply was lost is asked for again, which
+        makes no second jobs.
+
+        Args:
+            queue: The queue, or its name.
+            payloads: What `enqueue` takes, one per job; or `Entry` objects, which have options of their own.
+            options: Hold for all jobs, unless their entry says otherwise; `job_id` is refused.
+
+        Returns:
+            One `Enqueued` per payload, in order. An id that comes twice in one call makes one job, the first.
+
+        Raises:
+            UnknownQueue: As `enqueue`; nothing was written, as with the next two.
+            PayloadRefused: A payload has not the queue's shape.
+            JobRefused: An id, an option or a size was refused.
+            EnqueueInterrupted: The store is away, or was from some part on. It has the ids of what was written, what
+                was not, and what may have been.
+        """
+        return self._wait_for(self._jobs.enqueue_many(queue, payloads, **options))
+
+    @overload
+    def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...
+
+    @overload
+    def schedule(
+        self, queue: Queue[Any] | str, payload: Mapping[str, Any], when: Cron | Every, *, id: str
+    ) -> datetime: ...
+
+    def schedule(
+        self,
+        queue: Queue[Any] | str,
+        payload: Any,
+        when: Cron | Every,
+        *,
+        id: str,  # noqa: A002  # the field's word
+    ) -> datetime:
+        """Run a job again and again, from now on: what a queue declares is for everybody, this is for one customer.
+
+        The same call again changes nothing. Another payload or another `when` under the same id replaces what is to
+        come; a run that is due already stays.
+
+        Args:
+            queue: The queue, or its name.
+            payload: Of every run; as for `enqueue`.
+            when: When it runs.
+            id: Names the schedule; a legal job id that is no queue's name: those are for declared schedules.
+
+        Returns:
+            The next run (aware, UTC).
+
+        Raises:
+            UnknownQueue: No installed plugin declares the queue.
+            PayloadRefused: The payload has not the queue's shape.
+            JobRefused: The id, the size or `when` was refused.
+            StoreUnavailable: The store is away.
+        """
+        return self._wait_for(self._jobs.schedule(queue, payload, when, id=id))
+
+    def unschedule(self, id: str) -> bool:  # noqa: A002  # as above
+        """End a schedule that `schedule` made; a run that waits already is left.
+
+        Args:
+            id: The schedule, in whichever queues of the catalog it is.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            JobRefused: It is a declared schedule: those end by `corral schedules remove`, or with their declaration.
+            StoreUnavailable: The store is away.
+        """
+        return self._wait_for(self._jobs.unschedule(id))
