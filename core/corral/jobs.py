@@ -287,8 +287,8 @@ class JobScheduler(ABC):
         prefix: The first part of the keys that the jobs are written under; None where they are not written to a store.
 
     The order of the jobs of one queue and one scheduler: the jobs of a call are in the order of its payloads, and calls
-    are in the order in which they began to run. An `enqueue_many` of several parts takes its place part by part: while
-    one part is on its way the next is in line, and a call that begins meanwhile stands behind that.
+    are in the order in which they began to run. An `enqueue_many` of several parts takes its place part by part: a call
+    that begins while one part is on its way stands before the next.
     """
 
     prefix: str | None = None

@@ -6,6 +6,7 @@ Nothing is buffered beyond the call that waits for it: a store that is away is a
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -15,7 +16,6 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -43,8 +43,10 @@ was written, or a try that took longer than this because there was much to send.
 REPLY_SECONDS = 0.7
 """How long one try waits for its reply: less than GIVE_UP_SECONDS, so that a swallowed request ends within a second,
 and 10,000 callers, whose own work takes 0.3 s, are told within 1.2 s."""
-PARTS_AHEAD = 2
-"""How many parts of one call are in line: while the store writes the first, the call encodes the next."""
+WRITES_AT_ONCE = 2
+"""How many writes of one queue may be on their way: one that the store works on, and one that it finds after that."""
+SHARED_JOBS = 16
+"""How many jobs must be in line for a second write: fewer cost more in calls than they save in waiting."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +69,9 @@ class _Part:
 class _Writer:
     """Writes one queue's jobs: the parts that come while a write is on its way go together in the next one.
 
+    Where many come, two writes are on their way: the store works on one while the callers of the other go on. They go
+    through one connection, so that the store has them in their order.
+
     Args:
         store: The queue.
         url: Where it is.
@@ -77,9 +82,12 @@ class _Writer:
         self.store = store
         self._url = url
         self._replicated = replicated
+        self._most_writes = 1 if replicated else WRITES_AT_ONCE  # nothing may come between a write and its WAIT
         self._encoder = JobEncoder(store.queue)
         self._line: deque[_Part] = deque()
-        self._writing: asyncio.Task[None] | None = None
+        self._in_line = 0  # jobs
+        self._writes: list[asyncio.Task[bool]] = []  # on their way, in the order in which they were sent
+        self._unbegun = 0  # of these
         self._calls: set[asyncio.Future[None]] = set()
 
     async def write(self, jobs: Sequence[CheckedJob]) -> Sequence[Written]:
@@ -98,76 +106,101 @@ class _Writer:
         """Wait for the calls there are, and close the connection."""
         while self._calls:
             await asyncio.wait(self._calls)
-        if self._writing is not None:
-            await self._writing
+        while self._writes:
+            await asyncio.wait(self._writes)
         await self.store.close()
 
     async def _write_in_parts(self, jobs: Sequence[CheckedJob]) -> Sequence[Written]:
         """Write a call's jobs part by part, so that calls beside it wait for a part, not for all.
 
-        `PARTS_AHEAD` of them are in line: while the store writes one, the next is encoded.
+        The next part is encoded while the store writes the one before, and sent when that is answered: of a call that
+        fails half-way, at most one part may be written or not.
         """
-        following = batches(map(self._encoder.encode, jobs))
-        parts: deque[_Part] = deque()
+        parts = batches(map(self._encoder.encode, jobs))
+        batch = next(parts, None)
         written: list[Written] = []
         ended = asyncio.get_running_loop().create_future()
         self._calls.add(ended)
         try:
-            while True:
-                for batch in islice(following, PARTS_AHEAD - len(parts)):
-                    parts.append(self._line_up(batch))
-                if not parts:
-                    return written
-                written += await parts[0].done
-                parts.popleft()
+            while batch is not None:
+                part = self._line_up(batch)
+                try:
+                    await asyncio.sleep(0)  # it is sent
+                    batch = next(parts, None)
+                    written += await part.done
+                except asyncio.CancelledError as error:
+                    part.done.cancel()
+                    error.add_note(_cancelled_note(self.store.queue, len(jobs), len(written), part))
+                    raise
                 if isinstance(written[-1], Exception):
-                    return written
-        except asyncio.CancelledError as error:
-            error.add_note(_cancelled_note(self.store.queue, len(jobs), len(written), parts))
-            raise
+                    break
         finally:
-            for part in parts:
-                part.done.cancel()  # not sent, if it was not sent before
             self._calls.discard(ended)
             ended.set_result(None)
+        return written
 
     def _line_up(self, jobs: list[NewJob]) -> _Part:
         """Have jobs written after those that are in line. A part whose future is cancelled before that is not sent."""
-        done = asyncio.get_running_loop().create_future()
-        part = _Part(jobs, sum(map(job_bytes, jobs)), done)
+        part = _Part(jobs, sum(map(job_bytes, jobs)), asyncio.get_running_loop().create_future())
         self._line.append(part)
-        if self._writing is None:
-            self._writing = start_task(self._write_all(), f"corral-add-{self.store.queue}")
+        self._in_line += len(jobs)
+        self._start_write()
         return part
 
-    async def _write_all(self) -> None:
-        batch: list[_Part] = []
-        try:
-            while batch := self._next_batch():
-                try:
-                    with _no_client_errors(self._url):
-                        written = await self._add(batch)
-                except Exception as error:  # noqa: BLE001  # every caller must learn of it
-                    _fail(batch, error)
-                    self._refuse_line(error)
-                else:
-                    at = 0
-                    for part in batch:
-                        _tell(part, written[at : at + len(part.jobs)])
-                        at += len(part.jobs)
-        except BaseException as error:  # somebody has cancelled all tasks
-            unknown = StoreUnavailable(f"the write was ended by {type(error).__name__}", outcome="unknown")
-            _fail(batch, unknown)
-            self._refuse_line(unknown)
-            raise
-        finally:
-            self._writing = None
+    def _start_write(self) -> None:
+        """Write what is in line: beside a write that is on its way only what is worth a call of its own."""
+        if self._line and (
+            not self._writes or (len(self._writes) < self._most_writes and self._in_line >= SHARED_JOBS)
+        ):
+            before = self._writes[-1] if self._writes else None
+            self._writes.append(start_task(self._write_line(before), f"corral-add-{self.store.queue}"))
+            self._unbegun += 1
 
-    def _next_batch(self) -> list[_Part]:
-        """The parts at the head of the line that fit into one script, without those whose call was cancelled."""
+    async def _write_line(self, before: asyncio.Task[bool] | None) -> bool:
+        """Write the head of the line; where another write is about to begin, it takes the rest.
+
+        Args:
+            before: The write that is on its way already, or None.
+
+        Returns:
+            Whether the store took it.
+        """
+        if before is not None and self.store.is_connecting:  # else the other one is sent, and this one follows it
+            await asyncio.wait([before])
+        batch = self._next_batch(-(-self._in_line // self._unbegun))
+        self._unbegun -= 1
+        try:
+            with _no_client_errors(self._url):
+                written = await self._add(batch, before)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                failed = error  # every caller must learn of it
+            else:  # somebody has cancelled all tasks
+                failed = StoreUnavailable(f"the write was ended by {type(error).__name__}", outcome="unknown")
+            _fail(batch, failed)
+            self._refuse_line(failed)
+            if failed is not error:
+                raise
+            return False
+        else:
+            at = 0
+            for part in batch:
+                _tell(part, written[at : at + len(part.jobs)])
+                at += len(part.jobs)
+            return True
+        finally:
+            self._writes.pop(0 if before is None or before.done() else 1)
+            self._start_write()
+
+    def _next_batch(self, share: int) -> list[_Part]:
+        """The parts at the head of the line that fit into one script, without those whose call was cancelled.
+
+        Args:
+            share: With so many jobs it is full.
+        """
         batch: list[_Part] = []
         count = size = 0
-        while self._line:
+        while self._line and count < share:
             part = self._line[0]
             if not part.done.done():
                 count += len(part.jobs)
@@ -175,6 +208,7 @@ class _Writer:
                 if batch and (count > MAX_BATCH or size > BATCH_BYTES):
                     break
                 batch.append(part)
+            self._in_line -= len(part.jobs)
             self._line.popleft()
         return batch
 
@@ -184,48 +218,83 @@ class _Writer:
         refused.__cause__ = error.__cause__
         if isinstance(refused, StoreUnavailable):
             refused.outcome = "refused"
-        line, self._line = self._line, deque()
+        line, self._line, self._in_line = self._line, deque(), 0
         _fail(line, refused)
 
-    async def _add(self, batch: list[_Part]) -> list[bool]:
+    async def _add(self, batch: list[_Part], before: asyncio.Task[bool] | None) -> list[bool]:
         """Write a batch; after a lost reply the same jobs are written again, which makes no second ones.
 
-        What is cancelled while nothing has reached the store is taken out of the batch.
+        What is cancelled while nothing has reached the store is taken out of the batch. A further try waits for the
+        write that was sent before this one, so that their order stays.
         """
-        began = progress = time.monotonic()
-        lost: StoreUnavailable | None = None
+        patience = _Patience(sum(part.size for part in batch))
         while True:
-            if lost is None:
+            if patience.lost is None:
                 batch[:] = [part for part in batch if not part.done.done()]
                 if not batch:
                     return []
             for part in batch:
                 part.sent = True
+            jobs = batch[0].jobs if len(batch) == 1 else [job for part in batch for job in part.jobs]
             tried = time.monotonic()
             try:
-                jobs = batch[0].jobs if len(batch) == 1 else [job for part in batch for job in part.jobs]
                 return await self.store.add(jobs, replicated=self._replicated)
             except StoreUnavailable as error:
-                now = time.monotonic()
-                if error.outcome == "unknown":
-                    lost = error
-                    if now - tried > GIVE_UP_SECONDS:  # no silence is waited for so long: bytes were moving
-                        progress = now
-                elif lost is None:
-                    for part in batch:
-                        part.sent = False
-                wait = random.uniform(0.02, 0.1)  # noqa: S311  # keeps producers apart, no secret
-                longest = began + sum(part.size for part in batch) / BYTES_PER_SECOND
-                is_late = now + wait + REPLY_SECONDS / 2 > min(progress, longest) + GIVE_UP_SECONDS
-                # Without the right a further try could take what is left half-written for this call's own.
-                if is_late or is_missing_right(error) or is_unreplicated(error):
-                    error.outcome = "refused" if lost is None else "unknown"
-                    raise
-                await asyncio.sleep(wait)
+                patience.failed(error, tried)
+                for part in batch:
+                    part.sent = patience.lost is not None
+                if before is not None:
+                    await asyncio.wait([before])
+                    if not (before.cancelled() or before.result()):
+                        patience.end()
+                    before = None
+                await patience.wait(error)
             except ResponseError as error:
-                if lost is None:
+                if patience.lost is None:
                     raise  # its script has taken back what it had written
-                raise StoreUnavailable(f"{lost}; then {error}", outcome="unknown") from error
+                raise StoreUnavailable(f"{patience.lost}; then {error}", outcome="unknown") from error
+
+
+class _Patience:
+    """For how long a write is tried.
+
+    Attributes:
+        lost: The error of a try whose reply was lost: what was sent may be written. None where nothing was.
+
+    Args:
+        size: How many bytes are to be sent.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.lost: StoreUnavailable | None = None
+        self._began = self._progress = time.monotonic()
+        self._size = size
+
+    def failed(self, error: StoreUnavailable, tried: float) -> None:
+        """Take note of a try that began at this time, by the monotonic clock."""
+        if error.outcome == "unknown":
+            self.lost = error
+            if time.monotonic() - tried > GIVE_UP_SECONDS:  # no silence is waited for so long: bytes were moving
+                self._progress = time.monotonic()
+
+    def end(self) -> None:
+        """Make no further try."""
+        self._progress = -math.inf
+
+    async def wait(self, error: StoreUnavailable) -> None:
+        """Wait until the next try.
+
+        Raises:
+            StoreUnavailable: The error of the last one, where there is no next; its outcome is that of all tries.
+        """
+        seconds = random.uniform(0.02, 0.1)  # noqa: S311  # keeps producers apart, no secret
+        longest = self._began + self._size / BYTES_PER_SECOND
+        is_late = time.monotonic() + seconds + REPLY_SECONDS / 2 > min(self._progress, longest) + GIVE_UP_SECONDS
+        # Without the right a further try could take what is left half-written for this call's own.
+        if is_late or is_missing_right(error) or is_unreplicated(error):
+            error.outcome = "refused" if self.lost is None else "unknown"
+            raise error
+        await asyncio.sleep(seconds)
 
 
 @contextmanager
@@ -247,12 +316,11 @@ def _fail(parts: Iterable[_Part], error: Exception) -> None:
         _tell(part, [error] * len(part.jobs))
 
 
-def _cancelled_note(queue: str, count: int, written: int, parts: Iterable[_Part]) -> str:
-    """What became of the jobs of an `enqueue_many` that was cancelled while these parts of it were in line."""
-    unknown = [job.id for part in parts if part.sent for job in part.jobs]
-    note = (
-        f"of {count} jobs of queue {queue!r}, {written} are written and {count - written - len(unknown)} were not sent"
-    )
+def _cancelled_note(queue: str, count: int, written: int, part: _Part) -> str:
+    """What became of the jobs of an `enqueue_many` that was cancelled while it wrote a part of them."""
+    unknown = [job.id for job in part.jobs] if part.sent else []
+    unsent = count - written - len(unknown)
+    note = f"of {count} jobs of queue {queue!r}, {written} are written and {unsent} were not sent"
     return note + (f"; these may be written: {', '.join(unknown)}" if unknown else "")
 
 
@@ -344,7 +412,7 @@ class RedisJobScheduler(JobScheduler):
     def _writer(self, queue: Queue[Any]) -> _Writer:
         writer = self._writers.get(queue.name)
         if writer is None:
-            link = Link(self._url, read_seconds=REPLY_SECONDS)
+            link = Link(self._url, read_seconds=REPLY_SECONDS, pipelined=True)
             store = QueueStore(link, self.prefix, queue.name, clock=self._clock)
             writer = self._writers[queue.name] = _Writer(store, self._url, replicated=self._replicated)
         return writer

@@ -39,9 +39,9 @@ async def proxy(scene: Scene) -> AsyncIterator[Proxy]:
 
 @asynccontextmanager
 async def opened(kind: str, url: str) -> AsyncIterator[Call]:
-    """The `call` of a link: of one on the loop, or of one on a thread, which is awaited."""
-    if kind == "loop":
-        link = Link(url, read_seconds=SECONDS)
+    """The `call` of a link: of one on the loop, pipelined or not, or of one on a thread, which is awaited."""
+    if kind != "thread":
+        link = Link(url, read_seconds=SECONDS, pipelined=kind == "pipelined")
         try:
             yield link.call
         finally:
@@ -54,7 +54,7 @@ async def opened(kind: str, url: str) -> AsyncIterator[Call]:
         on_thread.close()
 
 
-@pytest.fixture(params=["loop", "thread"])
+@pytest.fixture(params=["loop", "pipelined", "thread"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -288,9 +288,10 @@ async def test_a_large_request_is_not_sent_into_silence(proxy: Proxy, monkeypatc
         assert asyncio.get_running_loop().time() - began < len(LARGE) / 32_768, "its own bound is longer"
 
 
-async def test_each_of_many_calls_at_once_gets_its_own_reply(scene: Scene, proxy: Proxy) -> None:
+@pytest.mark.parametrize("kind", ["loop", "pipelined"])
+async def test_each_of_many_calls_at_once_gets_its_own_reply(scene: Scene, proxy: Proxy, kind: str) -> None:
     await scene.store.client.mset({f"key-{number}": number for number in range(200)})
-    async with opened("loop", proxy.url) as call:
+    async with opened(kind, proxy.url) as call:
         replies = await asyncio.gather(*(call("GET", f"key-{number}") for number in range(200)))
     assert replies == [str(number).encode() for number in range(200)]
     assert await made(scene) == 2, "the test's own, and one"
@@ -309,6 +310,52 @@ async def test_a_cancelled_call_leaves_its_reply_to_nobody(scene: Scene, proxy: 
                 await asked
             proxy.let_go()
             assert await waiting == b"2"
+
+
+async def test_a_pipelined_call_does_not_wait_for_the_replies_of_others(scene: Scene, proxy: Proxy) -> None:
+    """All are sent, and each reply finds its call: results, errors, and one that comes in many pieces."""
+    await scene.store.client.mset({"large": LARGE, "small": b"1"})
+    async with opened("pipelined", proxy.url) as call:
+        await call("PING")
+        proxy.hold()
+        commands = [("GET", "large"), ("LPUSH", "small", 1), ("GET", "small"), ("GET", "large"), ("GET", "small")]
+        asked = [asyncio.ensure_future(call(*command)) for command in commands]
+        for _ in commands:
+            await asyncio.sleep(0)
+        proxy.let_go()
+        large, error, small, *others = await asyncio.gather(*asked, return_exceptions=True)
+    assert (large, small, *others) == (LARGE, b"1", LARGE, b"1")
+    assert str(error).startswith("WRONGTYPE")
+
+
+async def test_pipelined_calls_fail_with_their_connection_and_the_next_opens_another(
+    scene: Scene, proxy: Proxy
+) -> None:
+    async with opened("pipelined", proxy.url) as call:
+        await call("PING")
+        connections = await made(scene)
+        proxy.hold()
+        asked = [asyncio.ensure_future(call("INCR", "counter")) for _ in range(3)]
+        for _ in asked:
+            await asyncio.sleep(0)
+        proxy.sever()
+        proxy.let_go()
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        assert [getattr(each, "outcome", None) for each in told] == ["unknown"] * 3
+        assert await call("PING") == b"PONG"
+        assert await made(scene) == connections + 1
+
+
+async def test_a_store_that_answers_one_of_two_pipelined_calls_is_silent_from_then_on(
+    scene: Scene, proxy: Proxy
+) -> None:
+    async with opened("pipelined", proxy.url) as call:
+        await call("PING")
+        began = asyncio.get_running_loop().time()
+        asked = [asyncio.ensure_future(call("PING")), asyncio.ensure_future(call("BLPOP", "nothing", 30))]
+        assert await asked[0] == b"PONG"
+        assert (await failing(asked[1])).outcome == "unknown"
+        assert SECONDS <= asyncio.get_running_loop().time() - began < 3 * SECONDS
 
 
 async def test_a_loop_that_was_blocked_for_longer_still_reads_what_has_come(scene: Scene, kind: str) -> None:

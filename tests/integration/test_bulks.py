@@ -28,7 +28,6 @@ from corral import (
     StoreUnavailable,
 )
 from corral.errors import JobRefused, PayloadRefused
-from corral.producer import PARTS_AHEAD
 from corral.store.queue_store import BATCH_BYTES, MAX_BATCH
 from corral.store.scripts import script
 from corral.testing import RecordingJobScheduler
@@ -189,18 +188,34 @@ class TestOrder:
         assert len(began) == 15 + sum(number % 7 for number in range(1, 30, 2))
         assert await self.written(workshop) == began
 
-    async def test_a_call_that_begins_beside_a_long_one_stands_behind_its_parts_in_line(self, workshop: Any) -> None:
+    async def test_calls_that_begin_beside_a_long_one_take_turns_with_its_parts(self, workshop: Any) -> None:
         jobs = workshop.producer(parcels)
-        first, one, second = await asyncio.gather(
-            jobs.enqueue_many(parcels, entries(4 * MAX_BATCH)),
+        await asyncio.gather(
+            jobs.enqueue_many(parcels, entries(3 * MAX_BATCH)),
             jobs.enqueue(parcels, Parcel(), job_id="one"),
             jobs.enqueue_many(parcels, [Entry(Parcel(), job_id=f"other-{n}") for n in range(2 * MAX_BATCH)]),
         )
-        written = await self.written(workshop)
-        for call in (first, second):
-            assert [each for each in written if each in {job.id for job in call}] == [job.id for job in call]
-        assert written.index(one.id) == PARTS_AHEAD * MAX_BATCH
-        assert set(written[written.index(one.id) + 1 :][:MAX_BATCH]) == {job.id for job in second[:MAX_BATCH]}
+        others = [f"other-{number}" for number in range(2 * MAX_BATCH)]
+        assert await self.written(workshop) == [
+            *ids(0, MAX_BATCH),
+            "one",
+            *others[:MAX_BATCH],
+            *ids(MAX_BATCH, 2 * MAX_BATCH),
+            *others[MAX_BATCH:],
+            *ids(2 * MAX_BATCH, 3 * MAX_BATCH),
+        ]
+
+    async def test_a_crowd_is_written_in_its_order_though_two_writes_are_on_their_way(self, workshop: Any) -> None:
+        jobs = workshop.producer(parcels)
+        began: list[str] = []
+
+        async def caller(number: int) -> None:
+            for turn in range(20):
+                began.append(f"{number}-{turn}")
+                await jobs.enqueue(parcels, Parcel(), job_id=f"job-{began[-1]}")
+
+        await asyncio.gather(*(caller(number) for number in range(100)))
+        assert await self.written(workshop) == [f"job-{each}" for each in began]
 
     async def test_a_part_whose_reply_was_lost_keeps_its_place(
         self, workshop: Any, jobs: JobScheduler, proxy: Proxy
@@ -211,34 +226,31 @@ class TestOrder:
         assert proxy.cuts >= 3
         written = await self.written(workshop)
         assert [each for each in written if each != "one"] == list(ids(0, 1200))
-        assert written.index("one") == PARTS_AHEAD * MAX_BATCH
+        assert written.index("one") == MAX_BATCH
 
-    async def test_after_a_part_that_failed_nothing_that_is_in_line_is_sent_and_later_calls_are(
+    async def test_of_two_calls_that_take_turns_each_says_what_became_of_its_own_jobs(
         self, workshop: Any, jobs: JobScheduler, proxy: Proxy, client: redis.Redis
     ) -> None:
-        def damage() -> bool:
-            """The second part finds a damaged list; whatever comes after it finds it whole."""
-            number = next(parts)
-            if number == 2:
+        def damage(request: bytes) -> bool:
+            if b"parcel-500" in request and not client.exists("aside"):
                 client.rename(WAIT, "aside")
                 client.set(WAIT, "damaged")
-            elif number == 3:
-                client.rename("aside", WAIT)
             return False
 
-        parts = itertools.count(1)
-        proxy.cut = from_part(1, damage)
-        told = await asyncio.gather(
-            jobs.enqueue_many(parcels, entries(1500)),
-            jobs.enqueue(parcels, Parcel(), job_id="one"),
-            return_exceptions=True,
+        proxy.cut = damage
+        others = [Entry(Parcel(), job_id=f"other-{number}") for number in range(1200)]
+        one, other = await asyncio.gather(
+            jobs.enqueue_many(parcels, entries(1200)), jobs.enqueue_many(parcels, others), return_exceptions=True
         )
-        assert isinstance(told[0], EnqueueInterrupted)
-        assert (told[0].created, told[0].refused, told[0].unknown) == (ids(0, 500), ids(500, 1500), ())
-        assert isinstance(told[1], StoreUnavailable)
-        assert (told[1].outcome, told[1].job_id) == ("refused", "one")
-        assert await jobs.enqueue(parcels, Parcel(), job_id="later") == Enqueued("later")
-        assert await self.written(workshop) == [*ids(0, 500), "later"]
+        assert isinstance(one, EnqueueInterrupted)
+        assert isinstance(other, EnqueueInterrupted)
+        assert (one.created, one.refused, one.unknown) == (ids(0, 500), ids(500, 1200), ())
+        assert (len(other.created), len(other.refused), other.unknown) == (500, 700, ())
+        proxy.cut = lambda _: False
+        client.rename("aside", WAIT)
+        again = await jobs.enqueue_many(parcels, entries(1200))
+        assert [each.created for each in again] == [False] * 500 + [True] * 700
+        assert await self.written(workshop) == [*ids(0, 500), *other.created, *ids(500, 1200)]
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["a store", "the recording double"])

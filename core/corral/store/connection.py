@@ -51,18 +51,28 @@ REPLICATED_SECONDS: Final = 1.0
 class Link:
     """One connection to the store, made when it is first needed and again after each failure.
 
-    Concurrent calls take turns. No command is ever sent twice.
+    Concurrent calls take turns, in the order in which they were made. No command is ever sent twice.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
+        pipelined: Whether a call is sent while others wait for their replies. All of them fail with the connection: it
+            is lost where one of them is cancelled, too.
         name: What `CLIENT LIST` shows, or None.
         read_seconds: How long the store may be silent while a reply is due. A reply may take longer as long as it
             flows; a large request has a second more for each 32 KiB.
     """
 
-    def __init__(self, url: str, *, name: str | None = None, read_seconds: float = COMMAND_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str | None = None,
+        read_seconds: float = COMMAND_SECONDS,
+        pipelined: bool = False,
+    ) -> None:
         self.url = url
         self._name = name
+        self._pipelined = pipelined
         self._read_seconds = read_seconds
         self._wire: Wire | None = None
         self._turn = asyncio.Lock()
@@ -71,6 +81,11 @@ class Link:
     def bytes_per_second(self) -> float | None:
         """How fast the last large reply of this connection came; None before there was one."""
         return None if self._wire is None else self._wire.bytes_per_second
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether a call waits for its connection; of a link that is not pipelined, or for its reply."""
+        return self._turn.locked()
 
     @property
     def unheard_seconds(self) -> float:
@@ -100,32 +115,42 @@ class Link:
             try:
                 if wire is None or not await self._is_alive(wire, len(packed)):
                     wire = await self._open()
-                reply = await wire.ask(packed, self._read_seconds)
-            except ResponseError as error:
-                if refused := refusal(error, self.url):
-                    self._drop()
-                    raise refused from error
-                raise
-            except OSError as error:
-                self._drop()
-                raise unavailable(error, self.url, refused=False) from error
             except BaseException:
-                # Interrupted between request and reply: the next call on this connection would read our reply.
-                self._drop()
+                self._drop(wire)
                 raise
-            if replicated:
-                await self._wait_for_replica(wire)
-            return reply
+            reply = wire.ask(packed, self._read_seconds)
+            if not self._pipelined:
+                return await self._received(wire, reply, replicated=replicated)
+        return await self._received(wire, reply, replicated=replicated)
+
+    async def _received(self, wire: Wire, reply: asyncio.Future[Any], *, replicated: bool) -> Any:
+        try:
+            received = await reply
+        except ResponseError as error:
+            if refused := refusal(error, self.url):
+                if not wire.asked:  # another call may still be answered
+                    self._drop(wire)
+                raise refused from error
+            raise
+        except OSError as error:
+            self._drop(wire)
+            raise unavailable(error, self.url, refused=False) from error
+        except BaseException:
+            self._drop(wire)  # what was interrupted must not be done any more: a wait would take a marker
+            raise
+        if replicated:
+            await self._wait_for_replica(wire)
+        return received
 
     async def close(self) -> None:
         """Close the connection; a later call opens another."""
         async with self._turn:
-            self._drop()
+            self._drop(self._wire)
             await asyncio.sleep(0)  # the loop closes the socket in its next round, and may have no later one
 
     async def _is_alive(self, wire: Wire, size: int) -> bool:
         """Whether a connection can take a request of so many bytes; asked only where it has been idle."""
-        idle = time.monotonic() - wire.heard
+        idle = 0.0 if wire.asked else time.monotonic() - wire.heard
         if wire.lost is not None or idle <= (IDLE_SECONDS if size < LARGE_BYTES else LARGE_IDLE_SECONDS):
             return wire.lost is None
         try:
@@ -142,7 +167,7 @@ class Link:
         try:
             having = await wire.ask(hiredis.pack_command(command), self._read_seconds + REPLICATED_SECONDS)
         except (ResponseError, OSError) as error:
-            self._drop()
+            self._drop(wire)
             if isinstance(error, ResponseError):
                 failed = unexpected(error, self.url)
                 failed.outcome = "unknown"
@@ -150,23 +175,25 @@ class Link:
                 failed = unavailable(error, self.url, refused=False)
             raise failed from error
         except BaseException:
-            self._drop()
+            self._drop(wire)
             raise
         if having < 1:
             raise unreplicated(self.url, REPLICATED_SECONDS)
 
     async def _open(self) -> Wire:
-        self._drop()
+        self._drop(self._wire)
         try:
             self._wire = wire = await connect(self.url, self._name, self._read_seconds)
         except (ResponseError, OSError) as error:
             raise unavailable(error, self.url, refused=True) from error
         return wire
 
-    def _drop(self) -> None:
-        wire, self._wire = self._wire, None
+    def _drop(self, wire: Wire | None) -> None:
+        """Close a connection, which may not be the newest."""
         if wire is not None:
             wire.abort()
+        if wire is self._wire:
+            self._wire = None
 
 
 class ThreadLink:

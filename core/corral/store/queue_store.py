@@ -165,6 +165,11 @@ class QueueStore:
         return self._link.unheard_seconds
 
     @property
+    def is_connecting(self) -> bool:
+        """Whether a call waits for its connection, and not for its reply; only of a pipelined link."""
+        return self._link.is_connecting
+
+    @property
     def offset_ms(self) -> int:
         """Added to the store's time by every script; zero but in tests."""
         return self.clock.offset_ms

@@ -1,4 +1,4 @@
-"""`Wire`: one open connection to the store. A request goes out, its reply comes back; nothing is sent twice.
+"""`Wire`: one open connection to the store. Requests go out, replies come back in order; nothing is sent twice.
 
 redis-py reads the URL and makes the TLS context, hiredis packs and parses. What lies between is ours, for two reasons:
 redis-py bounds the time of a whole reply, so a large reply on a slow link is fetched again and again and never arrives;
@@ -12,6 +12,7 @@ import re
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ class Address:
 
 
 class Wire(asyncio.Protocol):
-    """One open connection, for one request at a time.
+    """One open connection. The store answers its requests in the order in which they were sent.
 
     Attributes:
         lost: Why it is closed; None while it is open.
@@ -136,8 +137,8 @@ class Wire(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport
         self._reader = new_reader()
-        self._reply: asyncio.Future[Any] | None = None
-        self._silence = self._deadline = 0.0
+        self._awaited: deque[tuple[asyncio.Future[Any], float, float]] = deque()  # reply, silence, when it is late
+        self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = 0.0
         self._first = 0.0
@@ -146,7 +147,12 @@ class Wire(asyncio.Protocol):
     @property
     def receives(self) -> bool:
         """Whether a part of a reply has come, and the rest is awaited."""
-        return self._reply is not None and self._size > 0
+        return bool(self._awaited) and self._size > 0
+
+    @property
+    def asked(self) -> bool:
+        """Whether a reply is awaited."""
+        return bool(self._awaited)
 
     def ask(self, packed: bytes, seconds: float) -> asyncio.Future[Any]:
         """Send a request. The connection is closed if its reply does not come in time.
@@ -159,12 +165,14 @@ class Wire(asyncio.Protocol):
         Returns:
             The reply, texts as bytes; or a `ResponseError`, or an OSError if the connection is lost.
         """
-        self._reply = reply = self._loop.create_future()
+        reply = self._loop.create_future()
         if self.lost is not None:
             reply.set_exception(self.lost)
             return reply
-        self._silence, self._size = seconds, 0
-        self._deadline = time.monotonic() + request_seconds(len(packed), seconds)
+        deadline = time.monotonic() + request_seconds(len(packed), seconds)
+        if not self._awaited:
+            self._deadline, self._size = deadline, 0
+        self._awaited.append((reply, seconds, deadline))
         if self._timer is None or self._looks_at > self._deadline:
             self._wait()
         self._transport.write(packed)
@@ -180,33 +188,42 @@ class Wire(asyncio.Protocol):
         self.lost = None
 
     def data_received(self, data: bytes) -> None:
-        """For asyncio: a piece of a reply has come."""
+        """For asyncio: a piece of a reply has come, or several replies."""
         self.heard = now = time.monotonic()
         try:
             self._reader.feed(data)
             reply = self._reader.gets()
+            if reply is False:  # not all of it
+                self._first = self._first if self._size else now
+                self._size += len(data)
+            while reply is not False:
+                self._receive(reply, now)
+                reply = self._reader.gets()
         except hiredis.ProtocolError as error:
             self._end(ConnectionError(f"what answers is no store: {error}"))
             return
-        if reply is False:  # not all of it
-            self._deadline = max(self._deadline, now + self._silence)
-            self._first = self._first if self._size else now
-            self._size += len(data)
-            return
-        if self._size > MEASURED_BYTES:
-            self.bytes_per_second = self._size / max(now - self._first, 0.001)
-        future, self._reply = self._reply, None
-        if future is None:
-            self._end(ConnectionError(f"the store said something that nobody had asked for: {reply!r:.100}"))
-        elif not future.done():
-            if isinstance(reply, ResponseError):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
+        if self._awaited:
+            _, silence, deadline = self._awaited[0]
+            self._deadline = max(deadline, now + silence)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """For asyncio: the connection is closed."""
         self._end(exc if isinstance(exc, OSError) else ConnectionResetError("the store closed the connection"))
+
+    def _receive(self, reply: Any, now: float) -> None:
+        if self._size > MEASURED_BYTES:
+            self.bytes_per_second = self._size / max(now - self._first, 0.001)
+        self._size = 0
+        if not self._awaited:
+            self._end(ConnectionError(f"the store said something that nobody had asked for: {reply!r:.100}"))
+            return
+        future, _, _ = self._awaited.popleft()
+        if future.done():
+            return
+        if isinstance(reply, ResponseError):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
 
     def _wait(self) -> None:
         if self._timer is not None:
@@ -217,12 +234,13 @@ class Wire(asyncio.Protocol):
     def _look(self) -> None:
         """End a request that has waited for too long. One timer serves all requests: most end long before it."""
         self._timer = None
-        if self._reply is None:
+        if not self._awaited:
             return
         if time.monotonic() < self._deadline:
             self._wait()
         else:
-            self._end(TimeoutError(f"no answer within {self._silence:g} s"))
+            _, silence, _ = self._awaited[0]
+            self._end(TimeoutError(f"no answer within {silence:g} s"))
 
     def _end(self, why: OSError) -> None:
         if self.lost is None:
@@ -231,9 +249,10 @@ class Wire(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        future, self._reply = self._reply, None
-        if future is not None and not future.done():
-            future.set_exception(self.lost)
+        while self._awaited:
+            future, _, _ = self._awaited.popleft()
+            if not future.done():
+                future.set_exception(self.lost)
 
 
 async def connect(url: str, name: str | None, read_seconds: float) -> Wire:
