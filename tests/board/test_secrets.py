@@ -174,7 +174,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(traces, "_tracer", provider.get_tracer("test"))
-    monkeypatch.setattr(traces, "_traced", lambda: True)
+    monkeypatch.setattr(traces._provider, "_is_there", True)
     return exporter
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -41,7 +44,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(traces._provider, "_is_there", True)
     monkeypatch.setattr(traces, "_tracer", provider.get_tracer("corral"))
     yield exporter
     provider.shutdown()
@@ -145,6 +148,48 @@ class TestWithoutSdk:
         with traces.corral_job_context(letter(CARRIER)):
             traces.corral_enqueuing(letters, carrier)
         assert carrier == {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+
+
+LATER = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from contextlib import nullcontext
+from corral import Payload, Queue, testing
+from corral.observe import traces
+
+class Letter(Payload):
+    pass
+
+letters = Queue("letters", Letter)
+job = testing.job(letters, Letter())
+for _ in range(3):
+    assert type(traces.corral_job_context(job)) is nullcontext, "nobody records spans"
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+for _ in range(3):
+    with traces.corral_job_context(job):
+        pass
+traces.corral_enqueuing(letters, {})
+print(*(span.name for span in exporter.get_finished_spans()), sep=",")
+"""
+
+
+def test_a_provider_that_is_configured_later_records_from_the_next_job_on() -> None:
+    """In a process of its own, which has one for good."""
+    ran = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.stdout.strip(), ran.stderr) == (",".join(["process letters"] * 3 + ["add letters"]), "")
+
+
+def test_a_provider_that_the_environment_names_records_from_the_first_job_on() -> None:
+    program = LATER.replace("trace.set_tracer_provider(provider)", "").replace("is nullcontext", "is traces._Run")
+    environment = os.environ | {"OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def _remote() -> trace.SpanContext:

@@ -30,19 +30,34 @@ SYSTEM: Final = "bullmq"
 _tracer: Final = trace.get_tracer("corral", version("corral"))
 """The API's stand-in, which becomes the application's own as soon as that configures one."""
 
-
 _NOTHING: Final = nullcontext()
 
 
-def _traced() -> bool:
-    """Whether anybody records spans. If not, what is in carriers is handed on, and nothing else is done."""
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+class _Provider:
+    """The application's tracer provider, which it may configure at any time, once and for good."""
+
+    def __init__(self) -> None:
+        self._proxy = trace.ProxyTracerProvider()
+        self._is_there = False
+
+    def is_there(self) -> bool:
+        """Whether anybody records spans. If not, what is in carriers is handed on, and nothing else is done.
+
+        The API makes stand-ins for tracers as long as there is no provider. To ask for a tracer takes 0.2 µs then;
+        `trace.get_tracer_provider` takes 0.6 µs, because it looks into the environment each time.
+        """
+        if not self._is_there:
+            self._is_there = type(self._proxy.get_tracer("corral")) is not trace.ProxyTracer
+        return self._is_there
+
+
+_provider: Final = _Provider()
 
 
 @hookimpl
 def corral_enqueuing(queue: Queue[Any], carrier: dict[str, str]) -> None:
     """Put a producer's span into the carrier: a child of the current span, or the first of a trace."""
-    if not (_traced() or trace.get_current_span().get_span_context().is_valid):
+    if not (_provider.is_there() or trace.get_current_span().get_span_context().is_valid):
         return
     span = _tracer.start_span(
         f"add {queue.name}",
@@ -61,7 +76,7 @@ def corral_enqueuing(queue: Queue[Any], carrier: dict[str, str]) -> None:
 @hookimpl
 def corral_job_context(job: Job[Any]) -> AbstractContextManager[None]:
     """Hold a consumer's span around the processor: a child of the span in the job's carrier."""
-    return _Run(job) if job.carrier_text or _traced() else _NOTHING
+    return _Run(job) if job.carrier_text or _provider.is_there() else _NOTHING
 
 
 class _Run(AbstractContextManager[None]):

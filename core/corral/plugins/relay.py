@@ -9,8 +9,8 @@ synchronous, so none of them comes from outside, and each would end the worker o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -60,6 +60,13 @@ class Implementation:
         return lambda *given: self.function(*[given[place] for place in places])
 
 
+Subscriber = tuple[Implementation, Callable[..., Any]]
+"""An implementation, and what calls it with all of the hook's arguments, in the hook's order."""
+
+_NOTHING: Final = nullcontext()
+"""Entering one does nothing, so that none is entered."""
+
+
 class Relay:
     """The hooks that run with every job. One that nobody subscribes to is None: testing that is all it costs.
 
@@ -70,25 +77,42 @@ class Relay:
     """
 
     def __init__(self, implementations: Mapping[str, Sequence[Implementation]]) -> None:
-        self._enqueuing = implementations.get("corral_enqueuing", ())
-        self._job_context = implementations.get("corral_job_context", ())
-        self._job_ended = [
-            (each, each.positional("job", "outcome")) for each in implementations.get("corral_job_ended", ())
-        ]
+        def prepared(hook: str, *names: str) -> Sequence[Subscriber]:
+            return [(each, each.positional(*names)) for each in implementations.get(hook, ())]
+
+        self._enqueuing = prepared("corral_enqueuing", "queue", "payload", "carrier")
+        self._job_context = prepared("corral_job_context", "job")
+        self._job_ended = prepared("corral_job_ended", "job", "outcome")
         self._told: set[tuple[str, Provider]] = set()
         self.enqueuing = self._relay_enqueuing if self._enqueuing else None
         self.job_context = self._relay_job_context if self._job_context else None
         self.job_ended = self._relay_job_ended if self._job_ended else None
 
     def _relay_enqueuing(self, queue: Queue[Any], payload: Payload, carrier: dict[str, str]) -> None:
-        for subscriber in self._enqueuing:
+        for subscriber, call in self._enqueuing:
             try:
-                subscriber(queue=queue, payload=payload, carrier=carrier)
+                call(queue, payload, carrier)
             except RAISED as error:
                 self.tell(subscriber, error)
 
     def _relay_job_context(self, job: Job[Any]) -> AbstractContextManager[None]:
-        return _JobContext(self, self._job_context, job)
+        subscribers = iter(self._job_context)
+        for subscriber, call in subscribers:
+            context = self.context_of(subscriber, call, job)
+            if type(context) is not nullcontext:
+                return _JobContext(self, job, subscriber, context, subscribers)
+        return _NOTHING
+
+    def context_of(
+        self, subscriber: Implementation, call: Callable[..., Any], job: Job[Any]
+    ) -> AbstractContextManager[object]:
+        """What a subscriber of `corral_job_context` returns; a `nullcontext` where it raises, which is told."""
+        try:
+            context: AbstractContextManager[object] = call(job)
+        except BaseException as error:  # noqa: BLE001  # see above
+            self.tell(subscriber, error)
+            return _NOTHING
+        return context
 
     def _relay_job_ended(self, job: Job[Any], outcome: Outcome) -> None:
         for subscriber, call in self._job_ended:
@@ -120,25 +144,46 @@ class _JobContext(AbstractContextManager[None]):
     """The context managers of all subscribers, entered in order and left in reverse.
 
     They see the processor's exception and cannot swallow it: how a job ends is not theirs to decide.
+
+    Args:
+        relay: Told of what they raise.
+        job: The job.
+        subscriber: The first one that has something to enter.
+        context: What it has returned.
+        others: The subscribers after it, which were not called yet.
     """
 
-    __slots__ = ("_entered", "_job", "_relay", "_subscribers")
+    __slots__ = ("_context", "_entered", "_job", "_others", "_relay", "_subscriber")
 
-    def __init__(self, relay: Relay, subscribers: Sequence[Implementation], job: Job[Any]) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        job: Job[Any],
+        subscriber: Implementation,
+        context: AbstractContextManager[object],
+        others: Iterator[Subscriber],
+    ) -> None:
         self._relay = relay
-        self._subscribers = subscribers
         self._job = job
+        self._subscriber = subscriber
+        self._context = context
+        self._others = others
         self._entered: list[tuple[Implementation, AbstractContextManager[object]]] = []
 
     def __enter__(self) -> None:
-        for subscriber in self._subscribers:
-            try:
-                context: AbstractContextManager[object] = subscriber(job=self._job)
-                context.__enter__()
-            except BaseException as error:  # noqa: BLE001  # see above
-                self._relay.tell(subscriber, error)
-            else:
-                self._entered.append((subscriber, context))
+        self._enter(self._subscriber, self._context)
+        for subscriber, call in self._others:
+            context = self._relay.context_of(subscriber, call, self._job)
+            if type(context) is not nullcontext:
+                self._enter(subscriber, context)
+
+    def _enter(self, subscriber: Implementation, context: AbstractContextManager[object]) -> None:
+        try:
+            context.__enter__()
+        except BaseException as error:  # noqa: BLE001  # see above
+            self._relay.tell(subscriber, error)
+        else:
+            self._entered.append((subscriber, context))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
