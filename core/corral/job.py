@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 from pydantic_core import from_json, to_json
 from typing_extensions import TypeVar
 
+from corral.frozen_for_checkers import frozen_for_checkers
 from corral.payload import Payload
 from corral.veil import Veil
 
@@ -46,27 +48,42 @@ class Run:
 
     Attributes:
         cancelled: Whether the worker no longer wants the result: the lock is lost, or it shuts down.
-        said: Progress, as JSON text, and log lines, in order, until the worker takes them: the last of them, no fewer
-            than the job keeps lines and at most 16 Mi characters.
-        spoke: Called, from the processor's thread, when there is something to write: once, until the worker has taken
-            it. None outside a worker.
+        spoke: Called with this object and with `stored`, from the processor's thread, when there is something to write:
+            once, until the worker has taken it. None outside a worker.
+        stored: The job as its worker knows it, or None outside a worker.
+        kept: How many of the last things that were said wait for the worker: no fewer than the job keeps lines.
         seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.
         veil: Masks what is secret in the job, where its log lines need that; made by the first of them.
         meddled: Whether it was logged that the job cancelled tasks that are not its own.
         progress: The last progress that the worker has not taken, as JSON text: lines do not push it out.
         size: How many characters were said since the worker took them last, or since they were counted.
         waits: Whether the worker knows that something was said.
+        words: What `said` returns; None as long as nothing was said, as by most jobs.
     """
 
     cancelled: bool = False
-    said: deque[Said] = field(default_factory=lambda: deque[Said](maxlen=KEEP_LOGS))
-    spoke: Callable[[], object] | None = None
+    spoke: Callable[[Run, Any], object] | None = None
+    stored: object = field(default=None, repr=False)
+    kept: int = field(default=KEEP_LOGS, repr=False)
     seconds: float = 0.0
     veil: Veil | None = field(default=None, repr=False)
     meddled: bool = field(default=False, repr=False)
     progress: bytes | None = field(default=None, repr=False)
     size: int = field(default=0, repr=False)
     waits: bool = field(default=False, repr=False)
+    words: deque[Said] | None = field(default=None, repr=False)
+
+    @property
+    def said(self) -> deque[Said]:
+        """Progress, as JSON text, and log lines, in order, until the worker takes them.
+
+        They are the last ones, `kept` of them and at most 16 Mi characters.
+        """
+        if self.words is None:
+            with _FIRST_WORDS:  # two threads may begin to speak at once, and neither's words may be lost
+                if self.words is None:
+                    self.words = deque(maxlen=self.kept)
+        return self.words
 
     def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
         """Keep something until the worker writes it. Callable from any thread."""
@@ -79,7 +96,7 @@ class Run:
         spoke = self.spoke  # the worker takes it away when the run ends, from another thread
         if spoke is not None and not self.waits:
             self.waits = True
-            spoke()
+            spoke(self, self.stored)
 
     def take(self) -> list[Said]:
         """What was said since it was taken last, as far as it was kept; the last progress always is."""
@@ -87,8 +104,9 @@ class Run:
         last, self.progress = self.progress, None
         self.size = 0
         taken: list[Said] = []
-        with suppress(IndexError):  # a thread that speaks meanwhile may have pushed some out
-            taken.extend(self.said.popleft() for _ in range(len(self.said)))
+        if self.words is not None:
+            with suppress(IndexError):  # a thread that speaks meanwhile may have pushed some out
+                taken.extend(self.words.popleft() for _ in range(len(self.words)))
         if last is not None and not any(text is last for _, text in taken):
             taken.append(("progress", last))
         return taken
@@ -101,9 +119,16 @@ class Run:
                 self.size -= len(self.said.popleft()[1])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+_FIRST_WORDS = threading.Lock()
+"""Held while a run's `words` are made: for less than a microsecond, by jobs that say something."""
+
+
+@frozen_for_checkers(frozen=True, slots=True, eq=False)
 class Job(Generic[P]):
     """One job, as its processor sees it.
+
+    It is read-only: type checkers refuse an assignment to a field. Python does not, because one job is made per run and
+    a frozen object costs a microsecond more; what is assigned changes nothing in the store.
 
     Attributes:
         id: Unique within its queue.

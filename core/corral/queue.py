@@ -165,7 +165,8 @@ class Queue(Generic[P]):
             PayloadRefused: It is no JSON, or has another shape.
         """
         try:
-            return self.payload.model_validate_json(raw), frozenset()
+            # what `model_validate_json` calls in the end, for half of its cost
+            return self.payload.__pydantic_validator__.validate_json(raw), frozenset()
         except ValidationError as error:
             problems = error.errors(include_url=False)
         if problems[0]["type"] == "json_invalid":

@@ -43,7 +43,15 @@ def lease(store_url: str, raw: Any) -> Any:
 
     async def lease(job_id: str, lost: Callable[[], object], until: float | None = None, token: str = "t:1") -> Lease:
         await raw.set(f"bull:letters:{job_id}:lock", token, px=int(LOCK_SECONDS * 1000))
-        return Lease(QueueStore(Link(store_url), "bull", "letters"), job_id, "t:1", lost, time.monotonic(), until)
+        return Lease(
+            QueueStore(Link(store_url), "bull", "letters"),
+            job_id,
+            "t:1",
+            lambda held: held(),
+            lost,
+            time.monotonic(),
+            until,
+        )
 
     return lease
 

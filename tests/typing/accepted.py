@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -132,6 +133,7 @@ async def commit(connection: AsyncConnection | AsyncSession, outbox: sql.Outbox)
 async def test_weigh() -> None:
     assert await weigh(testing.job(parcels, Parcel(grams=5), attempt=2), Scale()) == "5 g"
     assert_type(testing.job(parcels, {"grams": 5}), Job[Parcel])
+    assert_type(replace(testing.job(parcels, {"grams": 5}), carrier_text="{}"), Job[Parcel])
     jobs = testing.RecordingJobScheduler(parcels)
     await produce(jobs)
     assert_type(jobs.payloads(parcels), list[Parcel])

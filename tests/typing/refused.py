@@ -45,6 +45,8 @@ async def open_oven(deps: Deps) -> AsyncIterator[Oven]:
 
 async def weigh(job: Job[Parcel], scale: Scale) -> None:
     job.payload.ounces  # error: the payload has no such field
+    job.payload = parcel  # error: a job is read-only
+    job.attempt = 2  # error: a job is read-only, whichever field
 
 
 def count(job: Job[Parcel]) -> None:

@@ -805,10 +805,10 @@ class TestThreads:
 
     async def test_threads_are_reused_and_end_when_closed(self, threads: Threads, wait_until: Any) -> None:
         held = threading.Event()
-        busy = [threads.start(held.wait) for _ in range(3)]
+        busy = [threads.start(held.wait, None) for _ in range(3)]
         held.set()
         await asyncio.gather(*busy)
-        names = {await threads.start(lambda: threading.current_thread().name) for _ in range(5)}
+        names = {await threads.start(lambda _: threading.current_thread().name, None) for _ in range(5)}
         assert len(names) == 1, "one that is idle comes first"
         assert len(living()) == 3
         threads.close()
@@ -818,7 +818,7 @@ class TestThreads:
         self, threads: Threads, wait_until: Any
     ) -> None:
         held = threading.Event()
-        busy = threads.start(held.wait)
+        busy = threads.start(held.wait, None)
         threads.close()
         held.set()
         assert await busy

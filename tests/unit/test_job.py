@@ -150,7 +150,7 @@ class TestSaying:
 
     def test_a_flood_costs_nothing_and_its_last_lines_are_kept(self) -> None:
         told: list[None] = []
-        said = Run(spoke=lambda: told.append(None))
+        said = Run(spoke=lambda *_: told.append(None))
         flooding = job(run=said)
         flooding.progress(50)
         tracemalloc.start()
@@ -169,7 +169,7 @@ class TestSaying:
 
     @pytest.mark.parametrize(("speak", "size"), [("log", MAX_LINE_BYTES), ("progress", MAX_PROGRESS_BYTES)])
     def test_however_large_what_is_said_only_so_much_of_it_waits(self, speak: str, size: int) -> None:
-        said = Run(said=deque(maxlen=10**6))  # as a job's own keepLogs may want it
+        said = Run(kept=10**6)  # as a job's own keepLogs may want it
         for _ in range(100_000_000 // size):
             getattr(job(run=said), speak)("x" * (size - 2))
             assert sum(len(text) for _, text in said.said) <= 2 * MOST_WAITING
@@ -183,9 +183,29 @@ class TestSaying:
         job(run=said).progress(1)
         assert said.take() == [("progress", b"1")] * 2
 
+    def test_of_two_threads_that_begin_to_speak_at_once_none_is_unheard(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        said = Run()
+        second = threading.Thread(target=job(run=said).log, args=("second",))
+
+        def slow(maxlen: int) -> deque[Any]:
+            monkeypatch.undo()
+            second.start()
+            second.join(timeout=0.1)  # it ends here only if nothing keeps it from making a place of its own
+            return deque(maxlen=maxlen)
+
+        monkeypatch.setattr("corral.job.deque", slow)
+        job(run=said).log("first")
+        second.join(timeout=30)
+        assert {text for _, text in said.take()} == {"first", "second"}
+
+    def test_a_job_that_says_nothing_keeps_no_room_for_words(self) -> None:
+        run = Run()
+        assert run.take() == []
+        assert run.words is None
+
     def test_whoever_writes_it_down_is_told_on_the_thread_that_spoke(self) -> None:
         told: list[str] = []
-        run = Run(spoke=lambda: told.append(threading.current_thread().name))
+        run = Run(spoke=lambda *_: told.append(threading.current_thread().name))
         speaking = threading.Thread(target=job(run=run).log, args=("half way",), name="speaker")
         speaking.start()
         speaking.join()

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from corral.frozen_for_checkers import frozen_for_checkers
 from corral.jobs import CheckedJob
 from corral.options import (
     DEFAULT_COMPLETED,
@@ -62,6 +63,8 @@ KEEP_ALL = (-1, "", NO_LIMIT)
 LONGEST_MS = 1e14
 """A longer backoff (3,000 years) is read as this one: Python's durations end at 10^17 ms."""
 
+SAFE = 2**53
+"""The largest integer that JavaScript and Lua count to without a gap."""
 TICK_DIGITS = 16
 """An iteration's id ends with so many at most, in Unix milliseconds; Python refuses to read 4,301 of them."""
 
@@ -128,7 +131,7 @@ class StoredOptions:
     readable: bool = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen_for_checkers(frozen=True, slots=True, eq=False)
 class FetchedJob:
     """A job this worker holds the lock of.
 
@@ -181,7 +184,7 @@ class FetchedJob:
         return self.timestamp_ms + self.options.delay_ms
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_for_checkers(frozen=True, slots=True, eq=False)
 class Ending:
     """A fetched job and how its run ended."""
 
@@ -326,7 +329,8 @@ def encode_new_job(job: NewJob) -> list[str | bytes | int]:
 
 def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     """The fields of a hash, or of an entry of a stream: they come as one field, one value, and so on."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    each = iter(flat)
+    return dict(zip(each, each, strict=True))
 
 
 def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *, started: bool = False) -> FetchedJob:
@@ -341,24 +345,25 @@ def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *,
     """
     fields = fields_of(flat)
     get = fields.get
-    deferred = get(b"defa")
-    schedule = get(b"rjk")
-    return FetchedJob(
-        id=job_id.decode(errors="replace"),
-        token=token,
-        name=get(b"name", b"").decode(errors="replace"),
-        data=get(b"data") or b"{}",
-        options=_decode_options(get(b"opts") or b"{}"),
-        attempts_made=integer(get(b"attemptsMade") or get(b"atm")),
-        attempts_started=integer(get(b"ats")) + (not started),
-        timestamp_ms=integer(get(b"timestamp")),
-        processed_ms=now_ms,
-        stacktrace=get(b"stacktrace") or b"[]",
-        deferred_failure=deferred.decode(errors="replace") if deferred is not None else None,
-        deduplicated=b"deid" in fields,
-        schedule_id=schedule.decode(errors="replace") if schedule else None,
-        stored_id=job_id,
-        stalls=integer(get(b"stc")),
+    name, deferred, schedule = get(b"name"), get(b"defa"), get(b"rjk")
+    made, starts = get(b"attemptsMade") or get(b"atm"), get(b"ats")
+    enqueued, stalls = get(b"timestamp"), get(b"stc")
+    return FetchedJob(  # by position: names cost 0.4 µs of 1.5, and every job comes through here
+        job_id.decode("utf-8", "replace"),
+        token,
+        name.decode("utf-8", "replace") if name else "",
+        get(b"data") or b"{}",
+        _decode_options(get(b"opts") or b"{}"),
+        integer(made) if made else 0,
+        (integer(starts) if starts else 0) + (not started),
+        integer(enqueued) if enqueued else 0,
+        now_ms,
+        get(b"stacktrace") or b"[]",
+        deferred.decode("utf-8", "replace") if deferred is not None else None,
+        b"deid" in fields,
+        schedule.decode("utf-8", "replace") if schedule else None,
+        job_id,
+        integer(stalls) if stalls else 0,
     )
 
 
@@ -556,4 +561,6 @@ def integer(value: Any) -> int:
         number = int(value or 0)
     except (TypeError, ValueError, OverflowError):
         number = int(_number(value))
-    return max(-(2**53), min(number, 2**53))  # 1e30 is no integer to the store, whose script would end half-way
+    if -SAFE <= number <= SAFE:
+        return number
+    return SAFE if number > 0 else -SAFE  # 1e30 is no integer to the store, whose script would end half-way

@@ -16,13 +16,13 @@ import base64
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar
 
 import structlog
 from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
+from corral.job import Run
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Snoozed
 from corral.plugins import Relay
 from corral.store.clock import Clock
@@ -31,7 +31,7 @@ from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
 from corral.store.queue_store import BATCH_BYTES, FETCH_BYTES, MAX_BATCH, QueueStore
 from corral.tasks import OwnTask, start_task
-from corral.worker.ended import Ended
+from corral.worker.ended import Ended, least_level, level_of
 from corral.worker.execution import Execution, Running
 from corral.worker.leases import Lease, Leases, PendingCall
 from corral.worker.marker import Marker
@@ -488,21 +488,21 @@ class Consumer:
         self._wake.set()
 
     def _start(self, reply: Advanced, locked: float, refusals: Mapping[bytes, Outcome | None]) -> None:
-        timeout = self.queue.timeout
+        timeout_seconds = self._execution.timeout_seconds
+        lost, spoke = self._lost, self._spoke
         leases: list[Lease] = []
         for fetched in reply.jobs:
             running = self._execution.prepare(fetched)
             running.refusal = refusals.get(fetched.stored_id) or running.refusal
             until = None
-            if timeout is not None:
-                until = running.started + timeout.total_seconds() + self._lock_seconds
-            lost = partial(self._loop.call_soon_threadsafe, self._lose, running)
-            lease = Lease(self.store, fetched.stored_id, fetched.token, lost, locked, until)
+            if timeout_seconds is not None:
+                until = running.started + timeout_seconds + self._lock_seconds
+            lease = Lease(self.store, fetched.stored_id, fetched.token, lost, running, locked, until)
             self._running[running] = lease
             leases.append(lease)
             if fetched.is_suspect:
                 self._suspects.started(running)
-            running.run.spoke = partial(self._loop.call_soon_threadsafe, self._notes.spoke, running)
+            running.run.spoke = spoke
             running.task = task = OwnTask(self._process(running), loop=self._loop)
             task.job = running.job
         self._leases.hold(leases)
@@ -533,6 +533,14 @@ class Consumer:
             known = {"queue": self.queue.name, "job_id": running.fetched.id, "outcome": type(outcome).__name__}
             log.warning("a job's task was done without an outcome: the job is ended", **known)
 
+    def _lost(self, running: Running) -> None:
+        """The lock of a job is somebody else's. From the lease thread."""
+        self._loop.call_soon_threadsafe(self._lose, running)
+
+    def _spoke(self, run: Run, fetched: FetchedJob) -> None:
+        """A job said something. From its processor's thread."""
+        self._loop.call_soon_threadsafe(self._notes.spoke, run, fetched)
+
     def _lose(self, running: Running) -> None:
         if running in self._running:
             self._execution.interrupt(running, "lease")
@@ -552,13 +560,16 @@ class Consumer:
             self.unwritten += 1
         self._wake.set()
         running.refusal = None  # as of now only the ending holds the exception
-        running.run.spoke = None  # it refers to the run: a cycle per job is what the garbage collector is slow at
-        self._notes.ended(running)
+        running.run.spoke = None  # what a thread of it still says is not written: another run may have begun
+        self._notes.ended(running.run, running.fetched)
 
     def _settle(self, ended: list[Ended], reply: Advanced) -> None:
         """Act on what the store said to each ending."""
         settled: list[Lease] = []
         stuck: list[Ended] = []
+        least = 0
+        with suppress(Exception):  # the program's own logging may be broken
+            least = least_level()
         for place, (each, code) in enumerate(zip(ended, reply.codes, strict=False)):
             if code in REFUSALS and isinstance(each.outcome, Completed):
                 each.outcome = REFUSALS[code]
@@ -573,16 +584,17 @@ class Consumer:
                     self.troubles.clear_ending()
                 if code == REFUSED:
                     each.outcome = Failed(reply.refused.get(place, ""))
-                self._tell(each, each.outcome if code >= 0 else LeaseLost(), code)
+                self._tell(each, each.outcome if code >= 0 else LeaseLost(), code, least)
         self._keep_for_later(stuck)
         self._leases.release(settled)
         ended.clear()  # they hold exceptions, and those hold frames: nobody needs them any more
 
-    def _tell(self, ended: Ended, outcome: Outcome, code: int = 0) -> None:
+    def _tell(self, ended: Ended, outcome: Outcome, code: int = 0, least: int = 0) -> None:
         """Log an ending that the store has, or has refused with this code, and tell the plugins."""
-        # The program's own logging may be broken, and the other endings are told all the same.
-        with suppress(Exception):
-            ended.tell(outcome, code)
+        if level_of(outcome) >= least:  # nothing is prepared for a line that is not written
+            # The program's own logging may be broken, and the other endings are told all the same.
+            with suppress(Exception):
+                ended.tell(outcome, code)
         if self._job_ended is not None:
             self._job_ended(ended.running.job, outcome)
 

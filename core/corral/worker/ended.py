@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
-from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, TimedOut
+from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, RateLimited, Retried, Snoozed, TimedOut
 from corral.worker.execution import Running
 from corral.worker.leases import Lease
 
-__all__ = ["Ended"]
+__all__ = ["Ended", "least_level", "level_of"]
 
 log = structlog.get_logger("corral.worker")
 
@@ -20,6 +23,17 @@ DROPPED = {
     -3: "job was moved by somebody else while it ran: the result is dropped",
 }
 """What happened where the store refused an ending (wire § 5.7) although nobody else has the lock."""
+
+
+_LEVELS: Final[Mapping[type[Outcome], int]] = {
+    Completed: logging.DEBUG,
+    Snoozed: logging.DEBUG,
+    RateLimited: logging.DEBUG,
+    Retried: logging.INFO,
+    HandedBack: logging.INFO,
+    TimedOut: logging.INFO,
+}
+"""The level of an outcome's line, or the lower of two that it may have. What is not named here is a warning."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,3 +84,22 @@ class Ended:
                 log.info("job handed back", **known)
             case _:
                 log.debug("job ended", outcome=type(outcome).__name__, **known)
+
+
+def level_of(outcome: Outcome) -> int:
+    """The level of the line that `Ended.tell` writes, one of `logging`'s numbers."""
+    return _LEVELS.get(type(outcome), logging.WARNING)
+
+
+def least_level() -> int:
+    """The lowest level of which lines are written, one of `logging`'s numbers; 0 where the program's logger cannot say.
+
+    It costs as much as a line that is not written, so a batch of endings asks once.
+
+    Raises:
+        Exception: The program's own logging is broken.
+    """
+    is_written = getattr(log, "is_enabled_for", None)
+    if is_written is None:
+        return logging.NOTSET
+    return next((level for level in (logging.DEBUG, logging.INFO) if is_written(level)), logging.WARNING)

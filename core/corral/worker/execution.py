@@ -10,10 +10,8 @@ It knows no store: what the outcome changes there is the consumer's business.
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -84,6 +82,11 @@ class Execution:
         relay: Enters the subscribers of `corral_job_context`.
         threads: Where `def` processors run.
         keep_logs: How many log lines a job keeps that does not say itself.
+
+    Attributes:
+        queue: The queue.
+        on_loop: Whether the processor is an `async def`.
+        timeout_seconds: How long it may run, or None for no bound.
     """
 
     def __init__(
@@ -99,6 +102,8 @@ class Execution:
             self._function = function
         self._job_context = relay.job_context
         self._threads = threads
+        self._loop = asyncio.get_running_loop()
+        self.timeout_seconds = None if self.queue.timeout is None else self.queue.timeout.total_seconds()
         self._told: set[tuple[str, str]] = set()
 
     def prepare(self, fetched: FetchedJob) -> Running:
@@ -119,20 +124,21 @@ class Execution:
             del refusal  # the exception in it has frames, and those have this one: a cycle
 
     def _job(self, fetched: FetchedJob, payload: Any) -> Job[Any]:
-        return Job(
-            id=fetched.id,
-            queue=self.queue,
-            name=fetched.name,
-            payload=payload,
-            attempt=fetched.attempts_made + 1,
-            max_attempts=max(1, fetched.options.attempts),
-            starts=fetched.attempts_started,
-            enqueued_ms=fetched.timestamp_ms,
-            processed_ms=fetched.processed_ms,
-            scheduled_ms=fetched.scheduled_ms,
-            carrier_text=fetched.options.carrier,
+        options = fetched.options
+        return Job(  # by position, as in `decode_job`
+            fetched.id,
+            self.queue,
+            fetched.name,
+            payload,
+            fetched.attempts_made + 1,
+            max(1, options.attempts),
+            fetched.attempts_started,
+            fetched.timestamp_ms,
+            fetched.processed_ms,
+            fetched.scheduled_ms,
             # progress waits among the lines: where a job keeps few of them, it would push them out
-            run=Run(said=deque(maxlen=max(self.kept_logs(fetched), KEEP_LOGS))),
+            Run(stored=fetched, kept=max(options.keep_logs or self._keep_logs, KEEP_LOGS)),
+            options.carrier,
         )
 
     def kept_logs(self, fetched: FetchedJob) -> int:
@@ -151,15 +157,14 @@ class Execution:
         Args:
             running: What `prepare` returned, without a refusal.
         """
-        job, said, began = running.job, running.run, time.monotonic()
-        loop = asyncio.get_running_loop()
+        job, began = running.job, time.monotonic()
         current_job.set(job)
         timer = None
         try:
-            if self.queue.timeout is not None:
-                timer = loop.call_later(self.queue.timeout.total_seconds(), self.interrupt, running, "timeout")
+            if self.timeout_seconds is not None:
+                timer = self._loop.call_later(self.timeout_seconds, self.interrupt, running, "timeout")
             if not self.on_loop:
-                result, error = await self._threads.start(functools.partial(self._call_on_thread, job))
+                result, error = await self._threads.start(self._call_on_thread, job)
                 if error is not None:
                     return self.raised(running, error)
             elif self._job_context is not None:
@@ -168,13 +173,15 @@ class Execution:
             else:
                 result = await self._function(job)
         except BaseException as raised:
-            if issubclass(type(raised), GeneratorExit) and not loop.is_running():
+            if issubclass(type(raised), GeneratorExit) and not self._loop.is_running():
                 raise  # the loop is closed over us: nobody reads an outcome any more
             return self.raised(running, raised)
         finally:
-            said.seconds = time.monotonic() - began
+            job.run.seconds = time.monotonic() - began
             if timer is not None:
                 timer.cancel()
+        if result is None and running.interruption is None:
+            return _NOTHING
         return self._returned(running, result)
 
     def raised(self, running: Running, error: BaseException) -> Outcome:
@@ -248,7 +255,8 @@ class Execution:
         except BaseException as error:  # noqa: BLE001  # a validator of the payload's model may raise anything
             reason, trace = described(without_frames_of(error, _OWN_FILES))
             return None, self._veiled(fetched, Failed(shortened(f"payload refused: {reason}"), trace, error=error))
-        self._tell_once("payload fields ignored", unknown)
+        if unknown:
+            self._tell_once("payload fields ignored", unknown)
         return payload, None
 
     def _returned(self, running: Running, result: Any) -> Outcome:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from corral.store.connection import ThreadLink
 from corral.store.queue_store import QueueStore
@@ -29,7 +30,8 @@ class Lease:
         store: The job's queue.
         job_id: The job.
         token: The lock's token.
-        lost: Called on the lease thread when the lock is somebody else's.
+        lost: Called with `holder` on the lease thread when the lock is somebody else's.
+        holder: Who has the lock.
         renewed: When it was renewed last, by the monotonic clock.
         until: When renewal ends, by the monotonic clock; None: as long as the loop moves.
     """
@@ -37,7 +39,8 @@ class Lease:
     store: QueueStore
     job_id: str | bytes
     token: str
-    lost: Callable[[], object]
+    lost: Callable[[Any], object]
+    holder: object
     renewed: float
     until: float | None
 
@@ -180,4 +183,4 @@ class Leases:
                 gone = lease in self._held
                 self._held.discard(lease)
             if gone:
-                lease.lost()
+                lease.lost(lease.holder)

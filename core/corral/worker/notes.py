@@ -14,10 +14,10 @@ import structlog
 from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
+from corral.job import Run
 from corral.store.codec import FetchedJob
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
 from corral.tasks import start_task
-from corral.worker.execution import Running
 from corral.worker.outage import Contact, Outage
 from corral.worker.stopping import end_tasks
 
@@ -62,7 +62,7 @@ class Notes:
         self._kept_logs = kept_logs
         self._wake = wake
         self._loop = asyncio.get_running_loop()
-        self._speaking: set[Running] = set()
+        self._speaking: dict[Run, FetchedJob] = {}
         self._due = False
         self._seq = 0
         self._dropped = False
@@ -77,25 +77,25 @@ class Notes:
             writing.result()
         return self._writing is None
 
-    def spoke(self, running: Running) -> None:
+    def spoke(self, run: Run, fetched: FetchedJob) -> None:
         """A processor said something: it is written soon, with what others say meanwhile."""
         if not self._speaking:
             self._loop.call_later(GATHER_SECONDS, self._write_soon)
-        self._speaking.add(running)
+        self._speaking[run] = fetched
 
-    def ended(self, running: Running) -> None:
+    def ended(self, run: Run, fetched: FetchedJob) -> None:
         """A job has ended: what it said last is written at once, before its ending."""
-        if running.run.said:
-            self._speaking.add(running)
+        if run.words:
+            self._speaking[run] = fetched
             self._due = True
 
     async def write(self) -> None:
         """Write what jobs have said, and wait for that, but not for long: nothing else may wait for words."""
         self._due = False
         notes: list[Note] = []
-        for running in self._speaking:
+        for run, fetched in self._speaking.items():
             with suppress(Exception):  # `job.run` is in the processor's hands
-                notes += _notes_of(running, self._kept_logs(running.fetched))
+                notes += _notes_of(run, fetched, self._kept_logs(fetched))
         self._speaking.clear()
         if notes:
             self._writing = writing = start_task(self._write(notes), f"corral-notes-{self._store.queue}")
@@ -146,13 +146,13 @@ class Notes:
                 )
 
 
-def _notes_of(running: Running, keep: int) -> Iterator[Note]:
+def _notes_of(run: Run, fetched: FetchedJob, keep: int) -> Iterator[Note]:
     """What a job has said since it was asked last."""
-    for kind, said in running.run.take():
+    for kind, said in run.take():
         # `Job` has made a plain text of everything: nobody else's method is called on the worker's loop.
         text = said.encode(errors="replace") if type(said) is str else said
         if type(text) is bytes:
-            yield Note(running.fetched.stored_id, "p" if kind == "progress" else "l", text, keep)
+            yield Note(fetched.stored_id, "p" if kind == "progress" else "l", text, keep)
 
 
 def _batches(notes: Sequence[Note]) -> Iterator[list[Note]]:

@@ -12,11 +12,13 @@ import itertools
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["Threads"]
 
-_Call = tuple[Callable[[], Any], asyncio.Future[Any]]
+T = TypeVar("T")
+
+_Call = tuple[contextvars.Context, Callable[[Any], Any], Any, asyncio.Future[Any]]
 
 
 class Threads:
@@ -33,19 +35,19 @@ class Threads:
         self._numbers = itertools.count(1)
         self._closed = False
 
-    def start(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
+    def start(self, function: Callable[[T], Any], argument: T) -> asyncio.Future[Any]:
         """Start a function on a thread of its own.
 
         Args:
             function: Runs in a copy of the current context.
+            argument: What it is called with.
 
         Returns:
             Its result or its exception. Cancelling the future does not stop the thread: nothing can.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        context = contextvars.copy_context()
         inbox = self._idle.pop() if self._idle else self._spawn()
-        inbox.put((lambda: context.run(function), future))
+        inbox.put((contextvars.copy_context(), function, argument, future))
         return future
 
     def close(self) -> None:
@@ -62,17 +64,17 @@ class Threads:
 
     def _work(self, inbox: SimpleQueue[_Call | None]) -> None:
         while (call := inbox.get()) is not None:
-            function, future = call
+            context, function, argument, future = call
             result, error = None, None
             try:
-                result = function()
+                result = context.run(function, argument)
             except BaseException as raised:  # noqa: BLE001  # a SystemExit in a processor is a failed attempt, no more
                 error = raised
             try:
                 self._loop.call_soon_threadsafe(self._done, inbox, future, result, error)
             except RuntimeError:  # the loop is closed: nobody waits for this any more
                 return
-            del call, function, future, result, error  # an idle thread keeps no job alive
+            del call, context, function, argument, future, result, error  # an idle thread keeps no job alive
 
     def _done(
         self, inbox: SimpleQueue[_Call | None], future: asyncio.Future[Any], result: Any, error: BaseException | None
