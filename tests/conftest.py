@@ -24,6 +24,7 @@ import structlog
 
 from chaos import waiting
 from chaos.waiting import WAIT_SECONDS
+from corral.store import scripts
 from corral.store.embedded import attach
 from corral.testing import find_leaks
 
@@ -66,6 +67,32 @@ def logs_on_stderr() -> Iterator[None]:
             vars(logger).pop("bind", None)  # the configuration that it has kept, if it was told to keep one
     root.setLevel(before[0])
     root.handlers[:] = before[1]
+
+
+@pytest.fixture(params=["lean", "general"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run a test twice: on the scripts as they are, and on scripts without their files `lean_*.lua`.
+
+    Such a file does no more than what follows it in its script would do. Without it every call goes the general way.
+    """
+    if request.param == "lean":
+        yield "lean"
+        return
+    source = scripts._source  # where a script is put together from its files
+    lean = set[str]()
+
+    def without_lean(name: str, package: str) -> str:
+        if not name.startswith("lean_"):
+            return source(name, package)
+        lean.add(name)
+        return ""
+
+    scripts.script.cache_clear()
+    monkeypatch.setattr(scripts, "_source", without_lean)
+    yield "general"
+    monkeypatch.undo()
+    scripts.script.cache_clear()
+    assert lean, "this test has run no script that has a lean path"
 
 
 @pytest.fixture

@@ -37,14 +37,18 @@ KINDS: dict[str, dict[str, Any]] = {
     "first": {"lifo": True},
     "last": {},
 }
+PLAIN: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 
 
 class Note(Payload):
     text: str = ""
 
 
+@pytest.mark.parametrize("kinds", [KINDS, PLAIN], ids=["of-all-kinds", "plain"])
 @pytest.mark.parametrize("together", [True, False], ids=["in-one-call", "one-by-one"])
-async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(store_url: str, binary: Any, together: bool) -> None:
+async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(
+    store_url: str, binary: Any, path: str, together: bool, kinds: dict[str, dict[str, Any]]
+) -> None:
     """So it is when the caller repeats it with the same ids after an error, and when the key was repaired."""
     provider = Provider("acme", "1.0", "wheel")
     queues = [Queue(f"add{number}", Note) for number in range(len(DAMAGES))]
@@ -58,16 +62,16 @@ async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(store_url: str, b
 
         async def one(kind: str) -> bool:
             try:
-                await jobs.enqueue(queue, Note(), job_id=kind, **KINDS[kind])
+                await jobs.enqueue(queue, Note(), job_id=kind, **kinds[kind])
             except Exception:  # noqa: BLE001  # whatever it is: the caller was told that it failed
                 return True
             return False
 
         if together:
-            refused = await asyncio.gather(*map(one, KINDS))
+            refused = await asyncio.gather(*map(one, kinds))
         else:
-            refused = [await one(kind) for kind in KINDS]
-        return {kind.encode(): each for kind, each in zip(KINDS, refused, strict=True)}
+            refused = [await one(kind) for kind in kinds]
+        return {kind.encode(): each for kind, each in zip(kinds, refused, strict=True)}
 
     async def look(queue: Queue[Any], damaged: str, when: str, refused: dict[bytes, bool]) -> None:
         base = f"bull:{queue.name}:"

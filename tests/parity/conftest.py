@@ -19,16 +19,16 @@ from parity.lockstep import NOT_COMPARED, Verdict
 class Tally:
     """What all programs together showed."""
 
-    programs: Counter[int] = field(default_factory=Counter)
+    programs: Counter[tuple[int, str]] = field(default_factory=Counter)
     operations: int = 0
     jobs: int = 0
     repeats: int = 0
     differing: int = 0
     allowed: Counter[str] = field(default_factory=Counter)
 
-    def add(self, batch: int, verdict: Verdict) -> None:
-        """Count one program."""
-        self.programs[batch] += 1
+    def add(self, batch: int, path: str, verdict: Verdict) -> None:
+        """Count one program, in batches of a size and by the path that its calls took."""
+        self.programs[batch, path] += 1
         self.operations += verdict.operations
         self.jobs += verdict.jobs
         self.repeats += verdict.repeats
@@ -37,7 +37,9 @@ class Tally:
 
     def lines(self) -> Iterator[str]:
         """The summary."""
-        batches = ", ".join(f"{count} in batches of {batch}" for batch, count in sorted(self.programs.items()))
+        batches = ", ".join(
+            f"{count} {path} in batches of {batch}" for (batch, path), count in sorted(self.programs.items())
+        )
         yield (
             f"{self.programs.total()} programs ({batches}): {self.operations} operations, {self.jobs} endings, "
             f"{self.repeats} calls made twice; {self.differing} programs differ"

@@ -1,7 +1,8 @@
 """Random programs, run by BullMQ for Node 6 below one prefix and by `QueueStore` below another, leave the same keys.
 
 Every call of ours is made twice, as after a lost reply: the second one must answer the same and change nothing.
-TEST_PARITY_PROGRAMS says how many programs are run in all, TEST_PARITY_FIRST_SEED where the seeds begin.
+TEST_PARITY_PROGRAMS says how many programs are run in all, TEST_PARITY_FIRST_SEED where the seeds begin. Each is run
+on the scripts as they are, and once more on scripts without their lean paths (the fixture `path`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ async def told(program: Program, found: Verdict, on: Lane) -> str:
 
 @pytest.mark.timing  # a program must be run within seconds (`SLOWEST_SECONDS`), and there are two lanes already
 @pytest.mark.parametrize("batch", BATCHES)
-def test_programs_leave_what_bullmq_leaves(batch: int, node_modules: Path, tally: Any) -> None:
+def test_programs_leave_what_bullmq_leaves(batch: int, path: str, node_modules: Path, tally: Any) -> None:
     count = -(-PROGRAMS // len(BATCHES))
     programs = (generate(seed, batch) for seed in range(FIRST_SEED, FIRST_SEED + count))
 
@@ -63,7 +64,7 @@ def test_programs_leave_what_bullmq_leaves(batch: int, node_modules: Path, tally
         async with lane(node_modules) as on:
             for program in mine:
                 found = await verdict(program, on)
-                tally.add(batch, found)
+                tally.add(batch, path, found)
                 if found.differs:
                     return await told(program, found, on)
         return None
@@ -71,11 +72,11 @@ def test_programs_leave_what_bullmq_leaves(batch: int, node_modules: Path, tally
     async def all_lanes() -> list[str | None]:
         return await asyncio.gather(*(work(programs) for _ in range(LANES)))
 
-    before = tally.programs[batch]
+    before = tally.programs[batch, path]
     reports = [report for report in asyncio.run(all_lanes()) if report]
     if reports:
         pytest.fail("\n\n".join(reports), pytrace=False)
-    assert tally.programs[batch] - before == count
+    assert tally.programs[batch, path] - before == count
 
 
 def test_a_seed_always_makes_the_same_program() -> None:

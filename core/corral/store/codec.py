@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -45,7 +45,7 @@ __all__ = [
     "encode_declared",
     "encode_defaults",
     "encode_ending",
-    "encode_new_job",
+    "encode_new_jobs",
     "encode_options",
     "fields_of",
     "is_ours",
@@ -72,7 +72,7 @@ _OWN_ID = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 """The ids that our producers make, `corral.jobs.new_job_id`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewJob:
     """A job to be written.
 
@@ -321,10 +321,19 @@ class JobEncoder:
         return NewJob(job.id, self._queue, job.data, opts, self._delay_ms, options.priority, options.lifo, job.nonce)
 
 
-def encode_new_job(job: NewJob) -> list[str | bytes | int]:
-    """One job's arguments of `add.lua`."""
-    lifo = "1" if job.lifo else ""
-    return [job.id, job.name, job.data, job.opts, job.delay_ms, job.priority, lifo, job.nonce]
+def encode_new_jobs(jobs: Iterable[NewJob]) -> list[str | bytes | int]:
+    """The jobs' arguments of `add.lua`: what neighbours share is written once."""
+    arguments: list[Any] = []
+    count_at, shared = 0, None
+    for job in jobs:
+        own = (job.name, job.opts, job.delay_ms, job.priority, job.lifo, job.nonce)
+        if own != shared:
+            count_at, shared = len(arguments), own
+            lifo = "1" if job.lifo else ""
+            arguments += (0, job.name, job.opts, job.delay_ms, job.priority, lifo, job.nonce)
+        arguments[count_at] += 1
+        arguments += (job.id, job.data)
+    return arguments
 
 
 def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -25,7 +25,7 @@ from corral.store.codec import (
     encode_declared,
     encode_defaults,
     encode_ending,
-    encode_new_job,
+    encode_new_jobs,
     made_by_others,
 )
 from corral.store.connection import Link, ThreadLink
@@ -192,11 +192,9 @@ class QueueStore:
                 written. Where no replica has confirmed the jobs, it is `"unknown"`.
             redis.exceptions.ResponseError: A key of the queue is damaged; it is named, and no job was written.
         """
-        arguments: list[Any] = [self.offset_ms]
-        for job in jobs:
-            arguments += encode_new_job(job)
-        replies = await run(self._link, script("add"), [self.base], arguments, replicated=replicated)
-        return [reply == 1 for reply in replies]
+        arguments = [self.offset_ms, *encode_new_jobs(jobs)]
+        made = await run(self._link, script("add"), [self.base], arguments, replicated=replicated)
+        return [True] * made if isinstance(made, int) else [each == 1 for each in made]
 
     async def advance(
         self,

@@ -2,75 +2,106 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms, added to the server's time
---       then per job: id, name, data, opts, delay_ms, priority, lifo ('1' or ''), nonce ('' without)
--- Returns one number per job: 1 this job was made (by this call, or by an earlier try of it), 0 its id existed.
+--       then per group, one or more neighbours that share all but their ids and data:
+--         count, name, opts, delay_ms, priority, lifo ('1' or ''), nonce ('' without)
+--         then per job of the group: id, data
+-- Returns the number of jobs where each of them was made, by this call or by an earlier try of it. Else a list, one number
+--         per job: 1 it was made, 0 its id existed.
 -- Errors  DAMAGED  a key has a wrong type; no job was made
 --         any of a store that refuses to write; no job was made. NOPERM and CROSSSLOT may come in the middle: their
 --                 word stands first where all was undone
 --
 -- A repeated call makes no second job. An id without a nonce was made by the client for one call, so whoever has it
 -- is that call's own job; an id that the caller chose carries a nonce in opts that tells our try from another's job.
+--
+-- Most calls add plain jobs whose ids are new: lean_add.lua does just that. It may be left out: what follows it does the
+-- same for every call, and takes back what a failed attempt of either has written.
 
-local base = KEYS[1]
-local clock = redis.call('TIME')
+local base, call = KEYS[1], redis.call
+local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
 local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
 -- @include check_meta.lua
 local max_events = meta[3] and string.find(meta[3], '^%d+$') and meta[3]
 if not max_events then
   max_events = '10000'
-  redis.call('HSET', base .. 'meta', 'opts.maxLenEvents', max_events)
+  call('HSET', base .. 'meta', 'opts.maxLenEvents', max_events)
 end
+
+-- A group begins at `at` with its count; its jobs begin at `at + SHARED`.
+local SHARED, EACH, size = 7, 2, #ARGV
+local ids, keys, total = {}, {}, 0
+local seen, twice, plain = {}, false, true -- the ids; whether one is there twice; whether all jobs go to the waiting list
+local at = 2
+while at < size do
+  plain = plain and ARGV[at + 3] == '0' and ARGV[at + 4] == '0' and ARGV[at + 5] == ''
+  local last = at + SHARED + (ARGV[at] - 1) * EACH
+  for place = at + SHARED, last, EACH do
+    local id = ARGV[place]
+    total = total + 1
+    ids[total], keys[total] = id, base .. id
+    twice = twice or seen[id]
+    seen[id] = true
+  end
+  at = last + EACH
+end
+local any_exists = redis.pcall('EXISTS', unpack(keys)) ~= 0 -- a refusal, too: add_all hears of it once more
+local first, last = 0, 0 -- how many ids this call has put at the left and at the right end of the waiting list
+local done, replies = true, nil -- not `done`: an attempt failed, with the error `replies`, and left `seen`, `first`, `last`
+
+-- @include lean_add.lua
 -- @include events.lua
 local queue, is_paused = base, meta[1]
 -- @include wait_list.lua
-
-local seen, delayed, ready = {}, false, false
-local first, last = 0, 0 -- how many ids this call has put at the left and at the right end of the waiting list
+local delayed, ready = false, false
 
 -- First in, first out: plain jobs enter the left end in one command. A lifo job enters the right end, a delayed or a
 -- prioritized one another container, so their order among the plain ones does not matter.
 local function add_all()
-  local FIELDS = 8
-  local count = (#ARGV - 1) / FIELDS
-  local keys, plain, replies, attempts = {}, {}, {}, 0
-  for i = 1, count do keys[i] = base .. ARGV[2 + (i - 1) * FIELDS] end
-  local any_exists = call('EXISTS', unpack(keys)) > 0
-  for i = 1, count do
-    local at, key = 2 + (i - 1) * FIELDS, keys[i]
-    local id, nonce = ARGV[at], ARGV[at + 7]
-    local exists = seen[id] or (any_exists and call('EXISTS', key) == 1)
-    local ours = exists and not seen[id]
-      and (nonce == '' or string.find(call('HGET', key, 'opts') or '', nonce, 1, true) ~= nil)
-    if not ours then attempts = attempts + 1 end
-    if exists and not ours then emit_capped('duplicated', 'jobId', id) end
-    if not exists then
-      local delay, priority = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-      seen[id] = true
-      call('HSET', key, 'name', ARGV[at + 1], 'data', ARGV[at + 2], 'opts', ARGV[at + 3],
-        'timestamp', now, 'delay', ARGV[at + 4], 'priority', ARGV[at + 5])
-      call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', ARGV[at + 1])
-      if delay > 0 then
-        add_delayed(id, now + delay)
-        delayed = true
-      else
-        ready = true
-        if priority > 0 then
-          add_prioritized(id, priority)
-        elseif ARGV[at + 6] == '1' then
-          call('RPUSH', wait_list, id)
-          last = last + 1
+  local to_left, made, attempts, at, number = {}, {}, 0, 2, 0
+  seen, first, last, delayed, ready = {}, 0, 0, false, false
+  local all = true
+  while at < size do
+    local name, opts, lifo, nonce = ARGV[at + 1], ARGV[at + 2], ARGV[at + 5], ARGV[at + 6]
+    local delay, priority = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+    local last_place = at + SHARED + (ARGV[at] - 1) * EACH
+    for place = at + SHARED, last_place, EACH do
+      number = number + 1
+      local id, key = ids[number], keys[number]
+      local exists = seen[id] or (any_exists and call('EXISTS', key) == 1)
+      local ours = exists and not seen[id]
+        and (nonce == '' or string.find(call('HGET', key, 'opts') or '', nonce, 1, true) ~= nil)
+      if not ours then attempts = attempts + 1 end
+      if exists and not ours then emit_capped('duplicated', 'jobId', id) end
+      if not exists then
+        seen[id] = true
+        call('HSET', key, 'name', name, 'data', ARGV[place + 1], 'opts', opts, 'timestamp', now, 'delay', ARGV[at + 3],
+          'priority', ARGV[at + 4])
+        call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
+        if delay > 0 then
+          add_delayed(id, now + delay)
+          delayed = true
         else
-          plain[#plain + 1] = id
+          ready = true
+          if priority > 0 then
+            add_prioritized(id, priority)
+          elseif lifo == '1' then
+            call('RPUSH', wait_list, id)
+            last = last + 1
+          else
+            to_left[#to_left + 1] = id
+          end
+          emit_capped('waiting', 'jobId', id)
         end
-        emit_capped('waiting', 'jobId', id)
       end
+      made[number] = (ours or not exists) and 1 or 0
+      all = all and made[number] == 1
     end
-    replies[i] = (ours or not exists) and 1 or 0
+    at = last_place + EACH
   end
-  if #plain > 0 then
-    call('LPUSH', wait_list, unpack(plain))
-    first = #plain
+  if #to_left > 0 then
+    call('LPUSH', wait_list, unpack(to_left))
+    first = #to_left
   end
   if delayed then signal_delayed() end
   if ready and not meta[1] then
@@ -82,10 +113,10 @@ local function add_all()
   -- Last: nobody else's numbers are taken back. A repeated call adds 0, since it must write something: Valkey's WAIT
   -- waits only for what its own connection has written.
   call('INCRBY', base .. 'id', attempts)
-  return replies
+  return all and total or made
 end
 
-local done, replies = pcall(add_all)
+if done then done, replies = pcall(add_all) end
 if not done then
   -- No job is left without a container: all are made, or none. Nor is anything told of them.
   local function take_back(...)
@@ -102,7 +133,7 @@ if not done then
     if first > 0 then take_back('LTRIM', wait_list, first, -1) end
     if last > 0 then take_back('LTRIM', wait_list, 0, -last - 1) end
     local asked = {}
-    for i = 2, #ARGV, 8 do asked[ARGV[i]] = true end
+    for _, id in ipairs(ids) do asked[id] = true end
     local told = redis.pcall('XRANGE', events, clock[1] * 1000 + math.floor(clock[2] / 1000), '+')
     for _, entry in ipairs(told) do
       local fields = {}
@@ -110,7 +141,7 @@ if not done then
       local id = fields.jobId or ''
       if seen[id] or (asked[id] and fields.event == 'duplicated') then redis.pcall('XDEL', events, entry[1]) end
     end
-    seen, delayed, ready, first, last = {}, false, false, 0, 0
+    seen, first, last = {}, 0, 0
   end
 
   local known, made, reply = pcall(repairs().try_again, replies, undo, add_all)
