@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -44,7 +45,7 @@ __all__ = [
     "decode_job",
     "encode_declared",
     "encode_defaults",
-    "encode_ending",
+    "encode_endings",
     "encode_new_jobs",
     "encode_options",
     "fields_of",
@@ -382,28 +383,29 @@ def decode_damage(reports: Sequence[bytes]) -> list[Damage]:
     return [Damage(name, reason) for name, reason in zip(texts[::2], texts[1::2], strict=True)]
 
 
-def encode_ending(ending: Ending, declared: JobOptions) -> list[str | bytes | int]:
-    """One ending's arguments of `advance.lua`.
+def encode_endings(endings: Iterable[Ending], declared: JobOptions) -> list[str | bytes | int]:
+    """The endings' arguments of `advance.lua`: how many shapes there are, the shapes, then three per ending.
 
     Args:
-        ending: Not a `LeaseLost`: that one has nothing to write.
+        endings: No `LeaseLost` among them: that one has nothing to write.
         declared: The queue's options; their retention holds for a job that carries none. Where they name none, it is
             the default for a job of ours, and another client's job is kept.
     """
-    job, outcome = ending.job, ending.outcome
-    options = job.options
-    atm = job.attempts_made + 1
-    kind, text, delay_ms = _kind(outcome)
-    count, age, limit = KEEP_ALL
-    trace: bytes = b""
-    if kind == "c":
-        count, age, limit = _kept(job, options.keep_completed, declared.keep_completed, DEFAULT_COMPLETED)
-    elif kind in {"f", "r"}:
-        trace = _stacktrace(job, getattr(outcome, "traceback", ""))
-        if kind == "f":
-            count, age, limit = _kept(job, options.keep_failed, declared.keep_failed, DEFAULT_FAILED)
-    flags = ("l" if options.lifo else "") + ("d" if job.deduplicated else "")
-    return [kind, job.stored_id, job.token, atm, text, trace, delay_ms, count, age, limit, options.attempts, flags]
+    shapes: dict[tuple[str | bytes | int, ...], int] = {}
+    each: list[str | bytes | int] = []
+    for ending in endings:
+        job, (kind, text, delay_ms) = ending.job, _kind(ending.outcome)
+        options, retention, trace = job.options, KEEP_ALL, b""
+        if kind == "c":
+            retention = _kept(job, options.keep_completed, declared.keep_completed, DEFAULT_COMPLETED)
+        elif kind in {"f", "r"}:
+            trace = _stacktrace(job, getattr(ending.outcome, "traceback", ""))
+            if kind == "f":
+                retention = _kept(job, options.keep_failed, declared.keep_failed, DEFAULT_FAILED)
+        flags = ("l" if options.lifo else "") + ("d" if job.deduplicated else "")
+        shape = (kind, job.token, job.attempts_made + 1, trace, delay_ms, *retention, options.attempts, flags)
+        each += (shapes.setdefault(shape, len(shapes) + 1), job.stored_id, text)
+    return [len(shapes), *chain.from_iterable(shapes), *each]
 
 
 def encode_defaults(declared: JobOptions) -> list[str | int]:
@@ -475,6 +477,7 @@ def _stacktrace(job: FetchedJob, traceback: str) -> bytes:
     return to_json(traces)
 
 
+@lru_cache(maxsize=64)
 def _retention(retention: Retention) -> tuple[int, str, int]:
     age = "" if retention.age is None else f"{retention.age.total_seconds():g}"
     return -1 if retention.count is None else retention.count, age, NO_LIMIT

@@ -24,7 +24,7 @@ from corral.store.codec import (
     decode_job,
     encode_declared,
     encode_defaults,
-    encode_ending,
+    encode_endings,
     encode_new_jobs,
     made_by_others,
 )
@@ -57,6 +57,9 @@ METRICS_MINUTES = 20_160
 """How many minutes of counts are kept: two weeks."""
 CONTAINERS = ("wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed")
 """A job is in exactly one of these (wire § 1)."""
+
+_NOTHING_ODD = (0, (), 0, (), (), b"", 0, 0)
+"""What a reply of `advance.lua` that ends early leaves out."""
 
 
 class StaleCall(CorralError):
@@ -131,7 +134,7 @@ class QueueStore:
 
     Args:
         link: The connection.
-        options: The queue's own; their retention holds for jobs that carry none, see `codec.encode_ending`.
+        options: The queue's own; their retention holds for jobs that carry none, see `codec.encode_endings`.
         lane: Calls of one worker that may be on their way at the same time go through stores of different lanes.
         clock: Shared by those whose time is moved together, in tests.
     """
@@ -235,8 +238,7 @@ class QueueStore:
         """
         arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES, ticks]
         arguments += [suspects, "" if confirm_from is None else confirm_from, max_bytes]
-        for ending in endings:
-            arguments += encode_ending(ending, self._options)
+        arguments += encode_endings(endings, self._options)
         keys = [self.base, self._record(worker, self.lane)]
         try:
             reply = await run(self._link, script("advance"), keys, arguments)
@@ -244,16 +246,24 @@ class QueueStore:
             if str(error).startswith("STALECALL"):
                 raise StaleCall(f"call {seq} of worker {worker} came after a later one") from error
             raise
-        now, due, limited, codes, fetched, repeated, late, held, trouble, cut = reply
-        refused, reports, broken, others_count = trouble or ((), (), b"", 0)
+        now, due, limited, codes, flat, *odd = reply
+        repeated, late, held, refused, reports, broken, others_count, cut = odd or _NOTHING_ODD
         token = f"{worker}:{seq}"
+        jobs: list[FetchedJob] = []
+        unread: list[FetchedJob] = []
+        at = 0
+        while at < len(flat):
+            first = at + 2
+            job_id, at = flat[at], first + flat[at + 1]
+            fetched = decode_job(job_id, flat[first:at], token, now, started=repeated == 1)
+            (jobs if at > first else unread).append(fetched)
         return Advanced(
             now_ms=now,
             due_ms=None if due < 0 else due,
             limited_ms=limited,
-            codes=codes,
-            jobs=[decode_job(job_id, flat, token, now, started=repeated == 1) for job_id, flat in fetched if flat],
-            unread=[decode_job(job_id, (), token, now) for job_id, flat in fetched if not flat],
+            codes=codes or [0] * len(endings),
+            jobs=jobs,
+            unread=unread,
             cut=cut == 1,
             repeated=repeated == 1,
             late=decode_late(late),

@@ -12,24 +12,32 @@
 --       9 confirm_from  a job that stalled so often is not charged another stall until its worker confirms that it
 --                   starts, see confirm.lua; '' charges all
 --      10 max_bytes how large the hashes of the fetched jobs may be together; the first job may be larger
---       then per ending: kind, id, token, atm, text, stacktrace, delay_ms, keep_count, keep_age_s, keep_limit, attempts,
---       flags; kinds: c completed, f failed, r retried, s snoozed, l rate limited, b handed back
---         atm          the attempts made once this ending counts      text  returnvalue JSON, or failed reason
+--       11 shapes   how many shapes follow. What endings of one call have in common is a shape, and is sent once
+--       then per shape: kind, token, atm, stacktrace, delay_ms, keep_count, keep_age_s, keep_limit, attempts, flags
+--         kind         c completed, f failed, r retried, s snoozed, l rate limited, b handed back
+--         token        of the lock that was taken when the job was fetched
+--         atm          the attempts made once this ending counts      delay_ms  of r, s and l
 --         keep_*       retention: count -1 keeps all, 0 none; age '' keeps any age (wire 6.7); limit 0: it is our
 --                      default, and removes only jobs that ended under it, see kept.lua
 --         attempts     opts.attempts      flags  'l' opts.lifo, 'd' the job has a deduplication id
--- Returns {now_ms, due_ms, limited_ms, codes, jobs, repeated, late, held, trouble, cut}
+--       then per ending: the number of its shape, from 1; id; text: returnvalue JSON, or failed reason
+-- Returns {now_ms, due_ms, limited_ms, codes, jobs}, and only where one of them is not 0 or empty, behind these:
+--         repeated, late, held, refused, reports, broken, others_count, cut
 --         due_ms       until the next delayed job, -1 without one (only looked up where less than `want` came)
 --         limited_ms   until the rate limit ends, 0 without one
---         codes        per ending: 0 applied; 1 the job was damaged and is failed, see refused; -1 no such job, -2 no
---                      lock, -3 not active, -4 has pending children, -6 another's lock, -9 has failed children;
---                      -20 nothing was changed: a key is damaged that an operator must repair
---         jobs         {id, {field, value, …}} in the order they were fetched, the hash as it was before this fetch; in a
---                      repeated reply an empty one for each job that max_bytes left no room for
+--         codes        0 where all endings were applied. Else a list, per ending: 0 applied; 1 the job was damaged and is
+--                      failed, see refused; -1 no such job, -2 no lock, -3 not active, -4 has pending children,
+--                      -6 another's lock, -9 has failed children; -20 nothing was changed: a key is damaged that an
+--                      operator must repair
+--         jobs         flat, per job: id, n, then the n texts of its hash as it was before this fetch: field, value, …; in
+--                      the order they were fetched
+--         repeated     1: this is the reply of an earlier try of the same call. n is 0 for each job that max_bytes left no
+--                      room for
 --         late         the iterations among them that still need their next one, see iterate.lua
 --         held         how many jobs that stalled before were looked past
---         trouble      '' or {refused, reports, broken, others_count}: flat, the place (from 1) of an ending of code 1, and
---                      why; see damage.lua; `DAMAGED …` or ''; see fetch.lua, 0 for nil
+--         refused      flat: the place (from 1) of an ending of code 1, and why
+--         reports, broken  what was found damaged, see damage.lua; broken is '' where there is none
+--         others_count see fetch.lua
 --         cut          1 where max_bytes ended the fetch
 -- Errors  STALECALL    a later call of this worker was already answered: this one is a late ghost
 --         DAMAGED      `meta` is no hash; nothing was changed
@@ -42,19 +50,24 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[5]
 
 local last = redis.call('GET', record)
 if last then
-  last = cmsgpack.unpack(last)
-  if last.seq > seq then return redis.error_reply('STALECALL ' .. seq .. ' after ' .. last.seq) end
-  if last.seq == seq then
+  -- What a call did: seq, now_ms, codes, ids of the fetched jobs, late, refused. Only the first is read each time.
+  local _, answered = cmsgpack.unpack_limit(last, 1, 0)
+  if answered > seq then return redis.error_reply('STALECALL ' .. seq .. ' after ' .. answered) end
+  if answered == seq then
+    local _, then_ms, codes, ids, late, refused = cmsgpack.unpack(last)
     local jobs, bytes = {}, tonumber(ARGV[10])
-    for _, id in ipairs(last.ids) do
+    for _, id in ipairs(ids) do
       if redis.pcall('GET', base .. id .. ':lock') == token then
         local hash = (bytes > 0 or #jobs == 0) and redis.pcall('HGETALL', base .. id) or {}
         for i = 1, #hash do bytes = bytes - #hash[i] end
         if bytes < 0 and #jobs > 0 then hash = {} end
-        if not hash.err then jobs[#jobs + 1] = {id, hash} end
+        if not hash.err then
+          jobs[#jobs + 1], jobs[#jobs + 2] = id, #hash
+          for i = 1, #hash do jobs[#jobs + 1] = hash[i] end
+        end
       end
     end
-    return {last.now, -1, 0, last.codes, jobs, 1, last.late, 0, last.refused and {last.refused, {}, '', 0} or '', 0}
+    return {then_ms, -1, 0, codes, jobs, 1, late or {}, 0, refused or {}, {}, '', 0, 0}
   end
 end
 
@@ -74,15 +87,28 @@ local function advance()
 -- @include endings.lua
 -- @include fetch.lua
 
+local told = 0 -- codes, in short where all endings were applied
+for i = 1, #codes do
+  if codes[i] ~= 0 then told = codes end
+end
 if #codes > 0 or #fetched > 0 then
-  local reply = {seq = seq, now = now, codes = codes, ids = fetched_ids, late = late, refused = refused}
-  call('SET', record, cmsgpack.pack(reply), 'PX', 2 * lock_ms)
+  local what = cmsgpack.pack(seq, now, told, fetched_ids, #late > 0 and late or false, refused or false)
+  call('SET', record, what, 'PX', 2 * lock_ms)
 end
-local trouble = ''
-if refused or damage or others_count then
-  trouble = {refused or {}, damage and damage.reports or {}, damage and damage.broken or '', others_count or 0}
+local jobs, size = {}, 0
+for i = 1, #fetched do
+  local hash = fetched[i][2]
+  local length = #hash
+  jobs[size + 1], jobs[size + 2] = fetched[i][1], length
+  size = size + 2
+  for n = 1, length do jobs[size + n] = hash[n] end
+  size = size + length
 end
-return {now, due_ms, limited_ms, codes, fetched, 0, late, held, trouble, cut and 1 or 0}
+if #late > 0 or held > 0 or refused or damage or others_count or cut then
+  return {now, due_ms, limited_ms, told, jobs, 0, late, held, refused or {}, damage and damage.reports or {},
+    damage and damage.broken or '', others_count or 0, cut and 1 or 0}
+end
+return {now, due_ms, limited_ms, told, jobs}
 
 end
 

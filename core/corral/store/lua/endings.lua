@@ -2,14 +2,16 @@
 -- Leaves: codes, one per ending; final, whether the last one finished its job for good; refused, nil or flat: the place
 -- (from 1) of each job that was damaged and so failed, and why.
 
-local STRIDE, FIRST = 12, 11
-local count = (#ARGV - FIRST + 1) / STRIDE
+-- Shape n begins behind `SHAPES + n * SHAPE`, ending i behind `ENDINGS + i * ENDING`.
+local SHAPE, ENDING = 10, 3
+local SHAPES, ENDINGS = 11 - SHAPE, 11 + ARGV[11] * SHAPE - ENDING
+local count = (#ARGV - ENDINGS) / ENDING - 1
 local codes, refused, final = {}, nil, false
 
 if count > 0 then
   local locks, children = {}, {}
   for i = 1, count do
-    local key = base .. ARGV[FIRST + (i - 1) * STRIDE + 1]
+    local key = base .. ARGV[ENDINGS + i * ENDING + 2]
     locks[i] = key .. ':lock'
     children[2 * i - 1], children[2 * i] = key .. ':dependencies', key .. ':unsuccessful'
   end
@@ -74,43 +76,43 @@ if count > 0 then
 
   local counts = {c = 0, f = 0}
 
-  local function emit_failed(id, text, at)
+  local function emit_failed(id, text, shape)
     call('XADD', events, '*', 'event', 'failed', 'jobId', id, 'failedReason', text, 'prev', 'active')
-    if tonumber(ARGV[at + 3]) >= tonumber(ARGV[at + 10]) then
-      call('XADD', events, '*', 'event', 'retries-exhausted', 'jobId', id, 'attemptsMade', ARGV[at + 3])
+    if tonumber(ARGV[shape + 3]) >= tonumber(ARGV[shape + 9]) then
+      call('XADD', events, '*', 'event', 'retries-exhausted', 'jobId', id, 'attemptsMade', ARGV[shape + 3])
     end
   end
 
-  local function finish(kind, id, key, at)
-    local atm, text, keep_count = ARGV[at + 3], ARGV[at + 4], tonumber(ARGV[at + 7])
+  local function finish(kind, id, key, text, shape)
+    local atm, keep_count = ARGV[shape + 3], tonumber(ARGV[shape + 6])
     local parent = call('HGET', key, 'parentKey')
-    local deduplicated = string.find(ARGV[at + 11], 'd', 1, true)
+    local deduplicated = string.find(ARGV[shape + 10], 'd', 1, true)
     if parent or deduplicated then relate().settle(kind, id, key, text, parent, deduplicated) end
     if keep_count == 0 then
       remove_jobs({id}, kind == 'f')
     elseif kind == 'c' then
       call('HSET', key, 'returnvalue', text, 'finishedOn', now, 'atm', atm)
     else
-      call('HSET', key, 'failedReason', text, 'stacktrace', ARGV[at + 5], 'finishedOn', now, 'atm', atm)
+      call('HSET', key, 'failedReason', text, 'stacktrace', ARGV[shape + 4], 'finishedOn', now, 'atm', atm)
       call('HDEL', key, 'defa')
     end
-    retain(kind, id, keep_count, ARGV[at + 8], ARGV[at + 9])
+    retain(kind, id, keep_count, ARGV[shape + 7], ARGV[shape + 8])
     if kind == 'f' then trim_kept() end -- a failed child that is removed releases its parent, and an event says so
     if kind == 'c' then
       call('XADD', events, '*', 'event', 'completed', 'jobId', id, 'returnvalue', text, 'prev', 'active')
     else
-      emit_failed(id, text, at)
+      emit_failed(id, text, shape)
     end
     counts[kind] = counts[kind] + 1
   end
 
-  local function back_to_wait(id, key, at, front)
+  local function back_to_wait(id, key, lifo, front)
     local priority = tonumber(call('HGET', key, 'priority')) or 0
     if priority > 0 and front then
       call('ZADD', base .. 'prioritized', priority * 4294967296, id)
     elseif priority > 0 then
       add_prioritized(id, priority)
-    elseif front or string.find(ARGV[at + 11], 'l', 1, true) then
+    elseif front or lifo then
       call('RPUSH', wait_list, id)
     else
       call('LPUSH', wait_list, id)
@@ -119,15 +121,15 @@ if count > 0 then
     emit_capped('waiting', 'jobId', id, 'prev', 'active')
   end
 
-  local function apply(kind, id, key, at)
-    local delay = tonumber(ARGV[at + 6])
-    if kind == 'c' or kind == 'f' then return finish(kind, id, key, at) end
+  local function apply(kind, id, key, text, shape)
+    if kind == 'c' or kind == 'f' then return finish(kind, id, key, text, shape) end
+    local delay = tonumber(ARGV[shape + 5])
     if kind == 'r' then
-      call('HSET', key, 'failedReason', ARGV[at + 4], 'stacktrace', ARGV[at + 5], 'atm', ARGV[at + 3])
-      if delay == 0 then return back_to_wait(id, key, at, false) end
+      call('HSET', key, 'failedReason', text, 'stacktrace', ARGV[shape + 4], 'atm', ARGV[shape + 3])
+      if delay == 0 then return back_to_wait(id, key, string.find(ARGV[shape + 10], 'l', 1, true), false) end
     end
     if kind == 'r' or kind == 's' then
-      call('HSET', key, 'delay', ARGV[at + 6])
+      call('HSET', key, 'delay', ARGV[shape + 5])
       add_delayed(id, now + delay)
       any_delayed = true
       return
@@ -135,39 +137,40 @@ if count > 0 then
     -- No worker honours this value but one that knows a limit of its own; ours do always (wire 6.19, trap T18).
     if kind == 'l' then
       call('GET', base .. 'limiter') -- an error where something else stands there: SET would overwrite it
-      call('SET', base .. 'limiter', '9007199254740991', 'PX', ARGV[at + 6])
+      call('SET', base .. 'limiter', '9007199254740991', 'PX', ARGV[shape + 5])
     end
-    back_to_wait(id, key, at, true)
+    back_to_wait(id, key, nil, true)
   end
 
-  local function end_job(i, kind, id, at)
-    if kind == 'r' and tonumber(ARGV[at + 6]) == 0 then promote_due() end -- before the checks, and even if refused
-    local code = refusal(i, id, ARGV[at + 2], kind == 'c')
+  local function end_job(i, kind, id, text, shape)
+    if kind == 'r' and ARGV[shape + 5] == '0' then promote_due() end -- before the checks, and even if refused
+    local code = refusal(i, id, ARGV[shape + 2], kind == 'c')
     if code == 0 then
-      apply(kind, id, base .. id, at)
+      apply(kind, id, base .. id, text, shape)
       taken = nil
     end
     return code
   end
 
   for i = 1, count do
-    local at = FIRST + (i - 1) * STRIDE
-    local kind, id = ARGV[at], ARGV[at + 1]
-    local done, code = attempt(put_back_taken, end_job, i, kind, id, at)
+    local at = ENDINGS + i * ENDING
+    local shape, id, text = SHAPES + ARGV[at + 1] * SHAPE, ARGV[at + 2], ARGV[at + 3]
+    local kind, held = ARGV[shape + 1], ARGV[shape + 2]
+    local done, code = attempt(put_back_taken, end_job, i, kind, id, text, shape)
     if not done then
       -- The end of a damaged job, whatever its run gave: failed for good, and kept. Its relations are left as they are.
       local function fail_damaged(reason)
         local key = base .. id
         if call('LREM', base .. 'active', -1, id) == 0 then error('not active', 0) end
         taken = id
-        local written = redis.pcall('HSET', key, 'failedReason', reason, 'finishedOn', now, 'atm', ARGV[at + 3])
+        local written = redis.pcall('HSET', key, 'failedReason', reason, 'finishedOn', now, 'atm', ARGV[shape + 3])
         if type(written) == 'table' then -- its own key is no hash
           repairs().set_aside(id, 'active', key .. ' is damaged: ' .. repairs().text_of(written))
         else
           call('HDEL', key, 'defa')
           call('ZADD', base .. 'failed', now, id)
           taken = nil
-          emit_failed(id, reason, at)
+          emit_failed(id, reason, shape)
           counts.f = counts.f + 1
         end
         taken = nil
@@ -175,7 +178,7 @@ if count > 0 then
 
       local reason = 'job refused: ' .. code
       code = -20
-      if not damage.broken and tokens[i] == ARGV[at + 2] and attempt(put_back_taken, fail_damaged, reason) then
+      if not damage.broken and tokens[i] == held and attempt(put_back_taken, fail_damaged, reason) then
         code = 1
         refused = refused or {}
         refused[#refused + 1] = i
@@ -198,8 +201,7 @@ if count > 0 then
   end
   local released, ended_ids, largest = {}, {}, 0
   for i = 1, count do
-    local at = FIRST + (i - 1) * STRIDE
-    local id, size = ARGV[at + 1], #ARGV[at + 4]
+    local id, size = ARGV[ENDINGS + i * ENDING + 2], #ARGV[ENDINGS + i * ENDING + 3]
     if size > largest then largest = size end
     if unkept[id] then codes[i] = -20 end
     if codes[i] >= 0 then released[#released + 1], ended_ids[#ended_ids + 1] = locks[i], id end

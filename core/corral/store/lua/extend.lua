@@ -11,11 +11,12 @@ local lost, kept = {}, {}
 
 for i = 1, calls do
   local record = redis.call('GET', KEYS[i + 1])
-  local known = record and cmsgpack.unpack(record) or {}
-  if known.seq == tonumber(ARGV[2 + i]) then
+  local seq, _, _, ids
+  if record then seq, _, _, ids = cmsgpack.unpack(record) end
+  if seq == tonumber(ARGV[2 + i]) then
     local token = ARGV[2] .. ':' .. ARGV[2 + i]
     local all = true
-    for _, id in ipairs(known.ids) do
+    for _, id in ipairs(ids) do
       if redis.pcall('GET', base .. id .. ':lock') == token then
         redis.call('PEXPIRE', base .. id .. ':lock', lock_ms)
         kept[#kept + 1] = id
