@@ -70,7 +70,7 @@ def logs_on_stderr() -> Iterator[None]:
 
 
 @pytest.fixture(params=["lean", "general"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a test twice: on the scripts as they are, and on scripts without their files `lean_*.lua`.
 
     Such a file does no more than what follows it in its script would do. Without it every call goes the general way.
@@ -88,9 +88,9 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         return ""
 
     scripts.script.cache_clear()
-    monkeypatch.setattr(scripts, "_source", without_lean)
-    yield "general"
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr(scripts, "_source", without_lean)
+        yield "general"
     scripts.script.cache_clear()
     assert lean, "this test has run no script that has a lean path"
 

@@ -21,7 +21,9 @@ SHARDS = 4
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("slots", CONCURRENCIES)
-async def test_no_innocent_is_lost(slots: int, shard: int, stage: Any, figure: Callable[[str], None]) -> None:
+async def test_no_innocent_is_lost(
+    slots: int, shard: int, path: str, stage: Any, figure: Callable[[str], None]
+) -> None:
     """I1 and I2 at every moment; in the end what was hurt has completed, or says why not, or is in the quarantine."""
     cases = [case for case, at in chosen(all_cases()) if at == slots][shard::SHARDS]
     if not cases:
@@ -30,7 +32,7 @@ async def test_no_innocent_is_lost(slots: int, shard: int, stage: Any, figure: C
     trials = await stage.run([(layout, slots) for layout in layouts], stage.ours)
     lost, unfinished = sum(trial.lost for trial in trials), sum(trial.unfinished for trial in trials)
     figure(
-        f"{len(trials)} cases at concurrency {slots}: {lost} innocents in no place or in two, "
+        f"{len(trials)} cases at concurrency {slots}, {path}: {lost} innocents in no place or in two, "
         f"{unfinished} not completed; {stage.watch.looks} snapshots, {stage.watch.errors} of them after an error"
     )
     stage.judge(trials)

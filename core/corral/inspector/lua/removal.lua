@@ -2,7 +2,7 @@
 
 local any_delayed = false -- relations.lua sets it where it makes the job that a deduplication id kept back
 -- @include relations.lua
--- @include retention.lua
+-- @include remove_jobs.lua
 
 -- The iteration that a schedule waits for: without it the schedule ends (wire 6.17, code -8). The second value says what
 -- is damaged, where nobody can tell.

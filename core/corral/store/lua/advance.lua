@@ -41,20 +41,36 @@
 --         cut          1 where max_bytes ended the fetch
 -- Errors  STALECALL    a later call of this worker was already answered: this one is a late ghost
 --         DAMAGED      `meta` is no hash; nothing was changed
+--
+-- Most calls end jobs that have completed and fetch fresh ones: lean_endings.lua and lean_fetch.lua do just that. They may
+-- be left out: what follows them does the same for every call, and goes on where they have stopped.
 
-local base, record, ticks_json = KEYS[1], KEYS[2], ARGV[7]
+local base, record, ticks_json, call = KEYS[1], KEYS[2], ARGV[7], redis.call
 local seq, worker, want, lock_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local token = worker .. ':' .. ARGV[1]
-local clock = redis.call('TIME')
+local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[5]
 
-local last = redis.call('GET', record)
+-- A shape's first argument is `ARGV[SHAPES + number * SHAPE + 1]`, an ending's is `ARGV[ENDINGS + number * ENDING + 1]`.
+local SHAPE, ENDING = 10, 3
+local SHAPES, ENDINGS = 11 - SHAPE, 11 + ARGV[11] * SHAPE - ENDING
+local count = (#ARGV - ENDINGS) / ENDING - 1
+local locks = {}
+for i = 1, count do locks[i] = base .. ARGV[ENDINGS + i * ENDING + 2] .. ':lock' end
+locks[count + 1], locks[count + 2] = record, base .. 'limiter'
+local tokens = call('MGET', unpack(locks)) -- nil for what is no text, too
+local last, limiter = tokens[count + 1], tokens[count + 2]
+-- What earlier calls of this worker have looked at, so that not each must: the minute in which they last saw whether one
+-- has passed, the second in which they counted what is active, and the count.
+local rolled, second, running = 0, 0, 0
+
 if last then
-  -- What a call did: seq, now_ms, codes, ids of the fetched jobs, late, refused. Only the first is read each time.
-  local _, answered = cmsgpack.unpack_limit(last, 1, 0)
+  -- What a call did: seq, rolled, second, running, now_ms, codes, ids of the fetched jobs, late, refused.
+  local _, answered
+  _, answered, rolled, second, running = cmsgpack.unpack_limit(last, 4, 0)
   if answered > seq then return redis.error_reply('STALECALL ' .. seq .. ' after ' .. answered) end
   if answered == seq then
-    local _, then_ms, codes, ids, late, refused = cmsgpack.unpack(last)
+    local _, _, _, _, then_ms, codes, ids, late, refused = cmsgpack.unpack(last)
     local jobs, bytes = {}, tonumber(ARGV[10])
     for _, id in ipairs(ids) do
       if redis.pcall('GET', base .. id .. ':lock') == token then
@@ -74,6 +90,14 @@ end
 local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration', 'opts.maxLenEvents')
 -- @include check_meta.lua
 local max_events = meta[5] and string.find(meta[5], '^%d+$') and meta[5] or '10000'
+local ended, free, fetched, fetched_ids, untold, odd = 0, false, {}, {}, {}, false -- what the lean paths do, and leave
+local told = 0 -- the codes, in short where all endings were applied
+
+-- @include lean_endings.lua
+if ended == count and not odd then
+  -- @include lean_fetch.lua
+end
+
 -- @include events.lua
 local queue, is_paused = base, meta[1]
 -- @include wait_list.lua
@@ -83,17 +107,21 @@ local queue, is_paused = base, meta[1]
 local function advance()
 
 -- @include promote.lua
--- @include iterate.lua
+if odd then pcall(repairs().mend) end
 -- @include endings.lua
--- @include fetch.lua
-
-local told = 0 -- codes, in short where all endings were applied
 for i = 1, #codes do
   if codes[i] ~= 0 then told = codes end
 end
+if ended < count and told == 0 and not damage then
+  -- @include lean_fetch.lua
+end
+for _, event in ipairs(untold) do attempt(nil, call, 'XADD', events, '*', unpack(event)) end
+-- @include iterate.lua
+-- @include fetch.lua
+
 if #codes > 0 or #fetched > 0 then
-  local what = cmsgpack.pack(seq, now, told, fetched_ids, #late > 0 and late or false, refused or false)
-  call('SET', record, what, 'PX', 2 * lock_ms)
+  local done = cmsgpack.pack(seq, rolled, second, running, now, told, fetched_ids, #late > 0 and late, refused or false)
+  call('SET', record, done, 'PX', 2 * lock_ms)
 end
 local jobs, size = {}, 0
 for i = 1, #fetched do

@@ -20,7 +20,7 @@ for i, name in ipairs({'completed', 'failed'}) do
     if ARGV[2 * i] == '' then
       call('UNLINK', key)
     else
-      names[#names + 1] = {name, tonumber(ARGV[2 * i]), ARGV[2 * i + 1]}
+      names[#names + 1] = {name, tonumber(ARGV[2 * i]), ARGV[2 * i + 1], name == 'failed'}
     end
   end
 end
@@ -28,6 +28,6 @@ if #names == 0 then return end
 
 local any_delayed = false -- relations.lua sets it
 -- @include relations.lua
--- @include retention.lua
+-- @include remove_jobs.lua
 -- @include kept.lua
-for _, each in ipairs(names) do pcall(remove_due, unpack(each)) end
+for _, each in ipairs(names) do pcall(remove_due, each[1], each[2], each[3], each[4] and leave_parent) end

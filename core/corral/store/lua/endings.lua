@@ -1,26 +1,25 @@
--- Included by advance.lua: takes jobs out of `active` and puts them where their ending says (wire 6.6 to 6.11).
+-- Included by advance.lua: takes jobs out of `active` and puts them where their ending says (wire 6.6 to 6.11). The first
+-- `ended` of them are applied already, see lean_endings.lua.
 -- Leaves: codes, one per ending; final, whether the last one finished its job for good; refused, nil or flat: the place
 -- (from 1) of each job that was damaged and so failed, and why.
 
--- Shape n begins behind `SHAPES + n * SHAPE`, ending i behind `ENDINGS + i * ENDING`.
-local SHAPE, ENDING = 10, 3
-local SHAPES, ENDINGS = 11 - SHAPE, 11 + ARGV[11] * SHAPE - ENDING
-local count = (#ARGV - ENDINGS) / ENDING - 1
-local codes, refused, final = {}, nil, false
+local codes, refused, final = {}, nil, ended > 0
+for i = 1, ended do codes[i] = 0 end
 
-if count > 0 then
-  local locks, children = {}, {}
+if count > ended then
+  -- @include running.lua
+  local children = {}
   for i = 1, count do
     local key = base .. ARGV[ENDINGS + i * ENDING + 2]
-    locks[i] = key .. ':lock'
     children[2 * i - 1], children[2 * i] = key .. ':dependencies', key .. ':unsuccessful'
   end
-  local tokens = call('MGET', unpack(locks))
   local any_children = call('EXISTS', unpack(children)) > 0
   -- The first write, and one that a full store allows: from here on the script may write whatever it has to.
   if type(redis.pcall('XTRIM', events, 'MAXLEN', '~', max_events)) == 'table' then
     attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events)
   end
+
+  -- @include nearer_end.lua
 
   local taken -- the job that was taken out of `active` and is in no other container yet
 
@@ -34,7 +33,7 @@ if count > 0 then
     end
     if not tokens[i] then return -2 end
     if tokens[i] ~= held then return -6 end
-    if call('LREM', base .. 'active', -1, id) == 0 then
+    if call('LREM', base .. 'active', running > 500 and nearer_end(id, running) or -1, id) == 0 then
       -- Ours, and in no place at all: `active` was damaged and removed while the job ran.
       for _, name in ipairs({'wait', 'paused'}) do
         if call('LPOS', base .. name, id) then return -3 end
@@ -89,7 +88,7 @@ if count > 0 then
     local deduplicated = string.find(ARGV[shape + 10], 'd', 1, true)
     if parent or deduplicated then relate().settle(kind, id, key, text, parent, deduplicated) end
     if keep_count == 0 then
-      remove_jobs({id}, kind == 'f')
+      remove_jobs({id}, kind == 'f' and leave_parent)
     elseif kind == 'c' then
       call('HSET', key, 'returnvalue', text, 'finishedOn', now, 'atm', atm)
     else
@@ -137,7 +136,8 @@ if count > 0 then
     -- No worker honours this value but one that knows a limit of its own; ours do always (wire 6.19, trap T18).
     if kind == 'l' then
       call('GET', base .. 'limiter') -- an error where something else stands there: SET would overwrite it
-      call('SET', base .. 'limiter', '9007199254740991', 'PX', ARGV[shape + 5])
+      limiter = '9007199254740991'
+      call('SET', base .. 'limiter', limiter, 'PX', ARGV[shape + 5])
     end
     back_to_wait(id, key, nil, true)
   end
@@ -152,7 +152,7 @@ if count > 0 then
     return code
   end
 
-  for i = 1, count do
+  for i = ended + 1, count do
     local at = ENDINGS + i * ENDING
     local shape, id, text = SHAPES + ARGV[at + 1] * SHAPE, ARGV[at + 2], ARGV[at + 3]
     local kind, held = ARGV[shape + 1], ARGV[shape + 2]
@@ -196,11 +196,11 @@ if count > 0 then
     for kind, group in pairs(own) do
       local name = kind == 'c' and 'completed' or 'failed'
       pcall(record_kept, name, group.scored)
-      pcall(remove_due, name, group.count, group.age)
+      pcall(remove_due, name, group.count, group.age, kind == 'f' and leave_parent)
     end
   end
   local released, ended_ids, largest = {}, {}, 0
-  for i = 1, count do
+  for i = ended + 1, count do
     local id, size = ARGV[ENDINGS + i * ENDING + 2], #ARGV[ENDINGS + i * ENDING + 3]
     if size > largest then largest = size end
     if unkept[id] then codes[i] = -20 end

@@ -11,8 +11,8 @@ local lost, kept = {}, {}
 
 for i = 1, calls do
   local record = redis.call('GET', KEYS[i + 1])
-  local seq, _, _, ids
-  if record then seq, _, _, ids = cmsgpack.unpack(record) end
+  local seq, _, ids
+  if record then seq, _, _, _, _, _, ids = cmsgpack.unpack(record) end
   if seq == tonumber(ARGV[2 + i]) then
     local token = ARGV[2] .. ':' .. ARGV[2 + i]
     local all = true

@@ -1,4 +1,5 @@
--- Included by advance.lua, after endings.lua: moves jobs to `active` and locks them (wire 6.3).
+-- Included by advance.lua, after endings.lua: moves jobs to `active` and locks them (wire 6.3). It goes on from `fetched`
+-- and `fetched_ids`, what lean_fetch.lua has fetched.
 -- Leaves: fetched, fetched_ids, due_ms, limited_ms, held, cut, others_count: what `limiter` counts though the queue has no
 -- rate limit, or nil; and the marker where work is left for others.
 --
@@ -6,7 +7,7 @@
 -- stay where they wait, and up to LOOK of them are looked past.
 
 local LOOK = 200
-local fetched, fetched_ids, due_ms, limited_ms, others_count = {}, {}, -1, 0, nil
+local due_ms, limited_ms, others_count = -1, 0, nil
 local held, held_ids, held_prioritized = 0, {}, 0 -- all; of `wait`, taken out until the end; how many of `prioritized`
 local suspects, confirm_from = tonumber(ARGV[8]), tonumber(ARGV[9]) or math.huge
 local bytes, cut = tonumber(ARGV[10]), false -- what is left of max_bytes; whether a job was left because of it

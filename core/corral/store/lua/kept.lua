@@ -14,8 +14,9 @@ local function record_kept(name, scored)
   call('ZADD', key, unpack(scored))
 end
 
--- Remove those that are older than `age` (seconds), and all but the newest `count`; -1 counts none.
-local function remove_due(name, count, age)
+-- Remove those that are older than `age` (seconds), and all but the newest `count`; -1 counts none. `leave` as for
+-- remove_jobs.
+local function remove_due(name, count, age, leave)
   local key, set = 'corral:' .. base .. 'kept:' .. name, base .. name
   local due = call('ZCOUNT', key, '-inf', now - age * 1000)
   if count >= 0 then due = math.max(due, call('ZCARD', key) - count) end
@@ -29,7 +30,7 @@ local function remove_due(name, count, age)
     if scores[i] == found[2 * i] then gone[#gone + 1] = id end
   end
   if #gone > 0 then
-    remove_jobs(gone, name == 'failed')
+    remove_jobs(gone, leave)
     call('ZREM', set, unpack(gone))
   end
   call('ZREMRANGEBYRANK', key, 0, last)

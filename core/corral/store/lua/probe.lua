@@ -22,7 +22,7 @@ local OPERATORS = {
   'HKEYS', 'HLEN', 'HSCAN 0', 'HVALS', 'LINDEX 0', 'SISMEMBER x', 'XLEN', 'XRANGE - +', 'XREVRANGE + -',
   'ZREVRANGE 0 0', 'ZREVRANK x', 'LSET 0 x', 'XDEL 0-1',
 }
-local LAST = {'RENAME', 'GETDEL', 'UNLINK', 'DEL'}
+local LAST = {'RPOPLPUSH', 'RENAME', 'GETDEL', 'UNLINK', 'DEL'}
 
 local probe = 'corral:' .. KEYS[1] .. 'probe'
 local commands, keys = {}, {}
@@ -63,7 +63,7 @@ local function try(line)
   for word in string.gmatch(line, '%S+') do words[#words + 1] = word end
   local name = words[1]
   table.insert(words, 2, probe)
-  if name == 'RENAME' then words[3] = probe end
+  if name == 'RENAME' or name == 'RPOPLPUSH' then words[3] = probe end
   note(name, probe, denied(unpack(words)))
 end
 

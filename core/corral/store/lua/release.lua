@@ -12,7 +12,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[3]
 
 -- A call that the worker sent and that comes only now would take jobs for nobody: it is refused as a ghost.
 for lane = 2, #KEYS do
-  call('SET', KEYS[lane], cmsgpack.pack(9007199254740991), 'PX', 60000)
+  call('SET', KEYS[lane], cmsgpack.pack(9007199254740991, 0, 0, 0), 'PX', 60000)
 end
 local active = {}
 attempt(nil, function() active = call('LRANGE', base .. 'active', 0, -1) end)

@@ -1,0 +1,210 @@
+"""The lean paths of the scripts beside the general one: they do the same with fewer commands, and nothing by halves.
+
+Each test runs on both, by the fixture `path`, on the embedded server and on Redis 7.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from corral import JobOptions, Retention
+from corral.outcome import Completed, Outcome, Retried
+from corral.store.codec import Advanced, Ending, FetchedJob, NewJob, encode_options
+from corral.store.connection import Link
+from corral.store.queue_store import QueueStore
+from integration.servers import KINDS, Server, server
+
+pytestmark = pytest.mark.asyncio
+
+BASE = "bull:letters:"
+KEEP = JobOptions(attempts=2, keep_completed=Retention(), keep_failed=Retention())
+DONE = Completed(b'"done"')
+NODE_COMMANDS = 22.5
+"""What BullMQ for Node runs per job at concurrency 1."""
+MANY = 100_000
+
+
+@pytest.fixture(params=KINDS)
+def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with server(request.param) as on:
+        yield on
+
+
+class Worker:
+    """A worker by hand, and what its queue looks like.
+
+    Args:
+        on: The server.
+        options: The queue's.
+    """
+
+    def __init__(self, on: Server, options: JobOptions = KEEP) -> None:
+        self.raw: Any = on.admin
+        self.store = QueueStore(Link(on.url()), "bull", "letters", options=options)
+        self.running: dict[str, FetchedJob] = {}
+        self._seq = 0
+
+    async def add(self, *ids: str) -> None:
+        assert all(await self.store.add([NewJob(job, "letters", b"{}", encode_options(KEEP)) for job in ids]))
+
+    async def advance(self, *ended: str, want: int = 0, outcome: Outcome = DONE) -> Advanced:
+        """End jobs in this order, and fetch."""
+        self._seq += 1
+        endings = [Ending(self.running.pop(job), outcome) for job in ended]
+        advanced = await self.store.advance("w", self._seq, endings, want)
+        self.running |= {job.id: job for job in advanced.jobs}
+        return advanced
+
+    def active(self) -> list[str]:
+        """The jobs that run, the newest first."""
+        found: list[str] = self.raw.lrange(f"{BASE}active", 0, -1)
+        return found
+
+    def told(self, event: str) -> list[str]:
+        """The jobs of which this was told, in order."""
+        entries = self.raw.xrange(f"{BASE}events")
+        return [fields["jobId"] for _, fields in entries if fields["event"] == event]
+
+    def commands(self) -> dict[str, int]:
+        """How often each command was run in scripts since `CONFIG RESETSTAT`."""
+        outside = {"evalsha", "eval", "info", "config|resetstat"}
+        stats = self.raw.info("commandstats")
+        return {name[8:]: each["calls"] for name, each in stats.items() if name[8:] not in outside}
+
+
+@pytest_asyncio.fixture
+async def worker(own_server: Server) -> AsyncIterator[Worker]:
+    hired = Worker(own_server)
+    yield hired
+    await hired.store.close()
+
+
+async def test_a_plain_job_costs_fewer_commands_than_with_bullmq(worker: Worker, path: str) -> None:
+    """So it is seen that the lean path is taken: for a job at concurrency 1, and for fifty in one call."""
+    await worker.add(*(f"j{number}" for number in range(160)))
+    await worker.advance(want=1)
+    await worker.advance(*worker.running, want=1)
+    worker.raw.config_resetstat()
+    await worker.advance(*worker.running, want=1)
+    single = worker.commands()
+    await worker.advance(*worker.running, want=50)
+    worker.raw.config_resetstat()
+    await worker.advance(*worker.running, want=50)
+    per_job = sum(worker.commands().values()) / 50
+    print(f"{path}: {sum(single.values())} commands for a single job, {per_job:.2f} each for fifty: {single}")
+    if path == "lean":
+        # LLEN once a second
+        assert sum(single.values()) - single.get("llen", 0) == 19 < NODE_COMMANDS
+        assert per_job < 7.5
+    else:
+        assert sum(single.values()) > NODE_COMMANDS
+
+
+@pytest.mark.parametrize("gone", [[], ["j2"], ["j0"], ["j4"], ["j0", "j1", "j2", "j3", "j4"]], ids=len)
+@pytest.mark.parametrize("others", [0, 2], ids=["all-that-run", "beside-older-ones"])
+async def test_who_is_not_active_any_more_leaves_the_order_of_the_others(
+    worker: Worker, path: str, gone: list[str], others: int
+) -> None:
+    older = [f"older{number}" for number in range(others)]
+    await worker.add(*older, *(f"j{number}" for number in range(8)))
+    await worker.advance(want=others + 8)
+    for job in gone:
+        worker.raw.lrem(f"{BASE}active", 0, job)
+        worker.raw.zadd(f"{BASE}failed", {job: 1})  # as if somebody had failed it
+    ending = ["j2", "j0", "j1", "j3", "j4"]
+    codes = (await worker.advance(*ending)).codes
+    assert list(codes) == [-3 if job in gone else 0 for job in ending]
+    assert worker.active() == ["j7", "j6", "j5", *reversed(older)]
+    assert set(worker.raw.zrange(f"{BASE}completed", 0, -1)) == set(ending) - set(gone)
+    assert worker.told("completed") == [job for job in ending if job not in gone]
+
+
+@pytest.mark.parametrize("key", ["events", "completed", "active", "marker", "metrics:completed", "limiter", "stalled"])
+@pytest.mark.parametrize("size", [1, 5])
+async def test_beside_a_damaged_key_no_job_is_lost_or_ended_twice(
+    worker: Worker, path: str, key: str, size: int
+) -> None:
+    """What stands there goes to the quarantine, now or with the next stalled check; `active` is the operator's."""
+    await worker.add(*(f"j{number}" for number in range(3 * size)))
+    await worker.advance(want=size)
+    worker.raw.delete(BASE + key)
+    worker.raw.set(BASE + key, "damaged")
+    ended = list(worker.running)
+    reply = await worker.advance(*ended, want=size)
+    places = [worker.raw.zscore(f"{BASE}completed", job) for job in ended] if key != "active" else []
+    if key == "active":
+        assert list(reply.codes) == [-20] * size
+        assert worker.raw.llen(f"{BASE}wait") == 2 * size
+        return
+    assert list(reply.codes) == [0] * size
+    assert None not in places
+    assert worker.active() == [f"j{number}" for number in reversed(range(size, 2 * size))]
+    assert worker.raw.lrange(f"{BASE}wait", 0, -1) == [f"j{number}" for number in reversed(range(2 * size, 3 * size))]
+    assert worker.raw.exists(*(f"{BASE}{job}:lock" for job in ended)) == 0
+    if key == "events":
+        assert worker.told("completed") == ended
+        assert worker.told("active") == list(worker.running)
+
+
+async def test_a_repeated_call_repeats_the_reply_and_changes_nothing(worker: Worker, path: str) -> None:
+    await worker.add(*(f"j{number}" for number in range(6)))
+    await worker.advance(want=2)
+    endings = [Ending(job, DONE) for job in worker.running.values()]
+    first = await worker.store.advance("w", 2, endings, 2)
+    before = worker.raw.execute_command("XLEN", f"{BASE}events")
+    again = await worker.store.advance("w", 2, endings, 2)
+    assert (again.repeated, first.repeated) == (True, False)
+    assert (list(again.codes), again.now_ms) == ([0, 0], first.now_ms)
+    assert [(job.id, job.token, job.attempts_started) for job in again.jobs] == [
+        (job.id, job.token, job.attempts_started) for job in first.jobs
+    ]
+    assert worker.raw.execute_command("XLEN", f"{BASE}events") == before
+
+
+async def test_a_failed_job_and_one_that_completed_end_in_one_call(worker: Worker, path: str) -> None:
+    await worker.add("a", "b", "c", "d")
+    await worker.advance(want=3)
+    endings = [Ending(worker.running["a"], DONE), Ending(worker.running["b"], Retried("no stamp", 0, "at work"))]
+    reply = await worker.store.advance("w", 2, [*endings, Ending(worker.running["c"], DONE)], 1)
+    assert list(reply.codes) == [0, 0, 0]
+    assert [job.id for job in reply.jobs] == ["d"]
+    assert worker.told("completed") == ["a", "c"]
+    assert worker.raw.lrange(f"{BASE}wait", 0, -1) == ["b"]
+    assert worker.raw.hmget(f"{BASE}b", "failedReason", "atm") == ["no stamp", "1"]
+
+
+async def test_a_job_that_gets_a_parent_while_it_runs_releases_it(worker: Worker, path: str) -> None:
+    await worker.add("child", "other")
+    await worker.advance(want=2)
+    worker.raw.hset(f"{BASE}mother", mapping={"name": "letters", "data": "{}", "opts": "{}", "timestamp": 1})
+    worker.raw.zadd(f"{BASE}waiting-children", {"mother": 1})
+    worker.raw.sadd(f"{BASE}mother:dependencies", f"{BASE}child")
+    worker.raw.hset(f"{BASE}child", "parentKey", f"{BASE}mother")
+    await worker.advance("child", "other")
+    assert worker.raw.lrange(f"{BASE}wait", 0, -1) == ["mother"]
+    assert worker.raw.hget(f"{BASE}mother:processed", f"{BASE}child") == '"done"'
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
+async def test_what_just_started_ends_fast_beside_100_000_that_run(worker: Worker, path: str) -> None:
+    """LREM from the tail walks past all of them: 0.5 ms."""
+    for start in range(0, MANY, 5000):
+        worker.raw.lpush(f"{BASE}active", *(f"long{number}" for number in range(start, start + 5000)))
+    await worker.add("a", "b", "c", "d")
+    await worker.advance(want=2)
+    worker.raw.config_resetstat()
+    codes = (await worker.advance("a", want=1)).codes
+    spent = {name: worker.raw.info("commandstats").get(f"cmdstat_{name}", {}) for name in ("lrem", "lpos", "llen")}
+    taken = sum(each.get("usec", 0) for each in spent.values())
+    worker.raw.config_resetstat()
+    worker.raw.lrem(f"{BASE}active", -1, "b")
+    from_tail = worker.raw.info("commandstats")["cmdstat_lrem"]["usec"]
+    print(f"{path}: {taken} us for what started last of {MANY:,}; LREM from the tail takes {from_tail} us")
+    assert list(codes) == [0]
+    assert taken < from_tail / 4
+    worker.raw.delete(f"{BASE}active")
