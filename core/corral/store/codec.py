@@ -391,17 +391,19 @@ def encode_endings(endings: Iterable[Ending], declared: JobOptions) -> list[str 
         declared: The queue's options; their retention holds for a job that carries none. Where they name none, it is
             the default for a job of ours, and another client's job is kept.
     """
+    completed = _kept(declared.keep_completed, DEFAULT_COMPLETED)
+    failed = _kept(declared.keep_failed, DEFAULT_FAILED)
     shapes: dict[tuple[str | bytes | int, ...], int] = {}
     each: list[str | bytes | int] = []
     for ending in endings:
         job, (kind, text, delay_ms) = ending.job, _kind(ending.outcome)
         options, retention, trace = job.options, KEEP_ALL, b""
         if kind == "c":
-            retention = _kept(job, options.keep_completed, declared.keep_completed, DEFAULT_COMPLETED)
+            retention = options.keep_completed or completed[is_ours(job.id, options)]
         elif kind in {"f", "r"}:
             trace = _stacktrace(job, getattr(ending.outcome, "traceback", ""))
             if kind == "f":
-                retention = _kept(job, options.keep_failed, declared.keep_failed, DEFAULT_FAILED)
+                retention = options.keep_failed or failed[is_ours(job.id, options)]
         flags = ("l" if options.lifo else "") + ("d" if job.deduplicated else "")
         shape = (kind, job.token, job.attempts_made + 1, trace, delay_ms, *retention, options.attempts, flags)
         each += (shapes.setdefault(shape, len(shapes) + 1), job.stored_id, text)
@@ -432,15 +434,11 @@ def made_by_others(sample: Sequence[Sequence[bytes]]) -> int:
     return sum(not is_ours(job_id.decode(errors="replace"), _decode_options(opts)) for job_id, opts in sample)
 
 
-def _kept(
-    job: FetchedJob, asked: tuple[int, str, int] | None, declared: Retention | None, default: Retention
-) -> tuple[int, str, int]:
-    """What stays of the jobs of a queue as this one ends: count, age in seconds or empty, limit."""
-    if asked is not None:
-        return asked
+def _kept(declared: Retention | None, default: Retention) -> tuple[tuple[int, str, int], tuple[int, str, int]]:
+    """What stays of jobs whose options name no retention, count, age and limit: of others' jobs, and of ours."""
     if declared is not None:
-        return _retention(declared)
-    return (*_retention(default)[:2], OWN_LIMIT) if is_ours(job.id, job.options) else KEEP_ALL
+        return (_retention(declared),) * 2
+    return KEEP_ALL, (*_retention(default)[:2], OWN_LIMIT)
 
 
 def _kind(outcome: Outcome) -> tuple[str, str | bytes, int]:
@@ -477,7 +475,6 @@ def _stacktrace(job: FetchedJob, traceback: str) -> bytes:
     return to_json(traces)
 
 
-@lru_cache(maxsize=64)
 def _retention(retention: Retention) -> tuple[int, str, int]:
     age = "" if retention.age is None else f"{retention.age.total_seconds():g}"
     return -1 if retention.count is None else retention.count, age, NO_LIMIT
