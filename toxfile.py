@@ -2,8 +2,8 @@
 
 `plugin-<queue>` holds the core as a wheel, the plugin as a wheel and what the plugin's group `test` names, and runs
 the plugin's own tests: what passes there passes where somebody installs the plugin. `dev` gets all of `plugins/`,
-editable, `board`, `demo` and `saas` get them as wheels; a plugin of `examples/` is written as by somebody else, and has
-an environment of its own only.
+editable, `bench`, `board`, `demo` and `saas` get them as wheels; a plugin of `examples/` is written as by somebody
+else, and has an environment of its own only.
 tox loads this file by its name; what does not depend on the folders is in `tox.ini`.
 """
 
@@ -95,7 +95,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
         state.conf.memory_seed_loaders[name].append(MemoryLoader(**settings_of(folder)))
     ours = distributions("plugins")
     state.conf.memory_seed_loaders["dev"].append(MemoryLoader(commands=[editable(ours)]))
-    for name in ("board", "demo", "saas"):
+    for name in ("bench", "board", "demo", "saas"):
         state.conf.memory_seed_loaders[name].append(MemoryLoader(commands_pre=[installed(ours)]))
     listed = core_conf.loaders[0].load_raw("env_list", state.conf, None)
     core_conf.loaders.insert(0, MemoryLoader(env_list=EnvList([*str(listed).split(), *plugins])))

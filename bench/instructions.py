@@ -3,7 +3,7 @@
 Times on a shared machine vary by more than a change to a script is worth. Here the server runs under callgrind, which
 counts the instructions that it executes: that count repeats to less than 1 %, whatever else the machine does. It
 includes neither the kernel's work nor what memory costs, so it says which of two versions does less, and not how fast
-either is; `python -m bench.store` measures that.
+either is; `python -m bench` measures that.
 
 `QueueStore` is called directly, one call at a time, without a worker: `add` with n jobs per call, and `advance` that
 ends the n jobs of the call before and fetches n. Each case has a new server with the embedded store's options, and
@@ -34,14 +34,16 @@ from typing import Any
 import redis
 
 import corral
-from bench.measure import QUEUE
-from bench.store import OPTIONS, PREFIX
+from corral.options import JobOptions, Retention
 from corral.outcome import Completed
 from corral.store.codec import Ending, FetchedJob, NewJob, encode_options
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.store.server_binary import ServerBinary, find_server
 
+PREFIX, QUEUE = "raw", "noop"
+OPTIONS = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())
+"""As BullMQ's own defaults: one attempt, every job kept."""
 BACKLOG = 5_500
 """Jobs that wait when a measurement starts: two events each, more than the 10,000 to which the stream is trimmed."""
 FILL_BATCH = 500
@@ -287,9 +289,20 @@ def write_figures(path: Path, measured_on: str, costs: dict[str, Cost]) -> None:
     path.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
 
 
+def count(case: Case) -> Cost:
+    """Measure a case on a new server of its own."""
+    with counted_server(find_server()) as server:
+        return asyncio.run(measure(server, case))
+
+
+def missing_programs() -> list[str]:
+    """What cannot be found of the programs that count."""
+    return [program for program in ("valgrind", "vgdb") if shutil.which(program) is None]
+
+
 def require_callgrind() -> None:
     """End the program where callgrind is not installed."""
-    if missing := [program for program in ("valgrind", "vgdb") if shutil.which(program) is None]:
+    if missing := missing_programs():
         sys.exit(
             f"error: instructions are counted by valgrind, and {' and '.join(missing)} cannot be found on the PATH\n"
             "  hint: apt-get install valgrind"
@@ -311,8 +324,7 @@ def main() -> None:
     print(f"{measured_on}\n\n{heading(compared=compared)}", flush=True)
     costs: dict[str, Cost] = {}
     for case in CASES:
-        with counted_server(binary) as server:
-            cost = asyncio.run(measure(server, case))
+        cost = count(case)
         costs[case.name] = cost
         print(row(case.name, cost, (earlier or {}).get(case.name), compared=compared), flush=True)
     if arguments.json is not None:

@@ -1,78 +1,118 @@
-"""What a job costs the store: `python -m bench.store`.
+"""The server under all peers: one embedded store, seen from outside, with the allocator that a row asks for.
 
-The server's own CPU time per no-op job, for adding it and for the rest of its life, of Corral's `QueueStore` (raw:
-batches of n jobs, no worker around it) and of BullMQ for Node (n callers, and a worker that runs n jobs at once), at
-concurrency 1, 10 and 100; medians of three rounds in which the two take turns, and ratios. Nothing is asserted.
+It says how long a drain took, by the times that BullMQ's data model keeps in each job, and what the server has used of
+its CPU. So Corral and BullMQ are measured the same way, and neither of them counts anything.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from bench.measure import CONCURRENCIES, QUEUE, ROUNDS, Figures, Store, fresh_store, machine, medians, node_peer
-from corral.options import JobOptions, Retention
-from corral.outcome import Completed
-from corral.store.codec import Ending, FetchedJob, NewJob, encode_options
-from corral.store.connection import Link
-from corral.store.queue_store import QueueStore
+import redis
 
-JOBS = {1: 2_000, 10: 10_000, 100: 20_000}
-"""By concurrency."""
-WARM_UP = 500
-PREFIX = "raw"
-OPTIONS = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())
-"""As BullMQ's own defaults: one attempt, every job kept."""
+from corral.store.embedded import embedded_store
 
-
-async def measure_raw(store: Store, count: int, batch: int) -> Figures:
-    """Add and drain through `QueueStore`, so many jobs with each call."""
-    store.client.flushdb()
-    link = Link(store.url)
-    queue = QueueStore(link, PREFIX, QUEUE, options=OPTIONS)
-    clock = asyncio.get_running_loop().time
-    cpu, began = store.cpu_seconds(), clock()
-    opts = encode_options(OPTIONS)
-    for first in range(0, count, batch):
-        await queue.add([NewJob(f"job-{n}", QUEUE, b'{"n":%d}' % n, opts) for n in range(first, first + batch)])
-    between, added = store.cpu_seconds(), clock()
-    running: list[FetchedJob] = []
-    seq = 0
-    while running or not seq:
-        seq += 1
-        running = list((await queue.advance("bench", seq, [Ending(job, Completed()) for job in running], batch)).jobs)
-    ended = clock()
-    drained = store.cpu_seconds() - between
-    assert store.completed(PREFIX) == count, "every job was drained"
-    await link.close()
-    return Figures(
-        count / (added - began), count / (ended - added), (between - cpu) / count * 1e6, drained / count * 1e6
-    )
+JEMALLOC = "libjemalloc.so.2"
+"""The library's file name; Debian has it in the package `libjemalloc2`."""
+LIBRARY_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
+STARTS_READ = 1000
+"""How many of the first jobs to end are asked when they started: the first to start is among them."""
 
 
-def main() -> None:
-    """Measure and print."""
-    with fresh_store() as store, node_peer(store) as node:
-        print(machine(store))
-        print(f"store CPU in µs per job, no-op jobs, all kept; medians of {ROUNDS}\n")
-        sides: dict[str, Callable[[int, int], Figures]] = {
-            "Corral": lambda count, batch: asyncio.run(measure_raw(store, count, batch)),
-            "BullMQ Node": lambda count, concurrency: node.measure(store, count, concurrency),
-        }
-        for side in sides.values():
-            side(WARM_UP, 10)
-        print(f"{'concurrency':>11}  {'':12} {'add':>7} {'drain':>7} {'whole life':>11} {'ratio':>7}")
-        for concurrency in CONCURRENCIES:
-            rounds: dict[str, list[Figures]] = {name: [] for name in sides}
-            for _ in range(ROUNDS):
-                for name, side in sides.items():
-                    rounds[name].append(side(JOBS[concurrency], concurrency))
-            ours = medians(rounds["Corral"])
-            for name, taken in rounds.items():
-                one = medians(taken)
-                line = f"{concurrency:>11}  {name:12} {one.add_us:>7.1f} {one.drain_us:>7.1f} {one.life_us:>11.1f}"
-                print(line if name == "Corral" else f"{line} {ours.life_us / one.life_us:>7.2f}")
+class Store:
+    """A running server.
+
+    Attributes:
+        url: Where it listens: a unix socket.
+        client: A blocking connection to it.
+        pid: Its process id.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client = redis.Redis.from_url(url)
+        self.pid = int(self.client.info("server")["process_id"])
+
+    def cpu_seconds(self) -> float:
+        """What the server has used so far, all its threads together."""
+        used = self.client.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+    def completed(self, queue: str) -> int:
+        """How many jobs of a queue (`prefix:name`) are completed."""
+        return int(self.client.zcard(f"{queue}:completed"))
+
+    def blocked_clients(self) -> int:
+        """How many connections wait for something to do."""
+        return int(self.client.info("clients")["blocked_clients"])
+
+    def drain_seconds(self, queue: str, count: int) -> float:
+        """From the first start to the end of the job that ended as number `count`, by the jobs' own times."""
+        done: Any = self.client.zrange(f"{queue}:completed", 0, count - 1, withscores=True)
+        with self.client.pipeline(transaction=False) as pipe:
+            for job, _ in done[:STARTS_READ]:
+                pipe.hget(f"{queue}:{job.decode()}", "processedOn")
+            first = min(int(started) for started in pipe.execute())
+        return max(float(done[-1][1] - first) / 1000, 0.001)
+
+    @property
+    def allocator(self) -> str:
+        """What gives the server its memory: `mem_allocator`, or the library that was loaded before it."""
+        compiled = str(self.client.info("memory")["mem_allocator"])
+        try:
+            loaded = Path(f"/proc/{self.pid}/maps").read_text("utf-8")
+        except OSError:
+            return compiled
+        preloaded = re.search(r"/(libjemalloc[^/\s]*)$", loaded, re.MULTILINE)
+        return f"{preloaded[1]} (preloaded; built with {compiled})" if preloaded else compiled
+
+    @property
+    def writes_file(self) -> bool:
+        """Whether the append-only file is on."""
+        return bool(int(self.client.info("persistence")["aof_enabled"]))
+
+    @property
+    def version(self) -> str:
+        """The server's name and version."""
+        info = self.client.info("server")
+        return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
 
 
-if __name__ == "__main__":
-    main()
+@contextmanager
+def opened_store(preload: Path | None = None) -> Iterator[Store]:
+    """A new embedded store, as `corral dev` starts it.
+
+    Args:
+        preload: A library that the server loads before its own, or None.
+    """
+    with tempfile.TemporaryDirectory(prefix="corral-bench-") as folder:
+        before = os.environ.get("LD_PRELOAD")
+        if preload is not None:
+            os.environ["LD_PRELOAD"] = str(preload)  # the server inherits it; nothing else is started meanwhile
+        try:
+            running = embedded_store(Path(folder))
+            url = running.__enter__()
+        finally:
+            if preload is not None:
+                os.environ.pop("LD_PRELOAD")
+                if before is not None:
+                    os.environ["LD_PRELOAD"] = before
+        try:
+            yield Store(url)
+        finally:
+            running.__exit__(None, None, None)
+
+
+def find_jemalloc() -> Path | None:
+    """The library on this machine, or None."""
+    for folder in map(Path, LIBRARY_FOLDERS):
+        found = [folder / JEMALLOC, *folder.glob(f"*/{JEMALLOC}")]
+        if usable := [path for path in found if path.exists()]:
+            return usable[0]
+    return None
