@@ -13,7 +13,7 @@ from bench.peers.requests import CONCURRENCY
 from bench.rounds import Bench, Load, measure, told
 
 OURS = "Corral"
-OUR_JOBS, THEIR_JOBS = 20_000, 5_000
+OUR_JOBS, THEIR_JOBS = 20_000, 4_000
 """Half a second of work and more; a rate does not depend on it."""
 
 

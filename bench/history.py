@@ -16,7 +16,8 @@ RATIOS = (
     "add 100",
     "add 1",
     "store CPU",
-    "best Python peer",
+    "best Python",
+    "best Python at 100",
 )
 """Rows whose ratio is kept."""
 FIGURES = ("pick-up p50", "pick-up p99", "worker MiB", "worker ready", "enqueue")

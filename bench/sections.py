@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from bench.backlog import drain_rates
 from bench.commands import CommandFigures, measure_commands
 from bench.frameworks import OURS, measure_frameworks
+from bench.peer import ONE_AT_A_TIME
 from bench.pick_up import pick_ups
 from bench.rounds import Bench, Figures, Load, Taken
 from bench.table import Goal, Group, Row, best_of
@@ -177,17 +178,13 @@ def framework_section(bench: Bench) -> Group:
     taken, notes = measure_frameworks(bench)
     ours = taken.pop(OURS)
     best = best_of(taken)
-    rows = [
-        Row(
-            "best Python peer" if name == best else "",
-            f"beside {name}",
-            ours,
-            rates,
-            FRAMEWORKS_GOAL if name == best else None,
-        )
-        for name, rates in taken.items()
+    best_at_100 = best_of({name: rates for name, rates in taken.items() if name not in ONE_AT_A_TIME})
+    rows = [Row("", f"beside {name}", ours, rates) for name, rates in taken.items()]
+    rows += [
+        Row("best Python", f"the fastest: {best}", ours, taken[best], FRAMEWORKS_GOAL),
+        Row("best Python at 100", f"of 100 at once: {best_at_100}", ours, taken[best_at_100], FRAMEWORKS_GOAL),
     ]
-    return Group("drain no-op at 100, jobs/s (peer: other Python frameworks; the goal is beside the best)", rows, notes)
+    return Group("drain no-op at 100, jobs/s (peer: other Python frameworks)", rows, notes)
 
 
 Section = Callable[[Bench], Group]

@@ -11,6 +11,8 @@ from typing import Any
 
 CONCURRENCY = 100
 """How many jobs a framework may run at once."""
+CONNECTIONS = 300
+"""More than their threads need. By itself, the client of the store refuses the 101st."""
 POLL_SECONDS = 0.01
 Operation = Callable[..., Awaitable[Any]]
 
