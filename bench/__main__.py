@@ -8,6 +8,8 @@ row that misses its goal says so; nothing is asserted. A whole run takes about f
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import time
 from contextlib import ExitStack
 
@@ -62,6 +64,8 @@ def count_instructions() -> tuple[dict[str, float], str]:
 def main() -> None:
     """Measure and print."""
     arguments = arguments_of_the_program()
+    # so that what was opened is closed: the embedded server would live on
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     chosen = arguments.only or [name for name in NAMES if name != INSTRUCTIONS or not arguments.quick]
     began = time.monotonic()
     rows: list[Row] = []

@@ -26,7 +26,7 @@ AT_1 = Load(2_500, callers=1, concurrency=1, is_pinned=True)
 AT_100_JEMALLOC = Load(20_000, has_jemalloc=True)
 ORDERS = Load(12_000, kind="order")
 SHORT = Load(12_000, kind="short")
-FLAKY = Load(8_000, kind="flaky")
+FLAKY = Load(8_000, kind="flaky", is_retried=True)
 THREADED = Load(6_000, kind="threaded", is_ours_alone=True)
 BULK = Load(30_000, concurrency=0)
 
