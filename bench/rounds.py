@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -176,29 +176,32 @@ def measure(store: Store, peer: Peer, load: Load) -> Figures:
         adding = peer.ask("add", kind=load.kind, count=load.jobs, callers=load.callers)
     else:
         adding = peer.ask("add_bulk", kind=load.kind, count=load.jobs, size=load.bulk)
-    between, worker = store.cpu_seconds(), peer.cpu_seconds()
-    seconds = 0.0
-    if load.concurrency:
-        queue = f"{peer.prefix}:{load.kind}"
-        since_ms = store.now_ms() if load.is_retried else None
-        peer.ask("start", kind=load.kind, concurrency=load.concurrency)
-        wait_until(lambda: store.completed(queue) >= load.jobs, f"{peer.name} drains {load.jobs} jobs")
-        after, worked = store.cpu_seconds(), peer.cpu_seconds()
-        peer.ask("stop")
-        seconds = store.drain_seconds(queue, load.jobs, since_ms)
-    else:
-        after, worked = between, worker
-
-    def by_job(used: float) -> float:
-        return used / load.jobs * 1e6
-
+    add_seconds = store.cpu_seconds() - before
+    draining, drain_seconds, worker_seconds = _drain(store, peer, load) if load.concurrency else (math.inf, 0.0, 0.0)
+    us = 1e6 / load.jobs
     return Figures(
         added=load.jobs / adding,
-        drained=load.jobs / seconds if seconds else 0.0,
-        add_us=by_job(between - before),
-        drain_us=by_job(after - between),
-        worker_us=by_job(worked - worker),
+        drained=load.jobs / draining,
+        add_us=add_seconds * us,
+        drain_us=drain_seconds * us,
+        worker_us=worker_seconds * us,
     )
+
+
+def _drain(store: Store, peer: Peer, load: Load) -> tuple[float, float, float]:
+    """Run a worker until a load's jobs are completed.
+
+    Returns:
+        How many seconds they took, how many of the store's CPU, how many of the worker process's.
+    """
+    queue = f"{peer.prefix}:{load.kind}"
+    since_ms = store.now_ms() if load.is_retried else None
+    store_before, worker_before = store.cpu_seconds(), peer.cpu_seconds()
+    peer.ask("start", kind=load.kind, concurrency=load.concurrency)
+    wait_until(lambda: store.completed(queue) >= load.jobs, f"{peer.name} drains {load.jobs} jobs")
+    store_used, worker_used = store.cpu_seconds() - store_before, peer.cpu_seconds() - worker_before
+    peer.ask("stop")
+    return store.drain_seconds(queue, load.jobs, since_ms), store_used, worker_used
 
 
 def wait_until(is_so: Callable[[], bool], what: str) -> None:
@@ -212,11 +215,6 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"waited {DRAIN_SECONDS:g} s in vain until {what}")
         time.sleep(POLL_SECONDS)
-
-
-def medians(taken: Sequence[Sequence[float]]) -> list[float]:
-    """The median of each column."""
-    return [statistics.median(column) for column in zip(*taken, strict=True)]
 
 
 def told(progress: str) -> None:
