@@ -17,8 +17,8 @@ def head(bench: Bench) -> Iterator[str]:
     """The lines above the table."""
     stage = bench.stage()
     ours, store = stage.corral.about, stage.store
-    usable = len(os.sched_getaffinity(0))
-    yield f"machine   {os.cpu_count()} cores ({platform.machine()}), of which {usable} may be used"
+    usable, busy = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    yield f"machine   {os.cpu_count()} cores ({platform.machine()}), {usable} usable; load before the run: {busy:.1f}"
     cores = two_cores()
     yield "pinning   " + (
         f"rows that say so: client on core {cores[0]}, store on core {cores[1]}; nothing else is pinned"
