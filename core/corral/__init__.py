@@ -5,8 +5,9 @@ name loads its module when it is first asked for, so that `corral --help` does n
 """
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from corral.on_demand import on_demand
 
 if TYPE_CHECKING:
     from corral.blocking import BlockingJobScheduler
@@ -103,27 +104,18 @@ def connect_blocking(*, durability: "Durability | None" = None) -> AbstractConte
 
 
 if not TYPE_CHECKING:  # a checker that saw this would accept any name
-    _NAMES = {
-        "errors": "CatalogError CorralError EnqueueInterrupted Fail PayloadRefused RateLimited Retry Snooze "
-        "StoreUnavailable",
-        "hookspecs": "hookimpl",
-        "job": "Job",
-        "jobs": "Enqueued Entry JobScheduler",
-        "options": "Exponential Fixed JobOptions Retention",
-        "payload": "Payload",
-        "processor": "Deps Processor",
-        "queue": "Queue",
-        "schedule": "Cron Every",
-    }
-    _MODULE_OF = {name: f"corral.{module}" for module, names in _NAMES.items() for name in names.split()}
-
-    def __getattr__(name: str) -> object:
-        """Load the module of a name that was not asked for before."""
-        if name not in _MODULE_OF:
-            raise AttributeError(f"module 'corral' has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
-        return value
-
-    def __dir__() -> list[str]:
-        """The whole surface, loaded or not: what completion offers."""
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = on_demand(
+        __name__,
+        {
+            "errors": "CatalogError CorralError EnqueueInterrupted Fail PayloadRefused RateLimited Retry Snooze "
+            "StoreUnavailable",
+            "hookspecs": "hookimpl",
+            "job": "Job",
+            "jobs": "Enqueued Entry JobScheduler",
+            "options": "Exponential Fixed JobOptions Retention",
+            "payload": "Payload",
+            "processor": "Deps Processor",
+            "queue": "Queue",
+            "schedule": "Cron Every",
+        },
+    )

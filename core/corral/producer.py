@@ -18,8 +18,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from corral.catalog import Catalog
 from corral.errors import ConfigurationError, JobRefused, StoreUnavailable
 from corral.jobs import CheckedJob, CheckedSchedule, Durability, JobChecks, JobScheduler, Written
@@ -29,7 +27,7 @@ from corral.store.clock import Clock
 from corral.store.codec import JobEncoder, NewJob
 from corral.store.connection import Link
 from corral.store.queue_store import BATCH_BYTES, MAX_BATCH, QueueStore, batches, job_bytes
-from corral.store.replies import is_missing_right, is_unreplicated, unexpected
+from corral.store.replies import ResponseError, is_missing_right, is_unreplicated, unexpected
 from corral.store.schedules import NewSchedule, Schedules
 from corral.store.scripts import call_again
 from corral.store.wire import BYTES_PER_SECOND

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import trustme
-from redis.exceptions import NoScriptError, ResponseError
 
 from chaos.proxy import Proxy
 from chaos.scene import Scene
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.store import connection
 from corral.store.connection import Link, ThreadLink
+from corral.store.replies import NoScriptError, ResponseError
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from corral import Fail, Job, JobOptions, Payload, Queue, Snooze
 from corral.jobs import JobScheduler
 from corral.plugins import Plugins
 from corral.settings import WorkerSettings
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
+from corral.store.replies import ResponseError
 from corral.worker.consumer import LANES
 from corral.worker.worker import Stopped, Worker
 from damage.layout import DEAD

@@ -7,9 +7,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
 
 from corral.store.connection import Link
+from corral.store.replies import ResponseError
 from corral.worker.stopping import end_tasks
 from damage import trial as trials
 from damage.layout import Layout

@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import pytest
-from redis.exceptions import NoScriptError, ResponseError
 
 from corral.store.connection import Link
+from corral.store.replies import NoScriptError, ResponseError
 from corral.worker.stopping import end_tasks
 from damage.judge import QUARANTINE, Fault, Snapshot, final_faults, misplaced, read_left, take_snapshots
 from damage.layout import GOOD, INNOCENTS, Layout

@@ -241,7 +241,7 @@ class TestTheCheck:
         [("repeat", "hash"), (f"repeat:{NAME}", "string"), ("delayed", "list"), ("wait", "string"), ("meta", "set")],
     )
     async def test_names_a_damaged_key_and_changes_nothing(self, key: str, type_: str, hand: Hand, raw: Any) -> None:
-        from redis.exceptions import ResponseError
+        from corral.store.replies import ResponseError
 
         await hand.ensure(TEN_SECONDS)
         await hand.run_due()

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import structlog.testing
-from redis.exceptions import ResponseError
 
 from corral import Job, JobOptions, Payload, Queue, Retention
 from corral.store.queue_store import QueueStore
+from corral.store.replies import ResponseError
 
 pytestmark = pytest.mark.asyncio
 

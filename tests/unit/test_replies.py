@@ -5,11 +5,20 @@ from __future__ import annotations
 import pytest
 from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as Lost
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import ResponseError as TheirResponseError
 from redis.exceptions import TimeoutError as Late
 
 from corral.errors import StoreUnavailable
-from corral.store.replies import is_missing_right, of_the_client, refusal, unavailable, unexpected
+from corral.store.redis_py import as_ours
+from corral.store.replies import (
+    NoScriptError,
+    ResponseError,
+    is_missing_right,
+    of_the_client,
+    refusal,
+    unavailable,
+    unexpected,
+)
 
 URL = "redis://ada:secret@store:6379/0"
 WHERE = " script: 7f58ca2f7e862ee6cd392c06a763242c0d3bcf8e, on @user_script:1."
@@ -67,9 +76,9 @@ def as_we_read_it(raw: str) -> ResponseError:
     return ResponseError(raw.removeprefix("ERR "))
 
 
-def as_the_client_reads_it(raw: str) -> RedisError:
-    error = BaseParser.parse_error(raw)
-    assert isinstance(error, RedisError)
+def as_the_client_reads_it(raw: str) -> Exception:
+    error = as_ours(BaseParser.parse_error(raw))
+    assert error is not None
     return error
 
 
@@ -105,6 +114,7 @@ def test_what_answers_a_command_is_no_refusal_and_no_secret_of_the_client_librar
 ) -> None:
     assert callable(read)
     error = read(raw)
+    assert isinstance(error, ResponseError)
     assert refusal(error, URL) is None
     told = unexpected(error, URL)
     assert told.hint
@@ -124,15 +134,17 @@ def test_no_script_of_that_name_is_for_whoever_sends_it_then() -> None:
 
 @pytest.mark.parametrize("refused", [True, False])
 def test_a_lost_connection_is_no_refusal(refused: bool) -> None:
-    told = unavailable(Lost("Connection closed by server."), URL, refused=refused)
+    lost = as_ours(Lost("Connection closed by server."))
+    assert lost is not None
+    told = unavailable(lost, URL, refused=refused)
     assert str(told) == "the store at redis://ada:***@store:6379/0 is unavailable: Connection closed by server"
     assert told.outcome == ("refused" if refused else "unknown")
 
 
 def test_what_the_client_library_wraps_while_it_connects_is_found() -> None:
     wrapped = Lost("auth")
-    wrapped.__cause__ = as_the_client_reads_it("WRONGPASS invalid username-password pair or user is disabled.")
-    assert "refuses this user name and password" in str(unavailable(wrapped, URL, refused=True))
+    wrapped.__cause__ = BaseParser.parse_error("WRONGPASS invalid username-password pair or user is disabled.")
+    assert "refuses this user name and password" in str(of_the_client(wrapped))
 
 
 def test_a_missing_right_is_known_as_one() -> None:
@@ -142,7 +154,9 @@ def test_a_missing_right_is_known_as_one() -> None:
         assert is_missing_right(told) == (sentence == "does not let its user do this")
 
 
-@pytest.mark.parametrize("error", [ResponseError("anything"), Late("late"), Lost("gone")])
+@pytest.mark.parametrize(
+    "error", [ResponseError("anything"), TheirResponseError("anything"), Late("late"), Lost("gone")]
+)
 def test_whatever_the_client_library_raises_becomes_an_error_of_ours(error: Exception) -> None:
     assert isinstance(of_the_client(error), StoreUnavailable)
 

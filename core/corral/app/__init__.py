@@ -1,17 +1,22 @@
 """The composition root: settings, then plugins, then the catalog, then the store. Everything else is handed its parts.
 
-`connect` is a producer's front door; the rest is what the commands do.
+`connect` is a producer's front door; the rest is what the commands do. A command loads its own part.
 """
 
-from corral.app.databases import create_database, relay_outbox
-from corral.app.health import Health, WorkerHealth, read_health
-from corral.app.installed import Installed, read_installed, read_plugins, read_settings
-from corral.app.operating import count_jobs, enqueue_once, operate
-from corral.app.processes import run_processes
-from corral.app.producing import connect, connect_blocking
-from corral.app.scheduling import list_schedules, prune_schedules, remove_schedule, restore_schedule
-from corral.app.serving import Address
-from corral.app.working import calm_collector, run_worker
+from typing import TYPE_CHECKING
+
+from corral.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from corral.app.databases import create_database, relay_outbox
+    from corral.app.health import Health, WorkerHealth, read_health
+    from corral.app.installed import Installed, read_installed, read_plugins, read_settings
+    from corral.app.operating import count_jobs, enqueue_once, operate
+    from corral.app.processes import run_processes
+    from corral.app.producing import connect, connect_blocking
+    from corral.app.scheduling import list_schedules, prune_schedules, remove_schedule, restore_schedule
+    from corral.app.serving import Address
+    from corral.app.working import calm_collector, run_worker
 
 __all__ = [
     "Address",
@@ -37,3 +42,19 @@ __all__ = [
     "run_processes",
     "run_worker",
 ]
+
+if not TYPE_CHECKING:  # a checker that saw this would accept any name
+    __getattr__, __dir__ = on_demand(
+        __name__,
+        {
+            "databases": "create_database relay_outbox",
+            "health": "Health WorkerHealth read_health",
+            "installed": "Installed read_installed read_plugins read_settings",
+            "operating": "count_jobs enqueue_once operate",
+            "processes": "run_processes",
+            "producing": "BlockingJobScheduler connect connect_blocking",
+            "scheduling": "list_schedules prune_schedules remove_schedule restore_schedule",
+            "serving": "Address",
+            "working": "calm_collector run_worker",
+        },
+    )

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
-from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
 from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.liveness import Sign, Signs
+from corral.store.replies import ResponseError
 from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 from corral.worker.worker import Worker

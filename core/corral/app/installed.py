@@ -11,7 +11,7 @@ from importlib_metadata import version
 from corral.catalog import Catalog, Role
 from corral.errors import CatalogError, Problem
 from corral.plugins import Claim, Plugins, Provider, found
-from corral.plugins.entry_points import PLUGINS
+from corral.plugins.entry_points import PLUGINS, Broken
 from corral.settings import Settings
 
 __all__ = ["Installed", "read_installed", "read_plugins", "read_settings", "read_what_fits"]
@@ -82,9 +82,9 @@ def read_plugins() -> tuple[Settings, Plugins]:
     Raises:
         ConfigurationError: A setting cannot be used.
     """
-    settings = read_settings()
-    claims = [*found(), *_built_in()]
-    return settings, Plugins.load(claims, application=settings.app, disabled=settings.disabled_plugins)
+    claims = [*found()]  # once: it reads the metadata of everything that is installed
+    settings = _settings_beside(claims)
+    return settings, Plugins.load([*claims, *_built_in()], application=settings.app, disabled=settings.disabled_plugins)
 
 
 def read_settings() -> Settings:
@@ -93,7 +93,12 @@ def read_settings() -> Settings:
     Raises:
         ConfigurationError: A setting cannot be used.
     """
-    return Settings.read({claim.name for claim in found() if isinstance(claim, Claim)})
+    return _settings_beside(found())
+
+
+def _settings_beside(claims: Iterable[Claim | Broken]) -> Settings:
+    """The settings; names that begin with one of these entry points' names are a plugin's own."""
+    return Settings.read({claim.name for claim in claims if isinstance(claim, Claim)})
 
 
 def _built_in() -> Iterator[Claim]:

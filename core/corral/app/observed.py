@@ -8,7 +8,6 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import structlog
-from redis.exceptions import ResponseError
 
 from corral.app.installed import Installed
 from corral.app.probes import ParentProbes, WorkerProbes
@@ -17,6 +16,7 @@ from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
 from corral.observe.tally import Tally
 from corral.store.connection import Link
+from corral.store.replies import ResponseError
 from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 from corral.worker.worker import Worker

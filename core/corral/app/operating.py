@@ -6,17 +6,20 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from corral.app.installed import Installed, read_installed
 from corral.app.producing import scheduler
-from corral.inspector import JobInspector, Sizes
-from corral.inspector.audit import this_process
+from corral.inspector.audit import Audit, this_process
+from corral.inspector.damage import naming_damage
 from corral.jobs import Enqueued, EnqueueOptions
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
+
+if TYPE_CHECKING:
+    from corral.inspector import JobInspector, Sizes
 
 __all__ = ["configure_operators_logs", "count_jobs", "enqueue_once", "inspector", "operate"]
 
@@ -26,6 +29,8 @@ T = TypeVar("T")
 @asynccontextmanager
 async def inspector(installed: Installed, url: str, who: str | None = None) -> AsyncIterator[JobInspector]:
     """The inspector of a process, closed on leaving; what it changes is told as `who`, see `JobInspector`."""
+    from corral.inspector import JobInspector  # noqa: PLC0415  # 20 ms that `corral enqueue` need not wait for
+
     made = JobInspector(installed.catalog, Link(url), prefix=installed.settings.prefix, who=who)
     try:
         yield made
@@ -71,14 +76,17 @@ def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions
     with chosen_store(installed.settings) as url:
 
         async def write() -> Enqueued:
-            who = this_process("cli")
-            async with scheduler(installed, url) as jobs, inspector(installed, url, who) as made:
-                async with made.naming_damage(queue):
-                    await made.audit.ensure_writable()
+            link, prefix = Link(url), installed.settings.prefix
+            audit = Audit(link, prefix)
+            try:
+                async with scheduler(installed, url) as jobs, naming_damage(link, prefix, queue):
+                    await audit.ensure_writable()
                     enqueued = await jobs.enqueue(queue, payload, **options)
                 if enqueued.created:
-                    await made.audit.added(who, queue, enqueued.id)
+                    await audit.added(this_process("cli"), queue, enqueued.id)
                 return enqueued
+            finally:
+                await link.close()
 
         return asyncio.run(write())
 

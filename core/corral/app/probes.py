@@ -11,14 +11,13 @@ import math
 import time
 from typing import Final
 
-from redis.exceptions import ResponseError
-
 from corral.app.alive import SIGN_SECONDS
 from corral.app.health import judged
 from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
 from corral.store.connection import Link, ThreadLink
 from corral.store.liveness import LIVE_SECONDS, Signs
+from corral.store.replies import ResponseError
 from corral.worker.troubles import ENDING, RIGHTS
 from corral.worker.worker import BEAT_SECONDS, Worker
 

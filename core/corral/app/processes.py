@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from itertools import count
 
 import structlog
-from redis.exceptions import ResponseError
 
 from corral.app.alive import DRAIN_MARGIN_SECONDS, signs_of_life
 from corral.app.installed import Installed, read_installed
@@ -32,6 +31,7 @@ from corral.store.embedded import chosen_store
 from corral.store.liveness import Sign, Signs
 from corral.store.processes import process_name
 from corral.store.queue_store import QueueStore
+from corral.store.replies import ResponseError
 from corral.worker.consumer import LANES
 from corral.worker.stopping import end_tasks
 from corral.worker.supervisor import IN_ORDER, Restarts, exit_code, told_end

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
-from redis.exceptions import ResponseError
 
 from corral.app.installed import Installed, read_installed
 from corral.blocking import BlockingJobScheduler
@@ -20,6 +19,7 @@ from corral.producer import RedisJobScheduler
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import ProcessRecords, process_name
+from corral.store.replies import ResponseError
 from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
-from redis.exceptions import ResponseError
-
 from corral.app.installed import read_installed
 from corral.app.operating import configure_operators_logs
 from corral.catalog import Catalog
@@ -20,7 +18,7 @@ from corral.inspector.damage import damaged_keys, naming_damage
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
-from corral.store.replies import is_missing_right
+from corral.store.replies import ResponseError, is_missing_right
 from corral.store.rights import audit_key, ensure_rights
 from corral.store.schedules import PRUNED, NewSchedule, Schedules, StoredSchedule, removal
 from corral.worker.schedule_keeper import declared_by

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -61,11 +63,22 @@ def _load_structlog_plainly() -> None:
         del sys.modules["rich"]
 
 
+def _calm_collector() -> None:
+    """Keep the garbage collector from looking through what a command loads, which stays until the command ends.
+
+    At its defaults it took 45 of the 270 ms of `corral enqueue`: 15 while modules were loaded, and 30 at the exit.
+    A worker calms it further, see `corral.app.calm_collector`.
+    """
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
+
+
 def main() -> None:
     """The `corral` program. A `CorralError` is a sentence and an exit code, and so is what the store said of itself.
 
     Anything else is a bug with a traceback.
     """
+    _calm_collector()
     sys.path.insert(0, str(Path.cwd()))  # where CORRAL_APP is looked for: a console script leaves it out
     try:
         code = cli.main(prog_name="corral", standalone_mode=False)
@@ -79,7 +92,7 @@ def main() -> None:
     except CorralError as error:
         _exit_with(error)
     except Exception as error:
-        if "redis" not in sys.modules:
+        if "corral.store.replies" not in sys.modules:
             raise
         from corral.store.replies import of_the_client
 

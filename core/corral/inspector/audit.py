@@ -20,13 +20,13 @@ from typing import Any, Final
 
 import structlog
 from pydantic_core import to_json
-from redis.exceptions import ResponseError
 
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector.damage import naming_damage
 from corral.inspector.refusals import DamagedKey
 from corral.store.codec import fields_of
 from corral.store.connection import Link
+from corral.store.replies import ResponseError
 from corral.store.rights import audit_key
 from corral.store.scripts import call_again
 

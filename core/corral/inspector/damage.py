@@ -6,13 +6,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from redis.exceptions import ResponseError
-
 from corral.errors import StoreUnavailable
 from corral.inspector.escapes import escaped
 from corral.inspector.refusals import DamagedKey
 from corral.store.connection import Link
-from corral.store.replies import refusal, unexpected
+from corral.store.replies import ResponseError, refusal, unexpected
 from corral.store.rights import audit_key
 
 __all__ = ["damaged_keys", "damages", "naming_damage"]

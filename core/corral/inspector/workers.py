@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import structlog
-from redis.exceptions import ResponseError
 
 from corral.catalog.record import parsed as parsed_record
 from corral.errors import StoreUnavailable
@@ -17,6 +16,7 @@ from corral.inspector.stored import moment, number
 from corral.store.clients import WorkerConnection, worker_connections
 from corral.store.liveness import LIVE_SECONDS, Sign, Signs
 from corral.store.processes import ProcessRecords, host_of, store_time_ms
+from corral.store.replies import ResponseError
 
 __all__ = ["Running", "WorkerSeen", "processes_of", "state_of", "workers"]
 

@@ -15,15 +15,13 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final, get_args
 
-from redis.exceptions import ResponseError
-
 from corral.errors import MissingExtra, StoreUnavailable
 from corral.observe.figures import Figures, read_figures, read_figures_blocking
 from corral.observe.tally import Distribution, Tally, Worked
 from corral.outcome import LeaseLost, Outcome
 from corral.plugins import Plugins
 from corral.store.connection import Link, ThreadLink
-from corral.store.replies import is_missing_right
+from corral.store.replies import ResponseError, is_missing_right
 
 try:
     from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import structlog
 from pydantic_core import from_json, to_json
-from redis.exceptions import ResponseError
 from sqlalchemy import ColumnElement, Row, delete, exists, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -26,7 +25,7 @@ from corral.sql.tables import now_ms, outbox
 from corral.store.codec import NewJob
 from corral.store.connection import Link
 from corral.store.queue_store import MAX_BATCH, QueueStore, batches
-from corral.store.replies import unexpected
+from corral.store.replies import ResponseError, unexpected
 
 __all__ = ["OutboxRelay", "Relayed"]
 

@@ -7,11 +7,9 @@ from base64 import b64decode
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from redis.exceptions import ResponseError
-
 from corral.errors import StoreUnavailable
 from corral.store.connection import Link
-from corral.store.replies import is_missing_right
+from corral.store.replies import ResponseError, is_missing_right
 
 __all__ = ["WorkerConnection", "served", "worker_connections"]
 
@@ -55,7 +53,7 @@ async def worker_connections(link: Link, prefix: str, queues: Collection[str]) -
 
     Raises:
         StoreUnavailable: The store is away, or does not tell this user of connections.
-        redis.exceptions.ResponseError: The store does not know the command.
+        ResponseError: The store does not know the command.
     """
     listed = await link.call("CLIENT", "LIST", "TYPE", "normal")
     text = listed.decode(errors="replace") if isinstance(listed, bytes) else ""

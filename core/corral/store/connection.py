@@ -13,9 +13,8 @@ import time
 from typing import Any, Final
 
 import hiredis
-from redis.exceptions import ResponseError
 
-from corral.store.replies import refusal, unavailable, unexpected, unreplicated
+from corral.store.replies import ResponseError, refusal, unavailable, unexpected, unreplicated
 from corral.store.wire import (
     CONNECT_SECONDS,
     GREETING_SECONDS,
@@ -107,7 +106,7 @@ class Link:
         Raises:
             StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect, else `"unknown"`: also
                 where it was done, and no replica has confirmed it.
-            redis.exceptions.ResponseError: The server understood the command and answered with an error.
+            ResponseError: The server understood the command and answered with an error.
         """
         packed = hiredis.pack_command(command)
         async with self._turn:

@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from redis.exceptions import ResponseError
-
 from corral.errors import StoreUnavailable
 from corral.store.codec import fields_of
 from corral.store.connection import Link
+from corral.store.replies import ResponseError
 
 __all__ = ["GONE_MS", "ProcessRecords", "eviction_policy", "host_of", "process_name", "read_hash", "store_time_ms"]
 

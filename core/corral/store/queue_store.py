@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from corral.errors import CorralError
 from corral.options import JobOptions
 from corral.store.clock import Clock
@@ -30,6 +28,7 @@ from corral.store.codec import (
 )
 from corral.store.connection import Link, ThreadLink
 from corral.store.late import decode_late
+from corral.store.replies import ResponseError
 from corral.store.rights import missing_rights
 from corral.store.scripts import run, run_blocking, script
 

@@ -13,31 +13,18 @@ import os
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
-
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterCrossSlotError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
 
 from corral.errors import StoreUnavailable
 from corral.veil import masked
 
 __all__ = [
     "RIGHTS_HINT",
+    "NoScriptError",
+    "ResponseError",
     "is_missing_right",
     "is_unreplicated",
     "of_the_client",
@@ -46,6 +33,18 @@ __all__ = [
     "unexpected",
     "unreplicated",
 ]
+
+
+class ResponseError(Exception):
+    """The store understood a command and answered with an error.
+
+    Its text begins with the store's own word, except for `ERR`, which says nothing.
+    """
+
+
+class NoScriptError(ResponseError):
+    """The store does not have the script that it was to run."""
+
 
 RIGHTS_HINT: Final = "give the store's user the access rules of its role: docs/store-users.md"
 """What to do about a missing right, wherever it is found."""
@@ -115,20 +114,6 @@ _PHRASES: Final[Mapping[str, _Kind]] = {
     ),
 }
 """By how the reply begins, where it has no word of its own."""
-_CLASSES: Final[Mapping[type[Exception], str]] = {
-    NoPermissionError: "NOPERM",
-    AuthenticationError: "WRONGPASS",
-    OutOfMemoryError: "OOM",
-    ReadOnlyError: "READONLY",
-    MasterDownError: "MASTERDOWN",
-    BusyLoadingError: "LOADING",
-    ClusterDownError: "CLUSTERDOWN",
-    MovedError: "MOVED",
-    AskError: "ASK",
-    TryAgainError: "TRYAGAIN",
-    ClusterCrossSlotError: "CROSSSLOT",
-}
-"""Where the client library has read the reply, the first word is gone, and its class stands for it."""
 _WHERE: Final = re.compile(r" script: (?:\w+, )?on @?user_script:\d+\.?$")
 _ARGUMENTS: Final = ", with args beginning with:"
 """What follows it may be a payload."""
@@ -202,10 +187,17 @@ def unexpected(error: ResponseError, url: str) -> StoreUnavailable:
 
 
 def of_the_client(error: Exception) -> StoreUnavailable | None:
-    """What an error means that the client library has raised, wherever it comes from; None where it is none of its."""
+    """What an error of a client of the store means, ours or redis-py's, wherever it comes from; None for any other."""
     if isinstance(error, ResponseError):
         return unexpected(error, "")
-    return unavailable(error, "", refused=False) if isinstance(error, RedisError) else None
+    if "redis" not in sys.modules:  # then it is not redis-py's
+        return None
+    from corral.store.redis_py import as_ours  # noqa: PLC0415  # loads redis-py
+
+    ours = as_ours(error)
+    if isinstance(ours, ResponseError):
+        return unexpected(ours, "")
+    return None if ours is None else unavailable(ours, "", refused=False)
 
 
 def is_missing_right(error: StoreUnavailable) -> bool:
@@ -231,15 +223,10 @@ def _store(url: str) -> str:
 
 def _kind(error: BaseException) -> tuple[_Kind, str] | None:
     """The kind of an error reply, and what the server has said besides."""
-    if isinstance(error, RedisError) and isinstance(error.__cause__, RedisError):
-        error = error.__cause__  # while it makes a connection, the client library wraps a reply once more
     text = _told(str(error)).removeprefix("ERR ")
     word, _, rest = text.partition(" ")
     if isinstance(error, ResponseError) and word in _KINDS:
         return _KINDS[word], rest
-    for made, name in _CLASSES.items():
-        if isinstance(error, made):
-            return _KINDS["NOAUTH" if text == "Authentication required" else name], text
     for phrase, kind in _PHRASES.items():
         if text.startswith(phrase):
             return kind, text

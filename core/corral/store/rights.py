@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Literal
 
-from redis.exceptions import ResponseError
-
 from corral.errors import StoreUnavailable
 from corral.store.connection import Link
-from corral.store.replies import RIGHTS_HINT, is_missing_right
+from corral.store.replies import RIGHTS_HINT, ResponseError, is_missing_right
 from corral.store.scripts import run, script
 
 __all__ = ["Role", "audit_key", "ensure_rights", "missing_rights"]

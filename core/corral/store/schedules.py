@@ -176,7 +176,7 @@ class Schedules:
             ValueError: The cron expression cannot be read, or the period is too short.
             CorralError: So many of its coming ticks were promoted by hand that none is left.
             StoreUnavailable: The store is away, or refuses to write.
-            redis.exceptions.ResponseError: A key of the queue is damaged; it is named, and nothing was changed.
+            ResponseError: A key of the queue is damaged; it is named, and nothing was changed.
         """
         now_ms = int(time.time() * 1000)
         opts = encode_options(new.options, scheduled=True)
@@ -214,7 +214,7 @@ class Schedules:
 
         Raises:
             StoreUnavailable: The store is away.
-            redis.exceptions.ResponseError: A key of the queue is damaged; it is named.
+            ResponseError: A key of the queue is damaged; it is named.
         """
         now_ms, found = await self._store.operate("overdue", OVERDUE_MS)
         return [

@@ -11,10 +11,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
 
-from redis.exceptions import NoScriptError
-
 from corral.errors import StoreUnavailable
 from corral.store.connection import Link, ThreadLink
+from corral.store.replies import NoScriptError
 
 __all__ = ["Script", "call_again", "run", "run_blocking", "script"]
 

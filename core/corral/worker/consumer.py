@@ -19,7 +19,6 @@ from contextlib import suppress
 from typing import TypeVar
 
 import structlog
-from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
 from corral.job import Run
@@ -30,6 +29,7 @@ from corral.store.codec import BROKEN, REFUSED, Advanced, Ending, FetchedJob
 from corral.store.connection import BLOCK_SECONDS, Link, blocking_link
 from corral.store.late import Late
 from corral.store.queue_store import BATCH_BYTES, FETCH_BYTES, MAX_BATCH, QueueStore
+from corral.store.replies import ResponseError
 from corral.tasks import OwnTask, start_task
 from corral.worker.ended import Ended, least_level, level_of
 from corral.worker.execution import Execution, Running

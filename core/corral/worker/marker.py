@@ -10,11 +10,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from redis.exceptions import ResponseError
-
 from corral.errors import StoreUnavailable
 from corral.store.connection import BLOCK_SECONDS, Link
 from corral.store.queue_store import QueueStore
+from corral.store.replies import ResponseError
 from corral.tasks import start_task
 from corral.worker.outage import Backoff, Outage
 from corral.worker.stopping import end_tasks

@@ -40,7 +40,7 @@ class Neighbours:
 
         Raises:
             StoreUnavailable: The store is away.
-            redis.exceptions.ResponseError: It answers with an error.
+            ResponseError: It answers with an error.
         """
         version, aside, limited = await self._store.operate("neighbours")
         self._was_limited = self._was_limited or limited == 1

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 import structlog
-from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
 from corral.job import Run
 from corral.store.codec import FetchedJob
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
+from corral.store.replies import ResponseError
 from corral.tasks import start_task
 from corral.worker.outage import Contact, Outage
 from corral.worker.stopping import end_tasks

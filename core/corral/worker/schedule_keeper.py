@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from redis.exceptions import ResponseError
 
 from corral.errors import CorralError, StoreUnavailable
 from corral.queue import Queue
 from corral.store.queue_store import QueueStore
+from corral.store.replies import ResponseError
 from corral.store.schedules import NewSchedule, Overdue, Schedules, coming_ticks, overdue_ms
 from corral.worker.outage import Outage
 

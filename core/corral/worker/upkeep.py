@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import structlog
-from redis.exceptions import ResponseError
 
 from corral.errors import StoreUnavailable
 from corral.settings import WorkerSettings
 from corral.store.codec import Damage
 from corral.store.queue_store import QueueStore
+from corral.store.replies import ResponseError
 from corral.worker.outage import Backoff, Outage
 
 __all__ = ["recover_stalled"]

@@ -7,11 +7,10 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from redis.exceptions import ResponseError
-
 from corral.board.desk import Desk
 from corral.board.exchange import Request, Stream
 from corral.errors import StoreUnavailable
+from corral.store.replies import ResponseError
 
 __all__ = ["show"]
 
