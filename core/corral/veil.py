@@ -14,7 +14,6 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from html import escape
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -314,6 +313,8 @@ def _spellings(secret: str) -> Iterable[str]:
     """A secret as it may stand in a text."""
     if len(secret) < SHORTEST:
         return ()
+    from html import escape  # noqa: PLC0415  # half a MiB of names of characters, and most processes mask nothing
+
     lines = [line.strip() for line in secret.splitlines()]
     found = {secret, secret.strip(), *(line for line in lines if len(line) >= LINE)} if len(lines) > 1 else {secret}
     for each in tuple(found):

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from corral.app.installed import Installed
-from corral.app.probes import ParentProbes, WorkerProbes
-from corral.app.serving import Address, Answer, served, verdict
 from corral.errors import StoreUnavailable
 from corral.observe.lag import LoopLag
 from corral.observe.tally import Tally
@@ -23,6 +21,9 @@ from corral.worker.worker import Worker
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
+
+    from corral.app.probes import ParentProbes, WorkerProbes
+    from corral.app.serving import Address
 
 __all__ = ["observed", "observed_parent"]
 
@@ -51,6 +52,7 @@ async def observed(
     lag = LoopLag()
     with ExitStack() as ending:
         if address is not None:
+            from corral.app.probes import WorkerProbes  # noqa: PLC0415  # where it is wanted
             from corral.observe.metrics import WorkerMetrics  # noqa: PLC0415  # an extra
 
             counted = WorkerMetrics(
@@ -116,6 +118,7 @@ async def _write_minutes(tally: Tally, link: Link, prefix: str) -> None:
 def _serving(
     probes: WorkerProbes | ParentProbes, address: Address, installed: Installed, url: str, *counted: Collector
 ) -> Iterator[None]:
+    from corral.app.serving import Answer, served, verdict  # noqa: PLC0415  # http.server: 1 MiB, where it is wanted
     from corral.observe.metrics import CONTENT_TYPE, StoreMetrics, render  # noqa: PLC0415  # an extra
 
     with ExitStack() as ending:

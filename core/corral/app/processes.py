@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,7 +23,6 @@ from corral.app.alive import DRAIN_MARGIN_SECONDS, signs_of_life
 from corral.app.installed import Installed, read_installed
 from corral.app.observed import observed_parent
 from corral.app.probes import ParentProbes
-from corral.app.serving import Address
 from corral.app.working import check_store
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.observe.logs import configure_logs
@@ -35,6 +35,9 @@ from corral.store.replies import ResponseError
 from corral.worker.consumer import LANES
 from corral.worker.stopping import end_tasks
 from corral.worker.supervisor import IN_ORDER, Restarts, exit_code, told_end
+
+if TYPE_CHECKING:
+    from corral.app.serving import Address
 
 __all__ = ["listening", "run_processes"]
 

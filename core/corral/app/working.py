@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -18,7 +18,6 @@ from corral.app.installed import Installed, read_installed
 from corral.app.observed import observed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler, watching_workers
-from corral.app.serving import Address
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.observe.logs import configure_logs
 from corral.observe.tally import Tally
@@ -27,6 +26,9 @@ from corral.store.embedded import chosen_store
 from corral.store.processes import eviction_policy
 from corral.store.replies import RIGHTS_HINT, is_missing_right
 from corral.worker.worker import Stopped, Worker
+
+if TYPE_CHECKING:
+    from corral.app.serving import Address
 
 __all__ = ["calm_collector", "check_store", "run_worker"]
 

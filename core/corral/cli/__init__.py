@@ -69,7 +69,7 @@ def _calm_collector() -> None:
     At its defaults it took 45 of the 270 ms of `corral enqueue`: 15 while modules were loaded, and 30 at the exit.
     A worker calms it further, see `corral.app.calm_collector`.
     """
-    gc.set_threshold(100_000)
+    gc.set_threshold(300_000)
     atexit.register(gc.freeze)
 
 

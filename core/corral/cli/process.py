@@ -63,11 +63,15 @@ def worker(
     corral worker --processes 4
     corral worker --metrics-port 9300
     """
-    from corral.app import Address, run_processes, run_worker
-
     served = _served(queues)
-    address = None if metrics_port is None else Address(metrics_host, metrics_port)
+    address = None
+    if metrics_port is not None:
+        from corral.app import Address
+
+        address = Address(metrics_host, metrics_port)
     if processes is not None:
+        from corral.app import run_processes
+
         if metrics_port and metrics_port + processes > LAST_PORT:
             raise ConfigurationError(
                 f"--metrics-port {metrics_port} leaves no port for each of {processes} processes",
@@ -83,6 +87,8 @@ def worker(
         )
         _end((code, 0))
         return
+    from corral.app import run_worker
+
     _end(
         run_worker(
             served,

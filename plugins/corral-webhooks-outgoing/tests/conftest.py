@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +32,7 @@ from corral_webhooks_outgoing.courier import Courier
 from corral_webhooks_outgoing.guard import Guard
 from corral_webhooks_outgoing.message import Message
 from corral_webhooks_outgoing.processor import Deliveries, open_deliveries
+from corral_webhooks_outgoing.sending import Sender
 from corral_webhooks_outgoing.settings import PREFIX, WebhookSettings
 
 SECONDS = 60
@@ -302,7 +303,8 @@ async def deliveries_with(corral_database: str, monkeypatch: pytest.MonkeyPatch)
             guard = Guard(allow_private=deliveries.settings.allow_private, network=internet)
             courier = Courier(deliveries.settings, guard)
             opened.push_async_callback(courier.close)
-            return replace(deliveries, courier=courier)
+            deliveries.sender = Sender(courier, allow_private=deliveries.settings.allow_private)
+            return deliveries
 
         yield opening
 

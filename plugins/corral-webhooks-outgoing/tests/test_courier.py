@@ -176,17 +176,19 @@ async def test_names_that_are_never_answered_keep_no_other_name_waiting(
 async def test_a_name_that_is_never_answered_does_not_keep_a_worker_from_ending(python) -> None:
     program = """
         import asyncio, socket, threading, httpx2
-        from corral_webhooks_outgoing.courier import Courier, Unanswered
+        from corral_webhooks_outgoing.courier import Unanswered
         from corral_webhooks_outgoing.message import Message
+        from corral_webhooks_outgoing.sending import Sender
         from corral_webhooks_outgoing.settings import WebhookSettings
         socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
 
         async def ask():
-            async with Courier.opened(WebhookSettings(connect_timeout_seconds=0.1)) as courier:
-                try:
-                    await courier.post(httpx2.URL("https://hooks.example.org/"), Message(b"{}", {}))
-                except Unanswered as error:
-                    print(error)
+            sender = Sender.opened(WebhookSettings(connect_timeout_seconds=0.1))
+            try:
+                await sender.courier.post(httpx2.URL("https://hooks.example.org/"), Message(b"{}", {}))
+            except Unanswered as error:
+                print(error)
+            await sender.close()
 
         asyncio.run(ask())
     """

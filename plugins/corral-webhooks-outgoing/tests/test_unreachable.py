@@ -101,7 +101,7 @@ async def test_the_guard_alone_holds_where_the_text_of_the_url_was_not_judged(gu
             with pytest.raises(
                 (NotPublic, Unanswered)
             ) as told:  # Unanswered: a name with a percent sign has no address
-                await guarded.courier.post(parsed, Message(b"{}", {}))
+                await guarded.sender.courier.post(parsed, Message(b"{}", {}))
             refused += told.type is NotPublic
     # to httpx2, what stands before an @ is a user, whatever backslash is in it: then the host is public for real
     assert (set(internet.dialled) <= {PUBLIC}, canaries.connections) == (True, 0)

@@ -2,6 +2,9 @@
 
 An archive is one multipart upload that is completed at its end; in a directory, a file of another name that is renamed
 then. It knows nothing of jobs and hooks; the application opens archives with it, too.
+
+obstore takes 4 MiB of memory. For a bucket it is loaded at once, since only obstore can judge the bucket's URL; for a
+directory with the first archive, so that a worker that makes none does not have it.
 """
 
 from __future__ import annotations
@@ -15,13 +18,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-import obstore
-from obstore.exceptions import BaseError
-from obstore.store import AzureStore, GCSStore, LocalStore, S3Store, from_url
 from pydantic_core import to_json
 
 from corral.errors import ConfigurationError, CorralError
@@ -30,6 +31,7 @@ from corral_data_exports.settings import ExportSettings
 
 if TYPE_CHECKING:
     from obstore import AsyncWritableFile, Attributes
+    from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 __all__ = ["NoSuchExport", "OpenedExport", "Storage", "object_key", "open_export"]
 
@@ -96,11 +98,12 @@ class Storage:
     """Archives by their keys.
 
     Args:
-        store: Where they are.
+        where: The bucket they are in, or the directory.
     """
 
-    def __init__(self, store: LocalStore | S3Store | GCSStore | AzureStore) -> None:
-        self._store = store
+    def __init__(self, where: S3Store | GCSStore | AzureStore | Path) -> None:
+        self._where = where
+        self._folder = where if isinstance(where, Path) else None
 
     @classmethod
     def opened(cls, settings: ExportSettings) -> Storage:
@@ -112,6 +115,9 @@ class Storage:
         location = settings.location
         if "://" not in location or location.startswith("file://"):
             return cls(_directory(location))
+        from obstore.exceptions import BaseError  # noqa: PLC0415  # see above
+        from obstore.store import AzureStore, GCSStore, S3Store, from_url  # noqa: PLC0415  # as above
+
         try:
             store = from_url(location)
         except (BaseError, ValueError) as error:
@@ -120,10 +126,18 @@ class Storage:
             raise _refused(location, "archives cannot be kept there")
         return cls(store)
 
+    @cached_property
+    def _store(self) -> LocalStore | S3Store | GCSStore | AzureStore:
+        if not isinstance(self._where, Path):
+            return self._where
+        from obstore.store import LocalStore  # noqa: PLC0415  # see above
+
+        return LocalStore(self._where)
+
     async def size(self, key: str) -> int | None:
         """The length of a finished archive in bytes, or None where there is none."""
         try:
-            return (await obstore.head_async(self._store, key))["size"]
+            return (await self._store.head_async(key))["size"]
         except FileNotFoundError:
             return None
 
@@ -137,20 +151,21 @@ class Storage:
         Raises:
             Exception: The storage failed; whatever obstore raises.
         """
-        directory = self._store if isinstance(self._store, LocalStore) else None
+        from obstore import open_writer_async  # noqa: PLC0415  # see above
+
         # obstore's own name for what is on its way is `<key>#1`, which two would share, and one rename for the other
-        written = f"{key}.{secrets.token_hex(8)}.part" if directory is not None else key
-        writer = obstore.open_writer_async(
+        written = f"{key}.{secrets.token_hex(8)}.part" if self._folder is not None else key
+        writer = open_writer_async(
             self._store,
             written,
-            attributes=None if directory is not None else ATTRIBUTES,
+            attributes=None if self._folder is not None else ATTRIBUTES,
             buffer_size=PART_BYTES,
             max_concurrency=PARTS_AT_ONCE,
         )
         async with writer:  # completes the upload, or aborts it where an exception comes through
             yield writer
-        if directory is not None:
-            await asyncio.to_thread(_settle, directory, written, key)
+        if self._folder is not None:
+            await asyncio.to_thread(_settle, self._folder, written, key)
 
     async def open(self, key: str) -> OpenedExport:
         """Open a finished archive.
@@ -161,7 +176,7 @@ class Storage:
         if not KEY.fullmatch(key):
             raise NoSuchExport(f"no export is named {key!r}")
         try:
-            found = await obstore.get_async(self._store, key)
+            found = await self._store.get_async(key)
         except FileNotFoundError:
             raise NoSuchExport(f"no export is named {key!r}") from None
 
@@ -174,7 +189,7 @@ class Storage:
     @property
     def can_sign(self) -> bool:
         """Whether it makes links that expire; a directory does not."""
-        return not isinstance(self._store, LocalStore)
+        return self._folder is None
 
     async def signed_url(self, key: str, lifetime: timedelta) -> str | None:
         """A link that the object store itself has signed; None where archives are in a directory.
@@ -182,9 +197,11 @@ class Storage:
         Raises:
             Exception: The store's credentials cannot sign; whatever obstore raises.
         """
-        if isinstance(self._store, LocalStore):
+        if isinstance(self._where, Path):
             return None
-        return await obstore.sign_async(self._store, "GET", key, lifetime)
+        from obstore import sign_async  # noqa: PLC0415  # see above
+
+        return await sign_async(self._where, "GET", key, lifetime)
 
     async def purge(self, older_than: timedelta) -> int:
         """Delete archives that were finished longer ago than this, and what was begun before that; no other objects.
@@ -193,26 +210,25 @@ class Storage:
             How many archives were deleted.
         """
         before = datetime.now(UTC) - older_than
-        if isinstance(self._store, LocalStore):
-            await asyncio.to_thread(_clear, self._store, "[0-9a-f]" * 40 + ".zip", before=before)
+        if self._folder is not None:
+            await asyncio.to_thread(_clear, self._folder, "[0-9a-f]" * 40 + ".zip", before=before)
         old: list[str] = []
-        async for page in obstore.list(self._store):
+        async for page in self._store.list():
             old += [found["path"] for found in page if found["last_modified"] < before and KEY.fullmatch(found["path"])]
         if old:
-            await obstore.delete_async(self._store, old)
+            await self._store.delete_async(old)
         return len(old)
 
 
-def _settle(store: LocalStore, written: str, key: str) -> None:
+def _settle(folder: Path, written: str, key: str) -> None:
     """Give a file the name of a complete archive, which holds after a power failure, too; then nobody needs another.
 
     What others have begun is deleted now and not sooner: two that run for long would delete each other's for ever.
     """
-    folder = Path(str(store.prefix))
     _sync(folder / written)
     (folder / written).replace(folder / key)
     _sync(folder)
-    _clear(store, key)
+    _clear(folder, key)
 
 
 def _sync(path: Path) -> None:
@@ -223,20 +239,20 @@ def _sync(path: Path) -> None:
         os.close(opened)
 
 
-def _clear(store: LocalStore, key: str, *, before: datetime | None = None) -> None:
+def _clear(folder: Path, key: str, *, before: datetime | None = None) -> None:
     """Delete what others have begun beside a key: they were killed, or will be told at their end."""
-    for begun in Path(str(store.prefix)).glob(f"{key}.*.part*"):
+    for begun in folder.glob(f"{key}.*.part*"):
         with suppress(FileNotFoundError):
             if before is None or begun.stat().st_mtime < before.timestamp():
                 begun.unlink()
 
 
-def _directory(location: str) -> LocalStore:
+def _directory(location: str) -> Path:
     path = Path(unquote(urlsplit(location).path)) if location.startswith("file://") else Path(location)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return LocalStore(path.resolve())
-    except (OSError, BaseError) as error:
+        return path.resolve()
+    except OSError as error:
         raise _refused(location, _first_line(error)) from error
 
 

@@ -12,13 +12,16 @@ from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
+from typing import TYPE_CHECKING
 
 from email_validator import EmailNotValidError, validate_email
 from pydantic import NameEmail
 
 from corral import Fail, Job
 from corral_emails import EmailJob
-from corral_emails.rendering import Rendered
+
+if TYPE_CHECKING:
+    from corral_emails.rendering import Rendered
 
 __all__ = ["composed", "from_address", "needs_utf8", "recipients", "sender_of"]
 

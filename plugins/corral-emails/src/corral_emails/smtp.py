@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from email.message import EmailMessage
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from corral import Fail
 from corral_emails.accepted import Accepted
 from corral_emails.message import POLICY, from_address, needs_utf8, recipients, sender_of
-from corral_emails.rendering import Templates
 from corral_emails.settings import EmailSettings
+
+if TYPE_CHECKING:
+    from corral_emails.rendering import Templates
 
 __all__ = ["Deferred", "Mailer"]
 
@@ -36,14 +40,13 @@ class Mailer:
 
     Attributes:
         sender: The From address.
-        templates: The templates, the application's own and the shipped ones.
         accepted: What it was given.
     """
 
     def __init__(self, settings: EmailSettings, *, accepted: Accepted | None = None) -> None:
         self.accepted = accepted
         self.sender = from_address(settings.sender)
-        self.templates = Templates(settings.templates_dir, sender=self.sender.display_name or self.sender.domain)
+        self._templates_dir = settings.templates_dir
         self._server = f"{settings.host}:{settings.effective_port}"
         self._client = SMTP(
             hostname=settings.host,
@@ -55,6 +58,13 @@ class Mailer:
             timeout=settings.timeout_seconds,
         )
         self._turn = asyncio.Lock()
+
+    @cached_property
+    def templates(self) -> Templates:
+        """The templates, the application's own and the shipped ones; Jinja is loaded for the first mail."""
+        from corral_emails.rendering import Templates  # noqa: PLC0415  # 2 MiB that an idle worker need not have
+
+        return Templates(self._templates_dir, sender=self.sender.display_name or self.sender.domain)
 
     async def send(self, message: EmailMessage) -> None:
         """Send one mail to everybody whom it names. If the server refuses one recipient, nobody gets it.

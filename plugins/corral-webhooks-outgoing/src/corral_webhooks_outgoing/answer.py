@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
-__all__ = ["LONGEST_RETRY_AFTER", "Answer"]
+__all__ = ["LONGEST_RETRY_AFTER", "Answer", "NotDelivered"]
 
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 """What asks for more is a slip, or wants to be forgotten: eight such attempts are a week."""
@@ -17,6 +17,10 @@ EXCERPT_CHARACTERS: Final = 200
 """Of a job's failed reason, which has 1 KiB in all."""
 
 THROTTLES: Final = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+
+
+class NotDelivered(Exception):
+    """The receiver has not taken the event; another attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)

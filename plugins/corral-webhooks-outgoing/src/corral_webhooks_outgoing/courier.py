@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 from importlib.metadata import version
 from typing import Final
 
@@ -70,16 +69,6 @@ class Courier:
             keepalive_expiry=IDLE_SECONDS,
             network_backend=guard,
         )
-
-    @classmethod
-    @asynccontextmanager
-    async def opened(cls, settings: WebhookSettings) -> AsyncIterator[Courier]:
-        """A courier until the block ends."""
-        courier = cls(settings, Guard(allow_private=settings.allow_private))
-        try:
-            yield courier
-        finally:
-            await courier.close()
 
     async def post(self, url: httpx2.URL, message: Message) -> Answer:
         """Send one message.

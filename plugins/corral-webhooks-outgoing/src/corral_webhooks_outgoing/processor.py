@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import structlog
 from pluggy import HookRelay
@@ -16,23 +18,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from corral import Deps, Fail, Job, JobScheduler, Retry, sql
 from corral.hooks import all_answers, first_answer
 from corral_webhooks_outgoing import WebhookDelivery
-from corral_webhooks_outgoing.answer import Answer
-from corral_webhooks_outgoing.courier import Courier, Unanswered
+from corral_webhooks_outgoing.answer import NotDelivered
 from corral_webhooks_outgoing.delivered import Delivered
 from corral_webhooks_outgoing.endpoints import Endpoint
-from corral_webhooks_outgoing.guard import NotPublic
-from corral_webhooks_outgoing.message import Message, signed
+from corral_webhooks_outgoing.message import signed
 from corral_webhooks_outgoing.settings import WebhookSettings
 from corral_webhooks_outgoing.tables import webhook_endpoints
-from corral_webhooks_outgoing.urls import EndpointRefused, accepted_url
+
+if TYPE_CHECKING:
+    from corral_webhooks_outgoing.sending import Sender
 
 __all__ = ["Deliveries", "NotDelivered", "SentWebhook", "deliver", "open_deliveries"]
 
 log = structlog.get_logger("corral_webhooks_outgoing")
-
-
-class NotDelivered(Exception):
-    """The receiver has not taken the event; another attempt may succeed."""
 
 
 class SentWebhook(BaseModel):
@@ -49,7 +47,7 @@ class SentWebhook(BaseModel):
     status: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Deliveries:
     """What deliveries need of a worker.
 
@@ -58,16 +56,25 @@ class Deliveries:
         hook: Asks where endpoints are, and tells that one is gone.
         jobs: What whoever is told enqueues with, once it is bound to their transaction.
         settings: Where requests may go.
-        courier: Makes them.
         delivered: Remembers which were accepted.
+        closing: Ends with the worker.
     """
 
     engine: AsyncEngine
     hook: HookRelay
     jobs: JobScheduler
     settings: WebhookSettings
-    courier: Courier
     delivered: Delivered
+    closing: AsyncExitStack
+
+    @cached_property
+    def sender(self) -> Sender:
+        """Makes the requests; loaded and opened for the first, and closed with the worker."""
+        from corral_webhooks_outgoing.sending import Sender  # noqa: PLC0415  # 7 MiB: see there
+
+        sender = Sender.opened(self.settings)
+        self.closing.push_async_callback(sender.close)
+        return sender
 
     async def endpoint(self, job: Job[WebhookDelivery]) -> Endpoint | None:
         """Whom a job is for, or None where an earlier run of it was accepted.
@@ -91,24 +98,6 @@ class Deliveries:
         if not found.enabled:
             raise Fail(f"webhook endpoint {name!r} is disabled")
         return found
-
-    async def post(self, endpoint: Endpoint, message: Message) -> Answer:
-        """Send a message to an endpoint.
-
-        Raises:
-            Fail: Its URL cannot be used, or leads to an address that is not public.
-            NotDelivered: There was no answer.
-        """
-        try:
-            url = accepted_url(endpoint.url, allow_private=self.settings.allow_private)
-        except EndpointRefused as error:
-            raise Fail(f"webhook endpoint {endpoint.id!r} cannot be used: {error}") from error
-        try:
-            return await self.courier.post(url, message)
-        except NotPublic as error:
-            raise Fail(f"webhook endpoint {endpoint.id!r} leads to an address that is not public: {error}") from error
-        except Unanswered as error:
-            raise NotDelivered(f"webhook endpoint {endpoint.id!r} ({url.host}) did not answer: {error}") from error
 
     async def tell_gone(self, endpoint: Endpoint) -> None:
         """Tell everybody that an endpoint wants no more events; it is disabled then, or nothing is changed.
@@ -141,8 +130,8 @@ async def open_deliveries(deps: Deps) -> AsyncIterator[Deliveries]:
         )
     engine = await deps.enter(sql.engine)
     await sql.require_tables(engine, sql.ledger, webhook_endpoints)
-    async with Courier.opened(settings) as courier:
-        yield Deliveries(engine, deps.hook, deps.jobs, settings, courier, Delivered(engine))
+    async with AsyncExitStack() as closing:
+        yield Deliveries(engine, deps.hook, deps.jobs, settings, Delivered(engine), closing)
 
 
 async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebhook:
@@ -163,7 +152,7 @@ async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebh
     endpoint = await deliveries.endpoint(job)
     if endpoint is None:
         return SentWebhook(webhook_id=event_id, status=None)
-    answer = await deliveries.post(endpoint, signed(job, endpoint, datetime.now(UTC)))
+    answer = await deliveries.sender.send(signed(job, endpoint, datetime.now(UTC)), endpoint)
     if answer.accepted:
         await deliveries.delivered.record(job.idempotency_key)
         return SentWebhook(webhook_id=event_id, status=answer.status)

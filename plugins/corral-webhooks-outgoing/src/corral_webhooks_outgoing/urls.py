@@ -7,12 +7,13 @@ connects.
 from __future__ import annotations
 
 import re
-from typing import Final
-
-import httpx2
+from typing import TYPE_CHECKING, Final
 
 from corral.errors import CorralError
 from corral_webhooks_outgoing.addresses import is_public, literal_address
+
+if TYPE_CHECKING:
+    import httpx2
 
 __all__ = ["MAX_URL_LENGTH", "EndpointRefused", "accepted_url"]
 
@@ -43,6 +44,8 @@ def accepted_url(url: str, *, allow_private: bool) -> httpx2.URL:
     Raises:
         EndpointRefused: It is no URL that a webhook can be sent to.
     """
+    import httpx2  # noqa: PLC0415  # 2 MiB, which a worker need not have before its first delivery
+
     if len(url) > MAX_URL_LENGTH:
         raise EndpointRefused(f"a webhook's URL has {len(url)} characters, more than {MAX_URL_LENGTH}")
     # readers of URLs disagree about these: one sees the host before a backslash, another the one behind it
