@@ -6,7 +6,6 @@ It knows the file and how to compare it, and nothing of how a catalog comes to b
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,7 +45,10 @@ def read_lock(path: Path = LOCK_FILE) -> dict[str, Locked] | None:
         ConfigurationError: The file is there, and cannot be read or is none of ours.
     """
     try:
-        queues = tomllib.loads(path.read_text("utf-8")).get("queues", {})
+        text = path.read_text("utf-8")
+        import tomllib  # noqa: PLC0415  # few processes have a lock file
+
+        queues = tomllib.loads(text).get("queues", {})
         return {name: Locked(**fields) for name, fields in queues.items()}
     except FileNotFoundError:
         return None

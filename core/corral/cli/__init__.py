@@ -1,31 +1,64 @@
-"""The command line: parses arguments, calls `corral.app`, prints. Whatever is heavy is imported inside a command."""
+"""The command line: parses arguments, calls `corral.app`, prints. A command's module is loaded when it is asked for.
+
+Whatever is heavy is imported inside a command, since `corral --help` asks for all of them.
+"""
 
 from __future__ import annotations
 
 import atexit
 import gc
 import sys
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
-from corral.cli.audit import audit
-from corral.cli.board import board
-from corral.cli.catalog import check, lock, plugins
-from corral.cli.database import db, outbox
-from corral.cli.job import job
-from corral.cli.jobs import enqueue, queues
-from corral.cli.operator import clean, drain, limit, pause, promote, resume, retry, scrub
-from corral.cli.process import dev, health, worker
-from corral.cli.quarantine import quarantine
-from corral.cli.schedules import schedules
 from corral.errors import CorralError
 
 __all__ = ["cli", "main"]
 
+_COMMANDS: Final = {
+    "audit": "audit",
+    "board": "board",
+    "catalog": "check lock plugins",
+    "database": "db outbox",
+    "job": "job",
+    "jobs": "enqueue queues",
+    "operator": "clean drain limit pause promote resume retry scrub",
+    "process": "dev health worker",
+    "quarantine": "quarantine",
+    "schedules": "schedules",
+}
+"""By module, the commands that it defines."""
+
+
+class _Commands(MutableMapping[str, click.Command]):
+    """The commands by their names; the module of one is loaded when it is asked for."""
+
+    def __init__(self) -> None:
+        self._module_of = {name: module for module, names in _COMMANDS.items() for name in names.split()}
+
+    def __getitem__(self, name: str) -> click.Command:
+        command: click.Command = getattr(import_module(f"corral.cli.{self._module_of[name]}"), name)
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._module_of)
+
+    def __len__(self) -> int:
+        return len(self._module_of)
+
+    def __setitem__(self, name: str, command: click.Command) -> NoReturn:
+        raise TypeError("commands stand in a table")
+
+    def __delitem__(self, name: str) -> NoReturn:
+        raise TypeError("commands stand in a table")
+
 
 @click.group(
+    commands=_Commands(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Results go to stdout, logs to stderr. Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 catalog "
     "refused, 4 store unavailable, 5 stopped with jobs handed back.",
@@ -41,12 +74,6 @@ def cli() -> None:
     corral job list emails                what failed; `corral job show` says why
     """
     _load_structlog_plainly()
-
-
-for command in (dev, worker, board, health, check, lock, plugins, queues, enqueue, schedules, db, outbox):
-    cli.add_command(command)
-for command in (job, retry, promote, pause, resume, drain, clean, scrub, limit, quarantine, audit):
-    cli.add_command(command)
 
 
 def _load_structlog_plainly() -> None:

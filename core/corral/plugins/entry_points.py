@@ -102,14 +102,15 @@ def found(path: Sequence[str] | None = None) -> Iterator[Claim | Broken]:
         # searched as text first: a stranger's entry points, however broken, are no matter of ours
         text = distribution.read_text("entry_points.txt") or ""
         if f"[{QUEUES}]" in text or f"[{PLUGINS}]" in text:
-            name = _name(distribution)
-            names.add(canonical(name)) if name else nameless.append(distribution)
+            known = _name_and_version(distribution)
+            names.add(canonical(known[0])) if known else nameless.append(distribution)
     claims: list[Claim] = []
     for name in sorted(names):
-        taken = next((one for one in Distribution.discover(name=name, **where) if _name(one)), None)
-        if taken is None:
+        there = ((one, _name_and_version(one)) for one in Distribution.discover(name=name, **where))
+        taken, known = next((each for each in there if each[1]), (None, None))
+        if taken is None or known is None:
             continue  # a leftover that pip had renamed before it removed it: its folder is not one of this name
-        provider = Provider(taken.name, taken.version, _origin(taken))
+        provider = Provider(*known, _origin(taken))
         points = _points(taken)
         if points is None:
             yield Broken(f"the entry points of {provider} cannot be read", provider)
@@ -124,11 +125,14 @@ def found(path: Sequence[str] | None = None) -> Iterator[Claim | Broken]:
             yield Broken(f"an installed distribution whose name cannot be read declares {told}")
 
 
-def _name(distribution: Distribution) -> str | None:
+def _name_and_version(distribution: Distribution) -> tuple[str, str] | None:
+    """Both from one reading of the metadata, which each property would read anew; None where there is no name."""
     try:
-        return distribution.name or None
+        metadata = distribution.metadata
+        name, version = (metadata["Name"], metadata.get("Version")) if metadata is not None else ("", "")
     except (FileNotFoundError, KeyError, TypeError):  # no metadata, or no name in it: releases differ in what they say
         return None
+    return (name, version or "") if name else None
 
 
 def _points(distribution: Distribution) -> set[tuple[str, str, str]] | None:

@@ -25,10 +25,11 @@ QUEUES: Final = 6
 WAIT_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.005
 
-ENQUEUE_SECONDS: Final = 0.20
-"""`corral enqueue`, from its start to its end: 0.36 s before a command loaded only what it uses."""
-READY_SECONDS: Final = 0.50
-"""`corral worker`, from its start until each queue waits for jobs: 0.66 s before."""
+ENQUEUE_SECONDS: Final = 0.25
+"""`corral enqueue`, from its start to its end: 0.2 s on a machine that does nothing else, and 0.37 before a command
+loaded only what it uses."""
+READY_SECONDS: Final = 0.60
+"""`corral worker`, from its start until each queue waits for jobs: 0.5 s on such a machine, and 0.7 before."""
 IDLE_MIB: Final = 73
 """Resident memory of a worker that waits: 71 measured, of which SQLAlchemy is 20; it was 88.5 before."""
 
@@ -97,7 +98,7 @@ def median_seconds(measure: Callable[[], float]) -> float:
 
 @pytest.mark.timing
 @pytest.mark.corral_untidy("nobody works off what is enqueued")
-def test_one_job_is_enqueued_within_a_fifth_of_a_second(environ: dict[str, str], tmp_path: Path) -> None:
+def test_one_job_is_enqueued_within_a_quarter_of_a_second(environ: dict[str, str], tmp_path: Path) -> None:
     def enqueue() -> float:
         started = time.monotonic()
         subprocess.run(
@@ -111,7 +112,7 @@ def test_one_job_is_enqueued_within_a_fifth_of_a_second(environ: dict[str, str],
 
 
 @pytest.mark.timing
-def test_a_worker_is_ready_within_half_a_second(environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_worker_is_ready_within_six_tenths_of_a_second(environ: dict[str, str], tmp_path: Path) -> None:
     def start() -> float:
         with waiting_worker(environ, tmp_path) as (_, seconds, _):
             return seconds
