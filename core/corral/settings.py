@@ -73,6 +73,9 @@ class WorkerSettings(BaseModel):
     keep_logs: int = Field(default=KEEP_LOGS, ge=1)
     """How many log lines a job keeps, the last ones, where its own `keepLogs` does not say."""
 
+    event_loop: Annotated[Literal["asyncio", "uvloop"], BeforeValidator(_lower)] = "asyncio"
+    """What runs the worker's coroutines: Python's own event loop, or that of the extra `uvloop`."""
+
 
 class Settings(BaseSettings):
     """The settings of one process. Immutable; make it with `Settings.read`, which tells all faults at once."""

@@ -265,6 +265,8 @@ async def on_loop(job: Job[Letter], inspector) -> str:
         raise Fail(argument)
     elif word == "pause":
         await inspector.pause(argument)
+    elif word == "loop":
+        return type(asyncio.get_running_loop()).__module__
     return job.payload.text
 
 

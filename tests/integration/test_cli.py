@@ -353,6 +353,19 @@ class TestWorker:
         assert {line["worker"] for line in lines if line["logger"] == "corral.worker"} == {said["job failed"]["worker"]}
         assert store.hgetall("corral:bull:catalog") == {}, "it takes its record away"
 
+    @pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+    def test_the_event_loop_is_the_one_of_the_setting(
+        self, run: Callable[..., Ran], store: redis.Redis, name: str
+    ) -> None:
+        """Jobs run on it, and beside it on threads."""
+        assert run("enqueue", "acme-letters", json.dumps({"text": "loop"}), "--job-id", "on-loop")[0] == 0
+        assert run("enqueue", "acme-threads", json.dumps({"text": "sleep 0.1"}), "--job-id", "on-thread")[0] == 0
+        code, _, err = run("worker", "--burst", CORRAL_WORKER__EVENT_LOOP=name)
+        assert code == 0, err
+        module = json.loads(store.hget("bull:acme-letters:on-loop", "returnvalue") or "null")
+        assert module.partition(".")[0] == name
+        assert store.zscore("bull:acme-threads:completed", "on-thread")
+
     @pytest.mark.trap(21)
     @pytest.mark.parametrize(
         ("environment", "code"), [("production", 2), ("development", 0)], ids=["production", "development"]

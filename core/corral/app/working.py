@@ -21,6 +21,7 @@ from corral.app.producing import announced, scheduler, watching_workers
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.observe.logs import configure_logs
 from corral.observe.tally import Tally
+from corral.settings import WorkerSettings
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import eviction_policy
@@ -82,6 +83,7 @@ def run_worker(
         worker = settings.worker.model_copy(update={"shutdown_timeout_seconds": shutdown_timeout_seconds})
         settings = settings.model_copy(update={"worker": worker})
         installed = Installed(settings, installed.plugins, installed.catalog)
+    new_loop = _new_loop(settings.worker)
     with chosen_store(settings, implied_development=development) as url:
         if development:
             log.info("store", url=url, data_dir=str(settings.data_dir))
@@ -90,13 +92,26 @@ def run_worker(
         lenient = development or settings.is_development
         calm_collector()
         with ExitStack() as ending:
-            runner = ending.enter_context(asyncio.Runner())
+            runner = ending.enter_context(asyncio.Runner(loop_factory=new_loop))
             served_beside = nullcontext() if beside is None else beside(url)
             work = _work(installed, url, limits, burst=burst, lenient=lenient, child=child, address=address)
             stopped = runner.run(_beside(served_beside, work))
             if stopped.stuck:
                 ending.pop_all()  # closing the runner would wait for what does not end
     return (0 if stopped.in_order else 5), stopped.stuck
+
+
+def _new_loop(settings: WorkerSettings) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the worker's event loop; None: Python does."""
+    if settings.event_loop == "asyncio":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        raise ConfigurationError(
+            "CORRAL_WORKER__EVENT_LOOP is uvloop, and uvloop is not installed", hint="pip install 'corral[uvloop]'"
+        ) from error
+    return uvloop.new_event_loop
 
 
 def calm_collector() -> None:

@@ -192,7 +192,7 @@ class QueueStore:
         Raises:
             StoreUnavailable: The store is away, or refuses to write. Where its `outcome` is `"refused"`, no job was
                 written. Where no replica has confirmed the jobs, it is `"unknown"`.
-            redis.exceptions.ResponseError: A key of the queue is damaged; it is named, and no job was written.
+            ResponseError: A key of the queue is damaged; it is named, and no job was written.
         """
         arguments = [self.offset_ms, *encode_new_jobs(jobs)]
         made = await run(self._link, script("add"), [self.base], arguments, replicated=replicated)
@@ -233,7 +233,7 @@ class QueueStore:
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
             StaleCall: A later call of this worker was answered already.
-            redis.exceptions.ResponseError: The script failed; `DAMAGED …` where `meta` is no hash.
+            ResponseError: The script failed; `DAMAGED …` where `meta` is no hash.
         """
         arguments: list[Any] = [seq, worker, want, lock_ms, self.offset_ms, METRICS_MINUTES, ticks]
         arguments += [suspects, "" if confirm_from is None else confirm_from, max_bytes]
@@ -280,7 +280,7 @@ class QueueStore:
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
-            redis.exceptions.ResponseError: `DAMAGED …`: a key that only an operator can repair.
+            ResponseError: `DAMAGED …`: a key that only an operator can repair.
         """
         return decode_damage(await self.operate("mend"))
 
@@ -350,7 +350,7 @@ class QueueStore:
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
-            redis.exceptions.ResponseError: The script failed.
+            ResponseError: The script failed.
         """
         await self.operate("due", *encode_defaults(self._options))
 
