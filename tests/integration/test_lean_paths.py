@@ -177,6 +177,21 @@ async def test_a_failed_job_and_one_that_completed_end_in_one_call(worker: Worke
     assert worker.raw.hmget(f"{BASE}b", "failedReason", "atm") == ["no stamp", "1"]
 
 
+@pytest.mark.parametrize("left", ["nothing", "active", "delayed", "prioritized"])
+async def test_only_an_emptied_queue_says_that_it_is_drained(worker: Worker, path: str, left: str) -> None:
+    ids = ["a", "b"] if left == "active" else ["a"]
+    await worker.add(*ids)
+    await worker.advance(want=2)
+    if left in {"delayed", "prioritized"}:
+        how = {"delay_ms": 60_000} if left == "delayed" else {"priority": 1}
+        assert await worker.store.add([NewJob("z", "letters", b"{}", encode_options(KEEP), **how)]) == [True]
+    reply = await worker.advance("a", want=2)
+    assert [job.id for job in reply.jobs] == (["z"] if left == "prioritized" else [])
+    assert (reply.due_ms is not None) == (left == "delayed")
+    drained = [fields for _, fields in worker.raw.xrange(f"{BASE}events") if fields["event"] == "drained"]
+    assert drained == ([{"event": "drained"}] if left == "nothing" else [])
+
+
 async def test_a_job_that_gets_a_parent_while_it_runs_releases_it(worker: Worker, path: str) -> None:
     await worker.add("child", "other")
     await worker.advance(want=2)

@@ -91,7 +91,7 @@ local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'max'
 -- @include check_meta.lua
 local max_events = meta[5] and string.find(meta[5], '^%d+$') and meta[5] or '10000'
 local ended, free, fetched, fetched_ids, untold, odd = 0, false, {}, {}, {}, false -- what the lean paths do, and leave
-local told = 0 -- the codes, in short where all endings were applied
+local told, final = 0, false -- the codes, 0 where all endings were applied; whether the last one was the end of its job
 
 -- @include lean_endings.lua
 if ended == count and not odd then

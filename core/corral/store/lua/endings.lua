@@ -3,7 +3,7 @@
 -- Leaves: codes, one per ending; final, whether the last one finished its job for good; refused, nil or flat: the place
 -- (from 1) of each job that was damaged and so failed, and why.
 
-local codes, refused, final = {}, nil, ended > 0
+local codes, refused = {}, nil
 for i = 1, ended do codes[i] = 0 end
 
 if count > ended then

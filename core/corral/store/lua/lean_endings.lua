@@ -2,7 +2,7 @@
 -- does what endings.lua does for them, with fewer commands and no closure of its own, and sees first whether anything is in
 -- the way: a parent, a child, a deduplication id, a lock that is not ours, a damaged key, a full store.
 -- Leaves: ended, how many endings are applied: always the first ones, the rest is for endings.lua; free, whether neither
--- `delayed` nor `stalled` exists; running, second and rolled, see advance.lua; odd, whether something is to be mended.
+-- `delayed` nor `stalled` exists; final, running, second and rolled, see advance.lua; odd, whether something is to be mended.
 
 if count > 0 then
   local events, active = base .. 'events', base .. 'active'
@@ -81,6 +81,7 @@ if count > 0 then
 
   if ended > 0 then
     local largest = 0
+    final = true
     for i = 1, ended do
       local at = ENDINGS + i * ENDING
       local text = ARGV[at + 3]

@@ -1,19 +1,21 @@
 -- Included by advance.lua, where nothing odd came of the endings: a fetch as most are. Jobs wait in `wait`, as many as are
--- wanted or all there are, and nothing needs a closer look: no limit, no pause, no priority, no job that is due, that is an
+-- wanted, or all there are, or none, and nothing needs a closer look: no limit, no pause, no priority, no job that is due, that is an
 -- iteration, or that stalled before. It does what fetch.lua does for them, with fewer commands and no closure.
--- Needs in scope: told, the codes, or 0 where all endings were applied.
+-- Needs in scope: told, the codes, or 0 where all endings were applied; final, as endings.lua leaves it.
 -- Returns the reply. Else it leaves everything to fetch.lua; or what is left of it, where something is damaged: then
 -- fetched and fetched_ids, what was fetched; untold, events that could not be written; odd, whether the marker could not.
 
 if want > 0 and not (meta[1] or meta[2] or meta[3] or limiter) and (ARGV[9] == '' or tonumber(ARGV[9]) > 0) then
   local events, active, wait, prioritized = base .. 'events', base .. 'active', base .. 'wait', base .. 'prioritized'
-  local due, ids, due_ms = free and {} or redis.pcall('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES'), {}, -1
+  local due, ids, due_ms = free and {} or redis.pcall('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES'), nil, -1
   if due[2] then due_ms = math.floor(due[2] / 4096) - now end
   if not due.err and (due_ms > 0 or not due[2]) then
     ids = redis.pcall('LRANGE', wait, -want - 1, -1) -- one more than is wanted tells whether there are more
   end
-  local n = math.min(#ids, want)
-  local first, fit = #ids - n + 1, n == want or (n > 0 and call('EXISTS', prioritized, base .. 'pc') == 0)
+  local fit = ids and not ids.err -- nothing was found in the way
+  local n = fit and math.min(#ids, want) or 0
+  local first = fit and #ids - n + 1
+  fit = fit and (n == want or call('EXISTS', prioritized, base .. 'pc') == 0)
   local jobs, size, hashes, starts, bytes = {}, 0, {}, {}, tonumber(ARGV[10])
   -- @include key_words.lua
   for at = 1, n do
@@ -43,7 +45,11 @@ if want > 0 and not (meta[1] or meta[2] or meta[3] or limiter) and (ARGV[9] == '
 
   -- The first write, unless jobs have ended; whatever refuses it has changed nothing.
   if fit then
-    if n == 1 then
+    if n == 0 then
+      if final and due_ms < 0 and call('EXISTS', active) == 0 then
+        fit = not redis.pcall('XADD', events, '*', 'event', 'drained').err
+      end
+    elseif n == 1 then
       fit = type(redis.pcall('RPOPLPUSH', wait, active)) == 'string'
     else
       fit = not redis.pcall('LTRIM', wait, 0, -n - 1).err
@@ -70,7 +76,9 @@ if want > 0 and not (meta[1] or meta[2] or meta[3] or limiter) and (ARGV[9] == '
       odd = type(redis.pcall('ZADD', base .. 'marker', 0, '0')) == 'table'
     end
     if not odd and #untold == 0 then
-      call('SET', record, cmsgpack.pack(seq, rolled, second, running, now, told, fetched_ids), 'PX', 2 * lock_ms)
+      if n > 0 or count > 0 then
+        call('SET', record, cmsgpack.pack(seq, rolled, second, running, now, told, fetched_ids), 'PX', 2 * lock_ms)
+      end
       return {now, n < want and due_ms or -1, 0, told, jobs}
     end
     for at = 1, n do fetched[at] = {fetched_ids[at], hashes[at]} end
