@@ -28,7 +28,7 @@ from corral import (
 )
 from corral.outcome import Completed, Failed, Retried, Snoozed, TimedOut
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("path")]
 
 
 class Letter(Payload):

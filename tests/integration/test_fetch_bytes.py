@@ -14,7 +14,7 @@ from corral.store.codec import Advanced, Ending
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("path")]
 
 KIB = 1024
 

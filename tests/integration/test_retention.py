@@ -22,7 +22,7 @@ from corral.store.queue_store import MAX_BATCH, QueueStore
 from corral.store.schedules import NewSchedule, Schedules
 from corral.testing import Kit
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("path")]
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BASE = "bull:letters:"

@@ -63,6 +63,7 @@ local last, limiter = tokens[count + 1], tokens[count + 2]
 -- What earlier calls of this worker have looked at, so that not each must: the minute in which they last saw whether one
 -- has passed, the second in which they counted what is active, and the count.
 local rolled, second, running = 0, 0, 0
+local LONG = 2000 -- so many that finding out which end of `active` a job is nearer to costs less than walking past them
 
 if last then
   -- What a call did: seq, rolled, second, running, now_ms, codes, ids of the fetched jobs, late, refused.

@@ -33,7 +33,7 @@ if count > ended then
     end
     if not tokens[i] then return -2 end
     if tokens[i] ~= held then return -6 end
-    if call('LREM', base .. 'active', running > 500 and nearer_end(id, running) or -1, id) == 0 then
+    if call('LREM', base .. 'active', running > LONG and nearer_end(id, running) or -1, id) == 0 then
       -- Ours, and in no place at all: `active` was damaged and removed while the job ran.
       for _, name in ipairs({'wait', 'paused'}) do
         if call('LPOS', base .. name, id) then return -3 end

@@ -56,7 +56,7 @@ if count > 0 then
       tail = nil
       -- @include running.lua
       local nearer
-      if running > 500 then
+      if running > LONG then
         -- @include nearer_end.lua
         nearer = nearer_end
       end
