@@ -19,6 +19,8 @@ from bench.table import Goal, Group, Row, best_of
 
 NODE = "BullMQ for Node"
 FRAMEWORKS_GOAL = Goal(11, is_least=True)
+FLAT = Goal(0.9, is_least=True)
+"""Of the rate with few jobs waiting; the rounds of one length differ by as much."""
 
 AT_100 = Load(20_000, callers=100)
 AT_10 = Load(8_000, concurrency=10)
@@ -43,15 +45,11 @@ def most(bound: float, unit: str) -> Goal:
 
 @dataclass(frozen=True, slots=True)
 class LoadRow:
-    """A row about one figure of a load.
+    """A row about one figure of a load; `key`, `name`, `goal` and `floor` are those of `Row`.
 
     Attributes:
-        key: As in `Row`, like `name`, `goal` and `floor`.
-        name: See there.
         load: What is measured.
         figure: Which of its figures.
-        goal: See there.
-        floor: See there.
         case: The case of `bench.instructions` that stands beside it.
     """
 
@@ -147,13 +145,9 @@ def pick_up_section(bench: Bench) -> Group:
 def backlog_section(bench: Bench) -> Group:
     """Whether a long queue is a slow one: each rate beside that of the shortest."""
     rates = drain_rates(bench)
-    shortest = next(iter(rates.values()))
-    rows = [
-        Row(f"backlog {waiting}", f"{waiting:,} wait all the time", taken, () if taken is shortest else shortest, goal)
-        for (waiting, taken), goal in zip(
-            rates.items(), [None, *[Goal(0.9, is_least=True)] * (len(rates) - 1)], strict=True
-        )
-    ]
+    (shortest, first), *longer = rates.items()
+    rows = [Row(f"backlog {shortest}", f"{shortest:,} wait all the time", first)]
+    rows += [Row(f"backlog {length}", f"{length:,} wait all the time", taken, first, FLAT) for length, taken in longer]
     notes = ["append-only file off; no-op, concurrency 100; all rounds at one length, then the next"]
     return Group("drain of a long queue, jobs/s (peer: Corral at the shortest)", rows, notes)
 

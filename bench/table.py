@@ -77,13 +77,13 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """`held` or `missed`; empty without a goal; `not measured` where a goal has no figure."""
+        """`held` or `missed`, by what is printed; empty without a goal; `not measured` where a goal has no figure."""
         if self.goal is None:
             return "" if self.ours else "not measured"
         measured = self.ratio if self.goal.of_ratio else self.figure
         if measured is None:
             return "not measured"
-        return "held" if self.goal.is_held_by(measured) else "missed"
+        return "held" if self.goal.is_held_by(round(measured, 2)) else "missed"
 
     def __str__(self) -> str:
         columns = (

@@ -33,6 +33,7 @@ def test_rounds_that_do_not_match_are_refused() -> None:
         (Goal(0.42, is_least=False), [43], [100], "missed"),
         (AT_MOST_1_MS, [1.0], [], "held"),
         (AT_MOST_1_MS, [1.01], [5], "missed"),
+        (AT_MOST_1_MS, [1.004], [], "held"),
         (TWICE, [200], [], "not measured"),
         (TWICE, [], [], "not measured"),
         (None, [], [], "not measured"),
