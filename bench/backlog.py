@@ -47,8 +47,15 @@ def drain_rates(bench: Bench) -> dict[int, Sequence[float]]:
     finally:
         store.client.flushdb()
         store.client.config_set("appendonly", "yes")
+        wait_until(lambda: not is_rewriting(store), "the append-only file is begun")  # until then, it refuses to stop
         told("")
     return rates
+
+
+def is_rewriting(store: Store) -> bool:
+    """Whether the server has still to write the beginning of its append-only file."""
+    state = store.client.info("persistence")
+    return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
 
 def waiting(store: Store, queue: str) -> int:
