@@ -60,15 +60,15 @@ for i = 1, count do locks[i] = base .. ARGV[ENDINGS + i * ENDING + 2] .. ':lock'
 locks[count + 1], locks[count + 2] = record, base .. 'limiter'
 local tokens = call('MGET', unpack(locks)) -- nil for what is no text, too
 local last, limiter = tokens[count + 1], tokens[count + 2]
--- What earlier calls of this worker have looked at, so that not each must: the minute in which they last saw whether one
--- has passed, the second in which they counted what is active, and the count.
-local rolled, second, running = 0, 0, 0
-local LONG = 2000 -- so many that finding out which end of `active` a job is nearer to costs less than walking past them
+-- What earlier calls of this worker have looked up, so that not each must: the minute in which they last saw whether one
+-- has passed; the second in which they last looked at the middle of `active`, and when the job there was started, Unix ms:
+-- 0 where not many are active, see middle.lua.
+local rolled, second, middle = 0, 0, 0
 
 if last then
-  -- What a call did: seq, rolled, second, running, now_ms, codes, ids of the fetched jobs, late, refused.
+  -- What a call did: seq, rolled, second, middle, now_ms, codes, ids of the fetched jobs, late, refused.
   local _, answered
-  _, answered, rolled, second, running = cmsgpack.unpack_limit(last, 4, 0)
+  _, answered, rolled, second, middle = cmsgpack.unpack_limit(last, 4, 0)
   if answered > seq then return redis.error_reply('STALECALL ' .. seq .. ' after ' .. answered) end
   if answered == seq then
     local _, _, _, _, then_ms, codes, ids, late, refused = cmsgpack.unpack(last)
@@ -121,7 +121,7 @@ for _, event in ipairs(untold) do attempt(nil, call, 'XADD', events, '*', unpack
 -- @include fetch.lua
 
 if #codes > 0 or #fetched > 0 then
-  local done = cmsgpack.pack(seq, rolled, second, running, now, told, fetched_ids, #late > 0 and late, refused or false)
+  local done = cmsgpack.pack(seq, rolled, second, middle, now, told, fetched_ids, #late > 0 and late, refused or false)
   call('SET', record, done, 'PX', 2 * lock_ms)
 end
 local jobs, size = {}, 0

@@ -7,7 +7,7 @@ local codes, refused = {}, nil
 for i = 1, ended do codes[i] = 0 end
 
 if count > ended then
-  -- @include running.lua
+  -- @include middle.lua
   local children = {}
   for i = 1, count do
     local key = base .. ARGV[ENDINGS + i * ENDING + 2]
@@ -18,8 +18,6 @@ if count > ended then
   if type(redis.pcall('XTRIM', events, 'MAXLEN', '~', max_events)) == 'table' then
     attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events)
   end
-
-  -- @include nearer_end.lua
 
   local taken -- the job that was taken out of `active` and is in no other container yet
 
@@ -33,7 +31,8 @@ if count > ended then
     end
     if not tokens[i] then return -2 end
     if tokens[i] ~= held then return -6 end
-    if call('LREM', base .. 'active', running > LONG and nearer_end(id, running) or -1, id) == 0 then
+    local started = middle > 0 and redis.pcall('HGET', key, 'processedOn')
+    if call('LREM', base .. 'active', (tonumber(started) or 0) > middle and 1 or -1, id) == 0 then
       -- Ours, and in no place at all: `active` was damaged and removed while the job ran.
       for _, name in ipairs({'wait', 'paused'}) do
         if call('LPOS', base .. name, id) then return -3 end

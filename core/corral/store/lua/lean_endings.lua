@@ -2,7 +2,7 @@
 -- does what endings.lua does for them, with fewer commands and no closure of its own, and sees first whether anything is in
 -- the way: a parent, a child, a deduplication id, a lock that is not ours, a damaged key, a full store.
 -- Leaves: ended, how many endings are applied: always the first ones, the rest is for endings.lua; free, whether neither
--- `delayed` nor `stalled` exists; final, running, second and rolled, see advance.lua; odd, whether something is to be mended.
+-- `delayed` nor `stalled` exists; final, middle, second and rolled, see advance.lua; odd, whether something is to be mended.
 
 if count > 0 then
   local events, active = base .. 'events', base .. 'active'
@@ -54,16 +54,12 @@ if count > 0 then
       ended = count
     else
       tail = nil
-      -- @include running.lua
-      local nearer
-      if running > LONG then
-        -- @include nearer_end.lua
-        nearer = nearer_end
-      end
+      -- @include middle.lua
       while ended < count do
-        local id = ids[ended + 1]
+        local started = middle > 0 and call('HGET', keys[ended + 1], 'processedOn')
+        local side = (tonumber(started) or 0) > middle and 1 or -1
         -- Not active, or nobody can tell: from here on the rest decides.
-        if redis.pcall('LREM', active, nearer and nearer(id, running) or -1, id) ~= 1 then break end
+        if redis.pcall('LREM', active, side, ids[ended + 1]) ~= 1 then break end
         ended = ended + 1
       end
       for i = count, ended + 1, -1 do ids[i], scored[2 * i], scored[2 * i - 1] = nil, nil, nil end

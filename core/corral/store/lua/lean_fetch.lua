@@ -77,7 +77,7 @@ if want > 0 and not (meta[1] or meta[2] or meta[3] or limiter) and (ARGV[9] == '
     end
     if not odd and #untold == 0 then
       if n > 0 or count > 0 then
-        call('SET', record, cmsgpack.pack(seq, rolled, second, running, now, told, fetched_ids), 'PX', 2 * lock_ms)
+        call('SET', record, cmsgpack.pack(seq, rolled, second, middle, now, told, fetched_ids), 'PX', 2 * lock_ms)
       end
       return {now, n < want and due_ms or -1, 0, told, jobs}
     end
