@@ -245,12 +245,13 @@ class TestOrder:
         assert isinstance(one, EnqueueInterrupted)
         assert isinstance(other, EnqueueInterrupted)
         assert (one.created, one.refused, one.unknown) == (ids(0, 500), ids(500, 1200), ())
-        assert (len(other.created), len(other.refused), other.unknown) == (500, 700, ())
+        assert len(other.created) in {0, 500}, "its first part may be on its way when the list is damaged"
+        assert (other.created + other.refused, other.unknown) == (tuple(each.job_id for each in others), ())
         proxy.cut = lambda _: False
         client.rename("aside", WAIT)
         again = await jobs.enqueue_many(parcels, entries(1200))
         assert [each.created for each in again] == [False] * 500 + [True] * 700
-        assert await self.written(workshop) == [*ids(0, 500), *other.created, *ids(500, 1200)]
+        assert await self.written(workshop) == [*ids(0, 500), *other.created, *ids(500, 1200)], "and nothing else"
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["a store", "the recording double"])
