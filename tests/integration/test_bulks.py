@@ -612,14 +612,14 @@ class TestCancelled:
 
     async def test_the_writer_itself(self, jobs: JobScheduler, proxy: Proxy, wait_until: Any) -> None:
         """Somebody cancels all other tasks of the program: calls are told, and do not wait for ever."""
+        await jobs.enqueue_many(parcels, [{}, {}])  # a call that nobody is beside has no writer
         proxy.late = lambda _: 30
         calls = [asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id="one"), name="one")]
         await wait_until(lambda: proxy.holds_back, "the store has written the first job")
         calls += [asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id="two"), name="two")]
         await asyncio.sleep(0)
-        for task in asyncio.all_tasks():
-            if task.get_name() == "corral-add-parcels":
-                task.cancel()
+        (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "corral-add-parcels"]
+        writer.cancel()
         told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
         assert [getattr(each, "outcome", None) for each in told] == ["unknown", "refused"]
         proxy.late = lambda _: 0

@@ -54,8 +54,8 @@ class Link:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
-        pipelined: Whether a call is sent while others wait for their replies. All of them fail with the connection: it
-            is lost where one of them is cancelled, too.
+        pipelined: Whether a call is sent while others wait for their replies; all of them fail with the connection. The
+            reply to one that is cancelled is dropped as it comes, where otherwise the connection is closed.
         name: What `CLIENT LIST` shows, or None.
         read_seconds: How long the store may be silent while a reply is due. A reply may take longer as long as it
             flows; a large request has a second more for each 32 KiB.
@@ -135,7 +135,8 @@ class Link:
             self._drop(wire)
             raise unavailable(error, self.url, refused=False) from error
         except BaseException:
-            self._drop(wire)  # what was interrupted must not be done any more: a wait would take a marker
+            if not self._pipelined:  # what was interrupted must not be done any more: a wait would take a marker
+                self._drop(wire)
             raise
         if replicated:
             await self._wait_for_replica(wire)
