@@ -85,7 +85,7 @@ class _Writer:
         self._line: deque[_Part] = deque()
         self._in_line = 0  # jobs
         self._writes: list[asyncio.Future[bool]] = []  # on their way, in the order in which they were sent
-        self._unbegun = 0  # of these
+        self._unbegun: set[asyncio.Future[bool]] = set()  # those of them that have taken nothing from the line yet
         self._last = 1  # jobs in the last write
         self._calls: set[asyncio.Future[None]] = set()
 
@@ -170,8 +170,10 @@ class _Writer:
             not self._writes or (len(self._writes) < self._most_writes and self._in_line >= SHARED_JOBS)
         ):
             before = self._writes[-1] if self._writes else None
-            self._writes.append(start_task(self._write_line(before), f"corral-add-{self.store.queue}"))
-            self._unbegun += 1
+            write = start_task(self._write_line(before), f"corral-add-{self.store.queue}")
+            write.add_done_callback(self._give_up_unbegun)
+            self._writes.append(write)
+            self._unbegun.add(write)
 
     async def _write_line(self, before: asyncio.Future[bool] | None) -> bool:
         """Write the head of the line; where another write is about to begin, it takes the rest.
@@ -182,23 +184,31 @@ class _Writer:
         Returns:
             Whether the store took it.
         """
-        own = asyncio.current_task()
-        if before is not None and self.store.is_connecting:  # else the other one is sent, and this one follows it
-            await asyncio.wait([before])
-        batch = self._next_batch(-(-self._in_line // self._unbegun))
-        self._unbegun -= 1
+        own: asyncio.Task[bool] = asyncio.current_task()  # type: ignore[assignment]  # of this very coroutine
+        batch: list[_Part] = []
         try:
+            if before is not None and self.store.is_connecting:  # else the other one is sent, and this one follows it
+                await asyncio.wait([before])
+            batch = self._next_batch(-(-self._in_line // len(self._unbegun)))
+            self._unbegun.discard(own)
             return await self._write_batch(batch, before)
         except BaseException as error:  # somebody has cancelled all tasks
-            unknown = StoreUnavailable(f"the write was ended by {type(error).__name__}", outcome="unknown")
+            unknown = _ended_by(error)
             _fail(batch, unknown)
             self._refuse_line(unknown)
             raise
         finally:
             self._end_write(own)
 
-    def _end_write(self, ended: asyncio.Future[bool] | None) -> None:
-        self._writes = [write for write in self._writes if write is not ended]
+    def _give_up_unbegun(self, write: asyncio.Future[bool]) -> None:
+        """Let nobody wait for a write that somebody has cancelled before it began."""
+        if write in self._writes:
+            self._refuse_line(_ended_by(asyncio.CancelledError()))
+            self._end_write(write)
+
+    def _end_write(self, write: asyncio.Future[bool]) -> None:
+        self._writes.remove(write)
+        self._unbegun.discard(write)
         self._start_write()
 
     async def _write_batch(self, batch: list[_Part], before: asyncio.Future[bool] | None) -> bool:
@@ -331,6 +341,10 @@ def _no_client_errors(url: str) -> Iterator[None]:
         raise unexpected(error, url) from error
 
 
+def _ended_by(error: BaseException) -> StoreUnavailable:
+    return StoreUnavailable(f"the write was ended by {type(error).__name__}", outcome="unknown")
+
+
 def _tell(part: _Part, written: Sequence[Written]) -> None:
     if not part.done.done():
         part.done.set_result(written)
@@ -437,7 +451,7 @@ class RedisJobScheduler(JobScheduler):
     def _writer(self, queue: Queue[Any]) -> _Writer:
         writer = self._writers.get(queue.name)
         if writer is None:
-            link = Link(self._url, read_seconds=REPLY_SECONDS, pipelined=True)
+            link = Link(self._url, read_seconds=REPLY_SECONDS, pipelined=not self._replicated)
             store = QueueStore(link, self.prefix, queue.name, clock=self._clock)
             writer = self._writers[queue.name] = _Writer(store, self._url, replicated=self._replicated)
         return writer

@@ -297,9 +297,10 @@ async def test_each_of_many_calls_at_once_gets_its_own_reply(scene: Scene, proxy
     assert await made(scene) == 2, "the test's own, and one"
 
 
-async def test_a_cancelled_call_leaves_its_reply_to_nobody(scene: Scene, proxy: Proxy) -> None:
+@pytest.mark.parametrize("kind", ["loop", "pipelined"])
+async def test_a_cancelled_call_leaves_its_reply_to_nobody(scene: Scene, proxy: Proxy, kind: str) -> None:
     await scene.store.client.mset({"one": 1, "two": 2})
-    async with opened("loop", proxy.url) as call:
+    async with opened(kind, proxy.url) as call:
         for _ in range(2):  # while the connection is made; and when the request is sent
             proxy.hold()
             asked = asyncio.ensure_future(call("GET", "one"))

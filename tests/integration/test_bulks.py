@@ -610,6 +610,19 @@ class TestCancelled:
         assert (await jobs.enqueue(parcels, Parcel(), job_id="next")).created
         assert client.lrange(WAIT, 0, -1) == ["next", *reversed(ids(0, 1000))]
 
+    async def test_a_writer_that_had_not_begun(self, jobs: JobScheduler) -> None:
+        await jobs.enqueue_many(parcels, [{}, {}])
+        calls = [asyncio.create_task(jobs.enqueue(parcels, Parcel()), name=f"call-{number}") for number in range(40)]
+        await asyncio.sleep(0)
+        writers = [task for task in asyncio.all_tasks() if task.get_name() == "corral-add-parcels"]
+        assert len(writers) == 2, "the calls are many enough for two writes"
+        for writer in writers:
+            writer.cancel()
+        told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+        assert {getattr(each, "outcome", None) for each in told} == {"refused"}
+        assert (await jobs.enqueue(parcels, Parcel())).created
+        assert len(await jobs.enqueue_many(parcels, [{}] * 40)) == 40
+
     async def test_the_writer_itself(self, jobs: JobScheduler, proxy: Proxy, wait_until: Any) -> None:
         """Somebody cancels all other tasks of the program: calls are told, and do not wait for ever."""
         await jobs.enqueue_many(parcels, [{}, {}])  # a call that nobody is beside has no writer
