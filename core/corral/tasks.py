@@ -50,13 +50,16 @@ class OwnTask(asyncio.Task[T]):
         return True
 
 
-def start_task(coroutine: Coroutine[Any, Any, T], name: str) -> OwnTask[T]:
+def start_task(
+    coroutine: Coroutine[Any, Any, T], name: str, *, context: contextvars.Context | None = None
+) -> OwnTask[T]:
     """Start a task of Corral's own, outside of the job that may have led to it.
 
     Args:
         coroutine: What it runs.
         name: What it is called.
+        context: Its context variables; by default a copy of the caller's.
     """
-    context = contextvars.copy_context()
+    context = contextvars.copy_context() if context is None else context
     context.run(current_job.set, None)  # its own time limits cancel it, and they are no job's
     return OwnTask(coroutine, loop=asyncio.get_running_loop(), name=name, context=context)

@@ -16,7 +16,7 @@ from corral.store.codec import Advanced
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.worker import leases
-from corral.worker.consumer import Consumer
+from corral.worker.consumer import Consumer, Stage
 
 pytestmark = pytest.mark.asyncio
 
@@ -108,11 +108,11 @@ class TestWakeUps:
             await jobs.enqueue(letters, Letter(text="first"))
             await workshop.wait_until(lambda: workshop.raw.llen("bull:letters:active"), "it runs")
             await blocked(1)
-            for job_id in ("long-1", "long-2"):  # without a marker: they are for the worker that asks next
-                await workshop.raw.hset(f"bull:letters:{job_id}", mapping={"data": '{"text":"long"}', "opts": "{}"})
-                await workshop.raw.lpush("bull:letters:wait", job_id)
             async with workshop.working(letters.processed_by(nothing)):
                 await blocked(2)  # a marker goes to whoever blocks for the longest time: to the first
+                for job_id in ("long-1", "long-2"):  # without a marker: they are for the worker that asks next
+                    await workshop.raw.hset(f"bull:letters:{job_id}", mapping={"data": '{"text":"long"}', "opts": "{}"})
+                    await workshop.raw.lpush("bull:letters:wait", job_id)
                 held.hold.set()
                 finish.set()
                 await held.has_one.wait()
@@ -138,7 +138,7 @@ class TestWakeUps:
 
         async def stopping(link: Link, *command: Any, **how: Any) -> Any:
             reply = await call(link, *command, **how)
-            if command[0] == "BZPOPMIN" and reply is not None and not consumers[0]._stopping:
+            if command[0] == "BZPOPMIN" and reply is not None and consumers[0]._stage is not Stage.DRAINING:
                 consumers[0].stop()
             return reply
 
@@ -372,7 +372,7 @@ async def test_a_mistake_of_ours_ends_the_worker_and_says_which(workshop: Any, m
 
 
 async def test_the_next_job_that_stalled_before_starts_when_the_store_has_the_ending_of_the_last(
-    workshop: Any, monkeypatch: pytest.MonkeyPatch
+    workshop: Any, blocked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until then the last one would be charged a second stall, too, if a fresh job killed the process."""
     held, go = Held(monkeypatch), asyncio.Event()
@@ -388,6 +388,7 @@ async def test_the_next_job_that_stalled_before_starts_when_the_store_has_the_en
         await workshop.raw.hset(f"bull:letters:{job_id}", "stc", 1)
     async with workshop.working(letters.processed_by(run), concurrency={"letters": 4}, max_stalled=5):
         await workshop.wait_until(lambda: started == ["one"], "the first has started")
+        await blocked(1)  # no other call is on its way: the next one is that of the ending
         held.hold.set()
         go.set()
         await asyncio.wait_for(held.has_one.wait(), 5)

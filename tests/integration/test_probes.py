@@ -29,8 +29,8 @@ from corral.store.liveness import Sign, Signs
 from corral.store.scripts import script
 from corral.tasks import OwnTask
 from corral.worker import worker as worker_module
-from corral.worker.consumer import Consumer
 from corral.worker.execution import Execution
+from corral.worker.slots import Slots
 from corral.worker.worker import Worker
 
 pytestmark = pytest.mark.asyncio
@@ -284,8 +284,8 @@ class TestOfAWorkerInThisProcess:
     ) -> None:
         """Where the consumer, which looks for such slots, does not free it."""
         monkeypatch.setattr(Execution, "unfinished", lambda *_: 1 / 0)
-        sweep = Consumer._end_unfinished
-        monkeypatch.setattr(Consumer, "_end_unfinished", lambda *_: None)
+        sweep = Slots._end_unfinished
+        monkeypatch.setattr(Slots, "_end_unfinished", lambda *_: None)
         tasks: list[asyncio.Task[Any]] = []
 
         async def process(job: Job[Letter]) -> None:
@@ -309,7 +309,7 @@ class TestOfAWorkerInThisProcess:
             assert p.unready() == p.unwell()
             monkeypatch.undo()
             (consumer,) = working.worker._consumers
-            sweep(consumer)
+            sweep(consumer.slots)
             await workshop.wait_until(lambda: not p.unwell(), "the slot is free")
         assert red <= 6
 

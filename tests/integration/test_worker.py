@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from datetime import timedelta
 from itertools import pairwise
@@ -23,6 +24,7 @@ class Letter(Payload):
 
 
 letters = Queue("letters", Letter)
+word = contextvars.ContextVar("word", default="of nobody")
 MS = timedelta(milliseconds=1)
 
 
@@ -171,6 +173,23 @@ class TestConcurrency:
         assert all(later[0] - earlier[0] >= 100 for earlier, later in pairwise(windows))
 
 
+class TestIsolation:
+    @pytest.mark.parametrize("concurrency", [1, 3, 20])
+    async def test_no_job_sees_the_context_variables_that_another_has_set(
+        self, workshop: Any, concurrency: int
+    ) -> None:
+        """The ending of one job may send the call that brings the next."""
+        seen: list[str] = []
+
+        async def process(job: Job[Letter]) -> None:
+            seen.append(word.get())
+            word.set(job.payload.text)
+
+        await workshop.producer(letters).enqueue_many(letters, [Letter(text=f"of job {n}") for n in range(60)])
+        await workshop.burst(letters.processed_by(process), concurrency={"letters": concurrency})
+        assert seen == ["of nobody"] * 60
+
+
 class TestOrder:
     async def test_first_in_first_out_then_by_priority_and_lifo_first_of_all(self, workshop: Any) -> None:
         order: list[str] = []
@@ -250,5 +269,5 @@ class TestWaking:
             for enqueued in await jobs.enqueue_many(letters, [Letter() for _ in range(50)]):
                 await workshop.until(letters, enqueued.id, "completed")
             pending = [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]
-            assert len([handle for handle in pending if "_look_now" in repr(handle)]) == 1
+            assert len([handle for handle in pending if "Lookout.look" in repr(handle)]) == 1
         assert await workshop.state(letters, later.id) == "delayed"

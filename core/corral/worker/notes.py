@@ -40,6 +40,9 @@ FIRST_SECONDS = 1.0
 class Notes:
     """What the jobs of one queue have said and the store does not have yet.
 
+    Attributes:
+        due: Whether some of it is to be written now.
+
     Args:
         store: The queue, on another lane than its endings take.
         worker: The worker's name; unique among all workers.
@@ -63,14 +66,14 @@ class Notes:
         self._wake = wake
         self._loop = asyncio.get_running_loop()
         self._speaking: dict[Run, FetchedJob] = {}
-        self._due = False
+        self.due = False
         self._seq = 0
         self._dropped = False
         self._writing: asyncio.Task[None] | None = None
 
     def may_write(self) -> bool:
         """Whether notes are due, and no others are being written."""
-        if not self._due:
+        if not self.due:
             return False
         if self._writing is not None and self._writing.done():
             writing, self._writing = self._writing, None
@@ -87,11 +90,11 @@ class Notes:
         """A job has ended: what it said last is written at once, before its ending."""
         if run.words:
             self._speaking[run] = fetched
-            self._due = True
+            self.due = True
 
     async def write(self) -> None:
         """Write what jobs have said, and wait for that, but not for long: nothing else may wait for words."""
-        self._due = False
+        self.due = False
         notes: list[Note] = []
         for run, fetched in self._speaking.items():
             with suppress(Exception):  # `job.run` is in the processor's hands
@@ -109,7 +112,7 @@ class Notes:
             await end_tasks([writing])
 
     def _write_soon(self) -> None:
-        self._due = True
+        self.due = True
         self._wake()
 
     async def _write(self, notes: list[Note]) -> None:

@@ -23,6 +23,7 @@ from corral.worker.consumer import Consumer
 from corral.worker.execution import Execution, Running
 from corral.worker.leases import Leases
 from corral.worker.outage import Contact, Outage
+from corral.worker.slots import Slots
 from corral.worker.stopping import end_tasks
 from corral.worker.suspects import Suspects
 from corral.worker.threads import Threads
@@ -197,14 +198,14 @@ class Worker:
             async with AsyncExitStack() as resources:
                 deps = Deps(self._jobs, self._plugins.hook, resources, self._inspector)
                 consumers = [await self._consumer(processor, deps, leases, threads) for processor in self._processors]
-                served = {consumer.queue.name: consumer.concurrency for consumer in consumers}
+                served = {consumer.queue.name: consumer.slots.concurrency for consumer in consumers}
                 self._consumers = consumers
                 log.info("worker started", queues=served)
                 await self._serve(consumers, leases)
                 stopped = Stopped(
-                    handed_back=sum(each.handed_back for each in consumers),
-                    stuck=sum(each.stuck for each in consumers),
-                    unwritten=sum(each.unwritten for each in consumers),
+                    handed_back=sum(each.slots.handed_back for each in consumers),
+                    stuck=sum(each.slots.stuck for each in consumers),
+                    unwritten=sum(each.unwritten.count for each in consumers),
                 )
         finally:
             leases.stop()
@@ -277,23 +278,23 @@ class Worker:
         while True:
             leases.loop_moved()
             now, seen = time.monotonic(), self._unended
-            self._unended = {job: seen.get(job, now) for consumer in consumers for job in consumer.unended}
+            self._unended = {job: seen.get(job, now) for consumer in consumers for job in consumer.slots.unended}
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _drain(self, consumers: Sequence[Consumer], serving: asyncio.Task[None]) -> None:
         timeout = self._settings.shutdown_timeout_seconds
-        running = sum(consumer.running for consumer in consumers)
+        running = sum(consumer.slots.running for consumer in consumers)
         if running:
             log.info("worker stopping", running=running, timeout_seconds=timeout)
         deadline = time.monotonic() + timeout
         while not serving.done() and time.monotonic() < deadline:
-            if self._outage.lasts and not any(each.running or each.unwritten for each in consumers):
+            if self._outage.lasts and not any(each.slots.running or each.unwritten.count for each in consumers):
                 break  # there is nothing to wait for but a store that is away
             await asyncio.wait([serving], timeout=LOOK_SECONDS)
-        for give_up, seconds in ((Consumer.hand_back, CANCEL_SECONDS), (Consumer.abandon, FLUSH_SECONDS)):
+        for give_up, seconds in ((Slots.hand_back, CANCEL_SECONDS), (Slots.abandon, FLUSH_SECONDS)):
             if not serving.done():
                 for consumer in consumers:
-                    give_up(consumer)
+                    give_up(consumer.slots)
                 await asyncio.wait([serving], timeout=seconds)
         if not serving.done():
             log.warning("the store took no last word: its stalled check will find the jobs that were running")
@@ -309,7 +310,7 @@ async def _work_off(consumers: Sequence[Consumer], idle: Callable[[], Awaitable[
                 await asyncio.gather(*running)
             finally:
                 await end_tasks(running)
-            before, started = started, sum(each.started for each in consumers)
+            before, started = started, sum(each.slots.started for each in consumers)
             more = await idle() if idle is not None else started > before
     finally:
         for consumer in consumers:

@@ -1,0 +1,148 @@
+"""`Lane`: one connection of a consumer, and the call to the store that is on its way through it.
+
+A call survives any outage of the store by being repeated, under the same number, on a new connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+from redis.exceptions import ResponseError
+
+from corral.errors import StoreUnavailable
+from corral.store.codec import Advanced, Ending
+from corral.store.queue_store import FETCH_BYTES, QueueStore
+from corral.worker.leases import PendingCall
+from corral.worker.outage import Backoff, Outage
+
+__all__ = ["Lane"]
+
+T = TypeVar("T")
+
+MAX_FETCH_BYTES = 16 * 1024 * 1024
+"""How large the jobs of one fetch may be on the fastest link: the store reads so much in about 20 ms, and serves nobody
+else meanwhile."""
+
+
+class Lane:
+    """One connection of a consumer. One call at a time goes through it.
+
+    Attributes:
+        store: The queue, by this connection.
+        call: The task of the call that is on its way, or None.
+
+    Args:
+        store: The queue, by this connection.
+        worker: The worker's name; unique among all workers.
+        numbers: Numbers the calls of all lanes of the consumer: a lock's token has the number of the call that took it.
+        lock_seconds: How long a lock lives without renewal.
+        outage: Told when the store is away.
+    """
+
+    def __init__(
+        self, store: QueueStore, worker: str, numbers: Iterator[int], lock_seconds: float, outage: Outage
+    ) -> None:
+        self.store = store
+        self.call: asyncio.Task[None] | None = None
+        self._worker = worker
+        self._numbers = numbers
+        self._lock_seconds = lock_seconds
+        self._backoff = Backoff(outage)
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the store has not answered, or in the middle of a reply, how long no byte of it has come."""
+        return min(self._backoff.silent_seconds, self.store.unheard_seconds)
+
+    @property
+    def still_seconds(self) -> float:
+        """How long no call was answered, and none failed."""
+        return self._backoff.still_seconds
+
+    @property
+    def failing_seconds(self) -> float:
+        """How long calls have failed, one after the other; 0 where the last one has not."""
+        return self._backoff.failing_seconds
+
+    def next_call(self) -> PendingCall:
+        """The next call, with a number of its own."""
+        return PendingCall(self.store, self._worker, next(self._numbers), time.monotonic())
+
+    async def advance(
+        self,
+        call: PendingCall,
+        endings: Sequence[Ending],
+        want: int,
+        *,
+        ticks: Callable[[], bytes],
+        suspects: int,
+        confirm_from: int,
+    ) -> Advanced:
+        """Finish jobs and fetch more: one call under one number, repeated until the store answers it.
+
+        Args:
+            call: What `next_call` returned.
+            endings: The jobs that ended.
+            want: How many jobs to fetch at most.
+            ticks: Asked at each try for the coming ticks of the queue's cron schedules.
+            suspects: As for `QueueStore.advance`.
+            confirm_from: As for `QueueStore.advance`.
+
+        Raises:
+            redis.exceptions.ResponseError: The script failed.
+        """
+        sizes = self._fetch_sizes()
+
+        async def once() -> Advanced:
+            return await self.store.advance(
+                self._worker,
+                call.seq,
+                endings,
+                want,
+                lock_ms=int(self._lock_seconds * 1000),
+                ticks=ticks(),
+                suspects=suspects,
+                confirm_from=confirm_from,
+                max_bytes=next(sizes),
+            )
+
+        return await self.persist(once)
+
+    async def persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeat something until the store answers, with a reply or with an error of its own.
+
+        Raises:
+            redis.exceptions.ResponseError: It answered with an error.
+        """
+        while True:
+            try:
+                reply = await attempt()
+            except StoreUnavailable as error:
+                await self._backoff.failed(error)
+            except ResponseError:
+                self._backoff.answered()
+                raise
+            else:
+                self._backoff.succeeded()
+                return reply
+
+    async def pause(self) -> None:
+        """Wait before the next try of what the store answered with an error."""
+        await self._backoff.wait()
+
+    def _fetch_sizes(self) -> Iterator[int]:
+        """How large the jobs of one fetch may be, for each try of its call.
+
+        It is what the link brings in a quarter of a lock's life. If the call must be repeated more than once, its reply
+        may be what the link breaks under: the later tries ask for less and less.
+        """
+        size = FETCH_BYTES
+        if self.store.bytes_per_second is not None:
+            size = min(int(self.store.bytes_per_second * self._lock_seconds / 4), MAX_FETCH_BYTES)
+        yield size
+        while True:
+            yield size
+            size = min(size // 2, FETCH_BYTES)
