@@ -25,11 +25,11 @@ import structlog
 
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Snoozed
 from corral.plugins import Relay
-from corral.store.clock import Clock
+from corral.store.address import StoreAddress
 from corral.store.codec import BROKEN, REFUSED, Advanced, Ending, FetchedJob
-from corral.store.connection import Link, blocking_link
+from corral.store.connection import blocking_link
 from corral.store.late import Late
-from corral.store.queue_store import MAX_BATCH, QueueStore
+from corral.store.queue_store import MAX_BATCH
 from corral.store.replies import ResponseError
 from corral.tasks import start_task
 from corral.worker.ended import Ended, least_level, level_of
@@ -100,8 +100,7 @@ class Consumer:
 
     Args:
         execution: Runs the processor.
-        url: The store.
-        prefix: The first part of the keys.
+        address: Where the queue is kept.
         worker: The worker's name; unique among all workers.
         concurrency: How many jobs run at once.
         lock_seconds: How long a lock lives without renewal.
@@ -112,15 +111,13 @@ class Consumer:
         max_stalled: How often a job may stall before it is failed.
         troubles: What an operator must know, by queue and kind; see `Worker.troubles`.
         burst: Whether to end when nothing waits and nothing runs.
-        clock: Moves the store's time, in tests.
     """
 
     def __init__(
         self,
         execution: Execution,
         *,
-        url: str,
-        prefix: str,
+        address: StoreAddress,
         worker: str,
         concurrency: int,
         lock_seconds: float,
@@ -131,12 +128,9 @@ class Consumer:
         max_stalled: int,
         troubles: dict[tuple[str, str], str],
         burst: bool = False,
-        clock: Clock | None = None,
     ) -> None:
         self.queue = queue = execution.queue
-        stores = [
-            QueueStore(Link(url), prefix, queue.name, options=queue.options, lane=n, clock=clock) for n in range(LANES)
-        ]
+        stores = [address.queue(queue.name, options=queue.options, lane=n) for n in range(LANES)]
         numbers = itertools.count(1)
         self._lanes = [Lane(store, worker, numbers, lock_seconds, outage) for store in stores]
         self._first = self._lanes[0]
@@ -151,7 +145,7 @@ class Consumer:
         self.may_work = asyncio.Event()
         self._burst = burst
         encoded = base64.b64encode(queue.name.encode()).decode()
-        waiting = blocking_link(url, f"{prefix}:{encoded}:w:{worker}")
+        waiting = blocking_link(address.url, f"{address.prefix}:{encoded}:w:{worker}")
         self._wake = asyncio.Event()
         self._lookout = Lookout(self._wake.set)
         self._marker = Marker(stores, waiting, outage, self._signalled)

@@ -10,11 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
-from redis.exceptions import ResponseError
-
 from corral.errors import StoreUnavailable
 from corral.store.codec import Advanced, Ending
 from corral.store.queue_store import FETCH_BYTES, QueueStore
+from corral.store.replies import ResponseError
 from corral.worker.leases import PendingCall
 from corral.worker.outage import Backoff, Outage
 
@@ -92,7 +91,7 @@ class Lane:
             confirm_from: As for `QueueStore.advance`.
 
         Raises:
-            redis.exceptions.ResponseError: The script failed.
+            ResponseError: The script failed.
         """
         sizes = self._fetch_sizes()
 
@@ -115,7 +114,7 @@ class Lane:
         """Repeat something until the store answers, with a reply or with an error of its own.
 
         Raises:
-            redis.exceptions.ResponseError: It answered with an error.
+            ResponseError: It answered with an error.
         """
         while True:
             try:

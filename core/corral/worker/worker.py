@@ -16,6 +16,7 @@ from corral.jobs import JobScheduler
 from corral.plugins import Plugins
 from corral.processor import Deps, Processor
 from corral.settings import WorkerSettings
+from corral.store.address import StoreAddress
 from corral.store.clock import Clock
 from corral.store.processes import process_name
 from corral.tasks import start_task
@@ -116,15 +117,13 @@ class Worker:
     ) -> None:
         self.name = name or process_name()
         self._processors = processors
-        self._url = url
-        self._prefix = prefix
+        self._address = StoreAddress(url, prefix, clock)
         self._settings = settings
         self._plugins = plugins
         self._jobs = jobs
         self._inspector = inspector
         self._concurrency = concurrency or {}
         self._burst = burst
-        self._clock = clock
         self._idle = idle
         self._on_check = on_check
         self._stop = asyncio.Event()
@@ -191,7 +190,7 @@ class Worker:
 
     async def _run(self) -> Stopped:
         lock_seconds = self._settings.lock_seconds
-        leases = Leases(self._url, lock_seconds, Contact(self._outage))
+        leases = Leases(self._address.url, lock_seconds, Contact(self._outage))
         threads = Threads("corral-processor")
         leases.start()
         try:
@@ -218,8 +217,7 @@ class Worker:
         resource = None if processor.using is None else await deps.enter(processor.using)
         return Consumer(
             Execution(processor, resource, self._plugins.relay, threads, keep_logs=self._settings.keep_logs),
-            url=self._url,
-            prefix=self._prefix,
+            address=self._address,
             worker=self.name,
             concurrency=self._concurrency.get(queue.name) or queue.concurrency or self._settings.concurrency,
             lock_seconds=self._settings.lock_seconds,
@@ -230,7 +228,6 @@ class Worker:
             max_stalled=self._settings.max_stalled,
             troubles=self.troubles,
             burst=self._burst,
-            clock=self._clock,
         )
 
     async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
