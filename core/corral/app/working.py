@@ -111,7 +111,8 @@ def _new_loop(settings: WorkerSettings) -> Callable[[], asyncio.AbstractEventLoo
         raise ConfigurationError(
             "CORRAL_WORKER__EVENT_LOOP is uvloop, and uvloop is not installed", hint="pip install 'corral[uvloop]'"
         ) from error
-    return uvloop.new_event_loop
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return new_loop
 
 
 def calm_collector() -> None:
