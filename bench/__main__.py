@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from bench import instructions
 from bench.head import head, measured_commit
 from bench.history import history_line
-from bench.rounds import Bench, told
+from bench.rounds import Bench, show_progress
 from bench.sections import SECTIONS
 from bench.table import HEADING, Row
 
@@ -55,9 +55,9 @@ def count_instructions() -> tuple[dict[str, float], str]:
         return {}, f"not counted: {' and '.join(missing)} cannot be found on the PATH"
     counted: dict[str, float] = {}
     for case in instructions.CASES:
-        told(f"instructions: {case.name}")
+        show_progress(f"instructions: {case.name}")
         counted[case.name] = instructions.count(case).instructions
-    told("")
+    show_progress("")
     return counted, ""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from bench.rounds import Bench, told, wait_until
+from bench.rounds import Bench, show_progress, wait_until
 from bench.store import Store
 
 KIND = "noop"
@@ -35,7 +35,7 @@ def drain_rates(bench: Bench) -> dict[int, Sequence[float]]:
         for length in map(bench.count, LENGTHS):
             taken: list[float] = []
             for number in range(bench.rounds):
-                told(f"{length:,} waiting, round {number + 1}")
+                show_progress(f"{length:,} waiting, round {number + 1}")
                 missing = length + timed + SPARE - waiting(store, queue)
                 corral.ask("add_bulk", kind=KIND, count=max(missing, 0), size=BULK)
                 forget_completed(store, queue)
@@ -48,7 +48,7 @@ def drain_rates(bench: Bench) -> dict[int, Sequence[float]]:
         store.client.flushdb()
         store.client.config_set("appendonly", "yes")
         wait_until(lambda: not is_rewriting(store), "the append-only file is begun")  # until then, it refuses to stop
-        told("")
+        show_progress("")
     return rates
 
 

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from bench.peer import own_environment
-from bench.rounds import Bench, told, wait_until
+from bench.rounds import Bench, show_progress, wait_until
 from bench.store import Store
 
 PLUGINS = 6
@@ -64,7 +64,7 @@ def measure_commands(bench: Bench) -> CommandFigures:
         }
         _run("db", "create", folder=folder, environment=environment)
         for number in range(bench.rounds + 1):
-            told(f"commands, round {number}")
+            show_progress(f"commands, round {number}")
             store.client.flushdb()
             with _worker(store, folder, environment) as (pid, ready):
                 time.sleep(SETTLE_SECONDS)
@@ -73,7 +73,7 @@ def measure_commands(bench: Bench) -> CommandFigures:
             _run("enqueue", "emails", PAYLOAD, folder=folder, environment=environment)
             taken.append((mib, ready, time.perf_counter() - began))
     store.client.flushdb()
-    told("")
+    show_progress("")
     worker_mib, ready_seconds, enqueue_seconds = zip(*taken[1:], strict=True)
     return CommandFigures(worker_mib, ready_seconds, enqueue_seconds)
 

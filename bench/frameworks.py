@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from bench.peer import PYTHON_PEERS, python_peer
 from bench.peers.requests import CONCURRENCY
-from bench.rounds import Bench, Load, measure, told
+from bench.rounds import Bench, Load, measure, show_progress
 
 OURS = "Corral"
 OUR_JOBS, THEIR_JOBS = 20_000, 4_000
@@ -24,17 +24,17 @@ def measure_frameworks(bench: Bench) -> tuple[dict[str, Sequence[float]], list[s
     notes: dict[str, str] = {}
     ours, theirs = bench.count(OUR_JOBS), bench.count(THEIR_JOBS)
     for number in range(bench.rounds):
-        told(f"round {number + 1}: {OURS}")
+        show_progress(f"round {number + 1}: {OURS}")
         rates[OURS].append(measure(stage.store, stage.corral, Load(ours, concurrency=CONCURRENCY)).drained)
         for name in PYTHON_PEERS:
-            told(f"round {number + 1}: {name}")
+            show_progress(f"round {number + 1}: {name}")
             stage.store.client.flushdb()
             with python_peer(name, stage.store) as peer:
                 peer.ask("add", count=theirs)
                 rates[name].append(theirs / peer.ask("drain", count=theirs))
                 notes[name] = f"{name}: {peer.about.pop('setup')}; {versions(peer.about)}"
     stage.store.client.flushdb()
-    told("")
+    show_progress("")
     return dict(rates), list(notes.values())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.peer import Peer
-from bench.rounds import Bench, told, wait_until
+from bench.rounds import Bench, show_progress, wait_until
 from bench.store import Store
 
 KIND = "noop"
@@ -35,9 +35,9 @@ def pick_ups(bench: Bench) -> PickUps:
     rounds: dict[str, list[list[float]]] = {}
     for number in range(bench.rounds):
         for peer in (stage.corral, *([stage.node] if stage.node else [])):
-            told(f"pick-up, round {number + 1}: {peer.name}")
+            show_progress(f"pick-up, round {number + 1}: {peer.name}")
             rounds.setdefault(peer.name, []).append(start_milliseconds(stage.store, peer, bench.count(JOBS)))
-    told("")
+    show_progress("")
 
     def percentiles(peer: Peer | None) -> dict[str, Sequence[float]]:
         if peer is None:

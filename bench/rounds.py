@@ -160,11 +160,11 @@ class Bench:
         for number in range(self.rounds):
             for peer, figures in ((stage.corral, ours), (node, theirs)):
                 if peer is not None:
-                    told(f"{load.kind} at {load.concurrency}, round {number + 1}: {peer.name}")
+                    show_progress(f"{load.kind} at {load.concurrency}, round {number + 1}: {peer.name}")
                     places = {} if cores is None else {peer.pid: cores[0], stage.store.pid: cores[1]}
                     with pinned(places) if places else nullcontext():
                         figures.append(measure(stage.store, peer, replace(load, jobs=self.count(load.jobs))))
-        told("")
+        show_progress("")
         return Taken(ours, theirs)
 
 
@@ -217,7 +217,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def told(progress: str) -> None:
-    """What is being measured, to whoever watches."""
+def show_progress(progress: str) -> None:
+    """Say on a terminal what is being measured; an empty text clears the line."""
     if sys.stderr.isatty():
         print(f"\r{progress:60}\r", end="", file=sys.stderr, flush=True)

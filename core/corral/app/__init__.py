@@ -52,7 +52,7 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
             "installed": "Installed read_installed read_plugins read_settings",
             "operating": "count_jobs enqueue_once operate",
             "processes": "run_processes",
-            "producing": "BlockingJobScheduler connect connect_blocking",
+            "producing": "connect connect_blocking",
             "scheduling": "list_schedules prune_schedules remove_schedule restore_schedule",
             "serving": "Address",
             "working": "calm_collector run_worker",
