@@ -359,6 +359,15 @@ async def test_a_store_that_answers_one_of_two_pipelined_calls_is_silent_from_th
         assert SECONDS <= asyncio.get_running_loop().time() - began < 3 * SECONDS
 
 
+async def test_a_slow_link_has_time_for_all_that_was_sent_before(scene: Scene, proxy: Proxy) -> None:
+    """Each of the requests arrives later than it could be awaited if it were alone."""
+    proxy.bytes_per_second = 48 * 1024
+    async with opened("pipelined", proxy.url) as call:
+        asked = [call("SET", f"key-{number}", b"x" * 32 * 1024) for number in range(4)]
+        assert await asyncio.gather(*asked) == [b"OK"] * 4
+    assert await made(scene) == 2, "the test's own, and one"
+
+
 async def test_a_loop_that_was_blocked_for_longer_still_reads_what_has_come(scene: Scene, kind: str) -> None:
     async with opened(kind, scene.store.url) as call:
         await call("PING")

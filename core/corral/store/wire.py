@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote
 
 import hiredis
@@ -120,6 +120,22 @@ class Address:
             yield ("SELECT", self.database)
 
 
+class _Request(NamedTuple):
+    """A request whose reply is awaited.
+
+    Attributes:
+        reply: Gets it.
+        size: Of the request, in bytes.
+        silence: How long the store may be silent, in seconds; see `Wire.ask`.
+        deadline: When its reply is late, by the monotonic clock, if nothing comes before.
+    """
+
+    reply: asyncio.Future[Any]
+    size: int
+    silence: float
+    deadline: float
+
+
 class Wire(asyncio.Protocol):
     """One open connection. The store answers its requests in the order in which they were sent.
 
@@ -139,7 +155,8 @@ class Wire(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport
         self._reader = new_reader()
-        self._awaited: deque[tuple[asyncio.Future[Any], float, float]] = deque()  # reply, silence, when it is late
+        self._awaited: deque[_Request] = deque()
+        self._unanswered = 0  # bytes of them
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = 0.0
@@ -171,10 +188,11 @@ class Wire(asyncio.Protocol):
         if self.lost is not None:
             reply.set_exception(self.lost)
             return reply
-        deadline = time.monotonic() + request_seconds(len(packed), seconds)
+        self._unanswered += len(packed)  # what was sent before arrives before
+        deadline = time.monotonic() + request_seconds(self._unanswered, seconds)
         if not self._awaited:
             self._deadline, self._size = deadline, 0
-        self._awaited.append((reply, seconds, deadline))
+        self._awaited.append(_Request(reply, len(packed), seconds, deadline))
         if self._timer is None or self._looks_at > self._deadline:
             self._wait()
         self._transport.write(packed)
@@ -205,8 +223,8 @@ class Wire(asyncio.Protocol):
             self._end(ConnectionError(f"what answers is no store: {error}"))
             return
         if self._awaited:
-            _, silence, deadline = self._awaited[0]
-            self._deadline = max(deadline, now + silence)
+            first = self._awaited[0]
+            self._deadline = max(first.deadline, now + first.silence)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """For asyncio: the connection is closed."""
@@ -219,7 +237,8 @@ class Wire(asyncio.Protocol):
         if not self._awaited:
             self._end(ConnectionError(f"the store said something that nobody had asked for: {reply!r:.100}"))
             return
-        future, _, _ = self._awaited.popleft()
+        future, size, _, _ = self._awaited.popleft()
+        self._unanswered -= size
         if future.done():
             return
         if isinstance(reply, ResponseError):
@@ -241,8 +260,7 @@ class Wire(asyncio.Protocol):
         if time.monotonic() < self._deadline:
             self._wait()
         else:
-            _, silence, _ = self._awaited[0]
-            self._end(TimeoutError(f"no answer within {silence:g} s"))
+            self._end(TimeoutError(f"no answer within {self._awaited[0].silence:g} s"))
 
     def _end(self, why: OSError) -> None:
         if self.lost is None:
@@ -252,7 +270,7 @@ class Wire(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         while self._awaited:
-            future, _, _ = self._awaited.popleft()
+            future = self._awaited.popleft().reply
             if not future.done():
                 future.set_exception(self.lost)
 
