@@ -82,9 +82,9 @@ class PayloadRefused(JobRefused):
         fields: The same as one line of text.
     """
 
-    def __init__(self, queue: str, errors: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, queue: str, errors: tuple[tuple[str, str], ...], *, hint: str | None = None) -> None:
         self.fields = "; ".join(f"{path}: {message}" if path else message for path, message in errors)
-        super().__init__(f"payload of queue {queue!r} refused: {self.fields}")
+        super().__init__(f"payload of queue {queue!r} refused: {self.fields}", hint=hint)
         self.queue = queue
         self.errors = errors
 

@@ -21,7 +21,16 @@ from typing_extensions import Unpack
 
 from corral.errors import EnqueueInterrupted, JobRefused, StoreUnavailable
 from corral.job import P
-from corral.options import Backoff, EnqueueOptions, JobOptions, Retention, check_job_id, check_schedule_id, merged
+from corral.options import (
+    Backoff,
+    EnqueueOptions,
+    JobOptions,
+    Retention,
+    check_job_id,
+    check_options,
+    check_schedule_id,
+    merged,
+)
 from corral.payload import MAX_PAYLOAD_BYTES, Payload
 from corral.queue import Queue
 from corral.schedule import Cron, Every
@@ -159,6 +168,8 @@ class JobChecks:
         max_payload_bytes: A larger payload is refused.
         enqueuing: Called with queue, payload and carrier for each job: puts the trace context into the carrier.
         new_id: Makes the id of a job that its caller does not name.
+        tries_all: Whether every payload is read back as a worker will and compared, and not only the first of each
+            queue and those whose schema leaves open how they are read.
     """
 
     def __init__(
@@ -169,6 +180,7 @@ class JobChecks:
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         enqueuing: Callable[[Queue[Any], Payload, dict[str, str]], object] | None = None,
         new_id: Callable[[], str] = new_job_id,
+        tries_all: bool = False,
     ) -> None:
         self.find = find
         self.names = names
@@ -176,6 +188,8 @@ class JobChecks:
         self._noted_bytes = min(max_payload_bytes, WARN_BYTES)
         self._enqueuing = enqueuing
         self._new_id = new_id
+        self._tries_all = tries_all
+        self._tried: set[Queue[Any]] = set()
 
     def job(self, queue: Queue[Any], payload: Any, options: EnqueueOptions) -> CheckedJob:
         """One job.
@@ -235,8 +249,7 @@ class JobChecks:
             PayloadRefused: The payload has not the queue's shape.
             JobRefused: The id or the size was refused.
         """
-        validated = queue.validated(payload)
-        data = queue.dumped(validated)
+        validated, data = self._payload(queue, payload)
         check_schedule_id(schedule_id, [queue.name] if schedule_id == queue.name else self.names)
         if len(data) > self._noted_bytes:
             self._check_size(queue, data)
@@ -245,8 +258,7 @@ class JobChecks:
     def _checked(
         self, queue: Queue[Any], payload: Any, options: JobOptions, overrides: EnqueueOptions, job_id: str | None
     ) -> CheckedJob:
-        validated = queue.validated(payload)
-        data = queue.dumped(validated)
+        validated, data = self._payload(queue, payload)
         nonce = carrier = ""
         if job_id is None:
             job_id = self._new_id()
@@ -261,6 +273,16 @@ class JobChecks:
             if carried:
                 carrier = to_json(carried).decode()
         return CheckedJob(job_id, validated, data, options, overrides, nonce, carrier)
+
+    def _payload(self, queue: Queue[Any], payload: Any) -> tuple[Payload, bytes]:
+        """The payload, validated, and as the JSON text that a worker reads as the same payload."""
+        validated = queue.validated(payload)
+        data = queue.dumped(validated)
+        if self._tries_all or queue not in self._tried or queue.is_doubtful(validated, data):
+            check_options(queue.options)  # the catalog has done so, where there is one
+            queue.ensure_survives(validated, data)
+            self._tried.add(queue)
+        return validated, data
 
     def _check_size(self, queue: Queue[Any], data: bytes) -> None:
         if len(data) > self._max_payload_bytes:

@@ -31,10 +31,17 @@ __all__ = [
     "may_be_job",
     "merged",
     "milliseconds",
+    "shown",
 ]
 
 MAX_PRIORITY = 2_097_151
 """The largest priority BullMQ can order (wire § 4.2); 1 is the most urgent, 0 means none."""
+MAX_ATTEMPTS = MAX_COUNT = 2**53 - 1
+"""More is another number to a client in JavaScript."""
+MAX_DURATION = timedelta(milliseconds=10**14)
+"""3,000 years. A worker reads a longer backoff as this one."""
+MAX_SHOWN = 60
+"""Characters of a refused value in an error's sentence."""
 MAX_DOUBLINGS = 62
 """Of an exponential backoff: beyond any wait, and a damaged count of attempts costs no memory."""
 
@@ -148,8 +155,10 @@ def check_job_id(job_id: str) -> None:
     """Refuse an id that would damage the queue or that other clients cannot read.
 
     Raises:
-        JobRefused: Not `[A-Za-z0-9_.~-]{1,128}`, an integer, or one of BullMQ's key words.
+        JobRefused: Not a text of `[A-Za-z0-9_.~-]{1,128}`, an integer, or one of BullMQ's key words.
     """
+    if not isinstance(job_id, str):  # what a caller without a type checker may hand over
+        raise JobRefused(f"job id {shown(job_id)} is no str", hint='a UUID or a number becomes one by f"order-{…}"')
     if not _ID.fullmatch(job_id):
         raise JobRefused(f"job id {job_id!r} is not made of 1 to 128 characters of A-Z a-z 0-9 _ . ~ -")
     if job_id.lstrip("-").isdecimal():
@@ -229,18 +238,57 @@ def check_options(options: JobOptions) -> None:
     Raises:
         JobRefused: A value is of the wrong type, or out of range.
     """
+    if not isinstance(options, JobOptions):
+        raise JobRefused(f"options {shown(options)} are no JobOptions")
     for name, expected in _TYPES.items():
-        value = getattr(options, name)
-        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-            raise JobRefused(f"{name} {value!r} is no {_called(expected)}")
+        _check_type(name, getattr(options, name), expected)
     if not 0 <= options.priority <= MAX_PRIORITY:
-        raise JobRefused(f"priority {options.priority} is not between 0 and {MAX_PRIORITY}")
-    if options.attempts < 0:
-        raise JobRefused(f"attempts {options.attempts} is negative")
-    if options.delay < timedelta(0):
-        raise JobRefused(f"delay {options.delay} is negative")
+        raise JobRefused(f"priority {shown(options.priority)} is not between 0 and {MAX_PRIORITY}")
+    _check_count("attempts", options.attempts, MAX_ATTEMPTS)
+    _check_duration("delay", options.delay)
+    _check_type("the backoff's delay", options.backoff.delay, timedelta)
+    _check_duration("the backoff's delay", options.backoff.delay)
+    _check_type("jitter", options.backoff.jitter, (int, float))
     if not 0 <= options.backoff.jitter <= 1:
         raise JobRefused(f"jitter {options.backoff.jitter} is not between 0 and 1")
+    for name in ("keep_completed", "keep_failed"):
+        retention: Retention | None = getattr(options, name)
+        if retention is None:
+            continue
+        _check_type(f"the age of {name}", retention.age, (timedelta, NoneType))
+        _check_type(f"the count of {name}", retention.count, (int, NoneType))
+        if retention.age is not None:
+            _check_duration(f"the age of {name}", retention.age)
+        if retention.count is not None:
+            _check_count(f"the count of {name}", retention.count, MAX_COUNT)
+
+
+def _check_type(name: str, value: object, expected: type | tuple[type, ...]) -> None:
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise JobRefused(f"{name} {shown(value)} is no {_called(expected)}")
+
+
+def _check_count(name: str, count: int, most: int) -> None:
+    if count < 0:
+        raise JobRefused(f"{name} {shown(count)} is negative")
+    if count > most:
+        raise JobRefused(f"{name} {shown(count)} is more than {most}")
+
+
+def _check_duration(name: str, duration: timedelta) -> None:
+    if duration < timedelta(0):
+        raise JobRefused(f"{name} {duration} is negative")
+    if duration > MAX_DURATION:
+        raise JobRefused(f"{name} {duration} is longer than 3,000 years")
+
+
+def shown(value: object) -> str:
+    """A value that is refused, for the sentence that says so: anything, of any size."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # anybody's own class, or an integer of 5,000 digits
+        return f"of the type {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def backoff_delay_ms(backoff: Backoff, failed_attempts: int, rand: Callable[[], float] = random.random) -> int:

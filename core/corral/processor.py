@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from corral.jobs import JobScheduler
     from corral.queue import Queue
 
-__all__ = ["Deps", "Processor"]
+__all__ = ["Deps", "Processor", "call_fault", "resource_fault"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -41,10 +41,64 @@ class Processor:
     @property
     def is_async(self) -> bool:
         """Whether it runs on the event loop: an `async def`, a partial of one, an object whose call is one."""
-        function: Any = self.function
-        while isinstance(function, functools.partial):
-            function = function.func
-        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+        return _is(inspect.iscoroutinefunction, self.function)
+
+
+def call_fault(processor: Processor) -> tuple[str, str] | None:
+    """Why a worker cannot call a processor: what is wrong, as the rest of a sentence about it, and a hint."""
+    function, wanted = processor.function, "(job)" if processor.using is None else "(job, resource)"
+    if not callable(function):
+        return f"is of the type {type(function).__name__}, which cannot be called", "hand over a function"
+    if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
+        return "is a generator function, of which calling it runs nothing", "let it return, instead of yield"
+    count = 1 if processor.using is None else 2
+    if not _takes(function, count):
+        hint = "a processor takes the job, and with `using=` the resource: async def process(job)"
+        return f"cannot be called with {wanted}", hint
+    return None
+
+
+def resource_fault(using: Any) -> tuple[str, str] | None:
+    """Why a worker cannot open a resource, as `call_fault`; what only opening it tells is left to that."""
+    hint = "a function with deps as its argument, marked with @contextlib.asynccontextmanager"
+    if using is None:
+        return None
+    if not callable(using):
+        return f"has `using=` of the type {type(using).__name__}, which cannot be called", hint
+    made = inspect.unwrap(using)
+    if _is(inspect.isasyncgenfunction, using) or _is(inspect.isgeneratorfunction, using):
+        fault = "is a generator function and makes no context manager"
+    elif inspect.isgeneratorfunction(made):
+        fault = "makes a context manager that is not async"
+    elif _is(inspect.iscoroutinefunction, using):
+        fault = "is a coroutine function and makes no context manager"
+    elif isinstance(using, type) and not (hasattr(using, "__aenter__") and hasattr(using, "__aexit__")):
+        fault = "is a class without __aenter__ and __aexit__"
+    elif not _takes(using, 1):
+        fault = "cannot be called with (deps)"
+    else:
+        return None
+    return f"has `using={getattr(using, '__name__', type(using).__name__)}`, which {fault}", hint
+
+
+def _is(judge: Callable[[Any], bool], function: Any) -> bool:
+    """Whether it holds of a function, of what a partial calls, or of an object's call."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return judge(function) or (not isinstance(function, type) and judge(type(function).__call__))
+
+
+def _takes(function: Callable[..., object], count: int) -> bool:
+    """Whether a function can be called with so many arguments; True where its signature is not known."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 class Deps:

@@ -375,6 +375,7 @@ class RedisJobScheduler(JobScheduler):
         clock: Moves the store's time, in tests.
         durability: See `corral.connect`.
         on_first_job: Told the name of each queue, before the first job of that queue is written.
+        tries_all: As for `JobChecks`.
     """
 
     def __init__(
@@ -388,6 +389,7 @@ class RedisJobScheduler(JobScheduler):
         clock: Clock | None = None,
         durability: Durability | None = None,
         on_first_job: Callable[[str], object] | None = None,
+        tries_all: bool = False,
     ) -> None:
         if durability not in {None, "replicated"}:
             raise ConfigurationError(f"durability {durability!r} does not exist", hint='there is "replicated", or None')
@@ -398,6 +400,7 @@ class RedisJobScheduler(JobScheduler):
             catalog.entries,
             max_payload_bytes=max_payload_bytes,
             enqueuing=relay.enqueuing,
+            tries_all=tries_all,
         )
         self.prefix: str = prefix
         self._url = url

@@ -1,7 +1,7 @@
 """`Queue`: a name and a payload model, declared once and imported by producers and by workers.
 
 It is also the one place where a payload changes between a model and JSON bytes: `validated` and `dumped` on the way
-out, `parsed` on the way in. It knows no store and no catalog.
+out, `parsed` on the way in; `ensure_survives` compares the two. It knows no store and no catalog.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from corral.errors import PayloadRefused
 from corral.job import Job, P
 from corral.options import JobOptions
 from corral.payload import Payload, unsafe_integers
+from corral.payload_schema import DEEPEST, SchemaFault, doubt_of, schema_faults
 from corral.processor import Deps, Processor
+from corral.round_trip import first_difference
 from corral.schedule import Cron, Every
+from corral.unknown_fields import UNKNOWN, Problems, without_unknown
 
 __all__ = ["Queue"]
 
@@ -33,6 +36,11 @@ ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
 """Any escape of a JSON text; a group where it is half of a surrogate pair and the other half is missing."""
+
+HINT: Final = (
+    "a worker must read exactly what is given here: write the field as its type says, or change its type, its"
+    " serializer or its validators"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +129,7 @@ class Queue(Generic[P]):
         """A payload as strict JSON text: camelCase, UTF-8, no NaN, no integer that JavaScript cannot hold.
 
         Only the fields that the queue's model declares are written: computed fields, and what a subclass adds, would
-        be unknown fields to the worker.
+        be unknown fields to the worker. `ensure_survives` finds out whether anything is lost by that.
 
         Args:
             payload: What `validated` returned.
@@ -139,6 +147,8 @@ class Queue(Generic[P]):
         except PydanticSerializationError as error:
             reason = " ".join(str(error).split()).partition(" [")[0]  # what follows quotes the payload
             raise PayloadRefused(self.name, (("", f"cannot be written as JSON: {reason}"),)) from None
+        except _SecretLost as error:
+            raise PayloadRefused(self.name, (("", f"cannot be written as JSON: {error}"),)) from None
         if unsafe := unsafe_integers(raw):
             raise PayloadRefused(self.name, unsafe)
         return raw
@@ -151,8 +161,8 @@ class Queue(Generic[P]):
     def parsed(self, raw: bytes) -> tuple[P, frozenset[str]]:
         """A payload from a job's JSON text, tolerant of what a newer or a foreign producer wrote.
 
-        Fields that the model does not know are left out. Half a surrogate pair, which is what JavaScript's `slice`
-        makes of an emoji, becomes U+FFFD.
+        Fields that the model does not know are left out, and nothing else changes by that: the rest is read as strictly
+        as any other text. Half a surrogate pair, which is what JavaScript's `slice` makes of an emoji, becomes U+FFFD.
 
         Args:
             raw: The job's `data`.
@@ -173,17 +183,72 @@ class Queue(Generic[P]):
             whole = ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], raw)
             if whole != raw:
                 return self.parsed(whole)
-        unknown = frozenset(
-            ".".join(part for part in problem["loc"] if isinstance(part, str))
-            for problem in problems
-            if problem["type"] == "extra_forbidden"
-        )
-        if unknown:
-            try:
-                return self.payload.model_validate_json(raw, extra="ignore"), unknown
-            except ValidationError as error:
-                problems = error.errors(include_url=False)
-        raise PayloadRefused(self.name, _told(problems))
+        wrong = [problem for problem in problems if problem["type"] != UNKNOWN]
+        known = None if len(wrong) == len(problems) else without_unknown(raw, problems, self._problems)
+        if known is None:
+            raise PayloadRefused(self.name, _told(wrong or problems))
+        raw, unknown = known
+        return self.payload.__pydantic_validator__.validate_json(raw), unknown
+
+    def _problems(self, raw: bytes) -> Problems:
+        """What is wrong with a JSON text."""
+        try:
+            self.payload.__pydantic_validator__.validate_json(raw)
+        except ValidationError as error:
+            return error.errors(include_url=False)
+        return ()
+
+    @cached_property
+    def schema_faults(self) -> tuple[SchemaFault, ...]:
+        """What is in the payload's model that can never reach a worker as it was; the catalog refuses it."""
+        return schema_faults(self.payload)
+
+    @cached_property
+    def _doubt(self) -> tuple[Callable[[Payload], bool] | None, bool]:
+        return doubt_of(self.payload)
+
+    def is_doubtful(self, payload: P, raw: bytes) -> bool:
+        """Whether the model's schema leaves open if a worker reads this payload as it is given; see `ensure_survives`.
+
+        It looks only at what the schema leaves open: a payload of plain fields costs 0.1 µs.
+
+        Args:
+            payload: What `validated` returned.
+            raw: What `dumped` made of it.
+        """
+        if type(payload) is not self.payload:
+            return True
+        doubt, recurs = self._doubt
+        if recurs and raw.count(b"{") + raw.count(b"[") > DEEPEST:
+            return True
+        return doubt is not None and doubt(payload)
+
+    def ensure_survives(self, payload: P, raw: bytes) -> None:
+        """Read a payload back as a worker will, and compare.
+
+        Args:
+            payload: What `validated` returned.
+            raw: What `dumped` made of it.
+
+        Raises:
+            PayloadRefused: A worker would not read it, or would read something else; names the first such field.
+        """
+        if self.schema_faults:
+            faults = tuple((fault.path, fault.what) for fault in self.schema_faults)
+            raise PayloadRefused(self.name, faults, hint=self.schema_faults[0].hint)
+        changed: tuple[tuple[str, str], ...]
+        try:
+            read, unknown = self.parsed(raw)
+        except PayloadRefused as error:
+            changed = tuple((path, f"a worker cannot read it: {message}") for path, message in error.errors)
+        except Exception as error:  # noqa: BLE001  # a validator of the payload's model may raise anything
+            changed = (("", f"a worker cannot read it: {type(error).__name__} is raised"),)
+        else:
+            changed = tuple((path, "is written, and unknown to a worker") for path in sorted(unknown))
+            if difference := first_difference(payload, read):
+                changed = (difference, *changed)
+        if changed:
+            raise PayloadRefused(self.name, changed, hint=HINT)
 
 
 def _told(problems: list[ErrorDetails]) -> tuple[tuple[str, str], ...]:
@@ -197,14 +262,23 @@ def _with_secrets(serializer: SchemaSerializer, payload: Payload) -> Any:
     return _unveiled(written, serializer.to_python(payload, by_alias=True, round_trip=True))
 
 
+class _SecretLost(Exception):
+    """A secret that cannot be put in the place of its mask."""
+
+
 def _unveiled(written: object, held: object) -> object:
     plain = written
     if isinstance(held, Secret | SecretStr | SecretBytes):
         value = cast("Secret[object]", held).get_secret_value()
-        return value.decode() if isinstance(value, bytes) else value
+        try:
+            return value.decode() if isinstance(value, bytes) else value
+        except UnicodeDecodeError:
+            raise _SecretLost("a secret's bytes are no UTF-8") from None
     if isinstance(written, dict) and isinstance(held, Mapping):
         members = cast("dict[str, object]", written).items()
         inner = cast("Mapping[object, object]", held).values()
+        if len(members) != len(inner):
+            raise _SecretLost("two keys of a mapping are one in JSON")
         return {name: _unveiled(value, each) for (name, value), each in zip(members, inner, strict=True)}
     if isinstance(written, list) and isinstance(held, list | tuple | set | frozenset | deque):
         items, parts = cast("list[object]", written), cast("Iterable[object]", held)

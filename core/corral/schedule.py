@@ -50,6 +50,9 @@ MACROS = {
 }
 """What BullMQ's cron library reads beside fields."""
 
+UTC_NAMES = frozenset({"UTC", "Etc/UTC"})
+"""Zones that are not looked up: a container without a time zone database has UTC, too."""
+
 
 def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]:
     """The next ticks of a cron expression.
@@ -69,13 +72,19 @@ def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]
     Raises:
         ValueError: The expression cannot be read or names no day that comes, or no time zone has this name.
     """
-    from zoneinfo import ZoneInfo  # noqa: PLC0415  # most processes have no schedule
+    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415  # most processes have no schedule
 
     from cronsim import CronSim, CronSimError  # noqa: PLC0415  # as above
 
+    for name, value in (("the expression", expression), ("the time zone", tz)):
+        if not isinstance(value, str):  # what a declaration without a type checker may have
+            raise ValueError(f"{name} {value!r} is no str")  # noqa: TRY004  # as every other fault of a schedule
     try:
-        zone = ZoneInfo(tz)
+        zone = UTC if tz in UTC_NAMES else ZoneInfo(tz)
     except (KeyError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as "Europe"
+        if not available_timezones():
+            told = f"this machine has no time zone database, and {tz!r} is looked up in one: install tzdata"
+            raise ValueError(told) from None
         raise ValueError(f"no time zone is named {tz!r}") from None
     start = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(zone)
     try:
@@ -92,9 +101,9 @@ def period_ms(every: Every) -> int:
     """The period in whole milliseconds.
 
     Raises:
-        ValueError: It is less than one.
+        ValueError: It is no duration, or less than one.
     """
-    if every.period < timedelta(milliseconds=1):
+    if not isinstance(every.period, timedelta) or every.period < timedelta(milliseconds=1):
         raise ValueError(f"every {every.period}")
     return every.period // timedelta(milliseconds=1)
 
@@ -115,4 +124,6 @@ def first_run_ms(when: Cron | Every, now_ms: int) -> int:
     if isinstance(when, Every):
         period_ms(when)
         return now_ms
+    if not isinstance(when, Cron):
+        raise ValueError(f"{when!r} is neither a Cron nor an Every")  # noqa: TRY004  # as above
     return cron_ticks(when.expression, when.tz, now_ms, 1)[0]

@@ -85,6 +85,7 @@ async def scheduler(
         max_payload_bytes=settings.max_payload_bytes,
         durability=durability,
         on_first_job=on_first_job,
+        tries_all=settings.is_development,
     )
     try:
         yield jobs

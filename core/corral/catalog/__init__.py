@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from corral.catalog.check import check_names, check_queue
+from corral.catalog.check import check_names, check_processor, check_queue
 from corral.catalog.lock import LOCK_FILE, Locked, check_complete, check_lock, read_lock
 from corral.errors import ConfigurationError, JobRefused, UnknownQueue
 from corral.plugins import Claim, Plugins, Provider, Report
@@ -222,10 +222,7 @@ def _bound(
             report.add("duplicate-processor", message, [provider], hint="return one per queue from corral_processors")
         else:
             processors[queue.name] = processor
-            if queue.timeout is not None and not processor.is_async:
-                hint = "make it async def, or take the timeout away and bound the call that takes long"
-                message = f"{subject} is a def with a timeout, and a thread cannot be stopped"
-                report.add("timeout-on-def", message, [provider], hint=hint)
+            check_processor(processor, subject, provider, report)
     faulty = {claim.provider.distribution for claim in report.faulty}
     for entry in wanted:
         name = entry.queue.name

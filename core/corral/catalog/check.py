@@ -14,14 +14,15 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 
 from corral.errors import JobRefused
-from corral.options import check_options
+from corral.options import check_options, shown
 from corral.payload import Payload
 from corral.plugins.entry_points import Claim, Provider
 from corral.plugins.report import Report, disabling
+from corral.processor import Processor, call_fault, resource_fault
 from corral.queue import Queue
 from corral.schedule import first_run_ms
 
-__all__ = ["check_names", "check_queue", "fingerprint"]
+__all__ = ["check_names", "check_processor", "check_queue", "fingerprint"]
 
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MAX_NAME_LENGTH: Final = 64
@@ -88,10 +89,11 @@ def check_queue(queue: Queue[Any], provider: Provider, report: Report) -> str:
         check_options(queue.options)
     except JobRefused as error:
         refuse("bad-options", f"has options that every job of it would be refused for: {error}")
-    if queue.timeout is not None and queue.timeout <= timedelta(0):
-        refuse("bad-options", f"has the timeout {queue.timeout}, which no job can keep")
-    if queue.concurrency is not None and queue.concurrency < 1:
-        refuse("bad-options", f"has the concurrency {queue.concurrency}, with which no job can run")
+    if queue.timeout is not None and not (isinstance(queue.timeout, timedelta) and queue.timeout > timedelta(0)):
+        told = str(queue.timeout) if isinstance(queue.timeout, timedelta) else shown(queue.timeout)
+        refuse("bad-options", f"has the timeout {told}, which no job can keep", "a timedelta above 0")
+    if queue.concurrency is not None and not (type(queue.concurrency) is int and queue.concurrency >= 1):
+        refuse("bad-options", f"has the concurrency {shown(queue.concurrency)}, with which no job can run")
 
     if not (isinstance(queue.payload, type) and issubclass(queue.payload, Payload)):
         refuse("bad-payload", f"has the payload {queue.payload!r}, which is no subclass of corral.Payload")
@@ -101,6 +103,9 @@ def check_queue(queue: Queue[Any], provider: Provider, report: Report) -> str:
     except PydanticUserError as error:  # a type that is not defined, or that JSON does not have
         refuse("bad-payload", f"has a payload without a JSON schema: {str(error).splitlines()[0]}")
         return ""
+    for wrong in queue.schema_faults:
+        told = f"has a payload that would not reach a worker as it is: {wrong.path}: {wrong.what}"
+        refuse("bad-payload", told, wrong.hint)
     fault = _schedule_fault(queue)
     if fault:
         refuse("bad-schedule", f"has a schedule that cannot be kept: {fault}")
@@ -121,6 +126,25 @@ def _schedule_fault(queue: Queue[Any]) -> str | None:
         fields = ", ".join(repr(".".join(map(str, problem["loc"]))) for problem in error.errors(include_url=False))
         return f"a scheduled job has an empty payload, and this one needs {fields}"
     return None
+
+
+def check_processor(processor: Processor, subject: str, provider: Provider, report: Report) -> None:
+    """Judge whether a worker can call a processor, and open what it is given.
+
+    Args:
+        processor: The processor.
+        subject: How a sentence about it begins.
+        provider: Who has it.
+        report: Gets what is wrong.
+    """
+    queue = processor.queue
+    if queue.timeout is not None and not processor.is_async:
+        hint = "make it async def, or take the timeout away and bound the call that takes long"
+        message = f"{subject} is a def with a timeout, and a thread cannot be stopped"
+        report.add("timeout-on-def", message, [provider], hint=hint)
+    fault = call_fault(processor) or resource_fault(processor.using)
+    if fault:
+        report.add("bad-processor", f"{subject} {fault[0]}", [provider], hint=fault[1])
 
 
 def fingerprint(payload: type[Payload]) -> str:

@@ -141,7 +141,9 @@ class JobInspector(JobReader):
         before: dict[str, Any] = stored if isinstance(stored, dict) else {}
         known = {field.alias or name for name, field in declared.payload.model_fields.items()}
         unknown = {name: value for name, value in before.items() if name not in known}
-        dumped = declared.dumped(declared.validated(payload))
+        validated = declared.validated(payload)
+        dumped = declared.dumped(validated)
+        declared.ensure_survives(validated, dumped)
         after = json.loads(dumped) | unknown
         changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         arguments = (job_id, to_json(after) if unknown else dumped, to_json(changed))

@@ -21,6 +21,7 @@ Code = Literal[
     "bad-name",
     "bad-options",
     "bad-payload",
+    "bad-processor",
     "bad-schedule",
     "broken-metadata",
     "duplicate-processor",

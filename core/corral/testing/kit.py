@@ -13,10 +13,11 @@ from typing import Any
 from corral.app import Installed, read_installed
 from corral.catalog import Catalog, Role
 from corral.catalog import Entry as CatalogEntry
+from corral.catalog.check import check_processor
 from corral.inspector import JobInspector
 from corral.job import P
 from corral.jobs import CheckedJob, CheckedSchedule, JobChecks, JobScheduler, Written
-from corral.plugins import Provider, Relay
+from corral.plugins import Provider, Relay, Report
 from corral.processor import Processor
 from corral.producer import RedisJobScheduler
 from corral.queue import Queue
@@ -33,6 +34,8 @@ DRAIN_SECONDS = 30.0
 """How long a drain may take by the real clock, unless the test says otherwise."""
 SHUTDOWN_SECONDS = 1.0
 """How long a processor that still runs then may take to finish."""
+_TEST = Provider("the test", "", "application")
+"""Who provides what a kit is handed as an object."""
 
 
 class Kit(JobScheduler):
@@ -110,6 +113,7 @@ class Kit(JobScheduler):
             self._catalog(installed).entries,
             max_payload_bytes=installed.settings.max_payload_bytes,
             enqueuing=installed.plugins.relay.enqueuing,
+            tries_all=True,
         )
 
     async def _write(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> Sequence[Written]:
@@ -202,11 +206,12 @@ class Kit(JobScheduler):
         Raises:
             TimeoutError: There was more to do after `seconds`.
             ValueError: `for_` is negative, or `until` is past.
-            CorralError: The installed plugins cannot serve.
+            CorralError: The installed plugins cannot serve, or no worker could call one of `processors`.
         """
         end_ms = self._end_ms(for_, until)
         deadline = time.monotonic() + seconds
         self._hand([processor.queue for processor in processors])
+        _check(processors)
         installed = self._installed("producer" if processors else "worker")
         working = processors or [entry.processor for entry in installed.catalog if entry.processor is not None]
         names = [processor.queue.name for processor in working]
@@ -271,6 +276,7 @@ class Kit(JobScheduler):
             prefix=self.prefix,
             max_payload_bytes=installed.settings.max_payload_bytes,
             clock=self._clock,
+            tries_all=True,
         )
         try:
             yield jobs
@@ -305,10 +311,17 @@ class Kit(JobScheduler):
 
     def _hand(self, queues: Iterable[Queue[Any] | str]) -> None:
         """Remember queues that came as objects: they need not be installed, and stand before what is."""
-        provider = Provider("the test", "", "application")
         for queue in queues:
             if not isinstance(queue, str):
-                self._handed[queue.name] = CatalogEntry(queue, provider, "")
+                self._handed[queue.name] = CatalogEntry(queue, _TEST, "")
+
+
+def _check(processors: Iterable[Processor]) -> None:
+    """Refuse what the catalog refuses where a processor is installed, in the same words."""
+    report = Report()
+    for processor in processors:
+        check_processor(processor, f"the processor that the test has for queue {processor.queue.name!r}", _TEST, report)
+    report.raise_problems()
 
 
 def _milliseconds(duration: timedelta) -> int:

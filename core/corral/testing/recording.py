@@ -84,6 +84,7 @@ class RecordingJobScheduler(JobScheduler):
             self._queue,
             self._queues,
             new_id=lambda: f"job-{next(numbers)}",
+            tries_all=True,
         )
 
     @property

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
+from corral.errors import UnknownQueue
 from corral.job import Job, P
+from corral.jobs import JobChecks
 from corral.queue import Queue
 
 __all__ = ["job"]
@@ -47,14 +49,16 @@ def job(
         carrier: What came along with it, as `corral_enqueuing` puts it in.
 
     Raises:
-        PayloadRefused: The payload has not the queue's shape.
+        PayloadRefused: The payload has not the queue's shape, or a worker would read another one.
+        JobRefused: Its size or the queue's options are refused, as a scheduler refuses them.
     """
+    checked = JobChecks(_itself, (), tries_all=True).job(queue, payload, {})
     scheduled_for = scheduled_for or enqueued_at
     return Job(
         id=id,
         queue=queue,
         name=queue.name,
-        payload=queue.validated(payload),
+        payload=cast("P", checked.payload),
         attempt=attempt,
         max_attempts=max(1, queue.options.attempts if max_attempts is None else max_attempts),
         starts=attempt if starts is None else starts,
@@ -63,6 +67,12 @@ def job(
         scheduled_ms=_unix_ms(scheduled_for),
         carrier_text=json.dumps(dict(carrier)) if carrier else None,
     )
+
+
+def _itself(queue: Queue[Any] | str) -> Queue[Any]:
+    if isinstance(queue, str):
+        raise UnknownQueue(queue, hint="hand over the queue itself")
+    return queue
 
 
 def _unix_ms(moment: datetime) -> int:

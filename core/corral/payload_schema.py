@@ -1,0 +1,447 @@
+"""What a payload's schema decides about its way from a producer to a worker.
+
+`schema_faults` finds what can never arrive as it was; the catalog refuses it. `doubt_of` makes a function that says of
+one payload whether the schema leaves open how it is read back; a producer then tries. What validators and serializers
+do with a value is beyond both.
+
+It reads pydantic's core schema, which is what reading and writing are made from: `core_schema` in pydantic's reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType
+from typing import Any, Final, TypeAlias, cast
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter
+
+__all__ = ["DEEPEST", "SchemaFault", "doubt_of", "schema_faults"]
+
+DEEPEST: Final = 150
+"""Values within values; beyond 190 to 200 pydantic writes what it does not read."""
+
+Schema: TypeAlias = dict[str, Any]
+Doubt: TypeAlias = Callable[[Any], bool]
+
+NOT_IN_KEYS: Final = frozenset(
+    {"tuple", "named-tuple", "list", "set", "frozenset", "dict", "model", "dataclass", "typed-dict", "generator"}
+)
+"""Types of keys: JSON has texts only, and of these pydantic writes a text that it does not read."""
+
+FORM: Final = {
+    "bool": "bool",
+    "int": "int",
+    "float": "float",
+    "none": "null",
+    **dict.fromkeys(("list", "set", "frozenset", "tuple", "named-tuple", "generator", "call"), "array"),
+    **dict.fromkeys(("dict", "model", "dataclass", "typed-dict"), "object"),
+    **dict.fromkeys(("str", "bytes", "date", "time", "datetime", "timedelta", "uuid", "url", "multi-host-url"), "text"),
+    **dict.fromkeys(("decimal", "complex"), "text"),
+}
+"""How JSON has it, by type of schema. `int` and `float` are told apart: pydantic writes 3.0 for a float."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaFault:
+    """Something in a payload's model that cannot arrive as it was.
+
+    Attributes:
+        path: The field's dotted path, as in the JSON text.
+        what: What is wrong with the field, as the rest of a sentence that begins with it.
+        hint: What its author can do.
+    """
+
+    path: str
+    what: str
+    hint: str
+
+
+def schema_faults(model: type[BaseModel]) -> tuple[SchemaFault, ...]:
+    """What can never arrive as it was, in a model and in all that it holds.
+
+    What a validator sees first, or a serializer writes, is left to be tried.
+    """
+    model.model_rebuild()
+    found: list[SchemaFault] = []
+    _Judge(found).visit(cast("Schema", model.__pydantic_core_schema__), "", {})
+    return tuple(dict.fromkeys(found))
+
+
+class _Judge:
+    """Walks a schema as the reader of a JSON text does."""
+
+    def __init__(self, found: list[SchemaFault]) -> None:
+        self._found = found
+        self._definitions: dict[str, Schema] = {}
+        self._seen: set[str] = set()
+
+    def visit(self, schema: Schema, path: str, config: Mapping[str, Any]) -> None:
+        kind = schema["type"]
+        config = schema.get("config", config)
+        if kind == "definitions":
+            self._definitions |= {each["ref"]: each for each in schema["definitions"]}
+        elif kind == "definition-ref":
+            if schema["schema_ref"] not in self._seen and not _rewrites(schema):
+                self._seen.add(schema["schema_ref"])
+                self.visit(self._definitions[schema["schema_ref"]], path, config)
+            return
+        if _masks(schema):
+            self._add(path, "is a Secret that is written as a mask", "use SecretStr or SecretBytes")
+            return
+        if _rewrites(schema) or kind in {"function-before", "function-wrap", "function-plain"}:
+            return
+        if kind == "generator":
+            self._add(path, "is an iterator, of which nothing is left once it is written", "use a list or a tuple")
+        if kind == "bytes" and config.get("ser_json_bytes", "utf8") != config.get("val_json_bytes", "utf8"):
+            hint = "give ser_json_bytes and val_json_bytes of its model_config one value"
+            self._add(path, "is bytes, which are written in one way and read in another", hint)
+        if kind == "dict":
+            self._check_keys(schema.get("keys_schema"), path)
+        fields = _named_fields(schema)
+        self._check_names(fields, path, config)
+        for name, each in fields:
+            self.visit(each["schema"], _inside(path, each.get("serialization_alias") or name), config)
+        for each in _children(schema):
+            self.visit(each, path, config)
+
+    def _add(self, path: str, what: str, hint: str) -> None:
+        self._found.append(SchemaFault(path, what, hint))
+
+    def _check_keys(self, keys: Schema | None, path: str) -> None:
+        for each in _alternatives(keys, self._definitions):
+            if each["type"] in NOT_IN_KEYS:
+                hint = "use keys that are text, or a list of pairs"
+                self._add(path, f"has keys of the type {each['type']}, and keys are text in JSON", hint)
+            if any(_is_secret(inner) for inner in _all(each)):
+                self._add(path, "has keys that are secret, which are written as a mask", "use the secrets as values")
+
+    def _check_names(self, fields: Sequence[tuple[str, Schema]], path: str, config: Mapping[str, Any]) -> None:
+        """Read each field as pydantic does, from the first of its names that is there, and see whose value that is."""
+        owners: dict[str, str] = {}
+        judged = {name for name, each in fields if not each.get("init", True)}
+        for name, each in fields:
+            written = each.get("serialization_alias") or name
+            if _is_unwritten(each):
+                if _is_required(each):
+                    hint = "write it, or give it a default"
+                    self._add(_inside(path, name), "is required, and excluded from what is written", hint)
+            elif written in owners:
+                what = f"is in JSON the name of two fields, {owners[written]!r} and {name!r}"
+                self._add(_inside(path, written), what, "give one of them an alias of its own: Field(alias=…)")
+                judged.add(name)
+            else:
+                owners[written] = name
+        for name, each in fields:
+            lookups = _lookups(name, each, config)
+            source = next((owners[key] for key, *_ in lookups if key in owners), None)
+            written = each.get("serialization_alias") or name
+            if name in judged or source == name or (source is None and _is_unwritten(each)):
+                continue
+            if source is None:
+                read = ", ".join(repr(key) if not more else f"a part of {key!r}" for key, *more in lookups)
+                hint = f"read that name, too: validation_alias=AliasChoices({written!r}, …)"
+                self._add(_inside(path, written), f"is written under this name, and read from {read}", hint)
+            else:
+                what = f"is read from a name under which the field {source!r} is written"
+                self._add(_inside(path, written), what, "let its own name stand first among its validation aliases")
+
+
+def _lookups(name: str, each: Schema, config: Mapping[str, Any]) -> list[list[Any]]:
+    """Where a field is read from, the first choice first; each as a path into the object."""
+    alias = each.get("validation_alias")
+    if alias is None:
+        return [[name]]
+    paths: list[list[Any]] = [[alias]] if isinstance(alias, str) else alias
+    if not isinstance(paths[0], list):
+        paths = [paths]
+    by_name = config.get("validate_by_name", config.get("populate_by_name", False))
+    return [*(paths if config.get("validate_by_alias", True) else []), *([[name]] if by_name else [])]
+
+
+def _is_unwritten(each: Schema) -> bool:
+    return bool(each.get("serialization_exclude") or each.get("init_only"))
+
+
+def _is_required(each: Schema) -> bool:
+    if each["type"] == "typed-dict-field":
+        return bool(each.get("required", True))
+    return bool(each["schema"]["type"] != "default")
+
+
+def _named_fields(schema: Schema) -> list[tuple[str, Schema]]:
+    """The fields that an object in JSON has by name."""
+    fields: Any = schema.get("fields")
+    if schema["type"] in {"model-fields", "typed-dict"}:
+        return [*fields.items()]
+    return [(each["name"], each) for each in fields] if schema["type"] == "dataclass-args" else []
+
+
+def _children(schema: Schema) -> Iterator[Schema]:
+    """The schemas within a schema, but for named fields, as far as they are asked when JSON is read."""
+    kind = schema["type"]
+    if kind == "json-or-python":
+        yield schema["json_schema"]
+    elif kind == "lax-or-strict":
+        yield schema["lax_schema"]
+    elif kind == "chain":
+        yield schema["steps"][0]
+    elif kind == "named-tuple":
+        yield from (each["schema"] for each in schema["fields"])
+    elif kind == "call":
+        yield schema["arguments_schema"]
+    elif kind == "arguments":
+        yield from (each["schema"] for each in schema["arguments_schema"])
+    elif kind in {"union", "tagged-union"}:
+        choices = schema["choices"]
+        for each in choices.values() if isinstance(choices, dict) else choices:
+            if isinstance(each, dict | tuple):  # an old form of tagged unions has the tag of another choice
+                yield each[0] if isinstance(each, tuple) else each
+    else:
+        items = schema.get("items_schema")
+        yield from (items if isinstance(items, list) else [items] if items else [])
+        yield from (schema[key] for key in ("schema", "keys_schema", "values_schema") if key in schema)
+
+
+def _all(schema: Schema) -> Iterator[Schema]:
+    yield schema
+    for each in _children(schema):
+        yield from _all(each)
+
+
+def _alternatives(schema: Schema | None, definitions: Mapping[str, Schema]) -> Iterator[Schema]:
+    """What a value may be: a schema without the wrappers that do not change what JSON has of it."""
+    if schema is None:
+        return
+    kind = schema["type"]
+    if kind == "definition-ref":
+        if schema["schema_ref"] in definitions:
+            yield from _alternatives(definitions[schema["schema_ref"]], definitions)
+    elif kind in {"union", "nullable", "default", "function-after", "lax-or-strict", "json-or-python", "custom-error"}:
+        for each in _children(schema):
+            yield from _alternatives(each, definitions)
+    else:
+        yield schema
+
+
+def _rewrites(schema: Schema) -> bool:
+    """Whether a serializer writes the value, and not the schema; pydantic's own for sequences writes their items."""
+    written = schema.get("serialization")
+    if written is None:
+        return False
+    return not str(getattr(written.get("function"), "__module__", "")).startswith("pydantic.")
+
+
+def _is_secret(schema: Schema) -> bool:
+    made_by = schema["function"]["function"] if schema["type"] == "function-after" else None
+    return _masks(schema) or (isinstance(made_by, type) and issubclass(made_by, (SecretStr, SecretBytes)))
+
+
+def _masks(schema: Schema) -> bool:
+    """Whether it is a `pydantic.Secret` of anything: those show a mask, and are written so."""
+    function = schema.get("serialization", {}).get("function")
+    return function is not None and function is _secret_serializer()
+
+
+@cache
+def _secret_serializer() -> object:
+    """What writes every `Secret`: nothing else in the schema of one tells that it is one."""
+    return cast("Schema", TypeAdapter(Secret[int]).core_schema).get("serialization", {}).get("function")
+
+
+def doubt_of(model: type[BaseModel]) -> tuple[Doubt | None, bool]:
+    """A function that says whether the schema leaves open how a payload is read back; None where it never does.
+
+    In doubt are: an instance of a subclass, which is written without what that adds; an excluded or private field; a
+    union whose members look alike in JSON; and what is in a field of any type and JSON has not.
+
+    Returns:
+        The function; and whether the model may hold itself, to any depth.
+    """
+    model.model_rebuild()
+    doubts = _Doubts()
+    return doubts.of(cast("Schema", model.__pydantic_core_schema__), {}), doubts.recurs
+
+
+class _Doubts:
+    """Makes a function of a schema; most parts of one need none."""
+
+    def __init__(self) -> None:
+        self.recurs = False
+        self._definitions: dict[str, Schema] = {}
+        self._made: dict[str, Doubt | None] = {}
+        self._being_made: set[str] = set()
+
+    def of(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
+        config = schema.get("config", config)
+        match schema["type"]:
+            case "definitions":
+                self._definitions |= {each["ref"]: each for each in schema["definitions"]}
+                return self.of(schema["schema"], config)
+            case "definition-ref":
+                return self._of_definition(schema["schema_ref"], config)
+            case "any":
+                return _is_not_json
+            case "json-or-python" if schema["json_schema"]["type"] == "any":  # pydantic.JsonValue
+                return _is_not_json
+            case "float":
+                may_be_nan = schema.get("allow_inf_nan", config.get("allow_inf_nan", True))
+                return _is_not_finite if may_be_nan else None
+            case "model" | "dataclass":
+                return self._of_class(schema, config)
+            case "typed-dict":
+                return self._of_mapping(schema, config)
+            case "dict":
+                return self._of_dict(schema, config)
+            case "union":
+                return self._of_union(schema, config)
+            case "list" | "set" | "frozenset" | "tuple" | "named-tuple" | "arguments":
+                return _any_item(self._of_children(schema, config))
+            case _:
+                return _any_of(self._of_children(schema, config))
+
+    def _of_children(self, schema: Schema, config: Mapping[str, Any]) -> list[Doubt]:
+        made = (self.of(each, config) for each in _children(schema))
+        return [doubt for doubt in made if doubt is not None]
+
+    def _of_definition(self, ref: str, config: Mapping[str, Any]) -> Doubt | None:
+        if ref in self._being_made:
+            self.recurs = True
+
+            def again(value: Any) -> bool:
+                doubt = self._made.get(ref)
+                return doubt is not None and doubt(value)
+
+            return again
+        if ref not in self._made:
+            self._being_made.add(ref)
+            self._made[ref] = self.of(self._definitions[ref], config)
+            self._being_made.remove(ref)
+        return self._made[ref]
+
+    def _of_class(self, schema: Schema, config: Mapping[str, Any]) -> Doubt:
+        cls, inner = schema["cls"], schema["schema"]
+        if getattr(cls, "__private_attributes__", None):
+            return lambda value: isinstance(value, cls)
+        if schema.get("root_model"):
+            root = self.of(inner, config)
+            within = [] if root is None else [("root", root)]
+        else:
+            while inner["type"].startswith("function-") and "schema" in inner:
+                inner = inner["schema"]
+            within = [*self._of_fields(inner, config)]
+            if config.get("extra_fields_behavior") == "allow":
+                within.append(("__pydantic_extra__", _is_not_json))
+        if not within:
+            return lambda value: type(value) is not cls and isinstance(value, cls)
+
+        def doubt(value: Any) -> bool:
+            if type(value) is not cls:
+                return isinstance(value, cls)
+            return any(inside(getattr(value, name, None)) for name, inside in within)
+
+        return doubt
+
+    def _of_mapping(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
+        within = [*self._of_fields(schema, config)]
+        if not within:
+            return None
+        return lambda value: (
+            isinstance(value, Mapping)
+            and any(inside(cast("Any", value)[name]) for name, inside in within if name in value)
+        )
+
+    def _of_fields(self, schema: Schema, config: Mapping[str, Any]) -> Iterator[tuple[str, Doubt]]:
+        for name, each in _named_fields(schema):
+            if each.get("init_only"):
+                continue
+            if "serialization_exclude_if" in each or _is_unwritten(each):
+                yield name, _differs_from(each["schema"])
+            elif not each.get("init", True):
+                yield name, _always
+            elif (doubt := self.of(each["schema"], config)) is not None:
+                yield name, doubt
+
+    def _of_dict(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
+        if len([*_alternatives(schema.get("keys_schema"), self._definitions)]) > 1:  # JSON's keys are all alike
+            return bool
+        values = self.of(schema["values_schema"], config) if "values_schema" in schema else _is_not_json
+        if "keys_schema" not in schema or schema["keys_schema"]["type"] == "any":
+            return _is_not_json
+        if values is None:
+            return None
+        return lambda value: isinstance(value, Mapping) and any(map(values, cast("Any", value).values()))
+
+    def _of_union(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
+        forms: list[str] = []
+        for choice in _children(schema):
+            forms += {form for each in _alternatives(choice, self._definitions) for form in _forms(each)}
+        if len(forms) > len(set(forms)) or ("any" in forms and len(forms) > 1):
+            return lambda value: value is not None
+        return _any_of(self._of_children(schema, config))
+
+
+def _forms(schema: Schema) -> Iterable[str]:
+    """How JSON may have what a schema means."""
+    match schema["type"]:
+        case "literal":
+            return {_form_of(value) for value in schema["expected"]}
+        case "enum":
+            return {_form_of(member.value) for member in schema["members"]}
+        case kind:
+            return {FORM.get(kind, "any")}
+
+
+def _form_of(value: object) -> str:
+    known = {bool: "bool", int: "int", float: "float", str: "text", NoneType: "null"}
+    return known.get(type(value), "text")
+
+
+def _any_of(doubts: list[Doubt]) -> Doubt | None:
+    if len(doubts) < 2:
+        return doubts[0] if doubts else None
+    return lambda value: any(doubt(value) for doubt in doubts)
+
+
+def _any_item(doubts: list[Doubt]) -> Doubt | None:
+    doubt = _any_of(doubts)
+    if doubt is None:
+        return None
+    return lambda value: (
+        isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping) and any(map(doubt, value))
+    )
+
+
+def _always(_value: object) -> bool:
+    return True
+
+
+def _differs_from(schema: Schema) -> Doubt:
+    """Whether a field that is not written is anything but its default."""
+    if schema["type"] != "default" or "default" not in schema:
+        return _always
+    default = schema["default"]
+    return lambda value: type(value) is not type(default) or value != default
+
+
+def _is_not_finite(value: object) -> bool:
+    return type(value) is float and not math.isfinite(value)
+
+
+def _is_not_json(value: object, left: int = DEEPEST) -> bool:
+    """Whether a value is anything but what reading JSON gives."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return False
+    if kind is dict:
+        items = cast("dict[object, object]", value).items()
+        return not left or any(type(name) is not str or _is_not_json(each, left - 1) for name, each in items)
+    if kind is list:
+        return not left or any(_is_not_json(each, left - 1) for each in cast("list[object]", value))
+    return kind is not float or not math.isfinite(cast("float", value))
+
+
+def _inside(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
