@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final, Generic, TypeVar, cast, overload
 
-from pydantic import Secret, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticSerializationError, SchemaSerializer, to_json
 
 from corral.errors import PayloadRefused
@@ -147,6 +148,8 @@ class Queue(Generic[P]):
         except PydanticSerializationError as error:
             reason = " ".join(str(error).split()).partition(" [")[0]  # what follows quotes the payload
             raise PayloadRefused(self.name, (("", f"cannot be written as JSON: {reason}"),)) from None
+        except UnicodeError:
+            raise PayloadRefused(self.name, (("", "cannot be written as JSON: bytes that are no UTF-8"),)) from None
         except _SecretLost as error:
             raise PayloadRefused(self.name, (("", f"cannot be written as JSON: {error}"),)) from None
         if unsafe := unsafe_integers(raw):
@@ -259,7 +262,7 @@ def _told(problems: list[ErrorDetails]) -> tuple[tuple[str, str], ...]:
 def _with_secrets(serializer: SchemaSerializer, payload: Payload) -> Any:
     """What JSON would be written, with the values of secrets, which pydantic writes as `**********`."""
     written = serializer.to_python(payload, mode="json", by_alias=True, round_trip=True, warnings="error")
-    return _unveiled(written, serializer.to_python(payload, by_alias=True, round_trip=True))
+    return _unveiled(written, payload)
 
 
 class _SecretLost(Exception):
@@ -267,20 +270,25 @@ class _SecretLost(Exception):
 
 
 def _unveiled(written: object, held: object) -> object:
-    plain = written
+    """What is written of a value, with the secrets that the value holds; what a serializer has changed is left."""
     if isinstance(held, Secret | SecretStr | SecretBytes):
         value = cast("Secret[object]", held).get_secret_value()
-        try:
-            return value.decode() if isinstance(value, bytes) else value
-        except UnicodeDecodeError:
-            raise _SecretLost("a secret's bytes are no UTF-8") from None
-    if isinstance(written, dict) and isinstance(held, Mapping):
-        members = cast("dict[str, object]", written).items()
-        inner = cast("Mapping[object, object]", held).values()
-        if len(members) != len(inner):
-            raise _SecretLost("two keys of a mapping are one in JSON")
-        return {name: _unveiled(value, each) for (name, value), each in zip(members, inner, strict=True)}
+        return value.decode() if isinstance(value, bytes) else value
+    if isinstance(held, RootModel):
+        return _unveiled(written, cast("RootModel[object]", held).root)
+    if isinstance(written, dict):
+        members = cast("dict[str, object]", written)
+        if isinstance(held, BaseModel) or is_dataclass(held):
+            fields: Mapping[str, FieldInfo] = getattr(type(held), "__pydantic_fields__", {})
+            names = {(field.serialization_alias or name): name for name, field in fields.items()}
+            return {name: _unveiled(each, getattr(held, names.get(name, name), None)) for name, each in members.items()}
+        if isinstance(held, Mapping):
+            inner = cast("Mapping[object, object]", held).values()
+            if len(members) != len(inner):
+                raise _SecretLost("two keys of a mapping are one in JSON")
+            return {name: _unveiled(each, part) for (name, each), part in zip(members.items(), inner, strict=True)}
     if isinstance(written, list) and isinstance(held, list | tuple | set | frozenset | deque):
-        items, parts = cast("list[object]", written), cast("Iterable[object]", held)
-        return [_unveiled(value, each) for value, each in zip(items, parts, strict=True)]
-    return plain
+        items, parts = cast("list[object]", written), cast("Collection[object]", held)
+        if len(items) == len(parts):
+            return [_unveiled(each, part) for each, part in zip(items, parts, strict=True)]
+    return written
