@@ -277,9 +277,11 @@ class JobChecks:
     def _payload(self, queue: Queue[Any], payload: Any) -> tuple[Payload, bytes]:
         """The payload, validated, and as the JSON text that a worker reads as the same payload."""
         validated = queue.validated(payload)
+        if is_new := queue not in self._tried:
+            check_options(queue.options)  # the catalog has done both, where there is one
+            queue.ensure_sound()
         data = queue.dumped(validated)
-        if self._tries_all or queue not in self._tried or queue.is_doubtful(validated, data):
-            check_options(queue.options)  # the catalog has done so, where there is one
+        if is_new or self._tries_all or queue.is_doubtful(validated, data):
             queue.ensure_survives(validated, data)
             self._tried.add(queue)
         return validated, data

@@ -43,6 +43,9 @@ FORM: Final = {
 }
 """How JSON has it, by type of schema. `int` and `float` are told apart: pydantic writes 3.0 for a float."""
 
+PLAIN: Final = frozenset({str, int, bool, NoneType})
+"""The types of what JSON has besides finite floats, lists and objects."""
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaFault:
@@ -115,8 +118,8 @@ class _Judge:
             if each["type"] in NOT_IN_KEYS:
                 hint = "use keys that are text, or a list of pairs"
                 self._add(path, f"has keys of the type {each['type']}, and keys are text in JSON", hint)
-            if any(_is_secret(inner) for inner in _all(each)):
-                self._add(path, "has keys that are secret, which are written as a mask", "use the secrets as values")
+        if keys is not None and any(map(_is_secret, _all(keys))):
+            self._add(path, "has keys that are secret, which are written as a mask", "use the secrets as values")
 
     def _check_names(self, fields: Sequence[tuple[str, Schema]], path: str, config: Mapping[str, Any]) -> None:
         """Read each field as pydantic does, from the first of its names that is there, and see whose value that is."""
@@ -375,12 +378,37 @@ class _Doubts:
         return lambda value: isinstance(value, Mapping) and any(map(values, cast("Any", value).values()))
 
     def _of_union(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
-        forms: list[str] = []
-        for choice in _children(schema):
-            forms += {form for each in _alternatives(choice, self._definitions) for form in _forms(each)}
-        if len(forms) > len(set(forms)) or ("any" in forms and len(forms) > 1):
+        choices = [each for choice in _children(schema) for each in _alternatives(choice, self._definitions)]
+        forms = [form for each in choices if each["type"] != "model" for form in _forms(each)]
+        models = [each for each in choices if each["type"] == "model"]
+        if models:
+            forms.append("object")
+        look_alike = len(forms) > len(set(forms)) or ("any" in forms and len(forms) > 1)
+        if look_alike or not _are_told_apart(models):
             return lambda value: value is not None
         return _any_of(self._of_children(schema, config))
+
+
+def _are_told_apart(models: Sequence[Schema]) -> bool:
+    """Whether what is written for one of these models is read as no other: that has other fields, and takes no more."""
+    if len(models) < 2:
+        return True
+    fields: list[tuple[set[str], set[str], list[set[str]]]] = []
+    for model in models:
+        inner, config = model["schema"], model.get("config", {})
+        if inner["type"] != "model-fields" or config.get("extra_fields_behavior") != "forbid" or _rewrites(model):
+            return False
+        named = _named_fields(inner)
+        written = {each.get("serialization_alias") or name for name, each in named if not _is_unwritten(each)}
+        read = {key for name, each in named for key, *_ in _lookups(name, each, config)}
+        needed = [{key for key, *_ in _lookups(name, each, config)} for name, each in named if _is_required(each)]
+        fields.append((written, read, needed))
+    return not any(
+        written <= read and all(written & keys for keys in needed)
+        for index, (written, _, _) in enumerate(fields)
+        for other, (_, read, needed) in enumerate(fields)
+        if other != index
+    )
 
 
 def _forms(schema: Schema) -> Iterable[str]:
@@ -433,14 +461,23 @@ def _is_not_finite(value: object) -> bool:
 def _is_not_json(value: object, left: int = DEEPEST) -> bool:
     """Whether a value is anything but what reading JSON gives."""
     kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
+    if kind in PLAIN:
         return False
+    if kind is float:
+        return not math.isfinite(cast("float", value))
     if kind is dict:
-        items = cast("dict[object, object]", value).items()
-        return not left or any(type(name) is not str or _is_not_json(each, left - 1) for name, each in items)
-    if kind is list:
-        return not left or any(_is_not_json(each, left - 1) for each in cast("list[object]", value))
-    return kind is not float or not math.isfinite(cast("float", value))
+        members = cast("dict[object, object]", value)
+        if any(type(name) is not str for name in members):
+            return True
+        inside: Iterable[object] = members.values()
+    elif kind is list:
+        inside = cast("list[object]", value)
+    else:
+        return True
+    for each in inside:  # noqa: SIM110  # a loop, and a look at each type: half the cost of a call for each
+        if type(each) not in PLAIN and (not left or _is_not_json(each, left - 1)):
+            return True
+    return False
 
 
 def _inside(path: str, name: str) -> str:

@@ -206,6 +206,16 @@ class Queue(Generic[P]):
         """What is in the payload's model that can never reach a worker as it was; the catalog refuses it."""
         return schema_faults(self.payload)
 
+    def ensure_sound(self) -> None:
+        """Refuse a payload's model as the catalog does, for whoever enqueues to a queue that is in none.
+
+        Raises:
+            PayloadRefused: Something in it can never reach a worker as it was.
+        """
+        if self.schema_faults:
+            faults = tuple((fault.path, fault.what) for fault in self.schema_faults)
+            raise PayloadRefused(self.name, faults, hint=self.schema_faults[0].hint)
+
     @cached_property
     def _doubt(self) -> tuple[Callable[[Payload], bool] | None, bool]:
         return doubt_of(self.payload)
@@ -236,9 +246,6 @@ class Queue(Generic[P]):
         Raises:
             PayloadRefused: A worker would not read it, or would read something else; names the first such field.
         """
-        if self.schema_faults:
-            faults = tuple((fault.path, fault.what) for fault in self.schema_faults)
-            raise PayloadRefused(self.name, faults, hint=self.schema_faults[0].hint)
         changed: tuple[tuple[str, str], ...]
         try:
             read, unknown = self.parsed(raw)

@@ -8,6 +8,7 @@ any other. This module knows pydantic's errors, and no models.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -141,14 +142,11 @@ def _ways(node: JsonValue, loc: Sequence[str | int], is_unknown: bool, *, missin
             yield ()
         return
     part, rest = loc[0], loc[1:]
-    if isinstance(node, str) and rest:
-        try:
-            node = from_json(node)
-        except ValueError:
-            pass
-        else:
-            yield from (((False, None), *way) for way in _ways(node, loc, is_unknown, missing=missing))
-            return
+    if isinstance(node, str):
+        with suppress(ValueError):
+            within: JsonValue = from_json(node)
+            if not isinstance(within, str):
+                yield from (((False, None), *way) for way in _ways(within, loc, is_unknown, missing=missing))
     is_last = is_unknown and not rest
     if isinstance(node, dict) and isinstance(part, str) and part in node:
         if is_last:

@@ -84,6 +84,13 @@ CASES = [
         role="producer",
     ),
     Case(
+        "bad-processor",
+        ("acme-bad-processor",),
+        "the processor that acme-bad-processor 0.1.0 has for queue 'arities' cannot be called with (job)",
+        "async def process(job)",
+        with_it=("bad-processor", "bad-processor"),
+    ),
+    Case(
         "bad-schedule",
         ("acme-bad-schedule",),
         "queue 'rollovers' of acme-bad-schedule 0.1.0 has a schedule that cannot be kept: '61 * * * *': …",
@@ -234,6 +241,37 @@ def test_refused(case: Case, catalogs: Any, tmp_path: Path) -> None:
     named = {f"{name} 0.1.0" for name in case.installed if name != "acme-mail"} - {"acme-broken-metadata 0.1.0"}
     if case.code not in {"application-declares", "bad-lock"}:
         assert named <= set(problem["providers"])
+
+
+def test_each_processor_that_cannot_be_called_is_named_with_its_package(catalogs: Any) -> None:
+    problems = catalogs.build("acme-bad-processor")["problems"]
+    assert [(problem["message"], problem["hint"]) for problem in problems[1:]] == [
+        (
+            "the processor that acme-bad-processor 0.1.0 has for queue 'resources' has `using=unmarked`, which is a"
+            " generator function and makes no context manager",
+            "a function with deps as its argument, marked with @contextlib.asynccontextmanager",
+        ),
+        (
+            "the processor that acme-bad-processor 0.1.0 has for queue 'generators' is a generator function, of which"
+            " calling it runs nothing",
+            "let it return, instead of yield",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("role", ["producer", "worker", "check"])
+def test_what_would_be_lost_of_a_payload_refuses_every_start_with_its_path(catalogs: Any, role: str) -> None:
+    told = catalogs.build("acme-lost-payloads", role=role)
+    lost = [problem for problem in told["problems"] if problem["code"] == "bad-payload"]
+    begin = "of acme-lost-payloads 0.1.0 has a payload that would not reach a worker as it is: "
+    assert [problem["message"].partition(begin)[2] for problem in lost] == [
+        "address1: is in JSON the name of two fields, 'address_1' and 'address1'",
+        "areas: has keys of the type tuple, and keys are text in JSON",
+        "nonce: is required, and excluded from what is written",
+        "userName: is written under this name, and read from 'login', 'user_name'",
+        "people.bornOn: is a Secret that is written as a mask",
+    ]
+    assert all(problem["hint"] and problem["providers"] == ["acme-lost-payloads 0.1.0"] for problem in lost)
 
 
 def test_every_code_has_its_case() -> None:

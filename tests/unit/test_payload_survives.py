@@ -221,7 +221,13 @@ def a_strict_model() -> Any:
         g: dict[int, str]
 
     return P(
-        a=uuid.UUID(int=1), b=datetime(2024, 1, 1), c=Decimal(1), d=(1,), e={1}, f=Colour.RED, g={1: "x"}  # noqa: DTZ001
+        a=uuid.UUID(int=1),
+        b=datetime(2024, 1, 1),
+        c=Decimal(1),
+        d=(1,),
+        e={1},
+        f=Colour.RED,
+        g={1: "x"},  # noqa: DTZ001
     )
 
 
@@ -355,9 +361,7 @@ EXACT: dict[str, Callable[[], Payload]] = {
     "extra allowed in a field": lambda: one(Open)(a=Open(more=[1])),  # type: ignore[call-arg]
     "root model": lambda: one(Numbers)(a=Numbers([1, 2])),
     "discriminated union": lambda: one(Annotated[Card | Cash, Field(discriminator="kind")])(a=Cash(amount=3)),
-    "default factory": lambda: create_model(
-        "P", __base__=Payload, id=(uuid.UUID, Field(default_factory=uuid.uuid4))
-    )(),
+    "default factory": lambda: create_model("P", __base__=Payload, id=(uuid.UUID, Field(default_factory=uuid.uuid4)))(),
     "control characters": lambda: one(str)(a="\x00\x01\u2028\U0001f600"),
     "JsonValue, deep": lambda: one(JsonValue)(a=deep(150)),
     "JsonValue, as deep as can be read": lambda: one(JsonValue)(a=deep(190)),
@@ -444,7 +448,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
     max_leaves=4,
 )
-ODD = st.sampled_from([date(2024, 1, 1), uuid.UUID(int=1), (1, 2), {1}, Decimal("1.10"), Colour.RED, {1: 2}, b"x", Cat(id=1)])
+ODD = st.sampled_from(
+    [date(2024, 1, 1), uuid.UUID(int=1), (1, 2), {1}, Decimal("1.10"), Colour.RED, {1: 2}, b"x", Cat(id=1)]
+)
 INTEGERS = st.integers(-(2**53) + 1, 2**53 - 1)
 
 LEAVES = [
@@ -492,14 +498,20 @@ LEAVES = [
 def kinds(draw: Callable[..., Any], depth: int) -> Kind:
     if depth == 0:
         return draw(st.sampled_from(LEAVES))
-    shape = draw(st.sampled_from(["leaf", "list", "dict", "keys", "tuple", "set", "optional", "union", "json", "model", "generic"]))
+    shape = draw(
+        st.sampled_from(
+            ["leaf", "list", "dict", "keys", "tuple", "set", "optional", "union", "json", "model", "generic"]
+        )
+    )
     inner: Kind = draw(kinds(depth - 1))
     flags = {"custom": inner.custom, "open": inner.open, "hashable": False}
     match shape:
         case "list":
             return Kind(list[inner.type], st.lists(inner.values, max_size=2), **flags)
         case "dict":
-            return Kind(dict[str, inner.type], st.dictionaries(TEXT, inner.values, max_size=2), **flags | {"open": True})
+            return Kind(
+                dict[str, inner.type], st.dictionaries(TEXT, inner.values, max_size=2), **flags | {"open": True}
+            )
         case "keys":
             key = draw(st.sampled_from([kind for kind in LEAVES if kind.hashable and not kind.custom]))
             union = draw(st.booleans())
@@ -647,10 +659,16 @@ def check_unknown_fields(queue: Queue[Any], payload: Any, raw: bytes) -> int:
     return several
 
 
+@pytest.mark.filterwarnings("ignore::pydantic.json_schema.PydanticJsonSchemaWarning")  # of defaults that are no JSON
 def test_a_generated_payload_is_refused_or_arrives_exactly_also_with_an_unknown_field() -> None:
     counts = dict.fromkeys(("payloads", "refused models", "refused payloads", "arrived", "unknown fields"), 0)
 
-    @settings(max_examples=int(__import__('os').environ.get('N','400')), phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=int(__import__("os").environ.get("N", "400")),
+        phases=[Phase.generate],
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.data())
     def refused_or_exact(data: st.DataObject) -> None:
         try:
@@ -682,3 +700,375 @@ def test_a_generated_payload_is_refused_or_arrives_exactly_also_with_an_unknown_
     print(", ".join(f"{number} {name}" for name, number in counts.items()))
     assert counts["arrived"] > counts["payloads"] / 10
     assert counts["unknown fields"] > 100
+
+
+# what a schema decides
+
+
+class Misspelt(BaseModel):
+    user_id: str = Field(validation_alias="uid")
+
+
+@dataclasses.dataclass
+class WithInit:
+    x: int
+    y: dataclasses.InitVar[int]
+
+
+class Mixed(BaseModel):
+    model_config = ConfigDict(ser_json_bytes="hex")
+    raw: bytes
+
+
+FAULTY: dict[str, tuple[Callable[[], type[Payload]], str, str]] = {
+    "two fields of one name": (lambda: fields(a_b=(int, 0), aB=(int, 0)), "aB", "the name of two fields"),
+    "written and not read": (
+        lambda: fields(user_id=(str, Field(validation_alias="uid"))),
+        "userId",
+        "read from 'uid', 'user_id'",
+    ),
+    "read and not written": (
+        lambda: fields(user_id=(str, Field(serialization_alias="uid"))),
+        "uid",
+        "is written under this name",
+    ),
+    "choices without the written name": (
+        lambda: fields(user_id=(str, Field(validation_alias=AliasChoices("uid", "user")))),
+        "userId",
+        "read from 'uid', 'user', 'user_id'",
+    ),
+    "only a part of another": (
+        lambda: one(create_model("M", __base__=BaseModel, first=(str, Field(validation_alias=AliasPath("names", 0))))),
+        "a.first",
+        "read from a part of 'names'",
+    ),
+    "another field's name first": (
+        lambda: fields(old=(str, ""), new_name=(str, Field("", validation_alias=AliasChoices("old", "newName")))),
+        "newName",
+        "read from a name under which the field 'old' is written",
+    ),
+    "excluded, and read from another": (
+        lambda: fields(a=(int, 0), b=(int, Field(0, alias="a", exclude=True))),
+        "a",
+        "read from a name under which the field 'a' is written",
+    ),
+    "excluded and required": (lambda: fields(a_b=(str, Field(exclude=True))), "a_b", "is required, and excluded"),
+    "needed and never written": (lambda: one(WithInit), "a.y", "is required, and excluded"),
+    "keys: tuple": (lambda: one(dict[tuple[int, int], str]), "a", "keys of the type tuple"),
+    "keys: model or text": (lambda: one(dict[Cat | str, str]), "a", "keys of the type model"),
+    "keys: secret": (lambda: one(dict[SecretStr, int]), "a", "keys that are secret"),
+    "Secret[date]": (lambda: one(Secret[date]), "a", "written as a mask"),
+    "Secret[date], optional, in a list": (lambda: one(list[Secret[date] | None]), "a", "written as a mask"),
+    "Iterable": (lambda: one(Iterable[int]), "a", "is an iterator"),
+    "bytes in two ways": (lambda: one(Mixed), "a.raw", "written in one way and read in another"),
+    "deep inside": (lambda: one(dict[str, list[Misspelt | None]]), "a.user_id", "read from 'uid'"),
+    "in a root model": (lambda: one(RootModel[list[Misspelt]]), "a.user_id", "read from 'uid'"),
+    "in a generic": (lambda: one(Envelope[Misspelt]), "a.item.user_id", "read from 'uid'"),
+}
+
+
+def fields(**given: Any) -> type[Payload]:
+    return create_model("Faulty", __base__=Payload, **given)
+
+
+@pytest.mark.parametrize(("make", "path", "what"), FAULTY.values(), ids=FAULTY)
+def test_a_schema_that_loses_something_is_found_with_the_path(
+    make: Callable[[], type[Payload]], path: str, what: str
+) -> None:
+    (fault,) = Queue("faulty", make()).schema_faults
+    assert fault.path == path
+    assert what in fault.what
+    assert fault.hint
+
+
+# what is tried
+
+
+def not_idempotent() -> Payload:
+    return one(Annotated[str, AfterValidator(lambda text: f"tenant/{text}")])(a="x")
+
+
+def unreadable() -> Payload:
+    class P(Payload):
+        at: datetime
+
+        @field_serializer("at")
+        def show(self, value: datetime) -> str:
+            return f"{value:%d.%m.%Y %H:%M}"
+
+    return P(at=datetime(2024, 1, 2, tzinfo=UTC))
+
+
+def wrapped() -> Payload:
+    class P(Payload):
+        some_number: int
+
+        @model_serializer
+        def wrap(self) -> dict[str, int]:
+            return {"someNumber": self.some_number, "more": 1}
+
+    return P(some_number=1)
+
+
+def raising_when_read_again() -> Payload:
+    seen: list[str] = []
+
+    def once(value: str) -> str:
+        seen.append(value)
+        if len(seen) > 1:
+            raise LookupError(value)
+        return value
+
+    return one(Annotated[str, AfterValidator(once)])(a="hunter2")
+
+
+def hidden() -> Payload:
+    payload = Hidden(a=1)
+    (payload.__pydantic_private__ or {})["_seen"] = 1
+    return payload
+
+
+LOST: dict[str, tuple[Callable[[], Payload], str, str]] = {
+    "subclass in a field": (lambda: one(Shape)(a=Circle()), "a", "is Circle here, and Shape where a worker reads it"),
+    "subclass in a list": (lambda: one(list[BareShape])(a=[BareCircle(name="c")]), "a.0", "is BareCircle here"),
+    "subclass in a dict": (lambda: one(dict[str, Shape])(a={"x": Circle()}), "a.x", "is Circle here"),
+    "subclass in a tuple": (lambda: one(tuple[int, Shape])(a=(1, Circle())), "a.1", "is Circle here"),
+    "subclass in a model": (lambda: one(Envelope[Shape])(a=Envelope[Shape](item=Circle())), "a.item", "is Circle"),
+    "subclass in a root model": (lambda: one(RootModel[Shape])(a=Circle()), "a", "is Circle here"),
+    "subclass of a dataclass": (lambda: one(Point)(a=Point3(1)), "a", "is Point3 here, and Point"),
+    "subclass that is duck-typed": (lambda: one(SerializeAsAny[Shape])(a=Circle()), "a.radius", "unknown to a worker"),
+    "generic without its type": (lambda: Envelope(item=Dog(id=1, breed="x")), "item", "is Dog here, and dict"),
+    "excluded, and not its default": (lambda: fields(b=(str, Field("", exclude=True)))(b="y"), "b", "another value"),
+    "private": (hidden, "_seen", "another value"),
+    "Any: datetime": (lambda: one(Any)(a=datetime(2024, 1, 2, tzinfo=UTC)), "a", "is datetime here, and str"),
+    "Any: deep inside": (lambda: one(dict[str, Any])(a={"x": [{"y": (1,)}]}), "a.x.0.y", "is tuple here, and list"),
+    "Any: keys": (lambda: one(Any)(a={1: 2}), "a.1", "is not there"),
+    "Any: NaN": (lambda: one(Any)(a=[float("nan")]), "a.0", "is float here, and NoneType"),
+    "Any: too deep": (lambda: one(Any)(a=deep(230)), "", "a worker cannot read it"),
+    "extra": (lambda: Open(more={1, 2}), "more", "is set here, and list"),  # type: ignore[call-arg]
+    "models, too deep": (lambda: chain_of(230), "", "a worker cannot read it"),
+    "NaN in a model of its own": (
+        lambda: one(create_model("M", x=(float, 0.0)))(a={"x": float("inf")}),
+        "a.x",
+        "cannot",
+    ),
+    "text that is a UUID": (lambda: one(uuid.UUID | str)(a=str(uuid.UUID(int=5))), "a", "is str here, and UUID"),
+    "IntEnum | int": (lambda: one(int | Size)(a=Size.SMALL), "a", "is Size here, and int"),
+    "keys: int | str": (lambda: one(dict[int | str, int])(a={1: 1}), "a.1", "is not there"),
+    "a look-alike": (lambda: one(Shape | Alike)(a=Alike(name="x")), "a", "is Alike here, and Shape"),
+    "not idempotent": (not_idempotent, "a", "another value"),
+    "unreadable": (unreadable, "at", "a worker cannot read it: Input should be a valid datetime"),
+    "a field too many": (wrapped, "more", "unknown to a worker"),
+    "raising": (raising_when_read_again, "", "a worker cannot read it: LookupError is raised"),
+}
+BY_FUNCTIONS = {"not idempotent", "unreadable", "a field too many", "raising"}
+
+
+class Alike(Payload):
+    name: str = ""
+
+
+def chain_of(levels: int) -> Node:
+    node = Node()
+    for _ in range(levels):
+        node = Node.model_construct(below=node)
+    return node
+
+
+@pytest.mark.parametrize(("make", "path", "what"), LOST.values(), ids=LOST)
+def test_what_would_be_lost_of_a_payload_is_refused_with_its_path_and_without_its_value(
+    make: Callable[[], Payload], path: str, what: str
+) -> None:
+    payload = make()
+    queue = Queue("lost", type(payload))
+    assert queue.schema_faults == ()
+    with pytest.raises(PayloadRefused) as refused:
+        checks().job(queue, payload, NONE)
+    assert path in dict(refused.value.errors)
+    assert what in dict(refused.value.errors)[path]
+    assert refused.value.hint
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("make", [make for name, (make, _, _) in LOST.items() if name not in BY_FUNCTIONS])
+def test_what_a_schema_leaves_open_is_tried_of_every_payload_and_not_only_of_the_first(
+    make: Callable[[], Payload],
+) -> None:
+    payload = make()
+    queue = Queue("lost", type(payload))
+    own = checks()
+    own._tried.add(queue)
+    with pytest.raises(PayloadRefused):
+        own.job(queue, payload, NONE)
+
+
+def test_an_instance_of_a_subclass_is_refused_and_not_cut() -> None:
+    queue = Queue("shapes", Shape)
+    own = checks()
+    own.job(queue, Shape(name="a"), NONE)
+    with pytest.raises(PayloadRefused, match="is Circle here, and Shape where a worker reads it"):
+        own.job(queue, Circle(name="a"), NONE)
+
+
+def counted() -> tuple[Queue[Any], list[int]]:
+    """A queue, and the numbers that its payload's validator has seen."""
+    seen: list[int] = []
+
+    def note(number: int) -> int:
+        seen.append(number)
+        return number
+
+    return Queue("counted", one(Annotated[int, AfterValidator(note)])), seen
+
+
+def test_a_producer_tries_the_first_payload_of_each_queue_and_no_other() -> None:
+    (queue, seen), (other, others) = counted(), counted()
+    own = checks()
+    for number in range(3):
+        own.job(queue, queue.payload(a=number), NONE)  # type: ignore[call-arg]
+    own.jobs(other, [{"a": 7}, {"a": 8}], NONE)
+    assert seen == [0, 0, 1, 2]
+    assert others == [7, 7, 8]
+
+
+def test_where_all_are_tried_every_payload_is() -> None:
+    queue, seen = counted()
+    own = checks(tries_all=True)
+    for number in range(3):
+        own.job(queue, {"a": number}, NONE)
+    assert seen == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_queue_whose_first_payload_was_refused_is_tried_again() -> None:
+    class P(Payload):
+        path: Annotated[str, AfterValidator(lambda text: f"{text}/" if text == "a" else text)]
+
+    queue, own = Queue("paths", P), checks()
+    with pytest.raises(PayloadRefused):
+        own.job(queue, P.model_construct(path="a"), NONE)
+    with pytest.raises(PayloadRefused):
+        own.job(queue, P.model_construct(path="a"), NONE)
+    own.job(queue, P(path="b"), NONE)
+
+
+# unknown fields
+
+
+class Loose(BaseModel):
+    a: int = 0
+
+
+class Holder(Payload):
+    name: str = ""
+    pet: Cat | Dog | None = None
+    pets: list[Cat | Dog] = []
+    kept: Open | None = None
+    loose: Loose | None = None
+    paid: Annotated[Card | Cash, Field(discriminator="kind")] | None = None
+    text: Json[Dog] | None = None
+    line: Shape | dict[str, Any] | None = None
+
+
+class Outer(Payload):
+    kind: Literal["card"] = "card"
+    card: Shape
+    currency: str = ""
+
+
+class Wallet(Payload):
+    held: Annotated[Outer | Cash, Field(discriminator="kind")]
+
+
+UNKNOWN: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
+    "beside a model that keeps what it does not know": (
+        {"kept": {"a": 1, "more": 2}, "new": 1},
+        {"kept": {"a": 1, "more": 2}},
+        {"new"},
+    ),
+    "beside a union": ({"pet": {"id": 1, "breed": "x"}, "new": 1}, {"pet": {"id": 1, "breed": "x"}}, {"new"}),
+    "in a member of a union": (
+        {"pet": {"id": 1, "breed": "x", "new": 1}},
+        {"pet": {"id": 1, "breed": "x"}},
+        {"pet.new"},
+    ),
+    "in the smaller member": ({"pet": {"id": 1, "new": 1}}, {"pet": {"id": 1}}, {"pet.new"}),
+    "in several of a list": (
+        {"pets": [{"id": 1, "new": 1}, {"id": 2, "breed": "x", "new": 1, "newer": 2}]},
+        {"pets": [{"id": 1}, {"id": 2, "breed": "x"}]},
+        {"pets.new", "pets.newer"},
+    ),
+    "in a discriminated union": (
+        {"paid": {"kind": "cash", "amount": 1, "new": 1}},
+        {"paid": {"kind": "cash", "amount": 1}},
+        {"paid.new"},
+    ),
+    "in JSON within a text": (
+        {"text": '{"id":1,"breed":"x","new":1}', "new": 1},
+        {"text": '{"id":1,"breed":"x"}'},
+        {"text.new", "new"},
+    ),
+    "beside a model or anything": (
+        {"line": {"name": "x", "what": 1}, "new": 1},
+        {"line": {"name": "x", "what": 1}},
+        {"new"},
+    ),
+    "beside one that takes no notice": ({"loose": {"a": 1, "b": 2}, "new": 1}, {"loose": {"a": 1}}, {"new"}),
+    "of the name of a member of the union": (
+        {"pet": {"id": 1, "breed": "x", "Cat": {"new": 1}, "new": 1}},
+        {"pet": {"id": 1, "breed": "x"}},
+        {"pet.Cat", "pet.new"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("written", "meant", "told"), UNKNOWN.values(), ids=UNKNOWN)
+def test_exactly_the_unknown_fields_are_left_out(
+    written: dict[str, Any], meant: dict[str, Any], told: set[str]
+) -> None:
+    queue = Queue("holders", Holder)
+    read, unknown = queue.parsed(json.dumps(written).encode())
+    assert unknown == told
+    assert exactly(read) == exactly(queue.parsed(json.dumps(meant).encode())[0])
+
+
+def test_an_unknown_field_is_told_from_a_known_one_further_inside_where_a_tag_is_named_like_a_field() -> None:
+    queue = Queue("wallets", Wallet)
+    raw = b'{"held":{"kind":"card","card":{"name":"n"},"currency":"EUR","name":"n"}}'
+    read, unknown = queue.parsed(raw)
+    assert unknown == {"held.name"}
+    assert read == Wallet(held=Outer(card=Shape(name="n"), currency="EUR"))
+
+
+def test_numbers_beside_an_unknown_field_stay_as_they_are() -> None:
+    class P(Payload):
+        a: float
+        b: int
+        c: Decimal
+
+    queue = Queue("numbers", P)
+    raw = b'{"a":1e22,"b":123456789012345678901234567890,"c":0.10%s}'
+    assert queue.parsed(raw % b',"new":1')[0] == queue.parsed(raw % b"")[0]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"pet": {"id": "x", "new": 1}},
+        {"pet": {"breed": "x", "new": 1}, "new": 1},
+        {"paid": {"kind": "gold", "new": 1}},
+        {"name": 1, "new": 1},
+    ],
+)
+def test_what_is_wrong_otherwise_is_refused_with_and_without_unknown_fields(written: dict[str, Any]) -> None:
+    queue = Queue("holders", Holder)
+    with pytest.raises(PayloadRefused) as refused:
+        queue.parsed(json.dumps(written).encode())
+    assert all("Extra inputs" not in message for _, message in refused.value.errors)
+
+
+def test_a_payload_of_many_unknown_fields_is_read_in_a_few_rounds() -> None:
+    queue = Queue("holders", Holder)
+    pets = [{"id": number, "breed": "x", "new": number} for number in range(2000)]
+    read, unknown = queue.parsed(json.dumps({"pets": pets}).encode())
+    assert unknown == {"pets.new"}
+    assert read.pets == [Dog(id=number, breed="x") for number in range(2000)]
