@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import redis
 
 import corral
 from corral import Enqueued
-from corral.errors import UnknownQueue
+from corral.errors import PayloadRefused, UnknownQueue
 
 
 class TestConnect:
@@ -40,6 +41,40 @@ class TestConnect:
         with pytest.raises(corral.CorralError, match="no store is configured"):
             async with corral.connect():
                 pytest.fail("it connected")
+
+
+CUTTING = """
+from typing import Annotated
+from pydantic import AfterValidator
+from corral import Payload, Queue, hookimpl
+
+class Title(Payload):
+    text: Annotated[str, AfterValidator(lambda text: text[1:] if text.startswith("#") else text)]
+
+titles = Queue("acme-titles", Title)
+
+@hookimpl
+def corral_queues():
+    return [titles]
+"""
+
+
+@pytest.mark.parametrize(("env", "takes"), [("production", 2), ("development", 1)])
+def test_in_development_every_payload_is_read_back_and_in_production_the_first_of_each_queue(
+    env: str, takes: int, store_url: str, acme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (acme / "acme_letters.py").write_text(CUTTING, "utf-8")
+    (acme / "acme-1.0.dist-info" / "entry_points.txt").write_text("[corral.queues]\nacme-titles = acme_letters\n")
+    monkeypatch.syspath_prepend(acme)
+    monkeypatch.setenv("REDIS_URL", store_url)
+    monkeypatch.setenv("CORRAL_ENV", env)
+    for begin in ("", "##"):  # `##a` is given as `#a`, of which a worker would make `a`
+        with corral.connect_blocking() as jobs:
+            made = []
+            for text in (f"{begin}first", "##second"):
+                with suppress(PayloadRefused):
+                    made.append(jobs.enqueue("acme-titles", {"text": text}))
+        assert len(made) == (takes if not begin else 0)
 
 
 def test_connect_blocking_is_shared_by_threads_and_ends_its_own(

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import redis
+from pydantic import Field, SecretStr
 
 from corral import Cron, Deps, Every, Exponential, Fail, Job, JobOptions, Payload, Queue, RateLimited, Snooze
-from corral.errors import UnknownQueue
+from corral.errors import CatalogError, PayloadRefused, UnknownQueue
 from corral.outcome import Completed, Failed, Retried, Snoozed
 from corral.outcome import RateLimited as Limited
 from corral.testing import Kit
@@ -292,3 +293,54 @@ async def test_a_schedule_of_a_moment_of_the_program_is_made_in_moved_time(corra
     drained = await corral_kit.drain(letters.processed_by(echo), for_=timedelta(days=7))
     assert 7 <= len(drained) <= 8
     assert set(drained.outcomes(letters)) == {Completed(b'"daily"')}
+
+
+class Circle(Letter):
+    radius: int = 0
+
+
+class Drawing(Payload):
+    letter: Letter
+    secret: SecretStr
+    when: datetime | None = None
+    more: dict[str, Any] = Field(default_factory=dict)
+
+
+drawings = Queue("drawings", Drawing)
+
+
+@pytest.mark.asyncio
+async def test_a_payload_reaches_the_processor_as_it_was_given_also_beside_an_unknown_field(
+    corral_kit: Kit,
+) -> None:
+    seen: list[Drawing] = []
+
+    async def draw(job: Job[Drawing]) -> None:
+        seen.append(job.payload)
+
+    secret, now = SecretStr("hunter2"), datetime.now(UTC)
+    given = Drawing(letter=Letter(text="a"), secret=secret, when=now, more={"a": [1, {"b": 1.5}]})
+    first = await corral_kit.enqueue(drawings, given)
+    second = await corral_kit.enqueue(drawings, given)
+    with redis.Redis.from_url(corral_kit.url) as client:
+        raw = client.hget(f"bull:drawings:{second.id}", "data")
+        assert isinstance(raw, bytes)
+        client.hset(f"bull:drawings:{second.id}", "data", raw.replace(b'{"text"', b'{"new":{"text":1},"text"'))
+    drained = await corral_kit.drain(drawings.processed_by(draw))
+    assert [run.outcome for run in drained] == [Completed(b"null")] * 2
+    assert {run.job.id for run in drained} == {first.id, second.id}
+    assert seen == [given, given]
+
+
+@pytest.mark.asyncio
+async def test_the_kit_refuses_what_no_worker_would_read_and_what_no_worker_could_call(corral_kit: Kit) -> None:
+    wrong = Drawing(letter=Circle(), secret=SecretStr("hunter2"))
+    told = "letter: is Circle here, and Letter where a worker reads it"
+    with pytest.raises(PayloadRefused, match=told):
+        await corral_kit.enqueue(drawings, wrong)
+    async with corral_kit.connect(drawings) as jobs:
+        with pytest.raises(PayloadRefused, match=told):
+            await jobs.enqueue(drawings, wrong)
+    with pytest.raises(CatalogError, match=r"for queue 'letters' cannot be called with \(job\)"):
+        await corral_kit.drain(letters.processed_by(lambda: None))  # type: ignore[arg-type]
+    assert corral_kit.jobs(drawings) == []

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import Field
 
-from corral import Cron, Every, JobOptions, Payload, Queue
-from corral.catalog.check import RESERVED, check_names, check_queue, fingerprint
+from corral import Cron, Deps, Every, Fixed, Job, JobOptions, Payload, Queue
+from corral.catalog.check import RESERVED, check_names, check_processor, check_queue, fingerprint
 from corral.plugins import Claim, Provider, Report
+from corral.processor import Processor
 
 ACME = Provider("acme", "1.0", "wheel")
 
@@ -87,6 +91,13 @@ def test_sound_declarations(options: Any) -> None:
         ({"timeout": timedelta(0)}, "has the timeout 0:00:00, which no job can keep"),
         ({"concurrency": 0}, "has the concurrency 0, with which no job can run"),
         ({"options": JobOptions(attempts=-1)}, "has options that every job of it would be refused for: attempts -1"),
+        (
+            {"options": {"attempts": 3}},
+            "has options that every job of it would be refused for: options {'attempts': 3}",
+        ),
+        ({"options": JobOptions(backoff=Fixed(5))}, "has options that every job of it would be refused for: the back"),
+        ({"timeout": 30}, "has the timeout 30, which no job can keep"),
+        ({"concurrency": "4"}, "has the concurrency '4', with which no job can run"),
     ],
 )
 def test_options_with_which_no_job_runs(options: Any, told: str) -> None:
@@ -99,6 +110,10 @@ def test_options_with_which_no_job_runs(options: Any, told: str) -> None:
     ("schedule", "told"),
     [
         (Every(timedelta(0)), "every 0:00:00"),
+        (Every(5), "every 5"),
+        (Cron(5), "the expression 5 is no str"),
+        (Cron("5 * * * *", tz=None), "the time zone None is no str"),
+        ("5 * * * *", "'5 * * * *' is neither a Cron nor an Every"),
         (Every(timedelta(microseconds=500)), "every 0:00:00.000500"),
         (Cron("61 * * * *"), "'61 * * * *': Bad minute"),
         (Cron("@often"), "'@often': "),
@@ -128,6 +143,105 @@ def test_a_payload_that_is_none(payload: Any) -> None:
     ((code, message),) = judged(payload=payload)
     assert code == "bad-payload"
     assert "no subclass of corral.Payload" in message
+
+
+queue = Queue("a", Nothing)
+
+
+class Service:
+    async def process(self, job: Job) -> None:
+        pass
+
+    async def __call__(self, job: Job, resource: object) -> None:
+        pass
+
+    async def several(self, job: Job) -> Any:
+        yield 1
+
+
+class Resource:
+    def __init__(self, deps: Deps) -> None:
+        pass
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+@asynccontextmanager
+async def open_resource(deps: Deps, at: int = 0) -> AsyncIterator[object]:
+    yield at
+
+
+@contextmanager
+def open_at_once(deps: Deps) -> Iterator[object]:
+    yield 1
+
+
+def process(job: Job, more: int = 0) -> None:
+    pass
+
+
+def yielding(job: Job) -> Iterator[int]:
+    yield 1
+
+
+async def opened(deps: Deps) -> object:
+    return Resource(deps)
+
+
+def processor_faults(function: Any, using: Any = None) -> list[str]:
+    report = Report()
+    check_processor(Processor(queue, function, using), "the processor", ACME, report)
+    assert all(problem.code == "bad-processor" and problem.hint for problem in report.problems)
+    return [problem.message for problem in report.problems]
+
+
+@pytest.mark.parametrize(
+    ("function", "using"),
+    [
+        (process, None),
+        (lambda *arguments: None, None),
+        (Service().process, None),
+        (Service(), open_resource),
+        (partial(process, more=1), None),
+        (partial(Service.process, Service()), None),
+        (print, None),
+        (process, open_resource),
+        (process, partial(open_resource, at=1)),
+        (process, Resource),
+        (process, lambda deps: open_resource(deps, 1)),
+    ],
+)
+def test_processors_that_a_worker_can_call(function: Any, using: Any) -> None:
+    assert processor_faults(function, using) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "using", "told"),
+    [
+        (lambda: None, None, "cannot be called with (job)"),
+        (lambda job, resource: None, None, "cannot be called with (job)"),
+        (lambda job: None, open_resource, "cannot be called with (job, resource)"),
+        (lambda job, *, resource: None, None, "cannot be called with (job)"),
+        (Service(), None, "cannot be called with (job)"),
+        (Service.process, None, "cannot be called with (job)"),
+        (yielding, None, "is a generator function, of which calling it runs nothing"),
+        (partial(yielding), None, "is a generator function, of which calling it runs nothing"),
+        (Service().several, None, "is a generator function, of which calling it runs nothing"),
+        ("process", None, "is of the type str, which cannot be called"),
+        (process, yielding, "has `using=yielding`, which is a generator function and makes no context manager"),
+        (process, open_at_once, "has `using=open_at_once`, which makes a context manager that is not async"),
+        (process, opened, "has `using=opened`, which is a coroutine function and makes no context manager"),
+        (process, Service, "has `using=Service`, which is a class without __aenter__ and __aexit__"),
+        (process, lambda: Resource, "has `using=<lambda>`, which cannot be called with (deps)"),
+        (process, 5, "has `using=` of the type int, which cannot be called"),
+    ],
+)
+def test_processors_that_no_worker_can_call(function: Any, using: Any, told: str) -> None:
+    assert processor_faults(function, using) == [f"the processor {told}"]
 
 
 def declared(**namespace: Any) -> type[Payload]:

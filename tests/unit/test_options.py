@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -18,6 +19,7 @@ from corral.options import (
     Retention,
     backoff_delay_ms,
     check_job_id,
+    check_options,
     may_be_job,
     merged,
     milliseconds,
@@ -54,11 +56,43 @@ class TestMerged:
             ({"backoff": Fixed(SECOND, jitter=1.5)}, "jitter 1.5 is not between 0 and 1"),
             ({"backoff": Exponential(jitter=-0.1)}, "jitter -0.1 is not between 0 and 1"),
             ({"retries": 3}, "no enqueue option is named 'retries'"),
+            ({"backoff": Fixed(5)}, "the backoff's delay 5 is no timedelta"),
+            ({"backoff": Exponential(-SECOND)}, "the backoff's delay -1 day, 23:59:59 is negative"),
+            ({"backoff": Exponential(timedelta.max)}, "the backoff's delay .* is longer than 3,000 years"),
+            ({"backoff": Fixed(SECOND, jitter="x")}, "jitter 'x' is no int or float"),
+            ({"backoff": Fixed(SECOND, jitter=True)}, "jitter True is no int or float"),
+            ({"backoff": Fixed(SECOND, jitter=float("nan"))}, "jitter nan is not between 0 and 1"),
+            ({"backoff": 5}, "backoff 5 is no Exponential or Fixed"),
+            ({"attempts": 10**30}, "attempts 10+ is more than 9007199254740991"),
+            ({"attempts": 10**5000}, "attempts of the type int is more than"),
+            ({"attempts": None}, "attempts None is no int"),
+            ({"attempts": True}, "attempts True is no int"),
+            ({"priority": "x" * 1000}, "priority 'x{59}… is no int"),
+            ({"delay": 30}, "delay 30 is no timedelta"),
+            ({"delay": timedelta.max}, "delay .* is longer than 3,000 years"),
+            ({"keep_failed": Retention(count=-5)}, "the count of keep_failed -5 is negative"),
+            ({"keep_completed": Retention(count=1.5)}, "the count of keep_completed 1.5 is no int"),
+            ({"keep_completed": Retention(count=True)}, "the count of keep_completed True is no int"),
+            ({"keep_completed": Retention(count=2**53)}, "the count of keep_completed 9007199254740992 is more than"),
+            ({"keep_completed": Retention(age=3600)}, "the age of keep_completed 3600 is no timedelta"),
+            ({"keep_completed": Retention(age=-SECOND)}, "the age of keep_completed .* is negative"),
+            ({"keep_completed": Retention(age=timedelta.max)}, "the age of keep_completed .* is longer than"),
+            ({"keep_completed": 5}, "keep_completed 5 is no Retention"),
         ],
     )
     def test_refuses_what_the_store_cannot_hold(self, overrides: Any, told: str) -> None:
         with pytest.raises(JobRefused, match=told):
             merged(JobOptions(), overrides)
+
+    def test_options_that_are_none_are_refused_with_a_sentence(self) -> None:
+        with pytest.raises(JobRefused, match=r"options \{'attempts': 3\} are no JobOptions"):
+            check_options({"attempts": 3})  # type: ignore[arg-type]
+
+    def test_takes_the_longest_and_the_most(self) -> None:
+        longest = timedelta(milliseconds=10**14)
+        most = Retention(age=longest, count=2**53 - 1)
+        options = merged(JobOptions(), {"attempts": 2**53 - 1, "delay": longest, "keep_failed": most})
+        assert (options.attempts, options.delay, options.keep_failed) == (2**53 - 1, longest, most)
 
     def test_takes_the_bounds_themselves(self) -> None:
         options = merged(JobOptions(), {"priority": MAX_PRIORITY, "attempts": 0, "backoff": Fixed(SECOND, jitter=1.0)})
@@ -93,6 +127,12 @@ class TestJobIds:
     def test_what_would_damage_the_queue_is_refused(self, job_id: str, told: str) -> None:
         with pytest.raises(JobRefused, match=told):
             check_job_id(job_id)
+
+    @pytest.mark.parametrize("job_id", [uuid4(), 5, b"abc", None, ["a"]])
+    def test_what_is_no_text_is_refused_with_a_sentence(self, job_id: Any) -> None:
+        with pytest.raises(JobRefused, match=r"^job id .* is no str$") as refused:
+            check_job_id(job_id)
+        assert refused.value.hint
 
 
 class TestBackoff:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,3 +64,19 @@ def test_the_first_tick_is_later_than_the_moment_itself() -> None:
 def test_what_cannot_be_read_is_refused_by_name(expression: str) -> None:
     with pytest.raises(ValueError, match=r"^'"):
         cron_ticks(expression, "UTC", 0, 1)
+
+
+def test_utc_needs_no_time_zone_database_and_a_machine_without_one_says_so() -> None:
+    program = (
+        "import sys, zoneinfo; sys.modules['tzdata'] = None; zoneinfo.reset_tzpath([])\n"
+        "from corral.schedule import cron_ticks\n"
+        "print(cron_ticks('5 * * * *', 'UTC', 0, 1))\n"
+        "try: cron_ticks('5 * * * *', 'Europe/Berlin', 0, 1)\n"
+        "except ValueError as error: print(error)"
+    )
+    command = [sys.executable, "-c", program]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert told.splitlines() == [
+        "[300000]",
+        "this machine has no time zone database, and 'Europe/Berlin' is looked up in one: install tzdata",
+    ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import pytest
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from corral import Cron, Enqueued, Every, Fixed, JobOptions, Payload, PayloadRefused, Queue
 from corral.errors import JobRefused, UnknownQueue
@@ -21,6 +22,26 @@ class Order(Payload):
 
 class Parcel(Payload):
     grams: int
+
+
+class Shape(Payload):
+    name: str
+
+
+class Circle(Shape):
+    radius: int
+
+
+class Drawing(Payload):
+    shape: Shape
+
+
+class User(Payload):
+    user_id: str = Field(validation_alias="uid")
+
+
+class Labelled(Payload):
+    label: Annotated[str, AfterValidator(lambda text: text if text == "a" else f"label {text}")]
 
 
 orders = Queue("orders", Order, options=JobOptions(attempts=5))
@@ -40,6 +61,17 @@ class TestJob:
         with pytest.raises(PayloadRefused, match="orderId"):
             job(orders, {})
 
+    def test_refuses_what_no_worker_would_be_given(self) -> None:
+        shapes = Queue("shapes", Drawing)
+        with pytest.raises(PayloadRefused, match="shape: is Circle here, and Shape where a worker reads it"):
+            job(shapes, Drawing(shape=Circle(name="c", radius=3)))
+        with pytest.raises(PayloadRefused, match="userId: is written under this name, and read from 'uid', 'user_id'"):
+            job(Queue("users", User), {"uid": "x"})
+        with pytest.raises(JobRefused, match="has 1048590 bytes, more than 1048576"):
+            job(orders, {"orderId": "x" * 1024 * 1024})
+        with pytest.raises(JobRefused, match="attempts -1 is negative"):
+            job(Queue("orders", Order, options=JobOptions(attempts=-1)), {"orderId": "a"})
+
     def test_says_what_it_is_told_to(self) -> None:
         tick = datetime(2031, 5, 1, 12, 5, tzinfo=UTC)
         late = job(orders, Order(order_id="a"), id="x", attempt=3, starts=4, max_attempts=0, scheduled_for=tick)
@@ -57,6 +89,25 @@ class TestJob:
 
 
 class TestRecordingJobScheduler:
+    @pytest.mark.asyncio
+    async def test_refuses_every_payload_that_a_worker_would_not_read_as_it_is_given(self) -> None:
+        jobs, shapes = RecordingJobScheduler(), Queue("shapes", Labelled)
+        await jobs.enqueue(shapes, Labelled(label="a"))
+        with pytest.raises(PayloadRefused, match="label: has another value where a worker reads it") as refused:
+            await jobs.enqueue(shapes, Labelled(label="b"))
+        assert refused.value.hint
+        with pytest.raises(PayloadRefused, match="label"):
+            await jobs.schedule(shapes, Labelled(label="b"), Every(timedelta(hours=1)), id="x")
+        with pytest.raises(PayloadRefused, match="userId: is written under this name"):
+            await jobs.enqueue_many(Queue("users", User), [User(uid="x")])  # type: ignore[call-arg]
+        assert jobs.payloads(shapes) == [Labelled(label="a")]
+
+    @pytest.mark.asyncio
+    async def test_refuses_the_options_of_a_queue_that_the_catalog_refuses(self) -> None:
+        wrong = Queue("orders", Order, options=JobOptions(backoff=Fixed(5)))  # type: ignore[arg-type]
+        with pytest.raises(JobRefused, match="the backoff's delay 5 is no timedelta"):
+            await RecordingJobScheduler().enqueue(wrong, Order(order_id="a"))
+
     @pytest.mark.asyncio
     async def test_keeps_payload_options_and_json_text_of_each_job(self) -> None:
         jobs = RecordingJobScheduler()

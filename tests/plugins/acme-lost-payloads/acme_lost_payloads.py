@@ -13,7 +13,7 @@ from corral import Payload, Queue, hookimpl
 class Address(Payload):
     address_1: str = ""
     address1: str = ""
-    areas: dict[tuple[int, int], str] = {}
+    areas: dict[tuple[int, int], str]
 
 
 class Inner(Payload):
