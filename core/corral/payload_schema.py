@@ -31,6 +31,9 @@ NOT_IN_KEYS: Final = frozenset(
 )
 """Types of keys: JSON has texts only, and of these pydantic writes a text that it does not read."""
 
+SURE_KEYS: Final = frozenset({"str", "int", "uuid", "date", "datetime"})
+"""Types of keys that are read from their text as they were, each of them alone; what else there is, is tried."""
+
 FORM: Final = {
     "bool": "bool",
     "int": "int",
@@ -368,11 +371,12 @@ class _Doubts:
                 yield name, doubt
 
     def _of_dict(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
-        if len([*_alternatives(schema.get("keys_schema"), self._definitions)]) > 1:  # JSON's keys are all alike
-            return bool
-        values = self.of(schema["values_schema"], config) if "values_schema" in schema else _is_not_json
-        if "keys_schema" not in schema or schema["keys_schema"]["type"] == "any":
+        kinds = [each["type"] for each in _alternatives(schema.get("keys_schema"), self._definitions)]
+        if kinds in ([], ["any"]) and schema.get("values_schema", {"type": "any"})["type"] == "any":
             return _is_not_json
+        if len(kinds) != 1 or not SURE_KEYS.issuperset(kinds):
+            return bool
+        values = self.of(schema.get("values_schema", {"type": "any"}), config)
         if values is None:
             return None
         return lambda value: isinstance(value, Mapping) and any(map(values, cast("Any", value).values()))
