@@ -342,5 +342,5 @@ async def test_the_kit_refuses_what_no_worker_would_read_and_what_no_worker_coul
         with pytest.raises(PayloadRefused, match=told):
             await jobs.enqueue(drawings, wrong)
     with pytest.raises(CatalogError, match=r"for queue 'letters' cannot be called with \(job\)"):
-        await corral_kit.drain(letters.processed_by(lambda: None))  # type: ignore[arg-type]
+        await corral_kit.drain(letters.processed_by(lambda: None))
     assert corral_kit.jobs(drawings) == []

@@ -86,7 +86,7 @@ class TestMerged:
 
     def test_options_that_are_none_are_refused_with_a_sentence(self) -> None:
         with pytest.raises(JobRefused, match=r"options \{'attempts': 3\} are no JobOptions"):
-            check_options({"attempts": 3})  # type: ignore[arg-type]
+            check_options({"attempts": 3})
 
     def test_takes_the_longest_and_the_most(self) -> None:
         longest = timedelta(milliseconds=10**14)

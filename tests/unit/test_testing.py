@@ -99,12 +99,12 @@ class TestRecordingJobScheduler:
         with pytest.raises(PayloadRefused, match="label"):
             await jobs.schedule(shapes, Labelled(label="b"), Every(timedelta(hours=1)), id="x")
         with pytest.raises(PayloadRefused, match="userId: is written under this name"):
-            await jobs.enqueue_many(Queue("users", User), [User(uid="x")])  # type: ignore[call-arg]
+            await jobs.enqueue_many(Queue("users", User), [User(uid="x")])
         assert jobs.payloads(shapes) == [Labelled(label="a")]
 
     @pytest.mark.asyncio
     async def test_refuses_the_options_of_a_queue_that_the_catalog_refuses(self) -> None:
-        wrong = Queue("orders", Order, options=JobOptions(backoff=Fixed(5)))  # type: ignore[arg-type]
+        wrong = Queue("orders", Order, options=JobOptions(backoff=Fixed(5)))
         with pytest.raises(JobRefused, match="the backoff's delay 5 is no timedelta"):
             await RecordingJobScheduler().enqueue(wrong, Order(order_id="a"))
 

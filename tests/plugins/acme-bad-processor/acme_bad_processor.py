@@ -42,6 +42,6 @@ def corral_queues() -> list[Queue[Any]]:
 def corral_processors() -> list[Processor]:
     return [
         Processor(arities, with_two),
-        Processor(resources, with_resource, unmarked),  # type: ignore[arg-type]
+        Processor(resources, with_resource, unmarked),
         Processor(generators, yielding),
     ]
