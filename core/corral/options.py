@@ -157,7 +157,7 @@ def check_job_id(job_id: str) -> None:
     Raises:
         JobRefused: Not a text of `[A-Za-z0-9_.~-]{1,128}`, an integer, or one of BullMQ's key words.
     """
-    if not isinstance(job_id, str):  # what a caller without a type checker may hand over
+    if not _is(job_id, str):  # what a caller without a type checker may hand over
         raise JobRefused(f"job id {shown(job_id)} is no str", hint='a UUID or a number becomes one by f"order-{…}"')
     if not _ID.fullmatch(job_id):
         raise JobRefused(f"job id {job_id!r} is not made of 1 to 128 characters of A-Z a-z 0-9 _ . ~ -")
@@ -238,7 +238,7 @@ def check_options(options: JobOptions) -> None:
     Raises:
         JobRefused: A value is of the wrong type, or out of range.
     """
-    if not isinstance(options, JobOptions):
+    if not _is(options, JobOptions):
         raise JobRefused(f"options {shown(options)} are no JobOptions")
     for name, expected in _TYPES.items():
         _check_type(name, getattr(options, name), expected)
@@ -264,8 +264,13 @@ def check_options(options: JobOptions) -> None:
 
 
 def _check_type(name: str, value: object, expected: type | tuple[type, ...]) -> None:
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+    if not _is(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise JobRefused(f"{name} {shown(value)} is no {_called(expected)}")
+
+
+def _is(value: object, expected: type | tuple[type, ...]) -> bool:
+    """Whether a value is what its annotation says, which only a type checker sees to."""
+    return isinstance(value, expected)
 
 
 def _check_count(name: str, count: int, most: int) -> None:

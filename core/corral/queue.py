@@ -281,6 +281,7 @@ class _SecretLost(Exception):
 
 def _unveiled(written: object, held: object) -> object:
     """What is written of a value, with the secrets that the value holds; what a serializer has changed is left."""
+    plain = written
     if isinstance(held, Secret | SecretStr | SecretBytes):
         value = cast("Secret[object]", held).get_secret_value()
         return value.decode() if isinstance(value, bytes) else value
@@ -301,4 +302,4 @@ def _unveiled(written: object, held: object) -> object:
         items, parts = cast("list[object]", written), cast("Collection[object]", held)
         if len(items) == len(parts):
             return [_unveiled(each, part) for each, part in zip(items, parts, strict=True)]
-    return written
+    return plain

