@@ -101,6 +101,66 @@ def test_a_path_that_is_no_directory_is_one_sentence(tmp_path: Path) -> None:
         assert "CORRAL_DATA_DIR" in str(refused.value.hint)
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701, 0o770])
+@pytest.mark.parametrize("how", [embedded_store, attach])
+def test_a_directory_of_ours_that_others_may_enter_is_made_private(
+    data_dir: Path, how: Callable[..., Any], mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `mkdir` makes one, or what is left of an older release's."""
+    data_dir.mkdir()
+    (data_dir / "store.lock").touch()
+    (data_dir / "users.lock").touch()
+    data_dir.chmod(mode)
+    use(data_dir, how)
+    assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
+    assert f"was open to other users (mode 0{mode:o}): it is private now" in caplog.text
+    caplog.clear()
+    use(data_dir, how)
+    assert "open to other users" not in caplog.text
+
+
+@pytest.mark.parametrize("how", [embedded_store, attach])
+def test_a_directory_with_other_uses_that_others_may_enter_is_refused(
+    data_dir: Path, how: Callable[..., Any]
+) -> None:
+    """It may be /srv or a project: to close it would harm whoever uses it."""
+    data_dir.mkdir()
+    (data_dir / "store.lock").touch()
+    (data_dir / "users.lock").touch()
+    (data_dir / "readme.txt").touch()
+    data_dir.chmod(0o755)
+    with pytest.raises(ConfigurationError, match=r"is open to other users \(mode 0755\)") as refused:
+        use(data_dir, how)
+    assert refused.value.exit_code == 2
+    assert "CORRAL_DATA_DIR" in str(refused.value.hint)
+    assert stat.S_IMODE(data_dir.stat().st_mode) == 0o755
+    data_dir.chmod(0o700)
+    use(data_dir, how)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+def test_a_directory_of_another_user_that_others_may_enter_is_refused(data_dir: Path) -> None:
+    data_dir.mkdir(mode=0o755)
+    os.chown(data_dir, 65534, 65534)
+    with pytest.raises(ConfigurationError, match="is open to other users"):
+        use(data_dir)
+
+
+def test_what_the_server_writes_is_for_its_user_alone(data_dir: Path) -> None:
+    before = os.umask(0)
+    try:
+        with embedded_store(data_dir) as url, redis.Redis.from_url(url) as store:
+            store.set("payload", "secret")
+            store.bgrewriteaof()
+            written = {path: stat.S_IMODE(path.stat().st_mode) for path in [data_dir, *data_dir.rglob("*")]}
+    finally:
+        os.umask(before)
+    by_server = {path.name: mode for path, mode in written.items() if "aof" in path.name or path.is_socket()}
+    assert len(by_server) >= 3, written
+    assert {name: oct(mode) for name, mode in by_server.items() if mode & 0o077} == {}
+    assert written[data_dir] == 0o700
+
+
 def test_an_unwritable_directory_is_one_sentence(tmp_path: Path) -> None:
     """Root may write everywhere, so root becomes somebody else for a moment."""
     tmp_path.chmod(0o555)

@@ -150,6 +150,19 @@ async def test_a_database_that_does_not_exist_is_told_too(request) -> None:
     await engine.dispose()
 
 
+def test_the_file_in_the_data_directory_is_no_other_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CORRAL_DATABASE_URL", raising=False)
+    monkeypatch.setenv("CORRAL_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o755)
+    sql.create_engine()
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "data" / "notes.txt").touch()
+    (tmp_path / "data").chmod(0o755)
+    with pytest.raises(ConfigurationError, match="is open to other users"):
+        sql.create_engine()
+
+
 @pytest.mark.asyncio
 async def test_a_folder_that_cannot_be_made_is_told() -> None:
     with pytest.raises(ConfigurationError, match="cannot make the folder '/proc/corral'"):

@@ -56,13 +56,18 @@ def _created(settings: Settings, plugins: Plugins) -> Sequence[MadeTable]:
     from corral import sql  # noqa: PLC0415  # as above
 
     async def create() -> Sequence[MadeTable]:
-        engine = sql.create_engine(settings.effective_database_url.get_secret_value())
+        engine = sql.create_engine(_named(settings))
         try:
             return await sql.create_tables(engine, plugins)
         finally:
             await engine.dispose()
 
     return asyncio.run(create())
+
+
+def _named(settings: Settings) -> str | None:
+    """The database that the settings name; None for the file in the data directory."""
+    return None if settings.database_url is None else settings.database_url.get_secret_value()
 
 
 def relay_outbox(*, once: bool) -> Relayed | None:
@@ -116,7 +121,7 @@ async def relaying(installed: Installed, url: str) -> AsyncIterator[None]:
 async def _opened(installed: Installed, url: str) -> AsyncIterator[OutboxRelay]:
     from corral import sql  # noqa: PLC0415  # as above
 
-    engine = sql.create_engine(installed.settings.effective_database_url.get_secret_value())
+    engine = sql.create_engine(_named(installed.settings))
     relay = sql.OutboxRelay(engine, installed.catalog, url=url, prefix=installed.settings.prefix)
     try:
         yield relay

@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from corral.errors import ConfigurationError, DatabaseUnavailable, MissingExtra
 from corral.settings import Settings
+from corral.store.data_directory import ensure_private
 from corral.veil import masked
 
 if TYPE_CHECKING:
@@ -76,13 +77,15 @@ def create_engine(url: str | None = None) -> AsyncEngine:
             `CORRAL_DATABASE_URL` says, and without that for `corral.db` in the data directory.
 
     Raises:
-        ConfigurationError: The URL is none, or of a database that nothing here is made for.
+        ConfigurationError: The URL is none, or of a database that nothing here is made for; or the data directory is
+            open to other users.
         MissingExtra: The database's driver is not installed.
     """
-    parsed = _parsed(Settings.read(None).effective_database_url.get_secret_value() if url is None else url)
+    settings = Settings.read(None) if url is None else None
+    parsed = _parsed(url if settings is None else settings.effective_database_url.get_secret_value())
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite:
-        _make_folder(parsed)
+        _make_folder(parsed, private=settings is not None and settings.database_url is None)
     options: dict[str, Any] = {"connect_args": {"timeout": TURN_SECONDS}} if sqlite else {"pool_pre_ping": True}
     try:
         # an error's text becomes a failed job's reason, and a line of the log: no place for addresses and ids
@@ -144,12 +147,14 @@ def _parsed(text: str) -> URL:
     return url
 
 
-def _make_folder(url: URL) -> None:
-    """SQLite makes files, not folders."""
+def _make_folder(url: URL, *, private: bool) -> None:
+    """SQLite makes files, not folders; the data directory is nobody else's, whatever made it."""
     if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
         folder = Path(url.database).parent
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if private:
+                ensure_private(folder)
         except OSError as error:
             raise ConfigurationError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from error
 

@@ -6,7 +6,9 @@ It starts and stops nothing; `embedded` does.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -20,7 +22,9 @@ from urllib.parse import quote
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.store.server_binary import ServerBinary, version_in
 
-__all__ = ["POLL_SECONDS", "DataDirectory", "locked"]
+__all__ = ["POLL_SECONDS", "DataDirectory", "ensure_private", "locked"]
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.005
 """A server starts in 40 ms; nobody should notice the polling on top of it."""
@@ -28,6 +32,8 @@ JOIN_SECONDS = 15.0
 """How long the last user may keep a new one waiting: longer than it may take to stop the server."""
 LONGEST_SOCKET_PATH = 100
 """In bytes. The kernel's limit is 108 here and 104 on macOS, and the server exits where a path exceeds it."""
+OWN_NAMES = re.compile(r"store\..+|users\.lock|appendonlydir|temp-.+|corral\.db.*|exports")
+"""What Corral keeps in a data directory. A directory that holds anything else has other uses, and is not ours to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +48,15 @@ class DataDirectory:
 
     @classmethod
     def made(cls, data_dir: Path) -> DataDirectory:
-        """Make the directory and its lock files where they are missing."""
+        """Make the directory and its lock files where they are missing.
+
+        Raises:
+            ConfigurationError: The directory cannot be written, or is open to other users; see `ensure_private`.
+        """
         directory = cls(data_dir.resolve())
         with directory.blamed():
             directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ensure_private(directory.path)
             for lock in (directory.lock, directory.users):
                 lock.touch(mode=0o600)
         return directory
@@ -184,6 +195,34 @@ class DataDirectory:
             yield lock if locked(lock, fcntl.LOCK_EX) else None
         finally:
             os.close(lock)
+
+
+def ensure_private(path: Path) -> None:
+    """Take the rights of group and others from a data directory of ours; refuse one that has other uses.
+
+    Its files hold every payload, and whoever reaches the socket in it is the store's user.
+
+    Args:
+        path: The directory; it exists.
+
+    Raises:
+        ConfigurationError: Other users have rights in it, and it is another user's, or holds what is not Corral's, or
+            its file system keeps no rights.
+        OSError: It cannot be looked at.
+    """
+    found = path.stat()
+    if not found.st_mode & 0o077:
+        return
+    if found.st_uid == os.geteuid() and all(OWN_NAMES.fullmatch(name) for name in os.listdir(path)):
+        path.chmod(stat.S_IMODE(found.st_mode) & ~0o077)
+        if not path.stat().st_mode & 0o077:
+            mode = stat.S_IMODE(found.st_mode)
+            log.warning("the data directory %s was open to other users (mode %04o): it is private now", path, mode)
+            return
+    raise ConfigurationError(
+        f"the data directory {str(path)!r} is open to other users (mode {stat.S_IMODE(found.st_mode):04o})",
+        hint="chmod 700 it if it is for Corral alone, or set CORRAL_DATA_DIR to a directory of its own",
+    )
 
 
 def locked(descriptor: int, how: int) -> bool:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from corral.errors import ConfigurationError
 from corral.settings import Settings
-from corral.store.data_directory import POLL_SECONDS, DataDirectory, locked
+from corral.store.data_directory import POLL_SECONDS, DataDirectory, ensure_private, locked
 from corral.store.server_binary import ServerBinary, find_server
 
 __all__ = ["attach", "chosen_store", "embedded_store"]
@@ -96,7 +96,7 @@ def embedded_store(data_dir: Path, *, server: str | None = None) -> Iterator[str
         The store's `unix://` URL; it answers.
 
     Raises:
-        ConfigurationError: The directory cannot be written.
+        ConfigurationError: The directory cannot be written, or is open to other users.
         NoServerBinary: A server had to be started and none was found.
         StoreUnavailable: The directory is in use, or the server did not start.
     """
@@ -122,12 +122,14 @@ def attach(data_dir: Path) -> Iterator[str | None]:
         The store's `unix://` URL, or None where no server is running.
 
     Raises:
-        ConfigurationError: The directory cannot be read.
+        ConfigurationError: The directory cannot be read, or is open to other users.
         StoreUnavailable: The directory is in use.
     """
     directory = DataDirectory(data_dir.resolve())
     with directory.blamed():
         exists = directory.lock.exists()
+        if exists:  # else nobody listens there; and a socket that another user put there is not our store
+            ensure_private(directory.path)
     if not exists:
         yield None
         return
@@ -237,8 +239,9 @@ def _launch(directory: DataDirectory, server: ServerBinary, lock: int) -> int:
         options["unixsocket"] = directory.room_for_socket()
         arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return os.posix_spawn(
-            server.path,
-            [server.path, *arguments],
+            "/bin/sh",
+            # The umask of this process is every thread's, so the child sets its own before it becomes the server.
+            ["sh", "-c", 'umask 077 && exec "$0" "$@"', server.path, *arguments],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, lock, 0),  # reads nothing, and so keeps the lock for its lifetime
