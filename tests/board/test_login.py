@@ -15,7 +15,9 @@ import redis
 
 from board.asking import DIGEST, HERE, PAGE, PASSWORD, Browser, ask, token_in
 from corral.board import Board
+from corral.board import login as login_module
 from corral.board.login import Login
+from corral.board.sessions import Ration
 
 COOKIE = "corral_board"
 LOCAL = "localhost:8765"
@@ -378,3 +380,63 @@ async def test_only_a_request_for_one_of_our_names_is_answered(
     posted = await ask(board, "POST", "/login", host=host, headers=HERE, body={"password": PASSWORD})
     assert posted.status == status
     await board.close()
+
+
+def test_of_all_addresses_together_thirty_tries_go_at_once_and_each_further_one_waits_its_turn(clock: Clock) -> None:
+    ration = Ration(clock)
+    waits = [ration.take(f"198.51.100.{number}") for number in range(50)]
+    assert waits[:30] == [0.0] * 30
+    assert waits[30:45] == [2.0 * turn for turn in range(1, 16)]
+    assert waits[45:] == [None] * 5, "nobody waits for more than 30 s, and who is turned away takes no turn"
+    clock.seconds += 2.0
+    assert ration.take("192.0.2.1") == 30.0
+    clock.seconds += 600.0
+    assert [ration.take("192.0.2.2") for _ in range(31)] == [0.0] * 30 + [2.0]
+
+
+def test_an_address_that_has_logged_in_never_waits_and_takes_no_turn(clock: Clock) -> None:
+    ration = Ration(clock)
+    ration.remember("198.51.100.1")
+    ration.remember("2001:db8:1:2::1")
+    assert [ration.take("198.51.100.1") for _ in range(100)] == [0.0] * 100
+    assert ration.take("2001:db8:1:2:3::4") == 0.0, "its network"
+    assert [ration.take("198.51.100.2") for _ in range(31)] == [0.0] * 30 + [2.0]
+    assert ration.take("198.51.100.1") == 0.0
+    for number in range(1000):
+        ration.remember(f"10.0.{number // 250}.{number % 250}")
+    assert ration.take("198.51.100.1") != 0.0, "so many are remembered"
+
+
+@pytest.mark.asyncio
+async def test_a_flood_from_many_addresses_slows_neither_a_session_nor_an_address_that_has_logged_in(
+    alone: Board, browser: Browser, login: Login, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def moved(seconds: float) -> None:
+        waited.append(seconds)
+
+    async def tried(address: str, password: str = "wrong") -> int:
+        sent = await Browser(alone, host=LOCAL).ask(
+            "POST", "/login", headers=HERE, body={"password": password}, address=address
+        )
+        return sent.status
+
+    assert await tried("198.51.100.250", PASSWORD) == 200
+    assert (await browser.log_in(password=PASSWORD)).status == 303
+    clock.seconds += 600.0
+    monkeypatch.setattr(login_module.asyncio, "sleep", moved)
+    codes = [await tried(f"198.51.100.{number}") for number in range(50)]
+    assert codes == [401] * 45 + [429] * 5
+    assert waited == [0.0] * 30 + [2.0 * turn for turn in range(1, 16)]
+    assert await tried("192.0.2.1", PASSWORD) == 429, "a new address, at the height of it"
+    clock.seconds += 10.0
+    waited.clear()
+    assert await tried("192.0.2.1", PASSWORD) == 200, "and it gets its turn"
+    assert waited.pop() > 0.0
+    assert await tried("198.51.100.250", PASSWORD) == 200
+    elsewhere = await browser.ask(
+        "POST", "/login", headers={**PAGE, **HERE}, body={"password": PASSWORD}, address="192.0.2.77"
+    )
+    assert elsewhere.status == 303, "somebody who is logged in"
+    assert waited == [0.0, 0.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import selectors
@@ -253,4 +254,90 @@ def test_no_request_line_gets_anything_without_a_session(program: Callable[..., 
         assert re.match(rb"HTTP/1\.[01] (30[23]|4\d\d) ", answer), (request, answer)
         assert b"secret=1" not in answer
         assert b"letters" not in answer
+    assert board.end()[0] == 0
+
+
+LOGIN = "/login"
+FROM = {**SENT, "content-type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "peers"),
+    [("", "127.0.0.1"), ("10.0.0.0/8", "127.0.0.1"), ("127.0.0.1", "198.51.100."), ("127.0.0.0/8", "198.51.100.")],
+)
+def test_the_client_that_a_proxy_tells_is_believed_of_the_proxy_that_is_named_alone(
+    program: Callable[..., Program], proxy: str, peers: str
+) -> None:
+    """uvicorn's own variable does not name one: it would believe every program of this machine by default."""
+    board = program(
+        "board", "--port", "0", CORRAL_BOARD_PROXY=proxy, FORWARDED_ALLOW_IPS="*", CORRAL_BOARD_HOSTS="q", **PRODUCTION
+    )
+    url = url_of(board)
+    believed = peers != "127.0.0.1"
+    assert ("CORRAL_BOARD_PROXY is not set" in board.said) is not proxy
+    with httpx2.Client(base_url=url, headers=SENT, trust_env=False) as client:
+        forged = [{"x-forwarded-for": f"203.0.113.9, 198.51.100.{number}"} for number in range(11)]
+        codes = [client.post(LOGIN, data={"password": "wrong"}, headers=each).status_code for each in forged]
+        assert codes == [401] * 10 + [401 if believed else 429], "the last address is the one that the proxy itself saw"
+        last = client.post(
+            LOGIN,
+            data={"password": PASSWORD},
+            headers={"x-forwarded-for": "198.51.100.77", "x-forwarded-proto": "https"},
+        )
+        if believed:
+            assert last.status_code == 303
+            assert last.headers["set-cookie"].startswith("__Host-corral_board=")
+            assert "Secure" in last.headers["set-cookie"]
+        else:
+            assert last.status_code == 429
+    assert board.end()[0] == 0
+    refused = re.findall(r'"what": "login-refused".*?"address": "([^"]+)"', board.said)
+    assert len(refused) == 10
+    assert all(address.startswith(peers) for address in refused), refused
+
+
+@pytest.mark.timing
+def test_who_does_not_send_a_whole_request_is_hung_up_on_after_ten_seconds(program: Callable[..., Program]) -> None:
+    """Whether nothing comes, half a head, a byte now and then, half a body, or half of a second request."""
+    board = program("board", "--port", "0", **PRODUCTION)
+    url = url_of(board)
+    host, _, port = url.removeprefix("http://").partition(":")
+    whole = f"GET /login HTTP/1.1\r\nHost: {host}\r\n\r\n"
+    post = (
+        f"POST /login HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 99\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n\r\npassword="
+    )
+    half = f"GET /login HTTP/1.1\r\nHost: {host}\r\nX: "
+    sent = {"nothing": "", "head": half, "drip": half, "body": post, "second": whole + half, "again": whole}
+    with contextlib.ExitStack() as opened, selectors.DefaultSelector() as selector:
+        began = time.monotonic()
+        for name, text in sent.items():
+            connection = opened.enter_context(socket.create_connection((host, int(port)), timeout=SECONDS))
+            connection.sendall(text.encode())
+            selector.register(connection, selectors.EVENT_READ, name)
+        ended: dict[str, float] = {}
+        said: dict[str, bytes] = dict.fromkeys(sent, b"")
+        while len(ended) < len(sent):
+            assert time.monotonic() < began + SECONDS, f"still open: {sent.keys() - ended.keys()}"
+            for key, _ in selector.select(0.5):
+                assert isinstance(key.fileobj, socket.socket)
+                with contextlib.suppress(ConnectionResetError):
+                    if part := key.fileobj.recv(65536):
+                        if key.data == "again" and not said["again"]:
+                            key.fileobj.sendall(half.encode())
+                        said[key.data] += part
+                        continue
+                ended[key.data] = time.monotonic() - began
+                selector.unregister(key.fileobj)
+            for key in selector.get_map().values():
+                if key.data in {"drip", "again"} and isinstance(key.fileobj, socket.socket):
+                    with contextlib.suppress(OSError):
+                        key.fileobj.sendall(b"x")
+        with httpx2.Client(base_url=url, headers=SENT, trust_env=False) as client:
+            assert client.get("/login").status_code == 200
+    print(f"half-sent requests ended after {', '.join(f'{name} {at:.1f} s' for name, at in sorted(ended.items()))}")
+    assert max(ended.values()) < 12.0
+    assert all(9.0 < ended[name] for name in ("nothing", "head", "drip", "body"))
+    assert said["head"].startswith(b"HTTP/1.1 408 ")
+    assert said["body"].startswith(b"HTTP/1.1 408 ")
     assert board.end()[0] == 0

@@ -211,6 +211,26 @@ def test_a_misspelt_name_is_refused(environ: pytest.MonkeyPatch, name: str, mean
 
 
 @pytest.mark.parametrize(
+    ("value", "networks"),
+    [
+        ("", ()),
+        ("10.0.0.7", ("10.0.0.7/32",)),
+        (" 10.0.0.0/24 ,2001:db8::7, ", ("10.0.0.0/24", "2001:db8::7/128")),
+    ],
+)
+def test_proxies(environ: pytest.MonkeyPatch, value: str, networks: tuple[str, ...]) -> None:
+    environ.setenv("CORRAL_BOARD_PROXY", value)
+    assert BoardSettings.from_environment().proxy == networks
+
+
+@pytest.mark.parametrize("value", ["*", "nginx", "0.0.0.0/0", "::/0", "10.0.0.7/24", "10.0.0.7:443", "127.0.0.1 ::1"])
+def test_a_proxy_that_is_no_address_or_everybody_is_refused(environ: pytest.MonkeyPatch, value: str) -> None:
+    environ.setenv("CORRAL_BOARD_PROXY", value)
+    with pytest.raises(ConfigurationError, match=r"CORRAL_BOARD_PROXY.*write the proxy's address"):
+        BoardSettings.from_environment()
+
+
+@pytest.mark.parametrize(
     ("value", "hosts"),
     [
         ("Board.Example.org , queues", ("board.example.org", "queues")),

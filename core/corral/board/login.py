@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +20,7 @@ from corral.board.guard import READS, comes_from_here, cookie_name, is_token, se
 from corral.board.identity import Identity, Role
 from corral.board.passwords import Busy, Digest, Verifier
 from corral.board.rendering import Renderer
-from corral.board.sessions import Links, Session, Sessions, Tries
+from corral.board.sessions import LONGEST_TURN_SECONDS, Links, Ration, Session, Sessions, Tries
 
 __all__ = ["Login", "Told", "way_back"]
 
@@ -85,6 +86,7 @@ class Login:
         self._sessions = Sessions(clock)
         self._links = Links(clock)
         self._tries = Tries(clock)
+        self._ration = Ration(clock)
         self._refused = Tries(clock)
 
     def new_link(self) -> str:
@@ -155,6 +157,10 @@ class Login:
         elif self._password is None:
             return _Answer(401, "only a link logs in here")
         else:
+            wait = 0.0 if self._session(request) else self._ration.take(address)
+            if wait is None:
+                return _Answer(429, "too many tries: wait a moment", round(LONGEST_TURN_SECONDS))
+            await asyncio.sleep(wait)
             try:
                 right = await self._password.is_right(first(form, "password"))
             except Busy:
@@ -162,6 +168,7 @@ class Login:
             if not right:
                 return await self._refuse("this is not the password", told, {"by": "password", "address": address})
         self._sessions.end(self._key(request))
+        self._ration.remember(address)
         key = self._sessions.begin(ADMINISTRATOR)
         await told(ADMINISTRATOR.name, "login", {"by": "link" if link else "password", "address": address})
         return key

@@ -25,7 +25,9 @@ from corral.settings import Settings
 from corral.tasks import start_task
 
 try:
+    import h11
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ModuleNotFoundError as missing:
     raise MissingExtra("the board needs uvicorn, which is not installed: pip install 'corral[board]'") from missing
 
@@ -37,6 +39,8 @@ PORT: Final = 8765
 GRACE_SECONDS: Final = 2
 """How long answers that are being sent may take after SIGTERM; streams are ended before that."""
 BACKLOG: Final = 128
+REQUEST_SECONDS: Final = 10.0
+"""How long a request may take to come, from its first byte to its last; and how long none may come at all."""
 
 
 def run_board(host: str, port: int) -> None:
@@ -63,6 +67,11 @@ def run_board(host: str, port: int) -> None:
         log.warning("plain http beyond this machine: put a proxy with TLS before the board", host=host)
         if not BoardSettings.from_environment().hosts:
             log.warning("CORRAL_BOARD_HOSTS is not set: only requests for localhost are answered")
+    if BoardSettings.from_environment().hosts and not BoardSettings.from_environment().proxy:
+        log.warning(
+            "CORRAL_BOARD_PROXY is not set: no X-Forwarded-For and no X-Forwarded-Proto is believed, and behind a proxy"
+            " all clients count as one"
+        )
 
     async def run() -> None:
         try:
@@ -110,8 +119,12 @@ def _login(settings: Settings, *, implied: bool) -> tuple[Login | None, str | No
 async def _served(board: Board, listener: socket.socket, link: str | None) -> AsyncIterator[None]:
     """Serve the board while inside; leaving ends open streams, then the server."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it says at INFO that it starts, as we do
+    proxy = BoardSettings.from_environment().proxy
     config = uvicorn.Config(
         board,
+        http=_PunctualProtocol,
+        proxy_headers=bool(proxy),
+        forwarded_allow_ips=[*proxy],  # given, so that no variable of uvicorn's own is read
         log_config=None,  # its lines go where ours go
         access_log=False,  # a one-time link is part of an address
         server_header=False,
@@ -142,6 +155,52 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+
+class _PunctualProtocol(H11Protocol):
+    """Hangs up on whoever has not sent a whole request in time, however many bytes come meanwhile.
+
+    uvicorn bounds only how long a connection may be idle after an answer.
+    """
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """For asyncio: somebody connects."""
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """For asyncio: a piece of a request has come."""
+        super().data_received(data)
+        if self._is_whole():
+            self._cancel()
+        elif self._late is None:  # the first piece of a further request
+            self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """For asyncio: the connection is closed."""
+        self._cancel()
+        super().connection_lost(exc)
+
+    def _is_whole(self) -> bool:
+        return self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}
+
+    def _expect(self) -> None:
+        self._late = self.loop.call_later(REQUEST_SECONDS, self._hang_up)
+
+    def _cancel(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _hang_up(self) -> None:
+        self._late = None
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:  # nothing of an answer was sent
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.close()
+        else:
+            self.transport.abort()
 
 
 def _listening(host: str, port: int) -> socket.socket:

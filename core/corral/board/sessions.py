@@ -18,7 +18,7 @@ from typing import Final
 
 from corral.board.identity import Identity
 
-__all__ = ["Links", "Session", "Sessions", "Tries"]
+__all__ = ["Links", "Ration", "Session", "Sessions", "Tries"]
 
 Monotonic = Callable[[], float]
 
@@ -29,6 +29,12 @@ LINK_SECONDS: Final = 15 * 60.0
 MOST_LINKS: Final = 16
 TRIES: Final = 10
 TRIES_SECONDS: Final = 60.0
+RATION: Final = 30
+"""Password tries a minute of all unknown addresses together: whoever has a botnet has any number of addresses."""
+LONGEST_TURN_SECONDS: Final = 30.0
+"""How long a try beyond the ration may wait for its turn: proxies give up on an answer after a minute."""
+MOST_KNOWN: Final = 1000
+"""Addresses that are remembered to have logged in; of more, the one whose login is the oldest is forgotten."""
 MOST_ADDRESSES: Final = 10_000
 """Addresses whose tries are remembered; of more, the one that has tried nothing for the longest time is forgotten."""
 
@@ -141,6 +147,46 @@ class Tries:
             return max(1, math.ceil(TRIES_SECONDS - (now - tried[0])))
         tried.append(now)
         return 0
+
+
+class Ration:
+    """Spaces the password tries of all addresses that have not logged in before.
+
+    The first `RATION` of a minute go at once. Beyond them each waits for a turn of its own, so that somebody who tries
+    from many addresses is slow, and the administrator at a new address is slow and not locked out.
+
+    Args:
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, clock: Monotonic = time.monotonic) -> None:
+        self._clock = clock
+        self._spent_until = -math.inf
+        self._known: dict[str, None] = {}
+
+    def take(self, address: str) -> float | None:
+        """Take a turn.
+
+        Returns:
+            How many seconds to wait for it; None where there are too many before it, and no turn was taken.
+        """
+        if _network(address) in self._known:
+            return 0.0
+        now, each = self._clock(), TRIES_SECONDS / RATION
+        spent_until = max(self._spent_until, now) + each
+        seconds = max(spent_until - now - TRIES_SECONDS, 0.0)
+        if seconds > LONGEST_TURN_SECONDS:
+            return None
+        self._spent_until = spent_until
+        return seconds
+
+    def remember(self, address: str) -> None:
+        """Somebody has logged in from this address: what is tried there is not counted any more."""
+        who = _network(address)
+        self._known.pop(who, None)
+        self._known[who] = None
+        if len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
 
 
 def _name(key: str) -> bytes:

@@ -39,6 +39,9 @@ class BoardSettings(QueueSettings):
     hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """The host names under which the board answers, separated by commas, beside those of the loopback interface."""
 
+    proxy: Annotated[tuple[str, ...], NoDecode] = ()
+    """The addresses or networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+
     metrics_token: SecretStr | None = None
     """Lets a scraper read `/metrics` with `Authorization: Bearer …`."""
 
@@ -89,6 +92,23 @@ class BoardSettings(QueueSettings):
         if not all(HOST.fullmatch(name) or _is_ipv6(name) for name in names):
             raise ValueError("write host names alone, separated by commas: no scheme, no port, no *")
         return names
+
+
+    @field_validator("proxy", mode="before")
+    @classmethod
+    def _are_networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            networks = [ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip()]
+        except ValueError:
+            networks = None
+        if networks is None or not all(network.prefixlen for network in networks):
+            raise ValueError(
+                "write the proxy's address, 10.0.0.7, or its network, 10.0.0.0/24; several are separated by commas,"
+                " and whoever is in one of them may give any address as the client's"
+            )
+        return tuple(str(network) for network in networks)
 
 
 def _is_ipv6(name: str) -> bool:
