@@ -107,6 +107,15 @@ class Settings(BaseSettings):
     disabled_plugins: Annotated[tuple[str, ...], NoDecode] = ()
     """Distributions or entry points that are not loaded; separated by commas."""
 
+    lock: Path | None = None
+    """The lock file, instead of `corral.lock` in the working directory."""
+
+    locked: bool = False
+    """Whether a start without a lock file is refused."""
+
+    lock_patches: Annotated[Literal["refuse", "allow"], BeforeValidator(_lower)] = "refuse"
+    """What becomes of a patch release of what is locked, whose payloads have not changed."""
+
     database_url: SecretUrl | None = None
     """The SQL database, as SQLAlchemy writes it."""
 

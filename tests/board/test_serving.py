@@ -337,7 +337,7 @@ def test_who_does_not_send_a_whole_request_is_hung_up_on_after_ten_seconds(progr
             assert client.get("/login").status_code == 200
     print(f"half-sent requests ended after {', '.join(f'{name} {at:.1f} s' for name, at in sorted(ended.items()))}")
     assert max(ended.values()) < 12.0
-    assert all(9.0 < ended[name] for name in ("nothing", "head", "drip", "body"))
+    assert all(ended[name] > 9.0 for name in ("nothing", "head", "drip", "body"))
     assert said["head"].startswith(b"HTTP/1.1 408 ")
     assert said["body"].startswith(b"HTTP/1.1 408 ")
     assert board.end()[0] == 0

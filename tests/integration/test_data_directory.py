@@ -120,9 +120,7 @@ def test_a_directory_of_ours_that_others_may_enter_is_made_private(
 
 
 @pytest.mark.parametrize("how", [embedded_store, attach])
-def test_a_directory_with_other_uses_that_others_may_enter_is_refused(
-    data_dir: Path, how: Callable[..., Any]
-) -> None:
+def test_a_directory_with_other_uses_that_others_may_enter_is_refused(data_dir: Path, how: Callable[..., Any]) -> None:
     """It may be /srv or a project: to close it would harm whoever uses it."""
     data_dir.mkdir()
     (data_dir / "store.lock").touch()

@@ -11,12 +11,16 @@ import os
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from corral.app.installed import open_lock
 from corral.catalog import Catalog
+from corral.catalog.lock import check_lock_names
 from corral.errors import CatalogError, CorralError
 from corral.plugins import Plugins, found
+from corral.settings import Settings
 
 SECONDS = 20
 """After these a request's process is killed; it needs a few hundredths of one."""
@@ -24,10 +28,13 @@ SECONDS = 20
 
 def answer(*, path: list[str], role: Any, serves: Any, lock: Any, application: Any, disabled: Any) -> dict[str, Any]:
     sys.path[:0] = path
-    plugins = Plugins.load(found(path), application=application, disabled=disabled)
-    told: dict[str, Any] = {"warnings": plugins.warnings, "queues": [], "problems": [], "traceback": ""}
+    told: dict[str, Any] = {"warnings": (), "queues": [], "problems": [], "traceback": ""}
     try:
-        catalog = Catalog.build(plugins, role=role, serves=serves, lock=lock and Path(lock))
+        agreed = open_lock(Settings(lock=Path(lock))) if lock else None
+        check = partial(check_lock_names, agreed) if agreed else None
+        plugins = Plugins.load(found(path), application=application, disabled=disabled, check=check)
+        told["warnings"] = plugins.warnings
+        catalog = Catalog.build(plugins, role=role, serves=serves, lock=agreed)
     except CatalogError as error:
         told |= {"error": str(error), "problems": [vars_of(problem) for problem in error.problems]}
         told["traceback"] = "".join(traceback.format_exception(error))

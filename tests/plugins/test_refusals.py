@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
+from corral import Payload
+from corral.catalog.check import fingerprint
 from corral.plugins import Code
 
 LOCKED = """
@@ -22,6 +24,19 @@ distribution = "acme-faxes"
 version = "1.0"
 fingerprint = "0123456789abcdef"
 """
+PATCHED = """
+form = 2
+[queues.emails]
+distribution = "acme-mail"
+version = "2.3.0"
+fingerprint = "FINGERPRINT"
+"""
+ABSENT = "absent"
+"""Stands for a lock file that is named and is not there."""
+
+
+class EmailJob(Payload):
+    """As `acme-mail` has it."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +165,8 @@ CASES = [
         "lock-differs",
         ("corral-report-exports",),
         "queue 'report-exports' of corral-report-exports 0.1.0 differs from the lock file: distribution 'acme-reports'"
-        " is locked and 'corral-report-exports' is installed, version '0.0.9' is locked and '0.1.0' is installed,"
-        " fingerprint '0123456789abcdef' is locked and '…",
-        "agree to the change: corral lock",
+        " is locked and 'corral-report-exports' is installed",
+        "or agree to it: corral lock",
         lock=LOCKED,
     ),
     Case(
@@ -177,6 +191,13 @@ CASES = [
         "corral_processors",
     ),
     Case(
+        "no-lock",
+        (),
+        "there is no lock file '…",
+        "set CORRAL_LOCK to its path",
+        lock=ABSENT,
+    ),
+    Case(
         "not-locked",
         ("corral-report-exports",),
         "queue 'report-exports' of corral-report-exports 0.1.0 is not in the lock file",
@@ -188,6 +209,14 @@ CASES = [
         ("acme-nothing-registered",),
         "plugin 'invoices' (acme-nothing-registered 0.1.0) declares a queue that it does not register",
         "mark that with @hookimpl",
+    ),
+    Case(
+        "patch-release",
+        ("acme-mail",),
+        "acme-mail 2.3.1 is a patch release of 2.3.0, which is locked, with the same payloads",
+        "CORRAL_LOCK_PATCHES=allow",
+        lock=PATCHED,
+        role="producer",
     ),
     Case(
         "reserved-name",
@@ -230,7 +259,8 @@ def test_refused(case: Case, catalogs: Any, tmp_path: Path) -> None:
     lock = None
     if case.lock is not None:
         lock = tmp_path / "corral.lock"
-        lock.write_text(case.lock, "utf-8")
+        if case.lock != ABSENT:
+            lock.write_text(case.lock.replace("FINGERPRINT", fingerprint(EmailJob)), "utf-8")
     told = catalogs.build(*case.installed, lock=lock, role=case.role, application=case.application)
     (problem,) = [problem for problem in told["problems"] if problem["code"] == case.code][:1]
     begins, more, _ = case.message.partition("…")

@@ -78,6 +78,8 @@ def shown(default: object) -> str:
     """A default as the page writes it."""
     if default in (None, ()):
         return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "create_database",
     "enqueue_once",
     "list_schedules",
+    "log_lock",
     "operate",
     "prune_schedules",
     "read_health",
@@ -49,7 +50,7 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
         {
             "databases": "create_database relay_outbox",
             "health": "Health WorkerHealth read_health",
-            "installed": "Installed read_installed read_plugins read_settings",
+            "installed": "Installed log_lock read_installed read_plugins read_settings",
             "operating": "count_jobs enqueue_once operate",
             "processes": "run_processes",
             "producing": "connect connect_blocking",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from corral.app.alive import DRAIN_MARGIN_SECONDS, signs_of_life
-from corral.app.installed import Installed, read_installed
+from corral.app.installed import Installed, log_lock, read_installed
 from corral.app.observed import observed_parent
 from corral.app.probes import ParentProbes
 from corral.app.working import check_store
@@ -75,6 +75,7 @@ def run_processes(
     installed = read_installed()
     settings = installed.settings
     configure_logs(settings)
+    log_lock(installed)
     queues = [installed.catalog.get(name).queue.name for name in served or installed.catalog.entries]
     if not queues:
         raise ConfigurationError(

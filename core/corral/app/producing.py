@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
 
-from corral.app.installed import Installed, read_installed
+from corral.app.installed import Installed, log_lock, read_installed
 from corral.blocking import BlockingJobScheduler
 from corral.catalog.record import differences, dumped, parsed, recorded
 from corral.catalog.unserved import unserved
@@ -32,6 +33,7 @@ log = structlog.get_logger("corral")
 async def connect(*, durability: Durability | None = None) -> AsyncIterator[RedisJobScheduler]:
     """Connect a producer; see `corral.connect`."""
     installed = read_installed()
+    log_lock(installed, level=logging.INFO)  # a producer may start for a single job
     with chosen_store(installed.settings) as url:
         async with (
             watching_workers(installed, url) as used,

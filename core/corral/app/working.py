@@ -15,7 +15,7 @@ import structlog
 
 from corral.app.alive import alive, bound_to_parent
 from corral.app.databases import prepare_database, relaying
-from corral.app.installed import Installed, read_installed
+from corral.app.installed import Installed, log_lock, read_installed
 from corral.app.observed import observed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler, watching_workers
@@ -73,6 +73,8 @@ def run_worker(
     configure_logs(settings)
     for warning in installed.plugins.warnings:
         log.warning(warning)
+    if child is None and not development:  # a parent has said it
+        log_lock(installed)
     if not installed.catalog.served:
         raise ConfigurationError(
             "no queues are installed: there is nothing to work off", hint="pip install corral-emails, for one"

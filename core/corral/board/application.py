@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from corral.app import read_settings
+from corral.app import log_lock, read_settings
 from corral.board import exchange, routes, static_files
 from corral.board.body import FORM, media_type, read_form
 from corral.board.desk import DeskDrawer
@@ -115,7 +115,10 @@ class Board:
         self._authenticator: Authenticator = login or HostSession(authorize or _nobody, login_url)
         self._renderer = Renderer()
         if self.is_on:
-            self._drawer.read(what_fits=authorize is None)  # alone; a host application does not start on half a catalog
+            # alone; a host application does not start on half a catalog
+            installed = self._drawer.read(what_fits=authorize is None)
+            if not self._is_development:
+                log_lock(installed)
 
     async def open(self) -> None:
         """Open the store now, and not with the first request.

@@ -136,11 +136,14 @@ class DeskDrawer:
         self._opened = AsyncExitStack()
         self._pages = OpenPages()
 
-    def read(self, *, what_fits: bool) -> None:
+    def read(self, *, what_fits: bool) -> Installed:
         """Build the catalog.
 
         Args:
             what_fits: Whether to leave out what is broken, and tell why, instead of refusing all.
+
+        Returns:
+            What the board starts from.
 
         Raises:
             CatalogError: The installed plugins do not make one.
@@ -149,6 +152,7 @@ class DeskDrawer:
             self._installed, self._problems = read_what_fits()
         else:
             self._installed = read_installed()
+        return self._installed
 
     async def desk(self, identity: Identity) -> Desk:
         """The desk, for somebody.

@@ -54,6 +54,7 @@ def run_board(host: str, port: int) -> None:
         CorralError: It is switched off, nobody would be asked who they are, or it must not start for another reason.
     """
     settings = read_settings()
+    configure_logs(settings)
     login, link = _login(settings, implied=False)
     board = Board(login=login)
     if not board.is_on:
@@ -62,7 +63,6 @@ def run_board(host: str, port: int) -> None:
             hint="set CORRAL_BOARD_ENABLED=true; without it the board is on where CORRAL_ENV is exactly development",
         )
     listener = _listening(host, port)
-    configure_logs(settings)
     if not _is_loopback(host):
         log.warning("plain http beyond this machine: put a proxy with TLS before the board", host=host)
         if not BoardSettings.from_environment().hosts:

@@ -93,7 +93,6 @@ class BoardSettings(QueueSettings):
             raise ValueError("write host names alone, separated by commas: no scheme, no port, no *")
         return names
 
-
     @field_validator("proxy", mode="before")
     @classmethod
     def _are_networks(cls, value: object) -> object:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from corral.catalog.check import check_names, check_processor, check_queue
-from corral.catalog.lock import LOCK_FILE, Locked, check_complete, check_lock, read_lock
-from corral.errors import ConfigurationError, JobRefused, UnknownQueue
+from corral.catalog.lock import Lock, Locked, check_complete, check_lock
+from corral.errors import JobRefused, UnknownQueue
 from corral.plugins import Claim, Plugins, Provider, Report
-from corral.plugins.entry_points import PLUGINS, QUEUES
+from corral.plugins.entry_points import BUILT_IN, PLUGINS, QUEUES, canonical
 from corral.processor import Processor
 from corral.queue import Queue
 
@@ -57,12 +56,16 @@ class Catalog:
         served: The names of those that this process works off; none in a producer.
         is_locked: Whether a lock file closes the catalog; else every installed queue is in it.
         disabled: Names that are not in it because their plugins are disabled.
+        plugins: The distributions that have hooks and declare no queue.
+        warnings: What an operator should know of the lock file, a sentence each.
     """
 
     entries: Mapping[str, Entry]
     served: tuple[str, ...] = ()
     is_locked: bool = False
     disabled: frozenset[str] = frozenset()
+    plugins: tuple[Provider, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def build(
@@ -71,7 +74,8 @@ class Catalog:
         *,
         role: Role = "producer",
         serves: Iterable[str] | None = None,
-        lock: Path | None = LOCK_FILE,
+        lock: Lock | None = None,
+        patches: bool = False,
     ) -> Catalog:
         """Check everything, and close the set.
 
@@ -80,7 +84,9 @@ class Catalog:
             role: A `producer` needs declarations only. A `worker` needs the processors of the queues it serves, and
                 asks nobody else for theirs. `check` needs all processors, and everything that is locked.
             serves: In a worker, the names of the queues it serves; None for all.
-            lock: The lock file; where there is none, or None is given, the catalog is open.
+            lock: What the lock file says; without one the catalog is open. Its names were compared when the plugins
+                were loaded.
+            patches: Whether it allows patch releases of what is locked.
 
         Raises:
             CatalogError: With everything that is wrong. Its `__cause__` is what plugins raised, if any did.
@@ -94,13 +100,18 @@ class Catalog:
         if role != "producer":
             served = tuple(sorted(entries if serves is None else set(serves)))
             entries = _bound(plugins, entries, refused, None if role == "check" else served, report)
-        is_locked = lock is not None and _agrees(lock, plugins, entries, role, report)
+        hooking = _hooking(plugins, declared)
+        warnings = [] if lock is None else _compared(lock, entries, hooking, report, patches=patches)
+        if lock is not None and role == "check":
+            check_complete(lock, plugins.claims, report)
         report.raise_problems()
         catalog = cls(
             entries=MappingProxyType(dict(sorted(entries.items()))),
             served=served,
-            is_locked=is_locked,
+            is_locked=lock is not None,
             disabled=frozenset(claim.name for claim in plugins.disabled if claim.group == QUEUES),
+            plugins=hooking,
+            warnings=tuple(warnings),
         )
         for name in served:
             catalog.get(name)
@@ -127,9 +138,12 @@ class Catalog:
             )
         return entry
 
-    def agreement(self) -> dict[str, Locked]:
+    def agreement(self) -> Lock:
         """What a lock file of this catalog says."""
-        return {name: entry.locked for name, entry in self.entries.items()}
+        return Lock(
+            {name: entry.locked for name, entry in self.entries.items()},
+            {canonical(provider.distribution): provider.version for provider in self.plugins},
+        )
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries.values())
@@ -235,16 +249,29 @@ def _bound(
     return {**entries, **bound}
 
 
-def _agrees(lock: Path, plugins: Plugins, entries: Mapping[str, Entry], role: Role, report: Report) -> bool:
-    """Compare with the lock file, if there is one; says whether there is."""
-    try:
-        locked = read_lock(lock)
-    except ConfigurationError as error:
-        report.add("bad-lock", str(error), hint=error.hint)
-        return True
-    if locked is None:
-        return False
-    check_lock(locked, {name: entry.locked for name, entry in entries.items()}, report)
-    if role == "check":
-        check_complete(locked, {claim.name for claim in plugins.claims if claim.group == QUEUES}, report)
-    return True
+def _hooking(plugins: Plugins, declared: Iterable[Claim]) -> tuple[Provider, ...]:
+    """The distributions whose hooks are loaded and that declare no queue."""
+    declaring = {claim.provider for claim in declared}
+    loaded = (claim for plugin in plugins.loaded for claim in plugin.claims if claim.group == PLUGINS)
+    found = (claim.provider for claim in loaded if claim.provider.origin != BUILT_IN)
+    return tuple(dict.fromkeys(provider for provider in found if provider not in declaring))
+
+
+def _compared(
+    lock: Lock, entries: Mapping[str, Entry], hooking: tuple[Provider, ...], report: Report, *, patches: bool
+) -> list[str]:
+    """Compare with the lock file; returns warnings."""
+    refused = {(claim.provider, claim.name) for claim in report.faulty}  # told before they would have been imported
+    queues = {
+        name: (entry.provider, entry.fingerprint)
+        for name, entry in entries.items()
+        if (entry.provider, name) not in refused
+    }
+    warnings = check_lock(lock, queues, hooking, report, patches=patches)
+    if lock.plugins is None:
+        free = f" ({', '.join(map(str, hooking))})" if hooking else ""
+        warnings.append(
+            f"the lock file is of the first form and allows every plugin that declares no queue{free}:"
+            " `corral lock` writes it anew"
+        )
+    return warnings

@@ -27,7 +27,9 @@ __all__ = ["check_names", "check_processor", "check_queue", "fingerprint"]
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MAX_NAME_LENGTH: Final = 64
 
-RESERVED: Final = frozenset({"worker", "board", "log", "env", "data", "database", "disabled", "app", "prefix", "max"})
+RESERVED: Final = frozenset(
+    {"worker", "board", "lock", "log", "env", "data", "database", "disabled", "app", "prefix", "max"}
+)
 """A queue's settings begin with `CORRAL_<QUEUE>_`; under these names they would be read as settings of the core."""
 
 FINGERPRINT_LENGTH: Final = 16

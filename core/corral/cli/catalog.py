@@ -46,7 +46,7 @@ def check(producer: bool, as_json: bool) -> None:
         ]
         click.echo(json.dumps({"ok": True, "queues": queues, "problems": []}))
         return
-    for warning in installed.plugins.warnings:
+    for warning in (*installed.plugins.warnings, *installed.catalog.warnings):
         click.echo(f"warning: {warning}", err=True)
     if entries:
         providers = [(entry.queue.name, entry.provider) for entry in entries]
@@ -56,10 +56,8 @@ def check(producer: bool, as_json: bool) -> None:
         )
     else:
         click.echo("no queues are installed")
-    if installed.catalog.is_locked:
-        click.echo(f"catalog is locked: {LOCK_FILE}")
-    else:
-        click.echo(f"catalog is open: no {LOCK_FILE}")
+    path = installed.settings.lock or LOCK_FILE
+    click.echo(f"catalog is locked: {path}" if installed.catalog.is_locked else f"catalog is open: no {path}")
 
 
 def _show_problems(error: CatalogError, as_json: bool) -> None:
@@ -77,7 +75,7 @@ def _show_problems(error: CatalogError, as_json: bool) -> None:
 
 @click.command()
 def lock() -> None:
-    """Write `corral.lock`: the queues that may run here. From then on anything else is refused.
+    """Write `corral.lock`: the queues and plugins that may run here. From then on anything else is refused.
 
     \b
     corral lock && git add corral.lock
@@ -86,10 +84,16 @@ def lock() -> None:
     from corral.catalog import Catalog
     from corral.catalog.lock import LOCK_FILE, write_lock
 
-    _, loaded = read_plugins()
-    catalog = Catalog.build(loaded, role="check", lock=None)
-    write_lock(LOCK_FILE, catalog.agreement())
-    click.echo(f"{LOCK_FILE}: {len(catalog)} queue{'s' if len(catalog) != 1 else ''}")
+    settings, loaded = read_plugins(by_lock=False)
+    catalog = Catalog.build(loaded, role="check")
+    path = settings.lock or LOCK_FILE
+    write_lock(path, catalog.agreement())
+    others = f" and {_counted(len(catalog.plugins), 'other plugin')}" if catalog.plugins else ""
+    click.echo(f"{path}: {_counted(len(catalog), 'queue')}{others}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import Final
 
 from importlib_metadata import Distribution
 
-__all__ = ["APPLICATION", "PLUGINS", "QUEUES", "Broken", "Claim", "Provider", "canonical", "found"]
+__all__ = ["APPLICATION", "BUILT_IN", "PLUGINS", "QUEUES", "Broken", "Claim", "Provider", "canonical", "found"]
 
 QUEUES: Final = "corral.queues"
 """The group in which an entry point declares the queue of its name."""
@@ -22,6 +22,9 @@ PLUGINS: Final = "corral.plugins"
 
 APPLICATION: Final = "CORRAL_APP"
 """Stands where a group would, for the module that the environment names and no entry point."""
+
+BUILT_IN: Final = "built in"
+"""The origin of what the core brings along."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ from importlib_metadata import EntryPoint
 from pluggy import HookCaller, HookimplOpts, HookRelay, PluginManager, PluginValidationError
 
 from corral import hookspecs
-from corral.plugins.entry_points import APPLICATION, PLUGINS, Broken, Claim, Provider, canonical, found
+from corral.plugins.entry_points import APPLICATION, BUILT_IN, PLUGINS, Broken, Claim, Provider, canonical, found
 from corral.plugins.relay import RAISED, Implementation, Relay
 from corral.plugins.report import Code, Report, disabling, summary
 
 __all__ = ["Plugin", "Plugins"]
 
-OWN: Final = Provider("corral", "", "built in")
+OWN: Final = Provider("corral", "", BUILT_IN)
 """Who provides what is no plugin but Corral's own."""
 CORE_HOOKS: Final = frozenset(name for name in vars(hookspecs) if name.startswith("corral_"))
 
@@ -79,6 +79,7 @@ class Plugins:
         *,
         application: str | None = None,
         disabled: Iterable[str] = (),
+        check: Callable[[Iterable[Claim], Report], None] | None = None,
     ) -> Plugins:
         """Find, import and register. Nothing that a plugin does wrong is raised: it is in the report.
 
@@ -88,6 +89,8 @@ class Plugins:
                 no queues.
             disabled: What `CORRAL_DISABLED_PLUGINS` names: a distribution, or entry points of that name, whoever has
                 them.
+            check: Looks at the names of what is to be imported, before anything is. Entry points that it makes `faulty`
+                are not imported.
         """
         report = Report()
         names = {canonical(name): name for name in disabled}
@@ -96,6 +99,9 @@ class Plugins:
         wanted = [claim for claim in installed if claim not in off]
         if application:
             wanted.append(Claim(application, application, APPLICATION, Provider(application, "", "application")))
+        if check is not None:
+            check(wanted, report)
+            wanted = [claim for claim in wanted if claim not in report.faulty]
 
         manager = PluginManager("corral")
         manager.add_hookspecs(hookspecs)

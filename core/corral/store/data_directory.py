@@ -33,7 +33,7 @@ JOIN_SECONDS = 15.0
 LONGEST_SOCKET_PATH = 100
 """In bytes. The kernel's limit is 108 here and 104 on macOS, and the server exits where a path exceeds it."""
 OWN_NAMES = re.compile(r"store\..+|users\.lock|appendonlydir|temp-.+|corral\.db.*|exports")
-"""What Corral keeps in a data directory. A directory that holds anything else has other uses, and is not ours to close."""
+"""What Corral keeps in a data directory. One that holds anything else has other uses, and is not ours to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ def ensure_private(path: Path) -> None:
     found = path.stat()
     if not found.st_mode & 0o077:
         return
-    if found.st_uid == os.geteuid() and all(OWN_NAMES.fullmatch(name) for name in os.listdir(path)):
+    if found.st_uid == os.geteuid() and all(OWN_NAMES.fullmatch(each.name) for each in path.iterdir()):
         path.chmod(stat.S_IMODE(found.st_mode) & ~0o077)
         if not path.stat().st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
