@@ -19,6 +19,13 @@ def test_the_configured_store_comes_first(data_dir: Path) -> None:
     assert not data_dir.exists()
 
 
+@pytest.mark.parametrize("url", ["redis://host/abc", "redis://host/0?soket_timeout=5"])
+def test_a_configured_store_that_is_misspelt_is_refused_before_anything_is_sent(data_dir: Path, url: str) -> None:
+    refused = pytest.raises(ConfigurationError, match="is not a store's address")
+    with refused, chosen_store(Settings(redis_url=url, data_dir=data_dir)):
+        pass
+
+
 @pytest.mark.parametrize(("env", "implied"), [("development", False), ("production", True)])
 def test_development_starts_the_embedded_store(data_dir: Path, env: str, implied: bool) -> None:
     with chosen_store(Settings(env=env, data_dir=data_dir), implied_development=implied) as url:

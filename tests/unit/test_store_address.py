@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from corral.errors import ConfigurationError
 from corral.store.redis_py import read_url
 from corral.store.wire import PLAIN_URL, Address
 
@@ -65,3 +66,34 @@ def test_an_ordinary_url_is_read_without_redis_py(url: str) -> None:
 def test_what_is_less_ordinary_is_left_to_redis_py(url: str) -> None:
     assert not PLAIN_URL.fullmatch(url)
     assert Address.of(url).database in {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://store/abc", "no number of a database"),
+        ("redis://store/0abc", "no number of a database"),
+        ("redis://store/1/2", "no number of a database"),
+        ("redis://store//1", "no number of a database"),
+        ("redis://store/-1", "no number of a database"),
+        ("rediss://store/prod", "no number of a database"),
+        ("redis://store/0?db=x", "Invalid value for 'db'"),
+        ("redis://store/0?soket_timeout=5", "redis-py has no option 'soket_timeout'"),
+        ("redis://store/0?soket_timeout", "its option 'soket_timeout' has no value"),
+        ("redis://store/0?soket_timeout=", "its option 'soket_timeout' has no value"),
+        ("rediss://store/0?ssl_cert_req=none", "redis-py has no option 'ssl_cert_req'"),
+        ("redis://store/0?ssl_cert_reqs=none", "redis-py has no option 'ssl_cert_reqs'"),
+        ("rediss://store/0?ssl_cert_reqs=nil", "Invalid SSL Certificate Requirements Flag"),
+        ("redis://store/0?DB=1", "redis-py has no option 'DB'"),
+        ("redis://store/0?db=1&db=2", "its option 'db' is there twice"),
+        ("unix:///run/store.sock?databse=1", "redis-py has no option 'databse'"),
+        ("redis://store/0#1", "it has a '#'"),
+        ("redis://:s3c#ret@store/0", "it has a '#'"),
+    ],
+)
+def test_what_would_mean_something_else_than_it_says_is_refused(url: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a store's address: ") as refused:
+        Address.of(url)
+    assert why in str(refused.value)
+    assert "s3c" not in str(refused.value)
+    assert "redis://host:6379/0" in str(refused.value.hint)

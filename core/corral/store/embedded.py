@@ -29,6 +29,7 @@ from corral.errors import ConfigurationError
 from corral.settings import Settings
 from corral.store.data_directory import POLL_SECONDS, DataDirectory, ensure_private, locked
 from corral.store.server_binary import ServerBinary, find_server
+from corral.store.wire import Address
 
 __all__ = ["attach", "chosen_store", "embedded_store"]
 
@@ -58,12 +59,14 @@ def chosen_store(settings: Settings, *, implied_development: bool = False) -> It
         The store's URL. Whether a server answers behind `REDIS_URL` is not asked.
 
     Raises:
-        ConfigurationError: There is no store.
+        ConfigurationError: There is no store, or `REDIS_URL` is no store's address.
         NoServerBinary: As `embedded_store`.
         StoreUnavailable: As `embedded_store`.
     """
     if settings.redis_url is not None:
-        yield settings.redis_url.get_secret_value()
+        url = settings.redis_url.get_secret_value()
+        Address.of(url)  # refused here, and not with the first job
+        yield url
     elif implied_development or settings.is_development:
         with embedded_store(settings.data_dir, server=settings.valkey_server) as url:
             yield url

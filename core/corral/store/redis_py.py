@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import redis.asyncio
 from redis.exceptions import (
@@ -55,9 +56,10 @@ def read_url(url: str) -> Address:
     """Read a URL as redis-py does, with its options behind a question mark.
 
     Raises:
-        ConfigurationError: redis-py does not take it.
+        ConfigurationError: redis-py does not take it, or would take a part of it for something else.
     """
     try:
+        _check_parts(urlsplit(url))
         pool: Any = redis.asyncio.ConnectionPool.from_url(url)
         made = pool.make_connection()
         tls = made.ssl_context.get() if isinstance(made, redis.asyncio.SSLConnection) else None
@@ -71,6 +73,27 @@ def read_url(url: str) -> Address:
     login = () if made.password is None else (made.username, made.password) if made.username else (made.password,)
     host, port, path = getattr(made, "host", ""), getattr(made, "port", 0), getattr(made, "path", "")
     return Address(host, port, path, tls, login, made.client_name or "", int(made.db or 0))
+
+
+def _check_parts(parts: SplitResult) -> None:
+    """Refuse what redis-py leaves out without a word.
+
+    A database that is no number is 0 to it, and of `/1/2` it makes 12; an option without a value and whatever follows
+    a `#` do not exist.
+
+    Raises:
+        ValueError: There is something of that.
+    """
+    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,9}", unquote(parts.path)):
+        raise ValueError("what follows the host is no number of a database")
+    if "#" in parts.geturl():
+        raise ValueError("it has a '#', which ends a URL: in a password, write it as %23")
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    for place, (name, value) in enumerate(options):
+        if not value:
+            raise ValueError(f"its option {name!r} has no value")
+        if name in dict(options[:place]):
+            raise ValueError(f"its option {name!r} is there twice")
 
 
 def as_ours(error: Exception) -> replies.ResponseError | OSError | None:

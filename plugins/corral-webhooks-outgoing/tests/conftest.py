@@ -303,7 +303,7 @@ async def deliveries_with(corral_database: str, monkeypatch: pytest.MonkeyPatch)
             guard = Guard(allow_private=deliveries.settings.allow_private, network=internet)
             courier = Courier(deliveries.settings, guard)
             opened.push_async_callback(courier.close)
-            deliveries.sender = Sender(courier, allow_private=deliveries.settings.allow_private)
+            deliveries.sender = Sender(courier, deliveries.settings)
             return deliveries
 
         yield opening

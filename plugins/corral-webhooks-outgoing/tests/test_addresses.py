@@ -83,7 +83,8 @@ def test_a_number_in_whatever_form_is_the_address_that_the_system_makes_of_it(ho
     "url",
     [
         "https://hooks.example.org",
-        "https://hooks.example.org:8443/corral?token=t0ken",
+        "https://hooks.example.org:443/corral?token=t0ken",
+        "https://hooks.example.org:80/",
         "HTTPS://Hooks.Example.ORG/a@b",
         "https://bücher.example/",
         "https://under_score.example.org/",
@@ -119,6 +120,31 @@ def test_what_may_not_be_stored_whoever_allows_what(url, reason) -> None:
     for allow_private in (False, True) if not url.startswith("http://") else (False,):
         with pytest.raises(EndpointRefused, match=reason):
             accepted_url(url, allow_private=allow_private)
+
+
+@pytest.mark.parametrize(
+    ("port", "named", "allow_private", "accepted"),
+    [
+        (8443, (), False, False),
+        (22, (), False, False),
+        (8443, (8443, 9443), False, True),
+        (443, (8443,), False, True),
+        (80, (8443,), False, True),
+        (6379, (8443,), False, False),
+        (6379, (), True, True),
+        (6379, (8443,), True, False),
+        (8443, (8443,), True, True),
+    ],
+)
+def test_webhooks_go_to_80_and_443_and_the_ports_that_are_named(port, named, allow_private, accepted) -> None:
+    """Development goes to any port, unless it names some."""
+    url = f"https://hooks.example.org:{port}/"
+    if accepted:
+        accepted_url(url, allow_private=allow_private, ports=named)
+        return
+    with pytest.raises(EndpointRefused, match=f"has the port {port}, and webhooks go to 80, 443") as refused:
+        accepted_url(url, allow_private=allow_private, ports=named)
+    assert refused.value.hint == "CORRAL_WEBHOOKS_OUTGOING_PORTS names further ones"
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/", "http://localhost:8000/", "http://[::1]/", "http://printer/"])

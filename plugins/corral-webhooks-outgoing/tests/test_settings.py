@@ -19,6 +19,19 @@ def test_private_addresses_are_allowed_by_a_plain_yes(monkeypatch, value, allowe
     assert WebhookSettings.from_environment().allow_private is allowed
 
 
+@pytest.mark.parametrize(("value", "ports"), [("", ()), ("8443", (8443,)), (" 8443, 9443 ,", (8443, 9443))])
+def test_ports(monkeypatch, value, ports) -> None:
+    monkeypatch.setenv(f"{PREFIX}PORTS", value)
+    assert WebhookSettings.from_environment().ports == ports
+
+
+@pytest.mark.parametrize("value", ["0", "65536", "*", "https", "8000-9000", "-1"])
+def test_ports_that_are_none_are_refused(monkeypatch, value) -> None:
+    monkeypatch.setenv(f"{PREFIX}PORTS", value)
+    with pytest.raises(ConfigurationError, match=f"{PREFIX}PORTS"):
+        WebhookSettings.from_environment()
+
+
 def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(monkeypatch) -> None:
     for name, value in {
         "ALOW_PRIVATE": "1",

@@ -64,10 +64,16 @@ def endpoint() -> dict[str, str]:
 
 
 @pytest_asyncio.fixture
-async def guarded(authority, deliveries_with, endpoint, resolver, internet) -> Any:
-    """Deliveries as a worker makes them, to an endpoint that the application keeps and has not checked."""
+async def guarded(authority, deliveries_with, endpoint, resolver, internet, canaries) -> Any:
+    """Deliveries as a worker makes them, to an endpoint that the application keeps and has not checked.
+
+    The canaries' ports are named, so that nothing but their addresses protects them.
+    """
+    ports = f"{canaries.four.port},{canaries.six.port}"
     resolver.answers |= {name: [addresses] for name, addresses in NAMES.items()}
-    return await deliveries_with(internet, corral_webhook_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,)))
+    return await deliveries_with(
+        internet, ports=ports, corral_webhook_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,))
+    )
 
 
 async def test_there_are_at_least_eighty(canaries) -> None:
@@ -122,6 +128,15 @@ async def test_in_development_the_same_canaries_are_reached(deliveries_with, res
         await deliver(replace(JOB, id=f"job-{host}"), deliveries)
     assert (canaries.four.connections >= 1, canaries.six.connections) == (True, 1)
     assert len(canaries.four.requests) + len(canaries.six.requests) == len(hosts)
+
+
+async def test_a_port_that_is_not_named_is_not_dialled(guarded, endpoint, resolver, internet) -> None:
+    """Also where the application keeps endpoints, and whatever it has let in."""
+    resolver.answers[NAME] = [[PUBLIC]]
+    endpoint["url"] = f"https://{NAME}:25/"
+    with pytest.raises(Fail, match="has the port 25, and webhooks go to 80, 443, "):
+        await deliver(JOB, guarded)
+    assert internet.dialled == []
 
 
 @pytest.mark.parametrize("second", ["127.0.0.1", "::1", "169.254.169.254"])

@@ -64,7 +64,8 @@ async def add_endpoint(
 
     Args:
         connection: The caller's connection or session, in its transaction.
-        url: Where to; `https://` and public, unless `CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE` is set.
+        url: Where to; `https://` and public, unless `CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE` is set, to port 80 or 443
+            or one of `CORRAL_WEBHOOKS_OUTGOING_PORTS`.
         endpoint_id: Its id; made up by default.
         secret: `whsec_` and 24 to 64 bytes in base64; made up by default.
 
@@ -76,7 +77,8 @@ async def add_endpoint(
         ConfigurationError: A `CORRAL_WEBHOOKS_OUTGOING_…` setting cannot be used.
         IntegrityError: There is an endpoint of this id.
     """
-    accepted_url(url, allow_private=WebhookSettings.from_environment().allow_private)
+    settings = WebhookSettings.from_environment()
+    accepted_url(url, allow_private=settings.allow_private, ports=settings.ports)
     if endpoint_id is None:
         endpoint_id = f"ep_{random.token_hex(12)}"
     elif (

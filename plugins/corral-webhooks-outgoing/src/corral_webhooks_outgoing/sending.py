@@ -25,18 +25,18 @@ class Sender:
 
     Args:
         courier: As above; closed by `close`.
-        allow_private: Whether requests may go to addresses that are not public.
+        settings: Where requests may go.
     """
 
-    def __init__(self, courier: Courier, *, allow_private: bool) -> None:
+    def __init__(self, courier: Courier, settings: WebhookSettings) -> None:
         self.courier = courier
-        self._allow_private = allow_private
+        self._settings = settings
 
     @classmethod
     def opened(cls, settings: WebhookSettings) -> Sender:
         """A sender with a courier of its own. Nothing is connected."""
         guard = Guard(allow_private=settings.allow_private)
-        return cls(Courier(settings, guard), allow_private=settings.allow_private)
+        return cls(Courier(settings, guard), settings)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -50,7 +50,7 @@ class Sender:
             NotDelivered: There was no answer.
         """
         try:
-            url = accepted_url(endpoint.url, allow_private=self._allow_private)
+            url = accepted_url(endpoint.url, allow_private=self._settings.allow_private, ports=self._settings.ports)
         except EndpointRefused as error:
             raise Fail(f"webhook endpoint {endpoint.id!r} cannot be used: {error}") from error
         try:

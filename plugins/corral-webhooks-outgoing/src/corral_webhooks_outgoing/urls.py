@@ -7,6 +7,7 @@ connects.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from corral.errors import CorralError
@@ -22,6 +23,8 @@ MAX_URL_LENGTH: Final = 2048
 
 HINT: Final = "CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE=1 allows it, in development"
 
+PORTS: Final = frozenset({80, 443})
+"""Where web servers listen. What listens elsewhere on a public address may be a mail server or a database of yours."""
 
 _AUTHORITY: Final = re.compile(r"[^/]*//([^/?#]*)")
 _NAME: Final = re.compile(r"(?=.{1,253}$)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
@@ -33,13 +36,14 @@ class EndpointRefused(CorralError):
     """An endpoint that cannot be: its URL, its id or its secret. The text repeats none of the three."""
 
 
-def accepted_url(url: str, *, allow_private: bool) -> httpx2.URL:
+def accepted_url(url: str, *, allow_private: bool, ports: Collection[int] = ()) -> httpx2.URL:
     """The URL, parsed.
 
     Args:
-        url: `https://hooks.example.org/corral`. Any port. A path and a query may hold the receiver's own token, so no
+        url: `https://hooks.example.org/corral`. A path and a query may hold the receiver's own token, so no
             error repeats them.
         allow_private: Whether `http://` and addresses that are not public are allowed.
+        ports: The ports that are allowed besides 80 and 443; with `allow_private` and without any, every port is.
 
     Raises:
         EndpointRefused: It is no URL that a webhook can be sent to.
@@ -67,6 +71,11 @@ def accepted_url(url: str, *, allow_private: bool) -> httpx2.URL:
     if (address is None and not _NAME.fullmatch(host)) or (port is not None and not 0 < port < 1 << 16):
         raise EndpointRefused(
             "a webhook's URL has a host that is no name and no address, or a port that does not exist"
+        )
+    if port is not None and port not in {*PORTS, *ports} and (ports or not allow_private):
+        raise EndpointRefused(
+            f"a webhook's URL has the port {port}, and webhooks go to {', '.join(map(str, sorted({*PORTS, *ports})))}",
+            hint="CORRAL_WEBHOOKS_OUTGOING_PORTS names further ones",
         )
     local = host.removesuffix(".").rpartition(".")[2] == "localhost"
     if not allow_private and (local or (address is not None and not is_public(address))):
