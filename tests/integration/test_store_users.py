@@ -25,6 +25,7 @@ from board.asking import Browser, Host, token_in
 from corral import Cron, Every, Fail, Job, Payload, Queue, Retry
 from corral.app.alive import alive
 from corral.app.health import judged
+from corral.app.known_holes import hole_warning, store_version
 from corral.app.probes import ParentProbes, WorkerProbes
 from corral.app.working import check_store
 from corral.board import Board
@@ -292,6 +293,23 @@ async def test_a_worker_names_what_it_lacks_fetches_nothing_and_begins_once_it_m
     told = [line for line in logs if "store's user" in line["event"]]
     assert [line["log_level"] for line in told] == ["error", "info"]
     assert "docs/store-users.md" in told[0]["hint"]
+
+
+@pytest.mark.asyncio
+async def test_a_version_with_a_known_hole_is_warned_of(users: Server) -> None:
+    link = Link(users.url())
+    server_name, version = await store_version(link)
+    await link.close()
+    assert server_name in KINDS
+    assert ".".join(map(str, version)) in users.admin.info("server").values()
+    with structlog.testing.capture_logs() as logs:
+        await check_store(users.url(), lenient=False)
+    warned = [line["event"] for line in logs if "a client can run code" in line["event"]]
+    assert warned == list(filter(None, [hole_warning(server_name, version)]))
+    assert bool(warned) is (version[:2] == (7, 0)), "the oldest that is tested, and the embedded one"
+    with structlog.testing.capture_logs() as logs:
+        await check_store(users.url(), lenient=False, warns=False)
+    assert logs == []
 
 
 @pytest.mark.asyncio

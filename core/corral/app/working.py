@@ -16,6 +16,7 @@ import structlog
 from corral.app.alive import alive, bound_to_parent
 from corral.app.databases import prepare_database, relaying
 from corral.app.installed import Installed, log_lock, read_installed
+from corral.app.known_holes import hole_warning, store_version
 from corral.app.observed import observed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler, watching_workers
@@ -152,7 +153,7 @@ async def _work(
 ) -> Stopped:
     settings, catalog, tally = installed.settings, installed.catalog, Tally()
     look = asyncio.Event()
-    await check_store(url, lenient=lenient)
+    await check_store(url, lenient=lenient, warns=child is None)
     async with (
         watching_workers(installed, url) as used,
         scheduler(installed, url, used) as jobs,
@@ -179,8 +180,13 @@ async def _work(
                 return await worker.run()
 
 
-async def check_store(url: str, *, lenient: bool) -> None:
+async def check_store(url: str, *, lenient: bool, warns: bool = True) -> None:
     """Refuse a store that is away, or one that may throw away parts of jobs when its memory is full.
+
+    Args:
+        url: The store.
+        lenient: Whether one that evicts keys is warned of, and not refused.
+        warns: Whether to warn of a version with a known hole; not where a parent has.
 
     Raises:
         StoreUnavailable: It is away.
@@ -189,6 +195,8 @@ async def check_store(url: str, *, lenient: bool) -> None:
     link = Link(url)
     try:
         policy = await eviction_policy(link)
+        if warns and (warning := hole_warning(*await store_version(link))):
+            log.warning(warning)
     except StoreUnavailable as error:
         if not is_missing_right(error):
             raise
