@@ -52,7 +52,7 @@ class ConfigurationError(CorralError):
 
 
 class MissingExtra(ConfigurationError, ImportError):
-    """A part of Corral whose extra is not installed; the message names the `pip install`."""
+    """A part of Corral whose extra is not installed; the message names the extra."""
 
 
 class JobRefused(CorralError):

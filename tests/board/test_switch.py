@@ -316,5 +316,5 @@ def test_without_the_extra_one_sentence_names_it(plugin_folder: Path, tmp_path: 
         code, out, err = ended(corral(plugin_folder, "board", CORRAL_BOARD_ENABLED="true", PYTHONPATH=path))
         assert (code, out) == (2, "")
         assert err.startswith("error: the board needs ")
-        assert "pip install 'corral[board]'" in err
+        assert "install the extra 'board' from where you got corral" in err
         assert "Traceback" not in err

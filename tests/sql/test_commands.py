@@ -158,7 +158,7 @@ def test_without_the_extra_a_command_and_a_worker_name_the_installation(command,
         refused = command(*arguments, CORRAL_DATABASE_URL="sqlite:///x.db")
         assert refused.wait() == 2
         assert refused.said.splitlines()[-1].endswith(
-            "corral.sql needs SQLAlchemy, which is not installed: pip install 'corral[sql]'"
+            "corral.sql needs SQLAlchemy, which is not installed: install the extra 'sql' from where you got corral"
         )
         assert "Traceback" not in refused.said
 

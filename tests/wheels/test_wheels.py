@@ -44,7 +44,7 @@ def test_a_producer_needs_the_declaration_and_none_of_what_processing_needs(
     refused = clean.corral("check", check=False)
     assert refused.returncode == 3, "there is something that only the processor needs"
     assert plugin in refused.stderr
-    assert re.search(r"No module named|pip install 'corral\[", refused.stderr)
+    assert re.search(r"No module named|install the extra '", refused.stderr)
 
 
 def metadata(wheel: Path) -> Message:

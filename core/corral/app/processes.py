@@ -79,7 +79,8 @@ def run_processes(
     queues = [installed.catalog.get(name).queue.name for name in served or installed.catalog.entries]
     if not queues:
         raise ConfigurationError(
-            "no queues are installed: there is nothing to work off", hint="pip install corral-emails, for one"
+            "no queues are installed: there is nothing to work off",
+            hint="a queue is a distribution with an entry point in the group corral.queues: install one",
         )
     options = ["--burst"] if burst else []
     if concurrency is not None:

@@ -78,7 +78,8 @@ def run_worker(
         log_lock(installed)
     if not installed.catalog.served:
         raise ConfigurationError(
-            "no queues are installed: there is nothing to work off", hint="pip install corral-emails, for one"
+            "no queues are installed: there is nothing to work off",
+            hint="a queue is a distribution with an entry point in the group corral.queues: install one",
         )
     overrides = {name: number or concurrency for name, number in served.items()}
     if not served and concurrency:
@@ -113,7 +114,8 @@ def _new_loop(settings: WorkerSettings) -> Callable[[], asyncio.AbstractEventLoo
         import uvloop  # noqa: PLC0415  # an extra
     except ImportError as error:
         raise ConfigurationError(
-            "CORRAL_WORKER__EVENT_LOOP is uvloop, and uvloop is not installed", hint="pip install 'corral[uvloop]'"
+            "CORRAL_WORKER__EVENT_LOOP is uvloop, and uvloop is not installed",
+            hint="install the extra 'uvloop' from where you got corral",
         ) from error
     new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return new_loop

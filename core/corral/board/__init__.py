@@ -13,7 +13,7 @@ except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"starlette", "jinja2", "markupsafe"}:
         raise
     raise MissingExtra(
-        f"the board needs {missing.name}, which is not installed: pip install 'corral[board]'"
+        f"the board needs {missing.name}, which is not installed: install the extra 'board' from where you got corral"
     ) from missing
 
 __all__ = ["Action", "Board", "Identity", "Role"]

@@ -29,7 +29,9 @@ try:
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ModuleNotFoundError as missing:
-    raise MissingExtra("the board needs uvicorn, which is not installed: pip install 'corral[board]'") from missing
+    raise MissingExtra(
+        "the board needs uvicorn, which is not installed: install the extra 'board' from where you got corral"
+    ) from missing
 
 __all__ = ["PORT", "beside_worker", "run_board"]
 

@@ -25,9 +25,7 @@ LOCK_FILE: Final = Path("corral.lock")
 FORM: Final = 2
 """Of the file. The first form had no number, and nothing of distributions without a queue."""
 
-HEADER: Final = (
-    "# The queues and plugins that may run here. Written by `corral lock`; review every change as you review code.\n"
-)
+HEADER: Final = "# What may run here. Written by `corral lock`; review every change as you review code.\n"
 BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -146,9 +144,8 @@ def check_lock_names(lock: Lock, claims: Iterable[Claim], report: Report) -> Non
         if claim.group == QUEUES and agreed is None:
             report.add("not-locked", f"queue {claim.name!r} of {who} is not in the lock file", [who], hint=hint)
         elif claim.group == QUEUES and agreed and canonical(agreed.distribution) != canonical(who.distribution):
-            message = f"queue {claim.name!r} of {who} differs from the lock file: " + _differing(
-                "distribution", agreed.distribution, who.distribution
-            )
+            told = _differing("distribution", agreed.distribution, who.distribution)
+            message = f"queue {claim.name!r} of {who} differs from the lock file: {told}"
             report.add(
                 "lock-differs", message, [who], hint=f"uninstall {who.distribution}, or agree to it: corral lock"
             )
@@ -183,27 +180,20 @@ def check_lock(
     patched: dict[Provider, str] = {}
     for name, (provider, fingerprint) in sorted(queues.items()):
         agreed = lock.queues[name]
-        versions = _versions(agreed.version, provider.version)
-        if agreed.fingerprint == fingerprint and is_patch(agreed.version, provider.version):
-            patched[provider] = (
-                f"{provider} is a patch release of {agreed.version}, which is locked, with the same payloads"
-            )
-        elif versions or agreed.fingerprint != fingerprint:
-            fields = [versions] if versions else []
-            if agreed.fingerprint != fingerprint:
-                fields.append(_differing("fingerprint", agreed.fingerprint, fingerprint))
-            message = f"queue {name!r} of {provider} differs from the lock file: {', '.join(fields)}"
+        version = _differing("version", agreed.version, provider.version)
+        shape = _differing("fingerprint", agreed.fingerprint, fingerprint)
+        if not shape and is_patch(agreed.version, provider.version):
+            told = f"{provider} is a patch release of {agreed.version}, which is locked, with the same payloads"
+            patched[provider] = told
+        elif told := ", ".join(filter(None, (version, shape))):
+            message = f"queue {name!r} of {provider} differs from the lock file: {told}"
             report.add("lock-differs", message, [provider], hint=hint)
     for provider in plugins:
-        version = lock.distributions.get(canonical(provider.distribution))
-        if version is None:
-            continue
-        if is_patch(version, provider.version):
-            patched[provider] = f"{provider} is a patch release of {version}, which is locked"
-        elif differing := _versions(version, provider.version):
-            report.add(
-                "lock-differs", f"plugin {provider} differs from the lock file: {differing}", [provider], hint=hint
-            )
+        locked = lock.distributions.get(canonical(provider.distribution), provider.version)
+        if is_patch(locked, provider.version):
+            patched[provider] = f"{provider} is a patch release of {locked}, which is locked"
+        elif told := _differing("version", locked, provider.version):
+            report.add("lock-differs", f"plugin {provider} differs from the lock file: {told}", [provider], hint=hint)
     if patches:
         return [*patched.values()]
     for provider, text in patched.items():
@@ -236,9 +226,5 @@ def check_complete(lock: Lock, claims: Collection[Claim], report: Report) -> Non
         report.add("locked-missing", f"the plugin {name!r} is in the lock file and not installed", hint=hint)
 
 
-def _versions(locked: str, installed: str) -> str:
-    return "" if locked == installed else _differing("version", locked, installed)
-
-
 def _differing(field: str, locked: str, installed: str) -> str:
-    return f"{field} {locked!r} is locked and {installed!r} is installed"
+    return "" if locked == installed else f"{field} {locked!r} is locked and {installed!r} is installed"

@@ -37,7 +37,7 @@ except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] != "prometheus_client":
         raise
     raise MissingExtra(
-        "metrics need prometheus_client, which is not installed: pip install 'corral[metrics]'"
+        "metrics need prometheus_client, which is not installed: install the extra 'metrics' from where you got corral"
     ) from missing
 
 __all__ = ["CONTENT_TYPE", "ParentMetrics", "StoreMetrics", "WorkerMetrics", "render", "render_metrics"]

@@ -17,7 +17,9 @@ except ModuleNotFoundError as missing:
 
     if (missing.name or "").partition(".")[0] != "sqlalchemy":
         raise
-    raise MissingExtra("corral.sql needs SQLAlchemy, which is not installed: pip install 'corral[sql]'") from missing
+    raise MissingExtra(
+        "corral.sql needs SQLAlchemy, which is not installed: install the extra 'sql' from where you got corral"
+    ) from missing
 
 __all__ = [
     "Connection",

@@ -91,7 +91,9 @@ def create_engine(url: str | None = None) -> AsyncEngine:
         # an error's text becomes a failed job's reason, and a line of the log: no place for addresses and ids
         made = create_async_engine(parsed, hide_parameters=True, **options)
     except ModuleNotFoundError as error:
-        raise MissingExtra(f"{error.name} is not installed: pip install 'corral[sql]'") from error
+        raise MissingExtra(
+            f"{error.name} is not installed: install the extra 'sql' from where you got corral"
+        ) from error
     except SQLAlchemyError as error:
         raise ConfigurationError(f"CORRAL_DATABASE_URL {masked(str(parsed))!r} cannot be used: {error}") from error
     if sqlite:

@@ -127,7 +127,7 @@ class DataDirectory:
         if server.version[:2] < version_in(noted)[:2]:
             raise StoreUnavailable(
                 f"the data directory {str(self.path)!r} was written by {noted.strip()}, newer than {server}",
-                hint="pip install -U 'corral[embedded]', or set CORRAL_DATA_DIR to another directory",
+                hint="update the extra 'embedded' from where you got corral, or set another CORRAL_DATA_DIR",
             )
         self.version.write_text(f"{server}\n", encoding="utf-8")
 

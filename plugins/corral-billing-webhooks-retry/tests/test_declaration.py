@@ -113,7 +113,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert python(probe).endswith("pip install 'corral[sql]'")
+    assert python(probe).endswith("install the extra 'sql' from where you got corral")
 
 
 def test_corral_check_passes(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def _missing(deps: Deps, tables: ConfiguredTables, mail: ReadyMail) -> Iterator[
             "set CORRAL_DATA_EXPORTS_BASE_URL and CORRAL_DATA_EXPORTS_LINK_SECRET, or keep archives in an object store"
         )
     elif MAIL_QUEUE not in deps.inspector.queues:
-        yield "nobody is told of finished exports, because no queue emails is installed: pip install corral-emails"
+        yield "nobody is told of finished exports, because no queue emails is installed"
 
 
 def _others(hook: HookCaller) -> bool:
