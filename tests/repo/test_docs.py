@@ -114,6 +114,17 @@ def test_every_promise_names_tests_that_there_are(root: Path) -> None:
         assert missing == []
 
 
+def test_every_line_of_the_security_page_names_tests_that_there_are(root: Path) -> None:
+    page = (root / "SECURITY.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", page, re.MULTILINE)[1:]
+    assert len(rows) >= 15
+    for what, shown_by in rows:
+        named = re.findall(r"`([\w/.-]+\.py)::(\w+)`", shown_by)
+        assert named, f"no test: {what}"
+        missing = [f"{path}::{name}" for path, name in named if name not in named_tests(root / path)]
+        assert missing == []
+
+
 def test_the_thirteen_promises_are_all_there(root: Path) -> None:
     page = (root / "docs" / "promises.md").read_text("utf-8")
     numbers = re.findall(r"^\| (P\d+) \| [^|]+ \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)
