@@ -200,3 +200,19 @@ def test_a_patch_release_is_told_as_one_and_a_setting_allows_it(corral: Corral, 
     assert (refused.returncode, told in refused.stderr) == (3, True)
     allowed = corral(*DOORS[door], CORRAL_LOCK_PATCHES="allow")
     assert (allowed.returncode, allowed.stderr.count(told)) == (0, 1)
+
+
+def test_a_board_alone_starts_without_what_is_not_in_the_lock_file_and_says_so(
+    corral: Corral, tmp_path: Path, ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is needed most where something is wrong, and runs no code that nobody has agreed to either."""
+    assert corral("lock").returncode == 0
+    add_rogue(tmp_path, "corral.plugins")
+    started = (
+        "from corral.app.installed import read_what_fits\n"
+        "installed, problems = read_what_fits()\n"
+        "print([each.code for each in problems], 'letters' in installed.catalog.entries, installed.catalog.is_locked)"
+    )
+    monkeypatch.setattr(sys.modules[__name__], "PRODUCER", started)
+    assert corral().stdout == "['not-locked'] True True\n"
+    assert not ran.exists()

@@ -10,7 +10,7 @@ from corral.on_demand import on_demand
 if TYPE_CHECKING:
     from corral.app.databases import create_database, relay_outbox
     from corral.app.health import Health, WorkerHealth, read_health
-    from corral.app.installed import Installed, read_installed, read_plugins, read_settings
+    from corral.app.installed import Installed, log_lock, read_installed, read_plugins, read_settings
     from corral.app.operating import count_jobs, enqueue_once, operate
     from corral.app.processes import run_processes
     from corral.app.producing import connect, connect_blocking

@@ -29,7 +29,7 @@ MAX_CONNECTIONS: Final = 16
 """Probes and scrapers are few; whoever comes beyond is hung up on."""
 IDLE_SECONDS: Final = 5.0
 """How long a client may be silent."""
-WHOLE_SECONDS: Final = 15.0
+WHOLE_SECONDS: Final = 10.0
 """How long a client may take altogether: one that sends a byte now and then holds nobody up."""
 LOOK_SECONDS: Final = 0.2
 """How often the server looks for clients that take too long, and whether it is to end: a worker's exit waits for it."""

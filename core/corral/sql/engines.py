@@ -81,11 +81,14 @@ def create_engine(url: str | None = None) -> AsyncEngine:
             open to other users.
         MissingExtra: The database's driver is not installed.
     """
-    settings = Settings.read(None) if url is None else None
-    parsed = _parsed(url if settings is None else settings.effective_database_url.get_secret_value())
+    in_data_dir = False
+    if url is None:
+        settings = Settings.read(None)
+        url, in_data_dir = settings.effective_database_url.get_secret_value(), settings.database_url is None
+    parsed = _parsed(url)
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite:
-        _make_folder(parsed, private=settings is not None and settings.database_url is None)
+        _make_folder(parsed, private=in_data_dir)
     options: dict[str, Any] = {"connect_args": {"timeout": TURN_SECONDS}} if sqlite else {"pool_pre_ping": True}
     try:
         # an error's text becomes a failed job's reason, and a line of the log: no place for addresses and ids

@@ -57,8 +57,8 @@ class DataDirectory:
         with directory.blamed():
             directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             ensure_private(directory.path)
-            for lock in (directory.lock, directory.users):
-                lock.touch(mode=0o600)
+            for file in (directory.lock, directory.users, directory.version):
+                file.touch(mode=0o600)
         return directory
 
     @property
