@@ -166,7 +166,7 @@ CASES = [
         ("corral-report-exports",),
         "queue 'report-exports' of corral-report-exports 0.1.0 differs from the lock file: distribution 'acme-reports'"
         " is locked and 'corral-report-exports' is installed",
-        "or agree to it: corral lock",
+        "agree to it: corral lock",
         lock=LOCKED,
     ),
     Case(

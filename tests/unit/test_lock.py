@@ -18,13 +18,12 @@ from corral.catalog.lock import (
     check_complete,
     check_lock,
     check_lock_names,
-    is_patch,
     read_lock,
     write_lock,
 )
 from corral.errors import CatalogError, ConfigurationError
 from corral.plugins import Claim, Provider, Report
-from corral.plugins.entry_points import APPLICATION, BUILT_IN, PLUGINS, QUEUES
+from corral.plugins.entry_points import APPLICATION, BUILT_IN, PLUGINS, QUEUES, is_patch
 from corral.settings import Settings
 
 EMAILS = Locked("corral-emails", "0.1.0", "02071a546d444bae")

@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from corral.errors import ConfigurationError
-from corral.plugins.entry_points import APPLICATION, BUILT_IN, QUEUES, Claim, Provider, canonical
+from corral.plugins.entry_points import APPLICATION, BUILT_IN, QUEUES, Claim, Provider, canonical, is_patch
 from corral.plugins.report import Report
 
 __all__ = ["LOCK_FILE", "Lock", "Locked", "check_complete", "check_lock", "check_lock_names", "read_lock", "write_lock"]
@@ -118,12 +119,9 @@ def write_lock(path: Path, lock: Lock) -> None:
 
 
 def _table(group: str, name: str, fields: Mapping[str, str]) -> str:
-    key = name if BARE_KEY.fullmatch(name) else _text(name)
-    return f"\n[{group}.{key}]\n" + "".join(f"{field} = {_text(value)}\n" for field, value in fields.items())
-
-
-def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)  # a JSON string without escaped surrogates is a TOML string
+    text = partial(json.dumps, ensure_ascii=False)  # a JSON string without escaped surrogates is a TOML string
+    key = name if BARE_KEY.fullmatch(name) else text(name)
+    return f"\n[{group}.{key}]\n" + "".join(f"{field} = {text(value)}\n" for field, value in fields.items())
 
 
 def check_lock_names(lock: Lock, claims: Iterable[Claim], report: Report) -> None:
@@ -146,9 +144,7 @@ def check_lock_names(lock: Lock, claims: Iterable[Claim], report: Report) -> Non
         elif claim.group == QUEUES and agreed and canonical(agreed.distribution) != canonical(who.distribution):
             told = _differing("distribution", agreed.distribution, who.distribution)
             message = f"queue {claim.name!r} of {who} differs from the lock file: {told}"
-            report.add(
-                "lock-differs", message, [who], hint=f"uninstall {who.distribution}, or agree to it: corral lock"
-            )
+            report.add("lock-differs", message, [who], hint=hint)
         elif claim.group != QUEUES and lock.plugins is not None and canonical(who.distribution) not in distributions:
             report.add("not-locked", f"plugin {claim.name!r} of {who} is not in the lock file", [who], hint=hint)
         else:
@@ -183,8 +179,9 @@ def check_lock(
         version = _differing("version", agreed.version, provider.version)
         shape = _differing("fingerprint", agreed.fingerprint, fingerprint)
         if not shape and is_patch(agreed.version, provider.version):
-            told = f"{provider} is a patch release of {agreed.version}, which is locked, with the same payloads"
-            patched[provider] = told
+            patched[provider] = (
+                f"{provider} is a patch release of {agreed.version}, which is locked, with the same payloads"
+            )
         elif told := ", ".join(filter(None, (version, shape))):
             message = f"queue {name!r} of {provider} differs from the lock file: {told}"
             report.add("lock-differs", message, [provider], hint=hint)
@@ -199,15 +196,6 @@ def check_lock(
     for provider, text in patched.items():
         report.add("patch-release", text, [provider], hint="agree to it: corral lock; or CORRAL_LOCK_PATCHES=allow")
     return []
-
-
-def is_patch(locked: str, installed: str) -> bool:
-    """Whether a version is a later patch release of another: `1.4.3` of `1.4.2`, and no pre-release."""
-    found = [re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.post(\d+))?", each) for each in (locked, installed)]
-    if found[0] is None or found[1] is None:
-        return False
-    before, after = ([int(part or 0) for part in each.groups()] for each in found if each)
-    return before[:2] == after[:2] and before[2:] < after[2:]
 
 
 def check_complete(lock: Lock, claims: Collection[Claim], report: Report) -> None:

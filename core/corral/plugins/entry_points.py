@@ -12,7 +12,18 @@ from typing import Final
 
 from importlib_metadata import Distribution
 
-__all__ = ["APPLICATION", "BUILT_IN", "PLUGINS", "QUEUES", "Broken", "Claim", "Provider", "canonical", "found"]
+__all__ = [
+    "APPLICATION",
+    "BUILT_IN",
+    "PLUGINS",
+    "QUEUES",
+    "Broken",
+    "Claim",
+    "Provider",
+    "canonical",
+    "found",
+    "is_patch",
+]
 
 QUEUES: Final = "corral.queues"
 """The group in which an entry point declares the queue of its name."""
@@ -84,6 +95,15 @@ class Broken:
 def canonical(name: str) -> str:
     """A distribution's name as package indexes compare it: case and the kind of separator do not count."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def is_patch(locked: str, installed: str) -> bool:
+    """Whether a version is a later patch release of another: `1.4.3` of `1.4.2`, and no pre-release."""
+    found = [re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.post(\d+))?", each) for each in (locked, installed)]
+    if found[0] is None or found[1] is None:
+        return False
+    before, after = ([int(part or 0) for part in each.groups()] for each in found if each)
+    return before[:2] == after[:2] and before[2:] < after[2:]
 
 
 def found(path: Sequence[str] | None = None) -> Iterator[Claim | Broken]:

@@ -79,10 +79,7 @@ def _check_parts(parts: SplitResult) -> None:
     """Refuse what redis-py leaves out without a word.
 
     A database that is no number is 0 to it, and of `/1/2` it makes 12; an option without a value and whatever follows
-    a `#` do not exist.
-
-    Raises:
-        ValueError: There is something of that.
+    a `#` do not exist. A ValueError says which it is.
     """
     if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,9}", unquote(parts.path)):
         raise ValueError("what follows the host is no number of a database")
