@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from typing_extensions import Unpack
 
+from corral.errors import SchedulerUnusable
 from corral.job import P
 from corral.jobs import Enqueued, EnqueueOptions, Entry, JobScheduler
 from corral.queue import Queue
@@ -17,6 +18,9 @@ from corral.schedule import Cron, Every
 __all__ = ["BlockingJobScheduler"]
 
 T = TypeVar("T")
+
+LOOK_SECONDS: Final = 0.5
+"""How often a call looks whether the loop that must answer it still runs."""
 
 
 class BlockingJobScheduler:
@@ -31,8 +35,30 @@ class BlockingJobScheduler:
         self._jobs = jobs
         self._loop = loop
 
-    def _wait_for(self, call: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+    def _target(self) -> tuple[JobScheduler, asyncio.AbstractEventLoop]:
+        """The scheduler that is called, and the running event loop that it is called on."""
+        return self._jobs, self._loop
+
+    def _wait_for(self, call: Callable[[JobScheduler], Coroutine[Any, Any, T]]) -> T:
+        """Make a call on the event loop, and wait for its end as long as the loop runs."""
+        jobs, loop = self._target()
+        coroutine = call(jobs)
+        try:
+            result = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:
+            coroutine.close()
+            raise SchedulerUnusable("this scheduler's event loop is closed") from None
+        while True:
+            try:
+                return result.result(LOOK_SECONDS)
+            except TimeoutError:
+                if result.done():
+                    return result.result()  # it may be the call's own
+                if not loop.is_running():
+                    result.cancel()
+                    raise SchedulerUnusable(
+                        "this scheduler was closed, or its event loop ended, during the call"
+                    ) from None
 
     # written by tests/repo/blocking.py: change corral/jobs.py, and run it
 
@@ -62,7 +88,7 @@ class BlockingJobScheduler:
             StoreUnavailable: The store is away, or no replica of it has the job where the scheduler asks for one
                 (`corral.connect`); its `outcome` says whether the job may have been written.
         """
-        return self._wait_for(self._jobs.enqueue(queue, payload, **options))
+        return self._wait_for(lambda jobs: jobs.enqueue(queue, payload, **options))
 
     @overload
     def enqueue_many(
@@ -101,7 +127,7 @@ class BlockingJobScheduler:
             EnqueueInterrupted: The store is away, or was from some part on. It has the ids of what was written, what
                 was not, and what may have been.
         """
-        return self._wait_for(self._jobs.enqueue_many(queue, payloads, **options))
+        return self._wait_for(lambda jobs: jobs.enqueue_many(queue, payloads, **options))
 
     @overload
     def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...
@@ -139,7 +165,7 @@ class BlockingJobScheduler:
             JobRefused: The id, the size or `when` was refused.
             StoreUnavailable: The store is away.
         """
-        return self._wait_for(self._jobs.schedule(queue, payload, when, id=id))
+        return self._wait_for(lambda jobs: jobs.schedule(queue, payload, when, id=id))
 
     def unschedule(self, id: str) -> bool:  # noqa: A002  # as above
         """End a schedule that `schedule` made; a run that waits already is left.
@@ -154,4 +180,4 @@ class BlockingJobScheduler:
             JobRefused: It is a declared schedule: those end by `corral schedules remove`, or with their declaration.
             StoreUnavailable: The store is away.
         """
-        return self._wait_for(self._jobs.unschedule(id))
+        return self._wait_for(lambda jobs: jobs.unschedule(id))

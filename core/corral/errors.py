@@ -24,6 +24,7 @@ __all__ = [
     "Problem",
     "RateLimited",
     "Retry",
+    "SchedulerUnusable",
     "Snooze",
     "StoreUnavailable",
     "UnknownQueue",
@@ -59,6 +60,10 @@ class JobRefused(CorralError):
     """A job that was refused before anything was written: its id, its options or its size."""
 
     exit_code = 2
+
+
+class SchedulerUnusable(CorralError):
+    """A scheduler that was closed, or that belongs to another event loop or to another process; nothing was written."""
 
 
 class UnknownQueue(JobRefused):

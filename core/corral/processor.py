@@ -9,6 +9,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from corral.errors import SchedulerUnusable
+from corral.forking import forks
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -123,6 +126,7 @@ class Deps:
         self._inspector = inspector
         self._resources = resources
         self._loop = asyncio.get_running_loop()
+        self._forks = forks()
         self._entered: dict[Callable[[Deps], Any], asyncio.Future[Any]] = {}
 
     @property
@@ -170,6 +174,7 @@ class Deps:
             What the awaitable returns.
 
         Raises:
+            SchedulerUnusable: Called in a child that the processor has forked.
             RuntimeError: Called on the event loop itself, where blocking would wait for ever.
         """
         import asyncio  # noqa: PLC0415  # as above
@@ -177,6 +182,8 @@ class Deps:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
+            if self._forks != forks():
+                raise SchedulerUnusable("deps.wait needs the worker's event loop, which is the parent's") from None
             return asyncio.run_coroutine_threadsafe(_coroutine(awaitable), self._loop).result()
         if asyncio.iscoroutine(awaitable):
             awaitable.close()

@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,8 @@ from functools import partial
 from typing import Any
 
 from corral.catalog import Catalog
-from corral.errors import ConfigurationError, JobRefused, StoreUnavailable
+from corral.errors import ConfigurationError, JobRefused, SchedulerUnusable, StoreUnavailable
+from corral.forking import forks
 from corral.jobs import CheckedJob, CheckedSchedule, Durability, JobChecks, JobScheduler, Written
 from corral.plugins import Relay
 from corral.queue import Queue
@@ -408,17 +409,55 @@ class RedisJobScheduler(JobScheduler):
         self._writers: dict[str, _Writer] = {}
         self._on_first_job = on_first_job
         self._used: set[str] = set()
+        self._closed = False
+        self._forks = forks()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        with suppress(RuntimeError):  # made without a loop: it is bound to that of its first call
+            self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
-        """Wait for what is being written and close the connections."""
+        """Wait for what is being written and close the connections. A later call is refused.
+
+        Raises:
+            SchedulerUnusable: Called in another event loop, or in a forked child.
+        """
+        if self._closed:
+            return
+        self.ensure_usable()
+        self._closed = True
         for writer in self._writers.values():
             await writer.close()
         self._writers.clear()
+
+    def ensure_usable(self) -> None:
+        """Refuse a call that would wait for ever: what answers it is in another event loop, or in another process.
+
+        Raises:
+            SchedulerUnusable: Closed, made in another event loop, or made before this process was forked.
+        """
+        if self._forks != forks():
+            raise SchedulerUnusable(
+                "this scheduler was connected before the process was forked, and is the parent's",
+                hint="connect in the child, or use corral.connect_blocking(), which connects again by itself",
+            )
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise SchedulerUnusable(
+                "this scheduler belongs to another event loop, the one in which it was connected",
+                hint="connect once per event loop, or use corral.connect_blocking(), which needs none",
+            )
+        if self._closed:
+            raise SchedulerUnusable(
+                "this scheduler is closed", hint="call it before its `with` block is left, or connect again"
+            )
 
     def _checks(self) -> JobChecks:
         return self._own_checks
 
     async def _write(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> Sequence[Written]:
+        self.ensure_usable()
         self._note_use(queue.name)
         return await self._writer(queue).write(jobs)
 
@@ -426,6 +465,7 @@ class RedisJobScheduler(JobScheduler):
         self._note_use(queue.name)
 
     async def _keep_schedule(self, queue: Queue[Any], schedule: CheckedSchedule) -> datetime:
+        self.ensure_usable()
         self._note_use(queue.name)
         new = NewSchedule(schedule.id, queue.name, schedule.data, queue.options, schedule.when)
         schedules = Schedules(self._writer(queue).store)
@@ -437,6 +477,7 @@ class RedisJobScheduler(JobScheduler):
         return datetime.fromtimestamp(next_ms / 1000, UTC)
 
     async def _end_schedule(self, schedule_id: str) -> bool:
+        self.ensure_usable()
         kept = [Schedules(self._writer(entry.queue).store) for entry in self._catalog]
         removed = False
         with _no_client_errors(self._url):

@@ -38,7 +38,7 @@ def _blocking(call: ast.AsyncFunctionDef, lines: list[str]) -> str:
     given = [argument.arg for argument in call.args.args if argument.arg != "self"]
     given += [f"{argument.arg}={argument.arg}" for argument in call.args.kwonlyargs]
     given += [f"**{call.args.kwarg.arg}"] if call.args.kwarg else []
-    body = f"        return self._wait_for(self._jobs.{call.name}({', '.join(given)}))\n"
+    body = f"        return self._wait_for(lambda jobs: jobs.{call.name}({', '.join(given)}))\n"
     return "\n" + CANCELLED.sub("", written) + body
 
 

@@ -21,6 +21,7 @@ from corral.app.observed import observed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler, watching_workers
 from corral.errors import ConfigurationError, StoreUnavailable
+from corral.forking import default_in_children
 from corral.observe.logs import configure_logs
 from corral.observe.tally import Tally
 from corral.settings import WorkerSettings
@@ -69,6 +70,7 @@ def run_worker(
     Raises:
         CorralError: The process must not start.
     """
+    default_in_children(signal.SIGTERM, signal.SIGINT)
     installed = read_installed("worker", served or None)
     settings = installed.settings
     configure_logs(settings)

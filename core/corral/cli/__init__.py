@@ -9,6 +9,7 @@ import atexit
 import gc
 import sys
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Final, NoReturn
@@ -106,7 +107,8 @@ def main() -> None:
     Anything else is a bug with a traceback.
     """
     _calm_collector()
-    sys.path.insert(0, str(Path.cwd()))  # where CORRAL_APP is looked for: a console script leaves it out
+    with suppress(FileNotFoundError):  # the working directory was deleted, as old releases are below running workers
+        sys.path.insert(0, str(Path.cwd()))  # where CORRAL_APP is looked for: a console script leaves it out
     try:
         code = cli.main(prog_name="corral", standalone_mode=False)
     except click.exceptions.Exit as done:

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import hiredis
 
+from corral.errors import SchedulerUnusable
+from corral.forking import forks, on_fork, silence
 from corral.store.replies import ResponseError, refusal, unavailable, unexpected, unreplicated
 from corral.store.wire import (
     CONNECT_SECONDS,
@@ -75,6 +77,7 @@ class Link:
         self._read_seconds = read_seconds
         self._wire: Wire | None = None
         self._turn = asyncio.Lock()
+        self._forks = forks()
 
     @property
     def bytes_per_second(self) -> float | None:
@@ -107,7 +110,13 @@ class Link:
             StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect, else `"unknown"`: also
                 where it was done, and no replica has confirmed it.
             ResponseError: The server understood the command and answered with an error.
+            SchedulerUnusable: It was made before this process was forked.
         """
+        if self._forks != forks():
+            raise SchedulerUnusable(
+                "this connection to the store was made before the process was forked, and is the parent's",
+                hint="connect in the child, or use corral.connect_blocking(), which connects again by itself",
+            )
         packed = hiredis.pack_command(command)
         async with self._turn:
             wire = self._wire
@@ -144,6 +153,8 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection; a later call opens another."""
+        if self._forks != forks():
+            return
         async with self._turn:
             self._drop(self._wire)
             await asyncio.sleep(0)  # the loop closes the socket in its next round, and may have no later one
@@ -209,6 +220,7 @@ class ThreadLink:
         self._read_seconds = read_seconds
         self._connection: socket.socket | None = None
         self._reader = new_reader()
+        on_fork(self)
 
     def call(self, *command: Any) -> Any:
         """As `Link.call`."""
@@ -232,6 +244,12 @@ class ThreadLink:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: send nothing; the next call opens a connection of the child's own."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            silence(connection.fileno())
 
     def _ask(self, connection: socket.socket, packed: bytes, seconds: float) -> Any:
         connection.settimeout(request_seconds(len(packed), seconds))

@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from corral.errors import ConfigurationError, StoreUnavailable
+from corral.forking import left_to_parent
 from corral.store.server_binary import ServerBinary, version_in
 
 __all__ = ["POLL_SECONDS", "DataDirectory", "ensure_private", "locked"]
@@ -47,13 +48,23 @@ class DataDirectory:
     path: Path
 
     @classmethod
+    def at(cls, data_dir: Path) -> DataDirectory:
+        """The directory of a path.
+
+        Raises:
+            ConfigurationError: The path is relative, and the working directory was deleted.
+        """
+        with cls(data_dir).blamed():
+            return cls(data_dir.resolve())
+
+    @classmethod
     def made(cls, data_dir: Path) -> DataDirectory:
         """Make the directory and its lock files where they are missing.
 
         Raises:
             ConfigurationError: The directory cannot be written, or is open to other users; see `ensure_private`.
         """
-        directory = cls(data_dir.resolve())
+        directory = cls.at(data_dir)
         with directory.blamed():
             directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             ensure_private(directory.path)
@@ -170,17 +181,13 @@ class DataDirectory:
         Raises:
             StoreUnavailable: Somebody is stopping the server and does not come to an end.
         """
-        with self.blamed():
-            users = os.open(self.users, os.O_RDWR | os.O_CLOEXEC)
-        try:
+        with self._opened(self.users) as users:
             deadline = time.monotonic() + JOIN_SECONDS
             while not locked(users, fcntl.LOCK_SH):
                 if time.monotonic() > deadline:
                     raise self.in_use()
                 time.sleep(POLL_SECONDS)
             yield users
-        finally:
-            os.close(users)
 
     @contextmanager
     def free(self) -> Iterator[int | None]:
@@ -189,12 +196,19 @@ class DataDirectory:
         Yields:
             Its descriptor, or None where a server lives. Closing does not unlock it for those who inherited it.
         """
-        with self.blamed():
-            lock = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
-        try:
+        with self._opened(self.lock) as lock:
             yield lock if locked(lock, fcntl.LOCK_EX) else None
-        finally:
-            os.close(lock)
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[int]:
+        """A descriptor to lock; silenced in a forked child, for as long as which the lock would last otherwise."""
+        with self.blamed():
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        with left_to_parent(descriptor):
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
 
 
 def ensure_private(path: Path) -> None:

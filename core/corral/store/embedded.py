@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from corral.errors import ConfigurationError
+from corral.forking import forks
 from corral.settings import Settings
 from corral.store.data_directory import POLL_SECONDS, DataDirectory, ensure_private, locked
 from corral.store.server_binary import ServerBinary, find_server
@@ -103,13 +104,14 @@ def embedded_store(data_dir: Path, *, server: str | None = None) -> Iterator[str
         NoServerBinary: A server had to be started and none was found.
         StoreUnavailable: The directory is in use, or the server did not start.
     """
-    directory = DataDirectory.made(data_dir)
+    directory, forked = DataDirectory.made(data_dir), forks()
     with directory.shared() as users:
         child = _bring_up(directory, server)
         try:
             yield directory.url
         finally:
-            _leave(directory, users, child)
+            if forked == forks():  # a child that was forked meanwhile is no user
+                _leave(directory, users, child)
 
 
 @contextmanager
@@ -128,7 +130,7 @@ def attach(data_dir: Path) -> Iterator[str | None]:
         ConfigurationError: The directory cannot be read, or is open to other users.
         StoreUnavailable: The directory is in use.
     """
-    directory = DataDirectory(data_dir.resolve())
+    directory = DataDirectory.at(data_dir)
     with directory.blamed():
         exists = directory.lock.exists()
         if exists:  # else nobody listens there; and a socket that another user put there is not our store
@@ -136,6 +138,7 @@ def attach(data_dir: Path) -> Iterator[str | None]:
     if not exists:
         yield None
         return
+    forked = forks()
     with directory.shared() as users:
         if not _answers(directory):
             yield None
@@ -143,7 +146,8 @@ def attach(data_dir: Path) -> Iterator[str | None]:
         try:
             yield directory.url
         finally:
-            _leave(directory, users)
+            if forked == forks():
+                _leave(directory, users)
 
 
 def _bring_up(directory: DataDirectory, server: str | None) -> int | None:

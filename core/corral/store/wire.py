@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import hiredis
 
+from corral.forking import on_fork, silence
 from corral.store.replies import NoScriptError, ResponseError
 
 __all__ = [
@@ -202,10 +203,17 @@ class Wire(asyncio.Protocol):
         """Close at once. A reply that is awaited does not come."""
         self._end(ConnectionAbortedError("the connection was closed"))
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: send nothing and close nothing. The transport is not touched, its selector is shared."""
+        if self.lost is None:
+            self.lost = ConnectionAbortedError("the connection is the parent process's")
+            silence(self._transport.get_extra_info("socket").fileno())
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """For asyncio: the connection is open."""
         self._transport = cast("asyncio.Transport", transport)
         self.lost = None
+        on_fork(self)
 
     def data_received(self, data: bytes) -> None:
         """For asyncio: a piece of a reply has come, or several replies."""

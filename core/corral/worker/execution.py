@@ -22,6 +22,7 @@ import structlog
 from pydantic_core import to_json
 
 from corral.errors import Fail, PayloadRefused, RateLimited, Retry, Snooze
+from corral.forking import forks
 from corral.job import KEEP_LOGS, Job, Run, current_job
 from corral.options import backoff_delay_ms
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, Snoozed, TimedOut
@@ -31,6 +32,7 @@ from corral.plugins import Relay
 from corral.processor import Processor
 from corral.store.codec import FetchedJob
 from corral.veil import Veil, secret_names
+from corral.worker.children import end_child
 from corral.worker.raised import class_name, described, shortened, without_frames_of
 from corral.worker.threads import Threads
 
@@ -103,6 +105,7 @@ class Execution:
         self._job_context = relay.job_context
         self._threads = threads
         self._loop = asyncio.get_running_loop()
+        self._forks = forks()
         self.timeout_seconds = None if self.queue.timeout is None else self.queue.timeout.total_seconds()
         self._told: set[tuple[str, str]] = set()
 
@@ -173,6 +176,8 @@ class Execution:
             else:
                 result = await self._function(job)
         except BaseException as raised:
+            if self._forks != forks():
+                end_child(error=raised)
             if issubclass(type(raised), GeneratorExit) and not self._loop.is_running():
                 raise  # the loop is closed over us: nobody reads an outcome any more
             return self.raised(running, raised)
@@ -180,6 +185,8 @@ class Execution:
             job.run.seconds = time.monotonic() - began
             if timer is not None:
                 timer.cancel()
+        if self._forks != forks():
+            end_child()
         if result is None and running.interruption is None:
             return _NOTHING
         return self._returned(running, result)
@@ -231,15 +238,21 @@ class Execution:
         """
         try:
             if self._job_context is None:
-                return self._function(job), None
-            with self._job_context(job):
-                return self._function(job), None
+                result = self._function(job)
+            else:
+                with self._job_context(job):
+                    result = self._function(job)
         except StopIteration as stopped:
             raised = RuntimeError("the processor raised StopIteration")  # as it does in a coroutine
             raised.__cause__ = stopped
             return None, raised
         except BaseException as error:  # noqa: BLE001  # a SystemExit in a processor is a failed attempt, no more
+            if self._forks != forks():
+                end_child(error=error)
             return None, error
+        if self._forks != forks():
+            end_child()
+        return result, None
 
     def _read(self, fetched: FetchedJob) -> tuple[Any, Outcome | None]:
         """The payload, or None and why the job must not run."""

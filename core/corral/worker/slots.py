@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
+from corral.forking import forks
 from corral.job import Run
 from corral.outcome import HandedBack, Outcome
 from corral.store.codec import FetchedJob
@@ -70,6 +71,7 @@ class Slots:
         self._notes = notes
         self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
+        self._forks = forks()
         self._reserved = 0
         self._running: dict[Running, Lease] = {}
         self._abandoned: list[Running] = []
@@ -185,8 +187,9 @@ class Slots:
             self._execution.interrupt(running, "lease")
 
     def _spoke(self, run: Run, fetched: FetchedJob) -> None:
-        """A job said something. From its processor's thread."""
-        self._loop.call_soon_threadsafe(self._notes.spoke, run, fetched)
+        """A job said something. From its processor's thread; what it says in a child that it has forked is lost."""
+        if self._forks == forks():
+            self._loop.call_soon_threadsafe(self._notes.spoke, run, fetched)
 
     def _end(self, running: Running, outcome: Outcome) -> None:
         lease = self._running.pop(running, None)

@@ -20,6 +20,7 @@ from corral.store.address import StoreAddress
 from corral.store.clock import Clock
 from corral.store.processes import process_name
 from corral.tasks import start_task
+from corral.worker.children import LoopGuard
 from corral.worker.consumer import Consumer
 from corral.worker.execution import Execution, Running
 from corral.worker.leases import Leases
@@ -193,6 +194,7 @@ class Worker:
         leases = Leases(self._address.url, lock_seconds, Contact(self._outage))
         threads = Threads("corral-processor")
         leases.start()
+        guard = LoopGuard(asyncio.get_running_loop())
         try:
             async with AsyncExitStack() as resources:
                 deps = Deps(self._jobs, self._plugins.hook, resources, self._inspector)
@@ -209,6 +211,7 @@ class Worker:
         finally:
             leases.stop()
             threads.close()
+            del guard
         log.info("worker stopped", handed_back=stopped.handed_back, unwritten=stopped.unwritten)
         return stopped
 
