@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -34,6 +35,16 @@ class _Forks:
         self.descriptors: set[int] = set()
         self.left_alone: list[object] = []
         self.signals: set[int] = set()
+        self.thread = threading.local()
+
+    def before(self) -> None:
+        if self.signals:  # one that reached the child before its handlers are back to default would be lost
+            self.thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
+
+    def after(self) -> None:
+        mask, self.thread.mask = getattr(self.thread, "mask", None), None
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def in_child(self) -> None:
         self.count += 1
@@ -42,6 +53,7 @@ class _Forks:
             for number in self.signals:
                 if callable(signal.getsignal(number)):  # what is ignored stays ignored
                     signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            self.after()
         for descriptor in self.descriptors:
             silence(descriptor)
         self.descriptors.clear()
@@ -52,7 +64,7 @@ class _Forks:
 
 _forks = _Forks()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forks.in_child)
+    os.register_at_fork(before=_forks.before, after_in_parent=_forks.after, after_in_child=_forks.in_child)
 
 
 def forks() -> int:

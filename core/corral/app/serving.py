@@ -20,6 +20,7 @@ from typing import Any, Final
 import structlog
 
 from corral.errors import ConfigurationError
+from corral.forking import left_to_parent
 
 __all__ = ["Address", "Answer", "http_url", "served", "verdict"]
 
@@ -102,7 +103,8 @@ def served(address: Address, answers: Mapping[str, Callable[[], Answer]]) -> Ite
     thread.start()
     host, port = server.server_address[:2]
     try:
-        yield http_url(str(host), port)
+        with left_to_parent(server.fileno()):  # a child of a job that outlives the worker must not keep its port
+            yield http_url(str(host), port)
     finally:
         server.shutdown()
         server.server_close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
-from typing import Final, NoReturn
+from collections import deque
+from typing import Any, Final, NoReturn
 
 import structlog
 
@@ -32,12 +34,16 @@ class LoopGuard:
 
     def leave_to_parent(self) -> None:
         """In a forked child: `end_child` is what the loop calls next, and whatever another thread would hand to it."""
-        ready = getattr(self._loop, "_ready", None)
-        if ready is None:  # uvloop's: what is ready already comes before it
-            self._loop.call_soon(end_child)
-        else:  # no public call puts anything before the steps of other jobs that are ready
-            ready.appendleft(asyncio.Handle(end_child, (), self._loop))
+        self._loop.call_soon(end_child)
+        # No public call puts it before the steps of other jobs that are ready. uvloop shows the queue to the collector
+        # alone.
+        if ready := next((each for each in _held_by(self._loop) if type(each) is deque), None):
+            ready.rotate(1)
         vars(self._loop)["call_soon_threadsafe"] = end_child
+
+
+def _held_by(loop: asyncio.AbstractEventLoop) -> list[Any]:
+    return [getattr(loop, "_ready", None), *gc.get_referents(loop)]
 
 
 def end_child(*_called_with: object, error: BaseException | None = None, **_options: object) -> NoReturn:
