@@ -419,9 +419,9 @@ class RedisJobScheduler(JobScheduler):
         """Wait for what is being written and close the connections. A later call is refused.
 
         Raises:
-            SchedulerUnusable: Called in another event loop, or in a forked child.
+            SchedulerUnusable: Called in another event loop.
         """
-        if self._closed:
+        if self._closed or self._forks != forks():  # all of it is the parent's
             return
         self.ensure_usable()
         self._closed = True

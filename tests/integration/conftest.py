@@ -339,7 +339,9 @@ class Command:
         err: Where its standard error goes.
     """
 
-    def __init__(self, arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str], stdin: bytes) -> None:
+    def __init__(
+        self, arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str], stdin: bytes, cwd: Path | None
+    ) -> None:
         self.err = folder / f"{uuid.uuid4().hex}.err"
         self.out = self.err.with_suffix(".out")
         source = self.err.with_suffix(".in")
@@ -350,7 +352,7 @@ class Command:
                 stdin=given,
                 stdout=out,
                 stderr=err,
-                cwd=folder,
+                cwd=cwd or folder,
                 env=dict(environment),
             )
 
@@ -381,11 +383,11 @@ def command(store_url: str, acme: Path, tmp_path: Path, real_plugins: str) -> It
     own = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_", "COVERAGE_"))}
     own |= {"PYTHONPATH": str(acme), "REDIS_URL": store_url, "CORRAL_ENV": "production", "PYTHONWARNINGS": "error"}
 
-    def start(*arguments: str, stdin: bytes = b"", **environment: str | None) -> Command:
+    def start(*arguments: str, stdin: bytes = b"", cwd: Path | None = None, **environment: str | None) -> Command:
         disabled = (real_plugins, environment.get("CORRAL_DISABLED_PLUGINS"))
         environment["CORRAL_DISABLED_PLUGINS"] = ",".join(filter(None, disabled)) or None
         told = {name: value for name, value in {**own, **environment}.items() if value is not None}
-        started.append(Command(arguments, folder, told, stdin))
+        started.append(Command(arguments, folder, told, stdin, cwd))
         return started[-1]
 
     yield start

@@ -179,6 +179,34 @@ def test_the_server_of_a_user_killed_alone_is_found_by_the_next_one(data_dir: Pa
     assert not server_lives(data_dir)
 
 
+FORKER = """
+import os, signal, sys
+from pathlib import Path
+from corral.store.embedded import embedded_store
+with embedded_store(Path(sys.argv[1])):
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        signal.pause()
+    print(pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_child_of_a_killed_user_does_not_keep_its_server(data_dir: Path, spawn: Callable[..., Any]) -> None:
+    """A child that a job has forked may outlive its worker for long: whoever comes next still ends the server."""
+    killed = spawn(FORKER, data_dir)
+    child = int(killed.line())
+    try:
+        killed.end(signal.SIGKILL)
+        assert server_lives(data_dir)
+        with embedded_store(data_dir):
+            pass
+        assert not server_lives(data_dir)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_ctrl_c_reaches_the_worker_but_not_its_store(data_dir: Path, spawn: Callable[..., Any]) -> None:
     """The whole process group gets the signal, as from a terminal; the worker needs the store to drain."""
     user = spawn(USER, data_dir)

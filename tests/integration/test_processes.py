@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
 from corral import Payload, Queue
+from corral.errors import ConfigurationError
+from corral.store.embedded import attach, embedded_store
 
 pytestmark = pytest.mark.asyncio
 
@@ -150,3 +153,47 @@ async def test_health_of_a_parent_is_that_of_all_its_processes(command: Any, run
     parent.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(parent.wait) == 0
     assert not await workshop.raw.exists("corral:bull:alive")
+
+
+async def test_a_deleted_working_directory_stops_no_parent_from_replacing_a_child(
+    command: Any, workshop: Any, tmp_path: Path
+) -> None:
+    """As a deployment does that removes the last release below the workers that run it."""
+    release = tmp_path / "release"
+    release.mkdir()
+    parent = command("worker", "--processes", "1", cwd=release)
+    await workshop.wait_until(lambda: parent.said.count('"event": "worker started"') == 1, "it has started")
+    release.rmdir()
+    (child,) = psutil.Process(parent.process.pid).children()
+    child.kill()
+    await workshop.wait_until(lambda: parent.said.count('"event": "worker started"') == 2, "another has started")
+    job = await workshop.producer(letters).enqueue(letters, Letter(text="hello"))
+    await workshop.until(letters, job.id, "completed")
+    parent.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(parent.wait) == 0
+
+
+@pytest.mark.parametrize("arguments", [("check",), ("queues",), ("enqueue", "acme-letters", "{}")])
+async def test_every_command_runs_in_a_deleted_working_directory(
+    in_process: Any, workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    release = tmp_path / "release"
+    release.mkdir()
+    monkeypatch.chdir(release)
+    release.rmdir()
+    code, _, said = await asyncio.to_thread(in_process, workshop.url, *arguments)
+    assert code == 0, said
+
+
+async def test_a_relative_data_directory_is_refused_there_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = tmp_path / "release"
+    release.mkdir()
+    monkeypatch.chdir(release)
+    release.rmdir()
+    refused = "the data directory '.corral' cannot be used: no such file or directory"
+    with pytest.raises(ConfigurationError, match=refused), embedded_store(Path(".corral")):
+        pytest.fail("it started")
+    with pytest.raises(ConfigurationError, match=refused), attach(Path(".corral")):
+        pytest.fail("it looked")

@@ -19,7 +19,7 @@ from corral.blocking import BlockingJobScheduler
 from corral.catalog.record import differences, dumped, parsed, recorded
 from corral.catalog.unserved import unserved
 from corral.errors import SchedulerUnusable, StoreUnavailable
-from corral.forking import leave_alone, on_fork
+from corral.forking import forks, leave_alone, on_fork
 from corral.jobs import Durability, JobScheduler
 from corral.producer import RedisJobScheduler
 from corral.store.connection import Link
@@ -56,11 +56,13 @@ class connect(AbstractAsyncContextManager[RedisJobScheduler]):  # noqa: N801  # 
     def __init__(self, *, durability: Durability | None = None, installed: Installed | None = None) -> None:
         self._durability = durability
         self._installed = installed
+        self._forks: int
         self._leaving: asyncio.Event
         self._holding: asyncio.Task[None]
         self._jobs: RedisJobScheduler
 
     async def __aenter__(self) -> RedisJobScheduler:
+        self._forks = forks()
         self._leaving = asyncio.Event()
         opened: asyncio.Future[RedisJobScheduler] = asyncio.get_running_loop().create_future()
         holding = start_task(_hold(self._installed, self._durability, opened, self._leaving), "corral-connection")
@@ -78,7 +80,7 @@ class connect(AbstractAsyncContextManager[RedisJobScheduler]):  # noqa: N801  # 
         return self._jobs
 
     async def __aexit__(self, *raised: object) -> None:
-        if self._holding.done():  # the event loop's last moments have closed it
+        if self._holding.done() or self._forks != forks():  # closed as the event loop ended, or the parent's to close
             return
         try:
             self._jobs.ensure_usable()

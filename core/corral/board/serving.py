@@ -20,6 +20,7 @@ from corral.board.application import Board
 from corral.board.login import Login
 from corral.board.settings import BoardSettings, environment_of
 from corral.errors import ConfigurationError, MissingExtra, StoreUnavailable
+from corral.forking import left_to_parent
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
 from corral.tasks import start_task
@@ -143,7 +144,8 @@ async def _served(board: Board, listener: socket.socket, link: str | None) -> As
     if link is not None:
         log.info("this link logs in once, within a quarter of an hour", url=f"{address}{link}")
     try:
-        yield
+        with left_to_parent(listener.fileno()):
+            yield
     finally:
         board.end_streams()
         server.should_exit = True

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import hiredis
 
-from corral.errors import SchedulerUnusable
+from corral.errors import StoreUnavailable
 from corral.forking import forks, on_fork, silence
 from corral.store.replies import ResponseError, refusal, unavailable, unexpected, unreplicated
 from corral.store.wire import (
@@ -110,13 +110,9 @@ class Link:
             StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect, else `"unknown"`: also
                 where it was done, and no replica has confirmed it.
             ResponseError: The server understood the command and answered with an error.
-            SchedulerUnusable: It was made before this process was forked.
         """
         if self._forks != forks():
-            raise SchedulerUnusable(
-                "this connection to the store was made before the process was forked, and is the parent's",
-                hint="connect in the child, or use corral.connect_blocking(), which connects again by itself",
-            )
+            raise StoreUnavailable("this connection to the store was made before a fork, and is the parent process's")
         packed = hiredis.pack_command(command)
         async with self._turn:
             wire = self._wire
