@@ -74,7 +74,8 @@ def connect(*, durability: "Durability | None" = None) -> AbstractAsyncContextMa
             itself has them.
 
     Returns:
-        A context manager that yields the scheduler.
+        A context manager that yields the scheduler, whose calls raise `corral.errors.SchedulerUnusable` in another event
+        loop than this one, in a forked child, and after it was left.
 
     Raises:
         CorralError: On entering: a setting, the catalog, or that no store is configured.
@@ -87,13 +88,16 @@ def connect(*, durability: "Durability | None" = None) -> AbstractAsyncContextMa
 def connect_blocking(*, durability: "Durability | None" = None) -> AbstractContextManager["BlockingJobScheduler"]:
     """`connect` for programs without an event loop: `with corral.connect_blocking() as jobs: jobs.enqueue(…)`.
 
-    The scheduler may be used from several threads. It is bound to its process: connect again after a fork.
+    The scheduler may be used from several threads, and in processes that are forked from this one: each connects again
+    by itself. It may stay open for the program's life (`jobs = corral.connect_blocking().__enter__()`): it is closed as
+    the program ends, for which that waits two seconds at most.
 
     Args:
         durability: As `connect`.
 
     Returns:
-        A context manager that yields the scheduler.
+        A context manager that yields the scheduler, whose calls raise `corral.errors.SchedulerUnusable` after it was
+        left.
 
     Raises:
         CorralError: As `connect`.

@@ -425,7 +425,7 @@ print("ended")
 
 
 @pytest.mark.timing
-def test_a_program_waits_two_seconds_at_its_end_for_a_store_that_hangs(program: Any, data_dir: Path) -> None:
+def test_a_store_that_hangs_keeps_no_program_from_its_end(program: Any, data_dir: Path) -> None:
     with embedded_store(data_dir) as url:
         with redis.Redis.from_url(url) as client:
             pid = client.info("server")["process_id"]

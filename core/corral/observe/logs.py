@@ -18,6 +18,7 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from corral.forking import on_fork
 from corral.job import Job, current_job
 from corral.settings import Settings
 from corral.veil import MASK, Veil, is_secret_name, masked, may_hold_secrets, secret_names
@@ -178,6 +179,11 @@ class _Output:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self._turn = threading.RLock()  # a signal handler may log in the middle of a line
+        on_fork(self)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: a thread that only the parent has may be in the middle of a line."""
+        self._turn = threading.RLock()
 
     def write(self, line: str) -> None:
         stream = self._stream or sys.stderr
