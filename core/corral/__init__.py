@@ -74,8 +74,8 @@ def connect(*, durability: "Durability | None" = None) -> AbstractAsyncContextMa
             itself has them.
 
     Returns:
-        A context manager that yields the scheduler, whose calls raise `corral.errors.SchedulerUnusable` in another event
-        loop than this one, in a forked child, and after it was left.
+        A context manager that yields the scheduler. In another event loop than this one, in a forked child, and after
+        it was left, its calls raise `corral.errors.SchedulerUnusable`.
 
     Raises:
         CorralError: On entering: a setting, the catalog, or that no store is configured.

@@ -208,7 +208,10 @@ class _ThreadedScheduler(BlockingJobScheduler):
                     connecting.set_exception(error)
 
         threading.Thread(target=run, name="corral-producer", daemon=True).start()
-        return connecting.result(OPEN_SECONDS)
+        try:
+            return connecting.result(OPEN_SECONDS)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"no connection was made within {OPEN_SECONDS:g} s") from error
 
 
 @dataclass(frozen=True, slots=True)
