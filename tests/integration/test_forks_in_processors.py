@@ -261,6 +261,10 @@ async def test_a_child_that_outlives_its_worker_holds_neither_its_connections_no
     before = len(await workshop.raw.client_list())
     worker = forking("--metrics-port", "0")
     producer = workshop.producer(threads)
+    settled = await producer.enqueue(threads, Letter(text="command"))
+    await workshop.until(threads, settled.id, "completed")
+    for key in ("alive", "catalog"):  # what is being connected while the child is forked, the child keeps
+        await workshop.wait_until(lambda key=key: workshop.raw.exists(f"corral:bull:{key}"), f"{key} is written")
     job = await producer.enqueue(threads, Letter(text="returns"))
     await producer.close()
     await workshop.until(threads, job.id, "completed")
