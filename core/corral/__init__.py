@@ -4,12 +4,14 @@ This is the surface for authors of queues and for producers. It loads neither th
 name loads its module when it is first asked for, so that `corral --help` does not wait for pydantic.
 """
 
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
 from corral.on_demand import on_demand
 
+TYPE_CHECKING = False  # as checkers read it: the program handles no signal before this is loaded
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
     from corral.blocking import BlockingJobScheduler
     from corral.errors import (
         CatalogError,
@@ -61,7 +63,7 @@ __all__ = [
 ]
 
 
-def connect(*, durability: "Durability | None" = None) -> AbstractAsyncContextManager["JobScheduler"]:
+def connect(*, durability: Durability | None = None) -> AbstractAsyncContextManager[JobScheduler]:
     """A producer's front door: `async with corral.connect() as jobs: await jobs.enqueue(queue, payload)`.
 
     Reads the settings, loads the plugins, builds the catalog and finds the store. A store that is away is noticed by
@@ -85,7 +87,7 @@ def connect(*, durability: "Durability | None" = None) -> AbstractAsyncContextMa
     return connect(durability=durability)
 
 
-def connect_blocking(*, durability: "Durability | None" = None) -> AbstractContextManager["BlockingJobScheduler"]:
+def connect_blocking(*, durability: Durability | None = None) -> AbstractContextManager[BlockingJobScheduler]:
     """`connect` for programs without an event loop: `with corral.connect_blocking() as jobs: jobs.enqueue(…)`.
 
     The scheduler may be used from several threads, and in processes that are forked from this one: each connects again

@@ -1,6 +1,24 @@
-"""`python -m corral` is `corral`."""
+"""The program `corral`, and `python -m corral`: it handles signals from its first line on, then loads the rest."""
 
-from corral.cli import main
+from __future__ import annotations
+
+import sys
+
+from corral.shutdown import listen, stop_code
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """The `corral` program."""
+    try:
+        listen()
+        from corral.cli import main as run  # noqa: PLC0415  # it takes longer than a signal may wait
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(stop_code())
+
 
 if __name__ == "__main__":
     main()

@@ -23,6 +23,7 @@ __all__ = [
     "PayloadRefused",
     "Problem",
     "RateLimited",
+    "ResourceNotOpened",
     "Retry",
     "SchedulerUnusable",
     "Snooze",
@@ -195,6 +196,25 @@ class DatabaseUnavailable(CorralError):
     """The SQL database could not be reached, or refused to work."""
 
     exit_code = 4
+
+
+class ResourceNotOpened(CorralError):
+    """A resource that a worker needs, and that its package failed to open; the worker must not start.
+
+    Args:
+        queue: The queue whose processor uses it.
+        provider: Its distribution, as `name version`.
+        error: What was raised. Where it is a `CorralError`, its hint and its exit code are this one's.
+    """
+
+    def __init__(self, queue: str, provider: str, error: Exception) -> None:
+        meant = isinstance(error, CorralError)
+        said = str(error) if meant else f"{type(error).__name__}: {error}"
+        reason = said.strip().partition("\n")[0].removesuffix(": ")
+        hint = error.hint if isinstance(error, CorralError) else None
+        super().__init__(f"the resource of queue {queue!r} was not opened by {provider}: {reason}", hint=hint)
+        if isinstance(error, CorralError):
+            self.exit_code = error.exit_code  # type: ignore[misc]  # this one's own
 
 
 class NoServerBinary(CorralError):

@@ -3,7 +3,8 @@
 A child begins with a copy of the parent's memory, and shares what the kernel keeps for both: connections, locks on
 files, the selector of an event loop, the pipe into which signals are written. What it did to those would happen to the
 parent. So it does nothing with them: their descriptors become /dev/null in the child, where closing one sends nothing,
-unlocks nothing and takes nothing out of a selector; and what held one asks `forks` before it goes on.
+unlocks nothing and takes nothing out of a selector; and what held one asks `forks` before it goes on. Signals act by default in the child,
+as far as a command of ours handles them: `multiprocessing.Pool` would wait for ever for one that could not be terminated.
 
 `subprocess`, and multiprocessing by "spawn" or "forkserver", start a new program, which inherits none of this.
 """
@@ -18,7 +19,9 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Inherited", "default_in_children", "forks", "leave_alone", "left_to_parent", "on_fork", "silence"]
+from corral.shutdown import SIGNALS, is_listening, stop_listening
+
+__all__ = ["Inherited", "forks", "leave_alone", "left_to_parent", "on_fork", "silence"]
 
 
 class Inherited(Protocol):
@@ -34,12 +37,11 @@ class _Forks:
         self.inherited: WeakSet[Inherited] = WeakSet()
         self.descriptors: set[int] = set()
         self.left_alone: list[object] = []
-        self.signals: set[int] = set()
         self.thread = threading.local()
 
     def before(self) -> None:
-        if self.signals:  # one that reached the child before its handlers are back to default would be lost
-            self.thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
+        if is_listening():  # a signal that reached the child before its handlers are back to default would be lost
+            self.thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def after(self) -> None:
         mask, self.thread.mask = getattr(self.thread, "mask", None), None
@@ -48,12 +50,8 @@ class _Forks:
 
     def in_child(self) -> None:
         self.count += 1
-        if self.signals:
-            signal.set_wakeup_fd(-1)  # the pipe is the parent's, whose event loop would act on the child's signals
-            for number in self.signals:
-                if callable(signal.getsignal(number)):  # what is ignored stays ignored
-                    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-            self.after()
+        stop_listening()
+        self.after()
         for descriptor in self.descriptors:
             silence(descriptor)
         self.descriptors.clear()
@@ -79,16 +77,6 @@ def forks() -> int:
 def on_fork(inherited: Inherited) -> None:
     """Have `leave_to_parent` called in every child that is forked, as long as the object lives."""
     _forks.inherited.add(inherited)
-
-
-def default_in_children(*numbers: int) -> None:
-    """Have signals act by default in every child that is forked from now on. Only for a process that is ours.
-
-    Args:
-        numbers: Those that this process handles. A child that kept the handlers could not be terminated:
-            `multiprocessing.Pool` would wait for it for ever.
-    """
-    _forks.signals.update(numbers)
 
 
 @contextmanager

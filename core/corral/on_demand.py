@@ -6,8 +6,11 @@ It keeps a process from loading what it does not use: `corral --help` no pydanti
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from importlib import import_module
+
+TYPE_CHECKING = False  # as checkers read it: the program handles no signal before this is loaded
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ["on_demand"]
 

@@ -226,7 +226,7 @@ async def inspect(workshop: Workshop, letters: Queue[Letter]) -> AsyncIterator[C
 
 
 ACME = """
-import asyncio, contextlib, os, sys, time
+import asyncio, contextlib, ctypes, os, sys, time
 from corral import Fail, Job, Payload, Processor, Queue, hookimpl
 
 
@@ -253,6 +253,9 @@ async def on_loop(job: Job[Letter], inspector) -> str:
     word, _, argument = job.payload.text.partition(" ")
     if word == "block":
         time.sleep(float(argument))
+    elif word == "in-c":  # a mutex that is locked twice: no signal handler runs
+        mutex, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+        library.pthread_mutex_lock(mutex), library.pthread_mutex_lock(mutex)
     elif word == "sleep":
         await asyncio.sleep(float(argument))
     elif word == "deaf":
@@ -340,7 +343,13 @@ class Command:
     """
 
     def __init__(
-        self, arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str], stdin: bytes, cwd: Path | None
+        self,
+        arguments: tuple[str, ...],
+        folder: Path,
+        environment: Mapping[str, str],
+        stdin: bytes,
+        cwd: Path | None,
+        under: tuple[str, ...] = (),
     ) -> None:
         self.err = folder / f"{uuid.uuid4().hex}.err"
         self.out = self.err.with_suffix(".out")
@@ -348,7 +357,7 @@ class Command:
         source.write_bytes(stdin)
         with self.err.open("wb") as err, self.out.open("wb") as out, source.open("rb") as given:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "corral", *arguments],
+                [*under, sys.executable, "-m", "corral", *arguments],
                 stdin=given,
                 stdout=out,
                 stderr=err,
@@ -383,11 +392,13 @@ def command(store_url: str, acme: Path, tmp_path: Path, real_plugins: str) -> It
     own = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_", "COVERAGE_"))}
     own |= {"PYTHONPATH": str(acme), "REDIS_URL": store_url, "CORRAL_ENV": "production", "PYTHONWARNINGS": "error"}
 
-    def start(*arguments: str, stdin: bytes = b"", cwd: Path | None = None, **environment: str | None) -> Command:
+    def start(
+        *arguments: str, stdin: bytes = b"", cwd: Path | None = None, under: tuple[str, ...] = (), **environment: str | None
+    ) -> Command:
         disabled = (real_plugins, environment.get("CORRAL_DISABLED_PLUGINS"))
         environment["CORRAL_DISABLED_PLUGINS"] = ",".join(filter(None, disabled)) or None
         told = {name: value for name, value in {**own, **environment}.items() if value is not None}
-        started.append(Command(arguments, folder, told, stdin, cwd))
+        started.append(Command(arguments, folder, told, stdin, cwd, under))
         return started[-1]
 
     yield start

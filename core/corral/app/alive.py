@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
 from corral.errors import StoreUnavailable
-from corral.settings import Settings
+from corral.shutdown import ask_to_hurry, ask_to_stop
 from corral.store.connection import Link
 from corral.store.liveness import Sign, Signs
 from corral.store.replies import ResponseError
@@ -20,14 +19,14 @@ from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 from corral.worker.worker import Worker
 
-__all__ = ["DRAIN_MARGIN_SECONDS", "alive", "bound_to_parent", "signs_of_life"]
+__all__ = ["HURRY", "STOP", "alive", "signs_of_life", "stop_with_parent"]
 
 log = structlog.get_logger("corral")
 
 SIGN_SECONDS = 3.0
 """How often a process gives a sign of life."""
-DRAIN_MARGIN_SECONDS = 10.0
-"""How much longer than its shutdown timeout a worker may take to end: it cancels, writes, and closes its resources."""
+STOP, HURRY = b"s", b"h"
+"""What a parent writes to its workers' standard input: do what a first signal does, and what a second one does."""
 
 
 @asynccontextmanager
@@ -72,9 +71,8 @@ async def signs_of_life(name: str, sign: Callable[[], Sign], url: str, prefix: s
         await link.close()
 
 
-@contextmanager
-def bound_to_parent(worker: Worker, settings: Settings) -> Iterator[None]:
-    """Stop the worker when the other end of standard input is closed: the parent says so, or it is gone.
+def stop_with_parent() -> None:
+    """Stop this process when its parent says so on standard input, or is gone.
 
     A pipe and not a signal: it tells both, on every system, and cannot be counted as a second signal where a service
     manager signals the parent and its children at once. What is run by jobs reads an empty standard input.
@@ -83,15 +81,12 @@ def bound_to_parent(worker: Worker, settings: Settings) -> Iterator[None]:
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.close(empty)
-    loop = asyncio.get_running_loop()
 
-    def wait() -> None:
-        os.read(line, 1)
-        with suppress(RuntimeError):  # the loop has ended by itself
-            loop.call_soon_threadsafe(worker.stop)
-        # A processor may hold the loop, or a thread, for ever. A parent that lives will see to it; nobody else would.
-        time.sleep(settings.worker.shutdown_timeout_seconds + DRAIN_MARGIN_SECONDS)
-        os._exit(5)
+    def read() -> None:
+        while (told := os.read(line, 1)) == STOP:
+            ask_to_stop()
+        if told == HURRY:
+            ask_to_hurry()
+        ask_to_stop()
 
-    threading.Thread(target=wait, name="corral-parent", daemon=True).start()
-    yield
+    threading.Thread(target=read, name="corral-parent", daemon=True).start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from corral.app.installed import Installed, read_installed, read_plugins
+from corral.app.service import run_service
 from corral.observe.logs import configure_logs
 from corral.plugins import Plugins
 from corral.settings import Settings
+from corral.shutdown import Demand, on_stop
 from corral.store.embedded import chosen_store
 from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
@@ -88,12 +89,11 @@ def relay_outbox(*, once: bool) -> Relayed | None:
                 if once:
                     return await relay.drain()
                 loop = asyncio.get_running_loop()
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.add_signal_handler(number, relay.stop)
-                await relay.run()
+                with on_stop(Demand(BATCH_SECONDS, stop=lambda: loop.call_soon_threadsafe(relay.stop))):
+                    await relay.run()
                 return None
 
-        return asyncio.run(relay())
+        return run_service(relay())
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -19,13 +20,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from corral.app.alive import DRAIN_MARGIN_SECONDS, signs_of_life
+from corral.app.alive import HURRY, STOP, signs_of_life
 from corral.app.installed import Installed, log_lock, read_installed
 from corral.app.observed import observed_parent
 from corral.app.probes import ParentProbes
+from corral.app.service import run_service
 from corral.app.working import check_store
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.observe.logs import configure_logs
+from corral.shutdown import EXIT_SECONDS, GRACE_SECONDS, HURRY_SECONDS, Demand, on_stop, settle
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.liveness import Sign, Signs
@@ -43,6 +46,10 @@ __all__ = ["listening", "run_processes"]
 
 log = structlog.get_logger("corral")
 
+MARGIN_SECONDS = 0.1
+"""How much longer than its time a worker process may take: it is told to stop a little later than the parent."""
+TAKE_BACK_SECONDS = 0.2
+"""How long it takes to end processes that hang, and to take back what they held."""
 RETRY_SECONDS = 0.5
 """How long the parent waits for a store that is away before it tries again to take jobs back."""
 
@@ -89,10 +96,10 @@ def run_processes(
         shutdown_timeout_seconds = settings.worker.shutdown_timeout_seconds
     options += ["--shutdown-timeout", f"{shutdown_timeout_seconds:g}"]
     options += [f"{name}={number}" if number else name for name, number in served.items()]
-    with chosen_store(settings) as url, asyncio.Runner() as runner:
-        grace = shutdown_timeout_seconds + DRAIN_MARGIN_SECONDS
-        parent = _Parent(installed, url, queues, options, burst=burst, grace_seconds=grace, address=address)
-        return runner.run(parent.run(processes))
+    with chosen_store(settings) as url:
+        timeout = shutdown_timeout_seconds
+        parent = _Parent(installed, url, queues, options, burst=burst, timeout_seconds=timeout, address=address)
+        return run_service(parent.run(processes))
 
 
 @dataclass(slots=True, eq=False)
@@ -111,8 +118,14 @@ class _Child:
     ended: asyncio.Future[int]
     line: int | None
 
-    def stop(self) -> None:
-        """Tell it to drain; see `bound_to_parent`."""
+    def tell(self, what: bytes) -> None:
+        """Tell it to stop, or to hurry; see `stop_with_parent`."""
+        if self.line is not None:
+            with suppress(OSError):  # it has ended
+                os.write(self.line, what)
+
+    def close(self) -> None:
+        """It has ended: nothing more is told to it."""
         if self.line is not None:
             os.close(self.line)
             self.line = None
@@ -145,7 +158,7 @@ class _Parent:
         options: Sequence[str],
         *,
         burst: bool,
-        grace_seconds: float,
+        timeout_seconds: float,
         address: Address | None,
     ) -> None:
         self._installed = installed
@@ -154,11 +167,13 @@ class _Parent:
         self._url = url
         self._command = [sys.executable, "-P", "-m", "corral", "worker", *options]  # -P: as the program `corral`
         self._burst = burst
-        self._grace_seconds = grace_seconds
+        self._timeout_seconds = timeout_seconds
+        self._ended = threading.Event()
         self._name = process_name()
         self._numbers = count(1)
         self._children: dict[int, _Child] = {}
         self._stop = asyncio.Event()
+        self._hurries = asyncio.Event()
         self._refused = 0
         self._link = Link(url)
         self._stalled = dict.fromkeys(queues, 0)
@@ -172,7 +187,7 @@ class _Parent:
         def sign() -> Sign:
             return Sign(0.0, draining=self._stop.is_set(), processes=processes)
 
-        with self._signals():
+        with self._reaping(), on_stop(self._demand()):
             async with signs_of_life(self._name, sign, self._url, self._settings.prefix), self._observed():
                 log.info("parent started", processes=processes)
                 places = [asyncio.create_task(self._keep(n), name=f"corral-place-{n}") for n in range(processes)]
@@ -184,9 +199,27 @@ class _Parent:
                         child.kill()
                     await end_tasks([stopping, *places])
                     await self._link.close()
-        code = self._refused or exit_code(codes)
+            code = self._refused or exit_code(codes)
+            settle(code)
+            self._ended.set()
         log.info("parent stopped", exit_code=code)
         return code
+
+    def _demand(self) -> Demand:
+        """How the parent is stopped. It ends after its processes, whose time is not up before its own."""
+        loop = asyncio.get_running_loop()
+
+        def announce() -> None:
+            told = "parent stopping: it waits for its processes; a second signal hands their jobs back at once"
+            log.info(told, processes=len(self._children), timeout_seconds=self._timeout_seconds)
+
+        return Demand(
+            self._timeout_seconds + MARGIN_SECONDS + TAKE_BACK_SECONDS,
+            stop=lambda: loop.call_soon_threadsafe(self._stop.set),
+            announce=announce,
+            hurry=lambda: loop.call_soon_threadsafe(self._hurries.set),
+            cut=self._ended.wait,
+        )
 
     @asynccontextmanager
     async def _observed(self) -> AsyncIterator[None]:
@@ -225,7 +258,7 @@ class _Parent:
             return 1, 0.0
         code = await child.ended
         lived = time.monotonic() - started
-        child.stop()
+        child.close()
         died = code not in IN_ORDER
         event = "worker process died" if died else "worker process ended"
         (log.warning if died else log.info)(event, child=child.name, pid=child.pid, by=told_end(code))
@@ -295,31 +328,25 @@ class _Parent:
     async def _drain(self) -> None:
         """When asked to stop: tell every child, and after a while end those that are left."""
         await self._stop.wait()
-        log.info("parent stopping", processes=len(self._children))
         for child in self._children.values():
-            child.stop()
-        await asyncio.sleep(self._grace_seconds)
+            child.tell(STOP)
+        hardest = GRACE_SECONDS + EXIT_SECONDS + MARGIN_SECONDS
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurries.wait(), self._timeout_seconds + hardest)
+        if self._hurries.is_set():
+            for child in self._children.values():
+                child.tell(HURRY)
+            await asyncio.sleep(HURRY_SECONDS + EXIT_SECONDS + MARGIN_SECONDS)
         for child in self._children.values():
             log.warning("worker process does not end and is killed", child=child.name, pid=child.pid)
             child.kill()
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGTERM or SIGINT stops in order, the second ends everything."""
+    def _reaping(self) -> Iterator[None]:
+        """Collect processes as they end."""
         loop = asyncio.get_running_loop()
-
-        def stop(number: int) -> None:
-            if self._stop.is_set():
-                for child in self._children.values():
-                    child.kill()
-                os._exit(128 + number)
-            self._stop.set()
-
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop, number)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-                loop.remove_signal_handler(number)
+            loop.remove_signal_handler(signal.SIGCHLD)

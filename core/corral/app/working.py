@@ -5,31 +5,30 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import os
-import signal
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from corral.app.alive import alive, bound_to_parent
+from corral.app.alive import alive, stop_with_parent
 from corral.app.databases import prepare_database, relaying
 from corral.app.installed import Installed, log_lock, read_installed
 from corral.app.known_holes import hole_warning, store_version
 from corral.app.observed import observed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler, watching_workers
-from corral.errors import ConfigurationError, StoreUnavailable
-from corral.forking import default_in_children
+from corral.app.service import run_service
+from corral.errors import ConfigurationError, CorralError, ResourceNotOpened, StoreUnavailable
 from corral.observe.logs import configure_logs
 from corral.observe.tally import Tally
 from corral.settings import WorkerSettings
+from corral.shutdown import CUT_EXIT_CODE, Demand, on_stop, settle
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
 from corral.store.processes import eviction_policy
-from corral.store.replies import RIGHTS_HINT, is_missing_right
-from corral.worker.worker import Stopped, Worker
+from corral.store.replies import RIGHTS_HINT, ResponseError, is_missing_right
+from corral.worker.worker import Worker
 
 if TYPE_CHECKING:
     from corral.app.serving import Address
@@ -51,7 +50,7 @@ def run_worker(
     child: str | None = None,
     address: Address | None = None,
     beside: Beside | None = None,
-) -> tuple[int, int]:
+) -> int:
     """Work off queues until stopped.
 
     Args:
@@ -65,12 +64,13 @@ def run_worker(
         beside: What runs while the worker does, and is told its store's URL.
 
     Returns:
-        The exit code, and how many processors still run: whoever gets more than none must end the process itself.
+        The exit code. Processors may still run: end the process by `corral.shutdown.leave`.
 
     Raises:
         CorralError: The process must not start.
     """
-    default_in_children(signal.SIGTERM, signal.SIGINT)
+    if child:
+        stop_with_parent()
     installed = read_installed("worker", served or None)
     settings = installed.settings
     configure_logs(settings)
@@ -98,14 +98,9 @@ def run_worker(
         limits = {name: number for name, number in overrides.items() if number}
         lenient = development or settings.is_development
         calm_collector()
-        with ExitStack() as ending:
-            runner = ending.enter_context(asyncio.Runner(loop_factory=new_loop))
-            served_beside = nullcontext() if beside is None else beside(url)
-            work = _work(installed, url, limits, burst=burst, lenient=lenient, child=child, address=address)
-            stopped = runner.run(_beside(served_beside, work))
-            if stopped.stuck:
-                ending.pop_all()  # closing the runner would wait for what does not end
-    return (0 if stopped.in_order else 5), stopped.stuck
+        served_beside = nullcontext() if beside is None else beside(url)
+        work = _work(installed, url, limits, burst=burst, lenient=lenient, child=child, address=address)
+        return run_service(_beside(served_beside, work), new_loop)
 
 
 def _new_loop(settings: WorkerSettings) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -137,7 +132,7 @@ def calm_collector() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-async def _beside(what: AbstractAsyncContextManager[None], work: Coroutine[Any, Any, Stopped]) -> Stopped:
+async def _beside(what: AbstractAsyncContextManager[None], work: Coroutine[Any, Any, int]) -> int:
     try:
         async with what:
             return await work
@@ -154,7 +149,7 @@ async def _work(
     lenient: bool,
     child: str | None,
     address: Address | None,
-) -> Stopped:
+) -> int:
     settings, catalog, tally = installed.settings, installed.catalog, Tally()
     look = asyncio.Event()
     await check_store(url, lenient=lenient, warns=child is None)
@@ -179,9 +174,17 @@ async def _work(
             name=name,
             on_check=look.set,
         )
-        with _stopped_by_signals(worker), bound_to_parent(worker, settings) if child else nullcontext():
+        with on_stop(_demand(worker, settings.worker)):
             async with alive(worker, url, settings.prefix) as link, observed(worker, tally, installed, link, address):
-                return await worker.run()
+                try:
+                    stopped = await worker.run()
+                except Exception as error:
+                    if worker.opens is None:
+                        raise
+                    raise _not_opened(installed, worker.opens, error) from error
+                code = 0 if stopped.in_order else CUT_EXIT_CODE
+                settle(code)
+                return code
 
 
 async def check_store(url: str, *, lenient: bool, warns: bool = True) -> None:
@@ -215,24 +218,42 @@ async def check_store(url: str, *, lenient: bool, warns: bool = True) -> None:
         log.warning(told)
 
 
-@contextmanager
-def _stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """The first SIGTERM or SIGINT stops the worker in order, the second ends the process.
-
-    The handlers are the interpreter's, not the loop's: the second signal is for a processor that blocks the loop, too.
-    """
+def _demand(worker: Worker, settings: WorkerSettings) -> Demand:
+    """How a worker is stopped."""
     loop = asyncio.get_running_loop()
-    asked: list[int] = []
 
-    def stop(number: int, _frame: object) -> None:
-        if asked:
-            os._exit(128 + number)
-        asked.append(number)
-        loop.call_soon_threadsafe(worker.stop)
+    def call(what: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop has ended by itself
+            loop.call_soon_threadsafe(what)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def announce() -> None:
+        log.info(
+            "worker stopping: it waits for running jobs; a second signal hands them back at once",
+            running=worker.running,
+            timeout_seconds=settings.shutdown_timeout_seconds,
+        )
+
+    def cut() -> None:
+        try:
+            handed_back = worker.hand_back()
+        except (StoreUnavailable, ResponseError) as error:
+            log.warning("running jobs are left to the stalled check", error=str(error))
+        else:
+            told = "worker is cut off at its shutdown timeout: a processor or a resource does not let it end"
+            log.warning(told, handed_back=handed_back)
+
+    return Demand(
+        settings.shutdown_timeout_seconds,
+        stop=lambda: call(worker.stop),
+        announce=announce,
+        hurry=lambda: call(worker.hurry),
+        cut=cut,
+    )
+
+
+def _not_opened(installed: Installed, queue: str, error: Exception) -> CorralError:
+    """What is said of a resource that did not open: in one sentence, with its package."""
+    provider = installed.catalog.get(queue).provider
+    if not isinstance(error, CorralError):
+        log.error("resource cannot be opened", queue=queue, exc_info=error)
+    return ResourceNotOpened(queue, str(provider), error)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +13,7 @@ from typing import Final
 import structlog
 
 from corral.app import read_settings
+from corral.app.service import run_service
 from corral.app.serving import http_url
 from corral.board.application import Board
 from corral.board.login import Login
@@ -23,6 +22,7 @@ from corral.errors import ConfigurationError, MissingExtra, StoreUnavailable
 from corral.forking import left_to_parent
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
+from corral.shutdown import Demand, on_stop
 from corral.tasks import start_task
 
 try:
@@ -82,11 +82,12 @@ def run_board(host: str, port: int) -> None:
         except StoreUnavailable as error:
             log.warning("the board starts without its store, and waits for it", error=str(error))
         stopped = asyncio.Event()
-        with _signals(stopped):
+        loop = asyncio.get_running_loop()
+        with on_stop(Demand(GRACE_SECONDS, stop=lambda: loop.call_soon_threadsafe(stopped.set), announce=_announce)):
             async with _served(board, listener, link):
                 await stopped.wait()
 
-    asyncio.run(run())
+    run_service(run())
 
 
 @asynccontextmanager
@@ -236,20 +237,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-@contextmanager
-def _signals(stopped: asyncio.Event) -> Iterator[None]:
-    """The first SIGTERM or SIGINT stops the server, the second ends the process."""
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int) -> None:
-        if stopped.is_set():
-            os._exit(128 + number)
-        stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+def _announce() -> None:
+    log.info(
+        "board stopping: it waits for answers that are being sent; a second signal cuts them off",
+        timeout_seconds=GRACE_SECONDS,
+    )

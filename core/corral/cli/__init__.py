@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 import click
 
 from corral.errors import CorralError
+from corral.shutdown import leave, stop_code
 
 __all__ = ["cli", "main"]
 
@@ -62,7 +63,7 @@ class _Commands(MutableMapping[str, click.Command]):
     commands=_Commands(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Results go to stdout, logs to stderr. Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 catalog "
-    "refused, 4 store unavailable, 5 stopped with jobs handed back.",
+    "refused, 4 store unavailable, 5 stopped with jobs handed back, 130 or 143 ended by a signal.",
 )
 @click.version_option(package_name="corral", message="%(package)s %(version)s")
 def cli() -> None:
@@ -112,12 +113,12 @@ def main() -> None:
     try:
         code = cli.main(prog_name="corral", standalone_mode=False)
     except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        leave(done.exit_code)
     except click.Abort:
-        sys.exit(130)
+        leave(stop_code())
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        leave(error.exit_code)
     except CorralError as error:
         _exit_with(error)
     except Exception as error:
@@ -129,11 +130,11 @@ def main() -> None:
         if refused is None:
             raise
         _exit_with(refused)
-    sys.exit(code if isinstance(code, int) else 0)
+    leave(code if isinstance(code, int) else 0)
 
 
 def _exit_with(error: CorralError) -> NoReturn:
     click.echo(f"error: {error}", err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
-    sys.exit(error.exit_code)
+    leave(error.exit_code)

@@ -7,6 +7,7 @@ import sys
 import click
 
 from corral.errors import ConfigurationError
+from corral.shutdown import begin_service
 
 __all__ = ["board"]
 
@@ -34,6 +35,7 @@ def board(host: str, port: int, hash_password: bool) -> None:
     if hash_password:
         _hash_password()
         return
+    begin_service()
     from corral.board.serving import run_board
 
     run_board(host, port)

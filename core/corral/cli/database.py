@@ -72,6 +72,10 @@ def relay(once: bool) -> None:
     corral outbox relay --once
     """
     from corral.app import relay_outbox
+    from corral.shutdown import begin_service
+
+    if not once:
+        begin_service()
 
     relayed = relay_outbox(once=once)
     if relayed is not None:

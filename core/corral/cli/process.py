@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 
 import click
@@ -11,6 +10,7 @@ import click
 from corral.cli.table import show_table
 from corral.cli.terminal import printable
 from corral.errors import ConfigurationError, CorralError, MissingExtra
+from corral.shutdown import begin_service, leave
 
 __all__ = ["dev", "health", "worker"]
 
@@ -55,7 +55,8 @@ def worker(
 ) -> None:
     """Work off queues until stopped: all that are installed, or those that are named.
 
-    SIGTERM or Ctrl-C lets running jobs finish, then hands the rest back; a second one ends the process at once.
+    SIGTERM or Ctrl-C lets running jobs finish, then hands the rest back; a second one hands them back at once, a third
+    one ends the process.
 
     \b
     corral worker
@@ -63,6 +64,7 @@ def worker(
     corral worker --processes 4
     corral worker --metrics-port 9300
     """
+    begin_service()
     served = _served(queues)
     address = None
     if metrics_port is not None:
@@ -85,11 +87,10 @@ def worker(
             shutdown_timeout_seconds=shutdown_timeout,
             address=address,
         )
-        _end((code, 0))
-        return
+        leave(code)
     from corral.app import run_worker
 
-    _end(
+    leave(
         run_worker(
             served,
             burst=burst,
@@ -110,15 +111,15 @@ def dev() -> None:
     \b
     corral dev
     """
+    begin_service()
     from corral.app import run_worker
 
     try:
         from corral.board.serving import beside_worker
     except MissingExtra as missing:
         click.echo(f"without the board: {missing}", err=True)
-        _end(run_worker({}, development=True))
-    else:
-        _end(run_worker({}, development=True, beside=beside_worker))
+        leave(run_worker({}, development=True))
+    leave(run_worker({}, development=True, beside=beside_worker))
 
 
 @click.command()
@@ -154,12 +155,3 @@ def _served(arguments: tuple[str, ...]) -> dict[str, int | None]:
             raise ConfigurationError(f"{argument!r} does not say how many jobs run at once", hint=f"write {name}=10")
         served[name] = int(number) if equals else None
     return served
-
-
-def _end(stopped: tuple[int, int]) -> None:
-    """Exit; where processors still run, without waiting for them."""
-    code, stuck = stopped
-    if stuck:
-        os._exit(code)
-    if code:
-        raise click.exceptions.Exit(code)

@@ -54,6 +54,8 @@ FETCH_BYTES = 256 * 1024
 """How large the jobs of one fetch may be together as long as the speed of the link is not known: 8 s on the slowest."""
 METRICS_MINUTES = 20_160
 """How many minutes of counts are kept: two weeks."""
+LAST_CALL_MS = 60_000
+"""How long the record of a worker's last call is kept, as `release.lua` keeps it."""
 CONTAINERS = ("wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed")
 """A job is in exactly one of these (wire § 1)."""
 
@@ -385,9 +387,37 @@ class QueueStore:
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
         """
-        keys = [self.base, *(self._record(worker, lane) for lane in range(lanes))]
-        ids = await run(self._link, script("release"), keys, [worker, max_stalled, self.offset_ms])
+        keys, arguments = self._release(worker, max_stalled, lanes)
+        ids = await run(self._link, script("release"), keys, arguments)
         return [job_id.decode(errors="replace") for job_id in ids]
+
+    def give_up(self, link: ThreadLink, worker: str, endings: Sequence[Ending], max_stalled: int, *, lanes: int) -> int:
+        """Write the last endings of a worker whose event loop is stuck, from another thread, and release the rest.
+
+        Args:
+            link: The thread's own connection.
+            worker: The worker's name.
+            endings: What is known of its jobs.
+            max_stalled: As for `release`, and so is `lanes`: a call on its way may have brought jobs.
+            lanes: See there.
+
+        Returns:
+            How many jobs were released beside `endings`.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+        """
+        last = f"{worker}:last"  # a number of its own: the loop may have sent any
+        keys = [self.base, self._record(last, 0)]
+        for seq, start in enumerate(range(0, len(endings), MAX_BATCH), 1):
+            arguments = [seq, last, 0, LAST_CALL_MS, self.offset_ms, METRICS_MINUTES, b"{}", 0, "", 0]
+            batch = encode_endings(endings[start : start + MAX_BATCH], self._options)
+            run_blocking(link, script("advance"), keys, [*arguments, *batch])
+        return len(run_blocking(link, script("release"), *self._release(worker, max_stalled, lanes)))
+
+    def _release(self, worker: str, max_stalled: int, lanes: int) -> tuple[list[str], list[Any]]:
+        keys = [self.base, *(self._record(worker, lane) for lane in range(lanes))]
+        return keys, [worker, max_stalled, self.offset_ms]
 
     async def note(self, notes: Iterable[Note], worker: str = "", seq: int = 0) -> list[Damage]:
         """Write progress and log lines of running jobs.

@@ -27,7 +27,7 @@ from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Sn
 from corral.plugins import Relay
 from corral.store.address import StoreAddress
 from corral.store.codec import BROKEN, REFUSED, Advanced, Ending, FetchedJob
-from corral.store.connection import blocking_link
+from corral.store.connection import ThreadLink, blocking_link
 from corral.store.late import Late
 from corral.store.queue_store import MAX_BATCH
 from corral.store.replies import ResponseError
@@ -241,6 +241,24 @@ class Consumer:
         """Go on to another stage, unless `stop` was called meanwhile."""
         if self._stage is before:
             self._stage = after
+
+    def hand_back(self, link: ThreadLink, worker: str) -> int:
+        """Write from another thread how the jobs of a stuck loop end: those that still run are handed back.
+
+        Args:
+            link: The thread's connection.
+            worker: The worker's name.
+
+        Returns:
+            How many still ran, or were not told to have been started.
+
+        Raises:
+            StoreUnavailable: The store is away.
+        """
+        endings = [Ending(each.running.fetched, each.outcome) for each in self.unwritten.ready]
+        back = [*self.slots.fetched, *self._unstarted]
+        endings += [Ending(job, HandedBack()) for job in back]
+        return len(back) + self.store.give_up(link, worker, endings, self._max_stalled, lanes=LANES)
 
     async def close(self) -> None:
         """Close the connections; `run` leaves them open for another one."""

@@ -88,6 +88,11 @@ class Slots:
         return len(self._running)
 
     @property
+    def fetched(self) -> list[FetchedJob]:
+        """The jobs that run. From any thread."""
+        return [each.fetched for each in list(self._running)]
+
+    @property
     def unended(self) -> list[Running]:
         """The jobs whose task is done, and whose ending was not told."""
         return [each for each in list(self._running) if each.task is not None and each.task.done()]

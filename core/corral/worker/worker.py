@@ -18,6 +18,7 @@ from corral.processor import Deps, Processor
 from corral.settings import WorkerSettings
 from corral.store.address import StoreAddress
 from corral.store.clock import Clock
+from corral.store.connection import ThreadLink
 from corral.store.processes import process_name
 from corral.tasks import start_task
 from corral.worker.children import LoopGuard
@@ -38,10 +39,12 @@ __all__ = ["Stopped", "Worker"]
 
 log = structlog.get_logger("corral.worker")
 
-CANCEL_SECONDS = 1.0
+CANCEL_SECONDS = 0.3
 """How long a cancelled processor may clean up before its job is handed back."""
-FLUSH_SECONDS = 3.0
+FLUSH_SECONDS = 1.0
 """How long the last call to the store may take."""
+THREAD_SECONDS = 0.5
+"""How long the store may be silent where jobs are handed back by another thread: the process ends a second later."""
 LOOK_SECONDS = 0.1
 """How often a stopping worker looks whether anything still runs."""
 BEAT_SECONDS = 1.0
@@ -77,6 +80,7 @@ class Worker:
 
     Attributes:
         name: Unique among all workers.
+        opens: The queue whose resource it is opening, or failed to open; else None.
         stalled: How many jobs of dead workers it has found and put back, by queue.
         repaired: How often it has found that a declared schedule was gone, and has made it again, by queue.
         troubles: What an operator must know while it is so, as sentences, by queue and kind: `damage`, a key that must
@@ -117,6 +121,7 @@ class Worker:
         on_check: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name or process_name()
+        self.opens: str | None = None
         self._processors = processors
         self._address = StoreAddress(url, prefix, clock)
         self._settings = settings
@@ -128,6 +133,8 @@ class Worker:
         self._idle = idle
         self._on_check = on_check
         self._stop = asyncio.Event()
+        self._hurries = False
+        self._opening: asyncio.Timeout | None = None
         self._outage = Outage()
         self._consumers: Sequence[Consumer] = ()
         self.stalled: Counter[str] = Counter()
@@ -146,6 +153,11 @@ class Worker:
     def is_serving(self) -> bool:
         """Whether its resources are open and it fetches jobs, or would if the store were there."""
         return bool(self._consumers) and not self.is_stopping
+
+    @property
+    def running(self) -> int:
+        """How many jobs run."""
+        return sum(each.slots.running for each in self._consumers)
 
     @property
     def misses_store(self) -> bool:
@@ -180,6 +192,29 @@ class Worker:
     def stop(self) -> None:
         """Fetch no more, let running jobs finish within the shutdown timeout, hand the rest back."""
         self._stop.set()
+        if self._opening is not None:
+            self._opening.reschedule(0)
+            self._opening = None
+
+    def hurry(self) -> None:
+        """Stop, and hand back at once what runs."""
+        self._hurries = True
+        self.stop()
+
+    def hand_back(self) -> int:
+        """Hand back the jobs of a worker that will not: its event loop is stuck, and its process ends. From any thread.
+
+        Returns:
+            How many jobs there were.
+
+        Raises:
+            StoreUnavailable: The store is away. The stalled check will find the jobs.
+        """
+        link = ThreadLink(self._address.url, THREAD_SECONDS)
+        try:
+            return sum(each.hand_back(link, self.name) for each in self._consumers)
+        finally:
+            link.close()
 
     async def run(self) -> Stopped:
         """Serve the queues.
@@ -198,11 +233,11 @@ class Worker:
         try:
             async with AsyncExitStack() as resources:
                 deps = Deps(self._jobs, self._plugins.hook, resources, self._inspector)
-                consumers = [await self._consumer(processor, deps, leases, threads) for processor in self._processors]
-                served = {consumer.queue.name: consumer.slots.concurrency for consumer in consumers}
-                self._consumers = consumers
-                log.info("worker started", queues=served)
-                await self._serve(consumers, leases)
+                self._consumers = consumers = await self._open(deps, leases, threads)
+                if consumers or not self.is_stopping:
+                    served = {consumer.queue.name: consumer.slots.concurrency for consumer in consumers}
+                    log.info("worker started", queues=served)
+                    await self._serve(consumers, leases)
                 stopped = Stopped(
                     handed_back=sum(each.slots.handed_back for each in consumers),
                     stuck=sum(each.slots.stuck for each in consumers),
@@ -215,9 +250,24 @@ class Worker:
         log.info("worker stopped", handed_back=stopped.handed_back, unwritten=stopped.unwritten)
         return stopped
 
+    async def _open(self, deps: Deps, leases: Leases, threads: Threads) -> Sequence[Consumer]:
+        """Open the resources; none where the worker was told to stop before all were open."""
+        try:
+            # Its deadline is set when the worker is told to stop.
+            async with asyncio.timeout(0 if self.is_stopping else None) as self._opening:
+                return [await self._consumer(processor, deps, leases, threads) for processor in self._processors]
+        except Exception:
+            if not self.is_stopping:
+                raise
+            return ()
+        finally:
+            self._opening = None
+
     async def _consumer(self, processor: Processor, deps: Deps, leases: Leases, threads: Threads) -> Consumer:
         queue = processor.queue
+        self.opens = queue.name
         resource = None if processor.using is None else await deps.enter(processor.using)
+        self.opens = None
         return Consumer(
             Execution(processor, resource, self._plugins.relay, threads, keep_logs=self._settings.keep_logs),
             address=self._address,
@@ -282,12 +332,8 @@ class Worker:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _drain(self, consumers: Sequence[Consumer], serving: asyncio.Task[None]) -> None:
-        timeout = self._settings.shutdown_timeout_seconds
-        running = sum(consumer.slots.running for consumer in consumers)
-        if running:
-            log.info("worker stopping", running=running, timeout_seconds=timeout)
-        deadline = time.monotonic() + timeout
-        while not serving.done() and time.monotonic() < deadline:
+        deadline = time.monotonic() + self._settings.shutdown_timeout_seconds
+        while not serving.done() and not self._hurries and time.monotonic() < deadline:
             if self._outage.lasts and not any(each.slots.running or each.unwritten.count for each in consumers):
                 break  # there is nothing to wait for but a store that is away
             await asyncio.wait([serving], timeout=LOOK_SECONDS)
