@@ -393,7 +393,11 @@ def command(store_url: str, acme: Path, tmp_path: Path, real_plugins: str) -> It
     own |= {"PYTHONPATH": str(acme), "REDIS_URL": store_url, "CORRAL_ENV": "production", "PYTHONWARNINGS": "error"}
 
     def start(
-        *arguments: str, stdin: bytes = b"", cwd: Path | None = None, under: tuple[str, ...] = (), **environment: str | None
+        *arguments: str,
+        stdin: bytes = b"",
+        cwd: Path | None = None,
+        under: tuple[str, ...] = (),
+        **environment: str | None,
     ) -> Command:
         disabled = (real_plugins, environment.get("CORRAL_DISABLED_PLUGINS"))
         environment["CORRAL_DISABLED_PLUGINS"] = ",".join(filter(None, disabled)) or None
