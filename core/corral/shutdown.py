@@ -109,7 +109,8 @@ class _Shutdown:
         self._forget()
 
     def _forget(self) -> None:
-        self._level = 0  # how many signals have come, or what stands for them
+        self._received = 0  # signals
+        self._level = 0  # what they demand, or a parent does
         self._own = 0  # signals of this process to itself, which only interrupt the main thread
         self._number: int = signal.SIGINT
         self._demand: Demand | None = None
@@ -179,7 +180,8 @@ class _Shutdown:
                         self._own -= 1
                     elif number in SIGNALS:
                         self._number = number
-                        self._raise_level(self._level + 1)
+                        self._received += 1
+                        self._raise_level(self._received)  # what a parent has asked for before is the same demand
                 continue
             with self._guard:
                 is_over = self._deadline is not None and time.monotonic() >= self._deadline

@@ -137,17 +137,17 @@ async def test_what_does_not_finish_is_handed_back_and_the_exit_code_says_so(sce
         assert "stc" not in fields
 
 
-@pytest.mark.corral_untidy("its workers end in the middle of their jobs")
-async def test_a_second_signal_ends_the_parent_and_its_processes_at_once(scene: Scene) -> None:
+async def test_a_second_signal_ends_the_parent_and_its_processes_and_hands_their_jobs_back(scene: Scene) -> None:
     parent = await scene.hire(processes=2, **SLOW)
-    await scene.enqueue({"ms": 60_000})
+    enqueued = await scene.enqueue({"ms": 60_000})
     await scene.until(scene.starts, "it runs")
     below = parent.below()
     parent.terminate()
     await scene.until(lambda: any(line["event"] == "parent stopping" for line in parent.log), "it stops")
     parent.terminate()
-    assert await parent.ended() == 143
+    assert await parent.ended() == 5
     await gone(scene, below)
+    assert await scene.store.client.lrange("bull:chaos:wait", 0, -1) == [*enqueued]
 
 
 async def test_processes_whose_parent_is_killed_drain_and_end(scene: Scene) -> None:

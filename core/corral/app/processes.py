@@ -210,8 +210,13 @@ class _Parent:
         loop = asyncio.get_running_loop()
 
         def announce() -> None:
-            told = "parent stopping: it waits for its processes; a second signal hands their jobs back at once"
-            log.info(told, processes=len(self._children), timeout_seconds=self._timeout_seconds)
+            log.info(
+                "parent stopping",
+                waits_for="worker processes",
+                processes=len(self._children),
+                timeout_seconds=self._timeout_seconds,
+                hint="a second signal hands their jobs back at once",
+            )
 
         return Demand(
             self._timeout_seconds + MARGIN_SECONDS + TAKE_BACK_SECONDS,

@@ -228,9 +228,11 @@ def _demand(worker: Worker, settings: WorkerSettings) -> Demand:
 
     def announce() -> None:
         log.info(
-            "worker stopping: it waits for running jobs; a second signal hands them back at once",
+            "worker stopping",
+            waits_for="running jobs",
             running=worker.running,
             timeout_seconds=settings.shutdown_timeout_seconds,
+            hint="a second signal hands them back at once",
         )
 
     def cut() -> None:

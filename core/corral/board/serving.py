@@ -239,6 +239,8 @@ def _is_loopback(host: str) -> bool:
 
 def _announce() -> None:
     log.info(
-        "board stopping: it waits for answers that are being sent; a second signal cuts them off",
+        "board stopping",
+        waits_for="answers that are being sent",
         timeout_seconds=GRACE_SECONDS,
+        hint="a second signal cuts them off",
     )
