@@ -3,8 +3,9 @@
 A child begins with a copy of the parent's memory, and shares what the kernel keeps for both: connections, locks on
 files, the selector of an event loop, the pipe into which signals are written. What it did to those would happen to the
 parent. So it does nothing with them: their descriptors become /dev/null in the child, where closing one sends nothing,
-unlocks nothing and takes nothing out of a selector; and what held one asks `forks` before it goes on. The signals that a command of ours
-handles act by default there: `multiprocessing.Pool` would wait for ever for a child that cannot be terminated.
+unlocks nothing and takes nothing out of a selector; and what held one asks `forks` before it goes on. The signals that
+a command of ours handles act by default there: `multiprocessing.Pool` would wait for ever for a child that cannot be
+terminated.
 
 `subprocess`, and multiprocessing by "spawn" or "forkserver", start a new program, which inherits none of this.
 """

@@ -54,7 +54,7 @@ def test_not_kebab_case(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_names_whose_settings_would_be_those_of_the_core(name: str) -> None:
-    assert len(RESERVED) == 10
+    assert len(RESERVED) == 11
     assert named(name) == ["reserved-name"]
     assert named(f"{name}-s") == []
 

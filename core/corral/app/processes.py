@@ -82,7 +82,6 @@ def run_processes(
     installed = read_installed()
     settings = installed.settings
     configure_logs(settings)
-    log_lock(installed)
     queues = [installed.catalog.get(name).queue.name for name in served or installed.catalog.entries]
     if not queues:
         raise ConfigurationError(
@@ -96,6 +95,7 @@ def run_processes(
         shutdown_timeout_seconds = settings.worker.shutdown_timeout_seconds
     options += ["--shutdown-timeout", f"{shutdown_timeout_seconds:g}"]
     options += [f"{name}={number}" if number else name for name, number in served.items()]
+    log_lock(installed)
     with chosen_store(settings) as url:
         timeout = shutdown_timeout_seconds
         parent = _Parent(installed, url, queues, options, burst=burst, timeout_seconds=timeout, address=address)
