@@ -55,18 +55,16 @@ def own_heap(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def logs_on_stderr() -> Iterator[None]:
-    """As in a worker: stdout is for what a test prints. What a command configures here ends with the test."""
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
-    root = logging.getLogger()
-    before = root.level, root.handlers.copy()
+def own_logs() -> Iterator[None]:
+    """How logs are written is as at the start: what a command configures in this process ends with the test."""
+    root, ours = logging.getLogger(), logging.getLogger("corral")
+    before = root.level, root.handlers.copy(), ours.level
     yield
-    structlog.reset_defaults()
-    for module in [each for name, each in sys.modules.items() if name.startswith("corral.")]:
-        if logger := vars(module).get("log"):
-            vars(logger).pop("bind", None)  # the configuration that it has kept, if it was told to keep one
-    root.setLevel(before[0])
     root.handlers[:] = before[1]
+    root.setLevel(before[0])
+    ours.setLevel(before[2])
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(params=["lean", "general"])

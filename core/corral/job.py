@@ -55,6 +55,7 @@ class Run:
         seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.
         veil: Masks what is secret in the job, where its log lines need that; made by the first of them.
         meddled: Whether it was logged that the job cancelled tasks that are not its own.
+        trace: The ids of the trace and of the span that the run is part of, where spans are recorded.
         progress: The last progress that the worker has not taken, as JSON text: lines do not push it out.
         size: How many characters were said since the worker took them last, or since they were counted.
         waits: Whether the worker knows that something was said.
@@ -68,6 +69,7 @@ class Run:
     seconds: float = 0.0
     veil: Veil | None = field(default=None, repr=False)
     meddled: bool = field(default=False, repr=False)
+    trace: tuple[int, int] | None = field(default=None, repr=False)
     progress: bytes | None = field(default=None, repr=False)
     size: int = field(default=0, repr=False)
     waits: bool = field(default=False, repr=False)

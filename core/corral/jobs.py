@@ -292,9 +292,9 @@ class JobChecks:
                 f"payload of queue {queue.name!r} has {len(data)} bytes, more than {self._max_payload_bytes}",
                 hint="store the content elsewhere and enqueue a reference, or raise CORRAL_MAX_PAYLOAD_BYTES",
             )
-        import structlog  # noqa: PLC0415  # a producer that never warns need not load it
+        from corral.loggers import Logger  # noqa: PLC0415  # a declaration need not load `logging`
 
-        structlog.get_logger("corral.producer").warning("large payload", queue=queue.name, bytes=len(data))
+        Logger("corral.producer").warning("large payload", queue=queue.name, bytes=len(data))
 
 
 Written: TypeAlias = bool | Exception

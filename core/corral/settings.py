@@ -124,6 +124,9 @@ class Settings(BaseSettings):
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
 
+    log_processors: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+    """`module:name` of a list of structlog processors that every log line passes before it is masked and rendered."""
+
     max_payload_bytes: int = Field(default=MAX_PAYLOAD_BYTES, ge=1)
     """A job with a larger payload is refused when it is enqueued."""
 

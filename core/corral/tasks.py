@@ -13,8 +13,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from corral.job import Job, current_job
+from corral.loggers import Logger
 
 __all__ = ["OwnTask", "start_task"]
+
+log = Logger("corral.worker")
 
 T = TypeVar("T")
 
@@ -42,10 +45,7 @@ class OwnTask(asyncio.Task[T]):
             return super().cancel(msg)
         if not by.run.meddled:
             by.run.meddled = True
-            import structlog  # noqa: PLC0415  # a producer pays for it when it has something to say
-
             with suppress(Exception):  # the program's own logging may be broken
-                log = structlog.get_logger("corral.worker")
                 log.warning("a job cancelled tasks that are not its own: refused", task=self.get_name())
         return True
 

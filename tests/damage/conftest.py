@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import redis.asyncio
-import structlog.testing
 
 from chaos.fixtures import figure
 from corral.catalog import Catalog
@@ -23,6 +22,7 @@ from damage.layout import Layout
 from damage.ours import Ours
 from damage.trial import Hand, Trial, Watch, watching
 from integration.conftest import acme, command, real_plugins, workshop
+from logged import capture_logs
 from parity.conftest import node_modules, pytest_runtest_makereport
 
 __all__ = ["acme", "command", "figure", "node_modules", "pytest_runtest_makereport", "real_plugins", "workshop"]
@@ -95,7 +95,7 @@ class Stage:
 
         before = asyncio.all_tasks()
         try:
-            with structlog.testing.capture_logs() as logged:
+            with capture_logs() as logged:
                 ran = await asyncio.gather(*(run(*each) for each in runs))
         finally:
             left = asyncio.all_tasks() - before

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import structlog
 
 from corral import Fail, Job, Queue
 from corral.errors import ConfigurationError, StoreUnavailable
@@ -21,6 +20,7 @@ from corral.inspector.audit import FORMER_STREAM, Audit
 from corral.inspector.bulk import BATCH
 from corral.store.connection import Link
 from corral.store.scripts import script
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -149,7 +149,7 @@ async def test_an_operation_that_ends_half_way_has_an_entry_that_counts_what_was
     def stop(_looked: int, _total: int) -> None:
         raise KeyboardInterrupt
 
-    with structlog.testing.capture_logs() as logged, pytest.raises(KeyboardInterrupt):
+    with capture_logs() as logged, pytest.raises(KeyboardInterrupt):
         await inspector.drain(letters, told=stop)
     assert (await inspector.counts(letters))["waiting"] == 20
     assert await entries(inspector) == [("drain", "letters", None, None, None, BATCH)]
@@ -170,7 +170,7 @@ async def test_nothing_of_what_a_job_carries_is_kept(
     await jobs.enqueue(letters, {"text": SECRET})
     await workshop.burst(letters.processed_by(say))
     assert await inspector.scrub_events(letters, lambda said: SECRET in said) == 1
-    with structlog.testing.capture_logs() as logged:
+    with capture_logs() as logged:
         assert await inspector.scrub(letters, lambda job: SECRET in json.dumps(job.data)) == 1
     assert await entries(inspector) == [
         ("retry", "letters", "bad", "failed", "waiting", None),
@@ -281,7 +281,7 @@ class TestTold:
 class TestLog:
     async def test_every_entry_is_a_line_of_the_log(self, letters: Queue[Any], inspect: Any) -> None:
         inspector = inspect().acting_as("ada")
-        with structlog.testing.capture_logs() as logged:
+        with capture_logs() as logged:
             await inspector.pause(letters)
             assert not await inspector.pause(letters)
             await inspector.audit.write("eve", "login refused")
@@ -313,7 +313,7 @@ class TestLog:
 
         await inspector.resume(letters)  # loads nothing that the next call needs
         monkeypatch.setattr(Link, "call", lose_the_reply)
-        with structlog.testing.capture_logs() as logged, pytest.raises(StoreUnavailable):
+        with capture_logs() as logged, pytest.raises(StoreUnavailable):
             await inspector.pause(letters)
         monkeypatch.undo()
         assert [(line["what"], line["queue"], line["outcome"]) for line in logged] == [("pause", "letters", "unknown")]
@@ -329,7 +329,7 @@ class TestLog:
             raise StoreUnavailable("the store is unavailable", outcome="unknown")
 
         monkeypatch.setattr(Link, "call", lose)
-        with structlog.testing.capture_logs() as logged, pytest.raises(StoreUnavailable) as failed:
+        with capture_logs() as logged, pytest.raises(StoreUnavailable) as failed:
             await inspector.pause(letters)
         monkeypatch.undo()
         assert (failed.value.outcome, logged) == ("refused", [])

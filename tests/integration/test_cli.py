@@ -349,7 +349,7 @@ class TestWorker:
         said = {line["event"]: line for line in lines}
         assert said["worker started"]["queues"] == {"acme-letters": 2, "acme-threads": 4}
         assert said["job failed"]["reason"] == "Fail: two"
-        assert said["job failed"]["level"] == "warning"
+        assert said["job failed"]["level"] == "error"
         assert {line["worker"] for line in lines if line["logger"] == "corral.worker"} == {said["job failed"]["worker"]}
         assert store.hgetall("corral:bull:catalog") == {}, "it takes its record away"
 

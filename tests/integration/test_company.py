@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import structlog.testing
 
 from corral import Deps, Job, Payload, Queue, Snooze
 from corral.store.codec import Advanced
@@ -17,6 +16,7 @@ from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.worker import leases
 from corral.worker.consumer import Consumer, Stage
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -179,7 +179,7 @@ class TestLateAnswers:
         held = Held(monkeypatch)
         enqueued = await workshop.producer(letters).enqueue(letters, Letter())
         held.hold.set()
-        with structlog.testing.capture_logs() as logged:
+        with capture_logs() as logged:
             async with worker("late"):
                 await held.has_one.wait()
                 held.hold.clear()  # for the other worker's calls

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import structlog.testing
 
 from corral import (
     Exponential,
@@ -27,6 +26,7 @@ from corral import (
     hookimpl,
 )
 from corral.outcome import Completed, Failed, Retried, Snoozed, TimedOut
+from logged import capture_logs
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("path")]
 
@@ -296,7 +296,7 @@ class TestHooks:
         async def process(_job: Job[Letter]) -> None:
             pass
 
-        with structlog.testing.capture_logs() as logged:
+        with capture_logs() as logged:
             jobs = workshop.producer(shortened)
             made = [await jobs.enqueue(shortened, Letter()) for _ in range(3)]
             await workshop.burst(shortened.processed_by(process))

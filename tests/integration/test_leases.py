@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import structlog.testing
 
 from corral import Job, Payload, Queue
 from corral.store.connection import Link
@@ -18,6 +17,7 @@ from corral.store.queue_store import QueueStore
 from corral.worker import leases as leases_module
 from corral.worker.leases import Lease, Leases
 from corral.worker.outage import Contact, Outage
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -97,7 +97,7 @@ async def test_whatever_is_raised_the_thread_goes_on(leases: Leases, lease: Any,
     def broken() -> None:
         raise ZeroDivisionError("while it is told")
 
-    with structlog.testing.capture_logs():
+    with capture_logs():
         leases.hold([await lease("a", broken, token="other:7"), await lease("b", lambda: None)])
         assert await outlives(raw, "b", 4)
 
@@ -140,7 +140,7 @@ async def test_a_run_whose_lock_is_lost_is_stopped_and_its_result_dropped(worksh
 
     enqueued = await workshop.producer(queue).enqueue(queue, Letter())
     lock = f"bull:letters:{enqueued.id}:lock"
-    with structlog.testing.capture_logs() as logged:
+    with capture_logs() as logged:
         processor = queue.processed_by(on_loop if kind == "async def" else on_thread)
         async with workshop.working(processor, lock_seconds=LOCK_SECONDS, stalled_interval_seconds=60):
             await workshop.wait_until(entered.is_set, "it runs")
@@ -165,7 +165,7 @@ async def test_of_200_results_whose_locks_are_anothers_none_is_written(workshop:
 
     made = await workshop.producer(queue).enqueue_many(queue, [Letter()] * count)
     locks = [f"bull:letters:{enqueued.id}:lock" for enqueued in made]
-    with structlog.testing.capture_logs() as logged:
+    with capture_logs() as logged:
         async with workshop.working(queue.processed_by(late), concurrency={"letters": count}, lock_seconds=30):
             await workshop.wait_until(lambda: len(running) == count, "all of them run")
             await workshop.raw.mset(dict.fromkeys(locks, "another:1"))

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import redis.asyncio
-from structlog.testing import capture_logs
 
 import corral
 from corral import Queue
@@ -21,6 +20,7 @@ from corral.store.codec import NewJob
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.worker.neighbours import Neighbours
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 

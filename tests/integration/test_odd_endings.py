@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import json
+import logging
 import threading
 import time
 import weakref
@@ -16,13 +17,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import structlog
-import structlog.testing
 from pydantic import field_validator
 
 from corral import Fixed, Job, JobOptions, Payload, Queue, Snooze, hookimpl
 from corral.outcome import Completed, Failed, Retried, TimedOut
 from corral.tasks import OwnTask
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -305,15 +305,19 @@ class TestSubscribers:
             gc.enable()
 
     async def test_a_program_s_own_logging_that_is_broken_ends_no_worker(self, workshop: Any) -> None:
-        def broken(_logger: object, _method: str, event: Any) -> Any:
-            if event["event"].startswith("job"):
+        def broken(record: logging.LogRecord) -> bool:
+            if record.getMessage().startswith("job"):
                 raise OSError("no space left")
-            raise structlog.DropEvent
+            return True
 
-        structlog.configure(processors=[broken])
+        logger = logging.getLogger("corral.worker")
+        logger.addFilter(broken)
         made = await enqueue(workshop, letters, "remote", "plain")
-        async with workshop.working(letters.processed_by(on_loop)):
-            jobs = [await ended(workshop, letters, job_id) for job_id in made]
+        try:
+            async with workshop.working(letters.processed_by(on_loop)):
+                jobs = [await ended(workshop, letters, job_id) for job_id in made]
+        finally:
+            logger.removeFilter(broken)
         assert [job.get("failedReason") for job in jobs] == ["Remote: remote failed", None]
 
 
@@ -342,7 +346,7 @@ class TestTasks:
 
         queue = Queue("letters", Letter, options=OPTIONS, concurrency=10)
         made = await enqueue(workshop, queue, "first", "second", "third", attempts=2)
-        with structlog.testing.capture_logs() as logged:
+        with capture_logs() as logged:
             async with workshop.working(queue.processed_by(process)):
                 for job_id in made:
                     await workshop.until(queue, job_id, "completed")

@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import structlog.testing
 
 from corral import Fixed, Job, JobOptions, Payload, Queue
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -92,7 +92,7 @@ async def test_half_a_surrogate_pair_becomes_a_replacement_character(workshop: A
 async def test_unknown_fields_are_ignored_and_told_once(workshop: Any, write: Any) -> None:
     for number in range(3):
         await write(f"a{number}", name="letters", data='{"text":"hi","colour":"crimson"}', opts="{}")
-    with structlog.testing.capture_logs() as logged:
+    with capture_logs() as logged:
         await workshop.burst(letters.processed_by(seen))
     assert [await workshop.state(letters, f"a{number}") for number in range(3)] == ["completed"] * 3
     told = [line for line in logged if line["event"] == "payload fields ignored"]
@@ -134,7 +134,7 @@ async def test_an_unknown_backoff_type_is_the_queues_own_and_told_once(workshop:
 
     for job_id in "ab":
         await write(job_id, data="{}", opts='{"attempts":4,"backoff":{"type":"fibonacci","delay":3600000}}')
-    with structlog.testing.capture_logs() as logged:
+    with capture_logs() as logged:
         async with workshop.working(letters.processed_by(process)):
             for job_id in "ab":
                 await workshop.until(letters, job_id, "completed")
@@ -177,7 +177,7 @@ async def test_a_job_removed_while_it_ran_leaves_nothing(workshop: Any, write: A
         job.progress(99)
 
     await write("x", name="letters", data="{}", opts="{}")
-    with structlog.testing.capture_logs() as logged:
+    with capture_logs() as logged:
         await workshop.burst(letters.processed_by(process))
     assert [line["job_id"] for line in logged if line["event"].startswith("job was removed")] == ["x"]
     assert await workshop.raw.keys("bull:letters:x*") == []

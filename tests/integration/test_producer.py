@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import redis
-import structlog.testing
 
 import corral
 from corral import Enqueued, Exponential, Fixed, JobOptions, Payload, PayloadRefused, Queue, Retention, StoreUnavailable
 from corral.errors import JobRefused, UnknownQueue
 from corral.options import check_job_id
 from corral.store.embedded import embedded_store
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -165,7 +165,7 @@ class TestRefusals:
         assert refused.value.hint == "did you mean 'letters'?"
 
     async def test_a_large_payload_is_written_with_a_warning(self, workshop: Any) -> None:
-        with structlog.testing.capture_logs() as logged:
+        with capture_logs() as logged:
             enqueued = await workshop.producer(letters).enqueue(letters, Letter(to_user="x" * 65536))
         assert enqueued.created
         assert [(line["event"], line["queue"], line["bytes"]) for line in logged] == [

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import redis.asyncio
-import structlog.testing
 
 from corral import Every, Fail, Job, JobOptions, Payload, Queue, Retention
 from corral.jobs import new_job_id
@@ -21,6 +20,7 @@ from corral.store.connection import Link
 from corral.store.queue_store import MAX_BATCH, QueueStore
 from corral.store.schedules import NewSchedule, Schedules
 from corral.testing import Kit
+from logged import capture_logs
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("path")]
 
@@ -514,7 +514,7 @@ class TestTheWarning:
         async def process(_: Job[Letter]) -> None:
             """Ends well."""
 
-        with structlog.testing.capture_logs() as logs:
+        with capture_logs() as logs:
             await workshop.burst(queue.processed_by(process))
         return [line for line in logs if self.WORD in line["event"]]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from structlog.testing import capture_logs
 
 from corral import Cron, Every, Job, JobOptions, Payload, Queue
 from corral.errors import JobRefused, PayloadRefused
@@ -18,6 +17,7 @@ from corral.outcome import Completed
 from corral.store.codec import Ending, FetchedJob
 from corral.worker.ticks import Ticks
 from integration.by_hand import NAME, Hand
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from corral import Cron, Every, Job, Payload, Queue
 from corral.store import processes
@@ -19,6 +18,7 @@ from corral.store.processes import ProcessRecords
 from corral.store.schedules import PRUNED, removal
 from integration.by_hand import NAME, Hand
 from integration.losses import LOSSES
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog.testing
 
 from corral import Job, JobOptions, Payload, Queue, Retention
 from corral.store.queue_store import QueueStore
 from corral.store.replies import ResponseError
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -67,7 +67,7 @@ async def test_one_ending_that_cannot_be_written_holds_up_no_other(
     async def process(job: Job[Letter]) -> None:
         runs[job.id] += 1
 
-    with structlog.testing.capture_logs() as logged:
+    with capture_logs() as logged:
         processor = letters.processed_by(process)
         async with workshop.working(processor, concurrency={"letters": concurrency}) as working:
 

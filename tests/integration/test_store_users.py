@@ -19,7 +19,6 @@ import pytest
 import pytest_asyncio
 import redis
 import redis.asyncio
-import structlog.testing
 
 from board.asking import Browser, Host, token_in
 from corral import Cron, Every, Fail, Job, Payload, Queue, Retry
@@ -38,6 +37,7 @@ from corral.store.liveness import Signs
 from corral.store.rights import Role, missing_rights
 from integration.conftest import Workshop
 from integration.servers import KINDS, PASSWORD, Server, server
+from logged import capture_logs
 
 PAGE = Path(__file__).parents[2] / "docs" / "store-users.md"
 LINES = dict(re.findall(r"^ACL SETUSER (\w+) on >secret (.*)$", PAGE.read_text("utf-8"), re.MULTILINE))
@@ -262,7 +262,7 @@ async def test_a_worker_names_what_it_lacks_fetches_nothing_and_begins_once_it_m
 
     jobs = shop.producer(letters, url=users.url())
     await jobs.enqueue(letters, Letter(), job_id="one")
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         async with shop.working(letters.processed_by(process), name="parent.1") as working:
             worker = working.worker
             await shop.wait_until(lambda: worker.troubles, "it says what it lacks")
@@ -315,7 +315,7 @@ async def test_a_version_with_a_known_hole_is_warned_of(users: Server) -> None:
 @pytest.mark.asyncio
 async def test_what_is_only_shown_is_missed_with_one_warning(shop: Workshop, users: Server, inspect: Any) -> None:
     users.set_user("worker", f"{LINES['worker']} -info")
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         await check_store(users.url("worker"), lenient=False)
     assert [line["log_level"] for line in logs] == ["warning"]
     assert "INFO" in logs[0]["event"]
@@ -323,7 +323,7 @@ async def test_what_is_only_shown_is_missed_with_one_warning(shop: Workshop, use
     users.set_user("operator", f"{LINES['operator']} -client|list")
     inspector = inspect()
     inspector._calls.link = Link(users.url("operator"))
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         assert await inspector.workers() == []
         assert await inspector.acting_as("ada").workers() == []
     assert [line["log_level"] for line in logs] == ["warning"]

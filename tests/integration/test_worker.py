@@ -10,11 +10,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import structlog.testing
 
 from corral import Job, Payload, Queue
 from corral.store.codec import Advanced
 from corral.store.queue_store import QueueStore
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -142,7 +142,7 @@ class TestConcurrency:
         declared, plain = Queue("declared", Letter, concurrency=3), Queue("plain", Letter)
         both = (declared.processed_by(nothing), plain.processed_by(nothing))
         for given, expected in (({}, {"declared": 3, "plain": 10}), ({"declared": 2}, {"declared": 2, "plain": 10})):
-            with structlog.testing.capture_logs() as logged:
+            with capture_logs() as logged:
                 await workshop.burst(*both, concurrency=given)
             assert logged[0]["queues"] == expected
 

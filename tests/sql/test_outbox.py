@@ -14,7 +14,6 @@ import pytest_asyncio
 import redis.asyncio
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from structlog.testing import capture_logs
 
 import corral
 from corral import Every, JobOptions, JobScheduler, Payload, PayloadRefused, Queue, Retention, testing
@@ -25,6 +24,7 @@ from corral.producer import RedisJobScheduler
 from corral.sql import Outbox, OutboxRelay, Relayed
 from corral.sql.tables import outbox
 from corral.store.queue_store import MAX_BATCH, QueueStore
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 

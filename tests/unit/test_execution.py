@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import logging
 import threading
 import time
 import traceback
@@ -17,7 +18,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import structlog.testing
 from pydantic import SecretStr, field_validator
 
 from corral import Exponential, Fail, Job, JobOptions, Payload, Queue, RateLimited, Retry, Snooze
@@ -28,6 +28,7 @@ from corral.plugins.entry_points import PLUGINS
 from corral.store.codec import decode_job
 from corral.worker.execution import Execution, Running
 from corral.worker.threads import Threads
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -219,7 +220,7 @@ class TestEndings:
 
         opts = b'{"attempts":9,"backoff":{"type":"fibonacci","delay":1}}'
         execution, running = prepare(process, opts=opts, atm=b"1")
-        with structlog.testing.capture_logs() as logged:
+        with capture_logs() as logged:
             for _ in range(2):
                 outcome = await execution.run(running)
                 assert isinstance(outcome, Retried)
@@ -265,7 +266,7 @@ class TestPreparing:
 
     async def test_unknown_fields_are_left_out_and_told_once(self, prepare: Prepare) -> None:
         execution, running = prepare(lambda _: None)
-        with structlog.testing.capture_logs() as logged:
+        with capture_logs() as logged:
             for data in (b'{"text":"a","colour":1}', b'{"text":"b","colour":2}', b'{"size":3}'):
                 flat = [b"data", data, b"opts", TWO_ATTEMPTS]
                 running = execution.prepare(decode_job(b"a", flat, "worker:1", 0))
@@ -666,12 +667,16 @@ class TestPreparingWhateverThereIs:
             assert execution.prepare(job).job.scheduled_ms == 7
 
     async def test_a_program_s_own_logging_that_is_broken_is_no_job_s_fault(self, prepare: Prepare) -> None:
-        def broken(*_: object) -> Any:
+        def broken(_record: logging.LogRecord) -> bool:
             raise OSError("no space left")
 
         execution, _ = prepare(lambda _: None)
-        structlog.configure(processors=[broken])
-        running = execution.prepare(decode_job(b"a", [b"data", b'{"colour":1}'], "worker:1", 0))
+        logger = logging.getLogger("corral.worker")
+        logger.addFilter(broken)
+        try:
+            running = execution.prepare(decode_job(b"a", [b"data", b'{"colour":1}'], "worker:1", 0))
+        finally:
+            logger.removeFilter(broken)
         assert running.refusal is None
 
 

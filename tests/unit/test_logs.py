@@ -13,15 +13,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import structlog
+from opentelemetry import trace
 
 from corral import Job, Payload, Queue
+from corral.errors import ConfigurationError
 from corral.job import current_job
+from corral.loggers import Logger
 from corral.observe import logs
-from corral.observe.logs import processors
+from corral.observe.logs import configure_logs, formatter
+from corral.settings import Settings
+from corral.veil import MASK
 
 PROGRAM = """
 import logging, warnings
@@ -51,13 +58,12 @@ class Unprintable:
         raise RuntimeError("no")
 
 
-@pytest.fixture
-def job() -> Iterator[Job[Empty]]:
-    job = Job(
+def job_of(queue: Queue[Any], payload: Payload) -> Job[Any]:
+    return Job(
         id="01J",
-        queue=Queue("emails", Empty),
-        name="emails",
-        payload=Empty(),
+        queue=queue,
+        name=queue.name,
+        payload=payload,
         attempt=2,
         max_attempts=3,
         starts=2,
@@ -65,6 +71,11 @@ def job() -> Iterator[Job[Empty]]:
         processed_ms=0,
         scheduled_ms=0,
     )
+
+
+@pytest.fixture
+def job() -> Iterator[Job[Empty]]:
+    job = job_of(Queue("emails", Empty), Empty())
     token = current_job.set(job)
     yield job
     current_job.reset(token)
@@ -74,11 +85,15 @@ def raise_(error: Exception) -> None:
     raise error
 
 
-def logger(stream: io.StringIO, *, console: bool = False, colours: bool = False) -> Any:
+def logger(stream: io.StringIO, *, console: bool = False, colours: bool = False, added: Any = ()) -> Any:
+    """What `structlog.get_logger("acme")` is in a worker whose logs go to a stream."""
+    handler = logs._Handler(stream)
+    handler.setFormatter(formatter(console=console, colours=colours, added=added))
+    target = logs._Target("acme")
+    target._logger = logging.Logger("acme")  # noqa: LOG001  # one of its own, which no other test has
+    target._logger.addHandler(handler)
     return structlog.wrap_logger(
-        logs._Logger("acme", logs._Output(stream)),
-        processors=processors(console=console, colours=colours),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        target, processors=[], wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG)
     )
 
 
@@ -158,6 +173,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_a_logger_that_was_used_before_follows_a_new_set_up() -> None:
     script = """
 import sys, structlog
+from structlog.testing import capture_logs
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
 log = structlog.get_logger("acme")
@@ -165,7 +181,7 @@ configure_logs(Settings(log_format="json"))
 log.info("one")
 configure_logs(Settings(log_format="console"))
 log.info("two")
-with structlog.testing.capture_logs() as captured:
+with capture_logs() as captured:
     log.info("three")
 print(captured[0]["event"])
 """
@@ -323,3 +339,138 @@ logging.getLogger("library").error("once")
 assert stream.getvalue().count("once") == 1, stream.getvalue()
 """
     subprocess.run([sys.executable, "-c", script], timeout=30, check=True)
+
+
+# --- a team's own processors
+
+
+def test_a_team_s_processors_see_every_line_before_it_is_masked_and_rendered(tmp_path: Path) -> None:
+    (tmp_path / "acme_logs.py").write_text(
+        "import structlog\n"
+        "def add_region(logger, method, event):\n"
+        "    return {**event, 'region': 'eu', 'api_key': 'k-1234'}\n"
+        "def drop_health(logger, method, event):\n"
+        "    if event['event'] == 'stdlib too':\n"
+        "        raise structlog.DropEvent\n"
+        "    return event\n"
+        "def broken(logger, method, event):\n"
+        "    raise LookupError('no region')\n"
+        "PROCESSORS = [add_region, drop_health, broken]\n",
+        "utf-8",
+    )
+    lines = [json.loads(line) for line in run(CORRAL_LOG_PROCESSORS="acme_logs:PROCESSORS", PYTHONPATH=str(tmp_path))]
+    assert [line["event"] for line in lines] == ["told", "wrong %d (its arguments do not fit)", ANY, "last"]
+    assert {line["region"] for line in lines} == {"eu"}
+    assert {line["api_key"] for line in lines} == {MASK}
+    assert {line["log_processor_failed"] for line in lines} == {"broken: LookupError: no region"}
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("acme_nowhere:PROCESSORS", "ModuleNotFoundError: No module named 'acme_nowhere'"),
+        ("json:PROCESSORS", "AttributeError: module 'json' has no attribute 'PROCESSORS'"),
+        ("json:dumps", "TypeError: Value after * must be an iterable"),
+        ("json:__all__", "'dump' in it cannot be called"),
+    ],
+)
+def test_processors_that_cannot_be_used_refuse_the_start(path: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match="CORRAL_LOG_PROCESSORS") as refused:
+        configure_logs(Settings(log_processors=path))
+    assert told in str(refused.value)
+
+
+# --- Corral's own loggers, in whatever program they are
+
+
+def record_of(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
+    (record,) = caplog.records
+    return record
+
+
+def test_a_host_gets_a_line_of_text_with_all_fields_and_each_as_an_attribute(caplog: pytest.LogCaptureFixture) -> None:
+    Logger("corral.acme").warning("100 % done", queue="emails", reason="no space", n=2, url="redis://u:hunter2@h")
+    record = record_of(caplog)
+    assert record.getMessage() == "100 % done queue=emails reason='no space' n=2 url=redis://u:***@h"
+    assert (record.event, record.queue, record.n) == ("100 % done", "emails", 2)
+    assert (record.name, record.levelname, record.funcName) == (
+        "corral.acme",
+        "WARNING",
+        "test_a_host_gets_a_line_of_text_with_all_fields_and_each_as_an_attribute",
+    )
+
+
+def test_every_record_of_an_event_has_one_template_by_which_a_tracker_groups(caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(2):
+        Logger("corral.acme").error("job failed", job_id=str(number))
+    first, second = caplog.records
+    assert first.msg == second.msg == "job failed job_id=%(job_id)s"
+
+
+def test_a_host_gets_tracebacks_as_text_and_no_frames_to_read_local_variables_from(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    letter = "dear " + "alice"
+    try:
+        raise_(LookupError("no such user"))
+    except LookupError as error:
+        Logger("corral.acme").error("failed", exc_info=error)
+        Logger("corral.acme").error("failed", exc_info=True)
+    for record in caplog.records:
+        assert record.exc_info is None
+        assert record.getMessage() == "failed error='LookupError: no such user'"
+        text = logging.Formatter("%(message)s").format(record)
+        assert "\nTraceback (most recent call last):\n" in text
+        assert text.endswith("\nLookupError: no such user")
+        assert letter not in text
+
+
+def test_a_line_below_the_host_s_level_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
+    Logger("corral.acme").info("quiet")
+    assert caplog.records == []
+    with caplog.at_level(logging.DEBUG, "corral"):
+        Logger("corral.acme").debug("told")
+    assert record_of(caplog).levelname == "DEBUG"
+
+
+@pytest.mark.parametrize("name", ["args", "name", "message", "exc_text", "a%b", "(", "event_"])
+def test_a_field_may_have_any_name(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    Logger("corral.acme").warning("odd", **{name: "v"})
+    assert record_of(caplog).getMessage().startswith("odd ")
+    assert record_of(caplog).getMessage().endswith("=v")
+
+
+def test_what_is_secret_in_the_job_reaches_no_handler(caplog: pytest.LogCaptureFixture) -> None:
+    class Login(Payload):
+        password: str
+        code: int
+
+    job = job_of(Queue("logins", Login), Login(password="hunter2-hunter2", code=1))
+    token = current_job.set(job)
+    try:
+        Logger("corral.acme").warning(
+            "got hunter2-hunter2", told=["hunter2-hunter2", {"x": "hunter2-hunter2"}], token="abc", error=Exception("x")
+        )
+    finally:
+        current_job.reset(token)
+    record = record_of(caplog)
+    assert "hunter2" not in f"{vars(record)}"
+    assert "abc" not in record.getMessage()
+    assert (record.queue, record.job_id) == ("logins", "01J")
+
+
+def test_a_line_says_in_which_trace_it_was_written(caplog: pytest.LogCaptureFixture) -> None:
+    span = trace.NonRecordingSpan(trace.SpanContext(0xA, 0xB, is_remote=False))
+    with trace.use_span(span):
+        Logger("corral.acme").warning("traced")
+    Logger("corral.acme").warning("not traced")
+    first, second = caplog.records
+    assert (first.trace_id, first.span_id) == (f"{0xA:032x}", f"{0xB:016x}")
+    assert not hasattr(second, "trace_id")
+
+
+def test_a_worker_s_line_of_anybody_has_the_trace() -> None:
+    span = trace.NonRecordingSpan(trace.SpanContext(0xA, 0xB, is_remote=False))
+    with trace.use_span(span):
+        said = json.loads(line("traced"))
+    assert (said["trace_id"], said["span_id"]) == (f"{0xA:032x}", f"{0xB:016x}")

@@ -7,12 +7,12 @@ import sys
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from corral import Payload, Queue, hookimpl
 from corral.job import Job
 from corral.outcome import Completed
 from corral.testing import job as make_job
+from logged import capture_logs
 
 SUBSCRIBER = """
 from contextlib import contextmanager
@@ -114,7 +114,7 @@ def test_in_a_worker_nothing_that_is_raised_ends_it_or_loses_the_job(fault: str,
 
 @pytest.mark.parametrize("fault", ["Exception", "SystemExit", "KeyboardInterrupt", "GeneratorExit"])
 def test_an_exception_of_which_no_traceback_can_be_made_is_logged_by_its_class(
-    fault: str, two: Any, job: Job[Nothing], capsys: pytest.CaptureFixture[str]
+    fault: str, two: Any, job: Job[Nothing], caplog: pytest.LogCaptureFixture
 ) -> None:
     no = f"lambda *_: (each for each in ()).throw({fault})"
     names = "'__getattr__', '__str__', '__repr__'"
@@ -123,7 +123,7 @@ def test_an_exception_of_which_no_traceback_can_be_made_is_logged_by_its_class(
     for _ in range(2):
         relay.job_ended(job, Completed())
     assert seen == [["Completed"] * 2] * 2
-    assert capsys.readouterr().err.count("error=Evil") == 1
+    assert caplog.text.count("error='Evil: its text cannot be read'") == 1
 
 
 def test_it_is_logged_once_with_its_traceback(two: Any, job: Job[Nothing]) -> None:
@@ -134,8 +134,22 @@ def test_it_is_logged_once_with_its_traceback(two: Any, job: Job[Nothing]) -> No
     assert bad == ["Completed"] * 3, "it is called again all the same"
     (line,) = logs
     assert line["log_level"] == "error"
-    assert isinstance(line["exc_info"], LookupError)
-    assert line["exc_info"].__traceback__ is not None
+    assert line["error"] == "LookupError: no span"
+    assert line["exception"].startswith("Traceback (most recent call last):\n")
+    assert line["exception"].endswith("\nLookupError: no span")
+
+
+def test_what_is_secret_in_the_payload_is_masked_in_what_a_subscriber_raises(site: Any) -> None:
+    class Login(Payload):
+        password: str
+
+    site.module("leaky", "@hookimpl\ndef corral_enqueuing(payload): raise LookupError(payload.password)")
+    site.install("leaky", "leaky = leaky", group="corral.plugins")
+    with capture_logs() as logs:
+        site.load().relay.enqueuing(Queue("logins", Login), Login(password="hunter2-hunter2"), {})
+    (line,) = logs
+    assert line["error"] == "LookupError: ••••••"
+    assert "hunter2" not in line["exception"]
 
 
 def test_a_context_sees_the_processor_s_exception_and_passes_it_on(two: Any, job: Job[Nothing]) -> None:
@@ -184,19 +198,23 @@ def test_what_is_no_context_manager_or_fails_on_leaving_is_logged(context: str, 
     assert [line["hook"] for line in logs] == ["corral_job_context"]
 
 
-def test_structlog_is_loaded_when_something_goes_wrong_and_not_before() -> None:
+def test_a_subscriber_s_fault_loads_neither_structlog_nor_a_store() -> None:
     program = """
 import sys
+from corral import Payload, Queue
 from corral.plugins import Claim, Implementation, Provider, Relay
+class Letter(Payload): pass
 def raises(queue):
     raise LookupError
 claim = Claim("a", "a", "corral.plugins", Provider("a", "1", "wheel"))
 relay = Relay({"corral_enqueuing": [Implementation("corral_enqueuing", (claim,), raises, ("queue",))]})
+relay.enqueuing(Queue("letters", Letter), Letter(), {})
 assert not {"structlog", "redis", "rich"} & set(sys.modules)
-relay.enqueuing(None, None, {})
-assert "structlog" in sys.modules
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    ended = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("a hook raised; ")
+    assert ended.stderr.endswith("\nLookupError\n")
 
 
 def test_corral_s_own_parts_are_called_first_and_are_blamed_like_others(site: Any, job: Job[Nothing]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from corral.worker.raised import described, without_frames_of
+from corral.raised import described, without_frames_of
 
 KEPT = 8192
 

@@ -90,8 +90,8 @@ def test_every_setting_is_read_from_its_documented_name(monkeypatch: pytest.Monk
     )
 
 
-def test_there_are_at_most_21_core_settings() -> None:
-    assert len(Settings.model_fields) - 1 + len(WorkerSettings.model_fields) <= 21
+def test_there_are_at_most_twenty_four_core_settings() -> None:
+    assert len(Settings.model_fields) - 1 + len(WorkerSettings.model_fields) <= 24
 
 
 @pytest.mark.parametrize(

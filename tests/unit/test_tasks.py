@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import structlog.testing
 
 from corral import Job, Payload, Queue
 from corral.job import current_job
 from corral.tasks import OwnTask, start_task
 from corral.testing import job as make_job
+from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
 
@@ -33,7 +33,7 @@ def as_job(job: Job[Any] | None, function: Callable[[], Any]) -> Any:
 
 async def test_a_job_s_cancellation_is_refused_and_told_once_and_anybody_else_s_is_not() -> None:
     task, job = start_task(asyncio.sleep(60), "ours"), make_job(queue, {})
-    with structlog.testing.capture_logs() as logged:
+    with capture_logs() as logged:
         for _ in range(3):
             assert as_job(job, task.cancel)
         await asyncio.sleep(0)

@@ -8,9 +8,8 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-import structlog
-
 from corral.errors import StoreUnavailable
+from corral.loggers import Logger
 from corral.shutdown import ask_to_hurry, ask_to_stop
 from corral.store.connection import Link
 from corral.store.liveness import Sign, Signs
@@ -21,7 +20,7 @@ from corral.worker.worker import Worker
 
 __all__ = ["HURRY", "STOP", "alive", "signs_of_life", "stop_with_parent"]
 
-log = structlog.get_logger("corral")
+log = Logger("corral")
 
 SIGN_SECONDS = 3.0
 """How often a process gives a sign of life."""

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import structlog
-
 from corral.app.installed import Installed, read_installed, read_plugins
 from corral.app.service import run_service
+from corral.loggers import Logger
 from corral.observe.logs import configure_logs
 from corral.plugins import Plugins
 from corral.settings import Settings
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["create_database", "prepare_database", "relay_outbox", "relaying"]
 
-log = structlog.get_logger("corral")
+log = Logger("corral")
 
 BATCH_SECONDS = 5.0
 """How long a relay's last batch may take when its worker stops; what it does not delete, the next one finds written."""

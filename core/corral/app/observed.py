@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-import structlog
-
 from corral.app.installed import Installed
 from corral.errors import StoreUnavailable
+from corral.loggers import Logger
 from corral.observe.lag import LoopLag
 from corral.observe.tally import Tally
 from corral.store.connection import Link
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["observed", "observed_parent"]
 
-log = structlog.get_logger("corral")
+log = Logger("corral")
 
 WRITE_SECONDS = 5.0
 """How often the minutes are written: what the board draws is at most so old."""

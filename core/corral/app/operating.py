@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -13,7 +14,6 @@ from corral.app.producing import scheduler
 from corral.inspector.audit import Audit, this_process
 from corral.inspector.damage import naming_damage
 from corral.jobs import Enqueued, EnqueueOptions
-from corral.observe.logs import configure_logs
 from corral.settings import Settings
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
@@ -96,8 +96,35 @@ def configure_operators_logs(settings: Settings) -> None:
 
     A person at a terminal reads what the command prints: an audit's line beside each line of that would be noise.
     """
-    quiet = {"log_level": "WARNING"} if sys.stderr.isatty() else {}
-    configure_logs(settings.model_copy(update=quiet))
+    if sys.stderr.isatty():
+        settings = settings.model_copy(update={"log_level": "WARNING"})
+    if "structlog" in sys.modules or settings.log_processors:
+        _configure_logs(settings)
+        return
+    root, level = logging.getLogger(), logging.getLevelNamesMapping()[settings.log_level]
+    root.handlers = [each for each in root.handlers if not isinstance(each, _FirstLine)]
+    root.addHandler(_FirstLine(settings))
+    root.setLevel(max(level, logging.INFO))
+    logging.getLogger("corral").setLevel(level)
+
+
+def _configure_logs(settings: Settings) -> logging.Handler:
+    from corral.observe.logs import configure_logs  # noqa: PLC0415  # structlog, which most commands have no line for
+
+    return configure_logs(settings)
+
+
+class _FirstLine(logging.Handler):
+    """Sets up the logs when there is a line: structlog takes 40 ms of commands that most often log nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand on the first line, and leave the others to the handler that stands here now."""
+        logging.getLogger().removeHandler(self)
+        _configure_logs(self._settings).handle(record)
 
 
 def count_jobs() -> dict[str, Sizes]:

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-import structlog
-
 from corral.app.alive import HURRY, STOP, signs_of_life
 from corral.app.installed import Installed, log_lock, read_installed
 from corral.app.observed import observed_parent
@@ -27,7 +25,8 @@ from corral.app.probes import ParentProbes
 from corral.app.service import run_service
 from corral.app.working import check_store
 from corral.errors import ConfigurationError, StoreUnavailable
-from corral.observe.logs import configure_logs
+from corral.loggers import Logger
+from corral.observe.logs import configure_logs, name_worker
 from corral.shutdown import EXIT_SECONDS, GRACE_SECONDS, HURRY_SECONDS, Demand, on_stop, settle
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["listening", "run_processes"]
 
-log = structlog.get_logger("corral")
+log = Logger("corral")
 
 MARGIN_SECONDS = 0.1
 """How much longer than its time a worker process may take: it is told to stop a little later than the parent."""
@@ -181,7 +180,7 @@ class _Parent:
 
     async def run(self, processes: int) -> int:
         """Keep so many processes running; returns the exit code."""
-        structlog.contextvars.bind_contextvars(worker=self._name)
+        name_worker(self._name)
         await check_store(self._url, lenient=self._settings.is_development)
 
         def sign() -> Sign:

@@ -12,8 +12,6 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
-
 from corral.app.installed import Installed, log_lock, read_installed
 from corral.blocking import BlockingJobScheduler
 from corral.catalog.record import differences, dumped, parsed, recorded
@@ -21,6 +19,7 @@ from corral.catalog.unserved import unserved
 from corral.errors import SchedulerUnusable, StoreUnavailable
 from corral.forking import forks, leave_alone, on_fork
 from corral.jobs import Durability, JobScheduler
+from corral.loggers import Logger
 from corral.producer import RedisJobScheduler
 from corral.store.connection import Link
 from corral.store.embedded import chosen_store
@@ -31,7 +30,7 @@ from corral.worker.stopping import end_tasks
 
 __all__ = ["announced", "connect", "connect_blocking", "scheduler", "watching_workers"]
 
-log = structlog.get_logger("corral")
+log = Logger("corral")
 
 OPEN_SECONDS: Final = 330.0
 """How long a blocking producer waits for its connection: longer than an embedded store may take to read its files."""

@@ -17,14 +17,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
-import structlog
-
 from corral.errors import ConfigurationError
 from corral.forking import left_to_parent
+from corral.loggers import Logger
 
 __all__ = ["Address", "Answer", "http_url", "served", "verdict"]
 
-log = structlog.get_logger("corral")
+log = Logger("corral")
 
 MAX_CONNECTIONS: Final = 16
 """Probes and scrapers are few; whoever comes beyond is hung up on."""

@@ -9,8 +9,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from corral.app.alive import alive, stop_with_parent
 from corral.app.databases import prepare_database, relaying
 from corral.app.installed import Installed, log_lock, read_installed
@@ -20,7 +18,8 @@ from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler, watching_workers
 from corral.app.service import run_service
 from corral.errors import ConfigurationError, CorralError, ResourceNotOpened, StoreUnavailable
-from corral.observe.logs import configure_logs
+from corral.loggers import Logger
+from corral.observe.logs import configure_logs, name_worker
 from corral.observe.tally import Tally
 from corral.settings import WorkerSettings
 from corral.shutdown import CUT_EXIT_CODE, Demand, on_stop, settle
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["calm_collector", "check_store", "run_worker"]
 
-log = structlog.get_logger("corral")
+log = Logger("corral")
 
 Beside = Callable[[str], AbstractAsyncContextManager[None]]
 
@@ -160,7 +159,7 @@ async def _work(
         announced(installed, url, child, look=look) as name,
         relaying(installed, url),
     ):
-        structlog.contextvars.bind_contextvars(worker=name)
+        name_worker(name)
         worker = Worker(
             [entry.processor for entry in catalog if entry.processor is not None],
             url=url,

@@ -12,7 +12,6 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
-import structlog
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -43,10 +42,11 @@ from corral.board.settings import BoardSettings, environment_of, is_on
 from corral.errors import CorralError, JobRefused, StoreUnavailable, UnknownQueue
 from corral.inspector import CurrentIteration, DamagedKey, JobLocked, JobNotFound, WrongState
 from corral.inspector.damage import naming_damage
+from corral.loggers import Logger
 
 __all__ = ["Board"]
 
-log = structlog.get_logger("corral.board")
+log = Logger("corral.board")
 
 FORM_COOKIE: Final = "corral_board_form"
 """Where the host's session decides: the secret that the tokens of forms are made of; under TLS with `__Host-`."""
@@ -176,10 +176,9 @@ class Board:
             return await self._let_in(request, request.scope.get("root_path", "").rstrip("/"))
         except ClientDisconnect:
             return _plain(400)
-        except Exception:  # noqa: BLE001  # it is told, as text: structlog's own traceback may show local variables
-            told = traceback.format_exc()
-            log.error("the board failed", method=request.method, exception=told)  # noqa: TRY400  # as above
-            return _plain(500, told if self._is_development else "")
+        except Exception as error:  # it is told
+            log.error("the board failed", method=request.method, exc_info=error)  # noqa: TRY400  # the logger is ours
+            return _plain(500, traceback.format_exc() if self._is_development else "")
 
     async def _let_in(self, request: Request, mount: str) -> Response:
         """Answer somebody who may be here; everybody else learns where to log in, and nothing else."""

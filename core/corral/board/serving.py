@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-import structlog
-
 from corral.app import read_settings
 from corral.app.service import run_service
 from corral.app.serving import http_url
@@ -20,6 +18,7 @@ from corral.board.login import Login
 from corral.board.settings import BoardSettings, environment_of
 from corral.errors import ConfigurationError, MissingExtra, StoreUnavailable
 from corral.forking import left_to_parent
+from corral.loggers import Logger
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
 from corral.shutdown import Demand, on_stop
@@ -36,7 +35,7 @@ except ModuleNotFoundError as missing:
 
 __all__ = ["PORT", "beside_worker", "run_board"]
 
-log = structlog.get_logger("corral.board")
+log = Logger("corral.board")
 
 PORT: Final = 8765
 GRACE_SECONDS: Final = 2

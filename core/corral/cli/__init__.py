@@ -75,21 +75,6 @@ def cli() -> None:
     corral enqueue emails '{"to": "…"}'   one job, from the shell
     corral job list emails                what failed; `corral job show` says why
     """
-    _load_structlog_plainly()
-
-
-def _load_structlog_plainly() -> None:
-    """Load structlog as if rich were not installed.
-
-    It loads rich, and 0.3 s of it, for tracebacks that `corral.observe.logs` formats otherwise.
-    """
-    if "structlog" in sys.modules or "rich" in sys.modules:
-        return
-    sys.modules["rich"] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
-    try:
-        import structlog  # noqa: F401  # for its effect
-    finally:
-        del sys.modules["rich"]
 
 
 def _calm_collector() -> None:

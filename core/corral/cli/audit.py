@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from corral.cli.durations import age
+from corral.cli.results import command, print_result
 from corral.cli.table import show_table
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["audit"]
 
 
-@click.command()
+@command()
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, metavar="N", help="The last N.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def audit(limit: int, as_json: bool) -> None:
@@ -36,7 +37,7 @@ def audit(limit: int, as_json: bool) -> None:
 
     found = operate(read)
     if as_json:
-        click.echo(json.dumps([{**dataclasses.asdict(each), "at": each.at.isoformat()} for each in found]))
+        print_result(json.dumps([{**dataclasses.asdict(each), "at": each.at.isoformat()} for each in found]))
     elif found:
         show_table(["SINCE", "WHO", "WHAT", "QUEUE", "JOB", "CHANGED"], [_row(each) for each in found])
     else:

@@ -6,13 +6,14 @@ import sys
 
 import click
 
+from corral.cli.results import command, print_result
 from corral.errors import ConfigurationError
 from corral.shutdown import begin_service
 
 __all__ = ["board"]
 
 
-@click.command()
+@command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
@@ -50,6 +51,6 @@ def _hash_password() -> None:
     else:
         password = sys.stdin.readline().rstrip("\r\n")
     try:
-        click.echo(str(Digest.of(password)))
+        print_result(str(Digest.of(password)))
     except ValueError as error:
         raise ConfigurationError(str(error)) from None

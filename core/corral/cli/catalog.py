@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 import traceback
 
 import click
 
+from corral.cli.results import command, is_on_terminal, print_result
 from corral.cli.table import show_table
 from corral.errors import CatalogError
 
 __all__ = ["check", "lock", "plugins"]
 
 
-@click.command()
+@command()
 @click.option("--producer", is_flag=True, help="Only what a producer needs: the declarations, not the processors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(producer: bool, as_json: bool) -> None:
@@ -44,7 +44,7 @@ def check(producer: bool, as_json: bool) -> None:
             }
             for entry in entries
         ]
-        click.echo(json.dumps({"ok": True, "queues": queues, "problems": []}))
+        print_result(json.dumps({"ok": True, "queues": queues, "problems": []}))
         return
     for warning in (*installed.plugins.warnings, *installed.catalog.warnings):
         click.echo(f"warning: {warning}", err=True)
@@ -55,9 +55,9 @@ def check(producer: bool, as_json: bool) -> None:
             [(name, made.distribution, made.version, made.origin) for name, made in providers],
         )
     else:
-        click.echo("no queues are installed")
+        print_result("no queues are installed")
     path = installed.settings.lock or LOCK_FILE
-    click.echo(f"catalog is locked: {path}" if installed.catalog.is_locked else f"catalog is open: no {path}")
+    print_result(f"catalog is locked: {path}" if installed.catalog.is_locked else f"catalog is open: no {path}")
 
 
 def _show_problems(error: CatalogError, as_json: bool) -> None:
@@ -70,10 +70,10 @@ def _show_problems(error: CatalogError, as_json: bool) -> None:
         {"code": each.code, "message": each.message, "hint": each.hint, "providers": list(each.providers)}
         for each in error.problems
     ]
-    click.echo(json.dumps({"ok": False, "queues": [], "problems": problems}))
+    print_result(json.dumps({"ok": False, "queues": [], "problems": problems}))
 
 
-@click.command()
+@command()
 def lock() -> None:
     """Write `corral.lock`: the queues and plugins that may run here. From then on anything else is refused.
 
@@ -89,14 +89,14 @@ def lock() -> None:
     path = settings.lock or LOCK_FILE
     write_lock(path, catalog.agreement())
     others = f" and {_counted(len(catalog.plugins), 'other plugin')}" if catalog.plugins else ""
-    click.echo(f"{path}: {_counted(len(catalog), 'queue')}{others}")
+    print_result(f"{path}: {_counted(len(catalog), 'queue')}{others}")
 
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
 
 
-@click.command()
+@command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plugins(as_json: bool) -> None:
     """Every plugin that was found: who provides it, which hooks it implements, what is disabled.
@@ -122,17 +122,17 @@ def plugins(as_json: bool) -> None:
         for claim in dict.fromkeys((*loaded.claims, *hooks))
     ]
     if as_json:
-        click.echo(json.dumps(rows))
+        print_result(json.dumps(rows))
     elif rows:
         keys = ("name", "distribution", "version", "origin", "state")
         headings, cells = [key.upper() for key in keys], [[row[key] for key in keys] for row in rows]
-        if sys.stdout.isatty():  # the hooks of one plugin fill a line
+        if is_on_terminal():  # the hooks of one plugin fill a line
             show_table(headings, cells, elastic=1)
             for name, implemented in ((row["name"], " ".join(row["hooks"])) for row in rows if row["hooks"]):
-                click.echo(f"\n{name}\n{textwrap.indent(textwrap.fill(implemented, 76), '  ')}")
+                print_result(f"\n{name}\n{textwrap.indent(textwrap.fill(implemented, 76), '  ')}")
         else:
             show_table(
                 [*headings, "HOOKS"], [[*each, " ".join(row["hooks"])] for each, row in zip(cells, rows, strict=True)]
             )
     else:
-        click.echo("no plugins are installed")
+        print_result("no plugins are installed")

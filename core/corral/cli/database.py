@@ -6,12 +6,13 @@ import json
 
 import click
 
+from corral.cli.results import group, print_result
 from corral.cli.table import show_table
 
 __all__ = ["db", "outbox"]
 
 
-@click.group()
+@group()
 def db() -> None:
     """The SQL database that CORRAL_DATABASE_URL names.
 
@@ -42,7 +43,7 @@ def create(as_json: bool) -> None:
             }
             for each in tables
         ]
-        click.echo(json.dumps(rows))
+        print_result(json.dumps(rows))
         return
     show_table(
         ["TABLE", "DISTRIBUTION", "VERSION", "STATE"],
@@ -53,7 +54,7 @@ def create(as_json: bool) -> None:
     )
 
 
-@click.group()
+@group()
 def outbox() -> None:
     """Jobs that were enqueued in a transaction of the SQL database.
 
@@ -79,4 +80,4 @@ def relay(once: bool) -> None:
 
     relayed = relay_outbox(once=once)
     if relayed is not None:
-        click.echo(f"{relayed.jobs} relayed, {relayed.set_aside} set aside")
+        print_result(f"{relayed.jobs} relayed, {relayed.set_aside} set aside")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from corral.cli.durations import age, short
+from corral.cli.results import group, is_on_terminal, print_result
 from corral.cli.table import show_table
 from corral.cli.terminal import printable, show_damage
 from corral.errors import CorralError
@@ -27,7 +27,7 @@ STATES = ("waiting", "active", "prioritized", "delayed", "waiting-children", "co
 """As in `corral.inspector`, which would load the store."""
 
 
-@click.group()
+@group()
 def job() -> None:
     """Look at jobs, and remove them.
 
@@ -58,7 +58,7 @@ def list_jobs(queue: str, state: str, limit: int, start: int, as_json: bool) -> 
     if as_json:
         jobs = [as_plain(each) for each in page.jobs]
         told = {"queue": queue, "state": state, "total": page.total, "start": start}
-        click.echo(json.dumps({**told, "jobs": jobs, "damaged": [*page.damaged]}))
+        print_result(json.dumps({**told, "jobs": jobs, "damaged": [*page.damaged]}))
     elif page.jobs:
         heading, cell = _DETAILS.get(state, ("PRIORITY", lambda each: each.priority or ""))
         rows = [(each.id, _age(each), f"{each.attempts_made}/{each.max_attempts}", cell(each)) for each in page.jobs]
@@ -89,18 +89,18 @@ def show(queue: str, job_id: str, as_json: bool) -> None:
 
     found = operate(lambda inspector: inspector.get(queue, job_id), queue)
     if as_json:
-        click.echo(json.dumps(as_plain(found)))
+        print_result(json.dumps(as_plain(found)))
         return
     facts = list(_facts(found))
     width = max(len(label) for label, _ in facts)
     for label, value in facts:
         first, *more = _wrapped(printable(value), width + 2)
-        click.echo(f"{click.style(label.ljust(width), bold=True)}  {first}")
+        print_result(f"{click.style(label.ljust(width), bold=True)}  {first}")
         for line in more:
-            click.echo(" " * (width + 2) + line)
+            print_result(" " * (width + 2) + line)
     for label, text in _texts(found):
         click.secho(f"\n{label}", bold=True)
-        click.echo("\n".join(f"  {line}" for line in printable(text, lines=True).splitlines()))
+        print_result("\n".join(f"  {line}" for line in printable(text, lines=True).splitlines()))
 
 
 @job.command()
@@ -119,10 +119,10 @@ def logs(queue: str, job_id: str, limit: int, as_json: bool) -> None:
 
     lines = operate(lambda inspector: inspector.logs(queue, job_id, start=-limit, limit=limit), queue)
     if as_json:
-        click.echo(json.dumps({"queue": queue, "id": job_id, "lines": list(lines)}))
+        print_result(json.dumps({"queue": queue, "id": job_id, "lines": list(lines)}))
         return
     for line in lines:
-        click.echo(printable(line, lines=True))
+        print_result(printable(line, lines=True))
 
 
 @job.command()
@@ -174,10 +174,10 @@ def each_job(
     results = operate(work, queue)
     if as_json:
         rows = [{"id": job_id, done: error is None, "error": error and str(error)} for job_id, error in results]
-        click.echo(json.dumps({"queue": queue, "jobs": rows}))
+        print_result(json.dumps({"queue": queue, "jobs": rows}))
     for job_id, error in results:
         if error is None and not as_json:
-            click.echo(f"{done} {printable(job_id)}")
+            print_result(f"{done} {printable(job_id)}")
         elif error is not None:
             click.echo(f"error: {printable(str(error))}", err=True)
             if error.hint:
@@ -221,7 +221,7 @@ _DETAILS: dict[str, tuple[str, Callable[[StoredJob], object]]] = {
 
 def _wrapped(value: str, indent: int) -> list[str]:
     """A value in lines that fit beside its label; in one line where no terminal is too narrow."""
-    if not sys.stdout.isatty():
+    if not is_on_terminal():
         return [value]
     return textwrap.wrap(value, max(shutil.get_terminal_size().columns - indent, 20)) or [""]
 

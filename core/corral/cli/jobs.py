@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from corral.cli.durations import duration
+from corral.cli.results import command, is_on_terminal, print_result
 from corral.cli.table import show_table
 from corral.cli.terminal import show_damage
 from corral.errors import ConfigurationError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["enqueue", "queues"]
 
 
-@click.command()
+@command()
 @click.argument("queue")
 @click.argument("payload", metavar="(JSON | - | @FILE)")
 @click.option(
@@ -57,12 +58,12 @@ def enqueue(
     if job_id is not None:
         options["job_id"] = job_id
     enqueued = enqueue_once(queue, _payload(payload), options)
-    click.echo(enqueued.id)
+    print_result(enqueued.id)
     if not enqueued.created:
         click.echo(f"job {enqueued.id} of queue {queue!r} exists already and was left as it is", err=True)
 
 
-@click.command()
+@command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def queues(as_json: bool) -> None:
     """Show how many jobs are in which state.
@@ -77,7 +78,7 @@ def queues(as_json: bool) -> None:
 
     found = count_jobs()
     if as_json:
-        click.echo(json.dumps([_queue_as_plain(name, each) for name, each in found.items()]))
+        print_result(json.dumps([_queue_as_plain(name, each) for name, each in found.items()]))
     elif found:
         _show_queues(found)
     else:
@@ -100,7 +101,7 @@ def _show_queues(found: Mapping[str, Sizes]) -> None:
     if any(each.quarantined != 0 for each in found.values()):
         columns["QUARANTINE"] = [_count(each.quarantined) for each in found.values()]
     columns["PAUSED"] = ["paused" if each.limits.paused else "" for each in found.values()]
-    if sys.stdout.isatty():  # what nobody uses would not fit into 80 columns
+    if is_on_terminal():  # what nobody uses would not fit into 80 columns
         rare = {"PRIORITIZED", "WAITING-CHILDREN", "PAUSED"}
         columns = {
             heading.replace("WAITING-", "WAITING-\n").replace("PRIORI", "PRIORI-\n"): cells

@@ -10,6 +10,7 @@ import click
 
 from corral.cli.durations import duration, short
 from corral.cli.job import STATES, each_job
+from corral.cli.results import command, print_result
 from corral.cli.terminal import confirm, printable, progress, show_damage
 from corral.errors import ConfigurationError, StoreUnavailable
 
@@ -24,7 +25,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 yes_option = click.option("--yes", is_flag=True, help="Do not ask; needed where nobody is at a terminal.")
 
 
-@click.command()
+@command()
 @click.argument("queue")
 @click.argument("job_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all-failed", is_flag=True, help="Every job that has failed until now.")
@@ -59,7 +60,7 @@ def retry(queue: str, job_ids: tuple[str, ...], all_failed: bool, refused: bool,
     _tell(queue, "retried", _operate(work, queue), as_json)
 
 
-@click.command()
+@command()
 @click.argument("queue")
 @click.argument("job_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every job that is delayed now.")
@@ -86,7 +87,7 @@ def promote(queue: str, job_ids: tuple[str, ...], everything: bool, as_json: boo
     _tell(queue, "promoted", _operate(work, queue), as_json)
 
 
-@click.command()
+@command()
 @click.argument("queue")
 @as_json_option
 def pause(queue: str, as_json: bool) -> None:
@@ -99,7 +100,7 @@ def pause(queue: str, as_json: bool) -> None:
     _tell_paused(queue, paused=True, changed=changed, as_json=as_json)
 
 
-@click.command()
+@command()
 @click.argument("queue")
 @as_json_option
 def resume(queue: str, as_json: bool) -> None:
@@ -112,7 +113,7 @@ def resume(queue: str, as_json: bool) -> None:
     _tell_paused(queue, paused=False, changed=changed, as_json=as_json)
 
 
-@click.command()
+@command()
 @click.argument("queue")
 @click.option("--delayed", is_flag=True, help="Delayed jobs, too.")
 @yes_option
@@ -136,7 +137,7 @@ def drain(queue: str, delayed: bool, yes: bool, as_json: bool) -> None:
     _tell(queue, "removed", _operate(work, queue), as_json)
 
 
-@click.command()
+@command()
 @click.argument("queue")
 @click.option("--state", type=click.Choice(CLEANABLE), required=True, help="Which jobs.")
 @click.option("--older-than", required=True, metavar="7d", help="Since when: they ended, started or were made.")
@@ -164,7 +165,7 @@ def clean(queue: str, state: Any, older_than: str, maximum: int | None, yes: boo
     _tell(queue, "removed", _operate(work, queue), as_json)
 
 
-@click.command()
+@command()
 @click.argument("text")
 @click.argument("queues", metavar="[QUEUE]...", nargs=-1)
 @yes_option
@@ -207,10 +208,10 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
 
     scrubbed, damaged, refused = _operate(work, *queues)
     if as_json:
-        click.echo(json.dumps([{"queue": name, "scrubbed": count} for name, count in scrubbed.items()]))
+        print_result(json.dumps([{"queue": name, "scrubbed": count} for name, count in scrubbed.items()]))
     else:
         for name, count in scrubbed.items():
-            click.echo(f"{name}: {_jobs(count)} scrubbed")
+            print_result(f"{name}: {_jobs(count)} scrubbed")
     for name, error in refused.items():
         click.echo(f"error: queue {name!r} is left: {error}\n  hint: {error.hint}", err=True)
     if damaged:
@@ -219,7 +220,7 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@click.command()
+@command()
 @click.argument("queue")
 @click.option("--concurrency", metavar="N|none", help="How many jobs run at once, over all workers.")
 @click.option("--rate", metavar="N/1m|none", help="How many jobs start in a while, over all workers.")
@@ -247,11 +248,13 @@ def limit(queue: str, concurrency: str | None, rate: str | None, as_json: bool) 
     if as_json:
         seconds = None if held.per is None else held.per.total_seconds()
         told = {"paused": held.paused, "concurrency": held.concurrency, "rate": held.rate, "per_seconds": seconds}
-        click.echo(json.dumps({"queue": queue, **told}))
+        print_result(json.dumps({"queue": queue, **told}))
         return
-    click.echo(f"paused       {'yes' if held.paused else 'no'}")
-    click.echo(f"concurrency  {'none' if held.concurrency is None else held.concurrency}")
-    click.echo(f"rate         {'none' if held.rate is None or held.per is None else f'{held.rate}/{short(held.per)}'}")
+    print_result(f"paused       {'yes' if held.paused else 'no'}")
+    print_result(f"concurrency  {'none' if held.concurrency is None else held.concurrency}")
+    print_result(
+        f"rate         {'none' if held.rate is None or held.per is None else f'{held.rate}/{short(held.per)}'}"
+    )
 
 
 def _operate(work: Any, *queues: str) -> Any:
@@ -285,12 +288,12 @@ def _jobs(count: int) -> str:
 
 
 def _tell(queue: str, done: str, count: int, as_json: bool) -> None:
-    click.echo(json.dumps({"queue": queue, done: count}) if as_json else f"{done} {_jobs(count)}")
+    print_result(json.dumps({"queue": queue, done: count}) if as_json else f"{done} {_jobs(count)}")
 
 
 def _tell_paused(queue: str, *, paused: bool, changed: bool, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"queue": queue, "paused": paused, "changed": changed}))
+        print_result(json.dumps({"queue": queue, "paused": paused, "changed": changed}))
         return
     word = "paused" if paused else "resumed" if changed else "not paused"
-    click.echo(f"{queue} is {word}" if changed or not paused else f"{queue} was paused already")
+    print_result(f"{queue} is {word}" if changed or not paused else f"{queue} was paused already")

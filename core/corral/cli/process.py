@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from corral.cli.results import command, print_result
 from corral.cli.table import show_table
 from corral.cli.terminal import printable
 from corral.errors import ConfigurationError, CorralError, MissingExtra
@@ -17,7 +18,7 @@ __all__ = ["dev", "health", "worker"]
 LAST_PORT = 65_535
 
 
-@click.command()
+@command()
 @click.argument("queues", nargs=-1, metavar="[QUEUE[=N]]...")
 @click.option("--burst", is_flag=True, help="End when nothing waits and nothing runs; delayed jobs are not awaited.")
 @click.option(
@@ -102,7 +103,7 @@ def worker(
     )
 
 
-@click.command()
+@command()
 def dev() -> None:
     """Run everything in one process for development: an embedded store, a worker for every installed queue, the board.
 
@@ -122,7 +123,7 @@ def dev() -> None:
     leave(run_worker({}, development=True, beside=beside_worker))
 
 
-@click.command()
+@command()
 @click.option("--worker", metavar="NAME", help="Only this worker, or the processes of this parent.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def health(worker: str | None, as_json: bool) -> None:
@@ -139,7 +140,7 @@ def health(worker: str | None, as_json: bool) -> None:
 
     found = read_health(worker)
     if as_json:
-        click.echo(json.dumps({"healthy": found.is_healthy, "workers": [asdict(each) for each in found.workers]}))
+        print_result(json.dumps({"healthy": found.is_healthy, "workers": [asdict(each) for each in found.workers]}))
     elif found.workers:
         rows = [(each.name, f"{each.seconds:.1f} s ago", each.state) for each in found.workers]
         show_table(("WORKER", "AT WORK", "STATE"), rows)

@@ -10,6 +10,7 @@ import click
 
 from corral.cli.durations import age
 from corral.cli.operator import as_json_option, yes_option
+from corral.cli.results import group, print_result
 from corral.cli.table import show_table
 from corral.cli.terminal import confirm, printable
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["quarantine"]
 
 
-@click.group()
+@group()
 def quarantine() -> None:
     """What workers have put aside because it cannot be a job as it stands.
 
@@ -52,7 +53,7 @@ def list_quarantined(queue: str, limit: int, start: int, as_json: bool) -> None:
     page: QuarantinePage = operate(lambda inspector: inspector.quarantined(queue, start=start, limit=limit), queue)
     if as_json:
         jobs = [_as_plain(each) for each in page.jobs]
-        click.echo(json.dumps({"queue": queue, "total": page.total, "start": start, "jobs": jobs}))
+        print_result(json.dumps({"queue": queue, "total": page.total, "start": start, "jobs": jobs}))
         return
     if page.jobs:
         rows = [(each.id, age(each.since), each.origin, _way_back(each), each.reason) for each in page.jobs]
@@ -91,13 +92,13 @@ def return_quarantined(queue: str, job_ids: tuple[str, ...], everything: bool, a
             {"id": job_id, "returned": new is not None, "job_id": new, "error": refused or None}
             for job_id, new, refused in rows
         ]
-        click.echo(json.dumps({"queue": queue, "jobs": jobs}))
+        print_result(json.dumps({"queue": queue, "jobs": jobs}))
     for job_id, new, refused in rows:
         if refused:
             click.echo(f"error: {printable(job_id)} was not returned: {printable(refused)}", err=True)
         elif not as_json:
             renamed = "" if new == job_id else f" as {printable(new or '')}"
-            click.echo(f"returned {printable(job_id)}{renamed}")
+            print_result(f"returned {printable(job_id)}{renamed}")
     if everything and not rows and not as_json:
         click.echo("nothing is in quarantine", err=True)
     if any(refused for *_, refused in rows):
@@ -131,9 +132,9 @@ def discard_quarantined(queue: str, job_ids: tuple[str, ...], everything: bool, 
 
     count, missing = _operate(work, queue)
     if as_json:
-        click.echo(json.dumps({"queue": queue, "discarded": count, "missing": [*missing]}))
+        print_result(json.dumps({"queue": queue, "discarded": count, "missing": [*missing]}))
     else:
-        click.echo(f"discarded {count:,} job{'' if count == 1 else 's'}")
+        print_result(f"discarded {count:,} job{'' if count == 1 else 's'}")
     for job_id in missing:
         click.echo(f"error: {printable(job_id)} is not in quarantine", err=True)
     if missing:

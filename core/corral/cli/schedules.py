@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from corral.cli.results import group, print_result
 from corral.cli.table import show_table
 from corral.cli.terminal import show_damage
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["schedules"]
 
 
-@click.group(invoke_without_command=True)
+@group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def schedules(context: click.Context, as_json: bool) -> None:
@@ -63,9 +64,9 @@ def remove(queue: str, as_json: bool) -> None:
 
     removed = remove_schedule(queue)
     if as_json:
-        click.echo(json.dumps({"queue": queue, "removed": removed}))
+        print_result(json.dumps({"queue": queue, "removed": removed}))
     else:
-        click.echo(f"{queue}: the schedule is removed; `corral schedules restore {queue}` makes it again")
+        print_result(f"{queue}: the schedule is removed; `corral schedules restore {queue}` makes it again")
 
 
 @schedules.command()
@@ -81,15 +82,15 @@ def restore(queue: str, as_json: bool) -> None:
 
     following = restore_schedule(queue)
     if as_json:
-        click.echo(json.dumps({"queue": queue, "next": _moment(following)}))
+        print_result(json.dumps({"queue": queue, "next": _moment(following)}))
     else:
-        click.echo(f"{queue}: runs next at {_moment(following)}")
+        print_result(f"{queue}: runs next at {_moment(following)}")
 
 
 def _show(found: list[Scheduled], as_json: bool, nothing: str) -> None:
     rows = [_row(each) for each in found if not each.damaged]
     if as_json:
-        click.echo(json.dumps(rows))
+        print_result(json.dumps(rows))
     elif rows:
         # A declared schedule has its queue's name: saying it twice would not fit into 80 columns.
         cells = [[row["queue"], row["id"] if row["origin"] == "runtime" else row["origin"]] for row in rows]

@@ -1,13 +1,14 @@
-"""Aligned columns on stdout: drawn by rich on a terminal, plain text elsewhere."""
+"""Aligned columns on stdout: cut to the width of a terminal, whole elsewhere."""
 
 from __future__ import annotations
 
-import sys
+import shutil
 from collections.abc import Sequence
 
 import click
 
-from corral.cli.terminal import printable
+from corral.cli.results import is_on_terminal, print_result
+from corral.cli.terminal import cells_of, cut_to_cells, printable
 
 __all__ = ["show_table"]
 
@@ -25,42 +26,23 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, ela
         rows: As many cells each. Control characters in them are shown as escapes.
         elastic: The column that is cut where a terminal is too narrow.
     """
-    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    lines = [[printable(str(cell)) for cell in row] for row in rows]
     numeric = [bool(rows) and all(isinstance(row[place], int) for row in rows) for place in range(len(headings))]
-    if sys.stdout.isatty():
-        _draw(headings, cells, numeric, elastic % len(headings))
-        return
-    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    for line in [list(headings), *cells]:
-        padded = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        )
-        click.echo("  ".join(padded).rstrip())
+    heads = [heading.splitlines() or [""] for heading in headings]
+    height = max(map(len, heads))
+    above = [[head[row] if row < len(head) else "" for head in heads] for row in range(height)]
+    widths = [max(map(cells_of, column)) for column in zip(*above, *lines, strict=True)]
+    is_drawn = is_on_terminal()
+    if is_drawn:
+        others = sum(widths) - widths[elastic] + GAP * (len(widths) - 1)
+        width = shutil.get_terminal_size().columns
+        widths[elastic] = min(widths[elastic], max(width - others, NARROWEST))
+    for number, line in enumerate([*above, *lines]):
+        text = (" " * GAP).join(map(_padded, line, widths, numeric)).rstrip()
+        print_result(click.style(text, bold=True) if is_drawn and number < height else text)
 
 
-def _draw(headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], elastic: int) -> None:
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    widths = [
-        max(cell_len(text) for text in (*heading.splitlines(), *(row[place] for row in cells)))
-        for place, heading in enumerate(headings)
-    ]
-    others = sum(widths) - widths[elastic] + GAP * (len(headings) - 1)
-    widths[elastic] = min(widths[elastic], max(console.width - others, NARROWEST))
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for place, heading in enumerate(headings):
-        table.add_column(
-            Text(heading),
-            justify="right" if numeric[place] else "left",
-            no_wrap=True,
-            min_width=widths[place],
-            max_width=widths[place],
-        )
-    for row in cells:
-        table.add_row(*(Text(cell, overflow="ellipsis") for cell in row))
-    console.print(table)
+def _padded(cell: str, width: int, right: bool) -> str:
+    cut = cut_to_cells(cell, width)
+    blanks = " " * (width - cells_of(cut))
+    return blanks + cut if right else cut + blanks

@@ -11,7 +11,7 @@ import click
 
 from corral.errors import ConfigurationError
 
-__all__ = ["confirm", "printable", "progress", "show_damage"]
+__all__ = ["cells_of", "confirm", "cut_to_cells", "printable", "progress", "show_damage"]
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -30,6 +30,32 @@ def printable(text: str, *, lines: bool = False) -> str:
         else character.encode("unicode_escape", "surrogatepass").decode()
         for character in text
     )
+
+
+def cells_of(text: str) -> int:
+    """How many cells of a terminal a printable text takes: two for a wide character, none for what combines."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_cells_of, text))
+
+
+def cut_to_cells(text: str, cells: int) -> str:
+    """A printable text that takes at most so many cells; one that was cut ends with `…`."""
+    if cells_of(text) <= cells:
+        return text
+    taken, left = "", cells - 1
+    for character in text:
+        left -= _cells_of(character)
+        if left < 0:
+            break
+        taken += character
+    return f"{taken}…"
+
+
+def _cells_of(character: str) -> int:
+    if unicodedata.category(character) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def show_damage(damaged: Iterable[str]) -> None:
@@ -76,10 +102,10 @@ def progress(label: str) -> Iterator[Callable[[int, int], object] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True) as bar:
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        def tell(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield tell

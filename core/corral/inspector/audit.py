@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-import structlog
 from pydantic_core import to_json
 
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector.damage import naming_damage
 from corral.inspector.refusals import DamagedKey
+from corral.loggers import Logger
 from corral.store.codec import fields_of
 from corral.store.connection import Link
 from corral.store.replies import ResponseError
@@ -32,7 +32,7 @@ from corral.store.scripts import call_again
 
 __all__ = ["FORMER_STREAM", "MAX_ENTRIES", "Audit", "Audited", "log_entry", "named", "this_process"]
 
-log = structlog.get_logger("corral.audit")
+log = Logger("corral.audit")
 
 FORMER_STREAM: Final = "corral:audit"
 """Where releases up to this one wrote, of all prefixes of a store: it is read, and not written any more."""

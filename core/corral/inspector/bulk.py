@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import structlog
-
 from corral.errors import ConfigurationError
 from corral.inspector.calls import Calls, Change
 from corral.inspector.refusals import MOST_NAMED, DamagedKey
 from corral.inspector.sizes import damaged_in
 from corral.inspector.stored import State, StoredJob, decode_contents, spellings
+from corral.loggers import Logger
 from corral.queue import Queue
 from corral.store.codec import fields_of
 
 __all__ = ["BATCH", "Told", "promote_all", "retry_failed", "scrub", "scrub_events", "sweep"]
 
-log = structlog.get_logger("corral.inspector")
+log = Logger("corral.inspector")
 
 BATCH = 500
 """Jobs per script call: a longer script would keep the workers waiting."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-import structlog
-
 from corral.catalog.record import parsed as parsed_record
 from corral.errors import StoreUnavailable
 from corral.inspector.calls import Calls
 from corral.inspector.stored import moment, number
+from corral.loggers import Logger
 from corral.store.clients import WorkerConnection, worker_connections
 from corral.store.liveness import LIVE_SECONDS, Sign, Signs
 from corral.store.processes import ProcessRecords, host_of, store_time_ms
@@ -20,7 +19,7 @@ from corral.store.replies import ResponseError
 
 __all__ = ["Running", "WorkerSeen", "processes_of", "state_of", "workers"]
 
-log = structlog.get_logger("corral.inspector")
+log = Logger("corral.inspector")
 
 LOOKS = 100
 """How many active jobs of a queue are looked at."""

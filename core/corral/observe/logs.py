@@ -1,8 +1,8 @@
-"""Logs: one line per event on stderr, coloured text on a terminal and JSON elsewhere, whoever logs.
+"""Logs of `corral worker`, `dev` and `board`: one line per event on stderr, text on a terminal and JSON elsewhere.
 
-structlog is used as it is; other libraries' standard logging goes through the same renderer. What a line says about
-the job it belongs to is looked up when the line is written: a job that logs nothing pays nothing. This module knows no
-worker and no store.
+All of it goes through the standard library's root logger and one handler: Corral's own lines, those of libraries, and
+those of whoever uses structlog in a processor. So whatever else listens to `logging`, an error tracker for one, hears
+them all. Lines are rendered by structlog. This module knows no worker and no store.
 """
 
 from __future__ import annotations
@@ -11,19 +11,35 @@ import json
 import logging
 import os
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any, Final, TextIO
 
-import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from corral.forking import on_fork
-from corral.job import Job, current_job
+from corral.job import current_job
+from corral.loggers import FIELDS, Logger, concealing, origin, shown, word
 from corral.settings import Settings
-from corral.veil import MASK, Veil, is_secret_name, masked, may_hold_secrets, secret_names
+from corral.veil import MASK, is_secret_name
 
-__all__ = ["configure_logs", "processors"]
+
+def _load_structlog_plainly() -> None:
+    """Load structlog as if rich were not installed: 0.3 s, for tracebacks with local variables that nobody may see."""
+    if "structlog" not in sys.modules and "rich" not in sys.modules:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
+        try:
+            import_module("structlog")
+        finally:
+            del sys.modules["rich"]
+
+
+_load_structlog_plainly()
+
+import structlog  # noqa: E402  # see above
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback  # noqa: E402
+
+__all__ = ["configure_logs", "formatter", "name_worker"]
 
 KEYS: Final = ("timestamp", "level", "event", "logger", "queue", "job_id", "attempt", "duration_ms", "worker")
 """These come first, in this order, in every line that has them."""
@@ -33,137 +49,215 @@ COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "c
 """Select Graphic Rendition codes (ECMA-48): dim, green, yellow, red, bold red."""
 
 
-def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
+def configure_logs(settings: Settings, stream: TextIO | None = None) -> logging.Handler:
     """Send the logs of this process to one place, in one form.
 
     Only programs call this, once, as early as they can: a library never does. Values bound with
     `structlog.contextvars` (the worker's name, say) are part of every line.
 
     Args:
-        settings: `log_level` and `log_format`.
+        settings: `log_level`, `log_format` and `log_processors`.
         stream: Where lines go; what `sys.stderr` is at each line, if None.
+
+    Returns:
+        The handler that writes them.
+
+    Raises:
+        ConfigurationError: `log_processors` names nothing that can be used.
     """
     level = logging.getLevelNamesMapping()[settings.log_level]
     terminal = (stream or sys.stderr).isatty()
     console = terminal if settings.log_format == "auto" else settings.log_format == "console"
-    output = _Output(stream)
+    handler = _Handler(stream)
+    handler.setFormatter(
+        formatter(
+            console=console,
+            colours=terminal and not os.environ.get("NO_COLOR"),
+            added=_added(settings.log_processors) if settings.log_processors else (),
+        )
+    )
     # The list is changed in place: loggers that were used before hold on to it.
     chain = structlog.get_config()["processors"] if structlog.is_configured() else []
-    chain[:] = processors(console=console, colours=terminal and not os.environ.get("NO_COLOR"))
+    chain[:] = [structlog.contextvars.merge_contextvars, structlog.processors.StackInfoRenderer()]
     structlog.configure(
         processors=chain,
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda name="": _Logger(name, output),
-        cache_logger_on_first_use=True,  # a line below the level costs 0.8 instead of 1.9 µs, and every job has one
+        logger_factory=_Target,
+        cache_logger_on_first_use=True,  # a line below the level costs 0.8 instead of 1.9 µs
     )
     root = logging.getLogger()
-    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Handler)]
-    root.addHandler(_Handler(chain, output))
+    root.handlers = [each for each in root.handlers if not isinstance(each, _Handler)]
+    root.addHandler(handler)
     # At DEBUG, HTTP and SMTP libraries log bodies and headers: payloads and secrets.
     root.setLevel(max(level, logging.INFO))
     logging.getLogger("corral").setLevel(level)
     logging.captureWarnings(capture=True)
+    return handler
 
 
-def processors(*, console: bool, colours: bool = False) -> list[Processor]:
-    """What makes a line of an event.
+def name_worker(name: str) -> None:
+    """Put the worker's name into every line of this task, and of the tasks and threads that it starts."""
+    structlog.contextvars.bind_contextvars(worker=name)
+
+
+def formatter(
+    *, console: bool, colours: bool = False, added: Sequence[Processor] = ()
+) -> structlog.stdlib.ProcessorFormatter:
+    """What makes a line of a record.
 
     Args:
         console: Text for people instead of JSON.
         colours: With the escape sequences of a terminal.
+        added: A team's own processors: called with every line before it is masked and rendered.
     """
-    stamp = structlog.processors.TimeStamper("%Y-%m-%d %H:%M:%S", utc=False) if console else _ISO
-    render: Processor = _Console(colours) if console else _json
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        _add_origin,
-        stamp,
-        structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,  # Python's own traceback: without local variables, which are payloads
-        _ordered,
-        render,
-    ]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            _read_record,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.stdlib.add_logger_name,
+            _add_origin,
+            _stamp_console if console else _stamp_json,
+            structlog.processors.ExceptionRenderer(lambda exc_info: described(exc_info[1])[1].rstrip()),
+        ],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *map(_guarded, added),
+            _ordered,
+            *([_printable_texts, _console(colours)] if console else [structlog.processors.JSONRenderer(_dumped)]),
+            _conceal,  # type: ignore[list-item]  # it takes what the renderer has made
+        ],
+        use_get_message=False,
+        pass_foreign_args=True,
+    )
 
 
-_ISO: Final = structlog.processors.TimeStamper("iso", utc=True)
+def _added(path: str) -> Sequence[Processor]:
+    """The processors that a setting names.
+
+    Raises:
+        ConfigurationError: There is no list of them.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+        added = [*found]
+    except Exception as error:
+        raise ConfigurationError(
+            f"CORRAL_LOG_PROCESSORS names {path!r}, which cannot be used: {type(error).__name__}: {error}",
+            hint="write module:name of a list of structlog processors; is its folder on PYTHONPATH?",
+        ) from error
+    if odd := [each for each in added if not callable(each)]:
+        raise ConfigurationError(f"CORRAL_LOG_PROCESSORS names {path!r}, and {shown(odd[0])} in it cannot be called")
+    return added
 
 
-def _add_origin(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Add the logger's name, and the job in whose task or thread the line is written."""
-    if name := getattr(logger, "name", None):
-        event.setdefault("logger", name)
-    job = current_job.get()
-    if job is not None:
-        event.setdefault("queue", job.queue.name)
-        event.setdefault("job_id", job.id)
-        event.setdefault("attempt", job.attempt)
+def _guarded(processor: Processor) -> Processor:
+    """A team's processor. One that raises costs its own part of the line, and nobody's job."""
+
+    def process(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        before = dict(event)
+        try:
+            after = processor(logger, method, event)
+            if isinstance(after, dict) and after.get("event") is not None:
+                return after
+            fault = f"it returned {type(after).__name__}, not the event's dict"
+        except Exception as error:  # noqa: BLE001
+            fault = described(error)[0]
+        return {**before, "log_processor_failed": f"{getattr(processor, '__name__', shown(processor))}: {fault}"}
+
+    return process
+
+
+class _Target(Logger):
+    """What structlog hands the lines of processors and plugins to; its own filter has let them through."""
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.is_enabled_for = lambda _level: True
+
+
+def _read_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take over what one of our loggers has made, or the text of another one's message."""
+    fields = getattr(event["_record"], FIELDS, None)
+    arguments = event.pop("positional_args", ())
+    if fields is not None:
+        event.update(fields)
+    elif arguments:
+        try:
+            event["event"] = event["event"] % arguments
+        except Exception:  # noqa: BLE001  # the library's slip, and what it wanted to say is still worth a line
+            event["event"] = f"{event['event']} (its arguments do not fit)"
+    event["event"] = event["event"].rstrip()
+    return event
+
+
+def _add_origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add the job in whose task or thread the line is written, and the trace."""
+    if getattr(event["_record"], FIELDS, None) is None:
+        for key, value in origin().items():
+            event.setdefault(key, value)
+    return event
+
+
+def _stamp_json(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    stamp = datetime.fromtimestamp(event["_record"].created, UTC)
+    event["timestamp"] = f"{stamp:%Y-%m-%dT%H:%M:%S.%f}Z"
+    return event
+
+
+def _stamp_console(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event["timestamp"] = f"{datetime.fromtimestamp(event['_record'].created).astimezone():%Y-%m-%d %H:%M:%S}"
     return event
 
 
 def _ordered(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for key in event:
-        if is_secret_name(key):
+        if is_secret_name(str(key)):
             event[key] = MASK
     ordered = {key: event.pop(key) for key in KEYS if key in event}
     last = {key: event.pop(key) for key in TRACEBACKS if key in event}
     return {**ordered, **event, **last}
 
 
-def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+def _dumped(event: EventDict, **_: Any) -> str:
     try:
-        line = json.dumps(event, default=_shown, skipkeys=True)
+        return json.dumps(event, default=shown, skipkeys=True)
     except (ValueError, RecursionError):  # it contains itself
-        line = json.dumps({key: value if isinstance(value, str) else _shown(value) for key, value in event.items()})
-    return _veiled(line)
+        return json.dumps({key: value if isinstance(value, str) else shown(value) for key, value in event.items()})
 
 
-class _Console:
-    """Renders one line for people: time, level, event, then `key=value`."""
+def _console(colours: bool) -> ConsoleRenderer:
+    """Renders one line for people: time, level, event, then `key=value`, then tracebacks."""
 
-    def __init__(self, colours: bool) -> None:
-        self._colours = colours
+    def style(code: str) -> str:
+        return f"\x1b[{code}m" if colours else ""
 
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
-        blocks = [_printable(str(event.pop(key)), keep="\n\t") for key in TRACEBACKS if key in event]
-        time, level, said = event.pop("timestamp"), event.pop("level"), _printable(str(event.pop("event")))
-        head = f"{self._painted(time, '2')} {self._painted(f'{level:<8}', COLOURS.get(level, '0'))} "
-        pairs = " ".join(f"{self._painted(key, '36')}={_word(value)}" for key, value in event.items())
-        return _veiled("\n".join([f"{head}{self._painted(said, '1')} {pairs}".rstrip(), *blocks]))
+    def painted(code: str, convert: Callable[[object], str] = str, key: str | None = None) -> KeyValueColumnFormatter:
+        return KeyValueColumnFormatter(key, style(code), style("0"), convert)
 
-    def _painted(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._colours else text
+    def level(key: str, value: object) -> str:  # noqa: ARG001  # as the renderer calls it
+        return f"{style(COLOURS.get(str(value), '0'))}{value!s:<8}{style('0')}"
 
-
-def _veiled(line: str) -> str:
-    """A line without passwords of URLs, and in a job's task or thread without what is secret in its payload."""
-    job = current_job.get()
-    if job is None or not may_hold_secrets(job.queue.payload):
-        return masked(line)
-    if job.run.veil is None:
-        job.run.veil = _veil_of(job)
-    return job.run.veil.text(line) if job.run.veil.is_needed else masked(line)
+    return ConsoleRenderer(
+        columns=[
+            Column("timestamp", painted("2")),
+            Column("level", level),
+            Column("event", painted("1")),
+            Column("", painted("0", word, style("36"))),
+        ],
+        exception_formatter=plain_traceback,
+        sort_keys=False,
+    )
 
 
-def _veil_of(job: Job) -> Veil:
-    try:
-        data = json.loads(job.queue.dumped(job.payload))
-    except Exception:  # noqa: BLE001  # a log line never fails the job that writes it
-        data = None
-    return Veil(secret_names(job.queue.payload), data)
-
-
-def _word(value: object) -> str:
-    if isinstance(value, str):
-        return value if value and value.isprintable() and " " not in value else repr(value)
-    return _printable(_shown(value))
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001  # a log line never fails the job that writes it
-        return f"<{type(value).__name__} that cannot be shown>"
+def _printable_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """What the renderer would print as it is; it quotes the values of other keys."""
+    event["event"] = _printable(str(event["event"]))
+    for key in TRACEBACKS:
+        if key in event:
+            event[key] = _printable(str(event[key]), keep="\n\t")
+    return event
 
 
 def _printable(text: str, keep: str = "") -> str:
@@ -173,56 +267,29 @@ def _printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
-class _Output:
-    """Writes whole lines, from any thread, and never raises: nobody fails because nobody reads the log."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        self._turn = threading.RLock()  # a signal handler may log in the middle of a line
-        on_fork(self)
-
-    def leave_to_parent(self) -> None:
-        """In a forked child: a thread that only the parent has may be in the middle of a line."""
-        self._turn = threading.RLock()
-
-    def write(self, line: str) -> None:
-        stream = self._stream or sys.stderr
-        with self._turn:
-            try:
-                stream.write(f"{line}\n")
-                stream.flush()
-            except (OSError, ValueError):  # the other end of the pipe is gone, or the stream is closed
-                pass
-
-
-class _Logger:
-    """What structlog hands a rendered line to, whatever its level."""
-
-    def __init__(self, name: str, output: _Output) -> None:
-        self.name = name
-        self.msg = self.debug = self.info = self.warning = self.error = self.critical = output.write
+def _conceal(_logger: WrappedLogger, _method: str, line: str) -> str:
+    """A line without what is secret, wherever it came from."""
+    return concealing(current_job.get())(line)
 
 
 class _Handler(logging.Handler):
-    """Renders the standard library's records like our own."""
+    """Writes whole lines, from any thread, and never raises: nobody fails because nobody reads the log."""
 
-    def __init__(self, chain: Sequence[Processor], output: _Output) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
-        self._chain = chain
-        self._output = output
+        self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        event: Any = {"event": _message(record), "logger": record.name}
-        if record.exc_info:
-            event["exc_info"] = record.exc_info
-        for processor in self._chain:
-            event = processor(None, record.levelname.lower(), event)
-        self._output.write(event)
-
-
-def _message(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage().rstrip()
-    except Exception:  # noqa: BLE001  # the library's slip, and what it wanted to say is still worth a line
-        return f"{record.msg} (its arguments do not fit)"
+        """Write one record, unless a team's processor drops it."""
+        try:
+            line = self.format(record)
+        except structlog.DropEvent:
+            return
+        except Exception as error:  # noqa: BLE001  # its text may be what is wrong with it
+            line = f"a line of {record.name} at {record.levelname} cannot be rendered: {described(error)[0]}"
+        try:
+            stream = self._stream or sys.stderr
+            stream.write(f"{line}\n")
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # the other end of the pipe is gone, or the stream is closed, or there is none

@@ -106,6 +106,9 @@ class _Run(AbstractContextManager[None]):
             },
         )
         self._token = context.attach(trace.set_span_in_context(self._span, parent))
+        told = self._span.get_span_context()
+        if told.is_valid:
+            job.run.trace = (told.trace_id, told.span_id)  # for the log's line of how the job ended, after the span has
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -83,6 +83,8 @@ class Plugins:
     ) -> Plugins:
         """Find, import and register. Nothing that a plugin does wrong is raised: it is in the report.
 
+        What they print meanwhile goes to stderr: stdout may be data.
+
         Args:
             claims: What to load instead of what is installed, as from `found`.
             application: The module that `CORRAL_APP` names. It is loaded last and may implement hooks, but declares
@@ -92,6 +94,17 @@ class Plugins:
             check: Looks at the names of what is to be imported, before anything is. Entry points that it makes `faulty`
                 are not imported.
         """
+        with stdout_turned():
+            return cls._load(claims, application, disabled, check)
+
+    @classmethod
+    def _load(
+        cls,
+        claims: Iterable[Claim | Broken] | None,
+        application: str | None,
+        disabled: Iterable[str],
+        check: Callable[[Iterable[Claim], Report], None] | None,
+    ) -> Plugins:
         report = Report()
         names = {canonical(name): name for name in disabled}
         installed = tuple(_readable(found() if claims is None else claims, names, report))
@@ -299,8 +312,9 @@ def _answer(
 ) -> list[T]:
     """What one implementation registers; what it should not have registered is a problem, and left out."""
     try:
-        result = function()
-        items = list(result) if isinstance(result, Iterable) else None
+        with stdout_turned():
+            result = function()
+            items = list(result) if isinstance(result, Iterable) else None
     except RAISED as error:
         report.blame("hook-raised", claims, f"raised in {hook}: {summary(error)}", cause=error)
         return []

@@ -1,7 +1,6 @@
 """`Relay`: calls the subscribers of the hooks that run with every job, each on its own.
 
-A subscriber that raises is logged, once per hook and provider; it stops neither the others nor the worker. structlog
-is loaded only then: a producer without subscribers' faults never pays for it.
+A subscriber that raises is logged, once per hook and provider; it stops neither the others nor the worker.
 
 In a worker that holds for whatever is raised, a `KeyboardInterrupt` or a `CancelledError`, too: the hooks are
 synchronous, so none of them comes from outside, and each would end the worker or lose a job.
@@ -16,12 +15,16 @@ from types import TracebackType
 from typing import Any, Final
 
 from corral.job import Job
+from corral.loggers import Logger, veil_of
 from corral.outcome import Outcome
 from corral.payload import Payload
 from corral.plugins.entry_points import Claim, Provider
 from corral.queue import Queue
+from corral.raised import described
 
 __all__ = ["RAISED", "Implementation", "Relay"]
+
+log = Logger("corral.plugins")
 
 RAISED: Final = (Exception, SystemExit)
 """What a plugin may raise without ending the process; SystemExit would end it without a word, in a task too."""
@@ -93,7 +96,7 @@ class Relay:
             try:
                 call(queue, payload, carrier)
             except RAISED as error:
-                self.tell(subscriber, error)
+                self.tell(subscriber, error, queue, payload)
 
     def _relay_job_context(self, job: Job[Any]) -> AbstractContextManager[None]:
         subscribers = iter(self._job_context)
@@ -110,7 +113,7 @@ class Relay:
         try:
             context: AbstractContextManager[object] = call(job)
         except BaseException as error:  # noqa: BLE001  # see above
-            self.tell(subscriber, error)
+            self.tell(subscriber, error, job.queue, job.payload)
             return _NOTHING
         return context
 
@@ -119,25 +122,31 @@ class Relay:
             try:
                 call(job, outcome)
             except BaseException as error:  # noqa: BLE001  # see above
-                self.tell(subscriber, error)
+                self.tell(subscriber, error, job.queue, job.payload)
 
-    def tell(self, subscriber: Implementation, error: BaseException) -> None:
-        """Log what a subscriber raised, the first time. Raises nothing, whatever the exception is made of."""
+    def tell(self, subscriber: Implementation, error: BaseException, queue: Queue[Any], payload: Payload) -> None:
+        """Log what a subscriber raised, the first time. Raises nothing, whatever the exception is made of.
+
+        Args:
+            subscriber: Whose it is.
+            error: What it raised.
+            queue: The queue of the job that it was called with.
+            payload: That job's payload: what is secret in it is masked in what the exception says.
+        """
         key = (subscriber.hook, subscriber.provider)
         if key in self._told:
             return
         self._told.add(key)
-        import structlog  # noqa: PLC0415 - loaded when something goes wrong, and by workers anyway
-
-        log = structlog.get_logger("corral.plugins")
-        event = "a hook raised; it is called again, and further errors of it are not logged"
-        known = {"hook": subscriber.hook, "provider": subscriber.provider.label}
-        try:
-            log.error(event, **known, exc_info=error)
-        except BaseException:  # noqa: BLE001  # its traceback cannot be formatted
-            known["error"] = type.__dict__["__name__"].__get__(type(error))
-            with suppress(Exception):  # the program's own logging may be broken
-                log.error(event, **known)  # noqa: TRY400  # it is the traceback that cannot be formatted
+        with suppress(Exception):  # the program's own logging may be broken
+            veil = veil_of(queue, payload)
+            reason, trace = map(veil.text, described(error))
+            log.error(
+                "a hook raised; it is called again, and further errors of it are not logged",
+                hook=subscriber.hook,
+                provider=subscriber.provider.label,
+                error=reason,
+                exception=trace.rstrip(),
+            )
 
 
 class _JobContext(AbstractContextManager[None]):
@@ -181,7 +190,7 @@ class _JobContext(AbstractContextManager[None]):
         try:
             context.__enter__()
         except BaseException as error:  # noqa: BLE001  # see above
-            self._relay.tell(subscriber, error)
+            self._relay.tell(subscriber, error, self._job.queue, self._job.payload)
         else:
             self._entered.append((subscriber, context))
 
@@ -193,4 +202,4 @@ class _JobContext(AbstractContextManager[None]):
             try:
                 context.__exit__(kind, error, traceback)
             except BaseException as raised:  # noqa: BLE001  # see above
-                self._relay.tell(subscriber, raised)
+                self._relay.tell(subscriber, raised, self._job.queue, self._job.payload)

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
 from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Row, delete, exists, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral.catalog import Catalog
 from corral.errors import CorralError, StoreUnavailable, UnknownQueue
+from corral.loggers import Logger
 from corral.sql.engines import unavailable
 from corral.sql.tables import now_ms, outbox
 from corral.store.codec import NewJob
@@ -29,7 +29,7 @@ from corral.store.replies import ResponseError, unexpected
 
 __all__ = ["OutboxRelay", "Relayed"]
 
-log = structlog.get_logger("corral.outbox")
+log = Logger("corral.outbox")
 
 POLL_SECONDS: Final = 0.5
 """How long an idle relay waits before it looks again: on average, half of it is what the outbox adds to a job."""

@@ -21,8 +21,7 @@ import time
 from contextlib import suppress
 from enum import Enum, auto
 
-import structlog
-
+from corral.loggers import Logger
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Snoozed
 from corral.plugins import Relay
 from corral.store.address import StoreAddress
@@ -51,7 +50,7 @@ from corral.worker.unwritten import Unwritten
 
 __all__ = ["Consumer", "Stage"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 LANES = 2
 """How many calls may be on their way at once. Two keep the store and the processors busy at the same time: 1.5 times

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
+from corral.loggers import Logger, fields_of
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, RateLimited, Retried, Snoozed, TimedOut
 from corral.worker.execution import Running
 from corral.worker.leases import Lease
 
 __all__ = ["Ended", "least_level", "level_of"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 DROPPED = {
     -1: "job was removed while it ran: the result is dropped",
@@ -32,6 +31,7 @@ _LEVELS: Final[Mapping[type[Outcome], int]] = {
     Retried: logging.INFO,
     HandedBack: logging.INFO,
     TimedOut: logging.INFO,
+    Failed: logging.ERROR,
 }
 """The level of an outcome's line, or the lower of two that it may have. What is not named here is a warning."""
 
@@ -67,15 +67,10 @@ class Ended:
             code: Why the store refused it, or 0.
         """
         job = self.running.job
-        known = {
-            "queue": job.queue.name,
-            "job_id": job.id,
-            "attempt": job.attempt,
-            "duration_ms": round((time.monotonic() - self.running.started) * 1000),
-        }
+        known = {**fields_of(job), "duration_ms": round((time.monotonic() - self.running.started) * 1000)}
         match outcome:
             case Failed(reason, trace) | TimedOut(reason, None, trace):
-                log.warning("job failed", reason=reason, **known, **({"exception": trace} if trace else {}))
+                log.error("job failed", reason=reason, **known, **({"exception": trace} if trace else {}))
             case Retried(reason, delay_ms) | TimedOut(reason, int(delay_ms)):
                 log.info("job will be retried", reason=reason, delay_ms=delay_ms, **known)
             case LeaseLost():
@@ -92,14 +87,11 @@ def level_of(outcome: Outcome) -> int:
 
 
 def least_level() -> int:
-    """The lowest level of which lines are written, one of `logging`'s numbers; 0 where the program's logger cannot say.
+    """The lowest level of which lines are written, one of `logging`'s numbers; WARNING where it is a higher one.
 
-    It costs as much as a line that is not written, so a batch of endings asks once.
+    A batch of endings asks once: nothing is prepared for lines that are not written.
 
     Raises:
         Exception: The program's own logging is broken.
     """
-    is_written = getattr(log, "is_enabled_for", None)
-    if is_written is None:
-        return logging.NOTSET
-    return next((level for level in (logging.DEBUG, logging.INFO) if is_written(level)), logging.WARNING)
+    return next((level for level in (logging.DEBUG, logging.INFO) if log.is_enabled_for(level)), logging.WARNING)

@@ -18,27 +18,27 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Literal
 
-import structlog
 from pydantic_core import to_json
 
 from corral.errors import Fail, PayloadRefused, RateLimited, Retry, Snooze
 from corral.forking import forks
 from corral.job import KEEP_LOGS, Job, Run, current_job
+from corral.loggers import Logger
 from corral.options import backoff_delay_ms
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, Snoozed, TimedOut
 from corral.outcome import RateLimited as QueueLimited
 from corral.payload import unsafe_integers
 from corral.plugins import Relay
 from corral.processor import Processor
+from corral.raised import class_name, described, shortened, without_frames_of
 from corral.store.codec import FetchedJob
 from corral.veil import Veil, secret_names
 from corral.worker.children import end_child
-from corral.worker.raised import class_name, described, shortened, without_frames_of
 from corral.worker.threads import Threads
 
 __all__ = ["Execution", "Running"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 MAX_RESULT_BYTES = 64 * 1024
 """A larger result belongs into storage of its own: this one is kept in the store's memory, twice (hash and event)."""

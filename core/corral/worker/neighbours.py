@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import structlog
-
+from corral.loggers import Logger
 from corral.store.queue_store import QueueStore
 
 __all__ = ["Neighbours"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 FIRST_WITHOUT_PAUSED: Final = 6
 """The first major version of BullMQ that leaves waiting jobs in `wait` while a queue is paused (wire § 6.14)."""

@@ -10,10 +10,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
-import structlog
-
 from corral.errors import StoreUnavailable
 from corral.job import Run
+from corral.loggers import Logger
 from corral.store.codec import FetchedJob
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
 from corral.store.replies import ResponseError
@@ -23,7 +22,7 @@ from corral.worker.stopping import end_tasks
 
 __all__ = ["Notes"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 GATHER_SECONDS = 0.1
 """How long progress and log lines may gather before they are written."""

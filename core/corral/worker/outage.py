@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import structlog
+from corral.loggers import Logger
 
 __all__ = ["Backoff", "Contact", "Outage"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 FIRST_SECONDS = 0.05
 LONGEST_SECONDS = 1.0

@@ -16,9 +16,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
-
 from corral.errors import CorralError, StoreUnavailable
+from corral.loggers import Logger
 from corral.queue import Queue
 from corral.store.queue_store import QueueStore
 from corral.store.replies import ResponseError
@@ -27,7 +26,7 @@ from corral.worker.outage import Outage
 
 __all__ = ["ScheduleKeeper", "declared_by"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 SPREAD_SECONDS = 0.1
 """Keeps a fleet's checks apart."""

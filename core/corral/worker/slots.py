@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-import structlog
-
 from corral.forking import forks
 from corral.job import Run
+from corral.loggers import Logger
 from corral.outcome import HandedBack, Outcome
 from corral.store.codec import FetchedJob
 from corral.tasks import OwnTask
@@ -21,7 +20,7 @@ from corral.worker.suspects import Suspects
 
 __all__ = ["Slots"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 UNFINISHED_SECONDS = 2.0
 """How often to look for jobs whose task is done and has told no outcome."""

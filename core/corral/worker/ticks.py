@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 
-import structlog
-
+from corral.loggers import Logger
 from corral.schedule import Cron, Every
 from corral.store.late import Late
 from corral.store.queue_store import QueueStore
@@ -16,7 +15,7 @@ from corral.store.schedules import Schedules, coming_ticks, encode_ticks
 
 __all__ = ["Ticks"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 REMEMBERED = 100
 """How many expressions are told with each call at most; iterations of others cost a call of their own."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 
-import structlog
-
+from corral.loggers import Logger
 from corral.store.codec import Damage
 from corral.store.replies import RIGHTS_HINT
 
 __all__ = ["ENDING", "RIGHTS", "QueueTroubles"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 DAMAGE, ENDING, RIGHTS = "damage", "ending", "rights"
 """The kinds of trouble that are told here, see `Worker.troubles`."""

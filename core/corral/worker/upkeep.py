@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-import structlog
-
 from corral.errors import StoreUnavailable
+from corral.loggers import Logger
 from corral.settings import WorkerSettings
 from corral.store.codec import Damage
 from corral.store.queue_store import QueueStore
@@ -22,7 +21,7 @@ from corral.worker.outage import Backoff, Outage
 
 __all__ = ["recover_stalled"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 SPREAD_SECONDS = 0.1
 """Keeps a fleet's checks apart. More would delay recovery beyond max(2 x interval, lock + interval)."""

@@ -10,9 +10,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from corral.jobs import JobScheduler
+from corral.loggers import Logger
 from corral.plugins import Plugins
 from corral.processor import Deps, Processor
 from corral.settings import WorkerSettings
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stopped", "Worker"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 CANCEL_SECONDS = 0.3
 """How long a cancelled processor may clean up before its job is handed back."""

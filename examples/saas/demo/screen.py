@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+import click
 
 from corral.inspector import JobInspector
 
@@ -18,54 +16,62 @@ __all__ = ["Screen"]
 
 STATES = ("waiting", "active", "delayed", "completed", "failed")
 REFRESH_SECONDS = 0.2
+UP_AND_CLEAR = "\x1b[{}F\x1b[J"
+"""Moves the cursor to the beginning of so many lines above, and clears what is below it (ECMA-48)."""
 
 
 class Screen:
     """Lines of what happened, and the seconds since the start."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
         self._started = time.monotonic()
         self._last = ""
+        self._table: list[str] = []
+        """What stands below the lines now."""
 
     def tell(self, who: str, *lines: str) -> None:
         """Print lines; the first one has the time, and who it is about if that is not who the last one was about."""
         seconds = time.monotonic() - self._started
+        told: list[str] = []
         for number, line in enumerate(lines):
-            name = who if who != self._last else ""
-            left = Text(f"{name:>9}", "bold").append(f" {seconds:6.2f} s  ", "dim")
-            self._console.print(left.append(line, "default") if not number else Text(f"{'':20}{line}"))
+            name = click.style(f"{who if who != self._last else '':>9}", bold=True)
+            told.append(f"{'':20}{line}" if number else f"{name}{click.style(f' {seconds:6.2f} s  ', dim=True)}{line}")
             self._last = who
+        self._draw(told, self._table)
 
     def heading(self, text: str) -> None:
         """Begin a part of the story."""
-        self._console.print()
-        self._console.print(Text(text, "bold"))
+        self._draw(["", click.style(text, bold=True)], self._table)
         self._last = ""
 
     @asynccontextmanager
     async def showing_queues(self, inspector: JobInspector, queues: Sequence[str]) -> AsyncIterator[None]:
         """On a terminal, keep a table of the queues below the lines until the block ends; elsewhere, nothing."""
-        if not self._console.is_terminal:
+        if not sys.stdout.isatty():
             yield
             return
-        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+        width = max(map(len, queues))
 
-            async def refresh() -> None:
-                while True:
-                    table = Table(box=None, padding=(0, 2), header_style="dim")
-                    table.add_column("queue")
-                    for state in STATES:
-                        table.add_column(state, justify="right")
-                    for queue in queues:
-                        counts = {str(state): count for state, count in (await inspector.counts(queue)).items()}
-                        table.add_row(queue, *(str(counts.get(state, 0) or "") for state in STATES))
-                    live.update(table, refresh=True)
-                    await asyncio.sleep(REFRESH_SECONDS)
+        async def refresh() -> None:
+            while True:
+                rows = [click.style("  ".join([f"{'queue':{width}}", *(f"{state:>9}" for state in STATES)]), dim=True)]
+                for queue in queues:
+                    counts = {str(state): count for state, count in (await inspector.counts(queue)).items()}
+                    cells = (f"{counts.get(state, 0) or '':>9}" for state in STATES)
+                    rows.append("  ".join([f"{queue:{width}}", *cells]))
+                self._draw([], rows)
+                await asyncio.sleep(REFRESH_SECONDS)
 
-            refreshing = asyncio.create_task(refresh(), name="screen")
-            try:
-                yield
-            finally:
-                refreshing.cancel()
-                await asyncio.wait([refreshing])
+        refreshing = asyncio.create_task(refresh(), name="screen")
+        try:
+            yield
+        finally:
+            refreshing.cancel()
+            await asyncio.wait([refreshing])
+            self._draw([], [])
+
+    def _draw(self, lines: Sequence[str], table: Sequence[str]) -> None:
+        """Print lines above the table, and the table again as it is now."""
+        above = UP_AND_CLEAR.format(len(self._table)) if self._table else ""
+        click.echo(above + "".join(f"{line}\n" for line in (*lines, *table)), nl=False)
+        self._table = [*table]

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import structlog.testing
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -216,13 +215,10 @@ class TestTheDeskOfAWorker:
                 await till.hand_over(desk, till.event(provider="stripe"))
         assert await till.effects() == ["paddle evt_1"]
 
-    async def test_says_at_the_start_that_nobody_subscribes(self, deps: Any) -> None:
-        with structlog.testing.capture_logs() as logs:
-            async with open_desk(deps()):
-                pass
-        assert [entry["event"] for entry in logs] == [
-            "nobody subscribes to corral_billing_event: every event is ignored"
-        ]
+    async def test_says_at_the_start_that_nobody_subscribes(self, deps: Any, caplog: pytest.LogCaptureFixture) -> None:
+        async with open_desk(deps()):
+            pass
+        assert caplog.messages == ["nobody subscribes to corral_billing_event: every event is ignored"]
 
     async def test_is_not_opened_with_a_setting_that_cannot_be_used(
         self, deps: Any, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import structlog
 from playwright.async_api import Browser
 
 from board.asking import DIGEST
@@ -32,9 +31,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture(autouse=True)
-def quiet(logs_on_stderr: None) -> None:
+def quiet(own_logs: None) -> None:
     """Thousands of jobs fail here on purpose: their tracebacks would hide what a test has to say."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    logging.getLogger("corral").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(scope="session")

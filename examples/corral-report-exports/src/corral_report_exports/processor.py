@@ -1,9 +1,8 @@
 """What a worker does with a job: two plain functions; of the framework only the types."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-import structlog
 
 from corral import Deps, Job
 from corral_report_exports import ReportExport
@@ -11,7 +10,7 @@ from corral_report_exports.reports import ExportedReport, Reports, ReportSetting
 
 __all__ = ["export_report", "open_reports"]
 
-log = structlog.get_logger("corral_report_exports")
+log = logging.getLogger("corral_report_exports")
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ request as finished. A worker that dies goes on at the last mark.
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import structlog
 from pluggy import HookRelay
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -40,7 +40,7 @@ AGAIN: Final = timedelta(seconds=10)
 LEEWAY: Final = timedelta(minutes=1)
 """A job that comes so much too early is on time: `due_at` was told by another clock than the store's."""
 
-log = structlog.get_logger("corral_account_deletions")
+log = logging.getLogger("corral_account_deletions")
 
 MAIL_OPTIONS: Final[EnqueueOptions] = {
     "attempts": 6,  # half an hour: a server that has not seen us before may put us off
@@ -172,7 +172,7 @@ class Deletion:
         try:
             await Outbox(self._jobs).within(connection).enqueue(MAIL_QUEUE, mail, **options)
         except JobRefused as error:  # no further attempt would make it a better address
-            log.warning("a deletion cannot be confirmed by mail", error=person.left_out_of(str(error)))
+            log.warning("a deletion cannot be confirmed by mail: %s", person.left_out_of(str(error)))
 
 
 def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-import structlog
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -25,7 +25,7 @@ from corral_account_deletions.traces import Swept, Traces
 
 __all__ = ["DeletedAccount", "Deletions", "delete_account", "open_deletions"]
 
-log = structlog.get_logger("corral_account_deletions")
+log = logging.getLogger("corral_account_deletions")
 
 
 class DeletedAccount(BaseModel):
@@ -104,7 +104,7 @@ async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> Del
         return DeletedAccount(outcome="already-deleted")
     swept: Swept = await deletions.traces.erase(deletion.person(request))
     if swept.left:
-        log.info("a deletion waits for jobs about the user", jobs=swept.left)
+        log.info("a deletion waits for jobs about the user: %d", swept.left)
         raise Snooze(after=AGAIN)
     rows = await deletion.finish(request.id, job.processed_on, mail_id=job.key("mail"))
     if rows is None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
 from pydantic_core import from_json
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,7 +20,7 @@ from corral_account_deletions.person import Person
 
 __all__ = ["Swept", "Traces", "take_back"]
 
-log = structlog.get_logger("corral_account_deletions")
+log = logging.getLogger("corral_account_deletions")
 
 PAGE: Final = 100
 """Jobs per call: what the inspector reads at once."""
@@ -72,7 +72,7 @@ class Traces:
                     taken = await self._take_out(job, person)
                     swept += taken
                     if taken.removed:
-                        log.info("a job for a deleted account is removed", from_queue=queue, removed_job=job.id)
+                        log.info("a job for a deleted account is removed: %s of queue %s", job.id, queue)
             if queue != account_deletions.name:  # of which we are one, and no other one says more
                 async for job in self._listed(queue, "active"):
                     swept += Swept(left=person.is_in(job))

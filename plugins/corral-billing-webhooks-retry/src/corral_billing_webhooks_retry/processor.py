@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
-import structlog
 from pydantic import BaseModel, ConfigDict
 
 from corral import Deps, Fail, Job, sql
@@ -16,7 +16,7 @@ from corral_billing_webhooks_retry.settings import PREFIX, BillingSettings
 
 __all__ = ["Handed", "hand_over", "open_desk"]
 
-log = structlog.get_logger("corral_billing_webhooks_retry")
+log = logging.getLogger("corral_billing_webhooks_retry")
 
 
 class Handed(BaseModel):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Any, Final
-
-import structlog
 
 from corral import Fail, Job
 from corral.errors import PayloadRefused, UnknownQueue
@@ -20,7 +19,7 @@ __all__ = ["MAIL_QUEUE", "ReadyMail"]
 
 MAIL_QUEUE: Final = "emails"
 
-log = structlog.get_logger("corral_data_exports")
+log = logging.getLogger("corral_data_exports")
 
 
 class ReadyMail:
@@ -58,7 +57,7 @@ class ReadyMail:
             Exception: The storage cannot sign, or the store is away.
         """
         if not self.has_links:
-            log.info("the export is ready, and there is no link to mail", key=key)
+            log.info("the export %s is ready, and there is no link to mail", key)
             return None
         expires = datetime.now(UTC) + self._settings.link_lifetime
         payload: dict[str, Any] = {
@@ -71,7 +70,7 @@ class ReadyMail:
         try:
             return (await self._jobs.enqueue(MAIL_QUEUE, payload, job_id=job.key("export-ready"))).id
         except UnknownQueue:
-            log.info("the export is ready, and no queue emails is installed to mail the link", key=key)
+            log.info("the export %s is ready, and no queue emails is installed to mail the link", key)
             return None
         except PayloadRefused as error:
             fields = ", ".join(path for path, _ in error.errors)  # a failed job is kept, and must not hold the address

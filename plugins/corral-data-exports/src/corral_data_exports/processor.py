@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-import structlog
 from pluggy import HookCaller, HookRelay
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -26,7 +26,7 @@ from corral_data_exports.tables import ConfiguredTables
 
 __all__ = ["Exports", "FinishedExport", "export_data", "open_exports"]
 
-log = structlog.get_logger("corral_data_exports")
+log = logging.getLogger("corral_data_exports")
 
 
 class FinishedExport(BaseModel):

@@ -5,10 +5,9 @@ SMTP cannot be asked that afterwards, so a job that runs again after a crash wou
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
-
-import structlog
 
 from corral import Deps
 from corral.errors import DatabaseUnavailable
@@ -21,7 +20,7 @@ __all__ = ["Accepted"]
 
 SCOPE = "emails"
 
-log = structlog.get_logger("corral_emails")
+log = logging.getLogger("corral_emails")
 
 
 class Accepted:
@@ -72,4 +71,4 @@ class Accepted:
                 async with self._engine.begin() as connection:
                     await sql.Ledger.claim(connection, SCOPE, key)
         except Exception as error:  # noqa: BLE001  # whatever it is: another attempt would send the mail again
-            log.warning("a mail was accepted, and that could not be recorded", error=str(error))
+            log.warning("a mail was accepted, and that could not be recorded: %s", error)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral import sql
@@ -13,7 +13,7 @@ __all__ = ["Delivered"]
 
 SCOPE: Final = "webhooks-outgoing"
 
-log = structlog.get_logger("corral_webhooks_outgoing")
+log = logging.getLogger("corral_webhooks_outgoing")
 
 
 class Delivered:
@@ -37,4 +37,4 @@ class Delivered:
                 async with self._engine.begin() as connection:
                     await sql.Ledger.claim(connection, SCOPE, key)
         except Exception as error:  # noqa: BLE001  # whatever it is: another attempt would send the event again
-            log.warning("a webhook was accepted, and that could not be recorded", error=str(error))
+            log.warning("a webhook was accepted, and that could not be recorded: %s", error)

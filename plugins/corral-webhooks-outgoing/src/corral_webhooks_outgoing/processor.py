@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import structlog
 from pluggy import HookRelay
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Deliveries", "NotDelivered", "SentWebhook", "deliver", "open_deliveries"]
 
-log = structlog.get_logger("corral_webhooks_outgoing")
+log = logging.getLogger("corral_webhooks_outgoing")
 
 
 class SentWebhook(BaseModel):
@@ -113,7 +113,7 @@ class Deliveries:
                 jobs = sql.Outbox(self.jobs).within(connection)
                 await all_answers(gone, endpoint=endpoint, connection=connection, jobs=jobs)
                 await sql.ensure_unspoilt(connection, gone.name)
-        log.warning("a webhook endpoint wants no more events", endpoint=endpoint.id)
+        log.warning("webhook endpoint %r wants no more events", endpoint.id)
 
 
 @asynccontextmanager
@@ -125,9 +125,7 @@ async def open_deliveries(deps: Deps) -> AsyncIterator[Deliveries]:
     """
     settings = WebhookSettings.from_environment()
     if settings.allow_private:
-        log.warning(
-            "webhooks may reach addresses that are not public", setting="CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE"
-        )
+        log.warning("webhooks may reach addresses that are not public: CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE is set")
     engine = await deps.enter(sql.engine)
     await sql.require_tables(engine, sql.ledger, webhook_endpoints)
     async with AsyncExitStack() as closing:
