@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from corral.loggers import FIELDS
+from corral.loggers import Template
 
 
 class _Listener(logging.Handler):
@@ -16,7 +16,8 @@ class _Listener(logging.Handler):
         self.heard: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.heard.append({**getattr(record, FIELDS), "log_level": record.levelname.lower()})
+        fields = record.msg.fields if isinstance(record.msg, Template) else {"event": record.getMessage()}
+        self.heard.append({**fields, "log_level": record.levelname.lower()})
 
 
 @contextmanager

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from corral.payload import Payload
     from corral.queue import Queue
 
-__all__ = ["FIELDS", "Logger", "concealing", "fields_of", "origin", "shown", "veil_of", "word"]
-
-FIELDS: Final = "_corral_fields"
-"""The attribute of a record that holds the event and its fields as they were given, for `corral.observe.logs`."""
+__all__ = ["Logger", "Template", "concealing", "fields_of", "origin", "shown", "veil_of", "word"]
 
 _TAKEN: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 """Attributes of records that no field may replace: `logging` itself refuses them."""
@@ -41,6 +38,17 @@ DEEPEST: Final = 8
 """Further inside of a value its `repr` is written."""
 _IN_BETWEEN: Final = ("corral.loggers", "structlog")
 """Modules that are never where a line was written."""
+
+
+class Template(str):
+    """The template of a record's message, which is the same for every record of an event.
+
+    Attributes:
+        fields: What this record's message is made from: `event`, and the fields. Not an attribute of the record, where
+            every host's formatter would print it once more.
+    """
+
+    fields: dict[str, Any]
 
 
 class Logger:
@@ -101,7 +109,9 @@ class Logger:
         event = conceal(str(event))
         known = {key: MASK if is_secret_name(key) else _plain(value, conceal) for key, value in known.items()}
         words = {_NO_KEY.sub("_", key): word(value) for key, value in known.items() if key != "exception"}
-        template = " ".join([event.replace("%", "%%") if words else event, *(f"{key}=%({key})s" for key in words)])
+        parts = [event.replace("%", "%%") if words else event, *(f"{key}=%({key})s" for key in words)]
+        template = Template(" ".join(parts))
+        template.fields = {"event": event, **known}
         frame = _caller(sys._getframe(1))  # noqa: SLF001  # as `logging` finds it
         record = self._logger.makeRecord(
             self._logger.name,
@@ -112,10 +122,9 @@ class Logger:
             (words,) if words else (),
             None,
             frame.f_code.co_name,
-            {key: value for key, value in {"event": event, **known}.items() if key not in _TAKEN},
+            {key: value for key, value in template.fields.items() if key not in _TAKEN},
         )
         record.exc_text = known.get("exception")
-        setattr(record, FIELDS, {"event": event, **known})
         self._logger.handle(record)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
-from corral import Deps, Job, JobScheduler, Queue
+from corral import Deps, Fail, Job, JobScheduler, Queue
 from corral.blocking import BlockingJobScheduler
+from corral.loggers import Logger
 from corral.observe import traces
 
 pytestmark = pytest.mark.asyncio
@@ -90,6 +92,26 @@ async def test_what_a_processor_enqueues_goes_on_with_its_trace(
     carrier = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
     expected = {"untraced": None, "untraced-next": None, "traced": carrier, "traced-next": carrier}
     assert await carriers(traced) == expected
+
+
+async def test_the_lines_of_a_run_have_its_trace_and_so_has_the_one_of_its_end(
+    traced: Any, letters: Queue[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(job: Job[Any]) -> None:
+        logging.getLogger("acme").warning("in the job")
+        Logger("corral.acme").warning("in the job, too")
+        raise Fail("no such user")
+
+    jobs = traced.producer(letters)
+    with use_span(BEGUN):
+        await jobs.enqueue(letters, {}, job_id="traced")
+    await jobs.enqueue(letters, {}, job_id="untraced")
+    await traced.burst(letters.processed_by(fails))
+    told = [each for each in caplog.records if each.name.startswith("corral.") and hasattr(each, "job_id")]
+    ends = {each.job_id: getattr(each, "trace_id", None) for each in told if each.event == "job failed"}
+    assert ends == {"traced": TRACE, "untraced": None}
+    said = {each.job_id: getattr(each, "trace_id", None) for each in told if each.event == "in the job, too"}
+    assert said == ends
 
 
 async def test_it_is_a_plugin_like_others(command: Any) -> None:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from corral.cli.durations import age, duration, short
-from corral.cli.terminal import printable
+from corral.cli.table import show_table
+from corral.cli.terminal import cells_of, cut_to_cells, printable
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,30 @@ def test_what_drives_a_terminal_is_shown_as_an_escape(text: str, shown: str) -> 
 
 def test_lines_stay_lines_where_they_are_wanted() -> None:
     assert printable("a\n\tb\r\x1b", lines=True) == "a\n\tb\\r\\x1b"
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"), [("", 0), ("abc", 3), ("größe", 5), ("日本", 4), ("e\u0301", 1), ("\N{GRINNING FACE}", 2)]
+)
+def test_a_text_takes_as_many_cells_as_a_terminal_gives_it(text: str, cells: int) -> None:
+    assert cells_of(text) == cells
+
+
+@pytest.mark.parametrize(
+    ("text", "cells", "cut"),
+    [
+        ("abcdef", 6, "abcdef"),
+        ("abcdef", 4, "abc…"),
+        ("日本語", 5, "日本…"),
+        ("日本語", 4, "日…"),
+        ("日本語", 6, "日本語"),
+    ],
+)
+def test_a_text_that_is_cut_says_so_and_fits(text: str, cells: int, cut: str) -> None:
+    assert cut_to_cells(text, cells) == cut
+    assert cells_of(cut) <= cells
+
+
+def test_columns_stand_below_each_other_whatever_their_characters_are(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("NAME", "N"), [("日本", 7), ("abc", 10)])
+    assert capsys.readouterr().out == "NAME   N\n日本   7\nabc   10\n"

@@ -13,13 +13,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import Any, Final, TextIO
 
-from structlog.typing import EventDict, Processor, WrappedLogger
+from importlib_metadata import EntryPoint
 
+from corral.errors import ConfigurationError
 from corral.job import current_job
-from corral.loggers import FIELDS, Logger, concealing, origin, shown, word
+from corral.loggers import Logger, Template, concealing, origin, shown, word
+from corral.raised import described
 from corral.settings import Settings
 from corral.veil import MASK, is_secret_name
 
@@ -29,7 +30,7 @@ def _load_structlog_plainly() -> None:
     if "structlog" not in sys.modules and "rich" not in sys.modules:
         sys.modules["rich"] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
         try:
-            import_module("structlog")
+            import structlog  # noqa: F401, PLC0415  # for its effect
         finally:
             del sys.modules["rich"]
 
@@ -37,7 +38,8 @@ def _load_structlog_plainly() -> None:
 _load_structlog_plainly()
 
 import structlog  # noqa: E402  # see above
-from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback  # noqa: E402
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback  # noqa: E402  # as above
+from structlog.typing import EventDict, Processor, WrappedLogger  # noqa: E402  # as above
 
 __all__ = ["configure_logs", "formatter", "name_worker"]
 
@@ -138,10 +140,8 @@ def _added(path: str) -> Sequence[Processor]:
     Raises:
         ConfigurationError: There is no list of them.
     """
-    module, _, name = path.partition(":")
     try:
-        found = getattr(import_module(module), name)
-        added = [*found]
+        added = [*EntryPoint("log-processors", path, "CORRAL_LOG_PROCESSORS").load()]
     except Exception as error:
         raise ConfigurationError(
             f"CORRAL_LOG_PROCESSORS names {path!r}, which cannot be used: {type(error).__name__}: {error}",
@@ -162,7 +162,7 @@ def _guarded(processor: Processor) -> Processor:
             if isinstance(after, dict) and after.get("event") is not None:
                 return after
             fault = f"it returned {type(after).__name__}, not the event's dict"
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # no job fails because of it
             fault = described(error)[0]
         return {**before, "log_processor_failed": f"{getattr(processor, '__name__', shown(processor))}: {fault}"}
 
@@ -179,10 +179,9 @@ class _Target(Logger):
 
 def _read_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Take over what one of our loggers has made, or the text of another one's message."""
-    fields = getattr(event["_record"], FIELDS, None)
-    arguments = event.pop("positional_args", ())
-    if fields is not None:
-        event.update(fields)
+    arguments, message = event.pop("positional_args", ()), event["_record"].msg
+    if isinstance(message, Template):
+        event.update(message.fields)
     elif arguments:
         try:
             event["event"] = event["event"] % arguments
@@ -194,7 +193,7 @@ def _read_record(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 def _add_origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Add the job in whose task or thread the line is written, and the trace."""
-    if getattr(event["_record"], FIELDS, None) is None:
+    if not isinstance(event["_record"].msg, Template):
         for key, value in origin().items():
             event.setdefault(key, value)
     return event

@@ -17,6 +17,7 @@ from pluggy import HookCaller, HookimplOpts, HookRelay, PluginManager, PluginVal
 
 from corral import hookspecs
 from corral.plugins.entry_points import APPLICATION, BUILT_IN, PLUGINS, Broken, Claim, Provider, canonical, found
+from corral.plugins.printing import stdout_turned
 from corral.plugins.relay import RAISED, Implementation, Relay
 from corral.plugins.report import Code, Report, disabling, summary
 

@@ -9,13 +9,12 @@ import signal
 from collections import deque
 from typing import Any, Final, NoReturn
 
-import structlog
-
 from corral.forking import on_fork
+from corral.loggers import Logger
 
 __all__ = ["LoopGuard", "end_child"]
 
-log = structlog.get_logger("corral.worker")
+log = Logger("corral.worker")
 
 LOG_SECONDS: Final = 1
 """How long the last line of a child may take: a thread that only the parent has may hold a lock of its logs."""
