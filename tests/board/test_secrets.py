@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+import corral.loggers
 import corral.observe.logs
 import corral.settings
 import corral.veil
@@ -161,9 +162,10 @@ def is_masked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(Veil, "broken", lambda _self, text: text)
         monkeypatch.setattr(Veil, "value", lambda _self, value, _depth=0: value)
         monkeypatch.setattr(pydantic.types, "_secret_display", str)
-        for module in (corral.veil, corral.settings, corral.observe.logs):
+        for module in (corral.veil, corral.settings, corral.loggers):
             monkeypatch.setattr(module, "masked", str)
-        monkeypatch.setattr(corral.observe.logs, "is_secret_name", lambda _name: False)
+        for module in (corral.loggers, corral.observe.logs):
+            monkeypatch.setattr(module, "is_secret_name", lambda _name: False)
     return bool(request.param)
 
 

@@ -84,4 +84,4 @@ def _claimed(stdout: TextIO) -> TextIO:
         os.dup2(sys.stderr.fileno(), 1)
     except (OSError, ValueError):  # there is no descriptor behind it, as in a test
         return stdout
-    return open(own, "w", encoding=stdout.encoding, errors=stdout.errors, buffering=1)  # noqa: PTH123
+    return open(own, "w", encoding=stdout.encoding, errors=stdout.errors, buffering=1)  # noqa: PTH123  # it has no path
