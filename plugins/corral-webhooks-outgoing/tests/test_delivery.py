@@ -132,6 +132,7 @@ async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_complet
     opening, monkeypatch, caplog, error
 ) -> None:
     deliveries = await opening()
+    caplog.clear()
 
     async def claim(*_: object) -> bool:
         raise error
@@ -204,6 +205,7 @@ async def test_the_store_has_the_job_due_when_the_receiver_said(opening, receive
 
 async def test_a_receiver_that_answers_410_is_disabled(opening, receiver, caplog) -> None:
     deliveries = await opening()
+    caplog.clear()
     receiver.replies.append(answering(410, b"moved away"))
     with pytest.raises(Fail) as failed:
         await deliver(job(), deliveries)
