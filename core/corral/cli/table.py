@@ -28,9 +28,9 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, ela
     """
     lines = [[printable(str(cell)) for cell in row] for row in rows]
     numeric = [bool(rows) and all(isinstance(row[place], int) for row in rows) for place in range(len(headings))]
-    heads = [heading.splitlines() or [""] for heading in headings]
+    heads = [heading.splitlines() for heading in headings]
     height = max(map(len, heads))
-    above = [[head[row] if row < len(head) else "" for head in heads] for row in range(height)]
+    above = [*zip(*([""] * (height - len(head)) + head for head in heads), strict=True)]
     widths = [max(map(cells_of, column)) for column in zip(*above, *lines, strict=True)]
     is_drawn = is_on_terminal()
     if is_drawn:
