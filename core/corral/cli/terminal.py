@@ -102,7 +102,8 @@ def progress(label: str) -> Iterator[Callable[[int, int], object] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True) as bar:
+    shape = {"bar_template": "%(label)s %(bar)s %(info)s", "fill_char": "━", "empty_char": " "}
+    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True, **shape) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.length = total
