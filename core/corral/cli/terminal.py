@@ -102,8 +102,15 @@ def progress(label: str) -> Iterator[Callable[[int, int], object] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    shape = {"bar_template": "%(label)s %(bar)s %(info)s", "fill_char": "━", "empty_char": " "}
-    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True, **shape) as bar:
+    with click.progressbar(
+        length=1,
+        label=label,
+        file=sys.stderr,
+        show_pos=True,
+        bar_template="%(label)s %(bar)s %(info)s",
+        fill_char="━",
+        empty_char=" ",
+    ) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.length = total
