@@ -302,12 +302,12 @@ async def test_a_version_with_a_known_hole_is_warned_of(users: Server) -> None:
     await link.close()
     assert server_name in KINDS
     assert ".".join(map(str, version)) in users.admin.info("server").values()
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         await check_store(users.url(), lenient=False)
     warned = [line["event"] for line in logs if "a client can run code" in line["event"]]
     assert warned == list(filter(None, [hole_warning(server_name, version)]))
     assert bool(warned) is (version[:2] == (7, 0)), "the oldest that is tested, and the embedded one"
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
         await check_store(users.url(), lenient=False, warns=False)
     assert logs == []
 
