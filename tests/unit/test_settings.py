@@ -90,10 +90,6 @@ def test_every_setting_is_read_from_its_documented_name(monkeypatch: pytest.Monk
     )
 
 
-def test_there_are_at_most_twenty_four_core_settings() -> None:
-    assert len(Settings.model_fields) - 1 + len(WorkerSettings.model_fields) <= 24
-
-
 @pytest.mark.parametrize(
     ("value", "development", "named"),
     [
