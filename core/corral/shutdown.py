@@ -105,6 +105,7 @@ class _Shutdown:
 
     def __init__(self) -> None:
         self._pipe: tuple[int, int] | None = None
+        self._owns_process = False
         self._guard = _thread.allocate_lock()
         self._forget()
 
@@ -145,7 +146,7 @@ class _Shutdown:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         for end in self._pipe:
             os.close(end)
-        self._pipe = None
+        self._pipe, self._owns_process = None, False
         self._guard = _thread.allocate_lock()
         self._forget()
 
@@ -259,6 +260,10 @@ class _Shutdown:
         """The exit code of a command that was stopped before it served."""
         return 0 if self._is_service else 128 + self._number
 
+    def own_process(self) -> None:
+        self._owns_process = True
+        self.listen()
+
     def begin_service(self) -> None:
         self._is_service = True
 
@@ -292,7 +297,7 @@ class _Shutdown:
     def leave(self, code: int) -> NoReturn:
         if self._settled is None:
             self._settled = code
-        if not self._is_service or self._pipe is None:
+        if not (self._is_service and self._owns_process):
             sys.exit(code)
         self._is_past_start = True
         with self._guard:
@@ -353,11 +358,11 @@ _PROCESS: Final = _Shutdown()
 
 
 def listen() -> None:
-    """Handle SIGTERM and SIGINT from now on. On the main thread; once is enough.
+    """Handle SIGTERM and SIGINT from now on, in a process that is ours to end. On the main thread; once is enough.
 
     Until `on_stop` is entered, the first signal raises `StopRequested` in the main thread.
     """
-    _PROCESS.listen()
+    _PROCESS.own_process()
 
 
 def is_listening() -> bool:
@@ -416,7 +421,7 @@ def stop_code() -> int:
 def leave(code: int) -> NoReturn:
     """End the process: its exit handlers have a second after a signal, and what hangs is cut off. On the main thread.
 
-    A command that is no service ends as every Python program does.
+    A command that is no service, or that another program runs, ends as every Python program does.
 
     Args:
         code: The exit code, unless it is settled.

@@ -298,7 +298,7 @@ async def test_a_file_has_one_name(board: Board, path: str) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("environment", ["production", "staging", "test", "development"])
 async def test_what_went_wrong_is_shown_in_development_alone(
-    on: str, monkeypatch: pytest.MonkeyPatch, host: Host, environment: str, capsys: pytest.CaptureFixture[str]
+    on: str, monkeypatch: pytest.MonkeyPatch, host: Host, environment: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(_request: Any, _desk: Any) -> Any:
         raise RuntimeError("canary-7731")
@@ -311,7 +311,7 @@ async def test_what_went_wrong_is_shown_in_development_alone(
         assert got.status == 500
         assert ("canary-7731" in got.text) == (environment == "development")
         assert (got.header("content-type") or "").startswith("text/plain"), "no page is made of it"
-    assert "canary-7731" in capsys.readouterr().err, "the log has it"
+    assert "canary-7731" in caplog.text, "the log has it"
     await board.close()
 
 

@@ -142,11 +142,11 @@ async def test_off_is_404_everywhere_with_nothing_in_it(environ: pytest.MonkeyPa
 
 @pytest.mark.asyncio
 async def test_in_development_a_board_that_asks_nobody_logs_a_link_that_is_good_once(
-    environ: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    environ: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     environ.setenv("CORRAL_ENV", "development")
     board = Board()
-    found = re.search(r"/login\?link=([\w-]{43})", capsys.readouterr().err)
+    found = re.search(r"/login\?link=([\w-]{43})", caplog.text)
     assert found
     statuses = []
     for _ in range(2):

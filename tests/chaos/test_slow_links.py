@@ -92,5 +92,5 @@ async def _worked_off(
         assert scene.each_started_once(enqueued)
         assert await scene.stalls(enqueued) == {}
         warned = [line["event"] for line in worker.log if line["level"] != "info"]
-        assert [event for event in warned if not event.startswith("no worker serves")] == []
+        assert [event for event in warned if not event.startswith(("no worker serves", "catalog is open"))] == []
         return f"{row}: added in {added:.1f} s, all done after {took:.1f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,7 +42,7 @@ async def store(store_url: str) -> AsyncIterator[QueueStore]:
 
 @pytest.fixture
 def told() -> Iterator[list[Any]]:
-    with capture_logs() as told:
+    with capture_logs(logging.WARNING) as told:
         yield told
 
 

@@ -354,7 +354,7 @@ class TestAStoreThatDoesNotAnswer:
             assert told == ["added", "waiting", "active", "progress", "completed"]
 
     async def test_words_that_get_no_answer_are_given_up_and_their_jobs_complete(
-        self, workshop: Any, lines: Any, proxy: Proxy, capsys: pytest.CaptureFixture[str]
+        self, workshop: Any, lines: Any, proxy: Proxy, caplog: pytest.LogCaptureFixture
     ) -> None:
         digest = script("note").digest.encode()
         proxy.cut = lambda request: digest in request
@@ -367,7 +367,7 @@ class TestAStoreThatDoesNotAnswer:
         async with workshop.working(letters.processed_by(process), concurrency={"letters": 1}) as working:
             for job_id in made:
                 await workshop.until(letters, job_id, "completed")
-            await workshop.wait_until(lambda: "progress and log lines dropped" in capsys.readouterr().err, "it says so")
+            await workshop.wait_until(lambda: "progress and log lines dropped" in caplog.text, "it says so")
             assert (await working.stop()).in_order
         assert await lines(made[0]) == ["one"], "the first try wrote it, and two more changed nothing"
 

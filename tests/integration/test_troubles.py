@@ -150,19 +150,15 @@ async def test_a_damaged_key_of_signs_stops_no_worker_and_its_signs_come_back(
     letters: Queue[Any],
     signs: Signs,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(app_alive, "SIGN_SECONDS", 0.05)
     await workshop.raw.set(ALIVE, "junk")
 
     async def work(_job: Job[Any]) -> None: ...
 
-    said = ""
-
     def refused() -> bool:
-        nonlocal said
-        said += capsys.readouterr().err
-        return "signs of life are refused by the store" in said
+        return "signs of life are refused by the store" in caplog.text
 
     async def there() -> bool:
         return set(await signs.read()) == {"w"}
@@ -174,7 +170,7 @@ async def test_a_damaged_key_of_signs_stops_no_worker_and_its_signs_come_back(
         await workshop.wait_until(refused, "the log says so")
         await workshop.raw.delete(ALIVE)
         await workshop.wait_until(there, "its sign is there")
-    assert (said + capsys.readouterr().err).count("signs of life are refused") == 1
+    assert caplog.text.count("signs of life are refused") == 1
 
 
 async def test_the_inspector_tells_who_says_what(workshop: Any, letters: Queue[Any], signs: Signs) -> None:

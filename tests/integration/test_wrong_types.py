@@ -282,7 +282,7 @@ async def test_a_damaged_job_hurts_no_other(
 
 @pytest.mark.asyncio
 async def test_what_is_done_to_many_leaves_the_damaged_and_tells_which(
-    store: redis.Redis, inspect: Callable[..., JobInspector], capsys: pytest.CaptureFixture[str]
+    store: redis.Redis, inspect: Callable[..., JobInspector], caplog: pytest.LogCaptureFixture
 ) -> None:
     inspector = inspect()
     for operation, key, count in (
@@ -293,9 +293,9 @@ async def test_what_is_done_to_many_leaves_the_damaged_and_tells_which(
     ):
         staged(store)
         spoil(store, f"{BASE}{key}", "list")
-        capsys.readouterr()
+        caplog.clear()
         assert await operation(QUEUE) == count
-        said = capsys.readouterr().err
+        said = caplog.text
         assert "jobs left as they were: their keys are damaged" in said
         assert f"{BASE}{key} is a list, not a hash" in said
         assert store.type(f"{BASE}{key}") == b"list"
