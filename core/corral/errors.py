@@ -208,10 +208,10 @@ class ResourceNotOpened(CorralError):
     """
 
     def __init__(self, queue: str, provider: str, error: Exception) -> None:
-        meant = isinstance(error, CorralError)
-        said = str(error) if meant else f"{type(error).__name__}: {error}"
-        reason = said.strip().partition("\n")[0].removesuffix(": ")
-        hint = error.hint if isinstance(error, CorralError) else None
+        if isinstance(error, CorralError):
+            reason, hint = str(error), error.hint  # meant to be read, all of it
+        else:
+            reason, hint = f"{type(error).__name__}: {error}".strip().partition("\n")[0].removesuffix(": "), None
         super().__init__(f"the resource of queue {queue!r} was not opened by {provider}: {reason}", hint=hint)
         if isinstance(error, CorralError):
             self.exit_code = error.exit_code  # type: ignore[misc]  # this one's own

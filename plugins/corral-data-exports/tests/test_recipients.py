@@ -203,26 +203,27 @@ async def test_a_worker_starts_while_its_database_is_away(shop, monkeypatch, tmp
     await started(shop)
 
 
-async def test_what_is_not_set_up_is_said_at_the_start_and_what_comes_of_it(shop, setting, capsys) -> None:
+async def test_what_is_not_set_up_is_said_at_the_start_and_what_comes_of_it(shop, setting, caplog) -> None:
     setting(TABLES="", BASE_URL="", LINK_SECRET="")
     await started(shop)
-    told = capsys.readouterr().out
+    told = caplog.text
     assert "every export will fail" in told
     assert "archives will hold a manifest alone" in told
     assert "there is no link to send" in told
 
+    caplog.clear()
     setting(TABLES="tables.toml", BASE_URL="https://app.example", LINK_SECRET=SECRET)
     shop.without_mail()
     await started(shop)
-    told = capsys.readouterr().out
+    told = caplog.text
     assert "no queue emails is installed" in told
     assert "export will fail" not in told
     assert "manifest" not in told
 
 
-async def test_where_everything_is_set_up_nothing_is_said(shop, capsys) -> None:
+async def test_where_everything_is_set_up_nothing_is_said(shop, caplog) -> None:
     await started(shop)
-    assert capsys.readouterr().out == ""
+    assert caplog.text == ""
 
 
 async def test_without_anybody_who_knows_users_an_export_fails_for_good(shop, setting) -> None:
