@@ -6,12 +6,16 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import click
 
 from corral.errors import ConfigurationError
 
 __all__ = ["cells_of", "confirm", "cut_to_cells", "printable", "progress", "show_damage"]
+
+WIPE: Final = "\x1b[1A\x1b[2K"
+"""Goes up one line of a terminal, and clears it."""
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -91,7 +95,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], object] | None]:
-    """Show a bar on stderr while something takes its time; on a terminal only.
+    """Show a bar on stderr while something takes its time, and wipe it then; on a terminal only.
 
     Args:
         label: What is being done.
@@ -102,18 +106,21 @@ def progress(label: str) -> Iterator[Callable[[int, int], object] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    with click.progressbar(
-        length=1,
-        label=label,
-        file=sys.stderr,
-        show_pos=True,
-        bar_template="%(label)s %(bar)s %(info)s",
-        fill_char="━",
-        empty_char=" ",
-    ) as bar:
+    try:
+        with click.progressbar(
+            length=1,
+            label=label,
+            file=sys.stderr,
+            show_pos=True,
+            bar_template="%(label)s %(bar)s %(info)s",
+            fill_char="━",
+            empty_char=" ",
+        ) as bar:
 
-        def tell(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+            def tell(done: int, total: int) -> None:
+                bar.length = total
+                bar.update(done - bar.pos)
 
-        yield tell
+            yield tell
+    finally:
+        click.echo(WIPE, err=True, nl=False, color=True)
