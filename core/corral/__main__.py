@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from corral.shutdown import listen, stop_code
+from corral.shutdown import is_stopped_early, listen, stop_code
 
 __all__ = ["main"]
 
@@ -16,8 +16,10 @@ def main() -> None:
         from corral.cli import main as run  # noqa: PLC0415  # it takes longer than a signal may wait
 
         run()
-    except KeyboardInterrupt:
-        sys.exit(stop_code())
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or is_stopped_early():
+            sys.exit(stop_code())
+        raise
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ __all__ = [
     "ask_to_stop",
     "begin_service",
     "is_listening",
+    "is_stopped_early",
     "leave",
     "listen",
     "on_stop",
@@ -256,6 +257,10 @@ class _Shutdown:
             return self._settled
         return CUT_EXIT_CODE if self._is_past_start else self.stop_code()
 
+    @property
+    def is_stopped_early(self) -> bool:
+        return self._raised and not self._is_past_start
+
     def stop_code(self) -> int:
         """The exit code of a command that was stopped before it served."""
         return 0 if self._is_service else 128 + self._number
@@ -411,6 +416,14 @@ def ask_to_hurry() -> None:
 def settle(code: int) -> None:
     """Set the exit code: what is left to do may be cut off without changing it."""
     _PROCESS.settle(code)
+
+
+def is_stopped_early() -> bool:
+    """Whether `StopRequested` was raised, and nothing is served: then every error that ends the command comes of it.
+
+    Python and other people's code make other exceptions of it, `RuntimeError` where it is raised in `__set_name__`.
+    """
+    return _PROCESS.is_stopped_early
 
 
 def stop_code() -> int:

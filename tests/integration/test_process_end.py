@@ -59,6 +59,11 @@ def hold(how):
                 time.sleep(60)
             except BaseException:
                 pass
+    elif how == "convert":  # as Python does in `__set_name__`
+        try:
+            time.sleep(60)
+        except BaseException:
+            raise RuntimeError("made of it") from None
     elif how == "thread":
         threading.Thread(target=time.sleep, args=(60,)).start()
     elif how == "executor":
@@ -330,7 +335,7 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
 
 
-@pytest.mark.parametrize("how", ["sleep", "in-c", "swallow"])
+@pytest.mark.parametrize("how", ["sleep", "in-c", "swallow", "convert"])
 @pytest.mark.parametrize("options", [(), ("--processes", "1")], ids=["plain", "parent"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_stopped_while_a_plugin_is_imported(

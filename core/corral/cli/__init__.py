@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 import click
 
 from corral.errors import CorralError
-from corral.shutdown import leave, stop_code
+from corral.shutdown import is_stopped_early, leave, stop_code
 
 __all__ = ["cli", "main"]
 
@@ -119,6 +119,8 @@ def main() -> None:
 
 
 def _exit_with(error: CorralError) -> NoReturn:
+    if is_stopped_early():
+        leave(stop_code())
     click.echo(f"error: {error}", err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
