@@ -82,9 +82,9 @@ def stop_with_parent() -> None:
     os.close(empty)
 
     def read() -> None:
-        while (told := os.read(line, 1)) == STOP:
+        while (asked := os.read(line, 1)) == STOP:
             ask_to_stop()
-        if told == HURRY:
+        if asked == HURRY:
             ask_to_hurry()
         ask_to_stop()
 

@@ -50,8 +50,7 @@ def read_installed(role: Role = "producer", serves: Iterable[str] | None = None)
         UnknownQueue: `serves` names a queue that nobody declares.
     """
     settings, plugins, lock = _loaded()
-    catalog = Catalog.build(plugins, role=role, serves=serves, lock=lock, patches=settings.lock_patches == "allow")
-    return Installed(settings, plugins, catalog)
+    return _built(settings, plugins, lock, role, serves)
 
 
 def log_lock(installed: Installed, *, level: int = logging.WARNING) -> None:
@@ -88,8 +87,7 @@ def read_what_fits() -> tuple[Installed, tuple[Problem, ...]]:
         disabled = (*settings.disabled_plugins, *sorted(left_out))
         plugins = Plugins.load(application=settings.app, disabled=disabled, check=_check_of(lock))
         try:
-            catalog = Catalog.build(plugins, lock=lock, patches=settings.lock_patches == "allow")
-            return Installed(settings, plugins, catalog), tuple(problems)
+            return _built(settings, plugins, lock), tuple(problems)
         except CatalogError as error:
             faulty = {provider.split(" ")[0] for problem in error.problems for provider in problem.providers}
             if faulty <= left_out | {settings.app}:
@@ -146,6 +144,17 @@ def open_lock(settings: Settings) -> Lock | None:
             report.add("no-lock", f"there is no lock file {str(path)!r}, and {why}", hint=hint)
     report.raise_problems()
     return lock
+
+
+def _built(
+    settings: Settings,
+    plugins: Plugins,
+    lock: Lock | None,
+    role: Role = "producer",
+    serves: Iterable[str] | None = None,
+) -> Installed:
+    patches = settings.lock_patches == "allow"
+    return Installed(settings, plugins, Catalog.build(plugins, role=role, serves=serves, lock=lock, patches=patches))
 
 
 def _check_of(lock: Lock | None) -> partial[None] | None:

@@ -91,6 +91,13 @@ class connect(AbstractAsyncContextManager[RedisJobScheduler]):  # noqa: N801  # 
         await self._holding
 
 
+def _read() -> Installed:
+    """What is installed, for a producer."""
+    installed = read_installed()
+    log_lock(installed, level=logging.INFO)  # it may start for a single job
+    return installed
+
+
 _held: set[asyncio.Task[None]] = set()
 """The tasks of what is connected: an event loop itself holds its tasks weakly."""
 leave_alone(_held)
@@ -103,9 +110,7 @@ async def _hold(
     leaving: asyncio.Event,
 ) -> None:
     """Keep a producer open until it is left."""
-    if installed is None:
-        installed = read_installed()
-        log_lock(installed, level=logging.INFO)  # a producer may start for a single job
+    installed = installed or _read()
     with chosen_store(installed.settings) as url:
         async with (
             watching_workers(installed, url) as used,
@@ -142,8 +147,7 @@ class _ThreadedScheduler(BlockingJobScheduler):
     """
 
     def __init__(self, durability: Durability | None) -> None:
-        self._installed = read_installed()
-        log_lock(self._installed, level=logging.INFO)  # as above
+        self._installed = _read()
         self._durability = durability
         self._closed = False
         self._connected: _Connected | None = None

@@ -64,12 +64,12 @@ def run_board(host: str, port: int) -> None:
             "the board is switched off",
             hint="set CORRAL_BOARD_ENABLED=true; without it the board is on where CORRAL_ENV is exactly development",
         )
-    listener = _listening(host, port)
+    listener, own = _listening(host, port), BoardSettings.from_environment()
     if not _is_loopback(host):
         log.warning("plain http beyond this machine: put a proxy with TLS before the board", host=host)
-        if not BoardSettings.from_environment().hosts:
+        if not own.hosts:
             log.warning("CORRAL_BOARD_HOSTS is not set: only requests for localhost are answered")
-    if BoardSettings.from_environment().hosts and not BoardSettings.from_environment().proxy:
+    if own.hosts and not own.proxy:
         log.warning(
             "CORRAL_BOARD_PROXY is not set: no X-Forwarded-For and no X-Forwarded-Proto is believed, and behind a proxy"
             " all clients count as one"
