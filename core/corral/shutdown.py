@@ -50,6 +50,8 @@ HURRY, EXIT_AT_ONCE = 2, 3
 GRACE_SECONDS: Final = 0.6
 """How long after its timeout a stopping command may take to interrupt what runs, and to write that. With `EXIT_SECONDS`
 it is less than the 2 s that are promised: the rest is for a machine that is busy."""
+ANNOUNCE_SECONDS: Final = 0.05
+"""How long stopping is put off so that it is announced first: a log that nobody reads may block."""
 START_SECONDS: Final = 0.6
 """How long a command that is stopped before it serves may take to leave what it has entered."""
 HURRY_SECONDS: Final = 0.7
@@ -213,8 +215,8 @@ class _Shutdown:
     def _tell(self, demand: Demand, before: int) -> None:
         if before < 1:
             self._end_within(demand.timeout_seconds + GRACE_SECONDS)
+            _start(demand.announce).acquire(timeout=ANNOUNCE_SECONDS)  # what follows from it is logged after it
             demand.stop()
-            _start(demand.announce)
         if self._level >= HURRY:
             self._end_within(HURRY_SECONDS)
             demand.hurry()
@@ -338,8 +340,10 @@ def _run_exit_handlers() -> Callable[[], object] | None:
     return joins_children
 
 
-def _start(what: Callable[[], object]) -> None:
-    """Call something on a thread of its own, which nobody waits for."""
+def _start(what: Callable[[], object]) -> _thread.LockType:
+    """Call something on a thread of its own: it may block for ever. Returns a lock that is free when it has ended."""
+    running = _thread.allocate_lock()
+    running.acquire()
 
     def run() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what it starts would inherit what the reading thread blocks
@@ -347,8 +351,11 @@ def _start(what: Callable[[], object]) -> None:
             what()
         except BaseException:  # noqa: BLE001  # nobody is left to hear of it
             pass
+        finally:
+            running.release()
 
     _thread.start_new_thread(run, ())
+    return running
 
 
 def _flush() -> None:

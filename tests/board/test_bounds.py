@@ -15,6 +15,7 @@ from board.asking import HERE, PAGE, Browser, decoded
 from corral import Payload, Queue
 from corral.board import Board
 from corral.errors import PayloadRefused
+from machine import slowness
 
 SECONDS = 0.05
 LONG = "x" * 100_000
@@ -73,7 +74,7 @@ async def test_a_question_without_bounds_costs_no_more_than_another(
     got = await browser.ask("GET", target, headers=PAGE)
     seconds = time.process_time() - began
     assert got.status == status, got.text[:500]
-    assert seconds < SECONDS
+    assert seconds < SECONDS * slowness()
     assert len(got.body) < 2 * len(target) + 50_000, "what was asked stands in the page once"
 
 
@@ -99,7 +100,7 @@ async def test_a_body_that_is_made_to_cost_is_refused(board: Board, body: Callab
     headers = {**HERE, "content-type": "application/json", "accept": "application/json"}
     began = time.process_time()
     got = await browser.ask("POST", "/queues/letters/pause", headers=headers, body=sent)
-    assert time.process_time() - began < SECONDS
+    assert time.process_time() - began < SECONDS * slowness()
     assert got.status == 400, got.text
 
 
@@ -116,7 +117,7 @@ def test_a_payload_that_is_made_to_cost_is_refused(text: bytes) -> None:
     began = time.process_time()
     with pytest.raises(PayloadRefused):
         queue.parsed(b'{"anything":' + text + b"}")
-    assert time.process_time() - began < SECONDS
+    assert time.process_time() - began < SECONDS * slowness()
 
 
 @pytest.mark.timing
@@ -125,4 +126,4 @@ def test_a_payload_of_many_names_is_read_in_linear_time() -> None:
     queue = Queue("open", Open)
     began = time.process_time()
     assert len(queue.parsed(raw)[0].anything) == 60_000
-    assert time.process_time() - began < SECONDS
+    assert time.process_time() - began < SECONDS * slowness()

@@ -184,11 +184,10 @@ import os, signal, sys
 from pathlib import Path
 from corral.store.embedded import embedded_store
 with embedded_store(Path(sys.argv[1])):
-    pid = os.fork()
-    if pid == 0:
+    if os.fork() == 0:
         os.setsid()
+        print(os.getpid(), flush=True)  # by the child: it has left what it inherited by now
         signal.pause()
-    print(pid, flush=True)
     sys.stdin.read()
 """
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, RootModel, SecretBytes, SecretStr
 
 from corral import Payload
 from corral.veil import MASK, MOST, Veil, is_secret_name, masked, may_hold_secrets, secret_names
+from machine import slowness
 
 SECRET = 'sk_"live"/ü<1&\\2\n3'
 
@@ -244,7 +245,7 @@ def test_a_mebibyte_costs_less_than_a_second_whatever_is_in_it(hostile: Callable
     veil.value(value)
     if isinstance(value, dict) and "text" in value:
         veil.text(value["text"])
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 1.0 * slowness()
 
 
 @pytest.mark.timing
@@ -252,4 +253,4 @@ def test_the_passwords_of_urls_are_found_in_linear_time() -> None:
     began = time.process_time()
     masked("://:" * 250_000)
     masked("://:" * 250_000 + "@")
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 1.0 * slowness()

@@ -181,7 +181,7 @@ async def _work(
                     if worker.opens is None:
                         raise
                     raise _not_opened(installed, worker.opens, error) from error
-                code = 0 if stopped.in_order else CUT_EXIT_CODE
+                code = int(stopped.unclosed) if stopped.in_order else CUT_EXIT_CODE
                 settle(code)
                 return code
 

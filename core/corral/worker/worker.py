@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from corral.jobs import JobScheduler
@@ -62,11 +62,13 @@ class Stopped:
         handed_back: How many jobs went back to the waiting list unfinished.
         stuck: How many processors still run, on a thread or deaf to their cancellation: do not wait for them.
         unwritten: How many endings the store did not take: those jobs will be found stalled, and run again.
+        unclosed: Whether a resource failed to close; the log says how. Of the jobs it says nothing.
     """
 
     handed_back: int = 0
     stuck: int = 0
     unwritten: int = 0
+    unclosed: bool = False
 
     @property
     def in_order(self) -> bool:
@@ -229,6 +231,7 @@ class Worker:
         threads = Threads("corral-processor")
         leases.start()
         guard = LoopGuard(asyncio.get_running_loop())
+        stopped: Stopped | None = None
         try:
             async with AsyncExitStack() as resources:
                 deps = Deps(self._jobs, self._plugins.hook, resources, self._inspector)
@@ -242,6 +245,11 @@ class Worker:
                     stuck=sum(each.slots.stuck for each in consumers),
                     unwritten=sum(each.unwritten.count for each in consumers),
                 )
+        except Exception as error:
+            if stopped is None:
+                raise
+            log.error("resource cannot be closed", exc_info=error)  # noqa: TRY400  # the logger is ours
+            stopped = replace(stopped, unclosed=True)
         finally:
             leases.stop()
             threads.close()

@@ -1,7 +1,8 @@
 """What a process costs where all six plugins are installed: an idle worker's memory, and the time that a start takes.
 
 Seconds are medians of a few processes, of which the first is not counted: it compiles. Bytecode is kept outside the
-checkout.
+checkout. A shared machine may be slow for minutes: a bound is a number of seconds, or so many times what an interpreter
+takes that imports Corral's largest libraries in the same minute, whichever is longer.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ QUEUES: Final = 6
 WAIT_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.005
 
+LIBRARIES: Final = "import asyncio, ssl, click, pydantic, structlog"
 ENQUEUE_SECONDS: Final = 0.25
 """`corral enqueue`, from its start to its end: 0.2 s on a machine that does nothing else, and 0.37 before a command
 loaded only what it uses."""
+ENQUEUE_TIMES: Final = 2.5
 READY_SECONDS: Final = 0.60
 """`corral worker`, from its start until each queue waits for jobs: 0.5 s on such a machine, and 0.7 before."""
+READY_TIMES: Final = 6.0
 IDLE_MIB: Final = 73
 """Resident memory of a worker that waits: 71 measured, of which SQLAlchemy is 20; it was 88.5 before."""
 
@@ -90,10 +94,18 @@ def waiting_worker(environ: dict[str, str], folder: Path) -> Iterator[tuple[subp
             worker.wait()
 
 
-def median_seconds(measure: Callable[[], float]) -> float:
-    """The median of some runs after one that compiles."""
+def median_seconds(environ: dict[str, str], measure: Callable[[], float]) -> tuple[float, float]:
+    """Medians of some runs after one that compiles: seconds, and how many times what the libraries alone take."""
+
+    def load_libraries() -> float:
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-c", LIBRARIES], env=environ, check=True)
+        return time.monotonic() - started
+
     measure()
-    return statistics.median(measure() for _ in range(RUNS))
+    load_libraries()
+    took = [(measure(), load_libraries()) for _ in range(RUNS)]
+    return statistics.median(each for each, _ in took), statistics.median(each / libraries for each, libraries in took)
 
 
 @pytest.mark.timing
@@ -106,9 +118,9 @@ def test_one_job_is_enqueued_within_a_quarter_of_a_second(environ: dict[str, str
         )
         return time.monotonic() - started
 
-    seconds = median_seconds(enqueue)
-    print(f"corral enqueue, six plugins: {seconds * 1000:.0f} ms")
-    assert seconds <= ENQUEUE_SECONDS
+    seconds, times = median_seconds(environ, enqueue)
+    print(f"corral enqueue, six plugins: {seconds * 1000:.0f} ms, {times:.2f} x its libraries")
+    assert seconds <= ENQUEUE_SECONDS or times <= ENQUEUE_TIMES
 
 
 @pytest.mark.timing
@@ -117,9 +129,9 @@ def test_a_worker_is_ready_within_six_tenths_of_a_second(environ: dict[str, str]
         with waiting_worker(environ, tmp_path) as (_, seconds, _):
             return seconds
 
-    seconds = median_seconds(start)
-    print(f"corral worker, six plugins: {seconds:.2f} s until all queues wait")
-    assert seconds <= READY_SECONDS
+    seconds, times = median_seconds(environ, start)
+    print(f"corral worker, six plugins: {seconds:.2f} s until all queues wait, {times:.2f} x its libraries")
+    assert seconds <= READY_SECONDS or times <= READY_TIMES
 
 
 def test_an_idle_worker_has_in_memory_what_it_uses(environ: dict[str, str], tmp_path: Path) -> None:

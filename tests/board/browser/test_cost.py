@@ -18,6 +18,7 @@ from board.browser.browsing import WAIT_MS, Tab
 from board.browser.site import Site
 from board.browser.stock import mail
 from corral import Fail, Job
+from machine import slowness
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timing]
 
@@ -127,7 +128,7 @@ async def test_each_page_costs_the_store_at_most_50_ms_on_100_000_jobs(site: Sit
     medians = {path: statistics.median(each) for path, each in taken.items()}
     for path, ms in medians.items():
         print(f"{ms:7.2f} ms, at most {max(taken[path]):7.2f}  {path}")
-    assert max(medians.values()) <= PAGE_MS
+    assert max(medians.values()) <= PAGE_MS * slowness()
 
 
 async def commands(site: Site) -> int:
