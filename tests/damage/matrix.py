@@ -394,7 +394,8 @@ def _deduplication() -> Iterator[Case]:
         yield _owner(f"deduplication/dn:d:{damage.told}", "before", "dn:d", damage)
     for name, text in product(("pk", "pd", "pdk", "rjk"), ("", "{bad", "i01")):
         yield _owner(f"deduplication/dn:d:{name}={text!r}", "before", "dn:d", Damage("field", text, name))
-    yield _owner("deduplication/dn:d:pdk=wait", "before", "dn:d", Damage("field", "{base}wait", "pdk"))
+    for name in ("wait", "paused", "failed", "waiting-children", "marker", "owner"):  # SADD would make it, or fail
+        yield _owner(f"deduplication/dn:d:pdk={name}", "before", "dn:d", Damage("field", f"{{base}}{name}", "pdk"))
 
 
 def _owner(told: str, when: str, key: str, damage: Damage, ends: str = "complete") -> Case:

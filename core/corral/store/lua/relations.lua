@@ -107,6 +107,8 @@ local function enqueue_next(deduplication, next_key)
   local fields = call('HMGET', next_key, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk')
   local opts, id = cjson.decode(fields[3] or ''), fields[4]
   if type(opts) ~= 'table' or not (fields[1] and fields[2] and id) then error('it holds no job', 0) end
+  -- SADD makes a key that is not there: an empty waiting list would be a set from then on
+  if fields[7] and fields[7] ~= (fields[5] or '') .. ':dependencies' then error('its pdk is not of its parent', 0) end
   local key = base .. id
   if string.find(KEY_WORDS, id, 1, true) and repairs().is_key_word(id) then error('its job has the id ' .. id, 0) end
   if call('EXISTS', key) == 1 then -- made by somebody else meanwhile
