@@ -50,7 +50,10 @@ async def told(scene: Scene, enqueued: list[str]) -> list[str]:
     runs = {job: scene.journal.starts(of=job) for job in enqueued}
     wrong = [f"{job} is charged with {stalls} stalls" for job, stalls in charged.items()]
     wrong += [f"{job} has failed" for job in failed.intersection(enqueued)]
-    wrong += [f"{job} started {len(lines)} times" for job, lines in runs.items() if len(lines) != 1]
+    for job, lines in runs.items():
+        if len(lines) != 1:
+            each = [f"at {line.at:.2f} by {line.pid}, {'locked' if line.locked else 'not locked'}" for line in lines]
+            wrong.append(f"{job} started {len(lines)} times: {'; '.join(each)}")
     return wrong
 
 
