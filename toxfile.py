@@ -1,10 +1,10 @@
 """tox, extended by one thing: every plugin's folder is known to it without being listed anywhere.
 
-`plugin-<queue>` holds the core as a wheel, the plugin as a wheel and what the plugin's group `test` names, and runs
-the plugin's own tests: what passes there passes where somebody installs the plugin. `dev` gets all of `plugins/`,
-editable, `bench`, `board`, `demo` and `saas` get them as wheels; a plugin of `examples/` is written as by somebody
-else, and has an environment of its own only.
-tox loads this file by its name; what does not depend on the folders is in `tox.ini`.
+`plugin-<queue>` holds the core as a wheel, the plugin as a wheel and what the plugin's group `test`
+names, and runs the plugin's own tests: what passes there passes where somebody installs the plugin.
+`dev` gets all of `plugins/`, editable, `bench`, `board`, `demo` and `saas` get them as wheels; a
+plugin of `examples/` is written as by somebody else, and has an environment of its own only. tox
+loads this file by its name; what does not depend on the folders is in `tox.ini`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def editable(folders: Iterable[Path]) -> Command:
 
 
 def installed(folders: Iterable[Path]) -> Command:
-    """Install plugins after the core: in `deps` they would be resolved first, and no registry has this tree's core."""
+    """Install plugins after the core: in `deps` they would be resolved first, and no registry has
+    this tree's core.
+    """
     install = ["uv", "pip", "install", "--quiet"]
     for folder in folders:
         install += ["--reinstall-package", folder.name, str(folder)]
@@ -69,13 +71,23 @@ def settings_of(folder: Path) -> dict[str, object]:
     return {
         "description": f"the plugin {folder.name} on the core's wheel: its types and its own tests",
         "package": "wheel",
-        "extras": ["metrics", "sql", "testing"],  # metrics: mypy follows what a plugin imports of the core
+        "extras": [
+            "metrics",
+            "sql",
+            "testing",
+        ],  # metrics: mypy follows what a plugin imports of the core
         "dependency_groups": ["plugin"],
         "commands_pre": [Command([*installed([folder]).args, *test_group(folder)])],
         "commands": [
             Command(["mypy", str(folder / "src")]),
             Command(
-                ["python", str(ROOT / ".ci" / "run_tests.py"), "-c", str(ROOT / "pyproject.toml"), f"{folder}/tests"]
+                [
+                    "python",
+                    str(ROOT / ".ci" / "run_tests.py"),
+                    "-c",
+                    str(ROOT / "pyproject.toml"),
+                    f"{folder}/tests",
+                ]
             ),
         ],
     }

@@ -1,7 +1,8 @@
 """Run pytest twice: everything but the tests marked `timing`, a few at a time, then those alone.
 
-A bound in seconds needs a machine that is not busy with other tests, and on a shared one it may still be missed once:
-what fails of the second run, and only that, is repeated once, and says so. Arguments go to pytest both times.
+A bound in seconds needs a machine that is not busy with other tests, and on a shared one it may
+still be missed once: what fails of the second run, and only that, is repeated once, and says so.
+Arguments go to pytest both times.
 """
 
 from __future__ import annotations
@@ -30,11 +31,19 @@ def pytest(*arguments: str, stdout: int | None = None) -> int:
 def timing() -> int:
     """Run the tests marked `timing`, and those that failed a second time.
 
-    Where there are none, pytest is not run on them: its last line would read as if nothing had been tested.
+    Where there are none, pytest is not run on them: its last line would read as if nothing had been
+    tested.
     """
-    if pytest("-m", "timing", "--collect-only", "--quiet", "--no-summary", stdout=subprocess.DEVNULL) != PASSED:
+    if (
+        pytest(
+            "-m", "timing", "--collect-only", "--quiet", "--no-summary", stdout=subprocess.DEVNULL
+        )
+        != PASSED
+    ):
         return NOTHING_SELECTED
-    with tempfile.TemporaryDirectory(prefix="corral-timing-") as cache:  # not shared with a run beside this one
+    with tempfile.TemporaryDirectory(
+        prefix="corral-timing-"
+    ) as cache:  # not shared with a run beside this one
         alone = ("-m", "timing", "-o", f"cache_dir={cache}")
         ended = pytest(*alone)
         if ended == FAILED:
@@ -46,12 +55,18 @@ def timing() -> int:
 def main() -> int:
     """Run both; nothing at all to run is a failure, as it is for pytest."""
     rest = pytest("-m", "not timing", *(() if ALONE.intersection(sys.argv) else SIDE_BY_SIDE))
-    if rest not in {PASSED, FAILED, NOTHING_SELECTED}:  # interrupted, or a file that cannot be imported
+    if rest not in {
+        PASSED,
+        FAILED,
+        NOTHING_SELECTED,
+    }:  # interrupted, or a file that cannot be imported
         return rest
     if os.environ.get("TEST_SPLIT_REPLIES"):  # no bound in seconds is for replies in single bytes
         return rest
     ended = {rest, timing()}
-    return next(iter(ended - {PASSED, NOTHING_SELECTED}), PASSED if PASSED in ended else NOTHING_SELECTED)
+    return next(
+        iter(ended - {PASSED, NOTHING_SELECTED}), PASSED if PASSED in ended else NOTHING_SELECTED
+    )
 
 
 if __name__ == "__main__":

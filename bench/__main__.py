@@ -1,8 +1,10 @@
-"""Corral beside its peers: `python -m bench`, in one run, on one machine. `tox -e bench` does the same.
+"""Corral beside its peers: `python -m bench`, in one run, on one machine. `tox -e bench` does the
+same.
 
-One table: drains, adds, CPU, idle pick-up, long queues, processes, other Python frameworks. Each figure stands beside
-its goal, what is possible, and the same of BullMQ for Node; all are medians of rounds in which the sides take turns. A
-row that misses its goal says so; nothing is asserted. A whole run takes about four minutes; `--only` takes sections.
+One table: drains, adds, CPU, idle pick-up, long queues, processes, other Python frameworks. Each
+figure stands beside its goal, what is possible, and the same of BullMQ for Node; all are medians of
+rounds in which the sides take turns. A row that misses its goal says so; nothing is asserted. A
+whole run takes about four minutes; `--only` takes sections.
 """
 
 from __future__ import annotations
@@ -34,18 +36,30 @@ def sections_of(text: str) -> list[str]:
     """
     names = text.split(",")
     if unknown := [name for name in names if name not in NAMES]:
-        raise argparse.ArgumentTypeError(f"no section is named {unknown[0]!r}; there are {', '.join(NAMES)}")
+        raise argparse.ArgumentTypeError(
+            f"no section is named {unknown[0]!r}; there are {', '.join(NAMES)}"
+        )
     return names
 
 
 def arguments_of_the_program() -> argparse.Namespace:
     """What the caller asks for."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Corral beside its peers.")
-    parser.add_argument("--only", type=sections_of, metavar="SECTION,…", help=f"some of {', '.join(NAMES)}")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="rounds of each figure (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="one round, a tenth of the jobs: to see that it runs")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure Corral beside its peers."
+    )
+    parser.add_argument(
+        "--only", type=sections_of, metavar="SECTION,…", help=f"some of {', '.join(NAMES)}"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, metavar="N", help="rounds of each figure (default: 3)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one round, a tenth of the jobs: to see that it runs"
+    )
     parser.add_argument("--alone", action="store_true", help="Corral without its peers")
-    parser.add_argument("--history", action="store_true", help="print the line for bench/HISTORY.md, too")
+    parser.add_argument(
+        "--history", action="store_true", help="print the line for bench/HISTORY.md, too"
+    )
     return parser.parse_args()
 
 
@@ -66,15 +80,21 @@ def main() -> None:
     arguments = arguments_of_the_program()
     # so that what was opened is closed: the embedded server would live on
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    chosen = arguments.only or [name for name in NAMES if name != INSTRUCTIONS or not arguments.quick]
+    chosen = arguments.only or [
+        name for name in NAMES if name != INSTRUCTIONS or not arguments.quick
+    ]
     began = time.monotonic()
     rows: list[Row] = []
     with ExitStack() as ending:
         rounds = 1 if arguments.quick else arguments.rounds
         bench = Bench(rounds, is_quick=arguments.quick, is_alone=arguments.alone, ending=ending)
         print("\n".join(head(bench)), flush=True)
-        bench.instructions, note = count_instructions() if INSTRUCTIONS in chosen else ({}, "not counted in this run")
-        print(f"instructions of one job in the store {f'are {note}' if note else 'counted by callgrind'}\n\n{HEADING}")
+        bench.instructions, note = (
+            count_instructions() if INSTRUCTIONS in chosen else ({}, "not counted in this run")
+        )
+        print(
+            f"instructions of one job in the store {f'are {note}' if note else 'counted by callgrind'}\n\n{HEADING}"
+        )
         for name in [name for name in SECTIONS if name in chosen]:
             group = SECTIONS[name](bench)
             rows += group.rows

@@ -1,7 +1,7 @@
 """How fast Corral drains a queue in which a thousand, a hundred thousand and a million jobs wait.
 
-The append-only file is off: filling would write a gigabyte of it. The lengths come one after the other, so that a
-million jobs are added once; all rounds of a length are taken before the next.
+The append-only file is off: filling would write a gigabyte of it. The lengths come one after the
+other, so that a million jobs are added once; all rounds of a length are taken before the next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from bench.store import Store
 KIND = "noop"
 LENGTHS = (1_000, 100_000, 1_000_000)
 DRAINED = 15_000
-"""So many jobs of each round are timed, and at least the length still waits when the last of them ends."""
+"""So many jobs of each round are timed, and at least the length still waits when the last of them
+ends.
+"""
 CONCURRENCY = 100
 BULK = 1_000
 SPARE = 2_000
@@ -47,7 +49,9 @@ def drain_rates(bench: Bench) -> dict[int, Sequence[float]]:
     finally:
         store.client.flushdb()
         store.client.config_set("appendonly", "yes")
-        wait_until(lambda: not is_rewriting(store), "the append-only file is begun")  # until then, it refuses to stop
+        wait_until(
+            lambda: not is_rewriting(store), "the append-only file is begun"
+        )  # until then, it refuses to stop
         show_progress("")
     return rates
 

@@ -1,6 +1,8 @@
-"""What Corral's processes cost before they do anything: an idle worker's memory, its start, `corral enqueue`.
+"""What Corral's processes cost before they do anything: an idle worker's memory, its start, `corral
+enqueue`.
 
-Each is a process as a user starts it, with the six plugins of this repository and nothing of this benchmark.
+Each is a process as a user starts it, with the six plugins of this repository and nothing of this
+benchmark.
 """
 
 from __future__ import annotations
@@ -48,10 +50,14 @@ class CommandFigures:
 
 
 def measure_commands(bench: Bench) -> CommandFigures:
-    """Start and ask each process, a few times; the first time is not counted: it compiles, and reads from the disk."""
+    """Start and ask each process, a few times; the first time is not counted: it compiles, and
+    reads from the disk.
+    """
     queues = metadata.entry_points(group="corral.queues")
     if len(queues) != PLUGINS:
-        return CommandFigures(note=f"{len(queues)} plugins are installed, and not the {PLUGINS} of this repository")
+        return CommandFigures(
+            note=f"{len(queues)} plugins are installed, and not the {PLUGINS} of this repository"
+        )
     store = bench.stage().store
     taken: list[tuple[float, float, float]] = []
     with tempfile.TemporaryDirectory(prefix="corral-bench-commands-") as folder:
@@ -92,7 +98,9 @@ def _worker(store: Store, folder: str, environment: dict[str, str]) -> Iterator[
     log = Path(folder) / "worker.log"
     began = time.perf_counter()
     with log.open("wb") as told_to:
-        process = subprocess.Popen([_corral(), "worker"], cwd=folder, env=environment, stdout=told_to, stderr=told_to)
+        process = subprocess.Popen(
+            [_corral(), "worker"], cwd=folder, env=environment, stdout=told_to, stderr=told_to
+        )
     try:
         while store.blocked_clients() < PLUGINS:
             if process.poll() is not None or time.perf_counter() - began > READY_SECONDS:
@@ -108,10 +116,18 @@ def _worker(store: Store, folder: str, environment: dict[str, str]) -> Iterator[
 def _run(*arguments: str, folder: str, environment: dict[str, str]) -> None:
     command = [_corral(), *arguments]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"corral {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(
+            f"corral {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
 
 
 def _corral() -> str:

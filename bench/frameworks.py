@@ -1,7 +1,9 @@
-"""Corral beside other Python frameworks: no-op jobs, drained by one process with a concurrency of 100.
+"""Corral beside other Python frameworks: no-op jobs, drained by one process with a concurrency of
+100.
 
-In each round each of them gets a new process, which is ended afterwards: not all of them can stop a worker and start
-another one. What their jobs do and how they are configured, the modules of `bench.peers` say.
+In each round each of them gets a new process, which is ended afterwards: not all of them can stop a
+worker and start another one. What their jobs do and how they are configured, the modules of
+`bench.peers` say.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ def measure_frameworks(bench: Bench) -> tuple[dict[str, Sequence[float]], list[s
     ours, theirs = bench.count(OUR_JOBS), bench.count(THEIR_JOBS)
     for number in range(bench.rounds):
         show_progress(f"round {number + 1}: {OURS}")
-        rates[OURS].append(measure(stage.store, stage.corral, Load(ours, concurrency=CONCURRENCY)).drained)
+        rates[OURS].append(
+            measure(stage.store, stage.corral, Load(ours, concurrency=CONCURRENCY)).drained
+        )
         for name in PYTHON_PEERS:
             show_progress(f"round {number + 1}: {name}")
             stage.store.client.flushdb()

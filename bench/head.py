@@ -1,4 +1,6 @@
-"""What was measured, said by the measured processes themselves: versions, files, digests, settings of the store."""
+"""What was measured, said by the measured processes themselves: versions, files, digests, settings
+of the store.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def head(bench: Bench) -> Iterator[str]:
     yield f"          advance.lua {ours['advance']}"
     node = stage.node
     yield "BullMQ    " + (
-        f"{node.about['bullmq']} for Node {node.about['node']}" if node else f"not measured: {bench.node_note}"
+        f"{node.about['bullmq']} for Node {node.about['node']}"
+        if node
+        else f"not measured: {bench.node_note}"
     )
     yield f"figures   medians of {bench.rounds} rounds in which the sides take turns"
     yield "          a ratio is Corral's figure divided by the peer's of the same round"
@@ -44,7 +48,9 @@ def head(bench: Bench) -> Iterator[str]:
 
 
 def measured_commit(about: dict[str, str]) -> str:
-    """The commit of the checkout that the measured files are in, with `-dirty` where files differ from it."""
+    """The commit of the checkout that the measured files are in, with `-dirty` where files differ
+    from it.
+    """
     return git(about, "describe", "--always", "--dirty", "--exclude=*") or "no checkout"
 
 
@@ -52,7 +58,9 @@ def git(about: dict[str, str], *arguments: str) -> str:
     """What git says about the measured files' checkout; empty where it says nothing."""
     folder = Path(about["file"]).parent
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()

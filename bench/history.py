@@ -27,8 +27,12 @@ CASES = ("drain 1", "drain 10", "drain 50", "add 1", "add 50", "add 500")
 UNKNOWN = "-"
 
 
-def history_line(date: str, commit: str, rows: Iterable[Row], instructions: Mapping[str, float]) -> str:
-    """One line of the table: what this run did not measure is a dash; `step` is for whoever adds it."""
+def history_line(
+    date: str, commit: str, rows: Iterable[Row], instructions: Mapping[str, float]
+) -> str:
+    """One line of the table: what this run did not measure is a dash; `step` is for whoever adds
+    it.
+    """
     by_key = {row.key: row for row in rows}
     ratios = [by_key[key].ratio if key in by_key else None for key in RATIOS]
     figures = [by_key[key].figure if key in by_key else None for key in FIGURES]

@@ -1,10 +1,12 @@
 """What an import costs: `python -m bench.import_costs` (or `python bench/import_costs.py`).
 
-Two ratios, each of two things measured in turn in fresh processes of one run, so that a busy machine slows both:
+Two ratios, each of two things measured in turn in fresh processes of one run, so that a busy
+machine slows both:
 
-* importing a queue's declaration beside importing a module that holds one plain pydantic model (limit 1.25): what a
-  producer pays for declaring its payloads with Corral;
-* `corral --help` beside `import click, pydantic` (limit 1.5), whole processes: what everybody pays who types `corral`.
+* importing a queue's declaration beside importing a module that holds one plain pydantic model
+  (limit 1.25): what a producer pays for declaring its payloads with Corral;
+* `corral --help` beside `import click, pydantic` (limit 1.5), whole processes: what everybody pays
+  who types `corral`.
 
 The figures are printed and never asserted; `tests/unit/test_imports.py` holds what makes them so.
 """
@@ -21,7 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROUNDS = 15
-"""Fresh processes per figure: enough that one disturbed by something else does not show in the median."""
+"""Fresh processes per figure: enough that one disturbed by something else does not show in the
+median.
+"""
 
 PLAIN = """
 from pydantic import BaseModel
@@ -72,13 +76,17 @@ def process_ms(*arguments: str) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def beside(name: str, ours: Callable[[], float], plain_name: str, plain: Callable[[], float], limit: float) -> None:
+def beside(
+    name: str, ours: Callable[[], float], plain_name: str, plain: Callable[[], float], limit: float
+) -> None:
     """Print the medians of both, measured in turn, and their ratio beside its limit."""
     ours(), plain()  # the first run compiles, and reads from the disk
     rounds = [(ours(), plain()) for _ in range(ROUNDS)]
     ours_ms, plain_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
     print(f"{name:<36} {ours_ms:6.1f} ms")
-    print(f"{plain_name:<36} {plain_ms:6.1f} ms   ratio {ours_ms / plain_ms:.2f} (limit {limit:.2f})")
+    print(
+        f"{plain_name:<36} {plain_ms:6.1f} ms   ratio {ours_ms / plain_ms:.2f} (limit {limit:.2f})"
+    )
 
 
 def main() -> None:

@@ -1,17 +1,19 @@
 """What a job costs the store, in instructions: `python -m bench.instructions`.
 
-Times on a shared machine vary by more than a change to a script is worth. Here the server runs under callgrind, which
-counts the instructions that it executes: that count repeats to less than 1 %, whatever else the machine does. It
-includes neither the kernel's work nor what memory costs, so it says which of two versions does less, and not how fast
-either is; `python -m bench` measures that.
+Times on a shared machine vary by more than a change to a script is worth. Here the server runs
+under callgrind, which counts the instructions that it executes: that count repeats to less than 1
+%, whatever else the machine does. It includes neither the kernel's work nor what memory costs, so
+it says which of two versions does less, and not how fast either is; `python -m bench` measures
+that.
 
-`QueueStore` is called directly, one call at a time, without a worker: `add` with n jobs per call, and `advance` that
-ends the n jobs of the call before and fetches n. Each case has a new server with the embedded store's options, and
-starts on a queue that is in use: thousands of jobs wait, the event stream has reached the length where it is trimmed,
-and the scripts are loaded. Only the calls that are measured are counted. Nothing is asserted.
+`QueueStore` is called directly, one call at a time, without a worker: `add` with n jobs per call,
+and `advance` that ends the n jobs of the call before and fetches n. Each case has a new server with
+the embedded store's options, and starts on a queue that is in use: thousands of jobs wait, the
+event stream has reached the length where it is trimmed, and the scripts are loaded. Only the calls
+that are measured are counted. Nothing is asserted.
 
-`--json FILE` keeps the figures, `--compare FILE` prints kept ones beside the new. To measure another checkout's core
-with this script: `PYTHONPATH=<checkout>/core python -m bench.instructions`.
+`--json FILE` keeps the figures, `--compare FILE` prints kept ones beside the new. To measure
+another checkout's core with this script: `PYTHONPATH=<checkout>/core python -m bench.instructions`.
 """
 
 from __future__ import annotations
@@ -34,18 +36,20 @@ from typing import Any
 import redis
 
 import corral
+from corral.embedded.server_binary import ServerBinary, find_server
 from corral.options import JobOptions, Retention
 from corral.outcome import Completed
 from corral.store.codec import Ending, FetchedJob, NewJob, encode_options
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
-from corral.store.server_binary import ServerBinary, find_server
 
 PREFIX, QUEUE = "raw", "noop"
 OPTIONS = JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention())
 """As BullMQ's own defaults: one attempt, every job kept."""
 BACKLOG = 5_500
-"""Jobs that wait when a measurement starts: two events each, more than the 10,000 to which the stream is trimmed."""
+"""Jobs that wait when a measurement starts: two events each, more than the 10,000 to which the
+stream is trimmed.
+"""
 FILL_BATCH = 500
 """Jobs per call of the backlog; the largest that `QueueStore` takes."""
 WARM_UP_CALLS = 4
@@ -61,13 +65,23 @@ SERVER_OPTIONS = {
     "appendonly": "yes",
     "aof-use-rdb-preamble": "no",
     "maxmemory-policy": "noeviction",
-    # what the clock starts would be counted, and more of it on a busy machine: as little of that as possible
+    # what the clock starts would be counted, and more of it on a busy machine: as little of that as
+    # possible
     "hz": "1",
     "activerehashing": "no",
     "auto-aof-rewrite-percentage": "0",
     "busy-reply-threshold": "0",
 }
-OUTSIDE_SCRIPTS = {"eval", "evalsha", "fcall", "info", "config|resetstat", "client|setinfo", "client|setname", "hello"}
+OUTSIDE_SCRIPTS = {
+    "eval",
+    "evalsha",
+    "fcall",
+    "info",
+    "config|resetstat",
+    "client|setinfo",
+    "client|setname",
+    "hello",
+}
 """Commands that are no part of a job: the calls themselves, and what a client and this module send."""
 
 
@@ -78,8 +92,8 @@ class Case:
     Attributes:
         operation: `add`, or `drain`: `advance` that ends as many jobs as it fetches.
         batch: Jobs per call.
-        calls: How many calls are counted: a multiple of 50 where that is affordable, as the server collects Lua's
-            garbage after every 50th script.
+        calls: How many calls are counted: a multiple of 50 where that is affordable, as the server
+            collects Lua's garbage after every 50th script.
     """
 
     operation: str
@@ -162,16 +176,27 @@ class CountedServer:
         """What the server has executed since `start_count`, per job."""
         self._tell_callgrind("dump")
         dump = (self._folder / "callgrind.1").read_text("utf-8")
-        totals = re.search(r"^totals: (\d+)$", dump, re.MULTILINE)  # of all threads; `summary` is of one
+        totals = re.search(
+            r"^totals: (\d+)$", dump, re.MULTILINE
+        )  # of all threads; `summary` is of one
         assert totals is not None, "callgrind wrote what it counted"
         stats: Any = self._client.info("commandstats")
-        by_command = {name.removeprefix("cmdstat_"): taken["calls"] / jobs for name, taken in stats.items()}
-        by_command = {name: calls for name, calls in sorted(by_command.items()) if name not in OUTSIDE_SCRIPTS}
+        by_command = {
+            name.removeprefix("cmdstat_"): taken["calls"] / jobs for name, taken in stats.items()
+        }
+        by_command = {
+            name: calls for name, calls in sorted(by_command.items()) if name not in OUTSIDE_SCRIPTS
+        }
         return Cost(int(totals[1]) / jobs, sum(by_command.values()), by_command)
 
     def _tell_callgrind(self, *command: str) -> None:
         subprocess.run(
-            ["vgdb", f"--vgdb-prefix={self._folder / 'vgdb'}", f"--pid={self._process.pid}", *command],
+            [
+                "vgdb",
+                f"--vgdb-prefix={self._folder / 'vgdb'}",
+                f"--pid={self._process.pid}",
+                *command,
+            ],
             capture_output=True,
             check=True,
             timeout=PATIENCE_SECONDS,
@@ -187,7 +212,10 @@ def counted_server(binary: ServerBinary) -> Iterator[CountedServer]:
         command = [
             *("valgrind", "--tool=callgrind", "--instr-atstart=no"),
             *(f"--callgrind-out-file={folder / 'callgrind'}", f"--vgdb-prefix={folder / 'vgdb'}"),
-            *(binary.path, *(word for name, value in options.items() for word in (f"--{name}", value))),
+            *(
+                binary.path,
+                *(word for name, value in options.items() for word in (f"--{name}", value)),
+            ),
         ]
         with (folder / "store.log").open("wb") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -218,7 +246,10 @@ class Caller:
     async def add(self, batch: int) -> None:
         """Add jobs in one call."""
         numbers = range(self._added, self._added + batch)
-        jobs = [NewJob(id=f"job-{n:06}", name=QUEUE, data=b'{"n":%d}' % n, opts=self._opts) for n in numbers]
+        jobs = [
+            NewJob(id=f"job-{n:06}", name=QUEUE, data=b'{"n":%d}' % n, opts=self._opts)
+            for n in numbers
+        ]
         assert all(await self._queue.add(jobs)), "every job is new"
         self._added += batch
 
@@ -285,7 +316,10 @@ def read_figures(path: Path) -> dict[str, Cost]:
 
 def write_figures(path: Path, measured_on: str, costs: dict[str, Cost]) -> None:
     """Keep the costs for a later `--compare`."""
-    kept = {"measured_on": measured_on, "cases": {name: asdict(cost) for name, cost in costs.items()}}
+    kept = {
+        "measured_on": measured_on,
+        "cases": {name: asdict(cost) for name, cost in costs.items()},
+    }
     path.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
 
 
@@ -311,15 +345,21 @@ def require_callgrind() -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.instructions", description="Count instructions per job.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.instructions", description="Count instructions per job."
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep the figures")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="figures of an earlier run, to print beside")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="figures of an earlier run, to print beside"
+    )
     arguments = parser.parse_args()
     require_callgrind()
     earlier = None if arguments.compare is None else read_figures(arguments.compare)
     compared = earlier is not None
     binary = find_server()
-    valgrind = subprocess.run(["valgrind", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    valgrind = subprocess.run(
+        ["valgrind", "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     measured_on = f"{binary}, {valgrind}, corral in {Path(corral.__file__).parent}"
     print(f"{measured_on}\n\n{heading(compared=compared)}", flush=True)
     costs: dict[str, Cost] = {}

@@ -1,18 +1,21 @@
 """The processes that are measured, and the one protocol that all of them speak.
 
-A peer is a process of its own. It reads one line of JSON at a time and answers with one: the seconds that the
-operation took, or for `about` what the process is. Every peer has `about`; the rest is by what its store shows.
+A peer is a process of its own. It reads one line of JSON at a time and answers with one: the
+seconds that the operation took, or for `about` what the process is. Every peer has `about`; the
+rest is by what its store shows.
 
-Where jobs are in BullMQ's data model (Corral, BullMQ for Node), the store itself says how long a drain took:
+Where jobs are in BullMQ's data model (Corral, BullMQ for Node), the store itself says how long a
+drain took:
 
-* `add`: `callers` callers each add one job after the other, `count` in all; `add_bulk`: `size` jobs with each call.
+* `add`: `callers` callers each add one job after the other, `count` in all; `add_bulk`: `size` jobs
+  with each call.
 * `start`: start a worker that runs so many jobs of a kind at once; `stop` it.
 
 Other Python frameworks keep no times in the store, so their jobs hold the stopwatch:
 
 * `add`: have `count` no-op jobs wait.
-* `drain`: start a worker and wait for `count` jobs; the answer is the seconds from the first job to the last. It is the
-  last request: the process is ended with its worker.
+* `drain`: start a worker and wait for `count` jobs; the answer is the seconds from the first job to
+  the last. It is the last request: the process is ended with its worker.
 
 What a kind of job does, `bench.peers.queues` says.
 """
@@ -48,7 +51,8 @@ PYTHON_PEERS = {
 }
 """Other Python frameworks, each in one process: the module, and its arguments after the store.
 
-Where one thread drains no-op jobs faster than several, both are measured: it runs one job at a time.
+Where one thread drains no-op jobs faster than several, both are measured: it runs one job at a
+time.
 """
 ONE_AT_A_TIME = frozenset({"huey, 1 thread", "dramatiq, 1 thread"})
 """Those of `PYTHON_PEERS` that cannot run a hundred jobs at once, as the others and Corral do here."""
@@ -94,7 +98,9 @@ class Peer:
         line = self._process.stdout.readline()
         overdue.cancel()
         if not line:
-            raise RuntimeError(f"{self.name} ended, or gave no answer in {ANSWER_SECONDS:g} s: {operation} {arguments}")
+            raise RuntimeError(
+                f"{self.name} ended, or gave no answer in {ANSWER_SECONDS:g} s: {operation} {arguments}"
+            )
         return json.loads(line)
 
 
@@ -104,8 +110,12 @@ def corral_peer(store: Store) -> Iterator[Peer]:
     with tempfile.TemporaryDirectory(prefix="corral-bench-plugin-") as folder:
         info = Path(folder) / "corral_bench-0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-bench\nVersion: 0\n", encoding="utf-8")
-        entry_points = "\n".join(["[corral.queues]", *(f"{kind} = bench.peers.queues" for kind in KINDS), ""])
+        (info / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: corral-bench\nVersion: 0\n", encoding="utf-8"
+        )
+        entry_points = "\n".join(
+            ["[corral.queues]", *(f"{kind} = bench.peers.queues" for kind in KINDS), ""]
+        )
         (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")
         environment = own_environment(folder, str(ROOT))
         environment |= {
@@ -113,15 +123,26 @@ def corral_peer(store: Store) -> Iterator[Peer]:
             "CORRAL_PREFIX": "corral",
             "CORRAL_LOG_LEVEL": "ERROR",  # it would warn of jobs that nobody serves, and of each that is retried
         }
-        with _started("Corral", "corral", [sys.executable, "-m", "bench.peers.corral"], environment) as peer:
+        with _started(
+            "Corral", "corral", [sys.executable, "-m", "bench.peers.corral"], environment
+        ) as peer:
             yield peer
 
 
 @contextmanager
 def node_peer(store: Store) -> Iterator[Peer]:
     """BullMQ for Node, from CORRAL_NODE_MODULES or `tests/node`."""
-    command = ["node", str(ROOT / "bench/peers/node.cjs"), store.url.removeprefix("unix://"), "node"]
-    environment = {**os.environ, "CORRAL_NODE_MODULES": str(node_folder()), "NODE_ENV": "production"}
+    command = [
+        "node",
+        str(ROOT / "bench/peers/node.cjs"),
+        store.url.removeprefix("unix://"),
+        "node",
+    ]
+    environment = {
+        **os.environ,
+        "CORRAL_NODE_MODULES": str(node_folder()),
+        "NODE_ENV": "production",
+    }
     with _started("BullMQ for Node", "node", command, environment) as peer:
         yield peer
 
@@ -136,8 +157,14 @@ def python_peer(name: str, store: Store) -> Iterator[Peer]:
 
 
 def own_environment(*folders: str) -> dict[str, str]:
-    """The environment without the caller's settings of Corral, and with folders before what is on PYTHONPATH."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_"))}
+    """The environment without the caller's settings of Corral, and with folders before what is on
+    PYTHONPATH.
+    """
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CORRAL_", "REDIS_"))
+    }
     paths = [*folders, *filter(None, [ours.get("PYTHONPATH")])]
     return ours | {"PYTHONPATH": os.pathsep.join(paths)}
 
@@ -157,11 +184,18 @@ def node_is_missing() -> str:
 
 
 @contextmanager
-def _started(name: str, prefix: str, command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Peer]:
+def _started(
+    name: str, prefix: str, command: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[Peer]:
     with ExitStack() as stack:
         process = stack.enter_context(
             subprocess.Popen(
-                command, env=environment, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                command,
+                env=environment,
+                cwd=ROOT,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
             )
         )
         stack.callback(process.kill)  # nothing is left that must end in order

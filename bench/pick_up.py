@@ -36,7 +36,9 @@ def pick_ups(bench: Bench) -> PickUps:
     for number in range(bench.rounds):
         for peer in (stage.corral, *([stage.node] if stage.node else [])):
             show_progress(f"pick-up, round {number + 1}: {peer.name}")
-            rounds.setdefault(peer.name, []).append(start_milliseconds(stage.store, peer, bench.count(JOBS)))
+            rounds.setdefault(peer.name, []).append(
+                start_milliseconds(stage.store, peer, bench.count(JOBS))
+            )
     show_progress("")
 
     def percentiles(peer: Peer | None) -> dict[str, Sequence[float]]:

@@ -1,7 +1,7 @@
 """Processes kept on one core each, for rows in which one request waits for the one before.
 
-Where client and store are is then worth a factor of two: the scheduler puts them on one core or on two, and the figures
-of a series fall into two groups. Pinned to different cores they repeat.
+Where client and store are is then worth a factor of two: the scheduler puts them on one core or on
+two, and the figures of a series fall into two groups. Pinned to different cores they repeat.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""How figures are taken: loads of jobs, added and drained in rounds in which Corral and BullMQ for Node take turns."""
+"""How figures are taken: loads of jobs, added and drained in rounds in which Corral and BullMQ for
+Node take turns.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,8 @@ class Bench:
         is_quick: Whether a tenth of the jobs will do.
         is_alone: Whether Corral is measured without its peers.
         ending: Closes what was opened.
-        instructions: What one job costs the store, by the name of a case of `bench.instructions`; empty: not counted.
+        instructions: What one job costs the store, by the name of a case of `bench.instructions`;
+        empty: not counted.
     """
 
     rounds: int
@@ -160,10 +163,16 @@ class Bench:
         for number in range(self.rounds):
             for peer, figures in ((stage.corral, ours), (node, theirs)):
                 if peer is not None:
-                    show_progress(f"{load.kind} at {load.concurrency}, round {number + 1}: {peer.name}")
-                    places = {} if cores is None else {peer.pid: cores[0], stage.store.pid: cores[1]}
+                    show_progress(
+                        f"{load.kind} at {load.concurrency}, round {number + 1}: {peer.name}"
+                    )
+                    places = (
+                        {} if cores is None else {peer.pid: cores[0], stage.store.pid: cores[1]}
+                    )
                     with pinned(places) if places else nullcontext():
-                        figures.append(measure(stage.store, peer, replace(load, jobs=self.count(load.jobs))))
+                        figures.append(
+                            measure(stage.store, peer, replace(load, jobs=self.count(load.jobs)))
+                        )
         show_progress("")
         return Taken(ours, theirs)
 
@@ -177,7 +186,9 @@ def measure(store: Store, peer: Peer, load: Load) -> Figures:
     else:
         adding = peer.ask("add_bulk", kind=load.kind, count=load.jobs, size=load.bulk)
     add_seconds = store.cpu_seconds() - before
-    draining, drain_seconds, worker_seconds = _drain(store, peer, load) if load.concurrency else (math.inf, 0.0, 0.0)
+    draining, drain_seconds, worker_seconds = (
+        _drain(store, peer, load) if load.concurrency else (math.inf, 0.0, 0.0)
+    )
     us = 1e6 / load.jobs
     return Figures(
         added=load.jobs / adding,

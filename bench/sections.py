@@ -1,7 +1,9 @@
-"""The rows of the table, section by section: what is measured, beside which goal. How, the modules below say.
+"""The rows of the table, section by section: what is measured, beside which goal. How, the modules
+below say.
 
-Goals are BullMQ for Node's figure times a number, unless they have a unit of their own. Floors, as far as they are
-known, were found by a prototype and by counting instructions; a native module would be needed to reach them.
+Goals are BullMQ for Node's figure times a number, unless they have a unit of their own. Floors, as
+far as they are known, were found by a prototype and by counting instructions; a native module would
+be needed to reach them.
 """
 
 from __future__ import annotations
@@ -88,7 +90,13 @@ def added(figures: Figures) -> float:
 
 DRAIN = (
     LoadRow("drain 100", "no-op, concurrency 100", AT_100, drained, least(2.4), "~4x", "drain 50"),
-    LoadRow("drain 100 jemalloc", "  the same, jemalloc in the store", AT_100_JEMALLOC, drained, least(2.2)),
+    LoadRow(
+        "drain 100 jemalloc",
+        "  the same, jemalloc in the store",
+        AT_100_JEMALLOC,
+        drained,
+        least(2.2),
+    ),
     LoadRow("drain 10", "no-op, concurrency 10", AT_10, drained, least(1.4), "", "drain 10"),
     LoadRow("drain 1", "no-op, concurrency 1, pinned", AT_1, drained, least(1.0), "", "drain 1"),
     LoadRow("drain 1 KB", "validated 1 KB of ten fields, 100", ORDERS, drained, least(2.0)),
@@ -98,7 +106,15 @@ DRAIN = (
 )
 ADD = (
     LoadRow("add bulk", "1,000 with each call", BULK, added, least(2.4), "~100 k/s", "add 500"),
-    LoadRow("add 100", "100 callers, one at a time each", AT_100, added, least(1.4), "~100 k/s", "add 50"),
+    LoadRow(
+        "add 100",
+        "100 callers, one at a time each",
+        AT_100,
+        added,
+        least(1.4),
+        "~100 k/s",
+        "add 50",
+    ),
     LoadRow("add 1", "one at a time, pinned", AT_1, added, least(0.9), "", "add 1"),
     LoadRow("add 1 KB", "1,000 of 1 KB with each call", ORDERS, added),
 )
@@ -112,7 +128,12 @@ CPU = (
         "0.25x",
     ),
     LoadRow(
-        "worker CPU", "worker, the same without adding it", AT_100, lambda figures: figures.worker_us, None, "~9 µs"
+        "worker CPU",
+        "worker, the same without adding it",
+        AT_100,
+        lambda figures: figures.worker_us,
+        None,
+        "~9 µs",
     ),
 )
 
@@ -137,7 +158,8 @@ def pick_up_section(bench: Bench) -> Group:
     taken = pick_ups(bench)
     goals = {"p50": most(1.0, " ms"), "p99": most(2.5, " ms")}
     rows = [
-        Row(f"pick-up {name}", name, taken.ours[name], taken.theirs.get(name, ()), goal) for name, goal in goals.items()
+        Row(f"pick-up {name}", name, taken.ours[name], taken.theirs.get(name, ()), goal)
+        for name, goal in goals.items()
     ]
     return Group(f"an idle worker starts a job after, ms (peer: {NODE})", rows)
 
@@ -147,8 +169,13 @@ def backlog_section(bench: Bench) -> Group:
     rates = drain_rates(bench)
     (shortest, first), *longer = rates.items()
     rows = [Row(f"backlog {shortest}", f"{shortest:,} wait all the time", first)]
-    rows += [Row(f"backlog {length}", f"{length:,} wait all the time", taken, first, FLAT) for length, taken in longer]
-    notes = ["append-only file off; no-op, concurrency 100; all rounds at one length, then the next"]
+    rows += [
+        Row(f"backlog {length}", f"{length:,} wait all the time", taken, first, FLAT)
+        for length, taken in longer
+    ]
+    notes = [
+        "append-only file off; no-op, concurrency 100; all rounds at one length, then the next"
+    ]
     return Group("drain of a long queue, jobs/s (peer: Corral at the shortest)", rows, notes)
 
 
@@ -158,8 +185,20 @@ def command_section(bench: Bench) -> Group:
     if taken.note:
         return Group("commands", [], [f"not measured: {taken.note}"])
     rows = [
-        Row("worker MiB", "idle worker with six plugins, RSS in MiB", taken.worker_mib, (), most(70, " MiB")),
-        Row("worker ready", "`corral worker`: all six queues wait, s", taken.ready_seconds, (), most(0.5, " s")),
+        Row(
+            "worker MiB",
+            "idle worker with six plugins, RSS in MiB",
+            taken.worker_mib,
+            (),
+            most(70, " MiB"),
+        ),
+        Row(
+            "worker ready",
+            "`corral worker`: all six queues wait, s",
+            taken.ready_seconds,
+            (),
+            most(0.5, " s"),
+        ),
         Row("enqueue", "`corral enqueue`, s", taken.enqueue_seconds, (), most(0.2, " s")),
     ]
     return Group("commands (Corral alone)", rows)
@@ -172,11 +211,19 @@ def framework_section(bench: Bench) -> Group:
     taken, notes = measure_frameworks(bench)
     ours = taken.pop(OURS)
     best = best_of(taken)
-    best_at_100 = best_of({name: rates for name, rates in taken.items() if name not in ONE_AT_A_TIME})
+    best_at_100 = best_of(
+        {name: rates for name, rates in taken.items() if name not in ONE_AT_A_TIME}
+    )
     rows = [Row("", f"beside {name}", ours, rates) for name, rates in taken.items()]
     rows += [
         Row("best Python", f"the fastest: {best}", ours, taken[best], FRAMEWORKS_GOAL),
-        Row("best Python at 100", f"of 100 at once: {best_at_100}", ours, taken[best_at_100], FRAMEWORKS_GOAL),
+        Row(
+            "best Python at 100",
+            f"of 100 at once: {best_at_100}",
+            ours,
+            taken[best_at_100],
+            FRAMEWORKS_GOAL,
+        ),
     ]
     return Group("drain no-op at 100, jobs/s (peer: other Python frameworks)", rows, notes)
 

@@ -1,7 +1,9 @@
-"""The server under all peers: one embedded store, seen from outside, with the allocator that a row asks for.
+"""The server under all peers: one embedded store, seen from outside, with the allocator that a row
+asks for.
 
-It says how long a drain took, by the times that BullMQ's data model keeps in each job, and what the server has used of
-its CPU. So Corral and BullMQ are measured the same way, and neither of them counts anything.
+It says how long a drain took, by the times that BullMQ's data model keeps in each job, and what the
+server has used of its CPU. So Corral and BullMQ are measured the same way, and neither of them
+counts anything.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 
 import redis
 
-from corral.store.embedded import embedded_store
+from corral.embedded.server import embedded_store
 
 JEMALLOC = "libjemalloc.so.2"
 """The library's file name; Debian has it in the package `libjemalloc2`."""
@@ -58,12 +60,14 @@ class Store:
         return seconds * 1000 + microseconds // 1000
 
     def drain_seconds(self, queue: str, count: int, since_ms: int | None = None) -> float:
-        """From the first start to the end of the job that ended as number `count`, by the jobs' own times.
+        """From the first start to the end of the job that ended as number `count`, by the jobs' own
+        times.
 
         Args:
             queue: The queue.
             count: How many of its jobs are timed.
-            since_ms: The first start, where the jobs do not tell it: they keep the start of their last attempt alone.
+            since_ms: The first start, where the jobs do not tell it: they keep the start of their
+            last attempt alone.
         """
         done: Any = self.client.zrange(f"{queue}:completed", 0, count - 1, withscores=True)
         if since_ms is not None:
@@ -76,7 +80,9 @@ class Store:
 
     @property
     def allocator(self) -> str:
-        """What gives the server its memory: `mem_allocator`, or the library that was loaded before it."""
+        """What gives the server its memory: `mem_allocator`, or the library that was loaded before
+        it.
+        """
         compiled = str(self.client.info("memory")["mem_allocator"])
         try:
             loaded = Path(f"/proc/{self.pid}/maps").read_text("utf-8")
@@ -107,7 +113,9 @@ def opened_store(preload: Path | None = None) -> Iterator[Store]:
     with tempfile.TemporaryDirectory(prefix="corral-bench-") as folder:
         before = os.environ.get("LD_PRELOAD")
         if preload is not None:
-            os.environ["LD_PRELOAD"] = str(preload)  # the server inherits it; nothing else is started meanwhile
+            os.environ["LD_PRELOAD"] = str(
+                preload
+            )  # the server inherits it; nothing else is started meanwhile
         try:
             running = embedded_store(Path(folder))
             url = running.__enter__()

@@ -1,4 +1,7 @@
-"""The table's pure parts: what a row is, whether it holds its goal, and how it is printed. Nothing is measured here."""
+"""The table's pure parts: what a row is, whether it holds its goal, and how it is printed.
+
+Nothing is measured here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ class Goal:
     Attributes:
         bound: The number, itself included.
         is_least: Whether a row should have at least `bound`; else at most.
-        of_ratio: Whether it is about Corral's figure divided by the peer's; else about Corral's figure alone.
+        of_ratio: Whether it is about Corral's figure divided by the peer's; else about Corral's
+        figure alone.
         unit: What stands behind the number.
     """
 
@@ -38,7 +42,8 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. Figures are taken in rounds; the same place in two lists is the same round.
+    """One line of the table. Figures are taken in rounds; the same place in two lists is the same
+    round.
 
     Attributes:
         key: Names it in `bench/HISTORY.md`.
@@ -47,7 +52,8 @@ class Row:
         theirs: The peer's, or empty.
         goal: What it should reach, or None.
         floor: What is possible at best, as far as that is known.
-        instructions: What one job costs the store in this row, by `bench.instructions`; None where not counted.
+        instructions: What one job costs the store in this row, by `bench.instructions`; None where
+        not counted.
         note: Why it was not measured, or what else a reader must know.
     """
 
@@ -77,7 +83,9 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """`held` or `missed`, by what is printed; empty without a goal; `not measured` where a goal has no figure."""
+        """`held` or `missed`, by what is printed; empty without a goal; `not measured` where a goal
+        has no figure.
+        """
         if self.goal is None:
             return "" if self.ours else "not measured"
         measured = self.ratio if self.goal.of_ratio else self.figure
@@ -114,7 +122,13 @@ class Group:
     notes: Sequence[str] = field(default=())
 
     def __str__(self) -> str:
-        return "\n".join([self.title, *(f"  {row}" for row in self.rows), *(f"    {note}" for note in self.notes)])
+        return "\n".join(
+            [
+                self.title,
+                *(f"  {row}" for row in self.rows),
+                *(f"    {note}" for note in self.notes),
+            ]
+        )
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

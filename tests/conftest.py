@@ -1,7 +1,9 @@
-"""What every test may use: a real store, which must be tidy when the test has ended, and bounded waiting.
+"""What every test may use: a real store, which must be tidy when the test has ended, and bounded
+waiting.
 
-The store is the fixture `corral_store` of `corral.testing`, as our users have it: it looks for leaks after every test
-that is not marked `corral_untidy`. Functions come as fixtures (`wait_until`), so that a test says what it needs.
+The store is the fixture `corral_store` of `corral.testing`, as our users have it: it looks for
+leaks after every test that is not marked `corral_untidy`. Functions come as fixtures
+(`wait_until`), so that a test says what it needs.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ import structlog
 
 from chaos import waiting
 from chaos.waiting import WAIT_SECONDS
+from corral.embedded.server import attach
 from corral.store import scripts
-from corral.store.embedded import attach
 from corral.testing import find_leaks
 
 WaitUntil = Callable[..., Awaitable[None]]
@@ -33,7 +35,11 @@ WaitUntil = Callable[..., Awaitable[None]]
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what tests that passed have printed: the figures they measured."""
-    passed = [report for report in terminalreporter.getreports("passed") if report.when == "call" and report.capstdout]
+    passed = [
+        report
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call" and report.capstdout
+    ]
     if passed:
         terminalreporter.section("figures")
         for report in passed:
@@ -44,7 +50,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def own_heap(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The collector does not walk what earlier tests have left while a test measures: it takes it 50 ms a time."""
+    """The collector does not walk what earlier tests have left while a test measures: it takes it
+    50 ms a time.
+    """
     if request.node.get_closest_marker("timing") is None:
         yield
         return
@@ -56,7 +64,9 @@ def own_heap(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_logs() -> Iterator[None]:
-    """How logs are written is as at the start: what a command configures in this process ends with the test."""
+    """How logs are written is as at the start: what a command configures in this process ends with
+    the test.
+    """
     root, ours = logging.getLogger(), logging.getLogger("corral")
     before = root.level, root.handlers.copy(), ours.level
     yield
@@ -69,9 +79,11 @@ def own_logs() -> Iterator[None]:
 
 @pytest.fixture(params=["lean", "general"])
 def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run a test twice: on the scripts as they are, and on scripts without their files `lean_*.lua`.
+    """Run a test twice: on the scripts as they are, and on scripts without their files
+    `lean_*.lua`.
 
-    Such a file does no more than what follows it in its script would do. Without it every call goes the general way.
+    Such a file does no more than what follows it in its script would do. Without it every call goes
+    the general way.
     """
     if request.param == "lean":
         yield "lean"
@@ -101,7 +113,10 @@ def store_url(corral_store: str) -> str:
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A data directory to be made, short enough to have a socket in it. No server outlives the test."""
+    """A data directory to be made, short enough to have a socket in it.
+
+    No server outlives the test.
+    """
     with tempfile.TemporaryDirectory(prefix="corral-data-") as folder:
         path = Path(folder) / "data"
         yield path
@@ -174,7 +189,9 @@ def wait_until() -> WaitUntil:
 
 @pytest.fixture
 def assert_no_leaks() -> Callable[..., Awaitable[None]]:
-    """`await assert_no_leaks(client, "bull")`: in the middle of a test, or on a store that no fixture looks through."""
+    """`await assert_no_leaks(client, "bull")`: in the middle of a test, or on a store that no
+    fixture looks through.
+    """
 
     async def check(client: redis.asyncio.Redis, prefix: str = "bull") -> None:
         socket = client.connection_pool.connection_kwargs["path"]

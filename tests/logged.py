@@ -16,13 +16,19 @@ class _Listener(logging.Handler):
         self.heard: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields = record.msg.fields if isinstance(record.msg, Template) else {"event": record.getMessage()}
+        fields = (
+            record.msg.fields
+            if isinstance(record.msg, Template)
+            else {"event": record.getMessage()}
+        )
         self.heard.append({**fields, "log_level": record.levelname.lower()})
 
 
 @contextmanager
 def capture_logs(level: int = logging.DEBUG) -> Iterator[list[dict[str, Any]]]:
-    """The lines of the loggers `corral.*` from `level` on: each with `event`, `log_level` and its fields."""
+    """The lines of the loggers `corral.*` from `level` on: each with `event`, `log_level` and its
+    fields.
+    """
     logger, listener = logging.getLogger("corral"), _Listener()
     before = logger.level
     logger.addHandler(listener)

@@ -1,4 +1,5 @@
-"""BullMQ for Python, draining no-op jobs on request: a black box, used as its documentation says. Argument: the store.
+"""BullMQ for Python, draining no-op jobs on request: a black box, used as its documentation says.
+Argument: the store.
 
 One worker on one event loop; it has no setting but its concurrency that could make it faster.
 """

@@ -1,7 +1,7 @@
 """Corral, adding and draining jobs on request: its real producer, its real worker.
 
-The queues are a plugin (`bench.peers.queues`), found by its entry points as any other; the store and the prefix come
-from the environment.
+The queues are a plugin (`bench.peers.queues`), found by its entry points as any other; the store
+and the prefix come from the environment.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ async def main() -> None:
                 await jobs.enqueue_many(queue, [payload(n) for n in batch])
 
         async def start(kind: str, concurrency: int) -> None:
-            processors = [entry.processor for entry in installed.catalog if entry.processor is not None]
+            processors = [
+                entry.processor for entry in installed.catalog if entry.processor is not None
+            ]
             worker = Worker(
                 [processor for processor in processors if processor.queue.name == kind],
                 url=url,
@@ -71,7 +73,9 @@ async def main() -> None:
             worker.stop()
             await task
 
-        await answer({"about": about, "add": add, "add_bulk": add_bulk, "start": start, "stop": stop})
+        await answer(
+            {"about": about, "add": add, "add_bulk": add_bulk, "start": start, "stop": stop}
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """dramatiq on Redis, draining no-op jobs on request. Arguments: the store, the number of threads.
 
-How many messages it holds at once decides how fast it is: it sleeps a while whenever it holds them all. By itself it
-holds two for each thread, of which it has 8, and drains 2,100 jobs per second where one thread that holds 200 drains
-10,000. More threads are not faster, nor are more messages.
+How many messages it holds at once decides how fast it is: it sleeps a while whenever it holds them
+all. By itself it holds two for each thread, of which it has 8, and drains 2,100 jobs per second
+where one thread that holds 200 drains 10,000. More threads are not faster, nor are more messages.
 """
 
 from __future__ import annotations

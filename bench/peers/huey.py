@@ -1,7 +1,7 @@
 """huey on Redis, draining no-op jobs on request. Arguments: the store, the number of threads.
 
-Jobs that do nothing leave nothing for other threads to do: one drains them faster than two, eight or a hundred. A job
-is taken from the store before it runs, and is lost with its process.
+Jobs that do nothing leave nothing for other threads to do: one drains them faster than two, eight
+or a hundred. A job is taken from the store before it runs, and is lost with its process.
 """
 
 from __future__ import annotations

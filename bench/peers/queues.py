@@ -81,7 +81,12 @@ def ordered(number: int) -> Order:
         is_express=number % 2 == 0,
         placed_at=datetime(2026, 1, 1, 12, 30, tzinfo=UTC),
         tags=["books", "gift", "returning-customer"],
-        address={"street": "12 Main Street", "city": "Springfield", "zip": "12345", "country": "US"},
+        address={
+            "street": "12 Main Street",
+            "city": "Springfield",
+            "zip": "12345",
+            "country": "US",
+        },
         note=NOTE,
     )
 

@@ -50,7 +50,8 @@ def batches(count: int, size: int) -> list[range]:
 class Stopwatch:
     """Runs from the first job to the last, by the jobs' own word; they may be on threads.
 
-    For peers whose store keeps no times. The acknowledgement of the last job is left out, in their favour.
+    For peers whose store keeps no times. The acknowledgement of the last job is left out, in their
+    favour.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """taskiq with Redis streams, draining no-op jobs on request. Argument: the store.
 
-Its receiver runs 100 tasks at once. Validation of arguments is off, and the number of
-messages that are read at once is the default, 100: a check of each, and more of them, were no faster.
+Its receiver runs 100 tasks at once. Validation of arguments is off, and the number of messages that
+are read at once is the default, 100: a check of each, and more of them, were no faster.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ async def about() -> dict[str, str]:
 async def main(url: str) -> None:
     """Serve requests until the input ends."""
     logging.disable(logging.INFO)
-    broker = RedisStreamBroker(url, consumer_id="0")  # its group begins with the first message, not with the next
+    broker = RedisStreamBroker(
+        url, consumer_id="0"
+    )  # its group begins with the first message, not with the next
     watch = Stopwatch()
 
     @broker.task(task_name="noop")
@@ -42,7 +44,13 @@ async def main(url: str) -> None:
 
     async def drain(count: int) -> float:
         with ThreadPoolExecutor(1) as threads:
-            receiver = Receiver(broker, threads, validate_params=False, max_async_tasks=CONCURRENCY, run_startup=False)
+            receiver = Receiver(
+                broker,
+                threads,
+                validate_params=False,
+                max_async_tasks=CONCURRENCY,
+                run_startup=False,
+            )
             receiving = asyncio.create_task(receiver.listen(asyncio.Event()), name="receiver")
             seconds = await watch.seconds(count)
             assert not receiving.done(), "it listens until its process is ended"

@@ -1,7 +1,8 @@
 """Corral: a worker framework whose queues are plugins.
 
-This is the surface for authors of queues and for producers. It loads neither the Redis client nor the worker; and a
-name loads its module when it is first asked for, so that `corral --help` does not wait for pydantic.
+This is the surface for authors of queues and for producers. It loads neither the Redis client nor
+the worker; and a name loads its module when it is first asked for, so that `corral --help` does not
+wait for pydantic.
 """
 
 from __future__ import annotations
@@ -64,20 +65,21 @@ __all__ = [
 
 
 def connect(*, durability: Durability | None = None) -> AbstractAsyncContextManager[JobScheduler]:
-    """A producer's front door: `async with corral.connect() as jobs: await jobs.enqueue(queue, payload)`.
+    """A producer's front door: `async with corral.connect() as jobs: await jobs.enqueue(queue,
+    payload)`.
 
-    Reads the settings, loads the plugins, builds the catalog and finds the store. A store that is away is noticed by
-    the first call.
+    Reads the settings, loads the plugins, builds the catalog and finds the store. A store that is
+    away is noticed by the first call.
 
     Args:
-        durability: `"replicated"`: `enqueue` and `enqueue_many` return when a replica of the store has the jobs, too.
-            If none has them within a second, they raise `StoreUnavailable` or `EnqueueInterrupted`; the outcome of
-            these jobs is unknown: they are written, and are lost if the store fails over. None: as soon as the store
-            itself has them.
+        durability: `"replicated"`: `enqueue` and `enqueue_many` return when a replica of the store
+            has the jobs, too. If none has them within a second, they raise `StoreUnavailable` or
+            `EnqueueInterrupted`; the outcome of these jobs is unknown: they are written, and are
+            lost if the store fails over. None: as soon as the store itself has them.
 
     Returns:
-        A context manager that yields the scheduler. In another event loop than this one, in a forked child, and after
-        it was left, its calls raise `corral.errors.SchedulerUnusable`.
+        A context manager that yields the scheduler. In another event loop than this one, in a
+        forked child, and after it was left, its calls raise `corral.errors.SchedulerUnusable`.
 
     Raises:
         CorralError: On entering: a setting, the catalog, or that no store is configured.
@@ -87,19 +89,23 @@ def connect(*, durability: Durability | None = None) -> AbstractAsyncContextMana
     return connect(durability=durability)
 
 
-def connect_blocking(*, durability: Durability | None = None) -> AbstractContextManager[BlockingJobScheduler]:
-    """`connect` for programs without an event loop: `with corral.connect_blocking() as jobs: jobs.enqueue(…)`.
+def connect_blocking(
+    *, durability: Durability | None = None
+) -> AbstractContextManager[BlockingJobScheduler]:
+    """`connect` for programs without an event loop: `with corral.connect_blocking() as jobs:
+    jobs.enqueue(…)`.
 
-    The scheduler may be used from several threads, and in processes that are forked from this one: each connects again
-    by itself. It may stay open for the program's life (`jobs = corral.connect_blocking().__enter__()`): it is closed as
-    the program ends, for which that waits two seconds at most.
+    The scheduler may be used from several threads, and in processes that are forked from this one:
+    each connects again by itself. It may stay open for the program's life (`jobs =
+    corral.connect_blocking().__enter__()`): it is closed as the program ends, for which that waits
+    two seconds at most.
 
     Args:
         durability: As `connect`.
 
     Returns:
-        A context manager that yields the scheduler, whose calls raise `corral.errors.SchedulerUnusable` after it was
-        left.
+        A context manager that yields the scheduler, whose calls raise
+        `corral.errors.SchedulerUnusable` after it was left.
 
     Raises:
         CorralError: As `connect`.

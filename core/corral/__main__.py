@@ -1,4 +1,6 @@
-"""The program `corral`, and `python -m corral`: it handles signals from its first line on, then loads the rest."""
+"""The program `corral`, and `python -m corral`: it handles signals from its first line on, then
+loads the rest.
+"""
 
 from __future__ import annotations
 

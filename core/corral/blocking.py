@@ -63,19 +63,24 @@ class BlockingJobScheduler:
     # written by tests/repo/blocking.py: change corral/jobs.py, and run it
 
     @overload
-    def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
+    def enqueue(
+        self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]
+    ) -> Enqueued: ...
 
     @overload
     def enqueue(
         self, queue: Queue[Any] | str, payload: Mapping[str, Any], **options: Unpack[EnqueueOptions]
     ) -> Enqueued: ...
 
-    def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
+    def enqueue(
+        self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]
+    ) -> Enqueued:
         """Write one job.
 
         Args:
             queue: The queue, or its name.
-            payload: An instance of the queue's payload model, or a mapping with the JSON (or Python) field names.
+            payload: An instance of the queue's payload model, or a mapping with the JSON (or
+            Python) field names.
             options: Override the queue's own options for this job; `job_id` names it.
 
         Returns:
@@ -85,8 +90,10 @@ class BlockingJobScheduler:
             UnknownQueue: No installed plugin declares the queue.
             PayloadRefused: The payload has not the queue's shape.
             JobRefused: The id, an option or the size was refused.
-            StoreUnavailable: The store is away, or no replica of it has the job where the scheduler asks for one
-                (`corral.connect`); its `outcome` says whether the job may have been written.
+            StoreUnavailable: The store is away, or no replica of it has the job where the scheduler
+                asks for one (`corral.connect`); its `outcome` says whether the job may have been
+                written.
+            whether it was sent.
         """
         return self._wait_for(lambda jobs: jobs.enqueue(queue, payload, **options))
 
@@ -106,26 +113,29 @@ class BlockingJobScheduler:
     def enqueue_many(
         self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]:
-        """Write many jobs of one queue in few round trips; all are validated before the first is written.
+        """Write many jobs of one queue in few round trips; all are validated before the first is
+        written.
 
-        They are written in parts of up to 500 jobs and about 1 MiB; each part is written as a whole or not at all.
-        Jobs of other calls may be written between two parts. A part whose reply was lost is asked for again, which
-        makes no second jobs.
+        They are written in parts of up to 500 jobs and about 1 MiB; each part is written as a whole
+        or not at all. Jobs of other calls may be written between two parts. A part whose reply was
+        lost is asked for again, which makes no second jobs.
 
         Args:
             queue: The queue, or its name.
-            payloads: What `enqueue` takes, one per job; or `Entry` objects, which have options of their own.
+            payloads: What `enqueue` takes, one per job; or `Entry` objects, which have options of
+            their own.
             options: Hold for all jobs, unless their entry says otherwise; `job_id` is refused.
 
         Returns:
-            One `Enqueued` per payload, in order. An id that comes twice in one call makes one job, the first.
+            One `Enqueued` per payload, in order. An id that comes twice in one call makes one job,
+            the first.
 
         Raises:
             UnknownQueue: As `enqueue`; nothing was written, as with the next two.
             PayloadRefused: A payload has not the queue's shape.
             JobRefused: An id, an option or a size was refused.
-            EnqueueInterrupted: The store is away, or was from some part on. It has the ids of what was written, what
-                was not, and what may have been.
+            EnqueueInterrupted: The store is away, or was from some part on. It has the ids of what
+                was written, what was not, and what may have been.
         """
         return self._wait_for(lambda jobs: jobs.enqueue_many(queue, payloads, **options))
 
@@ -145,16 +155,18 @@ class BlockingJobScheduler:
         *,
         id: str,  # noqa: A002  # the field's word
     ) -> datetime:
-        """Run a job again and again, from now on: what a queue declares is for everybody, this is for one customer.
+        """Run a job again and again, from now on: what a queue declares is for everybody, this is
+        for one customer.
 
-        The same call again changes nothing. Another payload or another `when` under the same id replaces what is to
-        come; a run that is due already stays.
+        The same call again changes nothing. Another payload or another `when` under the same id
+        replaces what is to come; a run that is due already stays.
 
         Args:
             queue: The queue, or its name.
             payload: Of every run; as for `enqueue`.
             when: When it runs.
-            id: Names the schedule; a legal job id that is no queue's name: those are for declared schedules.
+            id: Names the schedule; a legal job id that is no queue's name: those are for declared
+            schedules.
 
         Returns:
             The next run (aware, UTC).
@@ -177,7 +189,8 @@ class BlockingJobScheduler:
             Whether there was one.
 
         Raises:
-            JobRefused: It is a declared schedule: those end by `corral schedules remove`, or with their declaration.
+            JobRefused: It is a declared schedule: those end by `corral schedules remove`, or with
+            their declaration.
             StoreUnavailable: The store is away.
         """
         return self._wait_for(lambda jobs: jobs.unschedule(id))

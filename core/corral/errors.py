@@ -1,7 +1,8 @@
 """Everything Corral raises on purpose, and what a processor raises to end a job on purpose.
 
-One type per condition. The message is one lower-case sentence that names the thing and who provides it;
-`hint` says what the reader can do. This module imports nothing of Corral, so that anything may import it.
+One type per condition. The message is one lower-case sentence that names the thing and who provides
+it; `hint` says what the reader can do. This module imports nothing of Corral, so that anything may
+import it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class JobRefused(CorralError):
 
 
 class SchedulerUnusable(CorralError):
-    """A scheduler that was closed, or that belongs to another event loop or to another process; nothing was written."""
+    """A scheduler that was closed, or that belongs to another event loop or to another process;
+    nothing was written.
+    """
 
 
 class UnknownQueue(JobRefused):
@@ -88,8 +91,12 @@ class PayloadRefused(JobRefused):
         fields: The same as one line of text.
     """
 
-    def __init__(self, queue: str, errors: tuple[tuple[str, str], ...], *, hint: str | None = None) -> None:
-        self.fields = "; ".join(f"{path}: {message}" if path else message for path, message in errors)
+    def __init__(
+        self, queue: str, errors: tuple[tuple[str, str], ...], *, hint: str | None = None
+    ) -> None:
+        self.fields = "; ".join(
+            f"{path}: {message}" if path else message for path, message in errors
+        )
         super().__init__(f"payload of queue {queue!r} refused: {self.fields}", hint=hint)
         self.queue = queue
         self.errors = errors
@@ -137,10 +144,11 @@ class StoreUnavailable(CorralError):
 
     Attributes:
         job_id: The id of the job that was to be written, where there was one.
-        outcome: `"refused"`: certainly nothing was written. `"unknown"`: the request was sent and its reply was lost,
-            or the store refused in the middle of it, or no replica has confirmed what is written; enqueueing again
-            under the same `job_id` makes no second job.
-            `"partial"`: of a call that writes several things, some are written; see `EnqueueInterrupted`.
+        outcome: `"refused"`: certainly nothing was written. `"unknown"`: the request was sent and
+            its reply was lost, or the store refused in the middle of it, or no replica has
+            confirmed what is written; enqueueing again under the same `job_id` makes no second job.
+            `"partial"`: of a call that writes several things, some are written; see
+            `EnqueueInterrupted`.
     """
 
     exit_code = 4
@@ -159,18 +167,25 @@ class StoreUnavailable(CorralError):
 
 
 class EnqueueInterrupted(StoreUnavailable):
-    """`enqueue_many` stopped before all of its jobs were written. Each id of the call is in one of the attributes.
+    """`enqueue_many` stopped before all of its jobs were written.
 
-    To go on, repeat the whole call with the same ids: `Entry(payload, job_id=…)` for each of `zip(payloads, ids)`.
-    Jobs that exist are left as they are. A job is doubled only if it has run and was removed before the repetition.
+    Each id of the call is in one of the attributes.
+
+    To go on, repeat the whole call with the same ids: `Entry(payload, job_id=…)` for each of
+    `zip(payloads, ids)`. Jobs that exist are left as they are. A job is doubled only if it has run
+    and was removed before the repetition.
 
     Attributes:
-        ids: The ids of all jobs of the call, in its order: the caller's own, and those that were made for the others.
-        created: The ids of the jobs that this call made, in the order of the call, as in the other attributes.
+        ids: The ids of all jobs of the call, in its order: the caller's own, and those that were
+        made for the others.
+        created: The ids of the jobs that this call made, in the order of the call, as in the other
+        attributes.
         existing: The ids under which there was a job already; it was left as it was.
         refused: The ids of the jobs that were certainly not written; most were never sent.
-        unknown: The ids of the jobs that were sent and whose reply was lost, or that no replica has confirmed.
-        outcome: `"partial"` where `created` has an id, else `"unknown"` where `unknown` has one, else `"refused"`.
+        unknown: The ids of the jobs that were sent and whose reply was lost, or that no replica has
+        confirmed.
+        outcome: `"partial"` where `created` has an id, else `"unknown"` where `unknown` has one,
+        else `"refused"`.
     """
 
     def __init__(
@@ -184,7 +199,11 @@ class EnqueueInterrupted(StoreUnavailable):
         unknown: tuple[str, ...] = (),
         hint: str | None = None,
     ) -> None:
-        super().__init__(message, outcome="partial" if created else "unknown" if unknown else "refused", hint=hint)
+        super().__init__(
+            message,
+            outcome="partial" if created else "unknown" if unknown else "refused",
+            hint=hint,
+        )
         self.ids = ids
         self.created = created
         self.existing = existing
@@ -199,20 +218,27 @@ class DatabaseUnavailable(CorralError):
 
 
 class ResourceNotOpened(CorralError):
-    """A resource that a worker needs, and that its package failed to open; the worker must not start.
+    """A resource that a worker needs, and that its package failed to open; the worker must not
+    start.
 
     Args:
         queue: The queue whose processor uses it.
         provider: Its distribution, as `name version`.
-        error: What was raised. Where it is a `CorralError`, its hint and its exit code are this one's.
+        error: What was raised. Where it is a `CorralError`, its hint and its exit code are this
+        one's.
     """
 
     def __init__(self, queue: str, provider: str, error: Exception) -> None:
         if isinstance(error, CorralError):
             reason, hint = str(error), error.hint  # meant to be read, all of it
         else:
-            reason, hint = f"{type(error).__name__}: {error}".strip().partition("\n")[0].removesuffix(": "), None
-        super().__init__(f"the resource of queue {queue!r} was not opened by {provider}: {reason}", hint=hint)
+            reason, hint = (
+                f"{type(error).__name__}: {error}".strip().partition("\n")[0].removesuffix(": "),
+                None,
+            )
+        super().__init__(
+            f"the resource of queue {queue!r} was not opened by {provider}: {reason}", hint=hint
+        )
         if isinstance(error, CorralError):
             self.exit_code = error.exit_code  # type: ignore[misc]  # this one's own
 

@@ -1,13 +1,15 @@
 """What a forked child leaves to its parent: the one place where Corral learns of a fork.
 
-A child begins with a copy of the parent's memory, and shares what the kernel keeps for both: connections, locks on
-files, the selector of an event loop, the pipe into which signals are written. What it did to those would happen to the
-parent. So it does nothing with them: their descriptors become /dev/null in the child, where closing one sends nothing,
-unlocks nothing and takes nothing out of a selector; and what held one asks `forks` before it goes on. The signals that
-a command of ours handles act by default there: `multiprocessing.Pool` would wait for ever for a child that cannot be
-terminated.
+A child begins with a copy of the parent's memory, and shares what the kernel keeps for both:
+connections, locks on files, the selector of an event loop, the pipe into which signals are written.
+What it did to those would happen to the parent. So it does nothing with them: their descriptors
+become /dev/null in the child, where closing one sends nothing, unlocks nothing and takes nothing
+out of a selector; and what held one asks `forks` before it goes on. The signals that a command of
+ours handles act by default there: `multiprocessing.Pool` would wait for ever for a child that
+cannot be terminated.
 
-`subprocess`, and multiprocessing by "spawn" or "forkserver", start a new program, which inherits none of this.
+`subprocess`, and multiprocessing by "spawn" or "forkserver", start a new program, which inherits
+none of this.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class _Forks:
         self.thread = threading.local()
 
     def before(self) -> None:
-        if is_listening():  # a signal that reached the child before its handlers are back to default would be lost
+        if (
+            is_listening()
+        ):  # a signal that reached the child before its handlers are back to default would be lost
             self.thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def after(self) -> None:
@@ -63,14 +67,16 @@ class _Forks:
 
 _forks = _Forks()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_forks.before, after_in_parent=_forks.after, after_in_child=_forks.in_child)
+    os.register_at_fork(
+        before=_forks.before, after_in_parent=_forks.after, after_in_child=_forks.in_child
+    )
 
 
 def forks() -> int:
     """How many forks lie between this process and the one that loaded Corral.
 
-    What belongs to one process keeps the number, and knows by another one that it is a copy: that is cheaper than to
-    ask the kernel for the process id, and a process id comes again.
+    What belongs to one process keeps the number, and knows by another one that it is a copy: that
+    is cheaper than to ask the kernel for the process id, and a process id comes again.
     """
     return _forks.count
 
@@ -103,7 +109,7 @@ def silence(descriptor: int) -> None:
 def leave_alone(*inherited: object) -> None:
     """Keep what a child has inherited until its very end, so that none of it is ever collected.
 
-    An event loop, its tasks and their coroutines would tidy up as they are collected: they would cancel and await, on
-    a loop that no thread of this process runs.
+    An event loop, its tasks and their coroutines would tidy up as they are collected: they would
+    cancel and await, on a loop that no thread of this process runs.
     """
     _forks.left_alone.extend(inherited)

@@ -1,7 +1,9 @@
-"""Calling the hooks that a plugin offers: one implementation after the other, awaited, and blamed by name.
+"""Calling the hooks that a plugin offers: one implementation after the other, awaited, and blamed
+by name.
 
-`deps.hook.acme_find_user(user_id=…)` is pluggy's own call. It calls everybody before anything is awaited, so that an
-implementation that raises leaves the others' coroutines behind, and says not whose it was. These two do not.
+`deps.hook.acme_find_user(user_id=…)` is pluggy's own call. It calls everybody before anything is
+awaited, so that an implementation that raises leaves the others' coroutines behind, and says not
+whose it was. These two do not.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ async def first_answer(hook: HookCaller, **arguments: object) -> Any:
     Raises:
         HookRaised: An implementation raised, and nobody was asked after it.
     """
-    async with aclosing(_asked(hook, arguments)) as answers:  # left early, it would be closed by a task of its own
+    async with aclosing(
+        _asked(hook, arguments)
+    ) as answers:  # left early, it would be closed by a task of its own
         async for answer in answers:
             if answer.value is not None:
                 return answer.value

@@ -1,7 +1,8 @@
 """The hooks. This file is the whole contract between Corral and a plugin.
 
-Mark an implementation with `corral.hookimpl`. All hooks are synchronous and must not block. Each implementation is
-called on its own: one that raises neither stops the others nor reaches the worker, unless its docstring says so.
+Mark an implementation with `corral.hookimpl`. All hooks are synchronous and must not block. Each
+implementation is called on its own: one that raises neither stops the others nor reaches the
+worker, unless its docstring says so.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def corral_queues() -> Iterable[Queue[Any]]:
     Called once, in every process, producers and workers alike: import nothing heavy.
 
     Returns:
-        The queues. Each name must be an entry point of this distribution in the group `corral.queues`.
+        The queues. Each name must be an entry point of this distribution in the group
+        `corral.queues`.
 
     An exception refuses the start, and is reported with the plugin's name.
     """
@@ -44,8 +46,8 @@ def corral_queues() -> Iterable[Queue[Any]]:
 def corral_processors() -> Iterable[Processor]:
     """Bind processors to queues.
 
-    Called once, in workers only, and only where the worker serves a queue of this plugin (`corral check` asks
-    everybody). Import what processing needs in here.
+    Called once, in workers only, and only where the worker serves a queue of this plugin (`corral
+    check` asks everybody). Import what processing needs in here.
 
     Returns:
         What `Queue.processed_by` returned, one per queue.
@@ -71,7 +73,8 @@ def corral_hookspecs() -> Iterable[object]:
 def corral_tables() -> Iterable[MetaData]:
     """Declare SQL tables.
 
-    Called once, by `corral db create` only. Import SQLAlchemy and what describes the tables in here.
+    Called once, by `corral db create` only. Import SQLAlchemy and what describes the tables in
+    here.
 
     Returns:
         What describes them. Two plugins cannot have tables of one name.
@@ -116,8 +119,9 @@ def corral_job_ended(job: Job[Any], outcome: Outcome) -> None:
 
     Args:
         job: The job.
-        outcome: How it ended; one of the types of `corral.outcome`. `outcome.final`: no further attempt follows.
-            Those of a failed attempt have `outcome.error`: what the processor raised, in this process only.
+        outcome: How it ended; one of the types of `corral.outcome`. `outcome.final`: no further
+            attempt follows. Those of a failed attempt have `outcome.error`: what the processor
+            raised, in this process only.
 
     An exception is logged once per plugin.
     """

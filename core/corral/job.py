@@ -1,4 +1,7 @@
-"""`Job`: what a processor is given. Data, and three things to say while running: progress, log, cancelled."""
+"""`Job`: what a processor is given.
+
+Data, and three things to say while running: progress, log, cancelled.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,21 @@ from typing_extensions import TypeVar
 
 from corral.frozen_for_checkers import frozen_for_checkers
 from corral.payload import Payload
-from corral.veil import Veil
+from corral.redactor import Redactor
 
 if TYPE_CHECKING:
     from corral.queue import Queue
 
-__all__ = ["KEEP_LOGS", "MAX_LINE_BYTES", "MAX_PROGRESS_BYTES", "Job", "P", "Run", "current_job", "cut_to"]
+__all__ = [
+    "KEEP_LOGS",
+    "MAX_LINE_BYTES",
+    "MAX_PROGRESS_BYTES",
+    "Job",
+    "P",
+    "Run",
+    "current_job",
+    "cut_to",
+]
 
 P = TypeVar("P", bound=Payload, default=Any)
 
@@ -31,33 +43,46 @@ MAX_KEY_LENGTH = 128
 MAX_LINE_BYTES = 8 * 1024
 """A longer log line is cut: the board shows lines, and the store holds them in memory."""
 MAX_PROGRESS_BYTES = 64 * 1024
-"""More progress is refused: it is kept in the store's memory, twice (hash and event), as a result is."""
+"""More progress is refused: it is kept in the store's memory, twice (hash and event), as a result
+is.
+"""
 KEEP_LOGS = 1_000
 """How many log lines a job keeps, the last ones, where neither the job nor a setting says."""
 MOST_WAITING = KEEP_LOGS * MAX_LINE_BYTES
-"""So many characters may wait for the worker, and as many again before they are counted: in an outage, say."""
+"""So many characters may wait for the worker, and as many again before they are counted: in an
+outage, say.
+"""
 
 Said = tuple[Literal["progress", "log"], bytes | str]
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """The part of a running job that changes: written by the processor, from any thread, and read by the worker.
+    """The part of a running job that changes: written by the processor, from any thread, and read
+    by the worker.
 
-    What it says is bounded, so that a flood costs nothing: a job keeps its last lines, and those are what waits here.
+    What it says is bounded, so that a flood costs nothing: a job keeps its last lines, and those
+    are what waits here.
 
     Attributes:
-        cancelled: Whether the worker no longer wants the result: the lock is lost, or it shuts down.
-        spoke: Called with this object and with `stored`, from the processor's thread, when there is something to write:
-            once, until the worker has taken it. None outside a worker.
+        cancelled: Whether the worker no longer wants the result: the lock is lost, or it shuts
+        down.
+        spoke: Called with this object and with `stored`, from the processor's thread, when there is
+            something to write: once, until the worker has taken it. None outside a worker.
         stored: The job as its worker knows it, or None outside a worker.
-        kept: How many of the last things that were said wait for the worker: no fewer than the job keeps lines.
-        seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused without running.
-        veil: Masks what is secret in the job, where its log lines need that; made by the first of them.
+        kept: How many of the last things that were said wait for the worker: no fewer than the job
+        keeps lines.
+        seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused
+        without running.
+        redactor: Masks what is secret in the job, where its log lines need that; made by the first
+        of them.
         meddled: Whether it was logged that the job cancelled tasks that are not its own.
-        trace: The ids of the trace and of the span that the run is part of, where spans are recorded.
-        progress: The last progress that the worker has not taken, as JSON text: lines do not push it out.
-        size: How many characters were said since the worker took them last, or since they were counted.
+        trace: The ids of the trace and of the span that the run is part of, where spans are
+        recorded.
+        progress: The last progress that the worker has not taken, as JSON text: lines do not push
+        it out.
+        size: How many characters were said since the worker took them last, or since they were
+        counted.
         waits: Whether the worker knows that something was said.
         words: What `said` returns; None as long as nothing was said, as by most jobs.
     """
@@ -67,7 +92,7 @@ class Run:
     stored: object = field(default=None, repr=False)
     kept: int = field(default=KEEP_LOGS, repr=False)
     seconds: float = 0.0
-    veil: Veil | None = field(default=None, repr=False)
+    redactor: Redactor | None = field(default=None, repr=False)
     meddled: bool = field(default=False, repr=False)
     trace: tuple[int, int] | None = field(default=None, repr=False)
     progress: bytes | None = field(default=None, repr=False)
@@ -82,7 +107,9 @@ class Run:
         They are the last ones, `kept` of them and at most 16 Mi characters.
         """
         if self.words is None:
-            with _FIRST_WORDS:  # two threads may begin to speak at once, and neither's words may be lost
+            with (
+                _FIRST_WORDS
+            ):  # two threads may begin to speak at once, and neither's words may be lost
                 if self.words is None:
                     self.words = deque(maxlen=self.kept)
         return self.words
@@ -101,7 +128,9 @@ class Run:
             spoke(self, self.stored)
 
     def take(self) -> list[Said]:
-        """What was said since it was taken last, as far as it was kept; the last progress always is."""
+        """What was said since it was taken last, as far as it was kept; the last progress always
+        is.
+        """
         self.waits = False  # first: whoever speaks from here on says so again
         last, self.progress = self.progress, None
         self.size = 0
@@ -114,7 +143,10 @@ class Run:
         return taken
 
     def _forget(self) -> None:
-        """Let go of what was said first. Counted anew, because what the deque has pushed out is in `size`, too."""
+        """Let go of what was said first.
+
+        Counted anew, because what the deque has pushed out is in `size`, too.
+        """
         with suppress(IndexError):
             self.size = sum(len(text) for _, text in self.said.copy())
             while self.size > MOST_WAITING:
@@ -129,8 +161,9 @@ _FIRST_WORDS = threading.Lock()
 class Job(Generic[P]):
     """One job, as its processor sees it.
 
-    It is read-only: type checkers refuse an assignment to a field. Python does not, because one job is made per run and
-    a frozen object costs a microsecond more; what is assigned changes nothing in the store.
+    It is read-only: type checkers refuse an assignment to a field. Python does not, because one job
+    is made per run and a frozen object costs a microsecond more; what is assigned changes nothing
+    in the store.
 
     Attributes:
         id: Unique within its queue.
@@ -139,8 +172,8 @@ class Job(Generic[P]):
         payload: The validated payload.
         attempt: Which attempt this is, from 1.
         max_attempts: After this many failed attempts the job is failed for good.
-        starts: How often the job was started, this start included: attempts, and starts that ended with a crash, a
-            snooze or a hand-back.
+        starts: How often the job was started, this start included: attempts, and starts that ended
+            with a crash, a snooze or a hand-back.
         enqueued_ms: Unix milliseconds, by the store's clock.
         processed_ms: Unix milliseconds of this start, by the store's clock.
         scheduled_ms: Unix milliseconds at which the job was due first.
@@ -178,12 +211,16 @@ class Job(Generic[P]):
 
     @property
     def idempotency_key(self) -> str:
-        """`<queue>.<id>`: the same on every attempt, to hand to whoever can recognise a repetition by it."""
+        """`<queue>.<id>`: the same on every attempt, to hand to whoever can recognise a repetition
+        by it.
+        """
         return self.key()
 
     @property
     def carrier(self) -> dict[str, str]:
-        """What came along with the job, as `corral_enqueuing` or another client put it in: its trace context."""
+        """What came along with the job, as `corral_enqueuing` or another client put it in: its
+        trace context.
+        """
         try:
             held: object = from_json(self.carrier_text or "{}")
         except ValueError:  # some client's own text
@@ -200,18 +237,26 @@ class Job(Generic[P]):
             follow_up: Tells several keys of one job apart.
 
         Returns:
-            `<queue>.<id>` or `<queue>.<id>.<follow_up>`; hashed where that would be longer than 128 characters or
-            holds a character that a job id must not have.
+            `<queue>.<id>` or `<queue>.<id>.<follow_up>`; hashed where that would be longer than 128
+            characters or holds a character that a job id must not have.
         """
-        parts = (self.queue.name, self.id) if follow_up is None else (self.queue.name, self.id, follow_up)
+        parts = (
+            (self.queue.name, self.id)
+            if follow_up is None
+            else (self.queue.name, self.id, follow_up)
+        )
         plain = ".".join(parts)
-        if len(plain) <= MAX_KEY_LENGTH and all(c.isascii() and (c.isalnum() or c in "_.~-") for c in plain):
+        if len(plain) <= MAX_KEY_LENGTH and all(
+            c.isascii() and (c.isalnum() or c in "_.~-") for c in plain
+        ):
             return plain
         return f"{self.queue.name}.{hashlib.sha256(plain.encode()).hexdigest()[:40]}"
 
     @property
     def fence(self) -> tuple[int, int]:
-        """`(enqueued_ms, starts)`: grows with every start, so that a database can refuse an older start's write."""
+        """`(enqueued_ms, starts)`: grows with every start, so that a database can refuse an older
+        start's write.
+        """
         return (self.enqueued_ms, self.starts)
 
     @property
@@ -220,10 +265,13 @@ class Job(Generic[P]):
         return self.run.cancelled
 
     def progress(self, value: Any) -> None:
-        """Report progress. Callable from any thread; written within 100 ms, and always before the outcome.
+        """Report progress.
+
+        Callable from any thread; written within 100 ms, and always before the outcome.
 
         Args:
-            value: A number (0 to 100, by convention) or anything that serialises to JSON, at most 64 KiB of it.
+            value: A number (0 to 100, by convention) or anything that serialises to JSON, at most
+            64 KiB of it.
 
         Raises:
             PydanticSerializationError: It does not.
@@ -235,24 +283,36 @@ class Job(Generic[P]):
         self.run.say("progress", text)
 
     def log(self, text: str) -> None:
-        """Add a line to the job's own log, which the board shows. Callable from any thread; written within 100 ms.
+        """Add a line to the job's own log, which the board shows.
 
-        A job keeps its last 1,000 lines, or as many as its `keepLogs` or `CORRAL_WORKER__KEEP_LOGS` says. What the
-        store does not take in three tries is dropped, because no job waits for its words.
+        Callable from any thread; written within 100 ms.
+
+        A job keeps its last 1,000 lines, or as many as its `keepLogs` or `CORRAL_WORKER__KEEP_LOGS`
+        says. What the store does not take in three tries is dropped, because no job waits for its
+        words.
 
         Args:
-            text: The line; one of more than 8 KiB is cut, and ends with `…`. `str` makes one of anything else, in here:
-                what that raises is the caller's.
+            text: The line; one of more than 8 KiB is cut, and ends with `…`. `str` makes one of
+                anything else, in here: what that raises is the caller's.
         """
         # A plain copy of a subclass: the worker's loop calls no method of anybody else's.
         line = text if type(text) is str else str.__str__(str(text))
-        self.run.say("log", line if len(line) * 4 <= MAX_LINE_BYTES else cut_to(line, MAX_LINE_BYTES))
+        self.run.say(
+            "log", line if len(line) * 4 <= MAX_LINE_BYTES else cut_to(line, MAX_LINE_BYTES)
+        )
 
 
 def cut_to(text: str, most_bytes: int) -> str:
-    """A text of at most so many bytes of UTF-8. One that was cut ends with a whole character and `…`."""
+    """A text of at most so many bytes of UTF-8.
+
+    One that was cut ends with a whole character and `…`.
+    """
     raw = text[: most_bytes + 1].encode(errors="replace")
-    return raw.decode() if len(raw) <= most_bytes else raw[: most_bytes - 3].decode(errors="ignore") + "…"
+    return (
+        raw.decode()
+        if len(raw) <= most_bytes
+        else raw[: most_bytes - 3].decode(errors="ignore") + "…"
+    )
 
 
 current_job: ContextVar[Job[Any] | None] = ContextVar("corral_current_job", default=None)

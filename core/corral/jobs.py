@@ -1,7 +1,9 @@
-"""`JobScheduler`: the port through which everybody enqueues, and what a job must pass before it is written.
+"""`JobScheduler`: the port through which everybody enqueues, and what a job must pass before it is
+written.
 
-Signatures, the look-up in the catalog, validation, options and sizes are here and nowhere else. What stands behind the
-port only writes: Redis (`corral.producer`), a transaction (`corral.sql.Outbox`), a list (`corral.testing`).
+Signatures, the look-up in the catalog, validation, options and sizes are here and nowhere else.
+What stands behind the port only writes: Redis (`corral.producer`), a transaction
+(`corral.sql.Outbox`), a list (`corral.testing`).
 """
 
 from __future__ import annotations
@@ -51,10 +53,14 @@ __all__ = [
 T_co = TypeVar("T_co", covariant=True)
 
 WARN_BYTES: Final = 64 * 1024
-"""A payload above this is legal and a mistake: it lives in the store's memory until its job is removed."""
+"""A payload above this is legal and a mistake: it lives in the store's memory until its job is
+removed.
+"""
 
 Durability: TypeAlias = Literal["replicated"]
-"""What must hold of a job before `enqueue` returns, besides that the store has it: see `corral.connect`."""
+"""What must hold of a job before `enqueue` returns, besides that the store has it: see
+`corral.connect`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +78,15 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[T_co]):
-    """One job of an `enqueue_many` call, with options of its own: `Entry(payload, job_id="welcome-ada")`.
+    """One job of an `enqueue_many` call, with options of its own: `Entry(payload,
+    job_id="welcome-ada")`.
 
     What is None here, the options of the call answer, and then the queue's.
 
     Attributes:
         payload: What `enqueue` takes: an instance of the queue's payload model, or a mapping.
-        job_id: Names the job, so that the call can be repeated: enqueueing an id twice makes one job.
+        job_id: Names the job, so that the call can be repeated: enqueueing an id twice makes one
+        job.
         attempts: As in `JobOptions`, like all that follow.
         backoff: How long to wait between attempts.
         delay: How long after enqueueing the job becomes due.
@@ -108,9 +116,14 @@ _PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
 def new_job_id() -> str:
-    """An id that no other client makes, and that sorts by time: 48 bits of milliseconds, 80 at random, in base 32."""
+    """An id that no other client makes, and that sorts by time: 48 bits of milliseconds, 80 at
+    random, in base 32.
+    """
     now, chance, two = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big"), _PAIRS
-    upper, lower = chance >> 40, chance & 0xFF_FFFF_FFFF  # shifts of what fits into 64 bits are cheaper
+    upper, lower = (
+        chance >> 40,
+        chance & 0xFF_FFFF_FFFF,
+    )  # shifts of what fits into 64 bits are cheaper
     return (
         f"{two[now >> 40]}{two[now >> 30 & 1023]}{two[now >> 20 & 1023]}{two[now >> 10 & 1023]}{two[now & 1023]}"
         f"{two[upper >> 30]}{two[upper >> 20 & 1023]}{two[upper >> 10 & 1023]}{two[upper & 1023]}"
@@ -126,10 +139,11 @@ class CheckedJob:
         id: Unique within its queue.
         payload: The validated payload.
         data: The payload as strict JSON text.
-        options: The queue's options with the caller's on top. The jobs of a call share one object, but for those of
-            entries that have options of their own.
+        options: The queue's options with the caller's on top. The jobs of a call share one object,
+            but for those of entries that have options of their own.
         overrides: What the caller said, of the call and of the job's own entry.
-        nonce: A text that tells a repeated try from another job of this id; empty where the id is ours.
+        nonce: A text that tells a repeated try from another job of this id; empty where the id is
+        ours.
         carrier: The trace context as JSON text, or empty.
     """
 
@@ -166,10 +180,11 @@ class JobChecks:
         find: The queue that is meant; raises `UnknownQueue` or `JobRefused`.
         names: The names of all queues: no schedule may have one of them as its id.
         max_payload_bytes: A larger payload is refused.
-        enqueuing: Called with queue, payload and carrier for each job: puts the trace context into the carrier.
+        enqueuing: Called with queue, payload and carrier for each job: puts the trace context into
+        the carrier.
         new_id: Makes the id of a job that its caller does not name.
-        tries_all: Whether every payload is read back as a worker will and compared, and not only the first of each
-            queue and those whose schema leaves open how they are read.
+        tries_all: Whether every payload is read back as a worker will and compared, and not only
+            the first of each queue and those whose schema leaves open how they are read.
     """
 
     def __init__(
@@ -206,8 +221,12 @@ class JobChecks:
         whole = merged(queue.options, options)
         return self._checked(queue, payload, whole, options, options.get("job_id"))
 
-    def jobs(self, queue: Queue[Any], payloads: Iterable[Any], options: EnqueueOptions) -> list[CheckedJob]:
-        """Many jobs of one call. Options are merged once, and again only for an entry that has some of its own.
+    def jobs(
+        self, queue: Queue[Any], payloads: Iterable[Any], options: EnqueueOptions
+    ) -> list[CheckedJob]:
+        """Many jobs of one call.
+
+        Options are merged once, and again only for an entry that has some of its own.
 
         Args:
             queue: What `find` returned.
@@ -233,10 +252,14 @@ class JobChecks:
             own = {name: value for name in _OPTIONS if (value := getattr(entry, name)) is not None}
             overrides = cast("EnqueueOptions", {**options, **own}) if own else options
             its_options = whole if own.keys() <= {"job_id"} else merged(queue.options, overrides)
-            checked.append(self._checked(queue, entry.payload, its_options, overrides, entry.job_id))
+            checked.append(
+                self._checked(queue, entry.payload, its_options, overrides, entry.job_id)
+            )
         return checked
 
-    def schedule(self, queue: Queue[Any], payload: Any, when: Cron | Every, schedule_id: str) -> CheckedSchedule:
+    def schedule(
+        self, queue: Queue[Any], payload: Any, when: Cron | Every, schedule_id: str
+    ) -> CheckedSchedule:
         """A schedule.
 
         Args:
@@ -256,7 +279,12 @@ class JobChecks:
         return CheckedSchedule(schedule_id, validated, data, when)
 
     def _checked(
-        self, queue: Queue[Any], payload: Any, options: JobOptions, overrides: EnqueueOptions, job_id: str | None
+        self,
+        queue: Queue[Any],
+        payload: Any,
+        options: JobOptions,
+        overrides: EnqueueOptions,
+        job_id: str | None,
     ) -> CheckedJob:
         validated, data = self._payload(queue, payload)
         nonce = carrier = ""
@@ -298,39 +326,50 @@ class JobChecks:
 
 
 Written: TypeAlias = bool | Exception
-"""What became of a job: this call made it (True), a job of its id existed (False), or why it may not be written."""
+"""What became of a job: this call made it (True), a job of its id existed (False), or why it may
+not be written.
+"""
 
 
 class JobScheduler(ABC):
-    """Enqueues jobs. Depend on this, not on a store: `corral.testing.RecordingJobScheduler` needs none.
+    """Enqueues jobs.
 
-    The calls are here. What a scheduler writes to is behind `_write`, and for schedules behind `_keep_schedule` and
-    `_end_schedule`.
+    Depend on this, not on a store: `corral.testing.RecordingJobScheduler` needs none.
+
+    The calls are here. What a scheduler writes to is behind `_write`, and for schedules behind
+    `_keep_schedule` and `_end_schedule`.
 
     Attributes:
-        prefix: The first part of the keys that the jobs are written under; None where they are not written to a store.
+        prefix: The first part of the keys that the jobs are written under; None where they are not
+        written to a store.
 
-    The order of the jobs of one queue and one scheduler: the jobs of a call are in the order of its payloads, and calls
-    are in the order in which they began to run. An `enqueue_many` of several parts takes its place part by part: a call
-    that begins while one part is on its way stands before the next.
+    The order of the jobs of one queue and one scheduler: the jobs of a call are in the order of its
+    payloads, and calls are in the order in which they began to run. An `enqueue_many` of several
+    parts takes its place part by part: a call that begins while one part is on its way stands
+    before the next.
     """
 
     prefix: str | None = None
 
     @overload
-    async def enqueue(self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]) -> Enqueued: ...
+    async def enqueue(
+        self, queue: Queue[P], payload: P, **options: Unpack[EnqueueOptions]
+    ) -> Enqueued: ...
 
     @overload
     async def enqueue(
         self, queue: Queue[Any] | str, payload: Mapping[str, Any], **options: Unpack[EnqueueOptions]
     ) -> Enqueued: ...
 
-    async def enqueue(self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]) -> Enqueued:
+    async def enqueue(
+        self, queue: Queue[Any] | str, payload: Any, **options: Unpack[EnqueueOptions]
+    ) -> Enqueued:
         """Write one job.
 
         Args:
             queue: The queue, or its name.
-            payload: An instance of the queue's payload model, or a mapping with the JSON (or Python) field names.
+            payload: An instance of the queue's payload model, or a mapping with the JSON (or
+            Python) field names.
             options: Override the queue's own options for this job; `job_id` names it.
 
         Returns:
@@ -340,9 +379,11 @@ class JobScheduler(ABC):
             UnknownQueue: No installed plugin declares the queue.
             PayloadRefused: The payload has not the queue's shape.
             JobRefused: The id, an option or the size was refused.
-            StoreUnavailable: The store is away, or no replica of it has the job where the scheduler asks for one
-                (`corral.connect`); its `outcome` says whether the job may have been written.
-            asyncio.CancelledError: The call was cancelled. A note has the job's id, and says whether it was sent.
+            StoreUnavailable: The store is away, or no replica of it has the job where the scheduler
+                asks for one (`corral.connect`); its `outcome` says whether the job may have been
+                written.
+            asyncio.CancelledError: The call was cancelled. A note has the job's id, and says
+            whether it was sent.
         """
         checks = self._checks()
         declared = checks.find(queue)
@@ -368,28 +409,31 @@ class JobScheduler(ABC):
     async def enqueue_many(
         self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]:
-        """Write many jobs of one queue in few round trips; all are validated before the first is written.
+        """Write many jobs of one queue in few round trips; all are validated before the first is
+        written.
 
-        They are written in parts of up to 500 jobs and about 1 MiB; each part is written as a whole or not at all.
-        Jobs of other calls may be written between two parts. A part whose reply was lost is asked for again, which
-        makes no second jobs.
+        They are written in parts of up to 500 jobs and about 1 MiB; each part is written as a whole
+        or not at all. Jobs of other calls may be written between two parts. A part whose reply was
+        lost is asked for again, which makes no second jobs.
 
         Args:
             queue: The queue, or its name.
-            payloads: What `enqueue` takes, one per job; or `Entry` objects, which have options of their own.
+            payloads: What `enqueue` takes, one per job; or `Entry` objects, which have options of
+            their own.
             options: Hold for all jobs, unless their entry says otherwise; `job_id` is refused.
 
         Returns:
-            One `Enqueued` per payload, in order. An id that comes twice in one call makes one job, the first.
+            One `Enqueued` per payload, in order. An id that comes twice in one call makes one job,
+            the first.
 
         Raises:
             UnknownQueue: As `enqueue`; nothing was written, as with the next two.
             PayloadRefused: A payload has not the queue's shape.
             JobRefused: An id, an option or a size was refused.
-            EnqueueInterrupted: The store is away, or was from some part on. It has the ids of what was written, what
-                was not, and what may have been.
-            asyncio.CancelledError: The call was cancelled; nothing more is sent. A note has the number of jobs that
-                were written and the ids of those that may have been.
+            EnqueueInterrupted: The store is away, or was from some part on. It has the ids of what
+                was written, what was not, and what may have been.
+            asyncio.CancelledError: The call was cancelled; nothing more is sent. A note has the
+                number of jobs that were written and the ids of those that may have been.
         """
         checks = self._checks()
         declared = checks.find(queue)
@@ -402,7 +446,9 @@ class JobScheduler(ABC):
         return [Enqueued(job.id, flag is True) for job, flag in zip(jobs, written, strict=True)]
 
     @overload
-    async def schedule(self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str) -> datetime: ...
+    async def schedule(
+        self, queue: Queue[P], payload: P, when: Cron | Every, *, id: str
+    ) -> datetime: ...
 
     @overload
     async def schedule(
@@ -417,16 +463,18 @@ class JobScheduler(ABC):
         *,
         id: str,  # noqa: A002  # the field's word
     ) -> datetime:
-        """Run a job again and again, from now on: what a queue declares is for everybody, this is for one customer.
+        """Run a job again and again, from now on: what a queue declares is for everybody, this is
+        for one customer.
 
-        The same call again changes nothing. Another payload or another `when` under the same id replaces what is to
-        come; a run that is due already stays.
+        The same call again changes nothing. Another payload or another `when` under the same id
+        replaces what is to come; a run that is due already stays.
 
         Args:
             queue: The queue, or its name.
             payload: Of every run; as for `enqueue`.
             when: When it runs.
-            id: Names the schedule; a legal job id that is no queue's name: those are for declared schedules.
+            id: Names the schedule; a legal job id that is no queue's name: those are for declared
+            schedules.
 
         Returns:
             The next run (aware, UTC).
@@ -451,7 +499,8 @@ class JobScheduler(ABC):
             Whether there was one.
 
         Raises:
-            JobRefused: It is a declared schedule: those end by `corral schedules remove`, or with their declaration.
+            JobRefused: It is a declared schedule: those end by `corral schedules remove`, or with
+            their declaration.
             StoreUnavailable: The store is away.
         """
         check_schedule_id(id, self._checks().names)
@@ -477,7 +526,9 @@ class JobScheduler(ABC):
         """
 
     def _leave_to_outbox(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> None:  # noqa: B027  # by default
-        """Take note of jobs that an outbox writes in this scheduler's place; by default, it takes none."""
+        """Take note of jobs that an outbox writes in this scheduler's place; by default, it takes
+        none.
+        """
 
     @abstractmethod
     async def _keep_schedule(self, queue: Queue[Any], schedule: CheckedSchedule) -> datetime:
@@ -504,7 +555,9 @@ class JobScheduler(ABC):
 
 
 def _own(error: Exception, job_id: str) -> Exception:
-    """The error of a batch for one of its callers: they would all add to the traceback of a shared one."""
+    """The error of a batch for one of its callers: they would all add to the traceback of a shared
+    one.
+    """
     own = copy(error)
     own.__cause__ = error.__cause__
     if isinstance(own, StoreUnavailable):
@@ -514,7 +567,9 @@ def _own(error: Exception, job_id: str) -> Exception:
 
 
 def _interrupted(queue: str, ids: Sequence[str], written: Sequence[Written]) -> EnqueueInterrupted:
-    """The error of an `enqueue_many` that stopped: what became of each job; those at the end were not sent."""
+    """The error of an `enqueue_many` that stopped: what became of each job; those at the end were
+    not sent.
+    """
     created: list[str] = []
     existing: list[str] = []
     refused: list[str] = []

@@ -1,13 +1,15 @@
-"""`Logger`: events with fields, written through the standard library's `logging`, which is the host program's.
+"""`Logger`: events with fields, written through the standard library's `logging`, which is the host
+program's.
 
-The host's handlers and levels decide what becomes of a line; in `corral worker`, `dev` and `board` they are those of
-`corral.observe.logs`. Nothing global is configured here, and structlog is not loaded: a producer that warns does not
-need it.
+The host's handlers and levels decide what becomes of a line; in `corral worker`, `dev` and `board`
+they are those of `corral.observe.logs`. Nothing global is configured here, and structlog is not
+loaded: a producer that warns does not need it.
 
-A record serves three kinds of readers. Its message is text with all fields, made from a template that is the same for
-every record of an event, so that an error tracker groups them. Its attributes are the fields, for formatters that write
-JSON. An exception comes as text: as `exc_text`, which the standard formatters print, and as the attribute `exception`.
-`exc_info` is never set, because handlers read local variables from the frames in it, and those are payloads.
+A record serves three kinds of readers. Its message is text with all fields, made from a template
+that is the same for every record of an event, so that an error tracker groups them. Its attributes
+are the fields, for formatters that write JSON. An exception comes as text: as `exc_text`, which the
+standard formatters print, and as the attribute `exception`. `exc_info` is never set, because
+handlers read local variables from the frames in it, and those are payloads.
 """
 
 from __future__ import annotations
@@ -22,13 +24,22 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from corral.job import Job, current_job
 from corral.raised import described
-from corral.veil import MASK, Veil, is_secret_name, masked, may_hold_secrets, secret_names
+from corral.redactor import MASK, Redactor, is_secret_name, masked, may_hold_secrets, secret_names
 
 if TYPE_CHECKING:
     from corral.payload import Payload
     from corral.queue import Queue
 
-__all__ = ["Logger", "Template", "concealing", "fields_of", "origin", "shown", "veil_of", "word"]
+__all__ = [
+    "Logger",
+    "Template",
+    "concealing",
+    "fields_of",
+    "origin",
+    "redactor_of",
+    "shown",
+    "word",
+]
 
 _TAKEN: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 """Attributes of records that no field may replace: `logging` itself refuses them."""
@@ -44,8 +55,8 @@ class Template(str):
     """The template of a record's message, which is the same for every record of an event.
 
     Attributes:
-        fields: What this record's message is made from: `event`, and the fields. Not an attribute of the record, where
-            every host's formatter would print it once more.
+        fields: What this record's message is made from: `event`, and the fields. Not an attribute
+            of the record, where every host's formatter would print it once more.
     """
 
     fields: dict[str, Any]
@@ -54,8 +65,8 @@ class Template(str):
 class Logger:
     """Writes events to the logger of the same name of the standard library.
 
-    A line below the level costs a look into the cache of `logging`'s own logger, a tenth of what structlog's lazy proxy
-    takes: every job has one such line.
+    A line below the level costs a look into the cache of `logging`'s own logger, a tenth of what
+    structlog's lazy proxy takes: every job has one such line.
 
     Attributes:
         is_enabled_for: Whether a line of a level, one of `logging`'s numbers, is written.
@@ -88,8 +99,9 @@ class Logger:
 
         Args:
             event: What happened, the same words each time.
-            fields: What it happened to. `exc_info` is an exception, or True for the one that is being handled: its
-                traceback is the field `exception`, as text and without local variables.
+            fields: What it happened to. `exc_info` is an exception, or True for the one that is
+                being handled: its traceback is the field `exception`, as text and without local
+                variables.
         """
         if self.is_enabled_for(logging.ERROR):
             self._write(logging.ERROR, event, fields)
@@ -107,9 +119,17 @@ class Logger:
             reason, trace = described(error)
             known = {"error": reason, **known, "exception": trace.rstrip()}
         event = conceal(str(event))
-        known = {key: MASK if is_secret_name(key) else _plain(value, conceal) for key, value in known.items()}
-        words = {_NO_KEY.sub("_", key): word(value) for key, value in known.items() if key != "exception"}
-        parts = [event.replace("%", "%%") if words else event, *(f"{key}=%({key})s" for key in words)]
+        known = {
+            key: MASK if is_secret_name(key) else _plain(value, conceal)
+            for key, value in known.items()
+        }
+        words = {
+            _NO_KEY.sub("_", key): word(value) for key, value in known.items() if key != "exception"
+        }
+        parts = [
+            event.replace("%", "%%") if words else event,
+            *(f"{key}=%({key})s" for key in words),
+        ]
         template = Template(" ".join(parts))
         template.fields = {"event": event, **known}
         frame = _caller(sys._getframe(1))  # noqa: SLF001  # as `logging` finds it
@@ -129,12 +149,18 @@ class Logger:
 
 
 def origin() -> dict[str, Any]:
-    """What a line says of where it is written: in the task or thread of which job, and in which trace."""
+    """What a line says of where it is written: in the task or thread of which job, and in which
+    trace.
+    """
     job = current_job.get()
     found = {} if job is None else fields_of(job)
     trace = sys.modules.get("opentelemetry.trace")
     span = None if trace is None else trace.get_current_span().get_span_context()
-    return found | _trace_fields(span.trace_id, span.span_id) if span is not None and span.is_valid else found
+    return (
+        found | _trace_fields(span.trace_id, span.span_id)
+        if span is not None and span.is_valid
+        else found
+    )
 
 
 def fields_of(job: Job[Any]) -> dict[str, Any]:
@@ -148,21 +174,23 @@ def _trace_fields(trace_id: int, span_id: int) -> dict[str, str]:
 
 
 def concealing(job: Job[Any] | None) -> Callable[[str], str]:
-    """What makes a text showable: without passwords of URLs, and without what is secret in the job's payload."""
+    """What makes a text showable: without passwords of URLs, and without what is secret in the
+    job's payload.
+    """
     if job is None or not may_hold_secrets(job.queue.payload):
         return masked
-    if job.run.veil is None:
-        job.run.veil = veil_of(job.queue, job.payload)
-    return job.run.veil.text if job.run.veil.is_needed else masked
+    if job.run.redactor is None:
+        job.run.redactor = redactor_of(job.queue, job.payload)
+    return job.run.redactor.text if job.run.redactor.is_needed else masked
 
 
-def veil_of(queue: Queue[Any], payload: Payload) -> Veil:
+def redactor_of(queue: Queue[Any], payload: Payload) -> Redactor:
     """What masks the secrets of a payload in texts about it."""
     try:
         data = json.loads(queue.dumped(payload))
     except Exception:  # noqa: BLE001  # a log line never fails the job that writes it
         data = None
-    return Veil(secret_names(queue.payload), data)
+    return Redactor(secret_names(queue.payload), data)
 
 
 def _plain(value: object, conceal: Callable[[str], str], depth: int = 0) -> object:
@@ -176,7 +204,9 @@ def _plain(value: object, conceal: Callable[[str], str], depth: int = 0) -> obje
         return conceal(str.__str__(value))
     if depth < DEEPEST and type(value) is dict:
         return {
-            conceal(word(key)): MASK if is_secret_name(word(key)) else _plain(each, conceal, depth + 1)
+            conceal(word(key)): MASK
+            if is_secret_name(word(key))
+            else _plain(each, conceal, depth + 1)
             for key, each in value.items()
         }
     if depth < DEEPEST and type(value) in {list, tuple}:

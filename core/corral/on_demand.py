@@ -1,6 +1,7 @@
 """`on_demand`: a package whose names load their modules when they are first asked for.
 
-It keeps a process from loading what it does not use: `corral --help` no pydantic, a producer no worker.
+It keeps a process from loading what it does not use: `corral --help` no pydantic, a producer no
+worker.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["on_demand"]
 
 
-def on_demand(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def on_demand(
+    package: str, names: Mapping[str, str]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Make the `__getattr__` and `__dir__` of a package (PEP 562).
 
     Type checkers do not see them: the package imports the same names below `TYPE_CHECKING`.
 
     Args:
         package: The package's `__name__`.
-        names: By module of the package, the names that it defines, separated by blanks. No name is also a module's.
+        names: By module of the package, the names that it defines, separated by blanks. No name is
+        also a module's.
     """
-    module_of = {name: f"{package}.{module}" for module, defined in names.items() for name in defined.split()}
+    module_of = {
+        name: f"{package}.{module}" for module, defined in names.items() for name in defined.split()
+    }
 
     def load(name: str) -> object:
         """Load the module of a name that was not asked for before."""

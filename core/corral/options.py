@@ -49,14 +49,37 @@ MAX_DOUBLINGS = 62
 _ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
 _KEY_WORDS = frozenset(
     {
-        *("id", "wait", "paused", "active", "prioritized", "pc", "delayed", "completed", "failed", "waiting-children"),
-        *("marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat", "de", "dn", "metrics"),
+        *(
+            "id",
+            "wait",
+            "paused",
+            "active",
+            "prioritized",
+            "pc",
+            "delayed",
+            "completed",
+            "failed",
+            "waiting-children",
+        ),
+        *(
+            "marker",
+            "events",
+            "meta",
+            "stalled",
+            "stalled-check",
+            "limiter",
+            "repeat",
+            "de",
+            "dn",
+            "metrics",
+        ),
         *("priority", "delay"),
     }
 )
 """Job ids that would be keys of the queue itself (wire trap T9)."""
 _OTHER_KEY = re.compile(
-    r"^(?:de|dn|metrics):|^repeat:(?!.*:\d+$)|:(?:lock|logs|dependencies|processed|failed|unsuccessful)$", re.DOTALL
+    r"^(?:de|dn|metrics):|^repeat:(?!.*:\d+$)|:(?:lock|logs|dependencies|processed|failed|unsuccessful)$",
+    re.DOTALL,
 )
 """What a queue's keys end with that belong to a job, or to a schedule, and are none (wire § 2)."""
 
@@ -94,7 +117,8 @@ Backoff = Exponential | Fixed
 class Retention:
     """How long finished jobs stay readable. Both bounds hold; without any, they stay for ever.
 
-    It is BullMQ's own: as a job ends under it, it holds for all finished jobs of the queue, whichever client made them.
+    It is BullMQ's own: as a job ends under it, it holds for all finished jobs of the queue,
+    whichever client made them.
 
     Attributes:
         age: Jobs that finished longer ago are removed.
@@ -121,9 +145,10 @@ class JobOptions:
         delay: How long after enqueueing a job becomes due.
         priority: 0 for none, else 1 (most urgent) to 2,097,151. Jobs without priority run first.
         lifo: Whether the newest job runs first.
-        keep_completed: What stays readable of completed jobs. None: `DEFAULT_COMPLETED` of Corral's own jobs, and all
-            jobs of other clients.
-        keep_failed: What stays readable of failed jobs. None: `DEFAULT_FAILED` of Corral's own, and all of others.
+        keep_completed: What stays readable of completed jobs. None: `DEFAULT_COMPLETED` of Corral's
+            own jobs, and all jobs of other clients.
+        keep_failed: What stays readable of failed jobs. None: `DEFAULT_FAILED` of Corral's own, and
+        all of others.
     """
 
     attempts: int = 3
@@ -155,22 +180,33 @@ def check_job_id(job_id: str) -> None:
     """Refuse an id that would damage the queue or that other clients cannot read.
 
     Raises:
-        JobRefused: Not a text of `[A-Za-z0-9_.~-]{1,128}`, an integer, or one of BullMQ's key words.
+        JobRefused: Not a text of `[A-Za-z0-9_.~-]{1,128}`, an integer, or one of BullMQ's key
+        words.
     """
     if not _is(job_id, str):  # what a caller without a type checker may hand over
-        raise JobRefused(f"job id {shown(job_id)} is no str", hint='a UUID or a number becomes one by f"order-{…}"')
+        raise JobRefused(
+            f"job id {shown(job_id)} is no str",
+            hint='a UUID or a number becomes one by f"order-{…}"',
+        )
     if not _ID.fullmatch(job_id):
-        raise JobRefused(f"job id {job_id!r} is not made of 1 to 128 characters of A-Z a-z 0-9 _ . ~ -")
+        raise JobRefused(
+            f"job id {job_id!r} is not made of 1 to 128 characters of A-Z a-z 0-9 _ . ~ -"
+        )
     if job_id.lstrip("-").isdecimal():
         raise JobRefused(
-            f"job id {job_id!r} is an integer: the store numbers its own jobs so", hint="put a word before it"
+            f"job id {job_id!r} is an integer: the store numbers its own jobs so",
+            hint="put a word before it",
         )
     if job_id in _KEY_WORDS:
-        raise JobRefused(f"job id {job_id!r} is a key of the queue itself", hint="put a word before it")
+        raise JobRefused(
+            f"job id {job_id!r} is a key of the queue itself", hint="put a word before it"
+        )
 
 
 def may_be_job(job_id: str) -> bool:
-    """Whether there can be a job of this id, whoever made it; else its key would be another one of the queue."""
+    """Whether there can be a job of this id, whoever made it; else its key would be another one of
+    the queue.
+    """
     return bool(job_id) and job_id not in _KEY_WORDS and not _OTHER_KEY.search(job_id)
 
 
@@ -215,7 +251,8 @@ def milliseconds(duration: timedelta) -> int:
 
 
 def merged(declared: JobOptions, overrides: EnqueueOptions) -> JobOptions:
-    """A queue's options with a producer's overrides on top, checked; those of the queue where there are none.
+    """A queue's options with a producer's overrides on top, checked; those of the queue where there
+    are none.
 
     Raises:
         JobRefused: A value is out of range, or an option does not exist.
@@ -296,7 +333,9 @@ def shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
-def backoff_delay_ms(backoff: Backoff, failed_attempts: int, rand: Callable[[], float] = random.random) -> int:
+def backoff_delay_ms(
+    backoff: Backoff, failed_attempts: int, rand: Callable[[], float] = random.random
+) -> int:
     """How long to wait after `failed_attempts` failures, by BullMQ's formulas (wire § 6.8).
 
     Args:
@@ -308,7 +347,11 @@ def backoff_delay_ms(backoff: Backoff, failed_attempts: int, rand: Callable[[], 
         Milliseconds, at least 0.
     """
     base = milliseconds(backoff.delay)
-    longest = base if isinstance(backoff, Fixed) else round(2 ** min(failed_attempts - 1, MAX_DOUBLINGS) * base)
+    longest = (
+        base
+        if isinstance(backoff, Fixed)
+        else round(2 ** min(failed_attempts - 1, MAX_DOUBLINGS) * base)
+    )
     if not backoff.jitter:
         return longest
     return int(rand() * longest * backoff.jitter + longest * (1 - backoff.jitter))

@@ -1,11 +1,11 @@
 """`Outcome`: how a run of a job ended.
 
-One union, from the processor's ending to the store's script to the `corral_job_ended` hook to the metric's label:
-nothing is translated on the way. An outcome is already a decision: whether a failed attempt is retried, and when,
-was settled by whoever made it (`worker.execution`).
+One union, from the processor's ending to the store's script to the `corral_job_ended` hook to the
+metric's label: nothing is translated on the way. An outcome is already a decision: whether a failed
+attempt is retried, and when, was settled by whoever made it (`worker.execution`).
 
-Every outcome says whether it is `final`: no further attempt follows. Those of a failed attempt carry the exception, for
-error trackers: in this process only, it is never written anywhere.
+Every outcome says whether it is `final`: no further attempt follows. Those of a failed attempt
+carry the exception, for error trackers: in this process only, it is never written anywhere.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class Failed:
     Attributes:
         reason: `TypeName: message`, at most 1 KiB.
         traceback: The traceback's text, one entry of the job's stack traces.
-        error: What the processor raised, as it raised it and with its traceback, or None where nothing was raised.
-            Nothing in it is masked. It is never written to the store, and no part of a comparison or of the repr.
+        error: What the processor raised, as it raised it and with its traceback, or None where
+            nothing was raised. Nothing in it is masked. It is never written to the store, and no
+            part of a comparison or of the repr.
     """
 
     reason: str
@@ -68,10 +69,12 @@ class Retried:
 
     Attributes:
         reason: `TypeName: message`, at most 1 KiB.
-        delay_ms: The wait before the next attempt; 0 puts the job back into the waiting list at once.
+        delay_ms: The wait before the next attempt; 0 puts the job back into the waiting list at
+        once.
         traceback: The traceback's text, one entry of the job's stack traces.
-        error: What the processor raised, as it raised it and with its traceback, or None where nothing was raised.
-            Nothing in it is masked. It is never written to the store, and no part of a comparison or of the repr.
+        error: What the processor raised, as it raised it and with its traceback, or None where
+            nothing was raised. Nothing in it is masked. It is never written to the store, and no
+            part of a comparison or of the repr.
     """
 
     reason: str
@@ -93,8 +96,8 @@ class TimedOut:
         reason: `TimeoutError: …`.
         delay_ms: The wait before the next attempt, or None where this was the last one.
         traceback: The traceback's text, one entry of the job's stack traces.
-        error: What the processor raised when it was interrupted, mostly a `CancelledError` whose traceback shows where
-            it was, or None where it returned. Otherwise as `Failed.error`.
+        error: What the processor raised when it was interrupted, mostly a `CancelledError` whose
+            traceback shows where it was, or None where it returned. Otherwise as `Failed.error`.
     """
 
     reason: str
@@ -152,7 +155,9 @@ class HandedBack:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """The job's lock went to somebody else; whatever this run produced is dropped, nothing is written."""
+    """The job's lock went to somebody else; whatever this run produced is dropped, nothing is
+    written.
+    """
 
     @property
     def final(self) -> bool:

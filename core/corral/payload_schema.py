@@ -1,10 +1,11 @@
 """What a payload's schema decides about its way from a producer to a worker.
 
-`schema_faults` finds what can never arrive as it was; the catalog refuses it. `doubt_of` makes a function that says of
-one payload whether the schema leaves open how it is read back; a producer then tries. What validators and serializers
-do with a value is beyond both.
+`schema_faults` finds what can never arrive as it was; the catalog refuses it. `doubt_of` makes a
+function that says of one payload whether the schema leaves open how it is read back; a producer
+then tries. What validators and serializers do with a value is beyond both.
 
-It reads pydantic's core schema, which is what reading and writing are made from: `core_schema` in pydantic's reference.
+It reads pydantic's core schema, which is what reading and writing are made from: `core_schema` in
+pydantic's reference.
 """
 
 from __future__ import annotations
@@ -21,30 +22,54 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter
 __all__ = ["DEEPEST", "SchemaFault", "doubt_of", "schema_faults"]
 
 DEEPEST: Final = 100
-"""Values within values; deeper ones are tried. Beyond 190 to 200 pydantic writes what it does not read."""
+"""Values within values; deeper ones are tried.
+
+Beyond 190 to 200 pydantic writes what it does not read.
+"""
 
 Schema: TypeAlias = dict[str, Any]
 Doubt: TypeAlias = Callable[[Any], bool]
 
 NOT_IN_KEYS: Final = frozenset(
-    {"tuple", "named-tuple", "list", "set", "frozenset", "dict", "model", "dataclass", "typed-dict", "generator"}
+    {
+        "tuple",
+        "named-tuple",
+        "list",
+        "set",
+        "frozenset",
+        "dict",
+        "model",
+        "dataclass",
+        "typed-dict",
+        "generator",
+    }
 )
 """Types of keys: JSON has texts only, and of these pydantic writes a text that it does not read."""
 
 SURE_KEYS: Final = frozenset({"str", "int", "uuid", "date", "datetime"})
-"""Types of keys that are read from their text as they were, each of them alone; what else there is, is tried."""
+"""Types of keys that are read from their text as they were, each of them alone; what else there is,
+is tried.
+"""
 
 FORM: Final = {
     "bool": "bool",
     "int": "int",
     "float": "float",
     "none": "null",
-    **dict.fromkeys(("list", "set", "frozenset", "tuple", "named-tuple", "generator", "call"), "array"),
+    **dict.fromkeys(
+        ("list", "set", "frozenset", "tuple", "named-tuple", "generator", "call"), "array"
+    ),
     **dict.fromkeys(("dict", "model", "dataclass", "typed-dict"), "object"),
-    **dict.fromkeys(("str", "bytes", "date", "time", "datetime", "timedelta", "uuid", "url", "multi-host-url"), "text"),
+    **dict.fromkeys(
+        ("str", "bytes", "date", "time", "datetime", "timedelta", "uuid", "url", "multi-host-url"),
+        "text",
+    ),
     **dict.fromkeys(("decimal", "complex"), "text"),
 }
-"""How JSON has it, by type of schema. `int` and `float` are told apart: pydantic writes 3.0 for a float."""
+"""How JSON has it, by type of schema.
+
+`int` and `float` are told apart: pydantic writes 3.0 for a float.
+"""
 
 PLAIN: Final = frozenset({str, int, bool, NoneType})
 """The types of what JSON has besides finite floats, lists and objects."""
@@ -100,8 +125,14 @@ class _Judge:
         if _rewrites(schema) or kind in {"function-before", "function-wrap", "function-plain"}:
             return
         if kind == "generator":
-            self._add(path, "is an iterator, of which nothing is left once it is written", "use a list or a tuple")
-        if kind == "bytes" and config.get("ser_json_bytes", "utf8") != config.get("val_json_bytes", "utf8"):
+            self._add(
+                path,
+                "is an iterator, of which nothing is left once it is written",
+                "use a list or a tuple",
+            )
+        if kind == "bytes" and config.get("ser_json_bytes", "utf8") != config.get(
+            "val_json_bytes", "utf8"
+        ):
             hint = "give ser_json_bytes and val_json_bytes of its model_config one value"
             self._add(path, "is bytes, which are written in one way and read in another", hint)
         if kind == "dict":
@@ -109,7 +140,9 @@ class _Judge:
         fields = _named_fields(schema)
         self._check_names(fields, path, config)
         for name, each in fields:
-            self.visit(each["schema"], _inside(path, each.get("serialization_alias") or name), config)
+            self.visit(
+                each["schema"], _inside(path, each.get("serialization_alias") or name), config
+            )
         for each in _children(schema):
             self.visit(each, path, config)
 
@@ -120,12 +153,22 @@ class _Judge:
         for each in _alternatives(keys, self._definitions):
             if each["type"] in NOT_IN_KEYS:
                 hint = "use keys that are text, or a list of pairs"
-                self._add(path, f"has keys of the type {each['type']}, and keys are text in JSON", hint)
+                self._add(
+                    path, f"has keys of the type {each['type']}, and keys are text in JSON", hint
+                )
         if keys is not None and any(map(_is_secret, _all(keys))):
-            self._add(path, "has keys that are secret, which are written as a mask", "use the secrets as values")
+            self._add(
+                path,
+                "has keys that are secret, which are written as a mask",
+                "use the secrets as values",
+            )
 
-    def _check_names(self, fields: Sequence[tuple[str, Schema]], path: str, config: Mapping[str, Any]) -> None:
-        """Read each field as pydantic does, from the first of its names that is there, and see whose value that is."""
+    def _check_names(
+        self, fields: Sequence[tuple[str, Schema]], path: str, config: Mapping[str, Any]
+    ) -> None:
+        """Read each field as pydantic does, from the first of its names that is there, and see
+        whose value that is.
+        """
         owners: dict[str, str] = {}
         judged = {name for name, each in fields if not each.get("init", True)}
         for name, each in fields:
@@ -133,10 +176,16 @@ class _Judge:
             if _is_unwritten(each):
                 if _is_required(each):
                     hint = "write it, or give it a default"
-                    self._add(_inside(path, name), "is required, and excluded from what is written", hint)
+                    self._add(
+                        _inside(path, name), "is required, and excluded from what is written", hint
+                    )
             elif written in owners:
                 what = f"is in JSON the name of two fields, {owners[written]!r} and {name!r}"
-                self._add(_inside(path, written), what, "give one of them an alias of its own: Field(alias=…)")
+                self._add(
+                    _inside(path, written),
+                    what,
+                    "give one of them an alias of its own: Field(alias=…)",
+                )
                 judged.add(name)
             else:
                 owners[written] = name
@@ -147,12 +196,22 @@ class _Judge:
             if name in judged or source == name or (source is None and _is_unwritten(each)):
                 continue
             if source is None:
-                read = ", ".join(repr(key) if not more else f"a part of {key!r}" for key, *more in lookups)
+                read = ", ".join(
+                    repr(key) if not more else f"a part of {key!r}" for key, *more in lookups
+                )
                 hint = f"read that name, too: validation_alias=AliasChoices({written!r}, …)"
-                self._add(_inside(path, written), f"is written under this name, and read from {read}", hint)
+                self._add(
+                    _inside(path, written),
+                    f"is written under this name, and read from {read}",
+                    hint,
+                )
             else:
                 what = f"is read from a name under which the field {source!r} is written"
-                self._add(_inside(path, written), what, "let its own name stand first among its validation aliases")
+                self._add(
+                    _inside(path, written),
+                    what,
+                    "let its own name stand first among its validation aliases",
+                )
 
 
 def _lookups(name: str, each: Schema, config: Mapping[str, Any]) -> list[list[Any]]:
@@ -164,7 +223,10 @@ def _lookups(name: str, each: Schema, config: Mapping[str, Any]) -> list[list[An
     if not isinstance(paths[0], list):
         paths = [paths]
     by_name = config.get("validate_by_name", config.get("populate_by_name", False))
-    return [*(paths if config.get("validate_by_alias", True) else []), *([[name]] if by_name else [])]
+    return [
+        *(paths if config.get("validate_by_alias", True) else []),
+        *([[name]] if by_name else []),
+    ]
 
 
 def _is_unwritten(each: Schema) -> bool:
@@ -186,7 +248,9 @@ def _named_fields(schema: Schema) -> list[tuple[str, Schema]]:
 
 
 def _children(schema: Schema) -> Iterator[Schema]:
-    """The schemas within a schema, but for named fields, as far as they are asked when JSON is read."""
+    """The schemas within a schema, but for named fields, as far as they are asked when JSON is
+    read.
+    """
     kind = schema["type"]
     if kind == "json-or-python":
         yield schema["json_schema"]
@@ -203,12 +267,16 @@ def _children(schema: Schema) -> Iterator[Schema]:
     elif kind in {"union", "tagged-union"}:
         choices = schema["choices"]
         for each in choices.values() if isinstance(choices, dict) else choices:
-            if isinstance(each, dict | tuple):  # an old form of tagged unions has the tag of another choice
+            if isinstance(
+                each, dict | tuple
+            ):  # an old form of tagged unions has the tag of another choice
                 yield each[0] if isinstance(each, tuple) else each
     else:
         items = schema.get("items_schema")
         yield from (items if isinstance(items, list) else [items] if items else [])
-        yield from (schema[key] for key in ("schema", "keys_schema", "values_schema") if key in schema)
+        yield from (
+            schema[key] for key in ("schema", "keys_schema", "values_schema") if key in schema
+        )
 
 
 def _all(schema: Schema) -> Iterator[Schema]:
@@ -225,7 +293,15 @@ def _alternatives(schema: Schema | None, definitions: Mapping[str, Schema]) -> I
     if kind == "definition-ref":
         if schema["schema_ref"] in definitions:
             yield from _alternatives(definitions[schema["schema_ref"]], definitions)
-    elif kind in {"union", "nullable", "default", "function-after", "lax-or-strict", "json-or-python", "custom-error"}:
+    elif kind in {
+        "union",
+        "nullable",
+        "default",
+        "function-after",
+        "lax-or-strict",
+        "json-or-python",
+        "custom-error",
+    }:
         for each in _children(schema):
             yield from _alternatives(each, definitions)
     else:
@@ -233,7 +309,9 @@ def _alternatives(schema: Schema | None, definitions: Mapping[str, Schema]) -> I
 
 
 def _rewrites(schema: Schema) -> bool:
-    """Whether a serializer writes the value, and not the schema; pydantic's own for sequences writes their items."""
+    """Whether a serializer writes the value, and not the schema; pydantic's own for sequences
+    writes their items.
+    """
     written = schema.get("serialization")
     if written is None:
         return False
@@ -242,7 +320,9 @@ def _rewrites(schema: Schema) -> bool:
 
 def _is_secret(schema: Schema) -> bool:
     made_by = schema["function"]["function"] if schema["type"] == "function-after" else None
-    return _masks(schema) or (isinstance(made_by, type) and issubclass(made_by, (SecretStr, SecretBytes)))
+    return _masks(schema) or (
+        isinstance(made_by, type) and issubclass(made_by, (SecretStr, SecretBytes))
+    )
 
 
 def _masks(schema: Schema) -> bool:
@@ -254,14 +334,20 @@ def _masks(schema: Schema) -> bool:
 @cache
 def _secret_serializer() -> object:
     """What writes every `Secret`: nothing else in the schema of one tells that it is one."""
-    return cast("Schema", TypeAdapter(Secret[int]).core_schema).get("serialization", {}).get("function")
+    return (
+        cast("Schema", TypeAdapter(Secret[int]).core_schema)
+        .get("serialization", {})
+        .get("function")
+    )
 
 
 def doubt_of(model: type[BaseModel]) -> tuple[Doubt | None, bool]:
-    """A function that says whether the schema leaves open how a payload is read back; None where it never does.
+    """A function that says whether the schema leaves open how a payload is read back; None where it
+    never does.
 
-    In doubt are: an instance of a subclass, which is written without what that adds; an excluded or private field; a
-    union whose members look alike in JSON; and what is in a field of any type and JSON has not.
+    In doubt are: an instance of a subclass, which is written without what that adds; an excluded or
+    private field; a union whose members look alike in JSON; and what is in a field of any type and
+    JSON has not.
 
     Returns:
         The function; and whether the model may hold itself, to any depth.
@@ -371,7 +457,9 @@ class _Doubts:
                 yield name, doubt
 
     def _of_dict(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
-        kinds = [each["type"] for each in _alternatives(schema.get("keys_schema"), self._definitions)]
+        kinds = [
+            each["type"] for each in _alternatives(schema.get("keys_schema"), self._definitions)
+        ]
         if kinds in ([], ["any"]) and schema.get("values_schema", {"type": "any"})["type"] == "any":
             return _is_not_json
         if len(kinds) != 1 or not SURE_KEYS.issuperset(kinds):
@@ -379,10 +467,16 @@ class _Doubts:
         values = self.of(schema.get("values_schema", {"type": "any"}), config)
         if values is None:
             return None
-        return lambda value: isinstance(value, Mapping) and any(map(values, cast("Any", value).values()))
+        return lambda value: (
+            isinstance(value, Mapping) and any(map(values, cast("Any", value).values()))
+        )
 
     def _of_union(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
-        choices = [each for choice in _children(schema) for each in _alternatives(choice, self._definitions)]
+        choices = [
+            each
+            for choice in _children(schema)
+            for each in _alternatives(choice, self._definitions)
+        ]
         forms = [form for each in choices if each["type"] != "model" for form in _forms(each)]
         models = [each for each in choices if each["type"] == "model"]
         if models:
@@ -394,18 +488,32 @@ class _Doubts:
 
 
 def _are_told_apart(models: Sequence[Schema]) -> bool:
-    """Whether what is written for one of these models is read as no other: that has other fields, and takes no more."""
+    """Whether what is written for one of these models is read as no other: that has other fields,
+    and takes no more.
+    """
     if len(models) < 2:
         return True
     fields: list[tuple[set[str], set[str], list[set[str]]]] = []
     for model in models:
         inner, config = model["schema"], model.get("config", {})
-        if inner["type"] != "model-fields" or config.get("extra_fields_behavior") != "forbid" or _rewrites(model):
+        if (
+            inner["type"] != "model-fields"
+            or config.get("extra_fields_behavior") != "forbid"
+            or _rewrites(model)
+        ):
             return False
         named = _named_fields(inner)
-        written = {each.get("serialization_alias") or name for name, each in named if not _is_unwritten(each)}
+        written = {
+            each.get("serialization_alias") or name
+            for name, each in named
+            if not _is_unwritten(each)
+        }
         read = {key for name, each in named for key, *_ in _lookups(name, each, config)}
-        needed = [{key for key, *_ in _lookups(name, each, config)} for name, each in named if _is_required(each)]
+        needed = [
+            {key for key, *_ in _lookups(name, each, config)}
+            for name, each in named
+            if _is_required(each)
+        ]
         fields.append((written, read, needed))
     return not any(
         written <= read and all(written & keys for keys in needed)
@@ -442,7 +550,9 @@ def _any_item(doubts: list[Doubt]) -> Doubt | None:
     if doubt is None:
         return None
     return lambda value: (
-        isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping) and any(map(doubt, value))
+        isinstance(value, Iterable)
+        and not isinstance(value, str | bytes | Mapping)
+        and any(map(doubt, value))
     )
 
 
@@ -478,7 +588,8 @@ def _is_not_json(value: object, left: int = DEEPEST) -> bool:
         inside = cast("list[object]", value)
     else:
         return True
-    for each in inside:  # noqa: SIM110  # a loop, and a look at each type: half the cost of a call for each
+    # A loop, and a look at each type: half the cost of a call for each.
+    for each in inside:
         if type(each) not in PLAIN and (not left or _is_not_json(each, left - 1)):
             return True
     return False

@@ -1,4 +1,7 @@
-"""`Processor`: a function bound to its queue. `Deps`: what a worker offers to the resources of processors."""
+"""`Processor`: a function bound to its queue.
+
+`Deps`: what a worker offers to the resources of processors.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ class Processor:
 
     Attributes:
         queue: The queue whose jobs it processes.
-        function: `function(job)` or `function(job, resource)`; `async def` runs on the event loop, `def` on a thread.
+        function: `function(job)` or `function(job, resource)`; `async def` runs on the event loop,
+        `def` on a thread.
         using: Opens the resource, once per worker, or None.
     """
 
@@ -43,17 +47,27 @@ class Processor:
 
     @property
     def is_async(self) -> bool:
-        """Whether it runs on the event loop: an `async def`, a partial of one, an object whose call is one."""
+        """Whether it runs on the event loop: an `async def`, a partial of one, an object whose call
+        is one.
+        """
         return _is(inspect.iscoroutinefunction, self.function)
 
 
 def call_fault(processor: Processor) -> tuple[str, str] | None:
-    """Why a worker cannot call a processor: what is wrong, as the rest of a sentence about it, and a hint."""
+    """Why a worker cannot call a processor: what is wrong, as the rest of a sentence about it, and
+    a hint.
+    """
     function, wanted = processor.function, "(job)" if processor.using is None else "(job, resource)"
     if not callable(function):
-        return f"is of the type {type(function).__name__}, which cannot be called", "hand over a function"
+        return (
+            f"is of the type {type(function).__name__}, which cannot be called",
+            "hand over a function",
+        )
     if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
-        return "is a generator function, of which calling it runs nothing", "let it return, instead of yield"
+        return (
+            "is a generator function, of which calling it runs nothing",
+            "let it return, instead of yield",
+        )
     count = 1 if processor.using is None else 2
     if not _takes(function, count):
         hint = "a processor takes the job, and with `using=` the resource: async def process(job)"
@@ -62,7 +76,9 @@ def call_fault(processor: Processor) -> tuple[str, str] | None:
 
 
 def resource_fault(using: Any) -> tuple[str, str] | None:
-    """Why a worker cannot open a resource, as `call_fault`; what only opening it tells is left to that."""
+    """Why a worker cannot open a resource, as `call_fault`; what only opening it tells is left to
+    that.
+    """
     hint = "a function with deps as its argument, marked with @contextlib.asynccontextmanager"
     if using is None:
         return None
@@ -75,7 +91,9 @@ def resource_fault(using: Any) -> tuple[str, str] | None:
         fault = "makes a context manager that is not async"
     elif _is(inspect.iscoroutinefunction, using):
         fault = "is a coroutine function and makes no context manager"
-    elif isinstance(using, type) and not (hasattr(using, "__aenter__") and hasattr(using, "__aexit__")):
+    elif isinstance(using, type) and not (
+        hasattr(using, "__aenter__") and hasattr(using, "__aexit__")
+    ):
         fault = "is a class without __aenter__ and __aexit__"
     elif not _takes(using, 1):
         fault = "cannot be called with (deps)"
@@ -92,7 +110,9 @@ def _is(judge: Callable[[Any], bool], function: Any) -> bool:
 
 
 def _takes(function: Callable[..., object], count: int) -> bool:
-    """Whether a function can be called with so many arguments; True where its signature is not known."""
+    """Whether a function can be called with so many arguments; True where its signature is not
+    known.
+    """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # written in C
@@ -144,8 +164,9 @@ class Deps:
         """A resource that several processors of this worker share.
 
         Args:
-            open_resource: Opens it. The same function (by identity) opens once per worker; everyone after the first
-                gets the same resource. It is closed after the drain, in reverse order of opening.
+            open_resource: Opens it. The same function (by identity) opens once per worker; everyone
+                after the first gets the same resource. It is closed after the drain, in reverse
+                order of opening.
 
         Returns:
             The resource.
@@ -155,7 +176,8 @@ class Deps:
             return shared
         opening: asyncio.Future[R] = self._loop.create_future()
         self._entered[open_resource] = opening
-        # In the caller's own task: some context managers must be left by the task that entered them.
+        # In the caller's own task: some context managers must be left by the task that entered
+        # them.
         try:
             resource = await self._resources.enter_async_context(open_resource(self))
         except BaseException:
@@ -183,11 +205,15 @@ class Deps:
             asyncio.get_running_loop()
         except RuntimeError:
             if self._forks != forks():
-                raise SchedulerUnusable("deps.wait needs the worker's event loop, which is the parent's") from None
+                raise SchedulerUnusable(
+                    "deps.wait needs the worker's event loop, which is the parent's"
+                ) from None
             return asyncio.run_coroutine_threadsafe(_coroutine(awaitable), self._loop).result()
         if asyncio.iscoroutine(awaitable):
             awaitable.close()
-        raise RuntimeError("deps.wait blocks: call it from a def processor's thread, and await elsewhere")
+        raise RuntimeError(
+            "deps.wait blocks: call it from a def processor's thread, and await elsewhere"
+        )
 
 
 def _coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:

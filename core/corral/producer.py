@@ -1,6 +1,7 @@
 """The `JobScheduler` on Redis: calls that overlap are written together.
 
-Nothing is buffered beyond the call that waits for it: a store that is away is an error within about a second.
+Nothing is buffered beyond the call that waits for it: a store that is away is an error within about
+a second.
 """
 
 from __future__ import annotations
@@ -37,15 +38,22 @@ from corral.tasks import start_task
 __all__ = ["RedisJobScheduler"]
 
 GIVE_UP_SECONDS = 1.0
-"""How long a call tries before it raises `StoreUnavailable`, counted from the last progress: a batch of its jobs that
-was written, or a try that took longer than this because there was much to send."""
+"""How long a call tries before it raises `StoreUnavailable`, counted from the last progress: a
+batch of its jobs that was written, or a try that took longer than this because there was much to
+send.
+"""
 REPLY_SECONDS = 0.7
-"""How long one try waits for its reply: less than GIVE_UP_SECONDS, so that a swallowed request ends within a second,
-and 10,000 callers, whose own work takes 0.3 s, are told within 1.2 s."""
+"""How long one try waits for its reply: less than GIVE_UP_SECONDS, so that a swallowed request ends
+within a second, and 10,000 callers, whose own work takes 0.3 s, are told within 1.2 s.
+"""
 WRITES_AT_ONCE = 2
-"""How many writes of one queue may be on their way: one that the store works on, and one that it finds after that."""
+"""How many writes of one queue may be on their way: one that the store works on, and one that it
+finds after that.
+"""
 SHARED_JOBS = 16
-"""How many jobs must be in line for a second write: fewer cost more in calls than they save in waiting."""
+"""How many jobs must be in line for a second write: fewer cost more in calls than they save in
+waiting.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,10 +74,11 @@ class _Part:
 
 
 class _Writer:
-    """Writes one queue's jobs: the parts that come while a write is on its way go together in the next one.
+    """Writes one queue's jobs: the parts that come while a write is on its way go together in the
+    next one.
 
-    Where many come, two writes are on their way: the store works on one while the callers of the other go on. They go
-    through one connection, so that the store has them in their order.
+    Where many come, two writes are on their way: the store works on one while the callers of the
+    other go on. They go through one connection, so that the store has them in their order.
 
     Args:
         store: The queue.
@@ -81,12 +90,18 @@ class _Writer:
         self.store = store
         self._url = url
         self._replicated = replicated
-        self._most_writes = 1 if replicated else WRITES_AT_ONCE  # nothing may come between a write and its WAIT
+        self._most_writes = (
+            1 if replicated else WRITES_AT_ONCE
+        )  # nothing may come between a write and its WAIT
         self._encoder = JobEncoder(store.queue)
         self._line: deque[_Part] = deque()
         self._in_line = 0  # jobs
-        self._writes: list[asyncio.Future[bool]] = []  # on their way, in the order in which they were sent
-        self._unbegun: set[asyncio.Future[bool]] = set()  # those of them that have taken nothing from the line yet
+        self._writes: list[
+            asyncio.Future[bool]
+        ] = []  # on their way, in the order in which they were sent
+        self._unbegun: set[asyncio.Future[bool]] = (
+            set()
+        )  # those of them that have taken nothing from the line yet
         self._last = 1  # jobs in the last write
         self._calls: set[asyncio.Future[None]] = set()
 
@@ -117,8 +132,8 @@ class _Writer:
     async def _write_in_parts(self, jobs: Sequence[CheckedJob]) -> Sequence[Written]:
         """Write a call's jobs part by part, so that calls beside it wait for a part, not for all.
 
-        The next part is encoded while the store writes the one before, and sent when that is answered: of a call that
-        fails half-way, at most one part may be written or not.
+        The next part is encoded while the store writes the one before, and sent when that is
+        answered: of a call that fails half-way, at most one part may be written or not.
         """
         parts = batches(map(self._encoder.encode, jobs))
         batch = next(parts, None)
@@ -144,7 +159,9 @@ class _Writer:
         return written
 
     async def _write_alone(self, part: _Part) -> None:
-        """Write one job from the caller's own task, where nobody enqueues beside it: it saves the turns of another."""
+        """Write one job from the caller's own task, where nobody enqueues beside it: it saves the
+        turns of another.
+        """
         write = asyncio.get_running_loop().create_future()
         self._writes.append(write)
         took = False
@@ -158,7 +175,10 @@ class _Writer:
         return _Part(jobs, sum(map(job_bytes, jobs)), asyncio.get_running_loop().create_future())
 
     def _line_up(self, jobs: list[NewJob]) -> _Part:
-        """Have jobs written after those that are in line. A part whose future is cancelled before that is not sent."""
+        """Have jobs written after those that are in line.
+
+        A part whose future is cancelled before that is not sent.
+        """
         part = self._part(jobs)
         self._line.append(part)
         self._in_line += len(jobs)
@@ -166,9 +186,12 @@ class _Writer:
         return part
 
     def _start_write(self) -> None:
-        """Write what is in line: beside a write that is on its way only what is worth a call of its own."""
+        """Write what is in line: beside a write that is on its way only what is worth a call of its
+        own.
+        """
         if self._line and (
-            not self._writes or (len(self._writes) < self._most_writes and self._in_line >= SHARED_JOBS)
+            not self._writes
+            or (len(self._writes) < self._most_writes and self._in_line >= SHARED_JOBS)
         ):
             before = self._writes[-1] if self._writes else None
             write = start_task(self._write_line(before), f"corral-add-{self.store.queue}")
@@ -188,7 +211,9 @@ class _Writer:
         own: asyncio.Task[bool] = asyncio.current_task()  # type: ignore[assignment]  # of this very coroutine
         batch: list[_Part] = []
         try:
-            if before is not None and self.store.is_connecting:  # else the other one is sent, and this one follows it
+            if (
+                before is not None and self.store.is_connecting
+            ):  # else the other one is sent, and this one follows it
                 await asyncio.wait([before])
             batch = self._next_batch(-(-self._in_line // len(self._unbegun)))
             self._unbegun.discard(own)
@@ -213,7 +238,9 @@ class _Writer:
         self._start_write()
 
     async def _write_batch(self, batch: list[_Part], before: asyncio.Future[bool] | None) -> bool:
-        """Write parts together, and say what became of each; arguments and result as of `_write_line`."""
+        """Write parts together, and say what became of each; arguments and result as of
+        `_write_line`.
+        """
         self._last = sum(len(part.jobs) for part in batch)
         try:
             with _no_client_errors(self._url):
@@ -229,7 +256,8 @@ class _Writer:
         return True
 
     def _next_batch(self, share: int) -> list[_Part]:
-        """The parts at the head of the line that fit into one script, without those whose call was cancelled.
+        """The parts at the head of the line that fit into one script, without those whose call was
+        cancelled.
 
         Args:
             share: With so many jobs it is full.
@@ -258,10 +286,11 @@ class _Writer:
         _fail(line, refused)
 
     async def _add(self, batch: list[_Part], before: asyncio.Future[bool] | None) -> list[bool]:
-        """Write a batch; after a lost reply the same jobs are written again, which makes no second ones.
+        """Write a batch; after a lost reply the same jobs are written again, which makes no second
+        ones.
 
-        What is cancelled while nothing has reached the store is taken out of the batch. A further try waits for the
-        write that was sent before this one, so that their order stays.
+        What is cancelled while nothing has reached the store is taken out of the batch. A further
+        try waits for the write that was sent before this one, so that their order stays.
         """
         patience = _Patience(sum(part.size for part in batch))
         while True:
@@ -271,7 +300,9 @@ class _Writer:
                     return []
             for part in batch:
                 part.sent = True
-            jobs = batch[0].jobs if len(batch) == 1 else [job for part in batch for job in part.jobs]
+            jobs = (
+                batch[0].jobs if len(batch) == 1 else [job for part in batch for job in part.jobs]
+            )
             tried = time.monotonic()
             try:
                 return await self.store.add(jobs, replicated=self._replicated)
@@ -288,14 +319,17 @@ class _Writer:
             except ResponseError as error:
                 if patience.lost is None:
                     raise  # its script has taken back what it had written
-                raise StoreUnavailable(f"{patience.lost}; then {error}", outcome="unknown") from error
+                raise StoreUnavailable(
+                    f"{patience.lost}; then {error}", outcome="unknown"
+                ) from error
 
 
 class _Patience:
     """For how long a write is tried.
 
     Attributes:
-        lost: The error of a try whose reply was lost: what was sent may be written. None where nothing was.
+        lost: The error of a try whose reply was lost: what was sent may be written. None where
+        nothing was.
 
     Args:
         size: How many bytes are to be sent.
@@ -310,7 +344,9 @@ class _Patience:
         """Take note of a try that began at this time, by the monotonic clock."""
         if error.outcome == "unknown":
             self.lost = error
-            if time.monotonic() - tried > GIVE_UP_SECONDS:  # no silence is waited for so long: bytes were moving
+            if (
+                time.monotonic() - tried > GIVE_UP_SECONDS
+            ):  # no silence is waited for so long: bytes were moving
                 self._progress = time.monotonic()
 
     def end(self) -> None:
@@ -321,11 +357,15 @@ class _Patience:
         """Wait until the next try.
 
         Raises:
-            StoreUnavailable: The error of the last one, where there is no next; its outcome is that of all tries.
+            StoreUnavailable: The error of the last one, where there is no next; its outcome is that
+            of all tries.
         """
         seconds = random.uniform(0.02, 0.1)  # noqa: S311  # keeps producers apart, no secret
         longest = self._began + self._size / BYTES_PER_SECOND
-        is_late = time.monotonic() + seconds + REPLY_SECONDS / 2 > min(self._progress, longest) + GIVE_UP_SECONDS
+        is_late = (
+            time.monotonic() + seconds + REPLY_SECONDS / 2
+            > min(self._progress, longest) + GIVE_UP_SECONDS
+        )
         # Without the right a further try could take what is left half-written for this call's own.
         if is_late or is_missing_right(error) or is_unreplicated(error):
             error.outcome = "refused" if self.lost is None else "unknown"
@@ -335,7 +375,9 @@ class _Patience:
 
 @contextmanager
 def _no_client_errors(url: str) -> Iterator[None]:
-    """Let an error reply that a script gave become an error of ours: no producer meets those of the client library."""
+    """Let an error reply that a script gave become an error of ours: no producer meets those of the
+    client library.
+    """
     try:
         yield
     except ResponseError as error:
@@ -357,7 +399,9 @@ def _fail(parts: Iterable[_Part], error: Exception) -> None:
 
 
 def _cancelled_note(queue: str, count: int, written: int, part: _Part) -> str:
-    """What became of the jobs of an `enqueue_many` that was cancelled while it wrote a part of them."""
+    """What became of the jobs of an `enqueue_many` that was cancelled while it wrote a part of
+    them.
+    """
     unknown = [job.id for job in part.jobs] if part.sent else []
     unsent = count - written - len(unknown)
     note = f"of {count} jobs of queue {queue!r}, {written} are written and {unsent} were not sent"
@@ -393,7 +437,9 @@ class RedisJobScheduler(JobScheduler):
         tries_all: bool = False,
     ) -> None:
         if durability not in {None, "replicated"}:
-            raise ConfigurationError(f"durability {durability!r} does not exist", hint='there is "replicated", or None')
+            raise ConfigurationError(
+                f"durability {durability!r} does not exist", hint='there is "replicated", or None'
+            )
         self._replicated = durability is not None
         self._catalog = catalog
         self._own_checks = JobChecks(
@@ -430,10 +476,12 @@ class RedisJobScheduler(JobScheduler):
         self._writers.clear()
 
     def ensure_usable(self) -> None:
-        """Refuse a call that would wait for ever: what answers it is in another event loop, or in another process.
+        """Refuse a call that would wait for ever: what answers it is in another event loop, or in
+        another process.
 
         Raises:
-            SchedulerUnusable: Closed, made in another event loop, or made before this process was forked.
+            SchedulerUnusable: Closed, made in another event loop, or made before this process was
+            forked.
         """
         if self._forks != forks():
             raise SchedulerUnusable(
@@ -450,7 +498,8 @@ class RedisJobScheduler(JobScheduler):
             )
         if self._closed:
             raise SchedulerUnusable(
-                "this scheduler is closed", hint="call it before its `with` block is left, or connect again"
+                "this scheduler is closed",
+                hint="call it before its `with` block is left, or connect again",
             )
 
     def _checks(self) -> JobChecks:
@@ -481,7 +530,8 @@ class RedisJobScheduler(JobScheduler):
         kept = [Schedules(self._writer(entry.queue).store) for entry in self._catalog]
         removed = False
         with _no_client_errors(self._url):
-            # Whether there is one is asked before: a removal whose reply is lost may be repeated then.
+            # Whether there is one is asked before: a removal whose reply is lost may be repeated
+            # then.
             there = await asyncio.gather(*(_has(schedules, schedule_id) for schedules in kept))
             for schedules in kept:
                 try:
@@ -497,7 +547,9 @@ class RedisJobScheduler(JobScheduler):
         if writer is None:
             link = Link(self._url, read_seconds=REPLY_SECONDS, pipelined=not self._replicated)
             store = QueueStore(link, self.prefix, queue.name, clock=self._clock)
-            writer = self._writers[queue.name] = _Writer(store, self._url, replicated=self._replicated)
+            writer = self._writers[queue.name] = _Writer(
+                store, self._url, replicated=self._replicated
+            )
         return writer
 
     def _note_use(self, queue: str) -> None:

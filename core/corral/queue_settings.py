@@ -1,7 +1,9 @@
-"""`QueueSettings`: what a plugin's own settings are made of. They are the `CORRAL_<QUEUE>_…` of the environment.
+"""`QueueSettings`: what a plugin's own settings are made of.
 
-A worker asks for them when it opens what its processors need. It does not start with settings that cannot be used, and
-says everything that is wrong with them at once.
+They are the `CORRAL_<QUEUE>_…` of the environment.
+
+A worker asks for them when it opens what its processors need. It does not start with settings that
+cannot be used, and says everything that is wrong with them at once.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ __all__ = ["QueueSettings"]
 
 
 class QueueSettings(BaseSettings):
-    """The settings of one queue: a pydantic model, frozen, whose fields are read from the environment.
+    """The settings of one queue: a pydantic model, frozen, whose fields are read from the
+    environment.
 
     ```python
     class ReportSettings(QueueSettings):
@@ -32,8 +35,8 @@ class QueueSettings(BaseSettings):
         timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
     ```
 
-    An empty variable is one that is not set. The core refuses what begins with no installed queue's name; what begins
-    with this one's is checked here.
+    An empty variable is one that is not set. The core refuses what begins with no installed queue's
+    name; what begins with this one's is checked here.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
@@ -43,8 +46,8 @@ class QueueSettings(BaseSettings):
         """The settings of this process.
 
         Raises:
-            ConfigurationError: Some are missing, misspelt or of no use; it names all of them, and no value: what is
-                wrong may be a password in the wrong place.
+            ConfigurationError: Some are missing, misspelt or of no use; it names all of them, and
+                no value: what is wrong may be a password in the wrong place.
         """
         faults = list(cls._misspelt())
         try:
@@ -73,11 +76,15 @@ class QueueSettings(BaseSettings):
             prefix, own = name.upper()[: len(cls._prefix())], name.upper()[len(cls._prefix()) :]
             if prefix == cls._prefix() and own not in known:
                 near = difflib.get_close_matches(own, known, n=1)
-                yield f"{name} is not a setting" + (f"; did you mean {prefix}{near[0]}?" if near else "")
+                yield f"{name} is not a setting" + (
+                    f"; did you mean {prefix}{near[0]}?" if near else ""
+                )
 
     @classmethod
     def _longer_prefixes(cls) -> Iterator[str]:
-        """Of other queues whose names begin with this one's: `CORRAL_REPORTS_DAILY_…` is not for `reports`."""
+        """Of other queues whose names begin with this one's: `CORRAL_REPORTS_DAILY_…` is not for
+        `reports`.
+        """
         for queue in entry_points(group="corral.queues"):
             prefix = f"CORRAL_{queue.name.upper().replace('-', '_')}_"
             if prefix != cls._prefix() and prefix.startswith(cls._prefix()):

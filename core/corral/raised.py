@@ -1,10 +1,14 @@
-"""Reads what a processor raised: its class, its text, its traceback. Nothing in here raises, whatever it reads.
+"""Reads what a processor raised: its class, its text, its traceback.
 
-An exception is somebody else's object. Its class may raise when its attributes are looked up, its text may be a program
-or a hundred megabytes, and its causes may be ten thousand. So what the interpreter itself keeps (class, frames, cause,
-context, members of a group) is read past the class's own attributes, every other part is read on its own, and one that
-raises, a `SystemExit` or a `MemoryError` included, costs only itself. The text of a traceback is that of
-`traceback.format_exception`, made from its end, because only its end is kept: the work is bounded by what is kept.
+Nothing in here raises, whatever it reads.
+
+An exception is somebody else's object. Its class may raise when its attributes are looked up, its
+text may be a program or a hundred megabytes, and its causes may be ten thousand. So what the
+interpreter itself keeps (class, frames, cause, context, members of a group) is read past the
+class's own attributes, every other part is read on its own, and one that raises, a `SystemExit` or
+a `MemoryError` included, costs only itself. The text of a traceback is that of
+`traceback.format_exception`, made from its end, because only its end is kept: the work is bounded
+by what is kept.
 
 This module knows no running job.
 """
@@ -32,7 +36,9 @@ FEW_FRAMES: Final = 64
 MAX_FRAMES: Final = 50_000
 """So many frames of one exception are looked at, 15 ms: the usual recursion limit is 1,000."""
 MAX_LINKS: Final = 1_000
-"""So many causes of a group's last member are looked at before it is printed, to find where the frame is closed."""
+"""So many causes of a group's last member are looked at before it is printed, to find where the
+frame is closed.
+"""
 REPEATS: Final = 3
 """How often the same line is printed before its repetitions are counted, as `traceback` does."""
 GROUP_WIDTH: Final = 15
@@ -46,7 +52,9 @@ _DURING: Final = "\nDuring handling of the above exception, another exception oc
 
 
 def _reader(owner: type, name: str) -> Callable[[Any], Any]:
-    """What reads an attribute as `owner` keeps it, whatever a subclass or a metaclass makes of its name."""
+    """What reads an attribute as `owner` keeps it, whatever a subclass or a metaclass makes of its
+    name.
+    """
     read: Callable[[Any], Any] = owner.__dict__[name].__get__
     return read
 
@@ -78,8 +86,8 @@ def described(error: BaseException, about: str = "") -> tuple[str, str]:
         about: What raised it, where the reason shall say so.
 
     Returns:
-        `ClassName: about: text`, at most `MAX_REASON_BYTES` of UTF-8; and the end of its traceback, at most
-        `MAX_TRACEBACK_CHARS`. Both can be written as UTF-8.
+        `ClassName: about: text`, at most `MAX_REASON_BYTES` of UTF-8; and the end of its traceback,
+        at most `MAX_TRACEBACK_CHARS`. Both can be written as UTF-8.
     """
     text = _text(error)
     said = "its text cannot be read" if text is None else text[: MAX_REASON_BYTES + 1]
@@ -208,7 +216,9 @@ class _Chain:
             left = self._link(left, seen)[1]
         return True
 
-    def _head(self, title: str, error: BaseException, depth: int, margin: str = "|") -> Iterator[str]:
+    def _head(
+        self, title: str, error: BaseException, depth: int, margin: str = "|"
+    ) -> Iterator[str]:
         """One exception without its members: its frames, its text, its notes."""
         trace = _traceback(error)
         text = self._text if error is self._error else _text(error)
@@ -224,15 +234,23 @@ def _indented(text: str, depth: int, margin: str = "|") -> str:
     return textwrap.indent(text, f"{'  ' * depth}{margin} ", lambda _: True) if depth else text
 
 
-def _last_lines(error: BaseException, trace: TracebackType | None, text: str | None) -> Iterator[str]:
-    """The line that has the class and the text, and before it what a `SyntaxError` quotes; the last comes first."""
+def _last_lines(
+    error: BaseException, trace: TracebackType | None, text: str | None
+) -> Iterator[str]:
+    """The line that has the class and the text, and before it what a `SyntaxError` quotes; the last
+    comes first.
+    """
     kind = type(error)
     name = _end(_full_name(kind))
     if issubclass(kind, SyntaxError):
         yield from reversed(_quoted_source(error, name))
         return
     shown = "<exception str() failed>" if text is None else _end(text)
-    if text and sys.version_info >= (3, 12) and issubclass(kind, NameError | AttributeError | ImportError):
+    if (
+        text
+        and sys.version_info >= (3, 12)
+        and issubclass(kind, NameError | AttributeError | ImportError)
+    ):
         shown = _with_suggestion(error, trace, shown)
     yield f"{name}: {shown}\n" if shown else f"{name}\n"
 
@@ -249,7 +267,8 @@ def _full_name(kind: type) -> str:
 def _notes(error: BaseException) -> Iterator[str]:
     """The lines that `add_note` made, or what stands in their place; the last comes first."""
     try:
-        # Past a `__getattr__`, which many classes delegate to something that has no notes and raises.
+        # Past a `__getattr__`, which many classes delegate to something that has no notes and
+        # raises.
         notes = object.__getattribute__(error, "__notes__")
     except AttributeError:
         return
@@ -275,7 +294,9 @@ def _last_notes(notes: object) -> Sequence[object] | None:
     """As many notes as can be left in a traceback's end, or None of what is no sequence of notes."""
     kind = type(notes)
     if issubclass(kind, list):  # of a subclass, its own methods are not asked
-        kept: list[object] = list.__getitem__(cast("list[object]", notes), slice(-MAX_TRACEBACK_CHARS, None))
+        kept: list[object] = list.__getitem__(
+            cast("list[object]", notes), slice(-MAX_TRACEBACK_CHARS, None)
+        )
         return kept
     if issubclass(kind, str | bytes) or not issubclass(kind, Sequence):
         return None
@@ -283,11 +304,18 @@ def _last_notes(notes: object) -> Sequence[object] | None:
 
 
 def _quoted_source(error: BaseException, name: str) -> list[str]:
-    """What a `SyntaxError` says of the place, as `traceback` does, from those of its fields that can be printed."""
-    number = {each: _number(_SYNTAX[each](error)) for each in ("lineno", "end_lineno", "offset", "end_offset")}
+    """What a `SyntaxError` says of the place, as `traceback` does, from those of its fields that
+    can be printed.
+    """
+    number = {
+        each: _number(_SYNTAX[each](error))
+        for each in ("lineno", "end_lineno", "offset", "end_offset")
+    }
     source = _SYNTAX["text"](error)
     text = _end(str.__str__(source)) if issubclass(type(source), str) else None
-    if text is None or any(not -1 <= (number[each] or 0) <= len(text) + 2 for each in ("offset", "end_offset")):
+    if text is None or any(
+        not -1 <= (number[each] or 0) <= len(text) + 2 for each in ("offset", "end_offset")
+    ):
         number["offset"] = number["end_offset"] = None  # so many characters would be printed
     clean = SyntaxError(_words(_SYNTAX["msg"](error)) or "")
     clean.filename, clean.text = _words(_SYNTAX["filename"](error)), text
@@ -318,12 +346,16 @@ def _with_suggestion(error: BaseException, trace: TracebackType | None, text: st
     try:
         clean: BaseException
         if issubclass(type(error), ImportError):
-            read = {name: _reader(ImportError, name)(error) for name in ("name", "path", "name_from")}
+            read = {
+                name: _reader(ImportError, name)(error) for name in ("name", "path", "name_from")
+            }
             if read["name"] not in sys.modules:
                 return text  # it would be imported now
             clean = ImportError(text, **read)
         elif issubclass(type(error), AttributeError):
-            clean = AttributeError(text, **{name: _reader(AttributeError, name)(error) for name in ("name", "obj")})
+            clean = AttributeError(
+                text, **{name: _reader(AttributeError, name)(error) for name in ("name", "obj")}
+            )
         else:
             clean = NameError(text, name=_reader(NameError, "name")(error))
         made = traceback.TracebackException(type(clean), clean, trace, limit=0, compact=True)
@@ -364,7 +396,9 @@ def _frames(trace: TracebackType | None) -> Iterator[str]:
 
 
 def _few_frames(trace: TracebackType | None) -> list[str] | None:
-    """The frames of a short traceback, or None of a longer one, and of one that has to be read frame by frame."""
+    """The frames of a short traceback, or None of a longer one, and of one that has to be read
+    frame by frame.
+    """
     left = trace
     for _ in range(FEW_FRAMES):
         if left is None:
@@ -381,7 +415,9 @@ def _few_frames(trace: TracebackType | None) -> list[str] | None:
 def _place(trace: TracebackType) -> tuple[str, str, int] | None:
     code: CodeType = trace.tb_frame.f_code
     line: int | None = trace.tb_lineno
-    return None if line is None else (str.__str__(code.co_filename), str.__str__(code.co_name), line)
+    return (
+        None if line is None else (str.__str__(code.co_filename), str.__str__(code.co_name), line)
+    )
 
 
 def _frame(trace: TracebackType) -> str:
@@ -389,4 +425,6 @@ def _frame(trace: TracebackType) -> str:
         return _end("".join(traceback.extract_tb(trace, limit=1).format()))
     except BaseException:  # noqa: BLE001  # its source is read by the loader that the frame names
         code = trace.tb_frame.f_code
-        return f'  File "{_end(code.co_filename)}", line {trace.tb_lineno}, in {_end(code.co_name)}\n'
+        return (
+            f'  File "{_end(code.co_filename)}", line {trace.tb_lineno}, in {_end(code.co_name)}\n'
+        )

@@ -1,6 +1,8 @@
-"""Comparing what was given with what was read back: `first_difference` names the field that has changed.
+"""Comparing what was given with what was read back: `first_difference` names the field that has
+changed.
 
-Stricter than `==`, for which `True`, `1` and an `IntEnum`'s member are equal, and so are two members of a union.
+Stricter than `==`, for which `True`, `1` and an `IntEnum`'s member are equal, and so are two
+members of a union.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def first_difference(given: object, read: object) -> tuple[str, str] | None:
         read: What a worker would have.
 
     Returns:
-        The dotted path, as in the JSON text, and what is different, without the values; None where nothing is.
+        The dotted path, as in the JSON text, and what is different, without the values; None where
+        nothing is.
     """
     return next(_differences(given, read, ""), None)
 
@@ -39,7 +42,10 @@ def _differences(given: Any, read: Any, path: str) -> Iterator[tuple[str, str]]:
     if given is read:
         return
     if not _same_kind(given, read):
-        yield path, f"is {type(given).__name__} here, and {type(read).__name__} where a worker reads it"
+        yield (
+            path,
+            f"is {type(given).__name__} here, and {type(read).__name__} where a worker reads it",
+        )
     elif isinstance(given, RootModel):
         yield from _differences(given.root, read.root, path)
     elif (members := _members(given)) is not None:
@@ -62,14 +68,23 @@ def _same_kind(given: object, read: object) -> bool:
     if type(given) is type(read) or (isinstance(given, Mapping) and isinstance(read, Mapping)):
         return True
     # A text of a template engine is a text, and a database driver's UUID is a UUID
-    return isinstance(given, type(read)) and not isinstance(given, TYPED) and not dataclasses.is_dataclass(given)
+    return (
+        isinstance(given, type(read))
+        and not isinstance(given, TYPED)
+        and not dataclasses.is_dataclass(given)
+    )
 
 
 def _members(value: Any) -> Iterator[tuple[Any, Any]] | None:
-    """What a value consists of, by names that can be compared; None where it is compared as a whole."""
+    """What a value consists of, by names that can be compared; None where it is compared as a
+    whole.
+    """
     if isinstance(value, BaseModel):
         fields = type(value).model_fields.items()
-        named = ((field.serialization_alias or field.alias or name, getattr(value, name)) for name, field in fields)
+        named = (
+            (field.serialization_alias or field.alias or name, getattr(value, name))
+            for name, field in fields
+        )
         hidden: Iterable[Any] = (value.__pydantic_private__ or {}).items()
         return chain(named, (value.__pydantic_extra__ or {}).items(), hidden)
     if dataclasses.is_dataclass(value):

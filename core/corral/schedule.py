@@ -16,8 +16,8 @@ class Cron:
     """Run at the times a cron expression names.
 
     Attributes:
-        expression: Five fields (minute hour day month weekday), or six with seconds first; or `@hourly`, `@daily`,
-            `@weekly`, `@monthly`, `@yearly`.
+        expression: Five fields (minute hour day month weekday), or six with seconds first; or
+            `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
         tz: An IANA time zone.
     """
 
@@ -57,8 +57,8 @@ UTC_NAMES = frozenset({"UTC", "Etc/UTC"})
 def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]:
     """The next ticks of a cron expression.
 
-    They are those of BullMQ's cron library, except around a change of daylight saving time: of an hour that does not
-    exist the other library makes the next one, this one its first minute.
+    They are those of BullMQ's cron library, except around a change of daylight saving time: of an
+    hour that does not exist the other library makes the next one, this one its first minute.
 
     Args:
         expression: As `Cron.expression`; `?` is read as `*`.
@@ -70,7 +70,8 @@ def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]
         Unix milliseconds, ascending; at least one.
 
     Raises:
-        ValueError: The expression cannot be read or names no day that comes, or no time zone has this name.
+        ValueError: The expression cannot be read or names no day that comes, or no time zone has
+        this name.
     """
     from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415  # most processes have no schedule
 
@@ -81,7 +82,11 @@ def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]
             raise ValueError(f"{name} {value!r} is no str")
     try:
         zone = UTC if tz in UTC_NAMES else ZoneInfo(tz)
-    except (KeyError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as "Europe"
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+    ):  # unknown, malformed, or a folder of zones such as "Europe"
         if not available_timezones():
             told = f"this machine has no time zone database, and {tz!r} is looked up in one: install tzdata"
             raise ValueError(told) from None
@@ -89,7 +94,9 @@ def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]
     start = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(zone)
     try:
         moments = CronSim(MACROS.get(expression, expression).replace("?", "*"), start)
-        ticks = [int(moment.timestamp()) * 1000 for moment, _ in zip(moments, range(count), strict=False)]
+        ticks = [
+            int(moment.timestamp()) * 1000 for moment, _ in zip(moments, range(count), strict=False)
+        ]
     except CronSimError as error:
         raise ValueError(f"{expression!r}: {error}") from None
     if not ticks:  # the library looks ahead for 50 years
@@ -109,7 +116,8 @@ def period_ms(every: Every) -> int:
 
 
 def first_run_ms(when: Cron | Every, now_ms: int) -> int:
-    """When a schedule that is installed now runs first; asked also of one that may not be kept at all.
+    """When a schedule that is installed now runs first; asked also of one that may not be kept at
+    all.
 
     Args:
         when: The schedule.
@@ -130,5 +138,7 @@ def first_run_ms(when: Cron | Every, now_ms: int) -> int:
 
 
 def _is(kind: type, value: object) -> bool:
-    """Whether a value is what its annotation says: a declaration may have been written without a type checker."""
+    """Whether a value is what its annotation says: a declaration may have been written without a
+    type checker.
+    """
     return isinstance(value, kind)

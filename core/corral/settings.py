@@ -1,7 +1,8 @@
-"""What the environment says: read once by the composition root, checked as a whole, then passed on and never changed.
+"""What the environment says: read once by the composition root, checked as a whole, then passed on
+and never changed.
 
-It knows the names, bounds and defaults of the core's settings, and by prefix only which names belong to plugins. It
-must not know how any of them is used.
+It knows the names, bounds and defaults of the core's settings, and by prefix only which names
+belong to plugins. It must not know how any of them is used.
 """
 
 from __future__ import annotations
@@ -13,13 +14,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Secret, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Secret,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from corral.errors import ConfigurationError
 from corral.job import KEEP_LOGS
 from corral.payload import MAX_PAYLOAD_BYTES
-from corral.veil import masked
+from corral.redactor import masked
 
 __all__ = ["SecretUrl", "Settings", "WorkerSettings", "unknown_names"]
 
@@ -27,10 +36,14 @@ PREFIX = "CORRAL_"
 NESTED = "__"
 WORKER = f"{PREFIX}WORKER{NESTED}"
 PARTS = ("BOARD",)
-"""Parts of Corral that read settings of their own, `CORRAL_BOARD_…`, and check them when they start."""
+"""Parts of Corral that read settings of their own, `CORRAL_BOARD_…`, and check them when they
+start.
+"""
 STORE_SCHEMES = ("redis", "rediss", "unix")
 LONGEST_SECONDS = 86_400.0
-"""A lock or an interval of more than a day is a wrong unit, and would keep a dead worker's jobs for that long."""
+"""A lock or an interval of more than a day is a wrong unit, and would keep a dead worker's jobs for
+that long.
+"""
 
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 
@@ -67,7 +80,9 @@ class WorkerSettings(BaseModel):
     max_stalled: int = Field(default=1, ge=0)
     """How often a job may be found so before it is failed for good."""
 
-    shutdown_timeout_seconds: float = Field(default=25.0, ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)
+    shutdown_timeout_seconds: float = Field(
+        default=25.0, ge=0, le=LONGEST_SECONDS, allow_inf_nan=False
+    )
     """How long running jobs may take to finish after SIGTERM, before they are handed back."""
 
     keep_logs: int = Field(default=KEEP_LOGS, ge=1)
@@ -78,7 +93,10 @@ class WorkerSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """The settings of one process. Immutable; make it with `Settings.read`, which tells all faults at once."""
+    """The settings of one process.
+
+    Immutable; make it with `Settings.read`, which tells all faults at once.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -89,14 +107,19 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    redis_url: SecretUrl | None = Field(default=None, validation_alias="redis_url")  # an alias is read without prefix
+    redis_url: SecretUrl | None = Field(
+        default=None, validation_alias="redis_url"
+    )  # an alias is read without prefix
     """The store: `redis://`, `rediss://` or `unix://`."""
 
     env: str = "production"
     """Any word; only exactly `development` opens development defaults."""
 
     prefix: str = Field(default="bull", pattern=r"^[!-~]+$")
-    """What the keys of all queues begin with: BullMQ's own default. No blanks: it is part of a connection's name."""
+    """What the keys of all queues begin with: BullMQ's own default.
+
+    No blanks: it is part of a connection's name.
+    """
 
     data_dir: Path = Path(".corral")
     """Where an embedded store keeps its files."""
@@ -122,10 +145,14 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = "auto"
     """`auto` is `console` on a terminal, else `json`."""
 
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
+        "INFO"
+    )
 
     log_processors: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
-    """`module:name` of a list of structlog processors that every log line passes before it is masked and rendered."""
+    """`module:name` of a list of structlog processors that every log line passes before it is
+    masked and rendered.
+    """
 
     max_payload_bytes: int = Field(default=MAX_PAYLOAD_BYTES, ge=1)
     """A job with a larger payload is refused when it is enqueued."""
@@ -141,8 +168,10 @@ class Settings(BaseSettings):
         return self.env == "development"
 
     @property
-    def names_environment(self) -> bool:
-        """Whether `CORRAL_ENV` was set at all: without it a process is of production, but nobody said so."""
+    def is_environment_set(self) -> bool:
+        """Whether `CORRAL_ENV` was set at all: without it a process is of production, but nobody
+        said so.
+        """
         return "env" in self.model_fields_set
 
     @property
@@ -158,7 +187,11 @@ class Settings(BaseSettings):
     @field_validator("disabled_plugins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+        return (
+            tuple(filter(None, map(str.strip, value.split(","))))
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("redis_url")
     @classmethod
@@ -168,7 +201,9 @@ class Settings(BaseSettings):
                 parts = urlsplit(value.get_secret_value())
                 _ = None if parts.scheme == "unix" else parts.port
             except ValueError:  # its text may hold what was meant as a password
-                raise ValueError("this is no URL, or its port is not a number from 0 to 65535") from None
+                raise ValueError(
+                    "this is no URL, or its port is not a number from 0 to 65535"
+                ) from None
             if parts.scheme not in STORE_SCHEMES:
                 raise ValueError("write redis://host:6379/0, rediss://… or unix:///path/to.sock")
         return value
@@ -178,11 +213,12 @@ class Settings(BaseSettings):
         """Read the settings from the process's environment.
 
         Args:
-            queue_names: The names of all installed entry points: each explains the names under `CORRAL_<NAME>_`. None
-                for whoever does not look them up: no name is unknown then.
+            queue_names: The names of all installed entry points: each explains the names under
+                `CORRAL_<NAME>_`. None for whoever does not look them up: no name is unknown then.
 
         Raises:
-            ConfigurationError: A value cannot be used or a name means nothing; it names all of them.
+            ConfigurationError: A value cannot be used or a name means nothing; it names all of
+            them.
         """
         unknown = {} if queue_names is None else unknown_names(os.environ, queue_names)
         faults = [_unknown(name, meant) for name, meant in unknown.items()]
@@ -190,7 +226,11 @@ class Settings(BaseSettings):
             settings = cls()
         except ValidationError as error:
             wrong = {_name(fault["loc"]): fault for fault in error.errors(include_url=False)}
-            faults += [f"{name}: {_told(name, fault)}" for name, fault in wrong.items() if name not in unknown]
+            faults += [
+                f"{name}: {_told(name, fault)}"
+                for name, fault in wrong.items()
+                if name not in unknown
+            ]
         else:
             if not faults:
                 return settings
@@ -201,19 +241,24 @@ class Settings(BaseSettings):
         ) from None
 
 
-def unknown_names(environ: Mapping[str, str], queue_names: Collection[str]) -> dict[str, str | None]:
-    """Find the `CORRAL_` names that mean nothing: most likely misspelt, and silently without effect.
+def unknown_names(
+    environ: Mapping[str, str], queue_names: Collection[str]
+) -> dict[str, str | None]:
+    """Find the `CORRAL_` names that mean nothing: most likely misspelt, and silently without
+    effect.
 
     Args:
         environ: The environment.
-        queue_names: The names of all installed entry points; `webhooks-outgoing` explains all names under
-            `CORRAL_WEBHOOKS_OUTGOING_`.
+        queue_names: The names of all installed entry points; `webhooks-outgoing` explains all names
+            under `CORRAL_WEBHOOKS_OUTGOING_`.
 
     Returns:
         Each unknown name, in order, with the name that was probably meant.
     """
     known = _core_names()
-    plugins = [f"{PREFIX}{name.upper().replace('-', '_')}_" for name in (*PARTS, *sorted(queue_names))]
+    plugins = [
+        f"{PREFIX}{name.upper().replace('-', '_')}_" for name in (*PARTS, *sorted(queue_names))
+    ]
     unknown: dict[str, str | None] = {}
     for name in sorted(environ):
         plain = name.upper()

@@ -1,12 +1,14 @@
-"""How a process of Corral's ends: the one place that handles SIGTERM and Ctrl-C, and that bounds every end.
+"""How a process of Corral's ends: the one place that handles SIGTERM and Ctrl-C, and that bounds
+every end.
 
-A thread reads the signals, so that they count although the main thread is busy in an import, in a processor that blocks
-the event loop, or in C code that lets no handler run. The same thread has the clock: what has not ended in its time is
-cut off. It calls nothing that could block; what could, runs on threads of its own.
+A thread reads the signals, so that they count although the main thread is busy in an import, in a
+processor that blocks the event loop, or in C code that lets no handler run. The same thread has the
+clock: what has not ended in its time is cut off. It calls nothing that could block; what could,
+runs on threads of its own.
 
-It knows no command, no store and no logs. A command says by `on_stop` what there is to stop, and ends by `leave`.
-Signals are handled before anything else is imported, `typing`, `contextlib` and `threading` included: those take longer
-than Python's own start.
+It knows no command, no store and no logs. A command says by `on_stop` what there is to stop, and
+ends by `leave`. Signals are handled before anything else is imported, `typing`, `contextlib` and
+`threading` included: those take longer than Python's own start.
 """
 
 from __future__ import annotations
@@ -48,8 +50,10 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 HURRY, EXIT_AT_ONCE = 2, 3
 """The second signal hurries, the third ends the process."""
 GRACE_SECONDS: Final = 0.6
-"""How long after its timeout a stopping command may take to interrupt what runs, and to write that. With `EXIT_SECONDS`
-it is less than the 2 s that are promised: the rest is for a machine that is busy."""
+"""How long after its timeout a stopping command may take to interrupt what runs, and to write that.
+With `EXIT_SECONDS` it is less than the 2 s that are promised: the rest is for a machine that is
+busy.
+"""
 ANNOUNCE_SECONDS: Final = 0.05
 """How long stopping is put off so that it is announced first: a log that nobody reads may block."""
 START_SECONDS: Final = 0.6
@@ -67,7 +71,8 @@ CUT_EXIT_CODE: Final = 5
 class StopRequested(KeyboardInterrupt):
     """Raised in the main thread by a signal that comes before there is anything to stop in order.
 
-    A `KeyboardInterrupt`, because that is what other people's code lets through; a plugin's `SystemExit` is reported.
+    A `KeyboardInterrupt`, because that is what other people's code lets through; a plugin's
+    `SystemExit` is reported.
     """
 
 
@@ -76,15 +81,17 @@ def _nothing() -> None:
 
 
 class Demand:
-    """What a command does when it is told to stop. Each function is called from any thread, at most once.
+    """What a command does when it is told to stop.
+
+    Each function is called from any thread, at most once.
 
     Args:
         timeout_seconds: How long it may take, before what it needs to interrupt what is left.
         stop: Stops in order. Must not block.
         announce: Says what is waited for, and what a second signal does.
         hurry: Waits no longer for what runs. Must not block.
-        cut: Saves what can be saved when the time is over, beside the exit handlers, within `EXIT_SECONDS`. The main
-            thread may hang.
+        cut: Saves what can be saved when the time is over, beside the exit handlers, within
+            `EXIT_SECONDS`. The main thread may hang.
     """
 
     def __init__(
@@ -146,7 +153,10 @@ class _Shutdown:
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
             if callable(signal.getsignal(number)):  # what is ignored stays ignored
-                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+                signal.signal(
+                    number,
+                    signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL,
+                )
         for end in self._pipe:
             os.close(end)
         self._pipe, self._owns_process = None, False
@@ -158,7 +168,9 @@ class _Shutdown:
         if self._pipe is None:
             return
         other = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        if other != self._pipe[1]:  # an event loop has set its own: our thread did not see this signal
+        if (
+            other != self._pipe[1]
+        ):  # an event loop has set its own: our thread did not see this signal
             signal.set_wakeup_fd(other)
             self._send(number)
         if not (self._is_past_start or self._raised):
@@ -174,7 +186,9 @@ class _Shutdown:
 
     def _read(self, reading: int, _writing: int) -> None:
         """The thread: signals and the clock."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the main thread
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, signal.valid_signals()
+        )  # they are for the main thread
         while True:
             deadline = self._deadline
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -185,7 +199,9 @@ class _Shutdown:
                     elif number in SIGNALS:
                         self._number = number
                         self._received += 1
-                        self._raise_level(self._received)  # what a parent has asked for before is the same demand
+                        self._raise_level(
+                            self._received
+                        )  # what a parent has asked for before is the same demand
                 continue
             with self._guard:
                 is_over = self._deadline is not None and time.monotonic() >= self._deadline
@@ -215,7 +231,9 @@ class _Shutdown:
     def _tell(self, demand: Demand, before: int) -> None:
         if before < 1:
             self._end_within(demand.timeout_seconds + GRACE_SECONDS)
-            _start(demand.announce).acquire(timeout=ANNOUNCE_SECONDS)  # what follows from it is logged after it
+            _start(demand.announce).acquire(
+                timeout=ANNOUNCE_SECONDS
+            )  # what follows from it is logged after it
             demand.stop()
         if self._level >= HURRY:
             self._end_within(HURRY_SECONDS)
@@ -310,12 +328,15 @@ class _Shutdown:
         with self._guard:
             was_ending, self._is_ending = self._is_ending, True
             if not was_ending:
-                self._deadline = time.monotonic() + (EXIT_SECONDS if self._level else UNASKED_EXIT_SECONDS)
+                self._deadline = time.monotonic() + (
+                    EXIT_SECONDS if self._level else UNASKED_EXIT_SECONDS
+                )
         if was_ending:  # it was cut off: the exit handlers run
             time.sleep(2 * EXIT_SECONDS)
         self._send(0)
         joins_children = _run_exit_handlers()
-        # The interpreter waits for threads, runs these, the last one first, and would go on to whatever `__del__` does.
+        # The interpreter waits for threads, runs these, the last one first, and would go on to
+        # whatever `__del__` does.
         atexit.register(self._end)
         if joins_children is not None:
             atexit.register(joins_children)
@@ -327,7 +348,8 @@ class _Shutdown:
 
 
 def _run_exit_handlers() -> Callable[[], object] | None:
-    """Run what is registered with `atexit`, but what waits for processes that jobs have left: it would starve the rest.
+    """Run what is registered with `atexit`, but what waits for processes that jobs have left: it
+    would starve the rest.
 
     Returns:
         What was left out, or None.
@@ -341,12 +363,17 @@ def _run_exit_handlers() -> Callable[[], object] | None:
 
 
 def _start(what: Callable[[], object]) -> _thread.LockType:
-    """Call something on a thread of its own: it may block for ever. Returns a lock that is free when it has ended."""
+    """Call something on a thread of its own: it may block for ever.
+
+    Returns a lock that is free when it has ended.
+    """
     running = _thread.allocate_lock()
     running.acquire()
 
     def run() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what it starts would inherit what the reading thread blocks
+        signal.pthread_sigmask(
+            signal.SIG_SETMASK, ()
+        )  # what it starts would inherit what the reading thread blocks
         try:
             what()
         except BaseException:  # noqa: BLE001  # nobody is left to hear of it
@@ -370,7 +397,9 @@ _PROCESS: Final = _Shutdown()
 
 
 def listen() -> None:
-    """Handle SIGTERM and SIGINT from now on, in a process that is ours to end. On the main thread; once is enough.
+    """Handle SIGTERM and SIGINT from now on, in a process that is ours to end.
+
+    On the main thread; once is enough.
 
     Until `on_stop` is entered, the first signal raises `StopRequested` in the main thread.
     """
@@ -383,17 +412,22 @@ def is_listening() -> bool:
 
 
 def stop_listening() -> None:
-    """In the child of a fork: its signals are its own, act by default, and do not reach the parent's event loop."""
+    """In the child of a fork: its signals are its own, act by default, and do not reach the
+    parent's event loop.
+    """
     _PROCESS.stop_listening()
 
 
 def begin_service() -> None:
-    """Say that this command serves until it is stopped: to be stopped before it has begun is no failure."""
+    """Say that this command serves until it is stopped: to be stopped before it has begun is no
+    failure.
+    """
     _PROCESS.begin_service()
 
 
 class on_stop:  # noqa: N801  # used as a function
-    """Stop something in order while inside: the first signal stops, the second hurries, the third ends the process.
+    """Stop something in order while inside: the first signal stops, the second hurries, the third
+    ends the process.
 
     From entering on no signal raises an exception any more. On the main thread.
     """
@@ -405,7 +439,10 @@ class on_stop:  # noqa: N801  # used as a function
         _PROCESS.demand(self._demand)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         _PROCESS.withdraw()
 
@@ -426,20 +463,26 @@ def settle(code: int) -> None:
 
 
 def is_stopped_early() -> bool:
-    """Whether `StopRequested` was raised, and nothing is served: then every error that ends the command comes of it.
+    """Whether `StopRequested` was raised, and nothing is served: then every error that ends the
+    command comes of it.
 
-    Python and other people's code make other exceptions of it, `RuntimeError` where it is raised in `__set_name__`.
+    Python and other people's code make other exceptions of it, `RuntimeError` where it is raised in
+    `__set_name__`.
     """
     return _PROCESS.is_stopped_early
 
 
 def stop_code() -> int:
-    """The exit code of a command that was stopped before it served: 0 of a service, else 143 or 130, as in a shell."""
+    """The exit code of a command that was stopped before it served: 0 of a service, else 143 or
+    130, as in a shell.
+    """
     return _PROCESS.stop_code()
 
 
 def leave(code: int) -> NoReturn:
-    """End the process: its exit handlers have a second after a signal, and what hangs is cut off. On the main thread.
+    """End the process: its exit handlers have a second after a signal, and what hangs is cut off.
+
+    On the main thread.
 
     A command that is no service, or that another program runs, ends as every Python program does.
 

@@ -1,7 +1,8 @@
 """`start_task`: the tasks of Corral itself, which no job can cancel.
 
-A processor that tidies up with `for task in asyncio.all_tasks(): task.cancel()`, as examples of a graceful shutdown do,
-means what it has started itself. It must not end the worker, nor the jobs that run beside it.
+A processor that tidies up with `for task in asyncio.all_tasks(): task.cancel()`, as examples of a
+graceful shutdown do, means what it has started itself. It must not end the worker, nor the jobs
+that run beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ T = TypeVar("T")
 class OwnTask(asyncio.Task[T]):
     """A task that jobs cannot cancel, but the job that it runs.
 
-    Whoever awaits it directly cannot be cancelled by them either: a cancellation is handed on to what is awaited.
+    Whoever awaits it directly cannot be cancelled by them either: a cancellation is handed on to
+    what is awaited.
 
     Attributes:
         job: The job that it runs, or None.
@@ -37,8 +39,8 @@ class OwnTask(asyncio.Task[T]):
         """Ask the task to end, unless a job asks whose task it is not.
 
         Returns:
-            Whether it was asked. True, too, where a job was refused: where a task that awaits this one is cancelled, it
-            would be ended at its next step if this one said no.
+            Whether it was asked. True, too, where a job was refused: where a task that awaits this
+            one is cancelled, it would be ended at its next step if this one said no.
         """
         by = current_job.get()
         if by is None or by is self.job:
@@ -46,7 +48,9 @@ class OwnTask(asyncio.Task[T]):
         if not by.run.meddled:
             by.run.meddled = True
             with suppress(Exception):  # the program's own logging may be broken
-                log.warning("a job cancelled tasks that are not its own: refused", task=self.get_name())
+                log.warning(
+                    "a job cancelled tasks that are not its own: refused", task=self.get_name()
+                )
         return True
 
 

@@ -1,8 +1,8 @@
 """Leaving out the fields that a payload's model does not know, and nothing else.
 
-`extra="ignore"` would do more: it empties models that keep what they do not know, and lets another member of a union
-match. So exactly the fields that pydantic reports are taken out of the JSON text, which is then read as strictly as
-any other. This module knows pydantic's errors, and no models.
+`extra="ignore"` would do more: it empties models that keep what they do not know, and lets another
+member of a union match. So exactly the fields that pydantic reports are taken out of the JSON text,
+which is then read as strictly as any other. This module knows pydantic's errors, and no models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ MOST_UNSURE: Final = 20
 Problems: TypeAlias = Sequence[ErrorDetails]
 Part: TypeAlias = str | int | None
 Path: TypeAlias = tuple[Part, ...]
-"""Where a value is in a JSON text: names and positions; None steps into JSON within a text (`pydantic.Json`)."""
+"""Where a value is in a JSON text: names and positions; None steps into JSON within a text
+(`pydantic.Json`).
+"""
 
 
 def without_unknown(
@@ -35,7 +37,8 @@ def without_unknown(
 ) -> tuple[bytes, frozenset[str]] | None:
     """A JSON text without its unknown fields.
 
-    Of a union, the member is meant that then has the fewest unknown fields, and nothing else that is wrong.
+    Of a union, the member is meant that then has the fewest unknown fields, and nothing else that
+    is wrong.
 
     Args:
         raw: The text.
@@ -43,8 +46,8 @@ def without_unknown(
         problems_of: What is wrong with another text; nothing, where a model can be made of it.
 
     Returns:
-        The text, and the dotted names of what was left out (positions in lists are not named); None where something
-        is wrong that is no unknown field.
+        The text, and the dotted names of what was left out (positions in lists are not named); None
+        where something is wrong that is no unknown field.
     """
     tree: JsonValue = from_json(raw)
     names: set[str] = set()
@@ -89,7 +92,9 @@ class _Place:
                 return None
             paths += further
         if self.members:
-            helpful = [found for member in self.members.values() if (found := member.to_drop()) is not None]
+            helpful = [
+                found for member in self.members.values() if (found := member.to_drop()) is not None
+            ]
             if not helpful:
                 return None
             helpful.sort(key=len)  # of equals the first one stays first, as pydantic itself chooses
@@ -97,7 +102,9 @@ class _Place:
         return paths
 
 
-def _unknown(tree: JsonValue, problems: Problems, problems_of: Callable[[bytes], Problems]) -> list[Path] | None:
+def _unknown(
+    tree: JsonValue, problems: Problems, problems_of: Callable[[bytes], Problems]
+) -> list[Path] | None:
     """The fields to leave out; none or None where that does not help."""
     root, unsure = _Place(), 0
     for problem in problems:
@@ -121,14 +128,18 @@ def _unknown(tree: JsonValue, problems: Problems, problems_of: Callable[[bytes],
 
 
 Way: TypeAlias = tuple[tuple[bool, Part], ...]
-"""The parts of an error's location, each with whether it is the name of a union's member, and no part of the text."""
+"""The parts of an error's location, each with whether it is the name of a union's member, and no
+part of the text.
+"""
 
 
 def _path(way: Way) -> Path:
     return tuple(part for tag, part in way if not tag)
 
 
-def _ways(node: JsonValue, loc: Sequence[str | int], is_unknown: bool, *, missing: bool) -> Iterator[Way]:
+def _ways(
+    node: JsonValue, loc: Sequence[str | int], is_unknown: bool, *, missing: bool
+) -> Iterator[Way]:
     """How an error's location may be read: a member of a union may be named like a field.
 
     Args:
@@ -146,15 +157,22 @@ def _ways(node: JsonValue, loc: Sequence[str | int], is_unknown: bool, *, missin
         with suppress(ValueError):
             within: JsonValue = from_json(node)
             if not isinstance(within, str):
-                yield from (((False, None), *way) for way in _ways(within, loc, is_unknown, missing=missing))
+                yield from (
+                    ((False, None), *way) for way in _ways(within, loc, is_unknown, missing=missing)
+                )
     is_last = is_unknown and not rest
     if isinstance(node, dict) and isinstance(part, str) and part in node:
         if is_last:
             yield ((False, part),)
         else:
-            yield from (((False, part), *way) for way in _ways(node[part], rest, is_unknown, missing=missing))
+            yield from (
+                ((False, part), *way)
+                for way in _ways(node[part], rest, is_unknown, missing=missing)
+            )
     elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-        yield from (((False, part), *way) for way in _ways(node[part], rest, is_unknown, missing=missing))
+        yield from (
+            ((False, part), *way) for way in _ways(node[part], rest, is_unknown, missing=missing)
+        )
     elif missing and not rest:
         yield ((False, part),)
         return
@@ -162,7 +180,12 @@ def _ways(node: JsonValue, loc: Sequence[str | int], is_unknown: bool, *, missin
         yield from (((True, part), *way) for way in _ways(node, rest, is_unknown, missing=missing))
 
 
-def _helps(tree: JsonValue, path: Path, loc: tuple[int | str, ...], problems_of: Callable[[bytes], Problems]) -> bool:
+def _helps(
+    tree: JsonValue,
+    path: Path,
+    loc: tuple[int | str, ...],
+    problems_of: Callable[[bytes], Problems],
+) -> bool:
     """Whether pydantic no longer complains of a field when this one is left out."""
     left = problems_of(_text(_without(from_json(_text(tree)), path)))
     return all(problem["type"] != UNKNOWN or problem["loc"] != loc for problem in left)

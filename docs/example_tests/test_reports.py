@@ -1,4 +1,6 @@
-"""A suite of tests for the queue of the README, with each tool of `corral.testing`; docs/testing.md explains it."""
+"""A suite of tests for the queue of the README, with each tool of `corral.testing`; docs/testing.md
+explains it.
+"""
 
 from datetime import timedelta
 
@@ -13,11 +15,16 @@ from corral.testing import Kit, RecordingJobScheduler, job
 async def order_report(jobs: JobScheduler, user_id: str) -> None:
     """Code of the application that enqueues."""
     report = ReportExport(user_id=user_id, format="pdf")
-    await jobs.enqueue(report_exports, report, attempts=8, backoff=Exponential(timedelta(minutes=10)))
+    await jobs.enqueue(
+        report_exports, report, attempts=8, backoff=Exponential(timedelta(minutes=10))
+    )
 
 
 async def test_the_processor_alone() -> None:
-    assert await export_report(job(report_exports, {"userId": "ada", "format": "csv"})) == "exported csv for ada"
+    assert (
+        await export_report(job(report_exports, {"userId": "ada", "format": "csv"}))
+        == "exported csv for ada"
+    )
 
 
 async def test_what_the_application_enqueues() -> None:
@@ -36,7 +43,9 @@ async def test_from_the_producer_to_the_worker(corral_kit: Kit) -> None:
 
 
 async def test_a_job_waits_until_it_is_due(corral_kit: Kit) -> None:
-    await corral_kit.enqueue(report_exports, {"userId": "ada", "format": "pdf"}, delay=timedelta(hours=1))
+    await corral_kit.enqueue(
+        report_exports, {"userId": "ada", "format": "pdf"}, delay=timedelta(hours=1)
+    )
     assert not (await corral_kit.drain()).runs
     corral_kit.travel(timedelta(hours=1))
     assert len(await corral_kit.drain()) == 1

@@ -1,5 +1,7 @@
-"""An application as a team would write it: an HTTP API whose background work is six queues of Corral.
+"""An application as a team would write it: an HTTP API whose background work is six queues of
+Corral.
 
-It enqueues in one file, `listeners.py`, through the `JobScheduler` port, in the transaction that stores what the job is
-about. What the queues need from it are hooks, in `plugin.py`. `python -m examples.saas.demo` runs and checks all of it.
+It enqueues in one file, `listeners.py`, through the `JobScheduler` port, in the transaction that
+stores what the job is about. What the queues need from it are hooks, in `plugin.py`. `python -m
+examples.saas.demo` runs and checks all of it.
 """

@@ -78,16 +78,24 @@ class ClosedHour:
 
 
 async def sign_up(
-    work: Work, *, email: str, name: str, invite: str | None = None, member_since: datetime | None = None
+    work: Work,
+    *,
+    email: str,
+    name: str,
+    invite: str | None = None,
+    member_since: datetime | None = None,
 ) -> SignedUp:
-    """Make an account. Whatever is refused after the event was raised takes its jobs back with everything else.
+    """Make an account.
+
+    Whatever is refused after the event was raised takes its jobs back with everything else.
 
     Args:
         work: The transaction.
         email: The address, one account each.
         name: What the user is called.
         invite: A code that can be redeemed once, or None.
-        member_since: When metering begins (aware), for accounts that come from elsewhere; now by default.
+        member_since: When metering begins (aware), for accounts that come from elsewhere; now by
+        default.
 
     Raises:
         Refused: The address has an account, or the invite is unknown or redeemed.
@@ -95,7 +103,14 @@ async def sign_up(
     user = User(f"usr_{secrets.token_hex(8)}", email, name, "free")
     token = secrets.token_urlsafe(32)
     now = datetime.now(UTC)
-    row = {"id": user.id, "email": email, "name": name, "plan": user.plan, "joined_at": now, "token_hash": _hash(token)}
+    row = {
+        "id": user.id,
+        "email": email,
+        "name": name,
+        "plan": user.plan,
+        "joined_at": now,
+        "token_hash": _hash(token),
+    }
     try:
         await work.connection.execute(insert(users).values(row))
     except IntegrityError:
@@ -109,7 +124,9 @@ async def sign_up(
 
 async def authenticate(connection: AsyncConnection, token: str) -> User | None:
     """Whose token it is; None where it is nobody's."""
-    found = select(users.c.id, users.c.email, users.c.name, users.c.plan).where(users.c.token_hash == _hash(token))
+    found = select(users.c.id, users.c.email, users.c.name, users.c.plan).where(
+        users.c.token_hash == _hash(token)
+    )
     row = (await connection.execute(found)).one_or_none()
     return None if row is None else User(row.id, row.email, row.name, row.plan)
 
@@ -120,7 +137,9 @@ async def grant_board(connection: AsyncConnection, email: str, role: Role | None
     Returns:
         Whether there is somebody of this address.
     """
-    changed = await connection.execute(update(users).where(users.c.email == email).values(board_role=role))
+    changed = await connection.execute(
+        update(users).where(users.c.email == email).values(board_role=role)
+    )
     return changed.rowcount == 1
 
 
@@ -133,7 +152,9 @@ async def board_identity(connection: AsyncConnection, token: str) -> Identity | 
 
 async def write_note(work: Work, user: User, text: str) -> None:
     """Keep a note."""
-    await work.connection.execute(insert(notes).values(user_id=user.id, text=text, written_at=datetime.now(UTC)))
+    await work.connection.execute(
+        insert(notes).values(user_id=user.id, text=text, written_at=datetime.now(UTC))
+    )
 
 
 async def use(work: Work, user: User, requests: int, at: datetime | None) -> None:
@@ -149,7 +170,9 @@ async def closed_hours(connection: AsyncConnection, user: User) -> list[ClosedHo
         .where(usage_periods.c.subscription_id == user.id, usage_totals.c.metric == "requests")
         .order_by(usage_periods.c.started_at)
     )
-    return [ClosedHour(started_at, amount) for started_at, amount in await connection.execute(totals)]
+    return [
+        ClosedHour(started_at, amount) for started_at, amount in await connection.execute(totals)
+    ]
 
 
 async def order_export(work: Work, user: User, format: Literal["json", "csv"]) -> str:  # noqa: A002  # the payload's word

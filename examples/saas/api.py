@@ -1,4 +1,7 @@
-"""The HTTP API: `uvicorn --factory examples.saas.api:create_app`. It translates requests into use cases and back."""
+"""The HTTP API: `uvicorn --factory examples.saas.api:create_app`.
+
+It translates requests into use cases and back.
+"""
 
 from __future__ import annotations
 
@@ -131,12 +134,17 @@ async def download_export(key: str, expires: str, signature: str) -> StreamingRe
         opened = await open_export(key)
     except (links.LinkRefused, NoSuchExport) as error:
         raise HTTPException(404, str(error)) from None
-    headers = {"Content-Length": str(opened.size), "Content-Disposition": 'attachment; filename="acme-export.zip"'}
+    headers = {
+        "Content-Length": str(opened.size),
+        "Content-Disposition": 'attachment; filename="acme-export.zip"',
+    }
     return StreamingResponse(opened.chunks, media_type="application/zip", headers=headers)
 
 
 @router.post("/webhooks/stripe", status_code=202)
-async def stripe_event(request: Request, work: InWork, stripe_signature: Annotated[str, Header()] = "") -> None:
+async def stripe_event(
+    request: Request, work: InWork, stripe_signature: Annotated[str, Header()] = ""
+) -> None:
     """What the payment provider says, if it is the provider who says it."""
     secret = request.app.state.settings.stripe_secret.get_secret_value()
     try:

@@ -1,4 +1,6 @@
-"""The board at `/admin/queues`, behind this application's own session: whoever has a grant on it sees it."""
+"""The board at `/admin/queues`, behind this application's own session: whoever has a grant on it
+sees it.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ __all__ = ["InWork", "Me", "operator"]
 
 
 async def begun(request: Request) -> AsyncIterator[Work]:
-    """The transaction of a request; it is committed before the answer is sent, and not at all if that is an error."""
+    """The transaction of a request; it is committed before the answer is sent, and not at all if
+    that is an error.
+    """
     async with working(request.app.state.engine, request.app.state.jobs) as work:
         yield work
 

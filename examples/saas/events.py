@@ -55,4 +55,6 @@ class RolloverOrdered:
     """An operator does not want to wait for the hour."""
 
 
-Event = UserRegistered | ExportOrdered | AccountDeletionOrdered | BillingEventReceived | RolloverOrdered
+Event = (
+    UserRegistered | ExportOrdered | AccountDeletionOrdered | BillingEventReceived | RolloverOrdered
+)

@@ -1,7 +1,7 @@
 """What follows from what happens. The only file of the application that enqueues.
 
-A listener takes a `JobScheduler` and does not know what is behind it: in the API it is an outbox in the transaction
-that raised the event, in a unit test a `RecordingJobScheduler`.
+A listener takes a `JobScheduler` and does not know what is behind it: in the API it is an outbox in
+the transaction that raised the event, in a unit test a `RecordingJobScheduler`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,17 @@ __all__ = ["LISTENERS"]
 Listener = Callable[[Any, AsyncConnection, JobScheduler], Awaitable[object]]
 
 
-async def send_welcome(event: UserRegistered, _connection: AsyncConnection, jobs: JobScheduler) -> None:
+async def send_welcome(
+    event: UserRegistered, _connection: AsyncConnection, jobs: JobScheduler
+) -> None:
     """A mail to whoever has signed up."""
     variables = {"name": event.name, "url": "https://acme.example/first-steps"}
     await jobs.enqueue(emails, EmailJob(to=event.email, template="welcome", variables=variables))
 
 
-async def announce_user(event: UserRegistered, connection: AsyncConnection, jobs: JobScheduler) -> None:
+async def announce_user(
+    event: UserRegistered, connection: AsyncConnection, jobs: JobScheduler
+) -> None:
     """A webhook to every endpoint: the user's id, and nothing that has to be forgotten later."""
     deliveries = [
         WebhookDelivery(
@@ -53,23 +57,31 @@ async def announce_user(event: UserRegistered, connection: AsyncConnection, jobs
     await jobs.enqueue_many(webhooks_outgoing, deliveries)
 
 
-async def export_data(event: ExportOrdered, _connection: AsyncConnection, jobs: JobScheduler) -> None:
+async def export_data(
+    event: ExportOrdered, _connection: AsyncConnection, jobs: JobScheduler
+) -> None:
     """The archive; its job tells the user when it is ready."""
     export = DataExport(user_id=event.user_id, export_id=event.export_id, format=event.format)
     await jobs.enqueue(data_exports, export, job_id=event.export_id)
 
 
-async def delete_later(event: AccountDeletionOrdered, connection: AsyncConnection, jobs: JobScheduler) -> None:
+async def delete_later(
+    event: AccountDeletionOrdered, connection: AsyncConnection, jobs: JobScheduler
+) -> None:
     """The deletion, when the grace period is over."""
     await request_deletion(connection, jobs, event.user_id, email=event.email)
 
 
-async def book(event: BillingEventReceived, _connection: AsyncConnection, jobs: JobScheduler) -> None:
+async def book(
+    event: BillingEventReceived, _connection: AsyncConnection, jobs: JobScheduler
+) -> None:
     """The provider's event, under its own id: however often it is sent, it is one job."""
     await enqueue_event(jobs, event.event)
 
 
-async def roll_over(_event: RolloverOrdered, _connection: AsyncConnection, jobs: JobScheduler) -> None:
+async def roll_over(
+    _event: RolloverOrdered, _connection: AsyncConnection, jobs: JobScheduler
+) -> None:
     """The hourly job, now."""
     await jobs.enqueue(usage_period_rollover, UsagePeriodRollover())
 

@@ -1,4 +1,6 @@
-"""What the queues need from this application: `CORRAL_APP=examples.saas.plugin` names it to every process."""
+"""What the queues need from this application: `CORRAL_APP=examples.saas.plugin` names it to every
+process.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def corral_tables() -> list[MetaData]:
 
 @hookimpl
 async def corral_billing_event(event: BillingEvent, connection: AsyncConnection) -> None:
-    """A paid invoice is a payment and a paid plan; both are there once, however often the provider says so."""
+    """A paid invoice is a payment and a paid plan; both are there once, however often the provider
+    says so.
+    """
     if event.type != "invoice.paid":
         return
     body: dict[str, Any] = dict(event.body)
@@ -55,13 +59,18 @@ async def corral_usage_period_closed(period: ClosedPeriod, connection: AsyncConn
     """A closed hour is an invoice."""
     used = period.totals.get("requests", 0)
     await connection.execute(
-        insert(invoices).values(user_id=period.subscription_id, period_start=period.started_at, requests=used)
+        insert(invoices).values(
+            user_id=period.subscription_id, period_start=period.started_at, requests=used
+        )
     )
 
 
 @hookimpl
 async def corral_erase_account(user_id: str, connection: AsyncConnection) -> Mapping[str, int]:
-    """What no table file can say: no further hour is metered. Rows are erased as `accounts.toml` says."""
+    """What no table file can say: no further hour is metered.
+
+    Rows are erased as `accounts.toml` says.
+    """
     await end_subscription(connection, user_id)
     return {"subscriptions": 1}
 
@@ -70,10 +79,15 @@ async def corral_erase_account(user_id: str, connection: AsyncConnection) -> Map
 async def corral_export_account(
     user_id: str, connection: AsyncConnection
 ) -> Mapping[str, AsyncIterator[Mapping[str, object]]]:
-    """What no table file can say: invoices with their price. Everything else is exported as `accounts.toml` says."""
+    """What no table file can say: invoices with their price.
+
+    Everything else is exported as `accounts.toml` says.
+    """
 
     async def billed() -> AsyncIterator[Mapping[str, object]]:
-        own = select(invoices.c.period_start, invoices.c.requests).where(invoices.c.user_id == user_id)
+        own = select(invoices.c.period_start, invoices.c.requests).where(
+            invoices.c.user_id == user_id
+        )
         async for start, requests in await connection.stream(own.order_by(invoices.c.period_start)):
             yield {"hour": start, "requests": requests, "cents": requests * 2}
 

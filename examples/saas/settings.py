@@ -1,4 +1,7 @@
-"""What the API needs to know. Corral and its plugins read their own settings, from the same environment."""
+"""What the API needs to know.
+
+Corral and its plugins read their own settings, from the same environment.
+"""
 
 from __future__ import annotations
 

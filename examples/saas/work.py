@@ -29,7 +29,10 @@ class Work:
     jobs: JobScheduler
 
     async def tell(self, event: Event) -> None:
-        """Hand an event to whoever listens. What they do is committed with everything else, or not at all."""
+        """Hand an event to whoever listens.
+
+        What they do is committed with everything else, or not at all.
+        """
         for listener in LISTENERS[type(event)]:
             await listener(event, self.connection, self.jobs)
 

@@ -1,4 +1,6 @@
-"""Asks an ASGI application exactly what a test says: no client tidies paths up, adds headers, or follows anything."""
+"""Asks an ASGI application exactly what a test says: no client tidies paths up, adds headers, or
+follows anything.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ class Got:
 
 @lru_cache(maxsize=1)
 def decoded(path: str) -> str:
-    """A path as a server hands it on; kept, so that what asking costs is not taken for what answering does."""
+    """A path as a server hands it on; kept, so that what asking costs is not taken for what
+    answering does.
+    """
     return unquote_to_bytes(path).decode("utf-8", "replace")
 
 
@@ -126,7 +130,10 @@ async def ask(
         "raw_path": path.encode("latin-1"),
         "query_string": query.encode("latin-1"),
         "root_path": "",
-        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()],
+        "headers": [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in sent.items()
+        ],
         "client": (address, 50000),
         "server": ("127.0.0.1", 80),
         "state": {},
@@ -145,7 +152,10 @@ async def ask(
         nonlocal status, answered
         if message["type"] == "http.response.start":
             status = message["status"]
-            answered = tuple((name.decode().lower(), value.decode("latin-1")) for name, value in message["headers"])
+            answered = tuple(
+                (name.decode().lower(), value.decode("latin-1"))
+                for name, value in message["headers"]
+            )
             return
         received.append(message.get("body", b""))
         if not message.get("more_body") or (chunks and len(received) >= chunks):
@@ -158,10 +168,14 @@ async def ask(
 
 
 class Host:
-    """A host application's sessions: a header names somebody, and a table says what they are trusted with."""
+    """A host application's sessions: a header names somebody, and a table says what they are
+    trusted with.
+    """
 
     def __init__(self) -> None:
-        self.roles: dict[str, Role | None] = {role.value: role for role in Role} | {"nobody-here": None}
+        self.roles: dict[str, Role | None] = {role.value: role for role in Role} | {
+            "nobody-here": None
+        }
 
     def who(self, request: Request) -> Identity | None:
         name = request.headers.get("x-user", "")
@@ -177,7 +191,9 @@ class Browser:
         mount: Where the board is.
     """
 
-    def __init__(self, app: Any, user: str = "", mount: str = "", scheme: str = "http", host: str = HOST) -> None:
+    def __init__(
+        self, app: Any, user: str = "", mount: str = "", scheme: str = "http", host: str = HOST
+    ) -> None:
         self.app = app
         self.mount = mount
         self.scheme = scheme
@@ -185,10 +201,14 @@ class Browser:
         self.user = {"x-user": user} if user else {}
         self.cookies: dict[str, str] = {}
 
-    async def ask(self, method: str, target: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Got:
+    async def ask(
+        self, method: str, target: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> Got:
         """One request, with the cookies that were set."""
         cookie = (
-            {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())} if self.cookies else {}
+            {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+            if self.cookies
+            else {}
         )
         given = {**self.user, **cookie, **(headers or {})}
         more = {"scheme": self.scheme, "host": self.host, **more}
@@ -208,7 +228,9 @@ class Browser:
 
     async def send(self, target: str, token: str, **fields: Any) -> Got:
         """A form, as a browser sends it."""
-        return await self.ask("POST", target, headers={**PAGE, **HERE}, body={"csrf": token, **fields})
+        return await self.ask(
+            "POST", target, headers={**PAGE, **HERE}, body={"csrf": token, **fields}
+        )
 
     async def token(self) -> str:
         """The token of this browser's forms."""
@@ -222,15 +244,21 @@ class Browser:
 def token_in(page: str) -> str:
     """The token of a page's forms."""
     tree = html5lib.parse(page, namespaceHTMLElements=False)
-    return next(unescape(each.get("value")) for each in tree.iter("input") if each.get("name") == "csrf")
+    return next(
+        unescape(each.get("value")) for each in tree.iter("input") if each.get("name") == "csrf"
+    )
 
 
 def installed(folder: Path) -> Path:
-    """Install a plugin with two queues into a folder, so that it is found when the folder is on the path."""
+    """Install a plugin with two queues into a folder, so that it is found when the folder is on the
+    path.
+    """
     package, metadata = folder / "board_test_queues.py", folder / "board_test_queues-1.0.dist-info"
     package.write_text(PLUGIN)
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: board-test-queues\nVersion: 1.0\n")
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: board-test-queues\nVersion: 1.0\n"
+    )
     points = "[corral.queues]\nletters = board_test_queues\nparcels = board_test_queues\n"
     (metadata / "entry_points.txt").write_text(points)
     sys.modules.pop("board_test_queues", None)

@@ -1,4 +1,6 @@
-"""Texts that mean harm, and a store that has each of them wherever data can be; and the pages on which they are."""
+"""Texts that mean harm, and a store that has each of them wherever data can be; and the pages on
+which they are.
+"""
 
 from __future__ import annotations
 
@@ -87,17 +89,27 @@ def job_id(text: str, state: str) -> str:
 
 
 def fill(store: redis.Redis, texts: list[str], queue: str = "letters") -> None:
-    """Put each text wherever a client, a worker or another process could: in the jobs of a queue, and beside them."""
+    """Put each text wherever a client, a worker or another process could: in the jobs of a queue,
+    and beside them.
+    """
     now = int(time.time() * 1000)
     events = 0
     for at, text in enumerate(texts):
         for state, kind in STATES.items():
             given = job_id(text, state)
-            data = {"to": text, "text": text, "pages": text, text: text, "deep": [{text: [text, {"x": text}]}]}
+            data = {
+                "to": text,
+                "text": text,
+                "pages": text,
+                text: text,
+                "deep": [{text: [text, {"x": text}]}],
+            }
             fields = {
                 "name": text,
                 "data": json.dumps(data),
-                "opts": json.dumps({"attempts": 3, "jobId": text, text: text, "repeat": {"pattern": text}}),
+                "opts": json.dumps(
+                    {"attempts": 3, "jobId": text, text: text, "repeat": {"pattern": text}}
+                ),
                 "timestamp": now - 1000,
                 "delay": 0,
                 "priority": 0,
@@ -125,21 +137,43 @@ def fill(store: redis.Redis, texts: list[str], queue: str = "letters") -> None:
                 store.rpush(f"bull:{queue}:{state}", given)
             event = {"event": "failed", "jobId": given, "failedReason": text, "prev": text}
             events += 1
-            store.xadd(f"bull:{queue}:events", event, id=f"{now - 400}-{events}")  # as long after the start, every time
+            store.xadd(
+                f"bull:{queue}:events", event, id=f"{now - 400}-{events}"
+            )  # as long after the start, every time
         aside = f"corral:bull:{queue}:quarantine"
         kept = {"at": now + at, "from": text, "reason": text, "key": f"{aside}:{text}"}
         store.hset(aside, text, json.dumps(kept))
         store.hset(f"{aside}:{text}", "data", text)
-        store.hset(aside, f"{text}?", json.dumps({"at": now - at, "from": "wait", "reason": text, "key": text}))
+        store.hset(
+            aside,
+            f"{text}?",
+            json.dumps({"at": now - at, "from": "wait", "reason": text, "key": text}),
+        )
         store.zadd(f"bull:{queue}:repeat", {text: now + 60_000})
-        store.hset(f"bull:{queue}:repeat:{text}", mapping={"name": text, "pattern": text, "tz": text, "ic": 1})
+        store.hset(
+            f"bull:{queue}:repeat:{text}",
+            mapping={"name": text, "pattern": text, "tz": text, "ic": 1},
+        )
         store.hset(f"bull:{text}:meta", "version", text)
         sign = f"{now} 0 0 {now} 1 {''.join(text.split()) or '-'} {json.dumps([text, text])}"
         store.hset("corral:bull:alive", f"{text}-1-1", sign)
-        record = {"distribution": text, "version": text, "fingerprint": text, "role": "worker", "time": now}
+        record = {
+            "distribution": text,
+            "version": text,
+            "fingerprint": text,
+            "role": "worker",
+            "time": now,
+        }
         told = json.dumps({queue: record, text: record})
         store.hset("corral:bull:catalog", f"{text}-1-1", f"{now} {told}")
-        entry = {"who": text, "what": text, "queue": text, "job": text, "before": json.dumps(text), "after": text}
+        entry = {
+            "who": text,
+            "what": text,
+            "queue": text,
+            "job": text,
+            "before": json.dumps(text),
+            "after": text,
+        }
         store.xadd("corral:bull:audit", {"prefix": "bull", **entry, "count": 1})
 
 
@@ -155,7 +189,9 @@ def lists(queue: str = "letters") -> list[str]:
 
 
 def pages(text: str, queue: str = "letters") -> list[tuple[str, int]]:
-    """The pages of one text, each with its status; with another text the one at the same place is the same page."""
+    """The pages of one text, each with its status; with another text the one at the same place is
+    the same page.
+    """
 
     def job(job_id: str, rest: str = "") -> str:
         return f"/queues/{queue}/jobs/{quote(job_id, safe='')}{rest}"

@@ -1,4 +1,6 @@
-"""What somebody asks for without bounds is refused, and quickly (S-11, S-16); recorded in CPU seconds."""
+"""What somebody asks for without bounds is refused, and quickly (S-11, S-16); recorded in CPU
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ ASKED = {
     "everywhere": (f"/search?q={LONG}", 400),
     "a field of 100 kB": (f"/search?q={LONG[:50_000]}%3D{LONG[:50_000]}", 400),
     "a path of 50,000 fields": (f"/search?q={'a.' * 50_000}a%3D1", 400),
-    "10,000 fields": ("/queues/letters?" + "&".join(f"f{number}=1" for number in range(10_000)), 200),
+    "10,000 fields": (
+        "/queues/letters?" + "&".join(f"f{number}=1" for number in range(10_000)),
+        200,
+    ),
     "10,000 times one": ("/queues/letters?" + "&".join(["state=failed"] * 10_000), 200),
     "a queue of 100,000 characters": (f"/queues/{LONG}", 404),
     "a job of 100,000 characters": (f"/queues/letters/jobs/{LONG}", 404),
@@ -38,7 +43,10 @@ ASKED = {
     "a log of 10^9": ("/queues/letters/jobs/one/logs?start=9999999999", 400),
     "an audit before": (f"/audit?before={'9' * 100_000}-0", 400),
     **{
-        f"a search behind {after[:20]!r}": (f"/queues/letters?q=a&state={state}&after={quote(after)}", 400)
+        f"a search behind {after[:20]!r}": (
+            f"/queues/letters?q=a&state={state}&after={quote(after)}",
+            400,
+        )
         for state, after in (
             ("failed", "failed:1_0:one"),
             ("failed", "failed:nan:one"),
@@ -95,7 +103,9 @@ BODIES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.timing
 @pytest.mark.asyncio
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-async def test_a_body_that_is_made_to_cost_is_refused(board: Board, body: Callable[[], bytes]) -> None:
+async def test_a_body_that_is_made_to_cost_is_refused(
+    board: Board, body: Callable[[], bytes]
+) -> None:
     sent, browser = body(), Browser(board, "admin")
     headers = {**HERE, "content-type": "application/json", "accept": "application/json"}
     began = time.process_time()

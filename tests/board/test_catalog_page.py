@@ -28,14 +28,18 @@ def distribution(folder: Path, name: str, module: str, source: str, *queues: str
 @pytest.fixture
 def broken(on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the queues that work: a plugin that cannot be imported, and one that is disabled."""
-    distribution(tmp_path, "acme-reports", "acme_reports", "import weasyprint_is_not_here\n", "reports")
+    distribution(
+        tmp_path, "acme-reports", "acme_reports", "import weasyprint_is_not_here\n", "reports"
+    )
     distribution(tmp_path, "acme-faxes", "acme_faxes", "import weasyprint_is_not_here\n", "faxes")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("CORRAL_DISABLED_PLUGINS", "acme-faxes")
 
 
 @pytest.mark.asyncio
-async def test_alone_it_shows_what_is_broken_and_works_for_the_rest(broken: None, store: redis.Redis) -> None:
+async def test_alone_it_shows_what_is_broken_and_works_for_the_rest(
+    broken: None, store: redis.Redis
+) -> None:
     store.hset("bull:elsewhere:meta", "version", "bullmq:6")
     board = Board(login=Login(DIGEST))
     try:

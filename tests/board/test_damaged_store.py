@@ -1,4 +1,6 @@
-"""Whatever stands in the store: every page answers, the worker goes on, and nothing of it is ever run (S-15)."""
+"""Whatever stands in the store: every page answers, the worker goes on, and nothing of it is ever
+run (S-15).
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,32 @@ PER_PAGE = 50
 DATA = {"accept": "application/json"}
 
 NUMBERS = (
-    *("", "abc", "NaN", "-nan", "inf", "-inf", "1e400", "-1e400", "1e308", "1e300", "9" * 400, "9" * 5000, "-1", "1.5"),
-    *("0x10", "1_0", " 1 ", "١٢", "253402300800000", "-62135596800001", "8640000000000001", "18446744073709551616"),
+    *(
+        "",
+        "abc",
+        "NaN",
+        "-nan",
+        "inf",
+        "-inf",
+        "1e400",
+        "-1e400",
+        "1e308",
+        "1e300",
+        "9" * 400,
+        "9" * 5000,
+        "-1",
+        "1.5",
+    ),
+    *(
+        "0x10",
+        "1_0",
+        " 1 ",
+        "١٢",
+        "253402300800000",
+        "-62135596800001",
+        "8640000000000001",
+        "18446744073709551616",
+    ),
 )
 TEXTS = (
     *(
@@ -42,9 +68,20 @@ TEXTS = (
         "é" * 300,
         "x" * 20_000,
     ),
-    *("__import__('os').system('true')", "cos\nsystem\n(S'true'\ntR.", "!!python/object/apply:os.system ['true']"),
+    *(
+        "__import__('os').system('true')",
+        "cos\nsystem\n(S'true'\ntR.",
+        "!!python/object/apply:os.system ['true']",
+    ),
 )
-RAW = (b"\xff\xfe\x80", b"\x80\x04\x95\x0b", b"\x82\xa1a\xc1", b"\xed\xa0\x80", b"\xc3", b"\xf0\x9f\x98")
+RAW = (
+    b"\xff\xfe\x80",
+    b"\x80\x04\x95\x0b",
+    b"\x82\xa1a\xc1",
+    b"\xed\xa0\x80",
+    b"\xc3",
+    b"\xf0\x9f\x98",
+)
 JSONS = (
     *(
         '{"a":',
@@ -62,12 +99,37 @@ JSONS = (
         '"text"',
         "9" * 5000,
     ),
-    *('{"to":' * 400 + "1" + "}" * 400, "[" * 900 + "]" * 900, "[" * 100_000, '{"a":"\\ud83d"}', '{"\\ud83d":1}'),
-    *('{"__proto__":{"a":1}}', '{"a":1,"a":2}', '{"to":["x"]}', '{"pages":1e30}', '{"pages":-1}', '{"":0}', "[[[]]]"),
+    *(
+        '{"to":' * 400 + "1" + "}" * 400,
+        "[" * 900 + "]" * 900,
+        "[" * 100_000,
+        '{"a":"\\ud83d"}',
+        '{"\\ud83d":1}',
+    ),
+    *(
+        '{"__proto__":{"a":1}}',
+        '{"a":1,"a":2}',
+        '{"to":["x"]}',
+        '{"pages":1e30}',
+        '{"pages":-1}',
+        '{"":0}',
+        "[[[]]]",
+    ),
 )
 VALUES: tuple[str | bytes, ...] = (*NUMBERS, *TEXTS, *RAW, *JSONS)
 OPTION_NAMES = (
-    *("attempts", "delay", "backoff", "priority", "lifo", "kl", "stackTraceLimit", "tm", "removeOnComplete", "de"),
+    *(
+        "attempts",
+        "delay",
+        "backoff",
+        "priority",
+        "lifo",
+        "kl",
+        "stackTraceLimit",
+        "tm",
+        "removeOnComplete",
+        "de",
+    ),
     *(
         "removeOnFail",
         "repeat",
@@ -84,8 +146,31 @@ OPTION_NAMES = (
     ),
 )
 FIELDS = (
-    *("name", "data", "opts", "timestamp", "delay", "priority", "attemptsMade", "atm", "ats", "stc", "progress"),
-    *("returnvalue", "failedReason", "stacktrace", "defa", "pb", "rjk", "deid", "parentKey", "parent", "processedOn"),
+    *(
+        "name",
+        "data",
+        "opts",
+        "timestamp",
+        "delay",
+        "priority",
+        "attemptsMade",
+        "atm",
+        "ats",
+        "stc",
+        "progress",
+    ),
+    *(
+        "returnvalue",
+        "failedReason",
+        "stacktrace",
+        "defa",
+        "pb",
+        "rjk",
+        "deid",
+        "parentKey",
+        "parent",
+        "processedOn",
+    ),
     *("finishedOn", "nrjid", "pk", "alien"),
 )
 
@@ -105,7 +190,9 @@ def damaged(dice: random.Random) -> dict[str, str | bytes]:
             fields.pop(dice.choice([*fields]))
         elif dice.random() < 0.3:
             value = dice.choice([each for each in (*JSONS, *NUMBERS) if _is_json(each)])
-            fields["opts"] = f'{{"{dice.choice(OPTION_NAMES)}":{value},"backoff":{{"type":{value},"delay":{value}}}}}'
+            fields["opts"] = (
+                f'{{"{dice.choice(OPTION_NAMES)}":{value},"backoff":{{"type":{value},"delay":{value}}}}}'
+            )
         else:
             fields[dice.choice(FIELDS)] = dice.choice(VALUES)
     if dice.random() < 0.1 and isinstance(fields.get("data"), str):
@@ -123,7 +210,16 @@ def _is_json(text: str) -> bool:
 
 
 RUNS = frozenset(
-    {"import", "exec", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.find_class"}
+    {
+        "import",
+        "exec",
+        "subprocess.Popen",
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.fork",
+        "pickle.find_class",
+    }
     | {"marshal.load", "marshal.loads", "ctypes.dlopen", "code.__new__"}
 )
 _watching: list[list[str]] = []
@@ -154,7 +250,9 @@ def test_that_watch_sees_what_is_run() -> None:
         exec("1")
 
 
-PAGES = [route.pattern.format(queue="letters", job_id="{}") for route in ROUTES if route.method == "GET"]
+PAGES = [
+    route.pattern.format(queue="letters", job_id="{}") for route in ROUTES if route.method == "GET"
+]
 WITHOUT_JOB = [page for page in PAGES if "{}" not in page and page != "/live"]
 OF_JOB = [page for page in PAGES if "{}" in page]
 
@@ -180,7 +278,8 @@ def warm(board: Board, store: redis.Redis) -> Callable[[], Any]:
     async def render_all() -> None:
         """Every page once, so that all is imported, and every template compiled."""
         store.hset(
-            "bull:letters:warm", mapping={"data": "{}", "opts": "{}", "stacktrace": '["a"]', "failedReason": "b"}
+            "bull:letters:warm",
+            mapping={"data": "{}", "opts": "{}", "stacktrace": '["a"]', "failedReason": "b"},
         )
         store.zadd("bull:letters:failed", {"warm": 1})
         for page in (*WITHOUT_JOB, *OF_JOB):
@@ -191,7 +290,9 @@ def warm(board: Board, store: redis.Redis) -> Callable[[], Any]:
 
 
 @pytest.mark.asyncio
-async def test_every_page_answers_whatever_jobs_look_like(board: Board, store: redis.Redis, warm: Any) -> None:
+async def test_every_page_answers_whatever_jobs_look_like(
+    board: Board, store: redis.Redis, warm: Any
+) -> None:
     dice = random.Random(15)
     await warm()
     with store.pipeline(transaction=False) as writing:
@@ -219,14 +320,31 @@ async def test_every_page_answers_whatever_jobs_look_like(board: Board, store: r
             await look(board, page, {200})
 
 
-LISTS, SETS = ("wait", "active", "paused"), ("prioritized", "delayed", "waiting-children", "completed", "failed")
+LISTS, SETS = (
+    ("wait", "active", "paused"),
+    ("prioritized", "delayed", "waiting-children", "completed", "failed"),
+)
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
 KEYS = (
     *(
         f"bull:letters:{name}"
-        for name in (*LISTS, *SETS, "meta", "events", "marker", "limiter", "id", "stalled", "repeat")
+        for name in (
+            *LISTS,
+            *SETS,
+            "meta",
+            "events",
+            "marker",
+            "limiter",
+            "id",
+            "stalled",
+            "repeat",
+        )
     ),
-    *(f"bull:letters:metrics:{outcome}{part}" for outcome in ("completed", "failed") for part in ("", ":data")),
+    *(
+        f"bull:letters:metrics:{outcome}{part}"
+        for outcome in ("completed", "failed")
+        for part in ("", ":data")
+    ),
     *(
         "bull:letters:one",
         "bull:letters:one:logs",
@@ -241,9 +359,16 @@ KEYS = (
 KINDS = {
     **dict.fromkeys((f"bull:letters:{name}" for name in LISTS), "list"),
     **dict.fromkeys((f"bull:letters:{name}" for name in (*SETS, "marker", "repeat")), "zset"),
-    **dict.fromkeys((f"bull:letters:metrics:{outcome}" for outcome in ("completed", "failed")), "hash"),
-    **dict.fromkeys((f"bull:letters:metrics:{outcome}:data" for outcome in ("completed", "failed")), "list"),
-    **dict.fromkeys((f"corral:bull:{name}" for name in ("letters:minutes", "letters:quarantine", "alive")), "hash"),
+    **dict.fromkeys(
+        (f"bull:letters:metrics:{outcome}" for outcome in ("completed", "failed")), "hash"
+    ),
+    **dict.fromkeys(
+        (f"bull:letters:metrics:{outcome}:data" for outcome in ("completed", "failed")), "list"
+    ),
+    **dict.fromkeys(
+        (f"corral:bull:{name}" for name in ("letters:minutes", "letters:quarantine", "alive")),
+        "hash",
+    ),
     "corral:bull:catalog": "hash",
     "bull:letters:meta": "hash",
     "bull:letters:events": "stream",
@@ -268,31 +393,69 @@ def of_type(store: redis.Redis, kind: str, key: str, dice: random.Random) -> Non
         case "zset":
             store.zadd(key, {"one": float("inf"), **dict.fromkeys(junk, -1e308)})
         case "hash":
-            own = {"paused": junk[0], "concurrency": junk[1], "max": junk[2], "duration": junk[0], "count": junk[1]}
-            store.hset(key, mapping={"one": junk[0], **own, "prevTS": junk[2], "prevCount": junk[0], junk[1]: junk[2]})
+            own = {
+                "paused": junk[0],
+                "concurrency": junk[1],
+                "max": junk[2],
+                "duration": junk[0],
+                "count": junk[1],
+            }
+            store.hset(
+                key,
+                mapping={
+                    "one": junk[0],
+                    **own,
+                    "prevTS": junk[2],
+                    "prevCount": junk[0],
+                    junk[1]: junk[2],
+                },
+            )
         case "stream":
-            store.xadd(key, {"event": junk[0], "jobId": "one", "delay": junk[1], "prefix": "bull", "count": junk[2]})
+            store.xadd(
+                key,
+                {
+                    "event": junk[0],
+                    "jobId": "one",
+                    "delay": junk[1],
+                    "prefix": "bull",
+                    "count": junk[2],
+                },
+            )
 
 
 @pytest.mark.asyncio
-async def test_every_page_answers_whatever_the_keys_hold(board: Board, store: redis.Redis, warm: Any) -> None:
-    """Each says which key it is; the overview and a queue's page show the rest, another is 503 at worst."""
+async def test_every_page_answers_whatever_the_keys_hold(
+    board: Board, store: redis.Redis, warm: Any
+) -> None:
+    """Each says which key it is; the overview and a queue's page show the rest, another is 503 at
+    worst.
+    """
     dice = random.Random(16)
     await warm()
     damaged, named = set(), set()
-    desk = await board._drawer.desk(Identity("nobody"))
+    context = await board._drawer.context(Identity("nobody"))
     with nothing_is_run():
         for key, kind in ((key, kind) for key in KEYS for kind in dice.sample(TYPES, 3)):
             store.flushdb()
-            store.hset("bull:letters:one", mapping={"data": "{}", "opts": "{}", "failedReason": "b", "timestamp": "1"})
+            store.hset(
+                "bull:letters:one",
+                mapping={"data": "{}", "opts": "{}", "failedReason": "b", "timestamp": "1"},
+            )
             store.zadd("bull:letters:failed", {"one": 1})
             of_type(store, kind, key, dice)
             is_damaged = KINDS.get(key, kind) != kind
             for page in ("/", "/queues/letters", *dice.sample([*WITHOUT_JOB, *OF_JOB], 2)):
-                desk.recent.forget()
-                got = await Browser(board, "admin").ask("GET", page.format("one"), headers=dice.choice((PAGE, DATA)))
+                context.recent.forget()
+                got = await Browser(board, "admin").ask(
+                    "GET", page.format("one"), headers=dice.choice((PAGE, DATA))
+                )
                 always = page in {"/", "/queues/letters"}
-                assert got.status in ({200} if always else {200, 404, 503}), (kind, key, page, got.text[-3000:])
+                assert got.status in ({200} if always else {200, 404, 503}), (
+                    kind,
+                    key,
+                    page,
+                    got.text[-3000:],
+                )
                 if page == "/queues/letters" and is_damaged:
                     damaged.add((key, kind))
                     if f"{key} is a {kind}, not a " in got.text:

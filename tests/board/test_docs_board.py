@@ -58,7 +58,9 @@ async def test_fastapi(example: ModuleType) -> None:
     assert statuses == {"ada": (200, 200), "gra": (200, 403), "mal": (403, 403)}
     await browser.ask("GET", "/login?email=ada@example.org")
     token = token_in((await browser.ask("GET", f"{MOUNT}/queues/letters", headers=PAGE)).text)
-    done = await browser.ask("POST", f"{MOUNT}/queues/letters/pause", headers={**PAGE, **HERE}, body={"csrf": token})
+    done = await browser.ask(
+        "POST", f"{MOUNT}/queues/letters/pause", headers={**PAGE, **HERE}, body={"csrf": token}
+    )
     assert (done.status, done.header("location")) == (303, f"{MOUNT}/queues/letters?told=paused")
 
 
@@ -66,7 +68,9 @@ async def test_fastapi(example: ModuleType) -> None:
 @pytest.mark.parametrize("example", ["Starlette"], indirect=True)
 async def test_starlette(example: ModuleType) -> None:
     assert (await ask(example.app, "GET", f"{MOUNT}/", headers=PAGE)).status == 401
-    inside = await ask(example.app, "GET", f"{MOUNT}/", headers={**PAGE, "cookie": "session=the key of a session"})
+    inside = await ask(
+        example.app, "GET", f"{MOUNT}/", headers={**PAGE, "cookie": "session=the key of a session"}
+    )
     assert (inside.status, "operator" in inside.text) == (200, True)
 
 
@@ -79,8 +83,14 @@ async def test_django(on: str, tmp_path: Path) -> None:
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
         SESSION_ENGINE="django.contrib.sessions.backends.db",
-        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "django.db"}},
+        INSTALLED_APPS=[
+            "django.contrib.contenttypes",
+            "django.contrib.auth",
+            "django.contrib.sessions",
+        ],
+        DATABASES={
+            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "django.db"}
+        },
         PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
     )
     example: dict[str, Any] = {}
@@ -103,9 +113,19 @@ async def test_django(on: str, tmp_path: Path) -> None:
 
     await sync_to_async(call_command)("migrate", verbosity=0)
     statuses = []
-    for rights in ({"is_superuser": True}, {"is_staff": True}, {}, {"is_superuser": True, "is_active": False}):
+    for rights in (
+        {"is_superuser": True},
+        {"is_staff": True},
+        {},
+        {"is_superuser": True, "is_active": False},
+    ):
         key = await sync_to_async(session)(**rights)
-        got = await ask(example["application"], "GET", f"{MOUNT}/audit", headers={**PAGE, "cookie": f"sessionid={key}"})
+        got = await ask(
+            example["application"],
+            "GET",
+            f"{MOUNT}/audit",
+            headers={**PAGE, "cookie": f"sessionid={key}"},
+        )
         statuses.append(got.status)
     assert statuses == [200, 403, 403, 302]
     away = await ask(example["application"], "GET", f"{MOUNT}/queues/letters", headers=PAGE)
@@ -120,7 +140,9 @@ urlpatterns: list[object] = []
 def test_the_table_of_roles_is_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w*) ?\| ?(\w*) ?\| (\w*) \|$", TEXT, re.MULTILINE)
     written = {action: [bool(cell) for cell in cells] for action, *cells in rows}
-    assert written == {str(action): [Identity("x", role).may(action) for role in Role] for action in Action}
+    assert written == {
+        str(action): [Identity("x", role).may(action) for role in Role] for action in Action
+    }
 
 
 def test_the_table_of_settings_is_the_code() -> None:
@@ -130,4 +152,7 @@ def test_the_table_of_settings_is_the_code() -> None:
 
 
 def test_what_the_page_says_of_closing_is_there() -> None:
-    assert all(f"board.{name}()" in TEXT and callable(getattr(Board, name)) for name in ("close", "end_streams"))
+    assert all(
+        f"board.{name}()" in TEXT and callable(getattr(Board, name))
+        for name in ("close", "end_streams")
+    )

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from corral import Payload, PayloadRefused, Queue
 from corral.board.forms import Field, fields_of, filled, parsed, unmasked, with_errors
-from corral.board.shown import MASK
+from corral.board.job_view import MASK
 
 
 class Size(StrEnum):
@@ -73,7 +73,14 @@ def test_every_type_has_its_kind_of_field() -> None:
 
 
 def test_what_was_typed_is_a_payload_and_what_is_empty_is_left_out() -> None:
-    typed = form(to="Ada", grams="12", size='"large"', fragile="true", address='{"street": "x"}', notes="a\r\nb")
+    typed = form(
+        to="Ada",
+        grams="12",
+        size='"large"',
+        fragile="true",
+        address='{"street": "x"}',
+        notes="a\r\nb",
+    )
     data, _ = parsed(fields_of(parcels), typed)
     assert data == {
         "to": "Ada",
@@ -129,5 +136,7 @@ def test_a_secret_is_neither_shown_nor_sent_back() -> None:
         ({"a": MASK}, "no object", {"a": None}),
     ],
 )
-def test_what_is_masked_in_an_edited_payload_is_what_was_stored(new: Any, old: Any, is_now: Any) -> None:
+def test_what_is_masked_in_an_edited_payload_is_what_was_stored(
+    new: Any, old: Any, is_now: Any
+) -> None:
     assert unmasked(new, old) == is_now

@@ -1,4 +1,6 @@
-"""What stands before every page: who is not known gets nothing, nobody gets more than their role (S-02 … S-13)."""
+"""What stands before every page: who is not known gets nothing, nobody gets more than their role
+(S-02 … S-13).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ TRICKS: Mapping[str, Callable[[str], str]] = {
     "a dot": lambda path: f"/.{path}",
     "dots": lambda path: f"/static/..{path}",
     "escaped dots": lambda path: f"/static/%2e%2e{path}",
-    "escaped letter": lambda path: re.sub(r"[a-z]", lambda found: f"%{ord(found[0]):02x}", path, count=1),
+    "escaped letter": lambda path: re.sub(
+        r"[a-z]", lambda found: f"%{ord(found[0]):02x}", path, count=1
+    ),
     "escaped slash": lambda path: "/" + path[1:].replace("/", "%2f"),
     "parameter": lambda path: f"{path};jsessionid=1",
     "parameter before": lambda path: f"/login;{path}",
@@ -71,7 +75,11 @@ prune        -      -        x
 audit        -      -        x
 """
 ROWS = [line.split() for line in MAY.strip("\n").splitlines()]
-ALLOWED = {(role, row[0]): mark == "x" for row in ROWS[1:] for role, mark in zip(ROWS[0], row[1:], strict=True)}
+ALLOWED = {
+    (role, row[0]): mark == "x"
+    for row in ROWS[1:]
+    for role, mark in zip(ROWS[0], row[1:], strict=True)
+}
 ROUTE_NAMES = [f"{route.method} {route.pattern}" for route in ROUTES]
 
 
@@ -106,7 +114,9 @@ SETTINGS: Mapping[str, Callable[[], Any]] = {
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("setting", SETTINGS)
-async def test_no_trick_gets_anything_without_a_session(on: str, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+async def test_no_trick_gets_anything_without_a_session(
+    on: str, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
     """Nor tells whether a queue exists: the answers are the same, byte by byte."""
     monkeypatch.setenv("CORRAL_BOARD_HOSTS", HOST)
     asked = 0
@@ -118,14 +128,22 @@ async def test_no_trick_gets_anything_without_a_session(on: str, monkeypatch: py
                     answers = []
                     for queue in (QUEUE, NO_QUEUE):
                         target = trick(path_of(route, queue))
-                        absolute, _, below = target.rpartition(HOST) if target.startswith("http") else ("", "", target)
+                        absolute, _, below = (
+                            target.rpartition(HOST)
+                            if target.startswith("http")
+                            else ("", "", target)
+                        )
                         sent = f"{absolute}{HOST}{mount}{below}" if absolute else f"{mount}{target}"
                         got = await ask(app, method, sent, headers=headers)
                         assert not 200 <= got.status < 300, (method, target, got)
                         answers.append((got.status, got.headers, got.body))
                         asked += 1
-                    # the host application itself may say where it would have gone, with what it was asked
-                    said = [repr(answer).replace(QUEUE, NO_QUEUE) if app is not None else "" for answer in answers]
+                    # the host application itself may say where it would have gone, with what it was
+                    # asked
+                    said = [
+                        repr(answer).replace(QUEUE, NO_QUEUE) if app is not None else ""
+                        for answer in answers
+                    ]
                     assert said[0] == said[1], (method, route.pattern)
     print(f"{asked:,} requests, {setting}")
     assert asked >= 2000
@@ -135,7 +153,15 @@ async def test_no_trick_gets_anything_without_a_session(on: str, monkeypatch: py
 async def test_alone_there_are_only_the_login_and_what_its_page_loads(on: str) -> None:
     board = Board(login=Login(DIGEST))
     statuses = {}
-    for path in ("/login", static_files.url_of("board.css"), "/", "/live", "/metrics", "/openapi.json", "/docs"):
+    for path in (
+        "/login",
+        static_files.url_of("board.css"),
+        "/",
+        "/live",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+    ):
         statuses[path] = (await ask(board, "GET", path, headers=PAGE, host="localhost")).status
     assert statuses.pop("/login") == statuses.pop(static_files.url_of("board.css")) == 200
     assert set(statuses.values()) == {302}
@@ -153,7 +179,9 @@ async def test_mounted_not_even_a_file_is_given_to_nobody(board: Board) -> None:
 def test_the_matrix_names_every_action_and_every_role() -> None:
     assert {action for _, action in ALLOWED} == {str(action) for action in Action}
     assert {role for role, _ in ALLOWED} == {str(role) for role in Role}
-    assert {route.needs for route in ROUTES} == set(Action), "an action that no route needs, or a route without"
+    assert {route.needs for route in ROUTES} == set(Action), (
+        "an action that no route needs, or a route without"
+    )
 
 
 @pytest.mark.asyncio
@@ -166,7 +194,9 @@ async def test_a_role_may_what_the_matrix_says(board: Board, route: Route) -> No
         browser = Browser(board, identity.name)
         browser.cookies["corral_board_form"] = "secret"
         form = {"body": {"csrf": csrf_token("secret", identity)}} if route.method == "POST" else {}
-        got = await browser.ask(route.method, path_of(route), headers={**PAGE, **HERE}, chunks=1, **form)
+        got = await browser.ask(
+            route.method, path_of(route), headers={**PAGE, **HERE}, chunks=1, **form
+        )
         statuses[role] = got.status
     assert {role: status != 403 for role, status in statuses.items()} == {
         **{role: ALLOWED[role, route.needs] for role in Role},
@@ -178,7 +208,9 @@ async def test_a_role_may_what_the_matrix_says(board: Board, route: Route) -> No
 
 
 @pytest.mark.asyncio
-async def test_a_grant_that_is_taken_back_is_gone_with_the_next_request(board: Board, host: Host) -> None:
+async def test_a_grant_that_is_taken_back_is_gone_with_the_next_request(
+    board: Board, host: Host
+) -> None:
     browser = Browser(board, "operator")
     token = await browser.token()
     assert (await browser.send("/queues/letters/pause", token)).status == 303
@@ -224,13 +256,26 @@ async def test_every_answer_has_the_headers(
         (405, await browser.ask("PUT", "/queues/letters", headers=PAGE)),
         (405, await browser.see("/queues/letters/pause", 405)),
         (413, await browser.ask("POST", "/queues/letters/add", headers={**HERE, **form}, body=big)),
-        (415, await browser.ask("POST", "/queues/letters/add", headers={**HERE, "content-type": "text/plain"})),
-        (400, await browser.ask("POST", "/queues/letters/add", headers={**HERE, "content-type": "application/json"})),
+        (
+            415,
+            await browser.ask(
+                "POST", "/queues/letters/add", headers={**HERE, "content-type": "text/plain"}
+            ),
+        ),
+        (
+            400,
+            await browser.ask(
+                "POST", "/queues/letters/add", headers={**HERE, "content-type": "application/json"}
+            ),
+        ),
         (422, await browser.send("/queues/letters/add", token, **{"data.pages": "0"})),
         (500, await browser.see("/broken", 500)),
         (200, await ask(alone, "GET", "/login", headers=PAGE, **local)),
         (302, await ask(alone, "GET", "/", headers=PAGE, **local)),
-        (401, await ask(alone, "POST", "/login", headers=HERE, body={"password": "wrong"}, **local)),
+        (
+            401,
+            await ask(alone, "POST", "/login", headers=HERE, body={"password": "wrong"}, **local),
+        ),
         (403, await ask(alone, "POST", "/login", body={"password": "wrong"}, **local)),
         (405, await ask(alone, "PUT", "/login", **local)),
         (421, await ask(alone, "GET", "/login", host="evil.example")),
@@ -250,7 +295,9 @@ async def test_every_answer_has_the_headers(
         wanted = dict(HEADERS)
         if "immutable" in (answer.header("cache-control") or ""):
             assert status == 200
-            assert (answer.header("content-type") or "").startswith("text/css"), "a file, and nothing else"
+            assert (answer.header("content-type") or "").startswith("text/css"), (
+                "a file, and nothing else"
+            )
             del wanted["cache-control"]
         assert {name: answer.header(name) for name in wanted} == wanted, (status, answer)
         assert not any(name.startswith("access-control") for name in names)
@@ -275,7 +322,18 @@ def test_the_headers_are_those_of_the_specification() -> None:
     }
 
 
-UP = ("..", "%2e%2e", ".%2e", "%2e.", "%252e%252e", "..%00", "..;", "....", "%c0%ae%c0%ae", "..%5c..")
+UP = (
+    "..",
+    "%2e%2e",
+    ".%2e",
+    "%2e.",
+    "%252e%252e",
+    "..%00",
+    "..;",
+    "....",
+    "%c0%ae%c0%ae",
+    "..%5c..",
+)
 TARGETS = ("/application.py", "/../settings.py", "%2fetc%2fpasswd", "/../../../../etc/passwd")
 
 
@@ -290,7 +348,9 @@ async def test_files_are_a_table_and_no_folder(board: Board, up: str, below: str
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("path", ["/static/", "/static", "/static/board.css", "/static/board.000000000000.css"])
+@pytest.mark.parametrize(
+    "path", ["/static/", "/static", "/static/board.css", "/static/board.000000000000.css"]
+)
 async def test_a_file_has_one_name(board: Board, path: str) -> None:
     assert (await Browser(board, "admin").ask("GET", path)).status == 404
 
@@ -298,7 +358,11 @@ async def test_a_file_has_one_name(board: Board, path: str) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("environment", ["production", "staging", "test", "development"])
 async def test_what_went_wrong_is_shown_in_development_alone(
-    on: str, monkeypatch: pytest.MonkeyPatch, host: Host, environment: str, caplog: pytest.LogCaptureFixture
+    on: str,
+    monkeypatch: pytest.MonkeyPatch,
+    host: Host,
+    environment: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def broken(_request: Any, _desk: Any) -> Any:
         raise RuntimeError("canary-7731")
@@ -323,8 +387,17 @@ async def test_metrics_are_for_whoever_has_their_token_and_it_opens_nothing_else
     monkeypatch.setenv("CORRAL_BOARD_METRICS_TOKEN", token)
     board = Board(authorize=host.who)
     statuses = {}
-    for given in (f"Bearer {token}", f"bearer {token}", f"Bearer {token} ", "Bearer", f"Basic {token}", "Bearer \xff"):
-        statuses[given] = (await ask(board, "GET", "/metrics", headers={"authorization": given})).status
+    for given in (
+        f"Bearer {token}",
+        f"bearer {token}",
+        f"Bearer {token} ",
+        "Bearer",
+        f"Basic {token}",
+        "Bearer \xff",
+    ):
+        statuses[given] = (
+            await ask(board, "GET", "/metrics", headers={"authorization": given})
+        ).status
     assert statuses.pop(f"Bearer {token}") == 200
     assert set(statuses.values()) == {401}
     with_token = {"authorization": f"Bearer {token}"}
@@ -340,13 +413,17 @@ SECRETS = re.compile(r"secret|token|password|digest|csrf|link|key|cookie", re.IG
 
 def comparisons(path: Path) -> Iterator[tuple[str, int, str]]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Compare) and any(isinstance(each, ast.Eq | ast.NotEq) for each in node.ops):
+        if isinstance(node, ast.Compare) and any(
+            isinstance(each, ast.Eq | ast.NotEq) for each in node.ops
+        ):
             for side in (node.left, *node.comparators):
                 yield path.name, node.lineno, ast.unparse(side)
 
 
 def test_no_secret_is_compared_with_equals() -> None:
-    """That stops at the first character that differs, and its time tells how many were right (S-06)."""
+    """That stops at the first character that differs, and its time tells how many were right
+    (S-06).
+    """
     folder = Path(corral.board.__file__).parent
     found = [
         (name, line, text)

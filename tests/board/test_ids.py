@@ -1,4 +1,6 @@
-"""An id that is the rest of another key of the queue is no job: none of it is shown, none of it changed (S-21)."""
+"""An id that is the rest of another key of the queue is no job: none of it is shown, none of it
+changed (S-21).
+"""
 
 from __future__ import annotations
 
@@ -45,11 +47,11 @@ IDS = [
 
 @pytest.mark.asyncio
 async def test_no_key_of_the_queue_is_a_job(board: Board, store: redis.Redis) -> None:
-    desk = await board._drawer.desk(ME)
-    await desk.jobs.enqueue("letters", {}, job_id="one")
-    await desk.jobs.enqueue("letters", {}, job_id="later", delay=timedelta(hours=1))
-    await desk.jobs.enqueue("letters", {}, job_id="soon", priority=3)
-    await desk.inspector.pause("letters")
+    context = await board._drawer.context(ME)
+    await context.jobs.enqueue("letters", {}, job_id="one")
+    await context.jobs.enqueue("letters", {}, job_id="later", delay=timedelta(hours=1))
+    await context.jobs.enqueue("letters", {}, job_id="soon", priority=3)
+    await context.inspector.pause("letters")
     store.rpush("bull:letters:one:logs", "a line")
     browser = Browser(board, "admin")
     browser.cookies["corral_board_form"] = "secret"
@@ -68,5 +70,5 @@ async def test_no_key_of_the_queue_is_a_job(board: Board, store: redis.Redis) ->
             got = await browser.send(f"/queues/letters/{verb}", token, confirmed="on", id=job_id)
             assert got.status < 500, (job_id, verb, got.text)
         assert changed(before, dumped(store)) == [], job_id
-    await desk.inspector.resume("letters")
+    await context.inspector.resume("letters")
     store.delete("bull:letters:one:logs")

@@ -1,4 +1,6 @@
-"""Who gets in where the board runs alone: the password, links that are good once, sessions (S-05, S-06, S-09)."""
+"""Who gets in where the board runs alone: the password, links that are good once, sessions (S-05,
+S-06, S-09).
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ async def test_a_link_into_the_board_is_followed_after_the_login(browser: Browse
     assert re.findall(r'action="([^"]+)"', wrong.text) == [at], "still on the way"
     right = await browser.ask("POST", action, headers={**PAGE, **HERE}, body={"password": PASSWORD})
     assert (right.status, right.header("location")) == (303, wanted)
-    assert (await browser.ask("GET", at, headers=PAGE)).header("location") == wanted, "who is inside goes on at once"
+    assert (await browser.ask("GET", at, headers=PAGE)).header("location") == wanted, (
+        "who is inside goes on at once"
+    )
 
 
 @pytest.mark.asyncio
@@ -92,7 +96,14 @@ async def test_a_link_into_the_board_is_followed_after_the_login(browser: Browse
             "",
             "/\t/evil.example",
         ),
-        *("/\n/evil.example", "/x\r\nset-cookie:a=1", "/%0d%0a\u0000", "javascript:alert(1)", "/" + "x" * 1100, "/é"),
+        *(
+            "/\n/evil.example",
+            "/x\r\nset-cookie:a=1",
+            "/%0d%0a\u0000",
+            "javascript:alert(1)",
+            "/" + "x" * 1100,
+            "/é",
+        ),
     ],
 )
 async def test_a_login_leads_to_no_other_host(browser: Browser, elsewhere: str) -> None:
@@ -108,7 +119,9 @@ async def test_the_same_with_json(browser: Browser) -> None:
     headers = {"content-type": "application/json", "origin": f"http://{LOCAL}"}
     wrong = await browser.ask("POST", "/login", headers=headers, body=b'{"password": "wrong"}')
     assert (wrong.status, json.loads(wrong.body)) == (401, {"told": "this is not the password"})
-    right = await browser.ask("POST", "/login", headers=headers, body=json.dumps({"password": PASSWORD}).encode())
+    right = await browser.ask(
+        "POST", "/login", headers=headers, body=json.dumps({"password": PASSWORD}).encode()
+    )
     assert (right.status, json.loads(right.body)) == (200, {"done": "logged in"})
     assert (await browser.ask("GET", "/")).status == 200
     out = await browser.ask("POST", "/logout", headers=headers, body=b"{}")
@@ -116,7 +129,9 @@ async def test_the_same_with_json(browser: Browser) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("scheme", "name", "secure"), [("http", COOKIE, False), ("https", f"__Host-{COOKIE}", True)])
+@pytest.mark.parametrize(
+    ("scheme", "name", "secure"), [("http", COOKIE, False), ("https", f"__Host-{COOKIE}", True)]
+)
 async def test_the_cookie_is_for_this_host_and_for_no_script(
     alone: Board, scheme: str, name: str, secure: bool
 ) -> None:
@@ -183,7 +198,9 @@ async def test_a_session_lasts_twelve_hours_whatever_is_done(
 
 
 @pytest.mark.asyncio
-async def test_a_session_ends_after_an_hour_in_which_nothing_was_asked(browser: Browser, clock: Clock) -> None:
+async def test_a_session_ends_after_an_hour_in_which_nothing_was_asked(
+    browser: Browser, clock: Clock
+) -> None:
     await browser.log_in(password=PASSWORD)
     clock.seconds += 3599
     assert (await browser.ask("GET", "/workers")).status == 200
@@ -192,17 +209,23 @@ async def test_a_session_ends_after_an_hour_in_which_nothing_was_asked(browser: 
 
 
 @pytest.mark.asyncio
-async def test_an_open_page_keeps_no_session_alive_by_itself(browser: Browser, clock: Clock) -> None:
+async def test_an_open_page_keeps_no_session_alive_by_itself(
+    browser: Browser, clock: Clock
+) -> None:
     await browser.log_in(password=PASSWORD)
     for path in ("/live", "/workers"):
         clock.seconds += 1700
-        assert (await browser.ask("GET", path, headers={"hx-request": "true"}, chunks=1)).status == 200
+        assert (
+            await browser.ask("GET", path, headers={"hx-request": "true"}, chunks=1)
+        ).status == 200
     clock.seconds += 300
     assert (await browser.ask("GET", "/workers")).status == 401
 
 
 @pytest.mark.asyncio
-async def test_a_link_is_good_once_and_looking_at_it_uses_nothing_up(browser: Browser, login: Login) -> None:
+async def test_a_link_is_good_once_and_looking_at_it_uses_nothing_up(
+    browser: Browser, login: Login
+) -> None:
     path = login.new_link()
     key = path.partition("=")[2]
     assert len(key) >= 43, "32 bytes"
@@ -239,15 +262,21 @@ async def test_without_a_password_only_links_let_anybody_in(on: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_eleventh_try_in_a_minute_is_not_looked_at(browser: Browser, clock: Clock) -> None:
+async def test_the_eleventh_try_in_a_minute_is_not_looked_at(
+    browser: Browser, clock: Clock
+) -> None:
     """Not even the right password is: else the answer would tell."""
     for _ in range(10):
         assert (await browser.log_in(password="wrong")).status == 401
         clock.seconds += 1
     late = await browser.log_in(password=PASSWORD)
     assert (late.status, late.header("retry-after"), late.cookies) == (429, "50", {})
-    assert (await browser.ask("POST", "/login", headers=HERE, body={"password": PASSWORD})).status == 429
-    elsewhere = await browser.ask("POST", "/login", headers=HERE, body={"password": PASSWORD}, address="198.51.100.9")
+    assert (
+        await browser.ask("POST", "/login", headers=HERE, body={"password": PASSWORD})
+    ).status == 429
+    elsewhere = await browser.ask(
+        "POST", "/login", headers=HERE, body={"password": PASSWORD}, address="198.51.100.9"
+    )
     assert elsewhere.status == 200, "another address"
     clock.seconds += 49
     assert (await browser.log_in(password=PASSWORD)).status == 429
@@ -258,10 +287,16 @@ async def test_the_eleventh_try_in_a_minute_is_not_looked_at(browser: Browser, c
 @pytest.mark.asyncio
 async def test_the_tries_of_one_ipv6_network_are_one(browser: Browser) -> None:
     for number in range(10):
-        got = await browser.ask("POST", "/login", headers=HERE, body={"link": "no"}, address=f"2001:db8:1:2::{number}")
+        got = await browser.ask(
+            "POST", "/login", headers=HERE, body={"link": "no"}, address=f"2001:db8:1:2::{number}"
+        )
         assert got.status == 401
-    same = await browser.ask("POST", "/login", headers=HERE, body={"link": "no"}, address="2001:db8:1:2:ffff::1")
-    other = await browser.ask("POST", "/login", headers=HERE, body={"link": "no"}, address="2001:db8:1:3::1")
+    same = await browser.ask(
+        "POST", "/login", headers=HERE, body={"link": "no"}, address="2001:db8:1:2:ffff::1"
+    )
+    other = await browser.ask(
+        "POST", "/login", headers=HERE, body={"link": "no"}, address="2001:db8:1:3::1"
+    )
     assert (same.status, other.status) == (429, 401)
 
 
@@ -304,20 +339,29 @@ async def test_another_site_logs_nobody_in_and_uses_up_nobodys_tries(
         ({"content-type": "application/x-www-form-urlencoded"}, b"", 401),
     ],
 )
-async def test_a_login_that_is_none(browser: Browser, headers: dict[str, str], body: bytes, status: int) -> None:
+async def test_a_login_that_is_none(
+    browser: Browser, headers: dict[str, str], body: bytes, status: int
+) -> None:
     got = await browser.ask("POST", "/login", headers={**HERE, **headers}, body=body)
     assert (got.status, got.cookies) == (status, {})
 
 
 @pytest.mark.asyncio
 async def test_other_methods_of_the_login(browser: Browser) -> None:
-    for method, path in (("PUT", "/login"), ("DELETE", "/login"), ("GET", "/logout"), ("OPTIONS", "/logout")):
+    for method, path in (
+        ("PUT", "/login"),
+        ("DELETE", "/login"),
+        ("GET", "/logout"),
+        ("OPTIONS", "/logout"),
+    ):
         got = await browser.ask(method, path, headers=HERE)
         assert (got.status, "POST" in (got.header("allow") or "")) == (405, True)
 
 
 @pytest.mark.asyncio
-async def test_logins_refused_ones_and_logouts_are_in_the_audit_log(browser: Browser, store: redis.Redis) -> None:
+async def test_logins_refused_ones_and_logouts_are_in_the_audit_log(
+    browser: Browser, store: redis.Redis
+) -> None:
     await browser.log_in(password="wrong")
     await browser.log_in(password=PASSWORD)
     await browser.send("/logout", token_in((await browser.see("/")).text))
@@ -335,12 +379,16 @@ async def test_a_flood_of_refused_logins_pushes_nothing_out_of_the_audit_log(
     browser: Browser, store: redis.Redis
 ) -> None:
     for number in range(30):
-        await browser.ask("POST", "/login", headers=HERE, body={"link": "no"}, address=f"198.51.100.{number}")
+        await browser.ask(
+            "POST", "/login", headers=HERE, body={"link": "no"}, address=f"198.51.100.{number}"
+        )
     assert store.xlen("corral:bull:audit") == 10
 
 
 @pytest.mark.asyncio
-async def test_one_can_log_in_while_the_store_is_away(on: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_one_can_log_in_while_the_store_is_away(
+    on: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("REDIS_URL", f"unix://{tmp_path}/none.sock")
     board = Board(login=Login(DIGEST))
     browser = Browser(board, host=LOCAL)
@@ -377,17 +425,23 @@ async def test_only_a_request_for_one_of_our_names_is_answered(
     monkeypatch.setenv("CORRAL_BOARD_HOSTS", "Board.example.org, queues.internal")
     board = Board(login=Login(DIGEST))
     assert (await ask(board, "GET", "/login", host=host)).status == status
-    posted = await ask(board, "POST", "/login", host=host, headers=HERE, body={"password": PASSWORD})
+    posted = await ask(
+        board, "POST", "/login", host=host, headers=HERE, body={"password": PASSWORD}
+    )
     assert posted.status == status
     await board.close()
 
 
-def test_of_all_addresses_together_thirty_tries_go_at_once_and_each_further_one_waits_its_turn(clock: Clock) -> None:
+def test_of_all_addresses_together_thirty_tries_go_at_once_and_each_further_one_waits_its_turn(
+    clock: Clock,
+) -> None:
     ration = Ration(clock)
     waits = [ration.take(f"198.51.100.{number}") for number in range(50)]
     assert waits[:30] == [0.0] * 30
     assert waits[30:45] == [2.0 * turn for turn in range(1, 16)]
-    assert waits[45:] == [None] * 5, "nobody waits for more than 30 s, and who is turned away takes no turn"
+    assert waits[45:] == [None] * 5, (
+        "nobody waits for more than 30 s, and who is turned away takes no turn"
+    )
     clock.seconds += 2.0
     assert ration.take("192.0.2.1") == 30.0
     clock.seconds += 600.0
@@ -436,7 +490,11 @@ async def test_a_flood_from_many_addresses_slows_neither_a_session_nor_an_addres
     assert waited.pop() > 0.0
     assert await tried("198.51.100.250", PASSWORD) == 200
     elsewhere = await browser.ask(
-        "POST", "/login", headers={**PAGE, **HERE}, body={"password": PASSWORD}, address="192.0.2.77"
+        "POST",
+        "/login",
+        headers={**PAGE, **HERE},
+        body={"password": PASSWORD},
+        address="192.0.2.77",
     )
     assert elsewhere.status == 303, "somebody who is logged in"
     assert waited == [0.0, 0.0]

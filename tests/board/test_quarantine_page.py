@@ -1,4 +1,6 @@
-"""What is in quarantine on the board: counted where queues are, listed with its reason, returned and discarded."""
+"""What is in quarantine on the board: counted where queues are, listed with its reason, returned
+and discarded.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ ODD, SHOWN = b"a\xff<b>&", "a\\xff<b>&"
 
 @pytest.fixture
 def aside(store: redis.Redis) -> redis.Redis:
-    """One with an id that is no UTF-8, one that is called as a key of the queue, one of which a list is kept."""
+    """One with an id that is no UTF-8, one that is called as a key of the queue, one of which a
+    list is kept.
+    """
     for at, job in enumerate((ODD, b"completed", b"lost")):
         kept = f"{ASIDE}:".encode() + job
-        told = json.dumps({"at": 1000 + at, "from": "wait", "reason": "why & <i>how</i>", "key": "KEY"}).encode()
+        told = json.dumps(
+            {"at": 1000 + at, "from": "wait", "reason": "why & <i>how</i>", "key": "KEY"}
+        ).encode()
         store.hset(ASIDE, job, told.replace(b"KEY", kept))
         store.hset(kept, mapping={"name": "letters", "data": "{}", "opts": "{}", "timestamp": 1000})
     store.delete(f"{ASIDE}:lost")
@@ -45,7 +51,9 @@ async def test_it_is_counted_where_there_is_any(board: Board, store: redis.Redis
     assert (await browser.see(f"{AT}?start=10001", 400)).status == 400
 
 
-async def test_each_is_told_with_why_and_whether_it_can_return(board: Board, aside: redis.Redis) -> None:
+async def test_each_is_told_with_why_and_whether_it_can_return(
+    board: Board, aside: redis.Redis
+) -> None:
     browser = Browser(board, "viewer")
     text = (await browser.see(AT)).text
     assert "a\\xff&lt;b&gt;&amp;" in text
@@ -65,7 +73,9 @@ async def test_each_is_told_with_why_and_whether_it_can_return(board: Board, asi
 
 
 @pytest.mark.corral_untidy("an id that is no UTF-8 waits")
-async def test_what_is_ticked_returns_once_that_was_confirmed(board: Board, aside: redis.Redis) -> None:
+async def test_what_is_ticked_returns_once_that_was_confirmed(
+    board: Board, aside: redis.Redis
+) -> None:
     browser = Browser(board, "operator")
     token = await browser.token()
     asked = await browser.send(f"{AT}/return", token, id=[SHOWN, "lost"])
@@ -78,9 +88,16 @@ async def test_what_is_ticked_returns_once_that_was_confirmed(board: Board, asid
     assert done.header("location") == f"{AT}?told=stayed&n=1"
     done = await browser.send(f"{AT}/return", token, id="completed", confirmed="1")
     assert done.header("location") == f"{AT}?told=renamed&id=returned-completed"
-    assert "the job waits again, as returned-completed" in (await browser.see(done.header("location") or "")).text
+    assert (
+        "the job waits again, as returned-completed"
+        in (await browser.see(done.header("location") or "")).text
+    )
     assert (await browser.send(f"{AT}/return", token, confirmed="1")).status == 400
-    (entry,) = [fields for _, fields in aside.xrange("corral:bull:audit") if fields.get(b"job") == b"completed"]
+    (entry,) = [
+        fields
+        for _, fields in aside.xrange("corral:bull:audit")
+        if fields.get(b"job") == b"completed"
+    ]
     assert (entry[b"who"], entry[b"what"]) == (b"operator", b"return_quarantined")
 
 
@@ -99,7 +116,9 @@ async def test_all_are_discarded_once_that_was_confirmed(board: Board, aside: re
 async def test_a_quarantine_in_the_wrong_type_is_named(board: Board, store: redis.Redis) -> None:
     store.set(ASIDE, "junk")
     browser = Browser(board, "admin")
-    assert f"The key {ASIDE} is a string, not a hash." in (await browser.see("/queues/letters")).text
+    assert (
+        f"The key {ASIDE} is a string, not a hash." in (await browser.see("/queues/letters")).text
+    )
     assert f"the key {ASIDE} is a string, not a hash" in (await browser.see(AT, 503)).text
     done = await browser.send(f"{AT}/discard", await browser.token(), all="1", confirmed="1")
     assert done.status == 503

@@ -1,4 +1,6 @@
-"""What was read a moment ago is not read again; a failure is told to all who waited, and kept for nobody."""
+"""What was read a moment ago is not read again; a failure is told to all who waited, and kept for
+nobody.
+"""
 
 from __future__ import annotations
 

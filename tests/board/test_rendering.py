@@ -1,4 +1,6 @@
-"""Lengths of time and numbers in words, pictures without styles; what the pages load is what it says it is."""
+"""Lengths of time and numbers in words, pictures without styles; what the pages load is what it
+says it is.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ BOARD = Path(inspect.getfile(routes)).parent
         (timedelta(days=2, hours=3, minutes=4), "2 d 3 h"),
     ],
 )
-def test_a_length_of_time_has_at_most_two_units(length: float | timedelta | None, words: str) -> None:
+def test_a_length_of_time_has_at_most_two_units(
+    length: float | timedelta | None, words: str
+) -> None:
     assert span(length) == words
 
 
@@ -66,15 +70,17 @@ def test_templates_hold_neither_script_nor_style_of_their_own_and_switch_no_esca
     assert len(templates) > 10
     for each in templates:
         text = each.read_text("utf-8")
-        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|javascript:|\|\s*safe\b", text), (
-            each.name
-        )
+        assert not re.search(
+            r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|javascript:|\|\s*safe\b", text
+        ), each.name
 
 
 def test_every_handler_says_what_it_costs_the_store() -> None:
     for route in routes.ROUTES:
         told = inspect.getdoc(route.handler) or ""
-        assert re.search(r"costs?|calls?|round trip|read", told, re.IGNORECASE), f"{route.method} {route.pattern}"
+        assert re.search(r"costs?|calls?|round trip|read", told, re.IGNORECASE), (
+            f"{route.method} {route.pattern}"
+        )
     assert inspect.getdoc(pages)
 
 

@@ -34,7 +34,9 @@ def corral_queues():
 
 
 @pytest_asyncio.fixture
-async def declaring(on: str, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Board]:
+async def declaring(
+    on: str, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Board]:
     """A board whose catalog has a queue with a schedule."""
     distribution(tmp_path, "acme-hourly", "acme_hourly", SOURCE, "hourly")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -49,7 +51,9 @@ async def test_what_an_operator_has_removed(declaring: Board, on: str) -> None:
     browser = Browser(declaring, "viewer")
     assert '<span class="badge">new</span>' in (await browser.see("/schedules")).text
     link = Link(on)
-    await Schedules(QueueStore(link, "bull", "hourly")).remove("hourly", mark=removal(Every(timedelta(hours=1))))
+    await Schedules(QueueStore(link, "bull", "hourly")).remove(
+        "hourly", mark=removal(Every(timedelta(hours=1)))
+    )
     await link.close()
     page = (await browser.see("/schedules")).text
     assert '<span class="badge loud">removed</span>' in page

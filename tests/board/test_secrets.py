@@ -1,4 +1,6 @@
-"""25 secrets go in by every door there is; none comes out of the board, the metrics, the logs, the spans (S-17)."""
+"""25 secrets go in by every door there is; none comes out of the board, the metrics, the logs, the
+spans (S-17).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import corral.loggers
 import corral.observe.logs
+import corral.redactor
 import corral.settings
-import corral.veil
 from board.asking import DIGEST, FORM, HERE, PAGE, Browser, Host, token_in
 from corral.app.installed import read_installed
 from corral.app.producing import scheduler
@@ -32,8 +34,8 @@ from corral.board.settings import BoardSettings
 from corral.errors import PayloadRefused
 from corral.observe import traces
 from corral.observe.logs import configure_logs
+from corral.redactor import Redactor
 from corral.settings import Settings, WorkerSettings
-from corral.veil import Veil
 from corral.worker.worker import Worker
 
 PLUGIN = '''
@@ -121,7 +123,9 @@ def canary(number: int) -> str:
 
 
 PIN = 7310440012
-CANARIES: Mapping[int, str] = {number: str(PIN) if number == 12 else canary(number) for number in range(1, 26)}
+CANARIES: Mapping[int, str] = {
+    number: str(PIN) if number == 12 else canary(number) for number in range(1, 26)
+}
 """By what each is found: the parts of some look different from place to place."""
 PAYLOAD = {
     "marked": canary(1),
@@ -135,7 +139,11 @@ PAYLOAD = {
     "apiKey": canary(9),
     "pin": PIN,
     "pemSecret": f"-----BEGIN KEY-----\n{canary(10)}AbCd\n{canary(11)}/eF+g==\n-----END KEY-----\n",
-    "headers": {"Authorization": f"Bearer {canary(13)}", "x-api-key": [canary(14)], "cookie": {f"{canary(15)}": 1}},
+    "headers": {
+        "Authorization": f"Bearer {canary(13)}",
+        "x-api-key": [canary(14)],
+        "cookie": {f"{canary(15)}": 1},
+    },
     "users": [{"name": "ada", "accessToken": canary(16)}],
     "source": f"postgres://ada:{canary(17)}@db/x",
 }
@@ -145,12 +153,20 @@ ENVIRONMENT = {
     "CORRAL_BOARD_PASSWORD": str(DIGEST).replace(str(DIGEST).split(":")[4], canary(21) + "A" * 12),
     "CORRAL_BOARD_METRICS_TOKEN": canary(22) + "-" * 32,
 }
-REPEATED = " ".join(str(each) for each in (*map(CANARIES.get, (1, 2, 3, 4, 5, 6, 7, 9, 12, 14, 15, 16)),))
+REPEATED = " ".join(
+    str(each) for each in (*map(CANARIES.get, (1, 2, 3, 4, 5, 6, 7, 9, 12, 14, 15, 16)),)
+)
 
 
 def everything() -> str:
     """All secrets as a careless processor writes them."""
-    spelt = [REPEATED, PAYLOAD["password"], PAYLOAD["pemSecret"], PAYLOAD["source"], json.dumps(PAYLOAD)]
+    spelt = [
+        REPEATED,
+        PAYLOAD["password"],
+        PAYLOAD["pemSecret"],
+        PAYLOAD["source"],
+        json.dumps(PAYLOAD),
+    ]
     return f"{spelt[0]} {spelt[1]} {spelt[1]!r}\n{spelt[2]}\n{spelt[3]} {spelt[4]} https://h/?access_token={canary(24)}"
 
 
@@ -158,11 +174,11 @@ def everything() -> str:
 def is_masked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether anything is masked: the test must find what it looks for where nothing is."""
     if not request.param:
-        monkeypatch.setattr(Veil, "text", lambda _self, text: text)
-        monkeypatch.setattr(Veil, "broken", lambda _self, text: text)
-        monkeypatch.setattr(Veil, "value", lambda _self, value, _depth=0: value)
+        monkeypatch.setattr(Redactor, "text", lambda _self, text: text)
+        monkeypatch.setattr(Redactor, "broken", lambda _self, text: text)
+        monkeypatch.setattr(Redactor, "value", lambda _self, value, _depth=0: value)
         monkeypatch.setattr(pydantic.types, "_secret_display", str)
-        for module in (corral.veil, corral.settings, corral.loggers):
+        for module in (corral.redactor, corral.settings, corral.loggers):
             monkeypatch.setattr(module, "masked", str)
         for module in (corral.loggers, corral.observe.logs):
             monkeypatch.setattr(module, "is_secret_name", lambda _name: False)
@@ -185,7 +201,9 @@ def vault(tmp_path: Path, on: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     metadata = tmp_path / "board_test_vault-1.0.dist-info"
     metadata.mkdir()
     (tmp_path / "board_test_vault.py").write_text(PLUGIN)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: board-test-vault\nVersion: 1.0\n")
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: board-test-vault\nVersion: 1.0\n"
+    )
     (metadata / "entry_points.txt").write_text("[corral.queues]\nvault = board_test_vault\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("board_test_vault", None)
@@ -212,7 +230,10 @@ async def fill(vault: Any, store: redis.Redis, wait_until: Any) -> list[str]:
         assert canary(8) in str(refused.value), "its author is told, by the validator's own words"
 
         def write(job_id: str, data: str, container: str = "wait", **fields: Any) -> None:
-            store.hset(f"bull:vault:{job_id}", mapping={"data": data, "opts": json.dumps(OPTIONS), **fields})
+            store.hset(
+                f"bull:vault:{job_id}",
+                mapping={"data": data, "opts": json.dumps(OPTIONS), **fields},
+            )
             store.lpush(f"bull:vault:{container}", job_id)
             ids.append(job_id)
 
@@ -221,7 +242,13 @@ async def fill(vault: Any, store: redis.Redis, wait_until: Any) -> list[str]:
         write("truncated", whole[:-40])
         write("listed", json.dumps([PAYLOAD]))
         write("number", "7")
-        write("doomed", whole, defa=f"it was {everything()}", name=f"mail {canary(9)}", deid=canary(16))
+        write(
+            "doomed",
+            whole,
+            defa=f"it was {everything()}",
+            name=f"mail {canary(9)}",
+            deid=canary(16),
+        )
         write("lost", whole, "active", parentKey=f"bull:other:{canary(14)}", processedOn="1")
         store.sadd("bull:vault:stalled", "lost")
         store.zadd("bull:vault:marker", {"0": 0})
@@ -235,13 +262,20 @@ async def fill(vault: Any, store: redis.Redis, wait_until: Any) -> list[str]:
         )
         running = asyncio.create_task(worker.run())
         await wait_until(
-            lambda: store.zcard("bull:vault:completed") + store.zcard("bull:vault:failed") == len(ids), "all have ended"
+            lambda: (
+                store.zcard("bull:vault:completed") + store.zcard("bull:vault:failed") == len(ids)
+            ),
+            "all have ended",
         )
         worker.stop()
         await asyncio.wait_for(running, 15)
     # what a client in Node says when it fails: it masks nothing
     store.hset("bull:vault:fail", "failedReason", f"{everything()} and more")
-    store.hset("bull:vault:fail", "stacktrace", json.dumps([everything()[: number * 40] for number in range(1, 20)]))
+    store.hset(
+        "bull:vault:fail",
+        "stacktrace",
+        json.dumps([everything()[: number * 40] for number in range(1, 20)]),
+    )
     store.zadd("bull:vault:failed", {"fail": 4e12})
     return ids
 
@@ -253,7 +287,11 @@ async def seen_on(board: Board, ids: list[str]) -> AsyncIterator[tuple[str, str]
         for route in (each for each in ROUTES if each.method == "GET"):
             for job_id in ids if "job_id" in route.pattern else ids[:1]:
                 target = route.pattern.format(queue="vault", job_id=job_id)
-                for query in ("", *(f"?state={each}" for each in ("failed", "completed")), "?q=how"):
+                for query in (
+                    "",
+                    *(f"?state={each}" for each in ("failed", "completed")),
+                    "?q=how",
+                ):
                     if query and route.pattern not in {"/queues/{queue}", "/search"}:
                         continue
                     more = {"chunks": 2} if route.pattern == "/live" else {}
@@ -261,17 +299,27 @@ async def seen_on(board: Board, ids: list[str]) -> AsyncIterator[tuple[str, str]
                     assert got.status in {200, 403}, (target, got.status, got.text)
                     yield f"{accept['accept'][:16]} {target}{query}", got.text
     token = token_in((await browser.see("/queues/vault/add")).text)
-    typed = {"data.marked": canary(1), "data.password": "pass" + canary(8), "data.note": "LOUD", "data.pin": "x"}
+    typed = {
+        "data.marked": canary(1),
+        "data.password": "pass" + canary(8),
+        "data.note": "LOUD",
+        "data.pin": "x",
+    }
     for accept in (PAGE, data):
         for target in ("/queues/vault/add", "/queues/vault/jobs/fail/edit"):
             for fields in (typed, {**typed, "data.pin": str(PIN)}):
                 body = {"csrf": token, **fields}
-                got = await browser.ask("POST", target, headers={**FORM, **accept, **HERE}, body=body)
+                got = await browser.ask(
+                    "POST", target, headers={**FORM, **accept, **HERE}, body=body
+                )
                 assert got.status == 422, got.text
                 yield f"POST {target}", got.text
         for target in ("/queues/vault/remove", "/queues/vault/jobs/fail/remove"):
             body = {"csrf": token, "id": "fail"}
-            yield target, (await browser.ask("POST", target, headers={**accept, **HERE}, body=body)).text
+            yield (
+                target,
+                (await browser.ask("POST", target, headers={**accept, **HERE}, body=body)).text,
+            )
 
 
 def hits(places: list[tuple[str, str]]) -> dict[int, set[str]]:
@@ -314,7 +362,9 @@ async def test_no_secret_is_seen_anywhere(
         fields = store.hgetall(f"bull:vault:{job_id}")
         if job_id != "fail":
             places += [(f"failedReason of {job_id}", fields.get(b"failedReason", b"").decode())]
-            places += [(f"stacktrace of {job_id}", "\n".join(json.loads(fields.get(b"stacktrace", b"[]"))))]
+            places += [
+                (f"stacktrace of {job_id}", "\n".join(json.loads(fields.get(b"stacktrace", b"[]"))))
+            ]
     found = hits(places)
     if is_masked:
         assert found == {}

@@ -28,11 +28,18 @@ class Program:
 
     def __init__(self, folder: Path, cwd: Path, *arguments: str, **environment: str) -> None:
         inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "BULL_", "REDIS"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CORRAL_", "BULL_", "REDIS"))
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "corral", *arguments],
-            env={**inherited, "PYTHONPATH": str(folder), "CORRAL_LOG_FORMAT": "json", **environment},
+            env={
+                **inherited,
+                "PYTHONPATH": str(folder),
+                "CORRAL_LOG_FORMAT": "json",
+                **environment,
+            },
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -71,12 +78,16 @@ class Program:
 
 
 @pytest.fixture
-def program(plugin_folder: Path, tmp_path: Path, store_url: str) -> Iterator[Callable[..., Program]]:
+def program(
+    plugin_folder: Path, tmp_path: Path, store_url: str
+) -> Iterator[Callable[..., Program]]:
     """`program("board", CORRAL_ENV=…)`; on the test's store, unless that says otherwise."""
     started: list[Program] = []
 
     def start(*arguments: str, **environment: str) -> Program:
-        started.append(Program(plugin_folder, tmp_path, *arguments, **{"REDIS_URL": store_url, **environment}))
+        started.append(
+            Program(plugin_folder, tmp_path, *arguments, **{"REDIS_URL": store_url, **environment})
+        )
         return started[-1]
 
     yield start
@@ -110,7 +121,9 @@ def test_alone_in_production_it_lets_the_administrator_in(program: Callable[...,
         assert "server" not in page.headers
     assert board.end()[0] == 0
     assert PASSWORD not in board.said
-    assert '"logger": "uvicorn' not in board.said, "nothing went wrong, and nobody asked for an access log"
+    assert '"logger": "uvicorn' not in board.said, (
+        "nothing went wrong, and nobody asked for an access log"
+    )
 
 
 def test_alone_in_development_it_prints_a_link(program: Callable[..., Program]) -> None:
@@ -125,13 +138,18 @@ def test_alone_in_development_it_prints_a_link(program: Callable[..., Program]) 
 
 @pytest.mark.timing
 @pytest.mark.parametrize("command", ["board", "dev"])
-def test_sigterm_ends_it_at_once_although_streams_are_open(program: Callable[..., Program], command: str) -> None:
+def test_sigterm_ends_it_at_once_although_streams_are_open(
+    program: Callable[..., Program], command: str
+) -> None:
     arguments = ("board", "--port", "0") if command == "board" else ("dev",)
     served = program(*arguments, CORRAL_ENV="development")
     url, link = link_of(served)
     with httpx2.Client(base_url=url, headers=SENT, trust_env=False) as client:
         client.post("/login", data={"link": link})
-        with client.stream("GET", "/live") as one, client.stream("GET", "/live?queue=letters") as other:
+        with (
+            client.stream("GET", "/live") as one,
+            client.stream("GET", "/live?queue=letters") as other,
+        ):
             firsts = [next(stream.iter_text()) for stream in (one, other)]
             assert all(first.startswith("retry:") for first in firsts)
             code, seconds = served.end()
@@ -159,7 +177,8 @@ def test_dev_serves_the_board_beside_its_worker(program: Callable[..., Program])
             token = re.search(r'name="csrf" value="(\w+)"', form.text)
             assert token
             added = client.post(
-                "/queues/letters/add", data={"csrf": token[1], "data.to": "ada", "job_id": "from-the-board"}
+                "/queues/letters/add",
+                data={"csrf": token[1], "data.to": "ada", "job_id": "from-the-board"},
             )
             assert added.status_code == 303
             deadline = time.monotonic() + SECONDS
@@ -189,7 +208,9 @@ def test_dev_serves_no_board_that_is_off(
     assert '"event": "board"' not in dev.said
 
 
-def test_dev_goes_on_without_the_extra(program: Callable[..., Program], plugin_folder: Path, tmp_path: Path) -> None:
+def test_dev_goes_on_without_the_extra(
+    program: Callable[..., Program], plugin_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['starlette'] = None\n")
     dev = program("dev", PYTHONPATH=f"{tmp_path}{os.pathsep}{plugin_folder}")
     dev.until("worker started")
@@ -263,22 +284,40 @@ FROM = {**SENT, "content-type": "application/x-www-form-urlencoded"}
 
 @pytest.mark.parametrize(
     ("proxy", "peers"),
-    [("", "127.0.0.1"), ("10.0.0.0/8", "127.0.0.1"), ("127.0.0.1", "198.51.100."), ("127.0.0.0/8", "198.51.100.")],
+    [
+        ("", "127.0.0.1"),
+        ("10.0.0.0/8", "127.0.0.1"),
+        ("127.0.0.1", "198.51.100."),
+        ("127.0.0.0/8", "198.51.100."),
+    ],
 )
 def test_the_client_that_a_proxy_tells_is_believed_of_the_proxy_that_is_named_alone(
     program: Callable[..., Program], proxy: str, peers: str
 ) -> None:
-    """uvicorn's own variable does not name one: it would believe every program of this machine by default."""
+    """uvicorn's own variable does not name one: it would believe every program of this machine by
+    default.
+    """
     board = program(
-        "board", "--port", "0", CORRAL_BOARD_PROXY=proxy, FORWARDED_ALLOW_IPS="*", CORRAL_BOARD_HOSTS="q", **PRODUCTION
+        "board",
+        "--port",
+        "0",
+        CORRAL_BOARD_PROXY=proxy,
+        FORWARDED_ALLOW_IPS="*",
+        CORRAL_BOARD_HOSTS="q",
+        **PRODUCTION,
     )
     url = url_of(board)
     believed = peers != "127.0.0.1"
     assert ("CORRAL_BOARD_PROXY is not set" in board.said) is not proxy
     with httpx2.Client(base_url=url, headers=SENT, trust_env=False) as client:
         forged = [{"x-forwarded-for": f"203.0.113.9, 198.51.100.{number}"} for number in range(11)]
-        codes = [client.post(LOGIN, data={"password": "wrong"}, headers=each).status_code for each in forged]
-        assert codes == [401] * 10 + [401 if believed else 429], "the last address is the one that the proxy itself saw"
+        codes = [
+            client.post(LOGIN, data={"password": "wrong"}, headers=each).status_code
+            for each in forged
+        ]
+        assert codes == [401] * 10 + [401 if believed else 429], (
+            "the last address is the one that the proxy itself saw"
+        )
         last = client.post(
             LOGIN,
             data={"password": PASSWORD},
@@ -297,8 +336,12 @@ def test_the_client_that_a_proxy_tells_is_believed_of_the_proxy_that_is_named_al
 
 
 @pytest.mark.timing
-def test_who_does_not_send_a_whole_request_is_hung_up_on_after_ten_seconds(program: Callable[..., Program]) -> None:
-    """Whether nothing comes, half a head, a byte now and then, half a body, or half of a second request."""
+def test_who_does_not_send_a_whole_request_is_hung_up_on_after_ten_seconds(
+    program: Callable[..., Program],
+) -> None:
+    """Whether nothing comes, half a head, a byte now and then, half a body, or half of a second
+    request.
+    """
     board = program("board", "--port", "0", **PRODUCTION)
     url = url_of(board)
     host, _, port = url.removeprefix("http://").partition(":")
@@ -308,11 +351,20 @@ def test_who_does_not_send_a_whole_request_is_hung_up_on_after_ten_seconds(progr
         "Content-Type: application/x-www-form-urlencoded\r\n\r\npassword="
     )
     half = f"GET /login HTTP/1.1\r\nHost: {host}\r\nX: "
-    sent = {"nothing": "", "head": half, "drip": half, "body": post, "second": whole + half, "again": whole}
+    sent = {
+        "nothing": "",
+        "head": half,
+        "drip": half,
+        "body": post,
+        "second": whole + half,
+        "again": whole,
+    }
     with contextlib.ExitStack() as opened, selectors.DefaultSelector() as selector:
         began = time.monotonic()
         for name, text in sent.items():
-            connection = opened.enter_context(socket.create_connection((host, int(port)), timeout=SECONDS))
+            connection = opened.enter_context(
+                socket.create_connection((host, int(port)), timeout=SECONDS)
+            )
             connection.sendall(text.encode())
             selector.register(connection, selectors.EVENT_READ, name)
         ended: dict[str, float] = {}
@@ -335,7 +387,9 @@ def test_who_does_not_send_a_whole_request_is_hung_up_on_after_ten_seconds(progr
                         key.fileobj.sendall(b"x")
         with httpx2.Client(base_url=url, headers=SENT, trust_env=False) as client:
             assert client.get("/login").status_code == 200
-    print(f"half-sent requests ended after {', '.join(f'{name} {at:.1f} s' for name, at in sorted(ended.items()))}")
+    print(
+        f"half-sent requests ended after {', '.join(f'{name} {at:.1f} s' for name, at in sorted(ended.items()))}"
+    )
     assert max(ended.values()) < 12.0
     assert all(ended[name] > 9.0 for name in ("nothing", "head", "drip", "body"))
     assert said["head"].startswith(b"HTTP/1.1 408 ")

@@ -15,7 +15,9 @@ from corral.board.pages import live
 
 
 class Asked(Host):
-    """A host application that counts how often it was asked, and tells when it was asked often enough."""
+    """A host application that counts how often it was asked, and tells when it was asked often
+    enough.
+    """
 
     def __init__(self, enough: int) -> None:
         super().__init__()
@@ -62,7 +64,9 @@ async def test_an_open_stream_ends_when_the_grant_is_taken_back(
 
 
 @pytest.mark.asyncio
-async def test_a_stream_ends_when_it_has_lasted_long_enough(on: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_ends_when_it_has_lasted_long_enough(
+    on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that a host application whose session stands in a cookie sees a new request now and then."""
     monkeypatch.setattr(live, "TICK_SECONDS", 0.01)
     monkeypatch.setattr("corral.board.application.STREAM_SECONDS", 0.05)
@@ -78,7 +82,10 @@ async def test_a_stream_ends_with_the_board(
 ) -> None:
     monkeypatch.setattr(live, "TICK_SECONDS", 3600.0)
     board = Board(authorize=Host().who)
-    streams = [asyncio.create_task(Browser(board, "viewer").ask("GET", "/live", chunks=10_000)) for _ in range(3)]
+    streams = [
+        asyncio.create_task(Browser(board, "viewer").ask("GET", "/live", chunks=10_000))
+        for _ in range(3)
+    ]
     await wait_until(lambda: board._drawer._pages.count == 3, "three pages are open")
     board.end_streams()
     answers = await asyncio.wait_for(asyncio.gather(*streams), 15)
@@ -96,4 +103,8 @@ async def test_a_stream_of_a_queue_that_is_none_is_none(board: Board) -> None:
 @pytest.mark.asyncio
 async def test_a_head_of_a_stream_is_answered_at_once(board: Board) -> None:
     got = await Browser(board, "viewer").ask("HEAD", "/live")
-    assert (got.status, got.body, got.header("content-type")) == (200, b"", "text/event-stream; charset=utf-8")
+    assert (got.status, got.body, got.header("content-type")) == (
+        200,
+        b"",
+        "text/event-stream; charset=utf-8",
+    )

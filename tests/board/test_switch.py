@@ -61,7 +61,9 @@ test         TRUE     refused  refused
 test         yes      refused  refused
 test         garbage  refused  refused
 """
-"""`-` is not set, `empty` an empty text; the last two columns: nobody knows who asks, or somebody does."""
+"""`-` is not set, `empty` an empty text; the last two columns: nobody knows who asks, or somebody
+does.
+"""
 
 CASES = [
     (environment, flag, authenticator, outcome)
@@ -69,7 +71,9 @@ CASES = [
     for authenticator, outcome in zip(("none", "set"), outcomes, strict=True)
 ]
 NOT_OURS = "192.0.2.1"
-"""An address for documentation (RFC 5737): no machine has it, so what would be served is refused after the rule."""
+"""An address for documentation (RFC 5737): no machine has it, so what would be served is refused
+after the rule.
+"""
 FLAGS = ("CORRAL_BOARD_ENABLED", "BULL_BOARD_ENABLED")
 
 
@@ -95,7 +99,12 @@ def test_the_table_has_all_eighty_cases() -> None:
 @pytest.mark.parametrize("flag_name", FLAGS)
 @pytest.mark.parametrize(("environment", "flag", "authenticator", "outcome"), CASES)
 async def test_the_rule(
-    environ: pytest.MonkeyPatch, environment: str, flag: str, authenticator: str, outcome: str, flag_name: str
+    environ: pytest.MonkeyPatch,
+    environment: str,
+    flag: str,
+    authenticator: str,
+    outcome: str,
+    flag_name: str,
 ) -> None:
     say(environ, environment, flag, flag_name)
     authorize = None if authenticator == "none" else Host().who
@@ -105,7 +114,10 @@ async def test_the_rule(
         assert refused.value.exit_code == 2
         return
     board = Board(authorize=authorize)
-    statuses = {(await ask(board, "GET", path, headers=PAGE, host="localhost")).status for path in ("/", "/login")}
+    statuses = {
+        (await ask(board, "GET", path, headers=PAGE, host="localhost")).status
+        for path in ("/", "/login")
+    }
     assert board.is_on == (outcome == "on")
     assert (statuses == {404}) == (outcome == "off")
     await board.close()
@@ -129,7 +141,9 @@ def test_the_rule_at_the_command(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("authenticator", ["none", "set"])
-async def test_off_is_404_everywhere_with_nothing_in_it(environ: pytest.MonkeyPatch, authenticator: str) -> None:
+async def test_off_is_404_everywhere_with_nothing_in_it(
+    environ: pytest.MonkeyPatch, authenticator: str
+) -> None:
     board = Board(authorize=None if authenticator == "none" else Host().who)
     paths = {route.pattern.format(queue="letters", job_id="1") for route in ROUTES}
     paths |= {"", "/login", "/logout", "/live", "/static/board.css", "//", "/nothing"}
@@ -151,7 +165,9 @@ async def test_in_development_a_board_that_asks_nobody_logs_a_link_that_is_good_
     statuses = []
     for _ in range(2):
         headers = {"sec-fetch-site": "same-origin"}
-        got = await ask(board, "POST", "/login", headers=headers, body={"link": found[1]}, host="localhost")
+        got = await ask(
+            board, "POST", "/login", headers=headers, body={"link": found[1]}, host="localhost"
+        )
         statuses.append(got.status)
     assert statuses == [200, 401]
     await board.close()
@@ -159,7 +175,13 @@ async def test_in_development_a_board_that_asks_nobody_logs_a_link_that_is_good_
 
 @pytest.mark.parametrize(
     ("one", "other", "outcome"),
-    [("true", "1", True), ("0", "false", False), ("", "true", True), ("1", "", True), ("", "", None)],
+    [
+        ("true", "1", True),
+        ("0", "false", False),
+        ("", "true", True),
+        ("1", "", True),
+        ("", "", None),
+    ],
 )
 def test_the_two_names_of_the_flag_may_agree(
     environ: pytest.MonkeyPatch, one: str, other: str, outcome: bool | None
@@ -169,15 +191,21 @@ def test_the_two_names_of_the_flag_may_agree(
     assert BoardSettings.from_environment().enabled is outcome
 
 
-@pytest.mark.parametrize(("one", "other"), [("true", "false"), ("0", "1"), ("true", "yes"), ("on", "true")])
-def test_the_two_names_of_the_flag_must_not_contradict(environ: pytest.MonkeyPatch, one: str, other: str) -> None:
+@pytest.mark.parametrize(
+    ("one", "other"), [("true", "false"), ("0", "1"), ("true", "yes"), ("on", "true")]
+)
+def test_the_two_names_of_the_flag_must_not_contradict(
+    environ: pytest.MonkeyPatch, one: str, other: str
+) -> None:
     environ.setenv(FLAGS[0], one)
     environ.setenv(FLAGS[1], other)
     with pytest.raises(ConfigurationError, match=r"CORRAL_BOARD_ENABLED: .*BULL_BOARD_ENABLED"):
         BoardSettings.from_environment()
 
 
-def test_everything_that_is_wrong_is_told_at_once_and_no_value_is(environ: pytest.MonkeyPatch) -> None:
+def test_everything_that_is_wrong_is_told_at_once_and_no_value_is(
+    environ: pytest.MonkeyPatch,
+) -> None:
     wrong = {
         "CORRAL_BOARD_ENABLED": "TRUE",
         "CORRAL_BOARD_PASSWORD": "hunter2hunter2",
@@ -223,8 +251,12 @@ def test_proxies(environ: pytest.MonkeyPatch, value: str, networks: tuple[str, .
     assert BoardSettings.from_environment().proxy == networks
 
 
-@pytest.mark.parametrize("value", ["*", "nginx", "0.0.0.0/0", "::/0", "10.0.0.7/24", "10.0.0.7:443", "127.0.0.1 ::1"])
-def test_a_proxy_that_is_no_address_or_everybody_is_refused(environ: pytest.MonkeyPatch, value: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["*", "nginx", "0.0.0.0/0", "::/0", "10.0.0.7/24", "10.0.0.7:443", "127.0.0.1 ::1"]
+)
+def test_a_proxy_that_is_no_address_or_everybody_is_refused(
+    environ: pytest.MonkeyPatch, value: str
+) -> None:
     environ.setenv("CORRAL_BOARD_PROXY", value)
     with pytest.raises(ConfigurationError, match=r"CORRAL_BOARD_PROXY.*write the proxy's address"):
         BoardSettings.from_environment()
@@ -243,7 +275,9 @@ def test_hosts(environ: pytest.MonkeyPatch, value: str, hosts: tuple[str, ...]) 
     assert BoardSettings.from_environment().hosts == hosts
 
 
-@pytest.mark.parametrize("value", ["*", "*.example.org", "a:80", "http://a", "a b", "a/b", "a@b", "."])
+@pytest.mark.parametrize(
+    "value", ["*", "*.example.org", "a:80", "http://a", "a b", "a/b", "a@b", "."]
+)
 def test_hosts_that_are_none(environ: pytest.MonkeyPatch, value: str) -> None:
     environ.setenv("CORRAL_BOARD_HOSTS", value)
     with pytest.raises(ConfigurationError, match="CORRAL_BOARD_HOSTS"):
@@ -253,7 +287,9 @@ def test_hosts_that_are_none(environ: pytest.MonkeyPatch, value: str) -> None:
 def corral(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """The program, in an environment that has nothing else of ours."""
     inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "BULL_", "REDIS"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CORRAL_", "BULL_", "REDIS"))
     }
     return subprocess.Popen(
         [sys.executable, "-m", "corral", *arguments],
@@ -283,10 +319,15 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         ({}, "the board is switched off"),
         ({"CORRAL_BOARD_ENABLED": "true"}, "nobody is asked who they are"),
         ({"CORRAL_BOARD_ENABLED": "yes"}, "write true or 1 for on"),
-        ({"CORRAL_BOARD_ENABLED": "true", "CORRAL_BOARD_PASSWORD": "hunter2"}, "never the password itself"),
+        (
+            {"CORRAL_BOARD_ENABLED": "true", "CORRAL_BOARD_PASSWORD": "hunter2"},
+            "never the password itself",
+        ),
     ],
 )
-def test_the_program_ends_with_2_and_one_sentence(plugin_folder: Path, environment: dict[str, str], told: str) -> None:
+def test_the_program_ends_with_2_and_one_sentence(
+    plugin_folder: Path, environment: dict[str, str], told: str
+) -> None:
     code, out, err = ended(corral(plugin_folder, "board", "--port", "0", **environment))
     assert (code, out) == (2, "")
     assert told in err
@@ -313,7 +354,9 @@ def test_without_the_extra_one_sentence_names_it(plugin_folder: Path, tmp_path: 
         blocked.mkdir()
         (blocked / "sitecustomize.py").write_text(f"import sys; sys.modules[{name!r}] = None\n")
         path = f"{blocked}{os.pathsep}{plugin_folder}"
-        code, out, err = ended(corral(plugin_folder, "board", CORRAL_BOARD_ENABLED="true", PYTHONPATH=path))
+        code, out, err = ended(
+            corral(plugin_folder, "board", CORRAL_BOARD_ENABLED="true", PYTHONPATH=path)
+        )
         assert (code, out) == (2, "")
         assert err.startswith("error: the board needs ")
         assert "install the extra 'board' from where you got corral" in err

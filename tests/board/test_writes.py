@@ -1,4 +1,6 @@
-"""Nothing is changed by a request that a page of the board has not sent (S-04); by one that it has, something is."""
+"""Nothing is changed by a request that a page of the board has not sent (S-04); by one that it has,
+something is.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ WRITES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "/queues/{queue}/jobs/{job_id}/retry": (FAILED, {}),
     "/queues/{queue}/jobs/{job_id}/promote": (DELAYED, {}),
     "/queues/{queue}/jobs/{job_id}/remove": (WAITING, YES),
-    "/queues/{queue}/jobs/{job_id}/edit": (WAITING, {"data.to": "grace@example.org", "data.pages": "3"}),
+    "/queues/{queue}/jobs/{job_id}/edit": (
+        WAITING,
+        {"data.to": "grace@example.org", "data.pages": "3"},
+    ),
 }
 """Of each route that writes: the job it is about, and fields with which it changes something."""
 ROUTES_THAT_WRITE = {route.pattern: route for route in ROUTES if route.method == "POST"}
@@ -75,7 +80,9 @@ ATTACKS: Mapping[str, Attack] = {
     "a wrong token": Attack(token="0" * 64),
     "half a surrogate pair for a token": Attack(token="\u00ff" * 64),
     "the token of another session": Attack(token=csrf_token("another secret", ME)),
-    "the token of another user": Attack(token=csrf_token(SECRET, Identity("operator", Role.OPERATOR))),
+    "the token of another user": Attack(
+        token=csrf_token(SECRET, Identity("operator", Role.OPERATOR))
+    ),
     "the token in the address": Attack(token=None, kind="form, token in the address"),
     "cross-site": Attack({"sec-fetch-site": "cross-site"}),
     "cross-site, with our origin": Attack({"sec-fetch-site": "cross-site", "origin": OURS}),
@@ -131,8 +138,15 @@ def sent(attack: Attack, fields: Mapping[str, str]) -> tuple[str, dict[str, str]
         case "json as text/plain":
             return "", {"content-type": "text/plain"}, as_json
         case "multipart":
-            parts = [f'--x\r\ncontent-disposition: form-data; name="{n}"\r\n\r\n{v}\r\n' for n, v in given.items()]
-            return "", {"content-type": "multipart/form-data; boundary=x"}, "".join([*parts, "--x--\r\n"]).encode()
+            parts = [
+                f'--x\r\ncontent-disposition: form-data; name="{n}"\r\n\r\n{v}\r\n'
+                for n, v in given.items()
+            ]
+            return (
+                "",
+                {"content-type": "multipart/form-data; boundary=x"},
+                "".join([*parts, "--x--\r\n"]).encode(),
+            )
         case "none":
             return "", {}, form
         case kind:
@@ -140,24 +154,37 @@ def sent(attack: Attack, fields: Mapping[str, str]) -> tuple[str, dict[str, str]
 
 
 async def staged(board: Board, store: redis.Redis, route: Route) -> Browser:
-    """Jobs: one waits, one is delayed, one has failed, one is in quarantine; a schedule that is declared no longer."""
-    desk = await board._drawer.desk(ME)
-    await desk.jobs.enqueue("letters", {"to": "ada@example.org"}, job_id=WAITING)
-    await desk.jobs.enqueue("letters", {}, job_id=DELAYED, delay=timedelta(hours=1))
-    await desk.jobs.enqueue("letters", {}, job_id=FAILED)
+    """Jobs: one waits, one is delayed, one has failed, one is in quarantine; a schedule that is
+    declared no longer.
+    """
+    context = await board._drawer.context(ME)
+    await context.jobs.enqueue("letters", {"to": "ada@example.org"}, job_id=WAITING)
+    await context.jobs.enqueue("letters", {}, job_id=DELAYED, delay=timedelta(hours=1))
+    await context.jobs.enqueue("letters", {}, job_id=FAILED)
     undeclared = NewSchedule("letters", "letters", b"{}", JobOptions(), Every(timedelta(hours=1)))
-    await Schedules(QueueStore(desk.link, "bull", "letters")).ensure(undeclared)
+    await Schedules(QueueStore(context.link, "bull", "letters")).ensure(undeclared)
     now = int(time.time() * 1000)
     store.lrem("bull:letters:wait", 1, FAILED)
     store.zadd("bull:letters:failed", {FAILED: now})
-    ended = {"failedReason": "no such street", "finishedOn": now, "processedOn": now, "atm": 1, "ats": 1}
+    ended = {
+        "failedReason": "no such street",
+        "finishedOn": now,
+        "processedOn": now,
+        "atm": 1,
+        "ats": 1,
+    }
     store.hset(f"bull:letters:{FAILED}", mapping={**ended, "stacktrace": '["no such street"]'})
     kept = f"corral:bull:letters:quarantine:{ASIDE}"
-    told = {"at": now, "from": "wait", "reason": f"bull:letters:{ASIDE} is a list, not a hash", "key": kept}
+    told = {
+        "at": now,
+        "from": "wait",
+        "reason": f"bull:letters:{ASIDE} is a list, not a hash",
+        "key": kept,
+    }
     store.hset("corral:bull:letters:quarantine", ASIDE, json.dumps(told))
     store.hset(kept, mapping={"name": "letters", "data": "{}", "opts": "{}", "timestamp": now})
     if route.pattern.endswith("/resume"):
-        await desk.inspector.pause("letters")
+        await context.inspector.pause("letters")
     browser = Browser(board, "admin")
     browser.cookies["corral_board_form"] = SECRET
     return browser
@@ -173,7 +200,9 @@ def test_every_write_is_in_the_table() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("route", ROUTES_THAT_WRITE.values(), ids=ROUTES_THAT_WRITE)
-async def test_nothing_is_changed_by_a_request_of_anybody_else(board: Board, store: redis.Redis, route: Route) -> None:
+async def test_nothing_is_changed_by_a_request_of_anybody_else(
+    board: Board, store: redis.Redis, route: Route
+) -> None:
     browser = await staged(board, store, route)
     before = dumped(store)
     for name, attack in ATTACKS.items():
@@ -181,7 +210,9 @@ async def test_nothing_is_changed_by_a_request_of_anybody_else(board: Board, sto
         browser.user = {"x-user": attack.user} if attack.user else {}
         for accept in ({}, PAGE):
             given = {**headers, **attack.headers, **accept}
-            got = await browser.ask(attack.method, f"{target(route)}{query}", headers=given, body=body)
+            got = await browser.ask(
+                attack.method, f"{target(route)}{query}", headers=given, body=body
+            )
             assert changed(before, dumped(store)) == [], name
             assert got.status >= 400 or attack.method in {"GET", "HEAD"}, (name, got)
             assert got.status < 500, (name, got)
@@ -197,7 +228,13 @@ async def test_nothing_is_changed_by_a_request_of_anybody_else(board: Board, sto
         ({"origin": OURS}, "json"),
         ({"origin": f"https://{HOST}"}, "json"),
     ],
-    ids=["a form", "a form of a page without referrer", "a script", "a program", "behind a proxy that ends TLS"],
+    ids=[
+        "a form",
+        "a form of a page without referrer",
+        "a script",
+        "a program",
+        "behind a proxy that ends TLS",
+    ],
 )
 @pytest.mark.parametrize("route", ROUTES_THAT_WRITE.values(), ids=ROUTES_THAT_WRITE)
 async def test_the_right_request_changes_something(
@@ -217,8 +254,12 @@ async def test_the_right_request_changes_something(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("pattern", [pattern for pattern, (_, fields) in WRITES.items() if "confirmed" in fields])
-async def test_what_cannot_be_undone_asks_first(board: Board, store: redis.Redis, pattern: str) -> None:
+@pytest.mark.parametrize(
+    "pattern", [pattern for pattern, (_, fields) in WRITES.items() if "confirmed" in fields]
+)
+async def test_what_cannot_be_undone_asks_first(
+    board: Board, store: redis.Redis, pattern: str
+) -> None:
     route = ROUTES_THAT_WRITE[pattern]
     browser = await staged(board, store, route)
     before = dumped(store)
@@ -257,7 +298,9 @@ async def test_a_body_that_is_none(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_the_secret_of_forms_is_a_cookie_for_this_host_and_for_no_script(board: Board, scheme: str) -> None:
+async def test_the_secret_of_forms_is_a_cookie_for_this_host_and_for_no_script(
+    board: Board, scheme: str
+) -> None:
     got = await Browser(board, "viewer", scheme=scheme).see("/")
     (cookie,) = [value for name, value in got.headers if name == "set-cookie"]
     name, *attributes = [part.strip().lower() for part in cookie.split(";")]

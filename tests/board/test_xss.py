@@ -1,7 +1,7 @@
 """Nothing that data says becomes an element or an attribute of a page (S-07).
 
-Each page is read as browsers read it (html5lib), once with texts that mean harm and once with words of the same shape:
-the two have the same elements, with the same attributes.
+Each page is read as browsers read it (html5lib), once with texts that mean harm and once with words
+of the same shape: the two have the same elements, with the same attributes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def test_there_are_sixty_payloads() -> None:
 
 
 def shape(page: str) -> Shape:
-    """The elements of a page, each with the names of its attributes; nothing in it runs but our own scripts."""
+    """The elements of a page, each with the names of its attributes; nothing in it runs but our own
+    scripts.
+    """
     found: Shape = []
     for element in html5lib.parse(page, namespaceHTMLElements=False).iter():
         if not isinstance(element.tag, str):
@@ -131,9 +133,19 @@ async def shapes(board: Board, store: redis.Redis, texts: list[str]) -> dict[str
     for at, text in enumerate(texts):
         for number, (path, status) in enumerate(pages(text)):
             found[f"{at} page {number}"] = shape((await browser.see(path, status)).text)
-        fields = {"data.to": text, "data.text": text, "data.pages": f"x{text}", "job_id": text, "delay_seconds": text}
-        sent_back = await browser.send("/queues/letters/add", token, **fields, priority=text, attempts=text)
-        asked = await browser.send("/queues/letters/remove", token, id=[text, text], q=text, state=text)
+        fields = {
+            "data.to": text,
+            "data.text": text,
+            "data.pages": f"x{text}",
+            "job_id": text,
+            "delay_seconds": text,
+        }
+        sent_back = await browser.send(
+            "/queues/letters/add", token, **fields, priority=text, attempts=text
+        )
+        asked = await browser.send(
+            "/queues/letters/remove", token, id=[text, text], q=text, state=text
+        )
         refused = await browser.send("/queues/letters/clean", token, state=text)
         assert (sent_back.status, asked.status, refused.status) == (422, 200, 400), text
         found |= {f"{at} sent back": shape(sent_back.text), f"{at} confirm": shape(asked.text)}
@@ -143,8 +155,12 @@ async def shapes(board: Board, store: redis.Redis, texts: list[str]) -> dict[str
 
 @pytest.mark.corral_untidy("what other clients may write: ids, fields and keys that ours never do")
 @pytest.mark.asyncio
-@pytest.mark.parametrize("group", GROUPS, ids=[f"{group.start}-{group.stop - 1}" for group in GROUPS])
-async def test_no_page_has_an_element_of_data(board: Board, store: redis.Redis, on: str, group: slice) -> None:
+@pytest.mark.parametrize(
+    "group", GROUPS, ids=[f"{group.start}-{group.stop - 1}" for group in GROUPS]
+)
+async def test_no_page_has_an_element_of_data(
+    board: Board, store: redis.Redis, on: str, group: slice
+) -> None:
     harmless = await shapes(board, store, WORDS[group])
     clients = list(named(on, PAYLOADS[group]))
     try:
@@ -152,8 +168,12 @@ async def test_no_page_has_an_element_of_data(board: Board, store: redis.Redis, 
     finally:
         for client in clients:
             client.close()
-    # of connections only those that the store takes such a name of are there: other rows, and none is there twice
-    harmful_rows, harmless_rows = Counter(harmful.pop("/workers")), Counter(harmless.pop("/workers"))
+    # of connections only those that the store takes such a name of are there: other rows, and none
+    # is there twice
+    harmful_rows, harmless_rows = (
+        Counter(harmful.pop("/workers")),
+        Counter(harmless.pop("/workers")),
+    )
     assert harmful_rows.keys() <= harmless_rows.keys()
     assert harmless.keys() == harmful.keys()
     for page, elements in harmless.items():
@@ -179,7 +199,10 @@ async def test_as_json_a_page_is_never_html(board: Board, store: redis.Redis) ->
 @pytest.mark.parametrize("text", PAYLOADS, ids=range(60))
 async def test_a_name_and_a_link_are_data_too(on: str, host: Host, text: str) -> None:
     """What a host application calls somebody, and what stands in the address of the login's page."""
-    board, login = Board(authorize=lambda _request: Identity(text, Role.ADMIN)), Board(login=Login())
+    board, login = (
+        Board(authorize=lambda _request: Identity(text, Role.ADMIN)),
+        Board(login=Login()),
+    )
     for made, path in ((board, "/workers"), (login, f"/login?{urlencode({'link': text})}")):
         other = path.replace(urlencode({"link": text}), "link=harmless")
         browser = Browser(made, host="localhost")
@@ -194,6 +217,12 @@ def test_this_would_find_one() -> None:
     assert harmless == [("html", ()), ("head", ()), ("title", ()), ("body", ()), ("p", ("title",))]
     assert shape(page.format("x", "<b>x</b>")) != harmless
     assert shape(page.format("x' id='x", "x")) != harmless
-    for text in ("<img src=x>", "<a href=javascript:alert(1)>", "<p onclick=x>", "<script>x</script>", "<p style=x>"):
+    for text in (
+        "<img src=x>",
+        "<a href=javascript:alert(1)>",
+        "<p onclick=x>",
+        "<script>x</script>",
+        "<p style=x>",
+    ):
         with pytest.raises(AssertionError):
             shape(page.format("x", text))

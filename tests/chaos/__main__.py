@@ -1,4 +1,6 @@
-"""`python -m chaos`: all runs and one table; with `--peers` BullMQ for Node, too, under the same load and faults."""
+"""`python -m chaos`: all runs and one table; with `--peers` BullMQ for Node, too, under the same
+load and faults.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,30 @@ NODE_MODULES = Path(__file__).parents[1] / "node"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--peers", action="store_true", help="BullMQ for Node, too")
-    parser.add_argument("--long", action="store_true", help=f"{LONG_ROUNDS} rounds of faults, not {ROUNDS}")
     parser.add_argument(
-        "--seed", type=int, default=random.randrange(10**6), help="what everything random is drawn from"
+        "--long", action="store_true", help=f"{LONG_ROUNDS} rounds of faults, not {ROUNDS}"
     )
-    parser.add_argument("--run", action="append", choices=[run.name for run in RUNS], help="this one only; repeatable")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.randrange(10**6),
+        help="what everything random is drawn from",
+    )
+    parser.add_argument(
+        "--run",
+        action="append",
+        choices=[run.name for run in RUNS],
+        help="this one only; repeatable",
+    )
     wish = parser.parse_args()
     if wish.peers and not (NODE_MODULES / "node_modules" / "bullmq").is_dir():
         parser.error("BullMQ for Node is not installed: npm ci --prefix tests/node")
     return wish
 
 
-async def performed(run: Run, sides: Sequence[Side], site: Path, seed: int, rounds: int) -> list[Report]:
+async def performed(
+    run: Run, sides: Sequence[Side], site: Path, seed: int, rounds: int
+) -> list[Report]:
     """A run of each side that can make it, one after the other; says what it shows."""
     reports = []
     for side in sides:
@@ -58,7 +72,10 @@ def table(sides: Sequence[str], rows: Sequence[tuple[Run, Sequence[Report]]]) ->
     yield f"| run | {' | '.join(f'{side}: {words}' for side in sides)} |"
     yield f"|{'---|' * (len(sides) + 1)}"
     for run, reports in rows:
-        cells = {r.side: f"{r.acked}, {r.lost}, {r.doubled}, {r.unfinished}, {recovery(r)}" for r in reports}
+        cells = {
+            r.side: f"{r.acked}, {r.lost}, {r.doubled}, {r.unfinished}, {recovery(r)}"
+            for r in reports
+        }
         yield f"| {run.name}: {run.about} | {' | '.join(cells.get(side, '-') for side in sides)} |"
 
 
@@ -77,7 +94,9 @@ async def main() -> int:
         rounds = LONG_ROUNDS if wish.long else ROUNDS
         rows = [(run, await performed(run, sides, Path(site), wish.seed, rounds)) for run in chosen]
     print("\n".join(table([side.name for side in sides], rows)))
-    return int(any(report.told for _, reports in rows for report in reports if report.side == Corral.name))
+    return int(
+        any(report.told for _, reports in rows for report in reports if report.side == Corral.name)
+    )
 
 
 if __name__ == "__main__":

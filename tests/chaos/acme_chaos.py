@@ -1,6 +1,8 @@
-"""Three queues whose processors do what a payload says, and write down when they start and when they end.
+"""Three queues whose processors do what a payload says, and write down when they start and when
+they end.
 
-Installed by the tests beside the core, and loaded by real workers: nothing of the tests may be imported here.
+Installed by the tests beside the core, and loaded by real workers: nothing of the tests may be
+imported here.
 """
 
 from __future__ import annotations
@@ -20,14 +22,31 @@ from typing import Any
 import redis
 from pydantic import JsonValue
 
-from corral import Every, Fail, Job, JobOptions, Payload, Processor, Queue, Retention, Snooze, hookimpl
+from corral import (
+    Every,
+    Fail,
+    Job,
+    JobOptions,
+    Payload,
+    Processor,
+    Queue,
+    Retention,
+    Snooze,
+    hookimpl,
+)
 
 JOURNAL = "CORRAL_CHAOS_JOURNAL"
-"""The environment's name for the file that starts and ends are written to; explained by the queue `chaos`."""
+"""The environment's name for the file that starts and ends are written to; explained by the queue
+`chaos`.
+"""
 EVERY_MS = "CORRAL_CHAOS_EVERY_MS"
-"""The environment's name for the period of the queue `chaos-ticks`, which has no schedule without it."""
+"""The environment's name for the period of the queue `chaos-ticks`, which has no schedule without
+it.
+"""
 EPOCH = "CORRAL_CHAOS_EPOCH"
-"""The environment's name for Unix seconds at which the monotonic clock was 0: a worker's own clock may be wrong."""
+"""The environment's name for Unix seconds at which the monotonic clock was 0: a worker's own clock
+may be wrong.
+"""
 TICK_SECONDS = 0.7
 """How long a tick's job runs: long enough for its worker to be killed in the middle."""
 LOOK_SECONDS = 0.005
@@ -62,15 +81,18 @@ class Work(Payload):
         dies: How it ends its process at once: `exit` or `segv`; on every start.
         orphans: How many processes it leaves behind, each for a second.
         waits_for: The path of a file that it waits for before it runs.
-        hangs_ms: How long it holds the event loop after all that, once only; the journal says when that begins.
+        hangs_ms: How long it holds the event loop after all that, once only; the journal says when
+        that begins.
         looks: Whether its start says in the journal that the store holds a lock on it.
-        fenced: Whether it writes down its effect, its failure and its cancellation, too, and returns the number of its
-            start.
-        holds: Where its process waits to be killed, once only: `fetched` (before the processor starts), `effect`
-            (between its effect and its end) or `failing` (when the processor has raised).
+        fenced: Whether it writes down its effect, its failure and its cancellation, too, and
+            returns the number of its start.
+        holds: Where its process waits to be killed, once only: `fetched` (before the processor
+            starts), `effect` (between its effect and its end) or `failing` (when the processor has
+            raised).
         filler: Means nothing, and makes the payload as large as it is.
         says: Lines that it logs before it runs.
-        snooze_ms: How much later it wants to run when it is first started, having run; 0: it does not ask.
+        snooze_ms: How much later it wants to run when it is first started, having run; 0: it does
+        not ask.
         fatal: Whether it fails for good, whatever attempts it has.
     """
 
@@ -97,7 +119,10 @@ chaos = Queue("chaos", Work, options=KEPT)
 chaos_threads = Queue("chaos-threads", Work, options=KEPT)
 period = os.environ.get(EVERY_MS)
 chaos_ticks = Queue(
-    "chaos-ticks", Work, options=KEPT, schedule=Every(timedelta(milliseconds=int(period))) if period else None
+    "chaos-ticks",
+    Work,
+    options=KEPT,
+    schedule=Every(timedelta(milliseconds=int(period))) if period else None,
 )
 
 
@@ -126,7 +151,9 @@ async def process(job: Job[Work]) -> Any:
 async def process_fenced(job: Job[Work]) -> int:
     write("start", job)
     try:
-        for _ in range(job.payload.ms // STEP_MS):  # where its process is frozen, it has as much to do afterwards
+        for _ in range(
+            job.payload.ms // STEP_MS
+        ):  # where its process is frozen, it has as much to do afterwards
             await asyncio.sleep(STEP_MS / 1000)
         await asyncio.sleep(job.payload.ms % STEP_MS / 1000)
         fail(job)

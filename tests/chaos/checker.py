@@ -1,4 +1,6 @@
-"""What must hold of a queue when every fault is over and every job has ended, as a function of what is left."""
+"""What must hold of a queue when every fault is over and every job has ended, as a function of what
+is left.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,13 @@ class Bounds:
     """What the faults of a run account for.
 
     Attributes:
-        extra_starts: How often jobs may have started beyond once, and once for each failure, all together.
-        lost_seconds: How long before one of `history.LOSSES` begins an acknowledgement may be that is lost; what is
-            acknowledged while it lasts (until the store is dead or the replica takes over) may be lost as well; 0: none
-            may be lost.
-        set_back_seconds: How far back the store is set then: what started since may start anew; 0: nothing may.
+        extra_starts: How often jobs may have started beyond once, and once for each failure, all
+        together.
+        lost_seconds: How long before one of `history.LOSSES` begins an acknowledgement may be that
+            is lost; what is acknowledged while it lasts (until the store is dead or the replica
+            takes over) may be lost as well; 0: none may be lost.
+        set_back_seconds: How far back the store is set then: what started since may start anew; 0:
+        nothing may.
         overlap_seconds: How long two starts of one job may run at once; None: not bounded.
         late_seconds: How late all but one of a hundred due jobs may start; None: not bounded.
     """
@@ -59,7 +63,9 @@ class Bounds:
 
 
 EARLY_SECONDS = 0.1
-"""How early a due job may seem to start: clocks are read by several processes, one of them the store's."""
+"""How early a due job may seem to start: clocks are read by several processes, one of them the
+store's.
+"""
 EVENTS_BEYOND = 100
 """An approximate cut of a stream removes whole nodes, of so many entries."""
 
@@ -79,7 +85,9 @@ async def snapshot(client: Any, base: str) -> Snapshot:
     ids = [name for name, kind in zip(names, kinds, strict=True) if kind == "hash"]
     jobs = {job: await client.hgetall(base + job) for job in ids}
     ended = ("completed", "failed")
-    counted = {name: int(await client.hget(f"{base}metrics:{name}", "count") or 0) for name in ended}
+    counted = {
+        name: int(await client.hget(f"{base}metrics:{name}", "count") or 0) for name in ended
+    }
     return Snapshot(
         places,
         jobs,
@@ -91,9 +99,14 @@ async def snapshot(client: Any, base: str) -> Snapshot:
 
 
 def faults(
-    left: Sequence[Snapshot], enqueued: Collection[str], lines: Sequence[Line], *, excused: Collection[str] = ()
+    left: Sequence[Snapshot],
+    enqueued: Collection[str],
+    lines: Sequence[Line],
+    *,
+    excused: Collection[str] = (),
 ) -> list[str]:
-    """What is wrong, one sentence each; nothing where every job ran to its end and no trace of a fault is left.
+    """What is wrong, one sentence each; nothing where every job ran to its end and no trace of a
+    fault is left.
 
     Args:
         left: The queues.
@@ -122,7 +135,9 @@ def run_faults(left: Snapshot, lines: Sequence[Line], bounds: Bounds) -> list[st
     # jobs of which the store has forgotten that they started, or that they ended
     excused = {line.id for line in lines if _is_forgotten(line.at, losses, bounds.set_back_seconds)}
     expected = {
-        job for job, at in told.acked.items() if job in left.jobs or not _is_forgotten(at, losses, bounds.lost_seconds)
+        job
+        for job, at in told.acked.items()
+        if job in left.jobs or not _is_forgotten(at, losses, bounds.lost_seconds)
     }
     known = expected | (told.unknown & left.jobs.keys())
     return [
@@ -137,14 +152,24 @@ def run_faults(left: Snapshot, lines: Sequence[Line], bounds: Bounds) -> list[st
 
 
 def _is_forgotten(moment: float, losses: Sequence[history.Span], seconds: float) -> bool:
-    """Whether the store may have forgotten what it did at a moment; `seconds`: for how long before a loss it may."""
+    """Whether the store may have forgotten what it did at a moment; `seconds`: for how long before
+    a loss it may.
+    """
     return seconds > 0 and any(each.begin - seconds < moment <= each.end for each in losses)
 
 
 def _invented(left: Snapshot, told: history.Told, lines: Sequence[Line]) -> Iterator[str]:
-    """What producers were certainly refused is nowhere, and nothing runs that no producer wanted to write."""
-    started = {line.id for line in lines if line.event == "start" and not line.id.startswith(history.ITERATION)}
-    yield from (f"{job} was refused and is there" for job in sorted(told.refused & left.jobs.keys()))
+    """What producers were certainly refused is nowhere, and nothing runs that no producer wanted to
+    write.
+    """
+    started = {
+        line.id
+        for line in lines
+        if line.event == "start" and not line.id.startswith(history.ITERATION)
+    }
+    yield from (
+        f"{job} was refused and is there" for job in sorted(told.refused & left.jobs.keys())
+    )
     yield from (f"{job} was refused and started" for job in sorted(told.refused & started))
     invented = started - told.acked.keys() - told.unknown - told.refused
     yield from (f"{job} started and was never enqueued" for job in sorted(invented))
@@ -161,7 +186,8 @@ def _doubled(lines: Sequence[Line], excused: Collection[str], bounds: Bounds) ->
 
 
 def sink(lines: Sequence[Line]) -> tuple[dict[str, tuple[int, ...]], int]:
-    """What a place holds that takes effects in the order of the journal and refuses those of a lower fence.
+    """What a place holds that takes effects in the order of the journal and refuses those of a
+    lower fence.
 
     Returns:
         The fence of each job's effect, and how many effects were refused.
@@ -178,7 +204,9 @@ def sink(lines: Sequence[Line]) -> tuple[dict[str, tuple[int, ...]], int]:
 
 
 def _unfenced(left: Snapshot, lines: Sequence[Line], excused: Collection[str]) -> Iterator[str]:
-    """The result that the store has is of the start whose effect the sink has: one writer has won, in both."""
+    """The result that the store has is of the start whose effect the sink has: one writer has won,
+    in both.
+    """
     kept, _ = sink(lines)
     for job in left.places["completed"]:
         result = left.jobs.get(job, {}).get("returnvalue")
@@ -188,14 +216,22 @@ def _unfenced(left: Snapshot, lines: Sequence[Line], excused: Collection[str]) -
 
 def due(left: Snapshot) -> dict[str, float]:
     """When each delayed job was due, Unix seconds, by the store's clock."""
-    delays = {job: json.loads(fields.get("opts", "{}")).get("delay", 0) for job, fields in left.jobs.items()}
-    return {job: (int(left.jobs[job]["timestamp"]) + delay) / 1000 for job, delay in delays.items() if delay}
+    delays = {
+        job: json.loads(fields.get("opts", "{}")).get("delay", 0)
+        for job, fields in left.jobs.items()
+    }
+    return {
+        job: (int(left.jobs[job]["timestamp"]) + delay) / 1000
+        for job, delay in delays.items()
+        if delay
+    }
 
 
 def late_seconds(left: Snapshot, lines: Sequence[Line]) -> float:
     """Within how many seconds 99 of 100 due jobs started.
 
-    Those that stalled are left out: they had been fetched, and how soon they run again is a bound of its own (I11).
+    Those that stalled are left out: they had been fetched, and how soon they run again is a bound
+    of its own (I11).
     """
     late = history.lateness(lines, due(left))
     return history.percentile([by for job, by in late.items() if "stc" not in left.jobs[job]], 0.99)
@@ -203,7 +239,9 @@ def late_seconds(left: Snapshot, lines: Sequence[Line]) -> float:
 
 def _late(left: Snapshot, lines: Sequence[Line], bounds: Bounds) -> Iterator[str]:
     late = history.lateness(lines, due(left))
-    yield from (f"{job} started {-by:.2f} s too early" for job, by in late.items() if by < -EARLY_SECONDS)
+    yield from (
+        f"{job} started {-by:.2f} s too early" for job, by in late.items() if by < -EARLY_SECONDS
+    )
     most = late_seconds(left, lines)
     if bounds.late_seconds is not None and most > bounds.late_seconds:
         yield f"of 100 due jobs, 99 started within {most:.2f} s, not {bounds.late_seconds:g} s"
@@ -221,20 +259,26 @@ def _dishonest(left: Snapshot) -> Iterator[str]:
 
 
 def tick_faults(lines: Sequence[Line], period_ms: int) -> list[str]:
-    """What is wrong with a schedule that ran all the time: a tick twice, a tick missing, a tick off its time.
+    """What is wrong with a schedule that ran all the time: a tick twice, a tick missing, a tick off
+    its time.
 
-    A tick's job that is fetched again, because its lock was lost, is an extra start as any other job's.
+    A tick's job that is fetched again, because its lock was lost, is an extra start as any other
+    job's.
 
     Args:
         lines: The journal.
         period_ms: Between ticks.
     """
-    started = (line for line in lines if line.event == "start" and line.id.startswith(history.ITERATION))
+    started = (
+        line for line in lines if line.event == "start" and line.id.startswith(history.ITERATION)
+    )
     starts = Counter((line.id, line.fence) for line in started)
     ticks = sorted({int(job.rpartition(":")[2]) for job, _ in starts})
     found = [f"{job} started {count} times" for (job, _), count in starts.items() if count > 1]
     gaps = [later - earlier for earlier, later in itertools.pairwise(ticks)]
-    found += [f"{gap} ms lie between two ticks, not {period_ms}" for gap in gaps if gap != period_ms]
+    found += [
+        f"{gap} ms lie between two ticks, not {period_ms}" for gap in gaps if gap != period_ms
+    ]
     return found if ticks else ["the schedule never ran"]
 
 
@@ -253,13 +297,20 @@ def _unfinished(left: Snapshot) -> Iterator[str]:
 
 
 def _miscounted(left: Snapshot, lines: Sequence[Line], excused: Collection[str]) -> Iterator[str]:
-    """A job starts once, and once more for each time that it failed or was found without its worker: no more.
+    """A job starts once, and once more for each time that it failed or was found without its
+    worker: no more.
 
     The store counts a fetch as a start, one whose job was handed back unstarted as well.
     """
     starts = Counter(line.id for line in lines if line.event == "start")
-    fences = Counter((line.id, line.fence) for line in lines if line.event == "start" and line.fence)
-    yield from (f"{job} started {count} times as {fence}" for (job, fence), count in fences.items() if count > 1)
+    fences = Counter(
+        (line.id, line.fence) for line in lines if line.event == "start" and line.fence
+    )
+    yield from (
+        f"{job} started {count} times as {fence}"
+        for (job, fence), count in fences.items()
+        if count > 1
+    )
     raised = Counter(line.id for line in lines if line.event == "raise")
     ends = {line.id for line in lines if line.event == "end"}
     for job in left.places["completed"]:

@@ -1,4 +1,6 @@
-"""Fixtures for tests with real processes; the conftest of each folder that has such tests imports them."""
+"""Fixtures for tests with real processes; the conftest of each folder that has such tests imports
+them.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ def site() -> Iterator[Path]:
 
 
 @pytest_asyncio.fixture
-async def scene(request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Scene]:
-    """A `Scene` with a running store; afterwards no process is left, and the store is tidy or the test says why not."""
+async def scene(
+    request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]
+) -> AsyncIterator[Scene]:
+    """A `Scene` with a running store; afterwards no process is left, and the store is tidy or the
+    test says why not.
+    """
     async with _staged(request, site, wait_until) as scene:
         yield scene
 
@@ -39,7 +45,10 @@ async def scenes(
     request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]
 ) -> AsyncIterator[tuple[Scene, Scene]]:
     """Two, for what mostly waits: on each of them half of it at the same time."""
-    async with _staged(request, site, wait_until) as one, _staged(request, site, wait_until) as other:
+    async with (
+        _staged(request, site, wait_until) as one,
+        _staged(request, site, wait_until) as other,
+    ):
         yield one, other
 
 
@@ -52,13 +61,18 @@ def stage(
 
 
 @asynccontextmanager
-async def _staged(request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]) -> AsyncIterator[Scene]:
+async def _staged(
+    request: pytest.FixtureRequest, site: Path, wait_until: Callable[..., Any]
+) -> AsyncIterator[Scene]:
     failed = request.session.testsfailed
     async with staged(site, wait_until) as scene:
         yield scene
         for worker in scene.hired:
             worker.close()
-        if request.node.get_closest_marker("corral_untidy") is None and request.session.testsfailed == failed:
+        if (
+            request.node.get_closest_marker("corral_untidy") is None
+            and request.session.testsfailed == failed
+        ):
             assert find_leaks(scene.store.url) == []
 
 
@@ -70,7 +84,9 @@ def kills() -> int:
 
 @pytest.fixture
 def restarts() -> int:
-    """How many worker processes are restarted one after the other: five, and fifty where nothing is to be spared."""
+    """How many worker processes are restarted one after the other: five, and fifty where nothing is
+    to be spared.
+    """
     return int(os.environ.get("TEST_RESTARTS") or (50 if os.environ.get("CI") == "true" else 5))
 
 
@@ -87,5 +103,7 @@ def is_at_length() -> bool:
 
 @pytest.fixture
 def figure() -> Callable[[str], None]:
-    """`figure("on after 0.1 s")`: what was measured; `tests/conftest.py` shows it when the run ends."""
+    """`figure("on after 0.1 s")`: what was measured; `tests/conftest.py` shows it when the run
+    ends.
+    """
     return print

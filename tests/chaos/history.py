@@ -1,4 +1,5 @@
-"""What a journal shows: who was told what, which starts there were, and how faults and starts lie in time.
+"""What a journal shows: who was told what, which starts there were, and how faults and starts lie
+in time.
 
 All of it is computed from the lines alone. What of it is a fault, `chaos.checker` decides.
 """
@@ -14,14 +15,32 @@ from chaos.journal import Line
 WORKER_KILLED, PRODUCER_KILLED, FROZEN = "worker killed", "producer killed", "worker frozen"
 POWER_LOST, REPLICA_CUT_OFF = "power lost", "replica cut off"
 LOSSES = {POWER_LOST, REPLICA_CUT_OFF}
-"""Faults after which the store may have forgotten what it has acknowledged; a cut-off replica takes over at the end."""
-BLACK_HOLE, CUTS, DELAYS, PARTITION = "black hole", "replies cut", "requests delayed", "worker partitioned"
-NO_OUTAGES = {WORKER_KILLED, PRODUCER_KILLED, FROZEN, BLACK_HOLE, CUTS, DELAYS, PARTITION, REPLICA_CUT_OFF}
+"""Faults after which the store may have forgotten what it has acknowledged; a cut-off replica takes
+over at the end.
+"""
+BLACK_HOLE, CUTS, DELAYS, PARTITION = (
+    "black hole",
+    "replies cut",
+    "requests delayed",
+    "worker partitioned",
+)
+NO_OUTAGES = {
+    WORKER_KILLED,
+    PRODUCER_KILLED,
+    FROZEN,
+    BLACK_HOLE,
+    CUTS,
+    DELAYS,
+    PARTITION,
+    REPLICA_CUT_OFF,
+}
 """Faults of processes and of the network: while any other lasts, the store serves nobody."""
 ITERATION = "repeat:"
 """What the ids of a schedule's jobs begin with: no producer is told of them."""
 TOUCHED_SECONDS = 1.0
-"""How long after an outage due jobs may start: where the next outage begins before, they may start after that one."""
+"""How long after an outage due jobs may start: where the next outage begins before, they may start
+after that one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +124,9 @@ def outages(lines: Sequence[Line]) -> list[Span]:
 
 
 def losses(lines: Sequence[Line]) -> list[Span]:
-    """The faults in which the store may have forgotten what it did, and what it had done shortly before."""
+    """The faults in which the store may have forgotten what it did, and what it had done shortly
+    before.
+    """
     return [each for each in spans(lines) if each.name in LOSSES]
 
 
@@ -171,10 +192,16 @@ def kills(lines: Sequence[Line]) -> Counter[str]:
         if line.event != "fault.begin":
             continue
         if line.id == PRODUCER_KILLED:
-            sent = {each.id for each in lines if each.event == "enq.invoke" and each.pid == line.pid}
+            sent = {
+                each.id for each in lines if each.event == "enq.invoke" and each.pid == line.pid
+            }
             hit.update(["R-06 after send"] if sent - answered else [])
         if line.id == WORKER_KILLED:
-            kinds = {"R-03 effect" if each.has_effect else "R-02 running" for each in killed if each.pid == line.pid}
+            kinds = {
+                "R-03 effect" if each.has_effect else "R-02 running"
+                for each in killed
+                if each.pid == line.pid
+            }
             where = {told for (pid, _), told in holds.items() if pid == line.pid}
             kinds |= {name for told, name in HELD.items() if told in where}
             hit.update(kinds or {"R-01 idle"})
@@ -187,8 +214,9 @@ HELD = {"fetched": "R-04 unstarted", "failing": "R-05 failing"}
 def recoveries(lines: Sequence[Line]) -> list[float]:
     """Seconds from each fault until work went on.
 
-    After a killed worker: until each of its jobs is started again, as far as it is. After an outage: until anybody
-    starts a job. After a black hole: until each worker that was at work starts a job again, or until the journal ends.
+    After a killed worker: until each of its jobs is started again, as far as it is. After an
+    outage: until anybody starts a job. After a black hole: until each worker that was at work
+    starts a job again, or until the journal ends.
     """
     starts = [line for line in lines if line.event == "start"]
     found: list[float] = []
@@ -208,14 +236,20 @@ def recoveries(lines: Sequence[Line]) -> list[float]:
 def acceptances(lines: Sequence[Line]) -> list[float]:
     """Seconds from the end of each outage until a producer's job was acknowledged."""
     acked = [line.at for line in lines if line.event == "enq.ok"]
-    return [min(after) - each.end for each in outages(lines) if (after := [at for at in acked if at > each.end])]
+    return [
+        min(after) - each.end
+        for each in outages(lines)
+        if (after := [at for at in acked if at > each.end])
+    ]
 
 
 def _restarts(lines: Sequence[Line], starts: Sequence[Line], kill: Span) -> Iterator[float]:
     held = {each.id for each in executions(lines) if each.how == "killed" and each.pid == kill.pid}
     held |= {line.id for line in lines if line.event == "hold" and line.pid == kill.pid}
     for job in held:
-        yield from [line.at - kill.begin for line in starts if line.id == job and line.at > kill.begin][:1]
+        yield from [
+            line.at - kill.begin for line in starts if line.id == job and line.at > kill.begin
+        ][:1]
 
 
 def lateness(lines: Sequence[Line], due: Mapping[str, float]) -> dict[str, float]:

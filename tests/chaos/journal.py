@@ -1,4 +1,6 @@
-"""What the processors of the test's plugin wrote down: a line for each start, each end, and more, from all workers."""
+"""What the processors of the test's plugin wrote down: a line for each start, each end, and more,
+from all workers.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,16 @@ class Line:
     Attributes:
         at: Unix seconds.
         pid: The worker's process.
-        event: `start`, `end`, or `hang`: from now on the process does nothing but this. Of jobs that are `fenced`,
-            also `effect`, `raise` and `cancel`; and `hold`: the process waits here until it is killed. Of producers,
-            `enq.invoke` before a call and `enq.ok`, `enq.fail` (certainly not written) or `enq.unknown` after it.
-            Of whoever makes faults, `fault.begin` and `fault.end`.
+        event: `start`, `end`, or `hang`: from now on the process does nothing but this. Of jobs
+            that are `fenced`, also `effect`, `raise` and `cancel`; and `hold`: the process waits
+            here until it is killed. Of producers, `enq.invoke` before a call and `enq.ok`,
+            `enq.fail` (certainly not written) or `enq.unknown` after it. Of whoever makes faults,
+            `fault.begin` and `fault.end`.
         id: The job; of a fault, its name.
         attempt: From 1.
         fence: The `job.fence` of this start; empty where the test makes the line.
-        locked: Whether the store held a lock on the job when it started; None where it did not look.
+        locked: Whether the store held a lock on the job when it started; None where it did not
+        look.
         told: Of `hold`, where the process waits.
     """
 
@@ -50,7 +54,9 @@ class Journal:
         """Write down what the test itself does."""
         line = Line(time.time(), pid, event, name)
         with self.path.open("ab", buffering=0) as file:
-            file.write(json.dumps({"at": line.at, "pid": pid, "event": event, "id": name}).encode() + b"\n")
+            file.write(
+                json.dumps({"at": line.at, "pid": pid, "event": event, "id": name}).encode() + b"\n"
+            )
         return line
 
     def lines(self) -> list[Line]:
@@ -64,12 +70,17 @@ class Journal:
             self._lines += [_line(**json.loads(line)) for line in whole.splitlines()]
         return self._lines
 
-    def starts(self, *, of: str | None = None, by: int | None = None, since: float = 0.0) -> list[Line]:
+    def starts(
+        self, *, of: str | None = None, by: int | None = None, since: float = 0.0
+    ) -> list[Line]:
         """The starts, of one job or by one process, from a moment on."""
         return [
             line
             for line in self.lines()
-            if line.event == "start" and of in {None, line.id} and by in {None, line.pid} and line.at >= since
+            if line.event == "start"
+            and of in {None, line.id}
+            and by in {None, line.pid}
+            and line.at >= since
         ]
 
     def first(self, event: str, *, of: str) -> Line | None:

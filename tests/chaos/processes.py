@@ -1,4 +1,6 @@
-"""Real processes: a store that can be stopped and started on its files, and `corral worker` with the test's plugin."""
+"""Real processes: a store that can be stopped and started on its files, and `corral worker` with
+the test's plugin.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,10 @@ from redis.exceptions import RedisError
 
 from chaos.acme_chaos import EPOCH, JOURNAL, chaos, chaos_threads
 from corral.catalog import Catalog, Entry
+from corral.embedded.server_binary import ServerBinary, find_server
 from corral.jobs import Durability
 from corral.plugins import Plugins, Provider
 from corral.producer import RedisJobScheduler
-from corral.store.server_binary import ServerBinary, find_server
 
 PLUGIN = Path(__file__).with_name("acme_chaos.py")
 SPLITTER = Path(__file__).with_name("splitter.py")
@@ -142,18 +144,25 @@ class Store:
 
 
 def epoch() -> str:
-    """For `EPOCH`: Unix seconds at which the monotonic clock, that all processes of this machine share, was 0."""
+    """For `EPOCH`: Unix seconds at which the monotonic clock, that all processes of this machine
+    share, was 0.
+    """
     return str(time.time() - time.monotonic())
 
 
 def install_plugin(site: Path) -> None:
-    """Make a folder for PYTHONPATH in which the plugin is installed, as an installer would leave it."""
+    """Make a folder for PYTHONPATH in which the plugin is installed, as an installer would leave
+    it.
+    """
     metadata = site / "acme_chaos-1.0.dist-info"
     metadata.mkdir(parents=True)
     shutil.copy(PLUGIN, site)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-chaos\nVersion: 1.0\n", "utf-8")
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: acme-chaos\nVersion: 1.0\n", "utf-8"
+    )
     (metadata / "entry_points.txt").write_text(
-        "[corral.queues]\nchaos = acme_chaos\nchaos-threads = acme_chaos\nchaos-ticks = acme_chaos\n", "utf-8"
+        "[corral.queues]\nchaos = acme_chaos\nchaos-threads = acme_chaos\nchaos-ticks = acme_chaos\n",
+        "utf-8",
     )
 
 
@@ -166,11 +175,17 @@ class Program:
         log: Where its stderr goes.
     """
 
-    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], *, environment: Mapping[str, str], log: Path
+    ) -> None:
         self._log = log
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stderr=file, start_new_session=True
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stderr=file,
+                start_new_session=True,
             )
         self.pid = self._process.pid
 
@@ -263,7 +278,16 @@ class Worker(Program):
             **environment,
             **{f"CORRAL_WORKER__{name.upper()}": str(value) for name, value in settings.items()},
         }
-        command = [*under, sys.executable, "-m", "corral", "worker", *serves, "--concurrency", str(concurrency)]
+        command = [
+            *under,
+            sys.executable,
+            "-m",
+            "corral",
+            "worker",
+            *serves,
+            "--concurrency",
+            str(concurrency),
+        ]
         if processes:
             command += ["--processes", str(processes)]
         self._processes = processes
@@ -279,7 +303,9 @@ class Worker(Program):
     def has_started(self) -> bool:
         """Whether it, or as many processes as it keeps running, serve its queues."""
         assert self._process.poll() is None, self._log.read_text("utf-8")
-        return sum(line["event"] == "worker started" for line in self.log) >= max(self._processes, 1)
+        return sum(line["event"] == "worker started" for line in self.log) >= max(
+            self._processes, 1
+        )
 
     def children(self) -> dict[str, int]:
         """The process ids of the worker processes that serve its queues now, by name, oldest first."""
@@ -305,7 +331,9 @@ async def producer(
     entries = {queue.name: Entry(queue, provider, "") for queue in (chaos, chaos_threads)}
     catalog = Catalog(MappingProxyType(entries))
     relay = Plugins.load([]).relay
-    jobs = RedisJobScheduler(catalog, relay, url=url, prefix=prefix, max_payload_bytes=2**20, durability=durability)
+    jobs = RedisJobScheduler(
+        catalog, relay, url=url, prefix=prefix, max_payload_bytes=2**20, durability=durability
+    )
     try:
         yield jobs
     finally:

@@ -1,7 +1,8 @@
-"""A producer process: `python -m chaos.producing URL JOURNAL PLAN [DURABILITY]` enqueues what the plan says, and when.
+"""A producer process: `python -m chaos.producing URL JOURNAL PLAN [DURABILITY]` enqueues what the
+plan says, and when.
 
-It writes down what it wants before each call and what it was told after it. It stops when the plan ends or on SIGTERM,
-and waits for its calls then.
+It writes down what it wants before each call and what it was told after it. It stops when the plan
+ends or on SIGTERM, and waits for its calls then.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Producing:
         began = time.monotonic()
         for wish in plan:
             try:
-                await asyncio.wait_for(stopped.wait(), max(0.0, began + wish["at"] - time.monotonic()))
+                await asyncio.wait_for(
+                    stopped.wait(), max(0.0, began + wish["at"] - time.monotonic())
+                )
                 break
             except TimeoutError:
                 call = asyncio.create_task(self._enqueue(wish), name=wish["id"])
@@ -83,7 +86,9 @@ async def main(url: str, journal: str, plan: str, durability: Durability | None 
     wishes = [json.loads(line) for line in Path(plan).read_text("utf-8").splitlines()]  # noqa: ASYNC240  # at start
     async with producer(url, durability) as jobs:
         print(READY, file=sys.stderr, flush=True)
-        await Producing(jobs, os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)).run(wishes, stopped)
+        await Producing(jobs, os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)).run(
+            wishes, stopped
+        )
 
 
 if __name__ == "__main__":

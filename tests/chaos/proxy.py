@@ -1,4 +1,6 @@
-"""A proxy between a client and the store that loses what networks lose: replies, whole connections, time."""
+"""A proxy between a client and the store that loses what networks lose: replies, whole connections,
+time.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,15 @@ class Proxy:
 
     Attributes:
         url: What a client is given instead of the store's URL.
-        cut: Asked of every request. Where it answers True the request reaches the store, and its reply is lost
-            together with the connection. Clients must not send a request before the last one's reply.
-        severs: Asked of every request. Where it answers True, the connection ends as soon as the request is sent: the
-            store may find its client gone before it has read what the client wants.
+        cut: Asked of every request. Where it answers True the request reaches the store, and its
+            reply is lost together with the connection. Clients must not send a request before the
+            last one's reply.
+        severs: Asked of every request. Where it answers True, the connection ends as soon as the
+            request is sent: the store may find its client gone before it has read what the client
+            wants.
         cuts: How many replies were lost so, in both ways.
-        late: Asked of every reply: for how many seconds it, and with it its connection, is held back.
+        late: Asked of every reply: for how many seconds it, and with it its connection, is held
+        back.
         held: How many replies were held back so.
         holds_back: How many of them have not arrived, or been lost, yet.
         delay_seconds: How long every request is held up.
@@ -54,7 +59,9 @@ class Proxy:
 
     port: int
 
-    def __init__(self, path: Path, upstream: Path, *, tls: ssl.SSLContext | None = None, tcp: bool = False) -> None:
+    def __init__(
+        self, path: Path, upstream: Path, *, tls: ssl.SSLContext | None = None, tcp: bool = False
+    ) -> None:
         self.url = f"unix://{path}"
         self.cut: Callable[[bytes], bool] = lambda _: False
         self.severs: Callable[[bytes], bool] = lambda _: False
@@ -79,7 +86,9 @@ class Proxy:
         if not self._on_port:
             self._server = await asyncio.start_unix_server(self._accept, self._path)
         else:
-            self._server = await asyncio.start_server(self._accept, "localhost", 0, ssl=self._tls, family=AF_INET)
+            self._server = await asyncio.start_server(
+                self._accept, "localhost", 0, ssl=self._tls, family=AF_INET
+            )
             self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -91,7 +100,9 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def swallow(self) -> None:
-        """Every connection that is open now stays open, and nothing goes through it any more; new ones work."""
+        """Every connection that is open now stays open, and nothing goes through it any more; new
+        ones work.
+        """
         for connection in self._open:
             connection.swallowed = True
 
@@ -101,12 +112,16 @@ class Proxy:
             task.cancel()
 
     def redirect(self, upstream: Path) -> None:
-        """Close every connection that is open now; new ones go to another store, as where an address moves."""
+        """Close every connection that is open now; new ones go to another store, as where an
+        address moves.
+        """
         self._upstream = upstream
         self.sever()
 
     def hold(self) -> None:
-        """Nothing goes through any connection, new ones included, until `let_go`: as where the network is cut."""
+        """Nothing goes through any connection, new ones included, until `let_go`: as where the
+        network is cut.
+        """
         self._passing.clear()
 
     def let_go(self) -> None:
@@ -131,13 +146,19 @@ class Proxy:
             ends.append(store_writer)
             self._open.add(connection)
             ways = [
-                asyncio.create_task(self._requests(connection, reader, store_writer), name="proxy-requests"),
-                asyncio.create_task(self._replies(connection, store_reader, writer), name="proxy-replies"),
+                asyncio.create_task(
+                    self._requests(connection, reader, store_writer), name="proxy-requests"
+                ),
+                asyncio.create_task(
+                    self._replies(connection, store_reader, writer), name="proxy-replies"
+                ),
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
                 if connection.swallowed:
-                    await asyncio.Event().wait()  # the store does not learn that its client has gone
+                    await (
+                        asyncio.Event().wait()
+                    )  # the store does not learn that its client has gone
             finally:
                 for way in ways:
                     way.cancel()
@@ -183,7 +204,9 @@ class Proxy:
                 return
             await self._passing.wait()
             await self._throttle(reply)
-            for piece in (reply[at : at + 1] for at in range(len(reply))) if self.splits else (reply,):
+            for piece in (
+                (reply[at : at + 1] for at in range(len(reply))) if self.splits else (reply,)
+            ):
                 if not connection.swallowed:
                     writer.write(piece)
                     await writer.drain()
@@ -212,7 +235,9 @@ class Proxy:
 
 
 def every_first_try(name: str) -> Callable[[bytes], bool]:
-    """Lose the first reply to each call of a script; its repetition is the same request, and passes."""
+    """Lose the first reply to each call of a script; its repetition is the same request, and
+    passes.
+    """
     digest, tried = script(name).digest.encode(), set[bytes]()
 
     def is_first(request: bytes) -> bool:

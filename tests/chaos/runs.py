@@ -1,8 +1,10 @@
-"""The runs: a store, workers and producers under load, and one coroutine that does to them what the run is about.
+"""The runs: a store, workers and producers under load, and one coroutine that does to them what the
+run is about.
 
-A run is a `Run`: its name, how its store is configured, its nemesis, and what its faults account for. `perform` makes
-the load, calls the nemesis, lets everything come to rest and has the checker judge what is left. Both sides (Corral,
-and BullMQ for Node in its place) get the same load and the same faults, drawn from the same seed.
+A run is a `Run`: its name, how its store is configured, its nemesis, and what its faults account
+for. `perform` makes the load, calls the nemesis, lets everything come to rest and has the checker
+judge what is left. Both sides (Corral, and BullMQ for Node in its place) get the same load and the
+same faults, drawn from the same seed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +61,9 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 TICK_MS = 1000
 HOLDS = ("fetched", "effect", "failing")
 LONG_JOB_MS = 2500
-"""Longer than a lock and a stalled check: the job of a frozen worker is started elsewhere, and not at its end then."""
+"""Longer than a lock and a stalled check: the job of a frozen worker is started elsewhere, and not
+at its end then.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,8 @@ class Run:
         rate: Jobs per second.
         every_ms: The period of a schedule that runs beside; 0: none does.
         bounds: What its faults account for, all but the extra starts.
-        durability: What producers ask for. Only Corral's can, and with one only Corral makes the run.
+        durability: What producers ask for. Only Corral's can, and with one only Corral makes the
+        run.
     """
 
     name: str
@@ -94,8 +105,10 @@ class Report:
         unknown: How many may have been written.
         refused: How many certainly were not.
         lost: How many acknowledged jobs are gone.
-        lost_age: How old the oldest lost acknowledgement was when the store, or its replica, was back, in seconds.
-        doubled: How many starts there were beyond one for each job and one for each of its failures.
+        lost_age: How old the oldest lost acknowledgement was when the store, or its replica, was
+        back, in seconds.
+        doubled: How many starts there were beyond one for each job and one for each of its
+        failures.
         unfinished: How many jobs have not completed when the run has waited for them.
         stalls: How many stalls were charged.
         recovery: The longest time from a fault until work went on, in seconds.
@@ -131,7 +144,11 @@ class Report:
 
     def __str__(self) -> str:
         faults = ", ".join(f"{count} x {name}" for name, count in self.faults.items())
-        hit = f"; hit: {', '.join(f'{count} x {kind}' for kind, count in sorted(self.hit.items()))}" if self.hit else ""
+        hit = (
+            f"; hit: {', '.join(f'{count} x {kind}' for kind, count in sorted(self.hit.items()))}"
+            if self.hit
+            else ""
+        )
         return (
             f"{self.side}, run {self.run}, seed {self.seed}, {self.seconds:.1f} s: {self.acked} jobs acknowledged, "
             f"{self.unknown} unknown, {self.refused} refused; {self.lost} lost"
@@ -161,7 +178,13 @@ class Load:
     """
 
     def __init__(
-        self, run: Run, side: Side, scene: Scene, chance: random.Random, rounds: int, stack: AsyncExitStack
+        self,
+        run: Run,
+        side: Side,
+        scene: Scene,
+        chance: random.Random,
+        rounds: int,
+        stack: AsyncExitStack,
     ) -> None:
         self.scene = scene
         self.chance = chance
@@ -180,7 +203,10 @@ class Load:
 
     def _control_of(self, store: Store) -> redis.asyncio.Redis:
         client = redis.asyncio.Redis(
-            unix_socket_path=str(store.socket), username="admin", password="admin", decode_responses=True
+            unix_socket_path=str(store.socket),
+            username="admin",
+            password="admin",
+            decode_responses=True,
         )
         self.stack.push_async_callback(client.aclose)
         return client
@@ -192,18 +218,26 @@ class Load:
 
     # the load
 
-    async def open(self, *, urls: Sequence[str] = (), environments: Sequence[Mapping[str, str]] = ()) -> None:
+    async def open(
+        self, *, urls: Sequence[str] = (), environments: Sequence[Mapping[str, str]] = ()
+    ) -> None:
         """Start the workers.
 
         Args:
-            urls: The store's for each of them, if it is not the scene's; producers are given the first one.
+            urls: The store's for each of them, if it is not the scene's; producers are given the
+            first one.
             environments: More of the environment of each.
         """
         self.url = urls[0] if urls else self.url
         await self.scene.store.client.hset(f"{BASE}meta", "opts.maxLenEvents", MAX_EVENTS)
         for number in range(WORKERS):
-            self.hire(environments[number] if environments else NOTHING, url=urls[number] if urls else None)
-        await self.scene.until(lambda: all(each.has_started for each in self.workers), "the workers have started")
+            self.hire(
+                environments[number] if environments else NOTHING,
+                url=urls[number] if urls else None,
+            )
+        await self.scene.until(
+            lambda: all(each.has_started for each in self.workers), "the workers have started"
+        )
 
     def hire(self, environment: Mapping[str, str] = NOTHING, *, url: str | None = None) -> None:
         """Start one more worker; it may take a second until it works.
@@ -213,12 +247,18 @@ class Load:
             url: Its store's, if it is not that of the others.
         """
         every_ms = self._run.every_ms
-        self.workers.append(self._side.worker(self.scene, url or self.url, every_ms=every_ms, environment=environment))
+        self.workers.append(
+            self._side.worker(
+                self.scene, url or self.url, every_ms=every_ms, environment=environment
+            )
+        )
 
     async def begin(self) -> None:
         """Start the producers; returns when jobs run."""
         self._producers += [self.produce(self._run.rate / PRODUCERS) for _ in range(PRODUCERS)]
-        await self.scene.until(lambda: all(each.has_started for each in self._producers), "the producers have started")
+        await self.scene.until(
+            lambda: all(each.has_started for each in self._producers), "the producers have started"
+        )
         await self.scene.until(lambda: len(self.scene.starts()) > 10, "the load is on")
 
     def produce(self, rate: float, holds: Sequence[str] = (), url: str | None = None) -> Program:
@@ -226,7 +266,8 @@ class Load:
 
         Args:
             rate: Jobs per second.
-            holds: What jobs there are, one every 0.4 s, that hold their process where the word says.
+            holds: What jobs there are, one every 0.4 s, that hold their process where the word
+            says.
             url: Its store's, if it is not the workers'.
         """
         self._plans += 1
@@ -263,7 +304,9 @@ class Load:
                     pipe.zcard(BASE + name)
                 return not any(await pipe.execute())
 
-        await self.attempt(self.scene.until(is_empty, "the queue is empty", seconds=DRAIN_SECONDS, every=0.05))
+        await self.attempt(
+            self.scene.until(is_empty, "the queue is empty", seconds=DRAIN_SECONDS, every=0.05)
+        )
 
     # faults
 
@@ -294,7 +337,9 @@ class Load:
         journal = self.scene.journal
         await self.attempt(
             self.scene.until(
-                lambda: any(line.at > since for line in reversed(journal.lines()) if line.event == event),
+                lambda: any(
+                    line.at > since for line in reversed(journal.lines()) if line.event == event
+                ),
                 f"work goes on after {self._last_fault()!r}: {event}",
                 seconds=RESUME_SECONDS,
                 every=0.02,
@@ -327,10 +372,16 @@ class Load:
 
         def held() -> list[Line]:
             lines = self.scene.journal.lines()
-            return [line for line in lines if line.event == "hold" and line.told == where and line.pid in living]
+            return [
+                line
+                for line in lines
+                if line.event == "hold" and line.told == where and line.pid in living
+            ]
 
         living = {each.pid: each for each in self.workers}
-        if await self.attempt(self.scene.until(held, f"a job holds its process: {where}", every=0.01)):
+        if await self.attempt(
+            self.scene.until(held, f"a job holds its process: {where}", every=0.01)
+        ):
             self.kill(living[held()[0].pid])
 
     async def freeze(self, seconds: float) -> None:
@@ -346,7 +397,9 @@ class Load:
 
     async def runs_long(self, workers: Sequence[Program]) -> None:
         """Wait until one of some workers is in the middle of a job that runs longer than a lock."""
-        await self.scene.until(lambda: any(map(self._long_of, workers)), "a worker runs a long job", every=0.02)
+        await self.scene.until(
+            lambda: any(map(self._long_of, workers)), "a worker runs a long job", every=0.02
+        )
 
     def _long_of(self, worker: Program) -> set[str]:
         return self.scene.journal.running(worker.pid) & self.long
@@ -372,12 +425,22 @@ class Load:
                 pass
 
 
-def planned(chance: random.Random, name: str, rate: float, holds: Sequence[str]) -> list[dict[str, Any]]:
-    """What a producer enqueues: mostly short jobs, some that fail once, are delayed, or run longer than a lock."""
+def planned(
+    chance: random.Random, name: str, rate: float, holds: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What a producer enqueues: mostly short jobs, some that fail once, are delayed, or run longer
+    than a lock.
+    """
     wishes: list[dict[str, Any]] = []
     for number in range(int(PLAN_SECONDS * rate)):
         work: dict[str, Any] = {"ms": chance.randrange(50), "fenced": True}
-        wish = {"at": number / rate, "id": f"{name}-{number:05}", "data": work, "delay_ms": 0, "attempts": 1}
+        wish = {
+            "at": number / rate,
+            "id": f"{name}-{number:05}",
+            "data": work,
+            "delay_ms": 0,
+            "attempts": 1,
+        }
         kind = chance.random()
         if kind < 0.10:
             wish["delay_ms"] = chance.randrange(200, 2000)
@@ -411,7 +474,9 @@ async def kill_and_freeze(load: Load) -> None:
         await load.freeze(load.chance.uniform(1.5, 3.0))
         await load.kill_producer_after_send()
         doomed = load.at_work()
-        await load.scene.until(lambda: load.scene.journal.running(doomed.pid), "a worker is at work", every=0.02)
+        await load.scene.until(
+            lambda: load.scene.journal.running(doomed.pid), "a worker is at work", every=0.02
+        )
         load.kill(doomed)
         await load.freeze(load.chance.uniform(0.5, 1.0))
 
@@ -461,7 +526,9 @@ async def _sizes(file: Path) -> AsyncIterator[list[tuple[float, int]]]:
 
 
 def _lose_power(load: Load, sizes: Sequence[tuple[float, int]]) -> None:
-    """Leave of the append-only file what a machine without power would: with `always` all, and half a record more."""
+    """Leave of the append-only file what a machine without power would: with `always` all, and half
+    a record more.
+    """
     written = load.scene.store.written
     if load.scene.store.options["appendfsync"] == "always":
         with written.open("ab") as file:
@@ -476,8 +543,12 @@ def _lose_power(load: Load, sizes: Sequence[tuple[float, int]]) -> None:
 
 
 async def fail_over(load: Load) -> None:
-    """Cut a replica off, kill the primary, and have the replica take over the address that everybody has."""
-    front = await load.stack.enter_async_context(Proxy(load.scene.folder / "front", load.scene.store.socket))
+    """Cut a replica off, kill the primary, and have the replica take over the address that
+    everybody has.
+    """
+    front = await load.stack.enter_async_context(
+        Proxy(load.scene.folder / "front", load.scene.store.socket)
+    )
     replica, link = await _follower(load, "replica-0")
     await load.open(urls=[front.url] * WORKERS)
     await load.begin()
@@ -494,7 +565,9 @@ async def fail_over(load: Load) -> None:
         back = time.time()
         load.extra_starts += WORKERS * CONCURRENCY
         load.move_to(replica)
-        replica, link = await _follower(load, f"replica-{number}")  # without one, no write is replicated
+        replica, link = await _follower(
+            load, f"replica-{number}"
+        )  # without one, no write is replicated
         await load.went_on(back)
         await load.went_on(back, "enq.ok")
     await load.passed(1.0)
@@ -506,7 +579,9 @@ async def _follower(load: Load, name: str) -> tuple[Store, Proxy]:
     folder.mkdir()
     replica = Store(folder, user=ADMIN)
     link = await load.stack.enter_async_context(Proxy(folder / "unused", store.socket, tcp=True))
-    await store.client.config_set("repl-diskless-sync", "no")  # which waits for more replicas, for 5 s
+    await store.client.config_set(
+        "repl-diskless-sync", "no"
+    )  # which waits for more replicas, for 5 s
     await replica.start()
     load.stack.push_async_callback(replica.stop)
     await replica.client.replicaof("127.0.0.1", link.port)
@@ -530,7 +605,8 @@ IN_FLIGHT_SECONDS = 0.2
 
 
 async def cut_the_network(load: Load) -> None:
-    """Lose replies and connections all the time; hold requests up for a while; swallow what open connections carry.
+    """Lose replies and connections all the time; hold requests up for a while; swallow what open
+    connections carry.
 
     One worker has a link of its own: it is cut from the store for longer than its locks live.
     """
@@ -581,7 +657,9 @@ async def readonly(load: Load) -> AsyncIterator[None]:
 @asynccontextmanager
 async def busy(load: Load) -> AsyncIterator[None]:
     await load.control.config_set("busy-reply-threshold", 50)
-    other = redis.asyncio.Redis(unix_socket_path=str(load.scene.store.socket), username="admin", password="admin")
+    other = redis.asyncio.Redis(
+        unix_socket_path=str(load.scene.store.socket), username="admin", password="admin"
+    )
     endless = asyncio.create_task(other.eval("while true do end", 0), name="endless script")
     yield
     await load.scene.until(lambda: _is_killed(load), "the script is killed", every=0.02)
@@ -690,7 +768,9 @@ STORE_FAULTS: Mapping[str, tuple[Callable[[Load], AbstractAsyncContextManager[No
     "SCRIPT FLUSH": (scripts_flushed, 0.0),
     "CLIENT KILL": (connections_killed, 0.0),
 }
-"""What the store says, who makes it say so, and for how many seconds at least; at most for twice as long."""
+"""What the store says, who makes it say so, and for how many seconds at least; at most for twice as
+long.
+"""
 
 
 async def refuse_in_every_way(load: Load) -> None:
@@ -712,7 +792,9 @@ async def refuse_in_every_way(load: Load) -> None:
 
 def faked(offset: str, folder: Path) -> dict[str, str]:
     """The environment of a process whose clock is wrong: by an offset, or by what a file says."""
-    moved = {"FAKETIME": offset} if offset else {"FAKETIME_TIMESTAMP_FILE": str(folder / "faketime")}
+    moved = (
+        {"FAKETIME": offset} if offset else {"FAKETIME_TIMESTAMP_FILE": str(folder / "faketime")}
+    )
     return {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -723,7 +805,9 @@ def faked(offset: str, folder: Path) -> dict[str, str]:
 
 def moved_seconds(environment: Mapping[str, str]) -> float:
     """How far off the clock of a process with this environment is; blocks for 20 ms."""
-    told = subprocess.run(["date", "+%s"], env={**os.environ, **environment}, capture_output=True, check=True).stdout
+    told = subprocess.run(
+        ["date", "+%s"], env={**os.environ, **environment}, capture_output=True, check=True
+    ).stdout
     return int(told) - time.time()
 
 
@@ -767,13 +851,16 @@ RUNS = (
         durability="replicated",
     ),
     Run("D", "replies cut, requests delayed, connections swallowed", cut_the_network, rate=100.0),
-    # at this rate a third of the slots are busy: after an outage, what is due does not wait for a slot
+    # at this rate a third of the slots are busy: after an outage, what is due does not wait for a
+    # slot
     Run("F", "the store refuses in every way it can", refuse_in_every_way, rate=75.0),
     Run("G", "clocks an hour off, and jumping", move_clocks, every_ms=TICK_MS),
 )
 
 
-async def perform(run: Run, side: Side, *, site: Path, seed: int, rounds: int, timed: bool = False) -> Report:
+async def perform(
+    run: Run, side: Side, *, site: Path, seed: int, rounds: int, timed: bool = False
+) -> Report:
     """Make a run.
 
     Args:
@@ -786,13 +873,20 @@ async def perform(run: Run, side: Side, *, site: Path, seed: int, rounds: int, t
     """
     began = time.monotonic()
     chance = random.Random(f"{seed} {run.name}")
-    async with staged(site, auto_aof_rewrite_percentage=0, user=ADMIN, **run.store) as scene, AsyncExitStack() as stack:
+    async with (
+        staged(site, auto_aof_rewrite_percentage=0, user=ADMIN, **run.store) as scene,
+        AsyncExitStack() as stack,
+    ):
         load = Load(run, side, scene, chance, rounds, stack)
         await load.attempt(run.nemesis(load))
         await load.close()
         left = await snapshot(scene.store.client, BASE)
         lines = scene.journal.lines()
-        bounds = replace(run.bounds, extra_starts=load.extra_starts, **(TIMED.get(run.name[0], {}) if timed else {}))
+        bounds = replace(
+            run.bounds,
+            extra_starts=load.extra_starts,
+            **(TIMED.get(run.name[0], {}) if timed else {}),
+        )
         leaks = await asyncio.to_thread(find_leaks, scene.store.url)
         told = [*load.notes, *run_faults(left, lines, bounds), *leaks]
         if run.every_ms:
@@ -805,13 +899,21 @@ TIMED: Mapping[str, Mapping[str, float]] = {
     "F": {"late_seconds": 1.0},
     "G": {"late_seconds": 0.25},
 }
-"""Bounds in seconds, by run: how long a thawed worker may run beside its successor, and how late due jobs start."""
+"""Bounds in seconds, by run: how long a thawed worker may run beside its successor, and how late
+due jobs start.
+"""
 RECOVERY_SECONDS = 2.0
 """How long it takes, at most, until a job starts after an outage of less than 30 s."""
 
 
 def _reported(
-    run: Run, side: Side, seed: int, seconds: float, left: Snapshot, lines: Sequence[Line], told: Sequence[str]
+    run: Run,
+    side: Side,
+    seed: int,
+    seconds: float,
+    left: Snapshot,
+    lines: Sequence[Line],
+    told: Sequence[str],
 ) -> Report:
     heard = history.told(lines)
     lost = [at for job, at in heard.acked.items() if job not in left.jobs]

@@ -50,7 +50,13 @@ class Scene:
 
     def launch(self, *, url: str | None = None, **how: Any) -> Worker:
         """A worker process that may not have started yet; see `Worker`."""
-        worker = Worker(url or self.store.url, site=self.site, folder=self.folder, journal=self.journal.path, **how)
+        worker = Worker(
+            url or self.store.url,
+            site=self.site,
+            folder=self.folder,
+            journal=self.journal.path,
+            **how,
+        )
         self.hired.append(worker)
         return worker
 
@@ -62,7 +68,9 @@ class Scene:
 
     @asynccontextmanager
     async def restarted(self, **how: Any) -> AsyncIterator[None]:
-        """A worker process that is started again whenever it dies, as service managers do; asked to stop at the end."""
+        """A worker process that is started again whenever it dies, as service managers do; asked to
+        stop at the end.
+        """
         over = False
 
         async def restart() -> None:
@@ -82,7 +90,9 @@ class Scene:
         """What `corral health` exits with; blocks until it does."""
         environment = {"PATH": os.environ["PATH"], "REDIS_URL": self.store.url}
         asked = [sys.executable, "-m", "corral", "health"]
-        return subprocess.run(asked, env=environment, capture_output=True, timeout=15, check=False).returncode
+        return subprocess.run(
+            asked, env=environment, capture_output=True, timeout=15, check=False
+        ).returncode
 
     @asynccontextmanager
     async def proxy(self) -> AsyncIterator[Proxy]:
@@ -93,23 +103,31 @@ class Scene:
             for worker in self.hired:
                 worker.close()
 
-    async def enqueue(self, *works: Mapping[str, Any], queue: Queue[Any] = chaos, **options: Any) -> list[str]:
+    async def enqueue(
+        self, *works: Mapping[str, Any], queue: Queue[Any] = chaos, **options: Any
+    ) -> list[str]:
         """Write jobs; returns their ids."""
         return [each.id for each in await self.jobs.enqueue_many(queue, works, **options)]
 
     async def passed(self, moment: float) -> None:
         """Wait until it is later than `moment`, Unix seconds."""
         seconds = moment - time.time()
-        await self.until(lambda: time.time() >= moment, f"{seconds:.1f} s have passed", seconds=seconds + 5)
+        await self.until(
+            lambda: time.time() >= moment, f"{seconds:.1f} s have passed", seconds=seconds + 5
+        )
 
     async def started(self, job_id: str, *, since: float = 0.0) -> float:
         """Wait until a job has started, from a moment on; returns Unix seconds of that start."""
-        await self.until(lambda: self.journal.starts(of=job_id, since=since), f"job {job_id} has started")
+        await self.until(
+            lambda: self.journal.starts(of=job_id, since=since), f"job {job_id} has started"
+        )
         return self.journal.starts(of=job_id, since=since)[0].at
 
     async def runs(self, worker: Worker, count: int = 1) -> None:
         """Wait until a worker is in the middle of so many jobs."""
-        await self.until(lambda: len(self.journal.running(worker.pid)) >= count, f"the worker runs {count} jobs")
+        await self.until(
+            lambda: len(self.journal.running(worker.pid)) >= count, f"the worker runs {count} jobs"
+        )
 
     async def idle(self, workers: int = 1) -> None:
         """Wait until so many workers wait for work, of whatever kind they are."""
@@ -119,11 +137,15 @@ class Scene:
 
         await self.until(wait, f"{workers} workers wait for work")
 
-    async def completed(self, enqueued: Collection[str], *, seconds: float = 15.0, every: float = 0.02) -> None:
+    async def completed(
+        self, enqueued: Collection[str], *, seconds: float = 15.0, every: float = 0.02
+    ) -> None:
         """Wait until exactly these jobs are completed; nothing may be out of place then."""
 
         async def done() -> bool:
-            counts = [await self.store.client.zcard(f"bull:{queue.name}:completed") for queue in BOTH]
+            counts = [
+                await self.store.client.zcard(f"bull:{queue.name}:completed") for queue in BOTH
+            ]
             return sum(counts) == len(enqueued)
 
         await self.until(done, "all jobs are completed", seconds=seconds, every=every)
@@ -139,14 +161,19 @@ class Scene:
         """Wait until so many jobs of the queue `chaos` have completed or failed."""
 
         async def done() -> bool:
-            counts = [await self.store.client.zcard(f"bull:chaos:{place}") for place in ("completed", "failed")]
+            counts = [
+                await self.store.client.zcard(f"bull:chaos:{place}")
+                for place in ("completed", "failed")
+            ]
             return sum(counts) == count
 
         await self.until(done, f"{count} jobs have ended", seconds=seconds, every=0.02)
 
     async def stalls(self, enqueued: Iterable[str], queue: Queue[Any] = chaos) -> dict[str, int]:
         """How many stalls each job is charged with; those without any are left out."""
-        counts = {job: await self.store.client.hget(f"bull:{queue.name}:{job}", "stc") for job in enqueued}
+        counts = {
+            job: await self.store.client.hget(f"bull:{queue.name}:{job}", "stc") for job in enqueued
+        }
         return {job: int(count) for job, count in counts.items() if count}
 
     def starts(self, *, since: float = 0.0) -> list[Line]:
@@ -159,7 +186,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def staged(site: Path, until: Callable[..., Any] = wait_until, **options: Any) -> AsyncIterator[Scene]:
+async def staged(
+    site: Path, until: Callable[..., Any] = wait_until, **options: Any
+) -> AsyncIterator[Scene]:
     """A `Scene` with a running store; no process is left afterwards.
 
     Args:

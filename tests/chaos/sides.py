@@ -29,11 +29,17 @@ class Side(Protocol):
 
     name: str
 
-    def worker(self, scene: Scene, url: str, *, every_ms: int = 0, environment: Mapping[str, str] = NOTHING) -> Program:
-        """A worker of the queue `chaos`, and with a period of its schedule, too, of the queue `chaos-ticks`."""
+    def worker(
+        self, scene: Scene, url: str, *, every_ms: int = 0, environment: Mapping[str, str] = NOTHING
+    ) -> Program:
+        """A worker of the queue `chaos`, and with a period of its schedule, too, of the queue
+        `chaos-ticks`.
+        """
         ...
 
-    def producer(self, scene: Scene, url: str, plan: Path, durability: Durability | None = None) -> Program:
+    def producer(
+        self, scene: Scene, url: str, plan: Path, durability: Durability | None = None
+    ) -> Program:
         """A producer that does what a plan says; only Corral's can ask for a durability."""
         ...
 
@@ -43,7 +49,9 @@ class Corral:
 
     name = "Corral"
 
-    def worker(self, scene: Scene, url: str, *, every_ms: int = 0, environment: Mapping[str, str] = NOTHING) -> Program:
+    def worker(
+        self, scene: Scene, url: str, *, every_ms: int = 0, environment: Mapping[str, str] = NOTHING
+    ) -> Program:
         return scene.launch(
             url=url,
             serves=served(every_ms),
@@ -54,7 +62,9 @@ class Corral:
             max_stalled=MAX_STALLED,
         )
 
-    def producer(self, scene: Scene, url: str, plan: Path, durability: Durability | None = None) -> Program:
+    def producer(
+        self, scene: Scene, url: str, plan: Path, durability: Durability | None = None
+    ) -> Program:
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TESTS), EPOCH: epoch()}
         command = [sys.executable, "-m", "chaos.producing", url, str(scene.journal.path), str(plan)]
         command += [durability] if durability else []
@@ -73,7 +83,9 @@ class Node:
     def __init__(self, node_modules: Path) -> None:
         self._environment = {"CORRAL_NODE_MODULES": str(node_modules)}
 
-    def worker(self, scene: Scene, url: str, *, every_ms: int = 0, environment: Mapping[str, str] = NOTHING) -> Program:
+    def worker(
+        self, scene: Scene, url: str, *, every_ms: int = 0, environment: Mapping[str, str] = NOTHING
+    ) -> Program:
         wish = {
             "serves": served(every_ms),
             "concurrency": CONCURRENCY,
@@ -84,18 +96,27 @@ class Node:
         }
         return self._program(scene, "work", url, wish, environment)
 
-    def producer(self, scene: Scene, url: str, plan: Path, durability: Durability | None = None) -> Program:
+    def producer(
+        self, scene: Scene, url: str, plan: Path, durability: Durability | None = None
+    ) -> Program:
         assert durability is None, "BullMQ cannot wait for a replica"
         return self._program(scene, "produce", url, {"plan": str(plan)}, NOTHING)
 
     def _program(
-        self, scene: Scene, role: str, url: str, wish: Mapping[str, object], environment: Mapping[str, str]
+        self,
+        scene: Scene,
+        role: str,
+        url: str,
+        wish: Mapping[str, object],
+        environment: Mapping[str, str],
     ) -> Program:
         number = sum(1 for _ in scene.folder.glob("peer-*.log"))
         told = {**wish, "socket": url.removeprefix("unix://"), "journal": str(scene.journal.path)}
         own = {"PATH": os.environ["PATH"], EPOCH: epoch(), **self._environment, **environment}
         command = ["node", str(PEER), role, json.dumps(told)]
-        return hired(scene, Program(command, environment=own, log=scene.folder / f"peer-{number}.log"))
+        return hired(
+            scene, Program(command, environment=own, log=scene.folder / f"peer-{number}.log")
+        )
 
 
 def served(every_ms: int) -> tuple[str, ...]:

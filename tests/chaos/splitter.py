@@ -1,4 +1,5 @@
-"""A process between clients and the store that sends each byte of a reply alone: `python splitter.py FD UPSTREAM`.
+"""A process between clients and the store that sends each byte of a reply alone: `python
+splitter.py FD UPSTREAM`.
 
 `TEST_SPLIT_REPLIES=1` puts one in front of every store of `tests/chaos`.
 """
@@ -32,8 +33,12 @@ def serve(listening: socket.socket, upstream: str) -> None:
         except OSError:  # the store is away: so are we
             client.close()
             continue
-        threading.Thread(target=forward, args=(client, store), kwargs={"split": False}, daemon=True).start()
-        threading.Thread(target=forward, args=(store, client), kwargs={"split": True}, daemon=True).start()
+        threading.Thread(
+            target=forward, args=(client, store), kwargs={"split": False}, daemon=True
+        ).start()
+        threading.Thread(
+            target=forward, args=(store, client), kwargs={"split": True}, daemon=True
+        ).start()
 
 
 if __name__ == "__main__":

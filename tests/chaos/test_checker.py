@@ -1,4 +1,6 @@
-"""The checker tells every fault that it is there for: one that finds nothing anywhere would pass every other test."""
+"""The checker tells every fault that it is there for: one that finds nothing anywhere would pass
+every other test.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,18 @@ def healthy() -> dict[str, Any]:
         "jobs": {"a": {"ats": "1"}, "b": {"ats": "2"}, "c": {"ats": "2", "stc": "1"}},
         "locks": [],
         "enqueued": {"a", "b", "c"},
-        "lines": [Line(1.0, 7, event, job, 1, (5, 1)) for job in "abc" for event in ("start", "end")],
+        "lines": [
+            Line(1.0, 7, event, job, 1, (5, 1)) for job in "abc" for event in ("start", "end")
+        ],
     }
 
 
 def found(queue: dict[str, Any]) -> list[str]:
-    return faults([Snapshot(queue["places"], queue["jobs"], queue["locks"])], queue["enqueued"], queue["lines"])
+    return faults(
+        [Snapshot(queue["places"], queue["jobs"], queue["locks"])],
+        queue["enqueued"],
+        queue["lines"],
+    )
 
 
 def test_a_healthy_queue_has_no_faults() -> None:
@@ -43,10 +51,19 @@ def test_a_healthy_queue_has_no_faults() -> None:
         (lambda q: q["places"]["wait"].append("a"), "a is in wait"),
         (lambda q: q["places"]["active"].append("ghost"), "ghost is in a place and has no fields"),
         (lambda q: q["locks"].append("a"), "a is locked"),
-        (lambda q: q["lines"].remove(Line(1.0, 7, "end", "a", 1, (5, 1))), "a is completed and never ran to its end"),
+        (
+            lambda q: q["lines"].remove(Line(1.0, 7, "end", "a", 1, (5, 1))),
+            "a is completed and never ran to its end",
+        ),
         (lambda q: q["jobs"]["a"].update(stc="1"), "a was fetched 1 times and stalled 1 times"),
-        (lambda q: q["lines"].append(Line(2.0, 8, "start", "a")), "a ran 2 times and stalled 0 times"),
-        (lambda q: q["lines"].append(Line(2.0, 8, "start", "c", 1, (5, 1))), "c started 2 times as (5, 1)"),
+        (
+            lambda q: q["lines"].append(Line(2.0, 8, "start", "a")),
+            "a ran 2 times and stalled 0 times",
+        ),
+        (
+            lambda q: q["lines"].append(Line(2.0, 8, "start", "c", 1, (5, 1))),
+            "c started 2 times as (5, 1)",
+        ),
     ],
 )
 def test_each_fault_is_told(break_it: Callable[[dict[str, Any]], object], told: str) -> None:
@@ -70,14 +87,23 @@ async def test_a_snapshot_holds_what_is_in_the_store(raw: Any) -> None:
 
     left = await snapshot(raw, "bull:chaos:")
 
-    assert {name: ids for name, ids in left.places.items() if ids} == {"wait": ["a"], "completed": ["b", "ghost"]}
+    assert {name: ids for name, ids in left.places.items() if ids} == {
+        "wait": ["a"],
+        "completed": ["b", "ghost"],
+    }
     assert left.jobs == {job: {"ats": "1"} for job in ("a", "b", "c")}
     assert left.locks == ["b"]
-    assert (left.counted, left.events, left.max_events) == ({"completed": 3, "failed": 0}, 1, 10_000)
+    assert (left.counted, left.events, left.max_events) == (
+        {"completed": 3, "failed": 0},
+        1,
+        10_000,
+    )
 
 
 def ran() -> dict[str, Any]:
-    """A run: `a` ran once, `b` again after a kill, `c` was due at 3.0 s, `d` may have been written, `e` was refused."""
+    """A run: `a` ran once, `b` again after a kill, `c` was due at 3.0 s, `d` may have been written,
+    `e` was refused.
+    """
     at = [
         *_call("enq.ok", "a", 1.0),
         *_call("enq.ok", "b", 1.0),
@@ -114,7 +140,10 @@ def _call(told: str, job: str, at: float) -> list[Line]:
 
 def _start(job: str, at: float, pid: int, start: int) -> list[Line]:
     fence = (1000, start)
-    return [Line(at + place / 100, pid, event, job, 1, fence) for place, event in enumerate(("start", "effect", "end"))]
+    return [
+        Line(at + place / 100, pid, event, job, 1, fence)
+        for place, event in enumerate(("start", "effect", "end"))
+    ]
 
 
 def judged(run: dict[str, Any]) -> list[str]:
@@ -137,21 +166,33 @@ def test_a_due_job_that_stalled_is_not_late() -> None:
 
 
 def loses_power(run: dict[str, Any], seconds: float) -> None:
-    """`z` is acknowledged so long before power fails, and gone; under `everysec`, the last 2 s may be."""
-    run["lines"] += [*_call("enq.ok", "z", 10.0 - seconds), Line(10.0, 0, "fault.begin", history.POWER_LOST)]
+    """`z` is acknowledged so long before power fails, and gone; under `everysec`, the last 2 s may
+    be.
+    """
+    run["lines"] += [
+        *_call("enq.ok", "z", 10.0 - seconds),
+        Line(10.0, 0, "fault.begin", history.POWER_LOST),
+    ]
     run["lines"] += [Line(10.1, 0, "fault.end", history.POWER_LOST)]
     run["bounds"] = replace(run["bounds"], lost_seconds=2.0, set_back_seconds=2.1)
 
 
 def fails_over(run: dict[str, Any], acked: float) -> None:
-    """`z` is acknowledged at a moment, and gone: a replica that is cut off from 10 s on takes over at 12 s."""
-    run["lines"] += [*_call("enq.ok", "z", acked - 0.01), Line(10.0, 0, "fault.begin", history.REPLICA_CUT_OFF)]
+    """`z` is acknowledged at a moment, and gone: a replica that is cut off from 10 s on takes over
+    at 12 s.
+    """
+    run["lines"] += [
+        *_call("enq.ok", "z", acked - 0.01),
+        Line(10.0, 0, "fault.begin", history.REPLICA_CUT_OFF),
+    ]
     run["lines"] += [Line(12.0, 0, "fault.end", history.REPLICA_CUT_OFF)]
     run["bounds"] = replace(run["bounds"], lost_seconds=0.2, set_back_seconds=0.2)
 
 
 def starts_anew(run: dict[str, Any], at: float) -> None:
-    """`a` is acknowledged at 9 s and runs at a moment, and under the same number on the replica that takes over."""
+    """`a` is acknowledged at 9 s and runs at a moment, and under the same number on the replica
+    that takes over.
+    """
     fails_over(run, 11.0)
     run["lines"] = [line for line in run["lines"] if line.id != "a"]
     run["lines"] += [*_call("enq.ok", "a", 9.0), *_start("a", at, 7, 1), *_start("a", 12.5, 8, 1)]
@@ -179,39 +220,61 @@ def runs_on(run: dict[str, Any]) -> None:
         (lambda r: (loses_power(r, 1.5), r.update(bounds=Bounds(1))), "z is lost"),
         (lambda r: fails_over(r, 9.7), "z is lost"),
         (lambda r: fails_over(r, 12.1), "z is lost"),
-        (lambda r: (fails_over(r, 11.0), r.update(bounds=replace(r["bounds"], lost_seconds=0.0))), "z is lost"),
+        (
+            lambda r: (
+                fails_over(r, 11.0),
+                r.update(bounds=replace(r["bounds"], lost_seconds=0.0)),
+            ),
+            "z is lost",
+        ),
         (lambda r: starts_anew(r, 9.5), "a started 2 times as (1000, 1)"),
-        (lambda r: (starts_anew(r, 11.0), r.update(bounds=Bounds(1, 0.2))), "a started 2 times as (1000, 1)"),
+        (
+            lambda r: (starts_anew(r, 11.0), r.update(bounds=Bounds(1, 0.2))),
+            "a started 2 times as (1000, 1)",
+        ),
         # I3: nothing is invented
         (lambda r: r["lines"].extend(_start("z", 1.5, 7, 1)), "z started and was never enqueued"),
         (lambda r: r["lines"].extend(_start("e", 1.5, 7, 1)), "e was refused and started"),
         (lambda r: r["jobs"].update(e={"ats": "1"}), "e was refused and is there"),
         (lambda r: r["jobs"].update(y={"ats": "1"}), "y was never enqueued"),
         # I7: duplicates are accounted for
-        (lambda r: r.update(bounds=Bounds(extra_starts=0)), "1 extra starts, and the faults account for 0"),
+        (
+            lambda r: r.update(bounds=Bounds(extra_starts=0)),
+            "1 extra starts, and the faults account for 0",
+        ),
         (lambda r: r["lines"].extend(_start("a", 2.0, 8, 2)), "a ran 2 times and stalled 0 times"),
         # I9: one writer wins, in the store and in the sink
         (keeps_a_stale_result, "b has the result of start 1 and the effect of start 2"),
         # I10: two starts at once
         (runs_on, "two starts of b ran at once for 0.63 s"),
         # I16: due jobs start in time, and not before
-        (lambda r: r["jobs"]["c"].update(timestamp="500"), "of 100 due jobs, 99 started within 0.51 s, not 0.25 s"),
+        (
+            lambda r: r["jobs"]["c"].update(timestamp="500"),
+            "of 100 due jobs, 99 started within 0.51 s, not 0.25 s",
+        ),
         (lambda r: r["jobs"]["c"].update(timestamp="1500"), "c started 0.49 s too early"),
         # I17: the stream is bounded
         (lambda r: r.update(events=1101), "the event stream has 1101 entries, and is cut at 1000"),
         # I19: what is counted is what happened
-        (lambda r: r["counted"].update(completed=4), "4 jobs are counted as completed, and there are 3"),
+        (
+            lambda r: r["counted"].update(completed=4),
+            "4 jobs are counted as completed, and there are 3",
+        ),
         (lambda r: r["counted"].update(failed=1), "1 jobs are counted as failed, and there are 0"),
     ],
 )
-def test_each_fault_of_a_run_is_told(break_it: Callable[[dict[str, Any]], object], told: str) -> None:
+def test_each_fault_of_a_run_is_told(
+    break_it: Callable[[dict[str, Any]], object], told: str
+) -> None:
     run = ran()
     break_it(run)
     assert told in judged(run)
 
 
 def test_what_the_faults_account_for_is_none() -> None:
-    """What power took or a replica never had, a start that an outage held up, an effect that the sink refuses."""
+    """What power took or a replica never had, a start that an outage held up, an effect that the
+    sink refuses.
+    """
     run = ran()
     loses_power(run, 1.5)
     assert judged(run) == []
@@ -266,7 +329,12 @@ def test_the_journal_tells_what_a_kill_hit(lines: list[Line], hit: str) -> None:
 
 def test_the_journal_tells_when_work_and_acknowledgements_go_on_after_an_outage() -> None:
     outage = [Line(2.0, 0, "fault.begin", "READONLY"), Line(3.0, 0, "fault.end", "READONLY")]
-    lines = [*_call("enq.ok", "a", 1.0), *outage, *_start("a", 3.2, 7, 1), *_call("enq.ok", "b", 3.4)]
+    lines = [
+        *_call("enq.ok", "a", 1.0),
+        *outage,
+        *_start("a", 3.2, 7, 1),
+        *_call("enq.ok", "b", 3.4),
+    ]
     assert history.recoveries(lines) == [pytest.approx(0.2)]
     assert history.acceptances(lines) == [pytest.approx(0.41)]
     assert history.acceptances(lines[:-2]) == []

@@ -18,7 +18,9 @@ FAST = {"lock_seconds": LOCK_SECONDS, "stalled_interval_seconds": STALLED_SECOND
 BOUND_SECONDS = max(2 * STALLED_SECONDS, LOCK_SECONDS + STALLED_SECONDS) + 1.0
 """Two checks, or one after the lock has run out; and a second for two busy cores."""
 APART_SECONDS = 1.0
-"""A worker starts the next job that has stalled before when the one before it has lived for this long."""
+"""A worker starts the next job that has stalled before when the one before it has lived for this
+long.
+"""
 JOBS = 200
 
 
@@ -31,15 +33,19 @@ def halves(scenes: tuple[Scene, Scene], kills: int) -> list[tuple[Scene, int]]:
 async def test_another_worker_starts_the_job_of_a_killed_one_in_time(
     scenes: tuple[Scene, Scene], kills: int, figure: Callable[[str], None]
 ) -> None:
-    """The first within max(2 S, L + S) + 1 s, whenever between renewals and checks the kill comes; the next ones a
-    second apart, since each of them may be what killed the worker."""
+    """The first within max(2 S, L + S) + 1 s, whenever between renewals and checks the kill comes;
+    the next ones a second apart, since each of them may be what killed the worker.
+    """
     chance = random.Random(2)
     waited = [
         each
         for half in await asyncio.gather(*(_waits(*half, chance) for half in halves(scenes, kills)))
         for each in half
     ]
-    first, late = [each[0] for each in waited], [lateness for each in waited for lateness in _late(each)]
+    first, late = (
+        [each[0] for each in waited],
+        [lateness for each in waited for lateness in _late(each)],
+    )
     figure(
         f"{kills} kills: the first of {sum(map(len, waited))} jobs started again after {min(first):.2f} to "
         f"{max(first):.2f} s, the next ones at most {max(late):.2f} s beyond {APART_SECONDS} s for each before them"
@@ -48,18 +54,24 @@ async def test_another_worker_starts_the_job_of_a_killed_one_in_time(
 
 
 def _late(waited: list[float]) -> list[float]:
-    """How long after the kill each of its jobs started, without the second for each that was before it."""
+    """How long after the kill each of its jobs started, without the second for each that was before
+    it.
+    """
     return [seconds - place * APART_SECONDS for place, seconds in enumerate(waited)]
 
 
 async def _waits(scene: Scene, kills: int, chance: random.Random) -> list[list[float]]:
-    """Kill so many workers one after the other; for each, the seconds until another started its jobs, in order."""
+    """Kill so many workers one after the other; for each, the seconds until another started its
+    jobs, in order.
+    """
     await scene.hire(**FAST)
     waited: list[list[float]] = []
     enqueued: list[str] = []
     for _ in range(kills):
         doomed = await scene.hire(**FAST)
-        enqueued += await scene.enqueue(*[{"ms": 1200}] * 10)  # more than one worker alone can start
+        enqueued += await scene.enqueue(
+            *[{"ms": 1200}] * 10
+        )  # more than one worker alone can start
         await scene.runs(doomed)
         await scene.passed(scene.journal.starts(by=doomed.pid)[0].at + chance.random())
         killed = doomed.kill()
@@ -72,10 +84,16 @@ async def _waits(scene: Scene, kills: int, chance: random.Random) -> list[list[f
 async def test_kills_lose_nothing_and_leave_no_trace(
     scenes: tuple[Scene, Scene], kills: int, figure: Callable[[str], None]
 ) -> None:
-    """Every acknowledged job ends, once, in one place, and none is started again but those found without a worker."""
+    """Every acknowledged job ends, once, in one place, and none is started again but those found
+    without a worker.
+    """
     chance = random.Random(20)
-    again = sum(await asyncio.gather(*(_run_again(*half, chance) for half in halves(scenes, kills))))
-    figure(f"{kills} kills at {JOBS} jobs each: {again} jobs ran again, none lost, none in two places, no lock left")
+    again = sum(
+        await asyncio.gather(*(_run_again(*half, chance) for half in halves(scenes, kills)))
+    )
+    figure(
+        f"{kills} kills at {JOBS} jobs each: {again} jobs ran again, none lost, none in two places, no lock left"
+    )
     assert again > 0, "no kill hit a job: nothing was shown"
 
 
@@ -101,8 +119,13 @@ async def _run_again(scene: Scene, kills: int, chance: random.Random) -> int:
 
 
 async def test_a_processor_that_sleeps_through_three_locks_starts_once(scene: Scene) -> None:
-    """On the event loop and on a thread: neither holds up the renewal of locks. Another worker is there to take it."""
-    await asyncio.gather(*(scene.hire(serves=(chaos.name, chaos_threads.name), **FAST) for _ in range(2)))
+    """On the event loop and on a thread: neither holds up the renewal of locks.
+
+    Another worker is there to take it.
+    """
+    await asyncio.gather(
+        *(scene.hire(serves=(chaos.name, chaos_threads.name), **FAST) for _ in range(2))
+    )
     sleepy = {"ms": 3 * LOCK_SECONDS * 1000, "blocks": True}
     on_thread = await scene.enqueue(sleepy, queue=chaos_threads)
     await scene.started(*on_thread)

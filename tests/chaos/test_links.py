@@ -1,4 +1,6 @@
-"""One connection to the store, asyncio's and a thread's: what a slow, a silent or a broken link makes of a call."""
+"""One connection to the store, asyncio's and a thread's: what a slow, a silent or a broken link
+makes of a call.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ async def proxy(scene: Scene) -> AsyncIterator[Proxy]:
 
 @asynccontextmanager
 async def opened(kind: str, url: str) -> AsyncIterator[Call]:
-    """The `call` of a link: of one on the loop, pipelined or not, or of one on a thread, which is awaited."""
+    """The `call` of a link: of one on the loop, pipelined or not, or of one on a thread, which is
+    awaited.
+    """
     if kind != "thread":
         link = Link(url, read_seconds=SECONDS, pipelined=kind == "pipelined")
         try:
@@ -65,7 +69,9 @@ async def made(scene: Scene) -> int:
 
 
 def direct(scene: Scene) -> str:
-    """The store's own address: a process between would hold a connection open after the store has closed it."""
+    """The store's own address: a process between would hold a connection open after the store has
+    closed it.
+    """
     return f"unix://{scene.store.socket}"
 
 
@@ -101,7 +107,9 @@ async def test_a_reply_takes_as_long_as_it_flows(scene: Scene, proxy: Proxy, kin
     assert proxy.passed < 2 * len(LARGE), "it was fetched once"
 
 
-async def test_a_request_takes_as_long_as_its_bytes_need(scene: Scene, proxy: Proxy, kind: str) -> None:
+async def test_a_request_takes_as_long_as_its_bytes_need(
+    scene: Scene, proxy: Proxy, kind: str
+) -> None:
     proxy.bytes_per_second = len(LARGE) * 2 // 3
     async with opened(kind, proxy.url) as call:
         assert await call("SET", "large", LARGE) == b"OK"
@@ -113,11 +121,18 @@ async def test_silence_before_a_reply_ends_the_call(scene: Scene, proxy: Proxy, 
         await call("PING")
         proxy.swallow()
         error = await failing(call("INCR", "counter"))
-        assert (error.outcome, "no answer" in str(error) or "timed out" in str(error)) == ("unknown", True)
-        assert await call("INCR", "counter") == 1, "a new connection works, and the swallowed call was not repeated"
+        assert (error.outcome, "no answer" in str(error) or "timed out" in str(error)) == (
+            "unknown",
+            True,
+        )
+        assert await call("INCR", "counter") == 1, (
+            "a new connection works, and the swallowed call was not repeated"
+        )
 
 
-async def test_silence_in_the_middle_of_a_reply_ends_the_call(scene: Scene, proxy: Proxy, kind: str) -> None:
+async def test_silence_in_the_middle_of_a_reply_ends_the_call(
+    scene: Scene, proxy: Proxy, kind: str
+) -> None:
     async with opened(kind, proxy.url) as call:
         asked = await half_read(scene, proxy, call)
         proxy.hold()
@@ -127,7 +142,9 @@ async def test_silence_in_the_middle_of_a_reply_ends_the_call(scene: Scene, prox
         assert await call("GET", "large") == LARGE
 
 
-async def test_a_connection_that_breaks_in_the_middle_of_a_reply(scene: Scene, proxy: Proxy, kind: str) -> None:
+async def test_a_connection_that_breaks_in_the_middle_of_a_reply(
+    scene: Scene, proxy: Proxy, kind: str
+) -> None:
     async with opened(kind, proxy.url) as call:
         asked = await half_read(scene, proxy, call)
         proxy.sever()
@@ -139,8 +156,15 @@ async def test_a_reply_in_single_bytes(scene: Scene, proxy: Proxy, kind: str) ->
     await scene.store.client.rpush("list", *range(500))
     proxy.splits = True
     async with opened(kind, proxy.url) as call:
-        assert await call("LRANGE", "list", 0, -1) == [str(number).encode() for number in range(500)]
-        assert await call("EVAL", "return {1, {'a', {}}, false, ''}", 0) == [1, [b"a", []], None, b""]
+        assert await call("LRANGE", "list", 0, -1) == [
+            str(number).encode() for number in range(500)
+        ]
+        assert await call("EVAL", "return {1, {'a', {}}, false, ''}", 0) == [
+            1,
+            [b"a", []],
+            None,
+            b"",
+        ]
 
 
 async def test_errors_begin_with_the_stores_own_word(scene: Scene, kind: str) -> None:
@@ -197,13 +221,18 @@ async def test_something_else_answers(scene: Scene, kind: str, says: bytes, told
         writer.close()
 
     path = scene.folder / "other"
-    async with await asyncio.start_unix_server(answer, path), opened(kind, f"unix://{path}") as call:
+    async with (
+        await asyncio.start_unix_server(answer, path),
+        opened(kind, f"unix://{path}") as call,
+    ):
         error = await failing(call("GET", "key"))
     assert told in str(error)
     assert error.outcome == "refused"
 
 
-@pytest.mark.parametrize("url", ["http://host", "host:6379", "redis://host?db=x", "redis://host?no_such=1"])
+@pytest.mark.parametrize(
+    "url", ["http://host", "host:6379", "redis://host?db=x", "redis://host?no_such=1"]
+)
 async def test_what_is_no_address(url: str, kind: str) -> None:
     async with opened(kind, url) as call:
         with pytest.raises(ConfigurationError, match="is not a store's address") as refused:
@@ -270,14 +299,18 @@ async def test_an_idle_connection_is_checked_before_it_is_used(
         assert await call("INCR", "counter") == 2
         assert await made(scene) == connections, "it answered"
         proxy.swallow()
-        assert await call("INCR", "counter") == 3, "what was swallowed was the question, and not the command"
+        assert await call("INCR", "counter") == 3, (
+            "what was swallowed was the question, and not the command"
+        )
         assert await made(scene) == connections + 1
         await scene.store.client.execute_command("ACL", "SETUSER", "default", "-ping")
         assert await call("INCR", "counter") == 4, "to be refused is an answer"
         assert await made(scene) == connections + 1
 
 
-async def test_a_large_request_is_not_sent_into_silence(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_request_is_not_sent_into_silence(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connection, "LARGE_IDLE_SECONDS", 0.0)
     async with opened("loop", proxy.url) as call:
         await call("PING")
@@ -285,11 +318,15 @@ async def test_a_large_request_is_not_sent_into_silence(proxy: Proxy, monkeypatc
         proxy.swallows_new = True
         began = asyncio.get_running_loop().time()
         assert (await failing(call("SET", "large", LARGE))).outcome == "refused"
-        assert asyncio.get_running_loop().time() - began < len(LARGE) / 32_768, "its own bound is longer"
+        assert asyncio.get_running_loop().time() - began < len(LARGE) / 32_768, (
+            "its own bound is longer"
+        )
 
 
 @pytest.mark.parametrize("kind", ["loop", "pipelined"])
-async def test_each_of_many_calls_at_once_gets_its_own_reply(scene: Scene, proxy: Proxy, kind: str) -> None:
+async def test_each_of_many_calls_at_once_gets_its_own_reply(
+    scene: Scene, proxy: Proxy, kind: str
+) -> None:
     await scene.store.client.mset({f"key-{number}": number for number in range(200)})
     async with opened(kind, proxy.url) as call:
         replies = await asyncio.gather(*(call("GET", f"key-{number}") for number in range(200)))
@@ -298,7 +335,9 @@ async def test_each_of_many_calls_at_once_gets_its_own_reply(scene: Scene, proxy
 
 
 @pytest.mark.parametrize("kind", ["loop", "pipelined"])
-async def test_a_cancelled_call_leaves_its_reply_to_nobody(scene: Scene, proxy: Proxy, kind: str) -> None:
+async def test_a_cancelled_call_leaves_its_reply_to_nobody(
+    scene: Scene, proxy: Proxy, kind: str
+) -> None:
     await scene.store.client.mset({"one": 1, "two": 2})
     async with opened(kind, proxy.url) as call:
         for _ in range(2):  # while the connection is made; and when the request is sent
@@ -313,13 +352,23 @@ async def test_a_cancelled_call_leaves_its_reply_to_nobody(scene: Scene, proxy: 
             assert await waiting == b"2"
 
 
-async def test_a_pipelined_call_does_not_wait_for_the_replies_of_others(scene: Scene, proxy: Proxy) -> None:
-    """All are sent, and each reply finds its call: results, errors, and one that comes in many pieces."""
+async def test_a_pipelined_call_does_not_wait_for_the_replies_of_others(
+    scene: Scene, proxy: Proxy
+) -> None:
+    """All are sent, and each reply finds its call: results, errors, and one that comes in many
+    pieces.
+    """
     await scene.store.client.mset({"large": LARGE, "small": b"1"})
     async with opened("pipelined", proxy.url) as call:
         await call("PING")
         proxy.hold()
-        commands = [("GET", "large"), ("LPUSH", "small", 1), ("GET", "small"), ("GET", "large"), ("GET", "small")]
+        commands = [
+            ("GET", "large"),
+            ("LPUSH", "small", 1),
+            ("GET", "small"),
+            ("GET", "large"),
+            ("GET", "small"),
+        ]
         asked = [asyncio.ensure_future(call(*command)) for command in commands]
         for _ in commands:
             await asyncio.sleep(0)
@@ -353,13 +402,18 @@ async def test_a_store_that_answers_one_of_two_pipelined_calls_is_silent_from_th
     async with opened("pipelined", proxy.url) as call:
         await call("PING")
         began = asyncio.get_running_loop().time()
-        asked = [asyncio.ensure_future(call("PING")), asyncio.ensure_future(call("BLPOP", "nothing", 30))]
+        asked = [
+            asyncio.ensure_future(call("PING")),
+            asyncio.ensure_future(call("BLPOP", "nothing", 30)),
+        ]
         assert await asked[0] == b"PONG"
         assert (await failing(asked[1])).outcome == "unknown"
         assert SECONDS <= asyncio.get_running_loop().time() - began < 3 * SECONDS
 
 
-async def test_a_slow_link_has_time_for_all_that_was_sent_before(scene: Scene, proxy: Proxy) -> None:
+async def test_a_slow_link_has_time_for_all_that_was_sent_before(
+    scene: Scene, proxy: Proxy
+) -> None:
     """Each of the requests arrives later than it could be awaited if it were alone."""
     proxy.bytes_per_second = 48 * 1024
     async with opened("pipelined", proxy.url) as call:
@@ -368,7 +422,9 @@ async def test_a_slow_link_has_time_for_all_that_was_sent_before(scene: Scene, p
     assert await made(scene) == 2, "the test's own, and one"
 
 
-async def test_a_loop_that_was_blocked_for_longer_still_reads_what_has_come(scene: Scene, kind: str) -> None:
+async def test_a_loop_that_was_blocked_for_longer_still_reads_what_has_come(
+    scene: Scene, kind: str
+) -> None:
     async with opened(kind, scene.store.url) as call:
         await call("PING")
         connections = await made(scene)

@@ -1,4 +1,6 @@
-"""A job that was fetched and never started costs nothing: no stall is charged where no processor ran."""
+"""A job that was fetched and never started costs nothing: no stall is charged where no processor
+ran.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ LATE = [
     pytest.param(2.4, True, True, id="everything late and cut"),
     pytest.param(3.6, False, False, id="given up"),
 ]
-"""Seconds; whether the connection is cut then; whether all else that goes through the proxy is held back as well."""
+"""Seconds; whether the connection is cut then; whether all else that goes through the proxy is held
+back as well.
+"""
 
 
 def brings_jobs(reply: bytes) -> bool:
@@ -52,7 +56,10 @@ async def told(scene: Scene, enqueued: list[str]) -> list[str]:
     wrong += [f"{job} has failed" for job in failed.intersection(enqueued)]
     for job, lines in runs.items():
         if len(lines) != 1:
-            each = [f"at {line.at:.2f} by {line.pid}, {'locked' if line.locked else 'not locked'}" for line in lines]
+            each = [
+                f"at {line.at:.2f} by {line.pid}, {'locked' if line.locked else 'not locked'}"
+                for line in lines
+            ]
             wrong.append(f"{job} started {len(lines)} times: {'; '.join(each)}")
     return wrong
 
@@ -60,14 +67,21 @@ async def told(scene: Scene, enqueued: list[str]) -> list[str]:
 async def test_processors_that_hold_the_event_loop_beyond_the_lock_cost_no_job_a_stall(
     scene: Scene, at_length: bool, figure: Callable[[str], None]
 ) -> None:
-    """Replies wait unread meanwhile, and jobs of the same reply unstarted; another worker looks for stalled ones."""
+    """Replies wait unread meanwhile, and jobs of the same reply unstarted; another worker looks for
+    stalled ones.
+    """
     jobs = 120 if at_length else 48
     await asyncio.gather(*(scene.hire(concurrency=16, **FAST) for _ in range(2)))
-    works = [{"ms": 5 * (number % 12 > 0), "hangs_ms": 0 if number % 6 else HANG_MS} for number in range(jobs)]
+    works = [
+        {"ms": 5 * (number % 12 > 0), "hangs_ms": 0 if number % 6 else HANG_MS}
+        for number in range(jobs)
+    ]
     enqueued = await scene.enqueue(*works)
     await scene.settled(jobs)
     charged, failed = await scene.stalls(enqueued), await scene.failed()
-    figure(f"{jobs} jobs, every sixth holds the event loop: {len(charged)} charged with a stall, {len(failed)} failed")
+    figure(
+        f"{jobs} jobs, every sixth holds the event loop: {len(charged)} charged with a stall, {len(failed)} failed"
+    )
     assert await told(scene, enqueued) == []
     await scene.completed(enqueued)
 
@@ -86,14 +100,18 @@ async def test_what_a_reply_brings_that_waits_unread_longer_than_the_lock_costs_
         await scene.hire(**FAST)
         await scene.settled(3)
         charged = await scene.stalls(unread)
-        figure(f"a reply waited {5 * HANG_MS} ms to be read: {len(charged)} of its {len(unread)} jobs charged")
+        figure(
+            f"a reply waited {5 * HANG_MS} ms to be read: {len(charged)} of its {len(unread)} jobs charged"
+        )
         assert await told(scene, [hanging, *unread]) == []
         assert all(line.locked for line in scene.starts() if line.id in unread)
         await scene.completed([hanging, *unread])
 
 
 def hold_back(proxy: Proxy, seconds: float, *, replies: int, all_else: bool = False) -> None:
-    """Hold back so many replies that bring jobs, and with the first of them all that goes through the proxy."""
+    """Hold back so many replies that bring jobs, and with the first of them all that goes through
+    the proxy.
+    """
     number = count(1)
 
     def late(reply: bytes) -> float:
@@ -111,12 +129,16 @@ def hold_back(proxy: Proxy, seconds: float, *, replies: int, all_else: bool = Fa
 async def test_what_a_late_reply_brings_runs_with_a_living_lock_or_costs_nothing(
     scene: Scene, figure: Callable[[str], None], seconds: float, cut: bool, all_else: bool
 ) -> None:
-    """Later than the lock lives, and than a worker waits for a reply before it asks again; another worker is there.
+    """Later than the lock lives, and than a worker waits for a reply before it asks again; another
+    worker is there.
 
-    Where its renewals are held back as well, the store cannot know that the jobs did not start: a stall like any other.
+    Where its renewals are held back as well, the store cannot know that the jobs did not start: a
+    stall like any other.
     """
     async with scene.proxy() as proxy:
-        await asyncio.gather(scene.hire(concurrency=10, **FAST), scene.hire(url=proxy.url, concurrency=10, **FAST))
+        await asyncio.gather(
+            scene.hire(concurrency=10, **FAST), scene.hire(url=proxy.url, concurrency=10, **FAST)
+        )
         hold_back(proxy, seconds, replies=LATE_REPLIES, all_else=all_else)
         if cut:
             proxy.cut = every_first_try("advance")
@@ -137,7 +159,9 @@ async def test_what_a_late_reply_brings_runs_with_a_living_lock_or_costs_nothing
             f"{len(enqueued)} jobs handed back, {len(charged)} charged with a stall"
         )
         wrong = await told(scene, enqueued)
-        assert [each for each in wrong if not (all_else and each.endswith("is charged with 1 stalls"))] == []
+        assert [
+            each for each in wrong if not (all_else and each.endswith("is charged with 1 stalls"))
+        ] == []
         assert all(line.locked for line in scene.starts())
         await scene.completed(enqueued)
 
@@ -145,9 +169,11 @@ async def test_what_a_late_reply_brings_runs_with_a_living_lock_or_costs_nothing
 async def test_jobs_whose_workers_die_before_they_read_the_reply_never_fail(
     scene: Scene, figure: Callable[[str], None]
 ) -> None:
-    """One worker after the other is killed while a processor holds its event loop, and a reply waits unread.
+    """One worker after the other is killed while a processor holds its event loop, and a reply
+    waits unread.
 
-    The next worker is there before: it finds the jobs, and its own reply that brings them is held back.
+    The next worker is there before: it finds the jobs, and its own reply that brings them is held
+    back.
     """
     max_stalled = 0
     unread: list[str] = []
@@ -156,7 +182,9 @@ async def test_jobs_whose_workers_die_before_they_read_the_reply_never_fail(
     async with scene.proxy() as proxy:
         proxy.late = lambda reply: 60.0 if brings_jobs(reply) else 0.0
         for number in range(max_stalled + 2):
-            worker = await scene.hire(url=proxy.url, concurrency=12, max_stalled=max_stalled, **PATIENT)
+            worker = await scene.hire(
+                url=proxy.url, concurrency=12, max_stalled=max_stalled, **PATIENT
+            )
             hanging.append(await hang_later(scene, number))
             if hung:
                 hung[-1].kill()
@@ -175,13 +203,17 @@ async def test_jobs_whose_workers_die_before_they_read_the_reply_never_fail(
 
 
 async def test_the_last_stall_of_a_job_is_never_charged_before_it_starts(scene: Scene) -> None:
-    """It stalled once, and one stall is allowed: the worker that fetches it is killed before it reads the reply."""
+    """It stalled once, and one stall is allowed: the worker that fetches it is killed before it
+    reads the reply.
+    """
     client = scene.store.client
     async with scene.proxy() as proxy:
         proxy.late = lambda reply: 60.0 if brings_jobs(reply) else 0.0
         worker = await scene.hire(url=proxy.url, concurrency=12, max_stalled=1, **PATIENT)
         hanging = await hang_later(scene, 0)
-        await client.hset(f"bull:chaos:{hanging}", "stc", "1")  # it is to fail at once, not to hang the next worker
+        await client.hset(
+            f"bull:chaos:{hanging}", "stc", "1"
+        )  # it is to fail at once, not to hang the next worker
         await client.hset("bull:chaos:meta", "paused", "1")
         unread = await scene.enqueue({"value": MARK})
         await client.hset(f"bull:chaos:{unread[0]}", mapping={"stc": "1", "ats": "1"})
@@ -217,14 +249,21 @@ async def test_jobs_that_a_dead_process_has_not_read_are_handed_back_by_its_pare
 
 async def hang_later(scene: Scene, number: int, milliseconds: int = FOR_EVER_MS) -> str:
     """Start a job that will hold its worker's event loop for so long; returns its id."""
-    work: dict[str, Any] = {"waits_for": str(scene.folder / f"hang-{number}"), "hangs_ms": milliseconds}
+    work: dict[str, Any] = {
+        "waits_for": str(scene.folder / f"hang-{number}"),
+        "hangs_ms": milliseconds,
+    }
     (job,) = await scene.enqueue(work)
     await scene.started(job)
     return job
 
 
-async def hang_now(scene: Scene, proxy: Proxy, unread: list[str], hanging: str, number: int) -> None:
-    """Hold the event loop; then let the reply arrive that brings the jobs, which are fetched by now."""
+async def hang_now(
+    scene: Scene, proxy: Proxy, unread: list[str], hanging: str, number: int
+) -> None:
+    """Hold the event loop; then let the reply arrive that brings the jobs, which are fetched by
+    now.
+    """
 
     async def are_fetched() -> bool:
         active = await scene.store.client.lrange("bull:chaos:active", 0, -1)
@@ -232,6 +271,8 @@ async def hang_now(scene: Scene, proxy: Proxy, unread: list[str], hanging: str, 
 
     await scene.until(are_fetched, "the jobs are fetched, and the reply that says so is on its way")
     (scene.folder / f"hang-{number}").touch()
-    await scene.until(lambda: scene.journal.first("hang", of=hanging), "the event loop does nothing any more")
+    await scene.until(
+        lambda: scene.journal.first("hang", of=hanging), "the event loop does nothing any more"
+    )
     proxy.let_arrive()
     await scene.until(lambda: not proxy.holds_back, "the reply waits to be read")

@@ -1,4 +1,6 @@
-"""The store goes away and returns, in every way it can: the worker goes on by itself, and says little about it."""
+"""The store goes away and returns, in every way it can: the worker goes on by itself, and says
+little about it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ Figure = Callable[[str], None]
 
 RESUME_SECONDS = 2.0
 SWALLOWED_RESUME_SECONDS = 8.0
-"""Bytes that are swallowed look like a slow store: this is a block, its margin and a new connection."""
+"""Bytes that are swallowed look like a slow store: this is a block, its margin and a new
+connection.
+"""
 OUTAGE_SECONDS = 5.0
 MAX_LINES = 5
 MAX_CPU = 0.05
@@ -63,15 +67,21 @@ async def test_a_store_that_was_stopped(scene: Scene, figure: Figure) -> None:
     await scene.completed(enqueued)
     assert scene.each_started_once(enqueued)
     resumed = scene.starts(since=back)[0].at - back
-    figure(f"store stopped for {OUTAGE_SECONDS:g} s: on after {resumed:.2f} s, {waited}, {watched.told()}")
+    figure(
+        f"store stopped for {OUTAGE_SECONDS:g} s: on after {resumed:.2f} s, {waited}, {watched.told()}"
+    )
     assert resumed <= RESUME_SECONDS
 
 
 @pytest.mark.timing
 @pytest.mark.parametrize("fault", ["CLIENT KILL TYPE normal", "SCRIPT FLUSH"])
 async def test_a_store_that_forgets(scene: Scene, figure: Figure, fault: str) -> None:
-    """Its connections, or its scripts; a worker of two queues finds out one connection after the other."""
-    worker = await scene.hire(serves=(chaos.name, chaos_threads.name), lock_seconds=1, stalled_interval_seconds=1)
+    """Its connections, or its scripts; a worker of two queues finds out one connection after the
+    other.
+    """
+    worker = await scene.hire(
+        serves=(chaos.name, chaos_threads.name), lock_seconds=1, stalled_interval_seconds=1
+    )
     enqueued = await scene.enqueue(*[{"ms": 1000}] * 8)
     enqueued += await scene.enqueue(*[{"ms": 1400}] * 8, queue=chaos_threads)
     await scene.runs(worker, 10)  # every slot is taken
@@ -80,7 +90,9 @@ async def test_a_store_that_forgets(scene: Scene, figure: Figure, fault: str) ->
     await scene.store.client.execute_command(*fault.split())
     done = time.time()
     await scene.completed(enqueued)
-    free = min(line.at for line in scene.journal.lines() if line.event == "end")  # no job could start before
+    free = min(
+        line.at for line in scene.journal.lines() if line.event == "end"
+    )  # no job could start before
     resumed = scene.starts(since=done)[0].at - max(free, done)
     told = watched.told()
 
@@ -96,10 +108,15 @@ async def test_a_store_that_forgets(scene: Scene, figure: Figure, fault: str) ->
 
 @pytest.mark.timing
 async def test_a_network_that_swallows_bytes(scene: Scene, figure: Figure) -> None:
-    """The connections that were open stay open and carry nothing; new ones work. Jobs run, and there are free slots."""
+    """The connections that were open stay open and carry nothing; new ones work.
+
+    Jobs run, and there are free slots.
+    """
     async with scene.proxy() as proxy:
         worker = await scene.hire(url=proxy.url, concurrency=20, lock_seconds=4)
-        enqueued = await scene.enqueue(*[{"ms": 1}] * 200)  # every connection that it may have is open
+        enqueued = await scene.enqueue(
+            *[{"ms": 1}] * 200
+        )  # every connection that it may have is open
         await scene.completed(enqueued)
         enqueued += await scene.enqueue(*[{"ms": 7000}] * 3)
         await scene.runs(worker, 3)
@@ -113,14 +130,22 @@ async def test_a_network_that_swallows_bytes(scene: Scene, figure: Figure) -> No
         waited = watched.waited()
         resumed = max([await scene.started(job) for job in later]) - swallowed
         await scene.completed([*enqueued, *later])
-        assert scene.each_started_once([*enqueued, *later])  # they ran for longer than their lock: it was renewed
+        assert scene.each_started_once(
+            [*enqueued, *later]
+        )  # they ran for longer than their lock: it was renewed
         told = watched.told()
-    figure(f"bytes swallowed: on after {first:.2f} s, with everything after {resumed:.2f} s, {waited}, {told}")
+    figure(
+        f"bytes swallowed: on after {first:.2f} s, with everything after {resumed:.2f} s, {waited}, {told}"
+    )
     assert resumed <= SWALLOWED_RESUME_SECONDS
 
 
-async def test_an_idle_worker_keeps_its_connections(scene: Scene, figure: Figure, at_length: bool) -> None:
-    await idle(await scene.hire(), scene, IDLE_SECONDS if at_length else BLOCK_PASSED_SECONDS, figure)
+async def test_an_idle_worker_keeps_its_connections(
+    scene: Scene, figure: Figure, at_length: bool
+) -> None:
+    await idle(
+        await scene.hire(), scene, IDLE_SECONDS if at_length else BLOCK_PASSED_SECONDS, figure
+    )
 
 
 @pytest.mark.timing
@@ -129,7 +154,9 @@ async def test_and_wakes_at_once(scene: Scene, figure: Figure) -> None:
 
 
 async def idle(worker: Worker, scene: Scene, seconds: float, figure: Figure) -> float:
-    """A worker waits for so long, and makes no connection meanwhile; seconds until it has started a job after that."""
+    """A worker waits for so long, and makes no connection meanwhile; seconds until it has started a
+    job after that.
+    """
     await scene.completed(await scene.enqueue({}))
     watched = Watched(worker)
     connections = await made(scene.store)
@@ -140,11 +167,15 @@ async def idle(worker: Worker, scene: Scene, seconds: float, figure: Figure) -> 
     late = await scene.enqueue({})
     picked_up = await scene.started(*late) - enqueued
     assert watched.told() == "0 log lines"
-    figure(f"idle for {seconds:g} s: no reconnect, {watched.waited()}, picked up after {picked_up * 1000:.1f} ms")
+    figure(
+        f"idle for {seconds:g} s: no reconnect, {watched.waited()}, picked up after {picked_up * 1000:.1f} ms"
+    )
     return picked_up
 
 
 async def made(store: Store) -> tuple[int, set[str]]:
     """How many connections were ever made, and which are open."""
     statistics = await store.client.info("stats")
-    return statistics["total_connections_received"], {each["id"] for each in await store.client.client_list()}
+    return statistics["total_connections_received"], {
+        each["id"] for each in await store.client.client_list()
+    }

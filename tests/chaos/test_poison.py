@@ -1,4 +1,6 @@
-"""A job that kills its process fails, and the jobs that ran beside it do not: the worker is started again each time."""
+"""A job that kills its process fails, and the jobs that ran beside it do not: the worker is started
+again each time.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,16 @@ ALL = [
     for number, three in enumerate(product((0, 1, 4), (0, 1, 2), ("first", "middle", "last")))
 ]
 SEEDS = range(9 if is_at_length() else 2)
-"""Where the three stand, and how they die; the worker is plain, a parent of four or a parent of one in turn."""
+"""Where the three stand, and how they die; the worker is plain, a parent of four or a parent of one
+in turn.
+"""
 
 
 @asynccontextmanager
 async def workers(scene: Scene, processes: int, **how: Any) -> AsyncIterator[None]:
-    """One worker process that somebody starts again whenever it dies, or a parent of so many that does so itself."""
+    """One worker process that somebody starts again whenever it dies, or a parent of so many that
+    does so itself.
+    """
     how = {"concurrency": CONCURRENCY, **FAST, **how}
     if not processes:
         async with scene.restarted(**how):
@@ -50,11 +56,20 @@ async def workers(scene: Scene, processes: int, **how: Any) -> AsyncIterator[Non
     assert await parent.ended() == 0
 
 
-@pytest.mark.parametrize(("processes", "max_stalled", "place", "dies", "ms"), ALL if is_at_length() else SOME)
+@pytest.mark.parametrize(
+    ("processes", "max_stalled", "place", "dies", "ms"), ALL if is_at_length() else SOME
+)
 async def test_one_poison_job_among_29_fails_and_takes_none_of_them_along(
-    scene: Scene, figure: Callable[[str], None], processes: int, max_stalled: int, place: str, dies: str, ms: int
+    scene: Scene,
+    figure: Callable[[str], None],
+    processes: int,
+    max_stalled: int,
+    place: str,
+    dies: str,
+    ms: int,
 ) -> None:
-    """Where no stall is allowed, those that ran in its process at its only start cannot be told from it.
+    """Where no stall is allowed, those that ran in its process at its only start cannot be told
+    from it.
 
     Nor can those that had run to their end there, as long as the store has not heard of that.
     """
@@ -98,7 +113,9 @@ async def test_three_poison_jobs_among_300_take_at_most_two_along(
 
     failed = await scene.failed()
     starts = sorted(len(scene.journal.starts(of=poison)) for poison in poisons)
-    figure(f"poisons at {sorted(places)} of 303: {len(failed - poisons)} of 300 failed, poisons started {starts} times")
+    figure(
+        f"poisons at {sorted(places)} of 303: {len(failed - poisons)} of 300 failed, poisons started {starts} times"
+    )
     assert poisons <= failed
     assert starts[-1] <= 2
     assert failed <= {line.id for line in scene.starts()}, "none has failed without having started"

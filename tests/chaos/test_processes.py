@@ -1,4 +1,6 @@
-"""`corral worker --processes N`: what a dead, a stopped or a restarted process means for jobs and for the others."""
+"""`corral worker --processes N`: what a dead, a stopped or a restarted process means for jobs and
+for the others.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def ends(scene: Scene, pids: set[int], start: float) -> int:
 
 async def gone(scene: Scene, below: list[psutil.Process]) -> None:
     """Wait until none of these processes is left, not even as a zombie that its parent forgot."""
-    await scene.until(lambda: not any(process.is_running() for process in below), "all processes are gone")
+    await scene.until(
+        lambda: not any(process.is_running() for process in below), "all processes are gone"
+    )
 
 
 @pytest.mark.timing
@@ -66,7 +70,9 @@ async def test_jobs_of_a_killed_process_run_again_at_once_and_the_others_keep_th
     (told,) = [line for line in parent.log if line["event"] == "jobs handed back"]
     back = set(told["job_ids"])
     assert back >= held, "those that it ran"
-    assert told["count"] == len(back) <= CONCURRENCY, "and those that it had fetched, or had ended and not recorded"
+    assert told["count"] == len(back) <= CONCURRENCY, (
+        "and those that it had fetched, or had ended and not recorded"
+    )
     (died,) = [line for line in parent.log if line["event"] == "worker process died"]
     assert (died["pid"], died["by"]) == (doomed, "SIGKILL")
     await scene.until(lambda: len(parent.children()) == 4, "its place is filled again")
@@ -76,7 +82,12 @@ async def test_jobs_of_a_killed_process_run_again_at_once_and_the_others_keep_th
 
 @pytest.mark.parametrize(
     ("dies", "max_stalled", "by"),
-    [("exit", 1, "exit code 9"), ("segv", 1, "SIGSEGV"), ("exit", 0, "exit code 9"), ("exit", 2, "exit code 9")],
+    [
+        ("exit", 1, "exit code 9"),
+        ("segv", 1, "SIGSEGV"),
+        ("exit", 0, "exit code 9"),
+        ("exit", 2, "exit code 9"),
+    ],
 )
 async def test_a_job_that_kills_its_process_starts_max_stalled_plus_one_times_and_fails(
     scene: Scene, figure: Callable[[str], None], dies: str, max_stalled: int, by: str
@@ -106,8 +117,12 @@ async def test_a_job_that_kills_its_process_starts_max_stalled_plus_one_times_an
     assert await parent.ended() == 0
 
 
-async def test_sigterm_to_the_parent_drains_all(scene: Scene, figure: Callable[[str], None]) -> None:
-    """Whoever signals the children, too, as some service managers do, does not make it a second signal."""
+async def test_sigterm_to_the_parent_drains_all(
+    scene: Scene, figure: Callable[[str], None]
+) -> None:
+    """Whoever signals the children, too, as some service managers do, does not make it a second
+    signal.
+    """
     parent = await scene.hire(processes=4, **FAST)
     running = await scene.enqueue(*[{"ms": 1500}] * 20)
     await scene.until(lambda: len(scene.starts()) == 20, "all run")
@@ -121,7 +136,9 @@ async def test_sigterm_to_the_parent_drains_all(scene: Scene, figure: Callable[[
     await gone(scene, below)
     assert scene.journal.ended() == set(running)
     assert set(await scene.store.client.lrange("bull:chaos:wait", 0, -1)) == set(waiting)
-    figure(f"4 processes with {shares} jobs: all {len(running)} ended, {len(waiting)} left waiting, exit code 0")
+    figure(
+        f"4 processes with {shares} jobs: all {len(running)} ended, {len(waiting)} left waiting, exit code 0"
+    )
 
 
 async def test_what_does_not_finish_is_handed_back_and_the_exit_code_says_so(scene: Scene) -> None:
@@ -137,13 +154,17 @@ async def test_what_does_not_finish_is_handed_back_and_the_exit_code_says_so(sce
         assert "stc" not in fields
 
 
-async def test_a_second_signal_ends_the_parent_and_its_processes_and_hands_their_jobs_back(scene: Scene) -> None:
+async def test_a_second_signal_ends_the_parent_and_its_processes_and_hands_their_jobs_back(
+    scene: Scene,
+) -> None:
     parent = await scene.hire(processes=2, **SLOW)
     enqueued = await scene.enqueue({"ms": 60_000})
     await scene.until(scene.starts, "it runs")
     below = parent.below()
     parent.terminate()
-    await scene.until(lambda: any(line["event"] == "parent stopping" for line in parent.log), "it stops")
+    await scene.until(
+        lambda: any(line["event"] == "parent stopping" for line in parent.log), "it stops"
+    )
     parent.terminate()
     assert await parent.ended() == 5
     await gone(scene, below)
@@ -165,7 +186,9 @@ async def test_processes_whose_parent_is_killed_drain_and_end(scene: Scene) -> N
 async def test_rolling_restarts_under_load_lose_nothing_and_spend_no_attempt(
     scene: Scene, restarts: int, figure: Callable[[str], None]
 ) -> None:
-    """One process after the other gets SIGTERM, drains, and a new one takes its place; the producer never rests."""
+    """One process after the other gets SIGTERM, drains, and a new one takes its place; the producer
+    never rests.
+    """
     parent = await scene.hire(processes=4, **FAST)
     enqueued: list[str] = []
     over = asyncio.Event()
@@ -180,9 +203,12 @@ async def test_rolling_restarts_under_load_lose_nothing_and_spend_no_attempt(
     stopped: set[str] = set()
     for _ in range(restarts):
         await scene.until(
-            lambda: len(parent.children().keys() - stopped) >= 3, "three serve, and nobody asked them to stop"
+            lambda: len(parent.children().keys() - stopped) >= 3,
+            "three serve, and nobody asked them to stop",
         )
-        oldest, pid = next((name, pid) for name, pid in parent.children().items() if name not in stopped)
+        oldest, pid = next(
+            (name, pid) for name, pid in parent.children().items() if name not in stopped
+        )
         await scene.until(lambda: scene.journal.starts(by=pid), "it has worked")
         os.kill(pid, signal.SIGTERM)
         stopped.add(oldest)
@@ -246,7 +272,12 @@ NAMESPACE = (
 def namespace() -> tuple[str, ...]:
     """What runs a command as PID 1 of a process namespace of its own."""
     try:
-        able = subprocess.run([*NAMESPACE, "true"], capture_output=True, timeout=10, check=False).returncode == 0
+        able = (
+            subprocess.run(
+                [*NAMESPACE, "true"], capture_output=True, timeout=10, check=False
+            ).returncode
+            == 0
+        )
     except FileNotFoundError:
         able = False
     if not able:

@@ -1,4 +1,6 @@
-"""The figures of docs/promises.md that no other test shows: how often a job starts, and when it is handed back."""
+"""The figures of docs/promises.md that no other test shows: how often a job starts, and when it is
+handed back.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,17 @@ async def test_without_a_fault_no_job_starts_twice(
 
 
 async def test_a_job_starts_at_most_attempts_and_max_stalled_times(scene: Scene) -> None:
-    """The worker is killed in its first start and in its fourth; the two between fail. There is no fifth."""
+    """The worker is killed in its first start and in its fourth; the two between fail.
+
+    There is no fifth.
+    """
     doomed = await scene.hire(**FAST, max_stalled=MAX_STALLED)
     work = {"ms": 300, "fails": ATTEMPTS - 1}
     (job,) = await scene.enqueue(work, attempts=ATTEMPTS, backoff=Fixed(timedelta(milliseconds=10)))
     for start in (1, ATTEMPTS + MAX_STALLED):
-        await scene.until(lambda start=start: len(scene.journal.starts(of=job)) == start, f"start {start}")
+        await scene.until(
+            lambda start=start: len(scene.journal.starts(of=job)) == start, f"start {start}"
+        )
         doomed.kill()
         doomed = await scene.hire(**FAST, max_stalled=MAX_STALLED)
     await scene.settled(1)
@@ -61,8 +68,12 @@ async def test_what_does_not_finish_in_its_grace_runs_elsewhere_within_a_second(
     visible = asyncio.get_running_loop().time() - asked - GRACE_SECONDS
     go.touch()
     await scene.settled(len(enqueued))
-    figure(f"{len(enqueued)} jobs run elsewhere {visible:.2f} s after the grace of {GRACE_SECONDS:g} s")
+    figure(
+        f"{len(enqueued)} jobs run elsewhere {visible:.2f} s after the grace of {GRACE_SECONDS:g} s"
+    )
     assert visible <= VISIBLE_SECONDS
-    assert Counter((line.id, line.attempt) for line in scene.starts()) == {(job, 1): 2 for job in enqueued}
+    assert Counter((line.id, line.attempt) for line in scene.starts()) == {
+        (job, 1): 2 for job in enqueued
+    }
     assert await scene.failed() == set()
     assert await scene.stalls(enqueued) == {}

@@ -1,6 +1,8 @@
-"""The runs of `chaos.runs`, of Corral alone: `python -m chaos` makes the same ones, and prints them as a table.
+"""The runs of `chaos.runs`, of Corral alone: `python -m chaos` makes the same ones, and prints them
+as a table.
 
-What needs no clock is asserted beside other tests; bounds in seconds are asserted alone, in runs of their own.
+What needs no clock is asserted beside other tests; bounds in seconds are asserted alone, in runs of
+their own.
 """
 
 from __future__ import annotations
@@ -19,11 +21,21 @@ pytestmark = pytest.mark.asyncio
 
 Figure = Callable[[str], None]
 
-HIT = {"R-01 idle", "R-02 running", "R-03 effect", "R-04 unstarted", "R-05 failing", "R-06 after send"}
+HIT = {
+    "R-01 idle",
+    "R-02 running",
+    "R-03 effect",
+    "R-04 unstarted",
+    "R-05 failing",
+    "R-06 after send",
+}
 
 
 async def made(run: Run, site: Path, rounds: int, figure: Figure, *, timed: bool = False) -> Report:
-    """Make a run; nothing may be wrong with what it leaves. The seed is in the figures, and in a failure's text."""
+    """Make a run; nothing may be wrong with what it leaves.
+
+    The seed is in the figures, and in a failure's text.
+    """
     if run.every_ms and not FAKETIME.exists():
         assert os.environ.get("CI") != "true", "libfaketime is missing"
         pytest.skip("libfaketime is not installed: apt-get install faketime")
@@ -35,8 +47,12 @@ async def made(run: Run, site: Path, rounds: int, figure: Figure, *, timed: bool
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-async def test_no_fault_loses_or_doubles_a_job(run: Run, site: Path, figure: Figure, at_length: bool) -> None:
-    """I1 to I9, I13 to I15, I17 and I19 of the reliability page, whatever the run does to store, workers, producers."""
+async def test_no_fault_loses_or_doubles_a_job(
+    run: Run, site: Path, figure: Figure, at_length: bool
+) -> None:
+    """I1 to I9, I13 to I15, I17 and I19 of the reliability page, whatever the run does to store,
+    workers, producers.
+    """
     report = await made(run, site, LONG_ROUNDS if at_length else ROUNDS, figure)
     assert report.acked > 0
     assert report.faults, "nothing has happened"
@@ -54,7 +70,9 @@ async def test_no_fault_loses_or_doubles_a_job(run: Run, site: Path, figure: Fig
 @pytest.mark.timing
 @pytest.mark.parametrize("name", ["A", "C", "F", "G"])
 async def test_work_goes_on_in_time(name: str, site: Path, figure: Figure) -> None:
-    """I10, I12 and I16: a thawed worker stops, work goes on after an outage, due jobs start; no clock costs a lock."""
+    """I10, I12 and I16: a thawed worker stops, work goes on after an outage, due jobs start; no
+    clock costs a lock.
+    """
     (run,) = (each for each in RUNS if each.name == name)
     report = await made(run, site, ROUNDS, figure, timed=True)
     if name in {"C", "F"}:

@@ -50,14 +50,22 @@ async def killed_in_a_tick(scene: Scene, workers: list[Worker]) -> None:
     workers.append(await scene.hire(**TICKING))
 
 
-async def test_killed_workers_neither_double_nor_end_a_schedule(scene: Scene, figure: Callable[[str], None]) -> None:
-    """The worker that runs a tick is killed, five times in fifteen ticks; two others are there to fetch the next."""
+async def test_killed_workers_neither_double_nor_end_a_schedule(
+    scene: Scene, figure: Callable[[str], None]
+) -> None:
+    """The worker that runs a tick is killed, five times in fifteen ticks; two others are there to
+    fetch the next.
+    """
     workers = list(await asyncio.gather(*(scene.hire(**TICKING) for _ in range(3))))
     for _ in range(5):
         await killed_in_a_tick(scene, workers)
         begun = len(ticks_begun(scene))
         await scene.until(lambda: len(ticks_begun(scene)) >= begun + 2, "two more ticks")
-    await scene.until(lambda: len(ticks_begun(scene)) >= TICKS, f"{TICKS} ticks", seconds=TICKS * PERIOD_MS / 1000 + 10)
+    await scene.until(
+        lambda: len(ticks_begun(scene)) >= TICKS,
+        f"{TICKS} ticks",
+        seconds=TICKS * PERIOD_MS / 1000 + 10,
+    )
     client = scene.store.client
     waiting = await client.zrange(f"{QUEUE}:repeat", 0, -1, withscores=True)
     for worker in workers:
@@ -66,14 +74,25 @@ async def test_killed_workers_neither_double_nor_end_a_schedule(scene: Scene, fi
 
     begun = ticks_begun(scene)
     gaps = {later - earlier for earlier, later in itertools.pairwise(begun)}
-    assert gaps == {PERIOD_MS}, "a tick is missing although a worker could fetch it, or is off the grid"
-    assert {tick(line.id) for line in scene.starts()} == {tick(job) for job in scene.journal.ended()}
-    assert waiting == [(chaos_ticks.name, begun[-1] + PERIOD_MS)] or waiting[0][1] > begun[-1], "the chain has ended"
-    assert await client.zscore(f"{QUEUE}:delayed", f"repeat:{chaos_ticks.name}:{waiting[0][1]:.0f}") is not None
+    assert gaps == {PERIOD_MS}, (
+        "a tick is missing although a worker could fetch it, or is off the grid"
+    )
+    assert {tick(line.id) for line in scene.starts()} == {
+        tick(job) for job in scene.journal.ended()
+    }
+    assert waiting == [(chaos_ticks.name, begun[-1] + PERIOD_MS)] or waiting[0][1] > begun[-1], (
+        "the chain has ended"
+    )
+    assert (
+        await client.zscore(f"{QUEUE}:delayed", f"repeat:{chaos_ticks.name}:{waiting[0][1]:.0f}")
+        is not None
+    )
     completed = [tick(job) for job in await client.zrange(f"{QUEUE}:completed", 0, -1)]
     assert len(completed) == len(set(completed)) == len(begun), "a tick has two jobs"
     again = len(scene.starts()) - len(begun)
-    figure(f"{len(begun)} ticks, 5 workers killed in one: {again} started again, none missing, none twice; chain alive")
+    figure(
+        f"{len(begun)} ticks, 5 workers killed in one: {again} started again, none missing, none twice; chain alive"
+    )
     assert again >= 5
 
 
@@ -108,9 +127,12 @@ async def restarted_empty(scene: Scene) -> None:
 async def flushed(scene: Scene) -> None:
     """By another team. No connection ends, so nobody is told.
 
-    Between two iterations: one that was fetched and has not begun makes the next one itself, and nothing is gone then.
+    Between two iterations: one that was fetched and has not begun makes the next one itself, and
+    nothing is gone then.
     """
-    between = f"redis.call('ZCARD', '{QUEUE}:delayed') == 1 and redis.call('LLEN', '{QUEUE}:active') == 0"
+    between = (
+        f"redis.call('ZCARD', '{QUEUE}:delayed') == 1 and redis.call('LLEN', '{QUEUE}:active') == 0"
+    )
     flush = f"if {between} then redis.call('FLUSHALL') return 1 end return 0"
     await scene.until(lambda: scene.store.client.eval(flush, 0), "no iteration is on its way")
 
@@ -138,12 +160,16 @@ async def failed_over(scene: Scene) -> None:
         await other.stop()
 
 
-@pytest.mark.parametrize(("lost", "interval"), [(restarted_empty, 3600.0), (failed_over, 3600.0), (flushed, 1.0)])
+@pytest.mark.parametrize(
+    ("lost", "interval"), [(restarted_empty, 3600.0), (failed_over, 3600.0), (flushed, 1.0)]
+)
 async def test_a_schedule_outlives_its_store(
     lost: Any, interval: float, scene: Scene, figure: Callable[[str], None]
 ) -> None:
     """After an outage at once; else within one interval."""
-    workers = [await scene.hire(**{**TICKING, "stalled_interval_seconds": interval}) for _ in range(2)]
+    workers = [
+        await scene.hire(**{**TICKING, "stalled_interval_seconds": interval}) for _ in range(2)
+    ]
     await scene.until(lambda: len(scene.journal.ended()) >= 2, "two ticks have run")
     await lost(scene)
     since = time.time()
@@ -156,7 +182,9 @@ async def test_a_schedule_outlives_its_store(
     await scene.until(is_told, "both workers have told their catalog again")
     again = scene.starts(since=since)
     plain = "plain"
-    await client.hset(f"{QUEUE}:{plain}", mapping={"name": "by-hand", "data": "{}", "opts": "{}", "timestamp": 0})
+    await client.hset(
+        f"{QUEUE}:{plain}", mapping={"name": "by-hand", "data": "{}", "opts": "{}", "timestamp": 0}
+    )
     await client.lpush(f"{QUEUE}:wait", plain)
     await client.zadd(f"{QUEUE}:marker", {"0": 0})
     await scene.until(lambda: plain in scene.journal.ended(), "a plain job runs")
@@ -166,8 +194,15 @@ async def test_a_schedule_outlives_its_store(
     assert [await worker.ended() for worker in workers] == [0, 0]
 
     ticks = sorted({tick(line.id) for line in again if line.id != plain})
-    assert {later - earlier for earlier, later in itertools.pairwise(ticks)} == {PERIOD_MS}, "one chain, on its grid"
+    assert {later - earlier for earlier, later in itertools.pairwise(ticks)} == {PERIOD_MS}, (
+        "one chain, on its grid"
+    )
     assert await client.zcard(f"{QUEUE}:delayed") == 1
-    made = [line for worker in workers for line in worker.log if line["event"].startswith("schedule was gone")]
+    made = [
+        line
+        for worker in workers
+        for line in worker.log
+        if line["event"].startswith("schedule was gone")
+    ]
     assert len(made) == 1, "by one of them"
     figure(f"{lost.__name__}: the next tick started after {again[0].at - since:.2f} s")

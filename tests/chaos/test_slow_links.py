@@ -1,4 +1,6 @@
-"""Slow links, throttled each way and per connection: each job runs once, no outage is logged and no stall charged."""
+"""Slow links, throttled each way and per connection: each job runs once, no outage is logged and no
+stall charged.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ KIB, MIB = 1024, 1024 * 1024
 LARGEST = MIB - 200
 """A payload may have a mebibyte, and the filler is not all of it."""
 SECONDS = 420.0
-"""How long a row may take: its bytes go through three times (added, fetched, and again while others do), on the slowest
-link at 64 s each."""
+"""How long a row may take: its bytes go through three times (added, fetched, and again while others
+do), on the slowest link at 64 s each.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,17 @@ class Row:
     concurrency: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.rate / KIB:,.0f} KiB/s, {self.count} jobs of {self.size / KIB:,.0f} KiB, {self.concurrency} at once"
-        )
+        return f"{self.rate / KIB:,.0f} KiB/s, {self.count} jobs of {self.size / KIB:,.0f} KiB, {self.concurrency} at once"
 
 
 def rows(rate: int, most: int) -> list[Row]:
     """All sizes at all concurrencies, at most so many bytes in each row."""
     sizes = (KIB, 32 * KIB, 256 * KIB, LARGEST)
-    return [Row(rate, size, min(max(most // size, 1), 2000), at_once) for size in sizes for at_once in (1, 10, 500)]
+    return [
+        Row(rate, size, min(max(most // size, 1), 2000), at_once)
+        for size in sizes
+        for at_once in (1, 10, 500)
+    ]
 
 
 MATRIX = {
@@ -54,7 +59,11 @@ MATRIX = {
 AT_ONCE = {"64 KiB/s": 12, "1 MB/s": 4, "100 MB/s": 1}
 """How many rows run side by side. They wait for bytes, but their proxies share one event loop."""
 SHORT = {
-    "64 KiB/s": [Row(64 * KIB, 32 * KIB, 8, 10), Row(64 * KIB, 256 * KIB, 1, 1), Row(64 * KIB, KIB, 200, 500)],
+    "64 KiB/s": [
+        Row(64 * KIB, 32 * KIB, 8, 10),
+        Row(64 * KIB, 256 * KIB, 1, 1),
+        Row(64 * KIB, KIB, 200, 500),
+    ],
     "1 MB/s": [Row(1_000_000, LARGEST, 3, 10)],
 }
 
@@ -68,16 +77,24 @@ async def test_every_job_runs_once(
     link: str,
     figure: Callable[[str], None],
 ) -> None:
-    starting = asyncio.Lock()  # workers that all start at once leave no time to each other's proxies
+    starting = (
+        asyncio.Lock()
+    )  # workers that all start at once leave no time to each other's proxies
     turns = asyncio.Semaphore(AT_ONCE[link])
     async with asyncio.TaskGroup() as side_by_side:
-        told = [side_by_side.create_task(_worked_off(stage, row, starting, turns)) for row in MEASURED[link]]
+        told = [
+            side_by_side.create_task(_worked_off(stage, row, starting, turns))
+            for row in MEASURED[link]
+        ]
     for each in told:
         figure(each.result())
 
 
 async def _worked_off(
-    stage: Callable[[], AbstractAsyncContextManager[Scene]], row: Row, starting: asyncio.Lock, turns: asyncio.Semaphore
+    stage: Callable[[], AbstractAsyncContextManager[Scene]],
+    row: Row,
+    starting: asyncio.Lock,
+    turns: asyncio.Semaphore,
 ) -> str:
     async with turns, stage() as scene, scene.proxy() as proxy, producer(proxy.url) as jobs:
         async with starting:
@@ -92,5 +109,9 @@ async def _worked_off(
         assert scene.each_started_once(enqueued)
         assert await scene.stalls(enqueued) == {}
         warned = [line["event"] for line in worker.log if line["level"] != "info"]
-        assert [event for event in warned if not event.startswith(("no worker serves", "catalog is open"))] == []
+        assert [
+            event
+            for event in warned
+            if not event.startswith(("no worker serves", "catalog is open"))
+        ] == []
         return f"{row}: added in {added:.1f} s, all done after {took:.1f} s"

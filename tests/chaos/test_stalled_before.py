@@ -1,4 +1,6 @@
-"""Jobs that have stalled before start one after the other, beside fresh ones: each of them may be a poison job."""
+"""Jobs that have stalled before start one after the other, beside fresh ones: each of them may be a
+poison job.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ return {clock[1], clock[2], redis.call('LRANGE', KEYS[1] .. 'wait', 0, -1),
   redis.call('LRANGE', KEYS[1] .. 'active', 0, -1)}"""
 
 
-async def enqueue_stalled(scene: Scene, *works: dict[str, Any], queue: Queue[Any] = chaos, **options: Any) -> list[str]:
+async def enqueue_stalled(
+    scene: Scene, *works: dict[str, Any], queue: Queue[Any] = chaos, **options: Any
+) -> list[str]:
     """Write jobs that were started once, and whose worker died; returns their ids."""
     ids = await scene.enqueue(*works, queue=queue, **options)
     for job in ids:
@@ -73,7 +77,9 @@ async def test_a_long_one_holds_up_no_fresh_job_and_the_next_one_for_a_second(
 
     lines = starts(scene, stalled)
     most = most_at_once(scene, fresh, until=lines[1].at)
-    figure(f"those that stalled started {[f'{each:.2f} s' for each in apart(lines)]} apart, {most} fresh jobs beside")
+    figure(
+        f"those that stalled started {[f'{each:.2f} s' for each in apart(lines)]} apart, {most} fresh jobs beside"
+    )
     assert [line.id for line in lines] == stalled
     assert most == 4, "all slots but one are for fresh jobs"
     assert min(apart(lines)) >= APART_SECONDS - CLOCK_SECONDS
@@ -81,17 +87,25 @@ async def test_a_long_one_holds_up_no_fresh_job_and_the_next_one_for_a_second(
 
 
 @pytest.mark.corral_untidy("its worker ends in the middle of its jobs")
-async def test_one_process_starts_them_one_after_the_other_whatever_their_queue(scene: Scene) -> None:
+async def test_one_process_starts_them_one_after_the_other_whatever_their_queue(
+    scene: Scene,
+) -> None:
     """A poison job of one queue kills what the process runs of every other."""
     queues = (chaos, chaos_threads)
-    stalled = [job for each in queues for job in await enqueue_stalled(scene, *[{"ms": 60_000}] * 2, queue=each)]
+    stalled = [
+        job
+        for each in queues
+        for job in await enqueue_stalled(scene, *[{"ms": 60_000}] * 2, queue=each)
+    ]
     await scene.hire(serves=tuple(each.name for each in queues), **FAST)
     await scene.until(lambda: len(scene.starts()) == len(stalled), "all have started")
     assert min(apart(scene.starts())) >= APART_SECONDS - CLOCK_SECONDS
 
 
 @pytest.mark.parametrize("priority", [0, 5], ids=["waiting", "prioritized"])
-async def test_the_next_one_starts_when_the_one_before_has_ended(scene: Scene, priority: int) -> None:
+async def test_the_next_one_starts_when_the_one_before_has_ended(
+    scene: Scene, priority: int
+) -> None:
     stalled = await enqueue_stalled(scene, *[{"ms": 30}] * 20, priority=priority)
     fresh = await scene.enqueue(*[{"ms": 30}] * 20, priority=priority)
     await scene.hire(concurrency=8, **FAST)
@@ -117,7 +131,12 @@ async def test_those_that_are_not_started_wait_in_their_order_and_150_of_them_ho
         return scene.journal.ended() >= set(fresh) and len(starts(scene, stalled)) >= 2
 
     scene.launch(concurrency=8, **FAST)
-    await scene.until(sample_until_done, "all fresh jobs have run, and two of the others do", seconds=20, every=0.01)
+    await scene.until(
+        sample_until_done,
+        "all fresh jobs have run, and two of the others do",
+        seconds=20,
+        every=0.01,
+    )
 
     first, second = (line.at for line in starts(scene, stalled)[:2])
     figure(
@@ -129,7 +148,9 @@ async def test_those_that_are_not_started_wait_in_their_order_and_150_of_them_ho
     for at, wait, active in samples:
         taken = [job for job in stalled if job in active]
         assert len(taken) <= 1 + max(0, int(at - first + CLOCK_SECONDS))
-        assert [job for job in wait if job in stalled] == stalled[len(taken) :], "each is in one place, in order"
+        assert [job for job in wait if job in stalled] == stalled[len(taken) :], (
+            "each is in one place, in order"
+        )
         assert taken == stalled[: len(taken)]
 
 
@@ -142,7 +163,9 @@ async def test_a_fetch_looks_past_200_of_them(scene: Scene, figure: Callable[[st
 
     order = [line.id for line in scene.starts()]
     before = order.index(fresh[0])
-    figure(f"{before} of {len(stalled)} jobs that stalled had started before the first fresh one behind them")
+    figure(
+        f"{before} of {len(stalled)} jobs that stalled had started before the first fresh one behind them"
+    )
     assert 49 <= before < len(stalled)
     assert [job for job in order if job in stalled] == stalled
 
@@ -152,12 +175,17 @@ async def test_a_fetch_looks_past_200_of_them(scene: Scene, figure: Callable[[st
 async def test_long_jobs_run_side_by_side_again_within_a_minute_of_an_out_of_memory_kill(
     scenes: tuple[Scene, Scene], at_length: bool, figure: Callable[[str], None]
 ) -> None:
-    """A plain worker's, found by the stalled check, and those of a parent's process, handed back by it."""
+    """A plain worker's, found by the stalled check, and those of a parent's process, handed back by
+    it.
+    """
     count = 50 if at_length else 8
     plain, below = await asyncio.gather(
-        _again_after_a_kill(scenes[0], count, processes=0), _again_after_a_kill(scenes[1], count, processes=1)
+        _again_after_a_kill(scenes[0], count, processes=0),
+        _again_after_a_kill(scenes[1], count, processes=1),
     )
-    figure(f"{count} jobs run again {plain:.1f} s after the kill of a plain worker, {below:.1f} s after a parent's")
+    figure(
+        f"{count} jobs run again {plain:.1f} s after the kill of a plain worker, {below:.1f} s after a parent's"
+    )
     assert max(plain, below) <= count * APART_SECONDS + 10
 
 
@@ -174,7 +202,9 @@ async def _again_after_a_kill(scene: Scene, count: int, *, processes: int) -> fl
         await worker.ended()
         await scene.hire(**how)
     await scene.until(
-        lambda: {line.id for line in scene.starts() if line.pid != pid} == set(enqueued), "all run again", seconds=90
+        lambda: {line.id for line in scene.starts() if line.pid != pid} == set(enqueued),
+        "all run again",
+        seconds=90,
     )
     again = [line for line in scene.starts() if line.pid != pid]
     assert len(again) == count, "once, and side by side"

@@ -8,11 +8,17 @@ import time
 from collections.abc import Callable
 
 WAIT_SECONDS = 30.0
-"""How long anything that is awaited may take, unless a test says otherwise: enough for two loaded cores."""
+"""How long anything that is awaited may take, unless a test says otherwise: enough for two loaded
+cores.
+"""
 
 
 async def wait_until(
-    predicate: Callable[[], object], description: str, *, seconds: float = WAIT_SECONDS, every: float = 0.005
+    predicate: Callable[[], object],
+    description: str,
+    *,
+    seconds: float = WAIT_SECONDS,
+    every: float = 0.005,
 ) -> None:
     """Wait until a function, or a coroutine function, answers something true.
 

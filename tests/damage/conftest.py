@@ -25,7 +25,15 @@ from integration.conftest import acme, command, real_plugins, workshop
 from logged import capture_logs
 from parity.conftest import node_modules, pytest_runtest_makereport
 
-__all__ = ["acme", "command", "figure", "node_modules", "pytest_runtest_makereport", "real_plugins", "workshop"]
+__all__ = [
+    "acme",
+    "command",
+    "figure",
+    "node_modules",
+    "pytest_runtest_makereport",
+    "real_plugins",
+    "workshop",
+]
 
 AT_ONCE = 12
 """Trials that run at the same time: most of them wait for the store, or for a lock to run out."""
@@ -100,7 +108,9 @@ class Stage:
         finally:
             left = asyncio.all_tasks() - before
             self.left += [task.get_name() for task in left]
-            await end_tasks(left)  # one that swallows its cancellation would keep the event loop from being closed
+            await end_tasks(
+                left
+            )  # one that swallows its cancellation would keep the event loop from being closed
         trials = [trial for trial in ran if trial is not None]
         lines: dict[str, list[Any]] = {}
         for line in logged:
@@ -114,14 +124,21 @@ class Stage:
         told = [line for trial in trials for line in trial.told]
         told += [f"a stopped worker left the task {name}" for name in self.left]
         if told:
-            pytest.fail("\n".join([f"{len(told)} faults of {len(trials)} trials", *told[:300]]), pytrace=False)
+            pytest.fail(
+                "\n".join([f"{len(told)} faults of {len(trials)} trials", *told[:300]]),
+                pytrace=False,
+            )
 
 
 @pytest_asyncio.fixture
-async def stage(store_url: str, binary: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+async def stage(
+    store_url: str, binary: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Stage]:
     """A `Stage` on `store_url`."""
     plugins = Plugins.load([])
     catalog = Catalog(MappingProxyType({}))
-    jobs = RedisJobScheduler(catalog, plugins.relay, url=store_url, prefix="bull", max_payload_bytes=1)
+    jobs = RedisJobScheduler(
+        catalog, plugins.relay, url=store_url, prefix="bull", max_payload_bytes=1
+    )
     async with watching(binary, monkeypatch) as watch:
         yield Stage(store_url, binary, watch, plugins, jobs)

@@ -1,7 +1,8 @@
 """Where the jobs of a queue are, and what is wrong with that: I1 (no loss) and I2 (one place).
 
-A snapshot is one script, hence one moment: at every moment each job is in exactly one container. What is left at the
-end is read at leisure, when no worker runs. The judge knows BullMQ's keys and the quarantine, and no worker.
+A snapshot is one script, hence one moment: at every moment each job is in exactly one container.
+What is left at the end is read at leisure, when no worker runs. The judge knows BullMQ's keys and
+the quarantine, and no worker.
 """
 
 from __future__ import annotations
@@ -31,15 +32,27 @@ CONTAINERS = (*LISTS, *SORTED_SETS)
 """A job is in exactly one of these (wire § 1), or in the quarantine."""
 QUARANTINE = "quarantine"
 KEY_WORDS = frozenset(
-    {*CONTAINERS, "id", "pc", "marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat", "priority"}
+    {
+        *CONTAINERS,
+        "id",
+        "pc",
+        "marker",
+        "events",
+        "meta",
+        "stalled",
+        "stalled-check",
+        "limiter",
+        "repeat",
+        "priority",
+    }
     | {f"metrics:{ending}{data}" for ending in ("completed", "failed") for data in ("", ":data")}
 )
 """The queue's own keys (wire § 2.1): as job ids they are trap T9."""
 SUFFIXES = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
 """The keys beside a job (wire § 2.2)."""
 
-# KEYS: per queue `<prefix>:<queue>:`. ARGV: per queue the name of a container whose former content was put aside by the
-# test, under `aside:<key>`, or ''. A container of a wrong type holds nothing.
+# KEYS: per queue `<prefix>:<queue>:`. ARGV: per queue the name of a container whose former content
+# was put aside by the test, under `aside:<key>`, or ''. A container of a wrong type holds nothing.
 SNAPSHOT = """
 local lists, zsets = {'wait', 'paused', 'active'},
   {'prioritized', 'delayed', 'waiting-children', 'completed', 'failed'}
@@ -71,7 +84,8 @@ class Snapshot:
     """One queue at one moment.
 
     Attributes:
-        places: The containers of each id that is in any; twice the same one where it is in there twice.
+        places: The containers of each id that is in any; twice the same one where it is in there
+        twice.
     """
 
     places: Mapping[bytes, tuple[str, ...]]
@@ -86,9 +100,9 @@ class Fault:
     """Something that must not be.
 
     Attributes:
-        kind: `lost`: in no place. `doubled`: in two. `stuck`: in a place where it must not stay. `reason`: failed, and
-            the reason does not name the damaged key. `locked`: the lock was left. `orphan`: a job's hash without a
-            place, or with one and an id of nothing.
+        kind: `lost`: in no place. `doubled`: in two. `stuck`: in a place where it must not stay.
+            `reason`: failed, and the reason does not name the damaged key. `locked`: the lock was
+            left. `orphan`: a job's hash without a place, or with one and an id of nothing.
         job: The job's id.
         text: What it is, in a sentence.
     """
@@ -103,7 +117,8 @@ async def take_snapshots(client: Any, queues: Sequence[tuple[str, str]]) -> list
 
     Args:
         client: An asyncio client that does not decode replies.
-        queues: Per queue `<prefix>:<queue>:`, and the container whose content was put aside, or an empty text.
+        queues: Per queue `<prefix>:<queue>:`, and the container whose content was put aside, or an
+        empty text.
     """
     bases, aside = [base for base, _ in queues], [name for _, name in queues]
     reply = await client.eval(SNAPSHOT, len(bases), *bases, *aside)
@@ -170,7 +185,11 @@ async def read_left(client: Any, base: str, aside: str = "") -> Left:
     return Left(
         places=snapshot.places,
         kinds={key[len(start) :]: kind.decode() for key, kind in zip(keys, kinds, strict=True)},
-        reasons={job: _text(reason) for job, reason in zip(failed, reasons, strict=True) if isinstance(reason, bytes)},
+        reasons={
+            job: _text(reason)
+            for job, reason in zip(failed, reasons, strict=True)
+            if isinstance(reason, bytes)
+        },
         quarantine=quarantine if isinstance(quarantine, dict) else {},
     )
 
@@ -190,8 +209,8 @@ def final_faults(
     Args:
         left: What is left of the queue.
         innocents: Must be completed.
-        hurt: Must have ended: completed, failed, or in the quarantine. Where any text is given for one, a reason must
-            contain one of them.
+        hurt: Must have ended: completed, failed, or in the quarantine. Where any text is given for
+            one, a reason must contain one of them.
         key_words: Jobs whose id is a key word: must be in the quarantine and nowhere else.
         ghosts: Ids without a job: must be nowhere, at most in the quarantine, and have got no job.
         waiting: Jobs that nobody works on: must be in one place, wherever.
@@ -207,16 +226,30 @@ def final_faults(
     for job in key_words:
         where = left.places.get(job, ())
         if where != (QUARANTINE,):
-            found.append(Fault("stuck" if where else "lost", job, f"{_text(job)} is not in the quarantine: {where}"))
+            found.append(
+                Fault(
+                    "stuck" if where else "lost",
+                    job,
+                    f"{_text(job)} is not in the quarantine: {where}",
+                )
+            )
     for ghost in ghosts:
         if set(left.places.get(ghost, ())) - {QUARANTINE}:
-            found.append(Fault("stuck", ghost, f"nothing is called {_text(ghost)} and it is in {left.places[ghost]}"))
+            found.append(
+                Fault(
+                    "stuck",
+                    ghost,
+                    f"nothing is called {_text(ghost)} and it is in {left.places[ghost]}",
+                )
+            )
         if ghost in left.kinds and ghost.decode(errors="replace") not in KEY_WORDS:
             found.append(Fault("orphan", ghost, f"{_text(ghost)} became a {left.kinds[ghost]}"))
     known = {*innocents, *hurt, *waiting, *key_words, *ghosts, *ignored}
     found += _orphans(left, known)
     found += [
-        Fault("locked", job, f"{_text(job)} is still locked") for job in innocents if job + b":lock" in left.kinds
+        Fault("locked", job, f"{_text(job)} is still locked")
+        for job in innocents
+        if job + b":lock" in left.kinds
     ]
     return found
 
@@ -227,7 +260,11 @@ def _unfinished(left: Left, innocents: Collection[bytes]) -> Iterator[Fault]:
         if where != "completed":
             yield Fault("stuck", job, f"{_text(job)} is in {where}: {left.reasons.get(job, '')}")
         elif left.kinds.get(job) != "hash":
-            yield Fault("lost", job, f"{_text(job)} is completed and its key is {left.kinds.get(job, 'gone')}")
+            yield Fault(
+                "lost",
+                job,
+                f"{_text(job)} is completed and its key is {left.kinds.get(job, 'gone')}",
+            )
 
 
 def _badly_ended(left: Left, job: bytes, names: Collection[str]) -> Iterator[Fault]:
@@ -237,9 +274,15 @@ def _badly_ended(left: Left, job: bytes, names: Collection[str]) -> Iterator[Fau
         return
     if where == "completed" or not names:
         return
-    reason = left.reasons.get(job, "") if where == "failed" else _told(left.quarantine.get(job, b""))
+    reason = (
+        left.reasons.get(job, "") if where == "failed" else _told(left.quarantine.get(job, b""))
+    )
     if not any(name in reason for name in names):
-        yield Fault("reason", job, f"{_text(job)} is in {where}, and {reason!r} names none of {sorted(names)}")
+        yield Fault(
+            "reason",
+            job,
+            f"{_text(job)} is in {where}, and {reason!r} names none of {sorted(names)}",
+        )
 
 
 def _told(value: bytes) -> str:
@@ -257,7 +300,9 @@ def _orphans(left: Left, known: Collection[bytes]) -> Iterator[Fault]:
         if kind == "hash" and key not in known and _must_be_job(key):
             where = left.places.get(key, ())
             if len(where) != 1:
-                yield Fault("orphan", key, f"the job {_text(key)} is in {' and '.join(where) or 'no place'}")
+                yield Fault(
+                    "orphan", key, f"the job {_text(key)} is in {' and '.join(where) or 'no place'}"
+                )
     for job in left.places.keys() - set(known):
         if job not in left.kinds and left.places[job] != (QUARANTINE,):
             yield Fault("orphan", job, f"{_text(job)} is in {left.places[job]} and has no job")
@@ -267,9 +312,16 @@ def _must_be_job(key: bytes) -> bool:
     """Whether a hash of this name is a job: not a queue's own hash, and not a hash beside a job."""
     name = _text(key)
     own = {*KEY_WORDS, "delay"}
-    if name in own or name.startswith(("dn:", "de:", "metrics:")) or name.rpartition(":")[2] in SUFFIXES:
+    if (
+        name in own
+        or name.startswith(("dn:", "de:", "metrics:"))
+        or name.rpartition(":")[2] in SUFFIXES
+    ):
         return False
-    return not name.startswith("repeat:") or re.fullmatch(r"repeat:.+:\d+", name, re.DOTALL) is not None
+    return (
+        not name.startswith("repeat:")
+        or re.fullmatch(r"repeat:.+:\d+", name, re.DOTALL) is not None
+    )
 
 
 def _text(value: bytes) -> str:

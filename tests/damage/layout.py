@@ -1,4 +1,6 @@
-"""Lays out a case in the store, as other clients would have left it: twenty innocent jobs, and others among them."""
+"""Lays out a case in the store, as other clients would have left it: twenty innocent jobs, and
+others among them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,16 @@ HOUR_MS = 3_600_000
 DEAD = "dead"
 """The worker that left everything in `active`."""
 LATER = {"attempts": 2, "backoff": {"type": "fixed", "delay": 5}}
-BEHAVIOUR = {3: "retry", 6: "later", 9: "snooze", 11: "talk", 13: "retry", 14: "later", 17: "snooze", 19: "retry"}
+BEHAVIOUR = {
+    3: "retry",
+    6: "later",
+    9: "snooze",
+    11: "talk",
+    13: "retry",
+    14: "later",
+    17: "snooze",
+    19: "retry",
+}
 """What some of the innocents do on their first attempt, so that a batch has endings of all kinds."""
 OPTIONS: Mapping[str, Any] = {"retry": {"attempts": 2}, "later": LATER}
 
@@ -41,7 +52,8 @@ REPAIR = """
 redis.call('DEL', KEYS[1])
 if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) end
 """
-# KEYS: the key, where its content was put aside, the marker. Returns whether the key can be used, and has it again.
+# KEYS: the key, where its content was put aside, the marker. Returns whether the key can be used,
+# and has it again.
 GIVE_BACK = """
 local kind = redis.call('TYPE', KEYS[1]).ok
 if redis.call('EXISTS', KEYS[2]) == 0 then return 1 end
@@ -69,7 +81,8 @@ class Layout:
         queue: The queue's name.
         base: `<prefix>:<queue>:`.
         up: The same of the queue that has the parent.
-        first: Does something to the empty queue, instead of what the case says is done to it beforehand; or None.
+        first: Does something to the empty queue, instead of what the case says is done to it
+        beforehand; or None.
     """
 
     client: Any
@@ -139,13 +152,23 @@ class Layout:
         writing.zadd(f"{up}waiting-children", {"1": now})
         writing.sadd(f"{up}1:dependencies", f"{base}child")
         writing.set(f"{base}de:d", "owner")
-        next_job = {"name": "x", "data": "{}", "opts": json.dumps({"de": {"id": "d"}}), "jid": "next"}
+        next_job = {
+            "name": "x",
+            "data": "{}",
+            "opts": json.dumps({"de": {"id": "d"}}),
+            "jid": "next",
+        }
         writing.hset(f"{base}dn:d", mapping=next_job)
         writing.zadd(f"{base}repeat", {"s": ITERATION.rpartition(":")[2]})
-        writing.hset(f"{base}repeat:s", mapping={"name": "x", "every": HOUR_MS, "offset": 0, "ic": 1})
+        writing.hset(
+            f"{base}repeat:s", mapping={"name": "x", "every": HOUR_MS, "offset": 0, "ic": 1}
+        )
 
     def _line_up(self, writing: Any, now: int) -> None:
-        """Put the jobs where they wait. What is damaged holds none but the waiting list, which is repaired."""
+        """Put the jobs where they wait.
+
+        What is damaged holds none but the waiting list, which is repaired.
+        """
         damaged = self.case.aside[0]
         waiting = [*INNOCENTS[:6], "plain", "child", "owner", ITERATION, *INNOCENTS[6:12]]
         prioritized, delayed = [*INNOCENTS[12:16], "urgent"], [*INNOCENTS[16:], "late"]
@@ -185,12 +208,18 @@ class Layout:
         if kind == "field" and value is None:
             kind = "nofield"
         fields = [part for pair in _job(0, "complete").items() for part in pair]
-        await self.client.eval(DAMAGE, 2, key, f"aside:{key}", kind, value or "", damage.name, *fields)
+        await self.client.eval(
+            DAMAGE, 2, key, f"aside:{key}", kind, value or "", damage.name, *fields
+        )
 
     async def _intrude(self, intruder: Intruder) -> None:
         score: int | str = {"prioritized": 2**32, "delayed": 4096}.get(intruder.place, "")
         fields = _job(0, "complete") | {"data": intruder.data}
-        flat = [part for pair in fields.items() for part in pair] if intruder.own in {"job", "clash"} else []
+        flat = (
+            [part for pair in fields.items() for part in pair]
+            if intruder.own in {"job", "clash"}
+            else []
+        )
         keys = self.base.encode() + intruder.id, f"{self.base}{intruder.place}"
         await self.client.eval(INTRUDE, 2, *keys, intruder.id, score, *flat)
         if intruder.place == "active":
@@ -202,7 +231,9 @@ class Layout:
         await self.client.eval(REPAIR, 2, key, f"aside:{key}")
 
     async def give_back(self) -> bool:
-        """Put back the jobs that were put aside, as soon as the worker has put the damage aside; whether it has."""
+        """Put back the jobs that were put aside, as soon as the worker has put the damage aside;
+        whether it has.
+        """
         key = self.key(self.case.aside[0])
         return bool(await self.client.eval(GIVE_BACK, 3, key, f"aside:{key}", f"{self.base}marker"))
 
@@ -219,7 +250,9 @@ class Layout:
     async def clear(self) -> None:
         """Remove what is left of the queue and of the parent's."""
         patterns = [
-            f"{start}bull:{name}:*" for name in (self.queue, f"{self.queue}-up") for start in ("", "aside:", "corral:")
+            f"{start}bull:{name}:*"
+            for name in (self.queue, f"{self.queue}-up")
+            for start in ("", "aside:", "corral:")
         ]
         for pattern in patterns:
             if keys := await self.client.keys(pattern):
@@ -228,7 +261,9 @@ class Layout:
 
 def _job(now: int, does: str, *, priority: int = 0) -> dict[str, Any]:
     options = OPTIONS.get(does, {}) | ({"priority": priority} if priority else {})
-    options["corral"] = {}  # as if made by us: it ends under our default retention, which has keys of its own
+    options[
+        "corral"
+    ] = {}  # as if made by us: it ends under our default retention, which has keys of its own
     return {
         "name": "x",
         "data": json.dumps({"does": does}),

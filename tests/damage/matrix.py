@@ -1,7 +1,9 @@
-"""Every damage there is a test for, as data: which key, how, when, and how the job ends that it is near to.
+"""Every damage there is a test for, as data: which key, how, when, and how the job ends that it is
+near to.
 
-The keys are those of the wire page's § 2.1 and § 2.2, each with every type that it must not have; counters, the fields
-of hashes and JSON also with texts that are none. A case is laid out by `layout.py` and run by `trial.py`.
+The keys are those of the wire page's § 2.1 and § 2.2, each with every type that it must not have;
+counters, the fields of hashes and JSON also with texts that are none. A case is laid out by
+`layout.py` and run by `trial.py`.
 """
 
 from __future__ import annotations
@@ -35,8 +37,10 @@ TYPES = ("string", "list", "set", "zset", "hash", "stream")
 ITERATION = "repeat:s:1700000000000"
 """The current iteration of the job scheduler `s`."""
 ROLES = ("plain", "child", "owner", ITERATION, "urgent", "late")
-"""The jobs beside the twenty innocents: a plain one, a child, the owner of a deduplication id whose next job waits, an
-iteration of a scheduler, a prioritized job and a delayed one. What is damaged is near to one of them."""
+"""The jobs beside the twenty innocents: a plain one, a child, the owner of a deduplication id whose
+next job waits, an iteration of a scheduler, a prioritized job and a delayed one. What is damaged is
+near to one of them.
+"""
 SAMPLE = 60
 SEED = 20_260_101
 STOPPERS = ("meta", "wait", "active")
@@ -44,7 +48,9 @@ STOPPERS = ("meta", "wait", "active")
 
 QUEUE_KEYS = {
     **dict.fromkeys(("id", "pc", "limiter", "stalled-check"), "string"),
-    **dict.fromkeys(("wait", "active", "paused", "metrics:completed:data", "metrics:failed:data"), "list"),
+    **dict.fromkeys(
+        ("wait", "active", "paused", "metrics:completed:data", "metrics:failed:data"), "list"
+    ),
     **dict.fromkeys(("prioritized", "delayed", "waiting-children", "completed", "failed"), "zset"),
     **dict.fromkeys(("marker", "repeat", "priority"), "zset"),
     **dict.fromkeys(("meta", "metrics:completed", "metrics:failed"), "hash"),
@@ -62,7 +68,19 @@ JOB_KEYS = {
 }
 """wire § 2.2, behind the job's own key."""
 PARENT_QUEUE_KEYS = (
-    *("wait", "active", "prioritized", "pc", "delayed", "waiting-children", "marker", "events", "meta", "failed", "id"),
+    *(
+        "wait",
+        "active",
+        "prioritized",
+        "pc",
+        "delayed",
+        "waiting-children",
+        "marker",
+        "events",
+        "meta",
+        "failed",
+        "id",
+    ),
 )
 """What the end of a child may touch in its parent's queue."""
 LAID_OUT = ("id", "wait", "active", "prioritized", "delayed", "meta", "repeat")
@@ -72,26 +90,78 @@ NUMBERS = ("many", "", "nan", "1e400", "9223372036854775807")
 TEXTS = ("many", "", "1e400", "nan", "{oops", "[1]", b"\xff\xfe")
 """What a field may hold that is no number, no JSON, no object or no UTF-8."""
 JOB_FIELDS = (
-    *("name", "data", "opts", "timestamp", "delay", "priority", "parentKey", "parent", "rjk", "deid", "processedOn"),
-    *("pb", "ats", "atm", "attemptsMade", "stc", "defa", "failedReason", "stacktrace", "returnvalue", "finishedOn"),
+    *(
+        "name",
+        "data",
+        "opts",
+        "timestamp",
+        "delay",
+        "priority",
+        "parentKey",
+        "parent",
+        "rjk",
+        "deid",
+        "processedOn",
+    ),
+    *(
+        "pb",
+        "ats",
+        "atm",
+        "attemptsMade",
+        "stc",
+        "defa",
+        "failedReason",
+        "stacktrace",
+        "returnvalue",
+        "finishedOn",
+    ),
     *("progress", "tm", "nrjid"),
 )
 """wire § 3."""
 ENDING_FIELDS = ("parent", "parentKey", "deid", "priority", "atm", "stc", "rjk")
 """Those that the end of a job, or of its worker, reads again."""
 OPTIONS = (
-    *("{nope", "null", "[]", "7", '"text"', "", '{"repeat":5}', '{"repeat":{"count":"x"}}', '{"group":{"id":1}}'),
+    *(
+        "{nope",
+        "null",
+        "[]",
+        "7",
+        '"text"',
+        "",
+        '{"repeat":5}',
+        '{"repeat":{"count":"x"}}',
+        '{"group":{"id":1}}',
+    ),
     '{"attempts":1e300,"backoff":{"type":"exponential","delay":1e300},"kl":1e99,"stackTraceLimit":-3}',
     '{"removeOnComplete":{"age":1e300,"count":-5},"removeOnFail":{"age":1e300,"count":-5}}',
-    *('{"removeOnComplete":{"age":1e300,"limit":"x"}}', '{"removeOnComplete":"many","removeOnFail":[]}'),
-    *('{"priority":"high","lifo":"no","delay":"soon"}', '{"de":5}', '{"parent":[1]}', '{"attempts":"many"}'),
+    *(
+        '{"removeOnComplete":{"age":1e300,"limit":"x"}}',
+        '{"removeOnComplete":"many","removeOnFail":[]}',
+    ),
+    *(
+        '{"priority":"high","lifo":"no","delay":"soon"}',
+        '{"de":5}',
+        '{"parent":[1]}',
+        '{"attempts":"many"}',
+    ),
 )
 TAKEN_IDS = (b"dn:d", b"de:d", b"repeat:s")
 """Keys that belong to something else."""
 CLASHING_IDS = (b"plain:lock", b"plain:logs", b"plain:dependencies")
 """Keys that another job makes use of."""
 ODD_IDS = (
-    *(b"\xff\xfe", b"a\xc3", b"a:b\nc d", b"\x00", b"", b"%s%n", "größe".encode(), b"x" * 10_000, b"{a}", b"de:x"),
+    *(
+        b"\xff\xfe",
+        b"a\xc3",
+        b"a:b\nc d",
+        b"\x00",
+        b"",
+        b"%s%n",
+        "größe".encode(),
+        b"x" * 10_000,
+        b"{a}",
+        b"de:x",
+    ),
     *(b"delay", b"metrics", b"12", *TAKEN_IDS, *CLASHING_IDS),
 )
 ENDS = ("complete", "fail", "retry", "later", "snooze")
@@ -103,10 +173,11 @@ class Damage:
     """How a key is damaged.
 
     Attributes:
-        kind: `type`: it is one of another type. `job`: it is a job's hash. `text`: a string with this value. `field`:
-            this field of the hash has this value, or none. `member`: the sorted set has this member, with the value as
-            its score.
-        value: The type, the text, the field's value or the score; `{base}` in it is `<prefix>:<queue>:`.
+        kind: `type`: it is one of another type. `job`: it is a job's hash. `text`: a string with
+            this value. `field`: this field of the hash has this value, or none. `member`: the
+            sorted set has this member, with the value as its score.
+        value: The type, the text, the field's value or the score; `{base}` in it is
+        `<prefix>:<queue>:`.
         name: The field or the member.
     """
 
@@ -130,9 +201,10 @@ class Intruder:
     Attributes:
         id: Any bytes.
         place: The container.
-        own: What its own key is: `job`; `none`: it has none, or what is there is one of the queue's keys. `taken`: what
-            is there belongs to something else. `clash`: it is a job, at a key that another job makes use of. Such an id
-            may lose its key at any moment, so nothing is asked of it.
+        own: What its own key is: `job`; `none`: it has none, or what is there is one of the queue's
+            keys. `taken`: what is there belongs to something else. `clash`: it is a job, at a key
+            that another job makes use of. Such an id may lose its key at any moment, so nothing is
+            asked of it.
         data: The job's data.
         completes: Whether it is as innocent as the others, whatever its id.
     """
@@ -151,15 +223,17 @@ class Case:
     Attributes:
         id: Unique, and readable.
         group: What it is about.
-        when: `before`: the worker finds it. `held`: jobs are running. `abandoned`: a dead worker left all jobs in
-            `active`, and their locks have run out. `released`: the same, and they are taken back at once.
-        key: What follows `<prefix>:<queue>:`, or that of the parent's queue where it begins with `^`; empty where
-            nothing is damaged.
+        when: `before`: the worker finds it. `held`: jobs are running. `abandoned`: a dead worker
+            left all jobs in `active`, and their locks have run out. `released`: the same, and they
+            are taken back at once.
+        key: What follows `<prefix>:<queue>:`, or that of the parent's queue where it begins with
+            `^`; empty where nothing is damaged.
         damage: How.
         more: What else is damaged, as key and damage.
         intruder: An id that is put beside the jobs.
         victim: Whose processor is awaited where jobs are held.
-        near: Which of the `ROLES` the damage may hurt; all others are innocent. None: it may hurt each of them.
+        near: Which of the `ROLES` the damage may hurt; all others are innocent. None: it may hurt
+        each of them.
         ends: What the victim's processor does.
         policy: What a failing child does to its parent (wire § 6.22).
         parent: More fields of the parent.
@@ -197,18 +271,26 @@ class Case:
     @property
     def ghost(self) -> bool:
         """Whether the intruder has no job, and is to get none."""
-        return self.intruder is not None and self.intruder.own == "none" and (self.key in STOPPERS or not self.replaces)
+        return (
+            self.intruder is not None
+            and self.intruder.own == "none"
+            and (self.key in STOPPERS or not self.replaces)
+        )
 
     @property
     def stops(self) -> bool:
         """Whether nobody can work until the key is repaired."""
         return (
-            self.key in STOPPERS and self.replaces and not (self.key == "meta" and self.damage == Damage("job", None))
+            self.key in STOPPERS
+            and self.replaces
+            and not (self.key == "meta" and self.damage == Damage("job", None))
         )
 
     @property
     def aside(self) -> tuple[str, str]:
-        """The damaged container of the queue, and that of the parent's queue: empty where it is none."""
+        """The damaged container of the queue, and that of the parent's queue: empty where it is
+        none.
+        """
         if not self.replaces:
             return "", ""
         return ("", self.key[1:]) if self.key.startswith("^") else (self.key, "")
@@ -219,7 +301,16 @@ def all_cases() -> list[Case]:
     cases = [
         case
         for group in (
-            *(_queue_keys, _counters, _settings, _metrics, _job_keys, _job_fields, _options, _parents),
+            *(
+                _queue_keys,
+                _counters,
+                _settings,
+                _metrics,
+                _job_keys,
+                _job_fields,
+                _options,
+                _parents,
+            ),
             *(_deduplication, _schedulers, _key_words, _odd_ids, _ghosts, _many),
         )
         for case in group()
@@ -231,19 +322,25 @@ def all_cases() -> list[Case]:
 def all_runs(cases: Sequence[Case]) -> list[tuple[Case, int]]:
     """Each case at its concurrency, or at each of them."""
     turns = cycle(CONCURRENCIES)
-    return [(case, slots) for case in cases for slots in (CONCURRENCIES if case.everywhere else (next(turns),))]
+    return [
+        (case, slots)
+        for case in cases
+        for slots in (CONCURRENCIES if case.everywhere else (next(turns),))
+    ]
 
 
 def chosen(cases: Sequence[Case]) -> list[tuple[Case, int]]:
     """What is run: a seeded sample, and everything where CI is true.
 
-    TEST_DAMAGE_CASES is another number of runs, or a pattern of their names: `queue/wait=*`, or `*@10` for all cases at
-    one concurrency.
+    TEST_DAMAGE_CASES is another number of runs, or a pattern of their names: `queue/wait=*`, or
+    `*@10` for all cases at one concurrency.
     """
     told = os.environ.get("TEST_DAMAGE_CASES", "")
     if told and not told.isdecimal():
         every = product(cases, CONCURRENCIES)
-        return [(case, slots) for case, slots in every if fnmatchcase(f"{case.id}@{slots}", told + "*")]
+        return [
+            (case, slots) for case, slots in every if fnmatchcase(f"{case.id}@{slots}", told + "*")
+        ]
     runs = all_runs(cases)
     if not told and os.environ.get("CI") == "true":
         return runs
@@ -270,21 +367,45 @@ def _wrong(right: str) -> Iterator[Damage]:
 
 def _queue_keys() -> Iterator[Case]:
     ends = cycle(ENDS)
-    for (key, right), when in product(QUEUE_KEYS.items(), ("before", "held", "abandoned", "released")):
+    for (key, right), when in product(
+        QUEUE_KEYS.items(), ("before", "held", "abandoned", "released")
+    ):
         for damage in _wrong(right):
             meta = {"max": "1000", "duration": "1000"} if key == "limiter" else {}
             told = f"queue/{key}={damage.told}/{when}"
             everywhere = when in {"before", "held"}
-            yield Case(told, "queue", when, key, damage, near=None, ends=next(ends), meta=meta, everywhere=everywhere)
+            yield Case(
+                told,
+                "queue",
+                when,
+                key,
+                damage,
+                near=None,
+                ends=next(ends),
+                meta=meta,
+                everywhere=everywhere,
+            )
 
 
 def _counters() -> Iterator[Case]:
     ends = cycle(ENDS)
-    for key, text, when in product(("id", "pc", "limiter", "stalled-check"), NUMBERS, ("before", "held")):
+    for key, text, when in product(
+        ("id", "pc", "limiter", "stalled-check"), NUMBERS, ("before", "held")
+    ):
         meta = {"max": "1000", "duration": "1000"} if key == "limiter" else {}
         damage = Damage("text", text)
         told = f"counter/{key}={damage.told}/{when}"
-        yield Case(told, "counter", when, key, damage, near=None, ends=next(ends), meta=meta, everywhere=True)
+        yield Case(
+            told,
+            "counter",
+            when,
+            key,
+            damage,
+            near=None,
+            ends=next(ends),
+            meta=meta,
+            everywhere=True,
+        )
 
 
 def _settings() -> Iterator[Case]:
@@ -295,12 +416,18 @@ def _settings() -> Iterator[Case]:
         meta = {"max": "1000"} if name == "duration" else {}
         yield Case(f"setting/{damage.told}/{when}", "setting", when, "meta", damage, meta=meta)
     yield Case(
-        "setting/no-duration/before", "setting", key="meta", damage=Damage("field", None, "duration"), meta={"max": "9"}
+        "setting/no-duration/before",
+        "setting",
+        key="meta",
+        damage=Damage("field", None, "duration"),
+        meta={"max": "9"},
     )
 
 
 def _metrics() -> Iterator[Case]:
-    for ending, name, text in product(("completed", "failed"), ("count", "prevTS", "prevCount"), NUMBERS):
+    for ending, name, text in product(
+        ("completed", "failed"), ("count", "prevTS", "prevCount"), NUMBERS
+    ):
         damage, key = Damage("field", text, name), f"metrics:{ending}"
         ends = "complete" if ending == "completed" else "fail"
         for when in ("before", "held"):
@@ -310,7 +437,9 @@ def _metrics() -> Iterator[Case]:
 
 def _job_keys() -> Iterator[Case]:
     ends = cycle(ENDS)
-    for role, (suffix, right), when in product(ROLES, JOB_KEYS.items(), ("before", "held", "abandoned", "released")):
+    for role, (suffix, right), when in product(
+        ROLES, JOB_KEYS.items(), ("before", "held", "abandoned", "released")
+    ):
         if when in {"abandoned", "released"} and suffix not in {"", ":lock"}:
             continue
         for damage in _wrong(right):
@@ -331,7 +460,14 @@ def _job_keys() -> Iterator[Case]:
 def _job_fields() -> Iterator[Case]:
     for name, text in product(JOB_FIELDS, TEXTS):
         damage = Damage("field", text, name)
-        yield Case(f"field/{damage.told}/before", "field", key="plain", damage=damage, near=("plain",), ends="retry")
+        yield Case(
+            f"field/{damage.told}/before",
+            "field",
+            key="plain",
+            damage=damage,
+            near=("plain",),
+            ends="retry",
+        )
     roles, ends = cycle(ROLES), cycle(ENDS)
     for name, text, when in product(ENDING_FIELDS, TEXTS, ("held", "abandoned", "released")):
         damage, role = Damage("field", text, name), next(roles)
@@ -356,16 +492,41 @@ def _parents() -> Iterator[Case]:
                 told = f"parent/1{suffix}={damage.told}/{when}/{policy or 'completes'}"
                 yield _child(told, when, f"^1{suffix}", damage, policy, next(delays))
         for name in PARENT_QUEUE_KEYS:
-            needed = {"delayed": {"delay": "3600000"}, "prioritized": {"priority": "5"}, "pc": {"priority": "5"}}
+            needed = {
+                "delayed": {"delay": "3600000"},
+                "prioritized": {"priority": "5"},
+                "pc": {"priority": "5"},
+            }
             for damage in _wrong(QUEUE_KEYS[name]):
                 policy = next(policies)
                 told = f"parent/queue:{name}={damage.told}/{when}/{policy or 'completes'}"
                 yield _child(told, when, f"^{name}", damage, policy, needed.get(name, {}))
         for text in NUMBERS:
-            yield _child(f"parent/queue:pc={text!r}/{when}", when, "^pc", Damage("text", text), "", {"priority": "5"})
+            yield _child(
+                f"parent/queue:pc={text!r}/{when}",
+                when,
+                "^pc",
+                Damage("text", text),
+                "",
+                {"priority": "5"},
+            )
             for name in ("delay", "priority"):
-                yield _child(f"parent/1:{name}={text!r}/{when}", when, "^1", Damage("field", text, name), "", {})
-    for text in ("{bad", "[1]", '{"id":5,"queueKey":7}', '{"id":{},"queueKey":[]}', '{"id":"1"}', "null"):
+                yield _child(
+                    f"parent/1:{name}={text!r}/{when}",
+                    when,
+                    "^1",
+                    Damage("field", text, name),
+                    "",
+                    {},
+                )
+    for text in (
+        "{bad",
+        "[1]",
+        '{"id":5,"queueKey":7}',
+        '{"id":{},"queueKey":[]}',
+        '{"id":"1"}',
+        "null",
+    ):
         damage = Damage("field", text, "parent")
         yield _child(f"parent/child:parent={text}", "before", "child", damage, "", {})
     for text in ("", ":", "nothing", "a:b", "meta", b"\xff:\xfe"):
@@ -373,34 +534,86 @@ def _parents() -> Iterator[Case]:
         yield _child(f"parent/child:parentKey={damage.told}", "before", "child", damage, "", {})
 
 
-def _child(told: str, when: str, key: str, damage: Damage, policy: str, parent: Mapping[str, str]) -> Case:
+def _child(
+    told: str, when: str, key: str, damage: Damage, policy: str, parent: Mapping[str, str]
+) -> Case:
     ends = "fail" if policy else "complete"
     return Case(
-        told, "parent", when, key, damage, victim="child", near=("child",), ends=ends, policy=policy, parent=parent
+        told,
+        "parent",
+        when,
+        key,
+        damage,
+        victim="child",
+        near=("child",),
+        ends=ends,
+        policy=policy,
+        parent=parent,
     )
 
 
 def _deduplication() -> Iterator[Case]:
     ends = cycle(ENDS)
-    for (key, right), when in product({"de:d": "string", "dn:d": "hash"}.items(), ("before", "held")):
+    for (key, right), when in product(
+        {"de:d": "string", "dn:d": "hash"}.items(), ("before", "held")
+    ):
         for damage in _wrong(right):
             yield _owner(f"deduplication/{key}={damage.told}/{when}", when, key, damage, next(ends))
     for name in ("name", "data", "opts", "jid"):
         yield _owner(f"deduplication/dn:d:no-{name}", "before", "dn:d", Damage("field", None, name))
-    for text in ("{bad", "null", "[1]", "7", '{"de":5}', '{"de":{"ttl":"x"}}', '{"de":{"ttl":1e400}}', '{"delay":"x"}'):
-        yield _owner(f"deduplication/dn:d:opts={text}", "before", "dn:d", Damage("field", text, "opts"))
-    for text in ("", "plain", "i00", "completed", "wait", "meta", "marker", "owner", b"\xff", "a:b"):
+    for text in (
+        "{bad",
+        "null",
+        "[1]",
+        "7",
+        '{"de":5}',
+        '{"de":{"ttl":"x"}}',
+        '{"de":{"ttl":1e400}}',
+        '{"delay":"x"}',
+    ):
+        yield _owner(
+            f"deduplication/dn:d:opts={text}", "before", "dn:d", Damage("field", text, "opts")
+        )
+    for text in (
+        "",
+        "plain",
+        "i00",
+        "completed",
+        "wait",
+        "meta",
+        "marker",
+        "owner",
+        b"\xff",
+        "a:b",
+    ):
         damage = Damage("field", text, "jid")
         yield _owner(f"deduplication/dn:d:{damage.told}", "before", "dn:d", damage)
     for name, text in product(("pk", "pd", "pdk", "rjk"), ("", "{bad", "i01")):
-        yield _owner(f"deduplication/dn:d:{name}={text!r}", "before", "dn:d", Damage("field", text, name))
-    for name in ("wait", "paused", "failed", "waiting-children", "marker", "owner"):  # SADD would make it, or fail
-        yield _owner(f"deduplication/dn:d:pdk={name}", "before", "dn:d", Damage("field", f"{{base}}{name}", "pdk"))
+        yield _owner(
+            f"deduplication/dn:d:{name}={text!r}", "before", "dn:d", Damage("field", text, name)
+        )
+    for name in (
+        "wait",
+        "paused",
+        "failed",
+        "waiting-children",
+        "marker",
+        "owner",
+    ):  # SADD would make it, or fail
+        yield _owner(
+            f"deduplication/dn:d:pdk={name}",
+            "before",
+            "dn:d",
+            Damage("field", f"{{base}}{name}", "pdk"),
+        )
 
 
 def _owner(told: str, when: str, key: str, damage: Damage, ends: str = "complete") -> Case:
-    # the id that another client has given to the next job may be a job's that is there: each stays in one place
-    return Case(told, "deduplication", when, key, damage, victim="owner", near=("owner",), ends=ends)
+    # the id that another client has given to the next job may be a job's that is there: each stays
+    # in one place
+    return Case(
+        told, "deduplication", when, key, damage, victim="owner", near=("owner",), ends=ends
+    )
 
 
 def _schedulers() -> Iterator[Case]:
@@ -409,7 +622,9 @@ def _schedulers() -> Iterator[Case]:
     fields = {
         "every": ("zero", "0", "-5", "0.4", "nan", "1e400", ""),
         "pattern": ("nonsense", "", "* * * * *"),
-        **dict.fromkeys(("offset", "startDate", "endDate", "limit", "ic"), ("abc", "", "nan", "1e400")),
+        **dict.fromkeys(
+            ("offset", "startDate", "endDate", "limit", "ic"), ("abc", "", "nan", "1e400")
+        ),
         "ic": ("abc", "", "1e400", "9223372036854775807"),
         "data": ("{oops", ""),
         "opts": ("{oops", "[1]"),
@@ -422,7 +637,9 @@ def _schedulers() -> Iterator[Case]:
     for name in ("every", "name", "ic"):
         yield _scheduler(f"scheduler/no-{name}", "before", "repeat:s", Damage("field", None, name))
     for score in ("inf", "-inf", "0", "0.5", "1e300"):
-        yield _scheduler(f"scheduler/score={score}", "before", "repeat", Damage("member", score, "s"))
+        yield _scheduler(
+            f"scheduler/score={score}", "before", "repeat", Damage("member", score, "s")
+        )
     for name, text in product(
         ("rjk", "opts"), ("", "null", "[1]", '{"repeat":5}', '{"repeat":{"count":1e400}}', "s:1")
     ):
@@ -435,7 +652,9 @@ def _scheduler(told: str, when: str, key: str, damage: Damage) -> Case:
 
 
 def _key_words() -> Iterator[Case]:
-    """Trap T9: a key word as a job's id, with a job of its own, or with none but the queue's own key."""
+    """Trap T9: a key word as a job's id, with a job of its own, or with none but the queue's own
+    key.
+    """
     for word, place in product(sorted(KEY_WORDS), ("wait", "prioritized", "delayed", "active")):
         when = "abandoned" if place == "active" else "before"
         id_ = word.encode()
@@ -454,10 +673,33 @@ def _key_words() -> Iterator[Case]:
             key, damage, intruder = word, Damage("job", None), Intruder(id_, place, "none")
         else:
             key, damage, intruder = "", None, Intruder(id_, place, "job")
-        yield Case(f"word/{word}/{place}/job", "word", when, key, damage, intruder, near=None, everywhere=everywhere)
-    for word in ("completed", "failed", "limiter", "stalled", "stalled-check", "pc", "metrics:failed:data"):
+        yield Case(
+            f"word/{word}/{place}/job",
+            "word",
+            when,
+            key,
+            damage,
+            intruder,
+            near=None,
+            everywhere=everywhere,
+        )
+    for word in (
+        "completed",
+        "failed",
+        "limiter",
+        "stalled",
+        "stalled-check",
+        "pc",
+        "metrics:failed:data",
+    ):
         # it comes while jobs are running
-        yield Case(f"word/{word}/held", "word", "held", intruder=Intruder(word.encode(), "wait", "job"), near=None)
+        yield Case(
+            f"word/{word}/held",
+            "word",
+            "held",
+            intruder=Intruder(word.encode(), "wait", "job"),
+            near=None,
+        )
 
 
 def _odd_ids() -> Iterator[Case]:
@@ -466,12 +708,23 @@ def _odd_ids() -> Iterator[Case]:
         own = "taken" if odd in TAKEN_IDS else "clash" if odd in CLASHING_IDS else "job"
         near = () if own == "job" else ("owner", ITERATION, "plain")
         intruder = Intruder(odd, place, own, completes=own == "job")
-        yield Case(f"id/{odd[:20]!r}/{place}", "id", when, intruder=intruder, near=near, everywhere=place == "wait")
+        yield Case(
+            f"id/{odd[:20]!r}/{place}",
+            "id",
+            when,
+            intruder=intruder,
+            near=near,
+            everywhere=place == "wait",
+        )
     for odd in (b"\xff\xfe", b"a:b\nc d"):
-        yield Case(f"id/{odd!r}/fails", "id", intruder=Intruder(odd, "wait", "job", b'{"does":"fail"}'))
+        yield Case(
+            f"id/{odd!r}/fails", "id", intruder=Intruder(odd, "wait", "job", b'{"does":"fail"}')
+        )
     big = b'{"text":"' + b"x" * 3_000_000 + b'"}'
     for place in ("wait", "delayed"):
-        yield Case(f"id/3-MB/{place}", "id", intruder=Intruder(b"big", place, "job", big, completes=True))
+        yield Case(
+            f"id/3-MB/{place}", "id", intruder=Intruder(b"big", place, "job", big, completes=True)
+        )
 
 
 def _ghosts() -> Iterator[Case]:
@@ -479,9 +732,17 @@ def _ghosts() -> Iterator[Case]:
         (b"ghost", b"\xff\xfe", b"repeat:s:1", b"0:1"), ("wait", "prioritized", "delayed", "active")
     ):
         when = "abandoned" if place == "active" else "before"
-        yield Case(f"ghost/{ghost!r}/{place}", "ghost", when, intruder=Intruder(ghost, place, "none"), everywhere=True)
+        yield Case(
+            f"ghost/{ghost!r}/{place}",
+            "ghost",
+            when,
+            intruder=Intruder(ghost, place, "none"),
+            everywhere=True,
+        )
     for member in ("x", "2", ""):
-        yield Case(f"ghost/marker/{member!r}", "ghost", key="marker", damage=Damage("member", "0", member))
+        yield Case(
+            f"ghost/marker/{member!r}", "ghost", key="marker", damage=Damage("member", "0", member)
+        )
 
 
 def _many() -> Iterator[Case]:
@@ -507,7 +768,9 @@ def _many() -> Iterator[Case]:
         "locks": [(f"{role}:lock", Damage("type", "hash")) for role in ROLES],
         "everywhere": everywhere,
     }
-    for (name, damages), when in product(stories.items(), ("before", "held", "abandoned", "released")):
+    for (name, damages), when in product(
+        stories.items(), ("before", "held", "abandoned", "released")
+    ):
         (key, damage), *more = damages
         intruder = Intruder(b"limiter", "active" if when == "abandoned" else "wait", "job")
         yield Case(

@@ -25,7 +25,9 @@ __all__ = ["Ours"]
 SETTINGS = WorkerSettings(
     lock_seconds=1.5, stalled_interval_seconds=0.5, max_stalled=1000, shutdown_timeout_seconds=10.0
 )
-"""Short, so that what is recovered is recovered soon; and on a busy machine no false stall fails an innocent."""
+"""Short, so that what is recovered is recovered soon; and on a busy machine no false stall fails an
+innocent.
+"""
 STOP_SECONDS = 30.0
 PAUSE = timedelta(milliseconds=5)
 

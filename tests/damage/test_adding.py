@@ -1,4 +1,6 @@
-"""A producer beside damaged keys: what it was told is written is in one place, what it was refused is nowhere."""
+"""A producer beside damaged keys: what it was told is written is in one place, what it was refused
+is nowhere.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ TOUCHED = ("events", "id", "pc", "delayed", "prioritized", "marker", "meta", "wa
 DAMAGES = [
     *((key, "type", kind) for key, kind in product(TOUCHED, TYPES) if kind != QUEUE_KEYS[key]),
     *((key, "text", text) for key, text in product(("id", "pc"), NUMBERS)),
-    *((f"meta:{name}", "field", text) for name, text in product(("concurrency", "opts.maxLenEvents"), NUMBERS)),
+    *(
+        (f"meta:{name}", "field", text)
+        for name, text in product(("concurrency", "opts.maxLenEvents"), NUMBERS)
+    ),
 ]
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -49,12 +54,16 @@ class Note(Payload):
 async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(
     store_url: str, binary: Any, path: str, together: bool, kinds: dict[str, dict[str, Any]]
 ) -> None:
-    """So it is when the caller repeats it with the same ids after an error, and when the key was repaired."""
+    """So it is when the caller repeats it with the same ids after an error, and when the key was
+    repaired.
+    """
     provider = Provider("acme", "1.0", "wheel")
     queues = [Queue(f"add{number}", Note) for number in range(len(DAMAGES))]
     entries = MappingProxyType({queue.name: Entry(queue, provider, "") for queue in queues})
     relay = Plugins.load([]).relay
-    jobs = RedisJobScheduler(Catalog(entries), relay, url=store_url, prefix="bull", max_payload_bytes=1000)
+    jobs = RedisJobScheduler(
+        Catalog(entries), relay, url=store_url, prefix="bull", max_payload_bytes=1000
+    )
     faults: list[str] = []
 
     async def add(queue: Queue[Any]) -> dict[bytes, bool]:
@@ -91,7 +100,9 @@ async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(
         await binary.eval(DAMAGE, 2, where, f"aside:{where}", kind, value, field)
 
         async def damaged() -> str:
-            """The name of the key as long as nobody can use it: what adds may have put the damage aside."""
+            """The name of the key as long as nobody can use it: what adds may have put the damage
+            aside.
+            """
             found = (await binary.type(where)).decode()
             return "" if kind == "field" or found in {"none", QUEUE_KEYS[name]} else name
 
@@ -102,7 +113,11 @@ async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(
             await binary.eval(REPAIR, 2, where, f"aside:{where}")
             refused = await add(queue)
             await look(queue, "", f"{key}={value} repaired", refused)
-            faults.extend(f"{key}={value} repaired: {job.decode()} is refused" for job in refused if refused[job])
+            faults.extend(
+                f"{key}={value} repaired: {job.decode()} is refused"
+                for job in refused
+                if refused[job]
+            )
         (snapshot,) = await take_snapshots(binary, [(f"bull:{queue.name}:", await damaged())])
         faults.extend(f"{key}={value}: {fault.text}" for fault in misplaced(snapshot, [b"earlier"]))
 

@@ -1,4 +1,6 @@
-"""BullMQ for Node beside us: the same stories with its worker, and the ids that its producer lets through."""
+"""BullMQ for Node beside us: the same stories with its worker, and the ids that its producer lets
+through.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Note(Payload):
 notes = Queue("notes", Note)
 IN_CI = os.environ.get("CI") == "true"
 PATIENCE_SECONDS = 10.0 if IN_CI else 5.0
-"""How long BullMQ may take: it recovers what stalled within two of these trials' locks, which are 1.5 s."""
+"""How long BullMQ may take: it recovers what stalled within two of these trials' locks, which are
+1.5 s.
+"""
 AT_HOME = 14
 """Stories that it is told at home: one of each group. Elsewhere so many as there is time for."""
 BOUND_SECONDS = 90.0
@@ -44,15 +48,24 @@ async def test_the_same_stories_with_bullmq_as_the_worker(
     """A figure beside ours; BullMQ is not judged by it, and no more is asserted than that it ran."""
     runs = sampled(all_runs(all_cases()), 100_000 if IN_CI else AT_HOME)
     async with node_worker(node_modules, stage.url) as node:
-        layouts = [(Layout(stage.client, case, f"n{number}"), slots) for number, (case, slots) in enumerate(runs)]
-        theirs = await stage.run(layouts, lambda: Theirs(node), seconds=PATIENCE_SECONDS, bound_seconds=BOUND_SECONDS)
+        layouts = [
+            (Layout(stage.client, case, f"n{number}"), slots)
+            for number, (case, slots) in enumerate(runs)
+        ]
+        theirs = await stage.run(
+            layouts, lambda: Theirs(node), seconds=PATIENCE_SECONDS, bound_seconds=BOUND_SECONDS
+        )
     assert theirs
     assert any(trial.completed for trial in theirs)
     ours = await stage.run(
-        [(Layout(stage.client, trial.case, trial.layout.queue), trial.slots) for trial in theirs], stage.ours
+        [(Layout(stage.client, trial.case, trial.layout.queue), trial.slots) for trial in theirs],
+        stage.ours,
     )
     for told, trials in (("ours", ours), ("BullMQ for Node", theirs)):
-        lost, unfinished = sum(trial.lost for trial in trials), sum(trial.unfinished for trial in trials)
+        lost, unfinished = (
+            sum(trial.lost for trial in trials),
+            sum(trial.unfinished for trial in trials),
+        )
         figure(
             f"{len(trials)} cases with {told}: innocents lost (in no place, or in two): {lost}; "
             f"not completed in time: {unfinished}"
@@ -64,7 +77,9 @@ async def test_the_same_stories_with_bullmq_as_the_worker(
 async def test_what_is_in_the_quarantine_survives_the_removal_of_orphans(
     node_modules: Path, workshop: Any, binary: Any
 ) -> None:
-    """`queue.removeOrphanedJobs()` deletes what looks like a job of the queue and is in no container."""
+    """`queue.removeOrphanedJobs()` deletes what looks like a job of the queue and is in no
+    container.
+    """
 
     async def process(_job: Job[Note]) -> None:
         return None
@@ -85,8 +100,12 @@ async def test_what_is_in_the_quarantine_survives_the_removal_of_orphans(
 
 @pytest.mark.trap(9)
 @pytest.mark.parametrize("slots", CONCURRENCIES)
-async def test_ids_that_its_producer_lets_through(node_modules: Path, stage: Any, slots: int) -> None:
-    """Trap T9: `queue.add(name, data, {jobId: "completed"})` on an empty queue, and then twenty jobs."""
+async def test_ids_that_its_producer_lets_through(
+    node_modules: Path, stage: Any, slots: int
+) -> None:
+    """Trap T9: `queue.add(name, data, {jobId: "completed"})` on an empty queue, and then twenty
+    jobs.
+    """
     async with node_worker(node_modules, stage.url) as node:
 
         def adding(queue: str, word: str) -> Callable[[], Any]:
@@ -94,20 +113,31 @@ async def test_ids_that_its_producer_lets_through(node_modules: Path, stage: Any
                 try:
                     await node.ask("add", queue=queue, id=word)
                 except RuntimeError:
-                    assert word in {"marker", "events"}, "what it writes next is of a wrong type then"
+                    assert word in {"marker", "events"}, (
+                        "what it writes next is of a wrong type then"
+                    )
 
             return add
 
         layouts = []
         for number, word in enumerate(sorted(TAKEN - set(LAID_OUT))):
-            case = Case(f"producer/{word}", "producer", intruder=Intruder(word.encode(), "wait", "job"), near=None)
-            layouts.append((Layout(stage.client, case, f"p{number}", adding(f"p{number}", word)), slots))
+            case = Case(
+                f"producer/{word}",
+                "producer",
+                intruder=Intruder(word.encode(), "wait", "job"),
+                near=None,
+            )
+            layouts.append(
+                (Layout(stage.client, case, f"p{number}", adding(f"p{number}", word)), slots)
+            )
         trials = await stage.run(layouts, stage.ours)
     stage.judge(trials)
 
 
 async def test_a_schedule_of_less_than_a_millisecond(node_modules: Path, stage: Any) -> None:
-    """`upsertJobScheduler("tiny", {every: 0.4})` is taken by BullMQ; twenty jobs beside it complete all the same."""
+    """`upsertJobScheduler("tiny", {every: 0.4})` is taken by BullMQ; twenty jobs beside it complete
+    all the same.
+    """
     async with node_worker(node_modules, stage.url) as node:
         runs = []
         for slots in CONCURRENCIES:
@@ -116,7 +146,9 @@ async def test_a_schedule_of_less_than_a_millisecond(node_modules: Path, stage: 
             async def schedule(queue: str = queue) -> None:
                 await node.ask("schedule", queue=queue, id="tiny", every=0.4)
 
-            case = Case("producer/every-0.4", "producer", in_line=True)  # its iterations are always before a priority
+            case = Case(
+                "producer/every-0.4", "producer", in_line=True
+            )  # its iterations are always before a priority
             runs.append((Layout(stage.client, case, queue, schedule), slots))
         trials = await stage.run(runs, stage.ours)
     stage.judge(trials)

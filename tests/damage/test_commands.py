@@ -12,7 +12,18 @@ from damage.layout import DAMAGE
 
 pytestmark = pytest.mark.corral_untidy("the queue is damaged, and stays so")
 
-WORDS = ("wait", "meta", "active", "prioritized", "completed", "delayed", "failed", "limiter", "stalled", "events")
+WORDS = (
+    "wait",
+    "meta",
+    "active",
+    "prioritized",
+    "completed",
+    "delayed",
+    "failed",
+    "limiter",
+    "stalled",
+    "events",
+)
 COMMANDS = (
     ("queues",),
     ("job", "list", "acme-letters", "--state", "waiting"),
@@ -35,7 +46,9 @@ async def test_a_command_names_the_damaged_key(
     await binary.hset(f"{base}earlier", "name", "x")
     await binary.lpush(f"{base}wait", "earlier")
     kind = "type" if word == "meta" else "job"  # as a hash it would not be damaged
-    await binary.eval(DAMAGE, 2, f"{base}{word}", f"aside:{base}{word}", kind, "string", "", *fields)
+    await binary.eval(
+        DAMAGE, 2, f"{base}{word}", f"aside:{base}{word}", kind, "string", "", *fields
+    )
     for arguments in COMMANDS:
         ran = command(*arguments)
         code = ran.wait()

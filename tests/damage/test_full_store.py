@@ -1,4 +1,6 @@
-"""A store whose memory is full takes no new jobs, and those that are there are worked off: that is how it gets room."""
+"""A store whose memory is full takes no new jobs, and those that are there are worked off: that is
+how it gets room.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ class Note(Payload):
     text: str = ""
 
 
-notes = Queue("notes", Note, options=JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention()))
+notes = Queue(
+    "notes",
+    Note,
+    options=JobOptions(attempts=1, keep_completed=Retention(), keep_failed=Retention()),
+)
 
 
 @pytest_asyncio.fixture
@@ -48,7 +54,9 @@ async def process(_job: Job[Note]) -> None:
 async def add(binary: Any, *ids: str) -> None:
     async with binary.pipeline(transaction=False) as writing:
         for job in ids:
-            writing.hset(BASE + job, mapping={"name": "x", "data": "{}", "opts": "{}", "timestamp": 1})
+            writing.hset(
+                BASE + job, mapping={"name": "x", "data": "{}", "opts": "{}", "timestamp": 1}
+            )
         await writing.execute()
 
 
@@ -74,14 +82,18 @@ async def test_three_thousand_waiting_jobs_are_worked_off(
 
     async with workshop.working(notes.processed_by(process), concurrency={"notes": 50}):
         await wait_until(drained, "all jobs are completed")
-        figure(f"{WAITING} waiting jobs of a full store worked off in {time.monotonic() - began:.1f} s")
+        figure(
+            f"{WAITING} waiting jobs of a full store worked off in {time.monotonic() - began:.1f} s"
+        )
         await wait_until(lambda: _ended(binary), "the damaged ones have ended, too")
     assert await binary.zcard(f"{BASE}completed") == WAITING
     assert await binary.exists(f"{BASE}ghost", f"{BASE}ghost-that-is-due") == 0
 
 
 async def _ended(binary: Any) -> bool:
-    return not await binary.exists(f"{BASE}wait", f"{BASE}active", f"{BASE}prioritized", f"{BASE}delayed")
+    return not await binary.exists(
+        f"{BASE}wait", f"{BASE}active", f"{BASE}prioritized", f"{BASE}delayed"
+    )
 
 
 @pytest.mark.parametrize("released", [True, False], ids=["released", "stalled"])

@@ -1,4 +1,6 @@
-"""Whatever is damaged beside them, twenty innocent jobs complete, and at no moment is one of them in no place."""
+"""Whatever is damaged beside them, twenty innocent jobs complete, and at no moment is one of them
+in no place.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,18 @@ SHARDS = 4
 async def test_no_innocent_is_lost(
     slots: int, shard: int, path: str, stage: Any, figure: Callable[[str], None]
 ) -> None:
-    """I1 and I2 at every moment; in the end what was hurt has completed, or says why not, or is in the quarantine."""
+    """I1 and I2 at every moment; in the end what was hurt has completed, or says why not, or is in
+    the quarantine.
+    """
     cases = [case for case, at in chosen(all_cases()) if at == slots][shard::SHARDS]
     if not cases:
         pytest.skip("no chosen case has this concurrency")
     layouts = [Layout(stage.client, case, f"d{number}") for number, case in enumerate(cases)]
     trials = await stage.run([(layout, slots) for layout in layouts], stage.ours)
-    lost, unfinished = sum(trial.lost for trial in trials), sum(trial.unfinished for trial in trials)
+    lost, unfinished = (
+        sum(trial.lost for trial in trials),
+        sum(trial.unfinished for trial in trials),
+    )
     figure(
         f"{len(trials)} cases at concurrency {slots}, {path}: {lost} innocents in no place or in two, "
         f"{unfinished} not completed; {stage.watch.looks} snapshots, {stage.watch.errors} of them after an error"

@@ -1,4 +1,6 @@
-"""The judge tells every fault that it is there for: one that finds nothing anywhere would pass every other test."""
+"""The judge tells every fault that it is there for: one that finds nothing anywhere would pass
+every other test.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,27 @@ from typing import Any
 
 import pytest
 
-from damage.judge import KEY_WORDS, Left, Snapshot, final_faults, misplaced, read_left, take_snapshots
+from damage.judge import (
+    KEY_WORDS,
+    Left,
+    Snapshot,
+    final_faults,
+    misplaced,
+    read_left,
+    take_snapshots,
+)
 from damage.matrix import CONCURRENCIES, QUEUE_KEYS, all_cases, all_runs, sampled
 
 BASE = "bull:judged:"
 
 
 def healthy() -> dict[str, Any]:
-    """What is left where two innocents completed, one job was hurt and failed, and two are in the quarantine."""
-    reason = json.dumps({"at": 1, "from": "wait", "reason": "its key bull:judged:q is a string", "key": ""})
+    """What is left where two innocents completed, one job was hurt and failed, and two are in the
+    quarantine.
+    """
+    reason = json.dumps(
+        {"at": 1, "from": "wait", "reason": "its key bull:judged:q is a string", "key": ""}
+    )
     return {
         "places": {
             b"a": ("completed",),
@@ -25,7 +39,14 @@ def healthy() -> dict[str, Any]:
             b"q": ("quarantine",),
             b"stalled": ("quarantine",),
         },
-        "kinds": {b"a": "hash", b"b": "hash", b"h": "hash", b"meta": "hash", b"repeat:s": "hash", b"dn:d": "hash"},
+        "kinds": {
+            b"a": "hash",
+            b"b": "hash",
+            b"h": "hash",
+            b"meta": "hash",
+            b"repeat:s": "hash",
+            b"dn:d": "hash",
+        },
         "reasons": {b"h": "DAMAGED bull:judged:h:logs is a string"},
         "quarantine": {b"q": reason.encode(), b"stalled": b"no JSON \xff"},
         "innocents": [b"a", b"b"],
@@ -73,7 +94,9 @@ def test_a_healthy_queue_has_no_faults() -> None:
         (lambda q: q["places"].update({b"gone": ("completed",)}), ("orphan", b"gone")),
     ],
 )
-def test_each_fault_is_told(break_it: Callable[[dict[str, Any]], object], told: tuple[str, bytes]) -> None:
+def test_each_fault_is_told(
+    break_it: Callable[[dict[str, Any]], object], told: tuple[str, bytes]
+) -> None:
     queue = healthy()
     break_it(queue)
     assert told in found(queue)
@@ -141,7 +164,11 @@ async def test_what_is_left_is_read_whatever_its_type(binary: Any) -> None:
 def test_the_matrix_has_every_key_with_every_wrong_type() -> None:
     cases = all_cases()
     assert QUEUE_KEYS.keys() - {"delay"} == KEY_WORDS
-    damaged = {(case.key, str(case.damage.value)) for case in cases if case.damage and case.damage.kind == "type"}
+    damaged = {
+        (case.key, str(case.damage.value))
+        for case in cases
+        if case.damage and case.damage.kind == "type"
+    }
     types = {"string", "list", "set", "zset", "hash", "stream"}
     for key, right in QUEUE_KEYS.items():
         assert {kind for name, kind in damaged if name == key} == types - {right}, key

@@ -85,7 +85,11 @@ class Careless:
     ],
 )
 async def test_a_job_that_was_in_no_place_for_a_moment_is_lost(
-    binary: Any, monkeypatch: pytest.MonkeyPatch, loses: str, finds: bool, told: set[tuple[str, bytes]]
+    binary: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    loses: str,
+    finds: bool,
+    told: set[tuple[str, bytes]],
 ) -> None:
     trial = Trial(Layout(binary, Case("none", "none"), "q"), 10, 10.0)
     async with watching(binary, monkeypatch) as watch:
@@ -105,7 +109,9 @@ async def test_a_snapshot_is_taken_before_a_worker_hears_of_an_error(
     await trial.layout.lay_out()
     async with watching(binary, monkeypatch) as watch:
         with watch.watched(trial):
-            lose_and_fail = "redis.call('LREM', KEYS[1], 1, ARGV[1]) return redis.call('GET', KEYS[1])"
+            lose_and_fail = (
+                "redis.call('LREM', KEYS[1], 1, ARGV[1]) return redis.call('GET', KEYS[1])"
+            )
             with pytest.raises(ResponseError):
                 await link.call("EVAL", lose_and_fail, 1, f"{trial.layout.base}wait", "i03")
     await link.close()
@@ -115,10 +121,25 @@ async def test_a_snapshot_is_taken_before_a_worker_hears_of_an_error(
 
 
 async def test_only_a_lock_that_was_lost_may_be_told_as_lost(binary: Any) -> None:
-    lost = {"event": "lock lost: the result is dropped", "log_level": "warning", "queue": "q", "job_id": "i03"}
-    stalled = {"event": "job stalled: its worker is gone", "log_level": "warning", "queue": "q", "job_id": "i03"}
+    lost = {
+        "event": "lock lost: the result is dropped",
+        "log_level": "warning",
+        "queue": "q",
+        "job_id": "i03",
+    }
+    stalled = {
+        "event": "job stalled: its worker is gone",
+        "log_level": "warning",
+        "queue": "q",
+        "job_id": "i03",
+    }
     flood = [{"event": "store unavailable", "log_level": "warning", "queue": "q"}] * 200
-    for lines, told in (([lost], ["said"]), ([lost, stalled], []), (flood, ["said"]), ([stalled], [])):
+    for lines, told in (
+        ([lost], ["said"]),
+        ([lost, stalled], []),
+        (flood, ["said"]),
+        ([stalled], []),
+    ):
         trial = Trial(Layout(binary, Case("none", "none"), "q"), 10, 10.0)
         trial.heard(lines)
         assert [kind for kind, _ in trial.faults] == told

@@ -43,7 +43,9 @@ class NodeProcess:
         assert self._process.stdin is not None
         number = next(self._numbers)
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
-        self._process.stdin.write(json.dumps({"n": number, "do": operation, **arguments}).encode() + b"\n")
+        self._process.stdin.write(
+            json.dumps({"n": number, "do": operation, **arguments}).encode() + b"\n"
+        )
         return await asyncio.wait_for(answer, ANSWER_SECONDS)
 
     async def read(self) -> None:
@@ -108,7 +110,9 @@ class Theirs:
     async def start(self, trial: Trial) -> None:
         self._queue = trial.layout.queue
         closed = trial.case.when == "held"
-        await self.node.ask("work", queue=self._queue, slots=trial.slots, victim=trial.case.victim, closed=closed)
+        await self.node.ask(
+            "work", queue=self._queue, slots=trial.slots, victim=trial.case.victim, closed=closed
+        )
 
     async def holds(self) -> Counter[str]:
         return Counter(await self.node.ask("holds", queue=self._queue))

@@ -1,7 +1,8 @@
 """One case at one concurrency: a worker on a damaged queue, watched from the layout to the end.
 
-A `Watch` takes a snapshot of all queues that are worked on, again and again, and right after every error that a script
-replies with: before its worker hears of it. So an id that is in no place between an error and its repair is seen.
+A `Watch` takes a snapshot of all queues that are worked on, again and again, and right after every
+error that a script replies with: before its worker hears of it. So an id that is in no place
+between an error and its repair is seen.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ import pytest
 from corral.store.connection import Link
 from corral.store.replies import NoScriptError, ResponseError
 from corral.worker.stopping import end_tasks
-from damage.judge import QUARANTINE, Fault, Snapshot, final_faults, misplaced, read_left, take_snapshots
+from damage.judge import (
+    QUARANTINE,
+    Fault,
+    Snapshot,
+    final_faults,
+    misplaced,
+    read_left,
+    take_snapshots,
+)
 from damage.layout import GOOD, INNOCENTS, Layout
 from damage.matrix import ROLES
 
@@ -55,7 +64,8 @@ class Hand(Protocol):
 
 
 class Gate:
-    """Where processors wait until the test has done its damage, and until then: until the victim is among them.
+    """Where processors wait until the test has done its damage, and until then: until the victim is
+    among them.
 
     Args:
         slots: How many processors run at once.
@@ -108,7 +118,9 @@ class Trial:
         self.ran: Counter[str] = Counter()
         self._looked = asyncio.Event()
         near = ROLES if case.near is None else case.near
-        self.innocents = [job.encode() for job in (*INNOCENTS, *(role for role in ROLES if role not in near))]
+        self.innocents = [
+            job.encode() for job in (*INNOCENTS, *(role for role in ROLES if role not in near))
+        ]
         self.hurt = {role.encode(): self._names for role in near}
         self.key_words: list[bytes] = []
         self.ghosts: list[bytes] = []
@@ -133,7 +145,9 @@ class Trial:
 
     @property
     def _names(self) -> list[str]:
-        """What the reason of a job that was hurt must contain one of; nothing where a field was damaged."""
+        """What the reason of a job that was hurt must contain one of; nothing where a field was
+        damaged.
+        """
         if not self.case.replaces or self.case.more:
             return []
         key = self.case.key
@@ -142,7 +156,13 @@ class Trial:
     @property
     def lost(self) -> int:
         """How many innocent jobs were in no place, or in two, at any moment."""
-        return len({job for kind, job in self.faults if kind in {"lost", "doubled"} and job in self.innocents})
+        return len(
+            {
+                job
+                for kind, job in self.faults
+                if kind in {"lost", "doubled"} and job in self.innocents
+            }
+        )
 
     @property
     def unfinished(self) -> int:
@@ -151,7 +171,9 @@ class Trial:
 
     @property
     def completed(self) -> bool:
-        """Whether all innocent jobs completed, and nothing was seen of any of them that must not be."""
+        """Whether all innocent jobs completed, and nothing was seen of any of them that must not
+        be.
+        """
         return not any(job in self.innocents for _, job in self.faults)
 
     @property
@@ -161,7 +183,8 @@ class Trial:
         for fault in self.faults.values():
             kinds.setdefault(fault.kind, []).append(fault)
         return [
-            f"{self.name}: {kind}: {first.text}" + (f"; and {len(same)} more: {_ids(same)}" if same else "")
+            f"{self.name}: {kind}: {first.text}"
+            + (f"; and {len(same)} more: {_ids(same)}" if same else "")
             for kind, (first, *same) in kinds.items()
         ]
 
@@ -249,9 +272,14 @@ class Trial:
         return None
 
     def _may_start(self) -> bool:
-        """Whether there are jobs that wait for a slot; the next iteration of the schedule is an hour away."""
+        """Whether there are jobs that wait for a slot; the next iteration of the schedule is an
+        hour away.
+        """
         ready = {"wait", "prioritized", "delayed"}
-        return any(ready.intersection(self.snapshot.places.get(job, ())) for job in (*self.innocents, *self.hurt))
+        return any(
+            ready.intersection(self.snapshot.places.get(job, ()))
+            for job in (*self.innocents, *self.hurt)
+        )
 
     async def _hold(self, hand: Hand) -> None:
         deadline = time.monotonic() + self.seconds
@@ -358,7 +386,9 @@ class Watch:
 
 @asynccontextmanager
 async def watching(client: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watch]:
-    """A `Watch` that looks as long as the context lasts, and after each error that a script replies with."""
+    """A `Watch` that looks as long as the context lasts, and after each error that a script replies
+    with.
+    """
     watch = Watch(client)
     call = Link.call
 

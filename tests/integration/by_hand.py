@@ -30,8 +30,12 @@ class Hand:
         self.schedules = Schedules(self.store)
         self._seq = 0
 
-    async def ensure(self, when: Cron | Every, schedule_id: str = NAME, *, why: Any = "asked", **different: Any) -> str:
-        new = NewSchedule(schedule_id, NAME, b"{}", JobOptions(keep_completed=Retention(count=5)), when)
+    async def ensure(
+        self, when: Cron | Every, schedule_id: str = NAME, *, why: Any = "asked", **different: Any
+    ) -> str:
+        new = NewSchedule(
+            schedule_id, NAME, b"{}", JobOptions(keep_completed=Retention(count=5)), when
+        )
         return (await self.schedules.ensure(replace(new, **different), why))[0]
 
     async def tick(self, schedule_id: str = NAME) -> int:
@@ -40,7 +44,8 @@ class Hand:
         return stored.next_ms
 
     def move_to(self, moment_ms: float) -> None:
-        # Not a millisecond earlier, though both clocks are rounded down: a call takes less than one.
+        # Not a millisecond earlier, though both clocks are rounded down: a call takes less than
+        # one.
         self.store.clock.offset_ms = math.ceil(moment_ms - time.time() * 1000) + 1
 
     @property
@@ -62,7 +67,13 @@ class Hand:
     async def end(self, outcome: Outcome, *jobs: FetchedJob) -> list[int]:
         """End jobs; returns the codes."""
         self._seq += 1
-        return list((await self.store.advance("hand", self._seq, [Ending(job, outcome) for job in jobs], 0)).codes)
+        return list(
+            (
+                await self.store.advance(
+                    "hand", self._seq, [Ending(job, outcome) for job in jobs], 0
+                )
+            ).codes
+        )
 
     async def run_due(self) -> list[int]:
         """Run what is due; returns the ticks."""

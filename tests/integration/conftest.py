@@ -1,4 +1,6 @@
-"""A workshop: queues, a producer and workers of this process on the real store, and a look at what they left."""
+"""A workshop: queues, a producer and workers of this process on the real store, and a look at what
+they left.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ class Workshop:
     plugins: Plugins = field(default_factory=lambda: Plugins.load([]))
     producers: list[RedisJobScheduler] = field(default_factory=list)
     at_work: int = 0
-    before: tuple[set[asyncio.Task[Any]], set[threading.Thread]] = field(default_factory=lambda: (set(), set()))
+    before: tuple[set[asyncio.Task[Any]], set[threading.Thread]] = field(
+        default_factory=lambda: (set(), set())
+    )
 
     def load(self, **hooks: Callable[..., object]) -> None:
         """Load a plugin that implements these hooks; each is marked with `hookimpl`."""
@@ -90,7 +94,9 @@ class Workshop:
             del sys.modules[name]
         assert not self.plugins.report.problems
 
-    def producer(self, *queues: Queue[Any], url: str | None = None, **settings: Any) -> RedisJobScheduler:
+    def producer(
+        self, *queues: Queue[Any], url: str | None = None, **settings: Any
+    ) -> RedisJobScheduler:
         """A producer of these queues, with connections of its own."""
         provider = Provider("acme", "1.0", "wheel")
         entries = {queue.name: Entry(queue, provider, "") for queue in queues}
@@ -111,7 +117,9 @@ class Workshop:
         stuck: int = 0,
         **settings: Any,
     ) -> AsyncIterator[Working]:
-        """Run a worker; on leaving it is stopped, and the last one leaves nothing running, but `stuck` processors."""
+        """Run a worker; on leaving it is stopped, and the last one leaves nothing running, but
+        `stuck` processors.
+        """
         if not self.at_work:
             self.before = set(asyncio.all_tasks()), set(threading.enumerate())
         self.at_work += 1
@@ -135,9 +143,15 @@ class Workshop:
         if self.at_work:
             return
         tasks, threads = self.before
-        await self.wait_until(lambda: len(set(threading.enumerate()) - threads) <= stuck, "its threads have ended")
+        await self.wait_until(
+            lambda: len(set(threading.enumerate()) - threads) <= stuck, "its threads have ended"
+        )
         left = {task.get_name() for task in asyncio.all_tasks() - tasks}
-        left -= {"proxy", "proxy-requests", "proxy-replies"}  # they learn a little later that a connection was closed
+        left -= {
+            "proxy",
+            "proxy-requests",
+            "proxy-replies",
+        }  # they learn a little later that a connection was closed
         assert len(left) <= stuck, left
         assert _timers() == []
 
@@ -151,7 +165,11 @@ class Workshop:
         async with self.raw.pipeline(transaction=True) as looking:
             for state in STATES:
                 key = f"bull:{queue.name}:{state}"
-                _ = looking.lpos(key, job_id) if state in {"wait", "active"} else looking.zscore(key, job_id)
+                _ = (
+                    looking.lpos(key, job_id)
+                    if state in {"wait", "active"}
+                    else looking.zscore(key, job_id)
+                )
             found = await looking.execute()
         held = [state for state, place in zip(STATES, found, strict=True) if place is not None]
         assert len(held) <= 1, held
@@ -178,7 +196,11 @@ class Workshop:
     async def stamps(self, queue: Queue[Any], job_id: str) -> list[tuple[str, int]]:
         """The job's events, each with the store's time in milliseconds."""
         entries = await self.raw.xrange(f"bull:{queue.name}:events")
-        return [(event["event"], int(at.split("-")[0])) for at, event in entries if event.get("jobId") == job_id]
+        return [
+            (event["event"], int(at.split("-")[0]))
+            for at, event in entries
+            if event.get("jobId") == job_id
+        ]
 
 
 def _timers() -> list[str]:
@@ -192,7 +214,9 @@ def _descriptors() -> set[Path]:
 
 
 @pytest_asyncio.fixture
-async def workshop(store_url: str, raw: redis.asyncio.Redis, wait_until: Any) -> AsyncIterator[Workshop]:
+async def workshop(
+    store_url: str, raw: redis.asyncio.Redis, wait_until: Any
+) -> AsyncIterator[Workshop]:
     """A `Workshop`; afterwards every connection is closed."""
     await raw.ping()
     descriptors = _descriptors()
@@ -211,9 +235,13 @@ def letters() -> Queue[Letter]:
 
 
 @pytest_asyncio.fixture
-async def inspect(workshop: Workshop, letters: Queue[Letter]) -> AsyncIterator[Callable[..., JobInspector]]:
+async def inspect(
+    workshop: Workshop, letters: Queue[Letter]
+) -> AsyncIterator[Callable[..., JobInspector]]:
     """`inspect()`: an inspector of `letters`; `inspect(clock=…)` of another time."""
-    catalog = Catalog(MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")}))
+    catalog = Catalog(
+        MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")})
+    )
     made: list[JobInspector] = []
 
     def inspector(**settings: Any) -> JobInspector:
@@ -291,7 +319,9 @@ def corral_processors() -> list[Processor]:
 
 @pytest.fixture
 def acme(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which the distribution `acme` is installed; on `PYTHONPATH`, a process has its two queues."""
+    """A folder in which the distribution `acme` is installed; on `PYTHONPATH`, a process has its
+    two queues.
+    """
     folder = tmp_path / "site"
     info = folder / "acme-1.0.dist-info"
     info.mkdir(parents=True)
@@ -307,9 +337,11 @@ def acme(tmp_path: Path) -> Iterator[Path]:
 def in_process(
     acme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """`in_process(url, "queues")`: exit code, standard output, standard error of a command run by this process.
+    """`in_process(url, "queues")`: exit code, standard output, standard error of a command run by
+    this process.
 
-    In production, and with nothing of the caller's settings; a test may set others before it runs a command.
+    In production, and with nothing of the caller's settings; a test may set others before it runs a
+    command.
     """
     for name in os.environ:
         if name.startswith(("CORRAL_", "REDIS_")):
@@ -330,8 +362,12 @@ def in_process(
 
 @pytest.fixture
 def real_plugins() -> str:
-    """What `CORRAL_DISABLED_PLUGINS` is where a test's own queues shall be all there are: a checkout has others."""
-    return ",".join(sorted({claim.provider.distribution for claim in found() if isinstance(claim, Claim)}))
+    """What `CORRAL_DISABLED_PLUGINS` is where a test's own queues shall be all there are: a
+    checkout has others.
+    """
+    return ",".join(
+        sorted({claim.provider.distribution for claim in found() if isinstance(claim, Claim)})
+    )
 
 
 class Command:
@@ -381,16 +417,28 @@ class Command:
 
 
 @pytest.fixture
-def command(store_url: str, acme: Path, tmp_path: Path, real_plugins: str) -> Iterator[Callable[..., Command]]:
+def command(
+    store_url: str, acme: Path, tmp_path: Path, real_plugins: str
+) -> Iterator[Callable[..., Command]]:
     """`command("worker", "acme-letters", CORRAL_PREFIX="x")` starts it; None unsets a name.
 
-    `acme` is installed, and nothing else: what a checkout has beside it may want a database, or settings.
+    `acme` is installed, and nothing else: what a checkout has beside it may want a database, or
+    settings.
     """
     started: list[Command] = []
     folder = tmp_path / "work"
     folder.mkdir()
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_", "COVERAGE_"))}
-    own |= {"PYTHONPATH": str(acme), "REDIS_URL": store_url, "CORRAL_ENV": "production", "PYTHONWARNINGS": "error"}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CORRAL_", "REDIS_", "COVERAGE_"))
+    }
+    own |= {
+        "PYTHONPATH": str(acme),
+        "REDIS_URL": store_url,
+        "CORRAL_ENV": "production",
+        "PYTHONWARNINGS": "error",
+    }
 
     def start(
         *arguments: str,

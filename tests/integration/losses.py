@@ -45,7 +45,9 @@ async def next_run_s_job(raw: Any) -> None:
 
 async def all_of_it(raw: Any) -> None:
     """All keys of schedules and their runs, and what is delayed."""
-    await raw.delete(f"{Q}:delayed", f"{Q}:completed", *[key async for key in raw.scan_iter(f"{Q}:repeat*")])
+    await raw.delete(
+        f"{Q}:delayed", f"{Q}:completed", *[key async for key in raw.scan_iter(f"{Q}:repeat*")]
+    )
 
 
 async def record(raw: Any) -> None:

@@ -1,4 +1,6 @@
-"""Servers of a test's own: with users, as replicas, as nodes of a cluster; the embedded Valkey, and Redis 7.0."""
+"""Servers of a test's own: with users, as replicas, as nodes of a cluster; the embedded Valkey, and
+Redis 7.0.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from corral.store.server_binary import find_server
+from corral.embedded.server_binary import find_server
 
 NO_REDIS = "no redis-server on the PATH: apt-get install redis-server"
 START_SECONDS = 10.0
@@ -44,7 +46,9 @@ class Server:
 
     def set_user(self, name: str, rules: str) -> None:
         """Make a user with these rules, and no others."""
-        self.admin.execute_command("ACL", "SETUSER", name, "reset", "on", f">{PASSWORD}", *rules.split())
+        self.admin.execute_command(
+            "ACL", "SETUSER", name, "reset", "on", f">{PASSWORD}", *rules.split()
+        )
 
     def denied(self) -> list[tuple[str, str]]:
         """Who was denied what since the last call, as the server has it in its own log."""
@@ -73,10 +77,23 @@ def server(kind: str, *options: str, files: Mapping[str, str] | None = None) -> 
         socket = folder / "s"
         for file, text in (files or {}).items():
             (folder / file).write_text(text, "utf-8")
-        asked = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", name, "--logfile", f"{name}/log"]
+        asked = [
+            "--port",
+            "0",
+            "--unixsocket",
+            str(socket),
+            "--save",
+            "",
+            "--dir",
+            name,
+            "--logfile",
+            f"{name}/log",
+        ]
         process = subprocess.Popen([program, *asked, *options], stdin=subprocess.DEVNULL)
         try:
-            with redis.Redis(unix_socket_path=str(socket), decode_responses=True, socket_timeout=10) as admin:
+            with redis.Redis(
+                unix_socket_path=str(socket), decode_responses=True, socket_timeout=10
+            ) as admin:
                 _wait_for(admin, process)
                 yield Server(socket, admin, folder)
         finally:

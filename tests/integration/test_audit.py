@@ -1,4 +1,6 @@
-"""The audit on the real store: every change has its entry, what was refused has none, and nothing else is kept."""
+"""The audit on the real store: every change has its entry, what was refused has none, and nothing
+else is kept.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ async def say(job: Job[Any]) -> str:
 async def entries(inspector: JobInspector, **which: Any) -> list[tuple[Any, ...]]:
     """What the audit holds, the oldest first, without ids and times."""
     found = await inspector.audit.read(**which)
-    return [(each.what, each.queue, each.job_id, each.before, each.after, each.count) for each in reversed(found)]
+    return [
+        (each.what, each.queue, each.job_id, each.before, each.after, each.count)
+        for each in reversed(found)
+    ]
 
 
 async def test_a_change_of_one_job_names_it_and_says_what_it_was(
@@ -79,8 +84,22 @@ async def test_a_change_of_a_queue_says_which_settings_changed(
         ("pause", "letters", None, {"paused": False}, {"paused": True}, None),
         ("resume", "letters", None, {"paused": True}, {"paused": False}, None),
         ("set_concurrency", "letters", None, {"concurrency": None}, {"concurrency": 5}, None),
-        ("set_rate_limit", "letters", None, {"max": None, "duration": None}, {"max": 10, "duration": 2000}, None),
-        ("set_rate_limit", "letters", None, {"max": 10, "duration": 2000}, {"max": None, "duration": None}, None),
+        (
+            "set_rate_limit",
+            "letters",
+            None,
+            {"max": None, "duration": None},
+            {"max": 10, "duration": 2000},
+            None,
+        ),
+        (
+            "set_rate_limit",
+            "letters",
+            None,
+            {"max": 10, "duration": 2000},
+            {"max": None, "duration": None},
+            None,
+        ),
     ]
 
 
@@ -159,7 +178,9 @@ async def test_an_operation_that_ends_half_way_has_an_entry_that_counts_what_was
 async def test_nothing_of_what_a_job_carries_is_kept(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """What `scrub` takes out of the jobs is not in the audit either: not the text it was given, for one."""
+    """What `scrub` takes out of the jobs is not in the audit either: not the text it was given, for
+    one.
+    """
     jobs, inspector = workshop.producer(letters), inspect()
     await jobs.enqueue(letters, {"text": SECRET}, job_id="bad", attempts=1)
     await workshop.burst(letters.processed_by(fail))
@@ -204,18 +225,30 @@ class TestWho:
         await inspector.acting_as("x" * 1000).pause(letters)
         await inspector.acting_as("").resume(letters)
         process = f"process:{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
-        assert [each.who for each in await inspector.audit.read()] == ["nobody", "x" * 200, process, "ada"]
+        assert [each.who for each in await inspector.audit.read()] == [
+            "nobody",
+            "x" * 200,
+            process,
+            "ada",
+        ]
 
     async def test_a_process_is_named_by_its_account_whatever_the_environment_says(
-        self, monkeypatch: pytest.MonkeyPatch, letters: Queue[Any], inspect: Callable[..., JobInspector]
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        letters: Queue[Any],
+        inspect: Callable[..., JobInspector],
     ) -> None:
         monkeypatch.setenv("LOGNAME", "somebody-else")
         assert getpass.getuser() == "somebody-else"
         await inspect().pause(letters)
         assert "somebody-else" not in (await inspect().audit.read())[0].who
-        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as where nobody has named the account
+        monkeypatch.setattr(
+            pwd, "getpwuid", {}.__getitem__
+        )  # as where nobody has named the account
         await inspect().resume(letters)
-        assert (await inspect().audit.read())[0].who == f"process:{os.getuid()}@{socket.gethostname()}"
+        assert (await inspect().audit.read())[
+            0
+        ].who == f"process:{os.getuid()}@{socket.gethostname()}"
 
 
 class TestTold:
@@ -224,10 +257,14 @@ class TestTold:
     async def test_it_is_read_as_it_was_written(self, inspect: Callable[..., JobInspector]) -> None:
         audit = inspect().audit
         await audit.write("ada", "login")
-        await audit.write("ada", "edit", queue="letters", job_id="one", before=["text"], after=["text"], count=0)
+        await audit.write(
+            "ada", "edit", queue="letters", job_id="one", before=["text"], after=["text"], count=0
+        )
         edit, login = await audit.read()
         assert login == Audited(login.id, login.at, "ada", "login", None, None, None, None, None)
-        assert edit == Audited(edit.id, edit.at, "ada", "edit", "letters", "one", ["text"], ["text"], 0)
+        assert edit == Audited(
+            edit.id, edit.at, "ada", "edit", "letters", "one", ["text"], ["text"], 0
+        )
 
     async def test_pages_follow_each_other_into_the_former_stream_and_other_prefixes_are_left_out(
         self, workshop: Any, inspect: Callable[..., JobInspector]
@@ -235,28 +272,40 @@ class TestTold:
         audit, link = inspect().audit, Link(workshop.url)
         for number in range(7):
             if number < 4:
-                await workshop.raw.xadd(FORMER_STREAM, {"prefix": "bull", "who": "ada", "what": f"change-{number}"})
+                await workshop.raw.xadd(
+                    FORMER_STREAM, {"prefix": "bull", "who": "ada", "what": f"change-{number}"}
+                )
             else:
                 await audit.write("ada", f"change-{number}")
             for _ in range(400):
-                await workshop.raw.xadd(FORMER_STREAM, {"prefix": "other", "who": "eve", "what": "drain"})
+                await workshop.raw.xadd(
+                    FORMER_STREAM, {"prefix": "other", "who": "eve", "what": "drain"}
+                )
         first = await audit.read(limit=3)
         second = await audit.read(limit=3, before_id=first[-1].id)
         third = await audit.read(limit=3, before_id=second[-1].id)
         names = [[each.what for each in page] for page in (first, second, third)]
-        assert names == [["change-6", "change-5", "change-4"], ["change-3", "change-2", "change-1"], ["change-0"]]
+        assert names == [
+            ["change-6", "change-5", "change-4"],
+            ["change-3", "change-2", "change-1"],
+            ["change-0"],
+        ]
         assert await audit.read(limit=3, before_id=third[-1].id) == []
         assert len(await Audit(link, "other").read(limit=500)) == 500
         await link.close()
 
-    @pytest.mark.parametrize("which", [{"limit": 0}, {"limit": 501}, {"before_id": "no-id"}, {"before_id": "1-1\n"}])
+    @pytest.mark.parametrize(
+        "which", [{"limit": 0}, {"limit": 501}, {"before_id": "no-id"}, {"before_id": "1-1\n"}]
+    )
     async def test_a_page_that_cannot_be_is_refused(
         self, inspect: Callable[..., JobInspector], which: dict[str, Any]
     ) -> None:
         with pytest.raises(ConfigurationError):
             await inspect().audit.read(**which)
 
-    async def test_the_stream_is_capped(self, workshop: Any, letters: Queue[Any], inspect: Any) -> None:
+    async def test_the_stream_is_capped(
+        self, workshop: Any, letters: Queue[Any], inspect: Any
+    ) -> None:
         inspector = inspect()
         async with workshop.raw.pipeline() as many:
             for _ in range(11_000):
@@ -267,19 +316,27 @@ class TestTold:
         await inspector.audit.write("ada", "login")
         assert 10_000 <= await workshop.raw.xlen(STREAM) < 10_200
 
-    async def test_a_former_stream_that_is_damaged_hides_nothing(self, workshop: Any, inspect: Any) -> None:
+    async def test_a_former_stream_that_is_damaged_hides_nothing(
+        self, workshop: Any, inspect: Any
+    ) -> None:
         await workshop.raw.set(FORMER_STREAM, "of somebody else")
         await inspect().audit.write("ada", "login")
         assert [each.what for each in await inspect().audit.read()] == ["login"]
 
-    async def test_an_entry_that_somebody_damaged_is_shown(self, workshop: Any, inspect: Any) -> None:
-        await workshop.raw.xadd(STREAM, {"prefix": "bull", "before": "{", "count": "many", "more": "x"})
+    async def test_an_entry_that_somebody_damaged_is_shown(
+        self, workshop: Any, inspect: Any
+    ) -> None:
+        await workshop.raw.xadd(
+            STREAM, {"prefix": "bull", "before": "{", "count": "many", "more": "x"}
+        )
         (found,) = await inspect().audit.read()
         assert (found.who, found.what, found.before, found.count) == ("", "", "{", None)
 
 
 class TestLog:
-    async def test_every_entry_is_a_line_of_the_log(self, letters: Queue[Any], inspect: Any) -> None:
+    async def test_every_entry_is_a_line_of_the_log(
+        self, letters: Queue[Any], inspect: Any
+    ) -> None:
         inspector = inspect().acting_as("ada")
         with capture_logs() as logged:
             await inspector.pause(letters)
@@ -307,7 +364,9 @@ class TestLog:
 
         async def lose_the_reply(link: Link, *command: Any, **how: Any) -> Any:
             reply = await call(link, *command, **how)
-            if not {pausing.source, pausing.digest}.intersection(command):  # what is asked before anything is changed
+            if not {pausing.source, pausing.digest}.intersection(
+                command
+            ):  # what is asked before anything is changed
                 return reply
             raise StoreUnavailable("the store is unavailable", outcome="unknown")
 
@@ -316,7 +375,9 @@ class TestLog:
         with capture_logs() as logged, pytest.raises(StoreUnavailable):
             await inspector.pause(letters)
         monkeypatch.undo()
-        assert [(line["what"], line["queue"], line["outcome"]) for line in logged] == [("pause", "letters", "unknown")]
+        assert [(line["what"], line["queue"], line["outcome"]) for line in logged] == [
+            ("pause", "letters", "unknown")
+        ]
         assert await inspector.is_paused(letters)
         assert [each.what for each in await inspector.audit.read()] == ["pause"]
 
@@ -351,12 +412,26 @@ class TestProcesses:
         """And its line is on standard error, where what it says is not in the way of its result."""
         (entry,), ran = await self.audited(command, "pause", "acme-threads", "--json")
         who = f"cli:{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
-        assert (entry["who"], entry["what"], entry["queue"], entry["job_id"]) == (who, "pause", "acme-threads", None)
-        assert (entry["before"], entry["after"], entry["count"]) == ({"paused": False}, {"paused": True}, None)
+        assert (entry["who"], entry["what"], entry["queue"], entry["job_id"]) == (
+            who,
+            "pause",
+            "acme-threads",
+            None,
+        )
+        assert (entry["before"], entry["after"], entry["count"]) == (
+            {"paused": False},
+            {"paused": True},
+            None,
+        )
         assert datetime.fromisoformat(entry["at"]).tzinfo is not None
         assert json.loads(ran.result) == {"queue": "acme-threads", "paused": True, "changed": True}
         line = json.loads(ran.said)
-        assert (line["logger"], line["event"], line["who"], line["what"]) == ("corral.audit", "audit", who, "pause")
+        assert (line["logger"], line["event"], line["who"], line["what"]) == (
+            "corral.audit",
+            "audit",
+            who,
+            "pause",
+        )
         assert command("resume", "acme-threads", CORRAL_LOG_LEVEL="WARNING").wait() == 0
         shown = command("audit")
         assert shown.wait() == 0
@@ -370,7 +445,11 @@ class TestProcesses:
         (entry, added), ran = await self.audited(command, "worker", "acme-letters", "--burst")
         lines = [json.loads(line) for line in ran.said.splitlines()]
         (worker,) = {line["worker"] for line in lines if "worker" in line}
-        assert (entry["who"], entry["what"], entry["queue"]) == (f"worker:{worker}", "pause", "acme-threads")
+        assert (entry["who"], entry["what"], entry["queue"]) == (
+            f"worker:{worker}",
+            "pause",
+            "acme-threads",
+        )
         assert (added["what"], added["queue"]) == ("add", "acme-letters")
         assert added["who"].startswith("cli:"), "who enqueues by hand is told, too"
         assert added["job_id"]

@@ -15,8 +15,12 @@ SECONDS = 120
 
 def test_a_quick_run_of_one_section_prints_its_rows_and_what_was_measured() -> None:
     command = [sys.executable, "-m", "bench", "--only", "add", "--quick", "--alone"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=SECONDS).stdout
+    told = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=SECONDS
+    ).stdout
     assert f"advance.lua {script('advance').digest}" in told
     assert re.search(
-        r"^  100 callers, one at a time each +[\d,.]+ +≥ 1.4x +~100 k/s +not measured$", told, re.MULTILINE
+        r"^  100 callers, one at a time each +[\d,.]+ +≥ 1.4x +~100 k/s +not measured$",
+        told,
+        re.MULTILINE,
     )

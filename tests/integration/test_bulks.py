@@ -1,4 +1,6 @@
-"""Calls that write many jobs: in parts, and what a call that stops half-way says about each of its jobs."""
+"""Calls that write many jobs: in parts, and what a call that stops half-way says about each of its
+jobs.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,10 @@ def client(store_url: str) -> Iterator[redis.Redis]:
 
 @pytest_asyncio.fixture
 async def jobs(workshop: Any, proxy: Proxy) -> JobScheduler:
-    """A producer behind the proxy. The store knows the script: every request that has its digest is one of a part."""
+    """A producer behind the proxy.
+
+    The store knows the script: every request that has its digest is one of a part.
+    """
     own = workshop.producer(parcels, url=proxy.url)
     await own.enqueue(parcels, Parcel())
     await workshop.raw.flushall()
@@ -75,13 +80,18 @@ async def jobs(workshop: Any, proxy: Proxy) -> JobScheduler:
 
 
 def from_part(number: int, do: Callable[[], bool]) -> Callable[[bytes], bool]:
-    """What `do` answers at the beginning of each part of a call from that one on, the first being 1."""
+    """What `do` answers at the beginning of each part of a call from that one on, the first being
+    1.
+    """
     parts = itertools.count(1)
     return lambda request: ADD in request and next(parts) >= number and do()
 
 
 def entries(count: int, text: str = "") -> list[Entry[Parcel]]:
-    return [Entry(Parcel(text=text, number=number), job_id=f"parcel-{number}") for number in range(count)]
+    return [
+        Entry(Parcel(text=text, number=number), job_id=f"parcel-{number}")
+        for number in range(count)
+    ]
 
 
 def ids(first: int, last: int) -> tuple[str, ...]:
@@ -135,7 +145,9 @@ class TestParts:
         watching = asyncio.Event()
         watcher = asyncio.create_task(watch(), name="watch")
         await watching.wait()
-        made = await asyncio.gather(*(jobs.enqueue(parcels, Parcel(text="x" * 200 * KIB)) for _ in range(20)))
+        made = await asyncio.gather(
+            *(jobs.enqueue(parcels, Parcel(text="x" * 200 * KIB)) for _ in range(20))
+        )
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
         assert await workshop.raw.lrange(WAIT, 0, -1) == [each.id for each in reversed(made)]
@@ -143,16 +155,23 @@ class TestParts:
 
     async def test_a_call_beside_a_bulk_waits_for_a_part_of_it(self, workshop: Any) -> None:
         jobs = workshop.producer(parcels)
-        bulk = asyncio.create_task(jobs.enqueue_many(parcels, [{"text": "x" * 20 * KIB}] * 1000), name="bulk")
+        bulk = asyncio.create_task(
+            jobs.enqueue_many(parcels, [{"text": "x" * 20 * KIB}] * 1000), name="bulk"
+        )
         one = await asyncio.create_task(jobs.enqueue(parcels, Parcel()), name="one")
         assert not bulk.done()
         await bulk
         assert await workshop.raw.lpos(WAIT, one.id) > 800
         assert await workshop.raw.llen(WAIT) == 1001
 
-    async def test_a_scheduler_that_is_closed_meanwhile_writes_all_of_it_first(self, workshop: Any) -> None:
+    async def test_a_scheduler_that_is_closed_meanwhile_writes_all_of_it_first(
+        self, workshop: Any
+    ) -> None:
         jobs = workshop.producer(parcels)
-        bulks = [asyncio.create_task(jobs.enqueue_many(parcels, [{}] * 1200), name=name) for name in ("one", "two")]
+        bulks = [
+            asyncio.create_task(jobs.enqueue_many(parcels, [{}] * 1200), name=name)
+            for name in ("one", "two")
+        ]
         await jobs.enqueue(parcels, Parcel())
         await jobs.close()
         assert [bulk.done() for bulk in bulks] == [True, True]
@@ -162,7 +181,9 @@ class TestParts:
 
     async def test_two_bulks_of_the_same_ids_make_each_job_once(self, workshop: Any) -> None:
         first, second = workshop.producer(parcels), workshop.producer(parcels)
-        calls = [producer.enqueue_many(parcels, entries(1200)) for producer in (first, first, second)]
+        calls = [
+            producer.enqueue_many(parcels, entries(1200)) for producer in (first, first, second)
+        ]
         told = await asyncio.gather(*calls)
         for made in zip(*told, strict=True):
             assert [each.created for each in made].count(True) == 1
@@ -170,7 +191,9 @@ class TestParts:
 
 
 class TestOrder:
-    """Calls of one scheduler are written in the order in which they began; a long one takes its place part by part."""
+    """Calls of one scheduler are written in the order in which they began; a long one takes its
+    place part by part.
+    """
 
     async def written(self, workshop: Any) -> list[str]:
         """The ids of the waiting jobs, the first to be written first."""
@@ -182,18 +205,24 @@ class TestOrder:
         calls: list[Any] = []
         for number in range(30):
             ones = [Entry(Parcel(), job_id=f"call-{number}-{place}") for place in range(number % 7)]
-            calls.append(jobs.enqueue_many(parcels, ones) if number % 2 else jobs.enqueue(parcels, Parcel()))
+            calls.append(
+                jobs.enqueue_many(parcels, ones) if number % 2 else jobs.enqueue(parcels, Parcel())
+            )
         made = await asyncio.gather(*calls)
         began = [each.id for call in made for each in (call if isinstance(call, list) else [call])]
         assert len(began) == 15 + sum(number % 7 for number in range(1, 30, 2))
         assert await self.written(workshop) == began
 
-    async def test_calls_that_begin_beside_a_long_one_take_turns_with_its_parts(self, workshop: Any) -> None:
+    async def test_calls_that_begin_beside_a_long_one_take_turns_with_its_parts(
+        self, workshop: Any
+    ) -> None:
         jobs = workshop.producer(parcels)
         await asyncio.gather(
             jobs.enqueue_many(parcels, entries(3 * MAX_BATCH)),
             jobs.enqueue(parcels, Parcel(), job_id="one"),
-            jobs.enqueue_many(parcels, [Entry(Parcel(), job_id=f"other-{n}") for n in range(2 * MAX_BATCH)]),
+            jobs.enqueue_many(
+                parcels, [Entry(Parcel(), job_id=f"other-{n}") for n in range(2 * MAX_BATCH)]
+            ),
         )
         others = [f"other-{number}" for number in range(2 * MAX_BATCH)]
         assert await self.written(workshop) == [
@@ -205,7 +234,9 @@ class TestOrder:
             *ids(2 * MAX_BATCH, 3 * MAX_BATCH),
         ]
 
-    async def test_a_crowd_is_written_in_its_order_though_two_writes_are_on_their_way(self, workshop: Any) -> None:
+    async def test_a_crowd_is_written_in_its_order_though_two_writes_are_on_their_way(
+        self, workshop: Any
+    ) -> None:
         jobs = workshop.producer(parcels)
         began: list[str] = []
 
@@ -221,7 +252,10 @@ class TestOrder:
         self, workshop: Any, jobs: JobScheduler, proxy: Proxy
     ) -> None:
         proxy.cut = every_first_try("add")
-        calls = [jobs.enqueue_many(parcels, entries(1200)), jobs.enqueue(parcels, Parcel(), job_id="one")]
+        calls = [
+            jobs.enqueue_many(parcels, entries(1200)),
+            jobs.enqueue(parcels, Parcel(), job_id="one"),
+        ]
         await asyncio.gather(*calls)
         assert proxy.cuts >= 3
         written = await self.written(workshop)
@@ -240,25 +274,36 @@ class TestOrder:
         proxy.cut = damage
         others = [Entry(Parcel(), job_id=f"other-{number}") for number in range(1200)]
         one, other = await asyncio.gather(
-            jobs.enqueue_many(parcels, entries(1200)), jobs.enqueue_many(parcels, others), return_exceptions=True
+            jobs.enqueue_many(parcels, entries(1200)),
+            jobs.enqueue_many(parcels, others),
+            return_exceptions=True,
         )
         assert isinstance(one, EnqueueInterrupted)
         assert isinstance(other, EnqueueInterrupted)
         assert (one.created, one.refused, one.unknown) == (ids(0, 500), ids(500, 1200), ())
-        assert len(other.created) in {0, 500}, "its first part may be on its way when the list is damaged"
-        assert (other.created + other.refused, other.unknown) == (tuple(each.job_id for each in others), ())
+        assert len(other.created) in {0, 500}, (
+            "its first part may be on its way when the list is damaged"
+        )
+        assert (other.created + other.refused, other.unknown) == (
+            tuple(each.job_id for each in others),
+            (),
+        )
         proxy.cut = lambda _: False
         client.rename("aside", WAIT)
         again = await jobs.enqueue_many(parcels, entries(1200))
         assert [each.created for each in again] == [False] * 500 + [True] * 700
-        assert await self.written(workshop) == [*ids(0, 500), *other.created, *ids(500, 1200)], "and nothing else"
+        assert await self.written(workshop) == [*ids(0, 500), *other.created, *ids(500, 1200)], (
+            "and nothing else"
+        )
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["a store", "the recording double"])
 class TestEntries:
     @pytest.fixture
     def scheduler(self, workshop: Any, recorded: bool) -> JobScheduler:
-        made: JobScheduler = RecordingJobScheduler(parcels) if recorded else workshop.producer(parcels)
+        made: JobScheduler = (
+            RecordingJobScheduler(parcels) if recorded else workshop.producer(parcels)
+        )
         return made
 
     async def test_an_entry_has_its_own_options_and_the_call_has_those_of_the_others(
@@ -310,7 +355,9 @@ class TestEntries:
         with pytest.raises(JobRefused, match="priority -1"):
             await scheduler.enqueue_many(parcels, [right, Entry(Parcel(), priority=-1)])
         with pytest.raises(PayloadRefused, match="number"):
-            await scheduler.enqueue_many("parcels", [Entry({}, job_id="right"), Entry({"number": "many"})])
+            await scheduler.enqueue_many(
+                "parcels", [Entry({}, job_id="right"), Entry({"number": "many"})]
+            )
         assert await scheduler.enqueue_many(parcels, []) == []
         if isinstance(scheduler, RecordingJobScheduler):
             assert scheduler.jobs == []
@@ -318,15 +365,28 @@ class TestEntries:
 
 
 class TestInterrupted:
-    async def test_a_store_that_fills_up_half_way(self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis) -> None:
+    async def test_a_store_that_fills_up_half_way(
+        self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis
+    ) -> None:
         proxy.cut = from_part(2, lambda: not client.config_set("maxmemory", 1))
-        with pytest.raises(EnqueueInterrupted, match="500 of 1200 jobs of queue 'parcels' are written") as stopped:
+        with pytest.raises(
+            EnqueueInterrupted, match="500 of 1200 jobs of queue 'parcels' are written"
+        ) as stopped:
             await jobs.enqueue_many(parcels, entries(1200))
         told = stopped.value
-        assert (told.created, told.existing, told.refused, told.unknown) == (ids(0, 500), (), ids(500, 1200), ())
+        assert (told.created, told.existing, told.refused, told.unknown) == (
+            ids(0, 500),
+            (),
+            ids(500, 1200),
+            (),
+        )
         assert told.ids == ids(0, 1200)
         assert (told.outcome, told.exit_code, told.job_id) == ("partial", 4, None)
-        assert client.llen(WAIT) == client.dbsize() - len(["wait", "events", "id", "marker", "meta"]) == 500
+        assert (
+            client.llen(WAIT)
+            == client.dbsize() - len(["wait", "events", "id", "marker", "meta"])
+            == 500
+        )
 
         proxy.cut = lambda _: False
         client.config_set("maxmemory", 0)
@@ -334,14 +394,23 @@ class TestInterrupted:
         assert [each.created for each in again] == [False] * 500 + [True] * 700
         assert client.lrange(WAIT, 0, -1) == list(reversed(ids(0, 1200)))
 
-    async def test_replies_that_are_lost_for_good(self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis) -> None:
+    async def test_replies_that_are_lost_for_good(
+        self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis
+    ) -> None:
         await jobs.enqueue(parcels, Parcel(), job_id="parcel-7")
         proxy.cut = from_part(2, lambda: True)
         with pytest.raises(EnqueueInterrupted) as stopped:
             await jobs.enqueue_many(parcels, entries(1200))
         told = stopped.value
-        assert (told.created, told.existing) == (tuple(each for each in ids(0, 500) if each != "parcel-7"), ids(7, 8))
-        assert (told.refused, told.unknown, told.outcome) == (ids(1000, 1200), ids(500, 1000), "partial")
+        assert (told.created, told.existing) == (
+            tuple(each for each in ids(0, 500) if each != "parcel-7"),
+            ids(7, 8),
+        )
+        assert (told.refused, told.unknown, told.outcome) == (
+            ids(1000, 1200),
+            ids(500, 1000),
+            "partial",
+        )
         assert client.llen(WAIT) == 1000
 
         proxy.cut = lambda _: False
@@ -357,7 +426,10 @@ class TestInterrupted:
             await jobs.enqueue_many(parcels, payloads)
         proxy.cut = lambda _: False
         assert client.llen(WAIT) == 1000
-        again = [Entry(payload, job_id=each) for payload, each in zip(payloads, stopped.value.ids, strict=True)]
+        again = [
+            Entry(payload, job_id=each)
+            for payload, each in zip(payloads, stopped.value.ids, strict=True)
+        ]
         made = await jobs.enqueue_many(parcels, again)
         assert [each.created for each in made] == [False] * 1000 + [True] * 200
         assert client.lrange(WAIT, 0, -1) == list(reversed(stopped.value.ids))
@@ -376,12 +448,21 @@ class TestInterrupted:
 
     @pytest.mark.parametrize("size", [20 * KIB, 0], ids=["1 MB", "nothing"])
     async def test_a_reply_that_is_lost_late_is_asked_for_again_where_there_was_much_to_send(
-        self, workshop: Any, proxy: Proxy, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, size: int
+        self,
+        workshop: Any,
+        proxy: Proxy,
+        client: redis.Redis,
+        monkeypatch: pytest.MonkeyPatch,
+        size: int,
     ) -> None:
-        """The first try takes longer than `GIVE_UP_SECONDS`: with 1 MB, bytes may have been moving all the time."""
+        """The first try takes longer than `GIVE_UP_SECONDS`: with 1 MB, bytes may have been moving
+        all the time.
+        """
         jobs = workshop.producer(parcels, url=proxy.url)
         with monkeypatch.context() as patient:
-            patient.setattr("corral.producer.REPLY_SECONDS", 20.0)  # of the connection, which this opens
+            patient.setattr(
+                "corral.producer.REPLY_SECONDS", 20.0
+            )  # of the connection, which this opens
             await jobs.enqueue(parcels, Parcel(), job_id="first")
         proxy.cut = from_part(1, iter([True, *[False] * 9]).__next__)
         proxy.late = lambda _: 1.1 * (not proxy.cuts)
@@ -400,10 +481,17 @@ class TestInterrupted:
         with pytest.raises(EnqueueInterrupted) as stopped:
             await jobs.enqueue_many(parcels, entries(1200))
         told = stopped.value
-        assert (told.created, told.existing, told.refused, told.unknown) == ((), (), ids(0, 1200), ())
+        assert (told.created, told.existing, told.refused, told.unknown) == (
+            (),
+            (),
+            ids(0, 1200),
+            (),
+        )
         assert told.outcome == "refused"
 
-    async def test_a_key_that_is_damaged_half_way(self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis) -> None:
+    async def test_a_key_that_is_damaged_half_way(
+        self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis
+    ) -> None:
         def damage() -> bool:
             client.rename(WAIT, "aside")
             client.set(WAIT, "damaged")
@@ -413,14 +501,20 @@ class TestInterrupted:
         with pytest.raises(EnqueueInterrupted, match=f"{WAIT} is a string, not a list") as stopped:
             await jobs.enqueue_many(parcels, entries(1200))
         told = stopped.value
-        assert (told.created, told.refused, told.outcome) == (ids(0, 500), ids(500, 1200), "partial")
+        assert (told.created, told.refused, told.outcome) == (
+            ids(0, 500),
+            ids(500, 1200),
+            "partial",
+        )
         client.rename("aside", WAIT)
         assert client.exists(*(f"bull:parcels:{each}" for each in ids(500, 1000))) == 0
 
     async def test_what_was_lost_and_is_refused_then_is_unknown(
         self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis
     ) -> None:
-        """`refused` says that certainly nothing was written: here the first try has written the job."""
+        """`refused` says that certainly nothing was written: here the first try has written the
+        job.
+        """
         tries = iter([True, False])
 
         def forbid() -> bool:
@@ -459,7 +553,9 @@ class TestInterrupted:
 
 class TestTakenBack:
     @pytest.mark.parametrize("key", ["events", "wait", "delayed", "prioritized", "id"])
-    async def test_a_part_that_fails_leaves_nothing(self, workshop: Any, client: redis.Redis, key: str) -> None:
+    async def test_a_part_that_fails_leaves_nothing(
+        self, workshop: Any, client: redis.Redis, key: str
+    ) -> None:
         """Whatever it has written before: hashes, places in other containers, events."""
         jobs = workshop.producer(parcels)
         everywhere = [
@@ -468,13 +564,28 @@ class TestTakenBack:
             Entry(Parcel(), job_id="urgent", priority=1),
             Entry(Parcel(), job_id="later", delay=HOUR),
         ]
-        before = [Entry(each.payload, job_id=f"before-{each.job_id}", lifo=each.lifo) for each in everywhere]
+        before = [
+            Entry(each.payload, job_id=f"before-{each.job_id}", lifo=each.lifo)
+            for each in everywhere
+        ]
         await jobs.enqueue_many(parcels, before)
-        kept = client.lrange(WAIT, 0, -1), client.xlen("bull:parcels:events"), client.get("bull:parcels:id")
+        kept = (
+            client.lrange(WAIT, 0, -1),
+            client.xlen("bull:parcels:events"),
+            client.get("bull:parcels:id"),
+        )
         socket = workshop.url.removeprefix("unix://")
-        write = {"events": "xadd", "wait": "lpush", "delayed": "zadd", "prioritized": "incr", "id": "incrby"}[key]
+        write = {
+            "events": "xadd",
+            "wait": "lpush",
+            "delayed": "zadd",
+            "prioritized": "incr",
+            "id": "incrby",
+        }[key]
         commands = ["+@all", f"-{write}"]
-        client.acl_setuser("producer", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=commands)
+        client.acl_setuser(
+            "producer", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=commands
+        )
         own = workshop.producer(parcels, url=f"unix://producer:x@{socket}")
         try:
             with pytest.raises(EnqueueInterrupted, match="0 of 4 jobs") as failed:
@@ -483,18 +594,30 @@ class TestTakenBack:
             client.acl_deluser("producer")
         assert failed.value.outcome == "refused"
         assert "ACL failure" in str(failed.value)
-        now = client.lrange(WAIT, 0, -1), client.xlen("bull:parcels:events"), client.get("bull:parcels:id")
+        now = (
+            client.lrange(WAIT, 0, -1),
+            client.xlen("bull:parcels:events"),
+            client.get("bull:parcels:id"),
+        )
         assert now == kept
         assert client.exists(*(f"bull:parcels:{each.job_id}" for each in everywhere)) == 0
 
-    async def test_a_schedule_is_changed_whole_or_not_at_all(self, workshop: Any, client: redis.Redis) -> None:
+    async def test_a_schedule_is_changed_whole_or_not_at_all(
+        self, workshop: Any, client: redis.Redis
+    ) -> None:
         jobs = workshop.producer(parcels)
 
         def kept() -> list[Any]:
             job = client.zrange("bull:parcels:delayed", 0, -1)[0]
             names = "repeat", "delayed"
-            places = [client.zrange(f"bull:parcels:{name}", 0, -1, withscores=True) for name in names]
-            return [*places, client.hgetall("bull:parcels:repeat:blue"), client.hgetall(f"bull:parcels:{job}")]
+            places = [
+                client.zrange(f"bull:parcels:{name}", 0, -1, withscores=True) for name in names
+            ]
+            return [
+                *places,
+                client.hgetall("bull:parcels:repeat:blue"),
+                client.hgetall(f"bull:parcels:{job}"),
+            ]
 
         await jobs.schedule(parcels, Parcel(), Cron("0 0 1 1 *"), id="blue")
         before = kept()
@@ -517,7 +640,9 @@ class TestTakenBack:
         assert await jobs.unschedule("blue")
 
     @pytest.mark.corral_untidy("active is damaged on purpose")
-    async def test_a_job_is_added_where_nobody_can_tell_how_many_run(self, workshop: Any, client: redis.Redis) -> None:
+    async def test_a_job_is_added_where_nobody_can_tell_how_many_run(
+        self, workshop: Any, client: redis.Redis
+    ) -> None:
         client.hset("bull:parcels:meta", "concurrency", 3)
         client.set("bull:parcels:active", "damaged")
         made = await workshop.producer(parcels).enqueue(parcels, Parcel())
@@ -558,7 +683,8 @@ class TestCancelled:
         calls = [asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id="one"), name="one")]
         await wait_until(lambda: proxy.holds_back, "the store has written the first job")
         calls += [
-            asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id=name), name=name) for name in ("two", "three")
+            asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id=name), name=name)
+            for name in ("two", "three")
         ]
         await asyncio.sleep(0)
         assert await self.cancel(calls[1]) == "job two of queue 'parcels' was not sent"
@@ -567,13 +693,16 @@ class TestCancelled:
         assert await asyncio.gather(calls[0], calls[2]) == [Enqueued("one"), Enqueued("three")]
         assert client.lrange(WAIT, 0, -1) == ["three", "one"]
 
-    async def test_while_the_store_is_away(self, workshop: Any, client: redis.Redis, wait_until: Any) -> None:
+    async def test_while_the_store_is_away(
+        self, workshop: Any, client: redis.Redis, wait_until: Any
+    ) -> None:
         """Its first try has reached nobody: the next one is made without it."""
         with tempfile.TemporaryDirectory(prefix="corral-bulks-") as folder:
             proxy = Proxy(Path(folder) / "proxy", Path(workshop.url.removeprefix("unix://")))
             jobs = workshop.producer(parcels, url=proxy.url)
             calls = [
-                asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id=name), name=name) for name in ("one", "two")
+                asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id=name), name=name)
+                for name in ("one", "two")
             ]
             store = jobs._writer(parcels).store  # when its first try has failed, nobody tells
             tried = asyncio.Event()
@@ -594,7 +723,9 @@ class TestCancelled:
                 assert client.lrange(WAIT, 0, -1) == ["two"]
                 await jobs.close()
 
-    async def test_a_bulk(self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis, wait_until: Any) -> None:
+    async def test_a_bulk(
+        self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis, wait_until: Any
+    ) -> None:
         """What of it was not sent is not sent any more."""
         parts = itertools.count(1)
         # a connection that was idle for a moment is asked for a PONG before a large request
@@ -612,7 +743,10 @@ class TestCancelled:
 
     async def test_a_writer_that_had_not_begun(self, jobs: JobScheduler) -> None:
         await jobs.enqueue_many(parcels, [{}, {}])
-        calls = [asyncio.create_task(jobs.enqueue(parcels, Parcel()), name=f"call-{number}") for number in range(40)]
+        calls = [
+            asyncio.create_task(jobs.enqueue(parcels, Parcel()), name=f"call-{number}")
+            for number in range(40)
+        ]
         await asyncio.sleep(0)
         writers = [task for task in asyncio.all_tasks() if task.get_name() == "corral-add-parcels"]
         assert len(writers) == 2, "the calls are many enough for two writes"
@@ -623,15 +757,21 @@ class TestCancelled:
         assert (await jobs.enqueue(parcels, Parcel())).created
         assert len(await jobs.enqueue_many(parcels, [{}] * 40)) == 40
 
-    async def test_the_writer_itself(self, jobs: JobScheduler, proxy: Proxy, wait_until: Any) -> None:
-        """Somebody cancels all other tasks of the program: calls are told, and do not wait for ever."""
+    async def test_the_writer_itself(
+        self, jobs: JobScheduler, proxy: Proxy, wait_until: Any
+    ) -> None:
+        """Somebody cancels all other tasks of the program: calls are told, and do not wait for
+        ever.
+        """
         await jobs.enqueue_many(parcels, [{}, {}])  # a call that nobody is beside has no writer
         proxy.late = lambda _: 30
         calls = [asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id="one"), name="one")]
         await wait_until(lambda: proxy.holds_back, "the store has written the first job")
         calls += [asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id="two"), name="two")]
         await asyncio.sleep(0)
-        (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "corral-add-parcels"]
+        (writer,) = [
+            task for task in asyncio.all_tasks() if task.get_name() == "corral-add-parcels"
+        ]
         writer.cancel()
         told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
         assert [getattr(each, "outcome", None) for each in told] == ["unknown", "refused"]

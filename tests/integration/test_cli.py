@@ -1,4 +1,6 @@
-"""The command line as a user meets it: a sentence and an exit code for every refusal, and what each command prints."""
+"""The command line as a user meets it: a sentence and an exit code for every refusal, and what each
+command prints.
+"""
 
 from __future__ import annotations
 
@@ -165,7 +167,12 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         2,
         "error: no store is configured: REDIS_URL is not set, and none is running in '.corral'\n  hint: ",
     ),
-    "no store to work for": (("worker",), {"REDIS_URL": None}, 2, "error: no store is configured: "),
+    "no store to work for": (
+        ("worker",),
+        {"REDIS_URL": None},
+        2,
+        "error: no store is configured: ",
+    ),
     "an unreachable store, to enqueue": (
         ("enqueue", "acme-letters", "{}"),
         {"REDIS_URL": NOWHERE},
@@ -196,7 +203,12 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         2,
         "error: 'acme-letters=0' does not say how many jobs run at once\n  hint: write acme-letters=10\n",
     ),
-    "words for a number": (("worker", "acme-letters=many"), {}, 2, "error: 'acme-letters=many' does not say"),
+    "words for a number": (
+        ("worker", "acme-letters=many"),
+        {},
+        2,
+        "error: 'acme-letters=many' does not say",
+    ),
     "a worker for a misspelt queue": (
         ("worker", "acme-leters=5"),
         {},
@@ -227,14 +239,18 @@ def test_a_refusal_is_one_sentence_an_exit_code_and_no_change(
     before = store.dbsize()
     ended, out, err = run(*arguments, **given)
     assert (ended, out) == (code, ""), err
-    lines = "".join(line for line in err.splitlines(keepends=True) if not line.startswith("{"))  # but for log lines
+    lines = "".join(
+        line for line in err.splitlines(keepends=True) if not line.startswith("{")
+    )  # but for log lines
     assert lines.startswith(told)
     assert "Traceback" not in err or code == 3, "but for what a plugin raised"
     assert store.dbsize() == before
 
 
 class TestEnqueue:
-    def test_prints_the_id_and_writes_the_job(self, run: Callable[..., Ran], store: redis.Redis) -> None:
+    def test_prints_the_id_and_writes_the_job(
+        self, run: Callable[..., Ran], store: redis.Redis
+    ) -> None:
         code, out, err = run(
             *("enqueue", "acme-letters", '{"text": "größe"}', "--job-id", "a.1", "--priority", "3"),
             *("--attempts", "7", "--delay", "1.5h"),
@@ -248,7 +264,9 @@ class TestEnqueue:
         assert (code, out) == (0, "a.1\n")
         assert "job a.1 of queue 'acme-letters' exists already and was left as it is\n" in err
 
-    def test_reads_standard_input_and_files(self, run: Callable[..., Ran], store: redis.Redis, tmp_path: Path) -> None:
+    def test_reads_standard_input_and_files(
+        self, run: Callable[..., Ran], store: redis.Redis, tmp_path: Path
+    ) -> None:
         (tmp_path / "mail.json").write_text('{"text": "from a file"}', "utf-8")
         _, first, _ = run("enqueue", "acme-letters", "-", stdin='{"text": "größe"}'.encode())
         _, second, _ = run("enqueue", "acme-letters", f"@{tmp_path}/mail.json")
@@ -256,7 +274,9 @@ class TestEnqueue:
         assert data == ['{"text":"größe","copies":1}', '{"text":"from a file","copies":1}']
 
     def test_waits_until_a_time(self, run: Callable[..., Ran], store: redis.Redis) -> None:
-        code, out, err = run("enqueue", "acme-letters", "{}", "--delay", "2099-01-01T00:00:00+01:00")
+        code, out, err = run(
+            "enqueue", "acme-letters", "{}", "--delay", "2099-01-01T00:00:00+01:00"
+        )
         assert code == 0, err
         ((job_id, score),) = store.zrange("bull:acme-letters:delayed", 0, -1, withscores=True)
         assert job_id == out.strip()
@@ -264,7 +284,9 @@ class TestEnqueue:
 
 
 class TestListings:
-    def test_check_lists_the_queues_and_says_that_the_catalog_is_open(self, run: Callable[..., Ran]) -> None:
+    def test_check_lists_the_queues_and_says_that_the_catalog_is_open(
+        self, run: Callable[..., Ran]
+    ) -> None:
         code, out, err = run("check")
         assert code == 0, err
         lines = [line.split() for line in out.splitlines()]
@@ -274,7 +296,12 @@ class TestListings:
         code, out, err = run("check", "--producer", "--json")
         told = json.loads(out)
         assert (code, told["ok"], told["problems"]) == (0, True, [])
-        queue = {"name": "acme-threads", "distribution": "acme", "version": "1.0", "origin": "wheel"}
+        queue = {
+            "name": "acme-threads",
+            "distribution": "acme",
+            "version": "1.0",
+            "origin": "wheel",
+        }
         assert queue in told["queues"]
 
     def test_a_refused_catalog_is_one_report_and_exit_3_for_people_and_for_machines(
@@ -285,7 +312,10 @@ class TestListings:
         code, out, err = run("check")
         assert (code, out) == (3, "")
         assert "error: the catalog was refused: 1 problem\n" in err
-        assert "failed to import 'acme_letters': ModuleNotFoundError: No module named 'acme_nowhere'" in err
+        assert (
+            "failed to import 'acme_letters': ModuleNotFoundError: No module named 'acme_nowhere'"
+            in err
+        )
         assert "Traceback (most recent call last)" in err, "a plugin's traceback is never cut"
         code, out, err = run("check", "--json")
         told = json.loads(out)
@@ -303,14 +333,18 @@ class TestListings:
         points.write_text(points.read_text() + "acme-more = acme_letters\n")
         module = acme / "acme_letters.py"
         module.write_text(
-            module.read_text().replace("return [letters, threaded]", "return [letters, threaded, more]")
+            module.read_text().replace(
+                "return [letters, threaded]", "return [letters, threaded, more]"
+            )
             + "\nmore = Queue('acme-more', Letter)\n"
         )
         code, _, err = run("check", "--producer")
         assert code == 3
         assert "queue 'acme-more' of acme 1.0 is not in the lock file" in err
 
-    def test_plugins_names_each_with_its_hooks_and_what_is_disabled(self, run: Callable[..., Ran]) -> None:
+    def test_plugins_names_each_with_its_hooks_and_what_is_disabled(
+        self, run: Callable[..., Ran]
+    ) -> None:
         code, out, err = run("plugins", "--json", CORRAL_DISABLED_PLUGINS="acme-threads")
         assert code == 0, err
         mine = {row["name"]: row for row in json.loads(out) if row["distribution"] == "acme"}
@@ -327,7 +361,9 @@ class TestListings:
         assert code == 0, err
         counts = {row.pop("queue"): row for row in json.loads(out)}
         assert counts["acme-letters"] == {
-            **dict.fromkeys(("active", "prioritized", "waiting-children", "completed", "failed"), 0),
+            **dict.fromkeys(
+                ("active", "prioritized", "waiting-children", "completed", "failed"), 0
+            ),
             "waiting": 2,
             "delayed": 1,
             "paused": False,
@@ -339,18 +375,28 @@ class TestListings:
 
 
 class TestWorker:
-    def test_burst_works_off_what_waits_and_ends(self, run: Callable[..., Ran], store: redis.Redis) -> None:
+    def test_burst_works_off_what_waits_and_ends(
+        self, run: Callable[..., Ran], store: redis.Redis
+    ) -> None:
         for text in ("one", "fail two"):
             assert run("enqueue", "acme-letters", json.dumps({"text": text}))[0] == 0
-        code, out, err = run("worker", "acme-letters=2", "acme-threads", "--burst", CORRAL_LOG_FORMAT="json")
+        code, out, err = run(
+            "worker", "acme-letters=2", "acme-threads", "--burst", CORRAL_LOG_FORMAT="json"
+        )
         assert (code, out) == (0, ""), err
-        assert store.zcard("bull:acme-letters:completed") == store.zcard("bull:acme-letters:failed") == 1
+        assert (
+            store.zcard("bull:acme-letters:completed")
+            == store.zcard("bull:acme-letters:failed")
+            == 1
+        )
         lines = [json.loads(line) for line in err.splitlines()]
         said = {line["event"]: line for line in lines}
         assert said["worker started"]["queues"] == {"acme-letters": 2, "acme-threads": 4}
         assert said["job failed"]["reason"] == "Fail: two"
         assert said["job failed"]["level"] == "error"
-        assert {line["worker"] for line in lines if line["logger"] == "corral.worker"} == {said["job failed"]["worker"]}
+        assert {line["worker"] for line in lines if line["logger"] == "corral.worker"} == {
+            said["job failed"]["worker"]
+        }
         assert store.hgetall("corral:bull:catalog") == {}, "it takes its record away"
 
     @pytest.mark.parametrize("name", ["asyncio", "uvloop"])
@@ -358,8 +404,20 @@ class TestWorker:
         self, run: Callable[..., Ran], store: redis.Redis, name: str
     ) -> None:
         """Jobs run on it, and beside it on threads."""
-        assert run("enqueue", "acme-letters", json.dumps({"text": "loop"}), "--job-id", "on-loop")[0] == 0
-        assert run("enqueue", "acme-threads", json.dumps({"text": "sleep 0.1"}), "--job-id", "on-thread")[0] == 0
+        assert (
+            run("enqueue", "acme-letters", json.dumps({"text": "loop"}), "--job-id", "on-loop")[0]
+            == 0
+        )
+        assert (
+            run(
+                "enqueue",
+                "acme-threads",
+                json.dumps({"text": "sleep 0.1"}),
+                "--job-id",
+                "on-thread",
+            )[0]
+            == 0
+        )
         code, _, err = run("worker", "--burst", CORRAL_WORKER__EVENT_LOOP=name)
         assert code == 0, err
         module = json.loads(store.hget("bull:acme-letters:on-loop", "returnvalue") or "null")
@@ -368,7 +426,9 @@ class TestWorker:
 
     @pytest.mark.trap(21)
     @pytest.mark.parametrize(
-        ("environment", "code"), [("production", 2), ("development", 0)], ids=["production", "development"]
+        ("environment", "code"),
+        [("production", 2), ("development", 0)],
+        ids=["production", "development"],
     )
     def test_a_store_that_evicts_is_refused_in_production(
         self, run: Callable[..., Ran], store: redis.Redis, environment: str, code: int
@@ -398,11 +458,22 @@ class TestHelp:
     def test_the_program_names_its_commands_and_exit_codes(self, run: Callable[..., Ran]) -> None:
         code, out, err = run("--help")
         assert (code, err) == (0, "")
-        for word in ("dev", "worker", "check", "lock", "plugins", "queues", "enqueue", "Exit codes: 0 done"):
+        for word in (
+            "dev",
+            "worker",
+            "check",
+            "lock",
+            "plugins",
+            "queues",
+            "enqueue",
+            "Exit codes: 0 done",
+        ):
             assert word in out
         assert run("--version")[1] == "corral 0.1.0\n"
 
-    @pytest.mark.parametrize("name", ["dev", "worker", "check", "lock", "plugins", "queues", "enqueue"])
+    @pytest.mark.parametrize(
+        "name", ["dev", "worker", "check", "lock", "plugins", "queues", "enqueue"]
+    )
     def test_each_command_shows_an_example(self, run: Callable[..., Ran], name: str) -> None:
         code, out, err = run(name, "--help")
         assert (code, err) == (0, "")

@@ -1,4 +1,6 @@
-"""Servers and load balancers close connections that idle: who calls next finds out, and the caller does not."""
+"""Servers and load balancers close connections that idle: who calls next finds out, and the caller
+does not.
+"""
 
 from __future__ import annotations
 
@@ -61,11 +63,15 @@ async def test_schedule_and_unschedule(workshop: Any, close_all: Callable[[], No
 
 @pytest.fixture
 def proxied(store_url: str) -> Iterator[Proxy]:
-    with tempfile.TemporaryDirectory(prefix="corral-closed-") as folder:  # short enough for a socket
+    with tempfile.TemporaryDirectory(
+        prefix="corral-closed-"
+    ) as folder:  # short enough for a socket
         yield Proxy(Path(folder) / "proxy", Path(store_url.removeprefix("unix://")))
 
 
-async def test_replies_of_schedule_and_unschedule_that_are_lost(workshop: Any, proxied: Proxy) -> None:
+async def test_replies_of_schedule_and_unschedule_that_are_lost(
+    workshop: Any, proxied: Proxy
+) -> None:
     """What was done by the first try is what the second one tells."""
     async with proxied as proxy:
         jobs = workshop.producer(letters, postcards, url=proxy.url)
@@ -82,7 +88,9 @@ async def test_replies_of_schedule_and_unschedule_that_are_lost(workshop: Any, p
         await jobs.close()
 
 
-async def test_a_schedule_that_ends_in_one_queue_only(workshop: Any, proxied: Proxy, store_url: str) -> None:
+async def test_a_schedule_that_ends_in_one_queue_only(
+    workshop: Any, proxied: Proxy, store_url: str
+) -> None:
     """Nothing was written by the call that is refused, but something by the one before."""
     async with proxied as proxy:
         jobs = workshop.producer(letters, postcards, url=proxy.url)
@@ -126,7 +134,10 @@ async def test_a_schedule_that_ends_in_one_queue_only(workshop: Any, proxied: Pr
     ids=["sizes", "get", "list", "summary", "audit", "logs", "edit", "pause", "remove", "drain"],
 )
 async def test_the_inspector(
-    workshop: Any, inspector: JobInspector, close_all: Callable[[], None], look: Callable[..., Awaitable[object]]
+    workshop: Any,
+    inspector: JobInspector,
+    close_all: Callable[[], None],
+    look: Callable[..., Awaitable[object]],
 ) -> None:
     made = await workshop.producer(letters).enqueue(letters, Letter())
     await inspector.sizes(letters)
@@ -136,7 +147,9 @@ async def test_the_inspector(
 
 
 class TestCallAgain:
-    async def tries(self, *errors: StoreUnavailable, silent: float = 0.0) -> tuple[int, StoreUnavailable | None]:
+    async def tries(
+        self, *errors: StoreUnavailable, silent: float = 0.0
+    ) -> tuple[int, StoreUnavailable | None]:
         """How often a call is made that fails so, and what its caller learns."""
         left, tries = list(errors), 0
 
@@ -167,7 +180,10 @@ class TestCallAgain:
 
     async def test_what_is_lost_and_then_refused_is_unknown(self) -> None:
         refused = StoreUnavailable("OOM", outcome="refused")
-        assert await self.tries(StoreUnavailable("closed", outcome="unknown"), refused) == (2, refused)
+        assert await self.tries(StoreUnavailable("closed", outcome="unknown"), refused) == (
+            2,
+            refused,
+        )
         assert refused.outcome == "unknown"
 
     async def test_not_a_store_that_is_silent(self) -> None:

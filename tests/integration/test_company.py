@@ -1,4 +1,6 @@
-"""Several workers, several queues: who is seen, who gets what, and that no wake-up is lost between them."""
+"""Several workers, several queues: who is seen, who gets what, and that no wake-up is lost between
+them.
+"""
 
 from __future__ import annotations
 
@@ -109,9 +111,16 @@ class TestWakeUps:
             await workshop.wait_until(lambda: workshop.raw.llen("bull:letters:active"), "it runs")
             await blocked(1)
             async with workshop.working(letters.processed_by(nothing)):
-                await blocked(2)  # a marker goes to whoever blocks for the longest time: to the first
-                for job_id in ("long-1", "long-2"):  # without a marker: they are for the worker that asks next
-                    await workshop.raw.hset(f"bull:letters:{job_id}", mapping={"data": '{"text":"long"}', "opts": "{}"})
+                await blocked(
+                    2
+                )  # a marker goes to whoever blocks for the longest time: to the first
+                for job_id in (
+                    "long-1",
+                    "long-2",
+                ):  # without a marker: they are for the worker that asks next
+                    await workshop.raw.hset(
+                        f"bull:letters:{job_id}", mapping={"data": '{"text":"long"}', "opts": "{}"}
+                    )
                     await workshop.raw.lpush("bull:letters:wait", job_id)
                 held.hold.set()
                 finish.set()
@@ -138,7 +147,11 @@ class TestWakeUps:
 
         async def stopping(link: Link, *command: Any, **how: Any) -> Any:
             reply = await call(link, *command, **how)
-            if command[0] == "BZPOPMIN" and reply is not None and consumers[0]._stage is not Stage.DRAINING:
+            if (
+                command[0] == "BZPOPMIN"
+                and reply is not None
+                and consumers[0]._stage is not Stage.DRAINING
+            ):
                 consumers[0].stop()
             return reply
 
@@ -149,7 +162,9 @@ class TestWakeUps:
             async with workshop.working(letters.processed_by(nothing)):
                 await blocked(2)
                 enqueued = await workshop.producer(letters).enqueue(letters, Letter())
-                await workshop.until(letters, enqueued.id, "completed", seconds=BEFORE_THE_BLOCK_ENDS)
+                await workshop.until(
+                    letters, enqueued.id, "completed", seconds=BEFORE_THE_BLOCK_ENDS
+                )
 
     async def test_a_worker_that_stops_while_it_waits_leaves_the_marker_to_the_others(
         self, workshop: Any, blocked: Any
@@ -186,7 +201,9 @@ class TestLateAnswers:
                 async with worker("other"):
                     await workshop.until(letters, enqueued.id, "completed")
                     held.release()
-                    await workshop.wait_until(lambda: "are handed back" in str(logged), "it has heard of it")
+                    await workshop.wait_until(
+                        lambda: "are handed back" in str(logged), "it has heard of it"
+                    )
         assert ran == ["other"]
 
     @pytest.mark.timing
@@ -214,7 +231,9 @@ class TestLateAnswers:
 
 
 class TestSharing:
-    async def test_each_job_runs_once_however_many_workers_share_the_queue(self, workshop: Any) -> None:
+    async def test_each_job_runs_once_however_many_workers_share_the_queue(
+        self, workshop: Any
+    ) -> None:
         ran: list[tuple[str, str]] = []
 
         def worker(name: str) -> Any:
@@ -222,29 +241,48 @@ class TestSharing:
                 ran.append((job.id, name))
                 await asyncio.sleep(0.002)
 
-            return workshop.working(letters.processed_by(process), concurrency={"letters": 5}, name=name)
+            return workshop.working(
+                letters.processed_by(process), concurrency={"letters": 5}, name=name
+            )
 
-        made = await workshop.producer(letters).enqueue_many(letters, [Letter() for _ in range(300)])
+        made = await workshop.producer(letters).enqueue_many(
+            letters, [Letter() for _ in range(300)]
+        )
         async with worker("one"), worker("two"), worker("three"):
             for enqueued in made:
                 await workshop.until(letters, enqueued.id, "completed")
-        assert Counter(job_id for job_id, _ in ran) == dict.fromkeys((enqueued.id for enqueued in made), 1)
+        assert Counter(job_id for job_id, _ in ran) == dict.fromkeys(
+            (enqueued.id for enqueued in made), 1
+        )
         shares = Counter(name for _, name in ran)
         assert min(shares[name] for name in ("one", "two", "three")) > 20, shares
-        assert {(await workshop.hash(letters, enqueued.id))["pb"] for enqueued in made} == {"one", "two", "three"}
+        assert {(await workshop.hash(letters, enqueued.id))["pb"] for enqueued in made} == {
+            "one",
+            "two",
+            "three",
+        }
 
     async def test_a_worker_is_seen_once_under_its_name(self, workshop: Any, blocked: Any) -> None:
         other = Queue("data-exports", Letter)
-        async with workshop.working(letters.processed_by(nothing), other.processed_by(nothing), name="w-1"):
+        async with workshop.working(
+            letters.processed_by(nothing), other.processed_by(nothing), name="w-1"
+        ):
             await blocked(2)
-            names = [client["name"] for client in await workshop.raw.client_list() if client["name"]]
+            names = [
+                client["name"] for client in await workshop.raw.client_list() if client["name"]
+            ]
         encoded = [base64.b64encode(name.encode()).decode() for name in ("letters", "data-exports")]
         assert sorted(names) == sorted(f"bull:{name}:w:w-1" for name in encoded)
 
     async def test_a_made_up_name_is_unique(self, workshop: Any, blocked: Any) -> None:
-        async with workshop.working(letters.processed_by(nothing)), workshop.working(letters.processed_by(nothing)):
+        async with (
+            workshop.working(letters.processed_by(nothing)),
+            workshop.working(letters.processed_by(nothing)),
+        ):
             await blocked(2)
-            names = [client["name"] for client in await workshop.raw.client_list() if client["name"]]
+            names = [
+                client["name"] for client in await workshop.raw.client_list() if client["name"]
+            ]
         assert len(set(names)) == 2
 
 
@@ -256,7 +294,9 @@ class TestBurst:
 
         queue = Queue("letters", Letter)
         jobs = workshop.producer(queue)
-        await workshop.raw.hset("bull:letters:again", mapping={"data": "{}", "opts": '{"attempts":2}'})
+        await workshop.raw.hset(
+            "bull:letters:again", mapping={"data": "{}", "opts": '{"attempts":2}'}
+        )
         await workshop.raw.lpush("bull:letters:wait", "again")
         delayed = await jobs.enqueue(queue, Letter(), delay=timedelta(hours=1))
         await workshop.burst(queue.processed_by(process))
@@ -267,7 +307,9 @@ class TestBurst:
         await workshop.burst(letters.processed_by(nothing))
         assert await workshop.raw.keys("bull:*") in ([], ["bull:letters:stalled-check"])
 
-    async def test_works_off_what_a_job_enqueues_into_a_queue_that_was_empty(self, workshop: Any) -> None:
+    async def test_works_off_what_a_job_enqueues_into_a_queue_that_was_empty(
+        self, workshop: Any
+    ) -> None:
         first, second, third = (Queue(name, Letter) for name in ("first", "second", "third"))
         jobs = workshop.producer(first, second, third)
         done: list[str] = []
@@ -284,14 +326,20 @@ class TestBurst:
             done.append(job.id)
 
         await jobs.enqueue(third, Letter())
-        await workshop.burst(first.processed_by(on_first), second.processed_by(on_second), third.processed_by(on_third))
+        await workshop.burst(
+            first.processed_by(on_first),
+            second.processed_by(on_second),
+            third.processed_by(on_third),
+        )
         assert len(done) == 1
 
     async def test_waits_for_the_end_of_a_rate_limit(self, workshop: Any) -> None:
         await workshop.raw.hset("bull:letters:meta", mapping={"max": 1, "duration": 30})
         made = await workshop.producer(letters).enqueue_many(letters, [Letter() for _ in range(3)])
         await workshop.burst(letters.processed_by(nothing))
-        assert [await workshop.state(letters, enqueued.id) for enqueued in made] == ["completed"] * 3
+        assert [await workshop.state(letters, enqueued.id) for enqueued in made] == [
+            "completed"
+        ] * 3
 
     async def test_does_not_wait_for_what_snoozes(self, workshop: Any) -> None:
         async def process(_job: Job[Letter]) -> None:
@@ -337,7 +385,8 @@ class TestResources:
         await jobs.enqueue(letters, Letter())
         await jobs.enqueue(exports, Letter())
         await workshop.burst(
-            letters.processed_by(on_loop, using=open_mail), exports.processed_by(on_thread, using=open_files)
+            letters.processed_by(on_loop, using=open_mail),
+            exports.processed_by(on_thread, using=open_files),
         )
         assert told[0] == "pool opened"
         assert sorted(told[1:3]) == ["files over pool", "mail over pool"]
@@ -352,14 +401,20 @@ class TestResources:
 
         def process(job: Job[Letter], deps: Deps) -> None:
             if not job.payload.text:
-                deps.wait(deps.jobs.enqueue(letters, Letter(text="follow-up"), job_id=job.key("follow-up")))
+                deps.wait(
+                    deps.jobs.enqueue(
+                        letters, Letter(text="follow-up"), job_id=job.key("follow-up")
+                    )
+                )
 
         enqueued = await workshop.producer(letters).enqueue(letters, Letter())
         await workshop.burst(letters.processed_by(process, using=with_deps))
         assert await workshop.state(letters, f"letters.{enqueued.id}.follow-up") == "completed"
 
 
-async def test_a_mistake_of_ours_ends_the_worker_and_says_which(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_mistake_of_ours_ends_the_worker_and_says_which(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It must not wait for ever for a call that will never be answered."""
 
     async def broken(*_arguments: Any, **_more: Any) -> Advanced:
@@ -374,7 +429,9 @@ async def test_a_mistake_of_ours_ends_the_worker_and_says_which(workshop: Any, m
 async def test_the_next_job_that_stalled_before_starts_when_the_store_has_the_ending_of_the_last(
     workshop: Any, blocked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until then the last one would be charged a second stall, too, if a fresh job killed the process."""
+    """Until then the last one would be charged a second stall, too, if a fresh job killed the
+    process.
+    """
     held, go = Held(monkeypatch), asyncio.Event()
     started: list[str] = []
 
@@ -386,13 +443,17 @@ async def test_the_next_job_that_stalled_before_starts_when_the_store_has_the_en
     for job_id in ("one", "two"):
         await jobs.enqueue(letters, Letter(), job_id=job_id)
         await workshop.raw.hset(f"bull:letters:{job_id}", "stc", 1)
-    async with workshop.working(letters.processed_by(run), concurrency={"letters": 4}, max_stalled=5):
+    async with workshop.working(
+        letters.processed_by(run), concurrency={"letters": 4}, max_stalled=5
+    ):
         await workshop.wait_until(lambda: started == ["one"], "the first has started")
         await blocked(1)  # no other call is on its way: the next one is that of the ending
         held.hold.set()
         go.set()
         await asyncio.wait_for(held.has_one.wait(), 5)
         assert await workshop.state(letters, "one") == "completed"
-        assert await workshop.state(letters, "two") == "wait", "the call that wrote the first one's ending"
+        assert await workshop.state(letters, "two") == "wait", (
+            "the call that wrote the first one's ending"
+        )
         held.release()
         await workshop.until(letters, "two", "completed")

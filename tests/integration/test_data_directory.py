@@ -1,4 +1,6 @@
-"""What may be in the way in a data directory: stale and frozen servers, foreign locks, missing rights, long paths."""
+"""What may be in the way in a data directory: stale and frozen servers, foreign locks, missing
+rights, long paths.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from typing import Any
 import pytest
 import redis
 
+from corral.embedded import data_directory, embedded
+from corral.embedded.server import attach, embedded_store
 from corral.errors import ConfigurationError, StoreUnavailable
-from corral.store import data_directory, embedded
-from corral.store.embedded import attach, embedded_store
 
 HOLDER = """
 import fcntl, sys
@@ -58,13 +60,17 @@ def test_a_locked_directory_without_an_answer_is_in_use(
     holder = spawn(HOLDER, data_dir / "store.lock")
     assert holder.line() == "locked"
     for how in (embedded_store, attach):
-        with pytest.raises(StoreUnavailable, match=f"data directory in use: '{data_dir}' is locked") as refused:
+        with pytest.raises(
+            StoreUnavailable, match=f"data directory in use: '{data_dir}' is locked"
+        ) as refused:
             use(data_dir, how)
         assert refused.value.exit_code == 4
         assert str(data_dir / "store.lock") in str(refused.value.hint)
 
 
-def test_a_frozen_server_is_in_use_and_goes_on_when_it_thaws(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_server_is_in_use_and_goes_on_when_it_thaws(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with embedded_store(data_dir) as url:
         server = info(url)
         with monkeypatch.context() as patience:
@@ -120,14 +126,18 @@ def test_a_directory_of_ours_that_others_may_enter_is_made_private(
 
 
 @pytest.mark.parametrize("how", [embedded_store, attach])
-def test_a_directory_with_other_uses_that_others_may_enter_is_refused(data_dir: Path, how: Callable[..., Any]) -> None:
+def test_a_directory_with_other_uses_that_others_may_enter_is_refused(
+    data_dir: Path, how: Callable[..., Any]
+) -> None:
     """It may be /srv or a project: to close it would harm whoever uses it."""
     data_dir.mkdir()
     (data_dir / "store.lock").touch()
     (data_dir / "users.lock").touch()
     (data_dir / "readme.txt").touch()
     data_dir.chmod(0o755)
-    with pytest.raises(ConfigurationError, match=r"is open to other users \(mode 0755\)") as refused:
+    with pytest.raises(
+        ConfigurationError, match=r"is open to other users \(mode 0755\)"
+    ) as refused:
         use(data_dir, how)
     assert refused.value.exit_code == 2
     assert "CORRAL_DATA_DIR" in str(refused.value.hint)
@@ -150,10 +160,14 @@ def test_what_the_server_writes_is_for_its_user_alone(data_dir: Path) -> None:
         with embedded_store(data_dir) as url, redis.Redis.from_url(url) as store:
             store.set("payload", "secret")
             store.bgrewriteaof()
-            written = {path: stat.S_IMODE(path.stat().st_mode) for path in [data_dir, *data_dir.rglob("*")]}
+            written = {
+                path: stat.S_IMODE(path.stat().st_mode) for path in [data_dir, *data_dir.rglob("*")]
+            }
     finally:
         os.umask(before)
-    by_server = {path.name: mode for path, mode in written.items() if "aof" in path.name or path.is_socket()}
+    by_server = {
+        path.name: mode for path, mode in written.items() if "aof" in path.name or path.is_socket()
+    }
     assert len(by_server) >= 3, written
     assert {name: oct(mode) for name, mode in by_server.items() if mode & 0o077} == {}
     assert written[data_dir] == 0o700
@@ -166,7 +180,9 @@ def test_an_unwritable_directory_is_one_sentence(tmp_path: Path) -> None:
     if root:
         os.seteuid(65534)
     try:
-        with pytest.raises(ConfigurationError, match="cannot be used: permission denied") as refused:
+        with pytest.raises(
+            ConfigurationError, match="cannot be used: permission denied"
+        ) as refused:
             use(tmp_path / "data")
     finally:
         if root:
@@ -193,7 +209,9 @@ def test_a_long_path_gets_a_private_folder_that_others_find_and_nobody_keeps(
         assert not list(Path(short).iterdir())
 
 
-def test_a_recorded_folder_that_is_not_private_is_not_trusted(data_dir: Path, tmp_path: Path) -> None:
+def test_a_recorded_folder_that_is_not_private_is_not_trusted(
+    data_dir: Path, tmp_path: Path
+) -> None:
     """After the temporary directory was cleaned, anybody may have made a folder of the same name."""
     long = data_dir / ("deep" * 25)
     long.mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""The embedded store, with real servers and real processes: who starts it, who stops it, and what survives."""
+"""The embedded store, with real servers and real processes: who starts it, who stops it, and what
+survives.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from typing import Any
 import pytest
 import redis
 
+from corral.embedded.server import attach, embedded_store
 from corral.errors import StoreUnavailable
-from corral.store.embedded import attach, embedded_store
 
 SECONDS = 15.0
 """How long any process of these tests may take to say or do what is awaited."""
@@ -24,7 +26,7 @@ USER = """
 import signal, sys
 from pathlib import Path
 import redis
-from corral.store.embedded import embedded_store
+from corral.embedded.server import embedded_store
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with embedded_store(Path(sys.argv[1])) as url:
     store = redis.Redis.from_url(url)
@@ -38,7 +40,7 @@ with embedded_store(Path(sys.argv[1])) as url:
 STARTER = """
 import os, signal, sys
 from pathlib import Path
-from corral.store.embedded import embedded_store
+from corral.embedded.server import embedded_store
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print("starting", flush=True)
 if sys.argv[3:]:
@@ -55,7 +57,7 @@ CYCLES = """
 import sys
 from pathlib import Path
 import redis
-from corral.store.embedded import embedded_store
+from corral.embedded.server import embedded_store
 for _ in range(int(sys.argv[2])):
     with embedded_store(Path(sys.argv[1])) as url, redis.Redis.from_url(url) as store:
         store.incr("cycles")
@@ -94,7 +96,9 @@ def wait_for_end(path: Path) -> None:
 def program(folder: Path, name: str, version: str, *commands: str) -> Path:
     """A program that calls itself a server and does something else."""
     path = folder / name
-    path.write_text("\n".join(["#!/bin/sh", f'[ "$1" = --version ] && echo "{version}" && exit', *commands, ""]))
+    path.write_text(
+        "\n".join(["#!/bin/sh", f'[ "$1" = --version ] && echo "{version}" && exit', *commands, ""])
+    )
     path.chmod(0o755)
     return path
 
@@ -119,11 +123,15 @@ def test_jobs_survive_a_killed_server(data_dir: Path) -> None:
         with embedded_store(data_dir) as again, redis.Redis.from_url(again) as reopened:
             assert reopened.get("kept") == b"yes"
             assert again == url
-            assert store.get("kept") == b"yes", "whoever used the store before goes on under the same address"
+            assert store.get("kept") == b"yes", (
+                "whoever used the store before goes on under the same address"
+            )
 
 
 @pytest.mark.trap(21)
-def test_the_server_never_evicts_and_writes_a_file_that_every_server_can_read(data_dir: Path) -> None:
+def test_the_server_never_evicts_and_writes_a_file_that_every_server_can_read(
+    data_dir: Path,
+) -> None:
     with embedded_store(data_dir) as url, redis.Redis.from_url(url, decode_responses=True) as store:
         config = store.config_get("*")
     assert config["appendonly"] == "yes"
@@ -139,7 +147,9 @@ def test_the_server_never_evicts_and_writes_a_file_that_every_server_can_read(da
 # --- who starts it, who stops it
 
 
-def test_the_second_user_attaches_and_the_last_one_stops_the_server(data_dir: Path, spawn: Callable[..., Any]) -> None:
+def test_the_second_user_attaches_and_the_last_one_stops_the_server(
+    data_dir: Path, spawn: Callable[..., Any]
+) -> None:
     first, second = spawn(USER, data_dir), spawn(USER, data_dir)
     assert first.line() == second.line()
     assert first.end() == 0
@@ -148,13 +158,19 @@ def test_the_second_user_attaches_and_the_last_one_stops_the_server(data_dir: Pa
     assert not server_lives(data_dir)
 
 
-def test_of_many_that_start_at_once_one_starts_the_server(data_dir: Path, spawn: Callable[..., Any]) -> None:
+def test_of_many_that_start_at_once_one_starts_the_server(
+    data_dir: Path, spawn: Callable[..., Any]
+) -> None:
     users = [spawn(USER, data_dir) for _ in range(6)]
     assert len({user.line() for user in users}) == 1
 
 
-def test_users_that_come_and_go_at_once_lose_nothing(data_dir: Path, spawn: Callable[..., Any]) -> None:
-    """Starting and stopping overlap in every way; no user ever meets a dying server or a second one."""
+def test_users_that_come_and_go_at_once_lose_nothing(
+    data_dir: Path, spawn: Callable[..., Any]
+) -> None:
+    """Starting and stopping overlap in every way; no user ever meets a dying server or a second
+    one.
+    """
     users = [spawn(CYCLES, data_dir, 4) for _ in range(4)]
     assert [user.end() for user in users] == [0, 0, 0, 0]
     with embedded_store(data_dir) as url, redis.Redis.from_url(url) as store:
@@ -170,7 +186,9 @@ def test_a_killed_user_counts_as_gone(data_dir: Path, spawn: Callable[..., Any])
     assert not server_lives(data_dir)
 
 
-def test_the_server_of_a_user_killed_alone_is_found_by_the_next_one(data_dir: Path, spawn: Callable[..., Any]) -> None:
+def test_the_server_of_a_user_killed_alone_is_found_by_the_next_one(
+    data_dir: Path, spawn: Callable[..., Any]
+) -> None:
     killed = spawn(USER, data_dir)
     started = killed.line()
     killed.end(signal.SIGKILL)
@@ -182,7 +200,7 @@ def test_the_server_of_a_user_killed_alone_is_found_by_the_next_one(data_dir: Pa
 FORKER = """
 import os, signal, sys
 from pathlib import Path
-from corral.store.embedded import embedded_store
+from corral.embedded.server import embedded_store
 with embedded_store(Path(sys.argv[1])):
     if os.fork() == 0:
         os.setsid()
@@ -192,8 +210,12 @@ with embedded_store(Path(sys.argv[1])):
 """
 
 
-def test_a_child_of_a_killed_user_does_not_keep_its_server(data_dir: Path, spawn: Callable[..., Any]) -> None:
-    """A child that a job has forked may outlive its worker for long: whoever comes next still ends the server."""
+def test_a_child_of_a_killed_user_does_not_keep_its_server(
+    data_dir: Path, spawn: Callable[..., Any]
+) -> None:
+    """A child that a job has forked may outlive its worker for long: whoever comes next still ends
+    the server.
+    """
     killed = spawn(FORKER, data_dir)
     child = int(killed.line())
     try:
@@ -206,8 +228,12 @@ def test_a_child_of_a_killed_user_does_not_keep_its_server(data_dir: Path, spawn
         os.kill(child, signal.SIGKILL)
 
 
-def test_ctrl_c_reaches_the_worker_but_not_its_store(data_dir: Path, spawn: Callable[..., Any]) -> None:
-    """The whole process group gets the signal, as from a terminal; the worker needs the store to drain."""
+def test_ctrl_c_reaches_the_worker_but_not_its_store(
+    data_dir: Path, spawn: Callable[..., Any]
+) -> None:
+    """The whole process group gets the signal, as from a terminal; the worker needs the store to
+    drain.
+    """
     user = spawn(USER, data_dir)
     user.line()
     user.end(signal.SIGINT)
@@ -267,8 +293,12 @@ def test_attach_is_a_use_of_its_own(data_dir: Path, spawn: Callable[..., Any]) -
 # --- starts that fail
 
 
-def test_an_interrupted_start_leaves_no_server(data_dir: Path, tmp_path: Path, spawn: Callable[..., Any]) -> None:
-    silent = program(tmp_path, "valkey-server", "Valkey server v=99.0.0", "echo up", "exec sleep 60")
+def test_an_interrupted_start_leaves_no_server(
+    data_dir: Path, tmp_path: Path, spawn: Callable[..., Any]
+) -> None:
+    silent = program(
+        tmp_path, "valkey-server", "Valkey server v=99.0.0", "echo up", "exec sleep 60"
+    )
     user = spawn(STARTER, data_dir, silent)
     assert user.line() == "starting"
     deadline = time.monotonic() + SECONDS
@@ -291,7 +321,12 @@ def test_a_start_interrupted_before_it_knows_its_server_leaves_none(
 
 def test_a_server_that_ends_at_its_start_is_quoted(data_dir: Path, tmp_path: Path) -> None:
     broken = program(
-        tmp_path, "valkey-server", "Valkey server v=9.1.0", "echo hello", "echo 'no room on disk' >&2", "exit 1"
+        tmp_path,
+        "valkey-server",
+        "Valkey server v=9.1.0",
+        "echo hello",
+        "echo 'no room on disk' >&2",
+        "exit 1",
     )
     with pytest.raises(StoreUnavailable, match="ended at its start: no room on disk") as refused:
         bring_up(data_dir, broken)
@@ -300,11 +335,15 @@ def test_a_server_that_ends_at_its_start_is_quoted(data_dir: Path, tmp_path: Pat
         pass
 
 
-def test_files_of_a_newer_server_are_not_opened_by_an_older_one(data_dir: Path, tmp_path: Path) -> None:
+def test_files_of_a_newer_server_are_not_opened_by_an_older_one(
+    data_dir: Path, tmp_path: Path
+) -> None:
     with embedded_store(data_dir):
         pass
     older = program(tmp_path, "redis-server", "Redis server v=7.0.15 sha=00000000:0")
-    with pytest.raises(StoreUnavailable, match=r"was written by \w+ \d+\.\d+\.\d+, newer than redis 7\.0\.15"):
+    with pytest.raises(
+        StoreUnavailable, match=r"was written by \w+ \d+\.\d+\.\d+, newer than redis 7\.0\.15"
+    ):
         bring_up(data_dir, older)
     with embedded_store(data_dir):
         pass

@@ -67,14 +67,23 @@ async def test_two_failures_and_a_success_on_the_third_attempt(workshop: Any) ->
     events = await workshop.events(shortened, enqueued.id)
     retry = ["delayed", "waiting", "active"]
     assert names(events) == ["added", "waiting", "active", *retry, *retry, "completed"]
-    assert events[-1] == {"event": "completed", "jobId": enqueued.id, "returnvalue": '{"sent":3}', "prev": "active"}
+    assert events[-1] == {
+        "event": "completed",
+        "jobId": enqueued.id,
+        "returnvalue": '{"sent":3}',
+        "prev": "active",
+    }
     assert [event.get("prev") for event in events[4:6]] == ["delayed", "waiting"]
     due = [at for name, at in await workshop.stamps(shortened, enqueued.id) if name == "delayed"]
-    waits = [int(event["delay"]) - at for event, at in zip((events[3], events[6]), due, strict=True)]
+    waits = [
+        int(event["delay"]) - at for event, at in zip((events[3], events[6]), due, strict=True)
+    ]
     assert waits == pytest.approx([10, 20], abs=1), "the second wait is twice the first"
 
 
-async def test_a_job_that_always_fails_ends_in_failed_with_all_its_stack_traces(workshop: Any) -> None:
+async def test_a_job_that_always_fails_ends_in_failed_with_all_its_stack_traces(
+    workshop: Any,
+) -> None:
     async def process(job: Job[Letter]) -> None:
         raise ValueError(f"attempt {job.attempt}")
 
@@ -85,27 +94,45 @@ async def test_a_job_that_always_fails_ends_in_failed_with_all_its_stack_traces(
     assert (job["atm"], job["failedReason"]) == ("3", "ValueError: attempt 3")
     assert "returnvalue" not in job
     traces = json.loads(job["stacktrace"])
-    assert [trace.splitlines()[-1] for trace in traces] == [f"ValueError: attempt {number}" for number in (1, 2, 3)]
+    assert [trace.splitlines()[-1] for trace in traces] == [
+        f"ValueError: attempt {number}" for number in (1, 2, 3)
+    ]
     assert all("in process" in trace and "execution.py" not in trace for trace in traces)
     events = await workshop.events(shortened, enqueued.id)
     assert events[-2:] == [
-        {"event": "failed", "jobId": enqueued.id, "failedReason": "ValueError: attempt 3", "prev": "active"},
+        {
+            "event": "failed",
+            "jobId": enqueued.id,
+            "failedReason": "ValueError: attempt 3",
+            "prev": "active",
+        },
         {"event": "retries-exhausted", "jobId": enqueued.id, "attemptsMade": "3"},
     ]
 
 
-async def test_retry_makes_the_next_attempt_after_exactly_its_time_and_the_last_one_final(workshop: Any) -> None:
+async def test_retry_makes_the_next_attempt_after_exactly_its_time_and_the_last_one_final(
+    workshop: Any,
+) -> None:
     async def process(_job: Job[Letter]) -> None:
         raise Retry("not yet", after=30 * MS)
 
-    queue = Queue("letters", Letter, options=JobOptions(attempts=2, backoff=Fixed(timedelta(hours=1))))
+    queue = Queue(
+        "letters", Letter, options=JobOptions(attempts=2, backoff=Fixed(timedelta(hours=1)))
+    )
     enqueued = await workshop.producer(queue).enqueue(queue, Letter())
     async with workshop.working(queue.processed_by(process)):
         await workshop.until(queue, enqueued.id, "failed")
     job = await workshop.hash(queue, enqueued.id)
     assert (job["atm"], job["failedReason"]) == ("2", "Retry: not yet")
     events = await workshop.events(queue, enqueued.id)
-    assert names(events)[2:] == ["active", "delayed", "waiting", "active", "failed", "retries-exhausted"]
+    assert names(events)[2:] == [
+        "active",
+        "delayed",
+        "waiting",
+        "active",
+        "failed",
+        "retries-exhausted",
+    ]
     at = dict(await workshop.stamps(queue, enqueued.id))["delayed"]
     assert int(events[3]["delay"]) - at == pytest.approx(30, abs=1)
 
@@ -124,7 +151,12 @@ async def test_snooze_spends_no_attempt_and_leaves_no_failure(workshop: Any) -> 
     assert "failedReason" not in job
     assert "stacktrace" not in job
     snoozed = ["active", "delayed", "waiting"]
-    assert names(await workshop.events(shortened, enqueued.id))[2:] == [*snoozed, *snoozed, "active", "completed"]
+    assert names(await workshop.events(shortened, enqueued.id))[2:] == [
+        *snoozed,
+        *snoozed,
+        "active",
+        "completed",
+    ]
 
 
 async def test_fail_is_final_with_attempts_left(workshop: Any) -> None:
@@ -136,16 +168,22 @@ async def test_fail_is_final_with_attempts_left(workshop: Any) -> None:
     assert await workshop.state(shortened, enqueued.id) == "failed"
     job = await workshop.hash(shortened, enqueued.id)
     assert (job["atm"], job["failedReason"]) == ("1", "Fail: no such user")
-    assert names(await workshop.events(shortened, enqueued.id))[-1] == "failed", "its attempts are not exhausted"
+    assert names(await workshop.events(shortened, enqueued.id))[-1] == "failed", (
+        "its attempts are not exhausted"
+    )
 
 
-async def test_rate_limited_gives_the_job_back_unspent_and_stops_the_queue_for_that_time(workshop: Any) -> None:
+async def test_rate_limited_gives_the_job_back_unspent_and_stops_the_queue_for_that_time(
+    workshop: Any,
+) -> None:
     async def process(job: Job[Letter]) -> None:
         if job.starts == 1 and job.payload.text == "first":
             raise RateLimited(80 * MS)
 
     jobs = workshop.producer(shortened)
-    first, second = [await jobs.enqueue(shortened, Letter(text=text)) for text in ("first", "second")]
+    first, second = [
+        await jobs.enqueue(shortened, Letter(text=text)) for text in ("first", "second")
+    ]
     async with workshop.working(shortened.processed_by(process), concurrency={"letters": 1}):
         await workshop.until(shortened, second.id, "completed")
     stamps = await workshop.stamps(shortened, first.id)
@@ -157,7 +195,9 @@ async def test_rate_limited_gives_the_job_back_unspent_and_stops_the_queue_for_t
     assert (job["atm"], job["ats"]) == ("1", "2")
 
 
-async def test_a_timeout_is_a_failed_attempt_even_where_the_processor_swallows_it(workshop: Any) -> None:
+async def test_a_timeout_is_a_failed_attempt_even_where_the_processor_swallows_it(
+    workshop: Any,
+) -> None:
     async def process(job: Job[Letter]) -> str:
         try:
             await asyncio.sleep(60)
@@ -166,21 +206,33 @@ async def test_a_timeout_is_a_failed_attempt_even_where_the_processor_swallows_i
                 raise
         return "after all"
 
-    queue = Queue("letters", Letter, options=JobOptions(attempts=2, backoff=Fixed(10 * MS)), timeout=30 * MS)
+    queue = Queue(
+        "letters", Letter, options=JobOptions(attempts=2, backoff=Fixed(10 * MS)), timeout=30 * MS
+    )
     enqueued = await workshop.producer(queue).enqueue(queue, Letter())
     async with workshop.working(queue.processed_by(process)):
         await workshop.until(queue, enqueued.id, "failed")
     job = await workshop.hash(queue, enqueued.id)
     reason = "TimeoutError: the processor ran longer than 0.03 s"
-    assert (job["atm"], job["failedReason"], json.loads(job["stacktrace"])) == ("2", reason, [reason, reason])
+    assert (job["atm"], job["failedReason"], json.loads(job["stacktrace"])) == (
+        "2",
+        reason,
+        [reason, reason],
+    )
     assert "returnvalue" not in job
 
 
 @pytest.mark.parametrize(
     ("result", "reason"),
-    [(object(), "PydanticSerializationError: "), ("x" * 65536, "ValueError: the result has 65538 bytes"), (2**53, "")],
+    [
+        (object(), "PydanticSerializationError: "),
+        ("x" * 65536, "ValueError: the result has 65538 bytes"),
+        (2**53, ""),
+    ],
 )
-async def test_a_result_that_cannot_be_kept_fails_for_good(workshop: Any, result: object, reason: str) -> None:
+async def test_a_result_that_cannot_be_kept_fails_for_good(
+    workshop: Any, result: object, reason: str
+) -> None:
     def process(_job: Job[Letter]) -> object:
         return result
 
@@ -199,9 +251,13 @@ async def test_what_would_end_a_process_ends_one_attempt(workshop: Any) -> None:
 
     async def on_loop(job: Job[Letter]) -> None:
         if job.attempt == 1:
-            raise {"exit": SystemExit, "cancel": asyncio.CancelledError}[job.payload.text](job.payload.text)
+            raise {"exit": SystemExit, "cancel": asyncio.CancelledError}[job.payload.text](
+                job.payload.text
+            )
 
-    threaded, looping = (Queue(name, Letter, options=JobOptions(backoff=Fixed(MS))) for name in ("def", "async-def"))
+    threaded, looping = (
+        Queue(name, Letter, options=JobOptions(backoff=Fixed(MS))) for name in ("def", "async-def")
+    )
     jobs = workshop.producer(threaded, looping)
     made = [
         (threaded, await jobs.enqueue(threaded, Letter(text="exit")), "SystemExit: exit"),
@@ -216,15 +272,20 @@ async def test_what_would_end_a_process_ends_one_attempt(workshop: Any) -> None:
         assert (job["atm"], job["failedReason"]) == ("2", reason)
 
 
-async def test_retention_of_the_call_holds_and_a_job_that_is_not_kept_still_says_how_it_ended(workshop: Any) -> None:
+async def test_retention_of_the_call_holds_and_a_job_that_is_not_kept_still_says_how_it_ended(
+    workshop: Any,
+) -> None:
     async def process(job: Job[Letter]) -> str:
         job.log("on my way")
         return job.payload.text
 
     jobs = workshop.producer(shortened)
-    # Jobs that finish in one millisecond are kept in the order of their ids, so these have an order.
+    # Jobs that finish in one millisecond are kept in the order of their ids, so these have an
+    # order.
     kept = [
-        await jobs.enqueue(shortened, Letter(), job_id=f"letter-{n}", keep_completed=Retention(count=2))
+        await jobs.enqueue(
+            shortened, Letter(), job_id=f"letter-{n}", keep_completed=Retention(count=2)
+        )
         for n in range(4)
     ]
     gone = await jobs.enqueue(shortened, Letter(text="x"), keep_completed=Retention(count=0))
@@ -236,7 +297,9 @@ async def test_retention_of_the_call_holds_and_a_job_that_is_not_kept_still_says
 
 
 class TestHooks:
-    async def test_context_is_held_around_the_processor_and_every_ending_is_told_once(self, workshop: Any) -> None:
+    async def test_context_is_held_around_the_processor_and_every_ending_is_told_once(
+        self, workshop: Any
+    ) -> None:
         told: list[Any] = []
 
         @hookimpl
@@ -257,7 +320,9 @@ class TestHooks:
             carrier["trace"] = payload.text
 
         workshop.load(
-            corral_job_context=corral_job_context, corral_job_ended=corral_job_ended, corral_enqueuing=corral_enqueuing
+            corral_job_context=corral_job_context,
+            corral_job_ended=corral_job_ended,
+            corral_enqueuing=corral_enqueuing,
         )
 
         def process(job: Job[Letter]) -> None:
@@ -274,9 +339,14 @@ class TestHooks:
             *[("entered", "a", thread), ("running", thread), ("left", "a"), (Retried, "a", 1)],
             *[("entered", "a", thread), ("running", thread), ("left", "a"), (Completed, "a", 2)],
         ]
-        assert json.loads((await workshop.hash(shortened, enqueued.id))["opts"])["tm"] == '{"trace":"a"}'
+        assert (
+            json.loads((await workshop.hash(shortened, enqueued.id))["opts"])["tm"]
+            == '{"trace":"a"}'
+        )
 
-    async def test_a_subscriber_that_raises_harms_nothing_and_is_told_once(self, workshop: Any) -> None:
+    async def test_a_subscriber_that_raises_harms_nothing_and_is_told_once(
+        self, workshop: Any
+    ) -> None:
         @hookimpl
         def corral_job_context(job: Job[Any]) -> Any:
             raise RuntimeError("no context")
@@ -290,7 +360,9 @@ class TestHooks:
             raise RuntimeError("no trace")
 
         workshop.load(
-            corral_job_context=corral_job_context, corral_job_ended=corral_job_ended, corral_enqueuing=corral_enqueuing
+            corral_job_context=corral_job_context,
+            corral_job_ended=corral_job_ended,
+            corral_enqueuing=corral_enqueuing,
         )
 
         async def process(_job: Job[Letter]) -> None:
@@ -304,7 +376,9 @@ class TestHooks:
         raised = [line["hook"] for line in logged if "a hook raised" in line["event"]]
         assert sorted(raised) == ["corral_enqueuing", "corral_job_context", "corral_job_ended"]
 
-    async def test_the_outcome_that_is_told_is_the_one_that_was_written(self, workshop: Any) -> None:
+    async def test_the_outcome_that_is_told_is_the_one_that_was_written(
+        self, workshop: Any
+    ) -> None:
         told: dict[str, Any] = {}
 
         @hookimpl

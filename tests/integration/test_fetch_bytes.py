@@ -1,4 +1,6 @@
-"""A fetch brings no more bytes than it was asked for, and always one job; the others stay where they wait."""
+"""A fetch brings no more bytes than it was asked for, and always one job; the others stay where
+they wait.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,11 @@ async def _jobs(workshop: Any) -> int:
 async def enqueue(workshop: Any, *kib: int, **options: Any) -> list[str]:
     jobs = workshop.producer(letters)
     return [
-        (await jobs.enqueue(letters, Letter(text="x" * size * KIB), job_id=f"job-{place}", **options)).id
+        (
+            await jobs.enqueue(
+                letters, Letter(text="x" * size * KIB), job_id=f"job-{place}", **options
+            )
+        ).id
         for place, size in enumerate(kib)
     ]
 
@@ -77,7 +83,9 @@ def ids(jobs: Sequence[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [{}, {"priority": 3}, {"lifo": True}])
-async def test_what_does_not_fit_stays_in_its_place(workshop: Any, hand: Hand, options: dict[str, Any]) -> None:
+async def test_what_does_not_fit_stays_in_its_place(
+    workshop: Any, hand: Hand, options: dict[str, Any]
+) -> None:
     enqueued = await enqueue(workshop, *[10] * 8, **options)
     order = enqueued[::-1] if "lifo" in options else enqueued
     first = await hand.fetch(8, 35 * KIB)
@@ -101,23 +109,39 @@ async def test_waiting_and_prioritized_together(workshop: Any, hand: Hand) -> No
     jobs = workshop.producer(letters)
     for place in range(3):
         await jobs.enqueue(letters, Letter(text="x" * 10 * KIB), job_id=f"job-wait-{place}")
-        await jobs.enqueue(letters, Letter(text="x" * 10 * KIB), job_id=f"job-soon-{place}", priority=place + 1)
+        await jobs.enqueue(
+            letters, Letter(text="x" * 10 * KIB), job_id=f"job-soon-{place}", priority=place + 1
+        )
     first = await hand.fetch(6, 45 * KIB)
     assert ids(first.jobs) == ["job-wait-0", "job-wait-1", "job-wait-2", "job-soon-0"]
-    assert await workshop.raw.zrange("bull:letters:prioritized", 0, -1) == ["job-soon-1", "job-soon-2"]
+    assert await workshop.raw.zrange("bull:letters:prioritized", 0, -1) == [
+        "job-soon-1",
+        "job-soon-2",
+    ]
 
 
 async def test_a_repeated_call_brings_no_more_than_it_asks_for(workshop: Any, hand: Hand) -> None:
-    """The reply was lost, perhaps for its size. What it has no room for is handed back, with nothing charged."""
+    """The reply was lost, perhaps for its size.
+
+    What it has no room for is handed back, with nothing charged.
+    """
     enqueued = await enqueue(workshop, *[10] * 6)
     assert ids((await hand.fetch(5, 1000 * KIB)).jobs) == enqueued[:5]
     again = await hand.fetch(5, 25 * KIB, again=True)
-    assert (ids(again.jobs), ids(again.unread), again.repeated) == (enqueued[:2], enqueued[2:5], True)
+    assert (ids(again.jobs), ids(again.unread), again.repeated) == (
+        enqueued[:2],
+        enqueued[2:5],
+        True,
+    )
     least = await hand.fetch(5, 0, again=True)
     assert (ids(least.jobs), ids(least.unread)) == (enqueued[:1], enqueued[1:5])
     hand.held = list(again.jobs)
     hand.seq += 1
-    codes = (await hand.store.advance("hand", hand.seq, [Ending(job, HandedBack()) for job in again.unread], 0)).codes
+    codes = (
+        await hand.store.advance(
+            "hand", hand.seq, [Ending(job, HandedBack()) for job in again.unread], 0
+        )
+    ).codes
     assert codes == [0, 0, 0]
     assert await workshop.raw.lrange("bull:letters:wait", 0, -1) == [enqueued[5], *enqueued[2:5]]
     assert await workshop.raw.hget(f"bull:letters:{enqueued[2]}", "stc") is None

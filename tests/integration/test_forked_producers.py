@@ -1,4 +1,6 @@
-"""A blocking producer that lives as long as its program: in threads, across forks, and below a server that forks."""
+"""A blocking producer that lives as long as its program: in threads, across forks, and below a
+server that forks.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ import pytest
 import redis
 
 import corral
+from corral.embedded.server import attach, embedded_store
 from corral.errors import SchedulerUnusable
-from corral.store.embedded import attach, embedded_store
 
 SECONDS = 60.0
-"""How long a program of these tests may take, its end included: many start at once on a busy machine."""
+"""How long a program of these tests may take, its end included: many start at once on a busy
+machine.
+"""
 JOBS = 1_000
 
 HEAD = """
@@ -122,7 +126,11 @@ PROGRAMS = {
 
 @pytest.fixture
 def environment(store_url: str, acme: Path, real_plugins: str) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_", "COVERAGE_"))}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CORRAL_", "REDIS_", "COVERAGE_"))
+    }
     # From 3.12 on Python warns of every fork in a process that has threads.
     quiet = "error,ignore:This process:DeprecationWarning"
     return own | {
@@ -162,18 +170,26 @@ def texts(url: str) -> list[str]:
 
 
 def unexpected(said: str) -> list[str]:
-    """Lines of a program but the one warning that each of its processes has earned: lines of several may be mixed."""
-    return [line for line in said.splitlines() if line and "no worker serves 'acme-letters'" not in line]
+    """Lines of a program but the one warning that each of its processes has earned: lines of
+    several may be mixed.
+    """
+    return [
+        line for line in said.splitlines() if line and "no worker serves 'acme-letters'" not in line
+    ]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_none_of_1000_jobs_is_lost_or_doubled_and_the_program_ends(program: Any, store_url: str, name: str) -> None:
+def test_none_of_1000_jobs_is_lost_or_doubled_and_the_program_ends(
+    program: Any, store_url: str, name: str
+) -> None:
     ran = program(HEAD + PROGRAMS[name])
     assert (ran.returncode, unexpected(ran.stderr), unexpected(ran.stdout)) == (0, [], [])
     assert len(texts(store_url)) == JOBS
 
 
-@pytest.mark.parametrize("options", [("--workers", "3"), ("--workers", "2", "--threads", "4")], ids=["sync", "gthread"])
+@pytest.mark.parametrize(
+    "options", [("--workers", "3"), ("--workers", "2", "--threads", "4")], ids=["sync", "gthread"]
+)
 def test_so_it_is_below_gunicorn_with_an_application_that_is_loaded_before_its_workers(
     environment: dict[str, str], store_url: str, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
@@ -198,13 +214,23 @@ def test_so_it_is_below_gunicorn_with_an_application_that_is_loaded_before_its_w
 
 
 @contextlib.contextmanager
-def served(folder: Path, environment: dict[str, str], *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def served(
+    folder: Path, environment: dict[str, str], *options: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """gunicorn on a unix socket; yields the socket and the process."""
     listener = socket.socket(socket.AF_UNIX)
     path = str(folder / "web")
     listener.bind(path)
     listener.listen(64)
-    command = [sys.executable, "-m", "gunicorn", "--preload", "--bind", f"fd://{listener.fileno()}", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--preload",
+        "--bind",
+        f"fd://{listener.fileno()}",
+        *options,
+    ]
     with (folder / "gunicorn.log").open("wb") as log, listener:
         server = subprocess.Popen(
             [*command, "--chdir", str(folder), "acme_web:application"],
@@ -306,8 +332,12 @@ asyncio.run(main())
         )
         assert (ran.returncode, unexpected(ran.stdout)) == (0, ["parent"]), ran.stderr
 
-    def test_each_process_is_a_user_of_the_embedded_store_of_its_own(self, program: Any, data_dir: Path) -> None:
-        """The parent leaves first, and the store stays for the child; the child leaves, and no server is left."""
+    def test_each_process_is_a_user_of_the_embedded_store_of_its_own(
+        self, program: Any, data_dir: Path
+    ) -> None:
+        """The parent leaves first, and the store stays for the child; the child leaves, and no
+        server is left.
+        """
         ran = program(
             """
 import os, sys, corral
@@ -368,13 +398,18 @@ class TestOneSentence:
             if ended:
                 first.run(connection.__aexit__(None, None, None))
             for _ in range(3):
-                with pytest.raises(SchedulerUnusable, match="belongs to another event loop"), asyncio.Runner() as other:
+                with (
+                    pytest.raises(SchedulerUnusable, match="belongs to another event loop"),
+                    asyncio.Runner() as other,
+                ):
                     other.run(asyncio.wait_for(jobs.enqueue("acme-letters", {}), 5))
             if not ended:
                 first.run(jobs.enqueue("acme-letters", {}))
                 first.run(connection.__aexit__(None, None, None))
 
-    def test_where_a_blocking_call_is_made_on_the_schedulers_own_thread(self, program: Any, acme: Path) -> None:
+    def test_where_a_blocking_call_is_made_on_the_schedulers_own_thread(
+        self, program: Any, acme: Path
+    ) -> None:
         plugin = acme / "acme_letters.py"
         hook = "\n\n@hookimpl\ndef corral_enqueuing():\n    import acme_program\n    acme_program.again()\n"
         plugin.write_text(plugin.read_text("utf-8") + hook, "utf-8")
@@ -389,7 +424,9 @@ class TestOneSentence:
             "        print(error)\n",
             "utf-8",
         )
-        ran = program("import acme_program; acme_program.jobs.enqueue('acme-letters', {'text': 'x'})")
+        ran = program(
+            "import acme_program; acme_program.jobs.enqueue('acme-letters', {'text': 'x'})"
+        )
         assert ran.returncode == 0, ran.stderr
         assert unexpected(ran.stdout) == [
             "a blocking scheduler is called on its own event loop, by a subscriber of corral_enqueuing for one"
@@ -405,7 +442,9 @@ ENDS = {
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_connect_left_open_is_not_collected_and_ends_with_asyncio_run(program: Any, store_url: str, how: str) -> None:
+def test_connect_left_open_is_not_collected_and_ends_with_asyncio_run(
+    program: Any, store_url: str, how: str
+) -> None:
     ran = program(f"""
 import asyncio, contextlib, corral, gc
 
@@ -430,10 +469,10 @@ def test_a_store_that_hangs_keeps_no_program_from_its_end(program: Any, data_dir
         with redis.Redis.from_url(url) as client:
             pid = client.info("server")["process_id"]
         try:
-            first = (
-                "import atexit, signal, time\natexit.register(lambda: print(time.monotonic() - began))\n"  # called last
+            first = "import atexit, signal, time\natexit.register(lambda: print(time.monotonic() - began))\n"  # called last
+            last = (
+                f"enqueue('before', 1)\nos.kill({pid}, signal.SIGSTOP)\nbegan = time.monotonic()\n"
             )
-            last = f"enqueue('before', 1)\nos.kill({pid}, signal.SIGSTOP)\nbegan = time.monotonic()\n"
             ran = program(first + HEAD + last, REDIS_URL=url)
         finally:
             os.kill(pid, signal.SIGCONT)

@@ -1,4 +1,6 @@
-"""Processors that start processes in every way: each ends as its processor wants, and the worker goes on."""
+"""Processors that start processes in every way: each ends as its processor wants, and the worker
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -170,7 +172,10 @@ def corral_processors() -> list[Processor]:
 
 METHODS = ("fork", "spawn", "forkserver")
 ENDED = {"returns": 1, "raises": 1, "exits": 7, "signalled SIGTERM": -15, "signalled SIGINT": 1}
-"""The exit codes of children that come back. SIGINT becomes a KeyboardInterrupt in them, as in any Python program."""
+"""The exit codes of children that come back.
+
+SIGINT becomes a KeyboardInterrupt in them, as in any Python program.
+"""
 ON_THREAD = {
     **{f"pool {method}": "left" for method in METHODS},
     **{f"mapped {method}": 5050 for method in METHODS},
@@ -214,7 +219,9 @@ def forking(acme: Path, command: Callable[..., Any]) -> Iterator[Callable[..., A
 
 async def results(workshop: Any, queue: Queue[Any], texts: dict[str, Any]) -> dict[str, Any]:
     """Enqueue these jobs, and wait for what they return."""
-    made = await workshop.producer(letters, threads).enqueue_many(queue, [Letter(text=text) for text in texts])
+    made = await workshop.producer(letters, threads).enqueue_many(
+        queue, [Letter(text=text) for text in texts]
+    )
     for each in made:
         await workshop.until(queue, each.id, "completed", seconds=40)
     found = [await workshop.hash(queue, each.id) for each in made]
@@ -223,10 +230,14 @@ async def results(workshop: Any, queue: Queue[Any], texts: dict[str, Any]) -> di
 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "1")], ids=["alone", "with a parent"])
-async def test_def_processors_start_processes_in_every_way(forking: Any, workshop: Any, options: Any) -> None:
+async def test_def_processors_start_processes_in_every_way(
+    forking: Any, workshop: Any, options: Any
+) -> None:
     worker = forking(*options)
     assert await results(workshop, threads, ON_THREAD) == ON_THREAD
-    assert worker.said.count("a forked child came back to the worker and is ended") == 3, worker.said
+    assert worker.said.count("a forked child came back to the worker and is ended") == 3, (
+        worker.said
+    )
     worker.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.wait) == 0
 
@@ -263,8 +274,13 @@ async def test_a_child_that_outlives_its_worker_holds_neither_its_connections_no
     producer = workshop.producer(threads)
     settled = await producer.enqueue(threads, Letter(text="command"))
     await workshop.until(threads, settled.id, "completed")
-    for key in ("alive", "catalog"):  # what is being connected while the child is forked, the child keeps
-        await workshop.wait_until(lambda key=key: workshop.raw.exists(f"corral:bull:{key}"), f"{key} is written")
+    for key in (
+        "alive",
+        "catalog",
+    ):  # what is being connected while the child is forked, the child keeps
+        await workshop.wait_until(
+            lambda key=key: workshop.raw.exists(f"corral:bull:{key}"), f"{key} is written"
+        )
     job = await producer.enqueue(threads, Letter(text="returns"))
     await producer.close()
     await workshop.until(threads, job.id, "completed")

@@ -26,7 +26,9 @@ class TestConnect:
         tasks = asyncio.all_tasks()
         async with corral.connect() as jobs:
             enqueued = await jobs.enqueue("acme-letters", {"text": "hello"})
-            await workshop.wait_until(lambda: workshop.raw.hlen("corral:bull:catalog"), "it says what it runs with")
+            await workshop.wait_until(
+                lambda: workshop.raw.hlen("corral:bull:catalog"), "it says what it runs with"
+            )
         assert asyncio.all_tasks() == tasks
         assert await workshop.raw.hgetall("corral:bull:catalog") == {}
         assert await workshop.raw.lrange("bull:acme-letters:wait", 0, -1) == [enqueued.id]
@@ -64,7 +66,9 @@ def test_in_development_every_payload_is_read_back_and_in_production_the_first_o
     env: str, takes: int, store_url: str, acme: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (acme / "acme_letters.py").write_text(CUTTING, "utf-8")
-    (acme / "acme-1.0.dist-info" / "entry_points.txt").write_text("[corral.queues]\nacme-titles = acme_letters\n")
+    (acme / "acme-1.0.dist-info" / "entry_points.txt").write_text(
+        "[corral.queues]\nacme-titles = acme_letters\n"
+    )
     monkeypatch.syspath_prepend(acme)
     monkeypatch.setenv("REDIS_URL", store_url)
     monkeypatch.setenv("CORRAL_ENV", env)

@@ -1,7 +1,9 @@
-"""Corral as a guest in other people's programs: their stdout is theirs, and so are their logs; nobody is shown secrets.
+"""Corral as a guest in other people's programs: their stdout is theirs, and so are their logs;
+nobody is shown secrets.
 
-The programs run in processes of their own, each with another way to log: none, `logging.basicConfig`, structlog as its
-documentation sets it up beside `logging`, and Sentry's SDK with a transport that writes down what would be sent.
+The programs run in processes of their own, each with another way to log: none,
+`logging.basicConfig`, structlog as its documentation sets it up beside `logging`, and Sentry's SDK
+with a transport that writes down what would be sent.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def corral_enqueuing(queue, payload, carrier):
     link = payload.text
     raise LookupError("the metrics backend is away")
 """
-"""The application's module: it prints when it is imported, and its subscriber raises with a payload in its frame."""
+"""The application's module: it prints when it is imported, and its subscriber raises with a payload
+in its frame.
+"""
 
 PRODUCER = """
 import asyncio, sys
@@ -89,11 +93,17 @@ HOSTS = {
 
 
 @pytest.fixture
-def host(acme: Path, tmp_path: Path, store_url: str, real_plugins: str) -> Callable[..., subprocess.CompletedProcess]:
+def host(
+    acme: Path, tmp_path: Path, store_url: str, real_plugins: str
+) -> Callable[..., subprocess.CompletedProcess]:
     """`host(program, stdin)` runs a program in a process of its own."""
     (acme / "acme_guest.py").write_text(GUEST, "utf-8")
     (tmp_path / "work").mkdir(exist_ok=True)
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_"))}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CORRAL_", "REDIS_"))
+    }
     own |= {"PYTHONPATH": str(acme), "REDIS_URL": store_url, "CORRAL_ENV": "production"}
     own |= {"CORRAL_DISABLED_PLUGINS": real_plugins, "CORRAL_APP": "acme_guest"}
 
@@ -113,7 +123,9 @@ def host(acme: Path, tmp_path: Path, store_url: str, real_plugins: str) -> Calla
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_a_producer_prints_nothing_on_its_host_s_stdout_and_shows_no_local_variable(name: str, host: Any) -> None:
+def test_a_producer_prints_nothing_on_its_host_s_stdout_and_shows_no_local_variable(
+    name: str, host: Any
+) -> None:
     ended = host(PRODUCER.format(setup=HOSTS[name], teardown=""), SECRET)
     assert ended.stdout == ""
     assert ended.stderr.splitlines()[0] == "the application's module is imported"
@@ -137,11 +149,15 @@ def test_a_host_with_structlog_gets_fields_as_fields(host: Any) -> None:
     told = {line["logger"]: line for line in lines}
     assert told["corral.producer"]["queue"] == "acme-letters"
     assert told["corral.producer"]["bytes"] > 70_000
-    assert told["corral.plugins"]["exception"].endswith("\nLookupError: the metrics backend is away")
+    assert told["corral.plugins"]["exception"].endswith(
+        "\nLookupError: the metrics backend is away"
+    )
 
 
 def test_what_another_thread_prints_while_a_producer_connects_stays_on_stdout(host: Any) -> None:
-    """The plugin's import waits until the other thread has printed, and that until the import has begun."""
+    """The plugin's import waits until the other thread has printed, and that until the import has
+    begun.
+    """
     program = """
 import sys, threading, types
 importing, printed = threading.Event(), threading.Event()
@@ -180,7 +196,9 @@ def events(folder: Path) -> list[dict[str, Any]]:
     return [body for kind, body in map(json.loads, lines) if kind == "event"]
 
 
-def test_sentry_hears_of_a_hook_that_raises_and_is_shown_no_local_variable(host: Any, tmp_path: Path) -> None:
+def test_sentry_hears_of_a_hook_that_raises_and_is_shown_no_local_variable(
+    host: Any, tmp_path: Path
+) -> None:
     host(PRODUCER.format(setup=SENTRY, teardown="sentry_sdk.flush()"), SECRET)
     (event,) = events(tmp_path / "work")
     assert (event["logger"], event["level"]) == ("corral.plugins", "error")
@@ -192,15 +210,23 @@ def test_sentry_hears_of_a_hook_that_raises_and_is_shown_no_local_variable(host:
 
 def test_sentry_hears_of_warnings_where_it_is_told_to(host: Any, tmp_path: Path) -> None:
     setup = SENTRY.replace(
-        "auto_enabling", "integrations=[LoggingIntegration(event_level=logging.WARNING)], auto_enabling"
+        "auto_enabling",
+        "integrations=[LoggingIntegration(event_level=logging.WARNING)], auto_enabling",
     )
-    setup = "import logging\nfrom sentry_sdk.integrations.logging import LoggingIntegration\n" + setup
+    setup = (
+        "import logging\nfrom sentry_sdk.integrations.logging import LoggingIntegration\n" + setup
+    )
     host(PRODUCER.format(setup=setup, teardown="sentry_sdk.flush()"), SECRET)
-    told = {event["logentry"]["formatted"].partition(" queue=")[0] for event in events(tmp_path / "work")}
+    told = {
+        event["logentry"]["formatted"].partition(" queue=")[0]
+        for event in events(tmp_path / "work")
+    }
     assert {"large payload"} < told
 
 
-def test_sentry_hears_of_a_job_that_fails_for_good(command: Any, acme: Path, tmp_path: Path, store_url: str) -> None:
+def test_sentry_hears_of_a_job_that_fails_for_good(
+    command: Any, acme: Path, tmp_path: Path, store_url: str
+) -> None:
     (acme / "acme_sentry.py").write_text(SENTRY, "utf-8")
     assert command("enqueue", "acme-letters", json.dumps({"text": "fail no such user"})).wait() == 0
     worker = command("worker", "--burst", CORRAL_APP="acme_sentry")
@@ -249,7 +275,8 @@ class TestCommands:
         assert "written at import" in ran.said
 
     @pytest.mark.parametrize(
-        "arguments", [("check", "--json"), ("queues", "--json"), ("plugins", "--json"), ("audit", "--json")]
+        "arguments",
+        [("check", "--json"), ("queues", "--json"), ("plugins", "--json"), ("audit", "--json")],
     )
     def test_json_stays_json(self, command: Any, arguments: tuple[str, ...]) -> None:
         ran = command(*arguments, CORRAL_APP="acme_noisy")
@@ -265,7 +292,12 @@ class TestCommands:
         assert "printed in a worker" in worker.said
 
     def test_help_is_a_result(self, command: Any) -> None:
-        for arguments in (("--help",), ("enqueue", "--help"), ("job", "list", "--help"), ("--version",)):
+        for arguments in (
+            ("--help",),
+            ("enqueue", "--help"),
+            ("job", "list", "--help"),
+            ("--version",),
+        ):
             ran = command(*arguments)
             assert (ran.wait(), ran.said) == (0, "")
             assert "corral" in ran.result

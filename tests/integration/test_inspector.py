@@ -1,4 +1,6 @@
-"""`JobInspector` on the real store: what it shows of jobs, and what becomes of those that it changes."""
+"""`JobInspector` on the real store: what it shows of jobs, and what becomes of those that it
+changes.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,12 @@ async def test_everything_of_a_failed_job_is_shown(
     await workshop.burst(letters.processed_by(read_out), name="reader-1")
 
     found = await inspect().get(letters, job_id)
-    assert (found.id, found.queue, found.name, found.state) == ("twice", "letters", "letters", "failed")
+    assert (found.id, found.queue, found.name, found.state) == (
+        "twice",
+        "letters",
+        "letters",
+        "failed",
+    )
     assert found.data == {"text": "fail twice"}
     assert found.opts["attempts"] == 2
     assert (found.attempts_made, found.attempts_started, found.max_attempts) == (2, 2, 2)
@@ -51,8 +58,18 @@ async def test_everything_of_a_failed_job_is_shown(
     assert found.log_lines == 4
     assert found.processed_by == "reader-1"
     assert before < found.enqueued_at <= found.processed_on <= found.finished_on
-    assert (found.stalled, found.priority, found.delay, found.locked_for) == (0, 0, timedelta(0), None)
-    assert (found.parent_key, found.deduplication_id, found.schedule_id, found.due_at) == (None, None, None, None)
+    assert (found.stalled, found.priority, found.delay, found.locked_for) == (
+        0,
+        0,
+        timedelta(0),
+        None,
+    )
+    assert (found.parent_key, found.deduplication_id, found.schedule_id, found.due_at) == (
+        None,
+        None,
+        None,
+        None,
+    )
     assert await inspect().logs(letters, job_id) == ["one line", "another"] * 2
     assert await inspect().logs(letters, job_id, start=-1, limit=1) == ["another"]
     assert await inspect().logs(letters, job_id, start=1, limit=2) == ["another", "one line"]
@@ -67,7 +84,10 @@ async def test_a_running_job_shows_its_lock_and_cannot_be_removed(
     async def look(job: Job[Any]) -> None:
         found = await inspector.get(letters, job.id)
         seen.append(found.state)
-        seen.append(found.locked_for is not None and timedelta(0) < found.locked_for <= timedelta(seconds=30))
+        seen.append(
+            found.locked_for is not None
+            and timedelta(0) < found.locked_for <= timedelta(seconds=30)
+        )
         for refused in (inspector.remove, inspector.retry, inspector.promote):
             with pytest.raises((JobLocked, WrongState)) as caught:
                 await refused(letters, job.id)
@@ -139,7 +159,9 @@ async def test_a_state_is_listed_page_by_page(
 
 
 @pytest.mark.parametrize(("start", "limit"), [(0, 0), (0, 101), (-1, 5)])
-async def test_a_page_has_bounds(inspect: Callable[..., JobInspector], start: int, limit: int) -> None:
+async def test_a_page_has_bounds(
+    inspect: Callable[..., JobInspector], start: int, limit: int
+) -> None:
     with pytest.raises(ConfigurationError, match="a page has 1 to 100 jobs"):
         await inspect().list("letters", "waiting", start=start, limit=limit)
 
@@ -149,7 +171,13 @@ async def test_what_is_not_there_is_refused_by_name(inspect: Callable[..., JobIn
     with pytest.raises(UnknownQueue) as unknown:
         await inspector.counts("leters")
     assert unknown.value.hint == "did you mean 'letters'?"
-    for operation in (inspector.get, inspector.logs, inspector.remove, inspector.retry, inspector.promote):
+    for operation in (
+        inspector.get,
+        inspector.logs,
+        inspector.remove,
+        inspector.retry,
+        inspector.promote,
+    ):
         with pytest.raises(JobNotFound) as missing:
             await operation("letters", "nobody")
         assert (missing.value.queue, missing.value.job_id) == ("letters", "nobody")
@@ -160,11 +188,23 @@ async def test_a_damaged_job_can_be_shown_and_removed(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
     """Whoever wrote it, and whatever is in it."""
-    damaged = {"data": "{no json", "opts": "[", "timestamp": "soon", "stacktrace": "{}", "atm": "x", "delay": "nan"}
+    damaged = {
+        "data": "{no json",
+        "opts": "[",
+        "timestamp": "soon",
+        "stacktrace": "{}",
+        "atm": "x",
+        "delay": "nan",
+    }
     await workshop.raw.hset("bull:letters:odd", mapping=damaged)
     await workshop.raw.zadd("bull:letters:failed", {"odd": 1})
     found = await inspect().get(letters, "odd")
-    assert (found.data, found.opts, found.enqueued_at, found.stacktrace) == ("{no json", "[", None, ())
+    assert (found.data, found.opts, found.enqueued_at, found.stacktrace) == (
+        "{no json",
+        "[",
+        None,
+        (),
+    )
     assert (found.attempts_made, found.max_attempts, found.delay) == (0, 1, timedelta(0))
     await inspect().retry(letters, "odd")
     assert await workshop.state(letters, "odd") == "wait"
@@ -181,7 +221,11 @@ async def test_a_removed_job_leaves_no_key(
     assert await workshop.raw.exists("bull:letters:bad:logs")
     await inspect().remove(letters, "bad")
     assert await workshop.raw.keys("bull:letters:bad*") == []
-    assert (await workshop.events(letters, "bad"))[-1] == {"event": "removed", "jobId": "bad", "prev": "failed"}
+    assert (await workshop.events(letters, "bad"))[-1] == {
+        "event": "removed",
+        "jobId": "bad",
+        "prev": "failed",
+    }
 
 
 async def test_a_retried_job_runs_again_and_counts_on_or_from_zero(
@@ -218,7 +262,11 @@ async def test_what_an_operator_does_wakes_an_idle_worker(
             return (await inspector.get(letters, "later")).attempts_made == 2
 
         await workshop.wait_until(ended_twice, "it ran again")
-    stamps = [at for event, at in await workshop.stamps(letters, "later") if event in {"waiting", "active"}]
+    stamps = [
+        at
+        for event, at in await workshop.stamps(letters, "later")
+        if event in {"waiting", "active"}
+    ]
     waited = [started - waiting for waiting, started in zip(stamps[::2], stamps[1::2], strict=True)]
     print(f"waited {waited} ms")
     assert len(waited) == 2
@@ -240,7 +288,9 @@ async def test_a_paused_queue_starts_nothing(
     assert await workshop.raw.zrange("bull:letters:marker", 0, -1) == ["0"]
     await workshop.burst(letters.processed_by(read_out))
     assert await workshop.state(letters, "held") == "completed"
-    assert [event["event"] for event in await workshop.events(letters) if "jobId" not in event][:2] == [
+    assert [event["event"] for event in await workshop.events(letters) if "jobId" not in event][
+        :2
+    ] == [
         "paused",
         "resumed",
     ]
@@ -277,7 +327,9 @@ async def test_a_job_that_is_edited_runs_with_its_new_payload(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector], state: str
 ) -> None:
     jobs, inspector = workshop.producer(letters), inspect()
-    options: dict[str, Any] = {"prioritized": {"priority": 3}, "delayed": {"delay": HOUR}}.get(state, {})
+    options: dict[str, Any] = {"prioritized": {"priority": 3}, "delayed": {"delay": HOUR}}.get(
+        state, {}
+    )
     await jobs.enqueue(letters, {"text": "fail"}, job_id="a", attempts=1, **options)
     if state == "failed":
         await workshop.burst(letters.processed_by(read_out))
@@ -320,7 +372,9 @@ async def test_the_audit_of_an_edit_names_fields_and_no_value_and_what_another_r
 ) -> None:
     inspector = inspect().acting_as("ada")
     job_id = (await workshop.producer(letters).enqueue(letters, {"text": "a"})).id
-    await inspector._calls.link.call("HSET", f"bull:letters:{job_id}", "data", '{"text": "a", "newer": [1]}')
+    await inspector._calls.link.call(
+        "HSET", f"bull:letters:{job_id}", "data", '{"text": "a", "newer": [1]}'
+    )
     await inspector.edit(letters, job_id, {"text": "b"})
     assert (await inspector.get(letters, job_id)).data == {"text": "b", "newer": [1]}
     entry = (await inspector.audit.read())[0]

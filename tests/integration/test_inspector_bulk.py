@@ -1,4 +1,6 @@
-"""What `JobInspector` does to many jobs: in batches, each as one would be treated, and nothing that was not meant."""
+"""What `JobInspector` does to many jobs: in batches, each as one would be treated, and nothing that
+was not meant.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,24 @@ MANY = 5_200
 """More than ten batches."""
 
 
-async def failed(workshop: Any, count: int, reason: str = "no", *, at_ms: int = 1000, name: str = "j") -> None:
+async def failed(
+    workshop: Any, count: int, reason: str = "no", *, at_ms: int = 1000, name: str = "j"
+) -> None:
     """Failed jobs as a worker leaves them: fifty end in each millisecond."""
     async with workshop.raw.pipeline(transaction=False) as writing:
         for number in range(count):
             job = f"{name}{number:05}"
-            fields = {"name": "letters", "data": "{}", "opts": '{"attempts":1}', "timestamp": 1, "priority": number % 3}
-            writing.hset(f"bull:letters:{job}", mapping={**fields, "failedReason": reason, "finishedOn": at_ms})
+            fields = {
+                "name": "letters",
+                "data": "{}",
+                "opts": '{"attempts":1}',
+                "timestamp": 1,
+                "priority": number % 3,
+            }
+            writing.hset(
+                f"bull:letters:{job}",
+                mapping={**fields, "failedReason": reason, "finishedOn": at_ms},
+            )
             writing.zadd("bull:letters:failed", {job: at_ms + number // 50})
         await writing.execute()
 
@@ -63,7 +76,13 @@ async def test_thousands_of_failed_jobs_wait_again_in_batches(
     urgent = [f"j{number:05}" for priority in (1, 2) for number in range(priority, MANY, 3)]
     assert await workshop.raw.zrange("bull:letters:prioritized", 0, -1) == urgent
     assert await workshop.raw.zcard("bull:letters:failed") == 0
-    assert set(await workshop.hash(letters, "j00000")) == {"name", "data", "opts", "timestamp", "priority"}
+    assert set(await workshop.hash(letters, "j00000")) == {
+        "name",
+        "data",
+        "opts",
+        "timestamp",
+        "priority",
+    }
     assert await workshop.raw.zrange("bull:letters:marker", 0, -1) == ["0"]
 
 
@@ -73,7 +92,9 @@ async def test_only_jobs_whose_payload_was_refused_are_retried(
     """However many others lie between them, in the same millisecond, too."""
     await failed(workshop, 1200, "TypeError: not this one", name="other")
     await failed(workshop, 700, "payload refused: to: Field required", at_ms=1010, name="refused")
-    await failed(workshop, 300, "ValueError: payload refused: by the processor", at_ms=1012, name="late")
+    await failed(
+        workshop, 300, "ValueError: payload refused: by the processor", at_ms=1012, name="late"
+    )
     heard = Heard()
     assert await inspect().retry_refused(letters, told=heard) == 700
     heard.assert_batches(2200)
@@ -108,12 +129,18 @@ async def test_clean_removes_thousands_in_batches_or_as_many_as_asked(
     await failed(workshop, MANY)
     inspector = inspect()
     assert await inspector.clean(letters, "failed", NOTHING, limit=700) == 700
-    assert await workshop.raw.zrange("bull:letters:failed", 0, 0) == ["j00700"], "the oldest went first"
+    assert await workshop.raw.zrange("bull:letters:failed", 0, 0) == ["j00700"], (
+        "the oldest went first"
+    )
     heard = Heard()
     assert await inspector.clean(letters, "failed", NOTHING, told=heard) == MANY - 700
     heard.assert_batches(MANY - 700)
     assert await workshop.raw.keys("bull:letters:j*") == []
-    cleaned = [int(event["count"]) for event in await workshop.events(letters) if event["event"] == "cleaned"]
+    cleaned = [
+        int(event["count"])
+        for event in await workshop.events(letters)
+        if event["event"] == "cleaned"
+    ]
     assert (sum(cleaned), max(cleaned)) == (MANY, BATCH)
 
 
@@ -166,13 +193,19 @@ async def test_drain_removes_what_waits_and_leaves_the_rest(
 async def test_drain_keeps_the_next_run_of_a_schedule_wherever_it_waits(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """BullMQ cuts the list by count here, and may lose the run, and with it the schedule (trap T13)."""
+    """BullMQ cuts the list by count here, and may lose the run, and with it the schedule (trap
+    T13).
+    """
     tick = "repeat:hourly:1700000000000"
     jobs = workshop.producer(letters)
     await jobs.enqueue_many(letters, [{} for _ in range(600)])
     await workshop.raw.zadd("bull:letters:repeat", {"hourly": 1700000000000})
-    await workshop.raw.hset("bull:letters:repeat:hourly", mapping={"name": "tick", "every": 3600000, "ic": 1})
-    await workshop.raw.hset(f"bull:letters:{tick}", mapping={"name": "tick", "data": "{}", "rjk": "hourly"})
+    await workshop.raw.hset(
+        "bull:letters:repeat:hourly", mapping={"name": "tick", "every": 3600000, "ic": 1}
+    )
+    await workshop.raw.hset(
+        f"bull:letters:{tick}", mapping={"name": "tick", "data": "{}", "rjk": "hourly"}
+    )
     await workshop.raw.lpush("bull:letters:wait", tick)
     await jobs.enqueue_many(letters, [{} for _ in range(600)])
     assert await inspect().drain(letters) == 1200
@@ -195,9 +228,13 @@ async def test_scrub_empties_finished_jobs_that_contain_a_text(
 
     jobs = workshop.producer(letters)
     for text in (who, "logs", "raises", "returns", "nobody"):
-        await jobs.enqueue(letters, {"text": text}, job_id=text if text.isalpha() else "payload", attempts=1)
+        await jobs.enqueue(
+            letters, {"text": text}, job_id=text if text.isalpha() else "payload", attempts=1
+        )
     await workshop.burst(letters.processed_by(talk))
-    await workshop.raw.hset("bull:letters:python", mapping={"name": "x", "data": json.dumps({"to": who})})
+    await workshop.raw.hset(
+        "bull:letters:python", mapping={"name": "x", "data": json.dumps({"to": who})}
+    )
     await workshop.raw.zadd("bull:letters:completed", {"python": 1})
     await jobs.enqueue(letters, {"text": who}, job_id="waits")
 
@@ -218,7 +255,9 @@ async def test_scrub_empties_finished_jobs_that_contain_a_text(
     assert await inspect().scrub(letters, who) == 0
 
 
-async def test_scrub_asks_a_function(workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]) -> None:
+async def test_scrub_asks_a_function(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
     await failed(workshop, 250)
     for number in (3, 120, 249):
         await workshop.raw.hset(f"bull:letters:j{number:05}", "data", '{"user": 7}')
@@ -242,7 +281,9 @@ async def test_a_function_is_shown_everything_and_the_events_of_its_jobs_go_with
     for job_id in ("ada", "nada"):
         await jobs.enqueue(letters, {}, job_id=job_id)
     await workshop.burst(letters.processed_by(talk))
-    await workshop.raw.hset("bull:letters:nada:processed", "bull:letters:below", '{"from": "below"}')
+    await workshop.raw.hset(
+        "bull:letters:nada:processed", "bull:letters:below", '{"from": "below"}'
+    )
 
     seen = {}
 
@@ -256,8 +297,12 @@ async def test_a_function_is_shown_everything_and_the_events_of_its_jobs_go_with
         "nada": ("result of nada", ("wrote to nada",), 1, ({"from": "below"},)),
     }
     told = await workshop.events(letters)
-    assert {event["jobId"] for event in told if not {"returnvalue", "data"}.isdisjoint(event)} == {"nada"}
-    assert {event.get("jobId") for event in told} >= {"ada", "nada"}, "that it was added, and started, says nothing"
+    assert {event["jobId"] for event in told if not {"returnvalue", "data"}.isdisjoint(event)} == {
+        "nada"
+    }
+    assert {event.get("jobId") for event in told} >= {"ada", "nada"}, (
+        "that it was added, and started, says nothing"
+    )
 
 
 async def test_events_of_jobs_that_are_gone_are_scrubbed_by_what_they_say(
@@ -268,7 +313,9 @@ async def test_events_of_jobs_that_are_gone_are_scrubbed_by_what_they_say(
 
     jobs = workshop.producer(letters)
     texts = [f"ada{number % 2}" for number in range(600)]
-    await jobs.enqueue_many(letters, [{"text": text} for text in texts], attempts=1, keep_failed=Retention(count=0))
+    await jobs.enqueue_many(
+        letters, [{"text": text} for text in texts], attempts=1, keep_failed=Retention(count=0)
+    )
     await workshop.burst(letters.processed_by(refused))
     assert await inspect().scrub(letters, lambda _: True) == 0
     assert await inspect().scrub_events(letters, lambda text: "ada1" in text) == 300

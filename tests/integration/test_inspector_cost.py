@@ -1,4 +1,6 @@
-"""What a page costs the store where a queue holds 100,000 jobs: what it costs with few, and never long at once."""
+"""What a page costs the store where a queue holds 100,000 jobs: what it costs with few, and never
+long at once.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,25 @@ from corral.plugins import Provider
 from corral.store.connection import Link
 from machine import slowness
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timing, pytest.mark.corral_untidy("its jobs are written by hand")]
+pytestmark = [
+    pytest.mark.asyncio,
+    pytest.mark.timing,
+    pytest.mark.corral_untidy("its jobs are written by hand"),
+]
 
 CALL_MS = 50.0
 """What one read may cost the store."""
 SCRIPT_MS = 10.0
 """How long one script may keep workers waiting."""
 REPEATS = 5
-SHARE = {"completed": 60_000, "failed": 15_000, "wait": 14_900, "delayed": 5_000, "prioritized": 5_000, "active": 100}
+SHARE = {
+    "completed": 60_000,
+    "failed": 15_000,
+    "wait": 14_900,
+    "delayed": 5_000,
+    "prioritized": 5_000,
+    "active": 100,
+}
 
 
 class Letter(Payload):
@@ -63,10 +76,14 @@ end
 
 @pytest.fixture
 def full(store_url: str) -> Iterator[redis.Redis]:
-    """A store with a queue of 100,000 jobs, their payloads some 500 bytes, and 10,000 entries in its log."""
+    """A store with a queue of 100,000 jobs, their payloads some 500 bytes, and 10,000 entries in
+    its log.
+    """
     client = redis.Redis.from_url(store_url, decode_responses=True)
     now_ms = int(time.time() * 1000)
-    traces = json.dumps(["Traceback (most recent call last):\n" + "  File …\n" * 50 + "ValueError: no"] * 3)
+    traces = json.dumps(
+        ["Traceback (most recent call last):\n" + "  File …\n" * 50 + "ValueError: no"] * 3
+    )
     first = 0
     for container, count in SHARE.items():
         for start in range(first, first + count, 1000):
@@ -79,13 +96,17 @@ def full(store_url: str) -> Iterator[redis.Redis]:
 
 @pytest_asyncio.fixture
 async def inspector(store_url: str) -> AsyncIterator[JobInspector]:
-    catalog = Catalog(MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")}))
+    catalog = Catalog(
+        MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")})
+    )
     inspector = JobInspector(catalog, Link(store_url), prefix="bull")
     yield inspector
     await inspector.close()
 
 
-async def test_every_read_is_cheap_in_a_queue_of_100_000_jobs(full: redis.Redis, inspector: JobInspector) -> None:
+async def test_every_read_is_cheap_in_a_queue_of_100_000_jobs(
+    full: redis.Redis, inspector: JobInspector
+) -> None:
     assert sum((await inspector.counts(letters)).values()) == 100_000
     job = await inspector.get(letters, "j70000")
 
@@ -99,7 +120,9 @@ async def test_every_read_is_cheap_in_a_queue_of_100_000_jobs(full: redis.Redis,
         "timeline": lambda: inspector.timeline(letters, job),
         "one job": lambda: inspector.get(letters, "j70000"),
         "a page of 100 failed jobs": lambda: inspector.list(letters, "failed", limit=100),
-        "a page deep in the waiting list": lambda: inspector.list(letters, "waiting", start=7000, limit=100),
+        "a page deep in the waiting list": lambda: inspector.list(
+            letters, "waiting", start=7000, limit=100
+        ),
         "search: absent text": lambda: inspector.search(letters, "nobody@example.com"),
         "search: absent text beyond ASCII": lambda: inspector.search(letters, "Grüße, Zoë"),
         "search: absent member": lambda: inspector.search(letters, field=("deep.n", "-1")),
@@ -112,8 +135,12 @@ async def test_every_read_is_cheap_in_a_queue_of_100_000_jobs(full: redis.Redis,
     for name, (total, calls) in costs.items():
         print(f"{name}: {total:.2f} ms in {calls} calls")
     assert {name: total for name, (total, _) in costs.items() if total > CALL_MS * slow} == {}
-    # The scripts of a search do the same, each with its share of the jobs; of the others, none is long in all.
-    script = {name: total / (calls if name.startswith("search") else 1) for name, (total, calls) in costs.items()}
+    # The scripts of a search do the same, each with its share of the jobs; of the others, none is
+    # long in all.
+    script = {
+        name: total / (calls if name.startswith("search") else 1)
+        for name, (total, calls) in costs.items()
+    }
     assert {name: each for name, each in script.items() if each > SCRIPT_MS * slow} == {}
 
     found = await inspector.search(letters, "nobody@example.com")
@@ -142,7 +169,11 @@ end
     ("text", "wanted"),
     [
         pytest.param("a", {"text": "a" * 199 + "b"}, id="one character, over and over"),
-        pytest.param("a", {"text": "a" * 200, "match": lambda _job: False}, id="which is found, and is not meant"),
+        pytest.param(
+            "a",
+            {"text": "a" * 200, "match": lambda _job: False},
+            id="which is found, and is not meant",
+        ),
         pytest.param("ab", {"text": "ab" * 99 + "c"}, id="two of them"),
         pytest.param("é", {"text": "é" * 99 + "e"}, id="one beyond ASCII"),
         pytest.param('","', {"text": '","' * 60 + "-"}, id="what JSON is made of"),
@@ -178,7 +209,10 @@ async def _cost(store: redis.Redis, read: Callable[[], Awaitable[Any]]) -> tuple
         before = _used_ms(store)
         await read()
         used.append(_used_ms(store) - before)
-        stats = [store.info("commandstats").get(f"cmdstat_{name}", {}) for name in ("evalsha", "eval", "client|list")]
+        stats = [
+            store.info("commandstats").get(f"cmdstat_{name}", {})
+            for name in ("evalsha", "eval", "client|list")
+        ]
         calls.append(sum(each.get("calls", 0) for each in stats))
     return median(used), max(calls)
 

@@ -1,4 +1,6 @@
-"""Finding jobs by what is in them: literally, in order, whoever wrote them, and on and on while the queue moves."""
+"""Finding jobs by what is in them: literally, in order, whoever wrote them, and on and on while the
+queue moves.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ pytestmark = pytest.mark.asyncio
 def write(workshop: Any) -> Callable[..., Any]:
     """`await write("failed", "a", {…}, at=1, failedReason="…")`: a job as another client leaves it."""
 
-    async def write(container: str, job_id: str, data: Any = None, /, at: int = 0, **fields: Any) -> None:
+    async def write(
+        container: str, job_id: str, data: Any = None, /, at: int = 0, **fields: Any
+    ) -> None:
         text = data if isinstance(data, str) else json.dumps({} if data is None else data)
         held = {"name": "letters", "data": text, "timestamp": 1, **fields}
         await workshop.raw.hset(f"bull:letters:{job_id}", mapping=held)
@@ -41,9 +45,13 @@ async def test_a_job_is_found_by_its_id_its_payload_and_its_failed_reason(
 ) -> None:
     await write("completed", "17", {"to": "ada@example.com"})
     await write("wait", "18", {"to": "17 Abbey Road"})
-    await write("failed", "19", {"to": "bob@example.com"}, failedReason="SMTPError: 550 no ada here")
+    await write(
+        "failed", "19", {"to": "bob@example.com"}, failedReason="SMTPError: 550 no ada here"
+    )
     inspector = inspect()
-    assert ids(await inspector.search("letters", "17")) == ["17", "18"], "the job of that id is first"
+    assert ids(await inspector.search("letters", "17")) == ["17", "18"], (
+        "the job of that id is first"
+    )
     found = await inspector.search("letters", "ada")
     assert ids(found) == ["19", "17"]
     assert (found.looked_at, found.total, found.cut, found.next) == (3, 3, False, None)
@@ -55,7 +63,9 @@ async def test_a_job_is_found_by_its_id_its_payload_and_its_failed_reason(
     assert ids(await inspector.search("letters")) == ["19", "18", "17"]
 
 
-@pytest.mark.parametrize("text", ["100%", "a*b", "[x]", "^.", "%d+", "a.b", '"', "\\", "ä\n", "日本", "💌", "/"])
+@pytest.mark.parametrize(
+    "text", ["100%", "a*b", "[x]", "^.", "%d+", "a.b", '"', "\\", "ä\n", "日本", "💌", "/"]
+)
 @pytest.mark.parametrize("is_ascii", [True, False], ids=["escaped", "raw"])
 async def test_a_text_is_looked_for_literally_however_json_spells_it(
     write: Any, inspect: Callable[..., JobInspector], text: str, is_ascii: bool
@@ -86,7 +96,11 @@ async def test_a_text_is_looked_for_literally_however_json_spells_it(
 async def test_a_member_of_the_payload_is_found_by_its_name_and_value(
     write: Any, inspect: Callable[..., JobInspector], field: tuple[str, str], found: list[str]
 ) -> None:
-    await write("wait", "odd", json.dumps({"größe": 1.5, "a.b": "x", "user": {"x": [], "id": "7"}, "list": [1]}))
+    await write(
+        "wait",
+        "odd",
+        json.dumps({"größe": 1.5, "a.b": "x", "user": {"x": [], "id": "7"}, "list": [1]}),
+    )
     await write("wait", "empty", {"userId": ""})
     await write("wait", "nested", '{"user" : {"userId" :\n42}, "on": null}')
     await write("wait", "number", {"userId": 42, "on": True})
@@ -96,10 +110,14 @@ async def test_a_member_of_the_payload_is_found_by_its_name_and_value(
     assert ids(await inspect().search("letters", field=field)) == found
 
 
-async def test_text_field_and_match_must_all_hold(write: Any, inspect: Callable[..., JobInspector]) -> None:
+async def test_text_field_and_match_must_all_hold(
+    write: Any, inspect: Callable[..., JobInspector]
+) -> None:
     for number in range(4):
         secret = "hunter2" if number == 3 else "x"
-        await write("wait", f"j{number}", {"user": number % 2, "text": f"n{number}", "password": secret})
+        await write(
+            "wait", f"j{number}", {"user": number % 2, "text": f"n{number}", "password": secret}
+        )
 
     def is_shown(job: StoredJob) -> bool:
         return "hunter2" in json.dumps({**job.data, "password": "•"})
@@ -108,15 +126,21 @@ async def test_text_field_and_match_must_all_hold(write: Any, inspect: Callable[
     assert ids(await inspector.search("letters", "n3", field=("user", "1"))) == ["j3"]
     assert ids(await inspector.search("letters", "n3", field=("user", "0"))) == []
     assert ids(await inspector.search("letters", "j3", match=lambda job: job.id != "j3")) == []
-    hidden, absent = [await inspector.search("letters", text, match=is_shown) for text in ("hunter2", "hunter3")]
+    hidden, absent = [
+        await inspector.search("letters", text, match=is_shown) for text in ("hunter2", "hunter3")
+    ]
     assert hidden == absent, "a search cannot probe what its reader may not see"
 
 
-@pytest.mark.parametrize("container", ["completed", "failed", "prioritized", "delayed", "waiting-children"])
+@pytest.mark.parametrize(
+    "container", ["completed", "failed", "prioritized", "delayed", "waiting-children"]
+)
 async def test_a_search_goes_on_where_it_ended_though_what_it_found_has_left(
     write: Any, workshop: Any, inspect: Callable[..., JobInspector], container: str
 ) -> None:
-    """Many jobs of one millisecond, and of each page one job is taken away before the next page is read."""
+    """Many jobs of one millisecond, and of each page one job is taken away before the next page is
+    read.
+    """
     for number in range(20):
         await write(container, f"j{number:02}", {"n": number}, at=1 + number // 10)
     inspector = inspect()
@@ -156,7 +180,9 @@ async def test_a_search_walks_through_lists_that_move(
 
 
 @pytest.mark.corral_untidy("odd content is what it is about")
-async def test_odd_content_stops_no_search(write: Any, workshop: Any, inspect: Callable[..., JobInspector]) -> None:
+async def test_odd_content_stops_no_search(
+    write: Any, workshop: Any, inspect: Callable[..., JobInspector]
+) -> None:
     raw = workshop.raw
     await write("failed", "broken", '{"userId": 42', at=1)
     await raw.hset("bull:letters:empty", "name", "")
@@ -211,7 +237,12 @@ async def test_the_newest_are_listed_first_if_asked(
         for container in ("wait", "prioritized", "delayed", "completed"):
             await write(container, f"{container}{number}", at=number + 1)
     inspector = inspect()
-    for state, container in (("waiting", "wait"), ("prioritized",) * 2, ("delayed",) * 2, ("completed",) * 2):
+    for state, container in (
+        ("waiting", "wait"),
+        ("prioritized",) * 2,
+        ("delayed",) * 2,
+        ("completed",) * 2,
+    ):
         page = await inspector.list(letters, state, start=1, limit=3, newest_first=True)  # type: ignore[arg-type]  # as listed
         assert [job.id for job in page.jobs] == [f"{container}{number}" for number in (3, 2, 1)]
 
@@ -231,7 +262,9 @@ async def test_what_bullmq_5_has_put_aside_is_counted_and_listed_where_it_runs(
         for limit in range(1, 7):
             page = await inspector.list(letters, "waiting", start=start, limit=limit)
             assert [job.id for job in page.jobs] == order[start : start + limit]
-            page = await inspector.list(letters, "waiting", start=start, limit=limit, newest_first=True)
+            page = await inspector.list(
+                letters, "waiting", start=start, limit=limit, newest_first=True
+            )
             assert [job.id for job in page.jobs] == order[::-1][start : start + limit]
             assert page.total == 6
     await inspector.resume(letters)

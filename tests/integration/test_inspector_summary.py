@@ -34,7 +34,9 @@ async def test_an_empty_queue_has_nothing_to_tell(inspect: Callable[..., JobInsp
     (found,) = await inspect().summaries()
     assert found.queue == "letters"
     assert set(found.counts.values()) == {0}
-    assert (found.oldest_waiting, found.oldest_active, found.next_due, found.last_failure) == (None,) * 4
+    assert (found.oldest_waiting, found.oldest_active, found.next_due, found.last_failure) == (
+        None,
+    ) * 4
     assert (found.completed_total, found.failed_total) == (0, 0)
     assert list(found.completed_per_minute) == list(found.failed_per_minute) == [0] * 60
     assert await inspect().failures("letters") == []
@@ -46,7 +48,9 @@ async def test_a_worked_queue_tells_what_waits_and_what_became_of_the_rest(
 ) -> None:
     jobs = workshop.producer(letters)
     for number in range(3):
-        await jobs.enqueue(letters, {"text": f"fail {number}\nmore"}, attempts=1, job_id=f"bad{number}")
+        await jobs.enqueue(
+            letters, {"text": f"fail {number}\nmore"}, attempts=1, job_id=f"bad{number}"
+        )
         await jobs.enqueue(letters, {"text": "well"})
     before = datetime.now(UTC)
     await workshop.burst(letters.processed_by(read_out), concurrency={"letters": 1})
@@ -75,7 +79,9 @@ async def test_a_worked_queue_tells_what_waits_and_what_became_of_the_rest(
     later = await inspect(clock=Clock(offset_ms=10 * 60_000)).summary(letters)
     assert sum(later.completed_per_minute[-9:]) == 0
     assert sum(later.completed_per_minute[-12:-9]) == 3
-    assert (await inspect(clock=Clock(offset_ms=70 * 60_000)).summary(letters)).completed_per_minute == [0] * 60
+    assert (
+        await inspect(clock=Clock(offset_ms=70 * 60_000)).summary(letters)
+    ).completed_per_minute == [0] * 60
     await inspector.clean(letters, "completed", timedelta(0))
     assert (await inspector.summary(letters)).completed_total == 3
 
@@ -87,7 +93,10 @@ async def test_waiting_counts_from_when_a_job_was_due_or_was_tried(
     raw, inspector = workshop.raw, inspect()
 
     async def waits(**fields: Any) -> datetime | None:
-        await raw.hset("bull:letters:a", mapping={"name": "letters", "data": "{}", "timestamp": NOW_MS, **fields})
+        await raw.hset(
+            "bull:letters:a",
+            mapping={"name": "letters", "data": "{}", "timestamp": NOW_MS, **fields},
+        )
         return (await inspector.summary(letters)).oldest_waiting
 
     await raw.rpush("bull:letters:wait", "a")
@@ -137,17 +146,27 @@ async def test_a_job_that_is_promoted_by_hand_waits_since_then(
 
 @pytest.mark.asyncio
 @pytest.mark.corral_untidy("BullMQ 5 has put jobs aside, and one job is active for ever")
-@pytest.mark.parametrize("place", ["the left of wait", "the right of wait", "paused", "the third priority"])
+@pytest.mark.parametrize(
+    "place", ["the left of wait", "the right of wait", "paused", "the third priority"]
+)
 async def test_the_oldest_is_found_wherever_it_stands(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector], place: str
 ) -> None:
     raw, inspector = workshop.raw, inspect()
     for number in range(200):
-        await raw.hset(f"bull:letters:{number}", mapping={"name": "letters", "timestamp": NOW_MS + 1})
+        await raw.hset(
+            f"bull:letters:{number}", mapping={"name": "letters", "timestamp": NOW_MS + 1}
+        )
         await raw.lpush("bull:letters:wait", number)
-        await raw.hset(f"bull:letters:p{number}", mapping={"name": "letters", "timestamp": NOW_MS + 2})
-        await raw.zadd("bull:letters:prioritized", {f"p{number}": (1 + number // 50) * 2**32 + number})
-    await raw.hset("bull:letters:old", mapping={"name": "letters", "timestamp": NOW_MS, "processedOn": NOW_MS})
+        await raw.hset(
+            f"bull:letters:p{number}", mapping={"name": "letters", "timestamp": NOW_MS + 2}
+        )
+        await raw.zadd(
+            "bull:letters:prioritized", {f"p{number}": (1 + number // 50) * 2**32 + number}
+        )
+    await raw.hset(
+        "bull:letters:old", mapping={"name": "letters", "timestamp": NOW_MS, "processedOn": NOW_MS}
+    )
     if place == "the third priority":
         await raw.zadd("bull:letters:prioritized", {"old": 3 * 2**32})
     else:
@@ -171,7 +190,9 @@ async def test_odd_content_stops_no_summary(
     for container in ("wait", "active"):
         await raw.lpush(f"bull:letters:{container}", "ghost", "text", "0:1", b"\xff")
     for container in ("prioritized", "failed"):
-        await raw.zadd(f"bull:letters:{container}", {"ghost": 2**33 + 1, "text": "inf", b"\xff": -5})
+        await raw.zadd(
+            f"bull:letters:{container}", {"ghost": 2**33 + 1, "text": "inf", b"\xff": -5}
+        )
     await raw.zadd("bull:letters:delayed", {"ghost": "inf"})
     await raw.hset("bull:letters:metrics:completed", mapping={"count": "many", "prevTS": "x"})
     await raw.rpush("bull:letters:metrics:failed:data", "x")
@@ -250,7 +271,10 @@ def test_counts_per_minute_are_laid_against_the_clock(counted: Any, tail: list[i
     ("reason", "told"),
     [
         ("KeyError: 'plan'", "KeyError: 'plan'"),
-        ("HTTPStatusError: 503 from https://api.example.com/v1/users/17?x=1", "HTTPStatusError: 503 from …"),
+        (
+            "HTTPStatusError: 503 from https://api.example.com/v1/users/17?x=1",
+            "HTTPStatusError: 503 from …",
+        ),
         ("SMTPError: 550 <ada.lovelace@example.com>: unknown", "SMTPError: 550 <…>: unknown"),
         ("SMTPError: 550 5.1.1 user 17", "SMTPError: 550 5.1.1 user …"),
         ("no user 550e8400-e29b-41d4-a716-446655440000", "no user …"),

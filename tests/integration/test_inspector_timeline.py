@@ -30,7 +30,9 @@ async def test_three_failed_attempts_are_told_with_their_times_and_traces(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
     jobs = workshop.producer(letters)
-    await jobs.enqueue(letters, {}, job_id="bad", attempts=3, backoff=Fixed(timedelta(milliseconds=20)))
+    await jobs.enqueue(
+        letters, {}, job_id="bad", attempts=3, backoff=Fixed(timedelta(milliseconds=20))
+    )
     async with workshop.working(letters.processed_by(fail), name="reader-1"):
         await workshop.until(letters, "bad", "failed")
     inspector = inspect()
@@ -39,8 +41,14 @@ async def test_three_failed_attempts_are_told_with_their_times_and_traces(
     times = [each.at for each in found]
     assert times == sorted(times)
     failed = [each for each in found if each.what == "attempt-failed"]
-    assert [each.detail for each in failed] == [f"attempt {each} of 3: ValueError: no {each}" for each in (1, 2, 3)]
-    assert ["no 1" in failed[0].trace, "no 2" in failed[1].trace, "no 3" in failed[2].trace] == [True, True, True]
+    assert [each.detail for each in failed] == [
+        f"attempt {each} of 3: ValueError: no {each}" for each in (1, 2, 3)
+    ]
+    assert ["no 1" in failed[0].trace, "no 2" in failed[1].trace, "no 3" in failed[2].trace] == [
+        True,
+        True,
+        True,
+    ]
     assert [each.trace for each in found if each.what != "attempt-failed"] == [None] * 10
     assert found[4].detail.startswith("until 20")
 
@@ -50,7 +58,9 @@ async def test_three_failed_attempts_are_told_with_their_times_and_traces(
 async def test_the_beginning_and_the_end_are_told_of_a_job_in_a_busy_queue(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector], others: int
 ) -> None:
-    """The log is looked through from both ends of a job's life: of what many others hide, no time is guessed."""
+    """The log is looked through from both ends of a job's life: of what many others hide, no time
+    is guessed.
+    """
     jobs, inspector = workshop.producer(letters), inspect()
     policy: Any = {"attempts": 4, "backoff": Fixed(timedelta(0))}
 
@@ -69,9 +79,15 @@ async def test_the_beginning_and_the_end_are_told_of_a_job_in_a_busy_queue(
     async with workshop.working(letters.processed_by(busy), name="reader-1"):
         await workshop.until(letters, "bad", "failed")
     found = await inspector.timeline(letters, await inspector.get(letters, "bad"))
-    known = [*AGAIN, *AGAIN, *AGAIN] if others < 1000 else [*AGAIN, *AGAIN[:2], "(attempt-failed)", "attempt-failed"]
+    known = (
+        [*AGAIN, *AGAIN, *AGAIN]
+        if others < 1000
+        else [*AGAIN, *AGAIN[:2], "(attempt-failed)", "attempt-failed"]
+    )
     assert whats(found) == ["added", *known, *AGAIN, "failed"]
-    assert [each.detail[:12] for each in found if each.trace] == [f"attempt {each} of" for each in (1, 2, 3, 4)]
+    assert [each.detail[:12] for each in found if each.trace] == [
+        f"attempt {each} of" for each in (1, 2, 3, 4)
+    ]
 
 
 @pytest.mark.asyncio
@@ -121,7 +137,10 @@ async def test_postponed_starts_are_no_failed_attempts(
     async with workshop.working(letters.processed_by(snoozes)):
         await workshop.until(letters, "bad", "failed")
     found = await inspector.timeline(letters, await inspector.get(letters, "bad"))
-    assert [each for each in whats(found) if "attempt" in each] == ["(attempt-failed)", "attempt-failed"]
+    assert [each for each in whats(found) if "attempt" in each] == [
+        "(attempt-failed)",
+        "attempt-failed",
+    ]
     assert whats(found)[-4:] == ["(attempt-failed)", "active", "attempt-failed", "failed"]
     assert whats(found).count("active") == 4
 
@@ -184,7 +203,9 @@ async def test_odd_content_stops_no_story(
         "stacktrace": '[1, null, "x"]',
         "opts": '{"attempts": 1e400}',
     }
-    await workshop.raw.hset("bull:letters:odd", mapping={**odd, "failedReason": "\n", "delay": "-1e299"})
+    await workshop.raw.hset(
+        "bull:letters:odd", mapping={**odd, "failedReason": "\n", "delay": "-1e299"}
+    )
     await workshop.raw.zadd("bull:letters:failed", {"odd": 1})
     for fields in (
         {"event": "failed", "jobId": "odd"},
@@ -209,7 +230,8 @@ def events(*names: str) -> list[Event]:
     """`waiting<active` is a job that waits and was active before."""
     parts = [name.partition("<") for name in names]
     return [
-        Event(T0 + timedelta(seconds=place), what, before, None, "") for place, (what, _, before) in enumerate(parts)
+        Event(T0 + timedelta(seconds=place), what, before, None, "")
+        for place, (what, _, before) in enumerate(parts)
     ]
 
 
@@ -220,14 +242,30 @@ def events(*names: str) -> list[Event]:
             {"atm": 1, "ats": 2, "stc": 1},
             ["added", "waiting", "active", "waiting<active", "stalled", "active", "failed"],
             -1,
-            ["added", "waiting", "active", "waiting", "stalled", "active", "attempt-failed", "failed"],
+            [
+                "added",
+                "waiting",
+                "active",
+                "waiting",
+                "stalled",
+                "active",
+                "attempt-failed",
+                "failed",
+            ],
             id="a stall is no failed attempt",
         ),
         pytest.param(
             {"atm": 3, "ats": 3},
             ["active", "failed"],
             -1,
-            ["(added)", "(attempt-failed)", "(attempt-failed)", "active", "attempt-failed", "failed"],
+            [
+                "(added)",
+                "(attempt-failed)",
+                "(attempt-failed)",
+                "active",
+                "attempt-failed",
+                "failed",
+            ],
             id="the log has lost the beginning",
         ),
         pytest.param(

@@ -21,10 +21,10 @@ import redis.asyncio
 
 from corral import Job, Payload, Queue
 from corral.catalog import Catalog, Entry
+from corral.fleet.heartbeats import Heartbeat, Heartbeats
 from corral.inspector import JobInspector, WorkerSeen
 from corral.plugins import Provider
 from corral.store.connection import Link
-from corral.store.liveness import Sign, Signs
 
 pytestmark = pytest.mark.asyncio
 
@@ -42,13 +42,17 @@ threads = Queue("acme-threads", Letter)
 @pytest_asyncio.fixture
 async def inspector(workshop: Any) -> AsyncIterator[JobInspector]:
     """Of the two queues of `acme`."""
-    entries = {queue.name: Entry(queue, Provider("acme", "1.0", "wheel"), "") for queue in (mail, threads)}
+    entries = {
+        queue.name: Entry(queue, Provider("acme", "1.0", "wheel"), "") for queue in (mail, threads)
+    }
     inspector = JobInspector(Catalog(MappingProxyType(entries)), Link(workshop.url), prefix="bull")
     yield inspector
     await inspector.close()
 
 
-async def test_a_worker_process_is_seen_with_what_it_runs(command: Any, workshop: Any, inspector: JobInspector) -> None:
+async def test_a_worker_process_is_seen_with_what_it_runs(
+    command: Any, workshop: Any, inspector: JobInspector
+) -> None:
     started = datetime.now(UTC)
     assert await inspector.workers() == []
     worker = command("worker", "acme-letters", "--shutdown-timeout", "0.1")
@@ -56,19 +60,29 @@ async def test_a_worker_process_is_seen_with_what_it_runs(command: Any, workshop
     await workshop.until(mail, made.id, "active")
 
     async def is_seen() -> bool:
-        return [(each.kind, len(each.queues)) for each in await inspector.workers()] == [("corral", 1)]
+        return [(each.kind, len(each.queues)) for each in await inspector.workers()] == [
+            ("corral", 1)
+        ]
 
-    await workshop.wait_until(is_seen, "the worker has given a sign of life, and told its queues")
+    await workshop.wait_until(is_seen, "the worker has given a heartbeat, and told its queues")
     (seen,) = await inspector.workers()
     assert seen.name.startswith(f"{socket.gethostname()}-{worker.process.pid}-")
-    assert (seen.host, seen.pid, seen.version) == (socket.gethostname(), worker.process.pid, version("corral"))
+    assert (seen.host, seen.pid, seen.version) == (
+        socket.gethostname(),
+        worker.process.pid,
+        version("corral"),
+    )
     assert (seen.state, seen.queues) == ("working", ["acme-letters"])
     assert seen.since is not None
     assert seen.seen is not None
     assert started - SECOND < seen.since <= datetime.now(UTC)
     assert seen.since - 10 * SECOND < seen.seen < datetime.now(UTC) + SECOND
     (running,) = seen.jobs
-    assert (running.queue, running.job_id, running.name) == ("acme-letters", made.id, "acme-letters")
+    assert (running.queue, running.job_id, running.name) == (
+        "acme-letters",
+        made.id,
+        "acme-letters",
+    )
     assert running.since is not None
     assert started - SECOND < running.since <= datetime.now(UTC)
     assert running.lock_for is not None
@@ -79,7 +93,9 @@ async def test_a_worker_process_is_seen_with_what_it_runs(command: Any, workshop
     assert await inspector.workers() == []
 
 
-async def test_a_parent_and_its_processes_are_seen(command: Any, workshop: Any, inspector: JobInspector) -> None:
+async def test_a_parent_and_its_processes_are_seen(
+    command: Any, workshop: Any, inspector: JobInspector
+) -> None:
     parent = command("worker", "--processes", "2")
 
     async def all_seen() -> bool:
@@ -87,7 +103,12 @@ async def test_a_parent_and_its_processes_are_seen(command: Any, workshop: Any, 
 
     await workshop.wait_until(all_seen, "the parent and two processes have said what they are")
     first, *children = await inspector.workers()
-    assert (first.pid, first.state, first.queues, first.kind) == (parent.process.pid, "complete", [], "corral")
+    assert (first.pid, first.state, first.queues, first.kind) == (
+        parent.process.pid,
+        "complete",
+        [],
+        "corral",
+    )
     assert [each.name for each in children] == [f"{first.name}.1", f"{first.name}.2"]
     assert {each.host for each in children} == {socket.gethostname()}
     assert len({parent.process.pid, *(each.pid for each in children)}) == 3
@@ -110,7 +131,7 @@ async def test_signs_of_life_tell_who_is_silent_and_which_are_of_an_older_versio
     }
     await workshop.raw.hset("corral:bull:alive", mapping=old)
     link = Link(workshop.url)
-    await Signs(link, "bull").write("h-4-d.1", Sign(1.0))
+    await Heartbeats(link, "bull").write("h-4-d.1", Heartbeat(1.0))
     await link.close()
     told = {each.name: each for each in await inspector.workers()}
     assert {name: each.state for name, each in told.items()} == {
@@ -120,12 +141,19 @@ async def test_signs_of_life_tell_who_is_silent_and_which_are_of_an_older_versio
         "h-4-d": "incomplete",
         "h-4-d.1": "working",
     }
-    assert (told["h-1-a"].host, told["h-1-a"].pid, told["h-1-a"].version, told["h-1-a"].since) == ("h", None, "", None)
+    assert (told["h-1-a"].host, told["h-1-a"].pid, told["h-1-a"].version, told["h-1-a"].since) == (
+        "h",
+        None,
+        "",
+        None,
+    )
     assert (told["h-4-d.1"].pid, told["h-4-d.1"].version) == (os.getpid(), version("corral"))
     await workshop.raw.delete("corral:bull:alive")
 
 
-async def test_other_workers_are_seen_by_their_connections(workshop: Any, inspector: JobInspector) -> None:
+async def test_other_workers_are_seen_by_their_connections(
+    workshop: Any, inspector: JobInspector
+) -> None:
     """One that works off two queues is one; listeners, and whoever uses another prefix, are none."""
 
     def named(queue: str, suffix: str = "", prefix: str = "bull") -> str:
@@ -193,7 +221,7 @@ async def test_every_active_job_is_somebodys(workshop: Any, inspector: JobInspec
 async def test_a_worker_within_another_process_is_seen_by_its_connection(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """It gives no signs of life: `corral worker` does."""
+    """It gives no heartbeats: `corral worker` does."""
     inspector = inspect()
     seen: list[WorkerSeen] = []
 

@@ -1,4 +1,6 @@
-"""The job that a deduplication id keeps back is another client's hash: what it names is not written to unseen."""
+"""The job that a deduplication id keeps back is another client's hash: what it names is not written
+to unseen.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ OPTS = b'{"de":{"id":"one","keepLastIfActive":true}}'
 
 
 async def end_the_owner(store_url: str, raw: redis.Redis, kept: dict[str, str]) -> list[int]:
-    """End the job that holds the deduplication id `one`, for which `kept` is kept back; no other job is there."""
+    """End the job that holds the deduplication id `one`, for which `kept` is kept back; no other
+    job is there.
+    """
     store = QueueStore(Link(store_url), "bull", "letters")
     try:
         await store.add([NewJob("owner", "letters", b"{}", OPTS)])
@@ -30,7 +34,13 @@ async def end_the_owner(store_url: str, raw: redis.Redis, kept: dict[str, str]) 
         raw.set(f"{B}de:one", "owner")
         raw.hset(
             f"{B}dn:one",
-            mapping={"name": "letters", "data": "{}", "opts": '{"de":{"id":"one"}}', "jid": "next", **kept},
+            mapping={
+                "name": "letters",
+                "data": "{}",
+                "opts": '{"de":{"id":"one"}}',
+                "jid": "next",
+                **kept,
+            },
         )
         (fetched,) = (await store.advance("hand", 1, [], 1)).jobs
         return list((await store.advance("hand", 2, [Ending(fetched, Completed())], 0)).codes)
@@ -53,16 +63,24 @@ def assert_refused(client: redis.Redis) -> None:
     assert client.exists(f"{B}dn:one")
 
 
-@pytest.mark.parametrize("container", ["wait", "paused", "prioritized", "delayed", "completed", "waiting-children"])
-async def test_a_container_is_never_made_a_set(store_url: str, client: redis.Redis, container: str) -> None:
-    """An empty list has no key: SADD would make it, and nobody could work off the queue from then on."""
+@pytest.mark.parametrize(
+    "container", ["wait", "paused", "prioritized", "delayed", "completed", "waiting-children"]
+)
+async def test_a_container_is_never_made_a_set(
+    store_url: str, client: redis.Redis, container: str
+) -> None:
+    """An empty list has no key: SADD would make it, and nobody could work off the queue from then
+    on.
+    """
     kept = {"pk": f"{B}parent", "pdk": f"{B}{container}"}
     assert await end_the_owner(store_url, client, kept) == [1]
     assert client.type(f"{B}{container}") == "none"
     assert_refused(client)
 
 
-@pytest.mark.parametrize("kept", [{"pdk": "other:dependencies"}, {"pk": "other", "pdk": ""}, {"pk": "", "pdk": "{bad"}])
+@pytest.mark.parametrize(
+    "kept", [{"pdk": "other:dependencies"}, {"pk": "other", "pdk": ""}, {"pk": "", "pdk": "{bad"}]
+)
 async def test_no_key_is_written_that_is_not_the_parents(
     store_url: str, client: redis.Redis, kept: dict[str, str]
 ) -> None:
@@ -72,7 +90,11 @@ async def test_no_key_is_written_that_is_not_the_parents(
 
 
 @pytest.mark.parametrize("parent", ["bull:parents:p", "elsewhere:parents:p"])
-async def test_a_childs_parent_knows_of_it(store_url: str, client: redis.Redis, parent: str) -> None:
-    assert await end_the_owner(store_url, client, {"pk": parent, "pdk": f"{parent}:dependencies"}) == [0]
+async def test_a_childs_parent_knows_of_it(
+    store_url: str, client: redis.Redis, parent: str
+) -> None:
+    assert await end_the_owner(
+        store_url, client, {"pk": parent, "pdk": f"{parent}:dependencies"}
+    ) == [0]
     assert client.lrange(f"{B}wait", 0, -1) == ["next"]
     assert client.smembers(f"{parent}:dependencies") == {f"{B}next"}

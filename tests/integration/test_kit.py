@@ -15,7 +15,19 @@ import pytest
 import redis
 from pydantic import Field, SecretStr
 
-from corral import Cron, Deps, Every, Exponential, Fail, Job, JobOptions, Payload, Queue, RateLimited, Snooze
+from corral import (
+    Cron,
+    Deps,
+    Every,
+    Exponential,
+    Fail,
+    Job,
+    JobOptions,
+    Payload,
+    Queue,
+    RateLimited,
+    Snooze,
+)
 from corral.errors import CatalogError, PayloadRefused, UnknownQueue
 from corral.outcome import Completed, Failed, Retried, Snoozed
 from corral.outcome import RateLimited as Limited
@@ -30,7 +42,9 @@ class Letter(Payload):
 
 
 letters = Queue("letters", Letter)
-stubborn = Queue("stubborn", Letter, options=JobOptions(attempts=8, backoff=Exponential(timedelta(minutes=11))))
+stubborn = Queue(
+    "stubborn", Letter, options=JobOptions(attempts=8, backoff=Exponential(timedelta(minutes=11)))
+)
 parcels = Queue("parcels", Letter)
 
 
@@ -69,12 +83,16 @@ async def test_a_drain_follows_jobs_into_other_queues_and_tells_each_run(corral_
         raise Fail("no such street")
 
     enqueued = await corral_kit.enqueue_many(letters, [Letter(text="a"), Letter(text="b")])
-    drained = await corral_kit.drain(letters.processed_by(forward, using=jobs_of), parcels.processed_by(refuse))
-    assert {run.job.id for run in drained if run.job.queue.name == "letters"} == {job.id for job in enqueued}
+    drained = await corral_kit.drain(
+        letters.processed_by(forward, using=jobs_of), parcels.processed_by(refuse)
+    )
+    assert {run.job.id for run in drained if run.job.queue.name == "letters"} == {
+        job.id for job in enqueued
+    }
     assert drained.outcomes(letters) == [Completed(), Completed()]
-    assert [outcome.reason for outcome in drained.outcomes(parcels) if isinstance(outcome, Failed)] == [
-        "Fail: no such street"
-    ] * 2
+    assert [
+        outcome.reason for outcome in drained.outcomes(parcels) if isinstance(outcome, Failed)
+    ] == ["Fail: no such street"] * 2
     assert {job.state for job in corral_kit.jobs(parcels)} == {"failed"}
     assert len(await corral_kit.drain(letters.processed_by(echo))) == 0
 
@@ -87,7 +105,11 @@ async def test_a_drain_tells_its_runs_in_the_order_in_which_they_ended(corral_ki
     first = await corral_kit.enqueue(singly, Letter(text="first"))
     drained = await corral_kit.drain(singly.processed_by(echo))
     assert [run.job.id for run in drained] == [first.id, then.id, last.id]
-    assert drained.outcomes(singly) == [Completed(b'"first"'), Completed(b'"then"'), Completed(b'"last"')]
+    assert drained.outcomes(singly) == [
+        Completed(b'"first"'),
+        Completed(b'"then"'),
+        Completed(b'"last"'),
+    ]
 
 
 @pytest.mark.asyncio
@@ -129,13 +151,17 @@ async def test_a_month_of_hours_runs_each_of_them_once(corral_kit: Kit) -> None:
 
     await corral_kit.enqueue(letters, Letter())
     began = time.perf_counter()
-    drained = await corral_kit.drain(letters.processed_by(hourly), for_=timedelta(days=31), seconds=60)
+    drained = await corral_kit.drain(
+        letters.processed_by(hourly), for_=timedelta(days=31), seconds=60
+    )
     took = time.perf_counter() - began
     assert set(drained.outcomes(letters)) == {Snoozed(3_600_000)}
     at = [run.job.processed_on for run in drained]
     assert all(HOUR <= b - a < HOUR + timedelta(minutes=1) for a, b in pairwise(at))
     assert 740 <= len(drained) <= 744
-    print(f"31 days, {len(drained)} runs an hour apart, in {took:.2f} s: {took / len(drained) * 1000:.1f} ms a run")
+    print(
+        f"31 days, {len(drained)} runs an hour apart, in {took:.2f} s: {took / len(drained) * 1000:.1f} ms a run"
+    )
 
 
 @pytest.mark.asyncio
@@ -215,13 +241,21 @@ class TestExpectations:
     async def test_look_at_all_jobs_in_whatever_state(self, corral_kit: Kit) -> None:
         await corral_kit.enqueue(letters, Letter(text="done"), job_id="first")
         await corral_kit.drain(letters.processed_by(echo))
-        await corral_kit.enqueue(letters, Letter(text="late", copies=2), delay=HOUR, job_id="second")
+        await corral_kit.enqueue(
+            letters, Letter(text="late", copies=2), delay=HOUR, job_id="second"
+        )
         await corral_kit.enqueue(letters, Letter(text="urgent"), priority=1, job_id="third")
         states = {job.id: (job.state, job.attempts_made) for job in corral_kit.jobs(letters)}
-        assert states == {"first": ("completed", 1), "second": ("delayed", 0), "third": ("prioritized", 0)}
+        assert states == {
+            "first": ("completed", 1),
+            "second": ("delayed", 0),
+            "third": ("prioritized", 0),
+        }
         assert list(states) == ["first", "second", "third"]
         assert corral_kit.assert_enqueued(letters, {"copies": 2}).id == "second"
-        assert corral_kit.assert_enqueued(letters, lambda letter: letter.text == "done").id == "first"
+        assert (
+            corral_kit.assert_enqueued(letters, lambda letter: letter.text == "done").id == "first"
+        )
         corral_kit.refute_enqueued(parcels)
         with pytest.raises(AssertionError) as told:
             corral_kit.assert_enqueued(letters, {"text": "lost"})
@@ -234,7 +268,9 @@ class TestExpectations:
         ]
 
     @pytest.mark.asyncio
-    async def test_a_job_of_another_shape_matches_no_payload_and_is_listed(self, corral_kit: Kit) -> None:
+    async def test_a_job_of_another_shape_matches_no_payload_and_is_listed(
+        self, corral_kit: Kit
+    ) -> None:
         with redis.Redis.from_url(corral_kit.url) as store:
             store.hset("bull:letters:odd", mapping={"data": '{"text":1}', "opts": "{}"})
             store.lpush("bull:letters:wait", "odd")
@@ -270,17 +306,26 @@ reminders = Queue("reminders", Letter, schedule=Cron("5 * * * *"))
 
 @pytest.mark.asyncio
 async def test_a_month_of_a_schedule_runs_every_tick_once(corral_kit: Kit) -> None:
-    """On the scripts that a worker uses: the schedule is ensured by the drain, and advanced by its fetches."""
+    """On the scripts that a worker uses: the schedule is ensured by the drain, and advanced by its
+    fetches.
+    """
     began = time.perf_counter()
-    drained = await corral_kit.drain(reminders.processed_by(echo), for_=timedelta(days=31), seconds=60)
+    drained = await corral_kit.drain(
+        reminders.processed_by(echo), for_=timedelta(days=31), seconds=60
+    )
     took = time.perf_counter() - began
     ticks = [run.job.scheduled_for for run in drained]
     assert set(drained.outcomes(reminders)) == {Completed(b'""')}
     assert {tick.minute for tick in ticks} == {5}
     assert all(later - earlier == HOUR for earlier, later in pairwise(ticks))
     assert 743 <= len(ticks) <= 745
-    assert all(timedelta(0) <= run.job.processed_on - run.job.scheduled_for < timedelta(seconds=10) for run in drained)
-    print(f"31 days of '5 * * * *': {len(ticks)} ticks in {took:.2f} s, {took / len(ticks) * 1000:.1f} ms a tick")
+    assert all(
+        timedelta(0) <= run.job.processed_on - run.job.scheduled_for < timedelta(seconds=10)
+        for run in drained
+    )
+    print(
+        f"31 days of '5 * * * *': {len(ticks)} ticks in {took:.2f} s, {took / len(ticks) * 1000:.1f} ms a tick"
+    )
 
 
 @pytest.mark.asyncio
@@ -325,7 +370,11 @@ async def test_a_payload_reaches_the_processor_as_it_was_given_also_beside_an_un
     with redis.Redis.from_url(corral_kit.url) as client:
         raw = client.hget(f"bull:drawings:{second.id}", "data")
         assert isinstance(raw, bytes)
-        client.hset(f"bull:drawings:{second.id}", "data", raw.replace(b'{"text"', b'{"new":{"text":1},"text"'))
+        client.hset(
+            f"bull:drawings:{second.id}",
+            "data",
+            raw.replace(b'{"text"', b'{"new":{"text":1},"text"'),
+        )
     drained = await corral_kit.drain(drawings.processed_by(draw))
     assert [run.outcome for run in drained] == [Completed(b"null")] * 2
     assert {run.job.id for run in drained} == {first.id, second.id}
@@ -333,7 +382,9 @@ async def test_a_payload_reaches_the_processor_as_it_was_given_also_beside_an_un
 
 
 @pytest.mark.asyncio
-async def test_the_kit_refuses_what_no_worker_would_read_and_what_no_worker_could_call(corral_kit: Kit) -> None:
+async def test_the_kit_refuses_what_no_worker_would_read_and_what_no_worker_could_call(
+    corral_kit: Kit,
+) -> None:
     wrong = Drawing(letter=Circle(), secret=SecretStr("hunter2"))
     told = "letter: is Circle here, and Letter where a worker reads it"
     with pytest.raises(PayloadRefused, match=told):

@@ -34,7 +34,10 @@ async def test_a_tidy_store_passes(raw: Any, store_url: str) -> None:
     ("commands", "told"),
     [
         (["SET bull:q:7:lock token"], "bull:q:7:lock is left (string)"),
-        (["SET bull:q:repeat:nightly:5:lock token"], "bull:q:repeat:nightly:5:lock is left (string)"),
+        (
+            ["SET bull:q:repeat:nightly:5:lock token"],
+            "bull:q:repeat:nightly:5:lock is left (string)",
+        ),
         (["SET bull:q:oops 1"], "bull:q:oops is left (string)"),
         (["RPUSH bull:q:7:logs line"], "bull:q:7:logs is left (list)"),
         (["HSET bull:q:7 data {}"], "bull:q: job 7 is in no state"),
@@ -48,7 +51,9 @@ async def test_a_tidy_store_passes(raw: Any, store_url: str) -> None:
         (["HSET bull:q:7 data {}", "LPUSH bull:q:wait 7 7"], "bull:q: job 7 is in wait and wait"),
     ],
 )
-async def test_each_kind_of_leak_is_found(raw: Any, store_url: str, commands: list[str], told: str) -> None:
+async def test_each_kind_of_leak_is_found(
+    raw: Any, store_url: str, commands: list[str], told: str
+) -> None:
     for command in commands:
         await raw.execute_command(*command.split(" "))
     assert find_leaks(store_url) == [told]
@@ -60,7 +65,10 @@ async def test_all_leaks_are_told_in_order_whatever_the_prefix(raw: Any, store_u
     await raw.set("own*:q:8:lock", "token")
     await raw.set("own*:q:7:lock", "token")
     await raw.set("owner:q:7:lock", "of another prefix")
-    assert find_leaks(store_url, "own*") == ["own*:q:7:lock is left (string)", "own*:q:8:lock is left (string)"]
+    assert find_leaks(store_url, "own*") == [
+        "own*:q:7:lock is left (string)",
+        "own*:q:8:lock is left (string)",
+    ]
 
 
 async def test_waiting_in_vain_says_for_what(wait_until: Any) -> None:

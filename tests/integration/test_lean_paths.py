@@ -1,4 +1,5 @@
-"""The lean paths of the scripts beside the general one: they do the same with fewer commands, and nothing by halves.
+"""The lean paths of the scripts beside the general one: they do the same with fewer commands, and
+nothing by halves.
 
 Each test runs on both, by the fixture `path`, on the embedded server and on Redis 7.0.
 """
@@ -49,7 +50,11 @@ class Worker:
         self._seq = 0
 
     async def add(self, *ids: str) -> None:
-        assert all(await self.store.add([NewJob(job, "letters", b"{}", encode_options(KEEP)) for job in ids]))
+        assert all(
+            await self.store.add(
+                [NewJob(job, "letters", b"{}", encode_options(KEEP)) for job in ids]
+            )
+        )
 
     async def advance(self, *ended: str, want: int = 0, outcome: Outcome = DONE) -> Advanced:
         """End jobs in this order, and fetch."""
@@ -84,7 +89,9 @@ async def worker(own_server: Server) -> AsyncIterator[Worker]:
 
 
 async def test_a_plain_job_costs_fewer_commands_than_with_bullmq(worker: Worker, path: str) -> None:
-    """So it is seen that the lean path is taken: for a job at concurrency 1, and for fifty in one call."""
+    """So it is seen that the lean path is taken: for a job at concurrency 1, and for fifty in one
+    call.
+    """
     await worker.add(*(f"j{number}" for number in range(160)))
     await worker.advance(want=1)
     await worker.advance(*worker.running, want=1)
@@ -95,7 +102,9 @@ async def test_a_plain_job_costs_fewer_commands_than_with_bullmq(worker: Worker,
     worker.raw.config_resetstat()
     await worker.advance(*worker.running, want=50)
     per_job = sum(worker.commands().values()) / 50
-    print(f"{path}: {sum(single.values())} commands for a single job, {per_job:.2f} each for fifty: {single}")
+    print(
+        f"{path}: {sum(single.values())} commands for a single job, {per_job:.2f} each for fifty: {single}"
+    )
     if path == "lean":
         # LLEN once a second
         assert sum(single.values()) - single.get("llen", 0) == 19 < NODE_COMMANDS
@@ -104,7 +113,9 @@ async def test_a_plain_job_costs_fewer_commands_than_with_bullmq(worker: Worker,
         assert sum(single.values()) > NODE_COMMANDS
 
 
-@pytest.mark.parametrize("gone", [[], ["j2"], ["j0"], ["j4"], ["j0", "j1", "j2", "j3", "j4"]], ids=len)
+@pytest.mark.parametrize(
+    "gone", [[], ["j2"], ["j0"], ["j4"], ["j0", "j1", "j2", "j3", "j4"]], ids=len
+)
 @pytest.mark.parametrize("others", [0, 2], ids=["all-that-run", "beside-older-ones"])
 async def test_who_is_not_active_any_more_leaves_the_order_of_the_others(
     worker: Worker, path: str, gone: list[str], others: int
@@ -123,19 +134,25 @@ async def test_who_is_not_active_any_more_leaves_the_order_of_the_others(
     assert worker.told("completed") == [job for job in ending if job not in gone]
 
 
-@pytest.mark.parametrize("key", ["events", "completed", "active", "marker", "metrics:completed", "limiter", "stalled"])
+@pytest.mark.parametrize(
+    "key", ["events", "completed", "active", "marker", "metrics:completed", "limiter", "stalled"]
+)
 @pytest.mark.parametrize("size", [1, 5])
 async def test_beside_a_damaged_key_no_job_is_lost_or_ended_twice(
     worker: Worker, path: str, key: str, size: int
 ) -> None:
-    """What stands there goes to the quarantine, now or with the next stalled check; `active` is the operator's."""
+    """What stands there goes to the quarantine, now or with the next stalled check; `active` is the
+    operator's.
+    """
     await worker.add(*(f"j{number}" for number in range(3 * size)))
     await worker.advance(want=size)
     worker.raw.delete(BASE + key)
     worker.raw.set(BASE + key, "damaged")
     ended = list(worker.running)
     reply = await worker.advance(*ended, want=size)
-    places = [worker.raw.zscore(f"{BASE}completed", job) for job in ended] if key != "active" else []
+    places = (
+        [worker.raw.zscore(f"{BASE}completed", job) for job in ended] if key != "active" else []
+    )
     if key == "active":
         assert list(reply.codes) == [-20] * size
         assert worker.raw.llen(f"{BASE}wait") == 2 * size
@@ -143,14 +160,18 @@ async def test_beside_a_damaged_key_no_job_is_lost_or_ended_twice(
     assert list(reply.codes) == [0] * size
     assert None not in places
     assert worker.active() == [f"j{number}" for number in reversed(range(size, 2 * size))]
-    assert worker.raw.lrange(f"{BASE}wait", 0, -1) == [f"j{number}" for number in reversed(range(2 * size, 3 * size))]
+    assert worker.raw.lrange(f"{BASE}wait", 0, -1) == [
+        f"j{number}" for number in reversed(range(2 * size, 3 * size))
+    ]
     assert worker.raw.exists(*(f"{BASE}{job}:lock" for job in ended)) == 0
     if key == "events":
         assert worker.told("completed") == ended
         assert worker.told("active") == list(worker.running)
 
 
-async def test_a_repeated_call_repeats_the_reply_and_changes_nothing(worker: Worker, path: str) -> None:
+async def test_a_repeated_call_repeats_the_reply_and_changes_nothing(
+    worker: Worker, path: str
+) -> None:
     await worker.add(*(f"j{number}" for number in range(6)))
     await worker.advance(want=2)
     endings = [Ending(job, DONE) for job in worker.running.values()]
@@ -165,10 +186,15 @@ async def test_a_repeated_call_repeats_the_reply_and_changes_nothing(worker: Wor
     assert worker.raw.execute_command("XLEN", f"{BASE}events") == before
 
 
-async def test_a_failed_job_and_one_that_completed_end_in_one_call(worker: Worker, path: str) -> None:
+async def test_a_failed_job_and_one_that_completed_end_in_one_call(
+    worker: Worker, path: str
+) -> None:
     await worker.add("a", "b", "c", "d")
     await worker.advance(want=3)
-    endings = [Ending(worker.running["a"], DONE), Ending(worker.running["b"], Retried("no stamp", 0, "at work"))]
+    endings = [
+        Ending(worker.running["a"], DONE),
+        Ending(worker.running["b"], Retried("no stamp", 0, "at work")),
+    ]
     reply = await worker.store.advance("w", 2, [*endings, Ending(worker.running["c"], DONE)], 1)
     assert list(reply.codes) == [0, 0, 0]
     assert [job.id for job in reply.jobs] == ["d"]
@@ -178,24 +204,34 @@ async def test_a_failed_job_and_one_that_completed_end_in_one_call(worker: Worke
 
 
 @pytest.mark.parametrize("left", ["nothing", "active", "delayed", "prioritized"])
-async def test_only_an_emptied_queue_says_that_it_is_drained(worker: Worker, path: str, left: str) -> None:
+async def test_only_an_emptied_queue_says_that_it_is_drained(
+    worker: Worker, path: str, left: str
+) -> None:
     ids = ["a", "b"] if left == "active" else ["a"]
     await worker.add(*ids)
     await worker.advance(want=2)
     if left in {"delayed", "prioritized"}:
         how = {"delay_ms": 60_000} if left == "delayed" else {"priority": 1}
-        assert await worker.store.add([NewJob("z", "letters", b"{}", encode_options(KEEP), **how)]) == [True]
+        assert await worker.store.add(
+            [NewJob("z", "letters", b"{}", encode_options(KEEP), **how)]
+        ) == [True]
     reply = await worker.advance("a", want=2)
     assert [job.id for job in reply.jobs] == (["z"] if left == "prioritized" else [])
     assert (reply.due_ms is not None) == (left == "delayed")
-    drained = [fields for _, fields in worker.raw.xrange(f"{BASE}events") if fields["event"] == "drained"]
+    drained = [
+        fields for _, fields in worker.raw.xrange(f"{BASE}events") if fields["event"] == "drained"
+    ]
     assert drained == ([{"event": "drained"}] if left == "nothing" else [])
 
 
-async def test_a_job_that_gets_a_parent_while_it_runs_releases_it(worker: Worker, path: str) -> None:
+async def test_a_job_that_gets_a_parent_while_it_runs_releases_it(
+    worker: Worker, path: str
+) -> None:
     await worker.add("child", "other")
     await worker.advance(want=2)
-    worker.raw.hset(f"{BASE}mother", mapping={"name": "letters", "data": "{}", "opts": "{}", "timestamp": 1})
+    worker.raw.hset(
+        f"{BASE}mother", mapping={"name": "letters", "data": "{}", "opts": "{}", "timestamp": 1}
+    )
     worker.raw.zadd(f"{BASE}waiting-children", {"mother": 1})
     worker.raw.sadd(f"{BASE}mother:dependencies", f"{BASE}child")
     worker.raw.hset(f"{BASE}child", "parentKey", f"{BASE}mother")
@@ -206,10 +242,14 @@ async def test_a_job_that_gets_a_parent_while_it_runs_releases_it(worker: Worker
 
 @pytest.mark.timing
 @pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
-async def test_what_just_started_ends_fast_beside_100_000_that_run(worker: Worker, path: str) -> None:
+async def test_what_just_started_ends_fast_beside_100_000_that_run(
+    worker: Worker, path: str
+) -> None:
     """LREM from the tail walks past all of them. Who started long ago still leaves from there."""
     for start in range(0, MANY, 5000):
-        worker.raw.lpush(f"{BASE}active", *(f"long{number}" for number in range(start, start + 5000)))
+        worker.raw.lpush(
+            f"{BASE}active", *(f"long{number}" for number in range(start, start + 5000))
+        )
     for job in worker.raw.lrange(f"{BASE}active", MANY // 2 - 10, MANY // 2 + 10):
         worker.raw.hset(f"{BASE}{job}", "processedOn", 1000)
     await worker.add("a", "b", "c")
@@ -220,7 +260,10 @@ async def test_what_just_started_ends_fast_beside_100_000_that_run(worker: Worke
         worker.raw.config_resetstat()
         assert list((await worker.advance(job, want=1)).codes) == [0]
         stats = worker.raw.info("commandstats")
-        return sum(stats.get(f"cmdstat_{name}", {}).get("usec", 0) for name in ("lrem", "llen", "lindex", "hget"))
+        return sum(
+            stats.get(f"cmdstat_{name}", {}).get("usec", 0)
+            for name in ("lrem", "llen", "lindex", "hget")
+        )
 
     young = await end("a")
     worker.raw.lrem(f"{BASE}active", 1, "b")
@@ -230,5 +273,7 @@ async def test_what_just_started_ends_fast_beside_100_000_that_run(worker: Worke
     worker.raw.config_resetstat()
     worker.raw.lrem(f"{BASE}active", -1, "c")
     past_all = worker.raw.info("commandstats")["cmdstat_lrem"]["usec"]
-    print(f"{path}: {young} us for the youngest of {MANY:,}, {old} us for the oldest; past all of them {past_all} us")
+    print(
+        f"{path}: {young} us for the youngest of {MANY:,}, {old} us for the oldest; past all of them {past_all} us"
+    )
     assert max(young, old) < past_all / 4

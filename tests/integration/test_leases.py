@@ -1,4 +1,6 @@
-"""The lease thread: locks are renewed whatever the event loop does, and nothing that goes wrong ends the thread."""
+"""The lease thread: locks are renewed whatever the event loop does, and nothing that goes wrong
+ends the thread.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.worker import leases as leases_module
 from corral.worker.leases import Lease, Leases
-from corral.worker.outage import Contact, Outage
+from corral.worker.outage import ConnectionReport, Outage
 from logged import capture_logs
 
 pytestmark = pytest.mark.asyncio
@@ -30,7 +32,7 @@ class Letter(Payload):
 
 @pytest_asyncio.fixture
 async def leases(store_url: str) -> AsyncIterator[Leases]:
-    leases = Leases(store_url, LOCK_SECONDS, Contact(Outage()))
+    leases = Leases(store_url, LOCK_SECONDS, ConnectionReport(Outage()))
     leases.start()
     yield leases
     leases.stop()
@@ -41,7 +43,9 @@ async def leases(store_url: str) -> AsyncIterator[Leases]:
 def lease(store_url: str, raw: Any) -> Any:
     """`await lease("a", lost, until)`: a lease, and its lock in the store for `LOCK_SECONDS`."""
 
-    async def lease(job_id: str, lost: Callable[[], object], until: float | None = None, token: str = "t:1") -> Lease:
+    async def lease(
+        job_id: str, lost: Callable[[], object], until: float | None = None, token: str = "t:1"
+    ) -> Lease:
         await raw.set(f"bull:letters:{job_id}:lock", token, px=int(LOCK_SECONDS * 1000))
         return Lease(
             QueueStore(Link(store_url), "bull", "letters"),
@@ -67,7 +71,9 @@ async def outlives(raw: Any, job_id: str, locks: int) -> bool:
 
 
 @pytest.mark.timing
-async def test_a_lock_lives_as_long_as_its_lease_and_no_longer(leases: Leases, lease: Any, raw: Any) -> None:
+async def test_a_lock_lives_as_long_as_its_lease_and_no_longer(
+    leases: Leases, lease: Any, raw: Any
+) -> None:
     lost: list[str] = []
     held = await lease("a", lambda: lost.append("a"))
     leases.hold([held])
@@ -103,7 +109,9 @@ async def test_whatever_is_raised_the_thread_goes_on(leases: Leases, lease: Any,
 
 
 @pytest.mark.timing
-async def test_a_lease_with_an_end_is_renewed_until_then(leases: Leases, lease: Any, raw: Any) -> None:
+async def test_a_lease_with_an_end_is_renewed_until_then(
+    leases: Leases, lease: Any, raw: Any
+) -> None:
     leases.hold([await lease("a", lambda: None, until=time.monotonic() + 2 * LOCK_SECONDS)])
     assert await outlives(raw, "a", 2)
     assert not await outlives(raw, "a", 2)
@@ -119,7 +127,9 @@ async def test_a_process_whose_loop_has_stopped_for_good_loses_its_locks(
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])
-async def test_a_run_whose_lock_is_lost_is_stopped_and_its_result_dropped(workshop: Any, kind: str) -> None:
+async def test_a_run_whose_lock_is_lost_is_stopped_and_its_result_dropped(
+    workshop: Any, kind: str
+) -> None:
     queue = Queue("letters", Letter)
     entered, seen = threading.Event(), []
 
@@ -142,11 +152,15 @@ async def test_a_run_whose_lock_is_lost_is_stopped_and_its_result_dropped(worksh
     lock = f"bull:letters:{enqueued.id}:lock"
     with capture_logs() as logged:
         processor = queue.processed_by(on_loop if kind == "async def" else on_thread)
-        async with workshop.working(processor, lock_seconds=LOCK_SECONDS, stalled_interval_seconds=60):
+        async with workshop.working(
+            processor, lock_seconds=LOCK_SECONDS, stalled_interval_seconds=60
+        ):
             await workshop.wait_until(entered.is_set, "it runs")
             await workshop.raw.set(lock, "another:1")
             await workshop.wait_until(lambda: seen, "it is told", seconds=3)
-    assert [line["job_id"] for line in logged if line["event"].startswith("lock lost")] == [enqueued.id]
+    assert [line["job_id"] for line in logged if line["event"].startswith("lock lost")] == [
+        enqueued.id
+    ]
     assert "returnvalue" not in await workshop.hash(queue, enqueued.id)
     assert await workshop.state(queue, enqueued.id) == "active", "it is the other's"
     assert await workshop.raw.get(lock) == "another:1"
@@ -166,7 +180,9 @@ async def test_of_200_results_whose_locks_are_anothers_none_is_written(workshop:
     made = await workshop.producer(queue).enqueue_many(queue, [Letter()] * count)
     locks = [f"bull:letters:{enqueued.id}:lock" for enqueued in made]
     with capture_logs() as logged:
-        async with workshop.working(queue.processed_by(late), concurrency={"letters": count}, lock_seconds=30):
+        async with workshop.working(
+            queue.processed_by(late), concurrency={"letters": count}, lock_seconds=30
+        ):
             await workshop.wait_until(lambda: len(running) == count, "all of them run")
             await workshop.raw.mset(dict.fromkeys(locks, "another:1"))
             results_are_due.set()
@@ -181,4 +197,6 @@ async def test_of_200_results_whose_locks_are_anothers_none_is_written(workshop:
     assert await workshop.raw.llen("bull:letters:active") == count
     for enqueued in made:
         assert "returnvalue" not in await workshop.hash(queue, enqueued.id)
-    await workshop.raw.delete("bull:letters:active", *locks, *(f"bull:letters:{enqueued.id}" for enqueued in made))
+    await workshop.raw.delete(
+        "bull:letters:active", *locks, *(f"bull:letters:{enqueued.id}" for enqueued in made)
+    )

@@ -1,5 +1,7 @@
-"""What a real process loads: an idle worker and a command have only what they use. `tests/wheels/test_cost.py` holds
-what that comes to, in memory and seconds; `tests/unit/test_imports.py` holds the same for imports alone."""
+"""What a real process loads: an idle worker and a command have only what they use.
+`tests/wheels/test_cost.py` holds what that comes to, in memory and seconds;
+`tests/unit/test_imports.py` holds the same for imports alone.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,19 @@ BOARD = {"corral.board", "starlette", "uvicorn", "jinja2", "prometheus_client"}
 TESTS = {"corral.testing", "pytest", "hypothesis"}
 NOT_FOR_A_WORKER = REDIS_PY | DATABASE | TERMINAL | BOARD | TESTS
 NOT_FOR_ONE_JOB = NOT_FOR_A_WORKER | {
-    *("corral.worker.worker", "corral.worker.consumer", "corral.app.working", "corral.app.scheduling"),
-    *("corral.inspector.inspector", "corral.inspector.bulk", "corral.app.serving", "http.server", "cronsim"),
+    *(
+        "corral.worker.worker",
+        "corral.worker.consumer",
+        "corral.app.working",
+        "corral.app.scheduling",
+    ),
+    *(
+        "corral.inspector.inspector",
+        "corral.inspector.bulk",
+        "corral.observe.http_server",
+        "http.server",
+        "cronsim",
+    ),
 }
 
 TELLING = """
@@ -58,7 +71,9 @@ async def test_a_command_that_enqueues_loads_no_worker_and_no_other_client(loads
     assert modules & NOT_FOR_ONE_JOB == set()
 
 
-async def test_a_worker_without_a_database_loads_none_and_no_other_client(loads: Any, wait_until: Any) -> None:
+async def test_a_worker_without_a_database_loads_none_and_no_other_client(
+    loads: Any, wait_until: Any
+) -> None:
     modules = await loads("worker").once_it_works(wait_until)
     assert {"corral.worker.consumer", "corral.inspector.inspector"} <= modules
     assert modules & NOT_FOR_A_WORKER == set()
@@ -66,6 +81,9 @@ async def test_a_worker_without_a_database_loads_none_and_no_other_client(loads:
 
 async def test_what_a_worker_uses_it_loads(loads: Any, wait_until: Any, store_url: str) -> None:
     """The names that these tests look for are the real ones."""
-    told = {"REDIS_URL": f"{store_url}?client_name=app", "CORRAL_DATABASE_URL": "sqlite+aiosqlite:///:memory:"}
+    told = {
+        "REDIS_URL": f"{store_url}?client_name=app",
+        "CORRAL_DATABASE_URL": "sqlite+aiosqlite:///:memory:",
+    }
     modules = await loads("worker", **told).once_it_works(wait_until)
     assert modules >= REDIS_PY | {"sqlalchemy", "sqlalchemy.orm", "corral.sql", "aiosqlite"}

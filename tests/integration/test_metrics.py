@@ -17,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from corral import Fail, Fixed, Job, Queue, Retry
 from corral.catalog import Catalog, Entry
+from corral.fleet.heartbeats import Heartbeat, Heartbeats
 from corral.inspector import JobInspector
 from corral.observe.metrics import StoreMetrics, WorkerMetrics, render, render_metrics
 from corral.observe.tally import Tally
 from corral.plugins import Plugins, Provider
 from corral.store.clock import Clock
 from corral.store.connection import Link
-from corral.store.liveness import Sign, Signs
 from machine import slowness
 
 pytestmark = pytest.mark.asyncio
@@ -58,11 +58,15 @@ def store(store_url: str) -> Iterator[StoreMetrics]:
 
 @pytest.fixture
 def inspector(letters: Queue[Any], store_url: str) -> JobInspector:
-    catalog = Catalog(MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")}))
+    catalog = Catalog(
+        MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")})
+    )
     return JobInspector(catalog, Link(store_url), prefix="bull")
 
 
-async def test_the_sizes_of_a_queue(workshop: Any, letters: Queue[Any], store: StoreMetrics) -> None:
+async def test_the_sizes_of_a_queue(
+    workshop: Any, letters: Queue[Any], store: StoreMetrics
+) -> None:
     jobs = workshop.producer(letters)
     for text in ("done", "fail", "done"):
         await jobs.enqueue(letters, letters.payload(text=text))
@@ -78,9 +82,15 @@ async def test_the_sizes_of_a_queue(workshop: Any, letters: Queue[Any], store: S
     for _ in range(3):
         await jobs.enqueue(letters, letters.payload(), delay=timedelta(hours=1))
     found = await scraped(store)
-    sizes = {name: of(found, f"bullmq_{name}_jobs", queue="letters") for name in ("waiting", "active", "delayed")}
+    sizes = {
+        name: of(found, f"bullmq_{name}_jobs", queue="letters")
+        for name in ("waiting", "active", "delayed")
+    }
     assert sizes == {"waiting": 1, "active": 0, "delayed": 3}
-    sizes = {name: of(found, f"bullmq_{name}_jobs", queue="letters") for name in ("prioritized", "completed", "failed")}
+    sizes = {
+        name: of(found, f"bullmq_{name}_jobs", queue="letters")
+        for name in ("prioritized", "completed", "failed")
+    }
     assert sizes == {"prioritized": 2, "completed": 2, "failed": 1}
     assert of(found, "bullmq_completed_jobs_total", queue="letters") == 2
     assert of(found, "bullmq_failed_jobs_total", queue="letters") == 1
@@ -90,7 +100,9 @@ async def test_the_sizes_of_a_queue(workshop: Any, letters: Queue[Any], store: S
 async def test_counters_do_not_fall_when_jobs_are_removed_cleaned_or_retried(
     workshop: Any, letters: Queue[Any], store: StoreMetrics, inspector: JobInspector
 ) -> None:
-    made = await workshop.producer(letters).enqueue_many(letters, [letters.payload(text=str(n)) for n in range(6)])
+    made = await workshop.producer(letters).enqueue_many(
+        letters, [letters.payload(text=str(n)) for n in range(6)]
+    )
 
     async def work(job: Job[Any]) -> None:
         if int(job.payload.text) % 2:
@@ -106,12 +118,18 @@ async def test_counters_do_not_fall_when_jobs_are_removed_cleaned_or_retried(
     await inspector.drain(letters)
     after = await scraped(store)
     await inspector.close()
-    assert of(after, "bullmq_completed_jobs", queue="letters") == of(after, "bullmq_failed_jobs", queue="letters") == 0
+    assert (
+        of(after, "bullmq_completed_jobs", queue="letters")
+        == of(after, "bullmq_failed_jobs", queue="letters")
+        == 0
+    )
     for name in ("bullmq_completed_jobs_total", "bullmq_failed_jobs_total"):
         assert of(after, name, queue="letters") == of(before, name, queue="letters") == 3
 
 
-async def test_for_how_long_the_next_job_has_waited(workshop: Any, letters: Queue[Any], store_url: str) -> None:
+async def test_for_how_long_the_next_job_has_waited(
+    workshop: Any, letters: Queue[Any], store_url: str
+) -> None:
     """In moved time: each step enqueues, and looks an hour later."""
     link, clock, jobs = Link(store_url), Clock(), workshop.producer(letters)
 
@@ -127,7 +145,9 @@ async def test_for_how_long_the_next_job_has_waited(workshop: Any, letters: Queu
     assert await waited() == 0, "it is not due"
     clock.offset_ms = 4 * 3_600_000
     assert await waited() == 1, "it is, and nobody has promoted it"
-    ready = await jobs.enqueue(letters, letters.payload(), delay=timedelta(hours=1), backoff=Fixed(timedelta(hours=2)))
+    ready = await jobs.enqueue(
+        letters, letters.payload(), delay=timedelta(hours=1), backoff=Fixed(timedelta(hours=2))
+    )
     await workshop.raw.zrem("bull:letters:delayed", ready.id)
     await workshop.raw.rpush("bull:letters:wait", ready.id)
     assert await waited() == 3, "promoted: it waits since it was due, whatever its backoff"
@@ -138,13 +158,17 @@ async def test_for_how_long_the_next_job_has_waited(workshop: Any, letters: Queu
     await workshop.raw.flushall()
 
     made = await jobs.enqueue(letters, letters.payload())
-    await workshop.raw.hset(f"bull:letters:{made.id}", mapping={"ats": 1, "processedOn": await _ms(workshop)})
+    await workshop.raw.hset(
+        f"bull:letters:{made.id}", mapping={"ats": 1, "processedOn": await _ms(workshop)}
+    )
     assert await waited() == 4, "where all were started before, since the last start"
     await workshop.raw.hincrby(f"bull:letters:{made.id}", "timestamp", -9 * 3_600_000)
     assert await waited() == 4
     await jobs.enqueue(letters, letters.payload())
     await workshop.raw.hincrby(f"bull:letters:{made.id}", "processedOn", -9 * 3_600_000)
-    assert await waited() == 4, "a job that is tried again says less than the one behind it that is new"
+    assert await waited() == 4, (
+        "a job that is tried again says less than the one behind it that is new"
+    )
     await link.close()
 
 
@@ -157,9 +181,14 @@ async def test_pause_and_workers_at_work(
     store: StoreMetrics, inspector: JobInspector, store_url: str, letters: Queue[Any]
 ) -> None:
     link = Link(store_url)
-    signs = Signs(link, "bull")
-    for name, sign in {"a": Sign(1), "b": Sign(2, draining=True), "c": Sign(16), "p": Sign(0, processes=2)}.items():
-        await signs.write(name, sign)
+    heartbeats = Heartbeats(link, "bull")
+    for name, heartbeat in {
+        "a": Heartbeat(1),
+        "b": Heartbeat(2, draining=True),
+        "c": Heartbeat(16),
+        "p": Heartbeat(0, processes=2),
+    }.items():
+        await heartbeats.write(name, heartbeat)
     await inspector.pause(letters)
     found = await scraped(store)
     assert of(found, "corral_queue_paused", queue="letters") == 1
@@ -209,7 +238,9 @@ async def test_a_damaged_queue_hides_no_other(store_url: str, raw: Any) -> None:
     await raw.hset("bull:odd:1", mapping={"timestamp": "yesterday", "opts": "[", "data": "{}"})
     both, link = StoreMetrics(names, url=store_url, prefix="bull"), Link(store_url)
     for found in (await scraped(both), series(await render_metrics(link, "bull", names))):
-        waiting = {labels[0][1]: n for (name, labels), n in found.items() if name == "bullmq_waiting_jobs"}
+        waiting = {
+            labels[0][1]: n for (name, labels), n in found.items() if name == "bullmq_waiting_jobs"
+        }
         assert waiting == {"odd": 2, "letters": 0}
         assert of(found, "corral_store_up") == 1
         assert of(found, "bullmq_completed_jobs_total", queue="odd") == 0
@@ -224,13 +255,20 @@ async def test_the_event_loop_s_own_way_tells_the_same(store: StoreMetrics, stor
     assert series(await render_metrics(link, "bull", ["letters"])) == await scraped(store)
     await link.close()
     nowhere = Link("unix:///nowhere/store.sock")
-    assert series(await render_metrics(nowhere, "bull", ["letters"])) == {("corral_store_up", ()): 0}
+    assert series(await render_metrics(nowhere, "bull", ["letters"])) == {
+        ("corral_store_up", ()): 0
+    }
 
 
 async def test_a_registry_of_the_application_takes_it(store: StoreMetrics) -> None:
     registry = CollectorRegistry(auto_describe=True)
     registry.register(store)
-    assert await asyncio.to_thread(registry.get_sample_value, "bullmq_waiting_jobs", {"queue": "letters"}) == 0
+    assert (
+        await asyncio.to_thread(
+            registry.get_sample_value, "bullmq_waiting_jobs", {"queue": "letters"}
+        )
+        == 0
+    )
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         registry.register(store)
 
@@ -264,7 +302,11 @@ async def test_what_a_worker_counts(workshop: Any, letters: Queue[Any]) -> None:
         repaired={"letters": 3},
     )
     found = series(render(metrics))
-    runs = {labels: value for (name, labels), value in found.items() if name == "corral_job_runs_total" and value}
+    runs = {
+        labels: value
+        for (name, labels), value in found.items()
+        if name == "corral_job_runs_total" and value
+    }
     assert runs == {
         (("outcome", outcome), ("queue", "letters")): value
         for outcome, value in {"completed": 2, "failed": 1, "retried": 1}.items()
@@ -280,13 +322,19 @@ async def test_what_a_worker_counts(workshop: Any, letters: Queue[Any]) -> None:
 
 
 @pytest.mark.timing
-async def test_no_job_and_no_worker_makes_a_series(workshop: Any, letters: Queue[Any], store_url: str) -> None:
-    """S-14: 10,000 job names, ids and errors, 1,000 workers that came and went; and a scrape takes at most 100 ms."""
+async def test_no_job_and_no_worker_makes_a_series(
+    workshop: Any, letters: Queue[Any], store_url: str
+) -> None:
+    """S-14: 10,000 job names, ids and errors, 1,000 workers that came and went; and a scrape takes
+    at most 100 ms.
+    """
     tally, link = Tally(), Link(store_url)
     workshop.plugins = workshop.plugins.with_own(tally)
     names = ["letters", *(f"other-{n}" for n in range(5))]
     store = StoreMetrics(names, url=store_url, prefix="bull")
-    worker = WorkerMetrics(tally, names, stalled={}, lag_seconds=lambda: 0.0, plugins=Plugins.load([]))
+    worker = WorkerMetrics(
+        tally, names, stalled={}, lag_seconds=lambda: 0.0, plugins=Plugins.load([])
+    )
     before = set(await scraped(store)), set(series(render(worker)))
 
     chance = random.Random(14)
@@ -295,16 +343,18 @@ async def test_no_job_and_no_worker_makes_a_series(workshop: Any, letters: Queue
     async def work(job: Job[Any]) -> None:
         raise Fail(job.payload.text)
 
-    made = await workshop.producer(letters).enqueue_many(letters, [letters.payload(text=word) for word in words])
+    made = await workshop.producer(letters).enqueue_many(
+        letters, [letters.payload(text=word) for word in words]
+    )
     async with workshop.raw.pipeline(transaction=False) as naming:
         for each, word in zip(made, words, strict=True):
             naming.hset(f"bull:letters:{each.id}", "name", word)
         await naming.execute()
     async with workshop.working(letters.processed_by(work), burst=True) as working:
         await asyncio.wait_for(asyncio.shield(working.running), 60)
-    signs = Signs(link, "bull")
+    heartbeats = Heartbeats(link, "bull")
     for n in range(1000):
-        await signs.write(f"host-{n}-{n:06x}", Sign(0.0))
+        await heartbeats.write(f"host-{n}-{n:06x}", Heartbeat(0.0))
     await link.close()
 
     took = []
@@ -316,9 +366,14 @@ async def test_no_job_and_no_worker_makes_a_series(workshop: Any, letters: Queue
     assert (set(found), set(counted)) == before
     assert of(found, "bullmq_failed_jobs_total", queue="letters") == 10_000
     assert len(found) <= 12 * len(names) + 40
-    assert {label for _, labels in found | counted for label, _ in labels} == {"queue", "outcome", "le"}
+    assert {label for _, labels in found | counted for label, _ in labels} == {
+        "queue",
+        "outcome",
+        "le",
+    }
     print(
-        f"{len(found)} series of the store for 6 queues, {len(counted)} of the worker; slowest scrape of ten:", end=" "
+        f"{len(found)} series of the store for 6 queues, {len(counted)} of the worker; slowest scrape of ten:",
+        end=" ",
     )
     print(f"{max(took) * 1000:.1f} ms, median {sorted(took)[5] * 1000:.1f} ms")
     assert max(took) <= 0.1 * slowness()

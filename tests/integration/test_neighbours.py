@@ -51,7 +51,9 @@ async def connected(url: str, *names: str) -> AsyncIterator[None]:
     """Connections that call themselves so, as workers of other clients do (wire § 7.3)."""
     async with AsyncExitStack() as clients:
         for name in names:
-            client = await clients.enter_async_context(redis.asyncio.Redis.from_url(url, single_connection_client=True))
+            client = await clients.enter_async_context(
+                redis.asyncio.Redis.from_url(url, single_connection_client=True)
+            )
             await client.client_setname(name)
         yield
 
@@ -65,7 +67,9 @@ class TestUnserved:
         yield lambda *queues, ours=(): unserved(queues, ours, link, "bull")
         await link.close()
 
-    async def test_all_that_have_none_are_told_in_one_sentence(self, asked: Callable[..., Any]) -> None:
+    async def test_all_that_have_none_are_told_in_one_sentence(
+        self, asked: Callable[..., Any]
+    ) -> None:
         sentence = "no worker serves 'emails', 'faxes': their jobs will wait"
         ours = ({"emails": PRODUCER, "letters": WORKER},)
         assert await asked("letters", "faxes", "emails", ours=ours) == (sentence,)
@@ -74,7 +78,12 @@ class TestUnserved:
 
     @pytest.mark.parametrize(
         "name",
-        [f"bull:{encoded('emails')}", f"bull:{encoded('emails')}:w:ada", "bull:emails", "bull:emails:w:ada"],
+        [
+            f"bull:{encoded('emails')}",
+            f"bull:{encoded('emails')}:w:ada",
+            "bull:emails",
+            "bull:emails:w:ada",
+        ],
         ids=["Node", "Node, with a name", "Python", "Python, with a name"],
     )
     async def test_a_worker_of_another_client_serves_too(
@@ -82,10 +91,18 @@ class TestUnserved:
     ) -> None:
         async with connected(store_url, name):
             assert await asked("emails") == ()
-            assert await asked("emails", "faxes") == ("no worker serves 'faxes': their jobs will wait",)
+            assert await asked("emails", "faxes") == (
+                "no worker serves 'faxes': their jobs will wait",
+            )
 
     @pytest.mark.parametrize(
-        "name", [f"bull:{encoded('emails')}:qe", f"other:{encoded('emails')}", "emails", f"bull:{encoded('faxes')}"]
+        "name",
+        [
+            f"bull:{encoded('emails')}:qe",
+            f"other:{encoded('emails')}",
+            "emails",
+            f"bull:{encoded('faxes')}",
+        ],
     )
     async def test_a_listener_and_what_is_elsewhere_do_not(
         self, store_url: str, asked: Callable[..., Any], name: str
@@ -108,7 +125,12 @@ class TestUnserved:
             await raw.execute_command("ACL", "DELUSER", "producer")
 
     async def test_a_producer_tells_of_queues_that_it_enqueues_to(
-        self, store_url: str, acme: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Any, told: list[Any]
+        self,
+        store_url: str,
+        acme: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        wait_until: Any,
+        told: list[Any],
     ) -> None:
         monkeypatch.syspath_prepend(str(acme))
         monkeypatch.setenv("CORRAL_ENV", "production")
@@ -117,7 +139,10 @@ class TestUnserved:
             await jobs.enqueue("acme-threads", {"text": "one"})
             await wait_until(lambda: told, "the producer has told of the queue")
             await jobs.enqueue("acme-threads", {"text": "two"})
-        async with connected(store_url, f"bull:{encoded('acme-threads')}"), corral.connect() as jobs:
+        async with (
+            connected(store_url, f"bull:{encoded('acme-threads')}"),
+            corral.connect() as jobs,
+        ):
             await jobs.enqueue("acme-threads", {"text": "three"})
             await jobs.enqueue("acme-letters", {"text": "four"})
             await wait_until(lambda: len(told) > 1, "the producer has told of the other one")
@@ -128,7 +153,9 @@ class TestUnserved:
 
 
 class TestVersions:
-    @pytest.mark.parametrize(("first", "then"), [("5.81.5", "6.7.0"), ("6.7.0", "5.81.5"), ("6.7.0", "4.0.0")])
+    @pytest.mark.parametrize(
+        ("first", "then"), [("5.81.5", "6.7.0"), ("6.7.0", "5.81.5"), ("6.7.0", "4.0.0")]
+    )
     async def test_a_change_is_told_once(
         self, store: QueueStore, raw: redis.asyncio.Redis, told: list[Any], first: str, then: str
     ) -> None:
@@ -142,7 +169,12 @@ class TestVersions:
         assert "corral resume letters" in line["hint"]
 
     @pytest.mark.parametrize(
-        "versions", [["bullmq:5.1.0", "bullmq:5.81.5"], ["bullmq:6.7.0", "bullmq:7.0.0"], ["", "x", "bullmq:5.1.0"]]
+        "versions",
+        [
+            ["bullmq:5.1.0", "bullmq:5.81.5"],
+            ["bullmq:6.7.0", "bullmq:7.0.0"],
+            ["", "x", "bullmq:5.1.0"],
+        ],
     )
     async def test_one_alone_is_nothing_to_tell(
         self, store: QueueStore, raw: redis.asyncio.Redis, told: list[Any], versions: list[str]
@@ -173,7 +205,9 @@ class TestVersions:
         assert told == []
         await raw.delete(f"{BASE}meta", f"{BASE}paused")
 
-    async def test_a_worker_tells_at_its_start(self, workshop: Any, letters: Queue[Any], told: list[Any]) -> None:
+    async def test_a_worker_tells_at_its_start(
+        self, workshop: Any, letters: Queue[Any], told: list[Any]
+    ) -> None:
         await workshop.raw.hset(f"{BASE}old", mapping={"name": "letters", "data": "{}"})
         await workshop.raw.lpush(f"{BASE}paused", "old")
         await workshop.raw.hset(f"{BASE}meta", mapping={"version": "bullmq:6.7.0", "paused": 1})
@@ -181,17 +215,25 @@ class TestVersions:
         async def process(job: corral.Job[Any]) -> None: ...
 
         async with workshop.working(letters.processed_by(process)):
-            await workshop.wait_until(lambda: any("BullMQ 5" in line["event"] for line in told), "the worker has told")
+            await workshop.wait_until(
+                lambda: any("BullMQ 5" in line["event"] for line in told), "the worker has told"
+            )
 
 
 class TestLimitOfOthers:
-    """A worker of BullMQ with the option `limiter` counts; ours would not know its limit (wire 6.19)."""
+    """A worker of BullMQ with the option `limiter` counts; ours would not know its limit (wire
+    6.19).
+    """
 
     @staticmethod
     async def seen(store: QueueStore, *counts: int | None) -> list[int]:
         link, found = store._link, []
         for seq, count in enumerate(counts, 1):
-            await (link.call("DEL", f"{BASE}limiter") if count is None else link.call("SET", f"{BASE}limiter", count))
+            await (
+                link.call("DEL", f"{BASE}limiter")
+                if count is None
+                else link.call("SET", f"{BASE}limiter", count)
+            )
             found.append((await store.advance("hand", seq, [], 1)).others_count)
         return found
 
@@ -237,5 +279,7 @@ class TestLimitOfOthers:
             await workshop.until(letters, "one", "completed")
             await workshop.raw.set(f"{BASE}limiter", 2, px=60_000)
             await store.add([NewJob("two", "letters", b"{}", b"{}")])
-            await workshop.wait_until(lambda: any("limits the rate" in line["event"] for line in told), "it has told")
+            await workshop.wait_until(
+                lambda: any("limits the rate" in line["event"] for line in told), "it has told"
+            )
             await workshop.until(letters, "two", "completed")

@@ -1,4 +1,6 @@
-"""Whatever a processor does, its job ends and its slot is free: on a real worker, with other jobs beside it."""
+"""Whatever a processor does, its job ends and its slot is free: on a real worker, with other jobs
+beside it.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ MAKE: dict[str, Callable[[], BaseException]] = {
     "notes": lambda: Hooked("x"),
     "text": lambda: Silent("x"),
     "cause": lambda: caused(Remote({})),
-    "member": lambda: ExceptionGroup("many", [Silent("x"), Hooked("x"), ExceptionGroup("inner", [Remote({})])]),
+    "member": lambda: ExceptionGroup(
+        "many", [Silent("x"), Hooked("x"), ExceptionGroup("inner", [Remote({})])]
+    ),
     "chain": lambda: chain(10_000),
     "huge": lambda: ValueError("x" * 50_000_000),
     "half": lambda: ValueError("cut \ud83d"),
@@ -126,7 +130,9 @@ async def enqueue(workshop: Any, queue: Queue[Any], *texts: str, **options: Any)
 
 
 async def ended(workshop: Any, queue: Queue[Any], job_id: str) -> dict[str, str]:
-    """The job's fields, once it has finished; its attempts are spent in a fair number of milliseconds."""
+    """The job's fields, once it has finished; its attempts are spent in a fair number of
+    milliseconds.
+    """
 
     async def finished() -> bool:
         return "finishedOn" in await workshop.hash(queue, job_id)
@@ -138,7 +144,9 @@ async def ended(workshop: Any, queue: Queue[Any], job_id: str) -> dict[str, str]
 
 class TestWhateverIsRaised:
     @BOTH
-    async def test_its_job_fails_its_attempts_and_its_slot_is_free(self, workshop: Any, process: Any) -> None:
+    async def test_its_job_fails_its_attempts_and_its_slot_is_free(
+        self, workshop: Any, process: Any
+    ) -> None:
         odd = [*MAKE, "log", "progress"]
         made = await enqueue(workshop, letters, *(text for each in odd for text in (each, "plain")))
         async with workshop.working(letters.processed_by(process)):
@@ -159,12 +167,16 @@ class TestWhateverIsRaised:
         assert states == [*["failed"] * (len(made) - 1), "completed"]
 
     @BOTH
-    async def test_a_processor_that_tampers_with_its_run_harms_nobody(self, workshop: Any, process: Any) -> None:
+    async def test_a_processor_that_tampers_with_its_run_harms_nobody(
+        self, workshop: Any, process: Any
+    ) -> None:
         made = await enqueue(workshop, letters, "run", "plain")
         await workshop.burst(letters.processed_by(process))
         assert [await workshop.state(letters, job_id) for job_id in made] == ["completed"] * 2
 
-    async def test_a_future_that_carries_a_generator_exit_is_a_failed_attempt(self, workshop: Any) -> None:
+    async def test_a_future_that_carries_a_generator_exit_is_a_failed_attempt(
+        self, workshop: Any
+    ) -> None:
         """It is thrown into the worker's coroutine, which closes the processor's."""
 
         async def process(job: Job[Letter]) -> str:
@@ -194,7 +206,9 @@ class TestWhateverIsRaised:
         made = await enqueue(workshop, letters, "close", "close later", "plain")
         async with workshop.working(letters.processed_by(process)):
             jobs = [await ended(workshop, letters, job_id) for job_id in made]
-            await workshop.wait_until(lambda: not tasks_of_jobs(), "the task has found its coroutine closed")
+            await workshop.wait_until(
+                lambda: not tasks_of_jobs(), "the task has found its coroutine closed"
+            )
         assert [job.get("failedReason") for job in jobs] == [
             "ValueError: coroutine already executing",
             "GeneratorExit",
@@ -202,7 +216,9 @@ class TestWhateverIsRaised:
         ]
         assert [job["returnvalue"] for job in jobs] == ['"done"'] * 3
 
-    async def test_a_batch_with_payloads_that_break_its_model_runs_the_rest(self, workshop: Any) -> None:
+    async def test_a_batch_with_payloads_that_break_its_model_runs_the_rest(
+        self, workshop: Any
+    ) -> None:
         class Broken(Payload):
             text: str
 
@@ -214,22 +230,35 @@ class TestWhateverIsRaised:
                 return value
 
         queue = Queue("letters", Broken, options=OPTIONS)
-        plain = Queue("letters", Letter, options=OPTIONS)  # a producer that knows nothing of the check
+        plain = Queue(
+            "letters", Letter, options=OPTIONS
+        )  # a producer that knows nothing of the check
         made = await enqueue(workshop, plain, *(text for each in MAKE for text in (each, "plain")))
         await workshop.burst(queue.processed_by(on_loop), concurrency={"letters": 100})
-        assert [await workshop.state(plain, job_id) for job_id in made] == ["failed", "completed"] * len(MAKE)
+        assert [await workshop.state(plain, job_id) for job_id in made] == [
+            "failed",
+            "completed",
+        ] * len(MAKE)
 
-    async def test_an_iteration_whose_tick_no_number_can_hold_runs_beside_others(self, workshop: Any) -> None:
+    async def test_an_iteration_whose_tick_no_number_can_hold_runs_beside_others(
+        self, workshop: Any
+    ) -> None:
         odd = f"repeat:daily:{'9' * 5000}"
-        await workshop.raw.hset(f"bull:letters:{odd}", mapping={"name": "letters", "data": "{}", "rjk": "gone"})
+        await workshop.raw.hset(
+            f"bull:letters:{odd}", mapping={"name": "letters", "data": "{}", "rjk": "gone"}
+        )
         await workshop.raw.lpush("bull:letters:wait", odd)
         made = await enqueue(workshop, letters, "plain")
         await workshop.burst(letters.processed_by(on_loop))
-        assert [await workshop.state(letters, job_id) for job_id in [odd, *made]] == ["completed"] * 2
+        assert [await workshop.state(letters, job_id) for job_id in [odd, *made]] == [
+            "completed"
+        ] * 2
 
 
 class TestSubscribers:
-    @pytest.mark.parametrize("fault", [KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, SystemExit])
+    @pytest.mark.parametrize(
+        "fault", [KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, SystemExit]
+    )
     @BOTH
     async def test_whatever_one_raises_neither_ends_the_worker_nor_loses_a_slot(
         self, workshop: Any, process: Any, fault: type[BaseException]
@@ -256,7 +285,9 @@ class TestSubscribers:
         assert states == ["completed", "completed", "failed", "completed"]
         assert told == ["enter", "plain", "remote", "plain"]
 
-    async def test_they_see_whether_it_was_the_last_attempt_and_what_failed(self, workshop: Any) -> None:
+    async def test_they_see_whether_it_was_the_last_attempt_and_what_failed(
+        self, workshop: Any
+    ) -> None:
         told: list[tuple[str, type, bool, object]] = []
 
         @hookimpl
@@ -285,7 +316,9 @@ class TestSubscribers:
         ]
 
     @BOTH
-    async def test_the_worker_keeps_no_exception_alive_after_they_were_told(self, workshop: Any, process: Any) -> None:
+    async def test_the_worker_keeps_no_exception_alive_after_they_were_told(
+        self, workshop: Any, process: Any
+    ) -> None:
         kept: list[weakref.ref[BaseException]] = []
 
         @hookimpl
@@ -299,12 +332,18 @@ class TestSubscribers:
         gc.disable()  # a worker turns it down
         try:
             async with workshop.working(letters.processed_by(process)):
-                await workshop.wait_until(lambda: len(kept) == 10, "both attempts of five jobs are told")
-                await workshop.wait_until(lambda: not any(each() for each in kept), "every exception is gone")
+                await workshop.wait_until(
+                    lambda: len(kept) == 10, "both attempts of five jobs are told"
+                )
+                await workshop.wait_until(
+                    lambda: not any(each() for each in kept), "every exception is gone"
+                )
         finally:
             gc.enable()
 
-    async def test_a_program_s_own_logging_that_is_broken_ends_no_worker(self, workshop: Any) -> None:
+    async def test_a_program_s_own_logging_that_is_broken_ends_no_worker(
+        self, workshop: Any
+    ) -> None:
         def broken(record: logging.LogRecord) -> bool:
             if record.getMessage().startswith("job"):
                 raise OSError("no space left")
@@ -327,12 +366,16 @@ def cancel_all_tasks() -> None:
 
 
 def tasks_of_jobs() -> list[OwnTask[Any]]:
-    return [task for task in asyncio.all_tasks() if isinstance(task, OwnTask) and task.job is not None]
+    return [
+        task for task in asyncio.all_tasks() if isinstance(task, OwnTask) and task.job is not None
+    ]
 
 
 class TestTasks:
     @pytest.mark.timing
-    async def test_a_job_whose_task_is_cancelled_before_it_began_is_ended_within_5_seconds(self, workshop: Any) -> None:
+    async def test_a_job_whose_task_is_cancelled_before_it_began_is_ended_within_5_seconds(
+        self, workshop: Any
+    ) -> None:
         """By somebody who is no job: what jobs cancel is refused."""
         found: dict[str, float] = {}
 
@@ -353,12 +396,17 @@ class TestTasks:
         assert sorted(found) == sorted(made[1:])
         for job_id in made[1:]:
             job = await workshop.hash(queue, job_id)
-            assert job["failedReason"] == "CancelledError: the job's task was cancelled before it began"
+            assert (
+                job["failedReason"]
+                == "CancelledError: the job's task was cancelled before it began"
+            )
             assert (job["atm"], job["ats"]) == ("2", "2")
             late = dict(await workshop.stamps(queue, job_id))["delayed"] - found[job_id]
             print(f"ended after {late:.0f} ms")
             assert late <= 5_000
-        warned = [line["job_id"] for line in logged if line["event"].startswith("a job's task was done")]
+        warned = [
+            line["job_id"] for line in logged if line["event"].startswith("a job's task was done")
+        ]
         assert sorted(warned) == sorted(made[1:])
 
     async def test_a_worker_that_stops_meanwhile_hands_such_a_job_back(self, workshop: Any) -> None:
@@ -396,7 +444,9 @@ class TestTasks:
     if job.payload.text == "cancel":
         {cancelling[when]}
     word, _, argument"""
-        (acme / "acme_letters.py").write_text(source.replace("\n    word, _, argument", added, 1), "utf-8")
+        (acme / "acme_letters.py").write_text(
+            source.replace("\n    word, _, argument", added, 1), "utf-8"
+        )
         queue = Queue("acme-letters", Letter, options=JobOptions(attempts=1))
         made = await enqueue(workshop, queue, "cancel", "sleep 0.5", "sleep 0.5")
         worker = command("worker", "acme-letters", CORRAL_LOG_FORMAT="json")
@@ -406,12 +456,18 @@ class TestTasks:
         assert worker.process.poll() is None
         worker.process.terminate()
         assert worker.wait() == 0
-        reason, result = (None, '"ended"') if when == "after it has ended" else ("CancelledError", None)
+        reason, result = (
+            (None, '"ended"') if when == "after it has ended" else ("CancelledError", None)
+        )
         assert (jobs[0].get("failedReason"), jobs[0].get("returnvalue")) == (reason, result)
-        assert [(job["ats"], job.get("returnvalue")) for job in jobs[1:]] == [("1", '"sleep 0.5"')] * 2
+        assert [(job["ats"], job.get("returnvalue")) for job in jobs[1:]] == [
+            ("1", '"sleep 0.5"')
+        ] * 2
         assert worker.said.count("a job cancelled tasks that are not its own: refused") == 1
 
-    async def test_a_def_that_cancels_every_task_of_the_loop_cancels_its_own(self, workshop: Any) -> None:
+    async def test_a_def_that_cancels_every_task_of_the_loop_cancels_its_own(
+        self, workshop: Any
+    ) -> None:
         loop = asyncio.get_running_loop()
         tests = asyncio.current_task()
         asked = threading.Event()

@@ -1,4 +1,6 @@
-"""A job is data: whatever somebody else wrote into the store, the worker ends it or drops it, and goes on."""
+"""A job is data: whatever somebody else wrote into the store, the worker ends it or drops it, and
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ class Letter(Payload):
     text: str = ""
 
 
-letters = Queue("letters", Letter, options=JobOptions(attempts=5, backoff=Fixed(timedelta(milliseconds=5))))
+letters = Queue(
+    "letters", Letter, options=JobOptions(attempts=5, backoff=Fixed(timedelta(milliseconds=5)))
+)
 
 
 @pytest.fixture
@@ -35,10 +39,17 @@ def write(workshop: Any) -> Any:
 
 
 async def seen(job: Job[Letter]) -> dict[str, Any]:
-    return {"text": job.payload.text, "name": job.name, "attempt": job.attempt, "of": job.max_attempts}
+    return {
+        "text": job.payload.text,
+        "name": job.name,
+        "attempt": job.attempt,
+        "of": job.max_attempts,
+    }
 
 
-async def test_a_job_without_any_options_has_one_attempt_and_the_queues_retention(workshop: Any, write: Any) -> None:
+async def test_a_job_without_any_options_has_one_attempt_and_the_queues_retention(
+    workshop: Any, write: Any
+) -> None:
     async def process(_job: Job[Letter]) -> None:
         raise ValueError("no")
 
@@ -46,7 +57,11 @@ async def test_a_job_without_any_options_has_one_attempt_and_the_queues_retentio
     await workshop.burst(letters.processed_by(process))
     assert await workshop.state(letters, "a") == "failed"
     job = await workshop.hash(letters, "a")
-    assert (job["atm"], job["failedReason"], len(json.loads(job["stacktrace"]))) == ("1", "ValueError: no", 1)
+    assert (job["atm"], job["failedReason"], len(json.loads(job["stacktrace"]))) == (
+        "1",
+        "ValueError: no",
+        1,
+    )
 
 
 async def test_a_jobs_name_is_carried_and_decides_nothing(workshop: Any, write: Any) -> None:
@@ -83,7 +98,9 @@ async def test_a_payload_that_does_not_fit_fails_at_once_for_good(
     assert [event["event"] for event in await workshop.events(letters, "a")] == ["active", "failed"]
 
 
-async def test_half_a_surrogate_pair_becomes_a_replacement_character(workshop: Any, write: Any) -> None:
+async def test_half_a_surrogate_pair_becomes_a_replacement_character(
+    workshop: Any, write: Any
+) -> None:
     await write("a", name="letters", data='{"text":"cut \\ud83d"}', opts="{}")
     await workshop.burst(letters.processed_by(seen))
     assert json.loads((await workshop.hash(letters, "a"))["returnvalue"])["text"] == "cut \ufffd"
@@ -91,22 +108,30 @@ async def test_half_a_surrogate_pair_becomes_a_replacement_character(workshop: A
 
 async def test_unknown_fields_are_ignored_and_told_once(workshop: Any, write: Any) -> None:
     for number in range(3):
-        await write(f"a{number}", name="letters", data='{"text":"hi","colour":"crimson"}', opts="{}")
+        await write(
+            f"a{number}", name="letters", data='{"text":"hi","colour":"crimson"}', opts="{}"
+        )
     with capture_logs() as logged:
         await workshop.burst(letters.processed_by(seen))
     assert [await workshop.state(letters, f"a{number}") for number in range(3)] == ["completed"] * 3
     told = [line for line in logged if line["event"] == "payload fields ignored"]
-    assert [(line["queue"], line["names"], line["log_level"]) for line in told] == [("letters", ["colour"], "warning")]
+    assert [(line["queue"], line["names"], line["log_level"]) for line in told] == [
+        ("letters", ["colour"], "warning")
+    ]
     assert not any("crimson" in str(line) for line in logged), "never what is in a payload"
 
 
 @pytest.mark.trap(3)
 @pytest.mark.parametrize("opts", ["{", "[]", "7", '"text"'])
-async def test_options_that_are_no_json_object_fail_the_job_for_good(workshop: Any, write: Any, opts: str) -> None:
+async def test_options_that_are_no_json_object_fail_the_job_for_good(
+    workshop: Any, write: Any, opts: str
+) -> None:
     await write("a", name="letters", data="{}", opts=opts)
     await write("b", name="letters", data="{}", opts="{}")
     await workshop.burst(letters.processed_by(seen))
-    assert (await workshop.hash(letters, "a"))["failedReason"] == "job refused: opts is not a JSON object"
+    assert (await workshop.hash(letters, "a"))[
+        "failedReason"
+    ] == "job refused: opts is not a JSON object"
     assert await workshop.state(letters, "b") == "completed"
 
 
@@ -124,16 +149,22 @@ async def test_options_beyond_any_number_do_not_stop_the_worker(workshop: Any, w
         await write(f"a{number}", name="letters", data="{}", opts=opts, atm="1" * number)
     await workshop.burst(letters.processed_by(process))
     states = [await workshop.state(letters, f"a{number}") for number in range(len(odd))]
-    assert states == ["delayed", "failed", "gone", "gone"], "as written, or as if nothing were written there"
+    assert states == ["delayed", "failed", "gone", "gone"], (
+        "as written, or as if nothing were written there"
+    )
 
 
-async def test_an_unknown_backoff_type_is_the_queues_own_and_told_once(workshop: Any, write: Any) -> None:
+async def test_an_unknown_backoff_type_is_the_queues_own_and_told_once(
+    workshop: Any, write: Any
+) -> None:
     async def process(job: Job[Letter]) -> None:
         if job.attempt < 4:
             raise ValueError
 
     for job_id in "ab":
-        await write(job_id, data="{}", opts='{"attempts":4,"backoff":{"type":"fibonacci","delay":3600000}}')
+        await write(
+            job_id, data="{}", opts='{"attempts":4,"backoff":{"type":"fibonacci","delay":3600000}}'
+        )
     with capture_logs() as logged:
         async with workshop.working(letters.processed_by(process)):
             for job_id in "ab":
@@ -179,11 +210,15 @@ async def test_a_job_removed_while_it_ran_leaves_nothing(workshop: Any, write: A
     await write("x", name="letters", data="{}", opts="{}")
     with capture_logs() as logged:
         await workshop.burst(letters.processed_by(process))
-    assert [line["job_id"] for line in logged if line["event"].startswith("job was removed")] == ["x"]
+    assert [line["job_id"] for line in logged if line["event"].startswith("job was removed")] == [
+        "x"
+    ]
     assert await workshop.raw.keys("bull:letters:x*") == []
 
 
-async def test_stack_traces_keep_their_limit_and_survive_what_was_there(workshop: Any, write: Any) -> None:
+async def test_stack_traces_keep_their_limit_and_survive_what_was_there(
+    workshop: Any, write: Any
+) -> None:
     async def process(job: Job[Letter]) -> None:
         raise ValueError(f"attempt {job.attempt}")
 

@@ -1,4 +1,6 @@
-"""One queue is damaged, or this user may not read it: whatever lists several queues shows the others all the same."""
+"""One queue is damaged, or this user may not read it: whatever lists several queues shows the
+others all the same.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,39 @@ OTHER = "acme-threads"
 TYPES = ("string", "hash")
 """Each key is of another type in one of these cases at least."""
 KEYS = (
-    *("wait", "active", "paused", "prioritized", "delayed", "completed", "failed", "waiting-children", "marker"),
-    *("repeat", "id", "pc", "limiter", "stalled-check", "meta", "events", "stalled", "metrics:completed"),
+    *(
+        "wait",
+        "active",
+        "paused",
+        "prioritized",
+        "delayed",
+        "completed",
+        "failed",
+        "waiting-children",
+        "marker",
+    ),
+    *(
+        "repeat",
+        "id",
+        "pc",
+        "limiter",
+        "stalled-check",
+        "meta",
+        "events",
+        "stalled",
+        "metrics:completed",
+    ),
     *("metrics:completed:data", "metrics:failed", "metrics:failed:data"),
 )
 DAMAGE = [(f"bull:{QUEUE}:{key}", kind) for key in KEYS for kind in TYPES]
-DAMAGE += [(f"corral:bull:{QUEUE}:{key}", kind) for key in ("quarantine", "minutes", "removed") for kind in TYPES]
-DAMAGE += [(f"bull:{QUEUE}:{job}", kind) for job in ("first", "later", "broken", "done") for kind in TYPES]
+DAMAGE += [
+    (f"corral:bull:{QUEUE}:{key}", kind)
+    for key in ("quarantine", "minutes", "removed")
+    for kind in TYPES
+]
+DAMAGE += [
+    (f"bull:{QUEUE}:{job}", kind) for job in ("first", "later", "broken", "done") for kind in TYPES
+]
 PAGES = ("/", "/search?q=user-4711", "/schedules", "/workers", "/catalog", "/metrics")
 
 
@@ -42,7 +70,12 @@ def store(running: Server) -> Server:
     running.admin.flushall()
     stage(running.admin)
     base = f"bull:{OTHER}:"
-    fields: dict[Any, Any] = {"name": OTHER, "data": '{"text":"user-4711"}', "opts": "{}", "timestamp": 1000}
+    fields: dict[Any, Any] = {
+        "name": OTHER,
+        "data": '{"text":"user-4711"}',
+        "opts": "{}",
+        "timestamp": 1000,
+    }
     running.admin.hset(f"{base}other", mapping=fields)
     running.admin.lpush(f"{base}wait", "other")
     return running
@@ -102,7 +135,11 @@ async def pages(url: str) -> dict[str, int]:
         browser = Browser(board, "admin")
         for path in PAGES:
             got = await browser.ask("GET", path)
-            found[path] = got.status if path in {"/catalog", "/schedules"} or OTHER in got.text else -got.status
+            found[path] = (
+                got.status
+                if path in {"/catalog", "/schedules"} or OTHER in got.text
+                else -got.status
+            )
     finally:
         await board.close()
     return found

@@ -1,4 +1,6 @@
-"""The operator's commands: exit codes, one JSON document where it is asked for, and a question before what is final."""
+"""The operator's commands: exit codes, one JSON document where it is asked for, and a question
+before what is final.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,13 @@ QUEUE = "acme-letters"
 
 
 @pytest.fixture
-def run(store_url: str, in_process: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+def run(
+    store_url: str, in_process: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
     """`run("pause", QUEUE)`: see `in_process`."""
-    monkeypatch.setenv("CORRAL_LOG_LEVEL", "WARNING")  # the audit's lines are not what these tests read
+    monkeypatch.setenv(
+        "CORRAL_LOG_LEVEL", "WARNING"
+    )  # the audit's lines are not what these tests read
     return lambda *arguments, url=store_url: in_process(url, *arguments)
 
 
@@ -44,8 +50,11 @@ def store(store_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def jobs(store: redis.Redis, store_url: str, assert_no_leaks: Callable[..., Any]) -> Iterator[redis.Redis]:
-    """Two failed jobs, one of which was refused; two that wait; one that is delayed; one with log lines.
+def jobs(
+    store: redis.Redis, store_url: str, assert_no_leaks: Callable[..., Any]
+) -> Iterator[redis.Redis]:
+    """Two failed jobs, one of which was refused; two that wait; one that is delayed; one with log
+    lines.
 
     Whatever a command does with them, it leaves the store tidy.
     """
@@ -53,10 +62,18 @@ def jobs(store: redis.Redis, store_url: str, assert_no_leaks: Callable[..., Any]
     now = int(time.time() * 1000)
 
     def make(job: str, **fields: Any) -> None:
-        common = {"name": QUEUE, "data": '{"text":"user-4711"}', "opts": '{"attempts":1}', "timestamp": now - 60_000}
+        common = {
+            "name": QUEUE,
+            "data": '{"text":"user-4711"}',
+            "opts": '{"attempts":1}',
+            "timestamp": now - 60_000,
+        }
         store.hset(base + job, mapping={**common, **fields})
 
-    for job, reason in (("broken", "Fail: no\x1b[31m such user"), ("refused", "payload refused: to: Field required")):
+    for job, reason in (
+        ("broken", "Fail: no\x1b[31m such user"),
+        ("refused", "payload refused: to: Field required"),
+    ):
         ended = {"finishedOn": now - 50_000, "processedOn": now - 51_000, "atm": 1, "ats": 1}
         make(job, failedReason=reason, stacktrace='["Traceback of user-4711"]', **ended)
         store.zadd(base + "failed", {job: now - 50_000})
@@ -87,13 +104,20 @@ def state_of(store: redis.Redis, job: str) -> str | None:
     for state in ("failed", "completed", "delayed", "prioritized"):
         if store.zscore(base + state, job) is not None:
             return state
-    return next((state for state in ("wait", "active") if job in store.lrange(base + state, 0, -1)), None)
+    return next(
+        (state for state in ("wait", "active") if job in store.lrange(base + state, 0, -1)), None
+    )
 
 
 class TestLooking:
     def test_list(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
         found = document(run("job", "list", QUEUE, "--json", "--limit", "1"))
-        assert (found["queue"], found["state"], found["total"], found["start"]) == (QUEUE, "failed", 2, 0)
+        assert (found["queue"], found["state"], found["total"], found["start"]) == (
+            QUEUE,
+            "failed",
+            2,
+            0,
+        )
         (job,) = found["jobs"]
         assert job["id"] == "refused"
         assert job["finished_on"].endswith("+00:00")
@@ -101,7 +125,9 @@ class TestLooking:
         code, out, err = run("job", "list", QUEUE, "--limit", "1", "--start", "1")
         assert code == 0
         assert out.splitlines()[0].split() == ["ID", "SINCE", "TRIED", "REASON"]
-        assert re.fullmatch(r"broken  5\ds ago  1/1    Fail: no\\x1b\[31m such user", out.splitlines()[1])
+        assert re.fullmatch(
+            r"broken  5\ds ago  1/1    Fail: no\\x1b\[31m such user", out.splitlines()[1]
+        )
         assert err == "2 to 2 of 2 failed\n"
         for state in STATES:
             assert run("job", "list", QUEUE, "--state", state)[0] == 0
@@ -109,10 +135,18 @@ class TestLooking:
     def test_show(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
         """The payload is shown to who asks for it; what could drive a terminal is not."""
         found = document(run("job", "show", QUEUE, "broken", "--json"))
-        assert (found["state"], found["data"], found["log_lines"]) == ("failed", {"text": "user-4711"}, 3)
+        assert (found["state"], found["data"], found["log_lines"]) == (
+            "failed",
+            {"text": "user-4711"},
+            3,
+        )
         code, out, _ = run("job", "show", QUEUE, "broken")
         assert code == 0
-        for text in ("failed reason  Fail: no\\x1b[31m such user", '"text": "user-4711"', "Traceback of user-4711"):
+        for text in (
+            "failed reason  Fail: no\\x1b[31m such user",
+            '"text": "user-4711"',
+            "Traceback of user-4711",
+        ):
             assert text in out
         assert "\x1b" not in out
 
@@ -122,7 +156,11 @@ class TestLooking:
         assert found == {"queue": QUEUE, "id": "broken", "lines": ["two\x1b[2J", "three"]}
 
     def test_queues_says_which_are_paused(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
-        assert document(run("pause", QUEUE, "--json")) == {"queue": QUEUE, "paused": True, "changed": True}
+        assert document(run("pause", QUEUE, "--json")) == {
+            "queue": QUEUE,
+            "paused": True,
+            "changed": True,
+        }
         rows = {row["queue"]: row for row in document(run("queues", "--json"))}
         assert (rows[QUEUE]["paused"], rows["acme-threads"]["paused"]) == (True, False)
         assert (rows[QUEUE]["waiting"], rows[QUEUE]["failed"]) == (2, 2)
@@ -133,7 +171,9 @@ class TestLooking:
 
 class TestChanging:
     def test_remove(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
-        """What can be done is done, what cannot is said, and the exit code says that something was not."""
+        """What can be done is done, what cannot is said, and the exit code says that something was
+        not.
+        """
         code, out, err = run("job", "remove", QUEUE, "nobody", "first", "--json")
         assert code == 1
         assert json.loads(out)["jobs"] == [
@@ -151,10 +191,16 @@ class TestChanging:
         assert run("retry", QUEUE, "broken") == (0, "retried broken\n", "")
         assert state_of(jobs, "broken") == "wait"
         code, _, err = run("retry", QUEUE, "broken")
-        assert (code, err.splitlines()[0]) == (1, f"error: job 'broken' of queue '{QUEUE}' is not failed or completed")
+        assert (code, err.splitlines()[0]) == (
+            1,
+            f"error: job 'broken' of queue '{QUEUE}' is not failed or completed",
+        )
 
     def test_retry_refused_and_all_failed(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
-        assert document(run("retry", QUEUE, "--refused", "--json")) == {"queue": QUEUE, "retried": 1}
+        assert document(run("retry", QUEUE, "--refused", "--json")) == {
+            "queue": QUEUE,
+            "retried": 1,
+        }
         assert (state_of(jobs, "refused"), state_of(jobs, "broken")) == ("wait", "failed")
         assert run("retry", QUEUE, "--all-failed", "--reset") == (0, "retried 1 job\n", "")
         assert jobs.hget(f"bull:{QUEUE}:broken", "atm") is None
@@ -168,7 +214,11 @@ class TestChanging:
         assert run("pause", QUEUE)[:2] == (0, f"{QUEUE} is paused\n")
         assert run("pause", QUEUE)[:2] == (0, f"{QUEUE} was paused already\n")
         assert run("resume", QUEUE)[:2] == (0, f"{QUEUE} is resumed\n")
-        assert document(run("resume", QUEUE, "--json")) == {"queue": QUEUE, "paused": False, "changed": False}
+        assert document(run("resume", QUEUE, "--json")) == {
+            "queue": QUEUE,
+            "paused": False,
+            "changed": False,
+        }
 
     def test_drain(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
         assert document(run("drain", QUEUE, "--yes", "--json")) == {"queue": QUEUE, "removed": 2}
@@ -177,7 +227,10 @@ class TestChanging:
     def test_clean(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
         asked = ("clean", QUEUE, "--state", "failed", "--yes", "--older-than")
         assert run(*asked, "1h")[:2] == (0, "removed 0 jobs\n")
-        assert document(run(*asked, "10s", "--limit", "1", "--json")) == {"queue": QUEUE, "removed": 1}
+        assert document(run(*asked, "10s", "--limit", "1", "--json")) == {
+            "queue": QUEUE,
+            "removed": 1,
+        }
 
     def test_scrub(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
         found = document(run("scrub", "user-4711", "--yes", "--json"))
@@ -187,12 +240,21 @@ class TestChanging:
         assert run("scrub", "user-4711", QUEUE, "--yes")[1] == f"{QUEUE}: 0 jobs scrubbed\n"
 
     def test_limit(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
-        nothing = {"queue": QUEUE, "paused": False, "concurrency": None, "rate": None, "per_seconds": None}
+        nothing = {
+            "queue": QUEUE,
+            "paused": False,
+            "concurrency": None,
+            "rate": None,
+            "per_seconds": None,
+        }
         assert document(run("limit", QUEUE, "--json")) == nothing
         set_to = document(run("limit", QUEUE, "--concurrency", "3", "--rate", "100/1m", "--json"))
         assert set_to == {**nothing, "concurrency": 3, "rate": 100, "per_seconds": 60.0}
         assert run("limit", QUEUE)[1].splitlines()[1:] == ["concurrency  3", "rate         100/1m"]
-        assert document(run("limit", QUEUE, "--rate", "none", "--json")) == {**nothing, "concurrency": 3}
+        assert document(run("limit", QUEUE, "--rate", "none", "--json")) == {
+            **nothing,
+            "concurrency": 3,
+        }
 
 
 class TestQuarantine:
@@ -202,13 +264,21 @@ class TestQuarantine:
 
     @pytest.fixture
     def aside(self, jobs: redis.Redis) -> redis.Redis:
-        """A job with an id that is no UTF-8, one that is called as a key of the queue, one of which a list is kept."""
-        for at, (job, kind) in enumerate(((b"a\xff\x1b[31m", "hash"), (b"completed", "hash"), (b"lost", "list"))):
+        """A job with an id that is no UTF-8, one that is called as a key of the queue, one of which
+        a list is kept.
+        """
+        for at, (job, kind) in enumerate(
+            ((b"a\xff\x1b[31m", "hash"), (b"completed", "hash"), (b"lost", "list"))
+        ):
             key = self.ASIDE.encode() + b":" + job
-            told = json.dumps({"at": 1000 + at, "from": "wait", "reason": "no\x1b[31m hash", "key": "KEY"}).encode()
+            told = json.dumps(
+                {"at": 1000 + at, "from": "wait", "reason": "no\x1b[31m hash", "key": "KEY"}
+            ).encode()
             jobs.hset(self.ASIDE, job, told.replace(b"KEY", key.replace(b"\x1b", b"\\u001b")))
             if kind == "hash":
-                jobs.hset(key, mapping={"name": QUEUE, "data": "{}", "opts": "{}", "timestamp": 1000})
+                jobs.hset(
+                    key, mapping={"name": QUEUE, "data": "{}", "opts": "{}", "timestamp": 1000}
+                )
             else:
                 jobs.rpush(key, "junk")
         return jobs
@@ -237,10 +307,15 @@ class TestQuarantine:
         assert "\x1b" not in out
         heading, first, second = (re.split(r"  +", line) for line in out.splitlines())
         assert heading == ["ID", "SINCE", "FROM", "RETURNS", "REASON"]
-        assert (first[0], first[2:]) == ("completed", ["wait", "as returned-completed", "no\\x1b[31m hash"])
+        assert (first[0], first[2:]) == (
+            "completed",
+            ["wait", "as returned-completed", "no\\x1b[31m hash"],
+        )
         assert (second[0], second[2:]) == ("a\\xff\\x1b[31m", ["wait", "yes", "no\\x1b[31m hash"])
 
-    def test_queues_counts_it_where_there_is_any(self, run: Callable[..., Ran], aside: redis.Redis) -> None:
+    def test_queues_counts_it_where_there_is_any(
+        self, run: Callable[..., Ran], aside: redis.Redis
+    ) -> None:
         rows = {row["queue"]: row for row in document(run("queues", "--json"))}
         assert (rows[QUEUE]["quarantined"], rows["acme-threads"]["quarantined"]) == (3, 0)
         lines = {line.split()[0]: line.split() for line in run("queues")[1].splitlines()}
@@ -261,19 +336,34 @@ class TestQuarantine:
             "error: nobody was not returned: it is not in quarantine",
         ]
         with redis.Redis.from_url(store_url) as raw:
-            assert raw.lrange(f"bull:{QUEUE}:wait", 0, 1) == [b"returned-completed", b"a\xff\x1b[31m"]
+            assert raw.lrange(f"bull:{QUEUE}:wait", 0, 1) == [
+                b"returned-completed",
+                b"a\xff\x1b[31m",
+            ]
             raw.lrem(f"bull:{QUEUE}:wait", 1, b"a\xff\x1b[31m")  # the check for leaks reads texts
             raw.delete(f"bull:{QUEUE}:".encode() + b"a\xff\x1b[31m")
         code, out, _ = run("quarantine", "return", QUEUE, "lost", "--json")
-        told = {"id": "lost", "returned": False, "job_id": None, "error": f"{self.ASIDE}:lost is a list, not a hash"}
+        told = {
+            "id": "lost",
+            "returned": False,
+            "job_id": None,
+            "error": f"{self.ASIDE}:lost is a list, not a hash",
+        }
         assert (code, json.loads(out)) == (1, {"queue": QUEUE, "jobs": [told]})
 
     def test_return_all(self, run: Callable[..., Ran], aside: redis.Redis) -> None:
         aside.hdel(self.ASIDE, "lost")
         aside.execute_command("HDEL", self.ASIDE, b"a\xff\x1b[31m")
-        assert run("quarantine", "return", QUEUE, "--all") == (0, "returned completed as returned-completed\n", "")
+        assert run("quarantine", "return", QUEUE, "--all") == (
+            0,
+            "returned completed as returned-completed\n",
+            "",
+        )
         assert run("quarantine", "return", QUEUE, "--all") == (0, "", "nothing is in quarantine\n")
-        assert document(run("quarantine", "return", QUEUE, "--all", "--json")) == {"queue": QUEUE, "jobs": []}
+        assert document(run("quarantine", "return", QUEUE, "--all", "--json")) == {
+            "queue": QUEUE,
+            "jobs": [],
+        }
         assert state_of(aside, "returned-completed") == "wait"
 
     def test_discard(self, run: Callable[..., Ran], aside: redis.Redis) -> None:
@@ -283,39 +373,75 @@ class TestQuarantine:
         discarded = document(run("quarantine", "discard", QUEUE, "--all", "--yes", "--json"))
         assert discarded == {"queue": QUEUE, "discarded": 2, "missing": []}
         assert aside.keys("corral:bull:*:quarantine*") == []
-        assert run("quarantine", "discard", QUEUE, "--all", "--yes")[:2] == (0, "discarded 0 jobs\n")
+        assert run("quarantine", "discard", QUEUE, "--all", "--yes")[:2] == (
+            0,
+            "discarded 0 jobs\n",
+        )
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "a misspelt queue": (("job", "list", "acme-leters"), 2, "did you mean 'acme-letters'?"),
-    "a misspelt queue to scrub": (("scrub", "x", "acme-leters", "--yes"), 2, "did you mean 'acme-letters'?"),
+    "a misspelt queue to scrub": (
+        ("scrub", "x", "acme-leters", "--yes"),
+        2,
+        "did you mean 'acme-letters'?",
+    ),
     "no such job": (("job", "show", QUEUE, "nobody"), 1, f"queue '{QUEUE}' has no job 'nobody'"),
-    "no logs of no job": (("job", "logs", QUEUE, "nobody"), 1, f"queue '{QUEUE}' has no job 'nobody'"),
+    "no logs of no job": (
+        ("job", "logs", QUEUE, "nobody"),
+        1,
+        f"queue '{QUEUE}' has no job 'nobody'",
+    ),
     "a page too long": (("job", "list", QUEUE, "--limit", "101"), 2, "101 is not in the range"),
     "nothing to retry": (("retry", QUEUE), 2, "say which: IDs, or --all-failed, or --refused"),
     "too much to retry": (("retry", QUEUE, "a", "--refused"), 2, "say which"),
     "nothing to promote": (("promote", QUEUE), 2, "say which: IDs, or --all"),
-    "an unknown age": (("clean", QUEUE, "--state", "failed", "--older-than", "7", "--yes"), 2, "write 7d, 12h"),
+    "an unknown age": (
+        ("clean", QUEUE, "--state", "failed", "--older-than", "7", "--yes"),
+        2,
+        "write 7d, 12h",
+    ),
     "an unknown rate": (("limit", QUEUE, "--rate", "5"), 2, "write 100/1m"),
     "a rate of none": (("limit", QUEUE, "--rate", "0/1m"), 2, "at least 1 job"),
-    "an unknown concurrency": (("limit", QUEUE, "--concurrency", "many"), 2, "write a whole number, or none"),
+    "an unknown concurrency": (
+        ("limit", QUEUE, "--concurrency", "many"),
+        2,
+        "write a whole number, or none",
+    ),
     "a concurrency of none": (("limit", QUEUE, "--concurrency", "0"), 2, "pause the queue instead"),
     "an empty text": (("scrub", "", "--yes"), 2, "an empty text is in every job"),
     "nothing to return": (("quarantine", "return", QUEUE), 2, "say which: IDs, or --all"),
-    "too much to discard": (("quarantine", "discard", QUEUE, "a", "--all", "--yes"), 2, "say which: IDs, or --all"),
-    "a quarantine's page too far": (("quarantine", "list", QUEUE, "--start", "10001"), 2, "is not in the range"),
+    "too much to discard": (
+        ("quarantine", "discard", QUEUE, "a", "--all", "--yes"),
+        2,
+        "say which: IDs, or --all",
+    ),
+    "a quarantine's page too far": (
+        ("quarantine", "list", QUEUE, "--start", "10001"),
+        2,
+        "is not in the range",
+    ),
     "discard, unconfirmed": (("quarantine", "discard", QUEUE, "a"), 2, "hint: add --yes"),
     "discard all, unconfirmed": (("quarantine", "discard", QUEUE, "--all"), 2, "hint: add --yes"),
     "drain, unconfirmed": (("drain", QUEUE), 2, "hint: add --yes"),
-    "clean, unconfirmed": (("clean", QUEUE, "--state", "failed", "--older-than", "1s"), 2, "hint: add --yes"),
+    "clean, unconfirmed": (
+        ("clean", QUEUE, "--state", "failed", "--older-than", "1s"),
+        2,
+        "hint: add --yes",
+    ),
     "scrub, unconfirmed": (("scrub", "user-4711"), 2, "hint: add --yes"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_changes_nothing(run: Callable[..., Ran], jobs: redis.Redis, name: str) -> None:
+def test_what_is_refused_changes_nothing(
+    run: Callable[..., Ran], jobs: redis.Redis, name: str
+) -> None:
     def kept() -> dict[str, bytes | None]:
-        return {key: jobs.execute_command("DUMP", key, NEVER_DECODE=True) for key in sorted(jobs.keys("bull:*"))}
+        return {
+            key: jobs.execute_command("DUMP", key, NEVER_DECODE=True)
+            for key in sorted(jobs.keys("bull:*"))
+        }
 
     arguments, expected, said = REFUSED[name]
     before = kept()
@@ -357,7 +483,9 @@ def test_the_states_of_the_options_are_those_of_the_inspector() -> None:
 class Terminal:
     """A command on a terminal of 80 columns."""
 
-    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self, arguments: tuple[str, ...], environment: dict[str, str], folder: Path
+    ) -> None:
         self.screen = ""
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
@@ -395,18 +523,32 @@ class Terminal:
     @property
     def lines(self) -> list[str]:
         """What was written, without colours and movements."""
-        return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.screen).splitlines()]
+        return [
+            line.rstrip()
+            for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.screen).splitlines()
+        ]
 
 
 @pytest.fixture
 def terminal(store_url: str, acme: Path, tmp_path: Path) -> Callable[..., Terminal]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_"))}
-    environment = {**kept, "PYTHONPATH": str(acme), "REDIS_URL": store_url, "CORRAL_ENV": "production"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CORRAL_", "REDIS_"))
+    }
+    environment = {
+        **kept,
+        "PYTHONPATH": str(acme),
+        "REDIS_URL": store_url,
+        "CORRAL_ENV": "production",
+    }
     return lambda *arguments: Terminal(arguments, environment, tmp_path)
 
 
 class TestTerminal:
-    def test_what_cannot_be_undone_is_asked_first(self, terminal: Callable[..., Terminal], jobs: redis.Redis) -> None:
+    def test_what_cannot_be_undone_is_asked_first(
+        self, terminal: Callable[..., Terminal], jobs: redis.Redis
+    ) -> None:
         asked = terminal("drain", QUEUE)
         asked.until(f"remove the 2 jobs of queue '{QUEUE}' that wait? [y/N]: ")
         asked.type("n\n")
@@ -420,7 +562,9 @@ class TestTerminal:
         assert asked.lines[-1] == "removed 2 jobs"
         assert jobs.llen(f"bull:{QUEUE}:wait") == 0
 
-    def test_a_discard_asks_first(self, terminal: Callable[..., Terminal], jobs: redis.Redis) -> None:
+    def test_a_discard_asks_first(
+        self, terminal: Callable[..., Terminal], jobs: redis.Redis
+    ) -> None:
         jobs.hset(f"corral:bull:{QUEUE}:quarantine", "lost", "{}")
         asked = terminal("quarantine", "discard", QUEUE, "--all")
         asked.until(f"remove all that is in quarantine of queue '{QUEUE}', 1 in number? [y/N]: ")
@@ -438,10 +582,19 @@ class TestTerminal:
         listed = terminal("job", "list", QUEUE)
         assert listed.ended() == 0
         assert listed.lines[0].split() == ["ID", "SINCE", "TRIED", "REASON"]
-        assert any(line.startswith("broken") and line.endswith("…") for line in listed.lines), listed.lines
+        assert any(line.startswith("broken") and line.endswith("…") for line in listed.lines), (
+            listed.lines
+        )
         counted = terminal("queues")
         assert counted.ended() == 0
-        assert counted.lines[0].split() == ["QUEUE", "WAITING", "ACTIVE", "DELAYED", "COMPLETED", "FAILED"]
+        assert counted.lines[0].split() == [
+            "QUEUE",
+            "WAITING",
+            "ACTIVE",
+            "DELAYED",
+            "COMPLETED",
+            "FAILED",
+        ]
         jobs.hset(f"bull:{QUEUE}:meta", "paused", 1)
         jobs.hset(f"bull:{QUEUE}:parent", "name", "parent")
         jobs.zadd(f"bull:{QUEUE}:waiting-children", {"parent": 1})
@@ -449,12 +602,19 @@ class TestTerminal:
         jobs.zadd(f"bull:{QUEUE}:prioritized", {"urgent": 1})
         all_used = terminal("queues")
         assert all_used.ended() == 0
-        assert re.fullmatch(r"QUEUE +WAITING +ACTIVE +TIZED .* CHILDREN +COMPLETED +FAILED +PAUSED", all_used.lines[1])
-        assert any(re.fullmatch(r"acme-le… +2 +0 +1 +1 +1 +0 +2  paused", line) for line in all_used.lines)
+        assert re.fullmatch(
+            r"QUEUE +WAITING +ACTIVE +TIZED .* CHILDREN +COMPLETED +FAILED +PAUSED",
+            all_used.lines[1],
+        )
+        assert any(
+            re.fullmatch(r"acme-le… +2 +0 +1 +1 +1 +0 +2  paused", line) for line in all_used.lines
+        )
         for line in (*listed.lines, *counted.lines, *all_used.lines):
             assert len(line) <= 80, line
 
-    def test_who_waits_sees_a_bar(self, terminal: Callable[..., Terminal], jobs: redis.Redis) -> None:
+    def test_who_waits_sees_a_bar(
+        self, terminal: Callable[..., Terminal], jobs: redis.Redis
+    ) -> None:
         waited = terminal("retry", QUEUE, "--all-failed")
         assert waited.ended() == 0
         assert any(f"retrying {QUEUE} ━" in line for line in waited.lines)

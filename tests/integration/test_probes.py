@@ -1,4 +1,6 @@
-"""`--metrics-port`: what a worker answers about itself while it works, is stuck, loses its store, and drains."""
+"""`--metrics-port`: what a worker answers about itself while it works, is stuck, loses its store,
+and drains.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,11 @@ import pytest
 
 from chaos.proxy import Proxy
 from corral import Every, Job, Payload, Queue
-from corral.app.alive import alive
-from corral.app.probes import ParentProbes, WorkerProbes
+from corral.app.heartbeat import alive
+from corral.fleet.heartbeats import Heartbeat, Heartbeats
 from corral.observe.lag import LoopLag
+from corral.observe.probes import ParentProbes, WorkerProbes
 from corral.store.connection import Link
-from corral.store.liveness import Sign, Signs
 from corral.store.scripts import script
 from corral.tasks import OwnTask
 from corral.worker import worker as worker_module
@@ -96,7 +98,9 @@ async def test_a_worker_from_its_start_to_its_end(listening: Any, workshop: Any)
     assert await told(url, "/healthz") == (200, "")
     job = await workshop.producer(letters).enqueue(letters, Letter(text="sleep 1.5"))
     await workshop.until(letters, job.id, "active")
-    assert await told(url, "/healthz") == (200, ""), "every slot is taken: there is nothing to fetch"
+    assert await told(url, "/healthz") == (200, ""), (
+        "every slot is taken: there is nothing to fetch"
+    )
     status, body = await ask(url, "/metrics")
     assert status == 200
     assert b'bullmq_active_jobs{queue="acme-letters"} 1.0\n' in body
@@ -124,17 +128,21 @@ async def test_a_cut_network_is_not_ready_within_5_s_and_ready_within_2_s_after_
         async def has_signed() -> bool:
             return bool(await workshop.raw.exists("corral:bull:alive"))
 
-        await workshop.wait_until(has_signed, "it has given a sign of life")
+        await workshop.wait_until(has_signed, "it has given a heartbeat")
         proxy.hold()
         cut = time.monotonic()
         unready, why = await until(workshop, url, "/readyz", 503)
         assert why == "the store does not answer"
         status, body = await ask(url, "/metrics")
-        assert (status, b"corral_store_up 0.0\n" in body) == (200, True), "its own figures are served all the same"
+        assert (status, b"corral_store_up 0.0\n" in body) == (200, True), (
+            "its own figures are served all the same"
+        )
         agreed = command("health")
         while await asyncio.to_thread(agreed.wait) == 0:
             assert time.monotonic() - cut < 20
-            assert await told(url, "/healthz") == (200, ""), "a restart would not bring the network back"
+            assert await told(url, "/healthz") == (200, ""), (
+                "a restart would not bring the network back"
+            )
             agreed = command("health")
         assert agreed.process.returncode == 1, agreed.said
         assert "has fetched within the last 15 s" in agreed.said, agreed.said
@@ -168,7 +176,9 @@ async def test_swallowed_bytes_are_not_ready_within_15_s_and_ready_within_2_s_af
         proxy.swallows_new = False
         back = time.monotonic()
         green, _ = await until(workshop, url, "/readyz", 200)
-        print(f"swallowed: not ready after {red - swallowed:.1f} s; back: ready after {green - back:.2f} s")
+        print(
+            f"swallowed: not ready after {red - swallowed:.1f} s; back: ready after {green - back:.2f} s"
+        )
         worker.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(worker.wait) == 0
     assert red - swallowed <= 15
@@ -187,27 +197,43 @@ async def test_a_blocked_event_loop_is_red_within_15_s_and_green_within_2_s_afte
     red, why = await until(workshop, url, "/healthz", 503, seconds=20)
     assert re.fullmatch(r"the event loop has not moved for 1\d s: a processor blocks it", why)
     assert (await told(url, "/readyz"))[0] == 503
-    lag = next(line for line in (await ask(url, "/metrics"))[1].splitlines() if line.startswith(b"corral_event_loop"))
+    lag = next(
+        line
+        for line in (await ask(url, "/metrics"))[1].splitlines()
+        if line.startswith(b"corral_event_loop")
+    )
     await workshop.until(letters, job.id, "completed")
     ended = time.monotonic()
     green, _ = await until(workshop, url, "/healthz", 200)
-    print(f"blocked: red after {red - began:.1f} s ({lag.decode()}); green {green - ended:.2f} s after it ended")
+    print(
+        f"blocked: red after {red - began:.1f} s ({lag.decode()}); green {green - ended:.2f} s after it ended"
+    )
     worker.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.wait) == 0
     assert red - began <= 15
     assert green - ended <= 2
 
 
-async def test_a_parent_tells_of_its_processes_and_each_of_itself(listening: Any, command: Any, workshop: Any) -> None:
+async def test_a_parent_tells_of_its_processes_and_each_of_itself(
+    listening: Any, command: Any, workshop: Any
+) -> None:
     parent = command("worker", "--processes", "2", "--metrics-port", "0")
-    await workshop.wait_until(lambda: parent.said.count('"url"') == 3, "all three say where they listen")
+    await workshop.wait_until(
+        lambda: parent.said.count('"url"') == 3, "all three say where they listen"
+    )
     lines = [json.loads(line) for line in parent.said.splitlines()]
     urls = {line["worker"]: line["url"] for line in lines if "url" in line}
     own = min(urls, key=len)
     for url in urls.values():
-        assert (await until(workshop, url, "/readyz", 200))[1] == (await told(url, "/healthz"))[1] == ""
+        assert (
+            (await until(workshop, url, "/readyz", 200))[1]
+            == (await told(url, "/healthz"))[1]
+            == ""
+        )
     assert b"corral_workers 2.0\n" in (await ask(urls[own], "/metrics"))[1]
-    assert b"corral_job_runs_total" not in (await ask(urls[own], "/metrics"))[1], "it runs none itself"
+    assert b"corral_job_runs_total" not in (await ask(urls[own], "/metrics"))[1], (
+        "it runs none itself"
+    )
 
     pid = next(line["pid"] for line in lines if line.get("child") == f"{own}.1")
     os.kill(pid, signal.SIGSTOP)
@@ -224,14 +250,21 @@ async def test_a_parent_tells_of_its_processes_and_each_of_itself(listening: Any
     assert await asyncio.to_thread(parent.wait) == 0
 
 
-async def test_a_port_that_is_taken_and_one_too_high_are_refused(listening: Any, command: Any, workshop: Any) -> None:
+async def test_a_port_that_is_taken_and_one_too_high_are_refused(
+    listening: Any, command: Any, workshop: Any
+) -> None:
     worker, url = await listening("worker", "acme-letters")
     second = command("worker", "--metrics-port", str(urlsplit(url).port))
     assert await asyncio.to_thread(second.wait) == 2
-    assert "cannot be listened on: address already in use\n  hint: another --metrics-port" in second.said
+    assert (
+        "cannot be listened on: address already in use\n  hint: another --metrics-port"
+        in second.said
+    )
     third = command("worker", "--metrics-port", "65534", "--processes", "2")
     assert await asyncio.to_thread(third.wait) == 2
-    assert third.said.startswith("error: --metrics-port 65534 leaves no port for each of 2 processes\n")
+    assert third.said.startswith(
+        "error: --metrics-port 65534 leaves no port for each of 2 processes\n"
+    )
     worker.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.wait) == 0
 
@@ -247,7 +280,9 @@ async def test_without_the_extra_it_is_refused_in_one_sentence(command: Any, acm
     )
 
 
-async def test_a_parent_counts_the_jobs_of_dead_processes_that_it_has_put_back(command: Any, workshop: Any) -> None:
+async def test_a_parent_counts_the_jobs_of_dead_processes_that_it_has_put_back(
+    command: Any, workshop: Any
+) -> None:
     parent = command("worker", "acme-letters", "--processes", "1", "--metrics-port", "0")
     await workshop.wait_until(lambda: parent.said.count('"url"') == 2, "both say where they listen")
     job = await workshop.producer(letters).enqueue(letters, Letter(text="sleep 2"))
@@ -291,7 +326,9 @@ class TestOfAWorkerInThisProcess:
         tasks: list[asyncio.Task[Any]] = []
 
         async def process(job: Job[Letter]) -> None:
-            tasks.extend(each for each in asyncio.all_tasks() if isinstance(each, OwnTask) and each.job)
+            tasks.extend(
+                each for each in asyncio.all_tasks() if isinstance(each, OwnTask) and each.job
+            )
             for each in tasks:
                 if each is not asyncio.current_task():
                     contextvars.Context().run(each.cancel)
@@ -301,13 +338,17 @@ class TestOfAWorkerInThisProcess:
             workshop.working(letters.processed_by(process)) as working,
             probed(working.worker, workshop.url) as p,
         ):
-            await workshop.wait_until(lambda: len([each for each in tasks if each.done()]) == 2, "both tasks are done")
+            await workshop.wait_until(
+                lambda: len([each for each in tasks if each.done()]) == 2, "both tasks are done"
+            )
             done = time.monotonic()
             assert p.unwell() == p.unready() == ""
             await workshop.wait_until(p.unwell, "it is red")
             red = time.monotonic() - done
             print(f"red after {red:.1f} s")
-            assert re.fullmatch(r"a job's task ended \d s ago or earlier, and its slot is not free", p.unwell())
+            assert re.fullmatch(
+                r"a job's task ended \d s ago or earlier, and its slot is not free", p.unwell()
+            )
             assert p.unready() == p.unwell()
             monkeypatch.undo()
             (consumer,) = working.worker._consumers
@@ -320,7 +361,9 @@ class TestOfAWorkerInThisProcess:
     ) -> None:
         """Where the store answers all others: each reply to this worker's fetches is lost, say."""
         monkeypatch.setattr(worker_module, "FAILING_SECONDS", 0.5)
-        monkeypatch.setattr(Worker, "misses_store", False)  # its other connections tell that the store is there
+        monkeypatch.setattr(
+            Worker, "misses_store", False
+        )  # its other connections tell that the store is there
         digest = script("advance").digest.encode()
         store_url = workshop.url
         jobs = workshop.producer(letters)
@@ -330,17 +373,23 @@ class TestOfAWorkerInThisProcess:
                 workshop.working(letters.processed_by(nothing)) as working,
                 probed(working.worker, store_url) as p,
             ):
-                await workshop.wait_until(lambda: working.worker.is_serving and not p.unready(), "it is ready")
+                await workshop.wait_until(
+                    lambda: working.worker.is_serving and not p.unready(), "it is ready"
+                )
                 proxy.cut = lambda request: digest in request
                 job = await jobs.enqueue(letters, Letter())
                 await workshop.wait_until(p.unready, "it is not ready")
 
                 async def is_told() -> bool:
-                    return any(sign.troubles for sign in (await signs.read()).values())
+                    return any(
+                        heartbeat.troubles for heartbeat in (await heartbeats.read()).values()
+                    )
 
-                async with alive(working.worker, store_url, "bull") as link:  # as `corral health` reads it
-                    signs = Signs(link, "bull")
-                    await workshop.wait_until(is_told, "its sign of life says so")
+                async with alive(
+                    working.worker, store_url, "bull"
+                ) as link:  # as `corral health` reads it
+                    heartbeats = Heartbeats(link, "bull")
+                    await workshop.wait_until(is_told, "its heartbeat says so")
                 why = "calls of queue 'acme-letters' to the store have failed for more than 0.5 s"
                 assert (p.unready(), p.unwell(), p.troubles()) == (why, "", (why,))
                 proxy.cut = lambda _: False
@@ -348,7 +397,8 @@ class TestOfAWorkerInThisProcess:
                 await workshop.until(letters, job.id, "completed")
 
     @pytest.mark.parametrize(
-        ("key", "value", "kind"), [("meta", "no hash", "damage"), ("repeat:acme-letters", "no hash", "schedule")]
+        ("key", "value", "kind"),
+        [("meta", "no hash", "damage"), ("repeat:acme-letters", "no hash", "schedule")],
     )
     async def test_a_queue_that_is_not_worked_off_and_a_schedule_that_does_not_run_make_it_not_ready(
         self, workshop: Any, key: str, value: str, kind: str
@@ -360,7 +410,9 @@ class TestOfAWorkerInThisProcess:
             workshop.working(queue.processed_by(nothing), **quick) as working,
             probed(working.worker, workshop.url) as p,
         ):
-            await workshop.wait_until(lambda: ("acme-letters", kind) in working.worker.troubles, "it is told")
+            await workshop.wait_until(
+                lambda: ("acme-letters", kind) in working.worker.troubles, "it is told"
+            )
             assert f"bull:acme-letters:{key} is a string, not a hash" in p.unready()
             assert p.unwell() == ""
             await workshop.raw.delete(f"bull:acme-letters:{key}")
@@ -386,9 +438,9 @@ class TestOfAParent:
     async def test_a_store_that_is_away_restarts_nobody_and_signs_have_time_to_come_back(
         self, workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        signs = Signs(Link(workshop.url), "bull")
-        await signs.write("p", Sign(0.0, processes=1))
-        await signs.write("p.1", Sign(0.0))
+        heartbeats = Heartbeats(Link(workshop.url), "bull")
+        await heartbeats.write("p", Heartbeat(0.0, processes=1))
+        await heartbeats.write("p.1", Heartbeat(0.0))
         async with Proxy(tmp_path / "p.sock", Path(workshop.url.removeprefix("unix://"))) as proxy:
             parent = ParentProbes("p", proxy.url, "bull", asyncio.Event())
             await parent._look()
@@ -397,7 +449,7 @@ class TestOfAParent:
             await parent._look()
             assert (parent.unwell(), parent.unready()) == ("", "the store does not answer")
             proxy.cut = lambda _: False
-            await signs.write("p.1", Sign(20.0))
+            await heartbeats.write("p.1", Heartbeat(20.0))
             await parent._look()
             assert parent.unwell() == "", "the processes have not written since it is back"
             assert parent.unready() == "no worker process has fetched within the last 15 s"
@@ -407,20 +459,20 @@ class TestOfAParent:
             assert parent.unwell() == "no worker process has fetched within the last 15 s"
             monkeypatch.undo()
             await parent._link.close()
-        await signs._link.close()
+        await heartbeats._link.close()
 
     async def test_a_store_that_takes_no_signs_restarts_nobody(self, workshop: Any) -> None:
         """As where its memory is full: it can be read."""
-        signs = Signs(Link(workshop.url), "bull")
-        await signs.write("p", Sign(7.0, processes=1))
-        await signs.write("p.1", Sign(20.0))
+        heartbeats = Heartbeats(Link(workshop.url), "bull")
+        await heartbeats.write("p", Heartbeat(7.0, processes=1))
+        await heartbeats.write("p.1", Heartbeat(20.0))
         parent = ParentProbes("p", workshop.url, "bull", asyncio.Event())
         await parent._look()
         assert parent.unwell() == ""
-        assert parent.unready().startswith("the store takes no signs of life")
-        await signs.write("p", Sign(0.0, processes=1))
-        await signs.write("p.1", Sign(0.0, troubles=("queue 'a' cannot be worked off",)))
+        assert parent.unready().startswith("the store takes no heartbeats")
+        await heartbeats.write("p", Heartbeat(0.0, processes=1))
+        await heartbeats.write("p.1", Heartbeat(0.0, troubles=("queue 'a' cannot be worked off",)))
         await parent._look()
         assert (parent.unwell(), parent.unready()) == ("", "queue 'a' cannot be worked off")
-        for link in (signs._link, parent._link):
+        for link in (heartbeats._link, parent._link):
             await link.close()

@@ -1,4 +1,6 @@
-"""A process that stays ends in bounded time, whatever it does when the signal comes, and what it held is kept."""
+"""A process that stays ends in bounded time, whatever it does when the signal comes, and what it
+held is kept.
+"""
 
 from __future__ import annotations
 
@@ -187,12 +189,16 @@ SHAPES = {
     "opening": ((), tuple(f"open:{how}" for how in STUBBORN), "acme: opens", ("",)),
     "closing": (("--burst",), tuple(f"close:{how}" for how in STUBBORN), "acme: closes", ()),
 }
-"""For each: options, what holds the process up, what it says when it has come there, and the jobs that it has."""
+"""For each: options, what holds the process up, what it says when it has come there, and the jobs
+that it has.
+"""
 
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended: how many seconds after the signal, with which exit code; and where the signal met it."""
+    """How a process ended: how many seconds after the signal, with which exit code; and where the
+    signal met it.
+    """
 
     seconds: float
     code: int
@@ -207,7 +213,9 @@ def acme(tmp_path: Path) -> Path:
     info.mkdir(parents=True)
     (folder / "acme_letters.py").write_text(ACME, "utf-8")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n", "utf-8")
-    (info / "entry_points.txt").write_text("[corral.queues]\nacme-letters = acme_letters\n", "utf-8")
+    (info / "entry_points.txt").write_text(
+        "[corral.queues]\nacme-letters = acme_letters\n", "utf-8"
+    )
     return folder
 
 
@@ -215,7 +223,9 @@ def acme(tmp_path: Path) -> Path:
 def worker(command: Any) -> Callable[..., Any]:
     """`worker("--processes", "2", hold="open:sleep")`."""
 
-    def start(*options: str, hold: str = "", timeout: float = TIMEOUT_SECONDS, **environment: Any) -> Any:
+    def start(
+        *options: str, hold: str = "", timeout: float = TIMEOUT_SECONDS, **environment: Any
+    ) -> Any:
         options = ("worker", "acme-letters", "--shutdown-timeout", str(timeout), *options)
         return command(*options, ACME_HOLD=hold, PYTHONWARNINGS="default", **environment)
 
@@ -237,7 +247,9 @@ def _worked_ms(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text("utf-8").split()[0]) / 1e6
 
 
-async def signalled(workshop: Any, worker: Any, *, after: str, number: int = signal.SIGTERM) -> tuple[int, float]:
+async def signalled(
+    workshop: Any, worker: Any, *, after: str, number: int = signal.SIGTERM
+) -> tuple[int, float]:
     """Signal it when it has said something; its exit code, and after how many seconds it ended."""
     await workshop.wait_until(lambda: after in worker.said, f"it has said {after!r}")
     return await ended(worker, number)
@@ -261,16 +273,27 @@ async def assert_all_wait(workshop: Any, made: Sequence[Any]) -> None:
 @pytest.mark.timing
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which signals are handled")
 @pytest.mark.parametrize(
-    "arguments", [("worker",), ("worker", "--processes", "1"), ("dev",), ("board",), ("check",)], ids=" ".join
+    "arguments",
+    [("worker",), ("worker", "--processes", "1"), ("dev",), ("board",), ("check",)],
+    ids=" ".join,
 )
-async def test_sigterm_is_handled_100_ms_after_exec(command: Any, arguments: tuple[str, ...], workshop: Any) -> None:
-    """As PID 1 it would be ignored until then. On its CPU's clock: how long it waits for one is not its own doing."""
+async def test_sigterm_is_handled_100_ms_after_exec(
+    command: Any, arguments: tuple[str, ...], workshop: Any
+) -> None:
+    """As PID 1 it would be ignored until then.
+
+    On its CPU's clock: how long it waits for one is not its own doing.
+    """
     began = time.monotonic()
     started = command(*arguments)
     pid = started.process.pid
-    await workshop.wait_until(lambda: is_caught(pid, signal.SIGTERM), "it handles the signal", every=0.001)
+    await workshop.wait_until(
+        lambda: is_caught(pid, signal.SIGTERM), "it handles the signal", every=0.001
+    )
     worked, passed = _worked_ms(pid), (time.monotonic() - began) * 1000
-    print(f"{' '.join(arguments)}: SIGTERM is handled after {worked:.0f} ms of work, {passed:.0f} ms after exec")
+    print(
+        f"{' '.join(arguments)}: SIGTERM is handled after {worked:.0f} ms of work, {passed:.0f} ms after exec"
+    )
     assert worked <= 100 * slowness()
 
 
@@ -280,7 +303,12 @@ def namespace() -> tuple[str, ...]:
     rights = ("--user", "--map-root-user") if os.geteuid() else ()
     command = ("unshare", "--pid", "--fork", "--kill-child", *rights)
     try:
-        able = subprocess.run([*command, "true"], capture_output=True, timeout=10, check=False).returncode == 0
+        able = (
+            subprocess.run(
+                [*command, "true"], capture_output=True, timeout=10, check=False
+            ).returncode
+            == 0
+        )
     except FileNotFoundError:
         able = False
     if not able:
@@ -294,7 +322,10 @@ def namespace() -> tuple[str, ...]:
 async def test_sigterm_at_any_moment_ends_the_process_in_time(
     shape: str, workshop: Any, worker: Any, acme: Path, request: pytest.FixtureRequest
 ) -> None:
-    """At 20 moments: ten of its start, and ten of what it comes to. Its jobs are back, and the exit code says it."""
+    """At 20 moments: ten of its start, and ten of what it comes to.
+
+    Its jobs are back, and the exit code says it.
+    """
     options, holds, arrived, texts = SHAPES[shape]
     under = request.getfixturevalue("namespace") if shape == "pid 1" else ()
     jobs = [Letter(text=text) for text in texts * JOBS]
@@ -310,18 +341,26 @@ async def test_sigterm_at_any_moment_ends_the_process_in_time(
         if later:
             await workshop.wait_until(lambda: arrived in started.said, f"it has said {arrived!r}")
         else:
-            await workshop.wait_until(lambda: is_caught(pid, signal.SIGTERM), "it handles the signal", every=0.002)
+            await workshop.wait_until(
+                lambda: is_caught(pid, signal.SIGTERM), "it handles the signal", every=0.002
+            )
         await asyncio.sleep(part * EVERY_SECONDS)
         began = time.monotonic()
         os.kill(pid, signal.SIGTERM)
         code = await asyncio.to_thread(started.wait, 20)
-        return End(time.monotonic() - began, code, f"{'held up' if later else 'starting'}, {holds[place % len(holds)]}")
+        return End(
+            time.monotonic() - began,
+            code,
+            f"{'held up' if later else 'starting'}, {holds[place % len(holds)]}",
+        )
 
     ends: list[End] = []
     for first in range(0, MOMENTS, AT_ONCE):
         ends += await asyncio.gather(*[one(place) for place in range(first, first + AT_ONCE)])
     longest = max(ends, key=lambda end: end.seconds)
-    codes = {code: sum(end.code == code for end in ends) for code in sorted({end.code for end in ends})}
+    codes = {
+        code: sum(end.code == code for end in ends) for code in sorted({end.code for end in ends})
+    }
     print(
         f"{shape}: longest exit of {MOMENTS} {longest.seconds:.2f} s, allowed {BOUND_SECONDS:g} s ({longest.where});"
         f" exit codes {codes}"
@@ -333,7 +372,9 @@ async def test_sigterm_at_any_moment_ends_the_process_in_time(
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
+    return [
+        int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
+    ]
 
 
 @pytest.mark.parametrize("how", ["sleep", "in-c", "swallow", "convert"])
@@ -342,15 +383,21 @@ def _children(pid: int) -> list[int]:
 async def test_stopped_while_a_plugin_is_imported(
     how: str, options: tuple[str, ...], number: int, workshop: Any, worker: Any
 ) -> None:
-    code, seconds = await signalled(workshop, worker(*options, hold=f"import:{how}"), after="imported", number=number)
+    code, seconds = await signalled(
+        workshop, worker(*options, hold=f"import:{how}"), after="imported", number=number
+    )
     assert code == 0, "nothing was begun"
     assert seconds < BOUND_SECONDS
 
 
 @pytest.mark.parametrize("how", ["sleep", "swallow"])
-async def test_a_parent_whose_processes_import_a_plugin(how: str, workshop: Any, worker: Any) -> None:
+async def test_a_parent_whose_processes_import_a_plugin(
+    how: str, workshop: Any, worker: Any
+) -> None:
     parent = worker("--processes", "2", hold=f"import-in-child:{how}")
-    await workshop.wait_until(lambda: parent.said.count("acme: is imported") == 3, "its processes have begun to")
+    await workshop.wait_until(
+        lambda: parent.said.count("acme: is imported") == 3, "its processes have begun to"
+    )
     code, seconds = await ended(parent)
     assert code == 0
     assert seconds < BOUND_SECONDS
@@ -358,7 +405,9 @@ async def test_a_parent_whose_processes_import_a_plugin(how: str, workshop: Any,
 
 @pytest.mark.parametrize("how", ["await", "sleep", "in-c", "swallow", "deaf"])
 @pytest.mark.parametrize("stage", ["open", "close"])
-async def test_stopped_while_a_resource_is_opened_or_closed(stage: str, how: str, workshop: Any, worker: Any) -> None:
+async def test_stopped_while_a_resource_is_opened_or_closed(
+    stage: str, how: str, workshop: Any, worker: Any
+) -> None:
     started = worker(hold=f"{stage}:{how}", timeout=0.5)
     after = "acme: opens" if stage == "open" else "worker started"
     code, seconds = await signalled(workshop, started, after=after)
@@ -366,8 +415,12 @@ async def test_stopped_while_a_resource_is_opened_or_closed(stage: str, how: str
     assert seconds < 0.5 + 2
 
 
-@pytest.mark.parametrize("how", ["thread", "executor", "to_thread", "task", "pool", "child", "popen"])
-async def test_what_a_job_leaves_behind_delays_nothing(how: str, workshop: Any, worker: Any) -> None:
+@pytest.mark.parametrize(
+    "how", ["thread", "executor", "to_thread", "task", "pool", "child", "popen"]
+)
+async def test_what_a_job_leaves_behind_delays_nothing(
+    how: str, workshop: Any, worker: Any
+) -> None:
     """And keeps no exit handler from its second."""
     made = await workshop.producer(letters).enqueue(letters, Letter(text=f"leak {how}"))
     started = worker(hold="exit:0.6")
@@ -400,7 +453,9 @@ async def test_an_exit_handler_that_hangs_is_cut_off(workshop: Any, worker: Any)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-async def test_the_third_signal_ends_the_process(number: int, code: int, workshop: Any, worker: Any) -> None:
+async def test_the_third_signal_ends_the_process(
+    number: int, code: int, workshop: Any, worker: Any
+) -> None:
     await workshop.producer(letters).enqueue(letters, Letter(text="await"))
     started = worker(hold="exit:60", timeout=60)
     await workshop.wait_until(lambda: "acme: runs" in started.said, "the job runs")
@@ -414,12 +469,16 @@ async def test_the_third_signal_ends_the_process(number: int, code: int, worksho
 
 
 @pytest.mark.parametrize("text", ["await", "sleep", "deaf"])
-async def test_a_second_signal_to_a_parent_hands_the_jobs_back_at_once(text: str, workshop: Any, worker: Any) -> None:
+async def test_a_second_signal_to_a_parent_hands_the_jobs_back_at_once(
+    text: str, workshop: Any, worker: Any
+) -> None:
     made = await workshop.producer(letters).enqueue_many(letters, [Letter(text=text)] * 2)
     parent = worker("--processes", "2", timeout=60)
     await workshop.wait_until(lambda: "acme: runs" in parent.said, "a job runs")
     parent.process.send_signal(signal.SIGINT)
-    await workshop.wait_until(lambda: "a second signal hands their jobs back at once" in parent.said, "it says so")
+    await workshop.wait_until(
+        lambda: "a second signal hands their jobs back at once" in parent.said, "it says so"
+    )
     code, seconds = await ended(parent, signal.SIGINT)
     assert code == 5
     assert seconds < 2
@@ -431,9 +490,7 @@ async def test_a_resource_that_fails_to_open_names_its_package(
     options: tuple[str, ...], workshop: Any, worker: Any
 ) -> None:
     started = worker(*options, hold="open:raise")
-    sentence = (
-        "error: the resource of queue 'acme-letters' was not opened by acme 1.0: ConnectionRefusedError: no such host\n"
-    )
+    sentence = "error: the resource of queue 'acme-letters' was not opened by acme 1.0: ConnectionRefusedError: no such host\n"
     await workshop.wait_until(lambda: sentence in started.said, "it says so")
     if options:
         assert (await ended(started))[0] in {0, 1}
@@ -470,7 +527,12 @@ with on_stop(Demand(1.0, stop=ask, announce=lambda: print("announced"))):
 async def test_that_it_stops_is_announced_before_anything_follows_from_it() -> None:
     """An idle worker has stopped within a millisecond, and its log is read from top to bottom."""
     ran = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=30, check=False
+        subprocess.run,
+        [sys.executable, "-c", STOPPED],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert ran.stdout.splitlines() == ["announced", "stops"], ran.stderr
 
@@ -480,7 +542,9 @@ async def test_dev_and_board_end_in_time_with_a_job_that_blocks(
     number: int, workshop: Any, command: Any, tmp_path: Path
 ) -> None:
     made = await workshop.producer(letters).enqueue(letters, Letter(text="sleep"))
-    dev = command("dev", CORRAL_WORKER__SHUTDOWN_TIMEOUT_SECONDS="0.5", CORRAL_ENV=None, ACME_HOLD="exit:0.5")
+    dev = command(
+        "dev", CORRAL_WORKER__SHUTDOWN_TIMEOUT_SECONDS="0.5", CORRAL_ENV=None, ACME_HOLD="exit:0.5"
+    )
     code, seconds = await signalled(workshop, dev, after="acme: runs", number=number)
     assert code == 5
     assert seconds < 0.5 + 2

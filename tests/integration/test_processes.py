@@ -1,4 +1,6 @@
-"""`corral worker --processes` and `corral health` as a user meets them: refusals, a burst, and what a probe is told."""
+"""`corral worker --processes` and `corral health` as a user meets them: refusals, a burst, and what
+a probe is told.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,15 @@ import pytest
 import pytest_asyncio
 
 from corral import Payload, Queue
+from corral.embedded.server import attach, embedded_store
 from corral.errors import ConfigurationError
-from corral.store.embedded import attach, embedded_store
 
 pytestmark = pytest.mark.asyncio
 
 Ran = tuple[int, str, str]
-BROKEN = "return [letters.processed_by(on_loop, using=inspecting), threaded.processed_by(on_thread)]"
+BROKEN = (
+    "return [letters.processed_by(on_loop, using=inspecting), threaded.processed_by(on_thread)]"
+)
 
 
 class Letter(Payload):
@@ -46,7 +50,10 @@ async def run(command: Any) -> Callable[..., Any]:
 
 async def test_a_queue_that_nobody_declares_is_refused_once(run: Any) -> None:
     code, _, said = await run("worker", "acme-leters", "--processes", "3")
-    assert (code, said) == (2, "error: no queue is named 'acme-leters'\n  hint: did you mean 'acme-letters'?\n")
+    assert (code, said) == (
+        2,
+        "error: no queue is named 'acme-leters'\n  hint: did you mean 'acme-letters'?\n",
+    )
 
 
 async def test_a_store_that_is_away_is_refused_once(run: Any) -> None:
@@ -55,10 +62,14 @@ async def test_a_store_that_is_away_is_refused_once(run: Any) -> None:
     assert said.count("is unavailable") == 1
 
 
-async def test_a_catalog_that_only_workers_refuse_ends_the_parent_with_its_code(run: Any, acme: Path) -> None:
+async def test_a_catalog_that_only_workers_refuse_ends_the_parent_with_its_code(
+    run: Any, acme: Path
+) -> None:
     """The parent loads declarations only; processors are loaded, and refused, in its children."""
     plugin = acme / "acme_letters.py"
-    plugin.write_text(plugin.read_text("utf-8").replace(BROKEN, "raise ImportError('no weasyprint')"), "utf-8")
+    plugin.write_text(
+        plugin.read_text("utf-8").replace(BROKEN, "raise ImportError('no weasyprint')"), "utf-8"
+    )
     code, _, said = await run("worker", "--processes", "2")
     assert code == 3
     assert "ImportError: no weasyprint" in said
@@ -74,9 +85,13 @@ async def test_a_burst_ends_when_every_process_has(run: Any, workshop: Any) -> N
     assert said.count('"event": "worker process started"') == 2
 
 
-async def test_ctrl_c_reaches_the_parent_and_its_children_drain(command: Any, workshop: Any) -> None:
+async def test_ctrl_c_reaches_the_parent_and_its_children_drain(
+    command: Any, workshop: Any
+) -> None:
     parent = command("worker", "--processes", "2")
-    await workshop.wait_until(lambda: parent.said.count('"event": "worker started"') == 2, "both have started")
+    await workshop.wait_until(
+        lambda: parent.said.count('"event": "worker started"') == 2, "both have started"
+    )
     job = await workshop.producer(letters).enqueue(letters, Letter(text="sleep 0.5"))
     await workshop.until(letters, job.id, "active")
     parent.process.send_signal(signal.SIGINT)
@@ -107,7 +122,9 @@ async def test_health_never_starts_a_store(run: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-async def test_health_of_a_worker_from_its_start_to_its_end(command: Any, run: Any, workshop: Any) -> None:
+async def test_health_of_a_worker_from_its_start_to_its_end(
+    command: Any, run: Any, workshop: Any
+) -> None:
     worker = command("worker", "acme-letters", "--concurrency", "1")
     await workshop.wait_until(lambda: "worker started" in worker.said, "it has started")
     assert (await run("health"))[0] == 0, "it waits for work"
@@ -127,9 +144,13 @@ async def test_health_of_a_worker_from_its_start_to_its_end(command: Any, run: A
     assert not await workshop.raw.exists("corral:bull:alive"), "who ends in order leaves no sign"
 
 
-async def test_health_of_a_parent_is_that_of_all_its_processes(command: Any, run: Any, workshop: Any) -> None:
+async def test_health_of_a_parent_is_that_of_all_its_processes(
+    command: Any, run: Any, workshop: Any
+) -> None:
     parent = command("worker", "--processes", "2")
-    await workshop.wait_until(lambda: parent.said.count('"event": "worker started"') == 2, "both have started")
+    await workshop.wait_until(
+        lambda: parent.said.count('"event": "worker started"') == 2, "both have started"
+    )
     code, out, _ = await run("health", "--json")
     found = {each["name"]: each for each in json.loads(out)["workers"]}
     own = min(found, key=len)
@@ -162,11 +183,15 @@ async def test_a_deleted_working_directory_stops_no_parent_from_replacing_a_chil
     release = tmp_path / "release"
     release.mkdir()
     parent = command("worker", "--processes", "1", cwd=release)
-    await workshop.wait_until(lambda: parent.said.count('"event": "worker started"') == 1, "it has started")
+    await workshop.wait_until(
+        lambda: parent.said.count('"event": "worker started"') == 1, "it has started"
+    )
     release.rmdir()
     (child,) = psutil.Process(parent.process.pid).children()
     child.kill()
-    await workshop.wait_until(lambda: parent.said.count('"event": "worker started"') == 2, "another has started")
+    await workshop.wait_until(
+        lambda: parent.said.count('"event": "worker started"') == 2, "another has started"
+    )
     job = await workshop.producer(letters).enqueue(letters, Letter(text="hello"))
     await workshop.until(letters, job.id, "completed")
     parent.process.send_signal(signal.SIGTERM)
@@ -175,7 +200,11 @@ async def test_a_deleted_working_directory_stops_no_parent_from_replacing_a_chil
 
 @pytest.mark.parametrize("arguments", [("check",), ("queues",), ("enqueue", "acme-letters", "{}")])
 async def test_every_command_runs_in_a_deleted_working_directory(
-    in_process: Any, workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    in_process: Any,
+    workshop: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
 ) -> None:
     release = tmp_path / "release"
     release.mkdir()

@@ -16,10 +16,20 @@ import pytest
 import redis
 
 import corral
-from corral import Enqueued, Exponential, Fixed, JobOptions, Payload, PayloadRefused, Queue, Retention, StoreUnavailable
+from corral import (
+    Enqueued,
+    Exponential,
+    Fixed,
+    JobOptions,
+    Payload,
+    PayloadRefused,
+    Queue,
+    Retention,
+    StoreUnavailable,
+)
+from corral.embedded.server import embedded_store
 from corral.errors import JobRefused, UnknownQueue
 from corral.options import check_job_id
-from corral.store.embedded import embedded_store
 from logged import capture_logs
 from machine import slowness
 
@@ -46,14 +56,21 @@ class TestWriting:
         [Letter(to_user="ada"), {"toUser": "ada"}, {"to_user": "ada"}],
         ids=["an instance", "JSON names", "Python names"],
     )
-    async def test_a_job_is_written_as_bullmq_has_it(self, workshop: Any, queue: Any, payload: Any) -> None:
+    async def test_a_job_is_written_as_bullmq_has_it(
+        self, workshop: Any, queue: Any, payload: Any
+    ) -> None:
         enqueued = await workshop.producer(letters).enqueue(queue, payload)
         assert enqueued.created
         check_job_id(enqueued.id)
         job = await workshop.hash(letters, enqueued.id)
         opts = json.loads(job.pop("opts"))
         assert int(job.pop("timestamp")) == pytest.approx(time.time() * 1000, abs=5000)
-        assert job == {"name": "letters", "data": '{"toUser":"ada","copies":1}', "delay": "0", "priority": "0"}
+        assert job == {
+            "name": "letters",
+            "data": '{"toUser":"ada","copies":1}',
+            "delay": "0",
+            "priority": "0",
+        }
         assert opts == {"attempts": 3, "backoff": {"type": "exponential", "delay": 5000}}
         assert await workshop.state(letters, enqueued.id) == "wait"
         events = await workshop.events(letters)
@@ -63,7 +80,9 @@ class TestWriting:
         ]
 
     async def test_a_queues_options_hold_and_a_calls_own_come_first(self, workshop: Any) -> None:
-        declared = JobOptions(attempts=7, backoff=Fixed(timedelta(seconds=2), jitter=0.5), keep_failed=Retention())
+        declared = JobOptions(
+            attempts=7, backoff=Fixed(timedelta(seconds=2), jitter=0.5), keep_failed=Retention()
+        )
         queue = Queue("letters", Letter, options=declared)
         jobs = workshop.producer(queue)
         plain = await jobs.enqueue(queue, Letter())
@@ -96,11 +115,17 @@ class TestWriting:
         assert (job["delay"], job["priority"]) == ("3600000", "5")
         assert await workshop.state(queue, own.id) == "delayed"
 
-    async def test_many_are_written_in_order_and_validated_before_the_first(self, workshop: Any) -> None:
+    async def test_many_are_written_in_order_and_validated_before_the_first(
+        self, workshop: Any
+    ) -> None:
         jobs = workshop.producer(letters)
-        made = await jobs.enqueue_many("letters", [{"copies": number} for number in range(1200)], priority=3)
+        made = await jobs.enqueue_many(
+            "letters", [{"copies": number} for number in range(1200)], priority=3
+        )
         assert [each.created for each in made] == [True] * 1200
-        assert await workshop.raw.zrange("bull:letters:prioritized", 0, -1) == [each.id for each in made]
+        assert await workshop.raw.zrange("bull:letters:prioritized", 0, -1) == [
+            each.id for each in made
+        ]
         before = await workshop.raw.dbsize()
         with pytest.raises(PayloadRefused, match="copies"):
             await jobs.enqueue_many(letters, [{"copies": 1}, {"copies": "many"}])
@@ -125,8 +150,20 @@ class TestRefusals:
         [
             ("leters", {}, {}, UnknownQueue, "no queue is named 'leters'"),
             (Queue("other", Other), Other(), {}, UnknownQueue, "no queue is named 'other'"),
-            (Queue("letters", Letter), Letter(), {}, JobRefused, "not the one that acme 1.0 declares"),
-            (letters, {"toUser": 7}, {}, PayloadRefused, "payload of queue 'letters' refused: toUser: "),
+            (
+                Queue("letters", Letter),
+                Letter(),
+                {},
+                JobRefused,
+                "not the one that acme 1.0 declares",
+            ),
+            (
+                letters,
+                {"toUser": 7},
+                {},
+                PayloadRefused,
+                "payload of queue 'letters' refused: toUser: ",
+            ),
             (letters, {"colour": "red"}, {}, PayloadRefused, "colour: Extra inputs"),
             (letters, Other(), {}, PayloadRefused, "expected Letter or a mapping, not Other"),
             (letters, {"copies": 2**53}, {}, PayloadRefused, "copies: an integer beyond"),
@@ -142,7 +179,13 @@ class TestRefusals:
         ],
     )
     async def test_a_refusal_writes_nothing_and_asks_no_hook(
-        self, workshop: Any, queue: Any, payload: Any, options: Any, error: type[Exception], told: str
+        self,
+        workshop: Any,
+        queue: Any,
+        payload: Any,
+        options: Any,
+        error: type[Exception],
+        told: str,
     ) -> None:
         asked: list[Any] = []
 
@@ -167,7 +210,9 @@ class TestRefusals:
 
     async def test_a_large_payload_is_written_with_a_warning(self, workshop: Any) -> None:
         with capture_logs() as logged:
-            enqueued = await workshop.producer(letters).enqueue(letters, Letter(to_user="x" * 65536))
+            enqueued = await workshop.producer(letters).enqueue(
+                letters, Letter(to_user="x" * 65536)
+            )
         assert enqueued.created
         assert [(line["event"], line["queue"], line["bytes"]) for line in logged] == [
             ("large payload", "letters", 65560)
@@ -175,20 +220,30 @@ class TestRefusals:
 
 
 class TestIds:
-    async def test_the_same_id_again_makes_no_second_job_and_an_event_says_so(self, workshop: Any) -> None:
+    async def test_the_same_id_again_makes_no_second_job_and_an_event_says_so(
+        self, workshop: Any
+    ) -> None:
         first, second = workshop.producer(letters), workshop.producer(letters)
-        assert await first.enqueue(letters, Letter(to_user="ada"), job_id="welcome-ada") == Enqueued("welcome-ada")
+        assert await first.enqueue(
+            letters, Letter(to_user="ada"), job_id="welcome-ada"
+        ) == Enqueued("welcome-ada")
         for jobs in (first, second):
-            again = await jobs.enqueue(letters, Letter(to_user="bob"), job_id="welcome-ada", delay=FAR)
+            again = await jobs.enqueue(
+                letters, Letter(to_user="bob"), job_id="welcome-ada", delay=FAR
+            )
             assert again == Enqueued("welcome-ada", created=False)
         assert json.loads((await workshop.hash(letters, "welcome-ada"))["data"])["toUser"] == "ada"
         events = [event["event"] for event in await workshop.events(letters, "welcome-ada")]
         assert events == ["added", "waiting", "duplicated", "duplicated"]
         assert await workshop.state(letters, "welcome-ada") == "wait"
 
-    async def test_of_fifty_that_race_for_one_id_exactly_one_makes_the_job(self, workshop: Any) -> None:
+    async def test_of_fifty_that_race_for_one_id_exactly_one_makes_the_job(
+        self, workshop: Any
+    ) -> None:
         producers = [workshop.producer(letters) for _ in range(5)]
-        racing = [jobs.enqueue(letters, Letter(), job_id="once") for _ in range(10) for jobs in producers]
+        racing = [
+            jobs.enqueue(letters, Letter(), job_id="once") for _ in range(10) for jobs in producers
+        ]
         created = [each.created for each in await asyncio.gather(*racing)]
         assert created.count(True) == 1
         assert await workshop.raw.llen("bull:letters:wait") == 1
@@ -202,7 +257,9 @@ class TestIds:
             pass
 
         for _ in range(2):
-            once = await jobs.enqueue(letters, Letter(), job_id="once", keep_completed=Retention(count=0))
+            once = await jobs.enqueue(
+                letters, Letter(), job_id="once", keep_completed=Retention(count=0)
+            )
             assert once.created
             await workshop.burst(letters.processed_by(nothing))
 
@@ -215,7 +272,9 @@ async def test_calls_that_overlap_cost_few_scripts(workshop: Any) -> None:
         return int((await workshop.raw.info("commandstats"))["cmdstat_evalsha"]["calls"])
 
     before = await scripts()
-    made = await asyncio.gather(*(jobs.enqueue(letters, Letter(copies=number)) for number in range(1000)))
+    made = await asyncio.gather(
+        *(jobs.enqueue(letters, Letter(copies=number)) for number in range(1000))
+    )
     assert await scripts() - before <= 4
     waiting = await workshop.raw.lrange("bull:letters:wait", 0, -1)
     assert waiting[:-1] == [each.id for each in reversed(made)], "in the order of the calls"
@@ -225,7 +284,9 @@ async def test_calls_that_overlap_cost_few_scripts(workshop: Any) -> None:
 async def deaf(folder: Path) -> AsyncIterator[str]:
     """A store that takes connections and never answers."""
     held: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_unix_server(lambda _, writer: held.append(writer), folder / "deaf.sock")
+    server = await asyncio.start_unix_server(
+        lambda _, writer: held.append(writer), folder / "deaf.sock"
+    )
     try:
         yield f"unix://{folder}/deaf.sock"
     finally:
@@ -236,7 +297,9 @@ async def deaf(folder: Path) -> AsyncIterator[str]:
 
 class TestOutages:
     @pytest.mark.timing
-    async def test_a_store_that_is_down_is_an_error_within_about_a_second(self, workshop: Any, tmp_path: Path) -> None:
+    async def test_a_store_that_is_down_is_an_error_within_about_a_second(
+        self, workshop: Any, tmp_path: Path
+    ) -> None:
         jobs = workshop.producer(letters, url=f"unix://{tmp_path}/nobody.sock")
         took, errors = await failing(jobs, [{"job_id": "a"}, {}])
         print(f"refused after {took:.2f} s")
@@ -247,18 +310,26 @@ class TestOutages:
         assert "nobody.sock is unavailable" in str(errors[0])
 
     @pytest.mark.timing
-    async def test_so_is_one_that_does_not_answer_and_a_crowd_waits_no_longer_than_one(self, workshop: Any) -> None:
-        with tempfile.TemporaryDirectory(prefix="corral-deaf-") as folder:  # short enough for a socket
+    async def test_so_is_one_that_does_not_answer_and_a_crowd_waits_no_longer_than_one(
+        self, workshop: Any
+    ) -> None:
+        with tempfile.TemporaryDirectory(
+            prefix="corral-deaf-"
+        ) as folder:  # short enough for a socket
             async with deaf(Path(folder)) as url:
                 jobs = workshop.producer(letters, url=url)
                 took, errors = await failing(jobs, [{}] * 10_000)
                 print(f"10,000 calls told after {took:.2f} s, where the store does not answer")
-                assert took <= 1.0 + 0.2 * slowness()  # a second of waiting, and the work of 10,000 errors
+                assert (
+                    took <= 1.0 + 0.2 * slowness()
+                )  # a second of waiting, and the work of 10,000 errors
                 assert {error.outcome for error in errors} <= {"refused", "unknown"}
                 assert len({error.job_id for error in errors}) == 10_000
 
     @pytest.mark.timing
-    async def test_so_is_a_crowd_where_the_store_is_down(self, workshop: Any, tmp_path: Path) -> None:
+    async def test_so_is_a_crowd_where_the_store_is_down(
+        self, workshop: Any, tmp_path: Path
+    ) -> None:
         jobs = workshop.producer(letters, url=f"unix://{tmp_path}/nobody.sock")
         took, errors = await failing(jobs, [{}] * 10_000)
         print(f"10,000 calls told after {took:.2f} s, where the store is down")
@@ -266,7 +337,9 @@ class TestOutages:
         assert {error.outcome for error in errors} == {"refused"}
         assert len({error.job_id for error in errors}) == 10_000
 
-    async def test_the_next_call_after_an_outage_succeeds(self, workshop: Any, data_dir: Path) -> None:
+    async def test_the_next_call_after_an_outage_succeeds(
+        self, workshop: Any, data_dir: Path
+    ) -> None:
         with embedded_store(data_dir) as url:
             jobs = workshop.producer(letters, url=url)
             first = await jobs.enqueue(letters, Letter())

@@ -1,4 +1,6 @@
-"""The pytest plugin as a user has it: in a pytest of its own, with either plugin for async tests, or with none."""
+"""The pytest plugin as a user has it: in a pytest of its own, with either plugin for async tests,
+or with none.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "example_tests" / "test_reports.py"
 PAGE = ROOT / "docs" / "testing.md"
 README = (ROOT / "README.md").read_text("utf-8")
-MODULES: dict[str, str] = dict(re.findall(r"`acme-reports/src/([^`]+\.py)`[^`]*```\w+\n(.*?)```", README, re.DOTALL))
+MODULES: dict[str, str] = dict(
+    re.findall(r"`acme-reports/src/([^`]+\.py)`[^`]*```\w+\n(.*?)```", README, re.DOTALL)
+)
 """The README's first queue, by the modules' names."""
 
 ANYIO = "import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
@@ -34,16 +38,26 @@ Suite = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def suite(tmp_path: Path, real_plugins: str) -> Iterator[Suite]:
-    """`suite({"test_a.py": "…"}, "-q")` starts pytest on these files, where the README's queue is installed."""
+    """`suite({"test_a.py": "…"}, "-q")` starts pytest on these files, where the README's queue is
+    installed.
+    """
     site = tmp_path / "site"
     info = site / "acme_reports-0.1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-reports\nVersion: 0.1.0\n", "utf-8")
-    (info / "entry_points.txt").write_text("[corral.queues]\nreport-exports = acme_reports\n", "utf-8")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: acme-reports\nVersion: 0.1.0\n", "utf-8"
+    )
+    (info / "entry_points.txt").write_text(
+        "[corral.queues]\nreport-exports = acme_reports\n", "utf-8"
+    )
     for name, text in MODULES.items():
         (site / name).parent.mkdir(exist_ok=True)
         (site / name).write_text(text, "utf-8")
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_", "PYTEST_"))}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CORRAL_", "REDIS_", "PYTEST_"))
+    }
     own |= {"PYTHONPATH": str(site), "CORRAL_DISABLED_PLUGINS": real_plugins}
     with ExitStack() as started:
 
@@ -53,9 +67,22 @@ def suite(tmp_path: Path, real_plugins: str) -> Iterator[Suite]:
             (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", "utf-8")
             for name, text in files.items():
                 (folder / name).write_text(textwrap.dedent(text), "utf-8")
-            command = [sys.executable, "-m", "pytest", "--strict-markers", "-p", "no:cacheprovider", *arguments]
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "--strict-markers",
+                "-p",
+                "no:cacheprovider",
+                *arguments,
+            ]
             process = subprocess.Popen(
-                command, cwd=folder, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                command,
+                cwd=folder,
+                env=own,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
             started.enter_context(process)
             started.callback(process.kill)
@@ -81,13 +108,21 @@ def said(process: subprocess.Popen[str], code: int = 0) -> str:
     ],
     ids=["pytest-asyncio auto", "pytest-asyncio strict", "anyio auto", "anyio marked"],
 )
-def test_the_example_of_the_page_passes(suite: Suite, marker: str, arguments: tuple[str, ...]) -> None:
+def test_the_example_of_the_page_passes(
+    suite: Suite, marker: str, arguments: tuple[str, ...]
+) -> None:
     example = EXAMPLE.read_text("utf-8")
     if marker:
-        example = example.replace("\n\nfrom datetime", f"\n\n{MARKED.format(marker)}\nfrom datetime", 1)
+        example = example.replace(
+            "\n\nfrom datetime", f"\n\n{MARKED.format(marker)}\nfrom datetime", 1
+        )
         assert f"pytest.mark.{marker}" in example
     conftest = "" if "no:anyio" in arguments else ANYIO
-    out = said(suite({"test_reports.py": example, "conftest.py": conftest}, "-q", "--durations=6", *arguments))
+    out = said(
+        suite(
+            {"test_reports.py": example, "conftest.py": conftest}, "-q", "--durations=6", *arguments
+        )
+    )
     assert "5 passed" in out
     print(re.findall(r"5 passed in .*?s", out)[0])
     day = re.findall(r"^(\S+)s call .*within_a_day$", out, re.MULTILINE)
@@ -112,7 +147,16 @@ def test_a_suite_that_does_not_use_it_loads_nothing_of_it(suite: Suite) -> None:
     out = said(suite({"test_it.py": test}, "-s", "-q", *NEITHER))
     loaded = set(out.split("loaded:")[1].split())
     assert {"pytest", "corral", "corral.testing"} <= loaded
-    heavy = {"redis", "hiredis", "pydantic", "structlog", "cronsim", "click", "corral.queue", "corral.store"}
+    heavy = {
+        "redis",
+        "hiredis",
+        "pydantic",
+        "structlog",
+        "cronsim",
+        "click",
+        "corral.queue",
+        "corral.store",
+    }
     assert loaded & (heavy | {"corral.worker", "corral.plugins", "corral.settings"}) == set()
     own = sorted(name for name in loaded if name.split(".")[0] == "corral")
     print(f"of Corral, pytest has loaded {', '.join(own)}")
@@ -150,7 +194,9 @@ def test_a_planted_leak_fails_the_test_that_left_it(suite: Suite) -> None:
             pass
     """
     out = said(suite({"test_leaks.py": test}, "-rA", *NEITHER), code=1)
-    assert re.findall(r"^(\w+) test_leaks\.py::(\w+)", out.split("short test summary")[1], re.MULTILINE) == [
+    assert re.findall(
+        r"^(\w+) test_leaks\.py::(\w+)", out.split("short test summary")[1], re.MULTILINE
+    ) == [
         ("PASSED", "test_tidy"),
         ("PASSED", "test_untidy"),
         ("PASSED", "test_the_next_one_finds_an_empty_store"),
@@ -164,7 +210,9 @@ def test_a_planted_leak_fails_the_test_that_left_it(suite: Suite) -> None:
 
 
 def test_two_runs_side_by_side_do_not_see_each_other(suite: Suite) -> None:
-    """Both are in the middle of a test at once: each waits for the other's file before it looks at its own store."""
+    """Both are in the middle of a test at once: each waits for the other's file before it looks at
+    its own store.
+    """
     test = """
         import asyncio, pathlib, time
         from acme_reports import report_exports
@@ -255,7 +303,9 @@ def test_a_database_that_nobody_knows_is_told(suite: Suite) -> None:
     assert "corral_databases names 'oracle', which is neither sqlite nor postgresql" in out
 
 
-@pytest.mark.parametrize(("ci", "code", "counted"), [("", 0, "3 passed, 3 skipped"), ("true", 1, "3 passed, 3 errors")])
+@pytest.mark.parametrize(
+    ("ci", "code", "counted"), [("", 0, "3 passed, 3 skipped"), ("true", 1, "3 passed, 3 errors")]
+)
 def test_without_postgresql_its_half_is_skipped_in_one_counted_line_and_fails_in_ci(
     suite: Suite, ci: str, code: int, counted: str
 ) -> None:

@@ -1,4 +1,6 @@
-"""What workers have put aside: it is listed, comes back as it was, or goes with all that is kept of it."""
+"""What workers have put aside: it is listed, comes back as it was, or goes with all that is kept of
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,18 @@ from corral.inspector.escapes import escaped, unescaped
 
 BASE, ASIDE = "bull:letters:", "corral:bull:letters:quarantine"
 KEY_WORDS = (
-    *("id", "wait", "paused", "active", "prioritized", "pc", "delayed", "completed", "failed", "waiting-children"),
+    *(
+        "id",
+        "wait",
+        "paused",
+        "active",
+        "prioritized",
+        "pc",
+        "delayed",
+        "completed",
+        "failed",
+        "waiting-children",
+    ),
     *("marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat", "priority"),
     *(f"metrics:{ending}{data}" for ending in ("completed", "failed") for data in ("", ":data")),
 )
@@ -34,7 +47,9 @@ async def store(store_url: str) -> AsyncIterator[redis.asyncio.Redis]:
 
 @pytest.fixture
 def put_aside(store: redis.asyncio.Redis) -> Callable[..., Any]:
-    """`await put_aside(b"id")`: as a worker writes it, with a hash that is kept; `key=""`: with nothing."""
+    """`await put_aside(b"id")`: as a worker writes it, with a hash that is kept; `key=""`: with
+    nothing.
+    """
 
     async def put(
         job_id: bytes, *, key: bytes | None = None, at: int = 1000, origin: str = "wait", **job: Any
@@ -68,14 +83,19 @@ def why(jobs: Any) -> dict[str, str]:
     ],
 )
 def test_an_id_is_found_by_the_text_it_is_shown_as(raw: bytes, shown: str) -> None:
-    assert (escaped(raw), unescaped(shown)) == (raw.decode() if raw == shown.encode() else shown, raw)
+    assert (escaped(raw), unescaped(shown)) == (
+        raw.decode() if raw == shown.encode() else shown,
+        raw,
+    )
     assert shown.isprintable()
     assert unescaped("a\\b\\xzz") == b"a\\b\\xzz", "a backslash that begins no escape is one"
 
 
 @pytest.mark.asyncio
 class TestListing:
-    async def test_everything_of_it_is_told(self, put_aside: Any, inspect: Callable[..., JobInspector]) -> None:
+    async def test_everything_of_it_is_told(
+        self, put_aside: Any, inspect: Callable[..., JobInspector]
+    ) -> None:
         await put_aside(b"a\xff", origin="prioritized", at=1_700_000_000_000)
         page = await inspect().quarantined("letters")
         assert (page.total, page.start) == (1, 0)
@@ -90,8 +110,14 @@ class TestListing:
         for number in range(120):
             await put_aside(b"j%d" % number, at=1000 + number)
         inspector = inspect()
-        first, second = await inspector.quarantined("letters"), await inspector.quarantined("letters", start=100)
-        assert (first.total, [each.id for each in first.jobs]) == (120, [f"j{n}" for n in range(119, 19, -1)])
+        first, second = (
+            await inspector.quarantined("letters"),
+            await inspector.quarantined("letters", start=100),
+        )
+        assert (first.total, [each.id for each in first.jobs]) == (
+            120,
+            [f"j{n}" for n in range(119, 19, -1)],
+        )
         assert [each.id for each in second.jobs] == [f"j{n}" for n in range(19, -1, -1)]
 
     async def test_very_many_are_all_on_some_page(
@@ -107,7 +133,9 @@ class TestListing:
         assert len(ids) == 2500
 
     @pytest.mark.parametrize(("start", "limit"), [(-1, 1), (10_001, 1), (0, 0), (0, 101)])
-    async def test_a_page_has_bounds(self, inspect: Callable[..., JobInspector], start: int, limit: int) -> None:
+    async def test_a_page_has_bounds(
+        self, inspect: Callable[..., JobInspector], start: int, limit: int
+    ) -> None:
         with pytest.raises(ConfigurationError, match="a page has 1 to 100 jobs"):
             await inspect().quarantined("letters", start=start, limit=limit)
 
@@ -129,7 +157,9 @@ class TestListing:
         assert found.keys() == {each.decode() for each in odd}
         assert found["no json"].reason == "\ufffd\ufffd no json"
         assert found["too late"].since is None
-        assert found["elsewhere"].key == "", "a key that is none of the quarantine's is nobody's business"
+        assert found["elsewhere"].key == "", (
+            "a key that is none of the quarantine's is nobody's business"
+        )
         assert set(why(page.jobs).values()) == {"nothing is kept of it"}
         assert await inspect().discard_all_quarantined("letters") == len(odd)
         assert await store.hget(f"{BASE}meta", "version") == b"x"
@@ -154,9 +184,16 @@ class TestListing:
 @pytest.mark.asyncio
 class TestReturning:
     async def test_a_job_runs_as_if_nothing_had_been(
-        self, workshop: Any, letters: Queue[Any], store: Any, put_aside: Any, inspect: Callable[..., JobInspector]
+        self,
+        workshop: Any,
+        letters: Queue[Any],
+        store: Any,
+        put_aside: Any,
+        inspect: Callable[..., JobInspector],
     ) -> None:
-        """Behind what waits; with its log and all else that was kept; and a worker that is idle is woken."""
+        """Behind what waits; with its log and all else that was kept; and a worker that is idle is
+        woken.
+        """
         jobs = workshop.producer(letters)
         kept = await put_aside(b"one", origin="delayed", delay=60_000)
         await store.rpush(kept + b":logs", "a line")
@@ -210,7 +247,12 @@ class TestReturning:
     @pytest.mark.parametrize("word", KEY_WORDS)
     @pytest.mark.parametrize("origin", ["wait", "key"])
     async def test_a_key_word_comes_back_under_another_id(
-        self, store: Any, put_aside: Any, inspect: Callable[..., JobInspector], word: str, origin: str
+        self,
+        store: Any,
+        put_aside: Any,
+        inspect: Callable[..., JobInspector],
+        word: str,
+        origin: str,
     ) -> None:
         await put_aside(word.encode(), origin=origin)
         (found,) = (await inspect().quarantined("letters")).jobs
@@ -270,7 +312,11 @@ class TestReturning:
         assert why((await inspect().quarantined("letters")).jobs) == {**expected, "twice": ""}
         found = await inspect().return_quarantined("letters", [*expected, "twice", "nobody"])
         told = {each.id: each.refused for each in found}
-        assert told == {**expected, "twice": "job twice is in wait", "nobody": "it is not in quarantine"}
+        assert told == {
+            **expected,
+            "twice": "job twice is in wait",
+            "nobody": "it is not in quarantine",
+        }
         assert all(each.job_id is None for each in found)
         assert (await store.hgetall(ASIDE), sorted(await store.keys("*"))) == before
 
@@ -285,7 +331,10 @@ class TestReturning:
         await store.set(f"{BASE}stood", "junk")
         both = ["kept", "stood"]
         refused = [each.refused for each in await inspect().return_quarantined("letters", both)]
-        assert refused == [f"{ASIDE}:kept is a string, not a hash", f"{BASE}stood is a string, not a hash"]
+        assert refused == [
+            f"{ASIDE}:kept is a string, not a hash",
+            f"{BASE}stood is a string, not a hash",
+        ]
         for key in (kept, f"{BASE}stood"):
             await store.delete(key)
             await store.hset(key, mapping=JOB)
@@ -373,7 +422,12 @@ class TestDiscarding:
         ]
         assert told == [
             ("return_quarantined", "one", "waiting", None),
-            ("return_quarantined", "completed", {"id": "returned-completed", "state": "waiting"}, None),
+            (
+                "return_quarantined",
+                "completed",
+                {"id": "returned-completed", "state": "waiting"},
+                None,
+            ),
             ("discard_quarantined", "a\\xff", None, None),
             ("discard_quarantined", None, None, 2),
         ]

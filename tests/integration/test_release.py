@@ -1,4 +1,6 @@
-"""Taking back what a dead worker held: the same keys as after a stalled check, and nobody else's jobs."""
+"""Taking back what a dead worker held: the same keys as after a stalled check, and nobody else's
+jobs.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ checked, released = Queue("checked", Letter), Queue("released", Letter)
 
 @pytest_asyncio.fixture
 async def stores(store_url: str, workshop: Any) -> AsyncIterator[dict[Queue[Any], QueueStore]]:
-    """Two queues with the same jobs: the dead worker holds `one`, `two` and `urgent`, another one `theirs`."""
+    """Two queues with the same jobs: the dead worker holds `one`, `two` and `urgent`, another one
+    `theirs`.
+    """
     link = Link(store_url)
     stores = {queue: QueueStore(link, "bull", queue.name) for queue in (checked, released)}
     jobs = workshop.producer(*stores)
@@ -43,7 +47,9 @@ async def stores(store_url: str, workshop: Any) -> AsyncIterator[dict[Queue[Any]
         await jobs.enqueue(queue, Letter(), job_id="later")
     yield stores
     for queue, store in stores.items():
-        await workshop.raw.delete(*[f"bull:{queue.name}:{job}:lock" for job in ("one", "two", "urgent", "theirs")])
+        await workshop.raw.delete(
+            *[f"bull:{queue.name}:{job}:lock" for job in ("one", "two", "urgent", "theirs")]
+        )
         await store.close()
 
 
@@ -61,18 +67,28 @@ async def stall(raw: Any, store: QueueStore, max_stalled: int) -> set[str]:
 async def left(workshop: Any, queue: Queue[Any]) -> dict[str, Any]:
     """What is in the queue, but for times."""
     raw, base = workshop.raw, f"bull:{queue.name}:"
-    hashes = {job: await raw.hgetall(base + job) for job in ("one", "two", "urgent", "theirs", "later")}
+    hashes = {
+        job: await raw.hgetall(base + job) for job in ("one", "two", "urgent", "theirs", "later")
+    }
     for fields in hashes.values():
-        for differing in ("name", "timestamp", "processedOn", "opts"):  # each job has its own (a nonce in `opts`)
+        for differing in (
+            "name",
+            "timestamp",
+            "processedOn",
+            "opts",
+        ):  # each job has its own (a nonce in `opts`)
             fields.pop(differing, None)
     return {
         "jobs": hashes,
         "wait": sorted((await raw.lrange(f"{base}wait", 0, -1))[1:]),
         "last in line": (await raw.lrange(f"{base}wait", 0, 0)),
         "active": await raw.lrange(f"{base}active", 0, -1),
-        "locks": sorted([key async for key in raw.scan_iter(match=f"{base}*:lock")]) == [f"{base}theirs:lock"],
+        "locks": sorted([key async for key in raw.scan_iter(match=f"{base}*:lock")])
+        == [f"{base}theirs:lock"],
         "marker": await raw.zrange(f"{base}marker", 0, -1, withscores=True),
-        "events": {job: [each["event"] for each in await workshop.events(queue, job)] for job in hashes},
+        "events": {
+            job: [each["event"] for each in await workshop.events(queue, job)] for job in hashes
+        },
     }
 
 
@@ -100,13 +116,25 @@ async def test_they_run_next_in_the_order_they_were_fetched(
     stores: dict[Queue[Any], QueueStore], workshop: Any
 ) -> None:
     assert await stores[released].release(DEAD, 1) == ["urgent", "two", "one"]
-    assert await workshop.raw.lrange("bull:released:wait", 0, -1) == ["later", "urgent", "two", "one"]
+    assert await workshop.raw.lrange("bull:released:wait", 0, -1) == [
+        "later",
+        "urgent",
+        "two",
+        "one",
+    ]
     assert await stores[released].release(DEAD, 1) == [], "there is nothing more to take"
 
 
-async def test_a_mark_of_a_stalled_check_is_removed(stores: dict[Queue[Any], QueueStore], workshop: Any) -> None:
+async def test_a_mark_of_a_stalled_check_is_removed(
+    stores: dict[Queue[Any], QueueStore], workshop: Any
+) -> None:
     await stores[released].check_stalled(60_000, 1)
-    assert await workshop.raw.smembers("bull:released:stalled") == {"one", "two", "urgent", "theirs"}
+    assert await workshop.raw.smembers("bull:released:stalled") == {
+        "one",
+        "two",
+        "urgent",
+        "theirs",
+    }
     await stores[released].release(DEAD, 1)
     assert await workshop.raw.smembers("bull:released:stalled") == {"theirs"}
 
@@ -118,7 +146,9 @@ async def test_an_iteration_of_a_living_schedule_is_not_failed(
     await workshop.raw.hset("bull:released:two", "rjk", "removed")
     await workshop.raw.zadd("bull:released:repeat", {"nightly": 1})
     await stores[released].release(DEAD, 0)
-    doomed = [job for job in ("one", "two", "urgent") if "defa" in await workshop.hash(released, job)]
+    doomed = [
+        job for job in ("one", "two", "urgent") if "defa" in await workshop.hash(released, job)
+    ]
     await workshop.raw.delete("bull:released:repeat")
     assert doomed == ["two", "urgent"]
 
@@ -131,7 +161,10 @@ async def test_what_the_dead_worker_had_sent_and_comes_later_changes_nothing(
     await stores[released].release(DEAD, 1, lanes=2)
     before = await left(workshop, released)
     second = QueueStore(Link(store_url), "bull", released.name, lane=1)
-    for lane, seq, endings in ((stores[released], 2, [Ending(fetched, Completed(b"1"))]), (second, 3, [])):
+    for lane, seq, endings in (
+        (stores[released], 2, [Ending(fetched, Completed(b"1"))]),
+        (second, 3, []),
+    ):
         with pytest.raises(StaleCall):
             await lane.advance(DEAD, seq, endings, 5)
     await second.close()

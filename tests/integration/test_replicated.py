@@ -1,4 +1,6 @@
-"""`durability="replicated"`: an enqueue returns when a replica of the store has its jobs, else it says so."""
+"""`durability="replicated"`: an enqueue returns when a replica of the store has its jobs, else it
+says so.
+"""
 
 from __future__ import annotations
 
@@ -69,11 +71,17 @@ class Pair:
 
 @pytest_asyncio.fixture(params=KINDS)
 async def pair(request: pytest.FixtureRequest, wait_until: Any) -> AsyncIterator[Pair]:
-    with server(request.param, "--repl-diskless-sync", "no") as primary, server(request.param) as replica:
+    with (
+        server(request.param, "--repl-diskless-sync", "no") as primary,
+        server(request.param) as replica,
+    ):
         async with Proxy(primary.folder / "unused", primary.socket, tcp=True) as link:
             replica.admin.replicaof("127.0.0.1", link.port)
             primary.admin.set("follows", 1)
-            await wait_until(lambda: replica.admin.exists("follows") and following(primary), "the replica follows")
+            await wait_until(
+                lambda: replica.admin.exists("follows") and following(primary),
+                "the replica follows",
+            )
             primary.admin.delete("follows")
             yield Pair(primary, replica, link)
 
@@ -125,7 +133,9 @@ async def test_nobody_waits_who_did_not_ask(pair: Pair, shop: Workshop) -> None:
 
 
 @pytest.mark.timing
-async def test_where_no_replica_has_it_the_outcome_is_unknown(pair: Pair, shop: Workshop, wait_until: Any) -> None:
+async def test_where_no_replica_has_it_the_outcome_is_unknown(
+    pair: Pair, shop: Workshop, wait_until: Any
+) -> None:
     jobs = shop.producer(letters, durability="replicated")
     await jobs.enqueue(letters, Letter())
     with pair.frozen():
@@ -138,7 +148,9 @@ async def test_where_no_replica_has_it_the_outcome_is_unknown(pair: Pair, shop: 
         assert took <= REPLICATED_SECONDS + REPLY_SECONDS
 
         took, error = await failing(jobs.enqueue(letters, Letter(), job_id="frozen"))
-        assert (error.outcome, error.job_id) == ("unknown", "frozen"), "that it exists is no news of a replica"
+        assert (error.outcome, error.job_id) == ("unknown", "frozen"), (
+            "that it exists is no news of a replica"
+        )
         assert took >= REPLICATED_SECONDS * 0.9
 
     again = await jobs.enqueue(letters, Letter(), job_id="frozen")
@@ -165,7 +177,9 @@ async def test_a_replica_that_is_late_is_waited_for(pair: Pair, shop: Workshop) 
 async def test_a_repetition_after_a_lost_reply_waits_for_the_replica(
     pair: Pair, shop: Workshop, own: dict[str, Any]
 ) -> None:
-    """It finds its job written, on a connection that has written nothing: all replicas would count at once."""
+    """It finds its job written, on a connection that has written nothing: all replicas would count
+    at once.
+    """
     async with Proxy(pair.primary.folder / "front", pair.primary.socket) as front:
         jobs = shop.producer(letters, url=front.url, durability="replicated")
         await jobs.enqueue(letters, Letter())
@@ -209,7 +223,11 @@ async def test_a_bulk_stops_at_the_part_that_no_replica_has(pair: Pair, shop: Wo
         front.cut = hold_from_the_second_part
         _, error = await failing(jobs.enqueue_many(letters, entries))
         assert isinstance(error, EnqueueInterrupted)
-        assert (error.outcome, error.existing, error.created) == ("partial", ("job-0",), tuple(ids[1:500]))
+        assert (error.outcome, error.existing, error.created) == (
+            "partial",
+            ("job-0",),
+            tuple(ids[1:500]),
+        )
         assert (error.unknown, error.refused) == (tuple(ids[500:1000]), tuple(ids[1000:]))
         assert pair.primary.admin.llen("bull:letters:wait") == 1000
 
@@ -261,7 +279,10 @@ async def test_no_command_comes_between_the_write_and_its_wait(pair: Pair, shop:
     jobs = shop.producer(letters, durability="replicated")
     await jobs.enqueue(letters, Letter())
     with pair.primary.admin.monitor() as monitor:
-        calls = [jobs.enqueue(letters, Letter()), *(jobs.unschedule(f"none-{number}") for number in range(20))]
+        calls = [
+            jobs.enqueue(letters, Letter()),
+            *(jobs.unschedule(f"none-{number}") for number in range(20)),
+        ]
         await asyncio.gather(*calls, *(jobs.enqueue(letters, Letter()) for _ in range(20)))
         pair.primary.admin.ping()
         seen: list[str] = []
@@ -275,17 +296,25 @@ async def test_no_command_comes_between_the_write_and_its_wait(pair: Pair, shop:
 
 
 async def test_the_right_to_wait(pair: Pair, wait_until: Any) -> None:
-    """What is written is not taken for refused where it is missing; Redis 7.0 gives it with `+@connection`."""
+    """What is written is not taken for refused where it is missing; Redis 7.0 gives it with
+    `+@connection`.
+    """
     pair.primary.set_user("plain", f"{LINES['producer']} -wait")
     pair.primary.set_user("waits", f"{LINES['producer']} +wait")
     async with redis.asyncio.Redis.from_url(pair.primary.url(), decode_responses=True) as raw:
-        plain, waits = (Workshop(pair.primary.url(name), raw, wait_until) for name in ("plain", "waits"))
+        plain, waits = (
+            Workshop(pair.primary.url(name), raw, wait_until) for name in ("plain", "waits")
+        )
         assert (await plain.producer(letters).enqueue(letters, Letter())).created
-        took, error = await failing(plain.producer(letters, durability="replicated").enqueue(letters, Letter()))
+        took, error = await failing(
+            plain.producer(letters, durability="replicated").enqueue(letters, Letter())
+        )
         assert (error.outcome, "does not let its user do this" in str(error)) == ("unknown", True)
         assert took < REPLICATED_SECONDS, "to try again would help nobody"
         assert pair.primary.admin.exists(f"bull:letters:{error.job_id}") == 1
-        assert (await waits.producer(letters, durability="replicated").enqueue(letters, Letter())).created
+        assert (
+            await waits.producer(letters, durability="replicated").enqueue(letters, Letter())
+        ).created
         for producer in (*plain.producers, *waits.producers):
             await producer.close()
 

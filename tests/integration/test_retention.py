@@ -1,4 +1,6 @@
-"""How long finished jobs stay: our default holds for our own jobs, a retention that is asked for is BullMQ's."""
+"""How long finished jobs stay: our default holds for our own jobs, a retention that is asked for is
+BullMQ's.
+"""
 
 from __future__ import annotations
 
@@ -52,22 +54,30 @@ class Office:
 
     def worker(self, options: JobOptions = DEFAULT) -> QueueStore:
         """One that has just started, with a connection of its own."""
-        self._stores.append(QueueStore(Link(self._url), "bull", "letters", options=options, clock=self._clock))
+        self._stores.append(
+            QueueStore(Link(self._url), "bull", "letters", options=options, clock=self._clock)
+        )
         return self._stores[-1]
 
     def travel(self, by: timedelta) -> None:
         self._clock.offset_ms += by // timedelta(milliseconds=1)
 
-    async def end(self, store: QueueStore, ids: list[str], outcome: Outcome, opts: bytes = b"") -> list[str]:
+    async def end(
+        self, store: QueueStore, ids: list[str], outcome: Outcome, opts: bytes = b""
+    ) -> list[str]:
         """Add jobs of these ids and end them all; in batches, the ids in order."""
         for start in range(0, len(ids), MAX_BATCH):
             part = ids[start : start + MAX_BATCH]
             written = opts or encode_options(DEFAULT)
-            assert all(await store.add([NewJob(job_id, "letters", b"{}", written) for job_id in part]))
+            assert all(
+                await store.add([NewJob(job_id, "letters", b"{}", written) for job_id in part])
+            )
             await self.work_off(store, outcome)
         return ids
 
-    async def ours(self, store: QueueStore, count: int, outcome: Outcome, **options: Any) -> list[str]:
+    async def ours(
+        self, store: QueueStore, count: int, outcome: Outcome, **options: Any
+    ) -> list[str]:
         """Jobs of ours without a name, ended."""
         ids = sorted(new_job_id() for _ in range(count))
         return await self.end(store, ids, outcome, encode_options(JobOptions(**options)))
@@ -82,7 +92,9 @@ class Office:
     async def retry(self, state: str, job_id: str) -> None:
         """What every client does to a finished job that is to run again (wire 6.16)."""
         assert await self.raw.zrem(BASE + state, job_id) == 1
-        await self.raw.hdel(BASE + job_id, "finishedOn", "processedOn", "failedReason", "returnvalue")
+        await self.raw.hdel(
+            BASE + job_id, "finishedOn", "processedOn", "failedReason", "returnvalue"
+        )
         await self.raw.lpush(f"{BASE}wait", job_id)
 
     async def remove(self, state: str, job_id: str) -> None:
@@ -96,7 +108,12 @@ class Office:
         ended = seconds * 1000 + micros // 1000 - age // timedelta(milliseconds=1)
         async with self.raw.pipeline(transaction=False) as pipe:
             for job_id in ids:
-                fields: dict[Any, Any] = {"name": "x", "data": "{}", "opts": '{"attempts":0}', "finishedOn": ended}
+                fields: dict[Any, Any] = {
+                    "name": "x",
+                    "data": "{}",
+                    "opts": '{"attempts":0}',
+                    "finishedOn": ended,
+                }
                 pipe.hset(BASE + job_id, mapping=fields)
             pipe.zadd(BASE + state, dict.fromkeys(ids, ended))
             await pipe.execute()
@@ -138,10 +155,14 @@ class TestTheDefault:
         await office.raw.rpush(f"{BASE}{old}:logs", "a line")
         office.travel(23 * HOUR)
         (middle,) = await office.ours(worker, 1, Completed())
-        assert await office.finished("completed") == await office.noted("completed") == [old, middle]
+        assert (
+            await office.finished("completed") == await office.noted("completed") == [old, middle]
+        )
         office.travel(HOUR)
         (new,) = await office.ours(worker, 1, Completed())
-        assert await office.finished("completed") == await office.noted("completed") == [middle, new]
+        assert (
+            await office.finished("completed") == await office.noted("completed") == [middle, new]
+        )
         assert await office.is_gone(old)
 
     async def test_the_newest_thousand_completed_jobs_stay(self, office: Office) -> None:
@@ -154,7 +175,9 @@ class TestTheDefault:
         (last,) = await office.ours(office.worker(), 1, Completed())
         assert await office.finished("completed") == [*ended[201:], last]
 
-    async def test_a_failed_job_stays_for_seven_days_however_many_there_are(self, office: Office) -> None:
+    async def test_a_failed_job_stays_for_seven_days_however_many_there_are(
+        self, office: Office
+    ) -> None:
         old = await office.ours(office.worker(), 1100, FAILED)
         office.travel(7 * DAY - HOUR)
         (new,) = await office.ours(office.worker(), 1, FAILED)
@@ -180,7 +203,9 @@ class TestTheDefault:
         assert failed in await office.finished("failed")
 
     async def test_a_queue_in_which_nothing_ends_is_looked_at_too(self, office: Office) -> None:
-        """As each worker does at its start and once per stalled interval; nothing is left of a queue at rest."""
+        """As each worker does at its start and once per stalled interval; nothing is left of a
+        queue at rest.
+        """
         await office.ours(office.worker(), 3, Completed())
         await office.ours(office.worker(), 2, FAILED)
         office.travel(DAY)
@@ -194,7 +219,9 @@ class TestTheDefault:
     async def test_one_call_notes_all_of_its_endings_in_one_command(self, office: Office) -> None:
         worker = office.worker()
         ids = [new_job_id() for _ in range(40)]
-        await worker.add([NewJob(job_id, "letters", b"{}", encode_options(DEFAULT)) for job_id in ids])
+        await worker.add(
+            [NewJob(job_id, "letters", b"{}", encode_options(DEFAULT)) for job_id in ids]
+        )
         jobs = (await worker.advance("hand", 1, [], 40)).jobs
         await office.raw.config_resetstat()
         endings = [Ending(job, Completed() if n % 2 else FAILED) for n, job in enumerate(jobs)]
@@ -203,9 +230,13 @@ class TestTheDefault:
         assert stats["cmdstat_zcount"]["calls"] == 2, "it looks once per state"
         assert len(await office.noted("completed")) == len(await office.noted("failed")) == 20
 
-    async def test_it_holds_for_named_jobs_and_for_iterations_of_schedules(self, office: Office) -> None:
+    async def test_it_holds_for_named_jobs_and_for_iterations_of_schedules(
+        self, office: Office
+    ) -> None:
         worker = office.worker()
-        await office.end(worker, ["welcome-ada"], Completed(), encode_options(DEFAULT, nonce="0123456789abcdef"))
+        await office.end(
+            worker, ["welcome-ada"], Completed(), encode_options(DEFAULT, nonce="0123456789abcdef")
+        )
         made = NewSchedule("hourly", "letters", b"{}", DEFAULT, Every(HOUR))
         await Schedules(worker).ensure(made)
         await office.work_off(worker, Completed())
@@ -213,7 +244,9 @@ class TestTheDefault:
         assert {first.partition(":")[0], second.partition(":")[0]} == {"welcome-ada", "repeat"}
         office.travel(HOUR)
         await office.work_off(worker, Completed())
-        assert len(await office.noted("completed")) == 3, "the next iteration is told by what it has from the first"
+        assert len(await office.noted("completed")) == 3, (
+            "the next iteration is told by what it has from the first"
+        )
         office.travel(DAY)
         await worker.remove_due()
         assert await office.finished("completed") == []
@@ -241,7 +274,9 @@ class TestTheDefault:
 class TestJobsThatWereTakenElsewhere:
     """An id is only removed where its score still is the one that our worker wrote."""
 
-    async def test_a_job_that_is_retried_and_still_runs_is_only_forgotten(self, office: Office) -> None:
+    async def test_a_job_that_is_retried_and_still_runs_is_only_forgotten(
+        self, office: Office
+    ) -> None:
         worker = office.worker()
         (job_id,) = await office.ours(worker, 1, FAILED)
         await office.retry("failed", job_id)
@@ -290,7 +325,9 @@ class TestJobsThatWereTakenElsewhere:
         await office.end(worker, ["welcome-ada"], Completed(), opts)
         await office.remove("completed", "welcome-ada")
         office.travel(HOUR)
-        await office.end(worker, ["welcome-ada"], Completed(), b'{"attempts":1,"jobId":"welcome-ada"}')
+        await office.end(
+            worker, ["welcome-ada"], Completed(), b'{"attempts":1,"jobId":"welcome-ada"}'
+        )
         office.travel(DAY)
         await worker.remove_due()
         assert await office.finished("completed") == ["welcome-ada"]
@@ -335,7 +372,9 @@ class TestOthers:
         ],
         ids=["numbered", "a flow's", "named", "named as we name ours"],
     )
-    async def test_a_job_of_theirs_without_a_retention_is_kept(self, office: Office, job_id: str, opts: bytes) -> None:
+    async def test_a_job_of_theirs_without_a_retention_is_kept(
+        self, office: Office, job_id: str, opts: bytes
+    ) -> None:
         worker = office.worker()
         await office.end(worker, [job_id], Completed(), opts)
         office.travel(30 * DAY)
@@ -343,7 +382,9 @@ class TestOthers:
         assert job_id in await office.finished("completed")
         assert job_id not in await office.noted("completed")
 
-    async def test_a_parent_waits_no_longer_for_a_child_that_was_removed(self, office: Office) -> None:
+    async def test_a_parent_waits_no_longer_for_a_child_that_was_removed(
+        self, office: Office
+    ) -> None:
         """As with BullMQ's removal: the child failed without a policy, so its parent waited for it."""
         worker = office.worker()
         (parent,) = await office.ours(worker, 1, Completed())
@@ -351,7 +392,9 @@ class TestOthers:
         await office.raw.lrem(f"{BASE}wait", 0, parent)
         await office.raw.zadd(f"{BASE}waiting-children", {parent: 1})
         child = new_job_id()
-        assert await worker.add([NewJob(child, "letters", b"{}", encode_options(DEFAULT))]) == [True]
+        assert await worker.add([NewJob(child, "letters", b"{}", encode_options(DEFAULT))]) == [
+            True
+        ]
         named = json.dumps({"id": parent, "queueKey": BASE.removesuffix(":")})
         await office.raw.hset(BASE + child, mapping={"parentKey": BASE + parent, "parent": named})
         await office.raw.sadd(f"{BASE}{parent}:dependencies", BASE + child)
@@ -387,10 +430,14 @@ class TestBullmqsOwn:
         assert await office.noted("completed") == first
         office.travel(2 * DAY)
         await worker.remove_due()
-        assert await office.finished("completed") == asked, "it goes as the next job ends that asks for it"
+        assert await office.finished("completed") == asked, (
+            "it goes as the next job ends that asks for it"
+        )
 
     async def test_keep_all_is_said_and_overrides(self, office: Office) -> None:
-        opts = json.loads(encode_options(JobOptions(keep_completed=Retention(), keep_failed=Retention())))
+        opts = json.loads(
+            encode_options(JobOptions(keep_completed=Retention(), keep_failed=Retention()))
+        )
         assert (opts["removeOnComplete"], opts["removeOnFail"]) == (False, False)
         worker = office.worker(JobOptions(keep_completed=Retention(count=1)))
         ids = await office.ours(worker, 5, Completed(), keep_completed=Retention())
@@ -405,7 +452,9 @@ class TestBullmqsOwn:
         assert await office.is_gone(gone)
         assert await office.finished("completed") == await office.noted("completed") == kept
 
-    async def test_what_was_noted_is_forgotten_where_a_retention_is_declared_later(self, office: Office) -> None:
+    async def test_what_was_noted_is_forgotten_where_a_retention_is_declared_later(
+        self, office: Office
+    ) -> None:
         ids = await office.ours(office.worker(), 3, Completed())
         await office.ours(office.worker(), 1, FAILED)
         later = office.worker(JobOptions(keep_completed=Retention()))
@@ -420,7 +469,9 @@ class TestBullmqsOwn:
 
 class TestDamage:
     @pytest.mark.parametrize("state", ["completed", "failed"])
-    async def test_a_damaged_key_of_ours_costs_nothing_and_is_moved_aside(self, office: Office, state: str) -> None:
+    async def test_a_damaged_key_of_ours_costs_nothing_and_is_moved_aside(
+        self, office: Office, state: str
+    ) -> None:
         outcome = Completed() if state == "completed" else FAILED
         await office.raw.set(KEPT + state, "damaged")
         worker = office.worker()
@@ -452,7 +503,9 @@ class TestAFullStore:
         old = [await office.ours(worker, 2, outcome) for outcome in (Completed(), FAILED)]
         office.travel(8 * DAY)
         ids = [new_job_id() for _ in range(4)]
-        await worker.add([NewJob(job_id, "letters", b"{}", encode_options(DEFAULT)) for job_id in ids])
+        await worker.add(
+            [NewJob(job_id, "letters", b"{}", encode_options(DEFAULT)) for job_id in ids]
+        )
         await office.raw.config_set("maxmemory", 1)
         try:
             jobs = (await worker.advance("hand", 1, [], 4)).jobs
@@ -489,13 +542,18 @@ async def test_two_workers_share_a_queue(workshop: Any, office: Office) -> None:
         return not await office.raw.exists(f"{BASE}wait", f"{BASE}active")
 
     await workshop.producer(queue).enqueue_many(queue, [Letter()] * 1300)
-    async with workshop.working(queue.processed_by(process)), workshop.working(queue.processed_by(process)):
+    async with (
+        workshop.working(queue.processed_by(process)),
+        workshop.working(queue.processed_by(process)),
+    ):
         await workshop.wait_until(at_rest, "all jobs have ended")
     assert len(await office.finished("completed")) == len(await office.noted("completed")) == 1000
 
 
 async def test_a_waiting_default_job_takes_at_most_300_bytes(workshop: Any) -> None:
-    """A text of more than 64 bytes makes the server keep the whole hash in another form, which takes 551."""
+    """A text of more than 64 bytes makes the server keep the whole hash in another form, which
+    takes 551.
+    """
     queue = Queue("letters", Letter)
     job_id = (await workshop.producer(queue).enqueue(queue, Letter())).id
     key = f"{BASE}{job_id}"
@@ -504,7 +562,9 @@ async def test_a_waiting_default_job_takes_at_most_300_bytes(workshop: Any) -> N
 
 
 class TestTheWarning:
-    """A worker that starts says what its declaration will do to the jobs of others, before it does it."""
+    """A worker that starts says what its declaration will do to the jobs of others, before it does
+    it.
+    """
 
     WORD = "other clients have kept"
 
@@ -525,7 +585,9 @@ class TestTheWarning:
         assert (line["log_level"], line["queue"], line["completed"]) == ("warning", "letters", 600)
         assert "failed" not in line
         assert "declare none" in line["event"]
-        (line,) = await self.told(workshop, keep_completed=Retention(age=DAY), keep_failed=Retention(age=DAY))
+        (line,) = await self.told(
+            workshop, keep_completed=Retention(age=DAY), keep_failed=Retention(age=DAY)
+        )
         assert line["completed"] == 1500
 
     async def test_for_failed_jobs_too(self, workshop: Any, office: Office) -> None:
@@ -556,6 +618,8 @@ class TestTheWarning:
         await office.ours(office.worker(), 50, Completed())
         assert await self.told(workshop, keep_completed=Retention(count=10)) == []
 
-    async def test_a_damaged_set_keeps_no_worker_from_starting(self, workshop: Any, office: Office) -> None:
+    async def test_a_damaged_set_keeps_no_worker_from_starting(
+        self, workshop: Any, office: Office
+    ) -> None:
         await office.raw.set(f"{BASE}completed", "damaged")
         assert await self.told(workshop, keep_completed=Retention(count=10)) == []

@@ -1,4 +1,6 @@
-"""What a job says while it runs, progress and log lines: written within 100 ms, and always before its outcome."""
+"""What a job says while it runs, progress and log lines: written within 100 ms, and always before
+its outcome.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def lines(workshop: Any) -> Callable[[str], Awaitable[list[str]]]:
 
 
 @pytest_asyncio.fixture
-async def proxy(workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
+async def proxy(
+    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Proxy]:
     """What stands between the store and the workers of this test, not its producers."""
     store_url = workshop.url
     async with Proxy(tmp_path / "p.sock", Path(store_url.removeprefix("unix://"))) as proxy:
@@ -65,7 +69,14 @@ async def test_what_was_said_is_there_before_the_outcome(workshop: Any) -> None:
     enqueued = await workshop.producer(letters).enqueue(letters, Letter())
     await workshop.burst(letters.processed_by(process))
     events = await workshop.events(letters, enqueued.id)
-    assert [event["event"] for event in events] == ["added", "waiting", "active", "progress", "progress", "completed"]
+    assert [event["event"] for event in events] == [
+        "added",
+        "waiting",
+        "active",
+        "progress",
+        "progress",
+        "completed",
+    ]
     assert [event["data"] for event in events[3:5]] == ["50", '{"done":2}']
     assert (await workshop.hash(letters, enqueued.id))["progress"] == '{"done":2}'
     assert await workshop.raw.lrange(f"bull:letters:{enqueued.id}:logs", 0, -1) == ["one", "two"]
@@ -97,7 +108,10 @@ async def test_a_job_that_ends_while_others_notes_are_written_has_its_own_writte
         for enqueued in made:
             await workshop.until(letters, enqueued.id, "completed")
     for enqueued in made:
-        assert [name for name, _ in await workshop.stamps(letters, enqueued.id)][3:] == ["progress", "completed"]
+        assert [name for name, _ in await workshop.stamps(letters, enqueued.id)][3:] == [
+            "progress",
+            "completed",
+        ]
 
 
 @pytest.mark.timing
@@ -155,7 +169,9 @@ async def test_many_words_cost_few_calls(workshop: Any) -> None:
 
 async def test_several_threads_of_one_job_may_speak_at_once(workshop: Any) -> None:
     def process(job: Job[Letter]) -> None:
-        speakers = [threading.Thread(target=lambda: [job.log("x") for _ in range(100)]) for _ in range(4)]
+        speakers = [
+            threading.Thread(target=lambda: [job.log("x") for _ in range(100)]) for _ in range(4)
+        ]
         for speaker in speakers:
             speaker.start()
         for speaker in speakers:
@@ -174,7 +190,11 @@ async def test_a_line_that_cannot_be_written_is_mended_and_harms_nobody(workshop
 
     enqueued = await workshop.producer(letters).enqueue(letters, Letter())
     await workshop.burst(letters.processed_by(process))
-    assert await workshop.raw.lrange(f"bull:letters:{enqueued.id}:logs", 0, -1) == ["half ? of it", "7", "None"]
+    assert await workshop.raw.lrange(f"bull:letters:{enqueued.id}:logs", 0, -1) == [
+        "half ? of it",
+        "7",
+        "None",
+    ]
 
 
 async def test_progress_that_is_no_json_is_the_processors_mistake(workshop: Any) -> None:
@@ -183,7 +203,9 @@ async def test_progress_that_is_no_json_is_the_processors_mistake(workshop: Any)
 
     enqueued = await workshop.producer(letters).enqueue(letters, Letter(), attempts=1)
     await workshop.burst(letters.processed_by(process))
-    assert "PydanticSerializationError" in (await workshop.hash(letters, enqueued.id))["failedReason"]
+    assert (
+        "PydanticSerializationError" in (await workshop.hash(letters, enqueued.id))["failedReason"]
+    )
 
 
 async def test_logs_keep_as_many_lines_as_the_job_asks_for(workshop: Any) -> None:
@@ -216,7 +238,9 @@ class TestFloods:
     async def test_three_million_lines_leave_the_last_thousand_and_their_job_completes(
         self, workshop: Any, lines: Any
     ) -> None:
-        """They became one script that ran for longer than its reply may take, and so was sent again for ever."""
+        """They became one script that ran for longer than its reply may take, and so was sent again
+        for ever.
+        """
         many = 3_000_000
 
         def process(job: Job[Letter]) -> int:
@@ -228,7 +252,9 @@ class TestFloods:
         enqueued = await workshop.producer(letters).enqueue(letters, Letter())
         async with workshop.working(letters.processed_by(process)):
             await workshop.until(letters, enqueued.id, "completed", seconds=60)
-        assert await lines(enqueued.id) == [f"row {number} done" for number in range(many - KEEP_LOGS, many)]
+        assert await lines(enqueued.id) == [
+            f"row {number} done" for number in range(many - KEEP_LOGS, many)
+        ]
         grown = int((await workshop.hash(letters, enqueued.id))["returnvalue"]) - before
         assert grown < 32 * 1024, f"{grown} KiB"
 
@@ -241,7 +267,9 @@ class TestFloods:
         (line,) = await lines(enqueued.id)
         assert (len(line.encode()), line[-2:]) == (MAX_LINE_BYTES, "x…")
 
-    async def test_90_mb_of_progress_leave_what_was_said_last_and_a_bounded_stream(self, workshop: Any) -> None:
+    async def test_90_mb_of_progress_leave_what_was_said_last_and_a_bounded_stream(
+        self, workshop: Any
+    ) -> None:
         last = f'"{"y" * (MAX_PROGRESS_BYTES - 2)}"'
 
         async def process(job: Job[Letter]) -> None:
@@ -256,16 +284,24 @@ class TestFloods:
             await workshop.until(letters, enqueued.id, "completed", seconds=30)
         assert (await workshop.hash(letters, enqueued.id))["progress"] == last
         told = await workshop.events(letters, enqueued.id)
-        assert (told[-2]["event"], told[-2]["data"], told[-1]["event"]) == ("progress", last, "completed")
+        assert (told[-2]["event"], told[-2]["data"], told[-1]["event"]) == (
+            "progress",
+            last,
+            "completed",
+        )
 
-    async def test_what_is_no_progress_fails_its_attempt_and_names_the_limit(self, workshop: Any) -> None:
+    async def test_what_is_no_progress_fails_its_attempt_and_names_the_limit(
+        self, workshop: Any
+    ) -> None:
         async def process(job: Job[Letter]) -> None:
             job.progress("x" * 1_000_000)
 
         enqueued = await workshop.producer(letters).enqueue(letters, Letter(), attempts=1)
         await workshop.burst(letters.processed_by(process))
         failed = await workshop.hash(letters, enqueued.id)
-        assert failed["failedReason"] == "ValueError: the progress has 1000002 bytes, more than 65536"
+        assert (
+            failed["failedReason"] == "ValueError: the progress has 1000002 bytes, more than 65536"
+        )
 
     @pytest.mark.parametrize("what", ["results", "progress"])
     async def test_large_values_are_kept_whole_in_a_stream_that_is_bounded_by_bytes(
@@ -293,11 +329,15 @@ class TestFloods:
             most = max(most, size)
         assert most <= 20 * MEBIBYTE, f"{most} bytes"
         field = {"results": "returnvalue", "progress": "data"}[what]
-        told = [event[field] for event in await workshop.events(queue) if len(event.get(field, "")) > 4]
+        told = [
+            event[field] for event in await workshop.events(queue) if len(event.get(field, "")) > 4
+        ]
         assert len(told) >= 150
         assert set(told) == {f'"{value}"'}
 
-    async def test_small_values_leave_the_stream_as_long_as_the_queue_wants_it(self, workshop: Any) -> None:
+    async def test_small_values_leave_the_stream_as_long_as_the_queue_wants_it(
+        self, workshop: Any
+    ) -> None:
         async def process(job: Job[Letter]) -> str:
             job.progress("x" * 4_000)
             return "x" * 4_000
@@ -327,14 +367,18 @@ async def test_each_call_writes_a_bounded_number_of_words_and_bytes(
     made = [(await jobs.enqueue(letters, Letter(text=size))).id for size in ("0", "8000")]
     await workshop.burst(letters.processed_by(process))
     for job_id in made:
-        assert [line.lstrip("x") for line in await lines(job_id)] == [str(number) for number in range(1_000)]
+        assert [line.lstrip("x") for line in await lines(job_id)] == [
+            str(number) for number in range(1_000)
+        ]
     seqs, numbers, sizes = zip(*calls, strict=True)
     assert seqs == tuple(range(1, len(calls) + 1))
     assert (max(numbers), max(sizes) <= 256 * 1024, len(calls) < 50) == (500, True, True)
 
 
 class TestAStoreThatDoesNotAnswer:
-    async def test_a_note_whose_reply_is_lost_is_written_once(self, workshop: Any, lines: Any, proxy: Proxy) -> None:
+    async def test_a_note_whose_reply_is_lost_is_written_once(
+        self, workshop: Any, lines: Any, proxy: Proxy
+    ) -> None:
         proxy.cut = every_first_try("note")
 
         async def process(job: Job[Letter]) -> None:
@@ -364,12 +408,18 @@ class TestAStoreThatDoesNotAnswer:
 
         jobs = workshop.producer(letters)
         made = [(await jobs.enqueue(letters, Letter())).id for _ in range(2)]
-        async with workshop.working(letters.processed_by(process), concurrency={"letters": 1}) as working:
+        async with workshop.working(
+            letters.processed_by(process), concurrency={"letters": 1}
+        ) as working:
             for job_id in made:
                 await workshop.until(letters, job_id, "completed")
-            await workshop.wait_until(lambda: "progress and log lines dropped" in caplog.text, "it says so")
+            await workshop.wait_until(
+                lambda: "progress and log lines dropped" in caplog.text, "it says so"
+            )
             assert (await working.stop()).in_order
-        assert await lines(made[0]) == ["one"], "the first try wrote it, and two more changed nothing"
+        assert await lines(made[0]) == ["one"], (
+            "the first try wrote it, and two more changed nothing"
+        )
 
     async def test_a_store_that_is_away_while_jobs_speak_loses_no_ending_and_blocks_no_stop(
         self, workshop: Any, proxy: Proxy
@@ -386,7 +436,9 @@ class TestAStoreThatDoesNotAnswer:
 
         jobs = workshop.producer(letters)
         made = [(await jobs.enqueue(letters, Letter())).id for _ in range(10)]
-        async with workshop.working(letters.processed_by(process), concurrency={"letters": 10}) as working:
+        async with workshop.working(
+            letters.processed_by(process), concurrency={"letters": 10}
+        ) as working:
             for job_id in made:
                 await workshop.until(letters, job_id, "active")
             proxy.hold()
@@ -399,7 +451,9 @@ class TestAStoreThatDoesNotAnswer:
         for job_id in made:
             assert (await workshop.hash(letters, job_id))["ats"] == "1"
 
-    async def test_an_earlier_note_that_comes_late_writes_nothing(self, workshop: Any, lines: Any) -> None:
+    async def test_an_earlier_note_that_comes_late_writes_nothing(
+        self, workshop: Any, lines: Any
+    ) -> None:
         link = Link(workshop.url)
         store = QueueStore(link, "bull", "letters")
         enqueued = await workshop.producer(letters).enqueue(letters, Letter())

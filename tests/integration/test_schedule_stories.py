@@ -1,4 +1,6 @@
-"""No sequence of calls adds a run to a schedule, and every loss is repaired: on the scripts, in moved time."""
+"""No sequence of calls adds a run to a schedule, and every loss is repaired: on the scripts, in
+moved time.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ pytestmark = pytest.mark.asyncio
 Q = f"bull:{NAME}"
 TEN_SECONDS = Every(timedelta(seconds=10))
 MINUTE_MS = 60_000
-STORIES = int(os.environ.get("TEST_SCHEDULE_STORIES") or (200 if os.environ.get("CI") == "true" else 40))
+STORIES = int(
+    os.environ.get("TEST_SCHEDULE_STORIES") or (200 if os.environ.get("CI") == "true" else 40)
+)
 STEPS = 60
 
 
@@ -37,7 +41,10 @@ class Report(Payload):
 
 
 QUEUE = Queue(NAME, Report)
-RULES: dict[str, Every | Cron] = {"every": TEN_SECONDS, "cron": Cron("*/2 * * * *", tz="Europe/Berlin")}
+RULES: dict[str, Every | Cron] = {
+    "every": TEN_SECONDS,
+    "cron": Cron("*/2 * * * *", tz="Europe/Berlin"),
+}
 
 
 @pytest_asyncio.fixture
@@ -92,12 +99,16 @@ def runs(hand: Hand, raw: Any) -> Runs:
     return Runs(hand, raw)
 
 
-async def goes_on(hand: Hand, runs: Runs, rounds: int = 3, check: Callable[[], Awaitable[None]] | None = None) -> None:
+async def goes_on(
+    hand: Hand, runs: Runs, rounds: int = 3, check: Callable[[], Awaitable[None]] | None = None
+) -> None:
     """So many runs, each after the other, and always one to come."""
     seen: list[int] = []
     for _ in range(rounds):
         hand.move_to(max(await hand.tick(), hand.now_ms) + 5)
-        seen += [tick for tick in await hand.run_due() if tick]  # 0: what is left of a job whose keys were lost
+        seen += [
+            tick for tick in await hand.run_due() if tick
+        ]  # 0: what is left of a job whose keys were lost
         if check is not None:
             await check()
         assert await runs.count() == (0, 1)
@@ -156,21 +167,32 @@ class TestTheCheck:
         before = await raw.hgetall(f"{Q}:repeat:{NAME}"), await hand.tick()
         for different in (Every(timedelta(seconds=20)), Cron("* * * * *")):
             assert await hand.ensure(different, why="check") == "different"
-        assert await hand.ensure(TEN_SECONDS, why="check", options=JobOptions(attempts=9)) == "different"
+        assert (
+            await hand.ensure(TEN_SECONDS, why="check", options=JobOptions(attempts=9))
+            == "different"
+        )
         assert (await raw.hgetall(f"{Q}:repeat:{NAME}"), await hand.tick()) == before
-        assert await hand.ensure(Every(timedelta(seconds=20)), why="start") == "changed", "a start decides"
+        assert await hand.ensure(Every(timedelta(seconds=20)), why="start") == "changed", (
+            "a start decides"
+        )
         await hand.run_due()
 
     @pytest.mark.parametrize("loss", ["next_run", "next_run_s_place", "next_run_s_job", "flush"])
-    async def test_makes_what_it_declares_where_the_other_one_is_dead(self, loss: str, hand: Hand, raw: Any) -> None:
+    async def test_makes_what_it_declares_where_the_other_one_is_dead(
+        self, loss: str, hand: Hand, raw: Any
+    ) -> None:
         await hand.ensure(Cron("5 * * * *"), why="start")
         await LOSSES[loss](raw)
         assert await hand.ensure(TEN_SECONDS, why="check") in {"made", "resumed"}
-        assert await hand.ensure(Cron("5 * * * *"), why="check") == "different", "and the two do not take turns"
+        assert await hand.ensure(Cron("5 * * * *"), why="check") == "different", (
+            "and the two do not take turns"
+        )
         await hand.run_due()
 
     @pytest.mark.trap(5)
-    async def test_repairs_a_chain_that_another_client_has_ended(self, hand: Hand, runs: Runs) -> None:
+    async def test_repairs_a_chain_that_another_client_has_ended(
+        self, hand: Hand, runs: Runs
+    ) -> None:
         """It fetched the run, and made no next one (trap T5): nobody does, once that one has ended."""
         await hand.ensure(TEN_SECONDS)
         tick = await hand.tick()
@@ -184,7 +206,9 @@ class TestTheCheck:
         assert await hand.ensure(TEN_SECONDS, why="check") == "resumed"
         await goes_on(hand, runs)
 
-    async def test_takes_no_remains_of_a_job_for_a_run(self, hand: Hand, runs: Runs, raw: Any) -> None:
+    async def test_takes_no_remains_of_a_job_for_a_run(
+        self, hand: Hand, runs: Runs, raw: Any
+    ) -> None:
         """A hash of that name which tells no schedule has no next one."""
         await hand.ensure(TEN_SECONDS)
         await hand.run_due()
@@ -195,13 +219,18 @@ class TestTheCheck:
         assert await raw.hget(job, "rjk") == NAME
         await goes_on(hand, runs)
 
-    async def test_finds_a_run_wherever_it_is(self, hand: Hand, operator: JobInspector, raw: Any) -> None:
+    async def test_finds_a_run_wherever_it_is(
+        self, hand: Hand, operator: JobInspector, raw: Any
+    ) -> None:
         await hand.ensure(Cron("5 * * * *"), options=JobOptions(priority=3))
         tick = await hand.tick()
         job_id = f"repeat:{NAME}:{tick}"
 
         async def is_untouched() -> bool:
-            return await hand.ensure(Cron("5 * * * *"), why="check", options=JobOptions(priority=3)) == "untouched"
+            return (
+                await hand.ensure(Cron("5 * * * *"), why="check", options=JobOptions(priority=3))
+                == "untouched"
+            )
 
         assert await is_untouched()
         await operator.promote(NAME, job_id)
@@ -238,9 +267,17 @@ class TestTheCheck:
 
     @pytest.mark.parametrize(
         ("key", "type_"),
-        [("repeat", "hash"), (f"repeat:{NAME}", "string"), ("delayed", "list"), ("wait", "string"), ("meta", "set")],
+        [
+            ("repeat", "hash"),
+            (f"repeat:{NAME}", "string"),
+            ("delayed", "list"),
+            ("wait", "string"),
+            ("meta", "set"),
+        ],
     )
-    async def test_names_a_damaged_key_and_changes_nothing(self, key: str, type_: str, hand: Hand, raw: Any) -> None:
+    async def test_names_a_damaged_key_and_changes_nothing(
+        self, key: str, type_: str, hand: Hand, raw: Any
+    ) -> None:
         from corral.store.replies import ResponseError
 
         await hand.ensure(TEN_SECONDS)
@@ -279,30 +316,44 @@ class TestWhatAnOperatorRemoved:
         for why in ("check", "start", "check"):
             assert await hand.ensure(TEN_SECONDS, why=why) == "removed"
         assert await hand.schedules.list() == []
-        assert await hand.ensure(Every(timedelta(seconds=20)), why="check") == "removed", "no check makes it again"
+        assert await hand.ensure(Every(timedelta(seconds=20)), why="check") == "removed", (
+            "no check makes it again"
+        )
         assert await hand.ensure(TEN_SECONDS) == "made"
         assert not await raw.exists(hand.schedules.removed_key)
         assert await hand.ensure(TEN_SECONDS, why="check") == "untouched"
         await hand.run_due()
 
-    async def test_is_made_again_by_a_start_that_declares_another_time(self, hand: Hand, raw: Any) -> None:
+    async def test_is_made_again_by_a_start_that_declares_another_time(
+        self, hand: Hand, raw: Any
+    ) -> None:
         await hand.schedules.remove(NAME, mark=removal(TEN_SECONDS))
         options = JobOptions(attempts=9)
-        assert await hand.ensure(TEN_SECONDS, why="start", options=options) == "removed", "this is not about when"
+        assert await hand.ensure(TEN_SECONDS, why="start", options=options) == "removed", (
+            "this is not about when"
+        )
         assert await hand.ensure(Cron("5 * * * *"), why="start") == "made"
         assert not await raw.exists(hand.schedules.removed_key)
 
-    async def test_and_pruned_is_made_again_by_any_start_that_declares_it(self, hand: Hand, raw: Any) -> None:
+    async def test_and_pruned_is_made_again_by_any_start_that_declares_it(
+        self, hand: Hand, raw: Any
+    ) -> None:
         await hand.ensure(TEN_SECONDS, why="start")
         await hand.run_due()
         await hand.schedules.remove(NAME, mark=PRUNED)
-        assert await hand.ensure(TEN_SECONDS, why="check") == "removed", "a worker of the release before"
-        assert await hand.ensure(TEN_SECONDS, why="start") == "made", "a release that was rolled back"
+        assert await hand.ensure(TEN_SECONDS, why="check") == "removed", (
+            "a worker of the release before"
+        )
+        assert await hand.ensure(TEN_SECONDS, why="start") == "made", (
+            "a release that was rolled back"
+        )
         assert not await raw.exists(hand.schedules.removed_key)
         await hand.run_due()
 
     @pytest.mark.trap(11)
-    async def test_keeps_its_mark_where_bullmq_deletes_no_orphans(self, hand: Hand, raw: Any) -> None:
+    async def test_keeps_its_mark_where_bullmq_deletes_no_orphans(
+        self, hand: Hand, raw: Any
+    ) -> None:
         """trap T11"""
         await hand.schedules.remove(NAME, mark=PRUNED)
         assert [key async for key in raw.scan_iter("*")] == [f"corral:{Q}:removed-schedules"]
@@ -319,7 +370,9 @@ class TestNoRunIsAdded:
             due, coming = await runs.look()
             assert due == [waits]
             (following,) = coming
-            assert abs(following - hand.now_ms - seconds * 1000) < 1000, "one period from now: one is due already"
+            assert abs(following - hand.now_ms - seconds * 1000) < 1000, (
+                "one period from now: one is due already"
+            )
         assert await hand.run_due() == [waits]
         await goes_on(hand, runs)
 
@@ -348,7 +401,9 @@ class TestNoRunIsAdded:
 
     @pytest.mark.trap(27)
     @pytest.mark.parametrize("rule", RULES)
-    async def test_by_a_promotion(self, rule: str, hand: Hand, runs: Runs, operator: JobInspector) -> None:
+    async def test_by_a_promotion(
+        self, rule: str, hand: Hand, runs: Runs, operator: JobInspector
+    ) -> None:
         await hand.ensure(RULES[rule])
         hand.move_to(await hand.tick() + 5)
         await hand.run_due()
@@ -356,7 +411,9 @@ class TestNoRunIsAdded:
         await operator.promote(NAME, f"repeat:{NAME}:{early}")
         assert await runs.look() == ([early], [])
         assert await hand.ensure(RULES[rule], why="check") == "untouched"
-        assert await hand.ensure(RULES[rule], why="start", options=JobOptions(attempts=9)) == "changed"
+        assert (
+            await hand.ensure(RULES[rule], why="start", options=JobOptions(attempts=9)) == "changed"
+        )
         due, coming = await runs.look()
         assert (due, len(coming)) == ([early], 1)
         assert coming[0] > early, "the tick has its run"
@@ -365,7 +422,9 @@ class TestNoRunIsAdded:
         await goes_on(hand, runs)
 
     @pytest.mark.trap(27)
-    async def test_by_removing_and_making_it_again(self, hand: Hand, runs: Runs, operator: JobInspector) -> None:
+    async def test_by_removing_and_making_it_again(
+        self, hand: Hand, runs: Runs, operator: JobInspector
+    ) -> None:
         await hand.ensure(TEN_SECONDS)
         waits = await hand.tick()
         for _ in range(3):
@@ -377,12 +436,16 @@ class TestNoRunIsAdded:
         for _ in range(3):
             await hand.schedules.remove(NAME)
             await hand.ensure(TEN_SECONDS)
-            assert await runs.look() == ([waits, *coming], []), "two are due: one of them carries on"
+            assert await runs.look() == ([waits, *coming], []), (
+                "two are due: one of them carries on"
+            )
         assert await hand.run_due() == [waits, *coming]
         await goes_on(hand, runs)
 
     @pytest.mark.trap(13)
-    async def test_by_a_drained_queue(self, hand: Hand, runs: Runs, operator: JobInspector, raw: Any) -> None:
+    async def test_by_a_drained_queue(
+        self, hand: Hand, runs: Runs, operator: JobInspector, raw: Any
+    ) -> None:
         await hand.ensure(TEN_SECONDS)
         assert await operator.drain(NAME, delayed=True) == 0
         assert await hand.ensure(TEN_SECONDS, why="check") == "untouched"
@@ -431,18 +494,30 @@ class Story:
     async def start(self, why: str = "start") -> None:
         word = await self._hand.ensure(self._declared, why=why, options=self._options)
         self.told[-1] += f" {word}"
-        assert word in {"untouched", "made", "resumed", "changed"} or (why == "check" and word == "different")
+        assert word in {"untouched", "made", "resumed", "changed"} or (
+            why == "check" and word == "different"
+        )
         stored = await self._hand.schedules.get(NAME)
         assert stored is not None
         assert stored.alive
         if word != "different":
-            assert await self._hand.ensure(self._declared, why="check", options=self._options) == "untouched"
+            assert (
+                await self._hand.ensure(self._declared, why="check", options=self._options)
+                == "untouched"
+            )
 
     async def change(self) -> None:
         self._declared = self._chance.choice(
-            [TEN_SECONDS, Every(timedelta(seconds=25)), Cron("*/2 * * * *"), Cron("5 * * * *", tz="Asia/Kathmandu")]
+            [
+                TEN_SECONDS,
+                Every(timedelta(seconds=25)),
+                Cron("*/2 * * * *"),
+                Cron("5 * * * *", tz="Asia/Kathmandu"),
+            ]
         )
-        self._options = self._chance.choice([JobOptions(), JobOptions(attempts=9), JobOptions(priority=2)])
+        self._options = self._chance.choice(
+            [JobOptions(), JobOptions(attempts=9), JobOptions(priority=2)]
+        )
         await self.start()
 
     async def check(self) -> None:
@@ -454,7 +529,13 @@ class Story:
     async def end(self) -> None:
         self._chance.shuffle(self._held)
         if self._held:
-            outcomes = [Completed(), Completed(), Failed("no"), Retried("again", 5_000), HandedBack()]
+            outcomes = [
+                Completed(),
+                Completed(),
+                Failed("no"),
+                Retried("again", 5_000),
+                HandedBack(),
+            ]
             await self._hand.end(self._chance.choice(outcomes), self._held.pop())
 
     async def kill(self) -> None:
@@ -468,7 +549,8 @@ class Story:
 
     async def wait(self) -> None:
         self._hand.move_to(
-            self._hand.now_ms + self._chance.choice([1000, 9_000, 30_000, 7 * MINUTE_MS, 60 * MINUTE_MS])
+            self._hand.now_ms
+            + self._chance.choice([1000, 9_000, 30_000, 7 * MINUTE_MS, 60 * MINUTE_MS])
         )
 
     async def promote(self) -> None:
@@ -501,9 +583,13 @@ class Story:
 
 
 @pytest.mark.trap(27)
-@pytest.mark.corral_untidy("jobs whose keys are deleted while a worker holds them leave their id in `active`")
+@pytest.mark.corral_untidy(
+    "jobs whose keys are deleted while a worker holds them leave their id in `active`"
+)
 async def test_by_any_sequence(hand: Hand, operator: JobInspector, runs: Runs, raw: Any) -> None:
-    """Seeded: ensured, changed, checked, fetched, killed, promoted, paused, removed, and lost in every way."""
+    """Seeded: ensured, changed, checked, fetched, killed, promoted, paused, removed, and lost in
+    every way.
+    """
     counts: dict[tuple[int, int], int] = {}
     for seed in range(STORIES):
         await raw.flushall()
@@ -517,13 +603,16 @@ async def test_by_any_sequence(hand: Hand, operator: JobInspector, runs: Runs, r
                 assert due + coming <= 2
             await story.settle()
             await raw.delete(f"{Q}:active")
-            # Where a coming tick was promoted by hand and its job is kept, the chain ends there as with BullMQ, until a
-            # worker looks (trap T27).
+            # Where a coming tick was promoted by hand and its job is kept, the chain ends there as
+            # with BullMQ, until a worker looks (trap T27).
             await story.check()
             await goes_on(hand, runs, check=story.check)
         except BaseException:
             print(f"seed {seed}: {', '.join(story.told)}")
             raise
-    shown = ", ".join(f"{due} due and {coming} to come: {count}" for (due, coming), count in sorted(counts.items()))
+    shown = ", ".join(
+        f"{due} due and {coming} to come: {count}"
+        for (due, coming), count in sorted(counts.items())
+    )
     print(f"{STORIES} stories of {STEPS} steps: {shown}")
     assert counts[1, 1] > 0 < counts[2, 0], "the limits are met"

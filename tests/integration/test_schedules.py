@@ -1,4 +1,6 @@
-"""Schedules on the real scripts: ensured at start, advanced in the fetch, changed, removed, and a year of them."""
+"""Schedules on the real scripts: ensured at start, advanced in the fetch, changed, removed, and a
+year of them.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ async def hand(store_url: str) -> AsyncIterator[Hand]:
 
 
 async def test_a_year_of_hourly_ticks(hand: Hand, raw: Any) -> None:
-    """8,760 of them, each at minute 5 UTC, none twice: with time moved, on the scripts that a worker uses."""
+    """8,760 of them, each at minute 5 UTC, none twice: with time moved, on the scripts that a
+    worker uses.
+    """
     began = time.monotonic()
     assert await hand.ensure(Cron("5 * * * *")) == "made"
     ticks: list[int] = []
@@ -66,10 +70,15 @@ async def test_the_same_schedule_again_changes_nothing(hand: Hand, raw: Any) -> 
     await hand.ensure(Cron("5 * * * *"))
     before = await raw.hgetall(f"bull:{NAME}:repeat:{NAME}"), await raw.xlen(f"bull:{NAME}:events")
     assert await hand.ensure(Cron("5 * * * *")) == "untouched"
-    hand.move_to(await hand.tick() + 10 * HOUR_MS)  # due, and nobody has run it: an upsert would delete it
+    hand.move_to(
+        await hand.tick() + 10 * HOUR_MS
+    )  # due, and nobody has run it: an upsert would delete it
     due = await hand.tick()
     assert await hand.ensure(Cron("5 * * * *")) == "untouched"
-    assert (await raw.hgetall(f"bull:{NAME}:repeat:{NAME}"), await raw.xlen(f"bull:{NAME}:events")) == before
+    assert (
+        await raw.hgetall(f"bull:{NAME}:repeat:{NAME}"),
+        await raw.xlen(f"bull:{NAME}:events"),
+    ) == before
     assert await hand.run_due() == [due]
     assert await hand.tick() == due + 11 * HOUR_MS, "the missed ones are one"
 
@@ -181,17 +190,23 @@ class TestAWorker:
         async with workshop.working(cron.processed_by(process)):
             await workshop.wait_until(lambda: len(seen) >= 3, "three seconds")
         assert [job.scheduled_for.microsecond for job in seen] == [0] * len(seen)
-        steps = {(b.scheduled_for - a.scheduled_for).total_seconds() for a, b in itertools.pairwise(seen)}
+        steps = {
+            (b.scheduled_for - a.scheduled_for).total_seconds() for a, b in itertools.pairwise(seen)
+        }
         assert steps == {1.0}
 
     async def test_leaves_to_others_what_it_cannot_read(self, workshop: Any) -> None:
-        """A pattern of another language's producer: the iteration is not run, not failed and not lost."""
+        """A pattern of another language's producer: the iteration is not run, not failed and not
+        lost.
+        """
         queue = Queue(NAME, Report)
         hand, raw = Hand(workshop.url), workshop.raw
         await hand.ensure(Every(timedelta(hours=1)), "foreign")
         await hand.store.close()
         await raw.hdel(f"bull:{NAME}:repeat:foreign", "every")
-        await raw.hset(f"bull:{NAME}:repeat:foreign", mapping={"pattern": "0 0 15W * *", "tz": "UTC"})
+        await raw.hset(
+            f"bull:{NAME}:repeat:foreign", mapping={"pattern": "0 0 15W * *", "tz": "UTC"}
+        )
         (job_id,) = await raw.lrange(f"bull:{NAME}:wait", 0, -1)
         runs: list[str] = []
         with capture_logs() as logs:
@@ -210,7 +225,9 @@ class TestAWorker:
         with capture_logs() as logs:
             await workshop.burst(queue.processed_by(lambda _: None))
         assert any("corral schedules prune" in line["event"] for line in logs)
-        assert await workshop.raw.zcard(f"bull:{NAME}:repeat") == 1, "it goes on until somebody removes it"
+        assert await workshop.raw.zcard(f"bull:{NAME}:repeat") == 1, (
+            "it goes on until somebody removes it"
+        )
 
 
 class TestAtRunTime:
@@ -219,12 +236,19 @@ class TestAtRunTime:
     async def test_schedules_for_one_customer(self, workshop: Any) -> None:
         queue = Queue(NAME, Report)
         jobs = workshop.producer(queue)
-        first = await jobs.schedule(queue, Report(team="blue"), Every(timedelta(hours=1)), id="blue")
-        assert await jobs.schedule(NAME, {"team": "blue"}, Every(timedelta(hours=1)), id="blue") == first
+        first = await jobs.schedule(
+            queue, Report(team="blue"), Every(timedelta(hours=1)), id="blue"
+        )
+        assert (
+            await jobs.schedule(NAME, {"team": "blue"}, Every(timedelta(hours=1)), id="blue")
+            == first
+        )
         teams: list[str] = []
         await workshop.burst(queue.processed_by(lambda job: teams.append(job.payload.team)))
         assert teams == ["blue"]
-        following = await jobs.schedule(queue, Report(team="red"), Every(timedelta(hours=1)), id="blue")
+        following = await jobs.schedule(
+            queue, Report(team="red"), Every(timedelta(hours=1)), id="blue"
+        )
         assert following == first + timedelta(hours=1)
         assert await jobs.unschedule("blue") is True
         assert await jobs.unschedule("blue") is False

@@ -26,20 +26,28 @@ class Letter(Payload):
 
 @pytest.fixture
 def schedule(workshop: Any) -> Any:
-    """`await schedule("weekly")`: made by a program; under the queue's own name, as a declaration would."""
+    """`await schedule("weekly")`: made by a program; under the queue's own name, as a declaration
+    would.
+    """
 
     async def install(schedule_id: str) -> None:
         store = QueueStore(Link(workshop.url), "bull", NAME)
-        await Schedules(store).ensure(NewSchedule(schedule_id, NAME, b"{}", JobOptions(), Every(timedelta(hours=1))))
+        await Schedules(store).ensure(
+            NewSchedule(schedule_id, NAME, b"{}", JobOptions(), Every(timedelta(hours=1)))
+        )
         await store.close()
 
     return install
 
 
 @pytest.mark.asyncio
-async def test_lists_and_prunes_what_is_declared_no_longer(schedule: Any, command: Any, workshop: Any) -> None:
+async def test_lists_and_prunes_what_is_declared_no_longer(
+    schedule: Any, command: Any, workshop: Any
+) -> None:
     await schedule(NAME)
-    await workshop.producer(Queue(NAME, Letter)).schedule(NAME, {}, Every(timedelta(hours=2)), id="weekly")
+    await workshop.producer(Queue(NAME, Letter)).schedule(
+        NAME, {}, Every(timedelta(hours=2)), id="weekly"
+    )
 
     listed = command("schedules")
     assert listed.wait() == 0
@@ -51,7 +59,11 @@ async def test_lists_and_prunes_what_is_declared_no_longer(schedule: Any, comman
     pruned = command("schedules", "prune", "--json")
     assert pruned.wait() == 0
     (removed,) = json.loads(pruned.result)
-    assert (removed["id"], removed["origin"], removed["when"]) == (NAME, "undeclared", "every 3600 s")
+    assert (removed["id"], removed["origin"], removed["when"]) == (
+        NAME,
+        "undeclared",
+        "every 3600 s",
+    )
 
     left = command("schedules", "--json")
     assert left.wait() == 0
@@ -64,8 +76,14 @@ async def test_lists_and_prunes_what_is_declared_no_longer(schedule: Any, comman
     assert (again.wait(), again.result, again.said) == (0, "", "nothing to remove\n")
 
 
-DECLARED = ("letters = Queue(", "from datetime import timedelta\nfrom corral import Every\n\nletters = Queue(")
-SCHEDULE = ("concurrency=4)\nthreaded", "concurrency=4, schedule=Every(timedelta(hours=1)))\nthreaded")
+DECLARED = (
+    "letters = Queue(",
+    "from datetime import timedelta\nfrom corral import Every\n\nletters = Queue(",
+)
+SCHEDULE = (
+    "concurrency=4)\nthreaded",
+    "concurrency=4, schedule=Every(timedelta(hours=1)))\nthreaded",
+)
 
 
 @pytest.fixture
@@ -93,16 +111,23 @@ def state(command: Any) -> str:
 
 
 @pytest.mark.asyncio
-async def test_removes_what_is_declared_and_restores_it(declares: None, command: Any, workshop: Any) -> None:
+async def test_removes_what_is_declared_and_restores_it(
+    declares: None, command: Any, workshop: Any
+) -> None:
     """Workers leave it removed, whenever they start, and say so."""
     assert state(command) == "new"
     assert command("worker", "--burst").wait() == 0
     assert state(command) == "alive"
     removed = command("schedules", "remove", NAME)
     assert removed.wait() == 0
-    assert removed.result == f"{NAME}: the schedule is removed; `corral schedules restore {NAME}` makes it again\n"
+    assert (
+        removed.result
+        == f"{NAME}: the schedule is removed; `corral schedules restore {NAME}` makes it again\n"
+    )
     assert state(command) == "removed"
-    assert told(command, "schedules", "remove", NAME) == {"queue": NAME, "removed": False}, "and it stays so"
+    assert told(command, "schedules", "remove", NAME) == {"queue": NAME, "removed": False}, (
+        "and it stays so"
+    )
 
     worker = command("worker", "--burst")
     assert worker.wait() == 0
@@ -131,7 +156,9 @@ async def test_refuses_to_remove_what_is_not_declared(command: Any) -> None:
     for word in ("remove", "restore"):
         refused = command("schedules", word, NAME)
         assert refused.wait() == 2
-        assert refused.said.startswith(f"error: queue '{NAME}' declares no schedule\n  hint: `corral schedules prune`")
+        assert refused.said.startswith(
+            f"error: queue '{NAME}' declares no schedule\n  hint: `corral schedules prune`"
+        )
         unknown = command("schedules", word, "nobody")
         assert unknown.wait() == 2
         assert unknown.said.startswith("error: no queue is named 'nobody'")

@@ -1,4 +1,6 @@
-"""A worker keeps what its queues declare: it looks again and again, repairs what is gone, and changes nothing else."""
+"""A worker keeps what its queues declare: it looks again and again, repairs what is gone, and
+changes nothing else.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from typing import Any
 import pytest
 
 from corral import Cron, Every, Job, Payload, Queue
-from corral.store import processes
+from corral.fleet import processes
+from corral.fleet.processes import ProcessRecords
 from corral.store.connection import Link
-from corral.store.processes import ProcessRecords
 from corral.store.schedules import PRUNED, removal
 from integration.by_hand import NAME, Hand
 from integration.losses import LOSSES
@@ -60,7 +62,9 @@ class Office:
             self.ran.append(job.id)
 
         settings = {"stalled_interval_seconds": INTERVAL_SECONDS, **settings}
-        async with self._workshop.working(self.queue(when).processed_by(process), **settings) as working:
+        async with self._workshop.working(
+            self.queue(when).processed_by(process), **settings
+        ) as working:
             working.worker._on_check = self._looked
             yield working.worker
 
@@ -113,13 +117,19 @@ async def test_it_runs_again_after_every_loss(loss: str, office: Office, worksho
             assert worker.troubles == {}
     repaired = len(events(logs, "schedule w"))
     assert worker.repaired[NAME] == repaired <= 1
-    assert loss == "settings" or repaired == 1 or loss.startswith("next_run"), "a run may have begun just before"
+    assert loss == "settings" or repaired == 1 or loss.startswith("next_run"), (
+        "a run may have begun just before"
+    )
     assert not [line for line in logs if line["log_level"] == "error"]
 
 
 @pytest.mark.parametrize("loss", ["flush", "next_run", "next_run_s_place", "all_of_it"])
-async def test_it_finds_out_at_once_where_nothing_is_to_come(loss: str, office: Office, workshop: Any) -> None:
-    """A worker that finds nothing, waiting or to come, does not wait for the end of a long interval."""
+async def test_it_finds_out_at_once_where_nothing_is_to_come(
+    loss: str, office: Office, workshop: Any
+) -> None:
+    """A worker that finds nothing, waiting or to come, does not wait for the end of a long
+    interval.
+    """
     async with office.working(Every(timedelta(seconds=1)), stalled_interval_seconds=3600) as worker:
         await office.runs()
         await workshop.wait_until(lambda: _is_coming(workshop.raw), "the next run is to come")
@@ -132,8 +142,12 @@ async def _is_coming(raw: Any) -> bool:
     return bool(await raw.zcard(f"{Q}:delayed") and not await raw.llen(f"{Q}:active"))
 
 
-async def test_a_doubt_that_was_wrong_is_not_followed_again_and_again(office: Office, workshop: Any) -> None:
-    """A paused queue looks as if nothing were to come: each look of its worker would look at the schedule, too."""
+async def test_a_doubt_that_was_wrong_is_not_followed_again_and_again(
+    office: Office, workshop: Any
+) -> None:
+    """A paused queue looks as if nothing were to come: each look of its worker would look at the
+    schedule, too.
+    """
     async with office.working(OFTEN, stalled_interval_seconds=3600):
         await office.runs()
         await workshop.raw.hset(f"{Q}:meta", "paused", "1")
@@ -159,7 +173,9 @@ async def test_a_doubt_that_was_wrong_is_not_followed_again_and_again(office: Of
         await office.runs(22)
 
 
-async def test_another_release_s_schedule_is_left_and_warned_about_once(office: Office, workshop: Any) -> None:
+async def test_another_release_s_schedule_is_left_and_warned_about_once(
+    office: Office, workshop: Any
+) -> None:
     """Two releases in a rolling deployment do not rewrite each other's."""
 
     async def every_ms() -> int:
@@ -181,7 +197,9 @@ async def test_another_release_s_schedule_is_left_and_warned_about_once(office: 
     assert len(events(logs, "schedule changed")) == 1
 
 
-async def test_what_an_operator_removed_stays_removed(office: Office, workshop: Any, hand: Any) -> None:
+async def test_what_an_operator_removed_stays_removed(
+    office: Office, workshop: Any, hand: Any
+) -> None:
     async def is_there() -> bool:
         return bool(await workshop.raw.zcard(f"{Q}:repeat"))
 
@@ -202,7 +220,9 @@ async def test_what_an_operator_removed_stays_removed(office: Office, workshop: 
         async with hand() as by_hand:
             await by_hand.schedules.remove(NAME, mark=PRUNED)
         async with office.working(Every(timedelta(hours=2))):
-            await workshop.wait_until(is_there, "what was pruned is made by a worker that declares it")
+            await workshop.wait_until(
+                is_there, "what was pruned is made by a worker that declares it"
+            )
 
 
 async def test_what_is_not_declared_is_not_made(office: Office, workshop: Any, hand: Any) -> None:
@@ -219,7 +239,9 @@ class TestOfAnotherClient:
     """A cron expression that only another client can read, and that nobody reads."""
 
     @asynccontextmanager
-    async def foreign(self, workshop: Any, hand: Any, pattern: str, tz: str, late: timedelta) -> AsyncIterator[str]:
+    async def foreign(
+        self, workshop: Any, hand: Any, pattern: str, tz: str, late: timedelta
+    ) -> AsyncIterator[str]:
         """Such a schedule, whose run waits and was due so long ago."""
         tick = int((datetime.now(UTC) - late).timestamp() * 1000)
         async with hand() as by_hand:
@@ -251,7 +273,11 @@ class TestOfAnotherClient:
                     await workshop.raw.zadd(f"{Q}:repeat", {"foreign": 4_102_444_800_000})
                     await workshop.wait_until(lambda: not worker.troubles, "it is true no longer")
             (line,) = events(logs, "overdue")
-            assert (line["queue"], line["schedule"], line["expression"]) == (NAME, "foreign", FOREIGN)
+            assert (line["queue"], line["schedule"], line["expression"]) == (
+                NAME,
+                "foreign",
+                FOREIGN,
+            )
 
     @pytest.mark.parametrize(
         ("pattern", "tz", "late", "is_told"),
@@ -265,10 +291,20 @@ class TestOfAnotherClient:
         ],
     )
     async def test_is_told_when_it_is_late_by_a_period(
-        self, pattern: str, tz: str, late: timedelta, is_told: bool, office: Office, workshop: Any, hand: Any
+        self,
+        pattern: str,
+        tz: str,
+        late: timedelta,
+        is_told: bool,
+        office: Office,
+        workshop: Any,
+        hand: Any,
     ) -> None:
         """Of a time zone that is not known here, the period still is."""
-        async with self.foreign(workshop, hand, pattern, tz, late) as job, office.working(None) as worker:
+        async with (
+            self.foreign(workshop, hand, pattern, tz, late) as job,
+            office.working(None) as worker,
+        ):
             await workshop.until(office.queue(None), job, "delayed")
             await office.looked()
             assert bool(worker.troubles) is is_told
@@ -293,7 +329,9 @@ class TestOfAnotherClient:
                 assert worker.troubles == {}
 
 
-async def test_a_queues_damaged_set_of_schedules_is_put_aside_and_made_again(office: Office, workshop: Any) -> None:
+async def test_a_queues_damaged_set_of_schedules_is_put_aside_and_made_again(
+    office: Office, workshop: Any
+) -> None:
     await workshop.raw.set(f"{Q}:repeat", "no set")
     async with office.working(RARELY) as worker:
         made = await workshop.producer(office.queue(None)).enqueue(NAME, {"by_hand": True})
@@ -365,7 +403,9 @@ class TestTheCatalogRecord:
         await wait_until(lambda: not look.is_set(), "it has looked")
         assert not keeping.done()
         await raw.delete("corral:bull:catalog")
-        await wait_until(is_there, "it tries again by itself where the store has refused it", seconds=10)
+        await wait_until(
+            is_there, "it tries again by itself where the store has refused it", seconds=10
+        )
         monkeypatch.setattr(processes, "REFRESH_SECONDS", 0.1)
         look.set()
         await raw.flushall()
@@ -380,7 +420,9 @@ def _records(found: dict[str, str]) -> dict[str, Any]:
 
 
 class TestWithoutANextRun:
-    """A schedule that was made at run time: nobody declares it, so nobody here can make its next run again."""
+    """A schedule that was made at run time: nobody declares it, so nobody here can make its next
+    run again.
+    """
 
     @asynccontextmanager
     async def made(self, workshop: Any, hand: Any, late: timedelta) -> AsyncIterator[str]:

@@ -1,4 +1,6 @@
-"""A script that fails: what it was given is sent again in smaller calls, and one bad ending holds up no other."""
+"""A script that fails: what it was given is sent again in smaller calls, and one bad ending holds
+up no other.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class Letter(Payload):
     pass
 
 
-letters = Queue("letters", Letter, options=JobOptions(keep_completed=Retention(), keep_failed=Retention()))
+letters = Queue(
+    "letters", Letter, options=JobOptions(keep_completed=Retention(), keep_failed=Retention())
+)
 
 
 class Failing:
@@ -39,7 +43,9 @@ class Failing:
         self.fails = True
         advance = QueueStore.advance
 
-        async def failing(store: QueueStore, worker: str, seq: int, endings: Any, want: int, **rest: Any) -> Any:
+        async def failing(
+            store: QueueStore, worker: str, seq: int, endings: Any, want: int, **rest: Any
+        ) -> Any:
             failed = self.fails and any(ending.job.id == BAD for ending in endings)
             self.calls.append((seq, len(endings), failed))
             if failed:
@@ -77,7 +83,9 @@ async def test_one_ending_that_cannot_be_written_holds_up_no_other(
             await workshop.wait_until(others_ended, "all others are completed")
             await workshop.wait_until(lambda: working.worker.troubles, "it is told")
             assert repr(BAD) in working.worker.troubles["letters", "ending"]
-            assert await workshop.state(letters, BAD) == "active", "its lock is held, and it is not lost"
+            assert await workshop.state(letters, BAD) == "active", (
+                "its lock is held, and it is not lost"
+            )
             store_calls.fails = False
             await workshop.until(letters, BAD, "completed")
             await workshop.wait_until(lambda: not working.worker.troubles, "it is true no longer")
@@ -88,7 +96,9 @@ async def test_one_ending_that_cannot_be_written_holds_up_no_other(
     assert not [line for line in logged if "lock" in line["event"]]
     assert not [line for line in logged if line["event"].startswith("store ")], "it is no outage"
     told = [line for line in logged if line["log_level"] == "error"]
-    assert [line["event"] for line in told] == ["a job's ending cannot be written, and is tried again"]
+    assert [line["event"] for line in told] == [
+        "a job's ending cannot be written, and is tried again"
+    ]
 
 
 async def test_a_batch_is_split_down_to_the_one(workshop: Any, store_calls: Failing) -> None:
@@ -110,4 +120,6 @@ async def test_a_batch_is_split_down_to_the_one(workshop: Any, store_calls: Fail
         await workshop.until(letters, BAD, "completed")
     assert failed[0] > 1
     assert min(failed) == 1
-    assert all(after <= -(-before // 2) for before, after in itertools.pairwise(failed) if before > 1)
+    assert all(
+        after <= -(-before // 2) for before, after in itertools.pairwise(failed) if before > 1
+    )

@@ -1,4 +1,6 @@
-"""How a worker stops: what can finish does, the rest goes back unspent, and nothing keeps the process alive."""
+"""How a worker stops: what can finish does, the rest goes back unspent, and nothing keeps the
+process alive.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 import redis
 
 from corral import Job, Payload, Queue
-from corral.store.embedded import embedded_store
+from corral.embedded.server import embedded_store
 from corral.worker.worker import Stopped
 
 pytestmark = pytest.mark.asyncio
@@ -26,9 +28,13 @@ SERVED = ("acme-letters", "acme-threads")
 
 @pytest.fixture
 def started(workshop: Any, command: Any) -> Any:
-    """`await started("sleep 1", queue=threads)`: jobs that run in a worker process; the worker and the jobs' ids."""
+    """`await started("sleep 1", queue=threads)`: jobs that run in a worker process; the worker and
+    the jobs' ids.
+    """
 
-    async def started(*texts: str, queue: Any = letters, timeout: float = 0.5, **environment: str) -> tuple[Any, Any]:
+    async def started(
+        *texts: str, queue: Any = letters, timeout: float = 0.5, **environment: str
+    ) -> tuple[Any, Any]:
         jobs = workshop.producer(letters, threads)
         made = [(await jobs.enqueue(queue, Letter(text=text))).id for text in texts]
         worker = command("worker", *SERVED, "--shutdown-timeout", str(timeout), **environment)
@@ -49,8 +55,14 @@ async def assert_handed_back(workshop: Any, queue: Any, job_id: str) -> None:
     assert "atm" not in job, "no attempt is spent"
     assert job["ats"] == "1"
     assert not await workshop.raw.exists(f"bull:{queue.name}:{job_id}:lock")
-    assert (await workshop.events(queue, job_id))[-1] == {"event": "waiting", "jobId": job_id, "prev": "active"}
-    assert await workshop.raw.zscore(f"bull:{queue.name}:marker", "0") == 0, "an idle worker is woken"
+    assert (await workshop.events(queue, job_id))[-1] == {
+        "event": "waiting",
+        "jobId": job_id,
+        "prev": "active",
+    }
+    assert await workshop.raw.zscore(f"bull:{queue.name}:marker", "0") == 0, (
+        "an idle worker is woken"
+    )
 
 
 async def test_what_can_finish_does_and_the_rest_goes_back(workshop: Any, started: Any) -> None:
@@ -65,7 +77,10 @@ async def test_what_can_finish_does_and_the_rest_goes_back(workshop: Any, starte
 
 async def test_where_everything_finishes_the_exit_code_is_zero(workshop: Any, started: Any) -> None:
     worker, made = await started("sleep 0.3", "sleep 0.3", timeout=5)
-    waiting = [await workshop.producer(threads).enqueue(threads, Letter(text="sleep 0.2")) for _ in range(4)]
+    waiting = [
+        await workshop.producer(threads).enqueue(threads, Letter(text="sleep 0.2"))
+        for _ in range(4)
+    ]
     await workshop.until(threads, waiting[-1].id, "active")
     worker.process.send_signal(signal.SIGINT)
     assert await ended(worker) == 0
@@ -73,7 +88,9 @@ async def test_where_everything_finishes_the_exit_code_is_zero(workshop: Any, st
     assert [await workshop.state(threads, each.id) for each in waiting] == ["completed"] * 4
 
 
-async def test_what_waits_when_the_worker_stops_is_not_started_any_more(workshop: Any, started: Any) -> None:
+async def test_what_waits_when_the_worker_stops_is_not_started_any_more(
+    workshop: Any, started: Any
+) -> None:
     worker, _ = await started(*["sleep 0.4"] * 4, timeout=5)
     worker.process.send_signal(signal.SIGTERM)
     await workshop.wait_until(lambda: "worker stopping" in worker.said, "it stops")
@@ -87,7 +104,13 @@ async def test_what_waits_when_the_worker_stops_is_not_started_any_more(workshop
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     ("text", "queue"),
-    [("sleep 60", letters), ("block 60", letters), ("in-c", letters), ("deaf", letters), ("block 60", threads)],
+    [
+        ("sleep 60", letters),
+        ("block 60", letters),
+        ("in-c", letters),
+        ("deaf", letters),
+        ("block 60", threads),
+    ],
     ids=["async def", "blocks the loop", "blocks the loop in C", "deaf", "def"],
 )
 async def test_a_second_signal_hands_the_jobs_back_at_once(
@@ -95,7 +118,9 @@ async def test_a_second_signal_hands_the_jobs_back_at_once(
 ) -> None:
     worker, (job_id,) = await started(text, queue=queue, timeout=60)
     worker.process.send_signal(number)
-    await workshop.wait_until(lambda: "a second signal hands them back at once" in worker.said, "it says what it does")
+    await workshop.wait_until(
+        lambda: "a second signal hands them back at once" in worker.said, "it says what it does"
+    )
     assert worker.process.poll() is None
     assert await workshop.state(queue, job_id) == "active"
     worker.process.send_signal(number)
@@ -104,7 +129,9 @@ async def test_a_second_signal_hands_the_jobs_back_at_once(
 
 
 @pytest.mark.parametrize(
-    ("text", "queue"), [("block 60", threads), ("deaf", letters)], ids=["a thread", "a deaf coroutine"]
+    ("text", "queue"),
+    [("block 60", threads), ("deaf", letters)],
+    ids=["a thread", "a deaf coroutine"],
 )
 async def test_a_processor_that_never_returns_is_handed_back_and_not_waited_for(
     workshop: Any, started: Any, text: str, queue: Any
@@ -116,7 +143,9 @@ async def test_a_processor_that_never_returns_is_handed_back_and_not_waited_for(
     assert "worker stopped" in worker.said
 
 
-async def test_a_def_that_sees_that_it_is_cancelled_may_return_in_time(workshop: Any, started: Any) -> None:
+async def test_a_def_that_sees_that_it_is_cancelled_may_return_in_time(
+    workshop: Any, started: Any
+) -> None:
     worker, (job_id,) = await started("obedient", queue=threads, timeout=0.2)
     worker.process.send_signal(signal.SIGTERM)
     assert await ended(worker) == 5
@@ -127,7 +156,9 @@ async def test_a_worker_whose_store_is_away_does_not_wait_for_it_where_nothing_r
     command: Any, data_dir: Any, wait_until: Any
 ) -> None:
     with embedded_store(data_dir) as url:
-        worker = command("worker", *SERVED, REDIS_URL=url, CORRAL_WORKER__SHUTDOWN_TIMEOUT_SECONDS="60")
+        worker = command(
+            "worker", *SERVED, REDIS_URL=url, CORRAL_WORKER__SHUTDOWN_TIMEOUT_SECONDS="60"
+        )
         await wait_until(lambda: "worker started" in worker.said, "it has started")
         with redis.Redis.from_url(url) as client:
             client.shutdown(nosave=True)
@@ -138,10 +169,15 @@ async def test_a_worker_whose_store_is_away_does_not_wait_for_it_where_nothing_r
 
 
 @pytest.mark.timing
-async def test_a_processor_that_blocks_for_three_locks_starts_once(workshop: Any, command: Any) -> None:
+async def test_a_processor_that_blocks_for_three_locks_starts_once(
+    workshop: Any, command: Any
+) -> None:
     """The lease thread renews what the loop cannot; another worker waits for a chance."""
     blocked_ms = 3 * 800
-    settings = {"CORRAL_WORKER__LOCK_SECONDS": "0.8", "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "0.4"}
+    settings = {
+        "CORRAL_WORKER__LOCK_SECONDS": "0.8",
+        "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "0.4",
+    }
     text = f"block {blocked_ms / 1000}"
     jobs = workshop.producer(letters, threads)
     threaded = await jobs.enqueue(threads, Letter(text=text))
@@ -153,19 +189,26 @@ async def test_a_processor_that_blocks_for_three_locks_starts_once(workshop: Any
     for queue, job_id in ((letters, looping), (threads, threaded.id)):
         await workshop.until(queue, job_id, "completed")
         stamps = await workshop.stamps(queue, job_id)
-        print(f"{queue.name}: ran for {stamps[-1][1] - dict(stamps)['active']} ms under locks of 800 ms")
+        print(
+            f"{queue.name}: ran for {stamps[-1][1] - dict(stamps)['active']} ms under locks of 800 ms"
+        )
         assert [name for name, _ in stamps] == ["added", "waiting", "active", "completed"]
         assert (await workshop.hash(queue, job_id))["ats"] == "1"
         assert stamps[-1][1] - dict(stamps)["active"] >= blocked_ms
-    # on a busy machine it may start later than the jobs end; before it has started, a SIGTERM is not its own to handle
-    await workshop.wait_until(lambda: "worker started" in second.said, "the second worker has started")
+    # on a busy machine it may start later than the jobs end; before it has started, a SIGTERM is
+    # not its own to handle
+    await workshop.wait_until(
+        lambda: "worker started" in second.said, "the second worker has started"
+    )
     for worker in (first, second):
         worker.process.send_signal(signal.SIGTERM)
     assert [await ended(worker) for worker in (first, second)] == [0, 0]
 
 
 class TestInProcess:
-    async def test_a_stopped_worker_says_what_it_gave_back_and_leaves_nothing_running(self, workshop: Any) -> None:
+    async def test_a_stopped_worker_says_what_it_gave_back_and_leaves_nothing_running(
+        self, workshop: Any
+    ) -> None:
         entered = asyncio.Event()
 
         async def process(_job: Job[Letter]) -> None:
@@ -173,12 +216,16 @@ class TestInProcess:
             await asyncio.sleep(60)
 
         enqueued = await workshop.producer(letters).enqueue(letters, Letter())
-        async with workshop.working(letters.processed_by(process), shutdown_timeout_seconds=0.05) as working:
+        async with workshop.working(
+            letters.processed_by(process), shutdown_timeout_seconds=0.05
+        ) as working:
             await entered.wait()
             assert await working.stop() == Stopped(handed_back=1, stuck=0)
         await assert_handed_back(workshop, letters, enqueued.id)
 
-    async def test_a_cancelled_processor_may_clean_up_and_what_it_says_is_kept(self, workshop: Any) -> None:
+    async def test_a_cancelled_processor_may_clean_up_and_what_it_says_is_kept(
+        self, workshop: Any
+    ) -> None:
         entered = asyncio.Event()
 
         async def process(job: Job[Letter]) -> None:
@@ -190,10 +237,14 @@ class TestInProcess:
                 job.log("cleaned up")
 
         enqueued = await workshop.producer(letters).enqueue(letters, Letter())
-        async with workshop.working(letters.processed_by(process), shutdown_timeout_seconds=0.05) as working:
+        async with workshop.working(
+            letters.processed_by(process), shutdown_timeout_seconds=0.05
+        ) as working:
             await entered.wait()
             await working.stop()
-        assert await workshop.raw.lrange(f"bull:acme-letters:{enqueued.id}:logs", 0, -1) == ["cleaned up"]
+        assert await workshop.raw.lrange(f"bull:acme-letters:{enqueued.id}:logs", 0, -1) == [
+            "cleaned up"
+        ]
         await assert_handed_back(workshop, letters, enqueued.id)
 
     async def test_the_head_of_the_queue_is_where_it_goes_back_to(self, workshop: Any) -> None:
@@ -210,7 +261,9 @@ class TestInProcess:
             await entered.wait()
         assert await workshop.raw.lrange("bull:acme-letters:wait", 0, -1) == [second.id, first.id]
 
-    async def test_a_worker_that_is_told_to_stop_before_it_runs_ends_at_once(self, workshop: Any) -> None:
+    async def test_a_worker_that_is_told_to_stop_before_it_runs_ends_at_once(
+        self, workshop: Any
+    ) -> None:
         async def process(_job: Job[Letter]) -> None:
             pass
 

@@ -1,4 +1,6 @@
-"""Stores that refuse, each a real one in that state: whoever asks is told one sentence, and what to do."""
+"""Stores that refuse, each a real one in that state: whoever asks is told one sentence, and what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ letters = Queue(QUEUE, Letter)
 
 @contextmanager
 def held_port() -> Iterator[int]:
-    """A port that the kernel gives to nobody else meanwhile; a server may listen on it all the same."""
+    """A port that the kernel gives to nobody else meanwhile; a server may listen on it all the
+    same.
+    """
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
@@ -84,7 +88,10 @@ def a_lost_replica(kind: str) -> Iterator[tuple[Server, str]]:
 @contextmanager
 def a_busy_script(kind: str) -> Iterator[tuple[Server, str]]:
     def loop(socket_path: Path) -> None:
-        with redis.Redis(unix_socket_path=str(socket_path), socket_timeout=60) as other, suppress(redis.RedisError):
+        with (
+            redis.Redis(unix_socket_path=str(socket_path), socket_timeout=60) as other,
+            suppress(redis.RedisError),
+        ):
             other.eval("while true do end", 0)
 
     with server(kind, "--lua-time-limit", "1") as store:
@@ -106,7 +113,10 @@ def no_disk(kind: str) -> Iterator[tuple[Server, str]]:
         store.admin.config_set("save", "1 1")
         store.admin.set("one", "change")
         store.admin.bgsave()
-        until(lambda: store.admin.info("persistence")["rdb_last_bgsave_status"] == "err", "it has failed to save")
+        until(
+            lambda: store.admin.info("persistence")["rdb_last_bgsave_status"] == "err",
+            "it has failed to save",
+        )
         yield store, store.url()
 
 
@@ -151,8 +161,11 @@ def no_such_command(kind: str) -> Iterator[tuple[Server, str]]:
 
 
 @contextmanager
-def a_cluster(kind: str, slots: str, others: str = "", moving: str = "") -> Iterator[tuple[Server, str]]:
-    """A node whose configuration says who holds which slots; the other node is nowhere, and nobody asks it.
+def a_cluster(
+    kind: str, slots: str, others: str = "", moving: str = ""
+) -> Iterator[tuple[Server, str]]:
+    """A node whose configuration says who holds which slots; the other node is nowhere, and nobody
+    asks it.
 
     Args:
         slots: This node's.
@@ -161,15 +174,31 @@ def a_cluster(kind: str, slots: str, others: str = "", moving: str = "") -> Iter
     """
     with ExitStack() as ports:
         port, bus, away, away_bus = (ports.enter_context(held_port()) for _ in range(4))
-        nodes = f"{SELF} 127.0.0.1:{port}@{bus} myself,master - 0 0 1 connected {slots} {moving}".rstrip() + "\n"
+        nodes = (
+            f"{SELF} 127.0.0.1:{port}@{bus} myself,master - 0 0 1 connected {slots} {moving}".rstrip()
+            + "\n"
+        )
         if others:
-            nodes += f"{OTHER} 127.0.0.1:{away}@{away_bus} master - 0 0 2 connected {others}".rstrip() + "\n"
+            nodes += (
+                f"{OTHER} 127.0.0.1:{away}@{away_bus} master - 0 0 2 connected {others}".rstrip()
+                + "\n"
+            )
         nodes += "vars currentEpoch 2 lastVoteEpoch 0\n"
-        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "600000", "--bind", "127.0.0.1"]
+        options = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "600000",
+            "--bind",
+            "127.0.0.1",
+        ]
         options += ["--port", str(port), "--cluster-port", str(bus)]
         store = ports.enter_context(server(kind, *options, files={"nodes.conf": nodes}))
         if slots:
-            until(lambda: store.admin.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the cluster works")
+            until(
+                lambda: store.admin.execute_command("CLUSTER INFO")["cluster_state"] == "ok",
+                "the cluster works",
+            )
         yield store, store.url()
 
 
@@ -202,15 +231,25 @@ STATES: dict[str, tuple[Callable[[str], Any], str]] = {
     "no command": (no_such_command, "does not know a command"),
     "CLUSTERDOWN": (lambda kind: a_cluster(kind, ""), "is a node of a cluster that does not work"),
     "MOVED": (lambda kind: a_cluster(kind, "0", f"1-{SLOTS - 1}"), "another one holds these keys"),
-    "keys of others in a script": (lambda kind: a_cluster(kind, *divided()), "in different slots of it"),
-    "ASK": (lambda kind: a_cluster(kind, f"0-{SLOTS - 1}", " ", moving()), "another one receives these keys"),
+    "keys of others in a script": (
+        lambda kind: a_cluster(kind, *divided()),
+        "in different slots of it",
+    ),
+    "ASK": (
+        lambda kind: a_cluster(kind, f"0-{SLOTS - 1}", " ", moving()),
+        "another one receives these keys",
+    ),
 }
 
 
 def divided() -> tuple[str, str]:
-    """This node holds the slot of the key that a script names, and not those of the keys that it makes of that."""
+    """This node holds the slot of the key that a script names, and not those of the keys that it
+    makes of that.
+    """
     own = slot(f"bull:{QUEUE}:")
-    return str(own), " ".join(f"{first}-{last}" for first, last in ((0, own - 1), (own + 1, SLOTS - 1)))
+    return str(own), " ".join(
+        f"{first}-{last}" for first, last in ((0, own - 1), (own + 1, SLOTS - 1))
+    )
 
 
 def moving() -> str:
@@ -253,7 +292,12 @@ def test_whoever_asks_is_told_one_sentence_and_what_to_do(
             error, hint = (line for line in err.splitlines() if not line.startswith("{"))
             assert error.startswith("error: the store")
             assert hint.startswith("  hint: ")
-        for arguments in (("queues",), ("audit",), ("schedules",), ("job", "list", QUEUE)):  # some can be looked at
+        for arguments in (
+            ("queues",),
+            ("audit",),
+            ("schedules",),
+            ("job", "list", QUEUE),
+        ):  # some can be looked at
             code, _, err = terminal(url, *arguments)
             assert code in {0, 4}, (arguments, err)
             assert "Traceback" not in err
@@ -265,7 +309,9 @@ def test_whoever_asks_is_told_one_sentence_and_what_to_do(
 async def _enqueue(url: str) -> StoreUnavailable:
     provider = Provider("acme", "1.0", "wheel")
     catalog = Catalog(MappingProxyType({QUEUE: Entry(letters, provider, "")}))
-    jobs = RedisJobScheduler(catalog, Plugins.load([]).relay, url=url, prefix="bull", max_payload_bytes=1024)
+    jobs = RedisJobScheduler(
+        catalog, Plugins.load([]).relay, url=url, prefix="bull", max_payload_bytes=1024
+    )
     try:
         with pytest.raises(StoreUnavailable) as told:
             await jobs.enqueue(letters, Letter())
@@ -284,13 +330,17 @@ async def _look(url: str) -> tuple[int, str]:
 
 
 @pytest.mark.asyncio
-async def test_a_worker_that_waits_while_its_store_becomes_a_replica_is_told(kind: str, wait_until: Any) -> None:
+async def test_a_worker_that_waits_while_its_store_becomes_a_replica_is_told(
+    kind: str, wait_until: Any
+) -> None:
     with server(kind) as store:
         link = blocking_link(store.url(), "bull:letters:w:one")
         waiting = asyncio.create_task(link.call("BZPOPMIN", "bull:letters:marker", 4))
         await wait_until(lambda: store.admin.info("clients")["blocked_clients"] == 1, "it waits")
         store.admin.replicaof("127.0.0.1", free_port())
-        with pytest.raises(StoreUnavailable, match="has become a replica while a command waited") as told:
+        with pytest.raises(
+            StoreUnavailable, match="has become a replica while a command waited"
+        ) as told:
             await waiting
         assert told.value.outcome == "refused"
         await link.close()

@@ -1,6 +1,8 @@
-"""The lines of docs/store-users.md, each tried as that user; and what happens where the store's user lacks something.
+"""The lines of docs/store-users.md, each tried as that user; and what happens where the store's
+user lacks something.
 
-On Valkey, and on Redis 7.0 where it is installed: their words differ, and what their categories hold.
+On Valkey, and on Redis 7.0 where it is installed: their words differ, and what their categories
+hold.
 """
 
 from __future__ import annotations
@@ -22,25 +24,27 @@ import redis.asyncio
 
 from board.asking import Browser, Host, token_in
 from corral import Cron, Every, Fail, Job, Payload, Queue, Retry
-from corral.app.alive import alive
-from corral.app.health import judged
+from corral.app.heartbeat import alive
 from corral.app.known_holes import hole_warning, store_version
-from corral.app.probes import ParentProbes, WorkerProbes
 from corral.app.working import check_store
 from corral.board import Board
 from corral.board.routes import ROUTES
 from corral.cli import cli
 from corral.errors import StoreUnavailable
+from corral.fleet.heartbeats import Heartbeats
+from corral.observe.health import judged
 from corral.observe.lag import LoopLag
+from corral.observe.probes import ParentProbes, WorkerProbes
 from corral.store.connection import Link
-from corral.store.liveness import Signs
 from corral.store.rights import Role, missing_rights
 from integration.conftest import Workshop
 from integration.servers import KINDS, PASSWORD, Server, server
 from logged import capture_logs
 
 PAGE = Path(__file__).parents[2] / "docs" / "store-users.md"
-LINES = dict(re.findall(r"^ACL SETUSER (\w+) on >secret (.*)$", PAGE.read_text("utf-8"), re.MULTILINE))
+LINES = dict(
+    re.findall(r"^ACL SETUSER (\w+) on >secret (.*)$", PAGE.read_text("utf-8"), re.MULTILINE)
+)
 QUEUE = "acme-letters"
 HOURLY = "acme-threads"
 BASE = f"bull:{QUEUE}:"
@@ -90,29 +94,51 @@ def corral(
     monkeypatch.delitem(sys.modules, "acme_letters", raising=False)
     declares = acme / "acme_letters.py"
     hourly = declares.read_text("utf-8").replace(
-        f'Queue("{HOURLY}", Letter, ', f'Queue("{HOURLY}", Letter, schedule=Every(timedelta(hours=1)), '
+        f'Queue("{HOURLY}", Letter, ',
+        f'Queue("{HOURLY}", Letter, schedule=Every(timedelta(hours=1)), ',
     )
     declares.write_text(
-        hourly.replace("import asyncio", "from datetime import timedelta\nfrom corral import Every\nimport asyncio", 1)
+        hourly.replace(
+            "import asyncio",
+            "from datetime import timedelta\nfrom corral import Every\nimport asyncio",
+            1,
+        )
     )
     return lambda *arguments, user: in_process(users.url(user), *arguments)
 
 
 def stage(store: redis.Redis) -> None:
     """Jobs in every state that a command looks for, one in quarantine, a schedule, log lines."""
-    plain: dict[Any, Any] = {"name": QUEUE, "data": '{"text":"user-4711"}', "opts": "{}", "timestamp": 1000}
+    plain: dict[Any, Any] = {
+        "name": QUEUE,
+        "data": '{"text":"user-4711"}',
+        "opts": "{}",
+        "timestamp": 1000,
+    }
     for job, container in {"first": "wait", "second": "wait"}.items():
         store.hset(BASE + job, mapping=plain)
         store.lpush(BASE + container, job)
-    for job, container in {"later": "delayed", "broken": "failed", "worse": "failed", "done": "completed"}.items():
-        store.hset(BASE + job, mapping={**plain, "failedReason": "payload refused: to", "finishedOn": 1000})
+    for job, container in {
+        "later": "delayed",
+        "broken": "failed",
+        "worse": "failed",
+        "done": "completed",
+    }.items():
+        store.hset(
+            BASE + job, mapping={**plain, "failedReason": "payload refused: to", "finishedOn": 1000}
+        )
         store.zadd(BASE + container, {job: 4_096_000})
     store.rpush(f"{BASE}broken:logs", "one")
     store.hset(f"{BASE}meta", "opts.maxLenEvents", 10_000)
     store.xadd(f"{BASE}events", {"event": "failed", "jobId": "broken", "failedReason": "user-4711"})
     for job in ("odd", "odder"):
         store.hset(f"corral:{BASE}quarantine:{job}", mapping=plain)
-        told = {"at": 1000, "from": "wait", "reason": "it was odd", "key": f"corral:{BASE}quarantine:{job}"}
+        told = {
+            "at": 1000,
+            "from": "wait",
+            "reason": "it was odd",
+            "key": f"corral:{BASE}quarantine:{job}",
+        }
         store.hset(f"corral:{BASE}quarantine", job, json.dumps(told))
     store.xadd("corral:audit", {"prefix": "bull", "who": "ada", "what": "login"})
 
@@ -155,11 +181,15 @@ def test_every_command_is_tried_here_or_touches_no_queue_as_an_operator_does() -
         if not isinstance(command, click.Group) or command.invoke_without_command:
             yield name
 
-    assert {name for name in names(cli, "") if name} == LOOKING.keys() | CHANGING.keys() | NO_OPERATORS
+    assert {
+        name for name in names(cli, "") if name
+    } == LOOKING.keys() | CHANGING.keys() | NO_OPERATORS
 
 
 @pytest.mark.asyncio
-async def test_a_worker_and_a_producer_do_all_they_do_with_their_lines(shop: Workshop, users: Server) -> None:
+async def test_a_worker_and_a_producer_do_all_they_do_with_their_lines(
+    shop: Workshop, users: Server
+) -> None:
     """Whatever becomes of jobs, and schedules; the server's own log says that nothing was denied."""
 
     async def process(job: Job[Any]) -> str:
@@ -189,8 +219,10 @@ async def test_a_worker_and_a_producer_do_all_they_do_with_their_lines(shop: Wor
     assert users.denied() == []
 
 
-def test_a_worker_process_has_all_it_needs_with_its_line(corral: Callable[..., Ran], users: Server) -> None:
-    """With its signs of life, its catalog, its figures."""
+def test_a_worker_process_has_all_it_needs_with_its_line(
+    corral: Callable[..., Ran], users: Server
+) -> None:
+    """With its heartbeats, its catalog, its figures."""
     code, out, err = corral("enqueue", QUEUE, '{"text": "x"}', user="operator")
     assert code == 0, err
     code, _, err = corral("worker", QUEUE, "--burst", user="worker")
@@ -201,7 +233,9 @@ def test_a_worker_process_has_all_it_needs_with_its_line(corral: Callable[..., R
 
 
 @pytest.mark.parametrize("command", [*LOOKING, *CHANGING])
-def test_an_operator_does_every_command_with_its_line(corral: Callable[..., Ran], users: Server, command: str) -> None:
+def test_an_operator_does_every_command_with_its_line(
+    corral: Callable[..., Ran], users: Server, command: str
+) -> None:
     stage(users.admin)
     arguments = {**LOOKING, **CHANGING}[command]
     code, _, err = corral(*command.split(), *arguments, user="operator")
@@ -226,7 +260,11 @@ async def test_the_board_shows_its_pages_and_does_what_its_buttons_say_with_its_
             path = route.pattern.replace("{queue}", QUEUE).replace("{job_id}", "broken")
             assert (await browser.ask("GET", path)).status == 200, path
         token = token_in((await browser.see(f"/queues/{QUEUE}/add")).text)
-        for path in (f"/queues/{QUEUE}/pause", f"/queues/{QUEUE}/resume", f"/queues/{QUEUE}/jobs/broken/retry"):
+        for path in (
+            f"/queues/{QUEUE}/pause",
+            f"/queues/{QUEUE}/resume",
+            f"/queues/{QUEUE}/jobs/broken/retry",
+        ):
             got = await browser.send(path, token)
             assert got.status == 303, (path, got.text)
     finally:
@@ -236,14 +274,23 @@ async def test_the_board_shows_its_pages_and_does_what_its_buttons_say_with_its_
 
 WITHOUT = {
     "no stream": (f"{LINES['operator']} -@stream", "the commands XADD, XTRIM"),
-    "no sorted set": (f"{LINES['worker']} -@sortedset", "the commands ZCARD, ZRANGE, ZRANGEBYSCORE"),
+    "no sorted set": (
+        f"{LINES['worker']} -@sortedset",
+        "the commands ZCARD, ZRANGE, ZRANGEBYSCORE",
+    ),
     "no wait": (f"{LINES['worker']} -bzpopmin", "the commands BZPOPMIN"),
     "no time": (f"{LINES['worker']} -time", "the commands TIME"),
     "no write": (f"{LINES['worker']} -@write", "the commands SET"),
     "no script": (f"{LINES['worker']} -@scripting", "the commands EVAL, EVALSHA"),
-    "no keys of ours": (LINES["worker"].replace("~corral:bull:*", ""), "the keys corral:bull:alive"),
+    "no keys of ours": (
+        LINES["worker"].replace("~corral:bull:*", ""),
+        "the keys corral:bull:alive",
+    ),
     "no queue": (LINES["worker"].replace("~bull:*", "~bill:*"), "the keys bull:letters:*"),
-    "only some queues": (LINES["worker"].replace("~bull:*", "~bull:parcels:*"), "the keys bull:letters:*"),
+    "only some queues": (
+        LINES["worker"].replace("~bull:*", "~bull:parcels:*"),
+        "the keys bull:letters:*",
+    ),
 }
 
 
@@ -268,13 +315,19 @@ async def test_a_worker_names_what_it_lacks_fetches_nothing_and_begins_once_it_m
             await shop.wait_until(lambda: worker.troubles, "it says what it lacks")
             ((kind, sentence),) = worker.troubles.items()
             assert kind == ("letters", "rights")
-            assert sentence.startswith(f"queue 'letters' is not worked off: the store's user lacks {named}")
+            assert sentence.startswith(
+                f"queue 'letters' is not worked off: the store's user lacks {named}"
+            )
             assert WorkerProbes(worker, LoopLag(), users.url()).unready() == sentence
-            assert WorkerProbes(worker, LoopLag(), users.url()).unwell() == "", "a restart cures nothing of it"
+            assert WorkerProbes(worker, LoopLag(), users.url()).unwell() == "", (
+                "a restart cures nothing of it"
+            )
             async with alive(worker, users.url(), "bull"):
-                await shop.wait_until(lambda: users.admin.exists("corral:bull:alive"), "it gives a sign of life")
+                await shop.wait_until(
+                    lambda: users.admin.exists("corral:bull:alive"), "it gives a heartbeat"
+                )
                 link = Link(users.url())
-                found = judged(await Signs(link, "bull").read(), "nobody")
+                found = judged(await Heartbeats(link, "bull").read(), "nobody")
                 await link.close()
                 parent = ParentProbes("parent", users.url(), "bull", asyncio.Event())
                 looking = asyncio.create_task(parent.look(), name="the parent looks")
@@ -306,14 +359,18 @@ async def test_a_version_with_a_known_hole_is_warned_of(users: Server) -> None:
         await check_store(users.url(), lenient=False)
     warned = [line["event"] for line in logs if "a client can run code" in line["event"]]
     assert warned == list(filter(None, [hole_warning(server_name, version)]))
-    assert bool(warned) is (version[:2] == (7, 0)), "the oldest that is tested, and the embedded one"
+    assert bool(warned) is (version[:2] == (7, 0)), (
+        "the oldest that is tested, and the embedded one"
+    )
     with capture_logs() as logs:
         await check_store(users.url(), lenient=False, warns=False)
     assert logs == []
 
 
 @pytest.mark.asyncio
-async def test_what_is_only_shown_is_missed_with_one_warning(shop: Workshop, users: Server, inspect: Any) -> None:
+async def test_what_is_only_shown_is_missed_with_one_warning(
+    shop: Workshop, users: Server, inspect: Any
+) -> None:
     users.set_user("worker", f"{LINES['worker']} -info")
     with capture_logs() as logs:
         await check_store(users.url("worker"), lenient=False)
@@ -337,7 +394,9 @@ def test_a_command_that_would_be_refused_half_way_changes_nothing(
 ) -> None:
     """The audit is written last: without a right to it, the change is not made either."""
     rules = {
-        "~corral:bull:*": LINES["operator"].replace("~corral:bull:*", "~corral:bull:acme-letters:*"),
+        "~corral:bull:*": LINES["operator"].replace(
+            "~corral:bull:*", "~corral:bull:acme-letters:*"
+        ),
         "stream": f"{LINES['operator']} -xadd",
         "some writes": f"{LINES['operator']} -zrem -hdel -unlink -lrem",
     }[missing]
@@ -346,7 +405,9 @@ def test_a_command_that_would_be_refused_half_way_changes_nothing(
     before = dump(users.admin)
     code, out, err = corral(*command.split(), *CHANGING[command], user="operator")
     if command == "enqueue" and missing == "some writes":
-        assert (code, len(users.admin.lrange(f"{BASE}wait", 0, -1))) == (0, 3), "it needs none of them"
+        assert (code, len(users.admin.lrange(f"{BASE}wait", 0, -1))) == (0, 3), (
+            "it needs none of them"
+        )
         return
     assert (code, out) == (4, ""), err
     error, hint = err.splitlines()
@@ -388,7 +449,9 @@ PARTLY = {
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("case", PARTLY)
-async def test_a_producer_is_told_whether_its_job_may_be_there(shop: Workshop, users: Server, case: str) -> None:
+async def test_a_producer_is_told_whether_its_job_may_be_there(
+    shop: Workshop, users: Server, case: str
+) -> None:
     without, outcome = PARTLY[case]
     users.set_user("producer", f"{LINES['producer']} {without}")
     jobs = shop.producer(letters, url=users.url("producer"))
@@ -408,9 +471,16 @@ async def test_every_command_of_every_script_is_tried(users: Server) -> None:
     """A right that is not tried would be missed in the middle of a script."""
     core = Path(__file__).parents[2] / "core" / "corral"
     known = {name.upper() for name in users.admin.command()}
-    tried = set(re.findall(r"'([A-Z]{3,})\b", (core / "store" / "lua" / "probe.lua").read_text("utf-8"))) & known
+    tried = (
+        set(
+            re.findall(r"'([A-Z]{3,})\b", (core / "store" / "lua" / "probe.lua").read_text("utf-8"))
+        )
+        & known
+    )
     for folder in ("store", "inspector"):
-        source = "\n".join(path.read_text("utf-8") for path in (core / folder / "lua").glob("*.lua"))
+        source = "\n".join(
+            path.read_text("utf-8") for path in (core / folder / "lua").glob("*.lua")
+        )
         code = re.sub(r"--.*$", "", source, flags=re.MULTILINE)
         used = set(re.findall(r"'([A-Z]{3,})'", code)) & known
         assert used - tried == set(), folder

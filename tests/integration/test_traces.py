@@ -1,4 +1,6 @@
-"""The plugin of traces in a worker and a producer, on the real store; tests/interop has both sides of the wire."""
+"""The plugin of traces in a worker and a producer, on the real store; tests/interop has both sides
+of the wire.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,21 @@ pytestmark = pytest.mark.asyncio
 TRACE = "14288dc938cfeef7b69bdd34aa5c6648"
 PARENT = "a79f725f5767b2d8"
 BEGUN = NonRecordingSpan(
-    SpanContext(int(TRACE, 16), int(PARENT, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    SpanContext(
+        int(TRACE, 16), int(PARENT, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+    )
 )
-"""A span of the application. Without an SDK it is handed on as it is: nobody makes spans of their own below it."""
+"""A span of the application.
+
+Without an SDK it is handed on as it is: nobody makes spans of their own below it.
+"""
 
 
 @pytest.fixture
 def traced(workshop: Any) -> Any:
-    workshop.load(corral_enqueuing=traces.corral_enqueuing, corral_job_context=traces.corral_job_context)
+    workshop.load(
+        corral_enqueuing=traces.corral_enqueuing, corral_job_context=traces.corral_job_context
+    )
     return workshop
 
 
@@ -48,9 +57,14 @@ async def test_a_job_carries_the_trace_it_was_enqueued_in(traced: Any, letters: 
     jobs = traced.producer(letters)
     await jobs.enqueue(letters, {}, job_id="untraced")
     with use_span(BEGUN):
-        await asyncio.gather(*(jobs.enqueue(letters, {}, job_id=f"traced-{number}") for number in range(3)))
+        await asyncio.gather(
+            *(jobs.enqueue(letters, {}, job_id=f"traced-{number}") for number in range(3))
+        )
     carrier = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-    assert await carriers(traced) == {"untraced": None, **{f"traced-{number}": carrier for number in range(3)}}
+    assert await carriers(traced) == {
+        "untraced": None,
+        **{f"traced-{number}": carrier for number in range(3)},
+    }
 
 
 @asynccontextmanager
@@ -107,10 +121,20 @@ async def test_the_lines_of_a_run_have_its_trace_and_so_has_the_one_of_its_end(
         await jobs.enqueue(letters, {}, job_id="traced")
     await jobs.enqueue(letters, {}, job_id="untraced")
     await traced.burst(letters.processed_by(fails))
-    told = [each for each in caplog.records if each.name.startswith("corral.") and hasattr(each, "job_id")]
-    ends = {each.job_id: getattr(each, "trace_id", None) for each in told if each.event == "job failed"}
+    told = [
+        each
+        for each in caplog.records
+        if each.name.startswith("corral.") and hasattr(each, "job_id")
+    ]
+    ends = {
+        each.job_id: getattr(each, "trace_id", None) for each in told if each.event == "job failed"
+    }
     assert ends == {"traced": TRACE, "untraced": None}
-    said = {each.job_id: getattr(each, "trace_id", None) for each in told if each.event == "in the job, too"}
+    said = {
+        each.job_id: getattr(each, "trace_id", None)
+        for each in told
+        if each.event == "in the job, too"
+    }
     assert said == ends
 
 
@@ -123,12 +147,18 @@ async def test_it_is_a_plugin_like_others(command: Any) -> None:
     assert row["hooks"] == ["corral_enqueuing", "corral_job_context"]
     listed = command("plugins", "--json", CORRAL_DISABLED_PLUGINS="traces")
     assert listed.wait() == 0, listed.said
-    assert [row["state"] for row in json.loads(listed.result) if row["name"] == "traces"] == ["disabled"]
+    assert [row["state"] for row in json.loads(listed.result) if row["name"] == "traces"] == [
+        "disabled"
+    ]
 
 
 async def test_without_opentelemetry_there_is_none(command: Callable[..., Any], acme: Path) -> None:
-    (acme / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry'] = None\n", "utf-8")
+    (acme / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['opentelemetry'] = None\n", "utf-8"
+    )
     listed = command("plugins", "--json")
     assert listed.wait() == 0, listed.said
-    assert {"acme-letters", "traces"} & {row["name"] for row in json.loads(listed.result)} == {"acme-letters"}
+    assert {"acme-letters", "traces"} & {row["name"] for row in json.loads(listed.result)} == {
+        "acme-letters"
+    }
     assert command("worker", "acme-letters", "--burst").wait() == 0

@@ -1,4 +1,6 @@
-"""While a queue is paused, jobs that are to wait enter the list that the oldest BullMQ beside us knows (trap T1)."""
+"""While a queue is paused, jobs that are to wait enter the list that the oldest BullMQ beside us
+knows (trap T1).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Site:
     inspector: JobInspector
     seq: int = 0
 
-    async def add(self, job_id: str = "job", opts: Mapping[str, Any] | None = None, **how: Any) -> None:
+    async def add(
+        self, job_id: str = "job", opts: Mapping[str, Any] | None = None, **how: Any
+    ) -> None:
         opts = {**(opts or {}), "attempts": 3}
         await self.store.add([NewJob(job_id, "letters", b"{}", json.dumps(opts).encode(), **how)])
 
@@ -65,7 +69,9 @@ class Site:
 
 
 @pytest_asyncio.fixture
-async def site(store_url: str, raw: redis.asyncio.Redis, inspect: Callable[..., JobInspector]) -> AsyncIterator[Site]:
+async def site(
+    store_url: str, raw: redis.asyncio.Redis, inspect: Callable[..., JobInspector]
+) -> AsyncIterator[Site]:
     store = QueueStore(Link(store_url), "bull", "letters")
     yield Site(store, raw, inspect())
     await store.close()
@@ -73,10 +79,14 @@ async def site(store_url: str, raw: redis.asyncio.Redis, inspect: Callable[..., 
 
 Step = Callable[[Site], Awaitable[Any]]
 PUSHES: dict[str, tuple[Callable[[Site], Awaitable[Step]], str, str]] = {}
-"""By what pushes: what is done before the pause, and returns the push; the id that waits; at which end."""
+"""By what pushes: what is done before the pause, and returns the push; the id that waits; at which
+end.
+"""
 
 
-def push(waits: str = "job", side: str = "left") -> Callable[[Callable[[Site], Awaitable[Step]]], None]:
+def push(
+    waits: str = "job", side: str = "left"
+) -> Callable[[Callable[[Site], Awaitable[Step]]], None]:
     def register(prepare: Callable[[Site], Awaitable[Step]]) -> None:
         PUSHES[prepare.__name__.replace("_", " ")] = (prepare, waits, side)
 
@@ -180,7 +190,12 @@ async def make_what_a_deduplication_id_kept_back(site: Site) -> Step:
 
 @push()
 async def return_from_quarantine(site: Site) -> Step:
-    entry = {"at": 1000, "from": "wait", "reason": "odd", "key": "corral:bull:letters:quarantine:job"}
+    entry = {
+        "at": 1000,
+        "from": "wait",
+        "reason": "odd",
+        "key": "corral:bull:letters:quarantine:job",
+    }
     await site.raw.hset("corral:bull:letters:quarantine", "job", json.dumps(entry))
     await site.raw.hset(entry["key"], mapping={"name": "letters", "data": "{}"})
     return lambda at: at.inspector.return_quarantined("letters", ["job"])
@@ -192,7 +207,9 @@ FIRST_WAY = pytest.mark.parametrize(
         pytest.param(FIVE, (), "paused", id="paused by 5, empty"),
         pytest.param(FIVE, ("old", "older"), "paused", id="paused by 5, with jobs"),
         pytest.param(SIX, ("old", "older"), "paused", id="6 came last, and 5 has put jobs aside"),
-        pytest.param(None, ("old", "older"), "paused", id="nobody says who, and 5 has put jobs aside"),
+        pytest.param(
+            None, ("old", "older"), "paused", id="nobody says who, and 5 has put jobs aside"
+        ),
         pytest.param(SIX, (), "wait", id="paused by 6"),
         pytest.param(None, (), "wait", id="paused by nobody knows whom"),
         pytest.param("bullmq:50.0.0", (), "wait", id="a version that begins as 5 does"),
@@ -211,7 +228,9 @@ async def test_what_is_to_wait_enters_that_list_at_its_end(
     await pushing(site)
     held = list(reversed(aside))
     if "{due}" in waits:
-        (due,) = [int(tick) for _, tick in await site.raw.zrange(f"{B}repeat", 0, -1, withscores=True)]
+        (due,) = [
+            int(tick) for _, tick in await site.raw.zrange(f"{B}repeat", 0, -1, withscores=True)
+        ]
         waits = waits.format(due=due)
     both = [waits, *held] if side == "left" else [*held, waits]
     assert await site.lists() == {"wait": [], "paused": held, enters: both}
@@ -246,12 +265,18 @@ async def test_priorities_stay_where_they_are(site: Site) -> None:
 
 async def test_many_at_once_keep_their_order(site: Site) -> None:
     await site.paused(FIVE, ("old",))
-    await site.store.add([NewJob(each, "letters", b"{}", b"{}", lifo=each == "c") for each in "abcd"])
+    await site.store.add(
+        [NewJob(each, "letters", b"{}", b"{}", lifo=each == "c") for each in "abcd"]
+    )
     assert (await site.lists())["paused"] == ["d", "b", "a", "old", "c"]
 
 
-async def test_what_was_left_in_wait_goes_along_with_the_first_that_is_put_aside(site: Site) -> None:
-    """Paused by 6, then 5 connects: its `resume` would overwrite `wait` as soon as anything is in `paused`."""
+async def test_what_was_left_in_wait_goes_along_with_the_first_that_is_put_aside(
+    site: Site,
+) -> None:
+    """Paused by 6, then 5 connects: its `resume` would overwrite `wait` as soon as anything is in
+    `paused`.
+    """
     for job in ("one", "two"):
         await site.add(job)
     await site.paused(FIVE, ())
@@ -260,7 +285,9 @@ async def test_what_was_left_in_wait_goes_along_with_the_first_that_is_put_aside
 
 
 @pytest.mark.parametrize("version", [FIVE, SIX])
-async def test_a_queue_that_is_not_paused_has_nothing_to_do_with_it(site: Site, version: str) -> None:
+async def test_a_queue_that_is_not_paused_has_nothing_to_do_with_it(
+    site: Site, version: str
+) -> None:
     await site.paused(version, ("left-over",))
     await site.raw.hdel(f"{B}meta", "paused")
     await site.add()
@@ -330,7 +357,9 @@ class TestPause:
         await site.raw.delete(f"{B}paused")
 
 
-async def test_an_operator_finds_and_changes_what_was_put_aside(site: Site, letters: Queue[Any]) -> None:
+async def test_an_operator_finds_and_changes_what_was_put_aside(
+    site: Site, letters: Queue[Any]
+) -> None:
     for job in ("one", "two", "three"):
         await site.add(job)
     await site.raw.hset(f"{B}meta", "version", FIVE)

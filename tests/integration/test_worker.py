@@ -30,11 +30,15 @@ MS = timedelta(milliseconds=1)
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Every `advance` of this process that ended or fetched something: how many endings, how many jobs."""
+    """Every `advance` of this process that ended or fetched something: how many endings, how many
+    jobs.
+    """
     made: list[tuple[int, int]] = []
     advance = QueueStore.advance
 
-    async def counting(store: QueueStore, worker: str, seq: int, endings: Any, want: int, **more: Any) -> Advanced:
+    async def counting(
+        store: QueueStore, worker: str, seq: int, endings: Any, want: int, **more: Any
+    ) -> Advanced:
         reply = await advance(store, worker, seq, endings, want, **more)
         if endings or reply.jobs:
             made.append((len(endings), len(reply.jobs)))
@@ -49,7 +53,9 @@ async def nothing(_job: Job[Letter]) -> None:
 
 
 class TestBatches:
-    async def test_endings_gather_while_a_call_is_on_its_way(self, workshop: Any, calls: Any) -> None:
+    async def test_endings_gather_while_a_call_is_on_its_way(
+        self, workshop: Any, calls: Any
+    ) -> None:
         await workshop.producer(letters).enqueue_many(letters, [Letter() for _ in range(1000)])
         await workshop.burst(letters.processed_by(nothing), concurrency={"letters": 100})
         assert sum(fetched for _, fetched in calls) == sum(ended for ended, _ in calls) == 1000
@@ -61,7 +67,9 @@ class TestBatches:
         await workshop.burst(letters.processed_by(nothing), concurrency={"letters": 1})
         assert calls == [(0, 1), *[(1, 1)] * 19, (1, 0)], "each ends one job and brings the next"
 
-    async def test_more_slots_than_a_script_takes_are_filled_by_several_calls(self, workshop: Any, calls: Any) -> None:
+    async def test_more_slots_than_a_script_takes_are_filled_by_several_calls(
+        self, workshop: Any, calls: Any
+    ) -> None:
         queue = Queue("letters", Letter, concurrency=1200)
         running, enough = 0, asyncio.Event()
 
@@ -79,14 +87,18 @@ class TestBatches:
 
 
 class TestIdling:
-    @pytest.mark.parametrize(("slots", "running"), [(10, 0), (10, 1), (10, 3), (10, 9), (10, 10), (1, 1), (1200, 100)])
+    @pytest.mark.parametrize(
+        ("slots", "running"), [(10, 0), (10, 1), (10, 3), (10, 9), (10, 10), (1, 1), (1200, 100)]
+    )
     async def test_free_slots_and_nothing_to_fetch_cost_next_to_nothing(
         self, workshop: Any, monkeypatch: pytest.MonkeyPatch, slots: int, running: int
     ) -> None:
         asked: list[int] = []
         advance = QueueStore.advance
 
-        async def counting(store: QueueStore, worker: str, seq: int, endings: Any, want: int, **more: Any) -> Advanced:
+        async def counting(
+            store: QueueStore, worker: str, seq: int, endings: Any, want: int, **more: Any
+        ) -> Advanced:
             asked.append(want)
             return await advance(store, worker, seq, endings, want, **more)
 
@@ -97,7 +109,9 @@ class TestIdling:
             await go_on.wait()
 
         queue = Queue("letters", Letter, concurrency=slots)
-        made = await workshop.producer(queue).enqueue_many(queue, [Letter() for _ in range(running)])
+        made = await workshop.producer(queue).enqueue_many(
+            queue, [Letter() for _ in range(running)]
+        )
         async with workshop.working(queue.processed_by(process)):
             for enqueued in made[-1:]:
                 await workshop.until(queue, enqueued.id, "active")
@@ -138,21 +152,31 @@ class TestConcurrency:
             most = max(most, active)
         assert most == 4
 
-    async def test_the_command_overrides_the_declaration_and_the_declaration_the_setting(self, workshop: Any) -> None:
+    async def test_the_command_overrides_the_declaration_and_the_declaration_the_setting(
+        self, workshop: Any
+    ) -> None:
         declared, plain = Queue("declared", Letter, concurrency=3), Queue("plain", Letter)
         both = (declared.processed_by(nothing), plain.processed_by(nothing))
-        for given, expected in (({}, {"declared": 3, "plain": 10}), ({"declared": 2}, {"declared": 2, "plain": 10})):
+        for given, expected in (
+            ({}, {"declared": 3, "plain": 10}),
+            ({"declared": 2}, {"declared": 2, "plain": 10}),
+        ):
             with capture_logs() as logged:
                 await workshop.burst(*both, concurrency=given)
             assert logged[0]["queues"] == expected
 
-    async def test_global_concurrency_holds_over_two_workers_and_nothing_gets_stuck(self, workshop: Any) -> None:
+    async def test_global_concurrency_holds_over_two_workers_and_nothing_gets_stuck(
+        self, workshop: Any
+    ) -> None:
         async def process(_job: Job[Letter]) -> None:
             await asyncio.sleep(0.003)
 
         await workshop.raw.hset("bull:letters:meta", "concurrency", 2)
         made = await workshop.producer(letters).enqueue_many(letters, [Letter() for _ in range(30)])
-        async with workshop.working(letters.processed_by(process)), workshop.working(letters.processed_by(process)):
+        async with (
+            workshop.working(letters.processed_by(process)),
+            workshop.working(letters.processed_by(process)),
+        ):
             for enqueued in made:
                 await workshop.until(letters, enqueued.id, "completed", seconds=8)
         active, most = 0, 0
@@ -167,7 +191,9 @@ class TestConcurrency:
         async with workshop.working(letters.processed_by(nothing)):
             for enqueued in made:
                 await workshop.until(letters, enqueued.id, "completed")
-        starts = sorted([dict(await workshop.stamps(letters, enqueued.id))["active"] for enqueued in made])
+        starts = sorted(
+            [dict(await workshop.stamps(letters, enqueued.id))["active"] for enqueued in made]
+        )
         windows = [starts[index : index + 3] for index in (0, 3, 6)]
         assert all(window[-1] - window[0] < 50 for window in windows), "three at once"
         assert all(later[0] - earlier[0] >= 100 for earlier, later in pairwise(windows))
@@ -185,13 +211,17 @@ class TestIsolation:
             seen.append(word.get())
             word.set(job.payload.text)
 
-        await workshop.producer(letters).enqueue_many(letters, [Letter(text=f"of job {n}") for n in range(60)])
+        await workshop.producer(letters).enqueue_many(
+            letters, [Letter(text=f"of job {n}") for n in range(60)]
+        )
         await workshop.burst(letters.processed_by(process), concurrency={"letters": concurrency})
         assert seen == ["of nobody"] * 60
 
 
 class TestOrder:
-    async def test_first_in_first_out_then_by_priority_and_lifo_first_of_all(self, workshop: Any) -> None:
+    async def test_first_in_first_out_then_by_priority_and_lifo_first_of_all(
+        self, workshop: Any
+    ) -> None:
         order: list[str] = []
 
         async def process(job: Job[Letter]) -> None:
@@ -215,7 +245,9 @@ class TestOrder:
         async with workshop.working(letters.processed_by(nothing)):
             await workshop.raw.hset("bull:letters:meta", "paused", 1)
             await workshop.raw.delete("bull:letters:marker")
-            paused = [await jobs.enqueue(letters, Letter(), delay=delay) for delay in (0 * MS, 20 * MS)]
+            paused = [
+                await jobs.enqueue(letters, Letter(), delay=delay) for delay in (0 * MS, 20 * MS)
+            ]
             await workshop.raw.zadd("bull:letters:marker", {"0": 0})  # somebody's left-over marker
 
             async def due() -> bool:
@@ -230,7 +262,9 @@ class TestOrder:
 
 
 class TestWaking:
-    """A wake-up that is lost costs up to four seconds, the length of a blocking wait; these bounds are below that."""
+    """A wake-up that is lost costs up to four seconds, the length of a blocking wait; these bounds
+    are below that.
+    """
 
     @pytest.mark.timing
     async def test_an_idle_worker_starts_a_job_at_once(self, workshop: Any) -> None:
@@ -253,7 +287,10 @@ class TestWaking:
         jobs = workshop.producer(letters)
         late = {}
         async with workshop.working(letters.processed_by(nothing)):
-            made = {delay: await jobs.enqueue(letters, Letter(), delay=delay * MS) for delay in (400, 1, 150, 60)}
+            made = {
+                delay: await jobs.enqueue(letters, Letter(), delay=delay * MS)
+                for delay in (400, 1, 150, 60)
+            }
             for delay, enqueued in made.items():
                 await workshop.until(letters, enqueued.id, "completed")
                 at = dict(await workshop.stamps(letters, enqueued.id))
@@ -262,12 +299,16 @@ class TestWaking:
         assert min(late.values()) >= 0
         assert max(late.values()) <= 60
 
-    async def test_waiting_for_a_due_time_costs_one_timer_however_much_happens_meanwhile(self, workshop: Any) -> None:
+    async def test_waiting_for_a_due_time_costs_one_timer_however_much_happens_meanwhile(
+        self, workshop: Any
+    ) -> None:
         jobs = workshop.producer(letters)
         later = await jobs.enqueue(letters, Letter(), delay=3000 * MS)
         async with workshop.working(letters.processed_by(nothing), concurrency={"letters": 2}):
             for enqueued in await jobs.enqueue_many(letters, [Letter() for _ in range(50)]):
                 await workshop.until(letters, enqueued.id, "completed")
-            pending = [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]
+            pending = [
+                handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()
+            ]
             assert len([handle for handle in pending if "Lookout.look" in repr(handle)]) == 1
         assert await workshop.state(letters, later.id) == "delayed"

@@ -1,4 +1,6 @@
-"""Every key of a queue in every wrong type: what an operator does names it, or works all the same; never half of it."""
+"""Every key of a queue in every wrong type: what an operator does names it, or works all the same;
+never half of it.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,13 @@ BASE, ASIDE, AUDIT = "bull:letters:", "corral:bull:letters:quarantine", "corral:
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
 RIGHT: Mapping[str, str] = {
     **dict.fromkeys((f"{BASE}{name}" for name in ("wait", "active", "paused")), "list"),
-    **dict.fromkeys((f"{BASE}{name}" for name in ("prioritized", "delayed", "completed", "failed")), "zset"),
+    **dict.fromkeys(
+        (f"{BASE}{name}" for name in ("prioritized", "delayed", "completed", "failed")), "zset"
+    ),
     **dict.fromkeys((f"{BASE}{name}" for name in ("waiting-children", "marker", "repeat")), "zset"),
-    **dict.fromkeys((f"{BASE}{name}" for name in ("id", "pc", "limiter", "stalled-check")), "string"),
+    **dict.fromkeys(
+        (f"{BASE}{name}" for name in ("id", "pc", "limiter", "stalled-check")), "string"
+    ),
     **dict.fromkeys((f"{BASE}metrics:{ending}" for ending in ("completed", "failed")), "hash"),
     **dict.fromkeys((f"{BASE}metrics:{ending}:data" for ending in ("completed", "failed")), "list"),
     **dict.fromkeys((f"{BASE}meta", ASIDE), "hash"),
@@ -48,7 +54,13 @@ def staged(store: redis.Redis) -> None:
     """Jobs in every container, a parent with two children, one in quarantine."""
     with store.pipeline(transaction=False) as writing:
         writing.flushdb()
-        plain = {"name": "letters", "data": '{"text":"user-4711"}', "opts": "{}", "timestamp": 1000, "priority": 0}
+        plain = {
+            "name": "letters",
+            "data": '{"text":"user-4711"}',
+            "opts": "{}",
+            "timestamp": 1000,
+            "priority": 0,
+        }
         for job, container in JOBS.items():
             writing.hset(f"{BASE}{job}", mapping={**plain, "priority": int(job == "p1")})
             if container in {"wait", "active"}:
@@ -56,16 +68,26 @@ def staged(store: redis.Redis) -> None:
             else:
                 writing.zadd(f"{BASE}{container}", {job: 4_096_000})
         for job in ("child", "small"):
-            belongs = {"parentKey": f"{BASE}parent", "parent": json.dumps({"id": "parent", "queueKey": BASE[:-1]})}
+            belongs = {
+                "parentKey": f"{BASE}parent",
+                "parent": json.dumps({"id": "parent", "queueKey": BASE[:-1]}),
+            }
             writing.hset(f"{BASE}{job}", mapping=belongs)
         writing.sadd(f"{BASE}parent:dependencies", f"{BASE}small")
         writing.zadd(f"{BASE}parent:unsuccessful", {f"{BASE}child": 1})
         writing.set(f"{BASE}a1:lock", "worker:1")
         writing.rpush(f"{BASE}c1:logs", "user-4711")
         writing.hset(f"{BASE}meta", "opts.maxLenEvents", 10_000)
-        writing.xadd(f"{BASE}events", {"event": "failed", "jobId": "f1", "failedReason": "user-4711"})
+        writing.xadd(
+            f"{BASE}events", {"event": "failed", "jobId": "f1", "failedReason": "user-4711"}
+        )
         writing.hset(f"{ASIDE}:odd", mapping=plain)
-        told = {"at": 1000, "from": "wait", "reason": "bull:letters:odd is a list, not a hash", "key": f"{ASIDE}:odd"}
+        told = {
+            "at": 1000,
+            "from": "wait",
+            "reason": "bull:letters:odd is a list, not a hash",
+            "key": f"{ASIDE}:odd",
+        }
         writing.hset(ASIDE, "odd", json.dumps(told))
         writing.execute()
 
@@ -99,7 +121,10 @@ def held(store: redis.Redis) -> dict[bytes, bytes | None]:
 
 def homeless(store: redis.Redis) -> set[str]:
     """Jobs whose hash is there, and that no container holds; and those that two hold."""
-    lists, sets = ("wait", "active", "paused"), ("prioritized", "delayed", "waiting-children", "completed", "failed")
+    lists, sets = (
+        ("wait", "active", "paused"),
+        ("prioritized", "delayed", "waiting-children", "completed", "failed"),
+    )
     with store.pipeline(transaction=False) as reading:
         for name in lists:
             reading.lrange(f"{BASE}{name}", 0, -1)
@@ -140,7 +165,10 @@ CHANGES: Mapping[str, tuple[Operation, frozenset[str]]] = {
         frozenset({"wait", "waiting-children", "active", "meta", "marker", "events"}),
     ),
     "retry": (lambda each: each.retry(QUEUE, "f1"), frozenset({"failed", "wait"})),
-    "retry a completed one": (lambda each: each.retry(QUEUE, "c1"), frozenset({"completed", "wait"})),
+    "retry a completed one": (
+        lambda each: each.retry(QUEUE, "c1"),
+        frozenset({"completed", "wait"}),
+    ),
     "retry a child": (lambda each: each.retry(QUEUE, "child"), frozenset({"failed", "wait"})),
     "promote": (lambda each: each.promote(QUEUE, "d1"), frozenset({"delayed", "wait"})),
     "edit": (lambda each: each.edit(QUEUE, "w1", {"text": "new"}), frozenset({"wait"})),
@@ -150,7 +178,10 @@ CHANGES: Mapping[str, tuple[Operation, frozenset[str]]] = {
     "resume": (lambda each: each.resume(QUEUE), frozenset({"meta"})),
     "concurrency": (lambda each: each.set_concurrency(QUEUE, 3), frozenset({"meta"})),
     "rate": (lambda each: each.set_rate_limit(QUEUE, 3, timedelta(seconds=1)), frozenset({"meta"})),
-    "drain": (lambda each: each.drain(QUEUE, delayed=True), frozenset({"wait", "prioritized", "delayed"})),
+    "drain": (
+        lambda each: each.drain(QUEUE, delayed=True),
+        frozenset({"wait", "prioritized", "delayed"}),
+    ),
     **{
         f"clean {state}": (
             lambda each, state=state: each.clean(QUEUE, state, timedelta(0)),  # type: ignore[misc]  # of a loop
@@ -158,18 +189,27 @@ CHANGES: Mapping[str, tuple[Operation, frozenset[str]]] = {
         )
         for state in CLEANABLE
     },
-    "scrub": (lambda each: each.scrub(QUEUE, "user-4711"), frozenset({"completed", "failed", "events"})),
+    "scrub": (
+        lambda each: each.scrub(QUEUE, "user-4711"),
+        frozenset({"completed", "failed", "events"}),
+    ),
     "scrub by a function": (
         lambda each: each.scrub(QUEUE, lambda _job: True),
         frozenset({"completed", "failed", "events"}),
     ),
-    "scrub events": (lambda each: each.scrub_events(QUEUE, lambda text: "user" in text), frozenset({"events"})),
+    "scrub events": (
+        lambda each: each.scrub_events(QUEUE, lambda text: "user" in text),
+        frozenset({"events"}),
+    ),
     "return": (lambda each: each.return_quarantined(QUEUE, ["odd"]), frozenset({"quarantine"})),
     "return all": (lambda each: each.return_all_quarantined(QUEUE), frozenset({"quarantine"})),
     "discard": (lambda each: each.discard_quarantined(QUEUE, ["odd"]), frozenset({"quarantine"})),
     "discard all": (lambda each: each.discard_all_quarantined(QUEUE), frozenset({"quarantine"})),
 }
-"""What changes something; and the ends of the keys without which it cannot be done. The audit is one of them always."""
+"""What changes something; and the ends of the keys without which it cannot be done.
+
+The audit is one of them always.
+"""
 READS: Mapping[str, tuple[Operation, frozenset[str]]] = {
     "sizes": (lambda each: each.sizes(QUEUE), frozenset()),
     "summary": (lambda each: each.summary(QUEUE), frozenset()),
@@ -180,7 +220,9 @@ READS: Mapping[str, tuple[Operation, frozenset[str]]] = {
     "logs": (lambda each: each.logs(QUEUE, "c1"), frozenset()),
     "counts": (
         lambda each: each.counts(QUEUE),
-        frozenset({"wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed"}),
+        frozenset(
+            {"wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed"}
+        ),
     ),
     "limits": (lambda each: each.limits(QUEUE), frozenset({"meta"})),
     "get": (lambda each: each.get(QUEUE, "f1"), frozenset({"failed"})),
@@ -233,7 +275,9 @@ async def test_what_is_not_affected_can_be_read(
         staged(store)
         spoil(store, key, kind)
         damaged = await refused(operation, inspector)
-        assert damaged == ((f"{key} is a {kind}, not a {RIGHT[key]}",) if named(key) in needs else ())
+        assert damaged == (
+            (f"{key} is a {kind}, not a {RIGHT[key]}",) if named(key) in needs else ()
+        )
 
 
 @pytest.mark.asyncio
@@ -245,7 +289,10 @@ async def test_what_every_key_is_wrong_in_is_told_at_a_glance(
         staged(store)
         spoil(store, key, kind)
         told = f"{key} is a {kind}, not a {RIGHT[key]}"
-        for damaged in ((await inspector.sizes(QUEUE)).damaged, (await inspector.summary(QUEUE)).damaged):
+        for damaged in (
+            (await inspector.sizes(QUEUE)).damaged,
+            (await inspector.summary(QUEUE)).damaged,
+        ):
             assert damaged == (() if key == AUDIT else (told,))
 
 
@@ -265,7 +312,9 @@ DAMAGED_JOBS = [(key, kind) for key, right in OF_JOBS.items() for kind in TYPES 
 async def test_a_damaged_job_hurts_no_other(
     store: redis.Redis, inspect: Callable[..., JobInspector], name: str
 ) -> None:
-    """Its own key, and what is beside it: an operation on it is refused with the key; one on many does all others."""
+    """Its own key, and what is beside it: an operation on it is refused with the key; one on many
+    does all others.
+    """
     operation, _ = {**CHANGES, **READS}[name]
     inspector = inspect()
     for key, kind in DAMAGED_JOBS:
@@ -322,7 +371,9 @@ async def test_promotion_goes_past_more_damaged_jobs_than_one_batch_has(
 
 
 @pytest.mark.asyncio
-async def test_pause_leaves_a_job_called_marker(store: redis.Redis, inspect: Callable[..., JobInspector]) -> None:
+async def test_pause_leaves_a_job_called_marker(
+    store: redis.Redis, inspect: Callable[..., JobInspector]
+) -> None:
     store.hset(f"{BASE}marker", mapping={"name": "x", "data": "{}"})
     assert await inspect().pause(QUEUE)
     assert store.hget(f"{BASE}marker", "name") == b"x"
@@ -357,16 +408,31 @@ async def test_children_that_name_each_other_end_nothing(
 
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
-    *(("queues",), ("queues", "--json"), ("audit",), ("schedules",), ("schedules", "prune"), ("pause", "letters")),
+    *(
+        ("queues",),
+        ("queues", "--json"),
+        ("audit",),
+        ("schedules",),
+        ("schedules", "prune"),
+        ("pause", "letters"),
+    ),
     *(
         ("resume", "letters"),
         ("limit", "letters"),
         ("limit", "letters", "--concurrency", "2"),
         ("retry", "letters", "f1"),
     ),
-    *(("retry", "letters", "--all-failed"), ("promote", "letters", "d1"), ("promote", "letters", "--all")),
+    *(
+        ("retry", "letters", "--all-failed"),
+        ("promote", "letters", "d1"),
+        ("promote", "letters", "--all"),
+    ),
     *(("job", "list", "letters", "--state", state) for state in STATES),
-    *(("job", "show", "letters", "f1"), ("job", "logs", "letters", "c1"), ("job", "remove", "letters", "w1", "f1")),
+    *(
+        ("job", "show", "letters", "f1"),
+        ("job", "logs", "letters", "c1"),
+        ("job", "remove", "letters", "w1", "f1"),
+    ),
     *(("drain", "letters", "--yes"), ("scrub", "user-4711", "--yes"), ("enqueue", "letters", "{}")),
     ("clean", "letters", "--state", "failed", "--older-than", "1s", "--yes"),
     *(("quarantine", "list", "letters"), ("quarantine", "return", "letters", "odd")),
@@ -398,7 +464,9 @@ def run(
     info = site / "wrong_types-1.0.dist-info"
     info.mkdir(parents=True)
     (site / "wrong_types_queues.py").write_text(PLUGIN, "utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong-types\nVersion: 1.0\n", "utf-8")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: wrong-types\nVersion: 1.0\n", "utf-8"
+    )
     points = "[corral.queues]\nletters = wrong_types_queues\nothers = wrong_types_queues\n"
     (info / "entry_points.txt").write_text(points, "utf-8")
     monkeypatch.setattr(sys, "path", [str(site), *sys.path])
@@ -428,7 +496,9 @@ SENTENCE = re.compile(r"error: the key \S+ is a \w+, not an? \w+(; the key .*)?"
 def test_a_command_says_a_sentence_and_shows_no_traceback(
     store: redis.Redis, run: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...]
 ) -> None:
-    """The exit code says whether something was not done, a sentence which key it is; a third of the keys for each."""
+    """The exit code says whether something was not done, a sentence which key it is; a third of the
+    keys for each.
+    """
     place = COMMANDS.index(arguments)
     for at, (key, right) in enumerate(RIGHT.items()):
         if at % 3 != place % 3:
@@ -445,7 +515,11 @@ def test_a_command_says_a_sentence_and_shows_no_traceback(
         assert (code == 0) == (not lines), (key, kind, code, err)
         for line in lines:
             assert SENTENCE.fullmatch(line) or "was not returned: " in line, (key, kind, line)
-            assert f"{key} is a {kind}, not a" in line or f"{key} is taken" in line, (key, kind, line)
+            assert f"{key} is a {kind}, not a" in line or f"{key} is taken" in line, (
+                key,
+                kind,
+                line,
+            )
 
 
 def test_queues_lists_the_others_and_a_question_mark(
@@ -465,17 +539,26 @@ def test_queues_lists_the_others_and_a_question_mark(
     found = {row["queue"]: row for row in json.loads(out)}
     assert (code, found["letters"]["waiting"], found["letters"]["quarantined"]) == (1, None, 1)
     assert found["letters"]["damaged"] == ["bull:letters:wait is a hash, not a list"]
-    assert (found["others"]["waiting"], found["others"]["quarantined"], found["others"]["damaged"]) == (1, 0, [])
+    assert (
+        found["others"]["waiting"],
+        found["others"]["quarantined"],
+        found["others"]["damaged"],
+    ) == (1, 0, [])
 
 
-def test_a_damaged_schedule_hides_no_other(store: redis.Redis, run: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_damaged_schedule_hides_no_other(
+    store: redis.Redis, run: Callable[..., tuple[int, str, str]]
+) -> None:
     for schedule in ("good", "bad"):
         store.zadd(f"{BASE}repeat", {schedule: 1000})
         store.hset(f"{BASE}repeat:{schedule}", mapping={"name": "x", "every": 1000, "ic": 1})
     spoil(store, f"{BASE}repeat:bad", "string")
     code, out, err = run("schedules")
     assert code == 1
-    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["letters", "good"], ["others", "declared"]]
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
+        ["letters", "good"],
+        ["others", "declared"],
+    ]
     assert err.startswith("error: the key bull:letters:repeat:bad is a string, not a hash\n")
 
 
@@ -484,4 +567,7 @@ def test_the_sign_of_life_in_the_wrong_type_is_named(
 ) -> None:
     store.set("corral:bull:alive", "junk")
     code, _, err = run("health")
-    assert (code, err.splitlines()[0]) == (1, "error: the key corral:bull:alive is a string, not a hash")
+    assert (code, err.splitlines()[0]) == (
+        1,
+        "error: the key corral:bull:alive is a string, not a hash",
+    )

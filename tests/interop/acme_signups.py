@@ -1,6 +1,7 @@
 """Two queues, of which one's jobs enqueue one of the other: what a trace goes through.
 
-Installed by the tests beside the core, and loaded by real workers: nothing of the tests may be imported here.
+Installed by the tests beside the core, and loaded by real workers: nothing of the tests may be
+imported here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""An application (`CORRAL_APP`) that has OpenTelemetry's SDK write spans to the file that `ACME_SPANS` names."""
+"""An application (`CORRAL_APP`) that has OpenTelemetry's SDK write spans to the file that
+`ACME_SPANS` names.
+"""
 
 from __future__ import annotations
 

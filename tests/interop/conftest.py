@@ -45,9 +45,13 @@ def peers() -> Iterator[Peers]:
 
 
 @pytest_asyncio.fixture(params=KINDS)
-async def peer(request: pytest.FixtureRequest, node_modules: Path, peers: Peers, scene: Scene) -> AsyncIterator[Peer]:
+async def peer(
+    request: pytest.FixtureRequest, node_modules: Path, peers: Peers, scene: Scene
+) -> AsyncIterator[Peer]:
     """Each BullMQ in turn, on the scene's store; it may not complain about anything."""
-    async with opened(await peers.get(request.param, node_modules), scene.store.socket, scene.journal.path) as peer:
+    async with opened(
+        await peers.get(request.param, node_modules), scene.store.socket, scene.journal.path
+    ) as peer:
         yield peer
 
 
@@ -60,14 +64,18 @@ def crossing(request: pytest.FixtureRequest, peer: Peer, scene: Scene) -> Crossi
 @pytest_asyncio.fixture
 async def node(node_modules: Path, peers: Peers, scene: Scene) -> AsyncIterator[Peer]:
     """BullMQ 6 for Node, on the scene's store; it may not complain about anything."""
-    async with opened(await peers.get("node6", node_modules), scene.store.socket, scene.journal.path) as node:
+    async with opened(
+        await peers.get("node6", node_modules), scene.store.socket, scene.journal.path
+    ) as node:
         yield node
 
 
 @pytest_asyncio.fixture
 async def inspector(scene: Scene) -> AsyncIterator[JobInspector]:
     """What an operator of ours does to the queue `chaos`."""
-    catalog = Catalog(MappingProxyType({chaos.name: Entry(chaos, Provider("acme", "1.0", "wheel"), "")}))
+    catalog = Catalog(
+        MappingProxyType({chaos.name: Entry(chaos, Provider("acme", "1.0", "wheel"), "")})
+    )
     inspector = JobInspector(catalog, Link(scene.store.url), prefix="bull")
     yield inspector
     await inspector.close()
@@ -75,12 +83,16 @@ async def inspector(scene: Scene) -> AsyncIterator[JobInspector]:
 
 @pytest_asyncio.fixture
 async def all_done(scene: Scene) -> Any:
-    """`await all_done(completed=2, failed=1)`: wait until the queue is at rest, and find nothing out of place."""
+    """`await all_done(completed=2, failed=1)`: wait until the queue is at rest, and find nothing
+    out of place.
+    """
     client = scene.store.client
 
     async def wait(queue: str = "chaos", **counts: int) -> None:
         async def done() -> bool:
-            ended = {name: await client.zcard(f"bull:{queue}:{name}") for name in ("completed", "failed")}
+            ended = {
+                name: await client.zcard(f"bull:{queue}:{name}") for name in ("completed", "failed")
+            }
             return ended == {"completed": 0, "failed": 0, **counts}
 
         await scene.until(done, f"{counts} jobs of {queue} have ended")

@@ -1,4 +1,5 @@
-"""BullMQ for Python beside Corral, used through its documented API only: answers what `driver.mjs` answers.
+"""BullMQ for Python beside Corral, used through its documented API only: answers what `driver.mjs`
+answers.
 
 Run as a process of its own; nothing of Corral or of the tests may be imported here.
 """
@@ -36,8 +37,12 @@ class Side:
     """What one test has made."""
 
     def __init__(self, socket: str, journal: str, prefix: str) -> None:
-        # redis-py gives up on a reply after 5 s, and with that a worker that blocks for longer has stopped for good
-        self.client = {"connection": f"unix://{socket}?socket_timeout={SOCKET_SECONDS}", "prefix": prefix}
+        # redis-py gives up on a reply after 5 s, and with that a worker that blocks for longer has
+        # stopped for good
+        self.client = {
+            "connection": f"unix://{socket}?socket_timeout={SOCKET_SECONDS}",
+            "prefix": prefix,
+        }
         self.journal = journal
         self.queues: dict[str, Queue] = {}
         self.flows: list[FlowProducer] = []
@@ -58,7 +63,13 @@ class Side:
         return job
 
     def write(self, event: str, job: Job) -> None:
-        line = {"at": time.time(), "pid": os.getpid(), "event": event, "id": job.id, "attempt": job.attemptsMade + 1}
+        line = {
+            "at": time.time(),
+            "pid": os.getpid(),
+            "event": event,
+            "id": job.id,
+            "attempt": job.attemptsMade + 1,
+        }
         journal = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(journal, json.dumps(line).encode() + b"\n")
@@ -127,12 +138,21 @@ async def flow(tree: dict[str, Any]) -> dict[str, Any]:
     made = FlowProducer(dict(current().client))
     current().flows.append(made)
     added = await made.add(tree)
-    return {"id": added["job"].id, "children": [child["job"].id for child in added.get("children") or []]}
+    return {
+        "id": added["job"].id,
+        "children": [child["job"].id for child in added.get("children") or []],
+    }
 
 
-async def schedule(queue: str, id_: str, repeat: dict[str, Any], template: dict[str, Any] | None = None) -> None:
+async def schedule(
+    queue: str, id_: str, repeat: dict[str, Any], template: dict[str, Any] | None = None
+) -> None:
     made = template or {}
-    await current().queue(queue).upsertJobScheduler(id_, repeat, made.get("name"), made.get("data"), made.get("opts"))
+    await (
+        current()
+        .queue(queue)
+        .upsertJobScheduler(id_, repeat, made.get("name"), made.get("data"), made.get("opts"))
+    )
 
 
 async def unschedule(queue: str, id_: str) -> Any:
@@ -145,7 +165,9 @@ async def scheduler(queue: str, id_: str) -> Any:
 
 async def work(queue: str, concurrency: int, more: dict[str, Any] | None = None) -> int:
     there = current()
-    worker = Worker(queue, there.process, {**there.client, "concurrency": concurrency, **(more or {})})
+    worker = Worker(
+        queue, there.process, {**there.client, "concurrency": concurrency, **(more or {})}
+    )
     worker.on("error", lambda *told: there.errors.append(" ".join(map(str, told))))
     there.workers.append(worker)
     return os.getpid()
@@ -184,7 +206,16 @@ async def job(queue: str, id_: str) -> dict[str, Any] | None:
     found = await Job.fromId(current().queue(queue), id_)
     if found is None:
         return None
-    names = ("name", "data", "opts", "progress", "timestamp", "returnvalue", "failedReason", "stacktrace")
+    names = (
+        "name",
+        "data",
+        "opts",
+        "progress",
+        "timestamp",
+        "returnvalue",
+        "failedReason",
+        "stacktrace",
+    )
     seen = {name: getattr(found, name) for name in names}
     state = await current().queue(queue).getJobState(id_)
     return {"state": state, "attempts": found.attemptsMade, "starts": found.attemptsStarted, **seen}
@@ -224,7 +255,10 @@ async def limit_rate(queue: str, count: int, ms: int) -> None:
 
 async def limits(queue: str) -> dict[str, Any]:
     held = current().queue(queue)
-    return {"concurrency": await held.getGlobalConcurrency(), "rate": await held.getGlobalRateLimit()}
+    return {
+        "concurrency": await held.getGlobalConcurrency(),
+        "rate": await held.getGlobalRateLimit(),
+    }
 
 
 async def retry(queue: str, id_: str, state: str = "failed") -> None:
@@ -276,11 +310,15 @@ operations: dict[str, Callable[..., Awaitable[Any]]] = {
 async def main() -> None:
     """Answer each line."""
     reader = asyncio.StreamReader(limit=2**24)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what BullMQ prints is no answer
     while line := await reader.readline():
-        request = {"id_" if name == "id" else name: value for name, value in json.loads(line).items()}
+        request = {
+            "id_" if name == "id" else name: value for name, value in json.loads(line).items()
+        }
         operation = request.pop("do")
         try:
             if operation in LACKS:

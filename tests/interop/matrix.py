@@ -1,7 +1,8 @@
-"""The matrix of the wire page's § 13: what was seen of each operation with each BullMQ, from the outcomes of the tests.
+"""The matrix of the wire page's § 13: what was seen of each operation with each BullMQ, from the
+outcomes of the tests.
 
-A test is marked with the rows that it is about, `@pytest.mark.matrix(4, 5)`, and has one side in its parameter `peer`;
-`peers=("node6", "python")` says it where there is no such parameter.
+A test is marked with the rows that it is about, `@pytest.mark.matrix(4, 5)`, and has one side in
+its parameter `peer`; `peers=("node6", "python")` says it where there is no such parameter.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ PROPERTY = "matrix"
 def cells(item: pytest.Item) -> Iterator[tuple[int, str]]:
     """The rows that a test is about, each with a side."""
     for mark in item.iter_markers("matrix"):
-        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        params = (
+            item.callspec.params
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else {}
+        )
         for peer in mark.kwargs.get("peers") or [params.get("peer", "node6")]:
             yield from ((row, peer) for row in mark.args)
 
@@ -83,13 +88,19 @@ class Matrix:
             key = int(row), peer
             if report.failed:
                 self.failed[key] += 1
-            elif report.skipped and isinstance(report.longrepr, tuple) and NO_API in report.longrepr[2]:
+            elif (
+                report.skipped
+                and isinstance(report.longrepr, tuple)
+                and NO_API in report.longrepr[2]
+            ):
                 self.missing[key].add(report.longrepr[2].partition(NO_API)[2])
             elif report.passed and report.when == "call":
                 self.passed[key] += 1
 
     def said(self, row: int, peer: str) -> str:
-        """A cell: a failure outweighs what passed, and what passed outweighs an operation that cannot be asked for."""
+        """A cell: a failure outweighs what passed, and what passed outweighs an operation that
+        cannot be asked for.
+        """
         cell = row, peer
         if self.failed[cell]:
             return "FAIL"
@@ -102,7 +113,9 @@ class Matrix:
         yield f"on {store_binary()}"
         yield "".join([f"{'':40}", *(f"{kind.title:12}" for kind in KINDS.values())]).rstrip()
         for row, title in ROWS.items():
-            yield "".join([f"{row:>4}  {title:34}", *(f"{self.said(row, peer):12}" for peer in KINDS)]).rstrip()
+            yield "".join(
+                [f"{row:>4}  {title:34}", *(f"{self.said(row, peer):12}" for peer in KINDS)]
+            ).rstrip()
         reasons: dict[tuple[int, str], list[str]] = defaultdict(list)
         for (row, peer), sentences in sorted(self.missing.items()):
             for sentence in sorted(sentences):

@@ -1,7 +1,9 @@
-"""The other sides: BullMQ 6 and 5 for Node and BullMQ for Python, each in a process of its own, from Python.
+"""The other sides: BullMQ 6 and 5 for Node and BullMQ for Python, each in a process of its own,
+from Python.
 
-A driver (`driver.mjs`, `driver.py`) is asked in JSON lines. Starting one takes half a second of a busy machine, so that
-one process serves many tests: `open` gives it a test's store, `close` leaves nothing of it behind.
+A driver (`driver.mjs`, `driver.py`) is asked in JSON lines. Starting one takes half a second of a
+busy machine, so that one process serves many tests: `open` gives it a test's store, `close` leaves
+nothing of it behind.
 """
 
 from __future__ import annotations
@@ -43,7 +45,11 @@ class Kind:
 
 
 KINDS = MappingProxyType(
-    {"node6": Kind("Node 6", "bullmq"), "node5": Kind("Node 5", "bullmq5"), "python": Kind("Python")}
+    {
+        "node6": Kind("Node 6", "bullmq"),
+        "node5": Kind("Node 5", "bullmq5"),
+        "python": Kind("Python"),
+    }
 )
 
 
@@ -66,13 +72,21 @@ class Peer:
         pid: What its workers write into the journal.
     """
 
-    def __init__(self, kind: str, node_modules: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self, kind: str, node_modules: Path, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.kind = kind
         self.title = KINDS[kind].title
         command = (
-            ["node", str(HERE / "driver.mjs")] if KINDS[kind].module else [sys.executable, str(HERE / "driver.py")]
+            ["node", str(HERE / "driver.mjs")]
+            if KINDS[kind].module
+            else [sys.executable, str(HERE / "driver.py")]
         )
-        own = {"CORRAL_NODE_MODULES": str(node_modules), "CORRAL_BULLMQ": KINDS[kind].module, **environment}
+        own = {
+            "CORRAL_NODE_MODULES": str(node_modules),
+            "CORRAL_BULLMQ": KINDS[kind].module,
+            **environment,
+        }
         self._process = subprocess.Popen(
             command, env={**os.environ, **own}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -80,7 +94,10 @@ class Peer:
         self._rest = b""
 
     async def ask(self, operation: str, **arguments: Any) -> Any:
-        """Have one thing done. A test that asks for what the side has no API for ends there, as `no_api` does."""
+        """Have one thing done.
+
+        A test that asks for what the side has no API for ends there, as `no_api` does.
+        """
         answer = await asyncio.to_thread(self._answer, {"do": operation, **arguments})
         if "no_api" in answer:
             no_api(f"BullMQ for {self.title} {answer['no_api']}")
@@ -88,7 +105,9 @@ class Peer:
         return answer["ok"]
 
     async def needs(self, *what: str) -> None:
-        """End a test whose later questions this side has no API for: operations, or names of `driver.py`'s `LACKS`."""
+        """End a test whose later questions this side has no API for: operations, or names of
+        `driver.py`'s `LACKS`.
+        """
         for each in what:
             if lacking := await self.ask("lacks", what=each):
                 no_api(f"BullMQ for {self.title} {lacking}")
@@ -102,7 +121,9 @@ class Peer:
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._rest:
-                assert selector.select(max(deadline - time.monotonic(), 0)), f"{self.title} says nothing: {request}"
+                assert selector.select(max(deadline - time.monotonic(), 0)), (
+                    f"{self.title} says nothing: {request}"
+                )
                 more = os.read(self._process.stdout.fileno(), 2**20)
                 if not more:
                     return {"error": "the driver's process ended"}
@@ -138,8 +159,11 @@ class Peer:
 
 
 @asynccontextmanager
-async def opened(peer: Peer, socket: Path, journal: Path, prefix: str = "bull") -> AsyncIterator[Peer]:
-    """Let a peer use a test's store. Afterwards it may have complained of nothing, and has left the store.
+async def opened(
+    peer: Peer, socket: Path, journal: Path, prefix: str = "bull"
+) -> AsyncIterator[Peer]:
+    """Let a peer use a test's store. Afterwards it may have complained of nothing, and has left the
+    store.
 
     A peer that the test has killed, or that does not let go, is gone.
     """

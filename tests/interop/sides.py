@@ -69,7 +69,9 @@ class Crossing:
         self.producer = TheirProducer(peer) if ours_work else OurProducer(scene)
 
     async def work(self, concurrency: int = 1, *, fast: bool = False) -> Worker | Peer:
-        """Start a worker, `fast` to let locks expire and to take over; what has its `pid`, and can be killed."""
+        """Start a worker, `fast` to let locks expire and to take over; what has its `pid`, and can
+        be killed.
+        """
         if self.ours_work:
             return await self._scene.hire(concurrency=concurrency, **(FAST_SECONDS if fast else {}))
         await self.peer.work(concurrency=concurrency, **({"more": FAST_MS} if fast else {}))

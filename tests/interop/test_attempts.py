@@ -15,7 +15,9 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest.mark.matrix(8)
-async def test_a_job_that_fails_is_retried(crossing: Crossing, peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_a_job_that_fails_is_retried(
+    crossing: Crossing, peer: Peer, scene: Scene, all_done: Any
+) -> None:
     """It succeeds on its last attempt; another has no attempt left; a third has none to begin with."""
     add = crossing.producer.add
     policy = {"attempts": 3, "backoff": 50}
@@ -26,24 +28,40 @@ async def test_a_job_that_fails_is_retried(crossing: Crossing, peer: Peer, scene
     await all_done(completed=1, failed=2)
 
     seen = await peer.job(mended)
-    assert (seen["state"], seen["returnvalue"], seen["attempts"], seen["starts"]) == ("completed", "at last", 3, 3)
+    assert (seen["state"], seen["returnvalue"], seen["attempts"], seen["starts"]) == (
+        "completed",
+        "at last",
+        3,
+        3,
+    )
     assert len(seen["stacktrace"]) == 2
     seen = await peer.job(hopeless)
     assert (seen["state"], seen["attempts"], len(seen["stacktrace"])) == ("failed", 3, 3)
     assert "attempt 3 fails" in seen["failedReason"]
     seen = await peer.job(single)
     assert (seen["state"], seen["attempts"]) == ("failed", 1)
-    attempts = {job: [line.attempt for line in scene.journal.starts(of=job)] for job in (mended, hopeless, single)}
+    attempts = {
+        job: [line.attempt for line in scene.journal.starts(of=job)]
+        for job in (mended, hopeless, single)
+    }
     assert attempts == {mended: [1, 2, 3], hopeless: [1, 2, 3], single: [1]}
-    ends = [event for event, _ in await events(scene, hopeless) if event in {"failed", "retries-exhausted"}]
+    ends = [
+        event
+        for event, _ in await events(scene, hopeless)
+        if event in {"failed", "retries-exhausted"}
+    ]
     assert ends == ["failed", "retries-exhausted"]
 
 
 @pytest.mark.matrix(8)
-async def test_attempts_are_counted_on_by_the_other_side(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_attempts_are_counted_on_by_the_other_side(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     """Attempt 1 is ours, 2 theirs, 3 ours again: each waits by the policy, and none is forgotten."""
     backoff = {"type": "exponential", "delay": 800}
-    (job_id,) = await peer.add({"data": {"fails": 2, "value": "mended"}, "opts": {"attempts": 3, "backoff": backoff}})
+    (job_id,) = await peer.add(
+        {"data": {"fails": 2, "value": "mended"}, "opts": {"attempts": 3, "backoff": backoff}}
+    )
     key = f"bull:chaos:{job_id}"
 
     async def waits(delay_ms: int) -> None:
@@ -69,7 +87,9 @@ async def test_attempts_are_counted_on_by_the_other_side(peer: Peer, scene: Scen
 @pytest.mark.matrix(8)
 async def test_a_random_share_of_the_wait_is_within_its_bounds(peer: Peer, scene: Scene) -> None:
     backoff = {"type": "fixed", "delay": 60_000, "jitter": 0.5}
-    ids = await peer.add(*[{"data": {"fails": 1}, "opts": {"attempts": 2, "backoff": backoff}}] * 20)
+    ids = await peer.add(
+        *[{"data": {"fails": 1}, "opts": {"attempts": 2, "backoff": backoff}}] * 20
+    )
     await scene.hire()
     client = scene.store.client
 
@@ -105,12 +125,18 @@ async def test_what_no_attempt_can_help_fails_at_once(
     seen = await peer.job(job_id)
     assert (seen["state"], seen["attempts"], seen["starts"]) == ("failed", 1, 1)
     assert "fatal, as the" in seen["failedReason"]
-    ends = [event for event, _ in await events(scene, job_id) if event in {"failed", "retries-exhausted"}]
+    ends = [
+        event
+        for event, _ in await events(scene, job_id)
+        if event in {"failed", "retries-exhausted"}
+    ]
     assert ends == ["failed"]
 
 
 @pytest.mark.matrix(11)
-async def test_a_job_that_asks_to_come_later_spends_no_attempt(crossing: Crossing, peer: Peer, all_done: Any) -> None:
+async def test_a_job_that_asks_to_come_later_spends_no_attempt(
+    crossing: Crossing, peer: Peer, all_done: Any
+) -> None:
     job_id = await crossing.producer.add({"snoozeMs": 200, "value": "later"})
     await crossing.work()
     await all_done(completed=1)

@@ -16,8 +16,12 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest.mark.matrix(31)
-async def test_bull_board_shows_our_jobs_and_acts_on_them(peer: Peer, scene: Scene, all_done: Any) -> None:
-    """One in each state, ended by our worker; then one is tried again, one is promoted, one is removed."""
+async def test_bull_board_shows_our_jobs_and_acts_on_them(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
+    """One in each state, ended by our worker; then one is tried again, one is promoted, one is
+    removed.
+    """
     await peer.needs("board")
     completed, failed = await scene.enqueue({"value": "done", "says": ["a line"]}, {"fails": 1})
     worker = await scene.hire()

@@ -1,4 +1,6 @@
-"""A node of a cluster, with a hash tag in the prefix: every key that a script touches is in one slot of it."""
+"""A node of a cluster, with a hash tag in the prefix: every key that a script touches is in one
+slot of it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Node:
 
 
 @pytest_asyncio.fixture(params=KINDS)
-async def peer(request: pytest.FixtureRequest, node_modules: Path, peers: Peers, tmp_path: Path) -> AsyncIterator[Node]:
+async def peer(
+    request: pytest.FixtureRequest, node_modules: Path, peers: Peers, tmp_path: Path
+) -> AsyncIterator[Node]:
     """Each BullMQ in turn, on a node of a cluster."""
     with a_cluster(store_binary().name, f"0-{SLOTS - 1}") as (server, url):
         journal = Journal(tmp_path / "journal")
@@ -51,19 +55,33 @@ async def test_jobs_and_flows_of_both_in_one_slot(
     theirs = peer.peer
     with ExitStack() as stack:
         environment = {"CORRAL_PREFIX": PREFIX}
-        worker = Worker(peer.url, site=site, folder=tmp_path, journal=peer.journal.path, environment=environment)
+        worker = Worker(
+            peer.url, site=site, folder=tmp_path, journal=peer.journal.path, environment=environment
+        )
         stack.callback(worker.close)
         await wait_until(lambda: worker.has_started, "the worker has started")
         await theirs.work("parents")
         async with producer(peer.url, prefix=PREFIX) as jobs:
             await jobs.enqueue_many(chaos, [{}] * 5, priority=1)
-        options: list[dict[str, Any]] = [{}, {"delay": 300}, {"priority": 2}, {"lifo": True}, {"attempts": 2}]
-        await theirs.add(*({"data": {"fails": each.get("attempts", 1) - 1}, "opts": each} for each in options))
+        options: list[dict[str, Any]] = [
+            {},
+            {"delay": 300},
+            {"priority": 2},
+            {"lifo": True},
+            {"attempts": 2},
+        ]
+        await theirs.add(
+            *({"data": {"fails": each.get("attempts", 1) - 1}, "opts": each} for each in options)
+        )
         child = {"name": "child", "queueName": "chaos", "data": {"value": "child"}}
-        await theirs.ask("flow", tree={"name": "parent", "queueName": "parents", "data": {}, "children": [child]})
+        await theirs.ask(
+            "flow", tree={"name": "parent", "queueName": "parents", "data": {}, "children": [child]}
+        )
 
         def ended() -> bool:
-            counts = [peer.admin.zcard(f"{PREFIX}:{queue}:completed") for queue in ("chaos", "parents")]
+            counts = [
+                peer.admin.zcard(f"{PREFIX}:{queue}:completed") for queue in ("chaos", "parents")
+            ]
             return counts == [11, 1]
 
         await wait_until(ended, "all jobs and the parent are completed")

@@ -24,9 +24,13 @@ async def test_both_kinds_of_worker_count_together_and_nothing_lowers_it(
     await peer.needs("counted")
 
     async def counted(ending: str) -> tuple[int, list[int], int]:
-        """How many in all, per minute that is over, and since: as BullMQ's `getMetrics` and the raw keys say."""
+        """How many in all, per minute that is over, and since: as BullMQ's `getMetrics` and the raw
+        keys say.
+        """
         seen = await peer.ask("counted", queue="chaos", ending=ending)
-        raw = {name: int(value) for name, value in (await client.hgetall(KEY.format(ending))).items()}
+        raw = {
+            name: int(value) for name, value in (await client.hgetall(KEY.format(ending))).items()
+        }
         data = [int(count) for count in await client.lrange(f"{KEY.format(ending)}:data", 0, -1)]
         assert seen["meta"] == {name: raw[name] for name in ("count", "prevTS", "prevCount")}
         assert [int(count) for count in seen["data"]] == data
@@ -37,7 +41,10 @@ async def test_both_kinds_of_worker_count_together_and_nothing_lowers_it(
     await peer.ask("work", queue="chaos", concurrency=5, minutes=METRICS_MINUTES)
     works = [{"ms": 5 + number % 10} for number in range(200)]
     await scene.enqueue(*works[:100])
-    await peer.add(*({"data": work, "opts": {}} for work in works[100:]), *[{"data": {"fails": 9}, "opts": {}}] * 20)
+    await peer.add(
+        *({"data": work, "opts": {}} for work in works[100:]),
+        *[{"data": {"fails": 9}, "opts": {}}] * 20,
+    )
     await all_done(completed=200, failed=20)
     assert (await counted("completed"))[0] == 200
     assert (await counted("failed"))[0] == 20
@@ -51,7 +58,9 @@ async def test_both_kinds_of_worker_count_together_and_nothing_lowers_it(
     assert since <= 40
     both = {line.pid for line in scene.starts()}
     assert both == {ours.pid, peer.pid}
-    figure(f"260 jobs by both kinds of worker: {total} and 20 counted, {minutes} by minutes, and {since} since")
+    figure(
+        f"260 jobs by both kinds of worker: {total} and 20 counted, {minutes} by minutes, and {since} since"
+    )
 
     assert await peer.ask("clean", queue="chaos", ending="completed") == 240
     assert await peer.ask("clean", queue="chaos", ending="failed") == 20

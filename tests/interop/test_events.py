@@ -15,7 +15,18 @@ from interop.peers import Peer
 
 pytestmark = pytest.mark.asyncio
 
-VALUES = [0, 1.5, True, "", "text", "ünïcode \N{GRINNING FACE}", '"quoted"\n', [], {}, [1, [2, {"three": None}]]]
+VALUES = [
+    0,
+    1.5,
+    True,
+    "",
+    "text",
+    "ünïcode \N{GRINNING FACE}",
+    '"quoted"\n',
+    [],
+    {},
+    [1, [2, {"three": None}]],
+]
 
 
 @pytest.mark.trap(28)
@@ -57,7 +68,10 @@ async def test_what_their_job_says_while_we_run_it(peer: Peer, scene: Scene, all
     (job_id,) = await peer.add({"data": data, "opts": {"keepLogs": 2}})
     await scene.hire()
     await all_done(completed=1)
-    assert await peer.ask("logs", queue="chaos", id=job_id) == {"logs": ["two", "three"], "count": 2}
+    assert await peer.ask("logs", queue="chaos", id=job_id) == {
+        "logs": ["two", "three"],
+        "count": 2,
+    }
     assert (await peer.job(job_id))["progress"] == {"done": 7}
 
     async def heard() -> list[Any]:
@@ -81,23 +95,34 @@ async def test_what_our_job_says_while_they_run_it(
 @pytest.mark.trap(2)
 @pytest.mark.matrix(33)
 async def test_no_event_stops_a_listener(scene: Scene, peer: Peer) -> None:
-    """One entry that is no JSON would end its loop for good: not with anything that a processor returns or reports."""
+    """One entry that is no JSON would end its loop for good: not with anything that a processor
+    returns or reports.
+    """
     await peer.ask("listen", queue="chaos")
     await scene.hire(concurrency=1)
     await scene.enqueue(*({"odd": odd} for odd in ODD))
-    values = dict(zip(await scene.enqueue(*({"value": value} for value in VALUES)), VALUES, strict=True))
+    values = dict(
+        zip(await scene.enqueue(*({"value": value} for value in VALUES)), VALUES, strict=True)
+    )
     (last,) = await scene.enqueue({"value": "last"})
 
     async def heard_the_last() -> bool:
-        return any(told["jobId"] == last and told["event"] == "completed" for told in await peer.ask("heard"))
+        return any(
+            told["jobId"] == last and told["event"] == "completed"
+            for told in await peer.ask("heard")
+        )
 
     await scene.until(heard_the_last, "the listener has heard of the last job", every=0.05)
     heard = [told for told in await peer.ask("heard") if told["jobId"] in values]
-    assert {told["jobId"]: told["returnvalue"] for told in heard if told["event"] == "completed"} == values
+    assert {
+        told["jobId"]: told["returnvalue"] for told in heard if told["event"] == "completed"
+    } == values
     assert {told["jobId"]: told["data"] for told in heard if told["event"] == "progress"} == values
 
     entries = [entry for _, entry in await scene.store.client.xrange("bull:chaos:events")]
-    texts = [entry[field] for entry in entries for field in ("returnvalue", "data") if field in entry]
+    texts = [
+        entry[field] for entry in entries for field in ("returnvalue", "data") if field in entry
+    ]
     assert len(texts) >= 2 * len(VALUES)
     for text in texts:
         json.loads(text, parse_constant=pytest.fail)

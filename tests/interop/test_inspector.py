@@ -29,7 +29,15 @@ async def test_three_failed_attempts_of_a_job_of_node_are_told(
     await all_done(failed=1)
     told = await story(inspector, job_id)
     again = ["waiting", "active", "attempt-failed"]
-    assert [each.what for each in told] == ["added", *again, "delayed", *again, "delayed", *again, "failed"]
+    assert [each.what for each in told] == [
+        "added",
+        *again,
+        "delayed",
+        *again,
+        "delayed",
+        *again,
+        "failed",
+    ]
     times = [each.at for each in told if each.at]
     assert len(times) == len(told)
     assert times == sorted(times)
@@ -48,19 +56,36 @@ async def test_three_failed_attempts_of_a_job_of_node_are_told(
 async def test_what_succeeds_at_last_is_told_with_what_failed(
     node: Node, scene: Scene, all_done: Any, inspector: JobInspector
 ) -> None:
-    ids = await node.add({"data": {"fails": 1}, "opts": {"attempts": 2}}, {"data": {}, "opts": {"delay": 50}})
+    ids = await node.add(
+        {"data": {"fails": 1}, "opts": {"attempts": 2}}, {"data": {}, "opts": {"delay": 50}}
+    )
     await node.ask("work", queue="chaos", concurrency=1)
     await all_done(completed=2)
     first, second = [[each.what for each in await story(inspector, job_id)] for job_id in ids]
-    assert first == ["added", "waiting", "active", "attempt-failed", "waiting", "active", "completed"]
+    assert first == [
+        "added",
+        "waiting",
+        "active",
+        "attempt-failed",
+        "waiting",
+        "active",
+        "completed",
+    ]
     assert second == ["added", "delayed", "waiting", "active", "completed"]
 
 
-async def test_jobs_of_node_are_found_by_what_is_in_them(node: Node, all_done: Any, inspector: JobInspector) -> None:
+async def test_jobs_of_node_are_found_by_what_is_in_them(
+    node: Node, all_done: Any, inspector: JobInspector
+) -> None:
     """Node writes text as it is, and numbers as JavaScript does."""
     data = {"value": {"name": "Zoë 💌", "n": 1.5, "big": 13345678, "none": None}}
     ids = await node.add({"data": data}, {"data": {"value": {"name": "Zoe"}}})
-    for field in (("value.name", "Zoë 💌"), ("value.n", "1.5"), ("value.big", "13345678"), ("value.none", "null")):
+    for field in (
+        ("value.name", "Zoë 💌"),
+        ("value.n", "1.5"),
+        ("value.big", "13345678"),
+        ("value.none", "null"),
+    ):
         assert [job.id for job in (await inspector.search(chaos, field=field)).jobs] == [ids[0]]
     assert [job.id for job in (await inspector.search(chaos, "Zoë 💌")).jobs] == [ids[0]]
     assert [job.id for job in (await inspector.search(chaos, ids[1])).jobs] == [ids[1]]

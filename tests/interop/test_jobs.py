@@ -28,25 +28,55 @@ OPTIONS: dict[str, dict[str, int | bool]] = {
     "lifo": {"lifo": True},
 }
 ADDED = ["priority 2", "first of priority 1", "second of priority 1", "delayed", "plain", "lifo"]
-PROCESSED = ["lifo", "plain", "first of priority 1", "second of priority 1", "priority 2", "delayed"]
-VALUES = ["ünïcode \N{GRINNING FACE}\u2028", "", '"quoted"\n\\', 0, 1.5, 2**53 - 1, True, None, [], {}, ["ä", [None]]]
+PROCESSED = [
+    "lifo",
+    "plain",
+    "first of priority 1",
+    "second of priority 1",
+    "priority 2",
+    "delayed",
+]
+VALUES = [
+    "ünïcode \N{GRINNING FACE}\u2028",
+    "",
+    '"quoted"\n\\',
+    0,
+    1.5,
+    2**53 - 1,
+    True,
+    None,
+    [],
+    {},
+    ["ä", [None]],
+]
 LARGE = "x" * 60_000
 """A job of ours may report no more than 64 KiB as its progress."""
 FILLER = "x" * 500_000
 IDLE_SECONDS = 1.1
 MARKED_MS = 2000
-"""Far below the five seconds that a worker sleeps which no marker wakes, and far above what two loaded cores cost."""
+"""Far below the five seconds that a worker sleeps which no marker wakes, and far above what two
+loaded cores cost.
+"""
 
 
 async def events(scene: Scene, job_id: str | None = None) -> list[tuple[str, str | None]]:
-    """The events so far, of one job or of all: the name and where the job came from. Progress is left out."""
+    """The events so far, of one job or of all: the name and where the job came from.
+
+    Progress is left out.
+    """
     entries = [entry for _, entry in await scene.store.client.xrange("bull:chaos:events")]
-    entries = [entry for entry in entries if job_id in {None, entry.get("jobId")} and entry["event"] != "progress"]
+    entries = [
+        entry
+        for entry in entries
+        if job_id in {None, entry.get("jobId")} and entry["event"] != "progress"
+    ]
     return [(entry["event"], entry.get("prev")) for entry in entries]
 
 
 @pytest.mark.matrix(1)
-async def test_a_standard_job_leaves_what_bullmq_leaves(crossing: Crossing, scene: Scene, all_done: Any) -> None:
+async def test_a_standard_job_leaves_what_bullmq_leaves(
+    crossing: Crossing, scene: Scene, all_done: Any
+) -> None:
     client = scene.store.client
     await crossing.work()
     await scene.idle()
@@ -55,7 +85,10 @@ async def test_a_standard_job_leaves_what_bullmq_leaves(crossing: Crossing, scen
     held = await client.hgetall(f"bull:chaos:{job_id}")
     assert (json.loads(held["returnvalue"]), held["atm"], held["ats"]) == ({"sum": 42}, "1", "1")
     assert int(held["finishedOn"]) == await client.zscore("bull:chaos:completed", job_id)
-    assert await client.exists(f"bull:chaos:{job_id}:lock", "bull:chaos:active", "bull:chaos:wait") == 0
+    assert (
+        await client.exists(f"bull:chaos:{job_id}:lock", "bull:chaos:active", "bull:chaos:wait")
+        == 0
+    )
     assert await events(scene) == [
         ("added", None),
         ("waiting", None),
@@ -66,13 +99,17 @@ async def test_a_standard_job_leaves_what_bullmq_leaves(crossing: Crossing, scen
 
 
 @pytest.mark.matrix(2)
-async def test_an_idle_worker_is_woken(crossing: Crossing, scene: Scene, all_done: Any, figure: Any) -> None:
+async def test_an_idle_worker_is_woken(
+    crossing: Crossing, scene: Scene, all_done: Any, figure: Any
+) -> None:
     await crossing.work()
     await scene.idle()
     await scene.passed(time.time() + IDLE_SECONDS)
     job_id = await crossing.producer.add({})
     await all_done(completed=1)
-    processed, added = await scene.store.client.hmget(f"bull:chaos:{job_id}", "processedOn", "timestamp")
+    processed, added = await scene.store.client.hmget(
+        f"bull:chaos:{job_id}", "processedOn", "timestamp"
+    )
     waited = int(processed) - int(added)
     figure(f"started {waited} ms after it was added")
     assert waited < MARKED_MS
@@ -82,8 +119,13 @@ async def test_an_idle_worker_is_woken(crossing: Crossing, scene: Scene, all_don
 async def test_every_kind_of_job_is_processed_in_order(
     crossing: Crossing, peer: Peer, scene: Scene, all_done: Any, figure: Any
 ) -> None:
-    """Plain, delayed, prioritized, lifo: what BullMQ promises about their order (wire 6.4) holds across."""
-    ids = {kind: await crossing.producer.add({"value": {"of": kind}}, **OPTIONS[kind]) for kind in ADDED}
+    """Plain, delayed, prioritized, lifo: what BullMQ promises about their order (wire 6.4) holds
+    across.
+    """
+    ids = {
+        kind: await crossing.producer.add({"value": {"of": kind}}, **OPTIONS[kind])
+        for kind in ADDED
+    }
     await crossing.work()
     await all_done(completed=len(OPTIONS))
 
@@ -104,7 +146,9 @@ async def test_every_kind_of_job_is_processed_in_order(
 
 
 @pytest.mark.matrix(7)
-async def test_an_id_that_exists_makes_no_second_job(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_an_id_that_exists_makes_no_second_job(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     """Whoever comes second: the first one's data stays, the counter moves, and an event says so."""
     theirs, ours = TheirProducer(peer), OurProducer(scene)
     assert await theirs.add({"value": 1}, job_id="theirs-first") == "theirs-first"
@@ -116,7 +160,11 @@ async def test_an_id_that_exists_makes_no_second_job(peer: Peer, scene: Scene, a
     await all_done(completed=2)
     for job_id in ("theirs-first", "ours-first"):
         assert (await peer.job(job_id))["returnvalue"] == 1
-        assert [event for event, _ in await events(scene, job_id)][:3] == ["added", "waiting", "duplicated"]
+        assert [event for event, _ in await events(scene, job_id)][:3] == [
+            "added",
+            "waiting",
+            "duplicated",
+        ]
 
 
 @pytest.mark.matrix(29)
@@ -127,7 +175,11 @@ async def test_values_come_back_as_they_were(crossing: Crossing, peer: Peer, all
     await all_done(completed=len(values))
     for job_id, value in zip(ids, values, strict=True):
         seen = await peer.job(job_id)
-        assert (seen["data"]["value"], seen["data"]["filler"], seen["returnvalue"]) == (value, FILLER, value)
+        assert (seen["data"]["value"], seen["data"]["filler"], seen["returnvalue"]) == (
+            value,
+            FILLER,
+            value,
+        )
 
 
 @pytest.mark.matrix(3)
@@ -145,7 +197,9 @@ async def test_both_kinds_of_worker_share_300_jobs_of_both_kinds(
     assert scene.each_started_once(ids)
     assert {await scene.store.client.hget(f"bull:chaos:{job}", "ats") for job in ids} == {"1"}
     shares = Counter(line.pid for line in scene.starts())
-    figure(f"300 jobs, each once: {shares[ours.pid]} by us, {shares[peer.pid]} by BullMQ for {peer.title}")
+    figure(
+        f"300 jobs, each once: {shares[ours.pid]} by us, {shares[peer.pid]} by BullMQ for {peer.title}"
+    )
     assert shares.keys() == {ours.pid, peer.pid}
 
 
@@ -153,7 +207,9 @@ async def test_both_kinds_of_worker_share_300_jobs_of_both_kinds(
 async def test_four_kinds_of_worker_lose_nothing_when_one_is_killed(
     scene: Scene, peers: Peers, node_modules: Path, all_done: Any, figure: Any
 ) -> None:
-    """800 jobs of all kinds and producers; what a worker of ours held that is killed, any other takes over."""
+    """800 jobs of all kinds and producers; what a worker of ours held that is killed, any other
+    takes over.
+    """
     concurrency = 5
     client = scene.store.client
     kinds: list[dict[str, Any]] = [{}, {"priority": 3}, {"lifo": True}, {"delay": 1500}]
@@ -165,7 +221,9 @@ async def test_four_kinds_of_worker_lose_nothing_when_one_is_killed(
             await stack.enter_async_context(opened(peer, scene.store.socket, scene.journal.path))
             await peer.work(concurrency=concurrency, more=FAST_MS)
             titles[peer.pid] = peer.title
-            made += [TheirProducer(peer).add({"ms": 20}, **kinds[number % 4]) for number in range(100)]
+            made += [
+                TheirProducer(peer).add({"ms": 20}, **kinds[number % 4]) for number in range(100)
+            ]
         killed = await scene.hire(concurrency=concurrency, **FAST_SECONDS)
         await scene.enqueue(*[{"ms": 20}] * 500)
         for adding in made:
@@ -175,7 +233,9 @@ async def test_four_kinds_of_worker_lose_nothing_when_one_is_killed(
         second = await scene.hire(concurrency=concurrency, **FAST_SECONDS)
         titles |= {killed.pid: "us", second.pid: "us"}
         await all_done(completed=800)
-    again = [job for job in await client.zrange("bull:chaos:completed", 0, -1) if await twice(scene, job)]
+    again = [
+        job for job in await client.zrange("bull:chaos:completed", 0, -1) if await twice(scene, job)
+    ]
     assert len(again) <= concurrency, "only what the killed worker held is started again"
     shares = Counter(titles[line.pid] for line in scene.starts())
     figure(f"800 jobs, {len(again)} started again: {dict(shares)}")

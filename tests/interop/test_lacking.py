@@ -1,4 +1,6 @@
-"""Operations of the matrix that we cannot be asked for: told row by row, until there is a call and a test of it."""
+"""Operations of the matrix that we cannot be asked for: told row by row, until there is a call and
+a test of it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ SCHEDULES = {*Cron.__annotations__, *Every.__annotations__}
 
 
 def lacks(row: int, name: str, there: object, what: str) -> object:
-    return pytest.param(name, there, what, marks=pytest.mark.matrix(row, peers=tuple(KINDS)), id=f"{row}-{name}")
+    return pytest.param(
+        name, there, what, marks=pytest.mark.matrix(row, peers=tuple(KINDS)), id=f"{row}-{name}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -26,7 +30,12 @@ def lacks(row: int, name: str, there: object, what: str) -> object:
         lacks(19, "deduplication", OPTIONS, "our producer has no deduplication"),
         lacks(20, "limit", SCHEDULES, "our schedules have no limit, first and last date"),
         lacks(22, "FlowProducer", dir(corral), "our producer makes no flows"),
-        lacks(24, "change_priority", dir(JobInspector), "our operator changes neither delay nor priority"),
+        lacks(
+            24,
+            "change_priority",
+            dir(JobInspector),
+            "our operator changes neither delay nor priority",
+        ),
         lacks(25, "obliterate", dir(JobInspector), "our operator does not obliterate a queue"),
     ],
 )

@@ -1,4 +1,6 @@
-"""What holds a queue back is set by either side and kept by both: pauses, the number of active jobs, the rate."""
+"""What holds a queue back is set by either side and kept by both: pauses, the number of active
+jobs, the rate.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ pytestmark = pytest.mark.asyncio
 BY = pytest.mark.parametrize("by", ["them", "us"])
 PER_WINDOW, WINDOW_MS = 5, 1000
 SLACK_MS = 150
-"""A start's time is taken by the worker, before the store counts it: the two are not the same moment."""
+"""A start's time is taken by the worker, before the store counts it: the two are not the same
+moment.
+"""
 
 
 @pytest.mark.matrix(16)
 async def test_a_pause_is_kept_by_the_other_side(
     crossing: Crossing, peer: Peer, scene: Scene, inspector: JobInspector, all_done: Any
 ) -> None:
-    """Whose workers are not those that are paused by; jobs that both sides add meanwhile run afterwards."""
+    """Whose workers are not those that are paused by; jobs that both sides add meanwhile run
+    afterwards.
+    """
     client = scene.store.client
     await crossing.work()
     await scene.idle()
@@ -34,7 +40,9 @@ async def test_a_pause_is_kept_by_the_other_side(
     assert await peer.ask("paused", queue="chaos") is True
     assert await inspector.is_paused(chaos) is True
     if crossing.ours_work and peer.kind == "node5":
-        ids = await peer.add({"data": {}, "opts": {}})  # version 5 has a rule of its own for what others add meanwhile
+        ids = await peer.add(
+            {"data": {}, "opts": {}}
+        )  # version 5 has a rule of its own for what others add meanwhile
     else:
         ids = [*await peer.add({"data": {}, "opts": {}}), *await scene.enqueue({})]
     assert await client.exists("bull:chaos:marker") == 0
@@ -47,7 +55,9 @@ async def test_a_pause_is_kept_by_the_other_side(
 
 @BY
 @pytest.mark.matrix(17)
-async def test_one_active_job_in_all(by: str, peer: Peer, scene: Scene, inspector: JobInspector, all_done: Any) -> None:
+async def test_one_active_job_in_all(
+    by: str, peer: Peer, scene: Scene, inspector: JobInspector, all_done: Any
+) -> None:
     if by == "them":
         await peer.ask("limit_concurrency", queue="chaos", count=1)
     else:

@@ -1,4 +1,6 @@
-"""Workers that die, are late, or lose their connection: the other kind takes over, and nothing runs too often."""
+"""Workers that die, are late, or lose their connection: the other kind takes over, and nothing runs
+too often.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ STALLED_TOO_OFTEN = "job stalled more than allowable limit"
 
 
 @pytest.mark.matrix(12)
-async def test_what_our_killed_worker_ran_is_run_by_them(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_what_our_killed_worker_ran_is_run_by_them(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     ours = await scene.hire(concurrency=1, **FAST_SECONDS)
     (job_id,) = await scene.enqueue({"ms": 700, "value": "again"})
     await scene.runs(ours)
@@ -32,7 +36,9 @@ async def test_what_our_killed_worker_ran_is_run_by_them(peer: Peer, scene: Scen
 
 
 @pytest.mark.matrix(12)
-async def test_what_their_killed_worker_ran_is_run_by_us(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_what_their_killed_worker_ran_is_run_by_us(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     await peer.work(more=FAST_MS)
     (job_id,) = await peer.add({"data": {"ms": 700, "value": "again"}, "opts": {}})
     await scene.started(job_id)
@@ -40,12 +46,19 @@ async def test_what_their_killed_worker_ran_is_run_by_us(peer: Peer, scene: Scen
     ours = await scene.hire(concurrency=1, **FAST_SECONDS)
     await all_done(completed=1)
     held = await scene.store.client.hgetall(f"bull:chaos:{job_id}")
-    assert (held["returnvalue"], held["atm"], held["ats"], held["stc"]) == ('"again"', "1", "2", "1")
+    assert (held["returnvalue"], held["atm"], held["ats"], held["stc"]) == (
+        '"again"',
+        "1",
+        "2",
+        "1",
+    )
     assert [line.pid for line in scene.starts()] == [peer.pid, ours.pid]
 
 
 @pytest.mark.matrix(12)
-async def test_what_both_have_died_of_fails_with_bullmqs_text(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_what_both_have_died_of_fails_with_bullmqs_text(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     await peer.work(more=FAST_MS)
     (job_id,) = await peer.add({"data": {"ms": 5000}, "opts": {"attempts": 5}})
     await scene.started(job_id)
@@ -61,8 +74,12 @@ async def test_what_both_have_died_of_fails_with_bullmqs_text(peer: Peer, scene:
 
 
 @pytest.mark.matrix(12)
-async def test_an_ending_that_comes_too_late_is_refused(peer: Peer, scene: Scene, all_done: Any) -> None:
-    """Their worker does not renew its lock; ours takes the job over, and theirs ends it in the middle."""
+async def test_an_ending_that_comes_too_late_is_refused(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
+    """Their worker does not renew its lock; ours takes the job over, and theirs ends it in the
+    middle.
+    """
     await peer.needs("locks")
     await peer.work(more={"lockDuration": 500, "skipLockRenewal": True, "skipStalledCheck": True})
     (job_id,) = await peer.add({"data": {"ms": 4000}, "opts": {}})
@@ -94,7 +111,9 @@ async def test_a_job_of_three_locks_is_not_taken_from_its_worker(
 
 
 @pytest.mark.matrix(34)
-async def test_both_go_on_when_every_connection_is_cut(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_both_go_on_when_every_connection_is_cut(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     client = scene.store.client
     ours = await scene.hire(concurrency=2)
     await peer.work(concurrency=2)
@@ -118,13 +137,16 @@ async def test_both_go_on_when_every_connection_is_cut(peer: Peer, scene: Scene,
 async def test_a_job_whose_marker_is_lost_is_found_all_the_same(
     crossing: Crossing, scene: Scene, all_done: Any
 ) -> None:
-    """As by a worker that took the marker and died: an idle worker looks after at most ten seconds (wire 7.2)."""
+    """As by a worker that took the marker and died: an idle worker looks after at most ten seconds
+    (wire 7.2).
+    """
     client = scene.store.client
     await crossing.work()
     await scene.idle()
     async with client.pipeline(transaction=True) as lost:
         lost.hset(
-            "bull:chaos:unmarked", mapping={"name": "work", "data": "{}", "opts": "{}", "timestamp": 1, "delay": 0}
+            "bull:chaos:unmarked",
+            mapping={"name": "work", "data": "{}", "opts": "{}", "timestamp": 1, "delay": 0},
         )
         lost.lpush("bull:chaos:wait", "unmarked")
         await lost.execute()

@@ -64,7 +64,13 @@ def test_a_cell_says_the_worst_that_was_seen(outcomes: list[str], cell: str) -> 
         kind = "skipped" if longrepr else outcome
         matrix.pytest_runtest_logreport(
             pytest.TestReport(
-                "a test", ("", 0, ""), {}, kind, longrepr, "call", user_properties=[("matrix", "7 node5")]
+                "a test",
+                ("", 0, ""),
+                {},
+                kind,
+                longrepr,
+                "call",
+                user_properties=[("matrix", "7 node5")],
             )
         )
     assert matrix.said(7, "node5") == cell

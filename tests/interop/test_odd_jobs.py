@@ -1,4 +1,6 @@
-"""What BullMQ, or somebody else, may leave in a queue that is no job of ours: our worker neither dies nor loops."""
+"""What BullMQ, or somebody else, may leave in a queue that is no job of ours: our worker neither
+dies nor loops.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ NO_PAYLOADS = ("text", [1, 2], 7, None)
 
 
 @pytest.mark.matrix(29, 30)
-async def test_data_that_is_no_payload_fails_its_job_and_no_other(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_data_that_is_no_payload_fails_its_job_and_no_other(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     odd = await peer.add(*({"data": data, "opts": {}} for data in NO_PAYLOADS))
     (good,) = await peer.add({"data": {"value": 1}, "opts": {}})
     await scene.hire()
@@ -32,7 +36,9 @@ async def test_data_that_is_no_payload_fails_its_job_and_no_other(peer: Peer, sc
 async def test_ghosts_broken_text_and_unknown_words_stop_nothing(peer: Peer, scene: Scene) -> None:
     """Nothing of it stays active, and jobs before and after it complete."""
     client = scene.store.client
-    (unknown,) = await peer.add({"data": {"value": 1, "unknownField": 2}, "opts": {"unknownOption": [], "attempts": 2}})
+    (unknown,) = await peer.add(
+        {"data": {"value": 1, "unknownField": 2}, "opts": {"unknownOption": [], "attempts": 2}}
+    )
     await client.hset(f"bull:chaos:{unknown}", mapping={"unknown": "field"})
     for broken in ("data", "opts", "parent", "stacktrace"):
         held = {"name": "work", "data": "{}", "opts": "{}", "timestamp": 1, broken: '{"cut": '}
@@ -49,5 +55,7 @@ async def test_ghosts_broken_text_and_unknown_words_stop_nothing(peer: Peer, sce
 
     await scene.until(at_rest, "the queue is at rest")
     assert (await peer.job(unknown))["returnvalue"] == 1
-    assert len(scene.starts()) == len({line.id for line in scene.starts()}), "nothing is started twice"
+    assert len(scene.starts()) == len({line.id for line in scene.starts()}), (
+        "nothing is started twice"
+    )
     assert await client.exists("bull:chaos:ghost") == 0

@@ -1,4 +1,6 @@
-"""Operators of either side act on jobs of the other: what is kept, tried again, changed and removed."""
+"""Operators of either side act on jobs of the other: what is kept, tried again, changed and
+removed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class TheirOperator:
         self._peer = peer
 
     def __getattr__(self, operation: str) -> Callable[..., Awaitable[Any]]:
-        return lambda job_id=None: self._peer.ask(operation, queue="chaos", **({"id": job_id} if job_id else {}))
+        return lambda job_id=None: self._peer.ask(
+            operation, queue="chaos", **({"id": job_id} if job_id else {})
+        )
 
     async def drain(self) -> None:
         await self._peer.ask("drain", queue="chaos", delayed=True)
@@ -56,7 +60,9 @@ class OurOperator:
 
 @pytest.fixture(params=["them", "us"])
 def operator(request: pytest.FixtureRequest, peer: Peer, inspector: JobInspector) -> Any:
-    """Whoever operates; the jobs of these tests are made by the other side, and some are run by each."""
+    """Whoever operates; the jobs of these tests are made by the other side, and some are run by
+    each.
+    """
     return TheirOperator(peer) if request.param == "them" else OurOperator(inspector)
 
 
@@ -69,9 +75,18 @@ def others(operator: Any, peer: Peer, scene: Scene) -> Crossing:
 @pytest.mark.matrix(23)
 @pytest.mark.parametrize(
     ("policy", "kept"),
-    [(True, 0), (2, 2), ({"count": 3}, 3), ({"age": 3600}, 5), ({"age": 3600, "count": 4}, 4), (False, 5)],
+    [
+        (True, 0),
+        (2, 2),
+        ({"count": 3}, 3),
+        ({"age": 3600}, 5),
+        ({"age": 3600, "count": 4}, 4),
+        (False, 5),
+    ],
 )
-async def test_what_their_job_says_of_how_long_it_stays(peer: Peer, scene: Scene, policy: Any, kept: int) -> None:
+async def test_what_their_job_says_of_how_long_it_stays(
+    peer: Peer, scene: Scene, policy: Any, kept: int
+) -> None:
     client = scene.store.client
     opts = {"removeOnComplete": policy, "removeOnFail": policy}
     apart = {"ms": 3}  # no two of them end in one millisecond
@@ -92,7 +107,9 @@ async def test_what_their_job_says_of_how_long_it_stays(peer: Peer, scene: Scene
 
 
 @pytest.mark.matrix(23)
-async def test_what_our_job_says_of_how_long_it_stays(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_what_our_job_says_of_how_long_it_stays(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     """Against what their worker would do with jobs that say nothing."""
     kept = await scene.enqueue(*[{"ms": 3}] * 3)
     await peer.work(more={"removeOnComplete": {"count": 1}, "removeOnFail": {"count": 1}})
@@ -145,7 +162,9 @@ async def test_they_change_when_our_job_is_due(peer: Peer, scene: Scene, all_don
 
 
 @pytest.mark.matrix(24)
-async def test_they_change_how_urgent_our_jobs_are_and_what_they_say(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_they_change_how_urgent_our_jobs_are_and_what_they_say(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     first, second, third = await scene.enqueue({"value": 1}, {"value": 2}, {"value": 3})
     await peer.ask("change_priority", queue="chaos", id=first, priority=7)
     await peer.ask("change_priority", queue="chaos", id=second, priority=5)
@@ -198,7 +217,9 @@ async def test_nothing_is_left_of_a_job_of_the_other_side(
 
 
 @pytest.mark.matrix(25)
-async def test_nothing_is_left_of_a_queue_that_they_obliterate(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_nothing_is_left_of_a_queue_that_they_obliterate(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     jobs = await fill(Crossing(scene, peer, ours_work=False), all_done)
     await peer.ask("obliterate", queue="chaos")
     assert await left(scene, [job for ids in jobs.values() for job in ids]) == []

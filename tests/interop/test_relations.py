@@ -1,4 +1,6 @@
-"""What BullMQ keeps beside a job goes on when the job was done by us: deduplication, parents, children."""
+"""What BullMQ keeps beside a job goes on when the job was done by us: deduplication, parents,
+children.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ pytestmark = pytest.mark.asyncio
 async def test_a_deduplication_id_is_free_again_when_its_job_has_ended(
     peer: Peer, scene: Scene, all_done: Any, ending: dict[str, int]
 ) -> None:
-    job = {"data": {"fails": ending.get("failed", 0)}, "opts": {"deduplication": {"id": "one-at-a-time"}}}
+    job = {
+        "data": {"fails": ending.get("failed", 0)},
+        "opts": {"deduplication": {"id": "one-at-a-time"}},
+    }
     (first,) = await peer.add(job)
     assert await peer.add(job) == [first], "while it waits, there is no second one"
     await scene.hire()
@@ -48,7 +53,9 @@ async def test_the_last_job_that_was_kept_back_runs_when_the_active_one_has_ende
 
 
 @pytest.mark.matrix(19)
-async def test_an_id_with_a_time_to_live_outlives_its_job(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_an_id_with_a_time_to_live_outlives_its_job(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     job = {"data": {}, "opts": {"deduplication": {"id": "for-a-while", "ttl": 60_000}}}
     await scene.hire()
     (first,) = await peer.add(job)
@@ -58,18 +65,26 @@ async def test_an_id_with_a_time_to_live_outlives_its_job(peer: Peer, scene: Sce
 
 
 @pytest.mark.matrix(19)
-async def test_the_last_of_those_that_replace_each_other_is_run_by_us(peer: Peer, scene: Scene, all_done: Any) -> None:
+async def test_the_last_of_those_that_replace_each_other_is_run_by_us(
+    peer: Peer, scene: Scene, all_done: Any
+) -> None:
     """`replace` with `extend`: each puts the delayed one before it away; their events name both."""
     await scene.hire()
     policy = {"id": "debounced", "ttl": 600, "extend": True, "replace": True}
     ids = []
     for value in ("first", "second", "last"):
-        ids += await peer.add({"data": {"value": value}, "opts": {"delay": 500, "deduplication": policy}})
+        ids += await peer.add(
+            {"data": {"value": value}, "opts": {"delay": 500, "deduplication": policy}}
+        )
     await all_done(completed=1)
     assert [line.id for line in scene.starts()] == [ids[-1]]
     assert (await peer.job(ids[-1]))["returnvalue"] == "last"
     entries = [entry for _, entry in await scene.store.client.xrange("bull:chaos:events")]
-    put_away = [(each["deduplicatedJobId"], each["jobId"]) for each in entries if each["event"] == "deduplicated"]
+    put_away = [
+        (each["deduplicatedJobId"], each["jobId"])
+        for each in entries
+        if each["event"] == "deduplicated"
+    ]
     assert put_away == [(ids[0], ids[1]), (ids[1], ids[2])]
 
 
@@ -79,12 +94,19 @@ async def test_a_parent_in_their_queue_goes_on_when_we_have_done_its_children(
 ) -> None:
     await scene.hire()
     await peer.ask("work", queue="parents", concurrency=1)
-    children = [{"name": "child", "queueName": "chaos", "data": {"value": value}} for value in ("one", 2, None)]
-    flow = await peer.ask("flow", tree={"name": "parent", "queueName": "parents", "data": {}, "children": children})
+    children = [
+        {"name": "child", "queueName": "chaos", "data": {"value": value}}
+        for value in ("one", 2, None)
+    ]
+    flow = await peer.ask(
+        "flow", tree={"name": "parent", "queueName": "parents", "data": {}, "children": children}
+    )
     await all_done("parents", completed=1)
 
     seen = await peer.job(flow["id"], "parents")
-    assert sorted(map(str, seen["returnvalue"])) == ["2", "None", "one"], "the values that we returned"
+    assert sorted(map(str, seen["returnvalue"])) == ["2", "None", "one"], (
+        "the values that we returned"
+    )
 
 
 @pytest.mark.matrix(22)
@@ -93,8 +115,15 @@ async def test_a_parent_in_their_queue_fails_when_we_have_failed_its_child(
 ) -> None:
     await scene.hire()
     await peer.ask("work", queue="parents", concurrency=1)
-    child = {"name": "child", "queueName": "chaos", "data": {"fails": 1}, "opts": {"failParentOnFailure": True}}
-    flow = await peer.ask("flow", tree={"name": "parent", "queueName": "parents", "data": {}, "children": [child]})
+    child = {
+        "name": "child",
+        "queueName": "chaos",
+        "data": {"fails": 1},
+        "opts": {"failParentOnFailure": True},
+    }
+    flow = await peer.ask(
+        "flow", tree={"name": "parent", "queueName": "parents", "data": {}, "children": [child]}
+    )
     await all_done("parents", failed=1)
 
     seen = await peer.job(flow["id"], "parents")
@@ -110,9 +139,13 @@ async def test_a_parent_in_their_queue_goes_on_without_the_child_that_we_have_fa
 ) -> None:
     await scene.hire()
     await peer.work("parents")
-    children = [{"name": "child", "queueName": "chaos", "data": {"fails": 1}, "opts": {policy: True}}]
+    children = [
+        {"name": "child", "queueName": "chaos", "data": {"fails": 1}, "opts": {policy: True}}
+    ]
     if policy != "continueParentOnFailure":  # that one does not wait for its other children
-        children.append({"name": "child", "queueName": "chaos", "data": {"value": "done", "ms": 300}})
+        children.append(
+            {"name": "child", "queueName": "chaos", "data": {"value": "done", "ms": 300}}
+        )
     tree = {"name": "parent", "queueName": "parents", "data": {}, "children": children}
     flow = await peer.ask("flow", tree=tree)
     await all_done("parents", completed=1)
@@ -131,11 +164,15 @@ async def test_a_parent_in_their_queue_goes_on_without_the_child_that_we_have_fa
 async def test_a_parent_waits_for_a_child_that_is_retried(
     peer: Peer, scene: Scene, all_done: Any, inspector: JobInspector
 ) -> None:
-    """A child without a policy holds its parent back, until our operator has it tried again and it succeeds."""
+    """A child without a policy holds its parent back, until our operator has it tried again and it
+    succeeds.
+    """
     await scene.hire()
     await peer.work("parents")
     child = {"name": "child", "queueName": "chaos", "data": {"fails": 1, "value": "at last"}}
-    flow = await peer.ask("flow", tree={"name": "parent", "queueName": "parents", "data": {}, "children": [child]})
+    flow = await peer.ask(
+        "flow", tree={"name": "parent", "queueName": "parents", "data": {}, "children": [child]}
+    )
     await all_done(failed=1)
     assert (await peer.job(flow["id"], "parents"))["state"] == "waiting-children"
     await inspector.retry(chaos, flow["children"][0])
@@ -150,7 +187,9 @@ async def test_a_parent_in_our_queue_fails_when_they_have_failed_its_child(
     await scene.hire()
     opts = {"failParentOnFailure": True}
     child = {"name": "child", "queueName": "children", "data": {"fails": 1}, "opts": opts}
-    flow = await peer.ask("flow", tree={"name": "parent", "queueName": "chaos", "data": {}, "children": [child]})
+    flow = await peer.ask(
+        "flow", tree={"name": "parent", "queueName": "chaos", "data": {}, "children": [child]}
+    )
     await peer.work("children")
     await all_done(failed=1)
     seen = await peer.job(flow["id"])
@@ -159,7 +198,9 @@ async def test_a_parent_in_our_queue_fails_when_they_have_failed_its_child(
 
 
 @pytest.mark.matrix(22)
-@pytest.mark.parametrize(("opts", "state"), [({"delay": 700}, "delayed"), ({"priority": 3}, "prioritized")])
+@pytest.mark.parametrize(
+    ("opts", "state"), [({"delay": 700}, "delayed"), ({"priority": 3}, "prioritized")]
+)
 async def test_a_parent_has_its_own_options_when_its_children_are_done(
     peer: Peer, scene: Scene, all_done: Any, opts: dict[str, int], state: str
 ) -> None:
@@ -185,7 +226,10 @@ async def test_a_parent_in_our_queue_runs_when_they_have_done_its_child(
     await peer.ask("work", queue="children", concurrency=1)
     await all_done(completed=1)
 
-    assert [line.id for line in scene.journal.lines() if line.event == "end"] == [flow["children"][0], flow["id"]]
+    assert [line.id for line in scene.journal.lines() if line.event == "end"] == [
+        flow["children"][0],
+        flow["id"],
+    ]
     assert (await peer.job(flow["id"]))["returnvalue"] == "done"
 
 
@@ -195,9 +239,13 @@ async def test_our_worker_is_counted_once(peer: Peer, scene: Scene) -> None:
     """Whatever other connections it has: only the one that waits for work carries the name."""
     await peer.needs("workers")
     await scene.hire(lock_seconds=1)
-    await scene.completed(await scene.enqueue({"ms": 700}))  # every connection that it ever makes is made
+    await scene.completed(
+        await scene.enqueue({"ms": 700})
+    )  # every connection that it ever makes is made
     await scene.idle()
     seen = await peer.ask("workers", queue="chaos")
     assert seen["count"] == 1
     assert len(seen["names"]) == 1
-    assert (await peer.ask("workers", queue="chaos-threads"))["count"] == 0, "it serves one queue only"
+    assert (await peer.ask("workers", queue="chaos-threads"))["count"] == 0, (
+        "it serves one queue only"
+    )

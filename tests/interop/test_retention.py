@@ -1,4 +1,6 @@
-"""Our default retention beside BullMQ for Node: nothing of Node's is removed, whoever ends the last job."""
+"""Our default retention beside BullMQ for Node: nothing of Node's is removed, whoever ends the last
+job.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ async def build_history(scene: Scene, node: Node, all_done: Any) -> dict[str, se
     for state in ("completed", "failed"):
         scored = await client.zrange(f"bull:letters:{state}", 0, -1, withscores=True)
         month_ms = 30 * DAY // timedelta(milliseconds=1)
-        await client.zadd(f"bull:letters:{state}", {job_id: score - month_ms for job_id, score in scored})
+        await client.zadd(
+            f"bull:letters:{state}", {job_id: score - month_ms for job_id, score in scored}
+        )
         history[state] = {job_id for job_id, _ in scored}
     return history
 
@@ -85,20 +89,30 @@ async def test_a_worker_of_ours_in_a_queue_of_nodes(
     later = [(await kit.enqueue(letters, Letter(fails=fails))).id for fails in (0, 1)]
     await kit.drain(letters.processed_by(process))
     for place, state in enumerate(("completed", "failed")):
-        assert await finished(scene, state) == {*history[state], *theirs[place::2], later[place]}, "what is due"
-    figure(f"{COMPLETED} completed and {FAILED} failed jobs of Node, and 8 of both by our worker: none of Node's gone")
+        assert await finished(scene, state) == {*history[state], *theirs[place::2], later[place]}, (
+            "what is due"
+        )
+    figure(
+        f"{COMPLETED} completed and {FAILED} failed jobs of Node, and 8 of both by our worker: none of Node's gone"
+    )
 
 
-async def test_a_producer_of_ours_in_a_queue_that_node_works_off(scene: Scene, node: Node, all_done: Any) -> None:
+async def test_a_producer_of_ours_in_a_queue_that_node_works_off(
+    scene: Scene, node: Node, all_done: Any
+) -> None:
     history = await build_history(scene, node, all_done)
     kit = Kit(scene.store.url)
-    ours = [(await kit.enqueue(letters, Letter(fails=9 * fails), attempts=1)).id for fails in (0, 1)]
+    ours = [
+        (await kit.enqueue(letters, Letter(fails=9 * fails), attempts=1)).id for fails in (0, 1)
+    ]
     await all_done("letters", completed=COMPLETED + 1, failed=FAILED + 1)
     for place, state in enumerate(("completed", "failed")):
         assert await finished(scene, state) == {*history[state], ours[place]}
 
 
-async def test_an_iteration_that_node_made_of_our_schedule_is_still_told_for_ours(scene: Scene, node: Node) -> None:
+async def test_an_iteration_that_node_made_of_our_schedule_is_still_told_for_ours(
+    scene: Scene, node: Node
+) -> None:
     """BullMQ copies what it does not know from one iteration to the next."""
     client = scene.store.client
     kit = Kit(scene.store.url)
@@ -107,7 +121,10 @@ async def test_an_iteration_that_node_made_of_our_schedule_is_still_told_for_our
     await node.ask("work", queue="letters", concurrency=1)
 
     async def next_one() -> bool:
-        return bool(await client.zcard("bull:letters:completed") and await client.zcard("bull:letters:delayed"))
+        return bool(
+            await client.zcard("bull:letters:completed")
+            and await client.zcard("bull:letters:delayed")
+        )
 
     await scene.until(next_one, "Node has run an iteration and made the next one")
     (job_id,) = await client.zrange("bull:letters:delayed", 0, -1)

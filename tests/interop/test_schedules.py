@@ -19,14 +19,19 @@ from interop.sides import Crossing
 
 pytestmark = [
     pytest.mark.asyncio,
-    pytest.mark.corral_untidy("a schedule goes on until its workers are killed, which may be in the middle of a tick"),
+    pytest.mark.corral_untidy(
+        "a schedule goes on until its workers are killed, which may be in the middle of a tick"
+    ),
 ]
 
 EVERY_MS = 400
 
 
 async def ticks(scene: Scene, count: int) -> list[int]:
-    """Wait for so many iterations; returns all ticks that have run, in order. None may have run twice."""
+    """Wait for so many iterations; returns all ticks that have run, in order.
+
+    None may have run twice.
+    """
     await scene.until(lambda: len(scene.journal.ended()) >= count, f"{count} iterations have run")
     started = [line.id for line in scene.starts()]
     assert len(started) == len(set(started)), "an iteration has run twice"
@@ -54,7 +59,9 @@ def without_gap(run: list[int], every_ms: int, peer: Peer) -> bool:
     ids=["every", "cron"],
 )
 @pytest.mark.matrix(20)
-async def test_a_scheduler_of_node_is_advanced_by_us(rule: Any, gap: int, peer: Peer, scene: Scene) -> None:
+async def test_a_scheduler_of_node_is_advanced_by_us(
+    rule: Any, gap: int, peer: Peer, scene: Scene
+) -> None:
     template = {"name": "tick", "data": {"value": "from the template"}, "opts": {"attempts": 2}}
     await peer.ask("schedule", queue="chaos", id="theirs", repeat=rule, template=template)
     await scene.hire()
@@ -74,7 +81,9 @@ async def test_a_scheduler_of_node_is_advanced_by_us(rule: Any, gap: int, peer: 
     ids=["every", "cron"],
 )
 @pytest.mark.matrix(20)
-async def test_a_schedule_of_ours_is_advanced_by_node(when: Any, gap: int, peer: Peer, scene: Scene) -> None:
+async def test_a_schedule_of_ours_is_advanced_by_node(
+    when: Any, gap: int, peer: Peer, scene: Scene
+) -> None:
     await scene.jobs.schedule(chaos, Work(value="ours"), when, id="ours")
     await peer.ask("work", queue="chaos", concurrency=1)
     run = await ticks(scene, 4)
@@ -87,28 +96,41 @@ async def test_a_schedule_of_ours_is_advanced_by_node(when: Any, gap: int, peer:
 
 @pytest.mark.matrix(20)
 async def test_both_kinds_of_worker_share_a_schedule(peer: Peer, scene: Scene) -> None:
-    """A tick is whoever's comes first, and one only: the iterations stay on the grid and none is missing."""
+    """A tick is whoever's comes first, and one only: the iterations stay on the grid and none is
+    missing.
+    """
     ms = 1500 if peer.kind == "python" else EVERY_MS  # until both have woken
-    await scene.jobs.schedule(chaos, {"ms": ms}, Every(timedelta(milliseconds=EVERY_MS)), id="shared")
+    await scene.jobs.schedule(
+        chaos, {"ms": ms}, Every(timedelta(milliseconds=EVERY_MS)), id="shared"
+    )
     ours = await scene.hire(concurrency=1)
     await peer.ask("work", queue="chaos", concurrency=1)
     await scene.until(
-        lambda: {line.pid for line in scene.starts()} == {ours.pid, peer.pid}, "both have run an iteration"
+        lambda: {line.pid for line in scene.starts()} == {ours.pid, peer.pid},
+        "both have run an iteration",
     )
     assert without_gap(await ticks(scene, 8), EVERY_MS, peer)
 
 
 @pytest.mark.matrix(21)
-async def test_a_run_whose_worker_died_before_it_made_the_next_one(crossing: Crossing, scene: Scene) -> None:
-    """The run is active, nobody holds it, and no run is to come: whoever takes it over goes on with the schedule."""
+async def test_a_run_whose_worker_died_before_it_made_the_next_one(
+    crossing: Crossing, scene: Scene
+) -> None:
+    """The run is active, nobody holds it, and no run is to come: whoever takes it over goes on with
+    the schedule.
+    """
     client = scene.store.client
     if crossing.ours_work:
         await crossing.peer.ask("schedule", queue="chaos", id="crashed", repeat={"every": EVERY_MS})
     else:
-        await scene.jobs.schedule(chaos, Work(), Every(timedelta(milliseconds=EVERY_MS)), id="crashed")
+        await scene.jobs.schedule(
+            chaos, Work(), Every(timedelta(milliseconds=EVERY_MS)), id="crashed"
+        )
 
     async def first_run() -> Any:
-        return await client.zrange("bull:chaos:delayed", 0, 0) or await client.lrange("bull:chaos:wait", 0, 0)
+        return await client.zrange("bull:chaos:delayed", 0, 0) or await client.lrange(
+            "bull:chaos:wait", 0, 0
+        )
 
     (run,) = await first_run()
     await client.zrem("bull:chaos:delayed", run)
@@ -141,7 +163,9 @@ async def test_the_end_of_a_scheduler_of_node_is_kept(peer: Peer, scene: Scene) 
     """As with BullMQ, one iteration may lie behind it, by less than an interval (wire 6.21)."""
     await scene.hire()
     end_ms = int(time.time() * 1000) + 2500
-    await peer.ask("schedule", queue="chaos", id="ending", repeat={"every": EVERY_MS, "endDate": end_ms})
+    await peer.ask(
+        "schedule", queue="chaos", id="ending", repeat={"every": EVERY_MS, "endDate": end_ms}
+    )
     await scene.until(lambda: at_rest(scene), "the schedule has ended")
     run = await ticks(scene, 1)
     assert gaps(run) == {EVERY_MS}
@@ -175,7 +199,9 @@ async def test_a_declared_schedule_that_node_changes_is_left_so(node: Node, scen
     worker = await scene.hire(**TICKING)
     await more_ticks(scene)
     await node.ask("schedule", queue=TICKS, id=TICKS, repeat={"every": 700})
-    await scene.until(lambda: any("left so" in line["event"] for line in worker.log), "the worker warns")
+    await scene.until(
+        lambda: any("left so" in line["event"] for line in worker.log), "the worker warns"
+    )
     await more_ticks(scene, 4)
     assert (await node.ask("scheduler", queue=TICKS, id=TICKS))["every"] == 700
     assert len([line for line in worker.log if "left so" in line["event"]]) == 1
@@ -183,7 +209,9 @@ async def test_a_declared_schedule_that_node_changes_is_left_so(node: Node, scen
 
 @pytest.mark.trap(13)
 async def test_a_queue_that_node_drains_goes_on(node: Node, scene: Scene) -> None:
-    """Paused, so that a run waits: BullMQ's drain may take its place away and leave its job (trap T13)."""
+    """Paused, so that a run waits: BullMQ's drain may take its place away and leave its job (trap
+    T13).
+    """
     client = scene.store.client
     await scene.hire(**TICKING)
     await more_ticks(scene)
@@ -194,7 +222,9 @@ async def test_a_queue_that_node_drains_goes_on(node: Node, scene: Scene) -> Non
 
     await scene.until(waits, "a run waits")
     for id_ in ("a", "b"):
-        await client.hset(f"bull:{TICKS}:{id_}", mapping={"name": "x", "data": "{}", "opts": "{}", "timestamp": 0})
+        await client.hset(
+            f"bull:{TICKS}:{id_}", mapping={"name": "x", "data": "{}", "opts": "{}", "timestamp": 0}
+        )
         await client.rpush(f"bull:{TICKS}:wait", id_)
     await node.ask("drain", queue=TICKS)
     await client.hdel(f"bull:{TICKS}:meta", "paused")

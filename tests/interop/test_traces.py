@@ -1,4 +1,6 @@
-"""One trace through BullMQ for Node with bullmq-otel and through us, both ways; each side records its own spans."""
+"""One trace through BullMQ for Node with bullmq-otel and through us, both ways; each side records
+its own spans.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class Span:
 
 @dataclass
 class Company:
-    """A store, Node with bullmq-otel, and processes of ours whose application configures OpenTelemetry's SDK."""
+    """A store, Node with bullmq-otel, and processes of ours whose application configures
+    OpenTelemetry's SDK.
+    """
 
     store: Store
     node: Node
@@ -59,7 +63,12 @@ class Company:
         """A worker of ours that has started."""
         site = Path(self.environment["PYTHONPATH"])
         worker = Worker(
-            self.store.url, site=site, folder=self.folder, journal=None, serves=queues, environment=self.environment
+            self.store.url,
+            site=site,
+            folder=self.folder,
+            journal=None,
+            serves=queues,
+            environment=self.environment,
         )
         self.hired.append(worker)
         await self.until(lambda: worker.has_started, "the worker has started")
@@ -74,7 +83,9 @@ class Company:
 
         async def done() -> bool:
             keys = {name: f"bull:{name.replace('_', '-')}:completed" for name in counts}
-            return {name: await self.store.client.zcard(key) for name, key in keys.items()} == counts
+            return {
+                name: await self.store.client.zcard(key) for name, key in keys.items()
+            } == counts
 
         await self.until(done, f"{counts} are completed")
 
@@ -85,7 +96,9 @@ class Company:
         return [_our_span(line) for line in lines if line.endswith("\n")]
 
     async def spans(self, count: int) -> list[Span]:
-        """What producers and consumers have recorded, once it is so many spans; parents before their children."""
+        """What producers and consumers have recorded, once it is so many spans; parents before
+        their children.
+        """
         found: list[Span] = []
 
         async def there() -> bool:
@@ -128,7 +141,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     metadata.mkdir()
     for module in ("acme_signups.py", "acme_tracing.py"):
         shutil.copy(HERE / module, folder)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-signups\nVersion: 1.0\n", "utf-8")
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: acme-signups\nVersion: 1.0\n", "utf-8"
+    )
     points = "[corral.queues]\nsignups = acme_signups\nwelcome-mails = acme_signups\n"
     (metadata / "entry_points.txt").write_text(points, "utf-8")
     return folder
@@ -159,7 +174,9 @@ async def company(
     }
     try:
         journal = folder / "journal"
-        async with node_process(node_modules, store.socket, journal, kind=peer, ACME_TRACED="1") as node:
+        async with node_process(
+            node_modules, store.socket, journal, kind=peer, ACME_TRACED="1"
+        ) as node:
             company = Company(store, node, folder, environment, wait_until)
             yield company
             for worker in company.hired:
@@ -178,8 +195,12 @@ def told(spans: list[Span]) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.matrix(28)
-async def test_a_trace_that_starts_in_node_goes_on_in_our_processor_and_back(company: Company) -> None:
-    """Node's producer, our processor, the e-mail job it enqueues, Node's worker: each the child of the one before."""
+async def test_a_trace_that_starts_in_node_goes_on_in_our_processor_and_back(
+    company: Company,
+) -> None:
+    """Node's producer, our processor, the e-mail job it enqueues, Node's worker: each the child of
+    the one before.
+    """
     await company.node.ask("work", queue="welcome-mails", concurrency=1)
     await company.hire("signups")
     await company.node.ask("add_one", queue="signups", data={"to": ADDRESS}, opts={"jobId": "ada"})
@@ -232,7 +253,9 @@ async def test_a_trace_that_starts_with_us_goes_on_in_node_and_back(company: Com
 async def test_each_attempt_is_a_span_of_the_same_trace(company: Company) -> None:
     """And one that fails says which exception it was, but not what that said."""
     await company.hire("signups")
-    await company.node.ask("add_one", queue="signups", data={"to": ADDRESS, "fails": 1}, opts={"attempts": 2})
+    await company.node.ask(
+        "add_one", queue="signups", data={"to": ADDRESS, "fails": 1}, opts={"attempts": 2}
+    )
     await company.completed(signups=1)
     added, first, second, mail = await company.spans(4)
     assert {first.name, second.name} == {"process signups"}
@@ -240,14 +263,22 @@ async def test_each_attempt_is_a_span_of_the_same_trace(company: Company) -> Non
     assert mail.parent == second.id
     assert len({span.trace for span in (added, first, second, mail)}) == 1
     assert [span.attributes["corral.job.attempt"] for span in (first, second)] == [1, 2]
-    assert (first.said["status"], first.attributes["error.type"]) == ({"status_code": "ERROR"}, "ConnectionError")
-    assert (second.said["status"], second.attributes.get("error.type")) == ({"status_code": "UNSET"}, None)
+    assert (first.said["status"], first.attributes["error.type"]) == (
+        {"status_code": "ERROR"},
+        "ConnectionError",
+    )
+    assert (second.said["status"], second.attributes.get("error.type")) == (
+        {"status_code": "UNSET"},
+        None,
+    )
     assert first.said["events"] == []
     assert ADDRESS not in json.dumps([span.said for span in (first, second, mail)])
 
 
 @pytest.mark.matrix(28)
-async def test_a_job_whose_context_is_not_to_be_used_starts_a_trace_of_its_own(company: Company) -> None:
+async def test_a_job_whose_context_is_not_to_be_used_starts_a_trace_of_its_own(
+    company: Company,
+) -> None:
     await company.hire("welcome-mails")
     opts = {"telemetry": {"omitContext": True}}
     await company.node.ask("add_one", queue="welcome-mails", data={"to": ADDRESS}, opts=opts)

@@ -1,7 +1,8 @@
 """The 28 traps of sharing a queue with BullMQ, each with a test that fails if Corral falls into it.
 
-A test anywhere below `tests/` is marked with the numbers of its traps: `@pytest.mark.trap(5)`. Here are those that no
-other file shows. What has no test has its reason in `REASONS`; `tests/repo/test_traps.py` finds what has neither.
+A test anywhere below `tests/` is marked with the numbers of its traps: `@pytest.mark.trap(5)`. Here
+are those that no other file shows. What has no test has its reason in `REASONS`;
+`tests/repo/test_traps.py` finds what has neither.
 """
 
 from __future__ import annotations
@@ -71,7 +72,14 @@ def store_of(scene: Scene) -> QueueStore:
 
 async def laid(scene: Scene, job_id: str, *, where: str = "wait", **fields: str) -> None:
     """A job as another client leaves it, without a marker."""
-    base = {"name": "work", "data": "{}", "opts": "{}", "timestamp": "1", "delay": "0", "priority": "0"}
+    base = {
+        "name": "work",
+        "data": "{}",
+        "opts": "{}",
+        "timestamp": "1",
+        "delay": "0",
+        "priority": "0",
+    }
     await scene.store.client.hset(f"bull:chaos:{job_id}", mapping=base | fields)
     await scene.store.client.lpush(f"bull:chaos:{where}", job_id)
 
@@ -82,7 +90,9 @@ async def field(scene: Scene, job_id: str, name: str) -> str | None:
 
 
 @pytest.mark.trap(3)
-async def test_fields_that_are_no_json_cost_one_start_and_no_job_beside_them(scene: Scene, all_done: Any) -> None:
+async def test_fields_that_are_no_json_cost_one_start_and_no_job_beside_them(
+    scene: Scene, all_done: Any
+) -> None:
     """BullMQ's worker throws with the job in `active`: it stalls, is taken back and throws again."""
     poison = {
         "opts": "{nope",
@@ -106,12 +116,16 @@ async def test_fields_that_are_no_json_cost_one_start_and_no_job_beside_them(sce
 
 
 @pytest.mark.trap(4)
-async def test_every_job_that_we_run_has_a_lock_with_an_end(scene: Scene, tmp_path: Path, all_done: Any) -> None:
+async def test_every_job_that_we_run_has_a_lock_with_an_end(
+    scene: Scene, tmp_path: Path, all_done: Any
+) -> None:
     client, gate = scene.store.client, tmp_path / "gate"
     worker = await scene.hire(lock_seconds=5)
     await scene.enqueue(*[{"waits_for": str(gate)}] * 4)
     await scene.runs(worker, 4)
-    locks = [f"bull:chaos:{job_id}:lock" for job_id in await client.lrange("bull:chaos:active", 0, -1)]
+    locks = [
+        f"bull:chaos:{job_id}:lock" for job_id in await client.lrange("bull:chaos:active", 0, -1)
+    ]
     assert len(locks) == 4
     assert all([0 < await client.pttl(lock) <= 5000 for lock in locks])
     gate.touch()
@@ -145,16 +159,25 @@ async def test_a_fetch_of_ours_wakes_the_next_idle_worker_of_node(
         await laid(scene, job_id, data=json.dumps({"waits_for": str(gate)}))
     ours = await scene.hire(concurrency=1)  # it looks when it starts
     await scene.runs(ours)
-    await scene.until(lambda: scene.journal.starts(by=node.pid), "the worker of Node has been woken")
+    await scene.until(
+        lambda: scene.journal.starts(by=node.pid), "the worker of Node has been woken"
+    )
     gate.touch()
     await all_done(completed=2)
 
 
 @pytest.mark.trap(8)
-async def test_an_id_that_is_a_parents_child_stays_that_parents(scene: Scene, node: Node, all_done: Any) -> None:
+async def test_an_id_that_is_a_parents_child_stays_that_parents(
+    scene: Scene, node: Node, all_done: Any
+) -> None:
     """We make no flows; so the only way to reuse the id is to enqueue it, which changes nothing."""
     await node.ask("work", queue="parents", concurrency=1)
-    child = {"name": "child", "queueName": "chaos", "data": {"value": "the child's"}, "opts": {"jobId": "mine"}}
+    child = {
+        "name": "child",
+        "queueName": "chaos",
+        "data": {"value": "the child's"},
+        "opts": {"jobId": "mine"},
+    }
     tree = {"name": "parent", "queueName": "parents", "data": {}, "children": [child]}
     flow = await node.ask("flow", tree=tree)
     made = await scene.jobs.enqueue(chaos, {"value": "another"}, job_id="mine")
@@ -169,14 +192,18 @@ async def test_an_id_that_is_a_parents_child_stays_that_parents(scene: Scene, no
 async def test_an_id_that_stops_an_empty_queue_is_named_and_a_repair_is_enough(
     scene: Scene, node: Node, word: str, all_done: Any
 ) -> None:
-    """The job's own hash stands where the list belongs: no client can go on, BullMQ's no more than ours."""
+    """The job's own hash stands where the list belongs: no client can go on, BullMQ's no more than
+    ours.
+    """
     client = scene.store.client
     with suppress(AssertionError):  # with `wait` it fails, when its hash is written already
         await node.ask("add_one", queue="chaos", data={}, opts={"jobId": word})
     assert await client.type(f"bull:chaos:{word}") == "hash"
     worker = await scene.hire()
     told = f"DAMAGED bull:chaos:{word} is a hash, not a list"
-    await scene.until(lambda: any(line.get("error") == told for line in worker.log), "the worker names the key")
+    await scene.until(
+        lambda: any(line.get("error") == told for line in worker.log), "the worker names the key"
+    )
     await client.delete(f"bull:chaos:{word}")
     await scene.enqueue({}, {})
     await all_done(completed=2)
@@ -221,7 +248,9 @@ async def test_the_removal_of_orphans_takes_nothing_of_ours(
     assert {key for key in before if key.startswith("corral:bull:chaos:quarantine")}
     await node.ask("call", queue="chaos", method="removeOrphanedJobs")
     lost = before - set(await client.keys("*"))
-    assert lost <= {"bull:chaos:metrics:failed", "bull:chaos:metrics:completed"}, "BullMQ takes its own figures along"
+    assert lost <= {"bull:chaos:metrics:failed", "bull:chaos:metrics:completed"}, (
+        "BullMQ takes its own figures along"
+    )
     gate.touch()
     await scene.settled(9)
 
@@ -243,15 +272,24 @@ async def test_ids_without_a_job_are_dropped_wherever_they_are(scene: Scene, all
     await all_done(completed=2)
     assert {line.id for line in scene.starts()} == set(good)
     names = ("waits", "has-priority", "is-due", "stalled")
-    assert [await client.keys(f"bull:chaos:{name}*") for name in names] == [[], [], [], ["bull:chaos:stalled-check"]]
+    assert [await client.keys(f"bull:chaos:{name}*") for name in names] == [
+        [],
+        [],
+        [],
+        ["bull:chaos:stalled-check"],
+    ]
 
 
 @pytest.mark.trap(15)
 @UNTIDY_SCHEDULE
-async def test_a_repeatable_of_version_5_keeps_its_data_in_every_run(scene: Scene, node_modules: Path) -> None:
+async def test_a_repeatable_of_version_5_keeps_its_data_in_every_run(
+    scene: Scene, node_modules: Path
+) -> None:
     """Its data is in its jobs only; and version 5 goes on with what we have made."""
     repeat = {"every": 300}
-    async with node_process(node_modules, scene.store.socket, scene.journal.path, kind="node5") as version_5:
+    async with node_process(
+        node_modules, scene.store.socket, scene.journal.path, kind="node5"
+    ) as version_5:
         data = {"value": "kept"}
         await version_5.ask("add_one", queue="chaos", data=data, opts={"repeat": repeat})
         ours = await scene.hire()
@@ -269,9 +307,13 @@ async def test_a_repeatable_of_version_5_keeps_its_data_in_every_run(scene: Scen
 
 
 @pytest.mark.trap(16)
-async def test_jobs_with_a_priority_that_node_has_put_into_wait_run(scene: Scene, node: Node, all_done: Any) -> None:
+async def test_jobs_with_a_priority_that_node_has_put_into_wait_run(
+    scene: Scene, node: Node, all_done: Any
+) -> None:
     """`queue.retryJobs()` puts everything there."""
-    jobs = await node.add(*({"data": {"fails": 1}, "opts": {"priority": priority}} for priority in (5, 1, 3)))
+    jobs = await node.add(
+        *({"data": {"fails": 1}, "opts": {"priority": priority}} for priority in (5, 1, 3))
+    )
     first = await scene.hire(concurrency=1)
     await all_done(failed=3)
     first.terminate()
@@ -283,8 +325,15 @@ async def test_jobs_with_a_priority_that_node_has_put_into_wait_run(scene: Scene
 
 
 @pytest.mark.trap(17)
-async def test_what_bullmq_has_rewritten_is_read_and_left_so(scene: Scene, node: Node, all_done: Any) -> None:
-    opts = {"attempts": 2, "backoff": {"type": "fixed", "delay": 20}, "list": [], "number": 123456789012345678}
+async def test_what_bullmq_has_rewritten_is_read_and_left_so(
+    scene: Scene, node: Node, all_done: Any
+) -> None:
+    opts = {
+        "attempts": 2,
+        "backoff": {"type": "fixed", "delay": 20},
+        "list": [],
+        "number": 123456789012345678,
+    }
     (job,) = await node.add({"data": {"fails": 1, "value": [[], {}, 2**53 - 1]}, "opts": opts})
     written = await field(scene, job, "opts")
     assert written is not None
@@ -297,8 +346,12 @@ async def test_what_bullmq_has_rewritten_is_read_and_left_so(scene: Scene, node:
 
 @pytest.mark.trap(17)
 @UNTIDY_SCHEDULE
-async def test_the_payload_of_a_schedule_is_the_same_text_in_every_run(scene: Scene, node: Node) -> None:
-    """The server's script makes the runs after the first, with its own way of writing numbers and empty arrays."""
+async def test_the_payload_of_a_schedule_is_the_same_text_in_every_run(
+    scene: Scene, node: Node
+) -> None:
+    """The server's script makes the runs after the first, with its own way of writing numbers and
+    empty arrays.
+    """
     payload = Work(value={"list": [], "object": {}, "number": 2**53 - 1, "price": 0.1})
     await scene.jobs.schedule(chaos, payload, Every(timedelta(milliseconds=200)), id="often")
     await scene.jobs.schedule(chaos, payload, Cron("* * * * * *"), id="each-second")
@@ -336,8 +389,12 @@ async def test_a_manual_rate_limit_of_node_holds_without_a_limit_of_the_queue(
 async def test_checks_more_frequent_than_our_renewals_take_no_job_that_runs(
     scene: Scene, node: Node, all_done: Any
 ) -> None:
-    """Node's worker checks every 200 ms, and takes what is active without a lock: ours is renewed before it ends."""
-    await node.ask("work", queue="chaos", concurrency=1, more={"stalledInterval": 200, "maxStalledCount": 0})
+    """Node's worker checks every 200 ms, and takes what is active without a lock: ours is renewed
+    before it ends.
+    """
+    await node.ask(
+        "work", queue="chaos", concurrency=1, more={"stalledInterval": 200, "maxStalledCount": 0}
+    )
     await node.add({"data": {"ms": 4000}, "opts": {}})
     await scene.runs(node)
     ours = await scene.hire(lock_seconds=2, stalled_interval_seconds=60)
@@ -360,7 +417,9 @@ async def test_a_worker_whose_clock_is_an_hour_fast_starts_no_job_early(
     scene: Scene, tmp_path: Path, all_done: Any
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAST_CLOCK, "utf-8")
-    await scene.hire(environment={"PYTHONPATH": f"{tmp_path}:{scene.site}", EPOCH: ""})  # its journal is by its clock
+    await scene.hire(
+        environment={"PYTHONPATH": f"{tmp_path}:{scene.site}", EPOCH: ""}
+    )  # its journal is by its clock
     (delayed,) = await scene.enqueue({}, delay=timedelta(seconds=1))
     await all_done(completed=1)
     assert await scene.started(delayed) > time.time() + 3000, "its clock is fast"
@@ -391,7 +450,9 @@ async def test_a_producer_whose_clock_is_wrong_shortens_no_delay(
 
 
 @pytest.mark.trap(22)
-async def test_what_we_write_cuts_no_history_below_the_queues_own_cap(scene: Scene, node: Node, all_done: Any) -> None:
+async def test_what_we_write_cuts_no_history_below_the_queues_own_cap(
+    scene: Scene, node: Node, all_done: Any
+) -> None:
     """BullMQ's own producer of events cuts the stream to 1,000 entries for everybody."""
     client = scene.store.client
     await node.add(*[{"data": {"value": "x" * 100}, "opts": {}}] * 600)
@@ -405,13 +466,24 @@ async def test_what_we_write_cuts_no_history_below_the_queues_own_cap(scene: Sce
 
 
 @pytest.mark.trap(23)
-async def test_clients_of_either_protocol_share_a_queue(scene: Scene, node: Node, all_done: Any) -> None:
+async def test_clients_of_either_protocol_share_a_queue(
+    scene: Scene, node: Node, all_done: Any
+) -> None:
     """Node speaks RESP 3; ours speaks 2, whatever the URL says."""
     await node.ask("work", queue="chaos", concurrency=1)
-    workers = [await scene.hire(url=f"{scene.store.url}?protocol={protocol}", concurrency=1) for protocol in (2, 3)]
+    workers = [
+        await scene.hire(url=f"{scene.store.url}?protocol={protocol}", concurrency=1)
+        for protocol in (2, 3)
+    ]
     await scene.idle(workers=3)
-    named = [line for line in await scene.store.client.client_list() if line["name"].startswith("bull:")]
-    assert sorted((":w:" in line["name"], line["resp"]) for line in named) == [(False, "3"), (True, "2"), (True, "2")]
+    named = [
+        line for line in await scene.store.client.client_list() if line["name"].startswith("bull:")
+    ]
+    assert sorted((":w:" in line["name"], line["resp"]) for line in named) == [
+        (False, "3"),
+        (True, "2"),
+        (True, "2"),
+    ]
     kinds: list[dict[str, Any]] = [{}, {"delay": timedelta(milliseconds=100)}, {"priority": 3}]
     for options in kinds:
         await scene.enqueue(*[{"ms": 20, "value": {"a": [1.5, None]}}] * 20, **options)
@@ -425,7 +497,9 @@ async def test_what_obliterate_leaves_holds_nothing_up_and_can_be_removed(
 ) -> None:
     client = scene.store.client
     child = {"name": "child", "queueName": "children", "data": {}}
-    flow = await node.ask("flow", tree={"name": "parent", "queueName": "chaos", "data": {}, "children": [child]})
+    flow = await node.ask(
+        "flow", tree={"name": "parent", "queueName": "chaos", "data": {}, "children": [child]}
+    )
     await node.add({"data": {}, "opts": {}})
     await node.ask("call", queue="chaos", method="rateLimit", args=[1500])
     await node.ask("call", queue="chaos", method="pause")
@@ -445,9 +519,16 @@ async def test_delays_below_zero_and_with_a_fraction_are_run_when_bullmq_would(
     scene: Scene, node: Node, all_done: Any
 ) -> None:
     past, fraction, long = await node.add(
-        *({"data": {"fails": 1}, "opts": {"delay": delay, "attempts": 2}} for delay in (-500, 20.5, 700.25))
+        *(
+            {"data": {"fails": 1}, "opts": {"delay": delay, "attempts": 2}}
+            for delay in (-500, 20.5, 700.25)
+        )
     )
-    assert [await field(scene, job, "delay") for job in (past, fraction, long)] == ["-500", "20.5", "700.25"]
+    assert [await field(scene, job, "delay") for job in (past, fraction, long)] == [
+        "-500",
+        "20.5",
+        "700.25",
+    ]
     await scene.hire()
     await all_done(completed=3)
     fields = await scene.store.client.hgetall(f"bull:chaos:{long}")

@@ -1,4 +1,6 @@
-"""BullMQ 5 beside Corral on a queue that is paused (trap T1): whoever pauses and resumes it, no job is lost."""
+"""BullMQ 5 beside Corral on a queue that is paused (trap T1): whoever pauses and resumes it, no job
+is lost.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,18 @@ BASE = "bull:chaos:"
 @pytest_asyncio.fixture
 async def five(node_modules: Path, scene: Scene) -> AsyncIterator[Node]:
     """BullMQ 5 in a process of its own, which has told its version."""
-    async with node_process(node_modules, scene.store.socket, scene.journal.path, kind="node5") as five:
+    async with node_process(
+        node_modules, scene.store.socket, scene.journal.path, kind="node5"
+    ) as five:
         await five.ask("resume", queue="chaos")
         yield five
         assert await five.ask("errors") == []
 
 
 async def lists(scene: Scene) -> dict[str, list[str]]:
-    return {name: await scene.store.client.lrange(f"{BASE}{name}", 0, -1) for name in ("wait", "paused")}
+    return {
+        name: await scene.store.client.lrange(f"{BASE}{name}", 0, -1) for name in ("wait", "paused")
+    }
 
 
 async def test_the_version_is_known(five: Node, scene: Scene) -> None:
@@ -59,7 +65,9 @@ async def test_an_empty_queue_that_5_pauses(five: Node, scene: Scene, all_done: 
     await all_done(completed=2)
 
 
-async def test_we_pause_5_adds_and_resumes(five: Node, scene: Scene, inspector: JobInspector, all_done: Any) -> None:
+async def test_we_pause_5_adds_and_resumes(
+    five: Node, scene: Scene, inspector: JobInspector, all_done: Any
+) -> None:
     ours = await scene.enqueue({}, {})
     assert await inspector.pause(chaos)
     theirs = await five.add({"data": {}})
@@ -69,7 +77,9 @@ async def test_we_pause_5_adds_and_resumes(five: Node, scene: Scene, inspector: 
     await all_done(completed=3)
 
 
-async def test_both_pause_and_5_resumes(five: Node, scene: Scene, inspector: JobInspector, all_done: Any) -> None:
+async def test_both_pause_and_5_resumes(
+    five: Node, scene: Scene, inspector: JobInspector, all_done: Any
+) -> None:
     """A second pause of 5 renames `wait` over `paused`."""
     await scene.enqueue({})
     assert await inspector.pause(chaos)
@@ -84,7 +94,9 @@ async def test_both_pause_and_5_resumes(five: Node, scene: Scene, inspector: Job
     await all_done(completed=4)
 
 
-async def test_5_pauses_and_we_resume(five: Node, scene: Scene, inspector: JobInspector, all_done: Any) -> None:
+async def test_5_pauses_and_we_resume(
+    five: Node, scene: Scene, inspector: JobInspector, all_done: Any
+) -> None:
     await five.add({"data": {}})
     await five.ask("pause", queue="chaos")
     await five.add({"data": {}})
@@ -95,7 +107,9 @@ async def test_5_pauses_and_we_resume(five: Node, scene: Scene, inspector: JobIn
     await all_done(completed=3)
 
 
-async def test_a_worker_that_goes_on_while_5_pauses(five: Node, scene: Scene, all_done: Any) -> None:
+async def test_a_worker_that_goes_on_while_5_pauses(
+    five: Node, scene: Scene, all_done: Any
+) -> None:
     """What is promoted, tried again and released meanwhile waits with the rest."""
     await scene.hire(concurrency=2)
     (later,) = await five.add({"data": {}, "opts": {"delay": 400}})
@@ -139,7 +153,9 @@ async def watched(scene: Scene, words: str) -> AsyncIterator[Callable[[], list[d
     yield lambda: [line for line in worker.log if words in line["event"]]
 
 
-async def test_a_worker_warns_where_5_and_6_share_a_queue(five: Node, node: Node, scene: Scene) -> None:
+async def test_a_worker_warns_where_5_and_6_share_a_queue(
+    five: Node, node: Node, scene: Scene
+) -> None:
     checks: set[str | None] = set()
 
     async def has_looked() -> bool:
@@ -154,11 +170,15 @@ async def test_a_worker_warns_where_5_and_6_share_a_queue(five: Node, node: Node
         assert [line["level"] for line in told()] == ["warning"]
 
 
-async def test_a_worker_warns_of_a_limit_that_only_a_node_worker_knows(node: Node, scene: Scene, all_done: Any) -> None:
+async def test_a_worker_warns_of_a_limit_that_only_a_node_worker_knows(
+    node: Node, scene: Scene, all_done: Any
+) -> None:
     added = 0
     async with watched(scene, "limits the rate of a queue by itself") as told:
         await scene.idle()
-        await node.ask("work", queue="chaos", concurrency=1, more={"limiter": {"max": 2, "duration": 500}})
+        await node.ask(
+            "work", queue="chaos", concurrency=1, more={"limiter": {"max": 2, "duration": 500}}
+        )
 
         async def seen() -> bool:
             nonlocal added

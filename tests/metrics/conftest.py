@@ -1,4 +1,6 @@
-"""What these tests need: promtool, and what a real worker answers on `/metrics` after it has worked."""
+"""What these tests need: promtool, and what a real worker answers on `/metrics` after it has
+worked.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ async def scraped(command: Any, wait_until: Any, scrapes: list[bytes]) -> bytes:
         enqueued = command("enqueue", "acme-letters", json.dumps({"text": text}))
         assert await asyncio.to_thread(enqueued.wait) == 0
     worker = command("worker", "--metrics-port", "0")
-    await wait_until(lambda: '"url"' in worker.said and "job failed" in worker.said, "it serves, and has worked")
+    await wait_until(
+        lambda: '"url"' in worker.said and "job failed" in worker.said, "it serves, and has worked"
+    )
     (url,) = [line["url"] for line in map(json.loads, worker.said.splitlines()) if "url" in line]
 
     def get() -> bytes:

@@ -1,4 +1,6 @@
-"""What Prometheus and Grafana are given: promtool reads it, and it names no metric that is not there."""
+"""What Prometheus and Grafana are given: promtool reads it, and it names no metric that is not
+there.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def served(body: bytes) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.asyncio
-async def test_promtool_finds_nothing_wrong_with_what_is_served(promtool: str, scraped: bytes) -> None:
+async def test_promtool_finds_nothing_wrong_with_what_is_served(
+    promtool: str, scraped: bytes
+) -> None:
     run(promtool, "check", "metrics", given=scraped)
 
 
@@ -67,12 +71,16 @@ def test_every_alert_has_a_test_in_which_it_fires_and_says_what_to_do() -> None:
     alerts = RULES.read_text("utf-8")
     tests = RULES.with_name("alerts_test.yml").read_text("utf-8")
     names = re.findall(r"- alert: (\w+)", alerts)
-    expected = re.findall(r'alertname="([^"]+)"|alertname=~"([^"]+)"|alertname: (\w+)\n\s+exp_alerts:', tests)
+    expected = re.findall(
+        r'alertname="([^"]+)"|alertname=~"([^"]+)"|alertname: (\w+)\n\s+exp_alerts:', tests
+    )
     fired = {name for found in expected for names in found for name in names.split("|") if name}
     assert fired == set(names)
     for field in ("severity", "summary", "description", "runbook"):
         assert len(re.findall(rf"^ +{field}: ", alerts, re.MULTILINE)) == len(names) > 5, field
-    assert {"CorralJobsFailed", "CorralJobsWaiting"} <= set(names), "the two that every installation needs"
+    assert {"CorralJobsFailed", "CorralJobsWaiting"} <= set(names), (
+        "the two that every installation needs"
+    )
 
 
 def test_the_commands_of_the_runbooks_exist() -> None:
@@ -96,13 +104,17 @@ async def test_rules_and_dashboard_name_only_metrics_that_are_served(scraped: by
         assert set(METRIC.findall(path.read_text("utf-8"))) <= there, path.name
     used = {name for expression in expressions() for name in METRIC.findall(expression)}
     assert used <= there
-    assert {re.sub("_(bucket|sum|count)$", "", name) for name in used} == families, "and each of them is drawn"
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in used} == families, (
+        "and each of them is drawn"
+    )
 
 
 def test_every_expression_of_the_dashboard_can_be_read(promtool: str, tmp_path: Path) -> None:
     rules = [
         {"record": f"dashboard:{number}", "expr": expression}
-        for number, expression in enumerate(re.sub(r"\$__\w+", "5m", each) for each in expressions())
+        for number, expression in enumerate(
+            re.sub(r"\$__\w+", "5m", each) for each in expressions()
+        )
     ]
     assert len(rules) > 15
     written = tmp_path / "dashboard.yml"

@@ -38,7 +38,8 @@ class Tally:
     def lines(self) -> Iterator[str]:
         """The summary."""
         batches = ", ".join(
-            f"{count} {path} in batches of {batch}" for (batch, path), count in sorted(self.programs.items())
+            f"{count} {path} in batches of {batch}"
+            for (batch, path), count in sorted(self.programs.items())
         )
         yield (
             f"{self.programs.total()} programs ({batches}): {self.operations} operations, {self.jobs} endings, "
@@ -62,7 +63,9 @@ def tally(pytestconfig: pytest.Config) -> Tally:
     return pytestconfig.stash.setdefault(_TALLY, Tally())
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     """Print what was compared: a run without differences is worth as much as it covered."""
     counted = config.stash.get(_TALLY, None)
     if counted is not None and counted.programs:
@@ -87,7 +90,9 @@ def node_modules() -> Path:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give all tests that Node's absence skips one place, so that they are told in one counted line."""
+    """Give all tests that Node's absence skips one place, so that they are told in one counted
+    line.
+    """
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple) and _MISSING in report.longrepr[2]:
         report.longrepr = (str(Path(__file__).parent), 0, report.longrepr[2])

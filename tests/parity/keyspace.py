@@ -1,6 +1,7 @@
 """What a program leaves behind: every key below a prefix, read raw, and compared entry by entry.
 
-Whatever is not equal is a difference, unless an entry of `ALLOWED` explains it; those are counted and printed.
+Whatever is not equal is a difference, unless an entry of `ALLOWED` explains it; those are counted
+and printed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ return dump
 
 
 async def read(client: Redis, prefix: str) -> Entries:
-    """Every key below `<prefix>:`, its own prefix replaced wherever it occurs: parents and children name keys."""
+    """Every key below `<prefix>:`, its own prefix replaced wherever it occurs: parents and children
+    name keys.
+    """
     own = re.compile(rf"\b{re.escape(prefix)}:")
     entries: Entries = {}
     for key, kind, expires, content in await client.eval(_DUMP, 0, f"{prefix}:"):
@@ -67,7 +70,9 @@ def _set(_key: str, content: list[bytes]) -> Iterator[tuple[str, str]]:
 
 
 def _zset(key: str, content: list[bytes]) -> Iterator[tuple[str, str]]:
-    """The order, and what each score means: the sequence inside one millisecond shows in the order alone."""
+    """The order, and what each score means: the sequence inside one millisecond shows in the order
+    alone.
+    """
     for rank, at in enumerate(range(0, len(content), 2)):
         member, score = _text(content[at]), float(content[at + 1])
         yield f"[{rank}]", member
@@ -124,7 +129,9 @@ class Entry:
     corral: str | None
 
     def __str__(self) -> str:
-        return f"{self.key} · {self.field}\n    BullMQ  {self.bullmq!r}\n    Corral  {self.corral!r}"
+        return (
+            f"{self.key} · {self.field}\n    BullMQ  {self.bullmq!r}\n    Corral  {self.corral!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +155,11 @@ def _times(entry: Entry) -> bool:
 
 
 def _lock_tokens(entry: Entry) -> bool:
-    return entry.key.endswith(":lock") and entry.field == "value" and None not in {entry.bullmq, entry.corral}
+    return (
+        entry.key.endswith(":lock")
+        and entry.field == "value"
+        and None not in {entry.bullmq, entry.corral}
+    )
 
 
 def _marker(entry: Entry) -> bool:
@@ -157,7 +168,11 @@ def _marker(entry: Entry) -> bool:
 
 def _events_cap(entry: Entry) -> bool:
     written = {"opts.maxLenEvents": "10000", "type": "hash", "expires": "no"}
-    return entry.key.endswith(":meta") and entry.corral is None and written.get(entry.field) == entry.bullmq
+    return (
+        entry.key.endswith(":meta")
+        and entry.corral is None
+        and written.get(entry.field) == entry.bullmq
+    )
 
 
 def _written_by_node_only(entry: Entry) -> bool:
@@ -171,12 +186,28 @@ def _written_by_corral_only(entry: Entry) -> bool:
 
 
 ALLOWED = (
-    Allowed("time", "one clock for both, ours some milliseconds late: equal in steps of 5 s", _times),
+    Allowed(
+        "time", "one clock for both, ours some milliseconds late: equal in steps of 5 s", _times
+    ),
     Allowed("lock token", "any text that is unique (wire 5.5); both must be there", _lock_tokens),
-    Allowed("marker", "ours is put back only while work is left; asserted after each step instead", _marker),
-    Allowed("events cap", "BullMQ writes its default into meta at once, ours with the first job", _events_cap),
-    Allowed("opts of Node", "jobId, and attempts 0, which mean nothing to a reader", _written_by_node_only),
-    Allowed("opts.corral", "our own member of opts, carried along untouched", _written_by_corral_only),
+    Allowed(
+        "marker",
+        "ours is put back only while work is left; asserted after each step instead",
+        _marker,
+    ),
+    Allowed(
+        "events cap",
+        "BullMQ writes its default into meta at once, ours with the first job",
+        _events_cap,
+    ),
+    Allowed(
+        "opts of Node",
+        "jobId, and attempts 0, which mean nothing to a reader",
+        _written_by_node_only,
+    ),
+    Allowed(
+        "opts.corral", "our own member of opts, carried along untouched", _written_by_corral_only
+    ),
 )
 
 

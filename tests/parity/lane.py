@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's own, not the built-in one
 
-from corral.store.server_binary import find_server
+from corral.embedded.server_binary import find_server
 
 DRIVER = Path(__file__).with_name("driver.cjs")
 ANSWER_SECONDS = 30
@@ -40,7 +40,9 @@ class Node:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": operation, "now": now_ms, **arguments}).encode() + b"\n")
+        self._process.stdin.write(
+            json.dumps({"do": operation, "now": now_ms, **arguments}).encode() + b"\n"
+        )
         async with asyncio.timeout(ANSWER_SECONDS):
             await self._process.stdin.drain()
             line = await self._process.stdout.readline()
@@ -76,7 +78,16 @@ async def open_lane(folder: Path, node_modules: Path) -> AsyncIterator[Lane]:
     socket = folder / "valkey.sock"
     server = find_server(os.environ.get("CORRAL_VALKEY_SERVER")).path
     # DEBUG DIGEST is how "nothing changed" is asserted; nothing is written to disk
-    arguments = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--enable-debug-command", "yes"]
+    arguments = [
+        "--port",
+        "0",
+        "--unixsocket",
+        str(socket),
+        "--save",
+        "",
+        "--enable-debug-command",
+        "yes",
+    ]
     async with (
         _process(server, *arguments, "--dir", str(folder), stdout=asyncio.subprocess.DEVNULL),
         Redis(unix_socket_path=str(socket)) as client,

@@ -15,21 +15,37 @@ from corral.store.queue_store import Note, QueueStore
 from parity.keyspace import Entry, differences, read
 from parity.lane import Lane
 from parity.programs import TICK_MS, Program
-from parity.spelling import OURS, THEIRS, as_theirs, declared, json_text, new_job, outcome, summary, their_summary
+from parity.spelling import (
+    OURS,
+    THEIRS,
+    as_theirs,
+    declared,
+    json_text,
+    new_job,
+    outcome,
+    summary,
+    their_summary,
+)
 
 QUEUE, ELSEWHERE = "work", "elsewhere"
 WORKER = "worker-1"
 START_MS = 1_800_000_005_000
-"""5 s into a minute, and so is each later step: metrics count by minutes, and no step is near the edge of one."""
+"""5 s into a minute, and so is each later step: metrics count by minutes, and no step is near the
+edge of one.
+"""
 SLOWEST_SECONDS = 3.5
-"""Our clock runs on from the program's start; after 4 s a time could be in another slot than Node's."""
+"""Our clock runs on from the program's start; after 4 s a time could be in another slot than
+Node's.
+"""
 STALLED_INTERVAL_MS = 30_000
 GONE = {-1, -2, -3, -6}
 """Codes after which a run has nothing more to say about its job."""
 
 
 class TooSlow(Exception):
-    """The machine took so long over one program that the two clocks disagree; running it again may do."""
+    """The machine took so long over one program that the two clocks disagree; running it again may
+    do.
+    """
 
 
 class Parted(Exception):
@@ -111,7 +127,9 @@ class Lockstep:
     async def run(self) -> Verdict:
         """Do every step, then compare everything that is left."""
         program, found = self.program, self.verdict
-        await self.node.ask("open", self.now_ms, prefix=THEIRS, queue=QUEUE, worker=WORKER, **program.retention)
+        await self.node.ask(
+            "open", self.now_ms, prefix=THEIRS, queue=QUEUE, worker=WORKER, **program.retention
+        )
         try:
             for number, step in enumerate(program.steps, 1):
                 self.now_ms += TICK_MS
@@ -123,7 +141,9 @@ class Lockstep:
                     found.parted = f"step {number}: {parted}"
                     break
                 found.operations += 1
-            found.entries = differences(await read(self.client, THEIRS), await read(self.client, OURS), found.allowed)
+            found.entries = differences(
+                await read(self.client, THEIRS), await read(self.client, OURS), found.allowed
+            )
             strangers = [key async for key in self.client.scan_iter() if not key.startswith(_KNOWN)]
             if strangers:
                 raise AssertionError(f"keys of nobody: {strangers}")
@@ -141,16 +161,24 @@ class Lockstep:
         if not jobs:
             return
         theirs = [
-            {"name": job["name"], "data": job["data"], "opts": job["opts"] | {"jobId": job["id"]}} for job in jobs
+            {"name": job["name"], "data": job["data"], "opts": job["opts"] | {"jobId": job["id"]}}
+            for job in jobs
         ]
         await self.node.ask("add", self.now_ms, prefix=THEIRS, queue=QUEUE, jobs=theirs)
         known = set(self.ids)
         ours = [new_job(job, f"nonce {len(self.ids) + at}") for at, job in enumerate(jobs)]
         self.ids += [job["id"] for job in jobs]
         created = await self.store.add(ours)
-        expected = [job.id not in known and job.id not in {one.id for one in ours[:at]} for at, job in enumerate(ours)]
+        expected = [
+            job.id not in known and job.id not in {one.id for one in ours[:at]}
+            for at, job in enumerate(ours)
+        ]
         # an id may be free again: its job was finished and not kept
-        _same("created", [flag for flag, new in zip(created, expected, strict=True) if new], [True] * sum(expected))
+        _same(
+            "created",
+            [flag for flag, new in zip(created, expected, strict=True) if new],
+            [True] * sum(expected),
+        )
         # a second try of an id that is somebody else's is one more attempt at it, and counts as one
         again = [job for job, flag in zip(ours, created, strict=True) if flag]
         if again:
@@ -164,7 +192,9 @@ class Lockstep:
             "advance",
             self.now_ms,
             want=want,
-            endings=[{"handle": run.handle, "outcome": as_theirs(wanted)} for run, wanted in chosen],
+            endings=[
+                {"handle": run.handle, "outcome": as_theirs(wanted)} for run, wanted in chosen
+            ],
         )
         if want:  # an idle worker has taken the marker
             await self.client.zrem(f"{OURS}:{QUEUE}:marker", "0")
@@ -176,17 +206,28 @@ class Lockstep:
         await self._unchanged(before, "advance")
         _same("repeated advance", _told(again), _told(ours))
         _same("codes", list(ours.codes), theirs["codes"])
-        _same("fetched", [summary(job) for job in ours.jobs], [their_summary(job) for job in theirs["jobs"]])
+        _same(
+            "fetched",
+            [summary(job) for job in ours.jobs],
+            [their_summary(job) for job in theirs["jobs"]],
+        )
         self.verdict.jobs += len(chosen)
-        over = {run.handle for (run, _), code in zip(chosen, ours.codes, strict=True) if code == 0 or code in GONE}
+        over = {
+            run.handle
+            for (run, _), code in zip(chosen, ours.codes, strict=True)
+            if code == 0 or code in GONE
+        }
         fetched = [
-            Run(their["handle"], their["token"], job) for their, job in zip(theirs["jobs"], ours.jobs, strict=True)
+            Run(their["handle"], their["token"], job)
+            for their, job in zip(theirs["jobs"], ours.jobs, strict=True)
         ]
-        # BullMQ gives a job it fetches while finishing another the other's token, which may be this job's old one:
-        # its late ending would be taken for the new run's
+        # BullMQ gives a job it fetches while finishing another the other's token, which may be this
+        # job's old one: its late ending would be taken for the new run's
         reused = {(run.job.id, run.their_token) for run in fetched}
         self.runs = [
-            run for run in self.runs if run.handle not in over and (run.job.id, run.their_token) not in reused
+            run
+            for run in self.runs
+            if run.handle not in over and (run.job.id, run.their_token) not in reused
         ] + fetched
         if want:  # who finds less than it wants knows why: nothing there, a limit, a pause
             self.signalled = len(ours.jobs) == want
@@ -196,14 +237,25 @@ class Lockstep:
         _same("ids", ours, theirs)
         self.ids += theirs
 
-    async def _flow(self, id: str, elsewhere: bool, opts: dict[str, Any], children: Sequence[dict[str, Any]]) -> None:  # noqa: A002  # the name of the option in BullMQ
+    async def _flow(
+        self,
+        id: str,  # noqa: A002  # the name of the option in BullMQ
+        elsewhere: bool,
+        opts: dict[str, Any],
+        children: Sequence[dict[str, Any]],
+    ) -> None:
         tree = {
             "name": "parent",
             "queueName": ELSEWHERE if elsewhere else QUEUE,
             "data": {},
             "opts": opts | {"jobId": id},
             "children": [
-                {"name": "child", "queueName": QUEUE, "data": {}, "opts": child["opts"] | {"jobId": child["id"]}}
+                {
+                    "name": "child",
+                    "queueName": QUEUE,
+                    "data": {},
+                    "opts": child["opts"] | {"jobId": child["id"]},
+                }
                 for child in children
             ],
         }
@@ -219,14 +271,18 @@ class Lockstep:
             own = opts | {"jobId": id, "parent": {"id": parent, "queue": f"{prefix}:{QUEUE}"}}
             job = {"name": "child", "data": {}, "opts": own}
             if await self.client.exists(f"{prefix}:{QUEUE}:{parent}"):
-                await self.node.ask("add", self._now(prefix), prefix=prefix, queue=QUEUE, jobs=[job])
+                await self.node.ask(
+                    "add", self._now(prefix), prefix=prefix, queue=QUEUE, jobs=[job]
+                )
         self.ids.append(id)
 
     async def _extend(self, picks: Sequence[int], lock_ms: int) -> None:
         runs = self._picked(picks)
         if not runs:
             return
-        theirs = await self.node.ask("extend", self.now_ms, handles=[run.handle for run in runs], lock_ms=lock_ms)
+        theirs = await self.node.ask(
+            "extend", self.now_ms, handles=[run.handle for run in runs], lock_ms=lock_ms
+        )
         leases = [(run.job.id, run.job.token) for run in runs]
         ours, _ = await asyncio.to_thread(self.store.extend, self.leases, leases, lock_ms)
         _same("lost locks", {leases[place][0] for place in ours}, set(theirs))
@@ -247,7 +303,9 @@ class Lockstep:
                 await asyncio.sleep(0.001)
         await self.store.check_stalled(STALLED_INTERVAL_MS, 1)
         before = await self._digest()
-        _same("a second check", (await self.store.check_stalled(STALLED_INTERVAL_MS, 1)).job_ids, [])
+        _same(
+            "a second check", (await self.store.check_stalled(STALLED_INTERVAL_MS, 1)).job_ids, []
+        )
         await self._unchanged(before, "check_stalled")
 
     async def _crash(self, picks: Sequence[int]) -> None:
@@ -283,21 +341,31 @@ class Lockstep:
         if not self.ids:
             return
         job_id = self.ids[pick % len(self.ids)]
-        await self.node.ask("progress", self.now_ms, prefix=THEIRS, queue=QUEUE, id=job_id, value=value)
+        await self.node.ask(
+            "progress", self.now_ms, prefix=THEIRS, queue=QUEUE, id=job_id, value=value
+        )
         await self.store.note([Note(job_id, "p", json_text(value))])
 
     async def _log(self, pick: int, lines: Sequence[str], keep: int) -> None:
         if not self.ids:
             return
         job_id = self.ids[pick % len(self.ids)]
-        await self.node.ask("log", self.now_ms, prefix=THEIRS, queue=QUEUE, id=job_id, lines=lines, keep=keep)
+        await self.node.ask(
+            "log", self.now_ms, prefix=THEIRS, queue=QUEUE, id=job_id, lines=lines, keep=keep
+        )
         await self.store.note([Note(job_id, "l", line, keep) for line in lines])
 
     # How they do it.
 
     def _now(self, prefix: str) -> int:
-        """The time for Node: frozen in its own key space, running in ours, so that our clock never goes back."""
-        return self.now_ms if prefix == THEIRS else self.now_ms + int(time.time() * 1000) - self.began_ms
+        """The time for Node: frozen in its own key space, running in ours, so that our clock never
+        goes back.
+        """
+        return (
+            self.now_ms
+            if prefix == THEIRS
+            else self.now_ms + int(time.time() * 1000) - self.began_ms
+        )
 
     async def _by_node(self, operation: str, **arguments: Any) -> tuple[Any, Any]:
         """What only other clients do in this version, they do in both key spaces."""
@@ -309,19 +377,29 @@ class Lockstep:
         left = list(self.runs)
         return [left.pop(pick % len(left)) for pick in picks[: len(left)]]
 
-    def _choose(self, ends: Sequence[tuple[int, dict[str, Any]]]) -> list[tuple[Run, dict[str, Any]]]:
+    def _choose(
+        self, ends: Sequence[tuple[int, dict[str, Any]]]
+    ) -> list[tuple[Run, dict[str, Any]]]:
         """Which run ends how. What both sides cannot do the same way is made a plain hand-back."""
         chosen: list[tuple[Run, dict[str, Any]]] = []
         for run, (_, wanted) in zip(self._picked([pick for pick, _ in ends]), ends, strict=False):
             end = dict(wanted)
             if end["kind"] == "rate_limit" and not self.limited:
-                end = {"kind": "hand_back"}  # Node looks at a manual limit only where there is another
+                end = {
+                    "kind": "hand_back"
+                }  # Node looks at a manual limit only where there is another
             if run.job.deferred_failure and end["kind"] in {"complete", "fail"}:
-                end = {"kind": "fail", "reason": run.job.deferred_failure, "final": True, "delay_ms": 0}
+                end = {
+                    "kind": "fail",
+                    "reason": run.job.deferred_failure,
+                    "final": True,
+                    "delay_ms": 0,
+                }
             if end["kind"] == "fail":
                 end["traceback"] = f"Error: {end['reason']}\n    at work"
             chosen.append((run, end))
-        # runs that lost their job are refused; last, they would keep BullMQ from fetching in the same step
+        # runs that lost their job are refused; last, they would keep BullMQ from fetching in the
+        # same step
         return sorted(chosen, key=lambda pair: pair[0].handle not in self.lost)
 
     async def _digest(self) -> bytes:
@@ -334,7 +412,9 @@ class Lockstep:
             raise Parted(f"a repeated {call} changed the store")
 
     async def _work_is_signalled(self) -> None:
-        """Wire 5.4: who waits for the marker must not sleep on while there is work that may be taken."""
+        """Wire 5.4: who waits for the marker must not sleep on while there is work that may be
+        taken.
+        """
         if not self.signalled:
             return
         base = f"{OURS}:{QUEUE}:"
@@ -357,12 +437,21 @@ NOT_COMPARED = (
 )
 """Where the sides differ by design, and programs do not go. The first is shown by a story."""
 
-_KNOWN = (f"{THEIRS}:".encode(), f"{OURS}:".encode(), f"corral:{OURS}:{QUEUE}:call:{WORKER}".encode())
+_KNOWN = (
+    f"{THEIRS}:".encode(),
+    f"{OURS}:".encode(),
+    f"corral:{OURS}:{QUEUE}:call:{WORKER}".encode(),
+)
 
 
 def _told(advanced: Advanced) -> tuple[Any, ...]:
-    """What a repeated call must answer again. How long until more is due is told for the moment of asking."""
-    return list(advanced.codes), [(summary(job), job.token, job.processed_ms) for job in advanced.jobs]
+    """What a repeated call must answer again.
+
+    How long until more is due is told for the moment of asking.
+    """
+    return list(advanced.codes), [
+        (summary(job), job.token, job.processed_ms) for job in advanced.jobs
+    ]
 
 
 def _same(what: str, ours: Any, theirs: Any) -> None:

@@ -39,7 +39,9 @@ class Sides:
 
     async def made(self, *jobs: Mapping[str, Any], queue: str = QUEUE) -> None:
         """Add jobs on both sides; each is `opts`, with its id."""
-        adds = [{"name": "work", "data": {"n": n}, "opts": dict(opts)} for n, opts in enumerate(jobs)]
+        adds = [
+            {"name": "work", "data": {"n": n}, "opts": dict(opts)} for n, opts in enumerate(jobs)
+        ]
         for prefix in (THEIRS, OURS):
             await self.node("add", prefix, queue=queue, jobs=adds)
 
@@ -53,7 +55,10 @@ class Sides:
             await self.node("open", prefix, worker="worker-1")
             started = (await self.node("advance", prefix, endings=[], want=want))["jobs"]
             assert len(started) == want
-            ended = [{"handle": job["handle"], "outcome": how} for job, how in zip(started, endings, strict=False)]
+            ended = [
+                {"handle": job["handle"], "outcome": how}
+                for job, how in zip(started, endings, strict=False)
+            ]
             codes = (await self.node("advance", prefix, endings=ended, want=0))["codes"]
             assert codes == [0] * len(endings)
             await self.node("close", prefix)
@@ -80,7 +85,8 @@ class Case:
         jobs: What is added first.
         theirs: What BullMQ is asked.
         ours: What the inspector does.
-        ends: How the first jobs ended; more jobs than that are not started, unless `active` says so.
+        ends: How the first jobs ended; more jobs than that are not started, unless `active` says
+        so.
         active: How many jobs are left active.
         tree: A flow that is added instead of jobs.
         apart: What differs by design: a pattern of the entries.
@@ -97,12 +103,15 @@ class Case:
 
 # BullMQ lets a parent wait whose last child it swept away, and tells nobody; we do.
 WAITS_AGAIN = r"post:events · #\d+( event| jobId| prev)?"
-# BullMQ says that it cleaned nothing; and when it removes children first, that their parent waits, and is removed.
+# BullMQ says that it cleaned nothing; and when it removes children first, that their parent waits,
+# and is removed.
 ONLY_TOLD = r"\w+:events · .*"
 
 
 async def pause_beside_6(sides: Sides) -> bool:
-    """Where BullMQ 6 does not say that it is there, as it does not in these tests, waiting jobs are put aside for 5."""
+    """Where BullMQ 6 does not say that it is there, as it does not in these tests, waiting jobs are
+    put aside for 5.
+    """
     for prefix in (THEIRS, OURS):
         await sides.lane.client.hset(f"{prefix}:{QUEUE}:meta", "version", "bullmq:6.7.0")
     return await sides.inspector.pause(QUEUE)
@@ -122,7 +131,12 @@ def parent(queue: str, *children: dict[str, Any], **opts: Any) -> dict[str, Any]
 
 
 PLAIN = [{"jobId": "a"}, {"jobId": "b"}, {"jobId": "c"}]
-MIXED = [*PLAIN, {"jobId": "p", "priority": 3}, {"jobId": "q", "priority": 1}, {"jobId": "d", "delay": LONG}]
+MIXED = [
+    *PLAIN,
+    {"jobId": "p", "priority": 3},
+    {"jobId": "q", "priority": 1},
+    {"jobId": "d", "delay": LONG},
+]
 DELAYED = [{"jobId": "a", "delay": LONG}, {"jobId": "b", "delay": 2 * LONG}, {"jobId": "c"}]
 HOUR = timedelta(hours=1)
 NOTHING = timedelta(0)
@@ -136,7 +150,12 @@ CASES: dict[str, Case] = {
     ),
     "retry a failed job from zero": Case(
         PLAIN,
-        asked("retry", id="a", state="failed", opts={"resetAttemptsMade": True, "resetAttemptsStarted": True}),
+        asked(
+            "retry",
+            id="a",
+            state="failed",
+            opts={"resetAttemptsMade": True, "resetAttemptsStarted": True},
+        ),
         lambda sides: sides.inspector.retry(QUEUE, "a", reset=True),
         [FAILS],
     ),
@@ -159,9 +178,14 @@ CASES: dict[str, Case] = {
         [FAILS],
     ),
     "retry all failed": Case(
-        PLAIN, asked("retry_all"), lambda sides: sides.inspector.retry_all_failed(QUEUE), [FAILS, DONE, FAILS]
+        PLAIN,
+        asked("retry_all"),
+        lambda sides: sides.inspector.retry_all_failed(QUEUE),
+        [FAILS, DONE, FAILS],
     ),
-    "retry none": Case(PLAIN, asked("retry_all"), lambda sides: sides.inspector.retry_all_failed(QUEUE)),
+    "retry none": Case(
+        PLAIN, asked("retry_all"), lambda sides: sides.inspector.retry_all_failed(QUEUE)
+    ),
     "retry a child that failed its parent": Case(
         [],
         asked("retry", id="a", state="failed"),
@@ -183,24 +207,39 @@ CASES: dict[str, Case] = {
         [DONE],
         tree=parent(OTHER, child("a"), child("b", delay=LONG)),
     ),
-    "promote": Case(DELAYED, asked("promote", id="b"), lambda sides: sides.inspector.promote(QUEUE, "b")),
+    "promote": Case(
+        DELAYED, asked("promote", id="b"), lambda sides: sides.inspector.promote(QUEUE, "b")
+    ),
     "promote a prioritized job": Case(
         [{"jobId": "a", "delay": LONG, "priority": 2}],
         asked("promote", id="a"),
         lambda sides: sides.inspector.promote(QUEUE, "a"),
     ),
     "pause": Case(MIXED, asked("pause"), pause_beside_6),
-    "concurrency": Case(PLAIN, asked("concurrency", value=3), lambda sides: sides.inspector.set_concurrency(QUEUE, 3)),
+    "concurrency": Case(
+        PLAIN,
+        asked("concurrency", value=3),
+        lambda sides: sides.inspector.set_concurrency(QUEUE, 3),
+    ),
     "rate limit": Case(
         PLAIN,
         asked("rate_limit", max=100, duration_ms=60_000),
         lambda sides: sides.inspector.set_rate_limit(QUEUE, 100, timedelta(minutes=1)),
     ),
-    "remove a waiting job": Case(PLAIN, asked("remove", id="b"), lambda sides: sides.inspector.remove(QUEUE, "b")),
-    "remove a prioritized job": Case(MIXED, asked("remove", id="p"), lambda sides: sides.inspector.remove(QUEUE, "p")),
-    "remove a delayed job": Case(MIXED, asked("remove", id="d"), lambda sides: sides.inspector.remove(QUEUE, "d")),
+    "remove a waiting job": Case(
+        PLAIN, asked("remove", id="b"), lambda sides: sides.inspector.remove(QUEUE, "b")
+    ),
+    "remove a prioritized job": Case(
+        MIXED, asked("remove", id="p"), lambda sides: sides.inspector.remove(QUEUE, "p")
+    ),
+    "remove a delayed job": Case(
+        MIXED, asked("remove", id="d"), lambda sides: sides.inspector.remove(QUEUE, "d")
+    ),
     "remove a failed job": Case(
-        PLAIN, asked("remove", id="a"), lambda sides: sides.inspector.remove(QUEUE, "a"), [FAILS, DONE]
+        PLAIN,
+        asked("remove", id="a"),
+        lambda sides: sides.inspector.remove(QUEUE, "a"),
+        [FAILS, DONE],
     ),
     "remove the owner of a deduplication id": Case(
         [{"jobId": "a", "deduplication": {"id": "one"}}, {"jobId": "b"}],
@@ -212,7 +251,9 @@ CASES: dict[str, Case] = {
         asked("remove", id="parent"),
         lambda sides: sides.inspector.remove(QUEUE, "parent"),
         [DONE],
-        tree=parent(QUEUE, child("a"), child("b"), child("c", OTHER, delay=LONG), child("d", priority=3)),
+        tree=parent(
+            QUEUE, child("a"), child("b"), child("c", OTHER, delay=LONG), child("d", priority=3)
+        ),
         apart=ONLY_TOLD,
     ),
     "remove one of two children": Case(
@@ -233,9 +274,13 @@ CASES: dict[str, Case] = {
         lambda sides: sides.inspector.remove(QUEUE, "a"),
         tree=parent(OTHER, child("a"), delay=LONG, priority=2),
     ),
-    "drain": Case(MIXED, asked("drain", delayed=False), lambda sides: sides.inspector.drain(QUEUE), [DONE], 1),
+    "drain": Case(
+        MIXED, asked("drain", delayed=False), lambda sides: sides.inspector.drain(QUEUE), [DONE], 1
+    ),
     "drain with delayed": Case(
-        MIXED, asked("drain", delayed=True), lambda sides: sides.inspector.drain(QUEUE, delayed=True)
+        MIXED,
+        asked("drain", delayed=True),
+        lambda sides: sides.inspector.drain(QUEUE, delayed=True),
     ),
     "drain the owner of a deduplication id": Case(
         [{"jobId": "a", "deduplication": {"id": "one"}}, {"jobId": "b"}],

@@ -1,7 +1,8 @@
-"""Programs: what both sides are made to do. Plain data from a seed, printable, and smaller on request.
+"""Programs: what both sides are made to do. Plain data from a seed, printable, and smaller on
+request.
 
-A step names jobs and runs by position, never by what a store answered: whatever is dropped from a program, the rest
-still means something. This module knows no store.
+A step names jobs and runs by position, never by what a store answered: whatever is dropped from a
+program, the rest still means something. This module knows no store.
 """
 
 from __future__ import annotations
@@ -20,11 +21,17 @@ SECOND = 1000
 TICK_MS = 10 * SECOND
 """How far the clock moves with each step."""
 MARGIN_MS = 5 * SECOND
-"""Delays are odd multiples of this: nothing falls due within 5 s of a step, however slow the machine."""
+"""Delays are odd multiples of this: nothing falls due within 5 s of a step, however slow the
+machine.
+"""
 PARENT_DELAY_MS = 26 * SECOND
-"""A released parent has no place of its own among the jobs of one millisecond (wire 5.2), so it must not share one."""
+"""A released parent has no place of its own among the jobs of one millisecond (wire 5.2), so it
+must not share one.
+"""
 LONGEST_LIMIT_MS = 60 * SECOND
-"""Rate limits live on the server's own clock, so they outlast every program; a step of their own ends them."""
+"""Rate limits live on the server's own clock, so they outlast every program; a step of their own
+ends them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,9 @@ class Program:
 
     def __str__(self) -> str:
         head = f"seed {self.seed}, batches of {self.batch}, retention {json.dumps(self.retention)}"
-        return "\n".join([head, *(f"  {number:2} {step}" for number, step in enumerate(self.steps, 1))])
+        return "\n".join(
+            [head, *(f"  {number:2} {step}" for number, step in enumerate(self.steps, 1))]
+        )
 
 
 def generate(seed: int, batch: int) -> Program:
@@ -95,8 +104,12 @@ class _Author:
 
     def program(self, seed: int) -> Program:
         retention = {
-            "removeOnComplete": self.rng.choice([{"age": 86400, "count": 1000}, {"count": 4}, {"age": 65}]),
-            "removeOnFail": self.rng.choice([{"age": 604800}, {"count": 2}, {"age": 35, "count": 3}]),
+            "removeOnComplete": self.rng.choice(
+                [{"age": 86400, "count": 1000}, {"count": 4}, {"age": 65}]
+            ),
+            "removeOnFail": self.rng.choice(
+                [{"age": 604800}, {"count": 2}, {"age": 35, "count": 3}]
+            ),
         }
         kinds = list(self.operations)
         weights = [self.operations[kind][0] for kind in kinds]
@@ -114,13 +127,25 @@ class _Author:
         return {
             "id": f"j{rng.randrange(self.names)}" if duplicate else self.name("j"),
             "name": rng.choice(["report", "mail"]),
-            "data": rng.choice([{}, {"n": rng.randrange(9)}, {"text": 'a/b "é" \u2028'}, [1, [], None], "x", 0]),
+            "data": rng.choice(
+                [{}, {"n": rng.randrange(9)}, {"text": 'a/b "é" \u2028'}, [1, [], None], "x", 0]
+            ),
             "opts": self.options(),
         }
 
     def options(self) -> dict[str, Any]:
         rng = self.rng
-        kept = [True, False, 0, 1, 3, {"count": 2}, {"age": 25}, {"age": 45, "count": 2}, {"age": 15, "limit": 1}]
+        kept = [
+            True,
+            False,
+            0,
+            1,
+            3,
+            {"count": 2},
+            {"age": 25},
+            {"age": 45, "count": 2},
+            {"age": 15, "limit": 1},
+        ]
         opts: dict[str, Any] = {}
         if rng.random() < 0.25:
             opts["delay"] = self.delay()
@@ -155,7 +180,8 @@ class _Author:
     def outcome(self) -> dict[str, Any]:
         rng = self.rng
         kind = rng.choices(
-            ["complete", "fail", "fail_for_good", "snooze", "hand_back", "rate_limit"], [50, 22, 6, 8, 8, 4]
+            ["complete", "fail", "fail_for_good", "snooze", "hand_back", "rate_limit"],
+            [50, 22, 6, 8, 8, 4],
         )[0]
         if kind == "complete":
             return {"kind": kind, "value": rng.choice([None, 7, "done", {"a": ["é/"]}, [], False])}
@@ -195,9 +221,17 @@ class _Author:
         parent = {key: value for key, value in self.options().items() if rng.random() < 0.5}
         if "delay" in parent:
             parent["delay"] = PARENT_DELAY_MS
-        children = [{"id": self.name("c"), "opts": self.options() | self.policy()} for _ in range(rng.randint(1, 3))]
+        children = [
+            {"id": self.name("c"), "opts": self.options() | self.policy()}
+            for _ in range(rng.randint(1, 3))
+        ]
         # a parent in another queue is not worked by anybody: it shows what happens there
-        return {"id": self.name("p"), "elsewhere": rng.random() < 0.3, "opts": parent, "children": children}
+        return {
+            "id": self.name("p"),
+            "elsewhere": rng.random() < 0.3,
+            "opts": parent,
+            "children": children,
+        }
 
     def child(self) -> dict[str, Any]:
         opts = self.policy() | (self.options() if self.rng.random() < 0.5 else {})
@@ -256,7 +290,8 @@ Differs = Callable[[Program], Awaitable[bool]]
 
 
 async def shrink(program: Program, differs: Differs, *, most_runs: int = 400) -> Program:
-    """A smaller program that still differs: fewer steps, then less in each of them, then plainer jobs.
+    """A smaller program that still differs: fewer steps, then less in each of them, then plainer
+    jobs.
 
     Args:
         program: One that differs.
@@ -285,7 +320,9 @@ async def shrink(program: Program, differs: Differs, *, most_runs: int = 400) ->
 
     steps = await less(list(program.steps), lambda steps: replace(program, steps=tuple(steps)))
     program = replace(program, steps=tuple(steps))
-    for at, name in [(at, name) for at, step in enumerate(program.steps) for name in step.arguments]:
+    for at, name in [
+        (at, name) for at, step in enumerate(program.steps) for name in step.arguments
+    ]:
         items = program.steps[at].arguments[name]
         if isinstance(items, list):
             rebuilt = partial(_with, program, at, name)

@@ -17,7 +17,9 @@ THEIRS, OURS = "theirs", "ours"
 def declared(retention: dict[str, dict[str, int]]) -> JobOptions:
     def kept(name: str) -> Retention:
         age = retention[name].get("age")
-        return Retention(None if age is None else timedelta(seconds=age), retention[name].get("count"))
+        return Retention(
+            None if age is None else timedelta(seconds=age), retention[name].get("count")
+        )
 
     return JobOptions(keep_completed=kept("removeOnComplete"), keep_failed=kept("removeOnFail"))
 
@@ -52,13 +54,19 @@ def outcome(job: FetchedJob, wanted: dict[str, Any]) -> Outcome:
         return Failed(reason, traceback)
     if job.options.unknown_backoff:
         return Retried(reason, wanted["delay_ms"], traceback)
-    return Retried(reason, backoff_delay_ms(job.options.backoff, failures) if job.options.backoff else 0, traceback)
+    return Retried(
+        reason,
+        backoff_delay_ms(job.options.backoff, failures) if job.options.backoff else 0,
+        traceback,
+    )
 
 
 def as_theirs(outcome: dict[str, Any]) -> dict[str, Any]:
     """An outcome whose reason may name a child's key."""
     texts = {
-        name: outcome[name].replace(f"{OURS}:", f"{THEIRS}:") for name in ("reason", "traceback") if name in outcome
+        name: outcome[name].replace(f"{OURS}:", f"{THEIRS}:")
+        for name in ("reason", "traceback")
+        if name in outcome
     }
     return outcome | texts
 

@@ -1,6 +1,8 @@
-"""What an operator does leaves the same keys, whether BullMQ for Node does it or our `JobInspector`.
+"""What an operator does leaves the same keys, whether BullMQ for Node does it or our
+`JobInspector`.
 
-BullMQ makes the same jobs below two prefixes. Then it does a thing below one, and we do it below the other.
+BullMQ makes the same jobs below two prefixes. Then it does a thing below one, and we do it below
+the other.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ async def sides(lane: Lane, assert_no_leaks: Any) -> AsyncIterator[Sides]:
     provider = Provider("acme", "1.0", "wheel")
     queues = {name: Entry(Queue(name, Mail), provider, "") for name in (QUEUE, OTHER)}
     link = Link(lane.url)
-    inspector = JobInspector(Catalog(MappingProxyType(queues)), link, prefix=OURS, clock=Clock(now - real))
+    inspector = JobInspector(
+        Catalog(MappingProxyType(queues)), link, prefix=OURS, clock=Clock(now - real)
+    )
     yield Sides(lane, inspector, now)
     await inspector.close()
     if not await lane.client.keys("*:lock"):  # else a test has left jobs active
@@ -93,7 +97,9 @@ async def test_the_same_keys_are_left(sides: Sides, name: str) -> None:
 
 @pytest.mark.trap(16)
 async def test_promote_all_and_retry_all_honour_priority(sides: Sides) -> None:
-    """Where BullMQ's bulk operations put everything into `wait`, ours do what each single one does (trap T16)."""
+    """Where BullMQ's bulk operations put everything into `wait`, ours do what each single one does
+    (trap T16).
+    """
     jobs = [{"jobId": f"p{n}", "priority": n} for n in (3, 1, 2)]
     await sides.made(*jobs)
     for _ in jobs:
@@ -103,7 +109,10 @@ async def test_promote_all_and_retry_all_honour_priority(sides: Sides) -> None:
     assert await sides.inspector.retry_all_failed(QUEUE) == 3
     found, ours = await sides.compared()
     # BullMQ's were retried in the order they were added, ours in the order they failed
-    assert {entry.partition(" · ")[0] for entry in found} <= {f"{QUEUE}:events", f"{QUEUE}:prioritized"}
+    assert {entry.partition(" · ")[0] for entry in found} <= {
+        f"{QUEUE}:events",
+        f"{QUEUE}:prioritized",
+    }
     assert [ours[f"{QUEUE}:prioritized", f"[{place}]"] for place in range(3)] == ["p1", "p2", "p3"]
 
     await sides.lane.client.flushall()
@@ -199,5 +208,7 @@ async def test_a_child_whose_id_holds_colons_goes_with_its_parent(sides: Sides) 
     await sides.flow(parent(QUEUE, child("a"), child("b:c:d"), child("e:f:g", OTHER, delay=LONG)))
     await sides.inspector.remove(QUEUE, "parent")
     left = {key for key, _ in await read(sides.lane.client, OURS)}
-    kept = {f"{queue}:{key}" for queue in (QUEUE, OTHER) for key in ("events", "id", "marker", "meta")}
+    kept = {
+        f"{queue}:{key}" for queue in (QUEUE, OTHER) for key in ("events", "id", "marker", "meta")
+    }
     assert left <= kept

@@ -1,8 +1,10 @@
-"""Random programs, run by BullMQ for Node 6 below one prefix and by `QueueStore` below another, leave the same keys.
+"""Random programs, run by BullMQ for Node 6 below one prefix and by `QueueStore` below another,
+leave the same keys.
 
-Every call of ours is made twice, as after a lost reply: the second one must answer the same and change nothing.
-TEST_PARITY_PROGRAMS says how many programs are run in all, TEST_PARITY_FIRST_SEED where the seeds begin. Each is run
-on the scripts as they are, and once more on scripts without their lean paths (the fixture `path`).
+Every call of ours is made twice, as after a lost reply: the second one must answer the same and
+change nothing. TEST_PARITY_PROGRAMS says how many programs are run in all, TEST_PARITY_FIRST_SEED
+where the seeds begin. Each is run on the scripts as they are, and once more on scripts without
+their lean paths (the fixture `path`).
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ async def told(program: Program, found: Verdict, on: Lane) -> str:
 
 @pytest.mark.timing  # a program must be run within seconds (`SLOWEST_SECONDS`), and there are two lanes already
 @pytest.mark.parametrize("batch", BATCHES)
-def test_programs_leave_what_bullmq_leaves(batch: int, path: str, node_modules: Path, tally: Any) -> None:
+def test_programs_leave_what_bullmq_leaves(
+    batch: int, path: str, node_modules: Path, tally: Any
+) -> None:
     count = -(-PROGRAMS // len(BATCHES))
     programs = (generate(seed, batch) for seed in range(FIRST_SEED, FIRST_SEED + count))
 
@@ -105,7 +109,9 @@ class Sabotaged(Lockstep):
 
 @pytest.mark.timing  # as above
 def test_a_difference_is_found_and_its_program_shrunk(node_modules: Path) -> None:
-    """The test of the tests: one wrong field, in one kind of step, is reported by the two steps that show it."""
+    """The test of the tests: one wrong field, in one kind of step, is reported by the two steps
+    that show it.
+    """
 
     async def differs(program: Program, on: Lane) -> bool:
         return (await verdict(program, on, Sabotaged)).differs
@@ -113,7 +119,9 @@ def test_a_difference_is_found_and_its_program_shrunk(node_modules: Path) -> Non
     async def search() -> None:
         async with lane(node_modules) as on:
             candidates = (generate(seed, 2) for seed in range(1, 100))
-            with_progress = (p for p in candidates if any(step.operation == "progress" for step in p.steps))
+            with_progress = (
+                p for p in candidates if any(step.operation == "progress" for step in p.steps)
+            )
             for program in islice(with_progress, 10):
                 if await differs(program, on):
                     smaller = await shrink(program, lambda less: differs(less, on))
@@ -159,7 +167,9 @@ async def test_every_kind_of_key_is_compared(store_url: str) -> None:
             await client.sadd(f"{prefix}:q:stalled", "a")
             await client.zadd(f"{prefix}:q:prioritized", {"a": 1, "b": 2})
             await client.zadd(f"{prefix}:q:delayed", {"a": 4096, "b": 4097})
-            await client.hset(f"{prefix}:q:a", mapping={"opts": '{"kl":1}', "parentKey": f"{prefix}:q:b"})
+            await client.hset(
+                f"{prefix}:q:a", mapping={"opts": '{"kl":1}', "parentKey": f"{prefix}:q:b"}
+            )
             await client.xadd(f"{prefix}:q:events", {"event": "added", "jobId": "a"})
         assert await _differing(client) == set()
         await client.expire("two:q:id", 100)

@@ -1,7 +1,7 @@
 """Golden stories: what each way of ending leaves in the job's hash and in the events, spelled out.
 
-Every story is first run on both sides, which must agree; then ours must have left what is written here. So a story
-shows the format, and cannot drift away from what BullMQ for Node 6 does.
+Every story is first run on both sides, which must agree; then ours must have left what is written
+here. So a story shows the format, and cannot drift away from what BullMQ for Node 6 does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from parity.spelling import OURS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-KEEP_ALL: dict[str, dict[str, int]] = {"removeOnComplete": {"count": 1000}, "removeOnFail": {"count": 1000}}
+KEEP_ALL: dict[str, dict[str, int]] = {
+    "removeOnComplete": {"count": 1000},
+    "removeOnFail": {"count": 1000},
+}
 FETCH = Step("advance", {"ends": [], "want": 1})
 BACKOFF = {"type": "fixed", "delay": 15 * SECOND}
 TRACE = "Error: {}\n    at work"
@@ -56,12 +59,23 @@ class Left:
     state: list[str]
 
 
-FROM_THE_START = {"name", "data", "priority", "timestamp", "processedOn", "finishedOn", "type", "expires"}
+FROM_THE_START = {
+    "name",
+    "data",
+    "priority",
+    "timestamp",
+    "processedOn",
+    "finishedOn",
+    "type",
+    "expires",
+}
 CONTAINERS = ("wait", "active", "prioritized", "delayed", "completed", "failed")
 
 
 def add(**opts: Any) -> Step:
-    return Step("add", {"jobs": [{"id": "j1", "name": "mail", "data": {"to": "you"}, "opts": opts}]})
+    return Step(
+        "add", {"jobs": [{"id": "j1", "name": "mail", "data": {"to": "you"}, "opts": opts}]}
+    )
 
 
 def end(kind: str, want: int = 0, **rest: Any) -> Step:
@@ -89,7 +103,11 @@ async def told(lane: Lane, *steps: Step) -> Left:
             previous = left.get((f"{QUEUE}:events", f"#{number} prev"))
             events.append(f"{event}<{previous}" if previous else event)
     return Left(
-        {name: value for name, value in fields.items() if name not in FROM_THE_START and not name.startswith("opts")},
+        {
+            name: value
+            for name, value in fields.items()
+            if name not in FROM_THE_START and not name.startswith("opts")
+        },
         events,
         [name for name in CONTAINERS if (f"{QUEUE}:{name}", "[0]") in left],
     )
@@ -136,7 +154,15 @@ async def test_fails_twice_then_succeeds(lane: Lane) -> None:
 async def test_always_fails(lane: Lane) -> None:
     """After the last attempt: failed, every attempt's trace kept, and `retries-exhausted` told."""
     again = (wait(), FETCH)
-    story = [add(attempts=3, backoff=BACKOFF), FETCH, fails("one"), *again, fails("two"), *again, fails("three")]
+    story = [
+        add(attempts=3, backoff=BACKOFF),
+        FETCH,
+        fails("one"),
+        *again,
+        fails("two"),
+        *again,
+        fails("three"),
+    ]
     assert await told(lane, *story) == Left(
         {
             "delay": "0",
@@ -161,7 +187,9 @@ async def test_always_fails(lane: Lane) -> None:
 
 async def test_fail_for_good_while_attempts_are_left(lane: Lane) -> None:
     """`Fail`: no `retries-exhausted`, for they are not."""
-    assert await told(lane, add(attempts=3, backoff=BACKOFF), FETCH, fails("no such address", final=True)) == Left(
+    assert await told(
+        lane, add(attempts=3, backoff=BACKOFF), FETCH, fails("no such address", final=True)
+    ) == Left(
         {
             "delay": "0",
             "pb": "worker-1",
@@ -177,7 +205,11 @@ async def test_fail_for_good_while_attempts_are_left(lane: Lane) -> None:
 
 async def test_retry_after_exactly_that_time(lane: Lane) -> None:
     """`Retry(after=…)`: the processor's own delay, one attempt spent."""
-    story = [add(attempts=2, backoff={"type": "custom"}), FETCH, fails("busy", delay_ms=605 * SECOND)]
+    story = [
+        add(attempts=2, backoff={"type": "custom"}),
+        FETCH,
+        fails("busy", delay_ms=605 * SECOND),
+    ]
     assert await told(lane, *story) == Left(
         {
             "delay": "605000",
@@ -230,9 +262,13 @@ async def test_rate_limited(lane: Lane) -> None:
     limit = Step("rate_limit", {"max": 10, "duration_ms": 60 * SECOND})
     story = [add(), limit, FETCH, end("rate_limit", delay_ms=60 * SECOND), FETCH]
     unspent = ["added", "waiting", "active<waiting", "waiting<active"]
-    assert await told(lane, *story) == Left({"delay": "0", "pb": "worker-1", "ats": "1"}, unspent, ["wait"])
+    assert await told(lane, *story) == Left(
+        {"delay": "0", "pb": "worker-1", "ats": "1"}, unspent, ["wait"]
+    )
     again = await told(lane, *story, Step("window_ends", {}), FETCH)
-    assert again == Left({"delay": "0", "pb": "worker-1", "ats": "2"}, [*unspent, "active<waiting"], ["active"])
+    assert again == Left(
+        {"delay": "0", "pb": "worker-1", "ats": "2"}, [*unspent, "active<waiting"], ["active"]
+    )
 
 
 async def test_stalled_twice(lane: Lane) -> None:
@@ -269,15 +305,29 @@ async def test_stalled_twice(lane: Lane) -> None:
 
 
 async def test_counts_per_minute_reach_back_two_weeks(lane: Lane) -> None:
-    """`metrics:*:data`: the newest minute first, zeros for the minutes without, nothing older than 20,160 minutes."""
+    """`metrics:*:data`: the newest minute first, zeros for the minutes without, nothing older than
+    20,160 minutes.
+    """
 
     async def minutes_after(days: int) -> list[int]:
         """Two jobs, one more so many days later, and another a minute after it."""
         jobs = [{"id": f"j{number}", "name": "mail", "data": {}, "opts": {}} for number in range(4)]
         done = end("complete", value=None, want=1)
-        story = [Step("add", {"jobs": jobs}), FETCH, done, done, wait(days * 86_400), done, wait(60), done]
+        story = [
+            Step("add", {"jobs": jobs}),
+            FETCH,
+            done,
+            done,
+            wait(days * 86_400),
+            done,
+            wait(60),
+            done,
+        ]
         await told(lane, *story)
-        return [int(count) for count in await lane.client.lrange(f"{OURS}:{QUEUE}:metrics:completed:data", 0, -1)]
+        return [
+            int(count)
+            for count in await lane.client.lrange(f"{OURS}:{QUEUE}:metrics:completed:data", 0, -1)
+        ]
 
     assert await minutes_after(1) == [1, *[0] * 1440, 2]
     assert await minutes_after(15) == [1, *[0] * 20_159]
@@ -295,7 +345,9 @@ async def fetched(lane: Lane, **options: Any) -> tuple[QueueStore, Link, Any]:
 
 @pytest.mark.trap(18)
 async def test_a_manual_rate_limit_holds_without_a_limit_of_the_queue(lane: Lane) -> None:
-    """Ours alone: BullMQ's workers look at it only where there is another, and would fetch the job again at once."""
+    """Ours alone: BullMQ's workers look at it only where there is another, and would fetch the job
+    again at once.
+    """
     store, link, job = await fetched(lane)
     limited = await store.advance("worker-1", 2, [Ending(job, RateLimited(60 * SECOND))], 1)
     assert limited.jobs == []
@@ -307,7 +359,9 @@ async def test_a_manual_rate_limit_holds_without_a_limit_of_the_queue(lane: Lane
 
 @pytest.mark.parametrize("priority", [0, 3])
 async def test_a_hand_back_wakes_an_idle_worker(lane: Lane, priority: int) -> None:
-    """Ours alone where the job has a priority: BullMQ writes no marker then, and an idle worker sleeps on for 5 s."""
+    """Ours alone where the job has a priority: BullMQ writes no marker then, and an idle worker
+    sleeps on for 5 s.
+    """
     store, link, job = await fetched(lane, priority=priority)
     await store.advance("worker-1", 2, [Ending(job, HandedBack())], 0)
     assert await lane.client.zscore(f"{OURS}:{QUEUE}:marker", "0") == 0

@@ -1,4 +1,6 @@
-"""The tiny distributions of this folder, built and installed once, and catalogs built of any choice of them."""
+"""The tiny distributions of this folder, built and installed once, and catalogs built of any choice
+of them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one folder per distribution, each as an installer leaves it; `application` is a mere folder."""
+    """A folder with one folder per distribution, each as an installer leaves it; `application` is a
+    mere folder.
+    """
     together, apart = tmp_path_factory.mktemp("together"), tmp_path_factory.mktemp("apart")
     sources = sorted(project.parent for project in HERE.glob("*/pyproject.toml"))
     command = [
@@ -34,7 +38,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--no-build-isolation",
     ]
     cache = tmp_path_factory.mktemp("cache")  # uv's own would not notice that a module has changed
-    subprocess.run([*command, "--cache-dir", cache, "--target", together, *sources], check=True, timeout=120)
+    subprocess.run(
+        [*command, "--cache-dir", cache, "--target", together, *sources], check=True, timeout=120
+    )
     for distribution in Distribution.discover(path=[str(together)]):
         own = apart / distribution.name
         for file in distribution.files or ():
@@ -89,7 +95,9 @@ class Builder:
 def catalogs(installed: Path) -> Iterator[Builder]:
     """`catalogs.build("acme-mail", role="producer")`."""
     command = [sys.executable, "-W", "error", HERE / "probe.py"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as probe:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as probe:
         yield Builder(installed, probe)
         assert probe.stdin
         probe.stdin.close()

@@ -1,7 +1,8 @@
-"""Builds catalogs on request: each in a process of its own, forked from one that has paid for its imports.
+"""Builds catalogs on request: each in a process of its own, forked from one that has paid for its
+imports.
 
-Reads one JSON object per line, answers with one. Only the distributions of the request's `path` count as installed,
-whatever else this environment has.
+Reads one JSON object per line, answers with one. Only the distributions of the request's `path`
+count as installed, whatever else this environment has.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ SECONDS = 20
 """After these a request's process is killed; it needs a few hundredths of one."""
 
 
-def answer(*, path: list[str], role: Any, serves: Any, lock: Any, application: Any, disabled: Any) -> dict[str, Any]:
+def answer(
+    *, path: list[str], role: Any, serves: Any, lock: Any, application: Any, disabled: Any
+) -> dict[str, Any]:
     sys.path[:0] = path
     told: dict[str, Any] = {"warnings": (), "queues": [], "problems": [], "traceback": ""}
     try:
@@ -41,9 +44,14 @@ def answer(*, path: list[str], role: Any, serves: Any, lock: Any, application: A
     except CorralError as error:
         told["error"] = f"{type(error).__name__}: {error}; {error.hint}"
     else:
-        told["queues"] = [[entry.queue.name, entry.provider.label, entry.processor is not None] for entry in catalog]
+        told["queues"] = [
+            [entry.queue.name, entry.provider.label, entry.processor is not None]
+            for entry in catalog
+        ]
         told["locked"] = catalog.is_locked
-    told["modules"] = sorted(name for name in sys.modules if name.startswith(("corral", "acme", "structlog")))
+    told["modules"] = sorted(
+        name for name in sys.modules if name.startswith(("corral", "acme", "structlog"))
+    )
     return told
 
 

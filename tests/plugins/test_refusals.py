@@ -77,7 +77,9 @@ CASES = [
         ("acme-bad-hookspecs",),
         "plugin 'ledgers' (acme-bad-hookspecs 0.1.0) offers hooks that cannot be used: did not find any…",
     ),
-    Case("bad-lock", ("corral-report-exports",), "the lock file…", "corral lock", lock="<<<<<<< ours"),
+    Case(
+        "bad-lock", ("corral-report-exports",), "the lock file…", "corral lock", lock="<<<<<<< ours"
+    ),
     Case(
         "bad-name",
         ("acme-bad-name",),
@@ -255,7 +257,9 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case.code for case in CASES])
 def test_refused(case: Case, catalogs: Any, tmp_path: Path) -> None:
-    """One sentence that names the thing and its provider, a hint, and nothing else that only follows from it."""
+    """One sentence that names the thing and its provider, a hint, and nothing else that only
+    follows from it.
+    """
     lock = None
     if case.lock is not None:
         lock = tmp_path / "corral.lock"
@@ -268,7 +272,9 @@ def test_refused(case: Case, catalogs: Any, tmp_path: Path) -> None:
     assert more or problem["message"] == case.message
     assert case.hint in (problem["hint"] or "")
     assert sorted(other["code"] for other in told["problems"]) == sorted((case.code, *case.with_it))
-    named = {f"{name} 0.1.0" for name in case.installed if name != "acme-mail"} - {"acme-broken-metadata 0.1.0"}
+    named = {f"{name} 0.1.0" for name in case.installed if name != "acme-mail"} - {
+        "acme-broken-metadata 0.1.0"
+    }
     if case.code not in {"application-declares", "bad-lock"}:
         assert named <= set(problem["providers"])
 
@@ -285,7 +291,9 @@ def test_each_processor_that_cannot_be_called_is_named_with_its_package(catalogs
 
 
 @pytest.mark.parametrize("role", ["producer", "worker", "check"])
-def test_what_would_be_lost_of_a_payload_refuses_every_start_with_its_path(catalogs: Any, role: str) -> None:
+def test_what_would_be_lost_of_a_payload_refuses_every_start_with_its_path(
+    catalogs: Any, role: str
+) -> None:
     told = catalogs.build("acme-lost-payloads", role=role)
     lost = [problem for problem in told["problems"] if problem["code"] == "bad-payload"]
     begin = "of acme-lost-payloads 0.1.0 has a payload that would not reach a worker as it is: "
@@ -296,7 +304,9 @@ def test_what_would_be_lost_of_a_payload_refuses_every_start_with_its_path(catal
         "userName: is written under this name, and read from 'login', 'user_name'",
         "people.bornOn: is a Secret that is written as a mask",
     ]
-    assert all(problem["hint"] and problem["providers"] == ["acme-lost-payloads 0.1.0"] for problem in lost)
+    assert all(
+        problem["hint"] and problem["providers"] == ["acme-lost-payloads 0.1.0"] for problem in lost
+    )
 
 
 def test_every_code_has_its_case() -> None:
@@ -317,7 +327,12 @@ def test_two_faults_at_once_are_in_one_report(catalogs: Any) -> None:
 
 def test_everything_that_is_wrong_with_all_of_them_is_in_one_report(catalogs: Any) -> None:
     """No fault hides another, in whatever order they are found."""
-    bad = [name for case in CASES for name in case.installed if case.lock is None and case.application is None]
+    bad = [
+        name
+        for case in CASES
+        for name in case.installed
+        if case.lock is None and case.application is None
+    ]
     told = catalogs.build(*bad)
     alone = {case.code for case in CASES if case.lock is None and case.application is None}
     assert {problem["code"] for problem in told["problems"]} >= alone
@@ -327,10 +342,15 @@ def test_the_tracebacks_of_plugins_are_behind_the_report_and_whole(catalogs: Any
     told = catalogs.build("acme-import-error", "acme-hook-raised")["traceback"]
     assert "import acme_missing_renderer" in told
     assert 'raise LookupError("no tariff for 2031")' in told
-    assert "plugin 'tariffs' (acme-hook-raised 0.1.0) raised in corral_queues" in told.partition("direct cause")[0]
+    assert (
+        "plugin 'tariffs' (acme-hook-raised 0.1.0) raised in corral_queues"
+        in told.partition("direct cause")[0]
+    )
 
 
-def test_of_two_claims_one_is_disabled_by_its_distribution_and_the_process_starts(catalogs: Any) -> None:
+def test_of_two_claims_one_is_disabled_by_its_distribution_and_the_process_starts(
+    catalogs: Any,
+) -> None:
     told = catalogs.build("acme-mail", "corral-emails", role="producer", disabled=("acme-mail",))
     assert told["problems"] == []
     assert told["queues"] == [["emails", "corral-emails 0.1.0 (wheel)", False]]
@@ -339,17 +359,23 @@ def test_of_two_claims_one_is_disabled_by_its_distribution_and_the_process_start
 
 def test_the_name_of_an_entry_point_disables_it_whoever_has_it(catalogs: Any) -> None:
     """To choose between two claims, name a distribution: the queue's name would disable both."""
-    told = catalogs.build("acme-mail", "corral-emails", "corral-report-exports", disabled=("emails",))
+    told = catalogs.build(
+        "acme-mail", "corral-emails", "corral-report-exports", disabled=("emails",)
+    )
     assert told["problems"] == []
     assert [name for name, _, _ in told["queues"]] == ["report-exports"]
 
 
 def test_a_broken_plugin_is_disabled_and_the_others_start(catalogs: Any) -> None:
-    told = catalogs.build("acme-import-error", "corral-report-exports", disabled=("Acme_Import.Error",))
+    told = catalogs.build(
+        "acme-import-error", "corral-report-exports", disabled=("Acme_Import.Error",)
+    )
     assert [name for name, _, _ in told["queues"]] == ["report-exports"]
 
 
-def test_a_name_that_disables_nothing_is_a_warning_because_one_list_serves_many_processes(catalogs: Any) -> None:
+def test_a_name_that_disables_nothing_is_a_warning_because_one_list_serves_many_processes(
+    catalogs: Any,
+) -> None:
     told = catalogs.build("corral-report-exports", disabled=("corral-report-export",))
     assert told["problems"] == []
     (warning,) = told["warnings"]
@@ -386,19 +412,28 @@ def test_a_worker_asks_only_those_whose_queues_it_serves(catalogs: Any) -> None:
 
 def test_a_worker_that_is_to_serve_what_nobody_declares_is_told_so(catalogs: Any) -> None:
     told = catalogs.build("corral-report-exports", role="worker", serves=["report-export"])
-    assert told["error"] == "UnknownQueue: no queue is named 'report-export'; did you mean 'report-exports'?"
+    assert (
+        told["error"]
+        == "UnknownQueue: no queue is named 'report-export'; did you mean 'report-exports'?"
+    )
 
 
 def test_what_a_lock_file_misses_matters_to_check_alone(catalogs: Any, tmp_path: Path) -> None:
-    """A worker that has one of six plugins installed shares the lock file of all; `corral check` asks for the set."""
+    """A worker that has one of six plugins installed shares the lock file of all; `corral check`
+    asks for the set.
+    """
     lock = tmp_path / "corral.lock"
     lock.write_text(GONE, "utf-8")
     assert catalogs.build(role="producer", lock=lock)["problems"] == []
     assert catalogs.build(role="worker", lock=lock)["problems"] == []
-    assert [problem["code"] for problem in catalogs.build(role="check", lock=lock)["problems"]] == ["locked-missing"]
+    assert [problem["code"] for problem in catalogs.build(role="check", lock=lock)["problems"]] == [
+        "locked-missing"
+    ]
 
 
-def test_disabling_is_a_decision_and_the_lock_file_does_not_object(catalogs: Any, tmp_path: Path) -> None:
+def test_disabling_is_a_decision_and_the_lock_file_does_not_object(
+    catalogs: Any, tmp_path: Path
+) -> None:
     lock = tmp_path / "corral.lock"
     lock.write_text(LOCKED, "utf-8")
     told = catalogs.build("corral-report-exports", lock=lock, disabled=("corral-report-exports",))

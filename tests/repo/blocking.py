@@ -1,6 +1,8 @@
-"""Writes the calls of `BlockingJobScheduler`: `python tests/repo/blocking.py`, after a change to `JobScheduler`.
+"""Writes the calls of `BlockingJobScheduler`: `python tests/repo/blocking.py`, after a change to
+`JobScheduler`.
 
-Signatures and docstrings come from `corral/jobs.py`, which has them once; `test_blocking.py` holds the two together.
+Signatures and docstrings come from `corral/jobs.py`, which has them once; `test_blocking.py` holds
+the two together.
 """
 
 from __future__ import annotations
@@ -19,14 +21,26 @@ CANCELLED = re.compile(r"^ +asyncio\.CancelledError: .*\n(?: {16,}.*\n)*", re.MU
 
 
 def twin() -> str:
-    """What `corral/blocking.py` must be: its own upper part, and a blocking call for each one of the port."""
+    """What `corral/blocking.py` must be: its own upper part, and a blocking call for each one of
+    the port.
+    """
     source = SOURCE.read_text("utf-8")
     lines = source.splitlines(keepends=True)
     (port,) = [
-        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "JobScheduler"
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == "JobScheduler"
     ]
-    calls = [node for node in port.body if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_")]
-    return TWIN.read_text("utf-8").partition(MARK)[0] + MARK + "".join(_blocking(call, lines) for call in calls)
+    calls = [
+        node
+        for node in port.body
+        if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_")
+    ]
+    return (
+        TWIN.read_text("utf-8").partition(MARK)[0]
+        + MARK
+        + "".join(_blocking(call, lines) for call in calls)
+    )
 
 
 def _blocking(call: ast.AsyncFunctionDef, lines: list[str]) -> str:
@@ -44,4 +58,8 @@ def _blocking(call: ast.AsyncFunctionDef, lines: list[str]) -> str:
 
 if __name__ == "__main__":
     TWIN.write_text(twin(), encoding="utf-8")
-    sys.exit(subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(TWIN)], check=False).returncode)
+    sys.exit(
+        subprocess.run(
+            [sys.executable, "-m", "ruff", "format", "--quiet", str(TWIN)], check=False
+        ).returncode
+    )

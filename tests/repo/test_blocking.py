@@ -1,4 +1,6 @@
-"""The two schedulers cannot drift apart: the blocking one has the calls of the port, written by a program."""
+"""The two schedulers cannot drift apart: the blocking one has the calls of the port, written by a
+program.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ def test_the_blocking_scheduler_is_as_it_is_written_from_the_port() -> None:
 
 
 def test_it_has_each_public_call_with_the_same_parameters() -> None:
-    calls = {name: call for name, call in vars(JobScheduler).items() if inspect.iscoroutinefunction(call)}
-    public = {name: inspect.signature(call) for name, call in calls.items() if not name.startswith("_")}
+    calls = {
+        name: call for name, call in vars(JobScheduler).items() if inspect.iscoroutinefunction(call)
+    }
+    public = {
+        name: inspect.signature(call) for name, call in calls.items() if not name.startswith("_")
+    }
     assert public.keys() == {"enqueue", "enqueue_many", "schedule", "unschedule"}
-    assert {name: inspect.signature(getattr(BlockingJobScheduler, name)) for name in public} == public
+    assert {
+        name: inspect.signature(getattr(BlockingJobScheduler, name)) for name in public
+    } == public

@@ -1,4 +1,6 @@
-"""The pages and the code say the same: every hook, setting and command is documented, exactly as it is."""
+"""The pages and the code say the same: every hook, setting and command is documented, exactly as it
+is.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,15 @@ HOOKS = {name: value for name, value in vars(hookspecs).items() if hasattr(value
 
 
 SETTINGS = {
-    **{f"CORRAL_{name.upper()}": field.default for name, field in Settings.model_fields.items() if name != "worker"},
-    **{f"CORRAL_WORKER__{name.upper()}": field.default for name, field in WorkerSettings.model_fields.items()},
+    **{
+        f"CORRAL_{name.upper()}": field.default
+        for name, field in Settings.model_fields.items()
+        if name != "worker"
+    },
+    **{
+        f"CORRAL_WORKER__{name.upper()}": field.default
+        for name, field in WorkerSettings.model_fields.items()
+    },
 }
 SETTINGS["REDIS_URL"] = SETTINGS.pop("CORRAL_REDIS_URL")
 
@@ -39,7 +48,9 @@ def test_every_hook_of_our_plugins_is_documented_with_its_arguments(root: Path) 
     for path in (root / "plugins").glob("*/src/*/hookspecs.py"):
         for made in ast.parse(path.read_text("utf-8")).body:
             if isinstance(made, ast.FunctionDef):
-                offered.add(f"{made.name}({', '.join(argument.arg for argument in made.args.args)})")
+                offered.add(
+                    f"{made.name}({', '.join(argument.arg for argument in made.args.args)})"
+                )
     page = (root / "docs" / "hooks.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(corral_\w+\(.*?\))` \|", page, re.MULTILINE)) == offered != set()
 
@@ -51,7 +62,9 @@ def test_every_setting_is_documented_with_its_default(root: Path) -> None:
 
 
 def test_every_command_is_documented_with_its_usage_and_its_options(root: Path) -> None:
-    sections = re.split(r"^## ", (root / "docs" / "cli.md").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    sections = re.split(r"^## ", (root / "docs" / "cli.md").read_text("utf-8"), flags=re.MULTILINE)[
+        1:
+    ]
     rows = re.compile(r"^\| `(-.*?)` \| ", re.MULTILINE)
     written = {
         heading.strip("`"): [option.replace(r"\|", "|") for option in rows.findall(body)]
@@ -69,7 +82,11 @@ def usages(command: click.Command, context: click.Context) -> Iterator[tuple[str
             yield from usages(below, click.Context(below, info_name=name, parent=context))
         if not command.invoke_without_command or context.parent is None:
             return
-    records = [option.get_help_record(context) for option in command.params if isinstance(option, click.Option)]
+    records = [
+        option.get_help_record(context)
+        for option in command.params
+        if isinstance(option, click.Option)
+    ]
     usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
     yield usage, [record[0] for record in records if record]
 
@@ -84,7 +101,11 @@ def shown(default: object) -> str:
 
 
 def test_every_hook_is_called_by_a_test(root: Path) -> None:
-    tests = [path.read_text("utf-8") for path in (root / "tests").rglob("test_*.py") if "repo" not in path.parts]
+    tests = [
+        path.read_text("utf-8")
+        for path in (root / "tests").rglob("test_*.py")
+        if "repo" not in path.parts
+    ]
     assert [name for name in HOOKS if not any(name in text for text in tests)] == []
 
 
@@ -101,7 +122,9 @@ def test_links_between_pages_lead_somewhere(written: tuple[Path, ...], root: Pat
 
 def test_every_promise_names_tests_that_there_are(root: Path) -> None:
     page = (root / "docs" / "promises.md").read_text("utf-8")
-    rows = re.findall(r"^\| (.+) \| (.+) \|$", page.partition("## What is not promised")[0], re.MULTILINE)
+    rows = re.findall(
+        r"^\| (.+) \| (.+) \|$", page.partition("## What is not promised")[0], re.MULTILINE
+    )
     promises = [shown_by for _, shown_by in rows if shown_by != "shown by"]
     assert len(promises) > 30
     for shown_by in promises:
@@ -110,7 +133,9 @@ def test_every_promise_names_tests_that_there_are(root: Path) -> None:
         named = re.findall(r"`([\w/.-]+\.py)::([\w:]+)`", shown_by)
         assert named, f"no test: {shown_by}"
         assert len(named) == shown_by.count("`") // 2, f"not a test: {shown_by}"
-        missing = [f"{path}::{name}" for path, name in named if name not in named_tests(root / path)]
+        missing = [
+            f"{path}::{name}" for path, name in named if name not in named_tests(root / path)
+        ]
         assert missing == []
 
 
@@ -121,7 +146,9 @@ def test_every_line_of_the_security_page_names_tests_that_there_are(root: Path) 
     for what, shown_by in rows:
         named = re.findall(r"`([\w/.-]+\.py)::(\w+)`", shown_by)
         assert named, f"no test: {what}"
-        missing = [f"{path}::{name}" for path, name in named if name not in named_tests(root / path)]
+        missing = [
+            f"{path}::{name}" for path, name in named if name not in named_tests(root / path)
+        ]
         assert missing == []
 
 
@@ -139,11 +166,21 @@ def test_every_test_that_the_page_of_differences_names_is_there(root: Path) -> N
 
 
 def test_every_key_of_ours_is_on_the_page_of_differences(root: Path) -> None:
-    """Keys that BullMQ does not know: they begin with `corral:`, and then name their queue or its prefix."""
+    """Keys that BullMQ does not know: they begin with `corral:`, and then name their queue or its
+    prefix.
+    """
     core = root / "core" / "corral"
-    text = "\n".join(path.read_text("utf-8") for kind in ("py", "lua") for path in sorted(core.rglob(f"*.{kind}")))
+    text = "\n".join(
+        path.read_text("utf-8")
+        for kind in ("py", "lua")
+        for path in sorted(core.rglob(f"*.{kind}"))
+    )
     of_a_queue = set(re.findall(r"'corral:' \.\. (?:base|KEYS\[1\]) \.\. '([\w-]+)", text))
-    of_a_queue |= set(re.findall(r"f\"corral:\{(?:\w+\.)?(?:base|_store\.base|prefix\}:\{queue)\}:?([\w-]+)", text))
+    of_a_queue |= set(
+        re.findall(
+            r"f\"corral:\{(?:\w+\.)?(?:base|_store\.base|prefix\}:\{queue)\}:?([\w-]+)", text
+        )
+    )
     of_a_prefix = set(re.findall(r"f\"corral:\{prefix\}:([\w-]+)", text))
     assert {"quarantine", "call", "minutes", "removed-schedules", "probe"} <= of_a_queue
     assert {"alive", "catalog", "audit"} <= of_a_prefix
@@ -158,8 +195,14 @@ def named_tests(path: Path) -> set[str]:
     """The tests of a file, those in classes as `Class::test`."""
     found = set()
     for made in ast.parse(path.read_text("utf-8")).body if path.is_file() else ():
-        within = [(f"{made.name}::", each) for each in made.body] if isinstance(made, ast.ClassDef) else [("", made)]
+        within = (
+            [(f"{made.name}::", each) for each in made.body]
+            if isinstance(made, ast.ClassDef)
+            else [("", made)]
+        )
         for prefix, each in within:
-            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name.startswith("test_"):
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name.startswith(
+                "test_"
+            ):
                 found.add(prefix + each.name)
     return found

@@ -15,12 +15,18 @@ def text_of(path: Path) -> str:
 
 
 def test_no_file_names_a_path_of_somebodys_machine(written: tuple[Path, ...], root: Path) -> None:
-    found = [str(path.relative_to(root)) for path in written if SOMEBODYS_PATH.search(text_of(path))]
+    found = [
+        str(path.relative_to(root)) for path in written if SOMEBODYS_PATH.search(text_of(path))
+    ]
     assert found == []
 
 
-def test_no_file_names_a_host_that_packages_come_from(written: tuple[Path, ...], root: Path) -> None:
-    """Whoever installs says where from; a host in a lock file overrules that, and is often one nobody else reaches."""
+def test_no_file_names_a_host_that_packages_come_from(
+    written: tuple[Path, ...], root: Path
+) -> None:
+    """Whoever installs says where from; a host in a lock file overrules that, and is often one
+    nobody else reaches.
+    """
     found = [str(path.relative_to(root)) for path in written if PACKAGE_HOST.search(text_of(path))]
     assert found == []
 
@@ -32,4 +38,6 @@ def test_npm_installs_what_the_lock_file_says(root: Path) -> None:
     locked = json.loads((folder / "package-lock.json").read_text("utf-8"))["packages"]
     assert locked[""]["dependencies"] == wanted["dependencies"]
     for name, version in wanted["dependencies"].items():
-        assert locked[f"node_modules/{name}"]["version"] == version.rpartition("@")[2]  # of npm:bullmq@5.81.5, the end
+        assert (
+            locked[f"node_modules/{name}"]["version"] == version.rpartition("@")[2]
+        )  # of npm:bullmq@5.81.5, the end

@@ -1,4 +1,6 @@
-"""One word, five spellings: folder, distribution, package, entry point and environment of a plugin follow its queue."""
+"""One word, five spellings: folder, distribution, package, entry point and environment of a plugin
+follow its queue.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [
-    *sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and not path.name.startswith(".")),
+    *sorted(
+        path
+        for path in (ROOT / "plugins").iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    ),
     *sorted((ROOT / "examples").glob("corral-*")),
 ]
 KEBAB_CASE = re.compile(r"corral-[a-z0-9]+(-[a-z0-9]+)*")
@@ -28,8 +34,12 @@ def test_the_five_spellings_agree(folder: Path) -> None:
     package = folder.name.replace("-", "_")
     assert KEBAB_CASE.fullmatch(folder.name)
     assert project["name"] == folder.name
-    assert [path.name for path in (folder / "src").iterdir() if path.suffix != ".egg-info"] == [package]
-    assert project["entry-points"]["corral.queues"] == {folder.name.removeprefix("corral-"): package}
+    assert [path.name for path in (folder / "src").iterdir() if path.suffix != ".egg-info"] == [
+        package
+    ]
+    assert project["entry-points"]["corral.queues"] == {
+        folder.name.removeprefix("corral-"): package
+    }
 
 
 @every_plugin
@@ -50,7 +60,9 @@ def test_a_plugin_is_typed_and_says_what_it_needs(folder: Path) -> None:
 
 @every_plugin
 def test_a_queue_is_two_files_and_its_declaration_is_short(folder: Path) -> None:
-    """At most 35 lines beside the real work; the declaration is what a producer loads, and all of it counts."""
+    """At most 35 lines beside the real work; the declaration is what a producer loads, and all of
+    it counts.
+    """
     declaration = folder / "src" / folder.name.replace("-", "_") / "__init__.py"
     assert "corral_queues" in declaration.read_text("utf-8")
     assert (declaration.parent / "processor.py").is_file()

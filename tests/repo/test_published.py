@@ -1,4 +1,6 @@
-"""Nothing we say sends anybody to an index for a name that we have not published: somebody else could claim it."""
+"""Nothing we say sends anybody to an index for a name that we have not published: somebody else
+could claim it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from pathlib import Path
 PUBLISHED: frozenset[str] = frozenset()
 """Our distributions that are on an index: none yet."""
 
-INSTALLER = re.compile(r"(?:pip3?|pipx|uv(?: pip| tool)?|poetry|pdm|conda) (?:install|add|run) ([^\n`]*)|uvx ([^\n`]*)")
+INSTALLER = re.compile(
+    r"(?:pip3?|pipx|uv(?: pip| tool)?|poetry|pdm|conda) (?:install|add|run) ([^\n`]*)|uvx ([^\n`]*)"
+)
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*?(?=\[|[=<>~!@ ]|$)")
 
 
@@ -20,7 +24,11 @@ def ours(root: Path) -> set[str]:
         *root.glob("plugins/*/pyproject.toml"),
         *root.glob("examples/*/pyproject.toml"),
     ]
-    names = {tomllib.loads(path.read_text("utf-8"))["project"]["name"] for path in manifests if path.exists()}
+    names = {
+        tomllib.loads(path.read_text("utf-8"))["project"]["name"]
+        for path in manifests
+        if path.exists()
+    }
     return names | {"acme-reports", "corral-report-exports"}
 
 
@@ -34,7 +42,9 @@ def named(text: str, names: set[str]) -> list[str]:
     return found
 
 
-def test_no_page_and_no_hint_installs_one_of_our_names_from_an_index(written: tuple[Path, ...], root: Path) -> None:
+def test_no_page_and_no_hint_installs_one_of_our_names_from_an_index(
+    written: tuple[Path, ...], root: Path
+) -> None:
     names = ours(root)
     assert len(names) >= 8
     told = {
@@ -66,6 +76,10 @@ def test_such_a_command_would_be_found() -> None:
             "pip install . ./plugins/corral-emails",
             "pip install -e ./corral",
         ),
-        *('pip install -q "$CORRAL[embedded]" mypy', "install the extra 'sql' from where you got corral", "uv run tox"),
+        *(
+            'pip install -q "$CORRAL[embedded]" mypy',
+            "install the extra 'sql' from where you got corral",
+            "uv run tox",
+        ),
     )
     assert [text for text in right if named(text, names)] == []

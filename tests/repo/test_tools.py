@@ -1,4 +1,6 @@
-"""The tools say why: a reason beside everything that is ignored, a description on every environment."""
+"""The tools say why: a reason beside everything that is ignored, a description on every
+environment.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-SWITCHED_OFF = re.compile(r"#\s*(?:noqa|type:\s*ignore|pyright:)(?P<codes>[^#]*?)(?P<reason>\s(?:#|-)\s.*\w.*)?$")
+SWITCHED_OFF = re.compile(
+    r"#\s*(?:noqa|type:\s*ignore|pyright:)(?P<codes>[^#]*?)(?P<reason>\s(?:#|-)\s.*\w.*)?$"
+)
 
 
 def test_every_rule_that_is_ignored_has_its_reason_beside_it(root: Path) -> None:
@@ -25,7 +29,11 @@ def test_every_rule_that_is_ignored_has_its_reason_beside_it(root: Path) -> None
 def unexplained(lines: list[str]) -> list[str]:
     """The lines without a comment behind them or, as a line of its own, above them."""
     above = ["", *lines]
-    return [line for line, before in zip(lines, above, strict=False) if "# " not in line and before[:2] != "# "]
+    return [
+        line
+        for line, before in zip(lines, above, strict=False)
+        if "# " not in line and before[:2] != "# "
+    ]
 
 
 def test_every_line_that_silences_a_checker_says_why(written: tuple[Path, ...], root: Path) -> None:
@@ -48,18 +56,31 @@ def test_every_environment_of_tox_ini_has_a_description(root: Path) -> None:
     assert [name for name in environments if not tox[name].get("description", "").strip()] == []
 
 
-def test_a_plugin_s_folder_has_its_environment_without_being_listed(root: Path, tmp_path: Path) -> None:
+def test_a_plugin_s_folder_has_its_environment_without_being_listed(
+    root: Path, tmp_path: Path
+) -> None:
     for name in ("tox.ini", "toxfile.py"):
         shutil.copy(root / name, tmp_path)
-    for place in ("plugins/corral-parcels", "plugins/corral-late-fees", "examples/corral-teas", "examples/shop"):
+    for place in (
+        "plugins/corral-parcels",
+        "plugins/corral-late-fees",
+        "examples/corral-teas",
+        "examples/shop",
+    ):
         folder = tmp_path / place
         folder.mkdir(parents=True)
-        (folder / "pyproject.toml").write_text(f'[project]\nname = "{folder.name}"\nversion = "1"\n', "utf-8")
+        (folder / "pyproject.toml").write_text(
+            f'[project]\nname = "{folder.name}"\nversion = "1"\n', "utf-8"
+        )
     (tmp_path / "plugins" / "notes").mkdir()
 
     bare_tox = tox(tmp_path, "list").split("additional environments:")[0]
     plugins = [line.split("->") for line in bare_tox.splitlines() if line.startswith("plugin-")]
-    assert [name.strip() for name, _ in plugins] == ["plugin-late-fees", "plugin-parcels", "plugin-teas"]
+    assert [name.strip() for name, _ in plugins] == [
+        "plugin-late-fees",
+        "plugin-parcels",
+        "plugin-teas",
+    ]
     assert all("own tests" in description for _, description in plugins)
     installed = tox(tmp_path, "config", "-e", "dev", "-k", "commands")
     assert "corral-parcels" in installed
@@ -70,7 +91,9 @@ def tox(folder: Path, *arguments: str) -> str:
     """What tox prints in a folder."""
     command = [sys.executable, "-m", "tox", *arguments]
     own = {"PATH": os.environ["PATH"]}
-    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(
+        command, cwd=folder, env=own, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
 
 
 def test_the_script_of_the_ci_can_be_started(root: Path) -> None:

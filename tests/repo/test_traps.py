@@ -1,4 +1,6 @@
-"""Each trap of sharing a queue with BullMQ has a test that is marked with its number, or a reason why it has none."""
+"""Each trap of sharing a queue with BullMQ has a test that is marked with its number, or a reason
+why it has none.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,15 @@ from interop.test_traps import REASONS, TRAPS
 def marked(path: Path) -> Iterator[tuple[int, str]]:
     """The numbers of `@pytest.mark.trap(…)` in a file, each with the name of its test."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
+            "test_"
+        ):
             for mark in node.decorator_list:
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.trap":
                     for number in mark.args:
-                        assert isinstance(number, ast.Constant), f"{path}: {node.name}: a number is wanted"
+                        assert isinstance(number, ast.Constant), (
+                            f"{path}: {node.name}: a number is wanted"
+                        )
                         yield number.value, node.name
 
 
@@ -39,7 +45,9 @@ def figure() -> Callable[[str], None]:
     return print
 
 
-def test_every_trap_has_a_test_or_a_reason(tests: dict[int, list[str]], figure: Callable[[str], None]) -> None:
+def test_every_trap_has_a_test_or_a_reason(
+    tests: dict[int, list[str]], figure: Callable[[str], None]
+) -> None:
     assert sorted(TRAPS) == list(range(1, 29))
     assert tests.keys() | REASONS.keys() == TRAPS.keys()
     for number in REASONS:
@@ -60,4 +68,8 @@ class TestThem:
     def test_three(self): ...
 """
     (tmp_path / "test_it.py").write_text(source, "utf-8")
-    assert sorted(marked(tmp_path / "test_it.py")) == [(3, "test_one"), (4, "test_one"), (5, "test_two")]
+    assert sorted(marked(tmp_path / "test_it.py")) == [
+        (3, "test_one"),
+        (4, "test_one"),
+        (5, "test_two"),
+    ]

@@ -1,4 +1,6 @@
-"""`corral db create`, `corral outbox relay`, and the relay beside a worker, as their users meet them."""
+"""`corral db create`, `corral outbox relay`, and the relay beside a worker, as their users meet
+them.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def enqueue(acme: Path, store_url: str, tmp_path: Path) -> Callable[..., list[st
             check=True,
             timeout=60,
         )
-        return [line.removeprefix("job ") for line in ran.stdout.splitlines() if line.startswith("job ")]
+        return [
+            line.removeprefix("job ") for line in ran.stdout.splitlines() if line.startswith("job ")
+        ]
 
     return enqueue
 
@@ -79,14 +83,22 @@ def test_create_says_what_it_made_and_is_safe_to_repeat(command, database_url) -
 def test_relay_once_carries_what_there_is(command, database_url, enqueue, store_url) -> None:
     done(command("db", "create", CORRAL_DATABASE_URL=database_url))
     enqueue(database_url, "a", "b")
-    assert done(command("outbox", "relay", "--once", CORRAL_DATABASE_URL=database_url)) == "2 relayed, 0 set aside\n"
-    assert done(command("outbox", "relay", "--once", CORRAL_DATABASE_URL=database_url)) == "0 relayed, 0 set aside\n"
+    assert (
+        done(command("outbox", "relay", "--once", CORRAL_DATABASE_URL=database_url))
+        == "2 relayed, 0 set aside\n"
+    )
+    assert (
+        done(command("outbox", "relay", "--once", CORRAL_DATABASE_URL=database_url))
+        == "0 relayed, 0 set aside\n"
+    )
     with redis.Redis.from_url(store_url) as client:
         assert client.llen("bull:acme-letters:wait") == 2
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("arguments", [("outbox", "relay"), ("worker", "acme-letters")], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [("outbox", "relay"), ("worker", "acme-letters")], ids=" ".join
+)
 async def test_what_is_committed_while_it_runs_is_relayed_until_it_is_stopped(
     command, database_url, enqueue, raw, wait_until, arguments
 ) -> None:
@@ -123,8 +135,12 @@ async def test_a_worker_relays_the_file_of_its_data_directory_where_there_is_one
 
 
 @pytest.mark.asyncio
-async def test_a_worker_without_an_outbox_says_so_and_works(command, database_url, raw, wait_until) -> None:
-    worker = command("worker", "acme-letters", CORRAL_DATABASE_URL=database_url, CORRAL_LOG_FORMAT="json")
+async def test_a_worker_without_an_outbox_says_so_and_works(
+    command, database_url, raw, wait_until
+) -> None:
+    worker = command(
+        "worker", "acme-letters", CORRAL_DATABASE_URL=database_url, CORRAL_LOG_FORMAT="json"
+    )
     job = done(command("enqueue", "acme-letters", "{}")).strip()
 
     async def ran() -> bool:
@@ -139,7 +155,9 @@ async def test_a_worker_without_an_outbox_says_so_and_works(command, database_ur
 
 
 def test_refusals_are_a_sentence_and_an_exit_code(command) -> None:
-    away = command("db", "create", CORRAL_DATABASE_URL="postgresql://app:hunter2@/app?host=/nowhere")
+    away = command(
+        "db", "create", CORRAL_DATABASE_URL="postgresql://app:hunter2@/app?host=/nowhere"
+    )
     assert away.wait() == 4
     assert away.said.startswith("error: the database at postgresql+asyncpg://app:***@/app")
     assert "Traceback" not in away.said
@@ -177,7 +195,9 @@ def corral_tables():
 
 
 @pytest.mark.parametrize("is_named", [False, True])
-def test_dev_makes_the_tables_of_its_own_database_and_of_no_other(command, acme, tmp_path, is_named) -> None:
+def test_dev_makes_the_tables_of_its_own_database_and_of_no_other(
+    command, acme, tmp_path, is_named
+) -> None:
     (acme / "shop.py").write_text(SHOP, "utf-8")
     named = f"sqlite:///{tmp_path}/named.db"
     with tempfile.TemporaryDirectory(prefix="corral-dev-") as folder:  # a socket's path is short
@@ -195,7 +215,13 @@ def test_dev_makes_the_tables_of_its_own_database_and_of_no_other(command, acme,
                 dev.process.wait(0.02)
         dev.process.send_signal(signal.SIGINT)
         assert dev.wait() == 0
-        files = [path for path in (Path(folder) / "corral.db", tmp_path / "named.db") if path.exists()]
-        tables = {name for path in files for (name,) in sqlite3.connect(path).execute("SELECT name FROM sqlite_master")}
+        files = [
+            path for path in (Path(folder) / "corral.db", tmp_path / "named.db") if path.exists()
+        ]
+        tables = {
+            name
+            for path in files
+            for (name,) in sqlite3.connect(path).execute("SELECT name FROM sqlite_master")
+        }
     assert ("shop_orders" in tables) is not is_named
     assert ("tables_made" in dev.said) is not is_named

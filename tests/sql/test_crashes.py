@@ -1,4 +1,6 @@
-"""Processes that are killed at the worst moments, and relays beside each other: every job runs exactly once."""
+"""Processes that are killed at the worst moments, and relays beside each other: every job runs
+exactly once.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ class Letter(Payload):
 
 
 def catalog_of(queue: Queue[Any]) -> Catalog:
-    return Catalog(MappingProxyType({queue.name: Entry(queue, Provider("acme", "1.0", "wheel"), "")}))
+    return Catalog(
+        MappingProxyType({queue.name: Entry(queue, Provider("acme", "1.0", "wheel"), "")})
+    )
 
 
 class Post:
@@ -147,7 +151,9 @@ async def test_killed_before_the_commit_nothing_is_enqueued(engine, url, store_u
     assert post.ran == Counter()
 
 
-async def test_killed_between_commit_and_relay_the_job_runs_once(engine, url, store_url, spawn) -> None:
+async def test_killed_between_commit_and_relay_the_job_runs_once(
+    engine, url, store_url, spawn
+) -> None:
     process = spawn(ENQUEUE, url, store_url, "after")
     assert process.line()
     process.end(signal.SIGKILL)
@@ -165,9 +171,15 @@ async def test_killed_between_relay_and_delete_the_job_runs_once(
     post = Post(store_url, engine)
     async with engine.begin() as connection:
         await Outbox(post.jobs).within(connection).enqueue(post.queue, Letter(text="a"))
-        await Outbox(post.jobs).within(connection).enqueue(post.queue, Letter(text="b"), job_id="mine")
+        await (
+            Outbox(post.jobs)
+            .within(connection)
+            .enqueue(post.queue, Letter(text="b"), job_id="mine")
+        )
     assert spawn(RELAY_AND_DIE, url, store_url).end() == -signal.SIGKILL
-    assert (await post.rows(), await raw.llen("bull:letters:wait")) == (2, 2), "killed exactly there"
+    assert (await post.rows(), await raw.llen("bull:letters:wait")) == (2, 2), (
+        "killed exactly there"
+    )
     if ran_before:
         await post.work_off()
     assert await post.drain() == Relayed(jobs=2)
@@ -175,7 +187,9 @@ async def test_killed_between_relay_and_delete_the_job_runs_once(
     await post.work_off()
     assert post.ran == Counter(a=1, b=1)
     events = [event["event"] for _, event in await raw.xrange("bull:letters:events")]
-    print(f"{engine.dialect.name}: killed between relay and delete: {events.count('added')} added for 2 rows")
+    print(
+        f"{engine.dialect.name}: killed between relay and delete: {events.count('added')} added for 2 rows"
+    )
     assert events.count("added") == 2
     await assert_no_leaks(raw)
 
@@ -183,11 +197,17 @@ async def test_killed_between_relay_and_delete_the_job_runs_once(
 async def test_two_relays_at_once_lose_nothing_and_double_nothing(
     engine, url, store_url, spawn, raw, wait_until, assert_no_leaks
 ) -> None:
-    """The store forgets each job as it completes, so that a row that is relayed twice would run twice."""
+    """The store forgets each job as it completes, so that a row that is relayed twice would run
+    twice.
+    """
     count = 5_000
     post = Post(store_url, engine, keep_completed=Retention(count=0))
     async with engine.begin() as connection:
-        await Outbox(post.jobs).within(connection).enqueue_many(post.queue, [Letter(text=str(n)) for n in range(count)])
+        await (
+            Outbox(post.jobs)
+            .within(connection)
+            .enqueue_many(post.queue, [Letter(text=str(n)) for n in range(count)])
+        )
     relays = [spawn(RELAY, url, store_url) for _ in range(2)]
     for relay in relays:
         assert relay.line() == "ready"

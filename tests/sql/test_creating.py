@@ -51,7 +51,9 @@ async def there(engine: AsyncEngine) -> list[str]:
 CORE = ["corral_ledger", "corral_outbox"]
 
 
-async def test_the_tables_of_the_core_and_of_every_plugin_are_made_once(bare_engine, monkeypatch) -> None:
+async def test_the_tables_of_the_core_and_of_every_plugin_are_made_once(
+    bare_engine, monkeypatch
+) -> None:
     acme, own = tables("acme_parcels"), tables("acme_usage", "acme_periods")
     Table("acme_lines", acme, Column("parcel", ForeignKey("acme_parcels.id"), primary_key=True))
     loaded = plugins(monkeypatch, acme=lambda: [acme], usage=lambda: [own])
@@ -77,29 +79,44 @@ async def test_making_them_several_times_at_once_makes_each_once(bare_engine, mo
     assert sorted(made) == ["acme_parcels", *CORE]
 
 
-async def test_a_table_that_one_plugin_hands_on_for_another_is_no_conflict(bare_engine, monkeypatch) -> None:
+async def test_a_table_that_one_plugin_hands_on_for_another_is_no_conflict(
+    bare_engine, monkeypatch
+) -> None:
     shared = tables("acme_parcels")
-    made = await sql.create_tables(bare_engine, plugins(monkeypatch, acme=lambda: [shared], usage=lambda: [shared]))
+    made = await sql.create_tables(
+        bare_engine, plugins(monkeypatch, acme=lambda: [shared], usage=lambda: [shared])
+    )
     assert [each.table for each in made].count("acme_parcels") == 1
 
 
 @pytest.mark.parametrize("theirs", ["acme_parcels", "Acme_Parcels"])
-async def test_two_plugins_with_tables_of_one_name_are_refused_both_by_name(bare_engine, monkeypatch, theirs) -> None:
-    loaded = plugins(monkeypatch, acme=lambda: [tables("acme_parcels")], usage=lambda: [tables(theirs)])
+async def test_two_plugins_with_tables_of_one_name_are_refused_both_by_name(
+    bare_engine, monkeypatch, theirs
+) -> None:
+    loaded = plugins(
+        monkeypatch, acme=lambda: [tables("acme_parcels")], usage=lambda: [tables(theirs)]
+    )
     with pytest.raises(CatalogError) as refused:
         await sql.create_tables(bare_engine, loaded)
     (problem,) = refused.value.problems
     assert problem.code == "duplicate-table"
     assert sorted(problem.providers) == ["acme 1.0", "usage 1.0"]
-    assert f"table {theirs!r} is declared twice: " in problem.message or "table 'acme_parcels'" in problem.message
+    assert (
+        f"table {theirs!r} is declared twice: " in problem.message
+        or "table 'acme_parcels'" in problem.message
+    )
     assert problem.hint
     assert "CORRAL_DISABLED_PLUGINS=" in problem.hint
     assert await there(bare_engine) == []
 
 
 async def test_a_plugin_cannot_have_the_cores_tables(bare_engine, monkeypatch) -> None:
-    with pytest.raises(CatalogError, match=r"table 'corral_ledger' is declared twice: corral \S+ and acme 1\.0"):
-        await sql.create_tables(bare_engine, plugins(monkeypatch, acme=lambda: [tables("corral_ledger")]))
+    with pytest.raises(
+        CatalogError, match=r"table 'corral_ledger' is declared twice: corral \S+ and acme 1\.0"
+    ):
+        await sql.create_tables(
+            bare_engine, plugins(monkeypatch, acme=lambda: [tables("corral_ledger")])
+        )
 
 
 def broken() -> object:
@@ -108,7 +125,11 @@ def broken() -> object:
 
 @pytest.mark.parametrize(
     ("answer", "code"),
-    [(broken, "hook-raised"), (lambda: None, "hook-result"), (lambda: ["acme_parcels"], "hook-result")],
+    [
+        (broken, "hook-raised"),
+        (lambda: None, "hook-result"),
+        (lambda: ["acme_parcels"], "hook-result"),
+    ],
 )
 async def test_a_plugin_that_cannot_be_asked_is_blamed_and_nothing_is_made(
     bare_engine, monkeypatch, answer, code
@@ -122,9 +143,12 @@ async def test_a_plugin_that_cannot_be_asked_is_blamed_and_nothing_is_made(
     assert await there(bare_engine) == []
 
 
-async def test_tables_that_are_missing_refuse_a_start_and_a_database_that_is_away_does_not(bare_engine) -> None:
+async def test_tables_that_are_missing_refuse_a_start_and_a_database_that_is_away_does_not(
+    bare_engine,
+) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"the database at .* lacks the tables corral_ledger, corral_outbox$"
+        ConfigurationError,
+        match=r"the database at .* lacks the tables corral_ledger, corral_outbox$",
     ) as told:
         await sql.require_tables(bare_engine, sql.ledger, sql.outbox)
     assert told.value.hint == "corral db create"

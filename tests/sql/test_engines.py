@@ -30,7 +30,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_worker_shares_one_engine_on_the_database_that_is_named(database_url, monkeypatch) -> None:
+async def test_a_worker_shares_one_engine_on_the_database_that_is_named(
+    database_url, monkeypatch
+) -> None:
     monkeypatch.setenv("CORRAL_DATABASE_URL", database_url)
     async with AsyncExitStack() as resources:
         deps = Deps(testing.RecordingJobScheduler(), Plugins.load([]).hook, resources)
@@ -73,7 +75,10 @@ async def test_the_driver_may_be_left_out(url, driver) -> None:
     ("url", "told"),
     [
         ("hunter2", "CORRAL_DATABASE_URL is no URL of a database"),
-        ("mysql://app:hunter2@db/app", "names the database 'mysql', which is neither SQLite nor PostgreSQL"),
+        (
+            "mysql://app:hunter2@db/app",
+            "names the database 'mysql', which is neither SQLite nor PostgreSQL",
+        ),
         ("postgresql+psycopg2://app:hunter2@db/app", "cannot be used: |psycopg2 is not installed"),
     ],
 )
@@ -85,15 +90,21 @@ async def test_a_url_that_cannot_be_used_is_refused_without_its_password(url, to
 
 
 @pytest.mark.asyncio
-async def test_transactions_that_read_and_then_write_wait_for_each_other(engine: AsyncEngine) -> None:
-    """What SQLite refuses out of the box: `database is locked`, at once, for whoever read before another wrote."""
+async def test_transactions_that_read_and_then_write_wait_for_each_other(
+    engine: AsyncEngine,
+) -> None:
+    """What SQLite refuses out of the box: `database is locked`, at once, for whoever read before
+    another wrote.
+    """
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE counter (n INTEGER NOT NULL)"))
         await connection.execute(text("INSERT INTO counter VALUES (0)"))
 
     async def count() -> None:
         async with engine.begin() as connection:
-            query = "SELECT n FROM counter" + (" FOR UPDATE" if engine.dialect.name == "postgresql" else "")
+            query = "SELECT n FROM counter" + (
+                " FOR UPDATE" if engine.dialect.name == "postgresql" else ""
+            )
             n = (await connection.execute(text(query))).scalar_one()
             await connection.execute(text("UPDATE counter SET n = :n"), {"n": n + 1})
 
@@ -103,19 +114,25 @@ async def test_transactions_that_read_and_then_write_wait_for_each_other(engine:
 
 
 @pytest.mark.asyncio
-async def test_a_transaction_that_only_reads_need_not_wait_for_one_that_writes(engine: AsyncEngine) -> None:
+async def test_a_transaction_that_only_reads_need_not_wait_for_one_that_writes(
+    engine: AsyncEngine,
+) -> None:
     reading = engine.execution_options(sqlite_begin="DEFERRED")
     async with engine.begin() as writing:
         await writing.execute(sql.metadata.tables["corral_ledger"].delete())
         async with asyncio.timeout(5), reading.connect() as connection:
-            assert (await connection.execute(text("SELECT count(*) FROM corral_ledger"))).scalar_one() == 0
+            assert (
+                await connection.execute(text("SELECT count(*) FROM corral_ledger"))
+            ).scalar_one() == 0
 
 
 @pytest.mark.asyncio
 async def test_foreign_keys_are_enforced(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE parcels (id INTEGER PRIMARY KEY)"))
-        await connection.execute(text("CREATE TABLE lines (parcel INTEGER REFERENCES parcels (id))"))
+        await connection.execute(
+            text("CREATE TABLE lines (parcel INTEGER REFERENCES parcels (id))")
+        )
     async with engine.connect() as connection:
         with pytest.raises(IntegrityError):
             await connection.execute(text("INSERT INTO lines VALUES (1)"))
@@ -136,7 +153,9 @@ async def test_a_database_that_does_not_answer_is_told_in_one_sentence(url, wait
         await sql.create_tables(engine, Plugins.load([]))
     await engine.dispose()
     left = [thread for thread in threading.enumerate() if "_connection_worker" in thread.name]
-    await wait_until(lambda: not any(map(threading.Thread.is_alive, left)), "the driver's thread has ended")
+    await wait_until(
+        lambda: not any(map(threading.Thread.is_alive, left)), "the driver's thread has ended"
+    )
     assert told.value.exit_code == 4
     assert "hunter2" not in str(told.value)
 
@@ -150,7 +169,9 @@ async def test_a_database_that_does_not_exist_is_told_too(request) -> None:
     await engine.dispose()
 
 
-def test_the_file_in_the_data_directory_is_no_other_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_in_the_data_directory_is_no_other_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CORRAL_DATABASE_URL", raising=False)
     monkeypatch.setenv("CORRAL_DATA_DIR", str(tmp_path / "data"))
     (tmp_path / "data").mkdir()
@@ -177,7 +198,9 @@ def test_without_the_extra_one_sentence_names_the_installation(missing) -> None:
         "try:\n    import corral.sql\n    corral.sql.create_engine('sqlite://')\n"
         "except ImportError as error:\n    print(type(error).__name__, error)\n"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
     assert said.startswith(MissingExtra.__name__)
     assert said.endswith(" is not installed: install the extra 'sql' from where you got corral\n")
     assert said.count("\n") == 1
@@ -185,7 +208,9 @@ def test_without_the_extra_one_sentence_names_the_installation(missing) -> None:
 
 @pytest.mark.asyncio
 async def test_a_transaction_that_somebody_spoilt_is_told_before_it_commits_nothing(engine) -> None:
-    """On PostgreSQL the commit would say nothing; SQLite goes on after a failed statement, and nothing is lost."""
+    """On PostgreSQL the commit would say nothing; SQLite goes on after a failed statement, and
+    nothing is lost.
+    """
     async with engine.connect() as connection:
         await sql.ensure_unspoilt(connection, "acme_hook")
         with contextlib.suppress(Exception):
@@ -193,7 +218,9 @@ async def test_a_transaction_that_somebody_spoilt_is_told_before_it_commits_noth
         if engine.dialect.name == "sqlite":
             await sql.ensure_unspoilt(connection, "acme_hook")
             return
-        with pytest.raises(sql.TransactionSpoilt, match="acme_hook left the transaction unusable") as spoilt:
+        with pytest.raises(
+            sql.TransactionSpoilt, match="acme_hook left the transaction unusable"
+        ) as spoilt:
             await sql.ensure_unspoilt(connection, "acme_hook")
         assert "begin_nested" in str(spoilt.value.hint)
 
@@ -208,10 +235,14 @@ async def test_a_transaction_that_somebody_ended_is_told(engine) -> None:
 
 @pytest.mark.asyncio
 async def test_an_error_does_not_tell_what_was_bound_to_its_statement(bare_engine) -> None:
-    """Its traceback has the driver's own error, in which PostgreSQL quotes the key that is there, or the whole row."""
+    """Its traceback has the driver's own error, in which PostgreSQL quotes the key that is there,
+    or the whole row.
+    """
     add = text("INSERT INTO readers VALUES (:id, :email)")
     async with bare_engine.begin() as connection:
-        await connection.execute(text("CREATE TABLE readers (id VARCHAR(9) PRIMARY KEY, email TEXT NOT NULL)"))
+        await connection.execute(
+            text("CREATE TABLE readers (id VARCHAR(9) PRIMARY KEY, email TEXT NOT NULL)")
+        )
         await connection.execute(add, {"id": "r-1", "email": "ada@example.org"})
     raised = []
     for row in ({"id": "r-1", "email": "bob@example.org"}, {"id": "r-2", "email": None}):
@@ -219,7 +250,11 @@ async def test_an_error_does_not_tell_what_was_bound_to_its_statement(bare_engin
             async with bare_engine.begin() as connection:
                 await connection.execute(add, row)
         raised.append(refused.value)
-    assert not [error for error in raised if "r-1" in str(error) or "r-2" in str(error) or "bob" in str(error)]
+    assert not [
+        error
+        for error in raised
+        if "r-1" in str(error) or "r-2" in str(error) or "bob" in str(error)
+    ]
     at_length = ["".join(traceback.format_exception(error)) for error in raised]
     assert "bob@example.org" not in at_length[0]
     quoted = bare_engine.dialect.name == "postgresql"

@@ -29,7 +29,9 @@ async def test_of_eight_claims_at_once_exactly_one_is_true(engine: AsyncEngine) 
             return await Ledger.claim(connection, "billing", "evt_1")
 
     answers = await asyncio.gather(*(claim() for _ in range(8)))
-    print(f"8 claims at once on {engine.dialect.name}: {answers.count(True)} true, {answers.count(False)} false")
+    print(
+        f"8 claims at once on {engine.dialect.name}: {answers.count(True)} true, {answers.count(False)} false"
+    )
     assert sorted(answers) == [False] * 7 + [True]
     assert await claims(engine) == 1
 
@@ -43,7 +45,9 @@ async def test_a_claim_that_is_rolled_back_was_none(engine: AsyncEngine) -> None
         assert not await Ledger.claim(connection, "billing", "evt_1")
 
 
-async def test_whoever_waits_for_a_claim_gets_it_when_the_first_is_rolled_back(engine: AsyncEngine) -> None:
+async def test_whoever_waits_for_a_claim_gets_it_when_the_first_is_rolled_back(
+    engine: AsyncEngine,
+) -> None:
     async with engine.connect() as first:
         assert await Ledger.claim(first, "billing", "evt_1")
 
@@ -108,7 +112,9 @@ async def test_purge_forgets_the_old_claims_of_one_scope(engine: AsyncEngine) ->
                 await Ledger.claim(connection, scope, key)
         day_ms = 86_400_000
         await connection.execute(
-            update(ledger).where(ledger.c.key == "old").values(claimed_ms=ledger.c.claimed_ms - day_ms)
+            update(ledger)
+            .where(ledger.c.key == "old")
+            .values(claimed_ms=ledger.c.claimed_ms - day_ms)
         )
     async with engine.begin() as connection:
         assert await Ledger.purge(connection, "billing", timedelta(hours=23)) == 1

@@ -1,4 +1,6 @@
-"""`Moment`: what comes back from a database is the moment that was written, in UTC, and compares as one."""
+"""`Moment`: what comes back from a database is the moment that was written, in UTC, and compares as
+one.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,17 @@ visits = Table("visits", metadata, Column("id", Integer, primary_key=True), Colu
 NOON = datetime(2027, 1, 1, 12, tzinfo=UTC)
 
 
-async def test_a_moment_is_the_same_on_every_database_whatever_zone_it_was_written_in(bare_engine) -> None:
+async def test_a_moment_is_the_same_on_every_database_whatever_zone_it_was_written_in(
+    bare_engine,
+) -> None:
     tokyo = NOON.astimezone(timezone(timedelta(hours=9)))
     async with bare_engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
         await connection.execute(insert(visits), [{"id": 1, "at": tokyo}, {"id": 2, "at": None}])
         read = list(await connection.scalars(select(visits.c.at).order_by(visits.c.id)))
-        earlier = await connection.scalars(select(visits.c.id).where(visits.c.at < NOON + timedelta(seconds=1)))
+        earlier = await connection.scalars(
+            select(visits.c.id).where(visits.c.at < NOON + timedelta(seconds=1))
+        )
         assert list(earlier) == [1]
     assert read == [NOON, None]
     assert read[0].tzinfo is UTC
@@ -33,5 +39,7 @@ async def test_a_moment_is_the_same_on_every_database_whatever_zone_it_was_writt
 async def test_a_moment_without_a_time_zone_is_refused(bare_engine) -> None:
     async with bare_engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
-        with pytest.raises(StatementError, match="a moment without a time zone: 2027-01-01T12:00:00"):
+        with pytest.raises(
+            StatementError, match="a moment without a time zone: 2027-01-01T12:00:00"
+        ):
             await connection.execute(insert(visits), {"id": 1, "at": NOON.replace(tzinfo=None)})

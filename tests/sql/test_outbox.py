@@ -16,7 +16,16 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 import corral
-from corral import Every, JobOptions, JobScheduler, Payload, PayloadRefused, Queue, Retention, testing
+from corral import (
+    Every,
+    JobOptions,
+    JobScheduler,
+    Payload,
+    PayloadRefused,
+    Queue,
+    Retention,
+    testing,
+)
 from corral.catalog import Catalog, Entry
 from corral.errors import ConfigurationError, JobRefused, StoreUnavailable, UnknownQueue
 from corral.plugins import Plugins, Provider
@@ -34,7 +43,9 @@ class Letter(Payload):
 
 
 letters = Queue("letters", Letter)
-parcels = Queue("parcels", Letter, options=JobOptions(priority=3, keep_completed=Retention(count=0)))
+parcels = Queue(
+    "parcels", Letter, options=JobOptions(priority=3, keep_completed=Retention(count=0))
+)
 
 
 def catalog_of(*queues: Queue[Any]) -> Catalog:
@@ -45,19 +56,27 @@ def catalog_of(*queues: Queue[Any]) -> Catalog:
 @pytest_asyncio.fixture
 async def jobs(store_url: str) -> AsyncIterator[RedisJobScheduler]:
     scheduler = RedisJobScheduler(
-        catalog_of(letters, parcels), Plugins.load([]).relay, url=store_url, prefix="bull", max_payload_bytes=1000
+        catalog_of(letters, parcels),
+        Plugins.load([]).relay,
+        url=store_url,
+        prefix="bull",
+        max_payload_bytes=1000,
     )
     yield scheduler
     await scheduler.close()
 
 
 @pytest_asyncio.fixture
-async def relay_of(engine: AsyncEngine, store_url: str) -> AsyncIterator[Callable[..., OutboxRelay]]:
+async def relay_of(
+    engine: AsyncEngine, store_url: str
+) -> AsyncIterator[Callable[..., OutboxRelay]]:
     """`relay_of(letters)`: a relay that knows these queues; both of this file where none is given."""
     made: list[OutboxRelay] = []
 
     def make(*queues: Queue[Any], url: str = store_url) -> OutboxRelay:
-        made.append(OutboxRelay(engine, catalog_of(*(queues or (letters, parcels))), url=url, prefix="bull"))
+        made.append(
+            OutboxRelay(engine, catalog_of(*(queues or (letters, parcels))), url=url, prefix="bull")
+        )
         return made[-1]
 
     yield make
@@ -80,8 +99,14 @@ async def test_a_committed_job_is_relayed_as_the_producer_would_have_written_it(
     engine, jobs, relay_of, rows, raw, assert_no_leaks
 ) -> None:
     async with engine.begin() as connection:
-        by_queue = await Outbox(jobs).within(connection).enqueue(parcels, Letter(text="ä\0"), attempts=5)
-        by_name = await Outbox(jobs).within(connection).enqueue("parcels", {"text": "b"}, job_id="mine", lifo=True)
+        by_queue = (
+            await Outbox(jobs).within(connection).enqueue(parcels, Letter(text="ä\0"), attempts=5)
+        )
+        by_name = (
+            await Outbox(jobs)
+            .within(connection)
+            .enqueue("parcels", {"text": "b"}, job_id="mine", lifo=True)
+        )
     assert await raw.keys("bull:*") == []
     assert await relay_of().drain() == Relayed(jobs=2)
     assert await rows() == []
@@ -132,7 +157,9 @@ async def test_code_that_takes_a_job_scheduler_need_not_know_that_it_is_in_a_tra
 async def test_a_schedule_is_not_made_in_a_transaction(engine, jobs, raw) -> None:
     async with engine.begin() as connection:
         within = Outbox(jobs).within(connection)
-        with pytest.raises(JobRefused, match="schedule 'weekly' cannot be made or ended in a transaction"):
+        with pytest.raises(
+            JobRefused, match="schedule 'weekly' cannot be made or ended in a transaction"
+        ):
             await within.schedule(letters, Letter(text="a"), Every(timedelta(days=7)), id="weekly")
         with pytest.raises(JobRefused, match="'weekly'"):
             await within.unschedule("weekly")
@@ -177,22 +204,35 @@ async def test_what_a_recording_scheduler_enqueues_in_a_transaction_is_recorded_
     recorded = testing.RecordingJobScheduler(letters)
     async with engine.begin() as connection:
         own = Outbox(recorded).within(connection)
-        await own.enqueue("letters", {"text": "a"}, job_id="mine", delay=timedelta(hours=1), priority=2)
+        await own.enqueue(
+            "letters", {"text": "a"}, job_id="mine", delay=timedelta(hours=1), priority=2
+        )
         assert recorded.assert_enqueued(letters, {"text": "a"}).id == "mine"
         with pytest.raises(UnknownQueue):
             await own.enqueue("leters", {"text": "a"})
     assert await relay_of().drain() == Relayed(jobs=1)
-    await jobs.enqueue(letters, Letter(text="a"), job_id="theirs", delay=timedelta(hours=1), priority=2)
-    as_recorded, as_produced = [await raw.hgetall(f"bull:letters:{name}") for name in ("mine", "theirs")]
-    assert (as_recorded["data"], as_recorded["priority"]) == (as_produced["data"], as_produced["priority"])
+    await jobs.enqueue(
+        letters, Letter(text="a"), job_id="theirs", delay=timedelta(hours=1), priority=2
+    )
+    as_recorded, as_produced = [
+        await raw.hgetall(f"bull:letters:{name}") for name in ("mine", "theirs")
+    ]
+    assert (as_recorded["data"], as_recorded["priority"]) == (
+        as_produced["data"],
+        as_produced["priority"],
+    )
 
 
 async def test_a_job_is_relayed_once_however_often_its_row_is_found_again(
     engine, jobs, relay_of, rows, raw, monkeypatch
 ) -> None:
-    """The relay dies, or loses the database, after the store has the job and before the row is deleted."""
+    """The relay dies, or loses the database, after the store has the job and before the row is
+    deleted.
+    """
     async with engine.begin() as connection:
-        named = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"), job_id="mine")
+        named = (
+            await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"), job_id="mine")
+        )
         numbered = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="b"))
 
     class Killed(BaseException):
@@ -218,7 +258,9 @@ async def test_a_job_is_relayed_once_however_often_its_row_is_found_again(
     assert "duplicated" not in events
 
 
-async def test_ten_thousand_rows_are_relayed_in_batches(engine, jobs, relay_of, rows, raw, assert_no_leaks) -> None:
+async def test_ten_thousand_rows_are_relayed_in_batches(
+    engine, jobs, relay_of, rows, raw, assert_no_leaks
+) -> None:
     count = 10_000
     began = time.perf_counter()
     async with engine.begin() as connection:
@@ -246,18 +288,27 @@ async def test_ten_thousand_rows_are_relayed_in_batches(engine, jobs, relay_of, 
     )
     assert calls == count / MAX_BATCH
     assert await rows() == []
-    texts = [await raw.hget(f"bull:letters:{job}", "data") for job in await raw.lrange("bull:letters:wait", -3, -1)]
-    assert texts == ['{"text":"2"}', '{"text":"1"}', '{"text":"0"}'], "in the order of their writing"
+    texts = [
+        await raw.hget(f"bull:letters:{job}", "data")
+        for job in await raw.lrange("bull:letters:wait", -3, -1)
+    ]
+    assert texts == ['{"text":"2"}', '{"text":"1"}', '{"text":"0"}'], (
+        "in the order of their writing"
+    )
     assert await raw.llen("bull:letters:wait") == count
     await assert_no_leaks(raw)
 
 
-async def test_large_rows_are_relayed_in_parts_of_about_one_mib(engine, store_url, relay_of, raw) -> None:
+async def test_large_rows_are_relayed_in_parts_of_about_one_mib(
+    engine, store_url, relay_of, raw
+) -> None:
     relay, catalog = relay_of(), catalog_of(letters, parcels)
     scheduler = RedisJobScheduler(
         catalog, Plugins.load([]).relay, url=store_url, prefix="bull", max_payload_bytes=2**20
     )
-    entries = [corral.Entry(Letter(text="x" * 20_000), job_id=f"letter-{number}") for number in range(100)]
+    entries = [
+        corral.Entry(Letter(text="x" * 20_000), job_id=f"letter-{number}") for number in range(100)
+    ]
     async with engine.begin() as connection:
         await Outbox(scheduler).within(connection).enqueue_many(letters, [entries[0]], lifo=True)
     assert await relay.drain() == Relayed(jobs=1)  # the store knows the script from now on
@@ -271,15 +322,27 @@ async def test_large_rows_are_relayed_in_parts_of_about_one_mib(engine, store_ur
     assert [each.id for each in made] == [f"letter-{number}" for number in range(100)]
     assert await relay.drain() == Relayed(jobs=100)
     assert await scripts() - before == 2
-    assert await raw.lrange("bull:letters:wait", 0, -1) == [f"letter-{number}" for number in range(99, -1, -1)]
+    assert await raw.lrange("bull:letters:wait", 0, -1) == [
+        f"letter-{number}" for number in range(99, -1, -1)
+    ]
 
 
 async def test_a_delay_counts_from_the_row(engine, jobs, relay_of, raw) -> None:
     async with engine.begin() as connection:
-        half = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"), delay=timedelta(minutes=10))
-        over = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="b"), delay=timedelta(minutes=1))
+        half = (
+            await Outbox(jobs)
+            .within(connection)
+            .enqueue(letters, Letter(text="a"), delay=timedelta(minutes=10))
+        )
+        over = (
+            await Outbox(jobs)
+            .within(connection)
+            .enqueue(letters, Letter(text="b"), delay=timedelta(minutes=1))
+        )
         five_minutes = 300_000
-        await connection.execute(update(outbox).values(created_ms=outbox.c.created_ms - five_minutes))
+        await connection.execute(
+            update(outbox).values(created_ms=outbox.c.created_ms - five_minutes)
+        )
     await relay_of().drain()
     assert await raw.lrange("bull:letters:wait", 0, -1) == [over.id]
     (job, score), *_ = await raw.zrange("bull:letters:delayed", 0, -1, withscores=True)
@@ -292,7 +355,9 @@ async def test_a_delay_counts_from_the_row(engine, jobs, relay_of, raw) -> None:
     assert int(score) // 4096 == int(job_hash["timestamp"]) + left
 
 
-async def test_a_row_whose_queue_is_gone_is_told_once_and_stops_nobody(engine, jobs, relay_of, rows, raw) -> None:
+async def test_a_row_whose_queue_is_gone_is_told_once_and_stops_nobody(
+    engine, jobs, relay_of, rows, raw
+) -> None:
     async with engine.begin() as connection:
         for text in "abc":
             await Outbox(jobs).within(connection).enqueue(parcels, Letter(text=text))
@@ -315,9 +380,18 @@ async def test_a_job_that_the_store_refuses_is_set_aside_and_the_others_go_on(
     engine, jobs, relay_of, rows, raw
 ) -> None:
     async with engine.begin() as connection:
-        ids = [(await Outbox(jobs).within(connection).enqueue(letters, Letter(text=text))).id for text in "abc"]
-        odd = await Outbox(jobs).within(connection).enqueue(letters, Letter(text="d"), delay=timedelta(hours=1))
-        await connection.execute(update(outbox).where(outbox.c.job_id == odd.id).values(opts="no JSON"))
+        ids = [
+            (await Outbox(jobs).within(connection).enqueue(letters, Letter(text=text))).id
+            for text in "abc"
+        ]
+        odd = (
+            await Outbox(jobs)
+            .within(connection)
+            .enqueue(letters, Letter(text="d"), delay=timedelta(hours=1))
+        )
+        await connection.execute(
+            update(outbox).where(outbox.c.job_id == odd.id).values(opts="no JSON")
+        )
         await Outbox(jobs).within(connection).enqueue(parcels, Letter(text="e"))
     await raw.set("bull:parcels:meta", "of somebody else")
     with capture_logs() as logs:
@@ -332,7 +406,9 @@ async def test_a_job_that_the_store_refuses_is_set_aside_and_the_others_go_on(
 
     await raw.delete("bull:parcels:meta")
     async with engine.begin() as connection:
-        await connection.execute(update(outbox).where(outbox.c.queue == "parcels").values(refused=False, error=None))
+        await connection.execute(
+            update(outbox).where(outbox.c.queue == "parcels").values(refused=False, error=None)
+        )
     assert await relay_of().drain() == Relayed(jobs=1), "a person has put it right"
 
 
@@ -372,7 +448,10 @@ async def test_an_outage_is_told_once_and_waited_out(
         finally:
             relay.stop()
             await asyncio.wait_for(running, 5)
-    assert [entry["event"] for entry in logs] == ["the outbox is not relayed", "the outbox is relayed again"]
+    assert [entry["event"] for entry in logs] == [
+        "the outbox is not relayed",
+        "the outbox is relayed again",
+    ]
 
 
 async def raw_has(raw: redis.asyncio.Redis) -> bool:
@@ -383,7 +462,9 @@ async def raw_has(raw: redis.asyncio.Redis) -> bool:
 async def test_a_store_whose_user_lacks_a_right_is_waited_for_and_no_row_is_set_aside(
     engine, jobs, relay_of, rows, raw, store_url, wait_until, without
 ) -> None:
-    await raw.execute_command("ACL", "SETUSER", "relay", "reset", "on", ">secret", "~*", "+@all", without)
+    await raw.execute_command(
+        "ACL", "SETUSER", "relay", "reset", "on", ">secret", "~*", "+@all", without
+    )
     relay = relay_of(url=store_url.replace("unix://", "unix://relay:secret@"))
     try:
         async with engine.begin() as connection:
@@ -401,7 +482,10 @@ async def test_a_store_whose_user_lacks_a_right_is_waited_for_and_no_row_is_set_
             finally:
                 relay.stop()
                 await asyncio.wait_for(running, 5)
-        assert [entry["event"] for entry in logs] == ["the outbox is not relayed", "the outbox is relayed again"]
+        assert [entry["event"] for entry in logs] == [
+            "the outbox is not relayed",
+            "the outbox is relayed again",
+        ]
         assert "exc_info" not in logs[0]
     finally:
         await raw.execute_command("ACL", "DELUSER", "relay")
@@ -416,8 +500,22 @@ async def test_a_database_without_an_outbox_says_what_to_do(bare_engine, store_u
 
 async def test_a_row_that_was_written_by_hand_is_relayed_too(engine, relay_of, raw) -> None:
     """The table is a contract: a program without Corral may write into it."""
-    row = {"prefix": "bull", "queue": "letters", "job_id": "by-hand", "name": "letters", "data": '{"text":"a"}'}
-    rest = {"opts": "{}", "delay_ms": 0, "priority": 0, "lifo": False, "nonce": "", "created_ms": 0, "refused": False}
+    row = {
+        "prefix": "bull",
+        "queue": "letters",
+        "job_id": "by-hand",
+        "name": "letters",
+        "data": '{"text":"a"}',
+    }
+    rest = {
+        "opts": "{}",
+        "delay_ms": 0,
+        "priority": 0,
+        "lifo": False,
+        "nonce": "",
+        "created_ms": 0,
+        "refused": False,
+    }
     async with engine.begin() as connection:
         await connection.execute(insert(outbox).values({**row, **rest}))
     assert await relay_of().drain() == Relayed(jobs=1)

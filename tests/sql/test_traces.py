@@ -1,4 +1,6 @@
-"""A job of the outbox belongs to the trace in which its row was written, whoever relays it, and whenever."""
+"""A job of the outbox belongs to the trace in which its row was written, whoever relays it, and
+whenever.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,27 @@ ACME = Provider("acme", "1.0", "wheel")
 
 def span(number: int) -> NonRecordingSpan:
     """A span of the application."""
-    return NonRecordingSpan(SpanContext(number, number, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
+    return NonRecordingSpan(
+        SpanContext(number, number, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    )
 
 
-async def test_the_carrier_is_taken_when_the_row_is_written(engine: AsyncEngine, store_url: str, raw) -> None:
+async def test_the_carrier_is_taken_when_the_row_is_written(
+    engine: AsyncEngine, store_url: str, raw
+) -> None:
     catalog = Catalog(MappingProxyType({letters.name: Entry(letters, ACME, "")}))
     plugins = Plugins.load([Claim("traces", traces.__name__, PLUGINS, ACME)])
-    jobs = RedisJobScheduler(catalog, plugins.relay, url=store_url, prefix="bull", max_payload_bytes=1000)
+    jobs = RedisJobScheduler(
+        catalog, plugins.relay, url=store_url, prefix="bull", max_payload_bytes=1000
+    )
     with use_span(span(1)):
         async with engine.begin() as connection:
             await Outbox(jobs).within(connection).enqueue(letters, Letter(), job_id="now")
-            await Outbox(jobs).within(connection).enqueue(letters, Letter(), job_id="later", delay=timedelta(hours=1))
+            await (
+                Outbox(jobs)
+                .within(connection)
+                .enqueue(letters, Letter(), job_id="later", delay=timedelta(hours=1))
+            )
     relay = OutboxRelay(engine, catalog, url=store_url, prefix="bull")
     with use_span(span(2)):
         assert await relay.drain() == Relayed(jobs=2)

@@ -85,17 +85,34 @@ def corral_processors() -> list[Processor]:
 
 
 async def produce(jobs: JobScheduler) -> None:
-    mail = EmailJob(to="ada@example.org", template="welcome", variables={"name": "Ada", "lines": ["a", 1, None]})
-    enqueued = await jobs.enqueue(emails, mail, attempts=5, delay=timedelta(seconds=30), job_id="welcome-1")
+    mail = EmailJob(
+        to="ada@example.org", template="welcome", variables={"name": "Ada", "lines": ["a", 1, None]}
+    )
+    enqueued = await jobs.enqueue(
+        emails, mail, attempts=5, delay=timedelta(seconds=30), job_id="welcome-1"
+    )
     assert_type(enqueued, Enqueued)
     await jobs.enqueue(emails, {"to": "ada@example.org", "template": "welcome", "variables": {}})
-    await jobs.enqueue("emails", {"to": "ada@example.org"}, backoff=Fixed(timedelta(0)), keep_failed=Retention(count=1))
+    await jobs.enqueue(
+        "emails",
+        {"to": "ada@example.org"},
+        backoff=Fixed(timedelta(0)),
+        keep_failed=Retention(count=1),
+    )
     many = await jobs.enqueue_many(parcels, [Parcel(grams=1), Parcel(grams=2)], priority=1)
     assert_type(many, Sequence[Enqueued])
     await jobs.enqueue_many("parcels", [{"grams": 1}, {"grams": "2", "fragile": True}])
-    entry = Entry(Parcel(grams=1), job_id="parcel-1", delay=timedelta(hours=1), lifo=True, backoff=Fixed(timedelta(1)))
+    entry = Entry(
+        Parcel(grams=1),
+        job_id="parcel-1",
+        delay=timedelta(hours=1),
+        lifo=True,
+        backoff=Fixed(timedelta(1)),
+    )
     assert_type(entry, Entry[Parcel])
-    await jobs.enqueue_many(parcels, [entry, Parcel(grams=2), Entry(Parcel(grams=3), priority=1)], attempts=2)
+    await jobs.enqueue_many(
+        parcels, [entry, Parcel(grams=2), Entry(Parcel(grams=3), priority=1)], attempts=2
+    )
     entries = [Entry(Parcel(grams=grams), job_id=f"parcel-{grams}") for grams in range(3)]
     try:
         await jobs.enqueue_many(parcels, entries)

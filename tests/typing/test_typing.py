@@ -1,4 +1,6 @@
-"""mypy and pyright, both strict, refuse exactly the lines that are marked, and nothing of what is right."""
+"""mypy and pyright, both strict, refuse exactly the lines that are marked, and nothing of what is
+right.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,18 @@ Findings = dict[str, dict[int, list[str]]]
 
 def run(module: str, *arguments: str, **environment: str) -> str:
     if importlib.util.find_spec(module) is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{module} is not installed")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            f"{module} is not installed"
+        )
     command = [sys.executable, "-m", module, *arguments]
     ended = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=SECONDS
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
     )
     assert ended.returncode in {0, 1}, f"{module} could not run: {ended.stdout}{ended.stderr}"
     return ended.stdout
@@ -40,8 +50,20 @@ def run(module: str, *arguments: str, **environment: str) -> str:
 def of_mypy(folder: Path) -> Findings:
     """What mypy says. The sources that it follows are checked elsewhere."""
     told = run(
-        *("mypy", "--strict", "--python-version=3.11", "--follow-imports=silent", "--no-error-summary", "--no-pretty"),
-        *(f"--cache-dir={folder / 'cache'}", "--config-file=", str(folder / ACCEPTED), str(folder / REFUSED)),
+        *(
+            "mypy",
+            "--strict",
+            "--python-version=3.11",
+            "--follow-imports=silent",
+            "--no-error-summary",
+            "--no-pretty",
+        ),
+        *(
+            f"--cache-dir={folder / 'cache'}",
+            "--config-file=",
+            str(folder / ACCEPTED),
+            str(folder / REFUSED),
+        ),
         MYPYPATH=os.pathsep.join(SOURCES),
     )
     findings: Findings = {ACCEPTED: {}, REFUSED: {}}
@@ -61,17 +83,21 @@ def of_pyright(folder: Path) -> Findings:
                 "extraPaths": SOURCES,
                 "pythonVersion": "3.11",
                 "typeCheckingMode": "strict",
-                # about taste, not about types: an expression that stands alone, a name that nobody uses
+                # about taste, not about types: an expression that stands alone, a name that nobody
+                # uses
                 "reportUnusedExpression": False,
                 "reportUnusedFunction": False,
                 "reportUnusedImport": False,
-                # typeshed would rather see AsyncGenerator above @asynccontextmanager; AsyncIterator is right too
+                # typeshed would rather see AsyncGenerator above @asynccontextmanager; AsyncIterator
+                # is right too
                 "reportDeprecated": False,
             }
         ),
         "utf-8",
     )
-    told = json.loads(run("pyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(config)))
+    told = json.loads(
+        run("pyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(config))
+    )
     assert told["summary"]["filesAnalyzed"] == 2
     findings: Findings = {ACCEPTED: {}, REFUSED: {}}
     for found in told["generalDiagnostics"]:
@@ -82,7 +108,9 @@ def of_pyright(folder: Path) -> Findings:
 
 
 @pytest.mark.parametrize("checker", [of_mypy, of_pyright], ids=["mypy", "pyright"])
-def test_refuses_every_marked_line_and_no_other(checker: Callable[[Path], Findings], tmp_path: Path) -> None:
+def test_refuses_every_marked_line_and_no_other(
+    checker: Callable[[Path], Findings], tmp_path: Path
+) -> None:
     for name in (ACCEPTED, REFUSED):
         shutil.copy(FOLDER / name, tmp_path)
     findings = checker(tmp_path)
@@ -90,5 +118,9 @@ def test_refuses_every_marked_line_and_no_other(checker: Callable[[Path], Findin
     marked = {number: line for number, line in lines.items() if re.search(r"# error: \w+", line)}
     assert len(marked) > 20
     assert findings[ACCEPTED] == {}
-    assert {number: line for number, line in marked.items() if number not in findings[REFUSED]} == {}, "not refused"
-    assert {number: told for number, told in findings[REFUSED].items() if number not in marked} == {}, "refused"
+    assert {
+        number: line for number, line in marked.items() if number not in findings[REFUSED]
+    } == {}, "not refused"
+    assert {
+        number: told for number, told in findings[REFUSED].items() if number not in marked
+    } == {}, "refused"

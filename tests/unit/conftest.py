@@ -1,4 +1,6 @@
-"""A folder of installed distributions, written by hand: metadata and modules as an installer would leave them."""
+"""A folder of installed distributions, written by hand: metadata and modules as an installer would
+leave them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Site:
         """Write a module that has the names of `corral` and a payload class `P`."""
         (self.folder / f"{name}.py").write_text(HEAD + source, "utf-8")
 
-    def install(self, distribution: str, *points: str, group: str = "corral.queues", version: str = "1.0") -> Path:
+    def install(
+        self, distribution: str, *points: str, group: str = "corral.queues", version: str = "1.0"
+    ) -> Path:
         """Write a distribution's metadata.
 
         Args:
@@ -43,7 +47,9 @@ class Site:
         """
         info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", "utf-8")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", "utf-8"
+        )
         (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *points, ""]), "utf-8")
         return info
 

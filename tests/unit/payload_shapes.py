@@ -153,11 +153,19 @@ def exactly(value: Any) -> Any:
     """A value in a form in which everything that a program can notice of it differs."""
     if isinstance(value, BaseModel):
         fields = {name: exactly(getattr(value, name)) for name in type(value).model_fields}
-        return type(value), fields, exactly(value.__pydantic_extra__), exactly(value.__pydantic_private__ or {})
+        return (
+            type(value),
+            fields,
+            exactly(value.__pydantic_extra__),
+            exactly(value.__pydantic_private__ or {}),
+        )
     if dataclasses.is_dataclass(value):
         return type(value), exactly(vars(value))
     if isinstance(value, dict):
-        return sorted(((repr(exactly(name)), exactly(each)) for name, each in value.items()), key=lambda pair: pair[0])
+        return sorted(
+            ((repr(exactly(name)), exactly(each)) for name, each in value.items()),
+            key=lambda pair: pair[0],
+        )
     if isinstance(value, list | tuple):
         return type(value), [exactly(each) for each in value]
     if isinstance(value, set | frozenset):

@@ -1,4 +1,6 @@
-"""The closed set: who is in it, what it costs, how it is asked, and what it says to a name it does not have."""
+"""The closed set: who is in it, what it costs, how it is asked, and what it says to a name it does
+not have.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def test_a_worker_asks_those_whose_queues_it_serves_and_nobody_else(two: Any) ->
     assert "emails_processor" not in sys.modules
 
 
-def test_of_a_distribution_with_two_queues_a_worker_has_the_processor_of_the_one_it_serves(site: Any) -> None:
+def test_of_a_distribution_with_two_queues_a_worker_has_the_processor_of_the_one_it_serves(
+    site: Any,
+) -> None:
     site.module(
         "acme",
         "a, b = Queue('a', P), Queue('b', P)\n"
@@ -80,7 +84,10 @@ def test_of_a_distribution_with_two_queues_a_worker_has_the_processor_of_the_one
     )
     site.install("acme", "a = acme", "b = acme")
     catalog = build(site, role="worker", serves=["b"])
-    assert [(entry.queue.name, entry.processor is not None) for entry in catalog] == [("a", False), ("b", True)]
+    assert [(entry.queue.name, entry.processor is not None) for entry in catalog] == [
+        ("a", False),
+        ("b", True),
+    ]
 
 
 @pytest.mark.parametrize("role", ["worker", "check"])
@@ -113,7 +120,9 @@ def test_a_queue_is_found_by_its_object_and_by_its_name(two: Any) -> None:
         ("webhooks-outgoing", "the queues are: emails, faxes"),
     ],
 )
-def test_a_name_that_nobody_declares_is_refused_with_what_to_do(asked: str, hint: str, two: Any) -> None:
+def test_a_name_that_nobody_declares_is_refused_with_what_to_do(
+    asked: str, hint: str, two: Any
+) -> None:
     catalog = build(two)
     for queue in (asked, Queue(asked, Nothing)):
         with pytest.raises(UnknownQueue, match=f"no queue is named '{asked}'") as refused:
@@ -132,7 +141,9 @@ def test_a_disabled_queue_is_said_to_be_disabled_and_an_empty_catalog_to_be_empt
 
 
 def test_another_object_of_a_queue_s_name_is_not_that_queue(two: Any) -> None:
-    with pytest.raises(JobRefused, match=r"this queue 'emails' is not the one that corral-emails 1\.0 declares"):
+    with pytest.raises(
+        JobRefused, match=r"this queue 'emails' is not the one that corral-emails 1\.0 declares"
+    ):
         build(two).get(Queue("emails", Nothing))
 
 
@@ -174,7 +185,9 @@ def test_nobody_registers_the_queue_of_another(distribution: str, two: Any) -> N
 def test_two_objects_of_one_distribution_under_one_name_are_refused(site: Any) -> None:
     site.module("acme", "@hookimpl\ndef corral_queues(): return [Queue('a', P), Queue('a', P)]")
     site.install("acme", "a = acme")
-    assert refusals(site) == [("duplicate-queue", "queue 'a' is registered twice by acme 1.0 (wheel), as two objects")]
+    assert refusals(site) == [
+        ("duplicate-queue", "queue 'a' is registered twice by acme 1.0 (wheel), as two objects")
+    ]
 
 
 def test_a_fork_that_kept_its_module_s_name_is_one_problem(site: Any) -> None:
@@ -223,7 +236,9 @@ def test_a_processor_that_could_not_be_asked_for_is_not_missing_as_well(site: An
 def test_a_plugin_without_hooks_is_told_that_nothing_comes_of_it(site: Any) -> None:
     site.module("acme", "def corral_job_ended(job): pass")
     site.install("acme", "audit = acme", group="corral.plugins")
-    assert refusals(site) == [("nothing-registered", "plugin 'audit' (acme 1.0) implements no hook")]
+    assert refusals(site) == [
+        ("nothing-registered", "plugin 'audit' (acme 1.0) implements no hook")
+    ]
 
 
 def test_a_process_may_build_twice_of_what_it_loaded_once(two: Any) -> None:
@@ -250,19 +265,25 @@ async def process(job: Job[Nothing], extra: int = 0) -> None: ...
 def blocking(job: Job[Nothing], extra: int = 0) -> None: ...
 
 
-@pytest.mark.parametrize("function", [process, partial(process, extra=1), Callable(), partial(Callable())])
+@pytest.mark.parametrize(
+    "function", [process, partial(process, extra=1), Callable(), partial(Callable())]
+)
 def test_whatever_awaits_runs_on_the_loop(function: Any) -> None:
     assert Queue("a", Nothing).processed_by(function).is_async
 
 
-@pytest.mark.parametrize("function", [blocking, partial(blocking, extra=1), lambda job: None, print])
+@pytest.mark.parametrize(
+    "function", [blocking, partial(blocking, extra=1), lambda job: None, print]
+)
 def test_and_everything_else_on_a_thread(function: Any) -> None:
     assert not Queue("a", Nothing).processed_by(function).is_async
 
 
 def test_a_catalog_loads_no_store_no_logs_no_terminal_and_no_cron() -> None:
     program = "import json, sys, corral.catalog, corral.catalog.record; print(json.dumps(sorted(sys.modules)))"
-    told = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
+    )
     loaded = set(json.loads(told.stdout))
     assert "corral.plugins" in loaded
     assert not loaded & {

@@ -1,4 +1,6 @@
-"""Judging what a queue declares: names, options, payloads, schedules; and the fingerprint of a payload's shape."""
+"""Judging what a queue declares: names, options, payloads, schedules; and the fingerprint of a
+payload's shape.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_kebab_case(name: str) -> None:
     assert named(name) == []
 
 
-@pytest.mark.parametrize("name", ["", "-a", "a-", "a--b", "A", "a_b", "a.b", "a b", "a:b", "é", "a" * 65, "a\n", "{a}"])
+@pytest.mark.parametrize(
+    "name", ["", "-a", "a-", "a--b", "A", "a_b", "a.b", "a b", "a:b", "é", "a" * 65, "a\n", "{a}"]
+)
 def test_not_kebab_case(name: str) -> None:
     assert named(name) == ["bad-name"]
 
@@ -90,12 +94,18 @@ def test_sound_declarations(options: Any) -> None:
     [
         ({"timeout": timedelta(0)}, "has the timeout 0:00:00, which no job can keep"),
         ({"concurrency": 0}, "has the concurrency 0, with which no job can run"),
-        ({"options": JobOptions(attempts=-1)}, "has options that every job of it would be refused for: attempts -1"),
+        (
+            {"options": JobOptions(attempts=-1)},
+            "has options that every job of it would be refused for: attempts -1",
+        ),
         (
             {"options": {"attempts": 3}},
             "has options that every job of it would be refused for: options {'attempts': 3}",
         ),
-        ({"options": JobOptions(backoff=Fixed(5))}, "has options that every job of it would be refused for: the back"),
+        (
+            {"options": JobOptions(backoff=Fixed(5))},
+            "has options that every job of it would be refused for: the back",
+        ),
         ({"timeout": 30}, "has the timeout 30, which no job can keep"),
         ({"concurrency": "4"}, "has the concurrency '4', with which no job can run"),
     ],
@@ -232,10 +242,26 @@ def test_processors_that_a_worker_can_call(function: Any, using: Any) -> None:
         (partial(yielding), None, "is a generator function, of which calling it runs nothing"),
         (Service().several, None, "is a generator function, of which calling it runs nothing"),
         ("process", None, "is of the type str, which cannot be called"),
-        (process, yielding, "has `using=yielding`, which is a generator function and makes no context manager"),
-        (process, open_at_once, "has `using=open_at_once`, which makes a context manager that is not async"),
-        (process, opened, "has `using=opened`, which is a coroutine function and makes no context manager"),
-        (process, Service, "has `using=Service`, which is a class without __aenter__ and __aexit__"),
+        (
+            process,
+            yielding,
+            "has `using=yielding`, which is a generator function and makes no context manager",
+        ),
+        (
+            process,
+            open_at_once,
+            "has `using=open_at_once`, which makes a context manager that is not async",
+        ),
+        (
+            process,
+            opened,
+            "has `using=opened`, which is a coroutine function and makes no context manager",
+        ),
+        (
+            process,
+            Service,
+            "has `using=Service`, which is a class without __aenter__ and __aexit__",
+        ),
         (process, lambda: Resource, "has `using=<lambda>`, which cannot be called with (deps)"),
         (process, 5, "has `using=` of the type int, which cannot be called"),
     ],
@@ -245,15 +271,21 @@ def test_processors_that_no_worker_can_call(function: Any, using: Any, told: str
 
 
 def declared(**namespace: Any) -> type[Payload]:
-    annotations = {name: value[0] if isinstance(value, tuple) else value for name, value in namespace.items()}
+    annotations = {
+        name: value[0] if isinstance(value, tuple) else value for name, value in namespace.items()
+    }
     values = {name: value[1] for name, value in namespace.items() if isinstance(value, tuple)}
-    return type("Declared", (Payload,), {"__annotations__": annotations, "__doc__": "One.", **values})
+    return type(
+        "Declared", (Payload,), {"__annotations__": annotations, "__doc__": "One.", **values}
+    )
 
 
 def test_the_fingerprint_is_of_the_shape_and_not_of_the_words_about_it() -> None:
     plain = fingerprint(declared(report_id=str, format=str, title=(str, "x")))
     assert len(plain) == 16
-    assert plain == fingerprint(declared(title=(str, "x"), format=str, report_id=str)), "the order of fields"
+    assert plain == fingerprint(declared(title=(str, "x"), format=str, report_id=str)), (
+        "the order of fields"
+    )
     told_field = Field(description="Which.", title="Report", examples=["7"])
     told = declared(report_id=(str, told_field), format=str, title=(str, "x"))
     assert plain == fingerprint(told)

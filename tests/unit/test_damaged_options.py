@@ -9,12 +9,41 @@ import pytest
 from corral.options import Exponential, Fixed
 from corral.store.codec import StoredOptions, decode_job
 
-ODD = ("1e400", "-1e400", "1e300", "NaN", "Infinity", "9" * 400, '"abc"', "[]", "{}", "true", "null", "-5", "1.5")
+ODD = (
+    "1e400",
+    "-1e400",
+    "1e300",
+    "NaN",
+    "Infinity",
+    "9" * 400,
+    '"abc"',
+    "[]",
+    "{}",
+    "true",
+    "null",
+    "-5",
+    "1.5",
+)
 PLACES = (
-    *('{"attempts":%s}', '{"delay":%s}', '{"lifo":%s}', '{"kl":%s}', '{"stackTraceLimit":%s}', '{"tm":%s}'),
-    *('{"backoff":%s}', '{"backoff":{"type":"fixed","delay":%s}}', '{"backoff":{"type":"fixed","jitter":%s}}'),
+    *(
+        '{"attempts":%s}',
+        '{"delay":%s}',
+        '{"lifo":%s}',
+        '{"kl":%s}',
+        '{"stackTraceLimit":%s}',
+        '{"tm":%s}',
+    ),
+    *(
+        '{"backoff":%s}',
+        '{"backoff":{"type":"fixed","delay":%s}}',
+        '{"backoff":{"type":"fixed","jitter":%s}}',
+    ),
     *('{"backoff":{"type":%s}}', '{"removeOnComplete":%s}', '{"removeOnFail":%s}'),
-    *('{"removeOnFail":{"count":%s}}', '{"removeOnFail":{"age":%s}}', '{"removeOnFail":{"limit":%s}}'),
+    *(
+        '{"removeOnFail":{"count":%s}}',
+        '{"removeOnFail":{"age":%s}}',
+        '{"removeOnFail":{"limit":%s}}',
+    ),
 )
 
 
@@ -36,9 +65,9 @@ def test_any_value_anywhere_is_read_as_something(place: str) -> None:
 
 def test_numbers_that_are_none_count_as_zero_and_endless_waits_are_cut() -> None:
     assert read('{"backoff":1e300}').backoff == Fixed(timedelta(milliseconds=1e14))
-    assert read('{"backoff":{"type":"exponential","delay":"5","jitter":NaN}}').backoff == Exponential(
-        timedelta(milliseconds=5)
-    )
+    assert read(
+        '{"backoff":{"type":"exponential","delay":"5","jitter":NaN}}'
+    ).backoff == Exponential(timedelta(milliseconds=5))
     assert read('{"removeOnComplete":1e400,"removeOnFail":7.9}').keep_completed == (0, "", 1000)
     assert read('{"removeOnFail":7.9}').keep_failed == (7, "", 1000)
 
@@ -56,5 +85,7 @@ def test_a_count_that_is_no_number_is_none(field: str, value: bytes) -> None:
     "opts", ["[" * 100_000, '{"a":' * 500 + "1" + "}" * 500, "{", "[]", '"text"', "null", "\udcff"]
 )
 def test_what_is_no_json_object_says_so(opts: str) -> None:
-    options = decode_job(b"a", [b"opts", opts.encode(errors="surrogateescape")], "worker:1", 0).options
+    options = decode_job(
+        b"a", [b"opts", opts.encode(errors="surrogateescape")], "worker:1", 0
+    ).options
     assert options == StoredOptions(readable=False)

@@ -1,4 +1,7 @@
-"""Execution: a fetched job goes in, an outcome comes out, and nothing escapes. No store is needed for that."""
+"""Execution: a fetched job goes in, an outcome comes out, and nothing escapes.
+
+No store is needed for that.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,16 @@ import pytest_asyncio
 from pydantic import SecretStr, field_validator
 
 from corral import Exponential, Fail, Job, JobOptions, Payload, Queue, RateLimited, Retry, Snooze
-from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, Snoozed, TimedOut
+from corral.outcome import (
+    Completed,
+    Failed,
+    HandedBack,
+    LeaseLost,
+    Outcome,
+    Retried,
+    Snoozed,
+    TimedOut,
+)
 from corral.outcome import RateLimited as QueueLimited
 from corral.plugins import Claim, Implementation, Provider, Relay
 from corral.plugins.entry_points import PLUGINS
@@ -55,7 +67,9 @@ Prepare = Callable[..., tuple[Execution, Running]]
 
 @pytest.fixture
 def prepare(threads: Threads) -> Prepare:
-    def prepare(function: Any, queue: Queue[Any] = letters, **fields: bytes) -> tuple[Execution, Running]:
+    def prepare(
+        function: Any, queue: Queue[Any] = letters, **fields: bytes
+    ) -> tuple[Execution, Running]:
         execution = Execution(queue.processed_by(function), None, Relay({}), threads)
         stored = {"data": b'{"text":"hello"}', "opts": TWO_ATTEMPTS, **fields}
         flat = [part for name, value in stored.items() for part in (name.encode(), value)]
@@ -69,9 +83,13 @@ Ending = Callable[..., Any]
 
 @pytest.fixture
 def ending(prepare: Prepare) -> Ending:
-    """`await ending(function)`: the outcome, whether the function is made an `async def` or a `def` of."""
+    """`await ending(function)`: the outcome, whether the function is made an `async def` or a `def`
+    of.
+    """
 
-    async def ending(function: Callable[[Job[Any]], object], kind: str = "async def", **stored: Any) -> Outcome:
+    async def ending(
+        function: Callable[[Job[Any]], object], kind: str = "async def", **stored: Any
+    ) -> Outcome:
         async def on_loop(job: Job[Any]) -> object:
             return function(job)
 
@@ -109,7 +127,9 @@ class TestEndings:
     @BOTH
     async def test_a_result_is_written_as_strict_json(self, ending: Ending, kind: str) -> None:
         assert await ending(lambda _: None, kind) == Completed(b"null")
-        assert await ending(lambda job: {"text": job.payload.text}, kind) == Completed(b'{"text":"hello"}')
+        assert await ending(lambda job: {"text": job.payload.text}, kind) == Completed(
+            b'{"text":"hello"}'
+        )
         assert await ending(lambda _: Letter(text="x"), kind) == Completed(b'{"text":"x"}')
         assert await ending(lambda _: [float("nan"), float("inf"), 2**53 - 1], kind) == Completed(
             b"[null,null,9007199254740991]"
@@ -125,7 +145,9 @@ class TestEndings:
                 pytest.fail(repr(other))
 
     @BOTH
-    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt("3"), asyncio.CancelledError("3")])
+    @pytest.mark.parametrize(
+        "error", [SystemExit(3), KeyboardInterrupt("3"), asyncio.CancelledError("3")]
+    )
     async def test_what_would_end_a_process_is_a_failed_attempt(
         self, ending: Ending, kind: str, error: BaseException
     ) -> None:
@@ -144,7 +166,9 @@ class TestEndings:
         for opts in (b"{}", b'{"attempts":0}', b'{"attempts":1}'):
             assert isinstance(await ending(raising(ValueError()), kind, opts=opts), Failed)
         assert isinstance(await ending(raising(ValueError()), kind, atm=b"1"), Failed)
-        assert isinstance(await ending(raising(Retry("later", after=SECOND)), kind, atm=b"1"), Failed)
+        assert isinstance(
+            await ending(raising(Retry("later", after=SECOND)), kind, atm=b"1"), Failed
+        )
 
     async def test_a_processor_may_decide_how_it_goes_on(self, ending: Ending) -> None:
         assert await ending(raising(Snooze(after=SECOND)), atm=b"1") == Snoozed(1000)
@@ -160,21 +184,31 @@ class TestEndings:
             case other:
                 pytest.fail(repr(other))
 
-    async def test_a_wait_that_is_no_duration_is_a_failed_attempt_and_says_so(self, ending: Ending) -> None:
+    async def test_a_wait_that_is_no_duration_is_a_failed_attempt_and_says_so(
+        self, ending: Ending
+    ) -> None:
         for wrong in (Snooze(after=5), RateLimited("5s"), Retry(after=None), Nameless()):  # type: ignore[arg-type]  # what an untyped program would raise
             outcome = await ending(raising(wrong))
             assert isinstance(outcome, Retried)
             assert outcome.reason.startswith(("TypeError: ", "AttributeError: "))
-            assert type(wrong).__name__ in outcome.traceback, "it shows where the wrong one was raised"
+            assert type(wrong).__name__ in outcome.traceback, (
+                "it shows where the wrong one was raised"
+            )
 
-    async def test_an_exception_whose_text_cannot_be_read_is_a_failed_attempt(self, ending: Ending) -> None:
+    async def test_an_exception_whose_text_cannot_be_read_is_a_failed_attempt(
+        self, ending: Ending
+    ) -> None:
         outcome = await ending(raising(Unreadable()))
         assert isinstance(outcome, Retried)
         assert outcome.reason == "Unreadable: its text cannot be read"
         assert "Unreadable" in outcome.traceback
 
-    @pytest.mark.parametrize("text", ["x" * 5000, "ä" * 5000, "a" + "😀" * 5000, "lone \ud800 half " * 500])
-    async def test_a_reason_has_at_most_a_kibibyte_and_can_be_written(self, ending: Ending, text: str) -> None:
+    @pytest.mark.parametrize(
+        "text", ["x" * 5000, "ä" * 5000, "a" + "😀" * 5000, "lone \ud800 half " * 500]
+    )
+    async def test_a_reason_has_at_most_a_kibibyte_and_can_be_written(
+        self, ending: Ending, text: str
+    ) -> None:
         outcome = await ending(raising(ValueError(text)))
         assert 1000 < len(outcome.reason.encode()) <= 1024
         assert outcome.reason.endswith("…")
@@ -182,7 +216,9 @@ class TestEndings:
         assert len(outcome.traceback) <= 8192
 
     @BOTH
-    @pytest.mark.parametrize("raises", [SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError])
+    @pytest.mark.parametrize(
+        "raises", [SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError]
+    )
     async def test_a_result_whose_own_code_raises_fails_for_good(
         self, ending: Ending, kind: str, raises: type[BaseException]
     ) -> None:
@@ -201,7 +237,15 @@ class TestEndings:
         assert await ending(lambda _: Result("x"), kind) == Completed(b'"x"')
 
     async def test_a_result_that_cannot_be_written_fails_for_good(self, ending: Ending) -> None:
-        unfit: list[object] = [object(), "\ud800", b"\xff", 2**53, {"n": [1, -(2**53)]}, (1 / 0 for _ in "a"), dict]
+        unfit: list[object] = [
+            object(),
+            "\ud800",
+            b"\xff",
+            2**53,
+            {"n": [1, -(2**53)]},
+            (1 / 0 for _ in "a"),
+            dict,
+        ]
         nested: list[object] = []
         nested.append(nested)
         for result in [*unfit, nested]:
@@ -214,7 +258,9 @@ class TestEndings:
         outcome = await ending(lambda _: "x" * (65536 - 1))
         assert outcome == Failed("ValueError: the result has 65537 bytes, more than 65536")
 
-    async def test_an_unknown_backoff_is_the_queues_own_and_told_once(self, prepare: Prepare) -> None:
+    async def test_an_unknown_backoff_is_the_queues_own_and_told_once(
+        self, prepare: Prepare
+    ) -> None:
         async def process(_job: Job[Any]) -> None:
             raise ValueError
 
@@ -232,9 +278,16 @@ class TestPreparing:
     async def test_a_job_without_fields_is_the_first_attempt_of_one(self, prepare: Prepare) -> None:
         _, running = prepare(lambda _: None, data=b"", opts=b"", timestamp=b"x")
         assert running.refusal is None
-        assert (running.job.attempt, running.job.max_attempts, running.job.starts, running.job.name) == (1, 1, 1, "")
+        assert (
+            running.job.attempt,
+            running.job.max_attempts,
+            running.job.starts,
+            running.job.name,
+        ) == (1, 1, 1, "")
 
-    async def test_a_payload_of_another_shape_is_refused_with_its_fields(self, prepare: Prepare) -> None:
+    async def test_a_payload_of_another_shape_is_refused_with_its_fields(
+        self, prepare: Prepare
+    ) -> None:
         for data in (b"not json", b"[]", b"\xff", b'{"text":7}'):
             _, running = prepare(lambda _: None, data=data)
             assert running.refusal is not None
@@ -298,7 +351,15 @@ class Meddlesome(Exception):
 
 EXITS = pytest.mark.parametrize(
     "raises",
-    [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError, asyncio.CancelledError],
+    [
+        ValueError,
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        RecursionError,
+        MemoryError,
+        asyncio.CancelledError,
+    ],
 )
 
 
@@ -317,7 +378,10 @@ class TestWhateverIsRaised:
         for error in (Meddlesome(raises), Silent(raises)):
             outcome = await ending(raising(error), kind)
             assert isinstance(outcome, Retried)
-            assert outcome.reason in {"Meddlesome: the other side failed", "Silent: its text cannot be read"}
+            assert outcome.reason in {
+                "Meddlesome: the other side failed",
+                "Silent: its text cannot be read",
+            }
             assert ", in process\n" in outcome.traceback
             assert outcome.error is error
             assert isinstance(await ending(raising(error), kind, opts=b"{}"), Failed)
@@ -374,18 +438,24 @@ class TestWhateverIsRaised:
         assert (await ending(raising(Retry(after=timedelta.max)))).delay_ms > 2**53
         wrong: Any = 5
         outcome = await ending(raising(Retry("busy", after=wrong)))
-        assert outcome == Retried("TypeError: Retry.after is a int, not a timedelta", 70, outcome.traceback)
+        assert outcome == Retried(
+            "TypeError: Retry.after is a int, not a timedelta", 70, outcome.traceback
+        )
         outcome = await ending(raising(Retry("busy", after=wrong)), atm=b"1")
         assert outcome == Failed("Retry: busy", outcome.traceback), "its wait decides nothing"
 
-    async def test_an_exception_that_lies_about_its_class_is_what_it_is(self, ending: Ending) -> None:
+    async def test_an_exception_that_lies_about_its_class_is_what_it_is(
+        self, ending: Ending
+    ) -> None:
         class Liar(Exception):
             @property
             def __class__(self) -> Any:
                 raise SystemExit("no")
 
         assert isinstance(await ending(raising(Liar())), Retried)
-        assert isinstance(await ending(raising(type("Later", (Liar, Snooze), {})(after=SECOND))), Snoozed)
+        assert isinstance(
+            await ending(raising(type("Later", (Liar, Snooze), {})(after=SECOND))), Snoozed
+        )
 
     async def test_a_loop_that_is_closed_over_a_processor_asks_for_no_outcome(
         self, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
@@ -409,7 +479,9 @@ class TestWhateverIsRaised:
             coroutine.close()
             assert len(asked) == expected
 
-    async def test_a_processor_that_cancels_its_own_task_and_returns_has_completed(self, prepare: Prepare) -> None:
+    async def test_a_processor_that_cancels_its_own_task_and_returns_has_completed(
+        self, prepare: Prepare
+    ) -> None:
         async def process(_job: Job[Any]) -> str:
             task = asyncio.current_task()
             assert task is not None
@@ -446,10 +518,14 @@ class TestWhateverIsRaised:
         running.task = asyncio.create_task(_kept(execution.run(running)))
         await asyncio.sleep(0)
         execution.interrupt(running, "timeout")
-        assert await running.task == Retried("CancelledError: how the job ended cannot be told", 1000)
+        assert await running.task == Retried(
+            "CancelledError: how the job ended cannot be told", 1000
+        )
 
     @pytest.mark.parametrize("way", ["cancelled", "raised", "ended", "interrupted"])
-    async def test_a_task_that_is_done_without_an_outcome_is_a_failed_attempt(self, prepare: Prepare, way: str) -> None:
+    async def test_a_task_that_is_done_without_an_outcome_is_a_failed_attempt(
+        self, prepare: Prepare, way: str
+    ) -> None:
         execution, running = prepare(raising(ValueError()))
 
         async def task() -> None:
@@ -479,7 +555,10 @@ class TestMasking:
         password: SecretStr = SecretStr("")
 
     class Unknown(Payload):
-        """It has no JSON schema, so that nobody knows what is secret in it. The catalog refuses such a model."""
+        """It has no JSON schema, so that nobody knows what is secret in it.
+
+        The catalog refuses such a model.
+        """
 
         password: str = ""
         code: str = ""
@@ -496,24 +575,35 @@ class TestMasking:
             queue = Queue("unknown", self.Unknown)
             outcome = await ending(raising(error), kind, queue=queue, data=self.data, opts=opts)
             assert isinstance(outcome, expected)
-            assert outcome.reason == ("ValueError: the text is withheld: what is secret in it could not be masked")
+            assert outcome.reason == (
+                "ValueError: the text is withheld: what is secret in it could not be masked"
+            )
             assert outcome.traceback == ""
             assert outcome.error is error
 
     @EXITS
     async def test_a_redactor_that_raises_shows_nothing(
-        self, ending: Ending, prepare: Prepare, raises: type[BaseException], monkeypatch: pytest.MonkeyPatch
+        self,
+        ending: Ending,
+        prepare: Prepare,
+        raises: type[BaseException],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def broken(*_: object) -> Any:
             raise raises("battery staple")
 
-        monkeypatch.setattr("corral.worker.execution.Veil", broken)
-        outcomes = [await ending(raising(ValueError("battery staple"))), await ending(lambda _: object())]
+        monkeypatch.setattr("corral.worker.execution.Redactor", broken)
+        outcomes = [
+            await ending(raising(ValueError("battery staple"))),
+            await ending(lambda _: object()),
+        ]
         fields = ({"data": b'{"text":7}'}, {"data": b"battery staple"}, {"defa": b"battery staple"})
         outcomes += [prepare(lambda _: None, **each)[1].refusal for each in fields]
         for outcome in outcomes:
             assert outcome is not None
-            assert outcome.reason.endswith("the text is withheld: what is secret in it could not be masked")
+            assert outcome.reason.endswith(
+                "the text is withheld: what is secret in it could not be masked"
+            )
             assert "battery staple" not in repr(outcome)
 
     async def test_a_well_known_secret_is_masked_in_every_part(self, ending: Ending) -> None:
@@ -521,7 +611,9 @@ class TestMasking:
         error.add_note("correct horse")
         error.__cause__ = KeyError("correct horse")
         outcome = await ending(
-            raising(error), queue=Queue("accounts", self.Account), data=b'{"password":"correct horse"}'
+            raising(error),
+            queue=Queue("accounts", self.Account),
+            data=b'{"password":"correct horse"}',
         )
         assert "correct horse" not in repr(outcome)
         assert outcome.traceback.count("••••••") == 3
@@ -531,7 +623,9 @@ class TestErrors:
     """Failed outcomes carry what the processor raised."""
 
     @BOTH
-    async def test_it_is_the_processor_s_own_with_the_frames_of_the_processor(self, ending: Ending, kind: str) -> None:
+    async def test_it_is_the_processor_s_own_with_the_frames_of_the_processor(
+        self, ending: Ending, kind: str
+    ) -> None:
         error = ValueError("x")
         for opts in (TWO_ATTEMPTS, b"{}"):
             outcome = await ending(raising(error), kind, opts=opts)
@@ -568,7 +662,9 @@ class TestErrors:
             assert prepare(lambda _: None, **fields)[1].refusal.error is None
 
     @BOTH
-    @pytest.mark.parametrize("way", ["raises", "returns no JSON", "is refused", "breaks a validator"])
+    @pytest.mark.parametrize(
+        "way", ["raises", "returns no JSON", "is refused", "breaks a validator"]
+    )
     async def test_nothing_keeps_it_alive_and_no_garbage_is_left(
         self, prepare: Prepare, wait_until: Any, kind: str, way: str
     ) -> None:
@@ -601,7 +697,9 @@ class TestErrors:
         data = b'{"text":7}' if way == "is refused" else b'{"text":"x"}'
 
         async def once() -> weakref.ref[BaseException] | None:
-            execution, running = prepare(on_loop if kind == "async def" else process, queue=queue, data=data)
+            execution, running = prepare(
+                on_loop if kind == "async def" else process, queue=queue, data=data
+            )
             outcome = running.refusal or await execution.run(running)
             try:
                 assert isinstance(outcome, Failed | Retried)
@@ -615,7 +713,10 @@ class TestErrors:
         gc.disable()
         try:
             made = [await once() for _ in range(20)]
-            await wait_until(lambda: not any(each is not None and each() for each in made), "every exception is gone")
+            await wait_until(
+                lambda: not any(each is not None and each() for each in made),
+                "every exception is gone",
+            )
             left = gc.collect()
         finally:
             gc.enable()
@@ -660,13 +761,19 @@ class TestPreparingWhateverThereIs:
             assert isinstance(running.refusal, expected)
             assert running.refusal.reason == "KeyboardInterrupt: how the job ended cannot be told"
 
-    async def test_an_iteration_whose_tick_no_number_can_hold_is_prepared(self, prepare: Prepare) -> None:
+    async def test_an_iteration_whose_tick_no_number_can_hold_is_prepared(
+        self, prepare: Prepare
+    ) -> None:
         execution, _ = prepare(lambda _: None)
         for tick in (b"9" * 5000, b"9" * 17):
-            job = decode_job(b"repeat:daily:" + tick, [b"rjk", b"daily", b"timestamp", b"7"], "worker:1", 0)
+            job = decode_job(
+                b"repeat:daily:" + tick, [b"rjk", b"daily", b"timestamp", b"7"], "worker:1", 0
+            )
             assert execution.prepare(job).job.scheduled_ms == 7
 
-    async def test_a_program_s_own_logging_that_is_broken_is_no_job_s_fault(self, prepare: Prepare) -> None:
+    async def test_a_program_s_own_logging_that_is_broken_is_no_job_s_fault(
+        self, prepare: Prepare
+    ) -> None:
         def broken(_record: logging.LogRecord) -> bool:
             raise OSError("no space left")
 
@@ -708,12 +815,20 @@ class TestContexts:
 
         claims = (Claim("acme", "acme", PLUGINS, Provider("acme", "1.0", "wheel")),)
         subscribers = [
-            Implementation("corral_job_context", claims, context, ("job",)) for context in (on_entering, on_leaving)
+            Implementation("corral_job_context", claims, context, ("job",))
+            for context in (on_entering, on_leaving)
         ]
         function = on_loop if kind == "async def" else process
-        execution = Execution(letters.processed_by(function), None, Relay({"corral_job_context": subscribers}), threads)
+        execution = Execution(
+            letters.processed_by(function),
+            None,
+            Relay({"corral_job_context": subscribers}),
+            threads,
+        )
         for text, expected in ((b"x", Completed), (b"fail", Failed)):
-            running = execution.prepare(decode_job(b"a", [b"data", b'{"text":"%s"}' % text], "worker:1", 0))
+            running = execution.prepare(
+                decode_job(b"a", [b"data", b'{"text":"%s"}' % text], "worker:1", 0)
+            )
             outcome = await execution.run(running)
             assert isinstance(outcome, expected)
         assert outcome.reason == "LookupError: the processor's own"
@@ -721,7 +836,8 @@ class TestContexts:
 
 class TestInterruptions:
     @pytest.mark.parametrize(
-        ("why", "outcome"), [("lease", LeaseLost()), ("shutdown", HandedBack()), ("timeout", TimedOut)]
+        ("why", "outcome"),
+        [("lease", LeaseLost()), ("shutdown", HandedBack()), ("timeout", TimedOut)],
     )
     @pytest.mark.parametrize("reaction", ["ends", "returns", "raises"])
     async def test_an_interrupted_run_ends_as_whoever_interrupted_it_says(
@@ -780,13 +896,19 @@ class TestInterruptions:
             running.task = asyncio.create_task(_kept(execution.run(running)))
             assert await asyncio.wait_for(running.task, 5) == TimedOut(reason, delay_ms, reason)
 
-    async def test_a_run_that_ends_in_time_is_not_interrupted_afterwards(self, prepare: Prepare) -> None:
+    async def test_a_run_that_ends_in_time_is_not_interrupted_afterwards(
+        self, prepare: Prepare
+    ) -> None:
         async def process(_job: Job[Any]) -> str:
             return "done"
 
-        execution, running = prepare(process, queue=Queue("slow", Letter, timeout=timedelta(milliseconds=1)))
+        execution, running = prepare(
+            process, queue=Queue("slow", Letter, timeout=timedelta(milliseconds=1))
+        )
         assert await execution.run(running) == Completed(b'"done"')
-        assert [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()] == []
+        assert [
+            handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()
+        ] == []
 
 
 async def _kept(outcome: Any) -> Outcome:
@@ -794,7 +916,9 @@ async def _kept(outcome: Any) -> Outcome:
 
 
 class TestThreads:
-    async def test_a_def_runs_on_a_daemon_thread_of_ours_with_the_callers_context(self, ending: Ending) -> None:
+    async def test_a_def_runs_on_a_daemon_thread_of_ours_with_the_callers_context(
+        self, ending: Ending
+    ) -> None:
         word = contextvars.ContextVar("word", default="none")
         word.set("given")
         seen: list[object] = []
@@ -808,12 +932,16 @@ class TestThreads:
         assert seen == ["given", "processor-1", True]
         assert word.get() == "given"
 
-    async def test_threads_are_reused_and_end_when_closed(self, threads: Threads, wait_until: Any) -> None:
+    async def test_threads_are_reused_and_end_when_closed(
+        self, threads: Threads, wait_until: Any
+    ) -> None:
         held = threading.Event()
         busy = [threads.start(held.wait, None) for _ in range(3)]
         held.set()
         await asyncio.gather(*busy)
-        names = {await threads.start(lambda _: threading.current_thread().name, None) for _ in range(5)}
+        names = {
+            await threads.start(lambda _: threading.current_thread().name, None) for _ in range(5)
+        }
         assert len(names) == 1, "one that is idle comes first"
         assert len(living()) == 3
         threads.close()

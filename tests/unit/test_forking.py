@@ -21,7 +21,9 @@ from corral.settings import Settings
 def in_child(check: Callable[[], bool]) -> bool:
     """Whether the check is true in a forked child; one that hangs is ended after five seconds."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of a process that has threads
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # from 3.12 on, of a process that has threads
         pid = os.fork()
     if pid == 0:
         signal.alarm(5)
@@ -38,7 +40,9 @@ def test_a_child_knows_that_it_is_one_and_so_does_its_own() -> None:
     assert forks() == before
 
 
-def test_a_descriptor_is_silenced_in_the_child_alone_and_only_as_long_as_that_is_asked_for() -> None:
+def test_a_descriptor_is_silenced_in_the_child_alone_and_only_as_long_as_that_is_asked_for() -> (
+    None
+):
     ours, theirs = socket.socketpair()
     with ours, theirs:
 

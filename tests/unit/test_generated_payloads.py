@@ -1,4 +1,6 @@
-"""Producer → JSON text → worker, on generated models: a payload is refused, or a worker has exactly what was given."""
+"""Producer → JSON text → worker, on generated models: a payload is refused, or a worker has exactly
+what was given.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ class Kind:
     Attributes:
         type: The annotation.
         values: What a program may put there.
-        custom: Whether functions of the model's author write or read it: those are tried, not judged.
+        custom: Whether functions of the model's author write or read it: those are tried, not
+        judged.
         open: Whether it takes objects with members of any name.
         hashable: Whether a set may hold it.
     """
@@ -98,7 +101,18 @@ class InBase64(BaseModel):
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(
-    ["1", "true", "2024-01-01", "00000000-0000-0000-0000-000000000005", "r", "1.5", "card", "PT1S", "null", ""]
+    [
+        "1",
+        "true",
+        "2024-01-01",
+        "00000000-0000-0000-0000-000000000005",
+        "r",
+        "1.5",
+        "card",
+        "PT1S",
+        "null",
+        "",
+    ]
 )
 MOMENTS = st.datetimes(timezones=st.sampled_from([None, TzInfo(0), TzInfo(3600)]))
 JSON = st.recursive(
@@ -107,7 +121,17 @@ JSON = st.recursive(
     max_leaves=4,
 )
 ODD = st.sampled_from(
-    [date(2024, 1, 1), uuid.UUID(int=1), (1, 2), {1}, Decimal("1.10"), Colour.RED, {1: 2}, b"x", Cat(id=1)]
+    [
+        date(2024, 1, 1),
+        uuid.UUID(int=1),
+        (1, 2),
+        {1},
+        Decimal("1.10"),
+        Colour.RED,
+        {1: 2},
+        b"x",
+        Cat(id=1),
+    ]
 )
 INTEGERS = st.integers(-(2**53) + 1, 2**53 - 1)
 
@@ -132,22 +156,45 @@ LEAVES = [
     Kind(JsonValue, JSON, open=True, hashable=False),
     Kind(Any, JSON | ODD, open=True, hashable=False),
     Kind(Shape, st.builds(Shape, name=TEXT) | st.builds(Circle, name=TEXT, radius=INTEGERS)),
-    Kind(SerializeAsAny[Shape], st.builds(Shape, name=TEXT) | st.builds(Circle, radius=INTEGERS), custom=True),
+    Kind(
+        SerializeAsAny[Shape],
+        st.builds(Shape, name=TEXT) | st.builds(Circle, radius=INTEGERS),
+        custom=True,
+    ),
     Kind(Circle, st.builds(Circle, name=TEXT, radius=INTEGERS)),
-    Kind(BareShape, st.builds(BareShape, name=TEXT) | st.builds(BareCircle, name=TEXT), open=True, hashable=False),
+    Kind(
+        BareShape,
+        st.builds(BareShape, name=TEXT) | st.builds(BareCircle, name=TEXT),
+        open=True,
+        hashable=False,
+    ),
     Kind(Cat, st.builds(Cat, id=INTEGERS)),
     Kind(Dog, st.builds(Dog, id=INTEGERS, breed=TEXT)),
     Kind(Squared, st.builds(Squared, a=st.integers(0, 9)), hashable=False),
     Kind(Numbers, st.lists(INTEGERS, max_size=2).map(Numbers), hashable=False),
     Kind(Open, st.builds(Open, a=INTEGERS, more=JSON | ODD), open=True, hashable=False),
-    Kind(Annotated[Card | Cash, Field(discriminator="kind")], st.builds(Card) | st.builds(Cash, amount=INTEGERS)),
+    Kind(
+        Annotated[Card | Cash, Field(discriminator="kind")],
+        st.builds(Card) | st.builds(Cash, amount=INTEGERS),
+    ),
     Kind(Node, st.builds(Node, below=st.none() | st.builds(Node))),
-    Kind(Point, st.builds(Point, INTEGERS, TEXT) | st.builds(Point3, INTEGERS, TEXT), open=True, hashable=False),
+    Kind(
+        Point,
+        st.builds(Point, INTEGERS, TEXT) | st.builds(Point3, INTEGERS, TEXT),
+        open=True,
+        hashable=False,
+    ),
     Kind(Pair, st.builds(Pair, INTEGERS, TEXT)),
     Kind(Annotated[str, AfterValidator(str.lower)], TEXT, custom=True),
     Kind(Annotated[str, AfterValidator(lambda text: f"tenant/{text}")], TEXT, custom=True),
-    Kind(Annotated[date, PlainSerializer(lambda day: f"{day:%d.%m.%Y}", return_type=str)], st.dates(), custom=True),
-    Kind(Annotated[int, PlainSerializer(lambda number: number // 2)], st.integers(0, 9), custom=True),
+    Kind(
+        Annotated[date, PlainSerializer(lambda day: f"{day:%d.%m.%Y}", return_type=str)],
+        st.dates(),
+        custom=True,
+    ),
+    Kind(
+        Annotated[int, PlainSerializer(lambda number: number // 2)], st.integers(0, 9), custom=True
+    ),
     Kind(Iterable[int], st.lists(st.integers(0, 9), max_size=2), hashable=False),
 ]
 
@@ -158,7 +205,19 @@ def kinds(draw: Callable[..., Any], depth: int) -> Kind:
         return draw(st.sampled_from(LEAVES))
     shape = draw(
         st.sampled_from(
-            ["leaf", "list", "dict", "keys", "tuple", "set", "optional", "union", "json", "model", "generic"]
+            [
+                "leaf",
+                "list",
+                "dict",
+                "keys",
+                "tuple",
+                "set",
+                "optional",
+                "union",
+                "json",
+                "model",
+                "generic",
+            ]
         )
     )
     inner: Kind = draw(kinds(depth - 1))
@@ -168,33 +227,55 @@ def kinds(draw: Callable[..., Any], depth: int) -> Kind:
             return Kind(list[inner.type], st.lists(inner.values, max_size=2), **flags)
         case "dict":
             return Kind(
-                dict[str, inner.type], st.dictionaries(TEXT, inner.values, max_size=2), **flags | {"open": True}
+                dict[str, inner.type],
+                st.dictionaries(TEXT, inner.values, max_size=2),
+                **flags | {"open": True},
             )
         case "keys":
-            key = draw(st.sampled_from([kind for kind in LEAVES if kind.hashable and not kind.custom]))
+            key = draw(
+                st.sampled_from([kind for kind in LEAVES if kind.hashable and not kind.custom])
+            )
             union = draw(st.booleans())
             keys = key.values | TEXT if union else key.values
             values = st.dictionaries(keys, inner.values, max_size=2)
-            return Kind(dict[key.type | str if union else key.type, inner.type], values, **flags | {"open": True})
+            return Kind(
+                dict[key.type | str if union else key.type, inner.type],
+                values,
+                **flags | {"open": True},
+            )
         case "tuple":
             other: Kind = draw(kinds(depth - 1))
-            flags = {"custom": inner.custom or other.custom, "open": inner.open or other.open, "hashable": False}
-            return Kind(tuple[inner.type, other.type], st.tuples(inner.values, other.values), **flags)
+            flags = {
+                "custom": inner.custom or other.custom,
+                "open": inner.open or other.open,
+                "hashable": False,
+            }
+            return Kind(
+                tuple[inner.type, other.type], st.tuples(inner.values, other.values), **flags
+            )
         case "set" if inner.hashable:
             return Kind(set[inner.type], st.sets(inner.values, max_size=2), **flags)
         case "optional":
             return Kind(inner.type | None, st.none() | inner.values, **flags)
         case "union":
             other = draw(kinds(depth - 1))
-            flags = {"custom": inner.custom or other.custom, "open": inner.open or other.open, "hashable": False}
+            flags = {
+                "custom": inner.custom or other.custom,
+                "open": inner.open or other.open,
+                "hashable": False,
+            }
             return Kind(inner.type | other.type, inner.values | other.values, **flags)
         case "json":
-            return Kind(Json[inner.type], inner.values.map(lambda _: "[1]"), **flags | {"custom": True})
+            return Kind(
+                Json[inner.type], inner.values.map(lambda _: "[1]"), **flags | {"custom": True}
+            )
         case "model":
             return draw(models(depth - 1))
         case "generic":
             envelope = Envelope[inner.type]
-            return Kind(envelope, inner.values.map(lambda item: built(envelope, {"item": item})), **flags)
+            return Kind(
+                envelope, inner.values.map(lambda item: built(envelope, {"item": item})), **flags
+            )
         case _:
             return inner
 
@@ -209,7 +290,11 @@ def built(model: type[BaseModel], values: dict[str, Any]) -> Any:
     for name, value in values.items():
         alias = model.model_fields[name].validation_alias
         first = alias.choices[0] if isinstance(alias, AliasChoices) else alias
-        given[first if isinstance(first, str) and not model.model_config.get("validate_by_name") else name] = value
+        given[
+            first
+            if isinstance(first, str) and not model.model_config.get("validate_by_name")
+            else name
+        ] = value
     try:
         return model.model_validate(given)
     except ValueError:
@@ -225,7 +310,11 @@ def models(draw: Callable[..., Any], depth: int, base: type[BaseModel] | None = 
         kind = inside[name] = draw(kinds(depth))
         options: dict[str, Any] = {}
         other = st.sampled_from(NAMES)
-        match draw(st.sampled_from(["", "", "", "", "alias", "read", "choices", "written", "excluded", "left out"])):
+        match draw(
+            st.sampled_from(
+                ["", "", "", "", "alias", "read", "choices", "written", "excluded", "left out"]
+            )
+        ):
             case "alias":
                 options["alias"] = draw(other)
             case "read":
@@ -256,7 +345,9 @@ def models(draw: Callable[..., Any], depth: int, base: type[BaseModel] | None = 
         return made
 
     is_open = base in {Bare, Keeping} or any(kind.open for kind in inside.values())
-    return Kind(model, st.builds(make, values, st.sampled_from([0, 0, 1])), custom, is_open, hashable=False)
+    return Kind(
+        model, st.builds(make, values, st.sampled_from([0, 0, 1])), custom, is_open, hashable=False
+    )
 
 
 def objects(value: Any, tree: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -278,7 +369,9 @@ def objects(value: Any, tree: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def check_unknown_fields(queue: Queue[Any], payload: Any, raw: bytes) -> int:
-    """Add a field to each model's object in turn: nothing else is changed, and what is left out is told."""
+    """Add a field to each model's object in turn: nothing else is changed, and what is left out is
+    told.
+    """
     several = len(list(objects(payload, json.loads(raw))))
     for index in range(several):
         tree = json.loads(raw)
@@ -297,9 +390,13 @@ def check_unknown_fields(queue: Queue[Any], payload: Any, raw: bytes) -> int:
     return several
 
 
-@pytest.mark.filterwarnings("ignore::pydantic.json_schema.PydanticJsonSchemaWarning")  # of defaults that are no JSON
+@pytest.mark.filterwarnings(
+    "ignore::pydantic.json_schema.PydanticJsonSchemaWarning"
+)  # of defaults that are no JSON
 def test_a_generated_payload_is_refused_or_arrives_exactly_also_with_an_unknown_field() -> None:
-    counts = dict.fromkeys(("payloads", "refused models", "refused payloads", "arrived", "unknown fields"), 0)
+    counts = dict.fromkeys(
+        ("payloads", "refused models", "refused payloads", "arrived", "unknown fields"), 0
+    )
 
     @settings(
         max_examples=1500 if is_at_length() else 150,
@@ -314,7 +411,8 @@ def test_a_generated_payload_is_refused_or_arrives_exactly_also_with_an_unknown_
         except (TypeError, NameError, ValueError):  # pydantic makes no model of this
             return
         queue = Queue("generated", kind.type)
-        # what functions do is tried with the first payload of a process: each of these stands for a process
+        # what functions do is tried with the first payload of a process: each of these stands for a
+        # process
         own = checks(tries_all=kind.custom)
         counts["refused models"] += bool(queue.schema_faults)
         for _ in range(3):
@@ -331,7 +429,9 @@ def test_a_generated_payload_is_refused_or_arrives_exactly_also_with_an_unknown_
             assert unknown == frozenset()
             assert exactly(read) == exactly(payload), raw
             counts["arrived"] += 1
-            if not kind.open and not kind.custom:  # else another member of a union may be meant, or a function decides
+            if (
+                not kind.open and not kind.custom
+            ):  # else another member of a union may be meant, or a function decides
                 counts["unknown fields"] += check_unknown_fields(queue, payload, raw)
 
     refused_or_exact()

@@ -1,21 +1,23 @@
-"""What signs of life mean."""
+"""What heartbeats mean."""
 
 from __future__ import annotations
 
 import pytest
 
-from corral.app.health import Health, judged
-from corral.store.liveness import LIVE_SECONDS, Sign
-from corral.store.processes import host_of, process_name
+from corral.fleet.heartbeats import LIVE_SECONDS, Heartbeat
+from corral.fleet.processes import host_of, process_name
+from corral.observe.health import Health, judged
 
-FRESH, STALE = Sign(2.0), Sign(LIVE_SECONDS + 0.1)
-DRAINING = Sign(0.0, draining=True)
-PARENT = Sign(1.0, processes=2)
+FRESH, STALE = Heartbeat(2.0), Heartbeat(LIVE_SECONDS + 0.1)
+DRAINING = Heartbeat(0.0, draining=True)
+PARENT = Heartbeat(1.0, processes=2)
 
 
-def health(**signs: Sign) -> Health:
+def health(**heartbeats: Heartbeat) -> Health:
     """Of processes that are named `w1` or, for a child of `p`, `p_1`."""
-    return judged({name.replace("_", "."): sign for name, sign in signs.items()}, "no worker")
+    return judged(
+        {name.replace("_", "."): heartbeat for name, heartbeat in heartbeats.items()}, "no worker"
+    )
 
 
 def states(found: Health) -> dict[str, str]:
@@ -23,15 +25,15 @@ def states(found: Health) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "signs",
+    "heartbeats",
     [
         {"w1": FRESH},
         {"w1": DRAINING},
         {"w1": FRESH, "w2": STALE},
         {"p": PARENT, "p_1": FRESH, "p_2": FRESH},
         {"p": PARENT, "p_1": FRESH, "p_2": DRAINING, "p_3": STALE},
-        {"p": Sign(0.0, draining=True, processes=2), "p_1": DRAINING},
-        {"p": Sign(60.0, processes=2), "p_1": DRAINING},
+        {"p": Heartbeat(0.0, draining=True, processes=2), "p_1": DRAINING},
+        {"p": Heartbeat(60.0, processes=2), "p_1": DRAINING},
     ],
     ids=[
         "one",
@@ -43,14 +45,16 @@ def states(found: Health) -> dict[str, str]:
         "no parent",
     ],
 )
-def test_healthy(signs: dict[str, Sign]) -> None:
-    found = health(**signs)
+def test_healthy(heartbeats: dict[str, Heartbeat]) -> None:
+    found = health(**heartbeats)
     assert (found.is_healthy, found.told) == (True, "")
 
 
-@pytest.mark.parametrize("signs", [{}, {"w1": STALE}, {"p": PARENT}, {"p": PARENT, "p_1": STALE}])
-def test_nobody_at_work(signs: dict[str, Sign]) -> None:
-    found = health(**signs)
+@pytest.mark.parametrize(
+    "heartbeats", [{}, {"w1": STALE}, {"p": PARENT}, {"p": PARENT, "p_1": STALE}]
+)
+def test_nobody_at_work(heartbeats: dict[str, Heartbeat]) -> None:
+    found = health(**heartbeats)
     assert (found.is_healthy, found.told) == (False, "no worker has fetched within the last 15 s")
 
 
@@ -62,13 +66,17 @@ def test_a_parent_that_misses_a_process_is_not_well_although_others_are() -> Non
 
 
 def test_what_a_living_worker_says_an_operator_must_know_is_not_well() -> None:
-    """Once each, however many say it; it is no reason to replace a process, and not among what is told of those."""
-    troubled = Sign(1.0, troubles=("a is damaged", "b is damaged"))
-    found = health(w1=troubled, w2=Sign(1.0, troubles=("b is damaged", "c is damaged")), w3=FRESH)
+    """Once each, however many say it; it is no reason to replace a process, and not among what is
+    told of those.
+    """
+    troubled = Heartbeat(1.0, troubles=("a is damaged", "b is damaged"))
+    found = health(
+        w1=troubled, w2=Heartbeat(1.0, troubles=("b is damaged", "c is damaged")), w3=FRESH
+    )
     assert (found.is_healthy, found.told) == (False, "")
     assert found.troubles == ("a is damaged", "b is damaged", "c is damaged")
-    assert health(w1=FRESH, w2=Sign(60.0, troubles=("a is damaged",))).is_healthy
-    draining = health(w1=Sign(0.0, draining=True, troubles=("a is damaged",)))
+    assert health(w1=FRESH, w2=Heartbeat(60.0, troubles=("a is damaged",))).is_healthy
+    draining = health(w1=Heartbeat(0.0, draining=True, troubles=("a is damaged",)))
     assert (draining.is_healthy, states(draining)) == (False, {"w1": "draining"})
 
 

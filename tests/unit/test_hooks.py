@@ -64,7 +64,10 @@ async def test_what_can_be_awaited_is_awaited_and_none_leaves_it_to_the_next(doo
     doors.add("last", knows)
     doors.add("first", knows_nobody)
     assert await first_answer(doors.hook, name="ada", number=1) == "Ada"
-    assert await all_answers(doors.hook, name="ada", number=1) == [Answer("first", None), Answer("last", "Ada")]
+    assert await all_answers(doors.hook, name="ada", number=1) == [
+        Answer("first", None),
+        Answer("last", "Ada"),
+    ]
 
 
 async def test_an_answer_leaves_no_task_behind(doors) -> None:
@@ -105,7 +108,9 @@ async def test_who_raises_is_named_and_nobody_after_it_is_called(doors, ask, is_
     doors.add("behind", never)
     doors.add("acme.broken", breaks_later if is_async else breaks)
     doors.add("before", lambda: doors.called.append("before"))
-    with pytest.raises(HookRaised, match=r"^acme.broken raised in acme_visit: KeyError: 'ada'$") as raised:
+    with pytest.raises(
+        HookRaised, match=r"^acme.broken raised in acme_visit: KeyError: 'ada'$"
+    ) as raised:
         await ask(doors.hook, name="ada", number=1)
     assert doors.called == ["before"]
     assert (raised.value.hook, raised.value.provider) == ("acme_visit", "acme.broken")

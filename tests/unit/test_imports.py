@@ -1,4 +1,5 @@
-"""What an import loads: a producer pays for declarations only, and `corral --help` for the commands' names only.
+"""What an import loads: a producer pays for declarations only, and `corral --help` for the
+commands' names only.
 
 The price itself is printed by `python -m bench.import_costs`; these tests hold what makes it so.
 """
@@ -35,14 +36,34 @@ def corral_processors() -> list[Processor]:
 
 STORE = {"redis", "hiredis", "corral.store", "corral.producer"}
 REDIS_PY = {"redis", "redis.asyncio"}
-WORKER = {"corral.worker", "corral.app", "corral.catalog", "corral.plugins", "corral.sql", "sqlalchemy", "cronsim"}
+WORKER = {
+    "corral.worker",
+    "corral.app",
+    "corral.catalog",
+    "corral.plugins",
+    "corral.sql",
+    "sqlalchemy",
+    "cronsim",
+}
 TERMINAL = {"structlog", "rich", "logging.config"}
 TRACES = {"opentelemetry.trace"}
 SETTINGS = {"pydantic_settings", "dotenv", "corral.settings"}
 NOT_FOR_A_DECLARATION = (
-    STORE | WORKER | TERMINAL | TRACES | SETTINGS | {"asyncio", "click", "corral.cli", "corral.testing"}
+    STORE
+    | WORKER
+    | TERMINAL
+    | TRACES
+    | SETTINGS
+    | {"asyncio", "click", "corral.cli", "corral.testing"}
 )
-NOT_FOR_HELP = STORE | WORKER | TERMINAL | TRACES | SETTINGS | {"asyncio", "pydantic", "pluggy", "corral.testing"}
+NOT_FOR_HELP = (
+    STORE
+    | WORKER
+    | TERMINAL
+    | TRACES
+    | SETTINGS
+    | {"asyncio", "pydantic", "pluggy", "corral.testing"}
+)
 
 
 TELLING = """
@@ -52,7 +73,9 @@ atexit.register(lambda: print("loaded:", *sys.modules, file=sys.stderr))
 
 
 def loaded_by(*arguments: str, folder: Path) -> set[str]:
-    """The names of all modules that a fresh interpreter has loaded at its end, when it is run on `arguments`."""
+    """The names of all modules that a fresh interpreter has loaded at its end, when it is run on
+    `arguments`.
+    """
     (folder / "sitecustomize.py").write_text(TELLING, "utf-8")
     told = subprocess.run(
         [sys.executable, *arguments],
@@ -66,7 +89,9 @@ def loaded_by(*arguments: str, folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("statement", ["import corral", "import my_queue"])
-def test_a_producer_loads_the_declaration_and_nothing_that_works(statement: str, tmp_path: Path) -> None:
+def test_a_producer_loads_the_declaration_and_nothing_that_works(
+    statement: str, tmp_path: Path
+) -> None:
     (tmp_path / "my_queue.py").write_text(DECLARATION, "utf-8")
     loaded = loaded_by("-c", statement, folder=tmp_path)
     assert statement.split()[1] in loaded
@@ -76,7 +101,11 @@ def test_a_producer_loads_the_declaration_and_nothing_that_works(statement: str,
 def test_a_part_of_a_package_loads_alone(tmp_path: Path) -> None:
     loaded = loaded_by("-c", "from corral.app import read_installed", folder=tmp_path)
     assert "corral.app.installed" in loaded
-    assert loaded & {"corral.app.working", "corral.app.producing", "corral.inspector", "corral.store.wire"} == set()
+    assert (
+        loaded
+        & {"corral.app.working", "corral.app.producing", "corral.inspector", "corral.store.wire"}
+        == set()
+    )
     loaded = loaded_by("-c", "from corral.inspector import DamagedKey", folder=tmp_path)
     assert "corral.inspector.refusals" in loaded
     assert loaded & {"corral.inspector.inspector", "corral.store.wire"} == set()
@@ -104,8 +133,12 @@ def test_a_command_that_logs_nothing_loads_neither_structlog_nor_rich(tmp_path: 
     assert loaded & {"structlog", "rich"} == set()
 
 
-def test_a_worker_s_logs_load_structlog_without_the_rich_that_somebody_may_have_installed(tmp_path: Path) -> None:
-    """structlog loads rich by itself where it is installed: 0.3 s of a worker's start, for local variables in logs."""
+def test_a_worker_s_logs_load_structlog_without_the_rich_that_somebody_may_have_installed(
+    tmp_path: Path,
+) -> None:
+    """structlog loads rich by itself where it is installed: 0.3 s of a worker's start, for local
+    variables in logs.
+    """
     (tmp_path / "rich").mkdir()
     (tmp_path / "rich" / "__init__.py").write_text("", "utf-8")
     loaded = loaded_by("-c", "import corral.observe.logs", folder=tmp_path)

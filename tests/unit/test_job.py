@@ -39,7 +39,9 @@ def job(job_id: str = "a", run: Run | None = None, queue: Queue[Any] = orders) -
 
 
 def test_its_carrier_is_what_was_put_in() -> None:
-    assert testing.job(orders, {}, carrier={"traceparent": "00-1"}).carrier == {"traceparent": "00-1"}
+    assert testing.job(orders, {}, carrier={"traceparent": "00-1"}).carrier == {
+        "traceparent": "00-1"
+    }
     assert testing.job(orders, {}).carrier == {}
 
 
@@ -71,7 +73,9 @@ class TestKeys:
             ("a", ""),
         ],
     )
-    def test_a_key_is_always_a_legal_job_id_and_the_same_again(self, job_id: str, follow_up: str | None) -> None:
+    def test_a_key_is_always_a_legal_job_id_and_the_same_again(
+        self, job_id: str, follow_up: str | None
+    ) -> None:
         key = job(job_id).key(follow_up)
         check_job_id(key)
         assert key == job(job_id).key(follow_up)
@@ -104,7 +108,9 @@ class TestSaying:
         assert [type(text) for _, text in said.said] == [str, str]
 
     @pytest.mark.parametrize("raises", [ValueError, SystemExit, KeyboardInterrupt])
-    def test_what_cannot_become_one_is_the_caller_s_fault_and_says_nothing(self, raises: type[BaseException]) -> None:
+    def test_what_cannot_become_one_is_the_caller_s_fault_and_says_nothing(
+        self, raises: type[BaseException]
+    ) -> None:
         class Bad(list):
             def __str__(self) -> str:
                 raise raises("no text")
@@ -134,7 +140,14 @@ class TestSaying:
             ("x" + "\U0001f40e" * 3_000, "x" + "\U0001f40e" * ((MAX_LINE_BYTES - 4) // 4) + "…"),
             ("\ud83d" * 9_000, "?" * (MAX_LINE_BYTES - 3) + "…"),
         ],
-        ids=["longest", "longest of four bytes", "one more", "two bytes", "four bytes", "half characters"],
+        ids=[
+            "longest",
+            "longest of four bytes",
+            "one more",
+            "two bytes",
+            "four bytes",
+            "half characters",
+        ],
     )
     def test_a_line_is_cut_between_characters_and_says_so(self, line: str, kept: str) -> None:
         said = Run()
@@ -162,13 +175,19 @@ class TestSaying:
             tracemalloc.stop()
         assert peak < 500_000
         assert len(told) == 1, "the worker knows already"
-        assert said.take() == [("log", f"row {number}") for number in range(99_000, 100_000)] + [("progress", b"50")]
+        assert said.take() == [("log", f"row {number}") for number in range(99_000, 100_000)] + [
+            ("progress", b"50")
+        ]
         assert said.take() == []
         flooding.log("more")
         assert len(told) == 2
 
-    @pytest.mark.parametrize(("speak", "size"), [("log", MAX_LINE_BYTES), ("progress", MAX_PROGRESS_BYTES)])
-    def test_however_large_what_is_said_only_so_much_of_it_waits(self, speak: str, size: int) -> None:
+    @pytest.mark.parametrize(
+        ("speak", "size"), [("log", MAX_LINE_BYTES), ("progress", MAX_PROGRESS_BYTES)]
+    )
+    def test_however_large_what_is_said_only_so_much_of_it_waits(
+        self, speak: str, size: int
+    ) -> None:
         said = Run(kept=10**6)  # as a job's own keepLogs may want it
         for _ in range(100_000_000 // size):
             getattr(job(run=said), speak)("x" * (size - 2))
@@ -183,14 +202,18 @@ class TestSaying:
         job(run=said).progress(1)
         assert said.take() == [("progress", b"1")] * 2
 
-    def test_of_two_threads_that_begin_to_speak_at_once_none_is_unheard(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_two_threads_that_begin_to_speak_at_once_none_is_unheard(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         said = Run()
         second = threading.Thread(target=job(run=said).log, args=("second",))
 
         def slow(maxlen: int) -> deque[Any]:
             monkeypatch.undo()
             second.start()
-            second.join(timeout=0.1)  # it ends here only if nothing keeps it from making a place of its own
+            second.join(
+                timeout=0.1
+            )  # it ends here only if nothing keeps it from making a place of its own
             return deque(maxlen=maxlen)
 
         monkeypatch.setattr("corral.job.deque", slow)

@@ -1,4 +1,6 @@
-"""`corral.lock`: written the same way every time, read strictly, compared before and after anything is imported."""
+"""`corral.lock`: written the same way every time, read strictly, compared before and after anything
+is imported.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,9 @@ def test_without_a_file_there_is_no_agreement(tmp_path: Path) -> None:
     assert read_lock(tmp_path / "corral.lock") is None
 
 
-def test_a_file_of_the_first_form_is_read_and_says_nothing_of_plugins_without_queues(tmp_path: Path) -> None:
+def test_a_file_of_the_first_form_is_read_and_says_nothing_of_plugins_without_queues(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "corral.lock"
     path.write_text(FIRST_FORM, "utf-8")
     assert read_lock(path) == Lock({"emails": EMAILS}, None)
@@ -159,8 +163,12 @@ def test_a_file_that_must_be_there_and_is_not_refuses_the_start(
     assert (problem.code, problem.message) == ("no-lock", why)
 
 
-def claim(name: str, distribution: str, group: str = QUEUES, origin: str = "wheel", version: str = "1.0") -> Claim:
-    return Claim(name, distribution.replace("-", "_"), group, Provider(distribution, version, origin))
+def claim(
+    name: str, distribution: str, group: str = QUEUES, origin: str = "wheel", version: str = "1.0"
+) -> Claim:
+    return Claim(
+        name, distribution.replace("-", "_"), group, Provider(distribution, version, origin)
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,17 +180,31 @@ def claim(name: str, distribution: str, group: str = QUEUES, origin: str = "whee
         (claim("metrics", "acme.metrics", PLUGINS), None, ""),
         (claim("acme.app", "acme.app", APPLICATION, "application"), None, ""),
         (claim("traces", "corral", PLUGINS, BUILT_IN), None, ""),
-        (claim("faxes", "acme-fax"), "lock-differs", "'acme-faxes' is locked and 'acme-fax' is installed"),
+        (
+            claim("faxes", "acme-fax"),
+            "lock-differs",
+            "'acme-faxes' is locked and 'acme-fax' is installed",
+        ),
         (
             claim("tickets", "corral-emails"),
             "not-locked",
             "queue 'tickets' of corral-emails 1.0 is not in the lock file",
         ),
-        (claim("traces", "corral", PLUGINS), "not-locked", "plugin 'traces' of corral 1.0 is not in the lock file"),
-        (claim("metrics", "acme-metric", PLUGINS), "not-locked", "plugin 'metrics' of acme-metric 1.0 is not in the"),
+        (
+            claim("traces", "corral", PLUGINS),
+            "not-locked",
+            "plugin 'traces' of corral 1.0 is not in the lock file",
+        ),
+        (
+            claim("metrics", "acme-metric", PLUGINS),
+            "not-locked",
+            "plugin 'metrics' of acme-metric 1.0 is not in the",
+        ),
     ],
 )
-def test_names_are_compared_as_they_stand_in_the_metadata(one: Claim, code: str | None, message: str) -> None:
+def test_names_are_compared_as_they_stand_in_the_metadata(
+    one: Claim, code: str | None, message: str
+) -> None:
     report = Report()
     check_lock_names(LOCK, [one], report)
     assert [problem.code for problem in report.problems] == ([code] if code else [])
@@ -207,7 +229,9 @@ def test_a_difference_names_the_fields_and_both_values() -> None:
 
 
 def test_a_patch_release_with_the_same_payloads_is_told_as_one_and_may_be_allowed() -> None:
-    told = "corral-emails 0.1.3 is a patch release of 0.1.0, which is locked, with the same payloads"
+    told = (
+        "corral-emails 0.1.3 is a patch release of 0.1.0, which is locked, with the same payloads"
+    )
     report, warnings = compared("0.1.3", EMAILS.fingerprint)
     (problem,) = report.problems
     assert (problem.code, problem.message, warnings) == ("patch-release", told, [])
@@ -217,14 +241,19 @@ def test_a_patch_release_with_the_same_payloads_is_told_as_one_and_may_be_allowe
 
 
 @pytest.mark.parametrize(
-    ("version", "fingerprint"), [("0.1.3", "beef"), ("0.1.0", "beef"), ("0.2.0", EMAILS.fingerprint)]
+    ("version", "fingerprint"),
+    [("0.1.3", "beef"), ("0.1.0", "beef"), ("0.2.0", EMAILS.fingerprint)],
 )
-def test_what_is_more_than_a_patch_is_refused_although_patches_are_allowed(version: str, fingerprint: str) -> None:
+def test_what_is_more_than_a_patch_is_refused_although_patches_are_allowed(
+    version: str, fingerprint: str
+) -> None:
     report, warnings = compared(version, fingerprint, patches=True)
     assert ([problem.code for problem in report.problems], warnings) == (["lock-differs"], [])
 
 
-@pytest.mark.parametrize(("version", "codes"), [("1.4.2", []), ("1.4.3", ["patch-release"]), ("1.5", ["lock-differs"])])
+@pytest.mark.parametrize(
+    ("version", "codes"), [("1.4.2", []), ("1.4.3", ["patch-release"]), ("1.5", ["lock-differs"])]
+)
 def test_a_plugin_without_queues_is_compared_by_its_version(version: str, codes: list[str]) -> None:
     report = Report()
     check_lock(LOCK, {}, [Provider("Acme.Metrics", version, "wheel")], report)
@@ -280,7 +309,7 @@ def test_a_catalog_agrees_with_the_lock_file_that_it_wrote(site: Any, tmp_path: 
     path = tmp_path / "corral.lock"
     catalog = Catalog.build(site.load())
     assert not catalog.is_locked
-    write_lock(path, catalog.agreement())
+    write_lock(path, catalog.lock_entries())
     lock = read_lock(path)
     assert lock is not None
     assert lock.plugins == {"acme-hooks": "1.0"}
@@ -289,7 +318,9 @@ def test_a_catalog_agrees_with_the_lock_file_that_it_wrote(site: Any, tmp_path: 
 
     info.rename(info.with_name("acme-1.1.dist-info"))
     metadata = info.with_name("acme-1.1.dist-info") / "METADATA"
-    metadata.write_text(metadata.read_text("utf-8").replace("Version: 1.0", "Version: 1.1"), "utf-8")
+    metadata.write_text(
+        metadata.read_text("utf-8").replace("Version: 1.0", "Version: 1.1"), "utf-8"
+    )
     with pytest.raises(CatalogError, match=r"version '1\.0' is locked and '1\.1' is installed"):
         built(site, lock)
 
@@ -298,7 +329,7 @@ def test_a_catalog_agrees_with_the_lock_file_that_it_wrote(site: Any, tmp_path: 
 def test_what_is_not_in_the_lock_file_is_not_imported(site: Any, group: str) -> None:
     site.module("acme", "@hookimpl\ndef corral_queues(): return [Queue('a', P)]")
     site.install("acme", "a = acme")
-    lock = Catalog.build(site.load()).agreement()
+    lock = Catalog.build(site.load()).lock_entries()
     site.module("rogue", HOOK_ONLY)
     site.install("acme-helper", "b = rogue", group=group)
     with pytest.raises(CatalogError) as refused:
@@ -313,21 +344,26 @@ def test_what_is_not_in_the_lock_file_is_not_imported(site: Any, group: str) -> 
 def test_a_queue_of_the_lock_file_from_another_distribution_is_not_imported(site: Any) -> None:
     site.module("acme", "@hookimpl\ndef corral_queues(): return [Queue('a', P)]")
     site.install("acme", "a = acme")
-    lock = Catalog.build(site.load()).agreement()
+    lock = Catalog.build(site.load()).lock_entries()
     site.module("rogue", "@hookimpl\ndef corral_queues(): return [Queue('a', P)]")
     site.install("acme-better", "a = rogue")
     with pytest.raises(CatalogError) as refused:
         built(site, lock)
-    assert [problem.code for problem in refused.value.problems] == ["lock-differs", "duplicate-queue"]
+    assert [problem.code for problem in refused.value.problems] == [
+        "lock-differs",
+        "duplicate-queue",
+    ]
     assert "rogue" not in sys.modules
 
 
-def test_a_lock_file_of_the_first_form_allows_plugins_without_queues_and_warns_once(site: Any) -> None:
+def test_a_lock_file_of_the_first_form_allows_plugins_without_queues_and_warns_once(
+    site: Any,
+) -> None:
     site.module("acme", "@hookimpl\ndef corral_queues(): return [Queue('a', P)]")
     site.install("acme", "a = acme")
     site.module("acme_hooks", HOOK_ONLY)
     site.install("acme-hooks", "hooks = acme_hooks", group="corral.plugins")
-    lock = Lock(Catalog.build(site.load()).agreement().queues, None)
+    lock = Lock(Catalog.build(site.load()).lock_entries().queues, None)
     (warning,) = built(site, lock).warnings
     assert warning == (
         "the lock file is of the first form and allows every plugin that declares no queue (acme-hooks 1.0):"

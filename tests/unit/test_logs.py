@@ -27,8 +27,8 @@ from corral.job import current_job
 from corral.loggers import Logger
 from corral.observe import logs
 from corral.observe.logs import configure_logs, formatter
+from corral.redactor import MASK
 from corral.settings import Settings
-from corral.veil import MASK
 
 PROGRAM = """
 import logging, warnings
@@ -85,7 +85,9 @@ def raise_(error: Exception) -> None:
     raise error
 
 
-def logger(stream: io.StringIO, *, console: bool = False, colours: bool = False, added: Any = ()) -> Any:
+def logger(
+    stream: io.StringIO, *, console: bool = False, colours: bool = False, added: Any = ()
+) -> Any:
     """What `structlog.get_logger("acme")` is in a worker whose logs go to a stream."""
     handler = logs._Handler(stream)
     handler.setFormatter(formatter(console=console, colours=colours, added=added))
@@ -105,9 +107,16 @@ def line(event: str, *, console: bool = False, colours: bool = False, **values: 
 
 def run(**environ: str) -> list[str]:
     """What a program says on stderr, which is no terminal here."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")} | environ
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")
+    } | environ
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", PROGRAM],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
     )
     assert done.stdout == ""
     return done.stderr.splitlines()
@@ -164,7 +173,9 @@ def test_a_terminal_gets_text_for_people(no_color: str) -> None:
 def test_a_closed_pipe_is_no_error() -> None:
     ours, theirs = os.pipe()
     os.close(ours)
-    with subprocess.Popen([sys.executable, "-c", PROGRAM + "\nprint('went on')"], stderr=theirs, stdout=-1) as program:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + "\nprint('went on')"], stderr=theirs, stdout=-1
+    ) as program:
         os.close(theirs)
         said, _ = program.communicate(timeout=30)
     assert said.strip() == b"went on"
@@ -185,7 +196,9 @@ with capture_logs() as captured:
     log.info("three")
 print(captured[0]["event"])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
     first, second = done.stderr.splitlines()
     assert json.loads(first)["event"] == "one"
     assert second.endswith("info     two logger=acme")
@@ -196,7 +209,9 @@ print(captured[0]["event"])
 
 
 def test_keys_have_one_order_and_unknown_ones_follow() -> None:
-    said = line("retry", reason="451", worker="w1", duration_ms=12, attempt=1, job_id="1", queue="emails")
+    said = line(
+        "retry", reason="451", worker="w1", duration_ms=12, attempt=1, job_id="1", queue="emails"
+    )
     assert list(json.loads(said)) == [
         "timestamp", "level", "event", "logger", "queue", "job_id", "attempt", "duration_ms", "worker", "reason",
     ]  # fmt: skip
@@ -262,7 +277,13 @@ def test_a_traceback_has_no_local_variables(console: bool) -> None:
 
 @pytest.mark.parametrize("console", [False, True])
 def test_control_characters_neither_move_the_cursor_nor_forge_lines(console: bool) -> None:
-    said = line("done\n2026 error forged\x1b[2J", console=console, name="x\x07\u202e", listed=["\x1b"], key="\x9b")
+    said = line(
+        "done\n2026 error forged\x1b[2J",
+        console=console,
+        name="x\x07\u202e",
+        listed=["\x1b"],
+        key="\x9b",
+    )
     assert said.isprintable()
     assert "\\u001b[2J" in said or "\\x1b[2J" in said
 
@@ -295,7 +316,15 @@ def test_passwords_of_urls_are_masked_wherever_they_stand(console: bool) -> None
 def test_no_value_fails_the_line(console: bool) -> None:
     circle: list[object] = []
     circle.append(circle)
-    said = line("odd", console=console, circle=circle, bad=Unprintable(), keys={(1, 2): 3}, lone="\ud800", set={1})
+    said = line(
+        "odd",
+        console=console,
+        circle=circle,
+        bad=Unprintable(),
+        keys={(1, 2): 3},
+        lone="\ud800",
+        set={1},
+    )
     assert "odd" in said
     assert "<Unprintable that cannot be shown>" in said
     if not console:
@@ -316,7 +345,9 @@ def test_a_closed_stream_is_no_error() -> None:
 def test_lines_of_many_threads_stay_whole() -> None:
     stream = io.StringIO()
     log = logger(stream)
-    threads = [threading.Thread(target=lambda: [log.info("x" * 100) for _ in range(50)]) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: [log.info("x" * 100) for _ in range(50)]) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -344,7 +375,9 @@ assert stream.getvalue().count("once") == 1, stream.getvalue()
 # --- a team's own processors
 
 
-def test_a_team_s_processors_see_every_line_before_it_is_masked_and_rendered(tmp_path: Path) -> None:
+def test_a_team_s_processors_see_every_line_before_it_is_masked_and_rendered(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "acme_logs.py").write_text(
         "import structlog\n"
         "def add_region(logger, method, event):\n"
@@ -358,8 +391,16 @@ def test_a_team_s_processors_see_every_line_before_it_is_masked_and_rendered(tmp
         "PROCESSORS = [add_region, drop_health, broken]\n",
         "utf-8",
     )
-    lines = [json.loads(line) for line in run(CORRAL_LOG_PROCESSORS="acme_logs:PROCESSORS", PYTHONPATH=str(tmp_path))]
-    assert [line["event"] for line in lines] == ["told", "wrong %d (its arguments do not fit)", ANY, "last"]
+    lines = [
+        json.loads(line)
+        for line in run(CORRAL_LOG_PROCESSORS="acme_logs:PROCESSORS", PYTHONPATH=str(tmp_path))
+    ]
+    assert [line["event"] for line in lines] == [
+        "told",
+        "wrong %d (its arguments do not fit)",
+        ANY,
+        "last",
+    ]
     assert {line["region"] for line in lines} == {"eu"}
     assert {line["api_key"] for line in lines} == {MASK}
     assert {line["log_processor_failed"] for line in lines} == {"broken: LookupError: no region"}
@@ -388,10 +429,16 @@ def record_of(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
     return record
 
 
-def test_a_host_gets_a_line_of_text_with_all_fields_and_each_as_an_attribute(caplog: pytest.LogCaptureFixture) -> None:
-    Logger("corral.acme").warning("100 % done", queue="emails", reason="no space", n=2, url="redis://u:hunter2@h")
+def test_a_host_gets_a_line_of_text_with_all_fields_and_each_as_an_attribute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Logger("corral.acme").warning(
+        "100 % done", queue="emails", reason="no space", n=2, url="redis://u:hunter2@h"
+    )
     record = record_of(caplog)
-    assert record.getMessage() == "100 % done queue=emails reason='no space' n=2 url=redis://u:***@h"
+    assert (
+        record.getMessage() == "100 % done queue=emails reason='no space' n=2 url=redis://u:***@h"
+    )
     assert (record.event, record.queue, record.n) == ("100 % done", "emails", 2)
     assert (record.name, record.levelname, record.funcName) == (
         "corral.acme",
@@ -400,7 +447,9 @@ def test_a_host_gets_a_line_of_text_with_all_fields_and_each_as_an_attribute(cap
     )
 
 
-def test_every_record_of_an_event_has_one_template_by_which_a_tracker_groups(caplog: pytest.LogCaptureFixture) -> None:
+def test_every_record_of_an_event_has_one_template_by_which_a_tracker_groups(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     for number in range(2):
         Logger("corral.acme").error("job failed", job_id=str(number))
     first, second = caplog.records
@@ -449,7 +498,10 @@ def test_what_is_secret_in_the_job_reaches_no_handler(caplog: pytest.LogCaptureF
     token = current_job.set(job)
     try:
         Logger("corral.acme").warning(
-            "got hunter2-hunter2", told=["hunter2-hunter2", {"x": "hunter2-hunter2"}], token="abc", error=Exception("x")
+            "got hunter2-hunter2",
+            told=["hunter2-hunter2", {"x": "hunter2-hunter2"}],
+            token="abc",
+            error=Exception("x"),
         )
     finally:
         current_job.reset(token)

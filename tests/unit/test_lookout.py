@@ -13,7 +13,9 @@ from corral.worker.lookout import Lookout, Reason
 pytestmark = pytest.mark.asyncio
 
 
-def reply(jobs: int = 0, *, due_ms: int | None = None, limited_ms: int = 0, **more: Any) -> Advanced:
+def reply(
+    jobs: int = 0, *, due_ms: int | None = None, limited_ms: int = 0, **more: Any
+) -> Advanced:
     fetched = [decode_job(b"%d" % n, (), "worker:1", 1) for n in range(jobs)]
     known = {"now_ms": 1, "codes": (), "jobs": fetched, "repeated": False, **more}
     return Advanced(due_ms=due_ms, limited_ms=limited_ms, **known)
@@ -29,7 +31,9 @@ def lookout(woken: list[None]) -> Lookout:
     return Lookout(lambda: woken.append(None))
 
 
-async def test_what_comes_while_a_call_is_on_its_way_is_a_reason_for_the_next(lookout: Lookout) -> None:
+async def test_what_comes_while_a_call_is_on_its_way_is_a_reason_for_the_next(
+    lookout: Lookout,
+) -> None:
     lookout.add(Reason.START)
     lookout.asking(for_all_slots=True)
     assert not lookout
@@ -86,7 +90,9 @@ async def test_it_looks_by_itself_when_a_job_is_due_and_when_a_limit_ends(
         assert lookout
 
 
-async def test_a_time_that_is_known_anew_replaces_the_one_before(lookout: Lookout, woken: list[None]) -> None:
+async def test_a_time_that_is_known_anew_replaces_the_one_before(
+    lookout: Lookout, woken: list[None]
+) -> None:
     lookout.answered(reply(due_ms=1), 1, clock_by_hand=False)
     lookout.answered(reply(due_ms=3_000), 1, clock_by_hand=False)
     passed = asyncio.Event()

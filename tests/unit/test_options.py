@@ -1,4 +1,6 @@
-"""Options: what a producer may override, what is refused, which ids are legal, and how long a retry waits."""
+"""Options: what a producer may override, what is refused, which ids are legal, and how long a retry
+waits.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,14 @@ SECOND = timedelta(seconds=1)
 class TestMerged:
     def test_an_override_replaces_its_option_and_no_other(self) -> None:
         declared = JobOptions(attempts=7, backoff=Fixed(SECOND), keep_failed=Retention(count=5))
-        options = merged(declared, {"attempts": 2, "keep_completed": Retention(count=0), "job_id": "a"})
+        options = merged(
+            declared, {"attempts": 2, "keep_completed": Retention(count=0), "job_id": "a"}
+        )
         assert options == JobOptions(
-            attempts=2, backoff=Fixed(SECOND), keep_completed=Retention(count=0), keep_failed=Retention(count=5)
+            attempts=2,
+            backoff=Fixed(SECOND),
+            keep_completed=Retention(count=0),
+            keep_failed=Retention(count=5),
         )
 
     def test_the_default_policy_is_the_documented_one(self) -> None:
@@ -58,7 +65,10 @@ class TestMerged:
             ({"retries": 3}, "no enqueue option is named 'retries'"),
             ({"backoff": Fixed(5)}, "the backoff's delay 5 is no timedelta"),
             ({"backoff": Exponential(-SECOND)}, "the backoff's delay -1 day, 23:59:59 is negative"),
-            ({"backoff": Exponential(timedelta.max)}, "the backoff's delay .* is longer than 3,000 years"),
+            (
+                {"backoff": Exponential(timedelta.max)},
+                "the backoff's delay .* is longer than 3,000 years",
+            ),
             ({"backoff": Fixed(SECOND, jitter="x")}, "jitter 'x' is no int or float"),
             ({"backoff": Fixed(SECOND, jitter=True)}, "jitter True is no int or float"),
             ({"backoff": Fixed(SECOND, jitter=float("nan"))}, "jitter nan is not between 0 and 1"),
@@ -72,11 +82,26 @@ class TestMerged:
             ({"delay": timedelta.max}, "delay .* is longer than 3,000 years"),
             ({"keep_failed": Retention(count=-5)}, "the count of keep_failed -5 is negative"),
             ({"keep_completed": Retention(count=1.5)}, "the count of keep_completed 1.5 is no int"),
-            ({"keep_completed": Retention(count=True)}, "the count of keep_completed True is no int"),
-            ({"keep_completed": Retention(count=2**53)}, "the count of keep_completed 9007199254740992 is more than"),
-            ({"keep_completed": Retention(age=3600)}, "the age of keep_completed 3600 is no timedelta"),
-            ({"keep_completed": Retention(age=-SECOND)}, "the age of keep_completed .* is negative"),
-            ({"keep_completed": Retention(age=timedelta.max)}, "the age of keep_completed .* is longer than"),
+            (
+                {"keep_completed": Retention(count=True)},
+                "the count of keep_completed True is no int",
+            ),
+            (
+                {"keep_completed": Retention(count=2**53)},
+                "the count of keep_completed 9007199254740992 is more than",
+            ),
+            (
+                {"keep_completed": Retention(age=3600)},
+                "the age of keep_completed 3600 is no timedelta",
+            ),
+            (
+                {"keep_completed": Retention(age=-SECOND)},
+                "the age of keep_completed .* is negative",
+            ),
+            (
+                {"keep_completed": Retention(age=timedelta.max)},
+                "the age of keep_completed .* is longer than",
+            ),
             ({"keep_completed": 5}, "keep_completed 5 is no Retention"),
         ],
     )
@@ -91,16 +116,23 @@ class TestMerged:
     def test_takes_the_longest_and_the_most(self) -> None:
         longest = timedelta(milliseconds=10**14)
         most = Retention(age=longest, count=2**53 - 1)
-        options = merged(JobOptions(), {"attempts": 2**53 - 1, "delay": longest, "keep_failed": most})
+        options = merged(
+            JobOptions(), {"attempts": 2**53 - 1, "delay": longest, "keep_failed": most}
+        )
         assert (options.attempts, options.delay, options.keep_failed) == (2**53 - 1, longest, most)
 
     def test_takes_the_bounds_themselves(self) -> None:
-        options = merged(JobOptions(), {"priority": MAX_PRIORITY, "attempts": 0, "backoff": Fixed(SECOND, jitter=1.0)})
+        options = merged(
+            JobOptions(),
+            {"priority": MAX_PRIORITY, "attempts": 0, "backoff": Fixed(SECOND, jitter=1.0)},
+        )
         assert (options.priority, options.attempts) == (MAX_PRIORITY, 0)
 
 
 class TestJobIds:
-    @pytest.mark.parametrize("job_id", ["a", "welcome-ada", "5a", "a.b_c~d-E", "0x1", "x" * 128, "waiting", "-"])
+    @pytest.mark.parametrize(
+        "job_id", ["a", "welcome-ada", "5a", "a.b_c~d-E", "0x1", "x" * 128, "waiting", "-"]
+    )
     def test_a_plain_word_is_an_id(self, job_id: str) -> None:
         check_job_id(job_id)
 
@@ -139,24 +171,34 @@ class TestBackoff:
     """The formulas of wire § 6.8."""
 
     def test_exponential_doubles(self) -> None:
-        waits = [backoff_delay_ms(Exponential(timedelta(milliseconds=100)), failed) for failed in (1, 2, 3, 4)]
+        waits = [
+            backoff_delay_ms(Exponential(timedelta(milliseconds=100)), failed)
+            for failed in (1, 2, 3, 4)
+        ]
         assert waits == [100, 200, 400, 800]
 
     def test_fixed_stays(self) -> None:
         assert [backoff_delay_ms(Fixed(SECOND), failed) for failed in (1, 2, 9)] == [1000] * 3
 
     @pytest.mark.parametrize(("rand", "wait"), [(0.0, 300), (0.5, 350), (0.999999, 399)])
-    def test_jitter_makes_its_share_of_the_wait_random_and_rounds_down(self, rand: float, wait: int) -> None:
+    def test_jitter_makes_its_share_of_the_wait_random_and_rounds_down(
+        self, rand: float, wait: int
+    ) -> None:
         policy = Exponential(timedelta(milliseconds=200), jitter=0.25)
         assert backoff_delay_ms(policy, 2, lambda: rand) == wait
 
     def test_full_jitter_reaches_from_nothing_to_the_whole_wait(self) -> None:
-        waits = [backoff_delay_ms(Fixed(SECOND, jitter=1.0), 1, lambda share=share: share) for share in (0.0, 0.25)]
+        waits = [
+            backoff_delay_ms(Fixed(SECOND, jitter=1.0), 1, lambda share=share: share)
+            for share in (0.0, 0.25)
+        ]
         assert waits == [0, 250]
 
     def test_a_damaged_count_of_attempts_costs_no_memory(self) -> None:
         assert backoff_delay_ms(Exponential(SECOND), 10**12) == 1000 * 2**62
-        assert backoff_delay_ms(Exponential(SECOND, jitter=1.0), 10**12, lambda: 0.5) == 1000 * 2**61
+        assert (
+            backoff_delay_ms(Exponential(SECOND, jitter=1.0), 10**12, lambda: 0.5) == 1000 * 2**61
+        )
 
 
 def test_durations_are_whole_milliseconds() -> None:

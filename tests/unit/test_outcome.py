@@ -64,7 +64,9 @@ def test_the_error_is_no_part_of_what_a_failed_outcome_is(outcome: Any) -> None:
 
 
 def test_only_failed_attempts_carry_an_error() -> None:
-    having = {kind for kind in get_args(Outcome) if "error" in {field.name for field in fields(kind)}}
+    having = {
+        kind for kind in get_args(Outcome) if "error" in {field.name for field in fields(kind)}
+    }
     assert having == {Failed, Retried, TimedOut}
 
 
@@ -91,8 +93,12 @@ class TestTheErrorTrackerOfTheDocumentation:
         monkeypatch.setitem(sys.modules, "sentry_sdk", library)
         return captured
 
-    def test_it_is_told_of_last_attempts_with_their_exceptions(self, captured: list[object]) -> None:
-        blocks = re.findall(r"^```python\n(.*?)^```", HOOKS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    def test_it_is_told_of_last_attempts_with_their_exceptions(
+        self, captured: list[object]
+    ) -> None:
+        blocks = re.findall(
+            r"^```python\n(.*?)^```", HOOKS.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        )
         (example,) = [block for block in blocks if "outcome.error" in block]
         assert "outcome.final" in example
         names: dict[str, Any] = {}

@@ -1,4 +1,6 @@
-"""A payload is refused, or a worker has exactly what was given: the shapes that arrive, and those that do not."""
+"""A payload is refused, or a worker has exactly what was given: the shapes that arrive, and those
+that do not.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def an_alias() -> Any:
 
 def a_renamed_field() -> Any:
     class P(Payload):
-        user_id: str = Field(validation_alias=AliasChoices("userId", "uid", AliasPath("user", "id")))
+        user_id: str = Field(
+            validation_alias=AliasChoices("userId", "uid", AliasPath("user", "id"))
+        )
 
     return P(uid="x")
 
@@ -165,14 +169,20 @@ def a_private_field_that_follows_from_others() -> Any:
 
 def a_subclass_by_a_validator() -> Any:
     def which(value: Any) -> Any:
-        return Circle.model_validate(value) if isinstance(value, dict) and "radius" in value else value
+        return (
+            Circle.model_validate(value) if isinstance(value, dict) and "radius" in value else value
+        )
 
-    return one(Annotated[SerializeAsAny[Shape], BeforeValidator(which)])(a=Circle(name="c", radius=1))
+    return one(Annotated[SerializeAsAny[Shape], BeforeValidator(which)])(
+        a=Circle(name="c", radius=1)
+    )
 
 
 def a_format_of_ones_own() -> Any:
     day = PlainSerializer(lambda value: value.strftime("%d.%m.%Y"), return_type=str)
-    read = BeforeValidator(lambda v: date(*map(int, v.split(".")[::-1])) if isinstance(v, str) else v)
+    read = BeforeValidator(
+        lambda v: date(*map(int, v.split(".")[::-1])) if isinstance(v, str) else v
+    )
     return one(Annotated[date, day, read])(a=date(2024, 1, 2))
 
 
@@ -189,7 +199,9 @@ def a_class_that_compares_by_identity() -> Any:
             return core_schema.no_info_after_validator_function(
                 lambda value: value if isinstance(value, cls) else cls(value),
                 core_schema.union_schema([core_schema.is_instance_schema(cls), schema]),
-                serialization=core_schema.plain_serializer_function_ser_schema(lambda money: money.cents),
+                serialization=core_schema.plain_serializer_function_ser_schema(
+                    lambda money: money.cents
+                ),
             )
 
         @classmethod
@@ -238,7 +250,9 @@ EXACT: dict[str, Callable[[], Payload]] = {
     "time": lambda: one(time)(a=time(1, 2, 3, tzinfo=UTC)),
     "date": lambda: one(date)(a=date(1, 1, 1)),
     "datetime.max": lambda: one(datetime)(a=NAIVE.max),
-    "datetime of a zone": lambda: one(datetime)(a=datetime(2024, 7, 1, tzinfo=ZoneInfo("Europe/Berlin"))),
+    "datetime of a zone": lambda: one(datetime)(
+        a=datetime(2024, 7, 1, tzinfo=ZoneInfo("Europe/Berlin"))
+    ),
     "datetime that a zone has twice": lambda: one(datetime)(
         a=datetime(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
     ),
@@ -256,8 +270,12 @@ EXACT: dict[str, Callable[[], Payload]] = {
     "extra allowed": lambda: Open(a=1, more={"b": [1]}),
     "extra allowed in a field": lambda: one(Open)(a=Open(more=[1])),
     "root model": lambda: one(Numbers)(a=Numbers([1, 2])),
-    "discriminated union": lambda: one(Annotated[Card | Cash, Field(discriminator="kind")])(a=Cash(amount=3)),
-    "default factory": create_model("P", __base__=Payload, id=(uuid.UUID, Field(default_factory=uuid.uuid4))),
+    "discriminated union": lambda: one(Annotated[Card | Cash, Field(discriminator="kind")])(
+        a=Cash(amount=3)
+    ),
+    "default factory": create_model(
+        "P", __base__=Payload, id=(uuid.UUID, Field(default_factory=uuid.uuid4))
+    ),
     "control characters": lambda: one(str)(a="\x00\x01\u2028\U0001f600"),
     "JsonValue, deep": lambda: one(JsonValue)(a=deep(150)),
     "JsonValue, as deep as can be read": lambda: one(JsonValue)(a=deep(190)),
@@ -274,7 +292,9 @@ EXACT: dict[str, Callable[[], Payload]] = {
     "Path": lambda: one(pathlib.Path)(a="/srv"),
     "Pattern": lambda: one(re.Pattern)(a="a+"),
     "ByteSize": lambda: one(ByteSize)(a="3 MiB"),
-    "None where there is a default": lambda: create_model("P", __base__=Payload, a=(str | None, "set"))(a=None),
+    "None where there is a default": lambda: create_model(
+        "P", __base__=Payload, a=(str | None, "set")
+    )(a=None),
     "models within models": lambda: Node(below=Node(below=Node())),
     "an old name by a validator": an_old_name_by_a_validator,
     "an excluded field that follows from others": a_derived_field,
@@ -316,7 +336,11 @@ class Mixed(BaseModel):
 
 
 FAULTY: dict[str, tuple[Callable[[], type[Payload]], str, str]] = {
-    "two fields of one name": (lambda: fields(a_b=(int, 0), aB=(int, 0)), "aB", "the name of two fields"),
+    "two fields of one name": (
+        lambda: fields(a_b=(int, 0), aB=(int, 0)),
+        "aB",
+        "the name of two fields",
+    ),
     "written and not read": (
         lambda: fields(user_id=(str, Field(validation_alias="uid"))),
         "userId",
@@ -333,12 +357,19 @@ FAULTY: dict[str, tuple[Callable[[], type[Payload]], str, str]] = {
         "read from 'uid', 'user', 'user_id'",
     ),
     "only a part of another": (
-        lambda: one(create_model("M", __base__=BaseModel, first=(str, Field(validation_alias=AliasPath("names", 0))))),
+        lambda: one(
+            create_model(
+                "M", __base__=BaseModel, first=(str, Field(validation_alias=AliasPath("names", 0)))
+            )
+        ),
         "a.first",
         "read from a part of 'names'",
     ),
     "another field's name first": (
-        lambda: fields(old=(str, ""), new_name=(str, Field("", validation_alias=AliasChoices("old", "newName")))),
+        lambda: fields(
+            old=(str, ""),
+            new_name=(str, Field("", validation_alias=AliasChoices("old", "newName"))),
+        ),
         "newName",
         "read from a name under which the field 'old' is written",
     ),
@@ -347,13 +378,21 @@ FAULTY: dict[str, tuple[Callable[[], type[Payload]], str, str]] = {
         "a",
         "read from a name under which the field 'a' is written",
     ),
-    "excluded and required": (lambda: fields(a_b=(str, Field(exclude=True))), "a_b", "is required, and excluded"),
+    "excluded and required": (
+        lambda: fields(a_b=(str, Field(exclude=True))),
+        "a_b",
+        "is required, and excluded",
+    ),
     "needed and never written": (lambda: one(WithInit), "a.y", "is required, and excluded"),
     "keys: tuple": (lambda: one(dict[tuple[int, int], str]), "a", "keys of the type tuple"),
     "keys: model or text": (lambda: one(dict[Cat | str, str]), "a", "keys of the type model"),
     "keys: secret": (lambda: one(dict[SecretStr, int]), "a", "keys that are secret"),
     "Secret[date]": (lambda: one(Secret[date]), "a", "written as a mask"),
-    "Secret[date], optional, in a list": (lambda: one(list[Secret[date] | None]), "a", "written as a mask"),
+    "Secret[date], optional, in a list": (
+        lambda: one(list[Secret[date] | None]),
+        "a",
+        "written as a mask",
+    ),
     "Iterable": (lambda: one(Iterable[int]), "a", "is an iterator"),
     "bytes in two ways": (lambda: one(Mixed), "a.raw", "written in one way and read in another"),
     "deep inside": (lambda: one(dict[str, list[Misspelt | None]]), "a.user_id", "read from 'uid'"),
@@ -420,19 +459,59 @@ def hidden() -> Payload:
 
 
 LOST: dict[str, tuple[Callable[[], Payload], str, str]] = {
-    "subclass in a field": (lambda: one(Shape)(a=Circle()), "a", "is Circle here, and Shape where a worker reads it"),
-    "subclass in a list": (lambda: one(list[BareShape])(a=[BareCircle(name="c")]), "a.0", "is BareCircle here"),
-    "subclass in a dict": (lambda: one(dict[str, Shape])(a={"x": Circle()}), "a.x", "is Circle here"),
-    "subclass in a tuple": (lambda: one(tuple[int, Shape])(a=(1, Circle())), "a.1", "is Circle here"),
-    "subclass in a model": (lambda: one(Envelope[Shape])(a=Envelope[Shape](item=Circle())), "a.item", "is Circle"),
+    "subclass in a field": (
+        lambda: one(Shape)(a=Circle()),
+        "a",
+        "is Circle here, and Shape where a worker reads it",
+    ),
+    "subclass in a list": (
+        lambda: one(list[BareShape])(a=[BareCircle(name="c")]),
+        "a.0",
+        "is BareCircle here",
+    ),
+    "subclass in a dict": (
+        lambda: one(dict[str, Shape])(a={"x": Circle()}),
+        "a.x",
+        "is Circle here",
+    ),
+    "subclass in a tuple": (
+        lambda: one(tuple[int, Shape])(a=(1, Circle())),
+        "a.1",
+        "is Circle here",
+    ),
+    "subclass in a model": (
+        lambda: one(Envelope[Shape])(a=Envelope[Shape](item=Circle())),
+        "a.item",
+        "is Circle",
+    ),
     "subclass in a root model": (lambda: one(RootModel[Shape])(a=Circle()), "a", "is Circle here"),
     "subclass of a dataclass": (lambda: one(Point)(a=Point3(1)), "a", "is Point3 here, and Point"),
-    "subclass that is duck-typed": (lambda: one(SerializeAsAny[Shape])(a=Circle()), "a.radius", "unknown to a worker"),
-    "generic without its type": (lambda: Envelope(item=Dog(id=1, breed="x")), "item", "is Dog here, and dict"),
-    "excluded, and not its default": (lambda: fields(b=(str, Field("", exclude=True)))(b="y"), "b", "another value"),
+    "subclass that is duck-typed": (
+        lambda: one(SerializeAsAny[Shape])(a=Circle()),
+        "a.radius",
+        "unknown to a worker",
+    ),
+    "generic without its type": (
+        lambda: Envelope(item=Dog(id=1, breed="x")),
+        "item",
+        "is Dog here, and dict",
+    ),
+    "excluded, and not its default": (
+        lambda: fields(b=(str, Field("", exclude=True)))(b="y"),
+        "b",
+        "another value",
+    ),
     "private": (hidden, "_seen", "another value"),
-    "Any: datetime": (lambda: one(Any)(a=datetime(2024, 1, 2, tzinfo=UTC)), "a", "is datetime here, and str"),
-    "Any: deep inside": (lambda: one(dict[str, Any])(a={"x": [{"y": (1,)}]}), "a.x.0.y", "is tuple here, and list"),
+    "Any: datetime": (
+        lambda: one(Any)(a=datetime(2024, 1, 2, tzinfo=UTC)),
+        "a",
+        "is datetime here, and str",
+    ),
+    "Any: deep inside": (
+        lambda: one(dict[str, Any])(a={"x": [{"y": (1,)}]}),
+        "a.x.0.y",
+        "is tuple here, and list",
+    ),
     "Any: keys": (lambda: one(Any)(a={1: 2}), "a.1", "is not there"),
     "Any: NaN": (lambda: one(Any)(a=[float("nan")]), "a.0", "is float here, and NoneType"),
     "Any: too deep": (lambda: one(Any)(a=deep(230)), "", "a worker cannot read it"),
@@ -443,10 +522,18 @@ LOST: dict[str, tuple[Callable[[], Payload], str, str]] = {
         "a.x",
         "cannot",
     ),
-    "text that is a UUID": (lambda: one(uuid.UUID | str)(a=str(uuid.UUID(int=5))), "a", "is str here, and UUID"),
+    "text that is a UUID": (
+        lambda: one(uuid.UUID | str)(a=str(uuid.UUID(int=5))),
+        "a",
+        "is str here, and UUID",
+    ),
     "IntEnum | int": (lambda: one(int | Size)(a=Size.SMALL), "a", "is Size here, and int"),
     "keys: int | str": (lambda: one(dict[int | str, int])(a={1: 1}), "a.1", "is not there"),
-    "a look-alike": (lambda: one(Shape | Alike)(a=Alike(name="x")), "a", "is Alike here, and Shape"),
+    "a look-alike": (
+        lambda: one(Shape | Alike)(a=Alike(name="x")),
+        "a",
+        "is Alike here, and Shape",
+    ),
     "not idempotent": (not_idempotent, "a", "another value"),
     "unreadable": (unreadable, "at", "a worker cannot read it: Input should be a valid datetime"),
     "a field too many": (wrapped, "more", "unknown to a worker"),
@@ -481,7 +568,9 @@ def test_what_would_be_lost_of_a_payload_is_refused_with_its_path_and_without_it
     assert "hunter2" not in str(refused.value)
 
 
-@pytest.mark.parametrize("make", [make for name, (make, _, _) in LOST.items() if name not in BY_FUNCTIONS])
+@pytest.mark.parametrize(
+    "make", [make for name, (make, _, _) in LOST.items() if name not in BY_FUNCTIONS]
+)
 def test_what_a_schema_leaves_open_is_tried_of_every_payload_and_not_only_of_the_first(
     make: Callable[[], Payload],
 ) -> None:

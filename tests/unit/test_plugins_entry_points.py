@@ -11,7 +11,9 @@ import pytest
 from corral.plugins import Claim, Provider, found
 from corral.plugins.entry_points import Broken
 
-REPORTS = Claim("reports", "acme_reports", "corral.queues", Provider("acme-reports", "1.0", "wheel"))
+REPORTS = Claim(
+    "reports", "acme_reports", "corral.queues", Provider("acme-reports", "1.0", "wheel")
+)
 
 
 def test_entry_points_are_found_without_importing_what_they_name(site: Any) -> None:
@@ -29,7 +31,11 @@ def test_other_groups_are_no_matter_of_ours_however_broken_they_are(site: Any) -
 def test_they_come_sorted_by_distribution_and_name_whatever_was_installed_first(site: Any) -> None:
     site.install("zeta", "b = zeta", "a = zeta")
     site.install("alpha", "c = alpha")
-    assert [claim.name for claim in found([str(site.folder)]) if isinstance(claim, Claim)] == ["c", "a", "b"]
+    assert [claim.name for claim in found([str(site.folder)]) if isinstance(claim, Claim)] == [
+        "c",
+        "a",
+        "b",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,10 @@ def test_they_come_sorted_by_distribution_and_name_whatever_was_installed_first(
         ({"url": "file:///checkout", "dir_info": {}}, "wheel"),
         ({"url": "file:///checkout", "dir_info": {"editable": True}}, "editable"),
         (
-            {"url": "https://example.org/a.git", "vcs_info": {"vcs": "git", "commit_id": "3f1c9d2ab07c8e6f5d41"}},
+            {
+                "url": "https://example.org/a.git",
+                "vcs_info": {"vcs": "git", "commit_id": "3f1c9d2ab07c8e6f5d41"},
+            },
             "vcs 3f1c9d2",
         ),
     ],
@@ -65,7 +74,9 @@ def test_of_two_versions_the_one_counts_that_python_takes(site: Any, tmp_path: A
     """Even where the newer one has given up an entry point that the older one had."""
     older = tmp_path / "older"
     older.mkdir()
-    type(site)(older).install("acme-reports", "reports = acme_reports", "digests = acme_reports", version="0.9")
+    type(site)(older).install(
+        "acme-reports", "reports = acme_reports", "digests = acme_reports", version="0.9"
+    )
     site.install("acme-reports", "reports = acme_reports")
     assert list(found([str(site.folder), str(older)])) == [REPORTS]
 

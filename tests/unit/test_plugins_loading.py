@@ -18,7 +18,9 @@ def corral_queues(): return queues
 """
 
 
-def test_a_module_that_several_entry_points_name_is_loaded_once_and_blamed_for_all(site: Any, codes: Any) -> None:
+def test_a_module_that_several_entry_points_name_is_loaded_once_and_blamed_for_all(
+    site: Any, codes: Any
+) -> None:
     site.module("acme", DECLARING.format(names=["a", "b"]))
     site.install("acme", "a = acme", "b = acme", "c = acme.missing")
     plugins = site.load()
@@ -27,7 +29,9 @@ def test_a_module_that_several_entry_points_name_is_loaded_once_and_blamed_for_a
     assert plugin.hooks == ("corral_queues",)
     assert [queue.name for _, queue in plugins.ask("corral_queues", Queue, Report())] == ["a", "b"]
     assert codes(plugins) == ["import-error"]
-    assert plugins.report.problems[0].message.startswith("plugin 'c' (acme 1.0) failed to import 'acme.missing'")
+    assert plugins.report.problems[0].message.startswith(
+        "plugin 'c' (acme 1.0) failed to import 'acme.missing'"
+    )
 
 
 def test_a_broken_module_is_one_problem_whichever_number_of_entry_points_name_it(site: Any) -> None:
@@ -42,7 +46,8 @@ def test_a_broken_module_is_one_problem_whichever_number_of_entry_points_name_it
 
 def test_an_entry_point_may_name_an_object_of_a_module(site: Any, codes: Any) -> None:
     site.module(
-        "acme", "class Plugin:\n    @hookimpl\n    def corral_queues(self): return [Queue('a', P)]\nit = Plugin()"
+        "acme",
+        "class Plugin:\n    @hookimpl\n    def corral_queues(self): return [Queue('a', P)]\nit = Plugin()",
     )
     site.install("acme", "a = acme:it")
     plugins = site.load()
@@ -51,7 +56,9 @@ def test_an_entry_point_may_name_an_object_of_a_module(site: Any, codes: Any) ->
 
 
 @pytest.mark.parametrize("value", ["acme:nothing", "no module", "acme:"])
-def test_an_entry_point_that_leads_nowhere_is_an_import_error(value: str, site: Any, codes: Any) -> None:
+def test_an_entry_point_that_leads_nowhere_is_an_import_error(
+    value: str, site: Any, codes: Any
+) -> None:
     site.module("acme", "")
     site.install("acme", f"a = {value}")
     assert codes(site.load()) == ["import-error"]
@@ -79,12 +86,21 @@ def test_a_long_exception_is_cut_in_the_report_and_whole_behind_it(site: Any) ->
 
 
 def test_the_application_is_loaded_last_and_answers_first(site: Any, codes: Any) -> None:
-    site.module("acme", "import sys\nassert 'application' not in sys.modules\n" + DECLARING.format(names=["a"]))
-    site.module("application", "@hookimpl\ndef corral_enqueuing(): pass\n@hookimpl\ndef corral_job_ended(): pass")
+    site.module(
+        "acme",
+        "import sys\nassert 'application' not in sys.modules\n" + DECLARING.format(names=["a"]),
+    )
+    site.module(
+        "application",
+        "@hookimpl\ndef corral_enqueuing(): pass\n@hookimpl\ndef corral_job_ended(): pass",
+    )
     site.install("acme", "a = acme")
     plugins = site.load(application="application")
     assert codes(plugins) == []
-    assert [plugin.provider.label for plugin in plugins.loaded] == ["acme 1.0 (wheel)", "application (application)"]
+    assert [plugin.provider.label for plugin in plugins.loaded] == [
+        "acme 1.0 (wheel)",
+        "application (application)",
+    ]
     (answers,) = plugins.implementations("corral_enqueuing")
     assert answers.provider.label == "application (application)"
 
@@ -99,7 +115,9 @@ def test_an_application_that_is_a_plugin_already_is_loaded_once(site: Any, codes
 
 def test_an_application_that_cannot_be_imported_is_told_where_to_look(site: Any) -> None:
     (problem,) = site.load(application="acme_jobs").report.problems
-    assert problem.message.startswith("application 'acme_jobs' failed to import 'acme_jobs': ModuleNotFoundError")
+    assert problem.message.startswith(
+        "application 'acme_jobs' failed to import 'acme_jobs': ModuleNotFoundError"
+    )
     assert "PYTHONPATH" in (problem.hint or "")
 
 
@@ -115,7 +133,9 @@ def test_what_is_disabled_is_not_imported(site: Any, codes: Any) -> None:
     assert "acme" not in sys.modules
 
 
-def test_all_unknown_hooks_and_all_wrong_arguments_of_all_modules_are_told(site: Any, codes: Any) -> None:
+def test_all_unknown_hooks_and_all_wrong_arguments_of_all_modules_are_told(
+    site: Any, codes: Any
+) -> None:
     for name in ("one", "two"):
         site.module(
             name,
@@ -132,7 +152,10 @@ def test_all_unknown_hooks_and_all_wrong_arguments_of_all_modules_are_told(site:
 
 
 def test_fewer_arguments_and_arguments_with_a_default_are_fine(site: Any, codes: Any) -> None:
-    site.module("acme", "@hookimpl\ndef corral_enqueuing(carrier, seen=None, *rest, **more): carrier['x'] = '1'")
+    site.module(
+        "acme",
+        "@hookimpl\ndef corral_enqueuing(carrier, seen=None, *rest, **more): carrier['x'] = '1'",
+    )
     site.install("acme", "acme = acme", group="corral.plugins")
     plugins = site.load()
     assert codes(plugins) == []
@@ -157,17 +180,25 @@ def acme_find(user_id): return "default"
 
 def test_a_plugin_offers_a_hook_and_another_answers_it(site: Any, codes: Any) -> None:
     site.module("acme_offers", OFFERING)
-    site.module("acme_answers", "@hookimpl(optionalhook=True)\ndef acme_find(user_id): return f'user {user_id}'")
+    site.module(
+        "acme_answers",
+        "@hookimpl(optionalhook=True)\ndef acme_find(user_id): return f'user {user_id}'",
+    )
     site.install("zeta", "zeta = acme_offers", group="corral.plugins")
     site.install("alpha", "alpha = acme_answers", group="corral.plugins")
     plugins = site.load()
     assert codes(plugins) == []
     assert plugins.hook.acme_find(user_id=7) == "user 7"
-    assert [str(answer.provider) for answer in plugins.implementations("acme_find")] == ["alpha 1.0", "zeta 1.0"]
+    assert [str(answer.provider) for answer in plugins.implementations("acme_find")] == [
+        "alpha 1.0",
+        "zeta 1.0",
+    ]
     assert site.load(disabled=["alpha"]).hook.acme_find(user_id=7) == "default"
 
 
-def test_without_its_host_an_optional_hook_is_nothing_and_a_plain_one_a_problem(site: Any, codes: Any) -> None:
+def test_without_its_host_an_optional_hook_is_nothing_and_a_plain_one_a_problem(
+    site: Any, codes: Any
+) -> None:
     site.module("acme", "@hookimpl(optionalhook=True)\ndef acme_find(user_id): pass")
     site.install("acme", "acme = acme", group="corral.plugins")
     assert codes(site.load()) == []
@@ -186,7 +217,9 @@ def test_a_hook_that_two_plugins_offer_is_a_problem_of_the_second(site: Any) -> 
     assert "acme_find" in problem.message
 
 
-def test_a_wrapper_is_refused_where_it_cannot_work_and_where_pluggy_refuses_it(site: Any, codes: Any) -> None:
+def test_a_wrapper_is_refused_where_it_cannot_work_and_where_pluggy_refuses_it(
+    site: Any, codes: Any
+) -> None:
     site.module("offers", OFFERING)
     site.module("wraps", "@hookimpl(wrapper=True)\ndef acme_find(user_id): return (yield)")
     site.module("fails", "@hookimpl(wrapper=True)\ndef acme_find(user_id): return 1")
@@ -202,7 +235,10 @@ def test_a_wrapper_is_refused_where_it_cannot_work_and_where_pluggy_refuses_it(s
 
 
 def test_what_a_hook_registers_is_taken_up_to_what_is_wrong_with_it(site: Any) -> None:
-    site.module("acme", "@hookimpl\ndef corral_queues():\n    yield Queue('a', P)\n    yield 'b'\n    yield P\n")
+    site.module(
+        "acme",
+        "@hookimpl\ndef corral_queues():\n    yield Queue('a', P)\n    yield 'b'\n    yield P\n",
+    )
     site.install("acme", "a = acme")
     report = Report()
     assert [queue.name for _, queue in site.load().ask("corral_queues", Queue, report)] == ["a"]

@@ -1,4 +1,6 @@
-"""The hooks that run with every job: free where nobody listens, and nobody's fault reaches the worker."""
+"""The hooks that run with every job: free where nobody listens, and nobody's fault reaches the
+worker.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def job() -> Job[Nothing]:
 
 @pytest.fixture
 def two(site: Any) -> Any:
-    """`two(fault)`: a relay with the subscribers `bad`, which has the fault, and `good`; and the modules."""
+    """`two(fault)`: a relay with the subscribers `bad`, which has the fault, and `good`; and the
+    modules.
+    """
 
     def load(fault: str) -> Any:
         for name, body in (("bad", fault), ("good", "pass")):
@@ -84,7 +88,9 @@ def test_everybody_is_called_with_what_he_asks_for(two: Any, job: Job[Nothing]) 
 
 
 @pytest.mark.parametrize("fault", ["raise LookupError('no span')", "raise SystemExit(1)"])
-def test_one_that_raises_stops_neither_the_others_nor_the_worker(fault: str, two: Any, job: Job[Nothing]) -> None:
+def test_one_that_raises_stops_neither_the_others_nor_the_worker(
+    fault: str, two: Any, job: Job[Nothing]
+) -> None:
     relay, _, good = two(fault)
     with capture_logs() as logs:
         relay.enqueuing(queue, Nothing(), {})
@@ -99,8 +105,12 @@ def test_one_that_raises_stops_neither_the_others_nor_the_worker(fault: str, two
     ]
 
 
-@pytest.mark.parametrize("fault", ["KeyboardInterrupt('x')", "GeneratorExit('x')", "asyncio.CancelledError('x')"])
-def test_in_a_worker_nothing_that_is_raised_ends_it_or_loses_the_job(fault: str, two: Any, job: Job[Nothing]) -> None:
+@pytest.mark.parametrize(
+    "fault", ["KeyboardInterrupt('x')", "GeneratorExit('x')", "asyncio.CancelledError('x')"]
+)
+def test_in_a_worker_nothing_that_is_raised_ends_it_or_loses_the_job(
+    fault: str, two: Any, job: Job[Nothing]
+) -> None:
     relay, _, good = two(f"import asyncio; raise {fault}")
     with capture_logs() as logs:
         with relay.job_context(job):
@@ -108,7 +118,10 @@ def test_in_a_worker_nothing_that_is_raised_ends_it_or_loses_the_job(fault: str,
         relay.job_ended(job, Completed())
     assert good == ["enter 7", "processor", "leave", "Completed"]
     assert [line["hook"] for line in logs] == ["corral_job_context", "corral_job_ended"]
-    with capture_logs(), pytest.raises(BaseException, match="x"):  # a producer's Ctrl-C is the producer's
+    with (
+        capture_logs(),
+        pytest.raises(BaseException, match="x"),
+    ):  # a producer's Ctrl-C is the producer's
         relay.enqueuing(queue, Nothing(), {})
 
 
@@ -143,7 +156,9 @@ def test_what_is_secret_in_the_payload_is_masked_in_what_a_subscriber_raises(sit
     class Login(Payload):
         password: str
 
-    site.module("leaky", "@hookimpl\ndef corral_enqueuing(payload): raise LookupError(payload.password)")
+    site.module(
+        "leaky", "@hookimpl\ndef corral_enqueuing(payload): raise LookupError(payload.password)"
+    )
     site.install("leaky", "leaky = leaky", group="corral.plugins")
     with capture_logs() as logs:
         site.load().relay.enqueuing(Queue("logins", Login), Login(password="hunter2-hunter2"), {})
@@ -152,7 +167,9 @@ def test_what_is_secret_in_the_payload_is_masked_in_what_a_subscriber_raises(sit
     assert "hunter2" not in line["exception"]
 
 
-def test_a_context_sees_the_processor_s_exception_and_passes_it_on(two: Any, job: Job[Nothing]) -> None:
+def test_a_context_sees_the_processor_s_exception_and_passes_it_on(
+    two: Any, job: Job[Nothing]
+) -> None:
     relay, bad, good = two("pass")
     with capture_logs() as logs, pytest.raises(KeyError), relay.job_context(job):
         raise KeyError("from the processor")
@@ -160,7 +177,9 @@ def test_a_context_sees_the_processor_s_exception_and_passes_it_on(two: Any, job
     assert logs == [], "that is no fault of theirs"
 
 
-def test_contexts_are_left_in_the_reverse_of_the_order_in_which_they_were_entered(site: Any, job: Job[Nothing]) -> None:
+def test_contexts_are_left_in_the_reverse_of_the_order_in_which_they_were_entered(
+    site: Any, job: Job[Nothing]
+) -> None:
     site.module("order", "seen = []")
     for name in ("outer", "inner"):
         site.module(
@@ -168,7 +187,9 @@ def test_contexts_are_left_in_the_reverse_of_the_order_in_which_they_were_entere
             "from contextlib import contextmanager\nfrom order import seen\n@hookimpl\n@contextmanager\n"
             f"def corral_job_context():\n    seen.append('enter {name}')\n    yield\n    seen.append('leave {name}')\n",
         )
-    site.install("b", "outer = outer", group="corral.plugins")  # what is registered last is called first
+    site.install(
+        "b", "outer = outer", group="corral.plugins"
+    )  # what is registered last is called first
     site.install("a", "inner = inner", group="corral.plugins")
     with site.load().relay.job_context(job):
         pass
@@ -176,7 +197,10 @@ def test_contexts_are_left_in_the_reverse_of_the_order_in_which_they_were_entere
 
 
 def test_a_context_cannot_swallow_how_a_job_ended(site: Any, job: Job[Nothing]) -> None:
-    site.module("bad", "import contextlib\n@hookimpl\ndef corral_job_context(): return contextlib.suppress(KeyError)")
+    site.module(
+        "bad",
+        "import contextlib\n@hookimpl\ndef corral_job_context(): return contextlib.suppress(KeyError)",
+    )
     site.install("bad", "bad = bad", group="corral.plugins")
     with pytest.raises(KeyError), site.load().relay.job_context(job):
         raise KeyError("from the processor")
@@ -190,7 +214,9 @@ def test_a_context_cannot_swallow_how_a_job_ended(site: Any, job: Job[Nothing]) 
         "contextlib.ExitStack().callback",
     ],
 )
-def test_what_is_no_context_manager_or_fails_on_leaving_is_logged(context: str, site: Any, job: Job[Nothing]) -> None:
+def test_what_is_no_context_manager_or_fails_on_leaving_is_logged(
+    context: str, site: Any, job: Job[Nothing]
+) -> None:
     site.module("bad", f"import contextlib\n@hookimpl\ndef corral_job_context(): return {context}")
     site.install("bad", "bad = bad", group="corral.plugins")
     with capture_logs() as logs, site.load().relay.job_context(job):
@@ -211,13 +237,17 @@ relay = Relay({"corral_enqueuing": [Implementation("corral_enqueuing", (claim,),
 relay.enqueuing(Queue("letters", Letter), Letter(), {})
 assert not {"structlog", "redis", "rich"} & set(sys.modules)
 """
-    ended = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
+    )
     assert ended.stdout == ""
     assert ended.stderr.startswith("a hook raised; ")
     assert ended.stderr.endswith("\nLookupError\n")
 
 
-def test_corral_s_own_parts_are_called_first_and_are_blamed_like_others(site: Any, job: Job[Nothing]) -> None:
+def test_corral_s_own_parts_are_called_first_and_are_blamed_like_others(
+    site: Any, job: Job[Nothing]
+) -> None:
     class Counter:
         def __init__(self) -> None:
             self.before: list[list[str]] = []
@@ -235,6 +265,9 @@ def test_corral_s_own_parts_are_called_first_and_are_blamed_like_others(site: An
         joined.relay.job_ended(job, Completed())
     assert (counter.before, sys.modules["good"].seen) == ([[]], ["Completed"])
     assert [line["provider"] for line in logs] == ["corral (built in)"]
-    assert [each.provider.distribution for each in joined.implementations("corral_job_ended")] == ["corral", "good"]
+    assert [each.provider.distribution for each in joined.implementations("corral_job_ended")] == [
+        "corral",
+        "good",
+    ]
     assert len(plugins.implementations("corral_job_ended")) == 1, "the others are as they were"
     assert joined.relay.enqueuing is not None

@@ -25,7 +25,9 @@ def test_ids_sort_by_the_millisecond_they_were_made_in(monkeypatch: pytest.Monke
         monkeypatch.setattr(time, "time_ns", lambda moment=moment: moment * 1_000_000)
         made.append(new_job_id())
     assert made == sorted(made)
-    assert len({job_id[:10] for job_id in made}) == len(moments), "the time is in the first ten characters"
+    assert len({job_id[:10] for job_id in made}) == len(moments), (
+        "the time is in the first ten characters"
+    )
 
 
 def test_ids_of_one_millisecond_differ(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,10 +47,14 @@ class TestWhoMadeAJob:
             monkeypatch.setattr(time, "time_ns", lambda moment_ms=moment_ms: moment_ms * 1_000_000)
             assert self.read(new_job_id(), encode_options(JobOptions()))
         assert self.read("welcome-ada", encode_options(JobOptions(), nonce="0123456789abcdef"))
-        assert self.read("repeat:hourly:1900000000000", encode_options(JobOptions(), scheduled=True))
+        assert self.read(
+            "repeat:hourly:1900000000000", encode_options(JobOptions(), scheduled=True)
+        )
         assert self.read(new_job_id(), b"no JSON"), "its options were damaged later"
 
-    @pytest.mark.parametrize("job_id", ["1", "welcome-ada", "7d4a1c1e-98b5-4b1e-9f0c-0f2f1b7f6a11", "repeat:hourly:19"])
+    @pytest.mark.parametrize(
+        "job_id", ["1", "welcome-ada", "7d4a1c1e-98b5-4b1e-9f0c-0f2f1b7f6a11", "repeat:hourly:19"]
+    )
     def test_what_others_write_is_not(self, job_id: str) -> None:
         assert not self.read(job_id, b"{}")
         assert not self.read(job_id, b"[]")
@@ -56,5 +62,11 @@ class TestWhoMadeAJob:
     def test_nor_is_a_job_of_theirs_that_its_caller_named_as_we_name_ours(self) -> None:
         job_id = new_job_id()
         assert not self.read(job_id, b'{"attempts":0,"jobId":"%s"}' % job_id.encode())
-        for near in (job_id.upper() + "Z", job_id[1:], job_id + "0", "8" + job_id[1:], job_id[:-1] + "u"):
+        for near in (
+            job_id.upper() + "Z",
+            job_id[1:],
+            job_id + "0",
+            "8" + job_id[1:],
+            job_id[:-1] + "u",
+        ):
             assert not self.read(near, b"{}")

@@ -1,4 +1,6 @@
-"""A payload on its way: refused or written by the producer, read by the worker, each with the path of what is wrong."""
+"""A payload on its way: refused or written by the producer, read by the worker, each with the path
+of what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -43,16 +45,24 @@ class TestValidated:
         order = Order(order_id="a")
         assert orders.validated(order) is order
 
-    @pytest.mark.parametrize("mapping", [{"orderId": "a"}, {"order_id": "a"}], ids=["JSON", "Python"])
-    def test_builds_the_model_from_a_mapping_in_either_spelling(self, mapping: dict[str, str]) -> None:
+    @pytest.mark.parametrize(
+        "mapping", [{"orderId": "a"}, {"order_id": "a"}], ids=["JSON", "Python"]
+    )
+    def test_builds_the_model_from_a_mapping_in_either_spelling(
+        self, mapping: dict[str, str]
+    ) -> None:
         assert orders.validated(mapping) == Order(order_id="a")
 
     def test_names_every_wrong_field_by_its_dotted_path(self) -> None:
-        errors = refusal(orders.validated, {"lines": [{"unitPrice": 1}, {"unitPrice": "x"}], "colour": "red"})
+        errors = refusal(
+            orders.validated, {"lines": [{"unitPrice": 1}, {"unitPrice": "x"}], "colour": "red"}
+        )
         assert [path for path, _ in errors] == ["orderId", "lines.1.unitPrice", "colour"]
 
     def test_refuses_another_queues_payload_and_what_is_no_payload_at_all(self) -> None:
-        assert refusal(orders.validated, Other(order_id="a")) == (("", "expected Order or a mapping, not Other"),)
+        assert refusal(orders.validated, Other(order_id="a")) == (
+            ("", "expected Order or a mapping, not Other"),
+        )
         assert refusal(orders.validated, ["a"]) == (("", "expected Order or a mapping, not list"),)
 
     def test_a_refusal_does_not_quote_the_payload(self) -> None:
@@ -84,9 +94,13 @@ class TestDumped:
     def test_writes_the_largest_integers_that_every_reader_can_hold(self, number: int) -> None:
         assert str(number).encode() in orders.dumped(Order(order_id="a", extras={"n": number}))
 
-    @pytest.mark.parametrize("number", [2**53, -(2**53), 10**30, -(10**5000)], ids=["2^53", "-2^53", "long", "huge"])
+    @pytest.mark.parametrize(
+        "number", [2**53, -(2**53), 10**30, -(10**5000)], ids=["2^53", "-2^53", "long", "huge"]
+    )
     def test_refuses_larger_ones_with_their_path(self, number: int) -> None:
-        ((path, message),) = refusal(orders.dumped, Order(order_id="a", extras={"n": [0, {"deep": number}]}))
+        ((path, message),) = refusal(
+            orders.dumped, Order(order_id="a", extras={"n": [0, {"deep": number}]})
+        )
         assert path == "extras.n.1.deep"
         assert "2^53" in message
 
@@ -99,7 +113,9 @@ class TestDumped:
         assert path == ""
         assert message.startswith("cannot be written as JSON")
 
-    def test_refuses_a_model_that_was_changed_behind_its_validation_and_does_not_quote_it(self) -> None:
+    def test_refuses_a_model_that_was_changed_behind_its_validation_and_does_not_quote_it(
+        self,
+    ) -> None:
         errors = refusal(orders.dumped, Order.model_construct(order_id=["hunter2"]))
         assert "cannot be written as JSON" in errors[0][1]
         assert "hunter2" not in errors[0][1]
@@ -128,7 +144,9 @@ class TestDumped:
 
 class TestParsed:
     def test_reads_what_was_dumped(self) -> None:
-        order = Order(order_id="a😀\\ud83d\n", lines=[Line(unit_price=3)], extras={"k": [None, True]})
+        order = Order(
+            order_id="a😀\\ud83d\n", lines=[Line(unit_price=3)], extras={"k": [None, True]}
+        )
         assert orders.parsed(orders.dumped(order)) == (order, frozenset())
 
     def test_leaves_unknown_fields_out_and_names_them_at_every_depth(self) -> None:
@@ -153,7 +171,9 @@ class TestParsed:
             (r"\ude00\ud83d", "\ufffd\ufffd"),
         ],
     )
-    def test_half_a_surrogate_pair_becomes_a_replacement_character(self, text: str, meant: str) -> None:
+    def test_half_a_surrogate_pair_becomes_a_replacement_character(
+        self, text: str, meant: str
+    ) -> None:
         order, unknown = orders.parsed(b'{"orderId":"%b"}' % text.encode())
         assert order.order_id == meant
         assert unknown == frozenset()
@@ -164,7 +184,16 @@ class TestParsed:
 
     @pytest.mark.parametrize(
         "raw",
-        [b"", b"null", b"[]", b"{", b'{"orderId":"\xff"}', b'{"orderId":NaN}', rb'{"orderId":"\ud83d"', rb'{"\q":1}'],
+        [
+            b"",
+            b"null",
+            b"[]",
+            b"{",
+            b'{"orderId":"\xff"}',
+            b'{"orderId":NaN}',
+            rb'{"orderId":"\ud83d"',
+            rb'{"\q":1}',
+        ],
     )
     def test_refuses_anything_else(self, raw: bytes) -> None:
         assert refusal(orders.parsed, raw)

@@ -25,7 +25,9 @@ class ParcelSettings(QueueSettings):
     @model_validator(mode="after")
     def _both(self) -> Self:
         if (self.user is None) != (self.password is None):
-            raise ValueError("CORRAL_LATE_PARCELS_USER and CORRAL_LATE_PARCELS_PASSWORD: one without the other")
+            raise ValueError(
+                "CORRAL_LATE_PARCELS_USER and CORRAL_LATE_PARCELS_PASSWORD: one without the other"
+            )
         return self
 
 
@@ -71,15 +73,22 @@ def test_a_list_that_is_no_json_is_told_among_the_others_without_its_value(monke
     with pytest.raises(ConfigurationError) as refused:
         ParcelSettings.from_environment()
     _, misspelt, wrong = str(refused.value).splitlines()
-    assert misspelt == "  CORRAL_LATE_PARCELS_HOTS is not a setting; did you mean CORRAL_LATE_PARCELS_HOST?"
+    assert (
+        misspelt
+        == "  CORRAL_LATE_PARCELS_HOTS is not a setting; did you mean CORRAL_LATE_PARCELS_HOST?"
+    )
     assert '"depots"' in wrong
     assert "hunter2" not in "".join(traceback.format_exception(refused.value))
 
 
-def test_what_belongs_to_an_installed_queue_of_a_longer_name_is_not_misspelt(monkeypatch, tmp_path) -> None:
+def test_what_belongs_to_an_installed_queue_of_a_longer_name_is_not_misspelt(
+    monkeypatch, tmp_path
+) -> None:
     monkeypatch.setenv("CORRAL_LATE_PARCELS_HOST", "depot")
     monkeypatch.setenv("CORRAL_LATE_PARCELS_ABROAD_HOST", "harbour")
-    with pytest.raises(ConfigurationError, match="CORRAL_LATE_PARCELS_ABROAD_HOST is not a setting"):
+    with pytest.raises(
+        ConfigurationError, match="CORRAL_LATE_PARCELS_ABROAD_HOST is not a setting"
+    ):
         ParcelSettings.from_environment()
     installed = tmp_path / "abroad-1.0.dist-info"
     installed.mkdir()
@@ -90,5 +99,7 @@ def test_what_belongs_to_an_installed_queue_of_a_longer_name_is_not_misspelt(mon
     monkeypatch.syspath_prepend(tmp_path)
     assert ParcelSettings.from_environment().host == "depot"
     monkeypatch.setenv("CORRAL_LATE_PARCELS_ABROAT_HOST", "harbour")
-    with pytest.raises(ConfigurationError, match="CORRAL_LATE_PARCELS_ABROAT_HOST is not a setting"):
+    with pytest.raises(
+        ConfigurationError, match="CORRAL_LATE_PARCELS_ABROAT_HOST is not a setting"
+    ):
         ParcelSettings.from_environment()

@@ -1,4 +1,6 @@
-"""What an exception says: as `traceback` prints it, whatever it is made of, and never at the reader's expense."""
+"""What an exception says: as `traceback` prints it, whatever it is made of, and never at the
+reader's expense.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Tree:
         self.random = random.Random(seed)
         self.top = self.make()
         if self.shares and self.random.random() < 0.4:
-            self.random.choice(self.made).__context__ = self.random.choice(self.made)  # often a cycle
+            self.random.choice(self.made).__context__ = self.random.choice(
+                self.made
+            )  # often a cycle
 
     def make(self, depth: int = 0) -> BaseException:
         draw, pick = self.random.random, self.random.choice
@@ -83,9 +87,13 @@ class Tree:
         pick, kind = self.random.choice, self.random.random()
         if kind < 0.35 and depth < pick([3, 14]):
             width = pick([1, 1, 2, 3] if self.shares else [1, 1, 2, 3, 16, 17])
-            return BaseExceptionGroup("of\nmany", [self.make(20 if width > 9 else depth + 1) for _ in range(width)])
+            return BaseExceptionGroup(
+                "of\nmany", [self.make(20 if width > 9 else depth + 1) for _ in range(width)]
+            )
         if kind < 0.45:
-            return thrown(lambda: compile(f"x = = {'y' * self.random.randrange(5)}", "f.py", "exec"))
+            return thrown(
+                lambda: compile(f"x = = {'y' * self.random.randrange(5)}", "f.py", "exec")
+            )
         if kind < 0.5:
             return thrown(lambda: compile("if x:\npass\n\n", "f.py", "exec"))
         if kind < 0.55:
@@ -125,20 +133,34 @@ class TestTheTextOfTraceback:
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="older Pythons suggest nothing here")
     def test_suggestions_of_newer_pythons_are_kept(self) -> None:
         lettre = 1
-        for function in (lambda: lettr, lambda: asyncio.slep, lambda: __import__("json", fromlist=["x"]).dmps):  # noqa: F821  # misspelt
+        for function in (
+            lambda: lettr,  # noqa: F821  # misspelt
+            lambda: asyncio.slep,
+            lambda: __import__("json", fromlist=["x"]).dmps,
+        ):
             error = thrown(function)
             assert described(error)[1] == printed(error)
         assert lettre
 
 
 RAISES: list[type[BaseException]] = [
-    *(ValueError, AttributeError, StopIteration, GeneratorExit, RecursionError, MemoryError, SystemExit),
+    *(
+        ValueError,
+        AttributeError,
+        StopIteration,
+        GeneratorExit,
+        RecursionError,
+        MemoryError,
+        SystemExit,
+    ),
     *(KeyboardInterrupt, asyncio.CancelledError),
 ]
 ALL = pytest.mark.parametrize("raises", RAISES)
 
 
-def evil(raises: type[BaseException], *names: str, base: type[BaseException] = Exception) -> type[BaseException]:
+def evil(
+    raises: type[BaseException], *names: str, base: type[BaseException] = Exception
+) -> type[BaseException]:
     """A class of exceptions whose methods of these names raise."""
 
     def method(*_: object, **__: object) -> Any:
@@ -149,7 +171,9 @@ def evil(raises: type[BaseException], *names: str, base: type[BaseException] = E
 
 class TestNothingIsRaised:
     @ALL
-    @pytest.mark.parametrize("name", ["__str__", "__getattr__", "__getattribute__", "__repr__", "__bool__", "__eq__"])
+    @pytest.mark.parametrize(
+        "name", ["__str__", "__getattr__", "__getattribute__", "__repr__", "__bool__", "__eq__"]
+    )
     def test_a_method_that_raises_costs_only_what_it_would_have_said(
         self, raises: type[BaseException], name: str
     ) -> None:
@@ -158,17 +182,25 @@ class TestNothingIsRaised:
         said = "its text cannot be read" if name == "__str__" else "the text"
         assert reason == f"Evil: {said}"
         assert ", in throw\n" in trace
-        assert trace.endswith(".Evil: <exception str() failed>\n" if name == "__str__" else ".Evil: the text\n")
+        assert trace.endswith(
+            ".Evil: <exception str() failed>\n" if name == "__str__" else ".Evil: the text\n"
+        )
 
     @ALL
     def test_an_exception_of_which_everything_raises_still_has_a_class_and_frames(
         self, raises: type[BaseException]
     ) -> None:
         names = [
-            name for name in dir(Exception) if name not in {"__new__", "__init__", "__class__", "__init_subclass__"}
+            name
+            for name in dir(Exception)
+            if name not in {"__new__", "__init__", "__class__", "__init_subclass__"}
         ]
         properties = {"__class__": property(lambda _: throw(raises("no")))}
-        kind = type("Worst", (evil(raises, *names, "__getattr__", "__hash__", "__len__", "__bool__"),), properties)
+        kind = type(
+            "Worst",
+            (evil(raises, *names, "__getattr__", "__hash__", "__len__", "__bool__"),),
+            properties,
+        )
         for base in (Exception, OSError, KeyError, SyntaxError, ImportError):
             whole = type("Worst", (kind, base), {}) if base is not Exception else kind
             reason, trace = described(thrown(lambda whole=whole: throw(whole())))
@@ -176,8 +208,12 @@ class TestNothingIsRaised:
             assert ", in throw\n" in trace
 
     @ALL
-    @pytest.mark.parametrize("place", ["cause", "context", "member", "member of a member", "cause of a member"])
-    def test_it_costs_nothing_of_what_stands_beside_it(self, raises: type[BaseException], place: str) -> None:
+    @pytest.mark.parametrize(
+        "place", ["cause", "context", "member", "member of a member", "cause of a member"]
+    )
+    def test_it_costs_nothing_of_what_stands_beside_it(
+        self, raises: type[BaseException], place: str
+    ) -> None:
         inner: BaseException = evil(raises, "__str__", "__getattribute__")()
         error: BaseException = ValueError("the last of all")
         if place == "cause":
@@ -196,7 +232,9 @@ class TestNothingIsRaised:
         assert "the last of all" in reason
         assert "the last of all" in trace
         assert "Evil: <exception str() failed>\n" in trace
-        assert ("beside it" in trace) == ("beside it" in repr(error)) or place == "cause of a member"
+        assert ("beside it" in trace) == (
+            "beside it" in repr(error)
+        ) or place == "cause of a member"
 
     @ALL
     def test_a_metaclass_that_raises_is_not_asked(self, raises: type[BaseException]) -> None:
@@ -204,8 +242,19 @@ class TestNothingIsRaised:
             raise raises("no")
 
         names = ("__name__", "__module__", "__mro__", "__dict__")
-        methods = ("__eq__", "__hash__", "__instancecheck__", "__subclasscheck__", "__repr__", "__getattribute__")
-        meta = type("Meta", (type,), {**{name: property(no) for name in names}, **dict.fromkeys(methods, no)})
+        methods = (
+            "__eq__",
+            "__hash__",
+            "__instancecheck__",
+            "__subclasscheck__",
+            "__repr__",
+            "__getattribute__",
+        )
+        meta = type(
+            "Meta",
+            (type,),
+            {**{name: property(no) for name in names}, **dict.fromkeys(methods, no)},
+        )
         kind = meta("Odd", (Exception,), {"__module__": "acme"})
         assert described(kind("x")) == ("Odd: x", "acme.Odd: x\n")
 
@@ -231,7 +280,9 @@ class TestNothingIsRaised:
         assert described(error)[1] == "ValueError: x\none\n<note str() failed>\n3\ntwo\nlines\n"
         error.__notes__ = bad()
         assert described(error)[1] == "ValueError: x\n<__notes__ repr() failed>\n"
-        error.__notes__ = type("Notes", (list,), {"__iter__": no, "__len__": no, "__getitem__": no})(["one"])
+        error.__notes__ = type(
+            "Notes", (list,), {"__iter__": no, "__len__": no, "__getitem__": no}
+        )(["one"])
         assert described(error)[1] == "ValueError: x\none\n"
         error.__notes__ = type("Notes", (tuple,), {"__iter__": no, "__repr__": no})(["one"])
         assert described(error)[1] == "ValueError: x\n<__notes__ repr() failed>\n"
@@ -259,11 +310,22 @@ class TestNothingIsRaised:
             "__bool__",
         )
         evil_text = type("Text", (str,), dict.fromkeys(names, no))
-        said = type("Says", (Exception,), {"__str__": lambda _: evil_text("the text"), "__module__": "builtins"})
+        said = type(
+            "Says",
+            (Exception,),
+            {"__str__": lambda _: evil_text("the text"), "__module__": "builtins"},
+        )
         assert described(said()) == ("Says: the text", "Says: the text\n")
         for other in (5, b"text", None, evil_text):
-            none = type("Says", (Exception,), {"__str__": lambda _, other=other: other, "__module__": "builtins"})
-            assert described(none()) == ("Says: its text cannot be read", "Says: <exception str() failed>\n")
+            none = type(
+                "Says",
+                (Exception,),
+                {"__str__": lambda _, other=other: other, "__module__": "builtins"},
+            )
+            assert described(none()) == (
+                "Says: its text cannot be read",
+                "Says: <exception str() failed>\n",
+            )
 
     @pytest.mark.parametrize(
         "fields",
@@ -284,14 +346,22 @@ class TestNothingIsRaised:
         assert len(trace) < 500
 
     @ALL
-    def test_a_syntax_error_whose_fields_raise_says_the_rest(self, raises: type[BaseException]) -> None:
+    def test_a_syntax_error_whose_fields_raise_says_the_rest(
+        self, raises: type[BaseException]
+    ) -> None:
         def no(*_: object, **__: object) -> Any:
             raise raises("no")
 
-        methods = dict.fromkeys(("__str__", "__repr__", "__index__", "__eq__", "__format__", "__hash__", "rstrip"), no)
+        methods = dict.fromkeys(
+            ("__str__", "__repr__", "__index__", "__eq__", "__format__", "__hash__", "rstrip"), no
+        )
         text, number, thing = (type("Evil", (base,), methods) for base in (str, int, object))
-        error = SyntaxError("bad", (text("f"), number(1), number(1), text("x = 1"), number(1), number(2)))
-        assert described(error)[1].endswith('  File "f", line 1\n    x = 1\n    ^\nSyntaxError: bad\n')
+        error = SyntaxError(
+            "bad", (text("f"), number(1), number(1), text("x = 1"), number(1), number(2))
+        )
+        assert described(error)[1].endswith(
+            '  File "f", line 1\n    x = 1\n    ^\nSyntaxError: bad\n'
+        )
         for name in ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset"):
             setattr(error, name, thing())
         assert described(error)[1].endswith("SyntaxError: <no detail available>\n")
@@ -303,7 +373,10 @@ class TestNothingIsRaised:
 
         module = ModuleType("acme")
         module.__dict__.update(__loader__=Loader(), __name__="acme")
-        exec(compile("def fail():\n    raise ValueError('x')", "/nowhere/acme.py", "exec"), module.__dict__)
+        exec(
+            compile("def fail():\n    raise ValueError('x')", "/nowhere/acme.py", "exec"),
+            module.__dict__,
+        )
         _, trace = described(thrown(module.fail))
         assert '  File "/nowhere/acme.py", line 2, in fail\nValueError: x\n' in trace
         assert ", in thrown\n" in trace

@@ -1,4 +1,6 @@
-"""Error replies as servers spell them, as our own connections hand them on and as the client library does."""
+"""Error replies as servers spell them, as our own connections hand them on and as the client
+library does.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ def test_each_kind_has_a_sentence_and_a_hint_and_says_whether_something_was_writ
 
 
 @pytest.mark.parametrize("where", [WHERE, WHERE_IN_VALKEY])
-@pytest.mark.parametrize("raw", [*UNKNOWN, "OOM command not allowed when used memory > 'maxmemory'."])
+@pytest.mark.parametrize(
+    "raw", [*UNKNOWN, "OOM command not allowed when used memory > 'maxmemory'."]
+)
 def test_the_place_in_a_script_is_left_out(raw: str, where: str) -> None:
     told = refusal(as_we_read_it(raw + where), URL)
     assert told is not None
@@ -124,7 +128,9 @@ def test_what_answers_a_command_is_no_refusal_and_no_secret_of_the_client_librar
 
 
 def test_a_wrong_type_in_a_script_says_nothing_of_what_was_written_before() -> None:
-    error = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value" + WHERE_IN_VALKEY)
+    error = ResponseError(
+        "WRONGTYPE Operation against a key holding the wrong kind of value" + WHERE_IN_VALKEY
+    )
     assert unexpected(error, URL).outcome == "unknown"
 
 
@@ -137,13 +143,18 @@ def test_a_lost_connection_is_no_refusal(refused: bool) -> None:
     lost = as_ours(Lost("Connection closed by server."))
     assert lost is not None
     told = unavailable(lost, URL, refused=refused)
-    assert str(told) == "the store at redis://ada:***@store:6379/0 is unavailable: Connection closed by server"
+    assert (
+        str(told)
+        == "the store at redis://ada:***@store:6379/0 is unavailable: Connection closed by server"
+    )
     assert told.outcome == ("refused" if refused else "unknown")
 
 
 def test_what_the_client_library_wraps_while_it_connects_is_found() -> None:
     wrapped = Lost("auth")
-    wrapped.__cause__ = BaseParser.parse_error("WRONGPASS invalid username-password pair or user is disabled.")
+    wrapped.__cause__ = BaseParser.parse_error(
+        "WRONGPASS invalid username-password pair or user is disabled."
+    )
     assert "refuses this user name and password" in str(of_the_client(wrapped))
 
 

@@ -1,4 +1,6 @@
-"""What a cron expression means: as BullMQ's cron library reads it, whose words `cron_corpus.json` has."""
+"""What a cron expression means: as BullMQ's cron library reads it, whose words `cron_corpus.json`
+has.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,21 @@ CORPUS = Path(__file__).with_name("cron_corpus.json")
 """`[expression, tz, from, ticks]`, Unix ms; written by `tests/node/cron_corpus.mjs`."""
 
 OURS_AND_THEIRS = {
-    # An hour that does not exist: the other library takes the same minute of the next one, ours its first minute, or
-    # for an expression with seconds the next day that has the hour.
+    # An hour that does not exist: the other library takes the same minute of the next one, ours its
+    # first minute, or for an expression with seconds the next day that has the hour.
     ("30 2 * * *", "Europe/Berlin", "2026-03-28"): ("2026-03-29T01:00", "2026-03-29T01:30"),
     ("0 30 2 * * 0", "Europe/Berlin", "2026-01-30"): ("2026-04-05T00:30", "2026-03-29T01:30"),
     ("0 30 2 * * 0", "Europe/Berlin", "2026-03-28"): ("2026-04-05T00:30", "2026-03-29T01:30"),
     ("0 30 2 * * 0", "Europe/Berlin", "2028-02-28"): ("2028-04-02T00:30", "2028-03-26T01:30"),
     ("0 30 2 * * 0", "America/New_York", "2026-01-30"): ("2026-03-15T06:30", "2026-03-08T07:30"),
     ("0 30 2 * * 0", "America/New_York", "2028-02-28"): ("2028-03-19T06:30", "2028-03-12T07:30"),
-    # An hour that comes twice: both libraries run once with five fields; with seconds, ours runs in both.
+    # An hour that comes twice: both libraries run once with five fields; with seconds, ours runs in
+    # both.
     ("0 30 2 * * 0", "Europe/Berlin", "2026-10-24"): ("2026-10-25T01:30", "2026-11-01T01:30"),
 }
-"""Where the two differ, by expression, zone and day of the start: the first tick that does, in UTC. All of it lies in
-hours that a change of daylight saving time removes or repeats."""
+"""Where the two differ, by expression, zone and day of the start: the first tick that does, in UTC.
+All of it lies in hours that a change of daylight saving time removes or repeats.
+"""
 
 
 def utc(ms: int) -> str:
@@ -45,7 +49,9 @@ def test_46_expressions_agree_with_the_other_library_but_for_the_listed_hours() 
         if first:
             differ[expression, tz, utc(start)[:10]] = utc(first[0]), utc(first[1])
     ticks = sum(len(theirs) for *_, theirs in corpus)
-    print(f"{len(corpus)} cases of 46 expressions in 4 zones, {ticks} ticks: {len(differ)} cases differ, all listed")
+    print(
+        f"{len(corpus)} cases of 46 expressions in 4 zones, {ticks} ticks: {len(differ)} cases differ, all listed"
+    )
     assert differ == OURS_AND_THEIRS
 
 
@@ -59,7 +65,8 @@ def test_the_first_tick_is_later_than_the_moment_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["", "* * *", "61 * * * *", "@often", "0 0 15W * *", "5 * * * * * *", "x", "0 0 30 2 *"]
+    "expression",
+    ["", "* * *", "61 * * * *", "@often", "0 0 15W * *", "5 * * * * * *", "x", "0 0 30 2 *"],
 )
 def test_what_cannot_be_read_is_refused_by_name(expression: str) -> None:
     with pytest.raises(ValueError, match=r"^'"):

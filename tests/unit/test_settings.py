@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from corral.errors import ConfigurationError
+from corral.redactor import masked
 from corral.settings import Settings, WorkerSettings, unknown_names
-from corral.veil import masked
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,11 @@ def test_every_setting_is_read_from_its_documented_name(monkeypatch: pytest.Monk
         max_payload_bytes=65536,
         valkey_server="/opt/valkey-server",
         worker=WorkerSettings(
-            concurrency=50, lock_seconds=0.5, stalled_interval_seconds=0.25, max_stalled=0, shutdown_timeout_seconds=0
+            concurrency=50,
+            lock_seconds=0.5,
+            stalled_interval_seconds=0.25,
+            max_stalled=0,
+            shutdown_timeout_seconds=0,
         ),
     )
 
@@ -108,7 +112,7 @@ def test_only_exactly_development_is_development(
         monkeypatch.setenv("CORRAL_ENV", value)
     settings = Settings.read()
     assert settings.is_development is development
-    assert settings.names_environment is named
+    assert settings.is_environment_set is named
 
 
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,14 +139,38 @@ def test_settings_do_not_change() -> None:
         ("CORRAL_WORKER__CONCURRENCY", "0", "input should be greater than or equal to 1, not '0'"),
         ("CORRAL_WORKER__LOCK_SECONDS", "0", "input should be greater than 0, not '0'"),
         ("CORRAL_WORKER__LOCK_SECONDS", "nan", "input should be a finite number, not 'nan'"),
-        ("CORRAL_WORKER__STALLED_INTERVAL_SECONDS", "30000000", "input should be less than or equal to 86400"),
-        ("CORRAL_WORKER__MAX_STALLED", "-1", "input should be greater than or equal to 0, not '-1'"),
-        ("CORRAL_WORKER__SHUTDOWN_TIMEOUT_SECONDS", "-1", "input should be greater than or equal to 0, not '-1'"),
+        (
+            "CORRAL_WORKER__STALLED_INTERVAL_SECONDS",
+            "30000000",
+            "input should be less than or equal to 86400",
+        ),
+        (
+            "CORRAL_WORKER__MAX_STALLED",
+            "-1",
+            "input should be greater than or equal to 0, not '-1'",
+        ),
+        (
+            "CORRAL_WORKER__SHUTDOWN_TIMEOUT_SECONDS",
+            "-1",
+            "input should be greater than or equal to 0, not '-1'",
+        ),
         ("CORRAL_MAX_PAYLOAD_BYTES", "1 MiB", "input should be a valid integer"),
-        ("CORRAL_LOG_LEVEL", "verbose", "input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR', not 'VERBOSE'"),
+        (
+            "CORRAL_LOG_LEVEL",
+            "verbose",
+            "input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR', not 'VERBOSE'",
+        ),
         ("CORRAL_LOG_FORMAT", "xml", "input should be 'auto', 'console' or 'json', not 'xml'"),
-        ("REDIS_URL", "http://host", "write redis://host:6379/0, rediss://… or unix:///path/to.sock"),
-        ("REDIS_URL", "localhost:6379", "write redis://host:6379/0, rediss://… or unix:///path/to.sock"),
+        (
+            "REDIS_URL",
+            "http://host",
+            "write redis://host:6379/0, rediss://… or unix:///path/to.sock",
+        ),
+        (
+            "REDIS_URL",
+            "localhost:6379",
+            "write redis://host:6379/0, rediss://… or unix:///path/to.sock",
+        ),
     ],
 )
 def test_a_wrong_value_is_one_sentence_that_begins_with_its_name(
@@ -167,12 +195,19 @@ def test_a_wrong_value_is_one_sentence_that_begins_with_its_name(
         ("CORRAL_WEBHOOK_OUTGOING_TIMEOUT", "CORRAL_WEBHOOKS_OUTGOING_TIMEOUT"),
     ],
 )
-def test_a_misspelt_name_is_refused_with_what_was_meant(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+def test_a_misspelt_name_is_refused_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
     monkeypatch.setenv(name, "1")
-    assert refusal(("emails", "data-exports", "webhooks-outgoing")) == f"{name} is not a setting; did you mean {meant}?"
+    assert (
+        refusal(("emails", "data-exports", "webhooks-outgoing"))
+        == f"{name} is not a setting; did you mean {meant}?"
+    )
 
 
-@pytest.mark.parametrize("name", ["CORRAL_FOO", "CORRAL_EMAILS", "CORRAL_FOO_HOST", "CORRAL_WORKER"])
+@pytest.mark.parametrize(
+    "name", ["CORRAL_FOO", "CORRAL_EMAILS", "CORRAL_FOO_HOST", "CORRAL_WORKER"]
+)
 def test_a_name_that_means_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")
     assert refusal(("emails",)) == f"{name} is not a setting of Corral or of an installed plugin"
@@ -192,13 +227,19 @@ def test_all_faults_come_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_installed_entry_point_explains_the_names_under_its_prefix() -> None:
-    environ = {"CORRAL_WEBHOOKS_OUTGOING_TIMEOUT": "5", "CORRAL_EMAILS_SMTP__HOST": "mail", "PATH": "/bin"}
+    environ = {
+        "CORRAL_WEBHOOKS_OUTGOING_TIMEOUT": "5",
+        "CORRAL_EMAILS_SMTP__HOST": "mail",
+        "PATH": "/bin",
+    }
     assert unknown_names(environ, ["webhooks-outgoing", "emails"]) == {}
     assert list(unknown_names(environ, ["emails"])) == ["CORRAL_WEBHOOKS_OUTGOING_TIMEOUT"]
 
 
 def test_no_entry_point_explains_a_worker_setting() -> None:
-    assert unknown_names({"CORRAL_WORKER__FOO": "1"}, ["emails", "work"]) == {"CORRAL_WORKER__FOO": None}
+    assert unknown_names({"CORRAL_WORKER__FOO": "1"}, ["emails", "work"]) == {
+        "CORRAL_WORKER__FOO": None
+    }
 
 
 # --- what is not shown
@@ -216,8 +257,14 @@ def test_no_entry_point_explains_a_worker_setting() -> None:
         ("postgresql://user:se/cret@db/app", "postgresql://user:***@db/app"),
         ("redis://user@host", "redis://user@host"),
         ("http://host:8080/users/me@example.com", "http://host:8080/users/me@example.com"),
-        ("from redis://a:secret@b to redis://c:secret@d", "from redis://a:***@b to redis://c:***@d"),
-        ('{"url": "http://host:80", "mail": "me@example.com"}', '{"url": "http://host:80", "mail": "me@example.com"}'),
+        (
+            "from redis://a:secret@b to redis://c:secret@d",
+            "from redis://a:***@b to redis://c:***@d",
+        ),
+        (
+            '{"url": "http://host:80", "mail": "me@example.com"}',
+            '{"url": "http://host:80", "mail": "me@example.com"}',
+        ),
         ("no address at all", "no address at all"),
     ],
 )
@@ -226,10 +273,17 @@ def test_the_password_of_a_url_is_masked_and_nothing_else(url: str, shown: str) 
 
 
 def test_a_store_password_is_seen_only_by_who_asks_for_it() -> None:
-    settings = Settings(redis_url="redis://user:hunter2@host/0", database_url="postgresql://app:hunter2@db/app")
+    settings = Settings(
+        redis_url="redis://user:hunter2@host/0", database_url="postgresql://app:hunter2@db/app"
+    )
     assert settings.redis_url is not None
     assert settings.redis_url.get_secret_value() == "redis://user:hunter2@host/0"
-    for shown in (repr(settings), str(settings), str(settings.redis_url), settings.model_dump_json()):
+    for shown in (
+        repr(settings),
+        str(settings),
+        str(settings.redis_url),
+        settings.model_dump_json(),
+    ):
         assert "hunter2" not in shown
     assert "redis://user:***@host/0" in repr(settings)
     assert str(settings.database_url) == "postgresql://app:***@db/app"
@@ -253,18 +307,25 @@ def test_a_refused_url_keeps_its_password(monkeypatch: pytest.MonkeyPatch, url: 
     assert "hun" not in str(raw.value)
 
 
-def test_without_a_database_url_it_is_a_file_in_the_data_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_database_url_it_is_a_file_in_the_data_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CORRAL_DATA_DIR", "/srv/jobs")
     settings = Settings.read()
     assert settings.database_url is None
     assert settings.database_file == Path("/srv/jobs/corral.db")
-    assert settings.effective_database_url.get_secret_value() == "sqlite+aiosqlite:////srv/jobs/corral.db"
+    assert (
+        settings.effective_database_url.get_secret_value()
+        == "sqlite+aiosqlite:////srv/jobs/corral.db"
+    )
 
     monkeypatch.setenv("CORRAL_DATABASE_URL", "postgresql+asyncpg://app:hunter2@db/app")
     assert str(Settings.read().effective_database_url) == "postgresql+asyncpg://app:***@db/app"
 
 
-def test_whoever_knows_no_entry_points_reads_without_judging_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_knows_no_entry_points_reads_without_judging_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CORRAL_EMAILS_HOST", "mail.example")
     assert Settings.read(None) == Settings()
     monkeypatch.setenv("CORRAL_LOG_LEVEL", "LOUD")

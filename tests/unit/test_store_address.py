@@ -1,4 +1,6 @@
-"""A store's URL: what we read ourselves is what redis-py would have read, and redis-py reads the rest."""
+"""A store's URL: what we read ourselves is what redis-py would have read, and redis-py reads the
+rest.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,24 @@ from corral.store.redis_py import read_url
 from corral.store.wire import PLAIN_URL, Address
 
 WORDS = st.text(string.ascii_letters + string.digits + "._~-", max_size=8)
-ESCAPED = st.text(max_size=6).map(lambda text: "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "ignore")))
+ESCAPED = st.text(max_size=6).map(
+    lambda text: "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "ignore"))
+)
 LOGIN = st.one_of(WORDS, ESCAPED)
 TCP = st.builds(
     "redis://{}{}{}{}".format,
     st.one_of(
-        st.just(""), LOGIN.map("{}@".format), st.tuples(LOGIN, LOGIN).map(lambda login: f"{login[0]}:{login[1]}@")
+        st.just(""),
+        LOGIN.map("{}@".format),
+        st.tuples(LOGIN, LOGIN).map(lambda login: f"{login[0]}:{login[1]}@"),
     ),
-    st.one_of(st.sampled_from(["localhost", "127.0.0.1", "Store_1.example", "::1", "[::1]", ""]), WORDS),
+    st.one_of(
+        st.sampled_from(["localhost", "127.0.0.1", "Store_1.example", "::1", "[::1]", ""]), WORDS
+    ),
     st.one_of(st.just(""), st.integers(0, 99_999).map(":{}".format)),
-    st.one_of(st.just(""), st.just("/"), st.integers(0, 10**10).map("/{}".format), WORDS.map("/{}".format)),
+    st.one_of(
+        st.just(""), st.just("/"), st.integers(0, 10**10).map("/{}".format), WORDS.map("/{}".format)
+    ),
 )
 SOCKET = st.one_of(WORDS, ESCAPED).map("unix:///run/{}".format)
 

@@ -1,10 +1,12 @@
-"""Whether and when a worker process that has ended is started again, and what the parent exits with."""
+"""Whether and when a worker process that has ended is started again, and what the parent exits
+with.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from corral.worker.supervisor import (
+from corral.app.restarts import (
     HEALTHY_SECONDS,
     LONGEST_SECONDS,
     REFUSED_STARTS,
@@ -50,7 +52,11 @@ def test_where_workers_have_started_before_only_refusals_in_a_row_are_final() ->
     in_a_row = [restarts.ended(3, AT_ONCE, 1.0) for _ in range(REFUSED_STARTS - 1)]
     assert None not in in_a_row
     assert restarts.ended(1, AT_ONCE, 1.0) is not None
-    assert [restarts.ended(3, AT_ONCE, 1.0) is None for _ in range(REFUSED_STARTS)] == [False, False, True]
+    assert [restarts.ended(3, AT_ONCE, 1.0) is None for _ in range(REFUSED_STARTS)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("code", [1, 4, -9])
@@ -60,11 +66,17 @@ def test_any_other_end_is_never_final(code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("codes", "expected"), [([], 0), ([0, 0], 0), ([0, 5], 5), ([0, -9], 5), ([0, 1, 0], 1), ([1, 5, 0], 5)]
+    ("codes", "expected"),
+    [([], 0), ([0, 0], 0), ([0, 5], 5), ([0, -9], 5), ([0, 1, 0], 1), ([1, 5, 0], 5)],
 )
 def test_the_parent_exits_with_the_worst(codes: list[int], expected: int) -> None:
     assert exit_code(codes) == expected
 
 
 def test_an_end_is_told_in_words() -> None:
-    assert [told_end(code) for code in (0, 3, -11, -250)] == ["exit code 0", "exit code 3", "SIGSEGV", "signal 250"]
+    assert [told_end(code) for code in (0, 3, -11, -250)] == [
+        "exit code 0",
+        "exit code 3",
+        "SIGSEGV",
+        "signal 250",
+    ]

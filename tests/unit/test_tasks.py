@@ -80,7 +80,9 @@ async def test_a_job_cancels_its_own_task_and_no_other_job_s() -> None:
     assert task.cancelled()
 
 
-async def test_one_that_a_job_has_led_to_is_outside_of_the_job_and_keeps_its_own_time_limits() -> None:
+async def test_one_that_a_job_has_led_to_is_outside_of_the_job_and_keeps_its_own_time_limits() -> (
+    None
+):
     seen: list[object] = []
 
     async def limited() -> None:

@@ -18,7 +18,10 @@ from corral.cli.terminal import cells_of, cut_to_cells, printable
         ("30s", timedelta(seconds=30)),
         ("1.5h", timedelta(minutes=90)),
         ("7d", timedelta(days=7)),
-        *[(text, None) for text in ("", "7", "d", "-1s", "1w", "1 s", "1e3s", "٣s", "99999999999999d")],
+        *[
+            (text, None)
+            for text in ("", "7", "d", "-1s", "1w", "1 s", "1e3s", "٣s", "99999999999999d")
+        ],
     ],
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, span: timedelta | None) -> None:
@@ -69,7 +72,8 @@ def test_lines_stay_lines_where_they_are_wanted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cells"), [("", 0), ("abc", 3), ("größe", 5), ("日本", 4), ("e\u0301", 1), ("\N{GRINNING FACE}", 2)]
+    ("text", "cells"),
+    [("", 0), ("abc", 3), ("größe", 5), ("日本", 4), ("e\u0301", 1), ("\N{GRINNING FACE}", 2)],
 )
 def test_a_text_takes_as_many_cells_as_a_terminal_gives_it(text: str, cells: int) -> None:
     assert cells_of(text) == cells
@@ -90,6 +94,8 @@ def test_a_text_that_is_cut_says_so_and_fits(text: str, cells: int, cut: str) ->
     assert cells_of(cut) <= cells
 
 
-def test_columns_stand_below_each_other_whatever_their_characters_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_stand_below_each_other_whatever_their_characters_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     show_table(("NAME", "N"), [("日本", 7), ("abc", 10)])
     assert capsys.readouterr().out == "NAME   N\n日本   7\nabc   10\n"

@@ -1,4 +1,6 @@
-"""The kit for plugin authors: jobs without a worker, and a scheduler that refuses what the real one refuses."""
+"""The kit for plugin authors: jobs without a worker, and a scheduler that refuses what the real one
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,12 @@ class TestJob:
         first = job(orders, Order(order_id="a"))
         assert (first.queue, first.name, first.payload) == (orders, "orders", Order(order_id="a"))
         assert (first.attempt, first.max_attempts, first.starts) == (1, 5, 1)
-        assert first.enqueued_at == first.scheduled_for == first.processed_on == datetime(2030, 1, 1, tzinfo=UTC)
+        assert (
+            first.enqueued_at
+            == first.scheduled_for
+            == first.processed_on
+            == datetime(2030, 1, 1, tzinfo=UTC)
+        )
         assert first.idempotency_key == "orders.test-job"
 
     def test_takes_a_mapping_and_refuses_a_wrong_one(self) -> None:
@@ -63,9 +70,14 @@ class TestJob:
 
     def test_refuses_what_no_worker_would_be_given(self) -> None:
         shapes = Queue("shapes", Drawing)
-        with pytest.raises(PayloadRefused, match="shape: is Circle here, and Shape where a worker reads it"):
+        with pytest.raises(
+            PayloadRefused, match="shape: is Circle here, and Shape where a worker reads it"
+        ):
             job(shapes, Drawing(shape=Circle(name="c", radius=3)))
-        with pytest.raises(PayloadRefused, match="userId: is written under this name, and read from 'uid', 'user_id'"):
+        with pytest.raises(
+            PayloadRefused,
+            match="userId: is written under this name, and read from 'uid', 'user_id'",
+        ):
             job(Queue("users", User), {"uid": "x"})
         with pytest.raises(JobRefused, match="has 1048590 bytes, more than 1048576"):
             job(orders, {"orderId": "x" * 1024 * 1024})
@@ -74,7 +86,15 @@ class TestJob:
 
     def test_says_what_it_is_told_to(self) -> None:
         tick = datetime(2031, 5, 1, 12, 5, tzinfo=UTC)
-        late = job(orders, Order(order_id="a"), id="x", attempt=3, starts=4, max_attempts=0, scheduled_for=tick)
+        late = job(
+            orders,
+            Order(order_id="a"),
+            id="x",
+            attempt=3,
+            starts=4,
+            max_attempts=0,
+            scheduled_for=tick,
+        )
         assert (late.id, late.attempt, late.starts, late.max_attempts) == ("x", 3, 4, 1)
         assert late.scheduled_for == late.processed_on == tick
         assert late.fence == (late.enqueued_ms, 4)
@@ -93,7 +113,9 @@ class TestRecordingJobScheduler:
     async def test_refuses_every_payload_that_a_worker_would_not_read_as_it_is_given(self) -> None:
         jobs, shapes = RecordingJobScheduler(), Queue("shapes", Labelled)
         await jobs.enqueue(shapes, Labelled(label="a"))
-        with pytest.raises(PayloadRefused, match="label: has another value where a worker reads it") as refused:
+        with pytest.raises(
+            PayloadRefused, match="label: has another value where a worker reads it"
+        ) as refused:
             await jobs.enqueue(shapes, Labelled(label="b"))
         assert refused.value.hint
         with pytest.raises(PayloadRefused, match="label"):
@@ -111,10 +133,16 @@ class TestRecordingJobScheduler:
     @pytest.mark.asyncio
     async def test_keeps_payload_options_and_json_text_of_each_job(self) -> None:
         jobs = RecordingJobScheduler()
-        enqueued = await jobs.enqueue(orders, Order(order_id="a"), priority=2, delay=timedelta(seconds=1))
+        enqueued = await jobs.enqueue(
+            orders, Order(order_id="a"), priority=2, delay=timedelta(seconds=1)
+        )
         (kept,) = jobs.jobs
         assert enqueued == Enqueued(kept.id, created=True)
-        assert (kept.queue, kept.payload, kept.raw) == ("orders", Order(order_id="a"), b'{"orderId":"a"}')
+        assert (kept.queue, kept.payload, kept.raw) == (
+            "orders",
+            Order(order_id="a"),
+            b'{"orderId":"a"}',
+        )
         assert kept.overrides == {"priority": 2, "delay": timedelta(seconds=1)}
         assert kept.options == JobOptions(attempts=5, priority=2, delay=timedelta(seconds=1))
 
@@ -132,9 +160,15 @@ class TestRecordingJobScheduler:
         jobs = RecordingJobScheduler()
         first, second = [await jobs.enqueue(parcels, Parcel(grams=n)) for n in (1, 2)]
         assert first.id != second.id
-        assert await jobs.enqueue(parcels, Parcel(grams=3), job_id="mine") == Enqueued("mine", created=True)
-        assert await jobs.enqueue(parcels, Parcel(grams=4), job_id="mine") == Enqueued("mine", created=False)
-        assert await jobs.enqueue(orders, Order(order_id="a"), job_id="mine") == Enqueued("mine", created=True)
+        assert await jobs.enqueue(parcels, Parcel(grams=3), job_id="mine") == Enqueued(
+            "mine", created=True
+        )
+        assert await jobs.enqueue(parcels, Parcel(grams=4), job_id="mine") == Enqueued(
+            "mine", created=False
+        )
+        assert await jobs.enqueue(orders, Order(order_id="a"), job_id="mine") == Enqueued(
+            "mine", created=True
+        )
         assert jobs.payloads(parcels) == [Parcel(grams=n) for n in (1, 2, 3)]
 
     @pytest.mark.asyncio
@@ -176,11 +210,13 @@ class TestRecordingJobScheduler:
         jobs = RecordingJobScheduler(orders)
         first = await jobs.schedule("orders", {"orderId": "a"}, Cron("5 * * * *"), id="ada")
         assert first == datetime(2030, 1, 1, 0, 5, tzinfo=UTC)
-        assert await jobs.schedule(parcels, Parcel(grams=1), Every(timedelta(days=1)), id="bob") >= first - timedelta(
-            hours=1
-        )
+        assert await jobs.schedule(
+            parcels, Parcel(grams=1), Every(timedelta(days=1)), id="bob"
+        ) >= first - timedelta(hours=1)
         await jobs.schedule(orders, Order(order_id="b"), Cron("6 * * * *"), id="ada")
-        assert [(each.id, each.queue, each.payload, each.raw, each.when) for each in jobs.schedules] == [
+        assert [
+            (each.id, each.queue, each.payload, each.raw, each.when) for each in jobs.schedules
+        ] == [
             ("ada", "orders", Order(order_id="b"), b'{"orderId":"b"}', Cron("6 * * * *")),
             ("bob", "parcels", Parcel(grams=1), b'{"grams":1}', Every(timedelta(days=1))),
         ]
@@ -219,7 +255,9 @@ class TestExpectations:
         return RecordingJobScheduler(boxes)
 
     @pytest.mark.asyncio
-    async def test_some_fields_are_enough_by_either_name_within_mappings_too(self, jobs: RecordingJobScheduler) -> None:
+    async def test_some_fields_are_enough_by_either_name_within_mappings_too(
+        self, jobs: RecordingJobScheduler
+    ) -> None:
         await jobs.enqueue(boxes, Box(shelf_number=1))
         await jobs.enqueue(boxes, Box(shelf_number=2, label={"to": "ada", "from": "bob"}))
         assert jobs.assert_enqueued(boxes) is jobs.jobs[0]
@@ -231,7 +269,11 @@ class TestExpectations:
             lambda box: bool(box.label),
         ):
             assert jobs.assert_enqueued("boxes", matching) is second
-        for matching in ({"shelf_number": 3}, {"shelfNumber": 1, "label": {"to": "ada"}}, {"label": {"too": "ada"}}):
+        for matching in (
+            {"shelf_number": 3},
+            {"shelfNumber": 1, "label": {"to": "ada"}},
+            {"label": {"too": "ada"}},
+        ):
             jobs.refute_enqueued(boxes, matching)
 
     @pytest.mark.asyncio
@@ -244,11 +286,16 @@ class TestExpectations:
         with pytest.raises(AssertionError) as told:
             jobs.assert_enqueued(boxes, {"shelf_number": 2})
         first, second, third, fourth = str(told.value).splitlines()
-        assert (first, second) == ("no job of queue 'boxes' matches {'shelf_number': 2}", "enqueued were:")
+        assert (first, second) == (
+            "no job of queue 'boxes' matches {'shelf_number': 2}",
+            "enqueued were:",
+        )
         assert third == '  boxes  job-1  {"shelfNumber":1,"label":{}}'
         assert fourth.startswith('  orders  job-2  {"orderId":"xxx')
         assert len(fourth) < 330
-        with pytest.raises(AssertionError, match=r"jobs were enqueued: 1 of queue 'boxes' match .*lambda") as told:
+        with pytest.raises(
+            AssertionError, match=r"jobs were enqueued: 1 of queue 'boxes' match .*lambda"
+        ) as told:
             jobs.refute_enqueued(boxes, lambda box: True)
         assert "orders" not in str(told.value)
 
@@ -259,7 +306,9 @@ class TestExpectations:
             jobs.assert_enqueued(boxes, {"shelf_number": 50})
         assert str(told.value).splitlines()[-1] == "  and 30 more"
 
-    def test_a_field_that_does_not_exist_would_match_nothing_for_ever(self, jobs: RecordingJobScheduler) -> None:
+    def test_a_field_that_does_not_exist_would_match_nothing_for_ever(
+        self, jobs: RecordingJobScheduler
+    ) -> None:
         with pytest.raises(ValueError, match="no field 'shelf_numbr', did you mean 'shelf_number'"):
             jobs.refute_enqueued(boxes, {"shelf_numbr": 1})
         with pytest.raises(ValueError, match="no field 'x': it has label, shelf_number"):
@@ -269,12 +318,15 @@ class TestExpectations:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import corral.testing.plugin", "from corral.testing import job, RecordingJobScheduler"]
+    "statement",
+    ["import corral.testing.plugin", "from corral.testing import job, RecordingJobScheduler"],
 )
 def test_loads_no_store_and_no_worker(statement: str) -> None:
     heavy = ("redis", "structlog", "click", "corral.worker")
     probe = f"import sys\n{statement}\nprint([name for name in {heavy} if name in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=30)
+    ended = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=30
+    )
     assert ended.stdout.strip() == "[]"
 
 

@@ -1,4 +1,6 @@
-"""What a span says of a job, what it must not say, and that nothing is done where nobody records spans."""
+"""What a span says of a job, what it must not say, and that nothing is done where nobody records
+spans.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def letter(carrier: str | None = None) -> Job[Any]:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """What an SDK records; a process has one for good, so this one stands in for it during one test."""
+    """What an SDK records; a process has one for good, so this one stands in for it during one
+    test.
+    """
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -80,7 +84,10 @@ def test_a_run_that_failed_says_by_which_exception_and_no_more(
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
-    [(Snooze(after=timedelta(hours=1)), "snoozed"), (RateLimited(after=timedelta(hours=1)), "rate_limited")],
+    [
+        (Snooze(after=timedelta(hours=1)), "snoozed"),
+        (RateLimited(after=timedelta(hours=1)), "rate_limited"),
+    ],
     ids=["snoozed", "rate limited"],
 )
 def test_a_run_that_asked_to_run_later_is_no_failure(
@@ -111,10 +118,17 @@ def test_a_run_is_the_child_of_the_span_in_its_carrier_and_parent_of_what_it_enq
     assert trace.get_current_span() is trace.INVALID_SPAN, "it ends with the run"
 
 
-@pytest.mark.parametrize("carrier", [None, "", "{", "[]", "1", '{"traceparent":5}', '{"traceparent":"nonsense"}'])
-def test_a_job_without_a_readable_carrier_starts_a_trace(recorded: InMemorySpanExporter, carrier: str | None) -> None:
+@pytest.mark.parametrize(
+    "carrier", [None, "", "{", "[]", "1", '{"traceparent":5}', '{"traceparent":"nonsense"}']
+)
+def test_a_job_without_a_readable_carrier_starts_a_trace(
+    recorded: InMemorySpanExporter, carrier: str | None
+) -> None:
     """Of its own: what is current where the worker happens to run is not what enqueued the job."""
-    with trace.use_span(trace.NonRecordingSpan(_remote())), traces.corral_job_context(letter(carrier)):
+    with (
+        trace.use_span(trace.NonRecordingSpan(_remote())),
+        traces.corral_job_context(letter(carrier)),
+    ):
         pass
     span = one(recorded)
     assert span.parent is None
@@ -179,15 +193,27 @@ print(*(span.name for span in exporter.get_finished_spans()), sep=",")
 
 def test_a_provider_that_is_configured_later_records_from_the_next_job_on() -> None:
     """In a process of its own, which has one for good."""
-    ran = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True, check=False, timeout=60)
-    assert (ran.stdout.strip(), ran.stderr) == (",".join(["process letters"] * 3 + ["add letters"]), "")
+    ran = subprocess.run(
+        [sys.executable, "-c", LATER], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ran.stdout.strip(), ran.stderr) == (
+        ",".join(["process letters"] * 3 + ["add letters"]),
+        "",
+    )
 
 
 def test_a_provider_that_the_environment_names_records_from_the_first_job_on() -> None:
-    program = LATER.replace("trace.set_tracer_provider(provider)", "").replace("is nullcontext", "is traces._Run")
+    program = LATER.replace("trace.set_tracer_provider(provider)", "").replace(
+        "is nullcontext", "is traces._Run"
+    )
     environment = os.environ | {"OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider"}
     ran = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
 

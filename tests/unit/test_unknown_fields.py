@@ -56,7 +56,11 @@ UNKNOWN: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
         {"kept": {"a": 1, "more": 2}},
         {"new"},
     ),
-    "beside a union": ({"pet": {"id": 1, "breed": "x"}, "new": 1}, {"pet": {"id": 1, "breed": "x"}}, {"new"}),
+    "beside a union": (
+        {"pet": {"id": 1, "breed": "x"}, "new": 1},
+        {"pet": {"id": 1, "breed": "x"}},
+        {"new"},
+    ),
     "in a member of a union": (
         {"pet": {"id": 1, "breed": "x", "new": 1}},
         {"pet": {"id": 1, "breed": "x"}},
@@ -83,7 +87,11 @@ UNKNOWN: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
         {"line": {"name": "x", "what": 1}},
         {"new"},
     ),
-    "beside one that takes no notice": ({"loose": {"a": 1, "b": 2}, "new": 1}, {"loose": {"a": 1}}, {"new"}),
+    "beside one that takes no notice": (
+        {"loose": {"a": 1, "b": 2}, "new": 1},
+        {"loose": {"a": 1}},
+        {"new"},
+    ),
     "of the name of a member of the union": (
         {"pet": {"id": 1, "breed": "x", "Cat": {"new": 1}, "new": 1}},
         {"pet": {"id": 1, "breed": "x"}},
@@ -102,7 +110,9 @@ def test_exactly_the_unknown_fields_are_left_out(
     assert exactly(read) == exactly(queue.parsed(json.dumps(meant).encode())[0])
 
 
-def test_an_unknown_field_is_told_from_a_known_one_further_inside_where_a_tag_is_named_like_a_field() -> None:
+def test_an_unknown_field_is_told_from_a_known_one_further_inside_where_a_tag_is_named_like_a_field() -> (
+    None
+):
     queue = Queue("wallets", Wallet)
     raw = b'{"held":{"kind":"card","card":{"name":"n"},"currency":"EUR","name":"n"}}'
     read, unknown = queue.parsed(raw)
@@ -130,7 +140,9 @@ def test_numbers_beside_an_unknown_field_stay_as_they_are() -> None:
         {"name": 1, "new": 1},
     ],
 )
-def test_what_is_wrong_otherwise_is_refused_with_and_without_unknown_fields(written: dict[str, Any]) -> None:
+def test_what_is_wrong_otherwise_is_refused_with_and_without_unknown_fields(
+    written: dict[str, Any],
+) -> None:
     queue = Queue("holders", Holder)
     with pytest.raises(PayloadRefused) as refused:
         queue.parsed(json.dumps(written).encode())

@@ -37,7 +37,13 @@ class Environment:
     def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         ended = subprocess.run(
-            command, cwd=self.folder, env=environ(), capture_output=True, text=True, check=False, timeout=120
+            command,
+            cwd=self.folder,
+            env=environ(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         assert not check or ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
         return ended
@@ -70,7 +76,8 @@ def clean(tmp_path: Path) -> Environment:
 
 
 class Wheels(dict[str, Path]):
-    """Wheels by the names of their distributions, each built from the tree when it is first asked for.
+    """Wheels by the names of their distributions, each built from the tree when it is first asked
+    for.
 
     Args:
         out: Where they are put.
@@ -96,7 +103,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Wheels:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes a `plugin` is run for each that there is: `plugins/` is looked through, nothing is listed."""
+    """A test that takes a `plugin` is run for each that there is: `plugins/` is looked through,
+    nothing is listed.
+    """
     if "plugin" in metafunc.fixturenames:
         assert PLUGINS
         metafunc.parametrize("plugin", PLUGINS)

@@ -1,4 +1,6 @@
-"""The README's first queue, word for word: its files, its commands and its program do what the page says."""
+"""The README's first queue, word for word: its files, its commands and its program do what the page
+says.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,13 @@ import pytest
 
 PAGE = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 SECTION = re.split(r"^## ", PAGE, flags=re.MULTILINE)[2]
-FILES: dict[str, str] = dict(re.findall(r"`(acme-reports/[^`]+)`[^`]*```\w+\n(.*?)```", SECTION, re.DOTALL))
+FILES: dict[str, str] = dict(
+    re.findall(r"`(acme-reports/[^`]+)`[^`]*```\w+\n(.*?)```", SECTION, re.DOTALL)
+)
 PROGRAM = "".join(re.findall(r"```python\n(import asyncio.*?)```", SECTION, re.DOTALL))
-COMMANDS: list[tuple[str, str]] = re.findall(r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", SECTION, re.MULTILINE)
+COMMANDS: list[tuple[str, str]] = re.findall(
+    r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", SECTION, re.MULTILINE
+)
 """Each with the lines that the page shows below it."""
 
 
@@ -36,7 +42,9 @@ async def test_a_stranger_s_first_queue(clean, wheels: dict[str, Path], wait_unt
                 clean.pip(action, *rest)
             elif action == "dev":
                 dev = clean.start(program, action, *rest)
-                await wait_until(lambda: not clean.corral("queues", check=False).returncode, "the store answers")
+                await wait_until(
+                    lambda: not clean.corral("queues", check=False).returncode, "the store answers"
+                )
             else:
                 ended = clean.run(program, action, *rest, check=not shown.startswith("error:"))
                 assert shown in ended.stdout + ended.stderr

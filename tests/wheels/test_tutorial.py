@@ -1,7 +1,8 @@
-"""The tutorial, as a reader follows it: its files are written, its commands typed at a terminal, its outputs compared.
+"""The tutorial, as a reader follows it: its files are written, its commands typed at a terminal,
+its outputs compared.
 
-The page is the README of `examples/corral-report-exports`. It is walked once, from an empty folder, with pip and
-whatever index pip is configured for; the tests look at what was seen.
+The page is the README of `examples/corral-report-exports`. It is walked once, from an empty folder,
+with pip and whatever index pip is configured for; the tests look at what was seen.
 """
 
 from __future__ import annotations
@@ -65,11 +66,16 @@ class Typed:
             return False
         if not self.shown and self.command.startswith(SILENT):
             return True
-        return re.fullmatch("\n".join(map(pattern, self.shown.splitlines())), self.seen.rstrip("\n")) is not None
+        return (
+            re.fullmatch("\n".join(map(pattern, self.shown.splitlines())), self.seen.rstrip("\n"))
+            is not None
+        )
 
 
 def pattern(line: str) -> str:
-    """What a line of the page stands for: `…` for any text, alone for any lines; columns may be wider or narrower."""
+    """What a line of the page stands for: `…` for any text, alone for any lines; columns may be
+    wider or narrower.
+    """
     if line == "…":
         return r"[\s\S]*"
     return re.sub(r"(?:\\ ){2,}", "  +", re.escape(line)).replace("…", ".*")
@@ -99,13 +105,17 @@ class Shell:
         with selectors.DefaultSelector() as selector:
             selector.register(self._screen, selectors.EVENT_READ)
             while not (ended := re.search(rb":ended:(\d+):\r?\n\Z", seen)):
-                assert selector.select(deadline - time.monotonic()), f"{command}: not ended in {SECONDS} s: {seen!r}"
+                assert selector.select(deadline - time.monotonic()), (
+                    f"{command}: not ended in {SECONDS} s: {seen!r}"
+                )
                 seen += os.read(self._screen, 65536)
         return shown_by(seen[: ended.start()].decode()), int(ended[1])
 
 
 def shown_by(written: str) -> str:
-    """What a terminal shows of what was written to it, when it is done: no colours, no progress bar that is wiped."""
+    """What a terminal shows of what was written to it, when it is done: no colours, no progress bar
+    that is wiped.
+    """
     lines: list[str] = []
     for line in written.replace("\r\n", "\n").split("\n"):
         if "\x1b[1A" in line:  # the cursor goes up one line, and wipes it
@@ -155,7 +165,9 @@ def walk(
                 (folder / name).write_text(text, "utf-8")
             elif language == "console":
                 for command, shown in COMMAND.findall(text):
-                    said, code = reader.type(command.replace(CHECKOUT, f"CORRAL={wheels['corral']}"))
+                    said, code = reader.type(
+                        command.replace(CHECKOUT, f"CORRAL={wheels['corral']}")
+                    )
                     typed.append(Typed(command, shown, said, code, time.monotonic() - begun))
     return typed
 
@@ -183,7 +195,9 @@ def test_a_stranger_s_first_job_is_processed_within_three_minutes(walk: list[Typ
 def test_every_block_is_a_file_or_is_typed() -> None:
     assert len(FENCES) == len(re.findall(r"^```", PAGE, re.MULTILINE)) / 2
     assert [text for name, language, text in FENCES if not name and language != "console"] == []
-    typed = "".join(f"$ {command}\n{shown}" for _, _, text in FENCES for command, shown in COMMAND.findall(text))
+    typed = "".join(
+        f"$ {command}\n{shown}" for _, _, text in FENCES for command, shown in COMMAND.findall(text)
+    )
     assert typed == "".join(text for name, language, text in FENCES if language == "console")
 
 
@@ -191,5 +205,7 @@ def test_the_files_of_the_page_are_the_package_s() -> None:
     shown = {name: text for name, _, text in FENCES if name.startswith(f"{PACKAGE.name}/")}
     assert len(shown) > 4
     assert {name: (PACKAGE.parent / name).read_text("utf-8") for name in shown} == shown
-    sources = {path.relative_to(PACKAGE.parent).as_posix() for path in (PACKAGE / "src").rglob("*.py")}
+    sources = {
+        path.relative_to(PACKAGE.parent).as_posix() for path in (PACKAGE / "src").rglob("*.py")
+    }
     assert sources <= shown.keys(), "a reader is not shown all of it"

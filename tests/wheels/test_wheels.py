@@ -1,4 +1,5 @@
-"""What a user gets: the core and each plugin as wheels, in an environment that has nothing else, far from the checkout.
+"""What a user gets: the core and each plugin as wheels, in an environment that has nothing else,
+far from the checkout.
 
 `tox -e wheels` runs this. Each test uses the installed command as a user does.
 """
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 DECLARING = re.compile(r"pydantic\b(?!-).*")
-"""What of a plugin's requirements its declaration may need: pydantic, with an extra for a type of its payload."""
+"""What of a plugin's requirements its declaration may need: pydantic, with an extra for a type of
+its payload.
+"""
 
 
 def test_a_plugin_alone_with_the_core_is_in_the_catalog_until_it_is_uninstalled(
@@ -29,13 +32,19 @@ def test_a_plugin_alone_with_the_core_is_in_the_catalog_until_it_is_uninstalled(
     assert "wheel" in queue["origin"]
 
     clean.pip("uninstall", plugin)
-    assert json.loads(clean.corral("check", "--json").stdout) == {"ok": True, "queues": [], "problems": []}
+    assert json.loads(clean.corral("check", "--json").stdout) == {
+        "ok": True,
+        "queues": [],
+        "problems": [],
+    }
 
 
 def test_a_producer_needs_the_declaration_and_none_of_what_processing_needs(
     clean: Any, wheels: dict[str, Path], plugin: str
 ) -> None:
-    """pydantic's extra for e-mail addresses belongs to a payload; mail client, templates and database do not."""
+    """pydantic's extra for e-mail addresses belongs to a payload; mail client, templates and
+    database do not.
+    """
     requirements = metadata(wheels[plugin]).get_all("Requires-Dist")
     clean.pip("install", wheels["corral"], *filter(DECLARING.fullmatch, requirements))
     clean.pip("install", "--no-deps", wheels[plugin])
@@ -54,8 +63,12 @@ def metadata(wheel: Path) -> Message:
         return message_from_bytes(archive.read(name))
 
 
-def test_the_core_s_wheel_holds_the_scripts_and_its_types_and_no_tests(wheels: dict[str, Path]) -> None:
+def test_the_core_s_wheel_holds_the_scripts_and_its_types_and_no_tests(
+    wheels: dict[str, Path],
+) -> None:
     names = zipfile.ZipFile(wheels["corral"]).namelist()
     top = {name.split("/")[0] for name in names}
-    assert {"corral/py.typed", "corral/store/lua/advance.lua", "corral/cli/__init__.py"} <= set(names)
+    assert {"corral/py.typed", "corral/store/lua/advance.lua", "corral/cli/__init__.py"} <= set(
+        names
+    )
     assert {name for name in top if not name.endswith(".dist-info")} == {"corral"}

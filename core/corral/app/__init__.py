@@ -1,6 +1,9 @@
-"""The composition root: settings, then plugins, then the catalog, then the store. Everything else is handed its parts.
+"""The composition root: settings, then plugins, then the catalog, then the store.
 
-`connect` is a producer's front door; the rest is what the commands do. A command loads its own part.
+Everything else is handed its parts.
+
+`connect` is a producer's front door; the rest is what the commands do. A command loads its own
+part.
 """
 
 from typing import TYPE_CHECKING
@@ -9,20 +12,26 @@ from corral.on_demand import on_demand
 
 if TYPE_CHECKING:
     from corral.app.databases import create_database, relay_outbox
-    from corral.app.health import Health, WorkerHealth, read_health
-    from corral.app.installed import Installed, log_lock, read_installed, read_plugins, read_settings
+    from corral.app.installed import (
+        Installed,
+        log_lock,
+        read_installed,
+        read_plugins,
+        read_settings,
+    )
     from corral.app.operating import count_jobs, enqueue_once, operate
-    from corral.app.processes import run_processes
     from corral.app.producing import connect, connect_blocking
-    from corral.app.scheduling import list_schedules, prune_schedules, remove_schedule, restore_schedule
-    from corral.app.serving import Address
+    from corral.app.scheduling import (
+        list_schedules,
+        prune_schedules,
+        remove_schedule,
+        restore_schedule,
+    )
+    from corral.app.worker_processes import run_processes
     from corral.app.working import calm_collector, run_worker
 
 __all__ = [
-    "Address",
-    "Health",
     "Installed",
-    "WorkerHealth",
     "calm_collector",
     "connect",
     "connect_blocking",
@@ -33,7 +42,6 @@ __all__ = [
     "log_lock",
     "operate",
     "prune_schedules",
-    "read_health",
     "read_installed",
     "read_plugins",
     "read_settings",
@@ -49,13 +57,11 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
         __name__,
         {
             "databases": "create_database relay_outbox",
-            "health": "Health WorkerHealth read_health",
             "installed": "Installed log_lock read_installed read_plugins read_settings",
             "operating": "count_jobs enqueue_once operate",
-            "processes": "run_processes",
+            "worker_processes": "run_processes",
             "producing": "connect connect_blocking",
             "scheduling": "list_schedules prune_schedules remove_schedule restore_schedule",
-            "serving": "Address",
             "working": "calm_collector run_worker",
         },
     )

@@ -1,4 +1,7 @@
-"""What commands and workers do with the SQL database. `corral.sql` is imported inside: it is an extra."""
+"""What commands and workers do with the SQL database.
+
+`corral.sql` is imported inside: it is an extra.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from corral.app.installed import Installed, read_installed, read_plugins
 from corral.app.service import run_service
+from corral.embedded.server import chosen_store
 from corral.loggers import Logger
 from corral.observe.logs import configure_logs
 from corral.plugins import Plugins
 from corral.settings import Settings
 from corral.shutdown import Demand, on_stop
-from corral.store.embedded import chosen_store
 from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
 
@@ -26,7 +29,9 @@ __all__ = ["create_database", "prepare_database", "relay_outbox", "relaying"]
 log = Logger("corral")
 
 BATCH_SECONDS = 5.0
-"""How long a relay's last batch may take when its worker stops; what it does not delete, the next one finds written."""
+"""How long a relay's last batch may take when its worker stops; what it does not delete, the next
+one finds written.
+"""
 
 
 def create_database() -> Sequence[MadeTable]:
@@ -39,7 +44,8 @@ def create_database() -> Sequence[MadeTable]:
 
 
 def prepare_database(installed: Installed) -> None:
-    """Make the missing tables of a development machine: of the file in its data directory, if no database is named.
+    """Make the missing tables of a development machine: of the file in its data directory, if no
+    database is named.
 
     A database that has a name is somebody's, and its tables are made when they say so.
 
@@ -49,7 +55,11 @@ def prepare_database(installed: Installed) -> None:
     settings, plugins = installed.settings, installed.plugins
     if settings.database_url is None and plugins.implementations("corral_tables"):
         made = [each.table for each in _created(settings, plugins) if each.made]
-        log.info("database", url=settings.effective_database_url.get_secret_value(), tables_made=len(made))
+        log.info(
+            "database",
+            url=settings.effective_database_url.get_secret_value(),
+            tables_made=len(made),
+        )
 
 
 def _created(settings: Settings, plugins: Plugins) -> Sequence[MadeTable]:
@@ -71,13 +81,15 @@ def _named(settings: Settings) -> str | None:
 
 
 def relay_outbox(*, once: bool) -> Relayed | None:
-    """Carry the outbox's jobs to the store: what there is, or, until SIGTERM or SIGINT, whatever comes.
+    """Carry the outbox's jobs to the store: what there is, or, until SIGTERM or SIGINT, whatever
+    comes.
 
     Returns:
         What was relayed, where it was to be done once.
 
     Raises:
-        CorralError: The extra is not installed, the catalog was refused, the store or the database is away.
+        CorralError: The extra is not installed, the catalog was refused, the store or the database
+        is away.
     """
     installed = read_installed()
     configure_logs(installed.settings)
@@ -88,7 +100,9 @@ def relay_outbox(*, once: bool) -> Relayed | None:
                 if once:
                     return await relay.drain()
                 loop = asyncio.get_running_loop()
-                with on_stop(Demand(BATCH_SECONDS, stop=lambda: loop.call_soon_threadsafe(relay.stop))):
+                with on_stop(
+                    Demand(BATCH_SECONDS, stop=lambda: loop.call_soon_threadsafe(relay.stop))
+                ):
                     await relay.run()
                 return None
 
@@ -97,10 +111,12 @@ def relay_outbox(*, once: bool) -> Relayed | None:
 
 @asynccontextmanager
 async def relaying(installed: Installed, url: str) -> AsyncIterator[None]:
-    """Relay the outbox beside a worker, if it has a database: one that is named, or the file in the data directory.
+    """Relay the outbox beside a worker, if it has a database: one that is named, or the file in the
+    data directory.
 
     Raises:
-        CorralError: On entering: a database is named and the extra is not installed, or the URL cannot be used.
+        CorralError: On entering: a database is named and the extra is not installed, or the URL
+        cannot be used.
     """
     settings = installed.settings
     if settings.database_url is None and not settings.database_file.exists():

@@ -17,7 +17,15 @@ from corral.plugins import Claim, Plugins, Provider, Report, found
 from corral.plugins.entry_points import BUILT_IN, PLUGINS, Broken
 from corral.settings import Settings
 
-__all__ = ["Installed", "log_lock", "open_lock", "read_installed", "read_plugins", "read_settings", "read_what_fits"]
+__all__ = [
+    "Installed",
+    "log_lock",
+    "open_lock",
+    "read_installed",
+    "read_plugins",
+    "read_settings",
+    "read_usable_plugins",
+]
 
 log = logging.getLogger("corral")
 
@@ -63,21 +71,25 @@ def log_lock(installed: Installed, *, level: int = logging.WARNING) -> None:
     for warning in installed.catalog.warnings:
         log.warning(warning)
     if not installed.catalog.is_locked and not installed.settings.is_development:
-        log.log(level, "catalog is open: every installed distribution may add queues and see payloads; see corral lock")
+        log.log(
+            level,
+            "catalog is open: every installed distribution may add queues and see payloads; see corral lock",
+        )
 
 
-def read_what_fits() -> tuple[Installed, tuple[Problem, ...]]:
+def read_usable_plugins() -> tuple[Installed, tuple[Problem, ...]]:
     """As `read_installed` for a producer, without the distributions that something is wrong with.
 
-    For whoever only looks on: an operator's board is needed most where a plugin is broken. Nothing that enqueues on
-    its own or works may start so.
+    For whoever only looks on: an operator's board is needed most where a plugin is broken. Nothing
+    that enqueues on its own or works may start so.
 
     Returns:
         What a process starts from; and what is wrong with the rest.
 
     Raises:
         ConfigurationError: A setting cannot be used.
-        CatalogError: What is wrong is nobody's whom one could leave out: the application, the lock file.
+        CatalogError: What is wrong is nobody's whom one could leave out: the application, the lock
+        file.
     """
     settings = read_settings()
     lock = open_lock(settings)
@@ -89,7 +101,11 @@ def read_what_fits() -> tuple[Installed, tuple[Problem, ...]]:
         try:
             return _built(settings, plugins, lock), tuple(problems)
         except CatalogError as error:
-            faulty = {provider.split(" ")[0] for problem in error.problems for provider in problem.providers}
+            faulty = {
+                provider.split(" ")[0]
+                for problem in error.problems
+                for provider in problem.providers
+            }
             if faulty <= left_out | {settings.app}:
                 raise
             left_out |= faulty
@@ -97,7 +113,8 @@ def read_what_fits() -> tuple[Installed, tuple[Problem, ...]]:
 
 
 def read_plugins(*, by_lock: bool = True) -> tuple[Settings, Plugins]:
-    """Read the settings and load the plugins, without judging more than the names that the lock file does not have.
+    """Read the settings and load the plugins, without judging more than the names that the lock
+    file does not have.
 
     Args:
         by_lock: Whether the lock file says what may be imported; not for whoever writes it.
@@ -154,7 +171,11 @@ def _built(
     serves: Iterable[str] | None = None,
 ) -> Installed:
     patches = settings.lock_patches == "allow"
-    return Installed(settings, plugins, Catalog.build(plugins, role=role, serves=serves, lock=lock, patches=patches))
+    return Installed(
+        settings,
+        plugins,
+        Catalog.build(plugins, role=role, serves=serves, lock=lock, patches=patches),
+    )
 
 
 def _check_of(lock: Lock | None) -> partial[None] | None:
@@ -177,10 +198,17 @@ def _settings_beside(claims: Iterable[Claim | Broken]) -> Settings:
 
 
 def _built_in() -> Iterator[Claim]:
-    """The plugins that the core brings along, where what they need is installed; to be disabled like others."""
+    """The plugins that the core brings along, where what they need is installed; to be disabled
+    like others.
+    """
     try:
         has_traces = find_spec("opentelemetry.trace") is not None
     except ModuleNotFoundError:
         has_traces = False
     if has_traces:
-        yield Claim("traces", "corral.observe.traces", PLUGINS, Provider("corral", version("corral"), BUILT_IN))
+        yield Claim(
+            "traces",
+            "corral.observe.traces",
+            PLUGINS,
+            Provider("corral", version("corral"), BUILT_IN),
+        )

@@ -1,7 +1,7 @@
 """Holes of stores that let a client run code in the server, and whether a store's version has one.
 
-A small table, to be kept by hand: it warns, and proves nothing of a version that is not in it. Only the version is
-looked at: some distributors repair an old version and keep its number.
+A small table, to be kept by hand: it warns, and proves nothing of a version that is not in it. Only
+the version is looked at: some distributors repair an old version and keep its number.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Hole:
         name: Its CVE number, or the release that closed it.
         published: When it was published; ISO 8601.
         source: Where that is written.
-        fixed: The first release without it, of each line (`7.2`) that has one. Older lines never got one.
+        fixed: The first release without it, of each line (`7.2`) that has one. Older lines never
+        got one.
     """
 
     name: str
@@ -72,14 +73,19 @@ HOLES: Final[Mapping[str, tuple[Hole, ...]]] = {
 
 
 async def store_version(link: Link) -> tuple[str, Version]:
-    """Which server a store is, `redis` or `valkey`, and of which version; empty where it is another, or does not say.
+    """Which server a store is, `redis` or `valkey`, and of which version; empty where it is
+    another, or does not say.
 
     Raises:
         StoreUnavailable: The store is away, or its user may not ask.
     """
     info = bytes(await link.call("INFO", "server"))
     found = dict(re.findall(rb"^(\w+)_version:(\d+(?:\.\d+)+)", info, re.MULTILINE))
-    known = {b"redis", b"valkey", b"gcc"}  # others speak the protocol, and call themselves an old Redis as well
+    known = {
+        b"redis",
+        b"valkey",
+        b"gcc",
+    }  # others speak the protocol, and call themselves an old Redis as well
     name = b"valkey" if b"valkey" in found else b"redis"
     if name not in found or not found.keys() <= known:
         return "", ()
@@ -87,7 +93,8 @@ async def store_version(link: Link) -> tuple[str, Version]:
 
 
 def hole_warning(server: str, version: Version) -> str:
-    """What an operator should know of a store's version, in one sentence; empty where the table has nothing.
+    """What an operator should know of a store's version, in one sentence; empty where the table has
+    nothing.
 
     Args:
         server: `redis` or `valkey`.
@@ -107,7 +114,9 @@ def hole_warning(server: str, version: Version) -> str:
 
 
 def _has(hole: Hole, version: Version) -> bool:
-    """Whether a version is older than the repair of its line, or of a line that is older than all repaired ones."""
+    """Whether a version is older than the repair of its line, or of a line that is older than all
+    repaired ones.
+    """
     of_line = [fixed for fixed in hole.fixed if fixed[:2] == version[:2]]
     return version < of_line[0] if of_line else version < hole.fixed[-1]
 

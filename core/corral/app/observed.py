@@ -1,4 +1,6 @@
-"""What is looked at of a process while it works: its minutes go to the store, and over HTTP goes what is asked for."""
+"""What is looked at of a process while it works: its minutes go to the store, and over HTTP goes
+what is asked for.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from corral.worker.worker import Worker
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from corral.app.probes import ParentProbes, WorkerProbes
-    from corral.app.serving import Address
+    from corral.observe.http_server import Address
+    from corral.observe.probes import ParentProbes, WorkerProbes
 
 __all__ = ["observed", "observed_parent"]
 
@@ -46,13 +48,14 @@ async def observed(
         address: Where metrics and health are served, or None.
 
     Raises:
-        ConfigurationError: On entering: the address cannot be listened on, or the extra is not installed.
+        ConfigurationError: On entering: the address cannot be listened on, or the extra is not
+        installed.
     """
     lag = LoopLag()
     with ExitStack() as ending:
         if address is not None:
-            from corral.app.probes import WorkerProbes  # noqa: PLC0415  # where it is wanted
             from corral.observe.metrics import WorkerMetrics  # noqa: PLC0415  # an extra
+            from corral.observe.probes import WorkerProbes  # noqa: PLC0415  # where it is wanted
 
             counted = WorkerMetrics(
                 tally,
@@ -78,13 +81,18 @@ async def observed(
 
 @asynccontextmanager
 async def observed_parent(
-    probes: ParentProbes, stalled: Mapping[str, int], installed: Installed, url: str, address: Address
+    probes: ParentProbes,
+    stalled: Mapping[str, int],
+    installed: Installed,
+    url: str,
+    address: Address,
 ) -> AsyncIterator[None]:
     """Serve a parent's health, and the store's figures.
 
     Args:
         probes: Its state.
-        stalled: How many jobs of dead processes it has put back; every queue that it serves is in it.
+        stalled: How many jobs of dead processes it has put back; every queue that it serves is in
+        it.
         installed: What its processes run.
         url: The store.
         address: Where to listen.
@@ -115,9 +123,13 @@ async def _write_minutes(tally: Tally, link: Link, prefix: str) -> None:
 
 @contextmanager
 def _serving(
-    probes: WorkerProbes | ParentProbes, address: Address, installed: Installed, url: str, *counted: Collector
+    probes: WorkerProbes | ParentProbes,
+    address: Address,
+    installed: Installed,
+    url: str,
+    *counted: Collector,
 ) -> Iterator[None]:
-    from corral.app.serving import Answer, served, verdict  # noqa: PLC0415  # http.server: 1 MiB, where it is wanted
+    from corral.observe.http_server import Answer, served, verdict  # noqa: PLC0415  # http.server: 1 MiB, where it is wanted
     from corral.observe.metrics import CONTENT_TYPE, StoreMetrics, render  # noqa: PLC0415  # an extra
 
     with ExitStack() as ending:

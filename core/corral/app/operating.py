@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from corral.app.installed import Installed, read_installed
 from corral.app.producing import scheduler
+from corral.embedded.server import chosen_store
 from corral.inspector.audit import Audit, this_process
 from corral.inspector.damage import naming_damage
 from corral.jobs import Enqueued, EnqueueOptions
 from corral.settings import Settings
 from corral.store.connection import Link
-from corral.store.embedded import chosen_store
 
 if TYPE_CHECKING:
     from corral.inspector import JobInspector, Sizes
@@ -27,8 +27,12 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def inspector(installed: Installed, url: str, who: str | None = None) -> AsyncIterator[JobInspector]:
-    """The inspector of a process, closed on leaving; what it changes is told as `who`, see `JobInspector`."""
+async def inspector(
+    installed: Installed, url: str, who: str | None = None
+) -> AsyncIterator[JobInspector]:
+    """The inspector of a process, closed on leaving; what it changes is told as `who`, see
+    `JobInspector`.
+    """
     from corral.inspector import JobInspector  # noqa: PLC0415  # 20 ms that `corral enqueue` need not wait for
 
     made = JobInspector(installed.catalog, Link(url), prefix=installed.settings.prefix, who=who)
@@ -43,7 +47,8 @@ def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str
 
     Args:
         work: What to do.
-        queues: The queues it is about: a name that is not declared is refused before a store is looked for.
+        queues: The queues it is about: a name that is not declared is refused before a store is
+        looked for.
 
     Returns:
         What `work` returns.
@@ -72,7 +77,9 @@ def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions
     """
     installed = read_installed()
     configure_operators_logs(installed.settings)
-    installed.catalog.get(queue).queue.validated(payload)  # before a store is looked for, or even started
+    installed.catalog.get(queue).queue.validated(
+        payload
+    )  # before a store is looked for, or even started
     with chosen_store(installed.settings) as url:
 
         async def write() -> Enqueued:
@@ -94,7 +101,8 @@ def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions
 def configure_operators_logs(settings: Settings) -> None:
     """Send the audit's lines, and whatever else is logged, to standard error.
 
-    A person at a terminal reads what the command prints: an audit's line beside each line of that would be noise.
+    A person at a terminal reads what the command prints: an audit's line beside each line of that
+    would be noise.
     """
     if sys.stderr.isatty():
         settings = settings.model_copy(update={"log_level": "WARNING"})
@@ -115,7 +123,9 @@ def _configure_logs(settings: Settings) -> logging.Handler:
 
 
 class _FirstLine(logging.Handler):
-    """Sets up the logs when there is a line: structlog takes 40 ms of commands that most often log nothing."""
+    """Sets up the logs when there is a line: structlog takes 40 ms of commands that most often log
+    nothing.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

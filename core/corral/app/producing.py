@@ -8,7 +8,12 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,14 +21,14 @@ from corral.app.installed import Installed, log_lock, read_installed
 from corral.blocking import BlockingJobScheduler
 from corral.catalog.record import differences, dumped, parsed, recorded
 from corral.catalog.unserved import unserved
+from corral.embedded.server import chosen_store
 from corral.errors import SchedulerUnusable, StoreUnavailable
+from corral.fleet.processes import ProcessRecords, process_name
 from corral.forking import forks, leave_alone, on_fork
 from corral.jobs import Durability, JobScheduler
 from corral.loggers import Logger
 from corral.producer import RedisJobScheduler
 from corral.store.connection import Link
-from corral.store.embedded import chosen_store
-from corral.store.processes import ProcessRecords, process_name
 from corral.store.replies import ResponseError
 from corral.tasks import start_task
 from corral.worker.stopping import end_tasks
@@ -33,26 +38,35 @@ __all__ = ["announced", "connect", "connect_blocking", "scheduler", "watching_wo
 log = Logger("corral")
 
 OPEN_SECONDS: Final = 330.0
-"""How long a blocking producer waits for its connection: longer than an embedded store may take to read its files."""
+"""How long a blocking producer waits for its connection: longer than an embedded store may take to
+read its files.
+"""
 CLOSE_SECONDS: Final = 30.0
-"""How long leaving `connect_blocking` may take: other threads' calls end within seconds, and the embedded store, where
-this was its last user, within ten."""
+"""How long leaving `connect_blocking` may take: other threads' calls end within seconds, and the
+embedded store, where this was its last user, within ten.
+"""
 EXIT_SECONDS: Final = 2.0
-"""How long a program that ends may wait for a blocking producer that was never left. The store forgets it by itself."""
+"""How long a program that ends may wait for a blocking producer that was never left.
+
+The store forgets it by itself.
+"""
 
 
 class connect(AbstractAsyncContextManager[RedisJobScheduler]):  # noqa: N801  # called as the function it stands for
     """Connect a producer; see `corral.connect`.
 
-    What it opens is held by a task and not by this object: it stays open when only the scheduler is kept, and is closed
-    in order where it is never left, as `asyncio.run` cancels the tasks that are left over.
+    What it opens is held by a task and not by this object: it stays open when only the scheduler is
+    kept, and is closed in order where it is never left, as `asyncio.run` cancels the tasks that are
+    left over.
 
     Args:
         durability: As for `corral.connect`.
         installed: What is installed, where it was read before.
     """
 
-    def __init__(self, *, durability: Durability | None = None, installed: Installed | None = None) -> None:
+    def __init__(
+        self, *, durability: Durability | None = None, installed: Installed | None = None
+    ) -> None:
         self._durability = durability
         self._installed = installed
         self._forks: int
@@ -64,7 +78,9 @@ class connect(AbstractAsyncContextManager[RedisJobScheduler]):  # noqa: N801  # 
         self._forks = forks()
         self._leaving = asyncio.Event()
         opened: asyncio.Future[RedisJobScheduler] = asyncio.get_running_loop().create_future()
-        holding = start_task(_hold(self._installed, self._durability, opened, self._leaving), "corral-connection")
+        holding = start_task(
+            _hold(self._installed, self._durability, opened, self._leaving), "corral-connection"
+        )
         either: set[asyncio.Future[Any]] = {opened, holding}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -79,7 +95,9 @@ class connect(AbstractAsyncContextManager[RedisJobScheduler]):  # noqa: N801  # 
         return self._jobs
 
     async def __aexit__(self, *raised: object) -> None:
-        if self._holding.done() or self._forks != forks():  # closed as the event loop ended, or the parent's to close
+        if (
+            self._holding.done() or self._forks != forks()
+        ):  # closed as the event loop ended, or the parent's to close
             return
         try:
             self._jobs.ensure_usable()
@@ -139,8 +157,8 @@ class connect_blocking(AbstractContextManager[BlockingJobScheduler]):  # noqa: N
 class _ThreadedScheduler(BlockingJobScheduler):
     """Runs an event loop on a thread of its own, in each process that uses it.
 
-    The thread is a daemon and nothing is closed by the garbage collector: a program that never leaves
-    `connect_blocking` ends in time, and is tidied up after as far as `EXIT_SECONDS` allow.
+    The thread is a daemon and nothing is closed by the garbage collector: a program that never
+    leaves `connect_blocking` ends in time, and is tidied up after as far as `EXIT_SECONDS` allow.
 
     Raises:
         CorralError: As `corral.connect`.
@@ -183,7 +201,8 @@ class _ThreadedScheduler(BlockingJobScheduler):
             with self._turn:
                 if self._closed:
                     raise SchedulerUnusable(
-                        "this scheduler is closed", hint="call it before its `with` block is left, or connect again"
+                        "this scheduler is closed",
+                        hint="call it before its `with` block is left, or connect again",
                     )
                 if self._connected is None or not self._connected.thread.is_alive():
                     self._connected = self._connect()
@@ -200,7 +219,11 @@ class _ThreadedScheduler(BlockingJobScheduler):
         async def serve() -> None:
             leaving = asyncio.Event()
             async with connect(durability=self._durability, installed=self._installed) as jobs:
-                connecting.set_result(_Connected(jobs, asyncio.get_running_loop(), leaving, threading.current_thread()))
+                connecting.set_result(
+                    _Connected(
+                        jobs, asyncio.get_running_loop(), leaving, threading.current_thread()
+                    )
+                )
                 await leaving.wait()
 
         def run() -> None:
@@ -271,13 +294,15 @@ async def scheduler(
 async def announced(
     installed: Installed, url: str, name: str | None = None, *, look: asyncio.Event | None = None
 ) -> AsyncIterator[str]:
-    """Keep this process's catalog in the store while it lives, and warn of others that run something else.
+    """Keep this process's catalog in the store while it lives, and warn of others that run
+    something else.
 
     Args:
         installed: What it runs.
         url: The store.
         name: This process's name, unique among all; made up where it is None.
-        look: Set when the store may have lost the catalog; without it, that is found within a minute.
+        look: Set when the store may have lost the catalog; without it, that is found within a
+        minute.
 
     Yields:
         The name.
@@ -291,7 +316,8 @@ async def announced(
 
     records = ProcessRecords(Link(url), installed.settings.prefix, name)
     keeping = start_task(
-        records.keep(lambda now_ms: dumped(recorded(installed.catalog, now_ms)), tell, look), "corral-catalog"
+        records.keep(lambda now_ms: dumped(recorded(installed.catalog, now_ms)), tell, look),
+        "corral-catalog",
     )
     try:
         yield name
@@ -301,7 +327,8 @@ async def announced(
 
 @asynccontextmanager
 async def watching_workers(installed: Installed, url: str) -> AsyncIterator[Callable[[str], None]]:
-    """Warn where this process enqueues to a queue that no worker serves, of Corral or of another client.
+    """Warn where this process enqueues to a queue that no worker serves, of Corral or of another
+    client.
 
     Yields:
         A function to call with the name of each queue, when the process first enqueues to it.

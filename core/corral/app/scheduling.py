@@ -11,19 +11,26 @@ from typing import Literal, TypeVar
 from corral.app.installed import read_installed
 from corral.app.operating import configure_operators_logs
 from corral.catalog import Catalog
+from corral.embedded.server import chosen_store
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector import DamagedKey
 from corral.inspector.audit import Audit, this_process
 from corral.inspector.damage import damaged_keys, naming_damage
 from corral.store.connection import Link
-from corral.store.embedded import chosen_store
 from corral.store.queue_store import QueueStore
 from corral.store.replies import ResponseError, is_missing_right
 from corral.store.rights import audit_key, ensure_rights
 from corral.store.schedules import PRUNED, NewSchedule, Schedules, StoredSchedule, removal
 from corral.worker.schedule_keeper import declared_by
 
-__all__ = ["Scheduled", "list_schedules", "prune_schedules", "remove_schedule", "restore_schedule", "scheduled"]
+__all__ = [
+    "Scheduled",
+    "list_schedules",
+    "prune_schedules",
+    "remove_schedule",
+    "restore_schedule",
+    "scheduled",
+]
 
 T = TypeVar("T")
 
@@ -34,8 +41,10 @@ class Scheduled:
 
     Attributes:
         queue: The queue's name.
-        origin: `declared`: by its queue, `undeclared`: it was, and is no longer, `runtime`: made by a program.
-        stored: What the store has, or None where no worker has started since it was declared, or it was removed.
+        origin: `declared`: by its queue, `undeclared`: it was, and is no longer, `runtime`: made by
+        a program.
+        stored: What the store has, or None where no worker has started since it was declared, or it
+        was removed.
         removed: Whether an operator has removed it, and no worker makes it again.
         damaged: What is wrong with a key, where nobody can tell what the store has; else empty.
     """
@@ -69,7 +78,8 @@ def prune_schedules() -> list[Scheduled]:
 
 
 def remove_schedule(queue: str) -> bool:
-    """Remove the schedule that a queue declares, so that it stays removed until it is restored or declared otherwise.
+    """Remove the schedule that a queue declares, so that it stays removed until it is restored or
+    declared otherwise.
 
     Returns:
         Whether there was one in the store; it stays removed in either case.
@@ -117,7 +127,9 @@ def _change(name: str, what: str, change: Callable[[Schedules, NewSchedule], Awa
             await _ensure_changeable(link, prefix, name)
             async with naming_damage(link, prefix, name):
                 changed = await change(Schedules(QueueStore(link, prefix, name)), new)
-            await Audit(link, prefix).write(this_process("cli"), what, queue=name, before={"schedule": new.id})
+            await Audit(link, prefix).write(
+                this_process("cli"), what, queue=name, before={"schedule": new.id}
+            )
             return changed
         finally:
             await link.close()
@@ -134,7 +146,9 @@ def _scheduled(*, prune: bool) -> list[Scheduled]:
         link = Link(url)
         try:
             prune_as = this_process("cli") if prune else None
-            return await scheduled(installed.catalog, link, installed.settings.prefix, prune_as=prune_as)
+            return await scheduled(
+                installed.catalog, link, installed.settings.prefix, prune_as=prune_as
+            )
         finally:
             await link.close()
 
@@ -142,18 +156,22 @@ def _scheduled(*, prune: bool) -> list[Scheduled]:
         return asyncio.run(look(url))
 
 
-async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str | None = None) -> list[Scheduled]:
+async def scheduled(
+    catalog: Catalog, link: Link, prefix: str, *, prune_as: str | None = None
+) -> list[Scheduled]:
     """The schedules of a catalog's queues.
 
     Args:
         catalog: The queues.
         link: The store.
         prefix: The first part of the keys.
-        prune_as: In whose name to remove those that their queues declare no longer, and tell these; None: tell all.
+        prune_as: In whose name to remove those that their queues declare no longer, and tell these;
+        None: tell all.
 
     Raises:
         StoreUnavailable: The store is away, or its user may have none of the queues.
-        DamagedKey: A schedule cannot be removed, because a key that its removal writes is of the wrong type.
+        DamagedKey: A schedule cannot be removed, because a key that its removal writes is of the
+        wrong type.
     """
     found: list[Scheduled] = []
     audit = Audit(link, prefix)
@@ -188,7 +206,9 @@ async def scheduled(catalog: Catalog, link: Link, prefix: str, *, prune_as: str 
 async def _stored(
     schedules: Schedules, link: Link, prefix: str, queue: str
 ) -> tuple[Sequence[StoredSchedule], Sequence[str]]:
-    """A queue's schedules; and what is wrong with the keys of those that cannot be read: they hide no others."""
+    """A queue's schedules; and what is wrong with the keys of those that cannot be read: they hide
+    no others.
+    """
     try:
         return await schedules.list(), ()
     except ResponseError:
@@ -218,7 +238,8 @@ async def _stored(
 
 
 async def _ensure_changeable(link: Link, prefix: str, queue: str) -> None:
-    """Refuse to change a schedule where that would end half-way: its script removes its run before it writes the log.
+    """Refuse to change a schedule where that would end half-way: its script removes its run before
+    it writes the log.
 
     Raises:
         DamagedKey: A key that is written is of the wrong type.
@@ -226,6 +247,9 @@ async def _ensure_changeable(link: Link, prefix: str, queue: str) -> None:
     """
     await ensure_rights(link, prefix, queue)
     kinds = {"repeat": "zset", "delayed": "zset", "events": "stream"}
-    keys = [*((f"{prefix}:{queue}:{name}", kind) for name, kind in kinds.items()), (audit_key(prefix), "stream")]
+    keys = [
+        *((f"{prefix}:{queue}:{name}", kind) for name, kind in kinds.items()),
+        (audit_key(prefix), "stream"),
+    ]
     if damaged := await damaged_keys(link, keys):
         raise DamagedKey(*damaged)

@@ -1,4 +1,7 @@
-"""`run_service`: `asyncio.run` for a command that stays until it is stopped. Its end waits for no task for ever."""
+"""`run_service`: `asyncio.run` for a command that stays until it is stopped.
+
+Its end waits for no task for ever.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,22 @@ __all__ = ["run_service"]
 T = TypeVar("T")
 
 TIDY_SECONDS: Final = 0.4
-"""How long tasks that are left may take to end when they are cancelled, and asynchronous generators to close."""
+"""How long tasks that are left may take to end when they are cancelled, and asynchronous generators
+to close.
+"""
 _LEFT: Final[list[asyncio.AbstractEventLoop]] = []
-"""Loops with tasks that did not end: to collect them would tell of each as a mistake, just before the process ends."""
+"""Loops with tasks that did not end: to collect them would tell of each as a mistake, just before
+the process ends.
+"""
 
 
-def run_service(main: Coroutine[Any, Any, T], new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
+def run_service(
+    main: Coroutine[Any, Any, T], new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
     """Run a command's coroutine on a new event loop.
 
-    Tasks that are deaf to their cancellation, and threads of the loop's executor, are not waited for: `asyncio.run`
-    would, the former without an end and the latter for five minutes.
+    Tasks that are deaf to their cancellation, and threads of the loop's executor, are not waited
+    for: `asyncio.run` would, the former without an end and the latter for five minutes.
 
     Args:
         main: The command.

@@ -9,28 +9,28 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from corral.app.alive import alive, stop_with_parent
 from corral.app.databases import prepare_database, relaying
+from corral.app.heartbeat import alive, stop_with_parent
 from corral.app.installed import Installed, log_lock, read_installed
 from corral.app.known_holes import hole_warning, store_version
 from corral.app.observed import observed
 from corral.app.operating import inspector
 from corral.app.producing import announced, scheduler, watching_workers
 from corral.app.service import run_service
+from corral.embedded.server import chosen_store
 from corral.errors import ConfigurationError, CorralError, ResourceNotOpened, StoreUnavailable
+from corral.fleet.processes import eviction_policy
 from corral.loggers import Logger
 from corral.observe.logs import configure_logs, name_worker
 from corral.observe.tally import Tally
 from corral.settings import WorkerSettings
 from corral.shutdown import CUT_EXIT_CODE, Demand, on_stop, settle
 from corral.store.connection import Link
-from corral.store.embedded import chosen_store
-from corral.store.processes import eviction_policy
 from corral.store.replies import RIGHTS_HINT, ResponseError, is_missing_right
 from corral.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from corral.app.serving import Address
+    from corral.observe.http_server import Address
 
 __all__ = ["calm_collector", "check_store", "run_worker"]
 
@@ -53,12 +53,14 @@ def run_worker(
     """Work off queues until stopped.
 
     Args:
-        served: The queues, each with its concurrency or None; all that are installed where it is empty.
+        served: The queues, each with its concurrency or None; all that are installed where it is
+        empty.
         burst: Whether to end when nothing waits and nothing runs.
         concurrency: Overrides every queue's own.
         shutdown_timeout_seconds: Overrides the setting.
         development: Whether to start an embedded store where none is named.
-        child: The name that a parent gave to this process; it ends when standard input does. None: it has no parent.
+        child: The name that a parent gave to this process; it ends when standard input does. None:
+        it has no parent.
         address: Where metrics and health are served, or None.
         beside: What runs while the worker does, and is told its store's URL.
 
@@ -86,7 +88,9 @@ def run_worker(
     if not served and concurrency:
         overrides = dict.fromkeys(installed.catalog.served, concurrency)
     if shutdown_timeout_seconds is not None:
-        worker = settings.worker.model_copy(update={"shutdown_timeout_seconds": shutdown_timeout_seconds})
+        worker = settings.worker.model_copy(
+            update={"shutdown_timeout_seconds": shutdown_timeout_seconds}
+        )
         settings = settings.model_copy(update={"worker": worker})
         installed = Installed(settings, installed.plugins, installed.catalog)
     new_loop = _new_loop(settings.worker)
@@ -98,7 +102,9 @@ def run_worker(
         lenient = development or settings.is_development
         calm_collector()
         served_beside = nullcontext() if beside is None else beside(url)
-        work = _work(installed, url, limits, burst=burst, lenient=lenient, child=child, address=address)
+        work = _work(
+            installed, url, limits, burst=burst, lenient=lenient, child=child, address=address
+        )
         return run_service(_beside(served_beside, work), new_loop)
 
 
@@ -118,11 +124,13 @@ def _new_loop(settings: WorkerSettings) -> Callable[[], asyncio.AbstractEventLoo
 
 
 def calm_collector() -> None:
-    """Make the garbage collector of a worker's process rare: at its defaults it took an eighth of the time.
+    """Make the garbage collector of a worker's process rare: at its defaults it took an eighth of
+    the time.
 
-    What is loaded by now stays for good, so it is never looked at again; and a job leaves no cycles behind, so that
-    young objects need not be looked at after every 700 of them. The memory that loading has freed goes back to the
-    system, where glibc would keep it: 3 MiB of an idle worker's 77.
+    What is loaded by now stays for good, so it is never looked at again; and a job leaves no cycles
+    behind, so that young objects need not be looked at after every 700 of them. The memory that
+    loading has freed goes back to the system, where glibc would keep it: 3 MiB of an idle worker's
+    77.
     """
     gc.collect()
     gc.freeze()
@@ -174,7 +182,10 @@ async def _work(
             on_check=look.set,
         )
         with on_stop(_demand(worker, settings.worker)):
-            async with alive(worker, url, settings.prefix) as link, observed(worker, tally, installed, link, address):
+            async with (
+                alive(worker, url, settings.prefix) as link,
+                observed(worker, tally, installed, link, address),
+            ):
                 try:
                     stopped = await worker.run()
                 except Exception as error:
@@ -187,7 +198,8 @@ async def _work(
 
 
 async def check_store(url: str, *, lenient: bool, warns: bool = True) -> None:
-    """Refuse a store that is away, or one that may throw away parts of jobs when its memory is full.
+    """Refuse a store that is away, or one that may throw away parts of jobs when its memory is
+    full.
 
     Args:
         url: The store.
@@ -207,7 +219,10 @@ async def check_store(url: str, *, lenient: bool, warns: bool = True) -> None:
         if not is_missing_right(error):
             raise
         policy = ""
-        log.warning("the store does not say whether it evicts keys: its user may not call INFO", hint=RIGHTS_HINT)
+        log.warning(
+            "the store does not say whether it evicts keys: its user may not call INFO",
+            hint=RIGHTS_HINT,
+        )
     finally:
         await link.close()
     if policy not in {"", "noeviction"}:

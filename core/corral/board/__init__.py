@@ -1,7 +1,7 @@
 """The board: what the queues do, in a browser; and what an operator can do about it.
 
-`Board` is an ASGI application, mounted in another one behind its session, or run alone by `corral board`. Needs the
-extra `board`.
+`Board` is an ASGI application, mounted in another one behind its session, or run alone by `corral
+board`. Needs the extra `board`.
 """
 
 try:

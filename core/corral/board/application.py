@@ -1,4 +1,7 @@
-"""`Board`: the ASGI application. It lets requests in, finds their handler, and turns what that says into an answer."""
+"""`Board`: the ASGI application.
+
+It lets requests in, finds their handler, and turns what that says into an answer.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.types import Receive, Scope, Send
 
 from corral.app import log_lock, read_settings
-from corral.board import exchange, routes, static_files
+from corral.board import messages, routes, static_files
 from corral.board.body import FORM, media_type, read_form
-from corral.board.desk import DeskDrawer
-from corral.board.exchange import Answer, Page, Redirect, Refused, Stream
+from corral.board.context import BoardContexts
 from corral.board.guard import (
     HEADERS,
     READS,
@@ -37,6 +39,7 @@ from corral.board.guard import (
 )
 from corral.board.identity import Action, Identity, Role
 from corral.board.login import Login, way_back
+from corral.board.messages import Answer, Page, Redirect, Refused, Stream
 from corral.board.rendering import Renderer
 from corral.board.settings import BoardSettings, environment_of, is_on
 from corral.errors import CorralError, JobRefused, StoreUnavailable, UnknownQueue
@@ -49,9 +52,13 @@ __all__ = ["Board"]
 log = Logger("corral.board")
 
 FORM_COOKIE: Final = "corral_board_form"
-"""Where the host's session decides: the secret that the tokens of forms are made of; under TLS with `__Host-`."""
+"""Where the host's session decides: the secret that the tokens of forms are made of; under TLS with
+`__Host-`.
+"""
 STREAM_SECONDS: Final = 300.0
-"""A browser asks again for a stream that has ended, and the host application looks at its session anew."""
+"""A browser asks again for a stream that has ended, and the host application looks at its session
+anew.
+"""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 EVENTS: Final = "text/event-stream"
 
@@ -75,11 +82,12 @@ class Board:
     app.mount("/admin/queues", Board(authorize=who_is_it))
     ```
 
-    It reads the environment when it is made; the store is opened by the first request, and closed by `close` or, where
-    the board runs alone, with the server.
+    It reads the environment when it is made; the store is opened by the first request, and closed
+    by `close` or, where the board runs alone, with the server.
 
     Args:
-        authorize: The host application's session: takes the Starlette request, returns an `Identity` or None.
+        authorize: The host application's session: takes the Starlette request, returns an
+        `Identity` or None.
         login_url: Where the host application's people log in; without it they are answered 401.
         login: Logs people in where no host does; what `corral board` uses.
         url: The store, where the settings do not say it.
@@ -100,16 +108,19 @@ class Board:
         development: bool = False,
     ) -> None:
         self._settings = BoardSettings.from_environment()
-        self._drawer = DeskDrawer(url)
+        self._drawer = BoardContexts(url)
         environment = environment_of(read_settings(), implied=development)
         self.is_on = is_on(
-            environment, self._settings.enabled, has_authenticator=authorize is not None or login is not None
+            environment,
+            self._settings.enabled,
+            has_authenticator=authorize is not None or login is not None,
         )
         self._is_development = environment == "development"
         if self.is_on and authorize is None and login is None:
             login = Login()
             log.warning(
-                "the board asks nobody: this path, below where it is mounted, logs in once", path=login.new_link()
+                "the board asks nobody: this path, below where it is mounted, logs in once",
+                path=login.new_link(),
             )
         self._login = login
         self._authenticator: Authenticator = login or HostSession(authorize or _nobody, login_url)
@@ -126,10 +137,12 @@ class Board:
         Raises:
             CorralError: No store is configured, or it does not start.
         """
-        await self._drawer.desk(Identity("corral"))
+        await self._drawer.context(Identity("corral"))
 
     def end_streams(self) -> None:
-        """End the streams of open pages: a server that shuts down waits for them, and only then calls `close`."""
+        """End the streams of open pages: a server that shuts down waits for them, and only then
+        calls `close`.
+        """
         self._drawer.end_streams()
 
     async def close(self) -> None:
@@ -137,7 +150,8 @@ class Board:
         await self._drawer.close()
 
     async def metrics(self) -> bytes:
-        """What `/metrics` answers, for an application that serves it elsewhere: the store's figures.
+        """What `/metrics` answers, for an application that serves it elsewhere: the store's
+        figures.
 
         Raises:
             StoreUnavailable: There is no store.
@@ -186,9 +200,13 @@ class Board:
             return _plain(421)
         path = _path_below(mount, request)
         file = static_files.served(path) if request.method in READS else None
-        if self._login is not None:  # whoever is nobody yet sees the login's page, and what that page loads
+        if (
+            self._login is not None
+        ):  # whoever is nobody yet sees the login's page, and what that page loads
             response = (
-                _bytes(file) if file else await self._login.answered(request, path, mount, self._renderer, self._told)
+                _bytes(file)
+                if file
+                else await self._login.answered(request, path, mount, self._renderer, self._told)
             )
             if response is not None:
                 return response
@@ -199,10 +217,12 @@ class Board:
             return _plain(403)
         return _bytes(file) if file else await self._handled(request, path, mount, identity)
 
-    async def _handled(self, request: Request, path: str, mount: str, identity: Identity) -> Response:
+    async def _handled(
+        self, request: Request, path: str, mount: str, identity: Identity
+    ) -> Response:
         secret = self._secret(request)
         fresh = secret or secrets.token_urlsafe(32)
-        asked = exchange.Request(
+        asked = messages.Request(
             method="GET" if request.method in READS else request.method,
             path=path,
             mount=mount,
@@ -223,13 +243,17 @@ class Board:
         return response
 
     async def _asked(
-        self, request: Request, asked: exchange.Request, secret: str | None
+        self, request: Request, asked: messages.Request, secret: str | None
     ) -> Page | Redirect | Answer | Stream:
         """What the route's handler says, if this request may have it."""
         found = routes.found(asked.method, asked.path)
         if found is None:
             known = any(each.match(asked.path) is not None for each in routes.ROUTES)
-            raise Refused(405, f"this takes no {asked.method}") if known else Refused(404, "there is no such page")
+            raise (
+                Refused(405, f"this takes no {asked.method}")
+                if known
+                else Refused(404, "there is no such page")
+            )
         route, parts = found
         if not asked.identity.may(route.needs):
             raise Refused(403, f"a {asked.identity.role} may not {route.needs}")
@@ -237,28 +261,40 @@ class Board:
             if not comes_from_here(request):
                 raise Refused(403, "this was not sent by a page of the board")
             asked = replace(asked, form=await read_form(request))
-            if media_type(request) == FORM and not (secret and is_token(asked.first("csrf"), secret, asked.identity)):
-                raise Refused(403, "this form is of another session", "load the page again, and send it once more")
-        desk = await self._drawer.desk(asked.identity)
-        queues = [parts["queue"]] if "queue" in parts else desk.inspector.queues
+            if media_type(request) == FORM and not (
+                secret and is_token(asked.first("csrf"), secret, asked.identity)
+            ):
+                raise Refused(
+                    403,
+                    "this form is of another session",
+                    "load the page again, and send it once more",
+                )
+        context = await self._drawer.context(asked.identity)
+        queues = [parts["queue"]] if "queue" in parts else context.inspector.queues
         try:
-            async with naming_damage(desk.link, desk.prefix, *queues, job_id=parts.get("job_id")):
-                answer = await route.handler(replace(asked, parts=parts), desk)
+            async with naming_damage(
+                context.link, context.prefix, *queues, job_id=parts.get("job_id")
+            ):
+                answer = await route.handler(replace(asked, parts=parts), context)
         except DamagedKey as error:
             log.warning("keys of the store are of the wrong type", damaged=error.damaged)
             raise
         finally:
             if asked.method == "POST":
-                desk.recent.forget()
+                context.recent.forget()
         if isinstance(answer, Stream):
             if request.method == "HEAD":  # its answer would be held open for nothing
                 return Answer(b"", EVENTS)
             return Stream(self._while_allowed(request, asked.identity, route.needs, answer.events))
         return answer
 
-    def _response(self, asked: exchange.Request, answer: Page | Redirect | Answer | Stream) -> Response:
+    def _response(
+        self, asked: messages.Request, answer: Page | Redirect | Answer | Stream
+    ) -> Response:
         if isinstance(answer, Stream):
-            return StreamingResponse(answer.events, media_type=EVENTS, headers={"x-accel-buffering": "no"})
+            return StreamingResponse(
+                answer.events, media_type=EVENTS, headers={"x-accel-buffering": "no"}
+            )
         if isinstance(answer, Answer):
             return _bytes(answer)
         if isinstance(answer, Redirect):
@@ -274,7 +310,9 @@ class Board:
     async def _while_allowed(
         self, request: Request, reader: Identity, needs: Action, events: AsyncIterator[str]
     ) -> AsyncGenerator[str, None]:
-        """The events of a stream, until its reader may have no more, or has had enough for one request."""
+        """The events of a stream, until its reader may have no more, or has had enough for one
+        request.
+        """
         started = time.monotonic()
         try:
             async for event in events:
@@ -291,8 +329,8 @@ class Board:
     async def _told(self, who: str, what: str, how: Mapping[str, str]) -> None:
         """Write to the audit log; where the store is away, its line in the log is all there is."""
         try:
-            desk = await self._drawer.desk(Identity(who))
-            await desk.inspector.audit.write(who, what, after=dict(how) or None)
+            context = await self._drawer.context(Identity(who))
+            await context.inspector.audit.write(who, what, after=dict(how) or None)
         except CorralError as error:
             log.warning("not written to the audit log", who=who, what=what, error=str(error), **how)
 
@@ -315,9 +353,11 @@ class Board:
         return Identity("metrics", Role.VIEWER) if hmac.compare_digest(given, expected) else None
 
     def _is_our_host(self, request: Request) -> bool:
-        """Whether the browser asked for one of our names: any other may have been made to lead here (DNS rebinding).
+        """Whether the browser asked for one of our names: any other may have been made to lead here
+        (DNS rebinding).
 
-        A host application sees to its own names; the board does where it runs alone, or where it was told the names.
+        A host application sees to its own names; the board does where it runs alone, or where it
+        was told the names.
         """
         if self._login is None and not self._settings.hosts:
             return True
@@ -339,7 +379,9 @@ async def _nobody(_request: Request) -> Identity | None:
 
 
 def _path_below(mount: str, request: Request) -> str:
-    """The path below the mount as it was sent: an escaped slash is part of a name, and nothing is tidied up."""
+    """The path below the mount as it was sent: an escaped slash is part of a name, and nothing is
+    tidied up.
+    """
     raw = request.scope.get("raw_path")
     sent = quote(request.scope["path"]) if raw is None else raw.partition(b"?")[0].decode("latin-1")
     return "/" + "/".join(sent.split("/")[1 + mount.count("/") :])
@@ -350,8 +392,16 @@ def _refusal(error: CorralError | Refused) -> Page:
     if isinstance(error, Refused):
         status, told = error.status, error.told
     else:
-        status, told = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 400), str(error)
-    return Page("refused", HTTPStatus(status).phrase, {"status": status, "told": told, "hint": error.hint}, status)
+        status, told = (
+            next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 400),
+            str(error),
+        )
+    return Page(
+        "refused",
+        HTTPStatus(status).phrase,
+        {"status": status, "told": told, "hint": error.hint},
+        status,
+    )
 
 
 def _plain(status: int, told: str = "") -> Response:

@@ -1,4 +1,6 @@
-"""Reads the body of a write: a form, or a JSON object whose values are texts, numbers, booleans, or lists of them."""
+"""Reads the body of a write: a form, or a JSON object whose values are texts, numbers, booleans, or
+lists of them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from urllib.parse import parse_qsl
 from pydantic_core import from_json
 from starlette.requests import Request
 
-from corral.board.exchange import Refused
+from corral.board.messages import Refused
 
 __all__ = ["FORM", "JSON", "media_type", "read_form"]
 
@@ -27,7 +29,9 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_form(request: Request, max_bytes: int = MAX_BODY_BYTES) -> Mapping[str, Sequence[str]]:
+async def read_form(
+    request: Request, max_bytes: int = MAX_BODY_BYTES
+) -> Mapping[str, Sequence[str]]:
     """The fields of a body, each with its values in order.
 
     Args:
@@ -52,7 +56,9 @@ async def read_form(request: Request, max_bytes: int = MAX_BODY_BYTES) -> Mappin
 
 
 def _of_form(raw: bytes) -> Mapping[str, Sequence[str]]:
-    pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    pairs = parse_qsl(
+        raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
+    )
     fields: dict[str, list[str]] = {}
     for name, value in pairs:
         fields.setdefault(name, []).append(value)

@@ -1,4 +1,6 @@
-"""A form made from a payload model: one field per property of its JSON schema, and back to a payload."""
+"""A form made from a payload model: one field per property of its JSON schema, and back to a
+payload.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat, zip_longest
 from typing import Any, Final, Literal
 
-from corral.board.exchange import first
-from corral.board.shown import MASK, is_secret, schema_shown
+from corral.board.job_view import MASK, is_secret, schema_shown
+from corral.board.messages import first
 from corral.errors import PayloadRefused
 from corral.queue import Queue
 
@@ -17,7 +19,9 @@ __all__ = ["Field", "checked_whole", "fields_of", "filled", "parsed", "unmasked"
 
 Kind = Literal["text", "long", "number", "choice", "json"]
 LONG: Final = 80
-"""A text with more characters, or of which the model allows more than so many times ten, has several lines."""
+"""A text with more characters, or of which the model allows more than so many times ten, has
+several lines.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,8 @@ class Field:
         hint: What the model says of it: its type, its bounds, its description.
         value: What it holds.
         error: What is wrong with that, or empty.
-        secret: Whether it is masked: what is stored is not shown, and an empty field leaves it as it is.
+        secret: Whether it is masked: what is stored is not shown, and an empty field leaves it as
+        it is.
     """
 
     name: str
@@ -92,7 +97,12 @@ def _kind(prop: Mapping[str, Any]) -> tuple[Kind, tuple[str, ...]]:
 
 def _type_in_words(prop: Mapping[str, Any]) -> str:
     words = [str(prop.get("format") or prop.get("type") or "JSON").replace("string", "text")]
-    for key, word in (("minimum", "from"), ("maximum", "to"), ("minLength", "at least"), ("maxLength", "at most")):
+    for key, word in (
+        ("minimum", "from"),
+        ("maximum", "to"),
+        ("minLength", "at least"),
+        ("maxLength", "at most"),
+    ):
         if key in prop:
             words.append(f"{word} {prop[key]}{' characters' if 'Length' in key else ''}")
     return " ".join(words) if words != ["text"] else ""
@@ -101,7 +111,12 @@ def _type_in_words(prop: Mapping[str, Any]) -> str:
 def filled(fields: tuple[Field, ...], data: Mapping[str, Any]) -> tuple[Field, ...]:
     """The form, filled with a payload; what is secret stays empty."""
     return tuple(
-        replace(field, value="" if field.secret or field.name not in data else _written(field, data[field.name]))
+        replace(
+            field,
+            value=""
+            if field.secret or field.name not in data
+            else _written(field, data[field.name]),
+        )
         for field in fields
     )
 
@@ -112,7 +127,9 @@ def _written(field: Field, value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2 if field.kind == "json" else None)
 
 
-def parsed(fields: tuple[Field, ...], form: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Field, ...]]:
+def parsed(
+    fields: tuple[Field, ...], form: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[Field, ...]]:
     """What a form holds, and the form with what was typed; a field that cannot be read says so.
 
     Args:
@@ -137,7 +154,9 @@ def parsed(fields: tuple[Field, ...], form: Mapping[str, Any]) -> tuple[dict[str
     return data, tuple(typed)
 
 
-def with_errors(fields: tuple[Field, ...], refused: PayloadRefused) -> tuple[tuple[Field, ...], tuple[str, ...]]:
+def with_errors(
+    fields: tuple[Field, ...], refused: PayloadRefused
+) -> tuple[tuple[Field, ...], tuple[str, ...]]:
     """The form with each error at its field; and the errors that are at none."""
     told: dict[str, list[str]] = {}
     names = {field.name for field in fields}
@@ -148,7 +167,9 @@ def with_errors(fields: tuple[Field, ...], refused: PayloadRefused) -> tuple[tup
             told.setdefault(name, []).append(f"{below}: {message}" if below else message)
         else:
             elsewhere.append(f"{path}: {message}" if path else message)
-    judged = tuple(replace(field, error=field.error or "; ".join(told.get(field.name, ()))) for field in fields)
+    judged = tuple(
+        replace(field, error=field.error or "; ".join(told.get(field.name, ()))) for field in fields
+    )
     return judged, tuple(elsewhere)
 
 
@@ -158,17 +179,24 @@ def unmasked(new: Any, old: Any, seen: Any = MASK) -> Any:
     Args:
         new: What was typed.
         old: What is stored.
-        seen: What was shown of that: a text in which a secret stands is masked in part, and what is very deep cut.
+        seen: What was shown of that: a text in which a secret stands is masked in part, and what is
+        very deep cut.
     """
     if new in (MASK, seen):
         return old
     if isinstance(new, dict):
         before, shown = (each if isinstance(each, dict) else {} for each in (old, seen))
-        return {name: unmasked(value, before.get(name), shown.get(name, MASK)) for name, value in new.items()}
+        return {
+            name: unmasked(value, before.get(name), shown.get(name, MASK))
+            for name, value in new.items()
+        }
     if isinstance(new, list):
         behind, shown_behind = (each if isinstance(each, list) else [] for each in (old, seen))
         pairs = zip_longest(behind, shown_behind, fillvalue=None)
-        return [unmasked(value, *pair) for value, pair in zip(new, chain(pairs, repeat((None, MASK))), strict=False)]
+        return [
+            unmasked(value, *pair)
+            for value, pair in zip(new, chain(pairs, repeat((None, MASK))), strict=False)
+        ]
     return new
 
 
@@ -176,10 +204,15 @@ def checked_whole(queue: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
     """A payload in which no mask is left.
 
     Raises:
-        PayloadRefused: A mask was edited in part: what stood there is not known, and must not become bullets.
+        PayloadRefused: A mask was edited in part: what stood there is not known, and must not
+        become bullets.
     """
     told = "a masked part stays only where the whole text is left as it is: write it anew"
-    halves = tuple((name, told) for name, value in data.items() if MASK in json.dumps(value, ensure_ascii=False))
+    halves = tuple(
+        (name, told)
+        for name, value in data.items()
+        if MASK in json.dumps(value, ensure_ascii=False)
+    )
     if halves:
         raise PayloadRefused(queue, halves)
     return data

@@ -1,4 +1,6 @@
-"""What stands between a request and a handler: whose request it is, where it comes from, and what an answer may do."""
+"""What stands between a request and a handler: whose request it is, where it comes from, and what
+an answer may do.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ READS: Final = frozenset({"GET", "HEAD"})
 """The methods that change nothing."""
 
 Authorize = Callable[[Request], "Identity | Awaitable[Identity | None] | None"]
-"""What a host application says of a request: who it is, with a role or without one; None for nobody."""
+"""What a host application says of a request: who it is, with a role or without one; None for
+nobody.
+"""
 
 HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -57,7 +61,9 @@ class Authenticator(Protocol):
     login_url: str | None
 
     async def identify(self, request: Request) -> Identity | None:
-        """Who it is, asked anew for every request, so that a grant that is taken back is gone at once."""
+        """Who it is, asked anew for every request, so that a grant that is taken back is gone at
+        once.
+        """
         ...
 
 
@@ -65,7 +71,8 @@ class HostSession:
     """The host application's own session decides.
 
     Args:
-        authorize: Asked for every request, and while a page is open again and again; may be a coroutine function.
+        authorize: Asked for every request, and while a page is open again and again; may be a
+        coroutine function.
         login_url: Where people log in to the host application, or None.
     """
 
@@ -80,12 +87,14 @@ class HostSession:
 
 
 def comes_from_here(request: Request) -> bool:
-    """Whether a browser says that one of our own pages sent this; a request that says nothing does not.
+    """Whether a browser says that one of our own pages sent this; a request that says nothing does
+    not.
 
-    `Sec-Fetch-Site` cannot be set by a page (Fetch Metadata), and says `same-origin`. A form then says `Origin: null`,
-    because our pages send no referrer (Fetch, "append a request `Origin` header"); a script says the origin. Browsers
-    leave `Sec-Fetch-Site` out over plain http to other machines: there a script is believed for its `Origin`, and a
-    form, whose `null` anybody's sandboxed frame sends too, is not.
+    `Sec-Fetch-Site` cannot be set by a page (Fetch Metadata), and says `same-origin`. A form then
+    says `Origin: null`, because our pages send no referrer (Fetch, "append a request `Origin`
+    header"); a script says the origin. Browsers leave `Sec-Fetch-Site` out over plain http to other
+    machines: there a script is believed for its `Origin`, and a form, whose `null` anybody's
+    sandboxed frame sends too, is not.
     """
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
@@ -95,7 +104,10 @@ def comes_from_here(request: Request) -> bool:
 
 
 def _is_same(origin: str, request: Request) -> bool:
-    """Whether an origin is this host's. The scheme is not compared: a proxy may have taken the TLS off."""
+    """Whether an origin is this host's.
+
+    The scheme is not compared: a proxy may have taken the TLS off.
+    """
     try:
         parts = urlsplit(origin)
     except ValueError:
@@ -116,19 +128,24 @@ def csrf_token(secret: str, identity: Identity) -> str:
         secret: The value of a cookie that no script and no other site can read.
         identity: Who is logged in: a form that somebody else was shown is worth nothing.
     """
-    return hmac.digest(secret.encode(), f"corral-board {identity.name}".encode(), hashlib.sha256).hex()
+    return hmac.digest(
+        secret.encode(), f"corral-board {identity.name}".encode(), hashlib.sha256
+    ).hex()
 
 
 def is_token(given: str, secret: str, identity: Identity) -> bool:
     """Whether a form brought back what it was given; takes the same time for every wrong answer."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), csrf_token(secret, identity).encode())
+    return hmac.compare_digest(
+        given.encode("utf-8", "surrogatepass"), csrf_token(secret, identity).encode()
+    )
 
 
 def cookie_name(request: Request, name: str) -> str:
     """What a cookie of ours is called.
 
-    Browsers take one that begins with `__Host-` over https alone, from this very host and for all of its paths (RFC
-    6265bis, section 4.1.3): no neighbouring host can plant it. Over plain http they would not take it at all.
+    Browsers take one that begins with `__Host-` over https alone, from this very host and for all
+    of its paths (RFC 6265bis, section 4.1.3): no neighbouring host can plant it. Over plain http
+    they would not take it at all.
     """
     return f"__Host-{name}" if request.url.scheme == "https" else name
 

@@ -62,7 +62,9 @@ NEEDED: Final[Mapping[Action, Role]] = MappingProxyType(
         Action.AUDIT: Role.ADMIN,
     }
 )
-"""The least role that may do something: what can be undone is an operator's, what takes jobs away is an admin's."""
+"""The least role that may do something: what can be undone is an operator's, what takes jobs away
+is an admin's.
+"""
 
 _RANK: Final = {role: rank for rank, role in enumerate(Role)}
 
@@ -73,7 +75,8 @@ class Identity:
 
     Attributes:
         name: What the audit log calls them: a login name or an address, no secret.
-        role: What they are trusted with here; None for somebody who is logged in, and has no business on the board.
+        role: What they are trusted with here; None for somebody who is logged in, and has no
+        business on the board.
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""`Login`: who is who where the board runs alone: one administrator's password, one-time links, sessions."""
+"""`Login`: who is who where the board runs alone: one administrator's password, one-time links,
+sessions.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from corral.board.body import FORM, media_type, read_form
-from corral.board.exchange import Refused, first
 from corral.board.guard import READS, comes_from_here, cookie_name, is_token, set_cookie, wants_json
 from corral.board.identity import Identity, Role
+from corral.board.messages import Refused, first
 from corral.board.passwords import Busy, Digest, Verifier
 from corral.board.rendering import Renderer
 from corral.board.sessions import LONGEST_TURN_SECONDS, Links, Ration, Session, Sessions, Tries
@@ -32,7 +34,9 @@ COOKIE: Final = "corral_board"
 MAX_BODY_BYTES: Final = 16 * 1024
 BUSY_SECONDS: Final = 5
 _BELOW: Final = re.compile(r"/(?!/)[!-\[\]-~]{0,1000}")
-"""A path of this very host, as it stands in an address: browsers drop tabs, and take a backslash for a slash."""
+"""A path of this very host, as it stands in an address: browsers drop tabs, and take a backslash
+for a slash.
+"""
 
 
 def way_back(wanted: str) -> str:
@@ -71,8 +75,8 @@ class _Answer:
 class Login:
     """Logs people in, with the administrator's password or with a link that is good once.
 
-    Sessions are in this process's memory. Every login begins a new one under a key that nobody has known before, so
-    that no key that was planted in a browser is ever anybody's.
+    Sessions are in this process's memory. Every login begins a new one under a key that nobody has
+    known before, so that no key that was planted in a browser is ever anybody's.
 
     Args:
         password: The digest of the administrator's password; without one only links let anybody in.
@@ -81,7 +85,9 @@ class Login:
 
     login_url: str | None = "/login"
 
-    def __init__(self, password: Digest | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, password: Digest | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._password = None if password is None else Verifier(password)
         self._sessions = Sessions(clock)
         self._links = Links(clock)
@@ -90,10 +96,11 @@ class Login:
         self._refused = Tries(clock)
 
     def new_link(self) -> str:
-        """Make a link that logs in once, within a quarter of an hour: a path below where the board is mounted.
+        """Make a link that logs in once, within a quarter of an hour: a path below where the board
+        is mounted.
 
-        To open it shows a page with one button, and uses nothing up: a browser, a chat or a scanner that looks at
-        links before people do, would otherwise be who is logged in.
+        To open it shows a page with one button, and uses nothing up: a browser, a chat or a scanner
+        that looks at links before people do, would otherwise be who is logged in.
         """
         return f"/login?link={self._links.make()}"
 
@@ -126,9 +133,15 @@ class Login:
                 return RedirectResponse(f"{mount}{_wanted(request)}", 303)
             return self._page(request, mount, renderer, _Answer(200, ""))
         if request.method != "POST":
-            return Response("Method Not Allowed", 405, {"allow": "POST" if path == "/logout" else "GET, HEAD, POST"})
+            return Response(
+                "Method Not Allowed",
+                405,
+                {"allow": "POST" if path == "/logout" else "GET, HEAD, POST"},
+            )
         if not comes_from_here(request):
-            return self._page(request, mount, renderer, _Answer(403, "this was not sent by a page of the board"))
+            return self._page(
+                request, mount, renderer, _Answer(403, "this was not sent by a page of the board")
+            )
         try:
             if path == "/logout":
                 return await self._log_out(request, mount, told)
@@ -152,7 +165,9 @@ class Login:
         if link:
             if not self._links.use(link):
                 return await self._refuse(
-                    "this link has been used, or is too old", told, {"by": "link", "address": address}
+                    "this link has been used, or is too old",
+                    told,
+                    {"by": "link", "address": address},
                 )
         elif self._password is None:
             return _Answer(401, "only a link logs in here")
@@ -166,15 +181,21 @@ class Login:
             except Busy:
                 return _Answer(429, "too many tries: wait a moment", BUSY_SECONDS)
             if not right:
-                return await self._refuse("this is not the password", told, {"by": "password", "address": address})
+                return await self._refuse(
+                    "this is not the password", told, {"by": "password", "address": address}
+                )
         self._sessions.end(self._key(request))
         self._ration.remember(address)
         key = self._sessions.begin(ADMINISTRATOR)
-        await told(ADMINISTRATOR.name, "login", {"by": "link" if link else "password", "address": address})
+        await told(
+            ADMINISTRATOR.name, "login", {"by": "link" if link else "password", "address": address}
+        )
         return key
 
     async def _refuse(self, why: str, told: Told, how: Mapping[str, str]) -> _Answer:
-        if self._refused.count("") == 0:  # ten a minute, of everybody: a flood would push out what operators did
+        if (
+            self._refused.count("") == 0
+        ):  # ten a minute, of everybody: a flood would push out what operators did
             await told("nobody", "login-refused", how)
         return _Answer(401, why)
 
@@ -183,7 +204,9 @@ class Login:
         if session is not None:
             form = await read_form(request, MAX_BODY_BYTES)
             token = first(form, "csrf")
-            if media_type(request) == FORM and not is_token(token, session.secret, session.identity):
+            if media_type(request) == FORM and not is_token(
+                token, session.secret, session.identity
+            ):
                 raise Refused(403, "this form is of another session")
             self._sessions.end(self._key(request))
             await told(session.identity.name, "logout", {})
@@ -194,7 +217,9 @@ class Login:
     def _page(self, request: Request, mount: str, renderer: Renderer, answer: _Answer) -> Response:
         headers = {"retry-after": str(answer.retry_after)} if answer.retry_after else {}
         if wants_json(request) and answer.status != 200:
-            return Response(to_json({"told": answer.told}), answer.status, headers, "application/json")
+            return Response(
+                to_json({"told": answer.told}), answer.status, headers, "application/json"
+            )
         values = {
             "told": answer.told,
             "action": f"{mount}/login{way_back(_wanted(request))}",

@@ -1,4 +1,6 @@
-"""Passwords as scrypt digests (RFC 7914): what the setting holds, and whether what somebody typed is it."""
+"""Passwords as scrypt digests (RFC 7914): what the setting holds, and whether what somebody typed
+is it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ __all__ = ["Busy", "Digest", "Verifier"]
 COST: Final = 2**15
 BLOCK: Final = 8
 LANES: Final = 3
-"""32 MiB and a fifth of a second a try; OWASP's cheat sheet on storing passwords counts it as much as 128 MiB once."""
+"""32 MiB and a fifth of a second a try; OWASP's cheat sheet on storing passwords counts it as much
+as 128 MiB once.
+"""
 MOST_COST: Final = 2**18
 MOST_BLOCK: Final = 16
 MOST_LANES: Final = 16
@@ -25,7 +29,9 @@ SHORTEST_PASSWORD: Final = 12
 """Characters of a new password: the digest lies in files that are read by more than one person."""
 LONGEST_PASSWORD: Final = 1024
 MOST_WAITING: Final = 8
-"""Tries that wait while one is hashed; more are turned away, or many addresses at once would take all memory."""
+"""Tries that wait while one is hashed; more are turned away, or many addresses at once would take
+all memory.
+"""
 
 
 class Busy(Exception):
@@ -36,7 +42,8 @@ class Busy(Exception):
 class Digest:
     """A password's digest; as text `scrypt:N:r:p:salt:digest`.
 
-    Colons, and base64 of the kind without `+` and `/`: a `$` would be a variable to shells and to Compose files.
+    Colons, and base64 of the kind without `+` and `/`: a `$` would be a variable to shells and to
+    Compose files.
     """
 
     cost: int
@@ -65,7 +72,9 @@ class Digest:
             ValueError: It is none, or one that is too cheap or too dear to check.
         """
         kind, *numbers, salt, digest = text.split(":") if text.count(":") == 5 else ("", "", "")
-        if kind != "scrypt" or not all(number.isascii() and number.isdecimal() for number in numbers):
+        if kind != "scrypt" or not all(
+            number.isascii() and number.isdecimal() for number in numbers
+        ):
             raise ValueError("this is no digest of a password")
         cost, block, lanes = map(int, numbers)
         made = cls(cost, block, lanes, _bytes(salt), _bytes(digest))
@@ -83,11 +92,17 @@ class Digest:
 
     def __str__(self) -> str:
         """As the setting holds it."""
-        return f"scrypt:{self.cost}:{self.block}:{self.lanes}:{_text(self.salt)}:{_text(self.digest)}"
+        return (
+            f"scrypt:{self.cost}:{self.block}:{self.lanes}:{_text(self.salt)}:{_text(self.digest)}"
+        )
 
     def is_of(self, password: str) -> bool:
-        """Whether it is this password's; takes the time of one hashing, and the same for every wrong one."""
-        return hmac.compare_digest(_scrypt(password, self.cost, self.block, self.lanes, self.salt), self.digest)
+        """Whether it is this password's; takes the time of one hashing, and the same for every
+        wrong one.
+        """
+        return hmac.compare_digest(
+            _scrypt(password, self.cost, self.block, self.lanes, self.salt), self.digest
+        )
 
 
 class Verifier:

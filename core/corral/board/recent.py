@@ -21,10 +21,16 @@ class Recent:
 
     def __init__(self, seconds: float = 1.0) -> None:
         self._seconds = seconds
-        self._known: dict[Hashable, tuple[float, asyncio.Future[Any]]] = {}  # each with when it is too old
+        self._known: dict[
+            Hashable, tuple[float, asyncio.Future[Any]]
+        ] = {}  # each with when it is too old
 
     async def get(
-        self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]], *, seconds: float | None = None
+        self,
+        key: Hashable,
+        read: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        seconds: float | None = None,
     ) -> T:
         """An answer that is fresh enough, or a new one.
 

@@ -1,4 +1,7 @@
-"""Turns a `Page` into HTML. Everything is escaped; templates hold no script and no style of their own."""
+"""Turns a `Page` into HTML.
+
+Everything is escaped; templates hold no script and no style of their own.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from corral.board import static_files
-from corral.board.exchange import Page, Request
 from corral.board.identity import Action
+from corral.board.messages import Page, Request
 
 __all__ = ["TOLD", "Renderer", "pretty", "span"]
 
@@ -98,7 +101,11 @@ def _told(query: Mapping[str, str]) -> str:
 
 def pretty(value: Any) -> str:
     """A JSON value as text for people; a text stays as it is."""
-    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    )
 
 
 def _oneline(value: Any) -> str:
@@ -118,7 +125,11 @@ def span(value: timedelta | float | None) -> str:
     seconds = ms / 1000
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    for size, name, smaller, below in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    for size, name, smaller, below in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
         if seconds >= size:
             rest = int(seconds % size // smaller)
             return f"{int(seconds // size)} {name}" + (f" {rest} {below}" if rest else "")
@@ -126,7 +137,8 @@ def span(value: timedelta | float | None) -> str:
 
 
 def _moment(value: datetime | None, short: bool = False) -> str | Markup:
-    """A time as an element that a script may put into the reader's words and zone; without one it is UTC.
+    """A time as an element that a script may put into the reader's words and zone; without one it
+    is UTC.
 
     Args:
         value: The time.
@@ -135,7 +147,11 @@ def _moment(value: datetime | None, short: bool = False) -> str | Markup:
     if value is None:
         return NOTHING
     at = value.astimezone(UTC)
-    text = at.isoformat(sep=" ", timespec="milliseconds")[11:23] if short else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    text = (
+        at.isoformat(sep=" ", timespec="milliseconds")[11:23]
+        if short
+        else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    )
     return _time(at, text, " data-short" if short else "")
 
 
@@ -144,12 +160,19 @@ def _ago(value: datetime | None, now: datetime) -> str | Markup:
     if value is None:
         return NOTHING
     gap = now - value
-    return _time(value.astimezone(UTC), f"{span(gap)} ago" if gap >= timedelta(0) else f"in {span(-gap)}", " data-ago")
+    return _time(
+        value.astimezone(UTC),
+        f"{span(gap)} ago" if gap >= timedelta(0) else f"in {span(-gap)}",
+        " data-ago",
+    )
 
 
 def _time(at: datetime, text: str, mark: str) -> Markup:
     return Markup('<time datetime="{}" title="{}"{}>{}</time>').format(
-        at.isoformat(timespec="milliseconds"), at.isoformat(sep=" ", timespec="milliseconds"), mark, text
+        at.isoformat(timespec="milliseconds"),
+        at.isoformat(sep=" ", timespec="milliseconds"),
+        mark,
+        text,
     )
 
 
@@ -169,9 +192,9 @@ def _spark(completed: Sequence[int], failed: Sequence[int]) -> Markup:
         if lost:
             bars.append(_rect("failed", at * 2, 20 - up - max(over, 1), 1.6, max(over, 1)))
     label = f"last hour: {sum(completed)} completed, {sum(failed)} failed"
-    return Markup('<svg class="spark" viewBox="0 0 {} 20" role="img" aria-label="{}"><title>{}</title>{}</svg>').format(
-        2 * len(completed), label, label, Markup("").join(bars)
-    )
+    return Markup(
+        '<svg class="spark" viewBox="0 0 {} 20" role="img" aria-label="{}"><title>{}</title>{}</svg>'
+    ).format(2 * len(completed), label, label, Markup("").join(bars))
 
 
 def _bar(counts: Mapping[str, int]) -> Markup:
@@ -183,9 +206,9 @@ def _bar(counts: Mapping[str, int]) -> Markup:
             width = max(100 * count / total, 0.8)
             parts.append(_rect(state, round(left, 2), 0, round(width, 2), 4))
             left += width
-    return Markup('<svg class="bar" viewBox="0 0 {} 4" preserveAspectRatio="none" aria-hidden="true">{}</svg>').format(
-        max(100, round(left, 2)), Markup("").join(parts)
-    )
+    return Markup(
+        '<svg class="bar" viewBox="0 0 {} 4" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
+    ).format(max(100, round(left, 2)), Markup("").join(parts))
 
 
 def _rect(state: str, x: float, y: float, width: float, height: float) -> Markup:

@@ -1,4 +1,7 @@
-"""The routes: one table. What is not in it does not exist; every line says what somebody must be allowed to do."""
+"""The routes: one table.
+
+What is not in it does not exist; every line says what somebody must be allowed to do.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from corral.board.pages import (
 )
 
 if TYPE_CHECKING:
-    from corral.board.desk import Handler
+    from corral.board.context import Handler
 
 __all__ = ["ROUTES", "Route", "found"]
 
@@ -54,7 +57,8 @@ class Route:
     def match(self, path: str) -> Mapping[str, str] | None:
         """What the path has for the pattern's names, decoded, or None where it is another path.
 
-        Nothing is normalised: a path with an empty segment, a dot, an escape or another case is another path.
+        Nothing is normalised: a path with an empty segment, a dot, an escape or another case is
+        another path.
         """
         if len(path) > LONGEST:
             return None
@@ -108,8 +112,9 @@ ROUTES: Final = (
     Route("GET", f"{_JOB}/edit", adding.show_edit, Action.EDIT),
     Route("POST", f"{_JOB}/edit", adding.edit, Action.EDIT),
 )
-"""Below where the board is mounted. Beside these there are only `/login` and `/logout`, where the board logs people
-in itself, and the files that pages load."""
+"""Below where the board is mounted. Beside these there are only `/login` and `/logout`, where the
+board logs people in itself, and the files that pages load.
+"""
 
 
 def found(method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:

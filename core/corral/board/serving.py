@@ -1,4 +1,6 @@
-"""Serves the board where no other application does: `corral board`, and beside the worker of `corral dev`."""
+"""Serves the board where no other application does: `corral board`, and beside the worker of
+`corral dev`.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,13 @@ from typing import Final
 
 from corral.app import read_settings
 from corral.app.service import run_service
-from corral.app.serving import http_url
 from corral.board.application import Board
 from corral.board.login import Login
 from corral.board.settings import BoardSettings, environment_of
 from corral.errors import ConfigurationError, MissingExtra, StoreUnavailable
 from corral.forking import left_to_parent
 from corral.loggers import Logger
+from corral.observe.http_server import http_url
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
 from corral.shutdown import Demand, on_stop
@@ -42,7 +44,9 @@ GRACE_SECONDS: Final = 2
 """How long answers that are being sent may take after SIGTERM; streams are ended before that."""
 BACKLOG: Final = 128
 REQUEST_SECONDS: Final = 10.0
-"""How long a request may take to come, from its first byte to its last; and how long none may come at all."""
+"""How long a request may take to come, from its first byte to its last; and how long none may come
+at all.
+"""
 
 
 def run_board(host: str, port: int) -> None:
@@ -53,7 +57,8 @@ def run_board(host: str, port: int) -> None:
         port: The port; 0 for one that is free.
 
     Raises:
-        CorralError: It is switched off, nobody would be asked who they are, or it must not start for another reason.
+        CorralError: It is switched off, nobody would be asked who they are, or it must not start
+        for another reason.
     """
     settings = read_settings()
     configure_logs(settings)
@@ -66,7 +71,9 @@ def run_board(host: str, port: int) -> None:
         )
     listener, own = _listening(host, port), BoardSettings.from_environment()
     if not _is_loopback(host):
-        log.warning("plain http beyond this machine: put a proxy with TLS before the board", host=host)
+        log.warning(
+            "plain http beyond this machine: put a proxy with TLS before the board", host=host
+        )
         if not own.hosts:
             log.warning("CORRAL_BOARD_HOSTS is not set: only requests for localhost are answered")
     if own.hosts and not own.proxy:
@@ -82,7 +89,13 @@ def run_board(host: str, port: int) -> None:
             log.warning("the board starts without its store, and waits for it", error=str(error))
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
-        with on_stop(Demand(GRACE_SECONDS, stop=lambda: loop.call_soon_threadsafe(stopped.set), announce=_announce)):
+        with on_stop(
+            Demand(
+                GRACE_SECONDS,
+                stop=lambda: loop.call_soon_threadsafe(stopped.set),
+                announce=_announce,
+            )
+        ):
             async with _served(board, listener, link):
                 await stopped.wait()
 
@@ -91,7 +104,8 @@ def run_board(host: str, port: int) -> None:
 
 @asynccontextmanager
 async def beside_worker(url: str) -> AsyncIterator[None]:
-    """Serve the board on the loopback interface while a development worker runs, unless it is switched off.
+    """Serve the board on the loopback interface while a development worker runs, unless it is
+    switched off.
 
     Args:
         url: The worker's store.
@@ -110,7 +124,9 @@ async def beside_worker(url: str) -> AsyncIterator[None]:
 
 
 def _login(settings: Settings, *, implied: bool) -> tuple[Login | None, str | None]:
-    """Who logs people in, and in development a link that does; nobody where there is neither that nor a password."""
+    """Who logs people in, and in development a link that does; nobody where there is neither that
+    nor a password.
+    """
     digest = BoardSettings.from_environment().digest
     if environment_of(settings, implied=implied) == "development":
         login = Login(digest)
@@ -121,7 +137,9 @@ def _login(settings: Settings, *, implied: bool) -> tuple[Login | None, str | No
 @asynccontextmanager
 async def _served(board: Board, listener: socket.socket, link: str | None) -> AsyncIterator[None]:
     """Serve the board while inside; leaving ends open streams, then the server."""
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it says at INFO that it starts, as we do
+    logging.getLogger("uvicorn.error").setLevel(
+        logging.WARNING
+    )  # it says at INFO that it starts, as we do
     proxy = BoardSettings.from_environment().proxy
     config = uvicorn.Config(
         board,
@@ -201,7 +219,9 @@ class _PunctualProtocol(H11Protocol):
     def _hang_up(self) -> None:
         self._late = None
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:  # nothing of an answer was sent
-            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.write(
+                b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
             self.transport.close()
         else:
             self.transport.abort()
@@ -214,7 +234,9 @@ def _listening(host: str, port: int) -> socket.socket:
         ConfigurationError: There is no such address here, or the port is taken.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigurationError(f"the board cannot listen on {host!r}: {error.strerror}") from None
@@ -225,7 +247,9 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         told = f"the board cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}"
-        raise ConfigurationError(told, hint="choose another with --port; 0 takes one that is free") from None
+        raise ConfigurationError(
+            told, hint="choose another with --port; 0 takes one that is free"
+        ) from None
     return listener
 
 

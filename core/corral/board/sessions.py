@@ -1,7 +1,9 @@
-"""Who has logged in where the board runs alone: sessions, one-time links, and how often somebody may try.
+"""Who has logged in where the board runs alone: sessions, one-time links, and how often somebody
+may try.
 
-All of it is in this process's memory: a restart ends every session, and nothing that opens the board is ever stored.
-Whatever is a secret is kept as its SHA-256, and found by that: nothing here compares a secret with another.
+All of it is in this process's memory: a restart ends every session, and nothing that opens the
+board is ever stored. Whatever is a secret is kept as its SHA-256, and found by that: nothing here
+compares a secret with another.
 """
 
 from __future__ import annotations
@@ -30,13 +32,21 @@ MOST_LINKS: Final = 16
 TRIES: Final = 10
 TRIES_SECONDS: Final = 60.0
 RATION: Final = 30
-"""Password tries a minute of all unknown addresses together: whoever has a botnet has any number of addresses."""
+"""Password tries a minute of all unknown addresses together: whoever has a botnet has any number of
+addresses.
+"""
 LONGEST_TURN_SECONDS: Final = 30.0
-"""How long a try beyond the ration may wait for its turn: proxies give up on an answer after a minute."""
+"""How long a try beyond the ration may wait for its turn: proxies give up on an answer after a
+minute.
+"""
 MOST_KNOWN: Final = 1000
-"""Addresses that are remembered to have logged in; of more, the one whose login is the oldest is forgotten."""
+"""Addresses that are remembered to have logged in; of more, the one whose login is the oldest is
+forgotten.
+"""
 MOST_ADDRESSES: Final = 10_000
-"""Addresses whose tries are remembered; of more, the one that has tried nothing for the longest time is forgotten."""
+"""Addresses whose tries are remembered; of more, the one that has tried nothing for the longest
+time is forgotten.
+"""
 
 
 @dataclass(slots=True)
@@ -57,7 +67,8 @@ class Session:
 
 
 class Sessions:
-    """The sessions that are open: each for 12 h at most, and until nothing has come of it for an hour.
+    """The sessions that are open: each for 12 h at most, and until nothing has come of it for an
+    hour.
 
     Args:
         clock: Seconds that never go back.
@@ -70,7 +81,9 @@ class Sessions:
     def begin(self, identity: Identity) -> str:
         """Open one; returns its key, which nobody has known before."""
         now = self._clock()
-        self._open = {name: session for name, session in self._open.items() if self._is_open(session, now)}
+        self._open = {
+            name: session for name, session in self._open.items() if self._is_open(session, now)
+        }
         key = secrets.token_urlsafe(KEY_BYTES)
         self._open[_name(key)] = Session(identity, now, now)
         return key
@@ -152,8 +165,9 @@ class Tries:
 class Ration:
     """Spaces the password tries of all addresses that have not logged in before.
 
-    The first `RATION` of a minute go at once. Beyond them each waits for a turn of its own, so that somebody who tries
-    from many addresses is slow, and the administrator at a new address is slow and not locked out.
+    The first `RATION` of a minute go at once. Beyond them each waits for a turn of its own, so that
+    somebody who tries from many addresses is slow, and the administrator at a new address is slow
+    and not locked out.
 
     Args:
         clock: Seconds that never go back.
@@ -168,7 +182,8 @@ class Ration:
         """Take a turn.
 
         Returns:
-            How many seconds to wait for it; None where there are too many before it, and no turn was taken.
+            How many seconds to wait for it; None where there are too many before it, and no turn
+            was taken.
         """
         if _network(address) in self._known:
             return 0.0

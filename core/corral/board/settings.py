@@ -34,13 +34,19 @@ class BoardSettings(QueueSettings):
     """`true` or `1`, `false` or `0`, and no other word; None where it is not set."""
 
     password: SecretStr | None = None
-    """What `corral board --hash-password` printed: the scrypt digest of the administrator's password."""
+    """What `corral board --hash-password` printed: the scrypt digest of the administrator's
+    password.
+    """
 
     hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """The host names under which the board answers, separated by commas, beside those of the loopback interface."""
+    """The host names under which the board answers, separated by commas, beside those of the
+    loopback interface.
+    """
 
     proxy: Annotated[tuple[str, ...], NoDecode] = ()
-    """The addresses or networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    """The addresses or networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are
+    believed.
+    """
 
     metrics_token: SecretStr | None = None
     """Lets a scraper read `/metrics` with `Authorization: Bearer …`."""
@@ -53,10 +59,14 @@ class BoardSettings(QueueSettings):
     @field_validator("enabled", mode="before")
     @classmethod
     def _is_a_word(cls, value: object) -> bool | None:
-        """The flag, or what its older name says; a wrong word would be silently on, or silently off."""
+        """The flag, or what its older name says; a wrong word would be silently on, or silently
+        off.
+        """
         given = [word for word in (value, os.environ.get(ALIAS)) if word not in {None, ""}]
         if not all(word in WORDS for word in given):
-            raise ValueError(f"write true or 1 for on, false or 0 for off (and so for {ALIAS}, its older name)")
+            raise ValueError(
+                f"write true or 1 for on, false or 0 for off (and so for {ALIAS}, its older name)"
+            )
         meant = {WORDS[str(word)] for word in given}
         if len(meant) > 1:
             raise ValueError(f"its older name {ALIAS} says the opposite: set one of them")
@@ -90,7 +100,9 @@ class BoardSettings(QueueSettings):
             return value
         names = tuple(filter(None, (name.strip().lower() for name in value.split(","))))
         if not all(HOST.fullmatch(name) or _is_ipv6(name) for name in names):
-            raise ValueError("write host names alone, separated by commas: no scheme, no port, no *")
+            raise ValueError(
+                "write host names alone, separated by commas: no scheme, no port, no *"
+            )
         return names
 
     @field_validator("proxy", mode="before")
@@ -99,7 +111,9 @@ class BoardSettings(QueueSettings):
         if not isinstance(value, str):
             return value
         try:
-            networks = [ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip()]
+            networks = [
+                ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip()
+            ]
         except ValueError:
             networks = None
         if networks is None or not all(network.prefixlen for network in networks):
@@ -119,7 +133,7 @@ def _is_ipv6(name: str) -> bool:
 
 def environment_of(settings: Settings, *, implied: bool) -> str:
     """`CORRAL_ENV`; where it does not say and development is implied, as by `corral dev`, that."""
-    return "development" if implied and not settings.names_environment else settings.env
+    return "development" if implied and not settings.is_environment_set else settings.env
 
 
 def is_on(environment: str, flag: bool | None, *, has_authenticator: bool) -> bool:
@@ -131,8 +145,8 @@ def is_on(environment: str, flag: bool | None, *, has_authenticator: bool) -> bo
         has_authenticator: Whether anything knows who makes a request.
 
     Raises:
-        ConfigurationError: The board would be on, with nobody asked who they are. In development it is on: whoever
-            reads the terminal logs in with a link that is good once.
+        ConfigurationError: The board would be on, with nobody asked who they are. In development it
+            is on: whoever reads the terminal logs in with a link that is good once.
     """
     is_development = environment == "development"
     on = is_development if flag is None else flag

@@ -1,4 +1,6 @@
-"""The files that pages load: a table of what is in this package, never a path that somebody asks for."""
+"""The files that pages load: a table of what is in this package, never a path that somebody asks
+for.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,22 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Final
 
-from corral.board.exchange import Answer
+from corral.board.messages import Answer
 
 __all__ = ["served", "url_of"]
 
-_TYPES: Final = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+_TYPES: Final = {
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
 
 
 @cache
 def _table() -> Mapping[str, Answer]:
-    """Every file by its name with the digest of its contents, so that a browser may keep it for good."""
+    """Every file by its name with the digest of its contents, so that a browser may keep it for
+    good.
+    """
     table: dict[str, Answer] = {}
     for each in files(__package__).joinpath("static").iterdir():
         stem, _, ending = each.name.rpartition(".")

@@ -1,7 +1,9 @@
-"""`Catalog`: the closed set of queues. Built once from what is installed, then frozen; or refused as a whole.
+"""`Catalog`: the closed set of queues.
 
-It knows plugins and declarations, and nothing of the store: what other processes run is compared in `record`, from
-values that somebody else has read.
+Built once from what is installed, then frozen; or refused as a whole.
+
+It knows plugins and declarations, and nothing of the store: what other processes run is compared in
+`record`, from values that somebody else has read.
 """
 
 from __future__ import annotations
@@ -81,19 +83,25 @@ class Catalog:
 
         Args:
             plugins: What was loaded.
-            role: A `producer` needs declarations only. A `worker` needs the processors of the queues it serves, and
-                asks nobody else for theirs. `check` needs all processors, and everything that is locked.
+            role: A `producer` needs declarations only. A `worker` needs the processors of the
+                queues it serves, and asks nobody else for theirs. `check` needs all processors, and
+                everything that is locked.
             serves: In a worker, the names of the queues it serves; None for all.
-            lock: What the lock file says; without one the catalog is open. Its names were compared when the plugins
-                were loaded.
+            lock: What the lock file says; without one the catalog is open. Its names were compared
+                when the plugins were loaded.
             patches: Whether it allows patch releases of what is locked.
 
         Raises:
-            CatalogError: With everything that is wrong. Its `__cause__` is what plugins raised, if any did.
+            CatalogError: With everything that is wrong. Its `__cause__` is what plugins raised, if
+            any did.
             UnknownQueue: Nothing is wrong, but the worker is to serve a queue that nobody declares.
         """
         report = plugins.report.copy()
-        declared = [claim for claim in plugins.claims if claim.group == QUEUES and claim not in plugins.disabled]
+        declared = [
+            claim
+            for claim in plugins.claims
+            if claim.group == QUEUES and claim not in plugins.disabled
+        ]
         check_names(declared, report)
         entries, refused = _registered(plugins, declared, report)
         served: tuple[str, ...] = ()
@@ -101,7 +109,9 @@ class Catalog:
             served = tuple(sorted(entries if serves is None else set(serves)))
             entries = _bound(plugins, entries, refused, None if role == "check" else served, report)
         hooking = _hooking(plugins, declared)
-        warnings = [] if lock is None else _compared(lock, entries, hooking, report, patches=patches)
+        warnings = (
+            [] if lock is None else _compared(lock, entries, hooking, report, patches=patches)
+        )
         if lock is not None and role == "check":
             check_complete(lock, plugins.claims, report)
         report.raise_problems()
@@ -125,7 +135,8 @@ class Catalog:
 
         Raises:
             UnknownQueue: The catalog has no queue of this name.
-            JobRefused: It has one, but `queue` is another object: another declaration of the same name.
+            JobRefused: It has one, but `queue` is another object: another declaration of the same
+            name.
         """
         name = queue if isinstance(queue, str) else queue.name
         entry = self.entries.get(name)
@@ -138,7 +149,7 @@ class Catalog:
             )
         return entry
 
-    def agreement(self) -> Lock:
+    def lock_entries(self) -> Lock:
         """What a lock file of this catalog says."""
         return Lock(
             {name: entry.locked for name, entry in self.entries.items()},
@@ -168,7 +179,8 @@ def _registered(
     """What plugins register, held against what their distributions declare.
 
     Returns:
-        The entries by name; and what was refused, so that nobody's processor of it is refused as well.
+        The entries by name; and what was refused, so that nobody's processor of it is refused as
+        well.
     """
     declarations = {(claim.provider.distribution, claim.name) for claim in declared}
     disabled = {(claim.provider.distribution, claim.name) for claim in plugins.disabled}
@@ -181,7 +193,9 @@ def _registered(
         elif (provider.distribution, name) not in declarations:
             refused.add(queue)
             hint = f'in its pyproject.toml: [project.entry-points."corral.queues"] {name} = …; then install it again'
-            message = f"queue {name!r} is registered by {provider}, which has no entry point of that name"
+            message = (
+                f"queue {name!r} is registered by {provider}, which has no entry point of that name"
+            )
             report.add("undeclared-queue", message, [provider], hint=hint)
         elif before is None:
             entries[name] = Entry(queue, provider, check_queue(queue, provider, report))
@@ -189,16 +203,29 @@ def _registered(
             refused.add(queue)
             if before.provider == provider:  # else the names of the entry points have told
                 message = f"queue {name!r} is registered twice by {provider.label}, as two objects"
-                report.add("duplicate-queue", message, [provider], hint="declare it once and import it from there")
+                report.add(
+                    "duplicate-queue",
+                    message,
+                    [provider],
+                    hint="declare it once and import it from there",
+                )
     refused -= {entry.queue for entry in entries.values()}
     for claim in declared:
         if claim.name not in entries and claim not in report.faulty:
             hint = "return the queue of that name from corral_queues, and mark that with @hookimpl"
-            report.blame("nothing-registered", [claim], "declares a queue that it does not register", hint=hint)
+            report.blame(
+                "nothing-registered",
+                [claim],
+                "declares a queue that it does not register",
+                hint=hint,
+            )
     for plugin in plugins.loaded:
         if not plugin.hooks and all(claim.group == PLUGINS for claim in plugin.claims):
             report.blame(
-                "nothing-registered", plugin.claims, "implements no hook", hint="mark its hooks with @hookimpl"
+                "nothing-registered",
+                plugin.claims,
+                "implements no hook",
+                hint="mark its hooks with @hookimpl",
             )
     return entries, refused
 
@@ -222,9 +249,13 @@ def _bound(
         if queue in refused:
             continue
         if entry is None:
-            report.add("undeclared-processor", f"{subject} is for a queue that nobody declares", [provider])
+            report.add(
+                "undeclared-processor", f"{subject} is for a queue that nobody declares", [provider]
+            )
         elif entry.provider.distribution != provider.distribution:
-            message = f"{subject} is for a queue of {entry.provider}: who declares a queue processes it"
+            message = (
+                f"{subject} is for a queue of {entry.provider}: who declares a queue processes it"
+            )
             report.add("undeclared-processor", message, [provider, entry.provider])
         elif entry.queue is not queue:
             misplaced.add(queue.name)
@@ -233,35 +264,59 @@ def _bound(
             report.add("undeclared-processor", message, [provider], hint=hint)
         elif queue.name in processors:
             message = f"{subject} is not the only one"
-            report.add("duplicate-processor", message, [provider], hint="return one per queue from corral_processors")
+            report.add(
+                "duplicate-processor",
+                message,
+                [provider],
+                hint="return one per queue from corral_processors",
+            )
         else:
             processors[queue.name] = processor
             check_processor(processor, subject, provider, report)
     faulty = {claim.provider.distribution for claim in report.faulty}
     for entry in wanted:
         name = entry.queue.name
-        if name not in processors and name not in misplaced and entry.provider.distribution not in faulty:
+        if (
+            name not in processors
+            and name not in misplaced
+            and entry.provider.distribution not in faulty
+        ):
             hint = "return queue.processed_by(…) from corral_processors; or serve the others: corral worker QUEUE …"
             report.add(
-                "missing-processor", f"queue {name!r} of {entry.provider} has no processor", [entry.provider], hint=hint
+                "missing-processor",
+                f"queue {name!r} of {entry.provider} has no processor",
+                [entry.provider],
+                hint=hint,
             )
-    bound = {entry.queue.name: replace(entry, processor=processors.get(entry.queue.name)) for entry in wanted}
+    bound = {
+        entry.queue.name: replace(entry, processor=processors.get(entry.queue.name))
+        for entry in wanted
+    }
     return {**entries, **bound}
 
 
 def _hooking(plugins: Plugins, declared: Iterable[Claim]) -> tuple[Provider, ...]:
     """The distributions whose hooks are loaded and that declare no queue."""
     declaring = {claim.provider for claim in declared}
-    loaded = (claim for plugin in plugins.loaded for claim in plugin.claims if claim.group == PLUGINS)
+    loaded = (
+        claim for plugin in plugins.loaded for claim in plugin.claims if claim.group == PLUGINS
+    )
     found = (claim.provider for claim in loaded if claim.provider.origin != BUILT_IN)
     return tuple(dict.fromkeys(provider for provider in found if provider not in declaring))
 
 
 def _compared(
-    lock: Lock, entries: Mapping[str, Entry], hooking: tuple[Provider, ...], report: Report, *, patches: bool
+    lock: Lock,
+    entries: Mapping[str, Entry],
+    hooking: tuple[Provider, ...],
+    report: Report,
+    *,
+    patches: bool,
 ) -> list[str]:
     """Compare with the lock file; returns warnings."""
-    refused = {(claim.provider, claim.name) for claim in report.faulty}  # told before they would have been imported
+    refused = {
+        (claim.provider, claim.name) for claim in report.faulty
+    }  # told before they would have been imported
     queues = {
         name: (entry.provider, entry.fingerprint)
         for name, entry in entries.items()

@@ -28,12 +28,28 @@ NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MAX_NAME_LENGTH: Final = 64
 
 RESERVED: Final = frozenset(
-    {"worker", "board", "lock", "log", "env", "data", "database", "disabled", "app", "prefix", "max"}
+    {
+        "worker",
+        "board",
+        "lock",
+        "log",
+        "env",
+        "data",
+        "database",
+        "disabled",
+        "app",
+        "prefix",
+        "max",
+    }
 )
-"""A queue's settings begin with `CORRAL_<QUEUE>_`; under these names they would be read as settings of the core."""
+"""A queue's settings begin with `CORRAL_<QUEUE>_`; under these names they would be read as settings
+of the core.
+"""
 
 FINGERPRINT_LENGTH: Final = 16
-"""Hex digits, 64 bits: enough to tell the versions of one schema apart, and short enough to be read in a diff."""
+"""Hex digits, 64 bits: enough to tell the versions of one schema apart, and short enough to be read
+in a diff.
+"""
 
 PROSE: Final = frozenset({"title", "description", "examples"})
 """Schema keywords that only people read: a better docstring is no other shape."""
@@ -44,7 +60,8 @@ NAMED: Final = frozenset({"properties", "$defs", "patternProperties"})
 
 
 def check_names(claims: Iterable[Claim], report: Report) -> None:
-    """Compare the names of entry points as they stand in the metadata: even what cannot be imported has one.
+    """Compare the names of entry points as they stand in the metadata: even what cannot be imported
+    has one.
 
     Args:
         claims: The entry points that declare queues.
@@ -57,24 +74,49 @@ def check_names(claims: Iterable[Claim], report: Report) -> None:
         alike.setdefault(claim.name.lower().replace("_", "-"), set()).add(claim.name)
     for name, providers in sorted(by_name.items()):
         if len(providers) > 1:
-            # the one that is named after the queue is the last one that anybody would want to disable
-            providers.sort(key=lambda provider: (provider.distribution != f"corral-{name}", provider.distribution))
+            # the one that is named after the queue is the last one that anybody would want to
+            # disable
+            providers.sort(
+                key=lambda provider: (
+                    provider.distribution != f"corral-{name}",
+                    provider.distribution,
+                )
+            )
             times = "twice" if len(providers) == 2 else f"{len(providers)} times"
             told = " and ".join(provider.label for provider in providers)
             hint = f"uninstall one, or {disabling(providers[1:])}"
-            report.add("duplicate-queue", f"queue {name!r} is provided {times}: {told}", providers, hint=hint)
+            report.add(
+                "duplicate-queue",
+                f"queue {name!r} is provided {times}: {told}",
+                providers,
+                hint=hint,
+            )
         if not NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
             hint = f"lower-case words joined by hyphens, at most {MAX_NAME_LENGTH} characters: 'report-exports'"
-            report.add("bad-name", f"queue {name!r} of {providers[0]} is not named in kebab-case", providers, hint=hint)
+            report.add(
+                "bad-name",
+                f"queue {name!r} of {providers[0]} is not named in kebab-case",
+                providers,
+                hint=hint,
+            )
         if name in RESERVED:
             hint = f"its settings, CORRAL_{name.upper()}_…, could not be told from those of Corral; choose another name"
-            report.add("reserved-name", f"queue {name!r} of {providers[0]} has a reserved name", providers, hint=hint)
+            report.add(
+                "reserved-name",
+                f"queue {name!r} of {providers[0]} has a reserved name",
+                providers,
+                hint=hint,
+            )
     for names in alike.values():
         if len(names) > 1:
             involved = {name: by_name[name][0] for name in sorted(names)}
-            told = " and ".join(f"{name!r} ({provider.label})" for name, provider in involved.items())
+            told = " and ".join(
+                f"{name!r} ({provider.label})" for name, provider in involved.items()
+            )
             hint = f"rename one, or {disabling([*involved.values()][1:])}"
-            report.add("look-alike", f"these queues look alike: {told}", involved.values(), hint=hint)
+            report.add(
+                "look-alike", f"these queues look alike: {told}", involved.values(), hint=hint
+            )
 
 
 def check_queue(queue: Queue[Any], provider: Provider, report: Report) -> str:
@@ -91,14 +133,26 @@ def check_queue(queue: Queue[Any], provider: Provider, report: Report) -> str:
         check_options(queue.options)
     except JobRefused as error:
         refuse("bad-options", f"has options that every job of it would be refused for: {error}")
-    if queue.timeout is not None and not (isinstance(queue.timeout, timedelta) and queue.timeout > timedelta(0)):
+    if queue.timeout is not None and not (
+        isinstance(queue.timeout, timedelta) and queue.timeout > timedelta(0)
+    ):
         told = str(queue.timeout) if isinstance(queue.timeout, timedelta) else shown(queue.timeout)
-        refuse("bad-options", f"has the timeout {told}, which no job can keep", "a timedelta above 0")
-    if queue.concurrency is not None and not (type(queue.concurrency) is int and queue.concurrency >= 1):
-        refuse("bad-options", f"has the concurrency {shown(queue.concurrency)}, with which no job can run")
+        refuse(
+            "bad-options", f"has the timeout {told}, which no job can keep", "a timedelta above 0"
+        )
+    if queue.concurrency is not None and not (
+        type(queue.concurrency) is int and queue.concurrency >= 1
+    ):
+        refuse(
+            "bad-options",
+            f"has the concurrency {shown(queue.concurrency)}, with which no job can run",
+        )
 
     if not (isinstance(queue.payload, type) and issubclass(queue.payload, Payload)):
-        refuse("bad-payload", f"has the payload {queue.payload!r}, which is no subclass of corral.Payload")
+        refuse(
+            "bad-payload",
+            f"has the payload {queue.payload!r}, which is no subclass of corral.Payload",
+        )
         return ""
     try:
         shape = fingerprint(queue.payload)
@@ -125,7 +179,9 @@ def _schedule_fault(queue: Queue[Any]) -> str | None:
     try:
         queue.payload.model_validate({})
     except ValidationError as error:
-        fields = ", ".join(repr(".".join(map(str, problem["loc"]))) for problem in error.errors(include_url=False))
+        fields = ", ".join(
+            repr(".".join(map(str, problem["loc"]))) for problem in error.errors(include_url=False)
+        )
         return f"a scheduled job has an empty payload, and this one needs {fields}"
     return None
 
@@ -150,12 +206,15 @@ def check_processor(processor: Processor, subject: str, provider: Provider, repo
 
 
 def fingerprint(payload: type[Payload]) -> str:
-    """A short digest of a payload's JSON schema: the same in every process that has the same shape in mind.
+    """A short digest of a payload's JSON schema: the same in every process that has the same shape
+    in mind.
 
     Raises:
         PydanticUserError: The model has no JSON schema.
     """
-    schema = json.dumps(_shape(payload.model_json_schema(by_alias=True)), sort_keys=True, separators=(",", ":"))
+    schema = json.dumps(
+        _shape(payload.model_json_schema(by_alias=True)), sort_keys=True, separators=(",", ":")
+    )
     return hashlib.sha256(schema.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
@@ -178,5 +237,7 @@ def _shape(schema: Any, *, names: bool = False) -> Any:
         if keyword not in PROSE
     }
     if "required" in shape:
-        shape["required"] = sorted(shape["required"])  # in the order of the fields, which means nothing
+        shape["required"] = sorted(
+            shape["required"]
+        )  # in the order of the fields, which means nothing
     return shape

@@ -1,7 +1,9 @@
-"""`corral.lock`: what a team has agreed to run: its queues, and the distributions that have hooks and no queue.
+"""`corral.lock`: what a team has agreed to run: its queues, and the distributions that have hooks
+and no queue.
 
-Written by `corral lock`, reviewed like code. Names are compared before any plugin is imported, versions and payloads
-after. It knows the file and how to compare it, and nothing of how a catalog comes to be.
+Written by `corral lock`, reviewed like code. Names are compared before any plugin is imported,
+versions and payloads after. It knows the file and how to compare it, and nothing of how a catalog
+comes to be.
 """
 
 from __future__ import annotations
@@ -15,18 +17,40 @@ from pathlib import Path
 from typing import Any, Final
 
 from corral.errors import ConfigurationError
-from corral.plugins.entry_points import APPLICATION, BUILT_IN, QUEUES, Claim, Provider, canonical, is_patch
+from corral.plugins.entry_points import (
+    APPLICATION,
+    BUILT_IN,
+    QUEUES,
+    Claim,
+    Provider,
+    canonical,
+    is_patch,
+)
 from corral.plugins.report import Report
 
-__all__ = ["LOCK_FILE", "Lock", "Locked", "check_complete", "check_lock", "check_lock_names", "read_lock", "write_lock"]
+__all__ = [
+    "LOCK_FILE",
+    "Lock",
+    "Locked",
+    "check_complete",
+    "check_lock",
+    "check_lock_names",
+    "read_lock",
+    "write_lock",
+]
 
 LOCK_FILE: Final = Path("corral.lock")
-"""In the working directory: the file belongs to the application that is started there. `CORRAL_LOCK` names another."""
+"""In the working directory: the file belongs to the application that is started there.
+
+`CORRAL_LOCK` names another.
+"""
 
 FORM: Final = 2
 """Of the file. The first form had no number, and nothing of distributions without a queue."""
 
-HEADER: Final = "# What may run here. Written by `corral lock`; review every change as you review code.\n"
+HEADER: Final = (
+    "# What may run here. Written by `corral lock`; review every change as you review code.\n"
+)
 BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -51,8 +75,8 @@ class Lock:
 
     Attributes:
         queues: By name.
-        plugins: The versions of distributions that declare no queue, by canonical name; None where the file is of the
-            first form, which allows every one of them.
+        plugins: The versions of distributions that declare no queue, by canonical name; None where
+            the file is of the first form, which allows every one of them.
     """
 
     queues: Mapping[str, Locked]
@@ -61,11 +85,13 @@ class Lock:
     @property
     def distributions(self) -> Mapping[str, str]:
         """The version of every distribution that is agreed on, by canonical name."""
-        return {canonical(each.distribution): each.version for each in self.queues.values()} | dict(self.plugins or {})
+        return {canonical(each.distribution): each.version for each in self.queues.values()} | dict(
+            self.plugins or {}
+        )
 
 
 def read_lock(path: Path = LOCK_FILE) -> Lock | None:
-    """The agreement of a file; None where there is no such file.
+    """The lock_entries of a file; None where there is no such file.
 
     Raises:
         ConfigurationError: The file is there, and cannot be read or is none of ours.
@@ -77,14 +103,25 @@ def read_lock(path: Path = LOCK_FILE) -> Lock | None:
         return _lock(tomllib.loads(text))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:  # no TOML, or not of our shape
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+    ) as error:  # no TOML, or not of our shape
         raise ConfigurationError(
-            f"the lock file {str(path)!r} cannot be read: {error}", hint="restore it, or write it anew: corral lock"
+            f"the lock file {str(path)!r} cannot be read: {error}",
+            hint="restore it, or write it anew: corral lock",
         ) from error
 
 
 def _lock(tables: dict[str, Any]) -> Lock:
-    form, queues, plugins = tables.pop("form", 1), tables.pop("queues", {}), tables.pop("plugins", {})
+    form, queues, plugins = (
+        tables.pop("form", 1),
+        tables.pop("queues", {}),
+        tables.pop("plugins", {}),
+    )
     if form not in {1, FORM}:
         raise ValueError(f"it is of the form {form!r}, and this release of Corral knows {FORM}")
     if tables:
@@ -101,37 +138,49 @@ def _texts(fields: Mapping[str, object]) -> dict[str, str]:
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Write the agreement: the same queues and plugins give the same bytes.
+    """Write the lock_entries: the same queues and plugins give the same bytes.
 
     Args:
         path: Where to; what is there is replaced.
-        lock: What to agree on: `catalog.agreement()`.
+        lock: What to agree on: `catalog.lock_entries()`.
 
     Raises:
         ConfigurationError: The file cannot be written.
     """
-    tables = [_table("queues", name, asdict(locked)) for name, locked in sorted(lock.queues.items())]
-    tables += [_table("plugins", name, {"version": version}) for name, version in sorted((lock.plugins or {}).items())]
+    tables = [
+        _table("queues", name, asdict(locked)) for name, locked in sorted(lock.queues.items())
+    ]
+    tables += [
+        _table("plugins", name, {"version": version})
+        for name, version in sorted((lock.plugins or {}).items())
+    ]
     try:
         path.write_text(f"{HEADER}form = {FORM}\n{''.join(tables)}", "utf-8")
     except OSError as error:
-        raise ConfigurationError(f"the lock file {str(path)!r} cannot be written: {error.strerror}") from error
+        raise ConfigurationError(
+            f"the lock file {str(path)!r} cannot be written: {error.strerror}"
+        ) from error
 
 
 def _table(group: str, name: str, fields: Mapping[str, str]) -> str:
-    text = partial(json.dumps, ensure_ascii=False)  # a JSON string without escaped surrogates is a TOML string
+    text = partial(
+        json.dumps, ensure_ascii=False
+    )  # a JSON string without escaped surrogates is a TOML string
     key = name if BARE_KEY.fullmatch(name) else text(name)
-    return f"\n[{group}.{key}]\n" + "".join(f"{field} = {text(value)}\n" for field, value in fields.items())
+    return f"\n[{group}.{key}]\n" + "".join(
+        f"{field} = {text(value)}\n" for field, value in fields.items()
+    )
 
 
 def check_lock_names(lock: Lock, claims: Iterable[Claim], report: Report) -> None:
-    """Compare names with the agreement, before anything is imported.
+    """Compare names with the lock_entries, before anything is imported.
 
     Args:
-        lock: The agreement.
-        claims: The entry points that are about to be imported; the application's and the core's own are no matter of
-            the lock file.
-        report: Gets every queue and plugin that is not agreed on; its entry points are `faulty` then.
+        lock: The lock_entries.
+        claims: The entry points that are about to be imported; the application's and the core's own
+            are no matter of the lock file.
+        report: Gets every queue and plugin that is not agreed on; its entry points are `faulty`
+        then.
     """
     distributions = lock.distributions
     for claim in claims:
@@ -140,13 +189,31 @@ def check_lock_names(lock: Lock, claims: Iterable[Claim], report: Report) -> Non
         who, agreed = claim.provider, lock.queues.get(claim.name)
         hint = f"agree to it: corral lock; or uninstall {who.distribution}"
         if claim.group == QUEUES and agreed is None:
-            report.add("not-locked", f"queue {claim.name!r} of {who} is not in the lock file", [who], hint=hint)
-        elif claim.group == QUEUES and agreed and canonical(agreed.distribution) != canonical(who.distribution):
+            report.add(
+                "not-locked",
+                f"queue {claim.name!r} of {who} is not in the lock file",
+                [who],
+                hint=hint,
+            )
+        elif (
+            claim.group == QUEUES
+            and agreed
+            and canonical(agreed.distribution) != canonical(who.distribution)
+        ):
             told = _differing("distribution", agreed.distribution, who.distribution)
             message = f"queue {claim.name!r} of {who} differs from the lock file: {told}"
             report.add("lock-differs", message, [who], hint=hint)
-        elif claim.group != QUEUES and lock.plugins is not None and canonical(who.distribution) not in distributions:
-            report.add("not-locked", f"plugin {claim.name!r} of {who} is not in the lock file", [who], hint=hint)
+        elif (
+            claim.group != QUEUES
+            and lock.plugins is not None
+            and canonical(who.distribution) not in distributions
+        ):
+            report.add(
+                "not-locked",
+                f"plugin {claim.name!r} of {who} is not in the lock file",
+                [who],
+                hint=hint,
+            )
         else:
             continue
         report.faulty.add(claim)
@@ -163,8 +230,9 @@ def check_lock(
     """Compare versions and payloads with what was agreed on.
 
     Args:
-        lock: The agreement.
-        queues: The provider and the fingerprint of each queue that is installed and whose name is agreed on.
+        lock: The lock_entries.
+        queues: The provider and the fingerprint of each queue that is installed and whose name is
+        agreed on.
         plugins: The distributions that have hooks and no queue.
         report: Gets what differs.
         patches: Whether patch releases with the same payloads are allowed.
@@ -190,11 +258,21 @@ def check_lock(
         if is_patch(locked, provider.version):
             patched[provider] = f"{provider} is a patch release of {locked}, which is locked"
         elif told := _differing("version", locked, provider.version):
-            report.add("lock-differs", f"plugin {provider} differs from the lock file: {told}", [provider], hint=hint)
+            report.add(
+                "lock-differs",
+                f"plugin {provider} differs from the lock file: {told}",
+                [provider],
+                hint=hint,
+            )
     if patches:
         return [*patched.values()]
     for provider, text in patched.items():
-        report.add("patch-release", text, [provider], hint="agree to it: corral lock; or CORRAL_LOCK_PATCHES=allow")
+        report.add(
+            "patch-release",
+            text,
+            [provider],
+            hint="agree to it: corral lock; or CORRAL_LOCK_PATCHES=allow",
+        )
     return []
 
 
@@ -202,17 +280,31 @@ def check_complete(lock: Lock, claims: Collection[Claim], report: Report) -> Non
     """Find what was agreed on and is not there.
 
     Args:
-        lock: The agreement.
+        lock: The lock_entries.
         claims: All that is installed, disabled or not: disabling is a decision, not a loss.
         report: Gets every queue and distribution that is missing.
     """
-    for name in sorted(lock.queues.keys() - {claim.name for claim in claims if claim.group == QUEUES}):
+    for name in sorted(
+        lock.queues.keys() - {claim.name for claim in claims if claim.group == QUEUES}
+    ):
         hint = f"install {lock.queues[name].distribution}, or agree to its removal: corral lock"
-        report.add("locked-missing", f"queue {name!r} is in the lock file and not installed", hint=hint)
-    for name in sorted((lock.plugins or {}).keys() - {canonical(claim.provider.distribution) for claim in claims}):
+        report.add(
+            "locked-missing", f"queue {name!r} is in the lock file and not installed", hint=hint
+        )
+    for name in sorted(
+        (lock.plugins or {}).keys() - {canonical(claim.provider.distribution) for claim in claims}
+    ):
         hint = "install it, or agree to its removal: corral lock"
-        report.add("locked-missing", f"the plugin {name!r} is in the lock file and not installed", hint=hint)
+        report.add(
+            "locked-missing",
+            f"the plugin {name!r} is in the lock file and not installed",
+            hint=hint,
+        )
 
 
 def _differing(field: str, locked: str, installed: str) -> str:
-    return "" if locked == installed else f"{field} {locked!r} is locked and {installed!r} is installed"
+    return (
+        ""
+        if locked == installed
+        else f"{field} {locked!r} is locked and {installed!r} is installed"
+    )

@@ -1,7 +1,8 @@
 """What a process tells the others about its catalog, and what it learns from theirs.
 
-A record is one field of the hash `corral:<prefix>:catalog`, named after the process that writes it at its start. Pure
-functions: who reads and writes the hash, and which processes are gone, is known elsewhere.
+A record is one field of the hash `corral:<prefix>:catalog`, named after the process that writes it
+at its start. Pure functions: who reads and writes the hash, and which processes are gone, is known
+elsewhere.
 """
 
 from __future__ import annotations
@@ -61,15 +62,20 @@ def dumped(records: Mapping[str, Record]) -> bytes:
 
 
 def parsed(raw: bytes) -> dict[str, Record]:
-    """A process's records from JSON; none where another release of Corral wrote something that this one cannot read."""
+    """A process's records from JSON; none where another release of Corral wrote something that this
+    one cannot read.
+    """
     try:
         return TypeAdapter(dict[str, Record]).validate_json(raw)
     except ValidationError:
         return {}
 
 
-def differences(own: Mapping[str, Record], others: Mapping[str, Mapping[str, Record]]) -> tuple[str, ...]:
-    """What an operator should know before jobs are lost between processes that mean different things by one name.
+def differences(
+    own: Mapping[str, Record], others: Mapping[str, Mapping[str, Record]]
+) -> tuple[str, ...]:
+    """What an operator should know before jobs are lost between processes that mean different
+    things by one name.
 
     Another version of the same distribution is none: that is what a rolling deployment looks like.
 
@@ -80,14 +86,21 @@ def differences(own: Mapping[str, Record], others: Mapping[str, Mapping[str, Rec
     Returns:
         Sentences, one per queue and difference.
     """
-    return tuple(warning for queue in sorted(own) for warning in _differing(queue, own[queue], others))
+    return tuple(
+        warning for queue in sorted(own) for warning in _differing(queue, own[queue], others)
+    )
 
 
-def _differing(queue: str, mine: Record, others: Mapping[str, Mapping[str, Record]]) -> Iterator[str]:
+def _differing(
+    queue: str, mine: Record, others: Mapping[str, Mapping[str, Record]]
+) -> Iterator[str]:
     theirs: dict[str, list[str]] = {}
     for process, records in sorted(others.items()):
         record = records.get(queue)
-        if record and (record.distribution, record.fingerprint) != (mine.distribution, mine.fingerprint):
+        if record and (record.distribution, record.fingerprint) != (
+            mine.distribution,
+            mine.fingerprint,
+        ):
             theirs.setdefault(_told(record), []).append(f"{record.role} {process}")
     for told, processes in theirs.items():
         more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""

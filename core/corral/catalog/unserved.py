@@ -19,7 +19,8 @@ async def unserved(
     Args:
         queues: The queues that somebody asks about.
         records: What the processes under this prefix run.
-        link: The store, which tells of other clients' workers. It is asked only about queues that ours do not serve.
+        link: The store, which tells of other clients' workers. It is asked only about queues that
+        ours do not serve.
         prefix: The first part of the keys.
 
     Returns:

@@ -1,4 +1,6 @@
-"""The command line: parses arguments, calls `corral.app`, prints. A command's module is loaded when it is asked for.
+"""The command line: parses arguments, calls `corral.app`, prints.
+
+A command's module is loaded when it is asked for.
 
 Whatever is heavy is imported inside a command, since `corral --help` asks for all of them.
 """
@@ -40,7 +42,9 @@ class _Commands(MutableMapping[str, click.Command]):
     """The commands by their names; the module of one is loaded when it is asked for."""
 
     def __init__(self) -> None:
-        self._module_of = {name: module for module, names in _COMMANDS.items() for name in names.split()}
+        self._module_of = {
+            name: module for module, names in _COMMANDS.items() for name in names.split()
+        }
 
     def __getitem__(self, name: str) -> click.Command:
         command: click.Command = getattr(import_module(f"corral.cli.{self._module_of[name]}"), name)
@@ -78,23 +82,30 @@ def cli() -> None:
 
 
 def _calm_collector() -> None:
-    """Keep the garbage collector from looking through what a command loads, which stays until the command ends.
+    """Keep the garbage collector from looking through what a command loads, which stays until the
+    command ends.
 
-    At its defaults it took 45 of the 270 ms of `corral enqueue`: 15 while modules were loaded, and 30 at the exit.
-    A worker calms it further, see `corral.app.calm_collector`.
+    At its defaults it took 45 of the 270 ms of `corral enqueue`: 15 while modules were loaded, and
+    30 at the exit. A worker calms it further, see `corral.app.calm_collector`.
     """
     gc.set_threshold(300_000)
     atexit.register(gc.freeze)
 
 
 def main() -> None:
-    """The `corral` program. A `CorralError` is a sentence and an exit code, and so is what the store said of itself.
+    """The `corral` program.
+
+    A `CorralError` is a sentence and an exit code, and so is what the store said of itself.
 
     Anything else is a bug with a traceback.
     """
     _calm_collector()
-    with suppress(FileNotFoundError):  # the working directory was deleted, as old releases are below running workers
-        sys.path.insert(0, str(Path.cwd()))  # where CORRAL_APP is looked for: a console script leaves it out
+    with suppress(
+        FileNotFoundError
+    ):  # the working directory was deleted, as old releases are below running workers
+        sys.path.insert(
+            0, str(Path.cwd())
+        )  # where CORRAL_APP is looked for: a console script leaves it out
     try:
         code = cli.main(prog_name="corral", standalone_mode=False)
     except click.exceptions.Exit as done:

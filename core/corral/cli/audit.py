@@ -21,7 +21,14 @@ __all__ = ["audit"]
 
 
 @command()
-@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, metavar="N", help="The last N.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 500),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="The last N.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def audit(limit: int, as_json: bool) -> None:
     """Show what operators have changed, and who they were, the latest first.
@@ -37,16 +44,27 @@ def audit(limit: int, as_json: bool) -> None:
 
     found = operate(read)
     if as_json:
-        print_result(json.dumps([{**dataclasses.asdict(each), "at": each.at.isoformat()} for each in found]))
+        print_result(
+            json.dumps([{**dataclasses.asdict(each), "at": each.at.isoformat()} for each in found])
+        )
     elif found:
-        show_table(["SINCE", "WHO", "WHAT", "QUEUE", "JOB", "CHANGED"], [_row(each) for each in found])
+        show_table(
+            ["SINCE", "WHO", "WHAT", "QUEUE", "JOB", "CHANGED"], [_row(each) for each in found]
+        )
     else:
         click.echo("nothing was changed yet", err=True)
 
 
 def _row(each: Audited) -> list[object]:
     job = each.job_id or ("" if each.count is None else f"{each.count:,} of them")
-    return [age(each.at), each.who, each.what, each.queue or "", job, _changed(each.before, each.after)]
+    return [
+        age(each.at),
+        each.who,
+        each.what,
+        each.queue or "",
+        job,
+        _changed(each.before, each.after),
+    ]
 
 
 def _changed(before: Any, after: Any) -> str:

@@ -23,7 +23,11 @@ __all__ = ["board"]
     metavar="N",
     help="The port; 0 takes a free one.",
 )
-@click.option("--hash-password", is_flag=True, help="Ask for a password, print what CORRAL_BOARD_PASSWORD takes, end.")
+@click.option(
+    "--hash-password",
+    is_flag=True,
+    help="Ask for a password, print what CORRAL_BOARD_PASSWORD takes, end.",
+)
 def board(host: str, port: int, hash_password: bool) -> None:
     """Serve the board alone, for an administrator who logs in with a password.
 

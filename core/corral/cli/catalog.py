@@ -16,10 +16,15 @@ __all__ = ["check", "lock", "plugins"]
 
 
 @command()
-@click.option("--producer", is_flag=True, help="Only what a producer needs: the declarations, not the processors.")
+@click.option(
+    "--producer",
+    is_flag=True,
+    help="Only what a producer needs: the declarations, not the processors.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(producer: bool, as_json: bool) -> None:
-    """Check the installed plugins as a worker would at its start; exit 3 if they do not make a catalog.
+    """Check the installed plugins as a worker would at its start; exit 3 if they do not make a
+    catalog.
 
     \b
     corral check
@@ -57,7 +62,11 @@ def check(producer: bool, as_json: bool) -> None:
     else:
         print_result("no queues are installed")
     path = installed.settings.lock or LOCK_FILE
-    print_result(f"catalog is locked: {path}" if installed.catalog.is_locked else f"catalog is open: no {path}")
+    print_result(
+        f"catalog is locked: {path}"
+        if installed.catalog.is_locked
+        else f"catalog is open: no {path}"
+    )
 
 
 def _show_problems(error: CatalogError, as_json: bool) -> None:
@@ -67,7 +76,12 @@ def _show_problems(error: CatalogError, as_json: bool) -> None:
         click.echo(f"error: {error}", err=True)
         return
     problems = [
-        {"code": each.code, "message": each.message, "hint": each.hint, "providers": list(each.providers)}
+        {
+            "code": each.code,
+            "message": each.message,
+            "hint": each.hint,
+            "providers": list(each.providers),
+        }
         for each in error.problems
     ]
     print_result(json.dumps({"ok": False, "queues": [], "problems": problems}))
@@ -75,7 +89,9 @@ def _show_problems(error: CatalogError, as_json: bool) -> None:
 
 @command()
 def lock() -> None:
-    """Write `corral.lock`: the queues and plugins that may run here. From then on anything else is refused.
+    """Write `corral.lock`: the queues and plugins that may run here.
+
+    From then on anything else is refused.
 
     \b
     corral lock && git add corral.lock
@@ -87,7 +103,7 @@ def lock() -> None:
     settings, loaded = read_plugins(by_lock=False)
     catalog = Catalog.build(loaded, role="check")
     path = settings.lock or LOCK_FILE
-    write_lock(path, catalog.agreement())
+    write_lock(path, catalog.lock_entries())
     others = f" and {_counted(len(catalog.plugins), 'other plugin')}" if catalog.plugins else ""
     print_result(f"{path}: {_counted(len(catalog), 'queue')}{others}")
 
@@ -116,7 +132,11 @@ def plugins(as_json: bool) -> None:
             "distribution": claim.provider.distribution,
             "version": claim.provider.version,
             "origin": claim.provider.origin,
-            "state": "disabled" if claim in loaded.disabled else "loaded" if claim in hooks else "failed",
+            "state": "disabled"
+            if claim in loaded.disabled
+            else "loaded"
+            if claim in hooks
+            else "failed",
             "hooks": list(hooks.get(claim, ())),
         }
         for claim in dict.fromkeys((*loaded.claims, *hooks))
@@ -125,14 +145,20 @@ def plugins(as_json: bool) -> None:
         print_result(json.dumps(rows))
     elif rows:
         keys = ("name", "distribution", "version", "origin", "state")
-        headings, cells = [key.upper() for key in keys], [[row[key] for key in keys] for row in rows]
+        headings, cells = (
+            [key.upper() for key in keys],
+            [[row[key] for key in keys] for row in rows],
+        )
         if is_on_terminal():  # the hooks of one plugin fill a line
             show_table(headings, cells, elastic=1)
-            for name, implemented in ((row["name"], " ".join(row["hooks"])) for row in rows if row["hooks"]):
+            for name, implemented in (
+                (row["name"], " ".join(row["hooks"])) for row in rows if row["hooks"]
+            ):
                 print_result(f"\n{name}\n{textwrap.indent(textwrap.fill(implemented, 76), '  ')}")
         else:
             show_table(
-                [*headings, "HOOKS"], [[*each, " ".join(row["hooks"])] for each, row in zip(cells, rows, strict=True)]
+                [*headings, "HOOKS"],
+                [[*each, " ".join(row["hooks"])] for each, row in zip(cells, rows, strict=True)],
             )
     else:
         print_result("no plugins are installed")

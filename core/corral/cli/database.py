@@ -24,7 +24,8 @@ def db() -> None:
 @db.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(as_json: bool) -> None:
-    """Make the tables of Corral and of every installed plugin that are missing; the others are left as they are.
+    """Make the tables of Corral and of every installed plugin that are missing; the others are left
+    as they are.
 
     \b
     corral db create
@@ -48,7 +49,12 @@ def create(as_json: bool) -> None:
     show_table(
         ["TABLE", "DISTRIBUTION", "VERSION", "STATE"],
         [
-            (each.table, each.provider.distribution, each.provider.version, "made" if each.made else "exists")
+            (
+                each.table,
+                each.provider.distribution,
+                each.provider.version,
+                "made" if each.made else "exists",
+            )
             for each in tables
         ],
     )
@@ -66,7 +72,9 @@ def outbox() -> None:
 @outbox.command()
 @click.option("--once", is_flag=True, help="Relay what there is, say how much, and end.")
 def relay(once: bool) -> None:
-    """Carry jobs from the outbox to the store until stopped. Workers do it, too; any number may do it at once.
+    """Carry jobs from the outbox to the store until stopped.
+
+    Workers do it, too; any number may do it at once.
 
     \b
     corral outbox relay

@@ -11,7 +11,9 @@ _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d
 
 
 def duration(text: str) -> timedelta | None:
-    """A duration from `30s`, `1.5h`, `7d`: a number and one of ms, s, m, h, d; None from anything else."""
+    """A duration from `30s`, `1.5h`, `7d`: a number and one of ms, s, m, h, d; None from anything
+    else.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text, re.ASCII)
     if match is None:
         return None

@@ -39,9 +39,24 @@ def job() -> None:
 
 @job.command("list")
 @click.argument("queue")
-@click.option("--state", type=click.Choice(STATES), default="failed", show_default=True, help="Which jobs.")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, metavar="N", help="How many.")
-@click.option("--start", type=click.IntRange(min=0), default=0, metavar="N", help="How many to leave out first.")
+@click.option(
+    "--state", type=click.Choice(STATES), default="failed", show_default=True, help="Which jobs."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="How many.",
+)
+@click.option(
+    "--start",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="How many to leave out first.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_jobs(queue: str, state: str, limit: int, start: int, as_json: bool) -> None:
     """List the jobs of a queue that are in one state.
@@ -61,7 +76,10 @@ def list_jobs(queue: str, state: str, limit: int, start: int, as_json: bool) -> 
         print_result(json.dumps({**told, "jobs": jobs, "damaged": [*page.damaged]}))
     elif page.jobs:
         heading, cell = _DETAILS.get(state, ("PRIORITY", lambda each: each.priority or ""))
-        rows = [(each.id, _age(each), f"{each.attempts_made}/{each.max_attempts}", cell(each)) for each in page.jobs]
+        rows = [
+            (each.id, _age(each), f"{each.attempts_made}/{each.max_attempts}", cell(each))
+            for each in page.jobs
+        ]
         show_table(["ID", "SINCE", "TRIED", heading], rows)
     if not as_json:
         shown = f"{start + 1} to {start + len(page.jobs)} of " if page.jobs else "none of "
@@ -106,7 +124,14 @@ def show(queue: str, job_id: str, as_json: bool) -> None:
 @job.command()
 @click.argument("queue")
 @click.argument("job_id", metavar="ID")
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N", help="The last N.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="The last N.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def logs(queue: str, job_id: str, limit: int, as_json: bool) -> None:
     """Show the log lines of a job, the oldest first.
@@ -117,7 +142,9 @@ def logs(queue: str, job_id: str, limit: int, as_json: bool) -> None:
     """
     from corral.app import operate
 
-    lines = operate(lambda inspector: inspector.logs(queue, job_id, start=-limit, limit=limit), queue)
+    lines = operate(
+        lambda inspector: inspector.logs(queue, job_id, start=-limit, limit=limit), queue
+    )
     if as_json:
         print_result(json.dumps({"queue": queue, "id": job_id, "lines": list(lines)}))
         return
@@ -135,7 +162,13 @@ def remove(queue: str, job_ids: tuple[str, ...], as_json: bool) -> None:
     \b
     corral job remove emails welcome-ada
     """
-    each_job("removed", queue, job_ids, lambda inspector, job_id: inspector.remove(queue, job_id), as_json=as_json)
+    each_job(
+        "removed",
+        queue,
+        job_ids,
+        lambda inspector, job_id: inspector.remove(queue, job_id),
+        as_json=as_json,
+    )
 
 
 def each_job(
@@ -173,7 +206,10 @@ def each_job(
 
     results = operate(work, queue)
     if as_json:
-        rows = [{"id": job_id, done: error is None, "error": error and str(error)} for job_id, error in results]
+        rows = [
+            {"id": job_id, done: error is None, "error": error and str(error)}
+            for job_id, error in results
+        ]
         print_result(json.dumps({"queue": queue, "jobs": rows}))
     for job_id, error in results:
         if error is None and not as_json:
@@ -202,7 +238,11 @@ def as_plain(found: StoredJob) -> dict[str, Any]:
 
 
 def _age(found: StoredJob) -> str:
-    return age(found.finished_on or (found.processed_on if found.state == "active" else None) or found.enqueued_at)
+    return age(
+        found.finished_on
+        or (found.processed_on if found.state == "active" else None)
+        or found.enqueued_at
+    )
 
 
 def _took(found: StoredJob) -> str:
@@ -235,7 +275,10 @@ def _facts(found: StoredJob) -> Iterator[tuple[str, str]]:
     yield "queue", found.queue
     yield "name", found.name
     yield "state", found.state or "in no state: it will never run"
-    yield "attempts", f"{found.attempts_made} of {found.max_attempts} made, {found.attempts_started} started"
+    yield (
+        "attempts",
+        f"{found.attempts_made} of {found.max_attempts} made, {found.attempts_started} started",
+    )
     told = {
         "priority": str(found.priority) if found.priority else "",
         "enqueued": _when(found.enqueued_at),
@@ -245,7 +288,9 @@ def _facts(found: StoredJob) -> Iterator[tuple[str, str]]:
         "worker": found.processed_by,
         "locked for": short(found.locked_for) if found.locked_for is not None else "",
         "stalled": str(found.stalled) if found.stalled else "",
-        "progress": "" if found.progress is None else json.dumps(found.progress, ensure_ascii=False),
+        "progress": ""
+        if found.progress is None
+        else json.dumps(found.progress, ensure_ascii=False),
         "log lines": str(found.log_lines) if found.log_lines else "",
         "parent": found.parent_key,
         "deduplication": found.deduplication_id,

@@ -28,15 +28,29 @@ __all__ = ["enqueue", "queues"]
 @click.argument("queue")
 @click.argument("payload", metavar="(JSON | - | @FILE)")
 @click.option(
-    "--delay", metavar="30s|5m|ISO", help="When it is due: after a while (ms s m h d), or at a time with its zone."
+    "--delay",
+    metavar="30s|5m|ISO",
+    help="When it is due: after a while (ms s m h d), or at a time with its zone.",
 )
-@click.option("--attempts", type=click.IntRange(min=0), metavar="N", help="How often it is tried in all.")
 @click.option(
-    "--priority", type=click.IntRange(min=0), metavar="N", help="1 is the most urgent; jobs without one run first."
+    "--attempts", type=click.IntRange(min=0), metavar="N", help="How often it is tried in all."
 )
-@click.option("--job-id", metavar="ID", help="Its id; enqueueing the same id again makes no second job.")
+@click.option(
+    "--priority",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="1 is the most urgent; jobs without one run first.",
+)
+@click.option(
+    "--job-id", metavar="ID", help="Its id; enqueueing the same id again makes no second job."
+)
 def enqueue(
-    queue: str, payload: str, delay: str | None, attempts: int | None, priority: int | None, job_id: str | None
+    queue: str,
+    payload: str,
+    delay: str | None,
+    attempts: int | None,
+    priority: int | None,
+    job_id: str | None,
 ) -> None:
     """Write one job and print its id.
 
@@ -60,7 +74,9 @@ def enqueue(
     enqueued = enqueue_once(queue, _payload(payload), options)
     print_result(enqueued.id)
     if not enqueued.created:
-        click.echo(f"job {enqueued.id} of queue {queue!r} exists already and was left as it is", err=True)
+        click.echo(
+            f"job {enqueued.id} of queue {queue!r} exists already and was left as it is", err=True
+        )
 
 
 @command()
@@ -90,7 +106,11 @@ def queues(as_json: bool) -> None:
 
 
 def _queue_as_plain(name: str, found: Sizes) -> dict[str, Any]:
-    told = {"paused": found.limits.paused, "quarantined": found.quarantined, "damaged": [*found.damaged]}
+    told = {
+        "paused": found.limits.paused,
+        "quarantined": found.quarantined,
+        "damaged": [*found.damaged],
+    }
     return {"queue": name, **{str(state): count for state, count in found.counts.items()}, **told}
 
 
@@ -148,7 +168,12 @@ def _delay(text: str) -> timedelta:
         return span
     try:
         return max(datetime.fromisoformat(text) - datetime.now(UTC), timedelta(0))
-    except (ValueError, TypeError, OverflowError) as error:  # no time, one without its zone, one beyond Python's
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+    ) as error:  # no time, one without its zone, one beyond Python's
         raise ConfigurationError(
-            f"delay {text!r} is not understood", hint="write 30s, 5m, 2h, or 2030-01-31T08:00:00+01:00"
+            f"delay {text!r} is not understood",
+            hint="write 30s, 5m, 2h, or 2030-01-31T08:00:00+01:00",
         ) from error

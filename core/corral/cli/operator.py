@@ -22,17 +22,32 @@ __all__ = ["clean", "drain", "limit", "pause", "promote", "resume", "retry", "sc
 CLEANABLE = tuple(state for state in STATES if state != "waiting-children")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask; needed where nobody is at a terminal.")
+yes_option = click.option(
+    "--yes", is_flag=True, help="Do not ask; needed where nobody is at a terminal."
+)
 
 
 @command()
 @click.argument("queue")
 @click.argument("job_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all-failed", is_flag=True, help="Every job that has failed until now.")
-@click.option("--refused", is_flag=True, help="Those whose payload a worker could not read: after a deploy that can.")
-@click.option("--reset", is_flag=True, help="Count attempts from zero, instead of trying once more.")
+@click.option(
+    "--refused",
+    is_flag=True,
+    help="Those whose payload a worker could not read: after a deploy that can.",
+)
+@click.option(
+    "--reset", is_flag=True, help="Count attempts from zero, instead of trying once more."
+)
 @as_json_option
-def retry(queue: str, job_ids: tuple[str, ...], all_failed: bool, refused: bool, reset: bool, as_json: bool) -> None:
+def retry(
+    queue: str,
+    job_ids: tuple[str, ...],
+    all_failed: bool,
+    refused: bool,
+    reset: bool,
+    as_json: bool,
+) -> None:
     """Make failed jobs wait again, or completed ones that are named.
 
     \b
@@ -76,7 +91,11 @@ def promote(queue: str, job_ids: tuple[str, ...], everything: bool, as_json: boo
         raise click.UsageError("say which: IDs, or --all")
     if job_ids:
         each_job(
-            "promoted", queue, job_ids, lambda inspector, job_id: inspector.promote(queue, job_id), as_json=as_json
+            "promoted",
+            queue,
+            job_ids,
+            lambda inspector, job_id: inspector.promote(queue, job_id),
+            as_json=as_json,
         )
         return
 
@@ -140,12 +159,23 @@ def drain(queue: str, delayed: bool, yes: bool, as_json: bool) -> None:
 @command()
 @click.argument("queue")
 @click.option("--state", type=click.Choice(CLEANABLE), required=True, help="Which jobs.")
-@click.option("--older-than", required=True, metavar="7d", help="Since when: they ended, started or were made.")
-@click.option("--limit", "maximum", type=click.IntRange(min=1), metavar="N", help="How many at most.")
+@click.option(
+    "--older-than",
+    required=True,
+    metavar="7d",
+    help="Since when: they ended, started or were made.",
+)
+@click.option(
+    "--limit", "maximum", type=click.IntRange(min=1), metavar="N", help="How many at most."
+)
 @yes_option
 @as_json_option
-def clean(queue: str, state: Any, older_than: str, maximum: int | None, yes: bool, as_json: bool) -> None:
-    """Remove the jobs of one state that are old enough. Jobs that a worker holds stay, and next runs of schedules.
+def clean(
+    queue: str, state: Any, older_than: str, maximum: int | None, yes: bool, as_json: bool
+) -> None:
+    """Remove the jobs of one state that are old enough.
+
+    Jobs that a worker holds stay, and next runs of schedules.
 
     \b
     corral clean emails --state failed --older-than 7d
@@ -153,12 +183,17 @@ def clean(queue: str, state: Any, older_than: str, maximum: int | None, yes: boo
     """
     old = duration(older_than)
     if old is None:
-        raise ConfigurationError(f"--older-than {older_than!r} is not understood", hint="write 7d, 12h, 30m or 90s")
+        raise ConfigurationError(
+            f"--older-than {older_than!r} is not understood", hint="write 7d, 12h, 30m or 90s"
+        )
 
     async def work(inspector: JobInspector) -> int:
         count = (await inspector.counts(queue, (state,)))[state]
         most = f"at most {maximum:,}" if maximum else "those"
-        confirm(f"remove {most} of the {count:,} {state} jobs of {queue!r} older than {older_than}", yes=yes)
+        confirm(
+            f"remove {most} of the {count:,} {state} jobs of {queue!r} older than {older_than}",
+            yes=yes,
+        )
         with progress(f"cleaning {queue}") as told:
             return await inspector.clean(queue, state, old, limit=maximum, told=told)
 
@@ -173,15 +208,18 @@ def clean(queue: str, state: Any, older_than: str, maximum: int | None, yes: boo
 def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Empty the finished jobs that contain a text.
 
-    A user's id, say: payload, result, progress, failed reason, stack traces and log lines of such a job are
-    taken away, and events that contain it. What has not finished is left alone: it needs its payload.
+    A user's id, say: payload, result, progress, failed reason, stack traces and log lines of such a
+    job are taken away, and events that contain it. What has not finished is left alone: it needs
+    its payload.
 
     \b
     corral scrub user-4711
     corral scrub user-4711 emails data-exports --yes
     """
 
-    async def work(inspector: JobInspector) -> tuple[dict[str, int], list[str], dict[str, StoreUnavailable]]:
+    async def work(
+        inspector: JobInspector,
+    ) -> tuple[dict[str, int], list[str], dict[str, StoreUnavailable]]:
         names = queues or inspector.queues
         where = f"queue {', '.join(names)}" if len(names) == 1 else f"{len(names)} queues"
         confirm(f"empty all finished jobs of {where} that contain {printable(text)!r}", yes=yes)
@@ -208,7 +246,9 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
 
     scrubbed, damaged, refused = _operate(work, *queues)
     if as_json:
-        print_result(json.dumps([{"queue": name, "scrubbed": count} for name, count in scrubbed.items()]))
+        print_result(
+            json.dumps([{"queue": name, "scrubbed": count} for name, count in scrubbed.items()])
+        )
     else:
         for name, count in scrubbed.items():
             print_result(f"{name}: {_jobs(count)} scrubbed")
@@ -222,8 +262,12 @@ def scrub(text: str, queues: tuple[str, ...], yes: bool, as_json: bool) -> None:
 
 @command()
 @click.argument("queue")
-@click.option("--concurrency", metavar="N|none", help="How many jobs run at once, over all workers.")
-@click.option("--rate", metavar="N/1m|none", help="How many jobs start in a while, over all workers.")
+@click.option(
+    "--concurrency", metavar="N|none", help="How many jobs run at once, over all workers."
+)
+@click.option(
+    "--rate", metavar="N/1m|none", help="How many jobs start in a while, over all workers."
+)
 @as_json_option
 def limit(queue: str, concurrency: str | None, rate: str | None, as_json: bool) -> None:
     """Show or change what holds a whole queue back.
@@ -247,7 +291,12 @@ def limit(queue: str, concurrency: str | None, rate: str | None, as_json: bool) 
     held: Limits = _operate(work, queue)
     if as_json:
         seconds = None if held.per is None else held.per.total_seconds()
-        told = {"paused": held.paused, "concurrency": held.concurrency, "rate": held.rate, "per_seconds": seconds}
+        told = {
+            "paused": held.paused,
+            "concurrency": held.concurrency,
+            "rate": held.rate,
+            "per_seconds": seconds,
+        }
         print_result(json.dumps({"queue": queue, **told}))
         return
     print_result(f"paused       {'yes' if held.paused else 'no'}")
@@ -268,7 +317,9 @@ def _count(text: str | None) -> int | None:
     if text is None or text == "none":
         return None
     if not (text.isascii() and text.isdecimal()):
-        raise ConfigurationError(f"--concurrency {text!r} is not understood", hint="write a whole number, or none")
+        raise ConfigurationError(
+            f"--concurrency {text!r} is not understood", hint="write a whole number, or none"
+        )
     return int(text)
 
 
@@ -279,7 +330,9 @@ def _rate(text: str | None) -> tuple[int | None, timedelta | None]:
     count, _, window = text.partition("/")
     per = duration(window)
     if per is None or not (count.isascii() and count.isdecimal()):
-        raise ConfigurationError(f"--rate {text!r} is not understood", hint="write 100/1m, 5/30s, or none")
+        raise ConfigurationError(
+            f"--rate {text!r} is not understood", hint="write 100/1m, 5/30s, or none"
+        )
     return int(count), per
 
 

@@ -1,4 +1,6 @@
-"""`corral worker` and `corral dev`: the commands that stay; and `corral health`, which asks whether they are well."""
+"""`corral worker` and `corral dev`: the commands that stay; and `corral health`, which asks whether
+they are well.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,16 @@ LAST_PORT = 65_535
 
 @command()
 @click.argument("queues", nargs=-1, metavar="[QUEUE[=N]]...")
-@click.option("--burst", is_flag=True, help="End when nothing waits and nothing runs; delayed jobs are not awaited.")
 @click.option(
-    "--concurrency", type=click.IntRange(min=1), metavar="N", help="Jobs at once per queue, over all settings."
+    "--burst",
+    is_flag=True,
+    help="End when nothing waits and nothing runs; delayed jobs are not awaited.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Jobs at once per queue, over all settings.",
 )
 @click.option(
     "--shutdown-timeout",
@@ -42,7 +51,9 @@ LAST_PORT = 65_535
     metavar="N",
     help="Serve /metrics, /healthz and /readyz on this port; 0 for any that is free.",
 )
-@click.option("--metrics-host", default="127.0.0.1", metavar="HOST", help="Where to; 127.0.0.1 by default.")
+@click.option(
+    "--metrics-host", default="127.0.0.1", metavar="HOST", help="Where to; 127.0.0.1 by default."
+)
 @click.option("--child", metavar="NAME", hidden=True)
 def worker(
     queues: tuple[str, ...],
@@ -56,8 +67,8 @@ def worker(
 ) -> None:
     """Work off queues until stopped: all that are installed, or those that are named.
 
-    SIGTERM or Ctrl-C lets running jobs finish, then hands the rest back; a second one hands them back at once, a third
-    one ends the process.
+    SIGTERM or Ctrl-C lets running jobs finish, then hands the rest back; a second one hands them
+    back at once, a third one ends the process.
 
     \b
     corral worker
@@ -69,7 +80,7 @@ def worker(
     served = _served(queues)
     address = None
     if metrics_port is not None:
-        from corral.app import Address
+        from corral.observe.http_server import Address
 
         address = Address(metrics_host, metrics_port)
     if processes is not None:
@@ -105,7 +116,8 @@ def worker(
 
 @command()
 def dev() -> None:
-    """Run everything in one process for development: an embedded store, a worker for every installed queue, the board.
+    """Run everything in one process for development: an embedded store, a worker for every
+    installed queue, the board.
 
     Makes the tables that plugins declare, if CORRAL_DATABASE_URL names no database.
 
@@ -129,18 +141,24 @@ def dev() -> None:
 def health(worker: str | None, as_json: bool) -> None:
     """Say whether the workers of this host are at work, for a container's probe.
 
-    Exit code 0 if one of them has fetched within the last 15 s, and every process of a parent has, and none says that
-    something of a queue is damaged; else 1, and 4 if the store cannot be reached. A worker that is draining is well.
+    Exit code 0 if one of them has fetched within the last 15 s, and every process of a parent has,
+    and none says that something of a queue is damaged; else 1, and 4 if the store cannot be
+    reached. A worker that is draining is well.
 
     \b
     corral health
     corral health --json
     """
-    from corral.app import read_health
+    from corral.app import read_settings
+    from corral.observe.health import read_health
 
-    found = read_health(worker)
+    found = read_health(read_settings(), worker)
     if as_json:
-        print_result(json.dumps({"healthy": found.is_healthy, "workers": [asdict(each) for each in found.workers]}))
+        print_result(
+            json.dumps(
+                {"healthy": found.is_healthy, "workers": [asdict(each) for each in found.workers]}
+            )
+        )
     elif found.workers:
         rows = [(each.name, f"{each.seconds:.1f} s ago", each.state) for each in found.workers]
         show_table(("WORKER", "AT WORK", "STATE"), rows)
@@ -153,6 +171,8 @@ def _served(arguments: tuple[str, ...]) -> dict[str, int | None]:
     for argument in arguments:
         name, equals, number = argument.partition("=")
         if equals and not (number.isdecimal() and int(number) > 0):
-            raise ConfigurationError(f"{argument!r} does not say how many jobs run at once", hint=f"write {name}=10")
+            raise ConfigurationError(
+                f"{argument!r} does not say how many jobs run at once", hint=f"write {name}=10"
+            )
         served[name] = int(number) if equals else None
     return served

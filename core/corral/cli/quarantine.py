@@ -35,14 +35,27 @@ def quarantine() -> None:
 
 @quarantine.command("list")
 @click.argument("queue")
-@click.option("--limit", type=click.IntRange(1, 100), default=100, show_default=True, metavar="N", help="How many.")
-@click.option("--start", type=click.IntRange(0, 10_000), default=0, metavar="N", help="How many to leave out first.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="How many.",
+)
+@click.option(
+    "--start",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    metavar="N",
+    help="How many to leave out first.",
+)
 @as_json_option
 def list_quarantined(queue: str, limit: int, start: int, as_json: bool) -> None:
     """List what is in quarantine, what came last first.
 
-    Each with where it stood, why it is there, and why it cannot be returned, if so. An id that is no UTF-8 is shown
-    with escapes; the other commands take it as it is shown.
+    Each with where it stood, why it is there, and why it cannot be returned, if so. An id that is
+    no UTF-8 is shown with escapes; the other commands take it as it is shown.
 
     \b
     corral quarantine list emails
@@ -50,13 +63,20 @@ def list_quarantined(queue: str, limit: int, start: int, as_json: bool) -> None:
     """
     from corral.app import operate
 
-    page: QuarantinePage = operate(lambda inspector: inspector.quarantined(queue, start=start, limit=limit), queue)
+    page: QuarantinePage = operate(
+        lambda inspector: inspector.quarantined(queue, start=start, limit=limit), queue
+    )
     if as_json:
         jobs = [_as_plain(each) for each in page.jobs]
-        print_result(json.dumps({"queue": queue, "total": page.total, "start": start, "jobs": jobs}))
+        print_result(
+            json.dumps({"queue": queue, "total": page.total, "start": start, "jobs": jobs})
+        )
         return
     if page.jobs:
-        rows = [(each.id, age(each.since), each.origin, _way_back(each), each.reason) for each in page.jobs]
+        rows = [
+            (each.id, age(each.since), each.origin, _way_back(each), each.reason)
+            for each in page.jobs
+        ]
         show_table(["ID", "SINCE", "FROM", "RETURNS", "REASON"], rows)
     shown = f"{start + 1} to {start + len(page.jobs)} of " if page.jobs else "none of "
     more = f"; more: --start {start + limit}" if start + limit < page.total else ""
@@ -68,11 +88,13 @@ def list_quarantined(queue: str, limit: int, start: int, as_json: bool) -> None:
 @click.argument("job_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that are in quarantine now.")
 @as_json_option
-def return_quarantined(queue: str, job_ids: tuple[str, ...], everything: bool, as_json: bool) -> None:
+def return_quarantined(
+    queue: str, job_ids: tuple[str, ...], everything: bool, as_json: bool
+) -> None:
     """Let jobs in quarantine wait again, behind all others.
 
-    What is kept of a job must be a hash by now: repair it where it is kept, or where it was. A job whose id is a key
-    of the queue comes back under another, which is told.
+    What is kept of a job must be a hash by now: repair it where it is kept, or where it was. A job
+    whose id is a key of the queue comes back under another, which is told.
 
     \b
     corral quarantine return emails welcome-ada
@@ -95,7 +117,9 @@ def return_quarantined(queue: str, job_ids: tuple[str, ...], everything: bool, a
         print_result(json.dumps({"queue": queue, "jobs": jobs}))
     for job_id, new, refused in rows:
         if refused:
-            click.echo(f"error: {printable(job_id)} was not returned: {printable(refused)}", err=True)
+            click.echo(
+                f"error: {printable(job_id)} was not returned: {printable(refused)}", err=True
+            )
         elif not as_json:
             renamed = "" if new == job_id else f" as {printable(new or '')}"
             print_result(f"returned {printable(job_id)}{renamed}")
@@ -111,7 +135,9 @@ def return_quarantined(queue: str, job_ids: tuple[str, ...], everything: bool, a
 @click.option("--all", "everything", is_flag=True, help="All that are in quarantine now.")
 @yes_option
 @as_json_option
-def discard_quarantined(queue: str, job_ids: tuple[str, ...], everything: bool, yes: bool, as_json: bool) -> None:
+def discard_quarantined(
+    queue: str, job_ids: tuple[str, ...], everything: bool, yes: bool, as_json: bool
+) -> None:
     """Remove jobs in quarantine, with what is kept of them.
 
     \b
@@ -123,7 +149,9 @@ def discard_quarantined(queue: str, job_ids: tuple[str, ...], everything: bool, 
     async def work(inspector: JobInspector) -> tuple[int, Sequence[str]]:
         if everything:
             total = (await inspector.quarantined(queue, limit=1)).total
-            confirm(f"remove all that is in quarantine of queue {queue!r}, {total:,} in number", yes=yes)
+            confirm(
+                f"remove all that is in quarantine of queue {queue!r}, {total:,} in number", yes=yes
+            )
             return await inspector.discard_all_quarantined(queue), ()
         which = "job" if len(job_ids) == 1 else "jobs"
         confirm(f"remove {len(job_ids)} {which} in quarantine of queue {queue!r}", yes=yes)

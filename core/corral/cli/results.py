@@ -1,7 +1,8 @@
 """Commands and their results: stdout is for those alone, whoever prints while a command runs.
 
-A plugin that prints when it is imported, a hook, a C library, a child process: none may spoil the JSON or the id that a
-script reads. So while a command runs, stdout is turned to stderr, and `print_result` writes to what stdout was.
+A plugin that prints when it is imported, a hook, a C library, a child process: none may spoil the
+JSON or the id that a script reads. So while a command runs, stdout is turned to stderr, and
+`print_result` writes to what stdout was.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Group(click.Group):
     command_class = _Command
 
 
-command: Callable[..., Callable[[Callable[..., Any]], click.Command]] = partial(click.command, cls=_Command)
+command: Callable[..., Callable[[Callable[..., Any]], click.Command]] = partial(
+    click.command, cls=_Command
+)
 """As `click.command`, of a command that has stdout for its results."""
 
 group: Callable[..., Callable[[Callable[..., Any]], Group]] = partial(click.group, cls=Group)
@@ -73,8 +76,8 @@ def _own_stdout() -> Iterator[None]:
 def _claimed(stdout: TextIO) -> TextIO:
     """What writes to stdout from now on, when nothing else does.
 
-    Where it is the process's own, its descriptor leads to stderr for the rest of the process: for what is not written
-    in Python, for children, and for what is printed at the exit.
+    Where it is the process's own, its descriptor leads to stderr for the rest of the process: for
+    what is not written in Python, for children, and for what is printed at the exit.
     """
     try:
         if stdout.fileno() != 1:

@@ -41,7 +41,8 @@ def schedules(context: click.Context, as_json: bool) -> None:
 @schedules.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def prune(as_json: bool) -> None:
-    """Remove the schedules that their queues declare no longer; others, and jobs that wait already, are left.
+    """Remove the schedules that their queues declare no longer; others, and jobs that wait already,
+    are left.
 
     \b
     corral schedules prune
@@ -55,7 +56,9 @@ def prune(as_json: bool) -> None:
 @click.argument("queue")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def remove(queue: str, as_json: bool) -> None:
-    """Remove the schedule that a queue declares. It stays removed, whichever worker starts, until it is restored.
+    """Remove the schedule that a queue declares.
+
+    It stays removed, whichever worker starts, until it is restored.
 
     \b
     corral schedules remove reports
@@ -66,14 +69,18 @@ def remove(queue: str, as_json: bool) -> None:
     if as_json:
         print_result(json.dumps({"queue": queue, "removed": removed}))
     else:
-        print_result(f"{queue}: the schedule is removed; `corral schedules restore {queue}` makes it again")
+        print_result(
+            f"{queue}: the schedule is removed; `corral schedules restore {queue}` makes it again"
+        )
 
 
 @schedules.command()
 @click.argument("queue")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def restore(queue: str, as_json: bool) -> None:
-    """Make the schedule that a queue declares, whoever has removed it. One that is there is left as it is.
+    """Make the schedule that a queue declares, whoever has removed it.
+
+    One that is there is left as it is.
 
     \b
     corral schedules restore reports
@@ -93,7 +100,10 @@ def _show(found: list[Scheduled], as_json: bool, nothing: str) -> None:
         print_result(json.dumps(rows))
     elif rows:
         # A declared schedule has its queue's name: saying it twice would not fit into 80 columns.
-        cells = [[row["queue"], row["id"] if row["origin"] == "runtime" else row["origin"]] for row in rows]
+        cells = [
+            [row["queue"], row["id"] if row["origin"] == "runtime" else row["origin"]]
+            for row in rows
+        ]
         for cell, row in zip(cells, rows, strict=True):
             cell += [row["when"] or "-", (row["next"] or "-")[:16].replace("T", " "), row["state"]]
         show_table(["QUEUE", "SCHEDULE", "WHEN", "NEXT (UTC)", "STATE"], cells, elastic=1)

@@ -18,7 +18,9 @@ NARROWEST = 8
 """An elastic column is never cut to less."""
 
 
-def show_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, elastic: int = -1) -> None:
+def show_table(
+    headings: Sequence[str], rows: Sequence[Sequence[object]], *, elastic: int = -1
+) -> None:
     """Print rows under their headings; numbers are aligned to the right.
 
     Args:
@@ -27,7 +29,10 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, ela
         elastic: The column that is cut where a terminal is too narrow.
     """
     lines = [[printable(str(cell)) for cell in row] for row in rows]
-    numeric = [bool(rows) and all(isinstance(row[place], int) for row in rows) for place in range(len(headings))]
+    numeric = [
+        bool(rows) and all(isinstance(row[place], int) for row in rows)
+        for place in range(len(headings))
+    ]
     heads = [heading.splitlines() for heading in headings]
     height = max(map(len, heads))
     above = [*zip(*([""] * (height - len(head)) + head for head in heads), strict=True)]

@@ -30,14 +30,17 @@ def printable(text: str, *, lines: bool = False) -> str:
     kept = "\n\t" if lines else ""
     return "".join(
         character
-        if character in kept or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        if character in kept
+        or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
         else character.encode("unicode_escape", "surrogatepass").decode()
         for character in text
     )
 
 
 def cells_of(text: str) -> int:
-    """How many cells of a terminal a printable text takes: two for a wide character, none for what combines."""
+    """How many cells of a terminal a printable text takes: two for a wide character, none for what
+    combines.
+    """
     if text.isascii():
         return len(text)
     return sum(map(_cells_of, text))
@@ -87,7 +90,9 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise ConfigurationError(f"nobody is at a terminal to confirm: {question}", hint="add --yes")
+        raise ConfigurationError(
+            f"nobody is at a terminal to confirm: {question}", hint="add --yes"
+        )
     if not click.confirm(f"{question}?", err=True):
         click.echo("nothing was changed", err=True)
         raise click.exceptions.Exit(1)

@@ -1,8 +1,9 @@
 """The operator's port over the store: look at jobs, and put right what went wrong.
 
-The command line, the board and a processor's `deps.inspector` use the same `JobInspector`. Every change is one atomic
-script, or a row of them over at most `BATCH` jobs each; what each does to the keys is what BullMQ 6 does
-(wire § 6.14 to § 6.19). A name loads its module when it is first asked for: a process that writes one job needs two.
+The command line, the board and a processor's `deps.inspector` use the same `JobInspector`. Every
+change is one atomic script, or a row of them over at most `BATCH` jobs each; what each does to the
+keys is what BullMQ 6 does (wire § 6.14 to § 6.19). A name loads its module when it is first asked
+for: a process that writes one job needs two.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
     from corral.inspector.limits import Limits
     from corral.inspector.quarantine import QuarantinedJob, QuarantinePage, ReturnedJob
     from corral.inspector.reading import Page
-    from corral.inspector.refusals import CurrentIteration, DamagedKey, JobLocked, JobNotFound, WrongState
+    from corral.inspector.refusals import (
+        CurrentIteration,
+        DamagedKey,
+        JobLocked,
+        JobNotFound,
+        WrongState,
+    )
     from corral.inspector.search import Found
     from corral.inspector.sizes import Sizes
     from corral.inspector.stored import STATES, State, StoredJob

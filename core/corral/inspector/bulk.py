@@ -1,7 +1,8 @@
 """What is done to many jobs: in batches, so that no script keeps the workers waiting.
 
-Each batch is atomic; the whole is not. A job that moves meanwhile may be missed, and is never done twice. One that is
-damaged is left, and the log says which key it is; it keeps no other job from being done.
+Each batch is atomic; the whole is not. A job that moves meanwhile may be missed, and is never done
+twice. One that is damaged is left, and the log says which key it is; it keeps no other job from
+being done.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ BATCH = 500
 PAGE = 100
 """Jobs per call where their contents are read: payloads may have a megabyte each."""
 SAYING: Final = (b"returnvalue", b"failedReason", b"data")
-"""The fields of events that hold what a processor said (wire § 7): its result, why it failed, its progress."""
+"""The fields of events that hold what a processor said (wire § 7): its result, why it failed, its
+progress.
+"""
 FINISHED: Final[tuple[State, ...]] = ("completed", "failed")
 
 Told = Callable[[int, int], object]
@@ -35,7 +38,9 @@ Told = Callable[[int, int], object]
 
 
 async def retry_failed(operation: Change, reason: str, reset: bool, told: Told | None) -> int:
-    """Retry the jobs that have failed until now, and whose failed reason begins so; returns how many."""
+    """Retry the jobs that have failed until now, and whose failed reason begins so; returns how
+    many.
+    """
     total = await operation.calls.size(operation.queue, "failed")
     looked = retried = skip = 0
     left: list[bytes] = []
@@ -76,7 +81,12 @@ async def promote_all(operation: Change, told: Told | None) -> int:
 
 
 async def sweep(
-    operation: Change, containers: Sequence[str], *, age_ms: int | None, limit: int | None, told: Told | None
+    operation: Change,
+    containers: Sequence[str],
+    *,
+    age_ms: int | None,
+    limit: int | None,
+    told: Told | None,
 ) -> int:
     """Remove from containers what is old enough.
 
@@ -115,12 +125,18 @@ async def sweep(
     return removed
 
 
-async def scrub(operation: Change, match: str | Callable[[StoredJob], bool], told: Told | None) -> int:
-    """Empty the finished jobs that match, and drop the events that hold the text; returns how many jobs."""
+async def scrub(
+    operation: Change, match: str | Callable[[StoredJob], bool], told: Told | None
+) -> int:
+    """Empty the finished jobs that match, and drop the events that hold the text; returns how many
+    jobs.
+    """
     calls, queue = operation.calls, operation.queue
     texts = _texts(match) if isinstance(match, str) else ()
     total = sum([await calls.size(queue, state) for state in FINISHED])
-    await calls.call(queue, "XLEN", calls.base(queue) + "events")  # what is damaged is told before anything is scrubbed
+    await calls.call(
+        queue, "XLEN", calls.base(queue) + "events"
+    )  # what is damaged is told before anything is scrubbed
     looked = 0
     scrubbed: set[str] = set()
     left: list[bytes] = []
@@ -141,7 +157,9 @@ async def scrub(operation: Change, match: str | Callable[[StoredJob], bool], tol
                 if told:
                     told(looked, max(looked, total))
         if texts:
-            await _drop(change, lambda _, said: any(text in value for value in said for text in texts))
+            await _drop(
+                change, lambda _, said: any(text in value for value in said for text in texts)
+            )
         elif scrubbed:
             await _drop(change, lambda job_id, _: job_id in scrubbed)
     if left:
@@ -156,12 +174,15 @@ async def scrub_events(operation: Change, match: Callable[[str], bool]) -> int:
         return await _drop(change, lambda _, said: any(map(match, said)), counted=True)
 
 
-async def _drop(change: Change, drops: Callable[[str, Sequence[str]], bool], *, counted: bool = False) -> int:
+async def _drop(
+    change: Change, drops: Callable[[str, Sequence[str]], bool], *, counted: bool = False
+) -> int:
     """Take events out of the queue's log: results, failed reasons and progress are in there, too.
 
     Args:
         change: The operation.
-        drops: Is asked about each event that says something: its job's id, and the values of its other fields.
+        drops: Is asked about each event that says something: its job's id, and the values of its
+        other fields.
         counted: Whether they are what the operation counts.
 
     Returns:
@@ -170,7 +191,9 @@ async def _drop(change: Change, drops: Callable[[str, Sequence[str]], bool], *, 
     gone = 0
     after = "-"
     events = change.calls.base(change.queue) + "events"
-    while entries := await change.calls.call(change.queue, "XRANGE", events, after, "+", "COUNT", BATCH):
+    while entries := await change.calls.call(
+        change.queue, "XRANGE", events, after, "+", "COUNT", BATCH
+    ):
         told = ((entry_id, fields_of(flat)) for entry_id, flat in entries)
         dropped = [entry_id for entry_id, fields in told if _says(fields) and drops(*_read(fields))]
         if dropped:
@@ -185,7 +208,9 @@ def _says(fields: Mapping[bytes, bytes]) -> bool:
 
 def _read(fields: Mapping[bytes, bytes]) -> tuple[str, Sequence[str]]:
     job_id = fields.get(b"jobId", b"").decode(errors="replace")
-    return job_id, [value.decode(errors="replace") for name, value in fields.items() if name != b"jobId"]
+    return job_id, [
+        value.decode(errors="replace") for name, value in fields.items() if name != b"jobId"
+    ]
 
 
 def _texts(text: str) -> tuple[str, ...]:
@@ -194,7 +219,9 @@ def _texts(text: str) -> tuple[str, ...]:
     return spellings(text)
 
 
-async def _finished(calls: Calls, queue: Queue[Any] | str, state: State, start: int) -> Sequence[bytes]:
+async def _finished(
+    calls: Calls, queue: Queue[Any] | str, state: State, start: int
+) -> Sequence[bytes]:
     """The newest first: what ends meanwhile shows some job twice, and hides none."""
     key = calls.base(queue) + state
     found: Sequence[bytes] = await calls.call(queue, "ZREVRANGE", key, start, start + PAGE - 1)
@@ -202,14 +229,28 @@ async def _finished(calls: Calls, queue: Queue[Any] | str, state: State, start: 
 
 
 async def _chosen(
-    calls: Calls, queue: Queue[Any] | str, state: State, ids: Sequence[bytes], match: Callable[[StoredJob], bool]
+    calls: Calls,
+    queue: Queue[Any] | str,
+    state: State,
+    ids: Sequence[bytes],
+    match: Callable[[StoredJob], bool],
 ) -> tuple[Sequence[bytes], Sequence[bytes]]:
     """The ids of those that are meant; and what is damaged of those that cannot be read."""
     found, left = await calls.run("contents", queue, *ids)
-    return [each[0] for each in found if match(decode_contents(calls.name(queue), state, each))], left
+    return [
+        each[0] for each in found if match(decode_contents(calls.name(queue), state, each))
+    ], left
 
 
 def _tell_left(operation: Change, left: Sequence[bytes]) -> None:
     if left:
-        name, some = operation.calls.name(operation.queue), [*dict.fromkeys(damaged_in(left))][:MOST_NAMED]
-        log.warning("jobs left as they were: their keys are damaged", queue=name, count=len(left), damaged=some)
+        name, some = (
+            operation.calls.name(operation.queue),
+            [*dict.fromkeys(damaged_in(left))][:MOST_NAMED],
+        )
+        log.warning(
+            "jobs left as they were: their keys are damaged",
+            queue=name,
+            count=len(left),
+            damaged=some,
+        )

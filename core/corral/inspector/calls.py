@@ -45,7 +45,9 @@ class Calls:
         who: In whose name things are changed; None: this process's.
     """
 
-    def __init__(self, catalog: Catalog, link: Link, prefix: str, clock: Clock | None, who: str | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, link: Link, prefix: str, clock: Clock | None, who: str | None = None
+    ) -> None:
         self.catalog = catalog
         self.link = link
         self.clock = clock or Clock()
@@ -71,7 +73,8 @@ class Calls:
         return QueueStore(self.link, self.prefix, self.name(queue), clock=self.clock)
 
     def job_id(self, queue: Queue[Any] | str, job_id: str) -> str:
-        """The id, which is that of a job and not the end of another key of the queue: `meta`, `<id>:logs`.
+        """The id, which is that of a job and not the end of another key of the queue: `meta`,
+        `<id>:logs`.
 
         Raises:
             JobNotFound: There can be no job of this id.
@@ -86,7 +89,8 @@ class Calls:
         """How many ids are in a container.
 
         Raises:
-            DamagedKey: Nobody can tell. Where something else stands in the place of `paused`, that holds none.
+            DamagedKey: Nobody can tell. Where something else stands in the place of `paused`, that
+            holds none.
         """
         command = "LLEN" if container in {"wait", "paused", "active"} else "ZCARD"
         try:
@@ -113,20 +117,26 @@ class Calls:
         """
         async with self.naming(queue):
             which, keys = script(name, __package__), [self.base(queue)]
-            return await call_again(lambda: run(self.link, which, keys, [self.clock.offset_ms, *arguments]))
+            return await call_again(
+                lambda: run(self.link, which, keys, [self.clock.offset_ms, *arguments])
+            )
 
     def naming(self, *queues: Queue[Any] | str) -> AbstractAsyncContextManager[None]:
         """See `naming_damage`."""
         return naming_damage(self.link, self.prefix, *map(self.name, queues))
 
     async def of_each(
-        self, read: Callable[[str], Awaitable[T]], unread: Callable[[str, str], T], names: Sequence[str] | None = None
+        self,
+        read: Callable[[str], Awaitable[T]],
+        unread: Callable[[str, str], T],
+        names: Sequence[str] | None = None,
     ) -> dict[str, T]:
         """Read several queues; one that the store's user may not have hides no other.
 
         Args:
             read: Reads one.
-            unread: What stands for one that may not be read, of its name and a sentence as those about damaged keys.
+            unread: What stands for one that may not be read, of its name and a sentence as those
+            about damaged keys.
             names: Which; None: all of the catalog.
 
         Raises:
@@ -147,17 +157,20 @@ class Calls:
         return found
 
     async def change(self, what: str, name: str, queue: Queue[Any] | str, *arguments: Any) -> Any:
-        """Run `lua/<name>.lua`, which changes something, on a queue, and have that told in the audit as `what`."""
+        """Run `lua/<name>.lua`, which changes something, on a queue, and have that told in the
+        audit as `what`.
+        """
         async with Change(self, what, queue) as change:
             return await change.run(name, *arguments)
 
 
 class Change:
-    """One operation, in one script call or in many: `async with Change(calls, "drain", queue) as change`.
+    """One operation, in one script call or in many: `async with Change(calls, "drain", queue) as
+    change`.
 
-    Each script writes what it has done to the audit, in the same breath. One operation has one entry, which counts what
-    its batches have done until now, so that it is right wherever the operation ends. Its line in the log follows on
-    leaving.
+    Each script writes what it has done to the audit, in the same breath. One operation has one
+    entry, which counts what its batches have done until now, so that it is right wherever the
+    operation ends. Its line in the log follows on leaving.
 
     Attributes:
         calls: The connection.
@@ -186,16 +199,22 @@ class Change:
         telling = [calls.who, self._what, self._id, self._entry.get("count", 0)]
         keys = [calls.base(self.queue), calls.audit.stream]
         if not self._may:
-            # What changes something is not sent twice: this may be, and finds a connection that was closed meanwhile.
+            # What changes something is not sent twice: this may be, and finds a connection that was
+            # closed meanwhile.
             try:
-                await call_again(lambda: ensure_rights(calls.link, calls.prefix, calls.name(self.queue)))
+                await call_again(
+                    lambda: ensure_rights(calls.link, calls.prefix, calls.name(self.queue))
+                )
             except StoreUnavailable as error:
                 error.outcome = "refused"  # of the change itself, nothing was sent
                 raise
             self._may = True
         async with calls.naming(self.queue):
             reply, told = await run(
-                calls.link, script(name, __package__), keys, [calls.clock.offset_ms, *arguments, *telling]
+                calls.link,
+                script(name, __package__),
+                keys,
+                [calls.clock.offset_ms, *arguments, *telling],
             )
         if told:
             self._id, flat = told
@@ -206,11 +225,18 @@ class Change:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         lost = isinstance(error, StoreUnavailable) and error.outcome == "unknown"
         if lost:
-            asked = {"who": self.calls.who, "what": self._what, "queue": self.calls.name(self.queue)}
+            asked = {
+                "who": self.calls.who,
+                "what": self._what,
+                "queue": self.calls.name(self.queue),
+            }
             log_entry(self._entry or asked, outcome="unknown")
         elif self._entry:
             log_entry(self._entry)

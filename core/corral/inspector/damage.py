@@ -1,4 +1,6 @@
-"""Keys of the store that are of another type than they must be: an operator is told which, instead of a traceback."""
+"""Keys of the store that are of another type than they must be: an operator is told which, instead
+of a traceback.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,13 @@ from corral.store.rights import audit_key
 __all__ = ["damaged_keys", "damages", "naming_damage"]
 
 OF_QUEUE: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("wait", "active", "paused", "metrics:completed:data", "metrics:failed:data"), "list"),
-    **dict.fromkeys(("prioritized", "delayed", "waiting-children", "completed", "failed", "repeat", "marker"), "zset"),
+    **dict.fromkeys(
+        ("wait", "active", "paused", "metrics:completed:data", "metrics:failed:data"), "list"
+    ),
+    **dict.fromkeys(
+        ("prioritized", "delayed", "waiting-children", "completed", "failed", "repeat", "marker"),
+        "zset",
+    ),
     **dict.fromkeys(("meta", "metrics:completed", "metrics:failed"), "hash"),
     **dict.fromkeys(("id", "pc"), "number"),
     **dict.fromkeys(("limiter", "stalled-check"), "string"),
@@ -40,13 +47,17 @@ _SAYS_DAMAGE: Final = ("WRONGTYPE", "not an integer", "not a valid float")
 
 
 @asynccontextmanager
-async def naming_damage(link: Link, prefix: str, *queues: str, job_id: str | None = None) -> AsyncIterator[None]:
+async def naming_damage(
+    link: Link, prefix: str, *queues: str, job_id: str | None = None
+) -> AsyncIterator[None]:
     """Let the store's answer that a key is of the wrong type become a `DamagedKey` that says which.
 
-    No error of the client library passes: here what an operator does, on a page or at a terminal, meets the store.
+    No error of the client library passes: here what an operator does, on a page or at a terminal,
+    meets the store.
 
     Args:
-        link: The connection, to look at the keys once something went wrong: some twenty commands for each queue.
+        link: The connection, to look at the keys once something went wrong: some twenty commands
+        for each queue.
         prefix: The first part of the keys.
         queues: What was being read or changed.
         job_id: The job, where it was one.
@@ -70,13 +81,16 @@ async def naming_damage(link: Link, prefix: str, *queues: str, job_id: str | Non
 
 
 def damages(error: ResponseError) -> list[str]:
-    """What a script says is damaged: `DAMAGED <key> is a <type>, not a <type>`; nothing of another error."""
+    """What a script says is damaged: `DAMAGED <key> is a <type>, not a <type>`; nothing of another
+    error.
+    """
     word, _, told = str(error).partition(" ")
     return [escaped(told.encode(errors="replace"))] if word == "DAMAGED" else []
 
 
 async def damaged_keys(link: Link, keys: Iterable[tuple[str, str]]) -> list[str]:
-    """Those of some keys that are of another type than they must be, each as `<key> is a <type>, not a <type>`.
+    """Those of some keys that are of another type than they must be, each as `<key> is a <type>,
+    not a <type>`.
 
     Args:
         link: The connection.
@@ -92,7 +106,9 @@ async def damaged_keys(link: Link, keys: Iterable[tuple[str, str]]) -> list[str]
         if is_right and wanted == "number" and found == "string":
             is_right = _is_number(await link.call("GET", key))
         if not is_right:
-            wrong.append(f"{escaped(key.encode(errors='surrogatepass'))} is a {found}, not a {wanted}")
+            wrong.append(
+                f"{escaped(key.encode(errors='surrogatepass'))} is a {found}, not a {wanted}"
+            )
     return wrong
 
 
@@ -103,7 +119,9 @@ def _is_number(text: bytes | None) -> bool:
 def _keys(prefix: str, queues: Iterable[str], job_id: str | None) -> Iterator[tuple[str, str]]:
     for queue in queues:
         yield from ((f"{prefix}:{queue}:{name}", kind) for name, kind in OF_QUEUE.items())
-        yield from ((f"corral:{prefix}:{queue}:{name}", "hash") for name in ("quarantine", "minutes"))
+        yield from (
+            (f"corral:{prefix}:{queue}:{name}", "hash") for name in ("quarantine", "minutes")
+        )
         if job_id is not None:
             yield from ((f"{prefix}:{queue}:{job_id}{end}", kind) for end, kind in OF_JOB.items())
     yield from ((f"corral:{prefix}:{name}", "hash") for name in ("alive", "catalog"))

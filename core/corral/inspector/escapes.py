@@ -1,4 +1,6 @@
-"""Ids and keys as texts: what is no UTF-8, or cannot be seen, is shown as an escape that means the same bytes again."""
+"""Ids and keys as texts: what is no UTF-8, or cannot be seen, is shown as an escape that means the
+same bytes again.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(\\))")
 
 
 def escaped(raw: bytes) -> str:
-    r"""Bytes as a text of one line that can be typed: `\xff` for a byte that is no character, `\\` for a backslash.
+    r"""Bytes as a text of one line that can be typed: `\xff` for a byte that is no character, `\\`
+    for a backslash.
 
     Two different ids have two different texts.
     """

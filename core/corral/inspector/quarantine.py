@@ -1,8 +1,9 @@
-"""What workers have put aside because it cannot be a job as it stands: looked at, brought back, or thrown away.
+"""What workers have put aside because it cannot be a job as it stands: looked at, brought back, or
+thrown away.
 
-An id comes here whose own key is no hash, or that is the name of one of the queue's own keys (trap T9). It is in the
-hash `corral:<prefix>:<queue>:quarantine`, and what was its key is kept below that name. Ids are bytes, so they are
-given and taken as `corral.inspector.escapes` spells them.
+An id comes here whose own key is no hash, or that is the name of one of the queue's own keys (trap
+T9). It is in the hash `corral:<prefix>:<queue>:quarantine`, and what was its key is kept below that
+name. Ids are bytes, so they are given and taken as `corral.inspector.escapes` spells them.
 """
 
 from __future__ import annotations
@@ -44,13 +45,15 @@ class QuarantinedJob:
     r"""One id in quarantine.
 
     Attributes:
-        id: The id, with escapes for what is no UTF-8 or cannot be seen (`\xff`); so spelt, it is found again.
+        id: The id, with escapes for what is no UTF-8 or cannot be seen (`\xff`); so spelt, it is
+        found again.
         since: When it came here, or None.
-        origin: Where it stood: `wait`, `prioritized`, `delayed` or `active`; `key`, where nobody has met the id yet,
-            but one of the queue's own keys of that name was of the wrong type.
+        origin: Where it stood: `wait`, `prioritized`, `delayed` or `active`; `key`, where nobody
+            has met the id yet, but one of the queue's own keys of that name was of the wrong type.
         reason: Why, in one sentence that names the key.
         key: Where the key of that id is kept now; empty where there is none.
-        returns_as: The id that it will have when it comes back: its own, unless that is a key of the queue.
+        returns_as: The id that it will have when it comes back: its own, unless that is a key of
+        the queue.
         obstacle: Why it cannot come back, as far as its keys tell; empty where it can.
     """
 
@@ -93,7 +96,9 @@ class ReturnedJob:
     refused: str
 
 
-async def quarantined(calls: Calls, queue: Queue[Any] | str, start: int, limit: int) -> QuarantinePage:
+async def quarantined(
+    calls: Calls, queue: Queue[Any] | str, start: int, limit: int
+) -> QuarantinePage:
     """One page; see `JobInspector.quarantined`."""
     total, rows = await calls.run("quarantined", queue, start, limit)
     return QuarantinePage([_decoded(row) for row in rows], total, start)

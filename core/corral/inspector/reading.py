@@ -1,7 +1,8 @@
 """The reading half of the operator's port: what a queue holds, and what is known of it.
 
-Whatever a page shows is read in a bounded number of calls, each of which looks at a bounded number of jobs: a queue
-with 100,000 of them costs what one with 1,000 does. Each method says what it costs.
+Whatever a page shows is read in a bounded number of calls, each of which looks at a bounded number
+of jobs: a queue with 100,000 of them costs what one with 1,000 does. Each method says what it
+costs.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Page:
         jobs: In the order that matters: what runs next first, what finished last first.
         total: How many jobs are in that state.
         start: The place of the first one.
-        damaged: What is wrong with the keys of those that are left out, each as `<key> is a <type>, not a <type>`.
+        damaged: What is wrong with the keys of those that are left out, each as `<key> is a <type>,
+        not a <type>`.
     """
 
     jobs: Sequence[StoredJob]
@@ -67,11 +69,16 @@ class JobReader:
         await self._calls.link.close()
 
     def naming_damage(self, *queues: Queue[Any] | str) -> AbstractAsyncContextManager[None]:
-        """Let what is done to queues by other means raise `DamagedKey`, too, where a key is of the wrong type."""
+        """Let what is done to queues by other means raise `DamagedKey`, too, where a key is of the
+        wrong type.
+        """
         return self._calls.naming(*queues)
 
-    async def counts(self, queue: Queue[Any] | str, states: Collection[State] = STATES) -> dict[State, int]:
-        """How many jobs are in each state, in one store call; what BullMQ 5 puts aside while it is paused waits.
+    async def counts(
+        self, queue: Queue[Any] | str, states: Collection[State] = STATES
+    ) -> dict[State, int]:
+        """How many jobs are in each state, in one store call; what BullMQ 5 puts aside while it is
+        paused waits.
 
         Args:
             queue: The queue.
@@ -83,22 +90,33 @@ class JobReader:
         return await counts(self._calls, queue, states)
 
     async def sizes(self, queue: Queue[Any] | str) -> Sizes:
-        """As `counts`, in one store call, with how many are in quarantine and what holds the queue back.
+        """As `counts`, in one store call, with how many are in quarantine and what holds the queue
+        back.
 
         Where keys are damaged, it says which, and tells of the rest.
         """
         return await sizes(self._calls, queue)
 
     async def all_sizes(self) -> dict[str, Sizes]:
-        """As `sizes`, of every queue, by name. One that the store's user may not read is told of as a damaged one."""
+        """As `sizes`, of every queue, by name.
+
+        One that the store's user may not read is told of as a damaged one.
+        """
         return await all_sizes(self._calls)
 
     async def list(
-        self, queue: Queue[Any] | str, state: State, *, start: int = 0, limit: int = 20, newest_first: bool = False
+        self,
+        queue: Queue[Any] | str,
+        state: State,
+        *,
+        start: int = 0,
+        limit: int = 20,
+        newest_first: bool = False,
     ) -> Page:
         """One page of a state's jobs.
 
-        A page is a place in a queue that moves on: a job that moves between two calls may be on both pages or none.
+        A page is a place in a queue that moves on: a job that moves between two calls may be on
+        both pages or none.
 
         Args:
             queue: The queue.
@@ -116,7 +134,9 @@ class JobReader:
         _, total, jobs, left = await self._calls.run(
             "page", queue, CONTAINER[state], start, limit, "1" if newest_first else ""
         )
-        return Page([decode_listed(name, state, row) for row in jobs], total, start, damaged_in(left))
+        return Page(
+            [decode_listed(name, state, row) for row in jobs], total, start, damaged_in(left)
+        )
 
     async def get(self, queue: Queue[Any] | str, job_id: str) -> StoredJob:
         """All of one job.
@@ -130,7 +150,9 @@ class JobReader:
             raise JobNotFound(name, job_id)
         return decode_shown(name, job_id, reply)
 
-    async def logs(self, queue: Queue[Any] | str, job_id: str, *, start: int = 0, limit: int = 1000) -> Sequence[str]:
+    async def logs(
+        self, queue: Queue[Any] | str, job_id: str, *, start: int = 0, limit: int = 1000
+    ) -> Sequence[str]:
         """A job's log lines, the oldest first.
 
         Args:
@@ -151,8 +173,11 @@ class JobReader:
             lines = await self._calls.link.call("LRANGE", f"{key}:logs", start, last)
         return [line.decode(errors="replace") for line in lines]
 
-    async def quarantined(self, queue: Queue[Any] | str, *, start: int = 0, limit: int = MAX_PAGE) -> QuarantinePage:
-        """What workers have put aside because it cannot be a job as it stands: one page, in one store call.
+    async def quarantined(
+        self, queue: Queue[Any] | str, *, start: int = 0, limit: int = MAX_PAGE
+    ) -> QuarantinePage:
+        """What workers have put aside because it cannot be a job as it stands: one page, in one
+        store call.
 
         Args:
             queue: The queue.
@@ -163,12 +188,16 @@ class JobReader:
             ConfigurationError: `start` or `limit` is out of bounds.
         """
         if not 0 <= start <= MOST_START or not 1 <= limit <= MAX_PAGE:
-            raise ConfigurationError(f"a page has 1 to {MAX_PAGE} jobs and starts at 0 to {MOST_START:,}")
+            raise ConfigurationError(
+                f"a page has 1 to {MAX_PAGE} jobs and starts at 0 to {MOST_START:,}"
+            )
         return await quarantined(self._calls, queue, start, limit)
 
     async def limits(self, queue: Queue[Any] | str) -> Limits:
         """What holds the queue back."""
-        return decode_limits(await self._calls.call(queue, "HMGET", self._calls.base(queue) + "meta", *LIMIT_FIELDS))
+        return decode_limits(
+            await self._calls.call(queue, "HMGET", self._calls.base(queue) + "meta", *LIMIT_FIELDS)
+        )
 
     async def is_paused(self, queue: Queue[Any] | str) -> bool:
         """Whether no job of the queue starts."""
@@ -190,10 +219,11 @@ class JobReader:
         return await failures(self._calls, queue)
 
     async def timeline(self, queue: Queue[Any] | str, job: StoredJob) -> Sequence[Occurrence]:
-        """What happened to a job, in order: from its own fields, and from the queue's log as far as that reaches.
+        """What happened to a job, in order: from its own fields, and from the queue's log as far as
+        that reaches.
 
-        One store call, which looks at 1,000 events after the job was added; and where there are more, another, which
-        looks at 1,000 before its end, or now.
+        One store call, which looks at 1,000 events after the job was added; and where there are
+        more, another, which looks at 1,000 before its end, or now.
 
         Args:
             queue: The queue.
@@ -213,39 +243,47 @@ class JobReader:
         limit: int = 50,
         share: float = 1.0,
     ) -> Found:
-        """Find jobs, in each state the newest first: what has failed, then what is at work, waits, or is completed.
+        """Find jobs, in each state the newest first: what has failed, then what is at work, waits,
+        or is completed.
 
-        Three store calls, and at most as many short scripts as it takes to look at 3,400 jobs with payloads of 300
-        bytes, or at 2,300 of 1 kB; where that was not all, the answer says so, and where to go on.
+        Three store calls, and at most as many short scripts as it takes to look at 3,400 jobs with
+        payloads of 300 bytes, or at 2,300 of 1 kB; where that was not all, the answer says so, and
+        where to go on.
 
         Args:
             queue: The queue.
-            text: An id, or a part of the payload, as JSON spells it or as it is, or of the failed reason. It is looked
-                for literally, and upper and lower case differ. Empty: every job.
-            field: A member of the payload by its JSON name, dotted where it is inside of others, and its value: a
-                text, or a number, `true`, `false` or `null` as JSON spells it.
+            text: An id, or a part of the payload, as JSON spells it or as it is, or of the failed
+                reason. It is looked for literally, and upper and lower case differ. Empty: every
+                job.
+            field: A member of the payload by its JSON name, dotted where it is inside of others,
+                and its value: a text, or a number, `true`, `false` or `null` as JSON spells it.
             states: Where to look.
             match: Is asked last whether a job is meant.
             after: The `next` of an earlier answer to the same question.
             limit: How many jobs to find, at most `MAX_PAGE`.
-            share: How much of that it may cost: less than 1 where several queues are searched for one page.
+            share: How much of that it may cost: less than 1 where several queues are searched for
+            one page.
 
         Raises:
-            ConfigurationError: `text` or `field` is too long, `limit` is out of bounds, or `after` is no such place.
+            ConfigurationError: `text` or `field` is too long, `limit` is out of bounds, or `after`
+            is no such place.
         """
         return await search(self._calls, queue, text, field, states, match, after, limit, share)
 
     async def workers(self) -> Sequence[WorkerSeen]:
         """Who works, and at what.
 
-        Five store calls and one for each queue, which looks at the 100 active jobs that started first.
+        Five store calls and one for each queue, which looks at the 100 active jobs that started
+        first.
         """
         return await workers(self._calls)
 
     async def undeclared(self, most: int = 100) -> Sequence[str]:
-        """Queues of this prefix that the catalog does not declare, by name: another application's, or orphans.
+        """Queues of this prefix that the catalog does not declare, by name: another application's,
+        or orphans.
 
-        At most `SCANS` store calls, which look at about 1,000 keys each: in a larger store some may be missed.
+        At most `SCANS` store calls, which look at about 1,000 keys each: in a larger store some may
+        be missed.
 
         Args:
             most: How many names.
@@ -256,7 +294,10 @@ class JobReader:
         for _ in range(SCANS):
             scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
             cursor, keys = await call_again(partial(self._calls.link.call, *scan))
-            names = (key.decode(errors="replace")[len(self._calls.prefix) + 1 : -len(":meta")] for key in keys)
+            names = (
+                key.decode(errors="replace")[len(self._calls.prefix) + 1 : -len(":meta")]
+                for key in keys
+            )
             found.update(name for name in names if name not in self._calls.catalog.entries)
             if int(cursor) == 0 or len(found) >= most:
                 break

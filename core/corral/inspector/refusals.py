@@ -45,11 +45,15 @@ class WrongState(_Refused):
 
     def __init__(self, queue: str, job_id: str, wanted: str) -> None:
         hint = f"corral job show {queue} {job_id}"
-        super().__init__(f"job {job_id!r} of queue {queue!r} is not {wanted}", queue, job_id, hint=hint)
+        super().__init__(
+            f"job {job_id!r} of queue {queue!r} is not {wanted}", queue, job_id, hint=hint
+        )
 
 
 class CurrentIteration(_Refused):
-    """The job is the iteration that a schedule waits for; without it the schedule would end (wire § 5.7, code -8)."""
+    """The job is the iteration that a schedule waits for; without it the schedule would end (wire §
+    5.7, code -8).
+    """
 
     def __init__(self, queue: str, job_id: str) -> None:
         message = f"job {job_id!r} of queue {queue!r} is the next run of a schedule"
@@ -61,13 +65,17 @@ class DamagedKey(CorralError):
 
     Attributes:
         damaged: What is wrong, each as `<key> is a <type>, not a <type>`.
-        done: How many jobs an operation on many has changed nevertheless: those that do not need that key.
+        done: How many jobs an operation on many has changed nevertheless: those that do not need
+        that key.
     """
 
     def __init__(self, *damaged: str, done: int = 0, hint: str | None = None) -> None:
         named = "; ".join(f"the key {each}" for each in damaged[:MOST_NAMED])
         more = f"; and {len(damaged) - MOST_NAMED} more" if len(damaged) > MOST_NAMED else ""
-        hint = hint or "look at it with redis-cli, and repair it or rename it away; nothing was changed by this"
+        hint = (
+            hint
+            or "look at it with redis-cli, and repair it or rename it away; nothing was changed by this"
+        )
         super().__init__(f"{named}{more}", hint=hint)
         self.damaged = damaged
         self.done = done

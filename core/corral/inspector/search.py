@@ -1,4 +1,6 @@
-"""Finding jobs by what is in them, among very many: in short scripts, and never more than a bounded number of those."""
+"""Finding jobs by what is in them, among very many: in short scripts, and never more than a bounded
+number of those.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,14 @@ JOB_BYTES = 1_200
 BATCH_BYTES = 512 * 1024
 """How much a script reads at most, but for a single larger payload."""
 BYTES = 5_000 * 1024
-"""As how much a search may count. With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest."""
+"""As how much a search may count.
+
+With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest.
+"""
 GIVEN = 300
-"""Jobs that one search takes out of the store, though none of them may be meant. They do not count as read: how far it
-came would tell of each job that holds a text where it is masked."""
+"""Jobs that one search takes out of the store, though none of them may be meant. They do not count
+as read: how far it came would tell of each job that holds a text where it is masked.
+"""
 SCORE: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?")
 """A score as the store spells it; Python's `float` takes more."""
 CONTAINED: Final[Mapping[str, State]] = {
@@ -45,7 +51,9 @@ CONTAINED: Final[Mapping[str, State]] = {
     "waiting-children": "waiting-children",
     "completed": "completed",
 }
-"""The containers, what is asked for most first, and the states of their jobs; `paused` is BullMQ 5's (wire § 6.14)."""
+"""The containers, what is asked for most first, and the states of their jobs; `paused` is BullMQ
+5's (wire § 6.14).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Behind which job a search goes on: its container, its score there (in a list its index), its id."""
+    """Behind which job a search goes on: its container, its score there (in a list its index), its
+    id.
+    """
 
     container: str
     place: str = ""
@@ -126,7 +136,9 @@ async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
             place = _Place(place.container, at.decode(), job_id)
     total = sum(counts[state] or 0 for state in STATES if state in states)
     used = share - left_bytes / BYTES
-    return Found(jobs, max(looked, len(jobs)), total, place is not None, str(place) if place else None, used)
+    return Found(
+        jobs, max(looked, len(jobs)), total, place is not None, str(place) if place else None, used
+    )
 
 
 class _Wanted:
@@ -136,21 +148,30 @@ class _Wanted:
         arguments: What search.lua is told; what it gives has all of that somewhere.
     """
 
-    def __init__(self, text: str, field: tuple[str, str] | None, match: Callable[[StoredJob], bool] | None) -> None:
+    def __init__(
+        self, text: str, field: tuple[str, str] | None, match: Callable[[StoredJob], bool] | None
+    ) -> None:
         texts = spellings(text) if text else ()
         names: Sequence[str] = ()
         values: Sequence[str] = ()
         if field:
-            names = (*_quoted(field[0].rpartition(".")[2]), *(_quoted(field[0]) if "." in field[0] else ()))
+            names = (
+                *_quoted(field[0].rpartition(".")[2]),
+                *(_quoted(field[0]) if "." in field[0] else ()),
+            )
             values = (*_quoted(field[1]), *([field[1]] if _is_scalar(field[1]) else []))
         lists = (texts, names, values)
-        self.arguments = [each for strings in lists for each in (len(strings), *map(_encoded, strings))]
+        self.arguments = [
+            each for strings in lists for each in (len(strings), *map(_encoded, strings))
+        ]
         self._field = field
         self._match = match
 
     def __call__(self, job: StoredJob) -> bool:
         """Whether a job that search.lua gave is meant."""
-        return (not self._field or _has(job.data, *self._field)) and (not self._match or self._match(job))
+        return (not self._field or _has(job.data, *self._field)) and (
+            not self._match or self._match(job)
+        )
 
 
 def _has(data: Any, path: str, value: str) -> bool:
@@ -159,7 +180,9 @@ def _has(data: Any, path: str, value: str) -> bool:
         found = data
         for name in names:
             found = found.get(name, {}) if isinstance(found, Mapping) else {}
-        if found == value or (not isinstance(found, str | Mapping | list) and json.dumps(found) == value):
+        if found == value or (
+            not isinstance(found, str | Mapping | list) and json.dumps(found) == value
+        ):
             return True
     return False
 
@@ -183,7 +206,8 @@ def _check(text: str, field: tuple[str, str] | None, limit: int) -> None:
         raise ConfigurationError(f"a search finds 1 to {MAX_PAGE} jobs at once")
     if max(map(len, (text, *(field or ())))) > MAX_TEXT:
         raise ConfigurationError(
-            f"a search is for at most {MAX_TEXT} characters", hint="a part of the text is enough to find the job"
+            f"a search is for at most {MAX_TEXT} characters",
+            hint="a part of the text is enough to find the job",
         )
 
 
@@ -193,7 +217,9 @@ def _place(after: str, containers: Sequence[str]) -> _Place:
     whole = place.isascii() and place.isdecimal() and len(place) < 16
     known = whole if container in {"wait", "paused", "active"} else SCORE.fullmatch(place)
     if container not in containers or not (known or not place):
-        raise ConfigurationError("the place where this search is to go on is none", hint="start the search again")
+        raise ConfigurationError(
+            "the place where this search is to go on is none", hint="start the search again"
+        )
     return _Place(container, place, _encoded(job_id))
 
 

@@ -36,11 +36,15 @@ class Sizes:
 async def sizes(calls: Calls, queue: Queue[Any] | str) -> Sizes:
     """How many jobs there are, in one call."""
     found, quarantined, limits, wrongs = await calls.run("counts", queue)
-    return Sizes(state_counts(found), known_size(quarantined), decode_limits(limits), damaged_in(wrongs))
+    return Sizes(
+        state_counts(found), known_size(quarantined), decode_limits(limits), damaged_in(wrongs)
+    )
 
 
 async def all_sizes(calls: Calls) -> dict[str, Sizes]:
-    """How many jobs there are in each queue of the catalog, in one call for each; see `Calls.of_each`."""
+    """How many jobs there are in each queue of the catalog, in one call for each; see
+    `Calls.of_each`.
+    """
 
     def unread(_: str, why: str) -> Sizes:
         return Sizes(dict.fromkeys(STATES), None, Limits(), (why,))
@@ -48,14 +52,20 @@ async def all_sizes(calls: Calls) -> dict[str, Sizes]:
     return await calls.of_each(lambda name: sizes(calls, name), unread)
 
 
-async def counts(calls: Calls, queue: Queue[Any] | str, states: Collection[State]) -> dict[State, int]:
+async def counts(
+    calls: Calls, queue: Queue[Any] | str, states: Collection[State]
+) -> dict[State, int]:
     """How many jobs are in each of some states, in one call.
 
     Raises:
         DamagedKey: Of one of them nobody can tell.
     """
     found = await sizes(calls, queue)
-    known = {state: count for state, count in found.counts.items() if count is not None and state in states}
+    known = {
+        state: count
+        for state, count in found.counts.items()
+        if count is not None and state in states
+    }
     base = escaped(calls.base(queue).encode())
     unknown = tuple(f"{base}{CONTAINER[state]} is " for state in states if state not in known)
     if unknown:

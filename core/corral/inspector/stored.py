@@ -1,4 +1,6 @@
-"""A job as an operator sees it: everything that is stored, as plain values. The reading half of wire § 3.
+"""A job as an operator sees it: everything that is stored, as plain values.
+
+The reading half of wire § 3.
 
 Whoever wrote the job, whatever is damaged in it: it can be shown.
 """
@@ -28,7 +30,9 @@ __all__ = [
     "state_of",
 ]
 
-State = Literal["waiting", "active", "prioritized", "delayed", "waiting-children", "completed", "failed"]
+State = Literal[
+    "waiting", "active", "prioritized", "delayed", "waiting-children", "completed", "failed"
+]
 STATES: Final[tuple[State, ...]] = (
     "waiting",
     "active",
@@ -38,7 +42,9 @@ STATES: Final[tuple[State, ...]] = (
     "completed",
     "failed",
 )
-CONTAINER: Final[Mapping[State, str]] = {state: "wait" if state == "waiting" else state for state in STATES}
+CONTAINER: Final[Mapping[State, str]] = {
+    state: "wait" if state == "waiting" else state for state in STATES
+}
 """The key that holds the jobs of a state (wire § 1)."""
 LINE = 200
 """How many characters a reason has where one line must do."""
@@ -74,9 +80,11 @@ class StoredJob:
         parent_key: The key of its parent, or None.
         deduplication_id: Its deduplication id, or None.
         schedule_id: The job scheduler it is an iteration of, or None.
-        log_lines: How many log lines it has; None where nobody counted them, or their key is damaged.
+        log_lines: How many log lines it has; None where nobody counted them, or their key is
+        damaged.
         locked_for: How long its worker's lock still lives, or None.
-        logs: Its log lines, the oldest first; None where nobody read them. `JobInspector.scrub` does.
+        logs: Its log lines, the oldest first; None where nobody read them. `JobInspector.scrub`
+        does.
         child_results: What the jobs below it returned, parsed as `data`; None as above.
     """
 
@@ -229,7 +237,9 @@ def number(text: str | None) -> float | None:
 
 def spellings(text: str) -> tuple[str, ...]:
     """A text as it is, and as JSON of this and of other clients spells it."""
-    return tuple(dict.fromkeys((text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])))
+    return tuple(
+        dict.fromkeys((text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]))
+    )
 
 
 def first_line(text: str) -> str:

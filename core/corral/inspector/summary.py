@@ -14,7 +14,16 @@ from corral.inspector.sizes import damaged_in, known_size, state_counts
 from corral.inspector.stored import STATES, State, first_line, moment, number, parsed
 from corral.queue import Queue
 
-__all__ = ["Failure", "FailureGroup", "Summary", "alike", "failures", "per_minute", "summaries", "summary"]
+__all__ = [
+    "Failure",
+    "FailureGroup",
+    "Summary",
+    "alike",
+    "failures",
+    "per_minute",
+    "summaries",
+    "summary",
+]
 
 LOOKS = 8
 """How many jobs are looked at at each end of a container."""
@@ -64,22 +73,26 @@ class Summary:
         queue: Its name.
         counts: How many jobs are in each state.
         limits: What holds it back.
-        oldest_waiting: Since when the job waits, of those waiting and prioritized, that has waited longest: since it
-            was added, was due, was tried last, or was retried or promoted by hand. Of the last two only the log tells,
-            of which 300 events are looked at: others count from when they were added or due. Looked for at both ends
-            of the waiting list, and among the first of each priority.
-        oldest_active: Since when the active job runs that started first, of the 40 that became active first.
+        oldest_waiting: Since when the job waits, of those waiting and prioritized, that has waited
+            longest: since it was added, was due, was tried last, or was retried or promoted by
+            hand. Of the last two only the log tells, of which 300 events are looked at: others
+            count from when they were added or due. Looked for at both ends of the waiting list, and
+            among the first of each priority.
+        oldest_active: Since when the active job runs that started first, of the 40 that became
+        active first.
         next_due: When the first delayed job is due.
-        completed_total: How many jobs were completed as long as somebody counted; it never falls (wire § 6.23).
+        completed_total: How many jobs were completed as long as somebody counted; it never falls
+        (wire § 6.23).
         failed_total: As `completed_total`, of those that failed for good.
-        completed_per_minute: How many were completed in each of the last 60 minutes of the clock, the oldest first;
-            the last minute still runs.
+        completed_per_minute: How many were completed in each of the last 60 minutes of the clock,
+            the oldest first; the last minute still runs.
         failed_per_minute: As `completed_per_minute`, of those that failed for good.
         last_failure: The job that failed last, or None.
         quarantined: How many jobs are in quarantine, for an operator to look at.
-        damaged: What is wrong with the queue's own keys, each as `<key> is a <type>, not a <type>`. Nothing is told of
-            what these hold.
-        unknown: The states whose keys are damaged: they count no jobs, and nobody can tell how many there are.
+        damaged: What is wrong with the queue's own keys, each as `<key> is a <type>, not a <type>`.
+            Nothing is told of what these hold.
+        unknown: The states whose keys are damaged: they count no jobs, and nobody can tell how many
+        there are.
     """
 
     queue: str
@@ -101,7 +114,9 @@ class Summary:
 async def summary(calls: Calls, queue: Queue[Any] | str) -> Summary:
     """One queue at a glance, in one call."""
     reply = await calls.run("summary", queue, LOOKS, MINUTES)
-    now_ms, sizes, limits, waiting, started, due, completed, failed, lately, quarantined, wrongs = reply
+    now_ms, sizes, limits, waiting, started, due, completed, failed, lately, quarantined, wrongs = (
+        reply
+    )
     completed_total, completed_per_minute = per_minute(completed, now_ms)
     failed_total, failed_per_minute = per_minute(failed, now_ms)
     due_score = number(due.decode(errors="replace"))
@@ -154,7 +169,10 @@ async def failures(calls: Calls, queue: Queue[Any] | str) -> Sequence[FailureGro
     groups: dict[str, list[Failure]] = {}
     for each in map(_failure, await calls.run("failures", queue, FAILURES)):
         groups.setdefault(alike(each.reason), []).append(each)
-    found = [FailureGroup(reason, len(jobs), jobs[0].at, jobs[0].job_id) for reason, jobs in groups.items()]
+    found = [
+        FailureGroup(reason, len(jobs), jobs[0].at, jobs[0].job_id)
+        for reason, jobs in groups.items()
+    ]
     return sorted(found, key=lambda group: -group.count)
 
 
@@ -180,16 +198,19 @@ def per_minute(counted: Sequence[Any], now_ms: int) -> tuple[int, Sequence[int]]
     """What BullMQ counts of one outcome (wire § 6.23), against the clock.
 
     Args:
-        counted: `count`, `prevTS`, `prevCount`, and the list of counts per minute, the newest first.
+        counted: `count`, `prevTS`, `prevCount`, and the list of counts per minute, the newest
+        first.
         now_ms: Unix milliseconds.
 
     Returns:
-        How many there were, and how many in each of the last 60 minutes, the oldest first, the running one last.
+        How many there were, and how many in each of the last 60 minutes, the oldest first, the
+        running one last.
     """
     count, since_ms, before = (int(_ms(each) or 0) for each in counted[:3])
     if not since_ms:
         return count, [0] * MINUTES
-    # The list ends a minute before the one in which the last job ended; of that one, only the sum is stored.
+    # The list ends a minute before the one in which the last job ended; of that one, only the sum
+    # is stored.
     newest = [max(0, count - before), *(int(_ms(each) or 0) for each in counted[3])]
     quiet = max(0, now_ms // 60_000 - since_ms // 60_000)
     minutes = ([0] * min(quiet, MINUTES) + newest + [0] * MINUTES)[:MINUTES]
@@ -197,9 +218,15 @@ def per_minute(counted: Sequence[Any], now_ms: int) -> tuple[int, Sequence[int]]
 
 
 def _came_to_wait(
-    now_ms: int, timestamp: bytes, opts: bytes | None, processed_on: bytes | None, logged: bytes | None
+    now_ms: int,
+    timestamp: bytes,
+    opts: bytes | None,
+    processed_on: bytes | None,
+    logged: bytes | None,
 ) -> float | None:
-    """When a job came to wait, Unix milliseconds; not later than now: it may have been promoted before its time."""
+    """When a job came to wait, Unix milliseconds; not later than now: it may have been promoted
+    before its time.
+    """
     if logged:
         return _ms(logged)
     added = _ms(timestamp)

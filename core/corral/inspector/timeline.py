@@ -1,6 +1,8 @@
-"""What happened to a job: its own fields say how it began and ended, and the queue's log says when things happened.
+"""What happened to a job: its own fields say how it began and ended, and the queue's log says when
+things happened.
 
-The log is short, and other jobs fill it: times of attempts in between may be gone. A time is never guessed.
+The log is short, and other jobs fill it: times of attempts in between may be gone. A time is never
+guessed.
 """
 
 from __future__ import annotations
@@ -19,9 +21,13 @@ __all__ = ["Occurrence", "timeline"]
 LOOKS = 1_000
 """How many events are looked at after a job's beginning, and how many before its end."""
 BYTES = 2 * 1024 * 1024
-"""How much is read of those, but for some that are larger: each result of a job may have a megabyte."""
+"""How much is read of those, but for some that are larger: each result of a job may have a
+megabyte.
+"""
 SLACK_MS = 500
-"""How far the clocks of producers and workers, which write times into jobs, may be off the store's, which logs."""
+"""How far the clocks of producers and workers, which write times into jobs, may be off the store's,
+which logs.
+"""
 UNTOLD: Final = ("progress", "retries-exhausted", "drained", "debounced")
 """Events that tell nothing that another occurrence does not tell."""
 UNTRACED = 100
@@ -41,9 +47,10 @@ class Occurrence:
     """Something that happened to a job.
 
     Attributes:
-        at: When; None where the log does not reach back so far, or does not tell which of several it was.
-        what: `added`, `delayed`, `waiting`, `active`, `attempt-failed`, `stalled`, `completed` or `failed`, or another
-            event of BullMQ's (wire § 5.6).
+        at: When; None where the log does not reach back so far, or does not tell which of several
+        it was.
+        what: `added`, `delayed`, `waiting`, `active`, `attempt-failed`, `stalled`, `completed` or
+            `failed`, or another event of BullMQ's (wire § 5.6).
         detail: One line about it, or an empty text.
         trace: The stack trace of a failed attempt.
     """
@@ -81,7 +88,9 @@ async def timeline(calls: Calls, queue: Queue[Any] | str, job: StoredJob) -> Seq
     entries, rest = await calls.run("happened", queue, job.id, "XRANGE", since, until, *bounds)
     events, gap = [*map(_event, entries)], -1
     if rest:
-        entries, hidden = await calls.run("happened", queue, job.id, "XREVRANGE", until, rest, *bounds)
+        entries, hidden = await calls.run(
+            "happened", queue, job.id, "XREVRANGE", until, rest, *bounds
+        )
         gap = len(events) if hidden else -1
         events += map(_event, reversed(entries))
     return told(job, events, gap)
@@ -100,14 +109,24 @@ def told(job: StoredJob, events: Sequence[Event], gap: int) -> Sequence[Occurren
     attempts = _failed_attempts(job)
     numbers = _numbers(job, events, gap, len(attempts), begins=made >= 0)
     starts = [place for place, event in enumerate(events) if event.what == "active"]
-    untimed = gap if gap >= 0 else min(int(made >= 0), len(events))  # where those belong that the log does not show
+    untimed = (
+        gap if gap >= 0 else min(int(made >= 0), len(events))
+    )  # where those belong that the log does not show
     if starts and not _is_certain(job):
         untimed = max(untimed, starts[-1])
     found = [] if made >= 0 else [Occurrence(job.enqueued_at, "added", job.name)]
     for place in range(len(events) + 1):
         if place == untimed:
-            rest = {number: each for number, each in enumerate(attempts) if number not in numbers.values()}
-            last = rest.pop(len(attempts) - 1, None) if job.state not in {"active", "completed"} else None
+            rest = {
+                number: each
+                for number, each in enumerate(attempts)
+                if number not in numbers.values()
+            }
+            last = (
+                rest.pop(len(attempts) - 1, None)
+                if job.state not in {"active", "completed"}
+                else None
+            )
             found += rest.values()
             if job.processed_on and not (starts and starts[-1] >= untimed):
                 found.append(Occurrence(job.processed_on, "active", _by(job)))
@@ -118,7 +137,9 @@ def told(job: StoredJob, events: Sequence[Event], gap: int) -> Sequence[Occurren
         found += _occurrence(job, events[place]) if place < len(events) else []
     seen = {event.what for event in events}
     if job.state in {"completed", "failed"} and job.state not in seen:
-        found.append(Occurrence(job.finished_on, job.state, _reason(job) if job.state == "failed" else ""))
+        found.append(
+            Occurrence(job.finished_on, job.state, _reason(job) if job.state == "failed" else "")
+        )
     if job.due_at and "delayed" not in seen:
         found.append(Occurrence(None, "delayed", _until(job.due_at)))
     return found
@@ -126,21 +147,35 @@ def told(job: StoredJob, events: Sequence[Event], gap: int) -> Sequence[Occurren
 
 def _failed_attempts(job: StoredJob) -> Sequence[Occurrence]:
     """The attempts that failed, without their times."""
-    failed = min(max(0, job.attempts_made - (job.state == "completed")), len(job.stacktrace) + UNTRACED)
+    failed = min(
+        max(0, job.attempts_made - (job.state == "completed")), len(job.stacktrace) + UNTRACED
+    )
     traces: list[str | None] = [*job.stacktrace]
     reason = first_line(job.failed_reason or "").rstrip("…")
-    if job.state == "failed" and len(traces) < failed and not (traces and reason in (traces[-1] or "")):
-        traces.append(None)  # it failed without running: its payload was refused, or it had stalled too often
+    if (
+        job.state == "failed"
+        and len(traces) < failed
+        and not (traces and reason in (traces[-1] or ""))
+    ):
+        traces.append(
+            None
+        )  # it failed without running: its payload was refused, or it had stalled too often
     traces = [*[None] * (failed - len(traces)), *traces]
     found = []
     for attempt, trace in enumerate(traces, 1):
         of = f" of {job.max_attempts}" if attempt <= job.max_attempts else ""
         why = _why(trace) if trace else _reason(job) if attempt == len(traces) else ""
-        found.append(Occurrence(None, "attempt-failed", f"attempt {attempt}{of}: {why}".removesuffix(": "), trace))
+        found.append(
+            Occurrence(
+                None, "attempt-failed", f"attempt {attempt}{of}: {why}".removesuffix(": "), trace
+            )
+        )
     return found
 
 
-def _numbers(job: StoredJob, events: Sequence[Event], gap: int, count: int, *, begins: bool) -> dict[int, int]:
+def _numbers(
+    job: StoredJob, events: Sequence[Event], gap: int, count: int, *, begins: bool
+) -> dict[int, int]:
     """Which failed attempt, from 0, ended with which event."""
     ends = _ends(events, gap)
     late = [place for place in ends if place >= gap]
@@ -170,7 +205,9 @@ def _ends(events: Sequence[Event], gap: int) -> Sequence[int]:
 
 
 def _is_certain(job: StoredJob) -> bool:
-    """Whether every start ended in success, a failure or a stall: in the log, one that was postponed looks alike."""
+    """Whether every start ended in success, a failure or a stall: in the log, one that was
+    postponed looks alike.
+    """
     return job.attempts_started - job.attempts_made - job.stalled - (job.state == "active") <= 0
 
 
@@ -191,11 +228,15 @@ def _event(entry: Sequence[bytes]) -> Event:
 
 
 def _why(trace: str) -> str:
-    """The line of a stack trace that says what was raised: the last of Python's, the first of JavaScript's."""
+    """The line of a stack trace that says what was raised: the last of Python's, the first of
+    JavaScript's.
+    """
     lines = [line for line in trace.splitlines() if line.strip()]
     is_python = any(line.startswith("Traceback (") for line in lines)
     return first_line(
-        next((line for line in reversed(lines) if not line.startswith(" ")), trace) if is_python else trace
+        next((line for line in reversed(lines) if not line.startswith(" ")), trace)
+        if is_python
+        else trace
     )
 
 

@@ -1,4 +1,7 @@
-"""`Figures`: what the store says of a queue when it is scraped. One script, hence one round trip per queue."""
+"""`Figures`: what the store says of a queue when it is scraped.
+
+One script, hence one round trip per queue.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from corral.fleet.heartbeats import LIVE_SECONDS
 from corral.store.clock import Clock
 from corral.store.connection import Link, ThreadLink
-from corral.store.liveness import LIVE_SECONDS
 from corral.store.queue_store import CONTAINERS
 from corral.store.scripts import run, run_blocking, script
 
@@ -21,10 +24,12 @@ class Figures:
 
     Attributes:
         sizes: How many jobs are in each container, by the container's name.
-        completed: How many jobs were ever completed; cleaning and removing do not lower it (wire § 6.23).
+        completed: How many jobs were ever completed; cleaning and removing do not lower it (wire §
+        6.23).
         failed: How many were ever failed for good.
         is_paused: Whether no job starts.
-        oldest_seconds: For how long the job that runs next could have been running; 0 where none waits.
+        oldest_seconds: For how long the job that runs next could have been running; 0 where none
+        waits.
         workers: How many worker processes, of all queues, are at work.
         quarantined: How many ids workers have put aside, for an operator to look at.
     """
@@ -38,7 +43,9 @@ class Figures:
     quarantined: int | None
 
 
-async def read_figures(link: Link, prefix: str, queue: str, *, clock: Clock | None = None) -> Figures:
+async def read_figures(
+    link: Link, prefix: str, queue: str, *, clock: Clock | None = None
+) -> Figures:
     """Read the figures of a queue.
 
     Args:
@@ -51,7 +58,9 @@ async def read_figures(link: Link, prefix: str, queue: str, *, clock: Clock | No
         StoreUnavailable: The store is away.
     """
     arguments = [clock.offset_ms if clock else 0, int(LIVE_SECONDS * 1000)]
-    return _decoded(await run(link, script("figures", __package__), _keys(prefix, queue), arguments))
+    return _decoded(
+        await run(link, script("figures", __package__), _keys(prefix, queue), arguments)
+    )
 
 
 def read_figures_blocking(link: ThreadLink, prefix: str, queue: str) -> Figures:
@@ -61,7 +70,12 @@ def read_figures_blocking(link: ThreadLink, prefix: str, queue: str) -> Figures:
         StoreUnavailable: The store is away.
     """
     return _decoded(
-        run_blocking(link, script("figures", __package__), _keys(prefix, queue), [0, int(LIVE_SECONDS * 1000)])
+        run_blocking(
+            link,
+            script("figures", __package__),
+            _keys(prefix, queue),
+            [0, int(LIVE_SECONDS * 1000)],
+        )
     )
 
 

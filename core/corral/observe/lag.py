@@ -1,4 +1,6 @@
-"""`LoopLag`: how late the event loop is, as a task on it measures, and as other threads may ask while it is stuck."""
+"""`LoopLag`: how late the event loop is, as a task on it measures, and as other threads may ask
+while it is stuck.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ class LoopLag:
 
     def __init__(self) -> None:
         self._due = time.monotonic() + BEAT_SECONDS
-        self._measured: deque[tuple[float, float]] = deque(maxlen=int(REMEMBERED_SECONDS / BEAT_SECONDS))
+        self._measured: deque[tuple[float, float]] = deque(
+            maxlen=int(REMEMBERED_SECONDS / BEAT_SECONDS)
+        )
 
     async def measure(self) -> None:
         """Beat until cancelled."""

@@ -1,8 +1,10 @@
-"""Logs of `corral worker`, `dev` and `board`: one line per event on stderr, text on a terminal and JSON elsewhere.
+"""Logs of `corral worker`, `dev` and `board`: one line per event on stderr, text on a terminal and
+JSON elsewhere.
 
-All of it goes through the standard library's root logger and one handler: Corral's own lines, those of libraries, and
-those of whoever uses structlog in a processor. So whatever else listens to `logging`, an error tracker for one, hears
-them all. Lines are rendered by structlog. This module knows no worker and no store.
+All of it goes through the standard library's root logger and one handler: Corral's own lines, those
+of libraries, and those of whoever uses structlog in a processor. So whatever else listens to
+`logging`, an error tracker for one, hears them all. Lines are rendered by structlog. This module
+knows no worker and no store.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from corral.errors import ConfigurationError
 from corral.job import current_job
 from corral.loggers import Logger, Template, concealing, origin, shown, word
 from corral.raised import described
+from corral.redactor import MASK, is_secret_name
 from corral.settings import Settings
-from corral.veil import MASK, is_secret_name
 
 
 def _load_structlog_plainly() -> None:
-    """Load structlog as if rich were not installed: 0.3 s, for tracebacks with local variables that nobody may see."""
+    """Load structlog as if rich were not installed: 0.3 s, for tracebacks with local variables that
+    nobody may see.
+    """
     if "structlog" not in sys.modules and "rich" not in sys.modules:
         sys.modules["rich"] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
         try:
@@ -43,7 +47,17 @@ from structlog.typing import EventDict, Processor, WrappedLogger  # noqa: E402  
 
 __all__ = ["configure_logs", "formatter", "name_worker"]
 
-KEYS: Final = ("timestamp", "level", "event", "logger", "queue", "job_id", "attempt", "duration_ms", "worker")
+KEYS: Final = (
+    "timestamp",
+    "level",
+    "event",
+    "logger",
+    "queue",
+    "job_id",
+    "attempt",
+    "duration_ms",
+    "worker",
+)
 """These come first, in this order, in every line that has them."""
 TRACEBACKS: Final = ("stack", "exception")
 """These come last, and keep their line breaks on a terminal."""
@@ -98,7 +112,9 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> logging.
 
 
 def name_worker(name: str) -> None:
-    """Put the worker's name into every line of this task, and of the tasks and threads that it starts."""
+    """Put the worker's name into every line of this task, and of the tasks and threads that it
+    starts.
+    """
     structlog.contextvars.bind_contextvars(worker=name)
 
 
@@ -120,13 +136,19 @@ def formatter(
             structlog.stdlib.add_logger_name,
             _add_origin,
             _stamp_console if console else _stamp_json,
-            structlog.processors.ExceptionRenderer(lambda exc_info: described(exc_info[1])[1].rstrip()),
+            structlog.processors.ExceptionRenderer(
+                lambda exc_info: described(exc_info[1])[1].rstrip()
+            ),
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             *map(_guarded, added),
             _ordered,
-            *([_printable_texts, _console(colours)] if console else [structlog.processors.JSONRenderer(_dumped)]),
+            *(
+                [_printable_texts, _console(colours)]
+                if console
+                else [structlog.processors.JSONRenderer(_dumped)]
+            ),
             _conceal,  # type: ignore[list-item]  # it takes what the renderer has made
         ],
         use_get_message=False,
@@ -148,7 +170,9 @@ def _added(path: str) -> Sequence[Processor]:
             hint="write module:name of a list of structlog processors; is its folder on PYTHONPATH?",
         ) from error
     if odd := [each for each in added if not callable(each)]:
-        raise ConfigurationError(f"CORRAL_LOG_PROCESSORS names {path!r}, and {shown(odd[0])} in it cannot be called")
+        raise ConfigurationError(
+            f"CORRAL_LOG_PROCESSORS names {path!r}, and {shown(odd[0])} in it cannot be called"
+        )
     return added
 
 
@@ -164,13 +188,18 @@ def _guarded(processor: Processor) -> Processor:
             fault = f"it returned {type(after).__name__}, not the event's dict"
         except Exception as error:  # noqa: BLE001  # no job fails because of it
             fault = described(error)[0]
-        return {**before, "log_processor_failed": f"{getattr(processor, '__name__', shown(processor))}: {fault}"}
+        return {
+            **before,
+            "log_processor_failed": f"{getattr(processor, '__name__', shown(processor))}: {fault}",
+        }
 
     return process
 
 
 class _Target(Logger):
-    """What structlog hands the lines of processors and plugins to; its own filter has let them through."""
+    """What structlog hands the lines of processors and plugins to; its own filter has let them
+    through.
+    """
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)
@@ -206,7 +235,9 @@ def _stamp_json(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
 
 
 def _stamp_console(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    event["timestamp"] = f"{datetime.fromtimestamp(event['_record'].created).astimezone():%Y-%m-%d %H:%M:%S}"
+    event["timestamp"] = (
+        f"{datetime.fromtimestamp(event['_record'].created).astimezone():%Y-%m-%d %H:%M:%S}"
+    )
     return event
 
 
@@ -223,7 +254,9 @@ def _dumped(event: EventDict, **_: Any) -> str:
     try:
         return json.dumps(event, default=shown, skipkeys=True)
     except (ValueError, RecursionError):  # it contains itself
-        return json.dumps({key: value if isinstance(value, str) else shown(value) for key, value in event.items()})
+        return json.dumps(
+            {key: value if isinstance(value, str) else shown(value) for key, value in event.items()}
+        )
 
 
 def _console(colours: bool) -> ConsoleRenderer:
@@ -232,7 +265,9 @@ def _console(colours: bool) -> ConsoleRenderer:
     def style(code: str) -> str:
         return f"\x1b[{code}m" if colours else ""
 
-    def painted(code: str, convert: Callable[[object], str] = str, key: str | None = None) -> KeyValueColumnFormatter:
+    def painted(
+        code: str, convert: Callable[[object], str] = str, key: str | None = None
+    ) -> KeyValueColumnFormatter:
         return KeyValueColumnFormatter(key, style(code), style("0"), convert)
 
     def level(key: str, value: object) -> str:  # noqa: ARG001  # as the renderer calls it
@@ -260,10 +295,14 @@ def _printable_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> 
 
 
 def _printable(text: str, keep: str = "") -> str:
-    """The text with control characters escaped: what a job says must not move the cursor or forge a line."""
+    """The text with control characters escaped: what a job says must not move the cursor or forge a
+    line.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _conceal(_logger: WrappedLogger, _method: str, line: str) -> str:
@@ -272,7 +311,9 @@ def _conceal(_logger: WrappedLogger, _method: str, line: str) -> str:
 
 
 class _Handler(logging.Handler):
-    """Writes whole lines, from any thread, and never raises: nobody fails because nobody reads the log."""
+    """Writes whole lines, from any thread, and never raises: nobody fails because nobody reads the
+    log.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()

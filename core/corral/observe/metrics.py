@@ -1,9 +1,10 @@
 """`/metrics`: what Prometheus scrapes. Needs the extra `metrics`.
 
-Two sources. `StoreMetrics` asks the store when it is scraped, one round trip per queue, so its figures are the same in
-every process that serves them: queries take the maximum, not the sum. `WorkerMetrics` tells what one worker process
-counted. Labels are queues of the closed catalog, outcomes and installed distributions; nothing that a job carries.
-docs/metrics.md lists every metric.
+Two sources. `StoreMetrics` asks the store when it is scraped, one round trip per queue, so its
+figures are the same in every process that serves them: queries take the maximum, not the sum.
+`WorkerMetrics` tells what one worker process counted. Labels are queues of the closed catalog,
+outcomes and installed distributions; nothing that a job carries. docs/metrics.md lists every
+metric.
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ except ModuleNotFoundError as missing:
         "metrics need prometheus_client, which is not installed: install the extra 'metrics' from where you got corral"
     ) from missing
 
-__all__ = ["CONTENT_TYPE", "ParentMetrics", "StoreMetrics", "WorkerMetrics", "render", "render_metrics"]
+__all__ = [
+    "CONTENT_TYPE",
+    "ParentMetrics",
+    "StoreMetrics",
+    "WorkerMetrics",
+    "render",
+    "render_metrics",
+]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 """What a body made by `render` is served as."""
@@ -59,15 +67,17 @@ SIZES: Final = {
     "bullmq_completed_jobs": ("completed", "Completed jobs that are kept."),
     "bullmq_failed_jobs": ("failed", "Jobs that failed for good and are kept."),
 }
-OUTCOMES: Final = {kind: re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in get_args(Outcome)}
+OUTCOMES: Final = {
+    kind: re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in get_args(Outcome)
+}
 """All types of outcome, and what each is called as a label: `TimedOut` is `timed_out`."""
 
 
 class StoreMetrics(Collector):
     """The store's figures, for a registry of prometheus_client.
 
-    Each scrape asks the store, on the thread that scrapes and on a connection of its own. Where the store is away,
-    `corral_store_up` is 0 and its other figures are missing.
+    Each scrape asks the store, on the thread that scrapes and on a connection of its own. Where the
+    store is away, `corral_store_up` is 0 and its other figures are missing.
 
     Args:
         queues: The names of the catalog's queues.
@@ -83,7 +93,9 @@ class StoreMetrics(Collector):
         self._link: ThreadLink | None = None
 
     def describe(self) -> Iterator[Metric]:
-        """The metrics without figures: a registry asks for their names, and that is no reason to ask the store."""
+        """The metrics without figures: a registry asks for their names, and that is no reason to
+        ask the store.
+        """
         return _store_families({})
 
     def collect(self) -> Iterator[Metric]:
@@ -148,13 +160,19 @@ class WorkerMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Tell what was counted until now."""
         duration = HistogramMetricFamily(
-            "corral_job_duration_seconds", "How long processors ran, in this process.", labels=["queue"]
+            "corral_job_duration_seconds",
+            "How long processors ran, in this process.",
+            labels=["queue"],
         )
         wait = HistogramMetricFamily(
-            "corral_job_wait_seconds", "How long jobs had been due before their first start.", labels=["queue"]
+            "corral_job_wait_seconds",
+            "How long jobs had been due before their first start.",
+            labels=["queue"],
         )
         ended = CounterMetricFamily(
-            "corral_job_runs_total", "Runs that ended in this process, by outcome.", labels=["queue", "outcome"]
+            "corral_job_runs_total",
+            "Runs that ended in this process, by outcome.",
+            labels=["queue", "outcome"],
         )
         lost = CounterMetricFamily(
             "corral_leases_lost_total", "Runs whose lock went to somebody else.", labels=["queue"]
@@ -181,7 +199,9 @@ class WorkerMetrics(Collector):
         )
         plugins = InfoMetricFamily("corral_plugin", "A distribution whose plugins are loaded.")
         for distribution, version, origin in self._plugins:
-            plugins.add_metric([], {"distribution": distribution, "version": version, "origin": origin})
+            plugins.add_metric(
+                [], {"distribution": distribution, "version": version, "origin": origin}
+            )
         yield plugins
 
 
@@ -206,7 +226,8 @@ def render(*collectors: Collector) -> bytes:
     """The body of `/metrics`, served as `CONTENT_TYPE`.
 
     Args:
-        collectors: What to tell. Those that ask the store block: an event loop calls this on a thread.
+        collectors: What to tell. Those that ask the store block: an event loop calls this on a
+        thread.
     """
     registry = CollectorRegistry(auto_describe=False)
     for each in collectors:
@@ -216,7 +237,9 @@ def render(*collectors: Collector) -> bytes:
 
 @contextmanager
 def _of_one_queue() -> Iterator[None]:
-    """Go on past a damaged key or a missing right: the figures of the other queues are told all the same."""
+    """Go on past a damaged key or a missing right: the figures of the other queues are told all the
+    same.
+    """
     try:
         yield
     except ResponseError:
@@ -256,16 +279,30 @@ class _Told(Collector):
 
 def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
     """The figures of the store; None where it is away."""
-    yield GaugeMetricFamily("corral_store_up", "Whether the store answered this scrape.", value=found is not None)
+    yield GaugeMetricFamily(
+        "corral_store_up", "Whether the store answered this scrape.", value=found is not None
+    )
     if found is None:
         return
     for metric, (container, told) in SIZES.items():
-        yield _gauge(metric, told, {name: each.sizes.get(container) for name, each in found.items()})
+        yield _gauge(
+            metric, told, {name: each.sizes.get(container) for name, each in found.items()}
+        )
     for metric, told, values in (
-        ("bullmq_completed_jobs_total", "Jobs that were ever completed.", {n: f.completed for n, f in found.items()}),
-        ("bullmq_failed_jobs_total", "Jobs that ever failed for good.", {n: f.failed for n, f in found.items()}),
+        (
+            "bullmq_completed_jobs_total",
+            "Jobs that were ever completed.",
+            {n: f.completed for n, f in found.items()},
+        ),
+        (
+            "bullmq_failed_jobs_total",
+            "Jobs that ever failed for good.",
+            {n: f.failed for n, f in found.items()},
+        ),
     ):
-        family = CounterMetricFamily(metric, f"{told} Removing jobs does not lower it.", labels=["queue"])
+        family = CounterMetricFamily(
+            metric, f"{told} Removing jobs does not lower it.", labels=["queue"]
+        )
         for name, value in values.items():
             if value is not None:
                 family.add_metric([name], value)
@@ -286,12 +323,16 @@ def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
         {name: each.quarantined for name, each in found.items()},
     )
     workers = max((each.workers for each in found.values()), default=0)
-    yield GaugeMetricFamily("corral_workers", "Worker processes that are at work, of all queues.", value=workers)
+    yield GaugeMetricFamily(
+        "corral_workers", "Worker processes that are at work, of all queues.", value=workers
+    )
 
 
 def _stalled(counted: Mapping[str, int], queues: Iterable[str]) -> Metric:
     family = CounterMetricFamily(
-        "corral_job_stalled_total", "Jobs of dead workers that this process has put back.", labels=["queue"]
+        "corral_job_stalled_total",
+        "Jobs of dead workers that this process has put back.",
+        labels=["queue"],
     )
     for queue in queues:
         family.add_metric([queue], counted.get(queue, 0))
@@ -309,7 +350,9 @@ def _gauge(name: str, told: str, values: Mapping[str, float | None]) -> Metric:
 
 def _observe(family: HistogramMetricFamily, queue: str, measured: Distribution) -> None:
     buckets, total = list[tuple[str, float]](), 0
-    for bound, count in zip([*map(str, measured.bounds), "+Inf"], tuple(measured.counts), strict=True):
+    for bound, count in zip(
+        [*map(str, measured.bounds), "+Inf"], tuple(measured.counts), strict=True
+    ):
         total += count
         buckets.append((bound, total))
     family.add_metric([queue], buckets=buckets, sum_value=measured.seconds)

@@ -1,8 +1,10 @@
-"""`Tally`: what one worker process counts of its own jobs, as a plugin of our own on `corral_job_ended`.
+"""`Tally`: what one worker process counts of its own jobs, as a plugin of our own on
+`corral_job_ended`.
 
-Plain numbers that only grow, by queue: the histograms of `corral.observe.metrics` are made of them, and every few
-seconds what was added goes to the store, as the minutes that the board draws. Labels are queues and outcomes, from the
-closed catalog and a closed union: nothing that a job carries can become one.
+Plain numbers that only grow, by queue: the histograms of `corral.observe.metrics` are made of them,
+and every few seconds what was added goes to the store, as the minutes that the board draws. Labels
+are queues and outcomes, from the closed catalog and a closed union: nothing that a job carries can
+become one.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from corral.errors import StoreUnavailable
+from corral.fleet.minutes import KEPT_MINUTES, Sums, add_minutes
 from corral.hookspecs import hookimpl
 from corral.job import Job
 from corral.outcome import LeaseLost, Outcome
 from corral.store.connection import Link
-from corral.store.minutes import KEPT_MINUTES, Sums, add_minutes
 
 __all__ = ["DURATION_SECONDS", "WAIT_SECONDS", "Distribution", "Tally", "Worked"]
 
@@ -103,10 +105,11 @@ class Tally:
             worked.wait.add(wait_ms / 1000 if wait_ms > 0 else 0.0)
 
     async def write(self, link: Link, prefix: str) -> None:
-        """Add what was counted since the last time to the store's minutes: one round trip per queue that has any.
+        """Add what was counted since the last time to the store's minutes: one round trip per queue
+        that has any.
 
-        What is not certain to be missing is not written again: a figure too low for some seconds is better than one
-        that counts twice.
+        What is not certain to be missing is not written again: a figure too low for some seconds is
+        better than one that counts twice.
 
         Raises:
             StoreUnavailable: The store is away; what it refused is kept for the next time.

@@ -1,9 +1,10 @@
-"""Traces: a span for each job that is enqueued and for each run of one, by OpenTelemetry's API (wire § 6.24).
+"""Traces: a span for each job that is enqueued and for each run of one, by OpenTelemetry's API
+(wire § 6.24).
 
-A plugin like others, which the core brings along: it is loaded where that API is installed, and asks for no SDK. The
-trace context travels as the carrier that bullmq-otel writes, so that a trace goes on in Node, and from there in here.
-A span says where a job goes and how its run ended. It is not given the payload, and an exception's message, which may
-quote one, is not recorded.
+A plugin like others, which the core brings along: it is loaded where that API is installed, and
+asks for no SDK. The trace context travels as the carrier that bullmq-otel writes, so that a trace
+goes on in Node, and from there in here. A span says where a job goes and how its run ended. It is
+not given the payload, and an exception's message, which may quote one, is not recorded.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from corral.queue import Queue
 __all__ = ["corral_enqueuing", "corral_job_context"]
 
 SYSTEM: Final = "bullmq"
-"""Of whichever client: the system is what is in the store. Names are of OpenTelemetry's messaging conventions."""
+"""Of whichever client: the system is what is in the store.
+
+Names are of OpenTelemetry's messaging conventions.
+"""
 
 _tracer: Final = trace.get_tracer("corral", version("corral"))
 """The API's stand-in, which becomes the application's own as soon as that configures one."""
@@ -41,10 +45,13 @@ class _Provider:
         self._is_there = False
 
     def is_there(self) -> bool:
-        """Whether anybody records spans. If not, what is in carriers is handed on, and nothing else is done.
+        """Whether anybody records spans.
 
-        The API makes stand-ins for tracers as long as there is no provider. To ask for a tracer takes 0.2 µs then;
-        `trace.get_tracer_provider` takes 0.6 µs, because it looks into the environment each time.
+        If not, what is in carriers is handed on, and nothing else is done.
+
+        The API makes stand-ins for tracers as long as there is no provider. To ask for a tracer
+        takes 0.2 µs then; `trace.get_tracer_provider` takes 0.6 µs, because it looks into the
+        environment each time.
         """
         if not self._is_there:
             self._is_there = type(self._proxy.get_tracer("corral")) is not trace.ProxyTracer
@@ -90,7 +97,8 @@ class _Run(AbstractContextManager[None]):
     def __enter__(self) -> None:
         job = self._job
         carrier = job.carrier
-        # from an empty context: what happened to be current where the worker was started is no part of the job
+        # from an empty context: what happened to be current where the worker was started is no part
+        # of the job
         parent = propagate.extract(carrier, Context()) if carrier else Context()
         self._span = _tracer.start_span(
             f"process {job.queue.name}",
@@ -108,21 +116,35 @@ class _Run(AbstractContextManager[None]):
         self._token = context.attach(trace.set_span_in_context(self._span, parent))
         told = self._span.get_span_context()
         if told.is_valid:
-            job.run.trace = (told.trace_id, told.span_id)  # for the log's line of how the job ended, after the span has
+            job.run.trace = (
+                told.trace_id,
+                told.span_id,
+            )  # for the log's line of how the job ended, after the span has
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         span = self._span
         if kind is not None and issubclass(kind, (Snooze, RateLimited)):
-            span.set_attribute("corral.job.outcome", "snoozed" if issubclass(kind, Snooze) else "rate_limited")
+            span.set_attribute(
+                "corral.job.outcome", "snoozed" if issubclass(kind, Snooze) else "rate_limited"
+            )
         elif kind is not None:
             span.set_attribute("error.type", _name(kind))
             span.set_status(StatusCode.ERROR)
         span.end()
-        if kind is not GeneratorExit:  # then the loop is gone, and this runs in whatever context collects the garbage
+        if (
+            kind is not GeneratorExit
+        ):  # then the loop is gone, and this runs in whatever context collects the garbage
             context.detach(self._token)
 
 
 def _name(kind: type[BaseException]) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )

@@ -1,4 +1,5 @@
-"""What installed distributions declare, read from their metadata: names first, and nothing imported.
+"""What installed distributions declare, read from their metadata: names first, and nothing
+imported.
 
 Pure reading: it judges no name and knows no hook.
 """
@@ -45,7 +46,8 @@ class Provider:
     Attributes:
         distribution: The distribution's name; of the application, which is none, its module.
         version: The distribution's version, or "".
-        origin: `wheel`, `editable`, `vcs <short commit>`, `application`, or `built in`: the core's own.
+        origin: `wheel`, `editable`, `vcs <short commit>`, `application`, or `built in`: the core's
+        own.
     """
 
     distribution: str
@@ -93,13 +95,20 @@ class Broken:
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as package indexes compare it: case and the kind of separator do not count."""
+    """A distribution's name as package indexes compare it: case and the kind of separator do not
+    count.
+    """
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def is_patch(locked: str, installed: str) -> bool:
-    """Whether a version is a later patch release of another: `1.4.3` of `1.4.2`, and no pre-release."""
-    found = [re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.post(\d+))?", each) for each in (locked, installed)]
+    """Whether a version is a later patch release of another: `1.4.3` of `1.4.2`, and no
+    pre-release.
+    """
+    found = [
+        re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.post(\d+))?", each)
+        for each in (locked, installed)
+    ]
     if found[0] is None or found[1] is None:
         return False
     before, after = ([int(part or 0) for part in each.groups()] for each in found if each)
@@ -109,8 +118,9 @@ def is_patch(locked: str, installed: str) -> bool:
 def found(path: Sequence[str] | None = None) -> Iterator[Claim | Broken]:
     """The entry points that installed distributions have in our groups.
 
-    A distribution that is there more than once (a folder that is on the path twice, a checkout beside its wheel, what
-    an interrupted uninstallation left) counts once, as the one that Python takes.
+    A distribution that is there more than once (a folder that is on the path twice, a checkout
+    beside its wheel, what an interrupted uninstallation left) counts once, as the one that Python
+    takes.
 
     Args:
         path: Where to look instead of `sys.path`.
@@ -149,22 +159,36 @@ def found(path: Sequence[str] | None = None) -> Iterator[Claim | Broken]:
 
 
 def _name_and_version(distribution: Distribution) -> tuple[str, str] | None:
-    """Both from one reading of the metadata, which each property would read anew; None where there is no name."""
+    """Both from one reading of the metadata, which each property would read anew; None where there
+    is no name.
+    """
     try:
         metadata = distribution.metadata
-        name, version = (metadata["Name"], metadata.get("Version")) if metadata is not None else ("", "")
-    except (FileNotFoundError, KeyError, TypeError):  # no metadata, or no name in it: releases differ in what they say
+        name, version = (
+            (metadata["Name"], metadata.get("Version")) if metadata is not None else ("", "")
+        )
+    except (
+        FileNotFoundError,
+        KeyError,
+        TypeError,
+    ):  # no metadata, or no name in it: releases differ in what they say
         return None
     return (name, version or "") if name else None
 
 
 def _points(distribution: Distribution) -> set[tuple[str, str, str]] | None:
-    """Entry points of our groups as `(name, value, group)`, or None where the file cannot be parsed."""
+    """Entry points of our groups as `(name, value, group)`, or None where the file cannot be
+    parsed.
+    """
     try:
         points = list(distribution.entry_points)
     except TypeError:  # what becomes of a line without "="
         return None
-    return {(point.name, point.value, point.group) for point in points if point.group in {QUEUES, PLUGINS}}
+    return {
+        (point.name, point.value, point.group)
+        for point in points
+        if point.group in {QUEUES, PLUGINS}
+    }
 
 
 def _origin(distribution: Distribution) -> str:

@@ -1,4 +1,5 @@
-"""`Plugins`: imports what entry points name, registers their hooks, and asks the hooks that register things.
+"""`Plugins`: imports what entry points name, registers their hooks, and asks the hooks that
+register things.
 
 One at a time, so that each fault is told with the name of whoever made it, and none hides another.
 """
@@ -16,7 +17,16 @@ from importlib_metadata import EntryPoint
 from pluggy import HookCaller, HookimplOpts, HookRelay, PluginManager, PluginValidationError
 
 from corral import hookspecs
-from corral.plugins.entry_points import APPLICATION, BUILT_IN, PLUGINS, Broken, Claim, Provider, canonical, found
+from corral.plugins.entry_points import (
+    APPLICATION,
+    BUILT_IN,
+    PLUGINS,
+    Broken,
+    Claim,
+    Provider,
+    canonical,
+    found,
+)
 from corral.plugins.printing import stdout_turned
 from corral.plugins.relay import RAISED, Implementation, Relay
 from corral.plugins.report import Code, Report, disabling, summary
@@ -82,18 +92,20 @@ class Plugins:
         disabled: Iterable[str] = (),
         check: Callable[[Iterable[Claim], Report], None] | None = None,
     ) -> Plugins:
-        """Find, import and register. Nothing that a plugin does wrong is raised: it is in the report.
+        """Find, import and register.
+
+        Nothing that a plugin does wrong is raised: it is in the report.
 
         What they print meanwhile goes to stderr: stdout may be data.
 
         Args:
             claims: What to load instead of what is installed, as from `found`.
-            application: The module that `CORRAL_APP` names. It is loaded last and may implement hooks, but declares
-                no queues.
-            disabled: What `CORRAL_DISABLED_PLUGINS` names: a distribution, or entry points of that name, whoever has
-                them.
-            check: Looks at the names of what is to be imported, before anything is. Entry points that it makes `faulty`
-                are not imported.
+            application: The module that `CORRAL_APP` names. It is loaded last and may implement
+                hooks, but declares no queues.
+            disabled: What `CORRAL_DISABLED_PLUGINS` names: a distribution, or entry points of that
+                name, whoever has them.
+            check: Looks at the names of what is to be imported, before anything is. Entry points
+                that it makes `faulty` are not imported.
         """
         with stdout_turned():
             return cls._load(claims, application, disabled, check)
@@ -109,10 +121,16 @@ class Plugins:
         report = Report()
         names = {canonical(name): name for name in disabled}
         installed = tuple(_readable(found() if claims is None else claims, names, report))
-        off = frozenset(claim for claim in installed if not names.keys().isdisjoint(_names_of(claim)))
+        off = frozenset(
+            claim for claim in installed if not names.keys().isdisjoint(_names_of(claim))
+        )
         wanted = [claim for claim in installed if claim not in off]
         if application:
-            wanted.append(Claim(application, application, APPLICATION, Provider(application, "", "application")))
+            wanted.append(
+                Claim(
+                    application, application, APPLICATION, Provider(application, "", "application")
+                )
+            )
         if check is not None:
             check(wanted, report)
             wanted = [claim for claim in wanted if claim not in report.faulty]
@@ -120,16 +138,26 @@ class Plugins:
         manager = PluginManager("corral")
         manager.add_hookspecs(hookspecs)
         loaded = [
-            Plugin(module, naming, tuple(sorted(hook for hook, _, _ in _implemented(manager, module))))
+            Plugin(
+                module, naming, tuple(sorted(hook for hook, _, _ in _implemented(manager, module)))
+            )
             for module, naming in _imported(wanted, report)
         ]
         for plugin in loaded:
             _add_hookspecs(manager, plugin, report)
-        registered = {id(plugin.module): plugin.claims for plugin in loaded if _register(manager, plugin, report)}
+        registered = {
+            id(plugin.module): plugin.claims
+            for plugin in loaded
+            if _register(manager, plugin, report)
+        }
         implementations = {
             caller.name: tuple(
-                Implementation(caller.name, registered[id(made.plugin)], made.function, made.argnames)
-                for made in reversed(caller.get_hookimpls())  # the order in which pluggy would call them
+                Implementation(
+                    caller.name, registered[id(made.plugin)], made.function, made.argnames
+                )
+                for made in reversed(
+                    caller.get_hookimpls()
+                )  # the order in which pluggy would call them
             )
             for caller in _specified(manager)
         }
@@ -156,12 +184,16 @@ class Plugins:
         for subscriber in subscribers:
             claims = (Claim(type(subscriber).__name__, type(subscriber).__module__, PLUGINS, OWN),)
             for hook, _, function in _implemented(manager, subscriber):
-                own = Implementation(hook, claims, function, tuple(inspect.signature(function).parameters))
+                own = Implementation(
+                    hook, claims, function, tuple(inspect.signature(function).parameters)
+                )
                 joined[hook] = (own, *joined.get(hook, ()))
         return replace(self, relay=Relay(joined), _implementations=joined)
 
     def implementations(self, hook: str) -> tuple[Implementation, ...]:
-        """Who answers a hook, in the order in which they are called; nobody answers one that nobody offers."""
+        """Who answers a hook, in the order in which they are called; nobody answers one that nobody
+        offers.
+        """
         return self._implementations.get(hook, ())
 
     def ask(
@@ -184,12 +216,16 @@ class Plugins:
                     yield implementation.provider, item
 
 
-def _readable(claims: Iterable[Claim | Broken], disabled: Container[str], report: Report) -> Iterator[Claim]:
+def _readable(
+    claims: Iterable[Claim | Broken], disabled: Container[str], report: Report
+) -> Iterator[Claim]:
     for one in claims:
         if isinstance(one, Claim):
             yield one
         elif one.provider is None:
-            report.add("broken-metadata", one.told, hint="install it again, or remove its dist-info folder")
+            report.add(
+                "broken-metadata", one.told, hint="install it again, or remove its dist-info folder"
+            )
         elif canonical(one.provider.distribution) not in disabled:
             hint = f"install it again, or {disabling([one.provider])}"
             report.add("broken-metadata", one.told, [one.provider], hint=hint)
@@ -200,7 +236,9 @@ def _names_of(claim: Claim) -> set[str]:
 
 
 def _unmatched(disabled: Mapping[str, str], claims: Iterable[Claim]) -> Iterator[str]:
-    """A warning for each name that disables nothing: one list may be shared by processes that differ in plugins."""
+    """A warning for each name that disables nothing: one list may be shared by processes that
+    differ in plugins.
+    """
     known = {name for claim in claims for name in _names_of(claim)}
     for name, as_written in disabled.items():
         if name not in known:
@@ -223,7 +261,11 @@ def _imported(claims: Iterable[Claim], report: Report) -> list[tuple[object, tup
             if naming[0].group == APPLICATION:
                 hint = "CORRAL_APP names a module that Python finds: is its folder on PYTHONPATH?"
             report.blame(
-                "import-error", naming, f"failed to import {value!r}: {summary(error)}", hint=hint, cause=error
+                "import-error",
+                naming,
+                f"failed to import {value!r}: {summary(error)}",
+                hint=hint,
+                cause=error,
             )
             continue
         _, before = modules.get(id(module), (module, ()))
@@ -231,7 +273,9 @@ def _imported(claims: Iterable[Claim], report: Report) -> list[tuple[object, tup
     return list(modules.values())
 
 
-def _implemented(manager: PluginManager, module: object) -> Iterator[tuple[str, HookimplOpts, Callable[..., Any]]]:
+def _implemented(
+    manager: PluginManager, module: object
+) -> Iterator[tuple[str, HookimplOpts, Callable[..., Any]]]:
     for attribute in dir(module):
         options = manager.parse_hookimpl_opts(module, attribute)
         if options is not None:
@@ -239,7 +283,11 @@ def _implemented(manager: PluginManager, module: object) -> Iterator[tuple[str, 
 
 
 def _specified(manager: PluginManager) -> list[HookCaller]:
-    return [caller for caller in vars(manager.hook).values() if isinstance(caller, HookCaller) and caller.has_spec()]
+    return [
+        caller
+        for caller in vars(manager.hook).values()
+        if isinstance(caller, HookCaller) and caller.has_spec()
+    ]
 
 
 def _add_hookspecs(manager: PluginManager, plugin: Plugin, report: Report) -> None:
@@ -251,11 +299,15 @@ def _add_hookspecs(manager: PluginManager, plugin: Plugin, report: Report) -> No
             try:
                 manager.add_hookspecs(cast("ModuleType", namespace))  # pluggy takes any object
             except ValueError as error:  # no hook in it, or one that exists
-                report.blame("bad-hookspecs", plugin.claims, f"offers hooks that cannot be used: {error}")
+                report.blame(
+                    "bad-hookspecs", plugin.claims, f"offers hooks that cannot be used: {error}"
+                )
 
 
 def _register(manager: PluginManager, plugin: Plugin, report: Report) -> bool:
-    """Register a module if all its hooks can be called; pluggy itself stops at the first that cannot."""
+    """Register a module if all its hooks can be called; pluggy itself stops at the first that
+    cannot.
+    """
     faults = [
         fault
         for hook, options, function in _implemented(manager, plugin.module)
@@ -264,7 +316,9 @@ def _register(manager: PluginManager, plugin: Plugin, report: Report) -> bool:
     for code, message, hint in faults:
         report.blame(code, plugin.claims, message, hint=hint)
     if "corral_queues" in plugin.hooks and plugin.claims[0].group == APPLICATION:
-        hint = "make a distribution of them, with an entry point in the group corral.queues for each"
+        hint = (
+            "make a distribution of them, with an entry point in the group corral.queues for each"
+        )
         report.blame("application-declares", plugin.claims, "declares queues", hint=hint)
         return False
     if faults:
@@ -272,8 +326,14 @@ def _register(manager: PluginManager, plugin: Plugin, report: Report) -> bool:
     try:
         manager.register(plugin.module, plugin.claims[0].value)
     except PluginValidationError as error:
-        report.blame("hook-wrapper", plugin.claims, f"has a hook that cannot be called: {str(error).splitlines()[-1]}")
-        if manager.is_registered(plugin.module):  # pluggy up to 1.6 leaves what it refused registered
+        report.blame(
+            "hook-wrapper",
+            plugin.claims,
+            f"has a hook that cannot be called: {str(error).splitlines()[-1]}",
+        )
+        if manager.is_registered(
+            plugin.module
+        ):  # pluggy up to 1.6 leaves what it refused registered
             manager.unregister(plugin.module)
         return False
     return True
@@ -292,7 +352,11 @@ def _fault(
         hint = f"{meant}a hook that another plugin offers is marked @hookimpl(optionalhook=True)"
         return "unknown-hook", f"implements the unknown hook {hook!r}", hint
     if hook in CORE_HOOKS and (options.get("wrapper") or options.get("hookwrapper")):
-        return "hook-wrapper", f"wraps the hook {hook!r}, which is called plugin by plugin", "implement it instead"
+        return (
+            "hook-wrapper",
+            f"wraps the hook {hook!r}, which is called plugin by plugin",
+            "implement it instead",
+        )
     given = {*caller.spec.argnames, *caller.spec.kwargnames}
     wrong = [
         parameter.name
@@ -303,15 +367,29 @@ def _fault(
     ]
     if wrong:
         told = ", ".join(map(repr, wrong))
-        hint = f"its arguments are: {', '.join(caller.spec.argnames)}" if given else "it takes no arguments"
-        return "hook-arguments", f"implements the hook {hook!r} with arguments that it does not have: {told}", hint
+        hint = (
+            f"its arguments are: {', '.join(caller.spec.argnames)}"
+            if given
+            else "it takes no arguments"
+        )
+        return (
+            "hook-arguments",
+            f"implements the hook {hook!r} with arguments that it does not have: {told}",
+            hint,
+        )
     return None
 
 
 def _answer(
-    claims: tuple[Claim, ...], hook: str, function: Callable[[], object], kind: type[T], report: Report
+    claims: tuple[Claim, ...],
+    hook: str,
+    function: Callable[[], object],
+    kind: type[T],
+    report: Report,
 ) -> list[T]:
-    """What one implementation registers; what it should not have registered is a problem, and left out."""
+    """What one implementation registers; what it should not have registered is a problem, and left
+    out.
+    """
     try:
         with stdout_turned():
             result = function()
@@ -321,10 +399,18 @@ def _answer(
         return []
     if items is None:
         told = type(result).__name__
-        report.blame("hook-result", claims, f"returned {told} from {hook} instead of a list of {kind.__name__}")
+        report.blame(
+            "hook-result",
+            claims,
+            f"returned {told} from {hook} instead of a list of {kind.__name__}",
+        )
         return []
     wrong = sorted({type(item).__name__ for item in items if not isinstance(item, kind)})
     if wrong:
         told = ", ".join(wrong)
-        report.blame("hook-result", claims, f"returned {told} in the list from {hook} instead of {kind.__name__}")
+        report.blame(
+            "hook-result",
+            claims,
+            f"returned {told} in the list from {hook} instead of {kind.__name__}",
+        )
     return [item for item in items if isinstance(item, kind)]

@@ -1,4 +1,7 @@
-"""`stdout_turned`: what plugins print while they are loaded goes to stderr. A program's stdout may be data."""
+"""`stdout_turned`: what plugins print while they are loaded goes to stderr.
+
+A program's stdout may be data.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,17 @@ from typing import Any, Final, TextIO, cast
 __all__ = ["stdout_turned"]
 
 _lock: Final = threading.Lock()
-"""Held while `sys.stdout` is replaced: of two threads that connect at once, none may put back the other's stand-in."""
+"""Held while `sys.stdout` is replaced: of two threads that connect at once, none may put back the
+other's stand-in.
+"""
 
 
 class _Turned:
-    """Stands for stdout: stderr for threads that load plugins, and what it was for all others, which print data.
+    """Stands for stdout: stderr for threads that load plugins, and what it was for all others,
+    which print data.
 
-    A plugin may keep it, in a handler of `logging` for one: once nobody loads plugins it is what it was for everybody.
+    A plugin may keep it, in a handler of `logging` for one: once nobody loads plugins it is what it
+    was for everybody.
 
     Args:
         stdout: What it was.
@@ -46,5 +53,7 @@ def stdout_turned() -> Iterator[None]:
     finally:
         with _lock:
             turned.threads.remove(thread)
-            if not turned.threads and cast("object", sys.stdout) is turned:  # no plugin has put another one there
+            if (
+                not turned.threads and cast("object", sys.stdout) is turned
+            ):  # no plugin has put another one there
                 sys.stdout = turned.stdout

@@ -1,9 +1,11 @@
 """`Relay`: calls the subscribers of the hooks that run with every job, each on its own.
 
-A subscriber that raises is logged, once per hook and provider; it stops neither the others nor the worker.
+A subscriber that raises is logged, once per hook and provider; it stops neither the others nor the
+worker.
 
-In a worker that holds for whatever is raised, a `KeyboardInterrupt` or a `CancelledError`, too: the hooks are
-synchronous, so none of them comes from outside, and each would end the worker or lose a job.
+In a worker that holds for whatever is raised, a `KeyboardInterrupt` or a `CancelledError`, too: the
+hooks are synchronous, so none of them comes from outside, and each would end the worker or lose a
+job.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from corral.job import Job
-from corral.loggers import Logger, veil_of
+from corral.loggers import Logger, redactor_of
 from corral.outcome import Outcome
 from corral.payload import Payload
 from corral.plugins.entry_points import Claim, Provider
@@ -27,7 +29,9 @@ __all__ = ["RAISED", "Implementation", "Relay"]
 log = Logger("corral.plugins")
 
 RAISED: Final = (Exception, SystemExit)
-"""What a plugin may raise without ending the process; SystemExit would end it without a word, in a task too."""
+"""What a plugin may raise without ending the process; SystemExit would end it without a word, in a
+task too.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +60,9 @@ class Implementation:
         return self.function(*[arguments[name] for name in self.arguments])
 
     def positional(self, *names: str) -> Callable[..., Any]:
-        """What calls it with these of the hook's arguments, in this order: 1 µs less, where every job is one call."""
+        """What calls it with these of the hook's arguments, in this order: 1 µs less, where every
+        job is one call.
+        """
         if tuple(self.arguments) == names:
             return self.function
         places = [names.index(name) for name in self.arguments]
@@ -71,7 +77,9 @@ _NOTHING: Final = nullcontext()
 
 
 class Relay:
-    """The hooks that run with every job. One that nobody subscribes to is None: testing that is all it costs.
+    """The hooks that run with every job.
+
+    One that nobody subscribes to is None: testing that is all it costs.
 
     Attributes:
         enqueuing: `enqueuing(queue, payload, carrier)` calls `corral_enqueuing`.
@@ -91,7 +99,9 @@ class Relay:
         self.job_context = self._relay_job_context if self._job_context else None
         self.job_ended = self._relay_job_ended if self._job_ended else None
 
-    def _relay_enqueuing(self, queue: Queue[Any], payload: Payload, carrier: dict[str, str]) -> None:
+    def _relay_enqueuing(
+        self, queue: Queue[Any], payload: Payload, carrier: dict[str, str]
+    ) -> None:
         for subscriber, call in self._enqueuing:
             try:
                 call(queue, payload, carrier)
@@ -109,7 +119,9 @@ class Relay:
     def context_of(
         self, subscriber: Implementation, call: Callable[..., Any], job: Job[Any]
     ) -> AbstractContextManager[object]:
-        """What a subscriber of `corral_job_context` returns; a `nullcontext` where it raises, which is told."""
+        """What a subscriber of `corral_job_context` returns; a `nullcontext` where it raises, which
+        is told.
+        """
         try:
             context: AbstractContextManager[object] = call(job)
         except BaseException as error:  # noqa: BLE001  # see above
@@ -124,8 +136,12 @@ class Relay:
             except BaseException as error:  # noqa: BLE001  # see above
                 self.tell(subscriber, error, job.queue, job.payload)
 
-    def tell(self, subscriber: Implementation, error: BaseException, queue: Queue[Any], payload: Payload) -> None:
-        """Log what a subscriber raised, the first time. Raises nothing, whatever the exception is made of.
+    def tell(
+        self, subscriber: Implementation, error: BaseException, queue: Queue[Any], payload: Payload
+    ) -> None:
+        """Log what a subscriber raised, the first time.
+
+        Raises nothing, whatever the exception is made of.
 
         Args:
             subscriber: Whose it is.
@@ -138,8 +154,8 @@ class Relay:
             return
         self._told.add(key)
         with suppress(Exception):  # the program's own logging may be broken
-            veil = veil_of(queue, payload)
-            reason, trace = map(veil.text, described(error))
+            redactor = redactor_of(queue, payload)
+            reason, trace = map(redactor.text, described(error))
             log.error(
                 "a hook raised; it is called again, and further errors of it are not logged",
                 hook=subscriber.hook,
@@ -152,7 +168,8 @@ class Relay:
 class _JobContext(AbstractContextManager[None]):
     """The context managers of all subscribers, entered in order and left in reverse.
 
-    They see the processor's exception and cannot swallow it: how a job ends is not theirs to decide.
+    They see the processor's exception and cannot swallow it: how a job ends is not theirs to
+    decide.
 
     Args:
         relay: Told of what they raise.
@@ -195,7 +212,10 @@ class _JobContext(AbstractContextManager[None]):
             self._entered.append((subscriber, context))
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         while self._entered:
             subscriber, context = self._entered.pop()

@@ -54,9 +54,10 @@ class Report:
 
     Attributes:
         problems: In the order in which they were found.
-        causes: The exceptions behind them, tracebacks and all; each carries its problem's message as a note.
-        faulty: Entry points whose module could not be asked for all it provides: what is missing from them is a
-            consequence, not a second problem.
+        causes: The exceptions behind them, tracebacks and all; each carries its problem's message
+        as a note.
+        faulty: Entry points whose module could not be asked for all it provides: what is missing
+            from them is a consequence, not a second problem.
     """
 
     problems: list[Problem] = field(default_factory=list[Problem])
@@ -67,7 +68,14 @@ class Report:
         """A report to go on with; what is added to it is not added here."""
         return Report(self.problems.copy(), self.causes.copy(), self.faulty.copy())
 
-    def add(self, code: Code, message: str, providers: Iterable[Provider] = (), *, hint: str | None = None) -> None:
+    def add(
+        self,
+        code: Code,
+        message: str,
+        providers: Iterable[Provider] = (),
+        *,
+        hint: str | None = None,
+    ) -> None:
         """Add a problem.
 
         Args:
@@ -76,7 +84,9 @@ class Report:
             providers: Who is involved.
             hint: What the reader can do.
         """
-        self.problems.append(Problem(code, message, hint, tuple(dict.fromkeys(map(str, providers)))))
+        self.problems.append(
+            Problem(code, message, hint, tuple(dict.fromkeys(map(str, providers))))
+        )
 
     def blame(
         self,
@@ -110,7 +120,8 @@ class Report:
         """Refuse to go on if anything is wrong.
 
         Raises:
-            CatalogError: With all problems. Its `__cause__` is what plugins raised; where several did, as a group.
+            CatalogError: With all problems. Its `__cause__` is what plugins raised; where several
+            did, as a group.
         """
         if not self.problems:
             return

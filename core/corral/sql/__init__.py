@@ -1,7 +1,8 @@
-"""SQL for plugins and applications: an engine, a ledger of effects that happened, an outbox, and the tables of both.
+"""SQL for plugins and applications: an engine, a ledger of effects that happened, an outbox, and
+the tables of both.
 
-Needs the extra `sql`. It knows the catalog and the store, and no worker: what is opened here is opened by whoever
-needs it.
+Needs the extra `sql`. It knows the catalog and the store, and no worker: what is opened here is
+opened by whoever needs it.
 """
 
 try:

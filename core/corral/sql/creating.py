@@ -13,14 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral.errors import CatalogError, ConfigurationError, DatabaseUnavailable, Problem
 from corral.plugins import Plugins, Provider
+from corral.redactor import masked
 from corral.sql.engines import unavailable
 from corral.sql.tables import metadata
-from corral.veil import masked
 
 __all__ = ["MadeTable", "create_tables", "offered", "require_tables"]
 
 LOCK: Final = 0x636F7272616C  # "corral"
-"""PostgreSQL's advisory lock under which tables are made: two that make them at once would trip over each other."""
+"""PostgreSQL's advisory lock under which tables are made: two that make them at once would trip
+over each other.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class MadeTable:
 
 
 def offered(plugins: Plugins) -> list[tuple[Provider, MetaData]]:
-    """Everybody's tables: the core's own first, the others in the order in which plugins are called.
+    """Everybody's tables: the core's own first, the others in the order in which plugins are
+    called.
 
     Raises:
         CatalogError: A plugin could not be asked, or two declare tables of one name.
@@ -50,7 +53,9 @@ def offered(plugins: Plugins) -> list[tuple[Provider, MetaData]]:
     report.raise_problems()
     owners: dict[str, tuple[Provider, Table]] = {}
     problems: list[Problem] = []
-    for provider, table in ((provider, table) for provider, tables in asked for table in tables.tables.values()):
+    for provider, table in (
+        (provider, table) for provider, tables in asked for table in tables.tables.values()
+    ):
         first, before = owners.setdefault(table.fullname.lower(), (provider, table))
         if before is not table:
             problems.append(_claimed_twice(table.fullname, first, provider))
@@ -60,9 +65,12 @@ def offered(plugins: Plugins) -> list[tuple[Provider, MetaData]]:
 
 
 async def create_tables(engine: AsyncEngine, plugins: Plugins) -> list[MadeTable]:
-    """Make those tables that are missing, all of them or none. Safe to repeat, and for several at once.
+    """Make those tables that are missing, all of them or none.
 
-    A table that exists is left as it is, whatever its columns: changing tables is a migration, and yours.
+    Safe to repeat, and for several at once.
+
+    A table that exists is left as it is, whatever its columns: changing tables is a migration, and
+    yours.
 
     Args:
         engine: Where.
@@ -79,14 +87,18 @@ async def create_tables(engine: AsyncEngine, plugins: Plugins) -> list[MadeTable
     with unavailable(engine):
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+                await connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK}
+                )
             return await connection.run_sync(_create, asked)
 
 
 async def require_tables(engine: AsyncEngine, *tables: Table) -> None:
-    """Refuse a database that lacks tables: for a plugin to call when a worker opens what its processor needs.
+    """Refuse a database that lacks tables: for a plugin to call when a worker opens what its
+    processor needs.
 
-    A database that is away cannot be asked, and is no reason not to start: the attempts of jobs will tell.
+    A database that is away cannot be asked, and is no reason not to start: the attempts of jobs
+    will tell.
 
     Args:
         engine: The database.
@@ -100,12 +112,18 @@ async def require_tables(engine: AsyncEngine, *tables: Table) -> None:
             missing = await connection.run_sync(_missing, tables)
         if missing:
             where = masked(engine.url.render_as_string(hide_password=True))
-            raise ConfigurationError(f"the database at {where} lacks {missing}", hint="corral db create")
+            raise ConfigurationError(
+                f"the database at {where} lacks {missing}", hint="corral db create"
+            )
 
 
 def _missing(connection: Connection, tables: Sequence[Table]) -> str:
     inspector = inspect(connection)
-    names = [table.fullname for table in tables if not inspector.has_table(table.name, schema=table.schema)]
+    names = [
+        table.fullname
+        for table in tables
+        if not inspector.has_table(table.name, schema=table.schema)
+    ]
     return f"the table{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
 
 
@@ -123,7 +141,11 @@ def _create(connection: Connection, asked: Sequence[tuple[Provider, MetaData]]) 
 def _claimed_twice(table: str, *providers: Provider) -> Problem:
     names = tuple(dict.fromkeys(map(str, providers)))
     if len(names) == 1:
-        return Problem("duplicate-table", f"table {table!r} is declared twice by {names[0]}", None, names)
+        return Problem(
+            "duplicate-table", f"table {table!r} is declared twice by {names[0]}", None, names
+        )
     others = ",".join(each.distribution for each in providers if each.distribution != "corral")
     hint = f"uninstall one, or disable it: CORRAL_DISABLED_PLUGINS={others.split(',')[-1]}"
-    return Problem("duplicate-table", f"table {table!r} is declared twice: {' and '.join(names)}", hint, names)
+    return Problem(
+        "duplicate-table", f"table {table!r} is declared twice: {' and '.join(names)}", hint, names
+    )

@@ -1,7 +1,8 @@
 """Where every connection to the SQL database is made: SQLite for one machine, PostgreSQL for many.
 
-Out of the box SQLite fails where PostgreSQL waits: two transactions that read first and write then cannot both go on,
-and the second is told at once that the database is locked. So every transaction takes its turn at its beginning.
+Out of the box SQLite fails where PostgreSQL waits: two transactions that read first and write then
+cannot both go on, and the second is told at once that the database is locked. So every transaction
+takes its turn at its beginning.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
+from corral.embedded.data_directory import ensure_private
 from corral.errors import ConfigurationError, DatabaseUnavailable, MissingExtra
+from corral.redactor import masked
 from corral.settings import Settings
-from corral.store.data_directory import ensure_private
-from corral.veil import masked
 
 if TYPE_CHECKING:
     from corral.processor import Deps
@@ -51,7 +52,8 @@ _ALIASES: Final = {
 
 @asynccontextmanager
 async def engine(deps: Deps) -> AsyncIterator[AsyncEngine]:  # noqa: ARG001  # what `deps.enter` opens takes it
-    """The engine of a worker, on the database that `CORRAL_DATABASE_URL` names: `await deps.enter(corral.sql.engine)`.
+    """The engine of a worker, on the database that `CORRAL_DATABASE_URL` names: `await
+    deps.enter(corral.sql.engine)`.
 
     Nothing is connected before it is used.
 
@@ -66,39 +68,51 @@ async def engine(deps: Deps) -> AsyncIterator[AsyncEngine]:  # noqa: ARG001  # w
 
 
 def create_engine(url: str | None = None) -> AsyncEngine:
-    """An engine outside a worker, in an API process for one. Whoever makes it disposes of it: `await engine.dispose()`.
+    """An engine outside a worker, in an API process for one.
 
-    On SQLite, files are in WAL mode, foreign keys are enforced, and a transaction begins with `BEGIN IMMEDIATE`:
-    writers wait for each other, up to 30 s. One that only reads need not wait:
-    `engine.execution_options(sqlite_begin="DEFERRED")`. What is bound to a statement is not in the text of its error.
+    Whoever makes it disposes of it: `await engine.dispose()`.
+
+    On SQLite, files are in WAL mode, foreign keys are enforced, and a transaction begins with
+    `BEGIN IMMEDIATE`: writers wait for each other, up to 30 s. One that only reads need not wait:
+    `engine.execution_options(sqlite_begin="DEFERRED")`. What is bound to a statement is not in the
+    text of its error.
 
     Args:
-        url: `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; the driver may be left out. None for what
-            `CORRAL_DATABASE_URL` says, and without that for `corral.db` in the data directory.
+        url: `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; the driver may be left out. None
+            for what `CORRAL_DATABASE_URL` says, and without that for `corral.db` in the data
+            directory.
 
     Raises:
-        ConfigurationError: The URL is none, or of a database that nothing here is made for; or the data directory is
-            open to other users.
+        ConfigurationError: The URL is none, or of a database that nothing here is made for; or the
+            data directory is open to other users.
         MissingExtra: The database's driver is not installed.
     """
     in_data_dir = False
     if url is None:
         settings = Settings.read(None)
-        url, in_data_dir = settings.effective_database_url.get_secret_value(), settings.database_url is None
+        url, in_data_dir = (
+            settings.effective_database_url.get_secret_value(),
+            settings.database_url is None,
+        )
     parsed = _parsed(url)
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite:
         _make_folder(parsed, private=in_data_dir)
-    options: dict[str, Any] = {"connect_args": {"timeout": TURN_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    options: dict[str, Any] = (
+        {"connect_args": {"timeout": TURN_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    )
     try:
-        # an error's text becomes a failed job's reason, and a line of the log: no place for addresses and ids
+        # an error's text becomes a failed job's reason, and a line of the log: no place for
+        # addresses and ids
         made = create_async_engine(parsed, hide_parameters=True, **options)
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"{error.name} is not installed: install the extra 'sql' from where you got corral"
         ) from error
     except SQLAlchemyError as error:
-        raise ConfigurationError(f"CORRAL_DATABASE_URL {masked(str(parsed))!r} cannot be used: {error}") from error
+        raise ConfigurationError(
+            f"CORRAL_DATABASE_URL {masked(str(parsed))!r} cannot be used: {error}"
+        ) from error
     if sqlite:
         event.listen(made.sync_engine, "connect", _prepare_sqlite)
         event.listen(made.sync_engine, "begin", _begin_sqlite)
@@ -126,7 +140,9 @@ def unavailable(engine: AsyncEngine) -> Iterator[None]:
         told = " ".join(str(error.orig).split()) or type(error.orig).__name__
         if isinstance(error, IntegrityError | DataError | NotSupportedError):
             raise
-        if "corral_" in told and any(words in told for words in ("no such table", "does not exist")):
+        if "corral_" in told and any(
+            words in told for words in ("no such table", "does not exist")
+        ):
             raise ConfigurationError(
                 f"the database at {where} lacks a table: {told}", hint="corral db create"
             ) from error
@@ -161,11 +177,15 @@ def _make_folder(url: URL, *, private: bool) -> None:
             if private:
                 ensure_private(folder)
         except OSError as error:
-            raise ConfigurationError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from error
+            raise ConfigurationError(
+                f"cannot make the folder {str(folder)!r}: {error.strerror}"
+            ) from error
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver would begin transactions at its own time, after the first read
+    connection.isolation_level = (
+        None  # the driver would begin transactions at its own time, after the first read
+    )
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")

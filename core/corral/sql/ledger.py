@@ -23,8 +23,8 @@ _HASHED: Final = "sha256:"
 class Ledger:
     """What has happened already: a row for each effect, unique by scope and key.
 
-    Claim in the transaction that makes the effect. Both are committed or neither is, so a job that runs again after a
-    crash finds either its claim or nothing at all.
+    Claim in the transaction that makes the effect. Both are committed or neither is, so a job that
+    runs again after a crash finds either its claim or nothing at all.
 
     A scope says whose keys they are (the name of a queue, of a provider); a key names one effect
     (`job.idempotency_key`, an event's id). Any text will do, of any length.
@@ -34,8 +34,8 @@ class Ledger:
     async def claim(connection: Connection, scope: str, key: str) -> bool:
         """Claim an effect, in the caller's transaction.
 
-        Of several transactions that claim the same at once, one gets it; the others wait until that one has ended,
-        and get it if it was rolled back.
+        Of several transactions that claim the same at once, one gets it; the others wait until that
+        one has ended, and get it if it was rolled back.
 
         Args:
             connection: The caller's connection or session, in its transaction.
@@ -48,12 +48,17 @@ class Ledger:
         own = await connected(connection)
         insert = postgresql.insert if own.dialect.name == "postgresql" else sqlite.insert
         row = {"scope": _bounded(scope), "key": _bounded(key), "claimed_ms": now_ms()}
-        claimed = await own.execute(insert(ledger).values(row).on_conflict_do_nothing().returning(ledger.c.key))
+        claimed = await own.execute(
+            insert(ledger).values(row).on_conflict_do_nothing().returning(ledger.c.key)
+        )
         return claimed.first() is not None
 
     @staticmethod
     async def claimed(connection: Connection, scope: str, key: str) -> bool:
-        """Whether an effect has happened, as far as the caller's transaction sees. It claims nothing."""
+        """Whether an effect has happened, as far as the caller's transaction sees.
+
+        It claims nothing.
+        """
         row = select(ledger).where(ledger.c.scope == _bounded(scope), ledger.c.key == _bounded(key))
         return bool(await (await connected(connection)).scalar(select(exists(row))))
 
@@ -75,7 +80,9 @@ class Ledger:
 
 
 def _bounded(text: str) -> str:
-    """The text itself, or its hash where it is too long, or holds what a database refuses (NUL, half characters)."""
+    """The text itself, or its hash where it is too long, or holds what a database refuses (NUL,
+    half characters).
+    """
     if len(text) <= MAX_LENGTH and text.isprintable() and not text.startswith(_HASHED):
         return text
     return _HASHED + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

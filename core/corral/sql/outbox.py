@@ -1,6 +1,9 @@
-"""`Outbox`: enqueues in the caller's transaction. What is rolled back was never enqueued, what is committed will be.
+"""`Outbox`: enqueues in the caller's transaction.
 
-It writes a row; `OutboxRelay` carries it to the store. It knows how a row is written, and nothing of the store.
+What is rolled back was never enqueued, what is committed will be.
+
+It writes a row; `OutboxRelay` carries it to the store. It knows how a row is written, and nothing
+of the store.
 """
 
 from __future__ import annotations
@@ -26,27 +29,32 @@ _INSERT: Final = insert(outbox).inline().values(created_ms=now_ms(), refused=Fal
 
 
 class Outbox:
-    """Enqueues in a transaction of the SQL database: `await Outbox(jobs).within(connection).enqueue(emails, …)`.
+    """Enqueues in a transaction of the SQL database: `await
+    Outbox(jobs).within(connection).enqueue(emails, …)`.
 
     Args:
-        jobs: What `corral.connect()` yields, or a worker's `deps.jobs`. It checks and numbers the jobs; it is not asked
-            to write them, so the store need not even be there.
+        jobs: What `corral.connect()` yields, or a worker's `deps.jobs`. It checks and numbers the
+            jobs; it is not asked to write them, so the store need not even be there.
     """
 
     def __init__(self, jobs: JobScheduler) -> None:
         if not isinstance(jobs, JobScheduler) or jobs.prefix is None:
-            raise TypeError(f"{type(jobs).__name__} writes to no store: Outbox takes corral.connect()'s")
+            raise TypeError(
+                f"{type(jobs).__name__} writes to no store: Outbox takes corral.connect()'s"
+            )
         self._jobs = jobs
         self._prefix = jobs.prefix
 
     def within(self, connection: Connection) -> JobScheduler:
-        """A `JobScheduler` that enqueues in a transaction: for code that enqueues, and need not know of one.
+        """A `JobScheduler` that enqueues in a transaction: for code that enqueues, and need not
+        know of one.
 
-        It refuses what the scheduler of this outbox refuses. An id is final at once, and a `delay` counts from the
-        call, not from the relay. Each `Enqueued.created` is true: whether a job of an id of the caller's exists already
-        is found out later, and such a job is left as it is.
+        It refuses what the scheduler of this outbox refuses. An id is final at once, and a `delay`
+        counts from the call, not from the relay. Each `Enqueued.created` is true: whether a job of
+        an id of the caller's exists already is found out later, and such a job is left as it is.
 
-        Its `schedule` and `unschedule` refuse: a schedule is in the store at once, and no rollback would take it back.
+        Its `schedule` and `unschedule` refuse: a schedule is in the store at once, and no rollback
+        would take it back.
 
         Args:
             connection: The caller's connection or session, in its transaction.

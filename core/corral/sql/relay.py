@@ -1,7 +1,9 @@
-"""`OutboxRelay`: carries the outbox's rows to the store, each under its own job id, and deletes them after that.
+"""`OutboxRelay`: carries the outbox's rows to the store, each under its own job id, and deletes
+them after that.
 
-Its order makes it safe: a row is deleted only after the store has acknowledged its job. A relay that dies in between
-leaves the row, the next one writes the job again, and the store finds that it has it.
+Its order makes it safe: a row is deleted only after the store has acknowledged its job. A relay
+that dies in between leaves the row, the next one writes the job again, and the store finds that it
+has it.
 """
 
 from __future__ import annotations
@@ -32,11 +34,15 @@ __all__ = ["OutboxRelay", "Relayed"]
 log = Logger("corral.outbox")
 
 POLL_SECONDS: Final = 0.5
-"""How long an idle relay waits before it looks again: on average, half of it is what the outbox adds to a job."""
+"""How long an idle relay waits before it looks again: on average, half of it is what the outbox
+adds to a job.
+"""
 LONGEST_BACKOFF_SECONDS: Final = 5.0
 """How long a relay waits at most for a database or a store that is away."""
 LET_GO: Final = "SET LOCAL idle_in_transaction_session_timeout = '30s'"
-"""PostgreSQL takes the rows back from a relay whose machine has vanished; TCP alone would notice hours later."""
+"""PostgreSQL takes the rows back from a relay whose machine has vanished; TCP alone would notice
+hours later.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,8 @@ class Relayed:
 class OutboxRelay:
     """Relays one database's outbox to one store. Any number of them may run at once.
 
-    A row whose queue is not in the catalog is told, and left to a relay that knows it. One that the store refuses is
-    set aside for good (`refused`), with its error. Neither stops the others.
+    A row whose queue is not in the catalog is told, and left to a relay that knows it. One that the
+    store refuses is set aside for good (`refused`), with its error. Neither stops the others.
 
     Args:
         engine: The database.
@@ -100,7 +106,9 @@ class OutboxRelay:
         while not self._stop.is_set():
             try:
                 if tries:
-                    await self._link.call("PING")  # a store that is away is no reason to hold a transaction open
+                    await self._link.call(
+                        "PING"
+                    )  # a store that is away is no reason to hold a transaction open
                 busy = await self._batch() != Relayed()
             except Exception as error:  # noqa: BLE001  # the relay of a process is one task, and nobody restarts it
                 if not tries:
@@ -128,9 +136,11 @@ class OutboxRelay:
                 await self._stop.wait()
 
     async def _batch(self) -> Relayed:
-        """Relay up to `MAX_BATCH` rows, in one transaction that holds them; none is begun where there are none.
+        """Relay up to `MAX_BATCH` rows, in one transaction that holds them; none is begun where
+        there are none.
 
-        Rows of unknown queues are looked for behind a backlog, not once per batch of it: that reads all of the table.
+        Rows of unknown queues are looked for behind a backlog, not once per batch of it: that reads
+        all of the table.
         """
         done = Relayed()
         with unavailable(self._engine):
@@ -167,12 +177,22 @@ class OutboxRelay:
         if written:
             await connection.execute(delete(outbox).where(outbox.c.id.in_(written)))
         for number, told in refused.items():
-            await connection.execute(update(outbox).where(outbox.c.id == number).values(refused=True, error=told))
-            log.warning("the store refused a job of the outbox; its row is set aside", row=number, error=told)
+            await connection.execute(
+                update(outbox).where(outbox.c.id == number).values(refused=True, error=told)
+            )
+            log.warning(
+                "the store refused a job of the outbox; its row is set aside",
+                row=number,
+                error=told,
+            )
         return Relayed(len(written), len(refused)), failure
 
-    async def _write(self, queue: str, rows: Sequence[Row[Any]], written: list[int], refused: dict[int, str]) -> None:
-        """Write rows of one queue: together, or, where the store refuses that, one by one to find the culprit."""
+    async def _write(
+        self, queue: str, rows: Sequence[Row[Any]], written: list[int], refused: dict[int, str]
+    ) -> None:
+        """Write rows of one queue: together, or, where the store refuses that, one by one to find
+        the culprit.
+        """
         store = self._stores.get(queue)
         if store is None:
             store = self._stores[queue] = QueueStore(self._link, self._prefix, queue)
@@ -183,27 +203,47 @@ class OutboxRelay:
                 await store.add(batch)
                 written += [row.id for row in rows[done : done + len(batch)]]
                 done += len(batch)
-        except (ResponseError, ValueError) as error:  # ValueError: somebody wrote into a row what is no JSON
+        except (
+            ResponseError,
+            ValueError,
+        ) as error:  # ValueError: somebody wrote into a row what is no JSON
             if len(rows) == 1:
-                told = unexpected(error, self._link.url) if isinstance(error, ResponseError) else f"ValueError: {error}"
+                told = (
+                    unexpected(error, self._link.url)
+                    if isinstance(error, ResponseError)
+                    else f"ValueError: {error}"
+                )
                 refused[rows[0].id] = str(told)
                 return
             for row in rows[done:]:
                 await self._write(queue, [row], written, refused)
 
     async def _set_unknown_aside(self, connection: AsyncConnection) -> int:
-        names = (await connection.execute(select(outbox.c.queue).where(self._unknown).distinct())).scalars().all()
+        names = (
+            (await connection.execute(select(outbox.c.queue).where(self._unknown).distinct()))
+            .scalars()
+            .all()
+        )
         count = 0
         for name in names:
             try:
                 self._catalog.get(name)
             except UnknownQueue as error:
-                aside = update(outbox).where(self._unknown, outbox.c.queue == name).values(error=str(error))
+                aside = (
+                    update(outbox)
+                    .where(self._unknown, outbox.c.queue == name)
+                    .values(error=str(error))
+                )
                 rows = (await connection.execute(aside)).rowcount
                 count += rows
                 if name not in self._told:
                     self._told.add(name)
-                    log.warning("jobs of the outbox are set aside", rows=rows, error=str(error), hint=error.hint)
+                    log.warning(
+                        "jobs of the outbox are set aside",
+                        rows=rows,
+                        error=str(error),
+                        hint=error.hint,
+                    )
         return count
 
 

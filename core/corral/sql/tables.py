@@ -28,7 +28,8 @@ __all__ = ["Moment", "ledger", "metadata", "now_ms", "outbox"]
 class Moment(TypeDecorator[datetime]):
     """A column of aware datetimes, in UTC on every database.
 
-    SQLite has no time zones, and would compare texts of several; it gives back naive datetimes, too.
+    SQLite has no time zones, and would compare texts of several; it gives back naive datetimes,
+    too.
     """
 
     impl = DateTime(timezone=True)
@@ -69,7 +70,9 @@ Index("corral_ledger_age", ledger.c.scope, ledger.c.claimed_ms)
 outbox: Final = Table(
     "corral_outbox",
     metadata,
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),  # SQLite counts up INTEGER only
+    Column(
+        "id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True
+    ),  # SQLite counts up INTEGER only
     Column("prefix", Text, nullable=False),
     Column("queue", Text, nullable=False),
     Column("job_id", Text, nullable=False),

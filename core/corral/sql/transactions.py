@@ -1,4 +1,6 @@
-"""What others have done to a transaction: hooks that are handed a connection may ruin it without a word."""
+"""What others have done to a transaction: hooks that are handed a connection may ruin it without a
+word.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,18 @@ __all__ = ["TransactionSpoilt", "ensure_unspoilt"]
 
 
 class TransactionSpoilt(CorralError):
-    """Somebody ended a transaction that was not theirs, or caught an error of the database in it and went on."""
+    """Somebody ended a transaction that was not theirs, or caught an error of the database in it
+    and went on.
+    """
 
 
 async def ensure_unspoilt(connection: Connection, hook: str) -> None:
     """Refuse to go on in a transaction that will commit nothing.
 
-    PostgreSQL rolls a transaction back in which a statement has failed, and calls that a commit: whoever catches the
-    statement's error and goes on loses everything else that was written, and nobody is told. Call this after a hook
-    that was handed the connection, before the transaction's end.
+    PostgreSQL rolls a transaction back in which a statement has failed, and calls that a commit:
+    whoever catches the statement's error and goes on loses everything else that was written, and
+    nobody is told. Call this after a hook that was handed the connection, before the transaction's
+    end.
 
     Args:
         connection: Where the transaction is.

@@ -34,4 +34,6 @@ class StoreAddress:
             options: As for `QueueStore`.
             lane: As for `QueueStore`.
         """
-        return QueueStore(Link(self.url), self.prefix, name, options=options, lane=lane, clock=self.clock)
+        return QueueStore(
+            Link(self.url), self.prefix, name, options=options, lane=lane, clock=self.clock
+        )

@@ -1,4 +1,6 @@
-"""Which queues have workers, by the names of the store's connections (wire § 7.3): ours, and those of other clients."""
+"""Which queues have workers, by the names of the store's connections (wire § 7.3): ours, and those
+of other clients.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,16 @@ class WorkerConnection:
         return "" if self.address.startswith("/") else self.address.rpartition(":")[0]
 
 
-async def worker_connections(link: Link, prefix: str, queues: Collection[str]) -> Sequence[WorkerConnection]:
+async def worker_connections(
+    link: Link, prefix: str, queues: Collection[str]
+) -> Sequence[WorkerConnection]:
     """The connections of all workers below a prefix.
 
     Args:
         link: The store.
         prefix: The first part of the keys.
-        queues: Names that are known. BullMQ for Python does not encode the name of a queue, and only a known name
-            can be distinguished from an encoded one.
+        queues: Names that are known. BullMQ for Python does not encode the name of a queue, and
+            only a known name can be distinguished from an encoded one.
 
     Raises:
         StoreUnavailable: The store is away, or does not tell this user of connections.
@@ -64,8 +68,8 @@ async def worker_connections(link: Link, prefix: str, queues: Collection[str]) -
 async def served(link: Link, prefix: str, queues: Iterable[str]) -> set[str]:
     """Those of some queues that a worker of any client serves, as far as the store tells.
 
-    A store that does not tell of connections tells of stalled checks: a worker makes one every half minute, and the key
-    of the last one stays until the next is due (wire § 6.12).
+    A store that does not tell of connections tells of stalled checks: a worker makes one every half
+    minute, and the key of the last one stays until the next is due (wire § 6.12).
 
     Raises:
         StoreUnavailable: The store is away, or tells this user neither.
@@ -82,7 +86,9 @@ async def served(link: Link, prefix: str, queues: Iterable[str]) -> set[str]:
     return {name for name in names if await link.call("EXISTS", f"{prefix}:{name}:stalled-check")}
 
 
-def _connection(fields: Mapping[str, str], prefix: str, queues: Collection[str]) -> WorkerConnection | None:
+def _connection(
+    fields: Mapping[str, str], prefix: str, queues: Collection[str]
+) -> WorkerConnection | None:
     start, whole = f"{prefix}:", fields.get("name", "")
     if not whole.startswith(start):
         return None
@@ -95,5 +101,9 @@ def _connection(fields: Mapping[str, str], prefix: str, queues: Collection[str])
         except ValueError:
             return None
     library = " ".join(filter(None, (fields.get("lib-name"), fields.get("lib-ver"))))
-    age, idle = (int(text) if (text := fields.get(key, "")).isdecimal() else 0 for key in ("age", "idle"))
-    return WorkerConnection(name if is_named else "", queue, fields.get("addr", ""), library, age, idle)
+    age, idle = (
+        int(text) if (text := fields.get(key, "")).isdecimal() else 0 for key in ("age", "idle")
+    )
+    return WorkerConnection(
+        name if is_named else "", queue, fields.get("addr", ""), library, age, idle
+    )

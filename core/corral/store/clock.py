@@ -13,7 +13,8 @@ class Clock:
 
     Attributes:
         offset_ms: How far time was moved forward.
-        by_hand: Whether a test moves time: then a burst ends before a rate limit does, as before a delayed job is due.
+        by_hand: Whether a test moves time: then a burst ends before a rate limit does, as before a
+        delayed job is due.
     """
 
     offset_ms: int = 0

@@ -1,6 +1,8 @@
-"""BullMQ's field names and number formats, and nothing else: bytes on one side, small records on the other.
+"""BullMQ's field names and number formats, and nothing else: bytes on one side, small records on
+the other.
 
-The only module that knows how a job is spelt in the store (wire § 3, § 4). It knows no payload models.
+The only module that knows how a job is spelt in the store (wire § 3, § 4). It knows no payload
+models.
 """
 
 from __future__ import annotations
@@ -28,7 +30,16 @@ from corral.options import (
     Retention,
     milliseconds,
 )
-from corral.outcome import Completed, Failed, HandedBack, Outcome, RateLimited, Retried, Snoozed, TimedOut
+from corral.outcome import (
+    Completed,
+    Failed,
+    HandedBack,
+    Outcome,
+    RateLimited,
+    Retried,
+    Snoozed,
+    TimedOut,
+)
 from corral.store.late import Late
 
 __all__ = [
@@ -58,7 +69,9 @@ REFUSED, BROKEN = 1, -20
 NO_LIMIT = 1000
 """How many aged jobs one ending removes where the job's own retention names no limit (wire § 6.7)."""
 OWN_LIMIT = 0
-"""In place of a limit: our default, which holds for the jobs that end under it and removes no others (kept.lua)."""
+"""In place of a limit: our default, which holds for the jobs that end under it and removes no
+others (kept.lua).
+"""
 KEEP_ALL = (-1, "", NO_LIMIT)
 """Retention in the store's own terms (count, age, limit): nothing is removed."""
 LONGEST_MS = 1e14
@@ -67,7 +80,9 @@ LONGEST_MS = 1e14
 SAFE = 2**53
 """The largest integer that JavaScript and Lua count to without a gap."""
 TICK_DIGITS = 16
-"""An iteration's id ends with so many at most, in Unix milliseconds; Python refuses to read 4,301 of them."""
+"""An iteration's id ends with so many at most, in Unix milliseconds; Python refuses to read 4,301
+of them.
+"""
 
 _OWN_ID = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 """The ids that our producers make, `corral.jobs.new_job_id`."""
@@ -85,8 +100,8 @@ class NewJob:
         delay_ms: How long until it is due.
         priority: 0 for none.
         lifo: Whether it runs before those that wait.
-        nonce: A text that is part of `opts`, where the caller chose the id: it tells a repeated try of ours from
-            another job of that id.
+        nonce: A text that is part of `opts`, where the caller chose the id: it tells a repeated try
+            of ours from another job of that id.
     """
 
     id: str
@@ -109,7 +124,8 @@ class StoredOptions:
         unknown_backoff: The type of a backoff that is neither fixed nor exponential, or None.
         delay_ms: The delay that was asked for.
         lifo: Whether an immediate retry goes to the front.
-        keep_completed: Retention in the store's own terms (count, age in seconds or empty, limit), or None.
+        keep_completed: Retention in the store's own terms (count, age in seconds or empty, limit),
+        or None.
         keep_failed: As `keep_completed`.
         keep_logs: How many log lines are kept, 0 for all.
         stack_trace_limit: How many stack traces are kept, None for all.
@@ -177,7 +193,9 @@ class FetchedJob:
 
     @property
     def scheduled_ms(self) -> int:
-        """When the job was due first, Unix milliseconds: an iteration's tick, else enqueueing plus delay."""
+        """When the job was due first, Unix milliseconds: an iteration's tick, else enqueueing plus
+        delay.
+        """
         if self.schedule_id is not None:
             tick = self.id.rpartition(":")[2]
             if tick.isdecimal() and len(tick) <= TICK_DIGITS:
@@ -212,23 +230,26 @@ class Advanced:
 
     Attributes:
         now_ms: The store's time, Unix milliseconds.
-        due_ms: Milliseconds until the next delayed job is due, or None without one. Only known where fewer jobs came
-            than were wanted.
+        due_ms: Milliseconds until the next delayed job is due, or None without one. Only known
+            where fewer jobs came than were wanted.
         limited_ms: Milliseconds until the rate limit ends, 0 without one.
-        codes: One per ending: 0 applied; `REFUSED` the job was damaged and is failed; `BROKEN` nothing was changed,
-            because a key is damaged that only an operator can repair; else the wire's negative code.
+        codes: One per ending: 0 applied; `REFUSED` the job was damaged and is failed; `BROKEN`
+            nothing was changed, because a key is damaged that only an operator can repair; else the
+            wire's negative code.
         jobs: What was fetched, in the order it should start.
         repeated: Whether this is the stored reply of an earlier try of the same call.
         late: The iterations among the jobs that must be advanced before they run.
-        held: How many jobs that stalled before were left waiting, because they may not start beside others that did.
+        held: How many jobs that stalled before were left waiting, because they may not start beside
+        others that did.
         refused: Why, by the place of each ending whose code is `REFUSED`.
         quarantined: What was found damaged and put into the quarantine.
         broken: The key that only an operator can repair, and its type; empty where there is none.
-        unread: What an earlier try of the same call has fetched and this reply has no room for: only ids and tokens
-            are known. The jobs are to be handed back.
-        cut: Whether the fetch ended because the jobs were large, and not because there were no more.
-        others_count: What another client's worker has counted by a rate limit of its own, though the queue has none; 0
-            where it has counted nothing.
+        unread: What an earlier try of the same call has fetched and this reply has no room for:
+            only ids and tokens are known. The jobs are to be handed back.
+        cut: Whether the fetch ended because the jobs were large, and not because there were no
+        more.
+        others_count: What another client's worker has counted by a rate limit of its own, though
+            the queue has none; 0 where it has counted nothing.
     """
 
     now_ms: int
@@ -250,18 +271,22 @@ class Advanced:
 def is_ours(job_id: str, options: StoredOptions) -> bool:
     """Whether Corral made a job: its default retention holds for no other.
 
-    Our member of `opts` tells where the caller, or a schedule, chose the id. Other jobs of ours have an id that a
-    producer of ours made: such ids have a form, and BullMQ's clients write an id that their caller chose into `opts`,
-    so one of theirs that has this form by chance is not taken for ours.
+    Our member of `opts` tells where the caller, or a schedule, chose the id. Other jobs of ours
+    have an id that a producer of ours made: such ids have a form, and BullMQ's clients write an id
+    that their caller chose into `opts`, so one of theirs that has this form by chance is not taken
+    for ours.
     """
     return options.ours if options.ours is not None else _OWN_ID.fullmatch(job_id) is not None
 
 
-def encode_options(options: JobOptions, *, nonce: str = "", carrier: str = "", scheduled: bool = False) -> bytes:
+def encode_options(
+    options: JobOptions, *, nonce: str = "", carrier: str = "", scheduled: bool = False
+) -> bytes:
     """A job's options as BullMQ stores them (wire § 4).
 
-    Our default retention is not among them: other clients would apply it to jobs of their own. All that a default job
-    has to say fits into 64 bytes, up to which its hash stays compact (`hash-max-listpack-value`).
+    Our default retention is not among them: other clients would apply it to jobs of their own. All
+    that a default job has to say fits into 64 bytes, up to which its hash stays compact
+    (`hash-max-listpack-value`).
 
     Args:
         options: The options.
@@ -311,15 +336,29 @@ class JobEncoder:
     def encode(self, job: CheckedJob) -> NewJob:
         """A job as the store takes it.
 
-        What the last job's options say is kept: the jobs of a call share them, and so do all calls that name none.
+        What the last job's options say is kept: the jobs of a call share them, and so do all calls
+        that name none.
         """
         options = job.options
         if options is not self._options:
-            self._options, self._opts, self._delay_ms = options, encode_options(options), milliseconds(options.delay)
+            self._options, self._opts, self._delay_ms = (
+                options,
+                encode_options(options),
+                milliseconds(options.delay),
+            )
         opts = self._opts
         if job.nonce or job.carrier:
             opts = encode_options(options, nonce=job.nonce, carrier=job.carrier)
-        return NewJob(job.id, self._queue, job.data, opts, self._delay_ms, options.priority, options.lifo, job.nonce)
+        return NewJob(
+            job.id,
+            self._queue,
+            job.data,
+            opts,
+            self._delay_ms,
+            options.priority,
+            options.lifo,
+            job.nonce,
+        )
 
 
 def encode_new_jobs(jobs: Iterable[NewJob]) -> list[str | bytes | int]:
@@ -338,12 +377,16 @@ def encode_new_jobs(jobs: Iterable[NewJob]) -> list[str | bytes | int]:
 
 
 def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The fields of a hash, or of an entry of a stream: they come as one field, one value, and so on."""
+    """The fields of a hash, or of an entry of a stream: they come as one field, one value, and so
+    on.
+    """
     each = iter(flat)
     return dict(zip(each, each, strict=True))
 
 
-def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *, started: bool = False) -> FetchedJob:
+def decode_job(
+    job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *, started: bool = False
+) -> FetchedJob:
     """A fetched job from its hash.
 
     Args:
@@ -351,7 +394,8 @@ def decode_job(job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *,
         flat: Field, value, field, value, …
         token: The lock's token.
         now_ms: When it was fetched.
-        started: Whether the hash already counts this start: as a repeated call finds it, not as the first one did.
+        started: Whether the hash already counts this start: as a repeated call finds it, not as the
+        first one did.
     """
     fields = fields_of(flat)
     get = fields.get
@@ -384,12 +428,13 @@ def decode_damage(reports: Sequence[bytes]) -> list[Damage]:
 
 
 def encode_endings(endings: Iterable[Ending], declared: JobOptions) -> list[str | bytes | int]:
-    """The endings' arguments of `advance.lua`: how many shapes there are, the shapes, then three per ending.
+    """The endings' arguments of `advance.lua`: how many shapes there are, the shapes, then three
+    per ending.
 
     Args:
         endings: No `LeaseLost` among them: that one has nothing to write.
-        declared: The queue's options; their retention holds for a job that carries none. Where they name none, it is
-            the default for a job of ours, and another client's job is kept.
+        declared: The queue's options; their retention holds for a job that carries none. Where they
+            name none, it is the default for a job of ours, and another client's job is kept.
     """
     completed = _kept(declared.keep_completed, DEFAULT_COMPLETED)
     failed = _kept(declared.keep_failed, DEFAULT_FAILED)
@@ -405,7 +450,16 @@ def encode_endings(endings: Iterable[Ending], declared: JobOptions) -> list[str 
             if kind == "f":
                 retention = options.keep_failed or failed[is_ours(job.id, options)]
         flags = ("l" if options.lifo else "") + ("d" if job.deduplicated else "")
-        shape = (kind, job.token, job.attempts_made + 1, trace, delay_ms, *retention, options.attempts, flags)
+        shape = (
+            kind,
+            job.token,
+            job.attempts_made + 1,
+            trace,
+            delay_ms,
+            *retention,
+            options.attempts,
+            flags,
+        )
         each += (shapes.setdefault(shape, len(shapes) + 1), job.stored_id, text)
     return [len(shapes), *chain.from_iterable(shapes), *each]
 
@@ -421,7 +475,9 @@ def encode_defaults(declared: JobOptions) -> list[str | int]:
 
 
 def encode_declared(declared: JobOptions) -> list[str | int]:
-    """The arguments of `history.lua`: count and age of what the declaration names; empty where it names nothing."""
+    """The arguments of `history.lua`: count and age of what the declaration names; empty where it
+    names nothing.
+    """
     return [*_count_and_age(declared.keep_completed), *_count_and_age(declared.keep_failed)]
 
 
@@ -431,11 +487,18 @@ def _count_and_age(retention: Retention | None) -> Sequence[str | int]:
 
 def made_by_others(sample: Sequence[Sequence[bytes]]) -> int:
     """How many jobs of a sample, the id and the `opts` of each, Corral did not make."""
-    return sum(not is_ours(job_id.decode(errors="replace"), _decode_options(opts)) for job_id, opts in sample)
+    return sum(
+        not is_ours(job_id.decode(errors="replace"), _decode_options(opts))
+        for job_id, opts in sample
+    )
 
 
-def _kept(declared: Retention | None, default: Retention) -> tuple[tuple[int, str, int], tuple[int, str, int]]:
-    """What stays of jobs whose options name no retention, count, age and limit: of others' jobs, and of ours."""
+def _kept(
+    declared: Retention | None, default: Retention
+) -> tuple[tuple[int, str, int], tuple[int, str, int]]:
+    """What stays of jobs whose options name no retention, count, age and limit: of others' jobs,
+    and of ours.
+    """
     if declared is not None:
         return (_retention(declared),) * 2
     return KEEP_ALL, (*_retention(default)[:2], OWN_LIMIT)
@@ -572,4 +635,6 @@ def integer(value: Any) -> int:
         number = int(_number(value))
     if -SAFE <= number <= SAFE:
         return number
-    return SAFE if number > 0 else -SAFE  # 1e30 is no integer to the store, whose script would end half-way
+    return (
+        SAFE if number > 0 else -SAFE
+    )  # 1e30 is no integer to the store, whose script would end half-way

@@ -1,7 +1,8 @@
 """Where every connection to the store is made, and how its failures are told apart.
 
-A `Link` is one connection on an event loop, a `ThreadLink` one of a thread. Neither retries anything: a command that
-was interrupted closes the connection, and the next command opens a new one.
+A `Link` is one connection on an event loop, a `ThreadLink` one of a thread. Neither retries
+anything: a command that was interrupted closes the connection, and the next command opens a new
+one.
 """
 
 from __future__ import annotations
@@ -32,17 +33,22 @@ from corral.store.wire import (
 __all__ = ["BLOCK_SECONDS", "Link", "ThreadLink", "blocking_link"]
 
 COMMAND_SECONDS: Final = 3.0
-"""How long the store may be silent while a reply is due. With BLOCK_SECONDS it bounds how long swallowed bytes stop a
-worker (under 8 s)."""
+"""How long the store may be silent while a reply is due. With BLOCK_SECONDS it bounds how long
+swallowed bytes stop a worker (under 8 s).
+"""
 BLOCK_SECONDS: Final = 4.0
 """How long a worker waits for a marker in one command: BullMQ's own wait is 5 s (wire § 7.2)."""
 READ_MARGIN_SECONDS: Final = 2.0
 """How much longer than its block a blocking command may take before its connection counts as dead."""
 IDLE_SECONDS: Final = 5.0
-"""A connection that was idle for longer is asked for a PONG before it is used: routers forget idle connections."""
+"""A connection that was idle for longer is asked for a PONG before it is used: routers forget idle
+connections.
+"""
 LARGE_BYTES: Final = 32 * 1024
 LARGE_IDLE_SECONDS: Final = 0.1
-"""So is one, after this time, before a large request: its bound is long, and a dead store would be noticed late."""
+"""So is one, after this time, before a large request: its bound is long, and a dead store would be
+noticed late.
+"""
 PING: Final = hiredis.pack_command(("PING",))
 READ_BYTES: Final = 2**16
 REPLICATED_SECONDS: Final = 1.0
@@ -52,15 +58,17 @@ REPLICATED_SECONDS: Final = 1.0
 class Link:
     """One connection to the store, made when it is first needed and again after each failure.
 
-    Concurrent calls take turns, in the order in which they were made. No command is ever sent twice.
+    Concurrent calls take turns, in the order in which they were made. No command is ever sent
+    twice.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
-        pipelined: Whether a call is sent while others wait for their replies; all of them fail with the connection. The
-            reply to one that is cancelled is dropped as it comes, where otherwise the connection is closed.
+        pipelined: Whether a call is sent while others wait for their replies; all of them fail with
+            the connection. The reply to one that is cancelled is dropped as it comes, where
+            otherwise the connection is closed.
         name: What `CLIENT LIST` shows, or None.
-        read_seconds: How long the store may be silent while a reply is due. A reply may take longer as long as it
-            flows; a large request has a second more for each 32 KiB.
+        read_seconds: How long the store may be silent while a reply is due. A reply may take longer
+            as long as it flows; a large request has a second more for each 32 KiB.
     """
 
     def __init__(
@@ -86,12 +94,17 @@ class Link:
 
     @property
     def is_connecting(self) -> bool:
-        """Whether a call waits for its connection; of a link that is not pipelined, or for its reply."""
+        """Whether a call waits for its connection; of a link that is not pipelined, or for its
+        reply.
+        """
         return self._turn.locked()
 
     @property
     def unheard_seconds(self) -> float:
-        """In the middle of a reply, how long no byte of it has come; else infinite. Callable from any thread."""
+        """In the middle of a reply, how long no byte of it has come; else infinite.
+
+        Callable from any thread.
+        """
         wire = self._wire
         return time.monotonic() - wire.heard if wire is not None and wire.receives else math.inf
 
@@ -100,19 +113,22 @@ class Link:
 
         Args:
             command: Its words.
-            replicated: Whether to wait then, up to `REPLICATED_SECONDS`, until a replica has what the command wrote.
-                It must write something: on Valkey 9, WAIT counts every replica for a connection that wrote nothing.
+            replicated: Whether to wait then, up to `REPLICATED_SECONDS`, until a replica has what
+                the command wrote. It must write something: on Valkey 9, WAIT counts every replica
+                for a connection that wrote nothing.
 
         Returns:
             The reply as RESP2 gives it, texts as bytes.
 
         Raises:
-            StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect, else `"unknown"`: also
-                where it was done, and no replica has confirmed it.
+            StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect,
+                else `"unknown"`: also where it was done, and no replica has confirmed it.
             ResponseError: The server understood the command and answered with an error.
         """
         if self._forks != forks():
-            raise StoreUnavailable("this connection to the store was made before a fork, and is the parent process's")
+            raise StoreUnavailable(
+                "this connection to the store was made before a fork, and is the parent process's"
+            )
         packed = hiredis.pack_command(command)
         async with self._turn:
             wire = self._wire
@@ -140,7 +156,9 @@ class Link:
             self._drop(wire)
             raise unavailable(error, self.url, refused=False) from error
         except BaseException:
-            if not self._pipelined:  # what was interrupted must not be done any more: a wait would take a marker
+            if (
+                not self._pipelined
+            ):  # what was interrupted must not be done any more: a wait would take a marker
                 self._drop(wire)
             raise
         if replicated:
@@ -153,12 +171,18 @@ class Link:
             return
         async with self._turn:
             self._drop(self._wire)
-            await asyncio.sleep(0)  # the loop closes the socket in its next round, and may have no later one
+            await asyncio.sleep(
+                0
+            )  # the loop closes the socket in its next round, and may have no later one
 
     async def _is_alive(self, wire: Wire, size: int) -> bool:
-        """Whether a connection can take a request of so many bytes; asked only where it has been idle."""
+        """Whether a connection can take a request of so many bytes; asked only where it has been
+        idle.
+        """
         idle = 0.0 if wire.asked else time.monotonic() - wire.heard
-        if wire.lost is not None or idle <= (IDLE_SECONDS if size < LARGE_BYTES else LARGE_IDLE_SECONDS):
+        if wire.lost is not None or idle <= (
+            IDLE_SECONDS if size < LARGE_BYTES else LARGE_IDLE_SECONDS
+        ):
             return wire.lost is None
         try:
             await wire.ask(PING, min(GREETING_SECONDS, self._read_seconds))
@@ -169,10 +193,14 @@ class Link:
         return True
 
     async def _wait_for_replica(self, wire: Wire) -> None:
-        """Wait until a replica has what this connection has written; whatever goes wrong, it is written."""
+        """Wait until a replica has what this connection has written; whatever goes wrong, it is
+        written.
+        """
         command: tuple[Any, ...] = ("WAIT", 1, round(REPLICATED_SECONDS * 1000))
         try:
-            having = await wire.ask(hiredis.pack_command(command), self._read_seconds + REPLICATED_SECONDS)
+            having = await wire.ask(
+                hiredis.pack_command(command), self._read_seconds + REPLICATED_SECONDS
+            )
         except (ResponseError, OSError) as error:
             self._drop(wire)
             if isinstance(error, ResponseError):
@@ -208,7 +236,8 @@ class ThreadLink:
 
     Args:
         url: As for `Link`.
-        read_seconds: How long connecting may take, and how long the store may be silent while a reply is due.
+        read_seconds: How long connecting may take, and how long the store may be silent while a
+        reply is due.
     """
 
     def __init__(self, url: str, read_seconds: float) -> None:
@@ -267,7 +296,11 @@ class ThreadLink:
             self._connection = connection = _connected(to, min(CONNECT_SECONDS, self._read_seconds))
             for command in to.greeting(None):
                 try:
-                    self._ask(connection, hiredis.pack_command(command), min(GREETING_SECONDS, self._read_seconds))
+                    self._ask(
+                        connection,
+                        hiredis.pack_command(command),
+                        min(GREETING_SECONDS, self._read_seconds),
+                    )
                 except ResponseError as error:
                     if not can_do_without(command, error):
                         raise
@@ -291,7 +324,11 @@ def _connected(to: Address, seconds: float) -> socket.socket:
     try:
         notice_dead_peer(connection)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection if to.tls is None else to.tls.wrap_socket(connection, server_hostname=to.host)
+        return (
+            connection
+            if to.tls is None
+            else to.tls.wrap_socket(connection, server_hostname=to.host)
+        )
     except BaseException:
         connection.close()
         raise
@@ -302,6 +339,7 @@ def blocking_link(url: str, name: str) -> Link:
 
     Args:
         url: As for `Link`.
-        name: `<prefix>:<base64(queue)>:w:<worker>`: how Bull Board and Node's `getWorkers` recognise a worker.
+        name: `<prefix>:<base64(queue)>:w:<worker>`: how Bull Board and Node's `getWorkers`
+        recognise a worker.
     """
     return Link(url, name=name, read_seconds=BLOCK_SECONDS + READ_MARGIN_SECONDS)

@@ -1,4 +1,6 @@
-"""`QueueStore`: one queue's keys, and the few operations that change them. Each is one script, hence atomic.
+"""`QueueStore`: one queue's keys, and the few operations that change them.
+
+Each is one script, hence atomic.
 
 It knows Redis and BullMQ's keys; it knows no payload models, no hooks and no catalog.
 """
@@ -46,12 +48,17 @@ __all__ = [
 ]
 
 MAX_BATCH = 500
-"""Jobs per script call: Lua can unpack about 8,000 values, and a longer script would keep others waiting."""
+"""Jobs per script call: Lua can unpack about 8,000 values, and a longer script would keep others
+waiting.
+"""
 BATCH_BYTES = 1024 * 1024
-"""Bytes of new jobs, or of endings, per script call: at 32 KiB/s, the slowest link that is supported, they take half a
-minute. One that is larger goes alone."""
+"""Bytes of new jobs, or of endings, per script call: at 32 KiB/s, the slowest link that is
+supported, they take half a minute. One that is larger goes alone.
+"""
 FETCH_BYTES = 256 * 1024
-"""How large the jobs of one fetch may be together as long as the speed of the link is not known: 8 s on the slowest."""
+"""How large the jobs of one fetch may be together as long as the speed of the link is not known: 8
+s on the slowest.
+"""
 METRICS_MINUTES = 20_160
 """How many minutes of counts are kept: two weeks."""
 LAST_CALL_MS = 60_000
@@ -64,7 +71,9 @@ _NOTHING_ODD = (0, (), 0, (), (), b"", 0, 0)
 
 
 class StaleCall(CorralError):
-    """The store has already answered a later call of this worker: this one arrived as a ghost and changed nothing."""
+    """The store has already answered a later call of this worker: this one arrived as a ghost and
+    changed nothing.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +114,8 @@ def job_bytes(job: NewJob) -> int:
 
 
 def batches(jobs: Iterable[NewJob]) -> Iterator[list[NewJob]]:
-    """Cut jobs into what one `QueueStore.add` takes: at most `MAX_BATCH`, and about `BATCH_BYTES` together.
+    """Cut jobs into what one `QueueStore.add` takes: at most `MAX_BATCH`, and about `BATCH_BYTES`
+    together.
 
     Args:
         jobs: Read only as far as the batch needs that is asked for.
@@ -135,8 +145,10 @@ class QueueStore:
 
     Args:
         link: The connection.
-        options: The queue's own; their retention holds for jobs that carry none, see `codec.encode_endings`.
-        lane: Calls of one worker that may be on their way at the same time go through stores of different lanes.
+        options: The queue's own; their retention holds for jobs that carry none, see
+        `codec.encode_endings`.
+        lane: Calls of one worker that may be on their way at the same time go through stores of
+        different lanes.
         clock: Shared by those whose time is moved together, in tests.
     """
 
@@ -181,8 +193,9 @@ class QueueStore:
     async def add(self, jobs: Sequence[NewJob], *, replicated: bool = False) -> list[bool]:
         """Write jobs.
 
-        Safe to repeat after a lost reply: a job that an earlier try has made is not made again, as long as it has
-        not run and been removed in between (its retention decides how long it stays).
+        Safe to repeat after a lost reply: a job that an earlier try has made is not made again, as
+        long as it has not run and been removed in between (its retention decides how long it
+        stays).
 
         Args:
             jobs: One of `batches`.
@@ -192,8 +205,9 @@ class QueueStore:
             One flag per job: whether it is this call's own, or its id existed.
 
         Raises:
-            StoreUnavailable: The store is away, or refuses to write. Where its `outcome` is `"refused"`, no job was
-                written. Where no replica has confirmed the jobs, it is `"unknown"`.
+            StoreUnavailable: The store is away, or refuses to write. Where its `outcome` is
+                `"refused"`, no job was written. Where no replica has confirmed the jobs, it is
+                `"unknown"`.
             ResponseError: A key of the queue is damaged; it is named, and no job was written.
         """
         arguments = [self.offset_ms, *encode_new_jobs(jobs)]
@@ -219,14 +233,16 @@ class QueueStore:
 
         Args:
             worker: The worker's name; unique among all workers of the queue.
-            seq: Counts up with each call of this worker; in each lane only one call may be on its way.
+            seq: Counts up with each call of this worker; in each lane only one call may be on its
+            way.
             endings: The jobs that ended, at most `MAX_BATCH`; a `LeaseLost` among them is refused.
             want: How many jobs to fetch at most, up to `MAX_BATCH`.
             lock_ms: How long a fetched job's lock lives without renewal.
             ticks: The coming ticks of the queue's cron schedules, made by `schedules.encode_ticks`.
             suspects: How many of the fetched jobs may have stalled before.
-            confirm_from: A fetched job that stalled so often must be confirmed (`confirm`) before it runs: until then
-                a worker that dies has not run it, and it is charged nothing. None: no job must be.
+            confirm_from: A fetched job that stalled so often must be confirmed (`confirm`) before
+                it runs: until then a worker that dies has not run it, and it is charged nothing.
+                None: no job must be.
             max_bytes: How large the fetched jobs may be together; the first one may be larger.
 
         Returns:
@@ -270,7 +286,8 @@ class QueueStore:
             late=decode_late(late),
             held=held,
             refused={
-                place - 1: why.decode(errors="replace") for place, why in zip(refused[::2], refused[1::2], strict=True)
+                place - 1: why.decode(errors="replace")
+                for place, why in zip(refused[::2], refused[1::2], strict=True)
             },
             quarantined=decode_damage(reports),
             broken=broken.decode(errors="replace"),
@@ -313,8 +330,8 @@ class QueueStore:
             calls: `(lane, seq)` of each: the locks of what it has brought are renewed, too.
 
         Returns:
-            The places in `leases` of those whose lock is not held any more, and the places in `calls` of those that
-            have brought a job whose lock is not.
+            The places in `leases` of those whose lock is not held any more, and the places in
+            `calls` of those that have brought a job whose lock is not.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
@@ -332,7 +349,8 @@ class QueueStore:
         return lost, incomplete
 
     async def check_stalled(self, interval_ms: int, max_stalled: int) -> Stalled:
-        """Put jobs of dead workers back to the head of the waiting list; a no-op while another check's time runs.
+        """Put jobs of dead workers back to the head of the waiting list; a no-op while another
+        check's time runs.
 
         Args:
             interval_ms: How long no other check runs.
@@ -343,10 +361,13 @@ class QueueStore:
         """
         arguments = [interval_ms, max_stalled, self.offset_ms]
         wait_ms, ids, reports = await run(self._link, script("stalled"), [self.base], arguments)
-        return Stalled([job_id.decode(errors="replace") for job_id in ids], wait_ms, decode_damage(reports))
+        return Stalled(
+            [job_id.decode(errors="replace") for job_id in ids], wait_ms, decode_damage(reports)
+        )
 
     async def remove_due(self) -> None:
-        """Remove those of our own finished jobs whose default retention is over; at most 1,000 of each state.
+        """Remove those of our own finished jobs whose default retention is over; at most 1,000 of
+        each state.
 
         Endings do so, too. This is for a queue in which no job ends.
 
@@ -357,10 +378,12 @@ class QueueStore:
         await self.operate("due", *encode_defaults(self._options))
 
     async def history_at_risk(self) -> Mapping[str, int]:
-        """How many finished jobs the retention that the declaration names removes, where others made some of them.
+        """How many finished jobs the retention that the declaration names removes, where others
+        made some of them.
 
         Returns:
-            Their number, by `completed` and `failed`; empty where a sample of them are all Corral's own.
+            Their number, by `completed` and `failed`; empty where a sample of them are all Corral's
+            own.
 
         Raises:
             StoreUnavailable: The store is away.
@@ -372,9 +395,11 @@ class QueueStore:
         return {name: due for name, (due, sample) in counts if made_by_others(sample)}
 
     async def release(self, worker: str, max_stalled: int, *, lanes: int = 1) -> list[str]:
-        """Do to the jobs of a worker that is certainly dead what the stalled check would do, without its wait.
+        """Do to the jobs of a worker that is certainly dead what the stalled check would do,
+        without its wait.
 
-        Only locks with the worker's own tokens are touched. What it had sent and arrives later changes nothing.
+        Only locks with the worker's own tokens are touched. What it had sent and arrives later
+        changes nothing.
 
         Args:
             worker: Its name; no later worker may have the same.
@@ -391,14 +416,24 @@ class QueueStore:
         ids = await run(self._link, script("release"), keys, arguments)
         return [job_id.decode(errors="replace") for job_id in ids]
 
-    def give_up(self, link: ThreadLink, worker: str, endings: Sequence[Ending], max_stalled: int, *, lanes: int) -> int:
-        """Write the last endings of a worker whose event loop is stuck, from another thread, and release the rest.
+    def give_up(
+        self,
+        link: ThreadLink,
+        worker: str,
+        endings: Sequence[Ending],
+        max_stalled: int,
+        *,
+        lanes: int,
+    ) -> int:
+        """Write the last endings of a worker whose event loop is stuck, from another thread, and
+        release the rest.
 
         Args:
             link: The thread's own connection.
             worker: The worker's name.
             endings: What is known of its jobs.
-            max_stalled: As for `release`, and so is `lanes`: a call on its way may have brought jobs.
+            max_stalled: As for `release`, and so is `lanes`: a call on its way may have brought
+            jobs.
             lanes: See there.
 
         Returns:
@@ -410,10 +445,23 @@ class QueueStore:
         last = f"{worker}:last"  # a number of its own: the loop may have sent any
         keys = [self.base, self._record(last, 0)]
         for seq, start in enumerate(range(0, len(endings), MAX_BATCH), 1):
-            arguments = [seq, last, 0, LAST_CALL_MS, self.offset_ms, METRICS_MINUTES, b"{}", 0, "", 0]
+            arguments = [
+                seq,
+                last,
+                0,
+                LAST_CALL_MS,
+                self.offset_ms,
+                METRICS_MINUTES,
+                b"{}",
+                0,
+                "",
+                0,
+            ]
             batch = encode_endings(endings[start : start + MAX_BATCH], self._options)
             run_blocking(link, script("advance"), keys, [*arguments, *batch])
-        return len(run_blocking(link, script("release"), *self._release(worker, max_stalled, lanes)))
+        return len(
+            run_blocking(link, script("release"), *self._release(worker, max_stalled, lanes))
+        )
 
     def _release(self, worker: str, max_stalled: int, lanes: int) -> tuple[list[str], list[Any]]:
         keys = [self.base, *(self._record(worker, lane) for lane in range(lanes))]
@@ -422,12 +470,14 @@ class QueueStore:
     async def note(self, notes: Iterable[Note], worker: str = "", seq: int = 0) -> list[Damage]:
         """Write progress and log lines of running jobs.
 
-        Safe to repeat under a number: the same `seq` again, or an earlier one that comes late, writes nothing.
+        Safe to repeat under a number: the same `seq` again, or an earlier one that comes late,
+        writes nothing.
 
         Args:
             notes: At most `MAX_BATCH`.
             worker: The worker's name; unique among all workers of the queue.
-            seq: Counts up with each call of this worker; only one may be on its way. 0: the call is not repeated.
+            seq: Counts up with each call of this worker; only one may be on its way. 0: the call is
+            not repeated.
 
         Returns:
             The jobs whose keys are damaged, so that something could not be written.
@@ -439,7 +489,11 @@ class QueueStore:
         for note in notes:
             arguments += [note.job_id, note.kind, note.text, note.keep]
         keys = [self.base, f"corral:{self.base}call:{worker}:notes"]
-        return decode_damage(await run(self._link, script("note"), keys, arguments)) if len(arguments) > 1 else []
+        return (
+            decode_damage(await run(self._link, script("note"), keys, arguments))
+            if len(arguments) > 1
+            else []
+        )
 
     async def operate(self, name: str, *arguments: Any) -> Any:
         """Run a script that needs nothing but this queue's keys and the time.
@@ -462,7 +516,8 @@ class QueueStore:
         return await missing_rights(self._link, self.prefix, self.queue, "worker")
 
     async def signal(self) -> None:
-        """Put the marker back that a cancelled wait may have taken; a left-over one costs an empty fetch.
+        """Put the marker back that a cancelled wait may have taken; a left-over one costs an empty
+        fetch.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.

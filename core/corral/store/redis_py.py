@@ -1,7 +1,8 @@
-"""All that needs redis-py: unusual URLs, TLS, and what redis-py's own errors mean where a plugin lets one out.
+"""All that needs redis-py: unusual URLs, TLS, and what redis-py's own errors mean where a plugin
+lets one out.
 
-Loaded only where one of them is there: redis-py takes 60 ms to load and 7 MiB, and a connection of ours needs none of
-it.
+Loaded only where one of them is there: redis-py takes 60 ms to load and 7 MiB, and a connection of
+ours needs none of it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from redis.exceptions import (
 from redis.exceptions import ResponseError as RedisResponseError
 
 from corral.errors import ConfigurationError
+from corral.redactor import masked
 from corral.store import replies
 from corral.store.wire import Address
-from corral.veil import masked
 
 __all__ = ["as_ours", "read_url"]
 
@@ -56,7 +57,8 @@ def read_url(url: str) -> Address:
     """Read a URL as redis-py does, with its options behind a question mark.
 
     Raises:
-        ConfigurationError: redis-py does not take it, or would take a part of it for something else.
+        ConfigurationError: redis-py does not take it, or would take a part of it for something
+        else.
     """
     try:
         _check_parts(urlsplit(url))
@@ -70,16 +72,26 @@ def read_url(url: str) -> Address:
             f"REDIS_URL {masked(url)!r} is not a store's address: {told}",
             hint="write redis://host:6379/0, rediss://… or unix:///path/to.sock",
         ) from error
-    login = () if made.password is None else (made.username, made.password) if made.username else (made.password,)
-    host, port, path = getattr(made, "host", ""), getattr(made, "port", 0), getattr(made, "path", "")
+    login = (
+        ()
+        if made.password is None
+        else (made.username, made.password)
+        if made.username
+        else (made.password,)
+    )
+    host, port, path = (
+        getattr(made, "host", ""),
+        getattr(made, "port", 0),
+        getattr(made, "path", ""),
+    )
     return Address(host, port, path, tls, login, made.client_name or "", int(made.db or 0))
 
 
 def _check_parts(parts: SplitResult) -> None:
     """Refuse what redis-py leaves out without a word.
 
-    A database that is no number is 0 to it, and of `/1/2` it makes 12; an option without a value and whatever follows
-    a `#` do not exist. A ValueError says which it is.
+    A database that is no number is 0 to it, and of `/1/2` it makes 12; an option without a value
+    and whatever follows a `#` do not exist. A ValueError says which it is.
     """
     if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,9}", unquote(parts.path)):
         raise ValueError("what follows the host is no number of a database")
@@ -94,7 +106,9 @@ def _check_parts(parts: SplitResult) -> None:
 
 
 def as_ours(error: Exception) -> replies.ResponseError | OSError | None:
-    """What our own connection would have raised in place of an error of redis-py; None where it is none of its."""
+    """What our own connection would have raised in place of an error of redis-py; None where it is
+    none of its.
+    """
     if not isinstance(error, RedisError):
         return None
     if isinstance(error.__cause__, RedisError):

@@ -1,10 +1,12 @@
 """What the store's error replies mean, in one place.
 
-Some answer what was asked. The others say "not now" or "not you": what is the matter, what an operator does about it,
-and whether a command that was answered so may have written something, is decided here.
+Some answer what was asked. The others say "not now" or "not you": what is the matter, what an
+operator does about it, and whether a command that was answered so may have written something, is
+decided here.
 
-Redis prefixes an error with a word. Inside of a script the same refusals come with the script's name behind them, and
-those of access control and of a cluster in words of their own, which differ between Redis 7.0 and later servers.
+Redis prefixes an error with a word. Inside of a script the same refusals come with the script's
+name behind them, and those of access control and of a cluster in words of their own, which differ
+between Redis 7.0 and later servers.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from corral.errors import StoreUnavailable
-from corral.veil import masked
+from corral.redactor import masked
 
 __all__ = [
     "RIGHTS_HINT",
@@ -48,9 +50,7 @@ class NoScriptError(ResponseError):
 
 RIGHTS_HINT: Final = "give the store's user the access rules of its role: docs/store-users.md"
 """What to do about a missing right, wherever it is found."""
-_REPLICAS_HINT: Final = (
-    "bring a replica back (INFO replication lists them), and enqueue again under the same job_id: no second job is made"
-)
+_REPLICAS_HINT: Final = "bring a replica back (INFO replication lists them), and enqueue again under the same job_id: no second job is made"
 _PRIMARY: Final = "let REDIS_URL name the primary, or a name that follows it"
 _CLUSTER: Final = (
     "Corral talks to one server and follows no cluster: name a server that is none, or, with all keys in one slot "
@@ -75,28 +75,44 @@ class _Kind:
 
 _KINDS: Final[Mapping[str, _Kind]] = {
     "NOPERM": _Kind("does not let its user do this", RIGHTS_HINT),
-    "NOAUTH": _Kind("wants a password", "write it into REDIS_URL: redis://user:password@host:6379/0"),
+    "NOAUTH": _Kind(
+        "wants a password", "write it into REDIS_URL: redis://user:password@host:6379/0"
+    ),
     "WRONGPASS": _Kind(
-        "refuses this user name and password", "check both in REDIS_URL; special characters are written as %40, %3A"
+        "refuses this user name and password",
+        "check both in REDIS_URL; special characters are written as %40, %3A",
     ),
     "OOM": _Kind("has no memory left", "raise maxmemory, or remove finished jobs: corral clean"),
-    "MISCONF": _Kind("cannot write to its disk, and takes no writes until it can", "look into the store's own log"),
+    "MISCONF": _Kind(
+        "cannot write to its disk, and takes no writes until it can",
+        "look into the store's own log",
+    ),
     "READONLY": _Kind("is a replica, which takes no writes", _PRIMARY),
     "NOREPLICAS": _Kind(
-        "reaches too few replicas to take writes", "bring its replicas back, or lower min-replicas-to-write"
+        "reaches too few replicas to take writes",
+        "bring its replicas back, or lower min-replicas-to-write",
     ),
     "MASTERDOWN": _Kind("is a replica that has lost its primary", _PRIMARY),
     "UNBLOCKED": _Kind("has become a replica while a command waited", _PRIMARY),
-    "LOADING": _Kind("still loads its data", "wait until it has: INFO persistence says how far it is"),
-    "BUSY": _Kind("is busy with a script", "wait for its end; SCRIPT KILL ends one that has written nothing"),
-    "CLUSTERDOWN": _Kind("is a node of a cluster that does not work", "look at CLUSTER INFO and CLUSTER NODES"),
+    "LOADING": _Kind(
+        "still loads its data", "wait until it has: INFO persistence says how far it is"
+    ),
+    "BUSY": _Kind(
+        "is busy with a script", "wait for its end; SCRIPT KILL ends one that has written nothing"
+    ),
+    "CLUSTERDOWN": _Kind(
+        "is a node of a cluster that does not work", "look at CLUSTER INFO and CLUSTER NODES"
+    ),
     "MOVED": _Kind("is a node of a cluster, and another one holds these keys", _CLUSTER),
     "ASK": _Kind("is a node of a cluster, and another one receives these keys", _CLUSTER),
-    "TRYAGAIN": _Kind("is a node of a cluster that hands these keys over", "try again when CLUSTER NODES says so"),
+    "TRYAGAIN": _Kind(
+        "is a node of a cluster that hands these keys over", "try again when CLUSTER NODES says so"
+    ),
     "CROSSSLOT": _Kind("is a cluster, and these keys are in different slots of it", _CLUSTER),
 }
-"""By the first word of the reply. Each is given before a command runs, or at the first write of a script: a script that
-has written is not stopped by any of them any more."""
+"""By the first word of the reply. Each is given before a command runs, or at the first write of a
+script: a script that has written is not stopped by any of them any more.
+"""
 _IN_SCRIPT: Final = _Kind(_KINDS["NOPERM"].sentence, RIGHTS_HINT, "unknown")
 _ELSEWHERE: Final = "is a node of a cluster that does not serve all of these keys"
 _PHRASES: Final[Mapping[str, _Kind]] = {
@@ -105,12 +121,21 @@ _PHRASES: Final[Mapping[str, _Kind]] = {
     "Script attempted to": _Kind(_ELSEWHERE, _CLUSTER, "unknown"),
     "Attempted to access": _Kind(_ELSEWHERE, _CLUSTER, "unknown"),  # Valkey
     "Protocol error: unauthenticated": _KINDS["NOAUTH"],  # said of a long command before it is read
-    "unknown command": _Kind("does not know a command that Corral needs", "its provider may have taken it away: ask"),
-    "Unknown Redis command": _Kind("does not know a command that Corral needs", "Redis 7.0 does", "unknown"),
-    "Unknown Valkey command": _Kind("does not know a command that Corral needs", "Valkey 7.2 does", "unknown"),
-    "max number of clients reached": _Kind("takes no more connections", "raise maxclients, or end idle clients"),
+    "unknown command": _Kind(
+        "does not know a command that Corral needs", "its provider may have taken it away: ask"
+    ),
+    "Unknown Redis command": _Kind(
+        "does not know a command that Corral needs", "Redis 7.0 does", "unknown"
+    ),
+    "Unknown Valkey command": _Kind(
+        "does not know a command that Corral needs", "Valkey 7.2 does", "unknown"
+    ),
+    "max number of clients reached": _Kind(
+        "takes no more connections", "raise maxclients, or end idle clients"
+    ),
     "DB index is out of range": _Kind(
-        "has no database of this number", "the number ends REDIS_URL: CONFIG GET databases says how many there are"
+        "has no database of this number",
+        "the number ends REDIS_URL: CONFIG GET databases says how many there are",
     ),
 }
 """By how the reply begins, where it has no word of its own."""
@@ -120,7 +145,8 @@ _ARGUMENTS: Final = ", with args beginning with:"
 
 
 def refusal(error: BaseException, url: str) -> StoreUnavailable | None:
-    """What an error reply means that says "not now" or "not you"; None where it answers what was asked.
+    """What an error reply means that says "not now" or "not you"; None where it answers what was
+    asked.
 
     Args:
         error: What the connection raised.
@@ -163,7 +189,8 @@ def unreplicated(url: str, seconds: float) -> StoreUnavailable:
 
 
 def unexpected(error: ResponseError, url: str) -> StoreUnavailable:
-    """An error reply where none belongs: a key that somebody has damaged, or a server that is none of those we know.
+    """An error reply where none belongs: a key that somebody has damaged, or a server that is none
+    of those we know.
 
     Args:
         error: The reply. `DAMAGED …` is what our own scripts say when they have changed nothing.
@@ -187,7 +214,9 @@ def unexpected(error: ResponseError, url: str) -> StoreUnavailable:
 
 
 def of_the_client(error: Exception) -> StoreUnavailable | None:
-    """What an error of a client of the store means, ours or redis-py's, wherever it comes from; None for any other."""
+    """What an error of a client of the store means, ours or redis-py's, wherever it comes from;
+    None for any other.
+    """
     if isinstance(error, ResponseError):
         return unexpected(error, "")
     if "redis" not in sys.modules:  # then it is not redis-py's
@@ -212,7 +241,11 @@ def is_unreplicated(error: StoreUnavailable) -> bool:
 
 def _cause(error: BaseException) -> str:
     """Why, without the number that the system gives it."""
-    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):
+    if (
+        isinstance(error, OSError)
+        and error.errno
+        and not isinstance(error, socket.gaierror | ssl.SSLError)
+    ):
         return os.strerror(error.errno)
     return str(error).strip().rstrip(".") or type(error).__name__
 
@@ -234,5 +267,7 @@ def _kind(error: BaseException) -> tuple[_Kind, str] | None:
 
 
 def _told(text: str) -> str:
-    """An error's text without the place in a script and without arguments, which nobody needs to read."""
+    """An error's text without the place in a script and without arguments, which nobody needs to
+    read.
+    """
     return _WHERE.sub("", text.partition(_ARGUMENTS)[0].strip()).rstrip(".")

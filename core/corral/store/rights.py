@@ -39,8 +39,8 @@ async def missing_rights(link: Link, prefix: str, queue: str, role: Role) -> str
         role: A worker, or an operator, who needs more.
 
     Returns:
-        What the store's user lacks, as `the commands ZADD, XADD and the keys corral:bull:alive`; empty where that is
-        nothing, or where the store takes no writes now.
+        What the store's user lacks, as `the commands ZADD, XADD and the keys corral:bull:alive`;
+        empty where that is nothing, or where the store takes no writes now.
 
     Raises:
         StoreUnavailable: The store is away, or refuses for another reason.
@@ -56,7 +56,11 @@ async def missing_rights(link: Link, prefix: str, queue: str, role: Role) -> str
         if not is_missing_right(error):
             raise
         # Not even a script may run, or not on this key.
-        return f"the keys {base}*" if any(each in str(error) for each in _KEYS) else "the commands EVAL, EVALSHA"
+        return (
+            f"the keys {base}*"
+            if any(each in str(error) for each in _KEYS)
+            else "the commands EVAL, EVALSHA"
+        )
     commands, keys = ([each.decode(errors="replace") for each in part] for part in found)
     if role == "worker" and not keys and not await _may_wait(link, f"corral:{base}probe"):
         commands.append("BZPOPMIN")
@@ -72,13 +76,17 @@ async def ensure_rights(link: Link, prefix: str, queue: str) -> None:
         StoreUnavailable: A right is missing, and nothing was changed; or as `missing_rights`.
     """
     if lacking := await missing_rights(link, prefix, queue, "operator"):
-        raise StoreUnavailable(f"the store's user lacks {lacking}: nothing was changed", hint=RIGHTS_HINT)
+        raise StoreUnavailable(
+            f"the store's user lacks {lacking}: nothing was changed", hint=RIGHTS_HINT
+        )
 
 
 async def _may_wait(link: Link, key: str) -> bool:
     """Whether the one command is allowed that Redis 7.0 lets no script call."""
     try:
-        with suppress(ResponseError):  # no time to wait is called so: nobody waits, and rights are checked before
+        with suppress(
+            ResponseError
+        ):  # no time to wait is called so: nobody waits, and rights are checked before
             await link.call("BZPOPMIN", key, "never")
     except StoreUnavailable as error:
         if not is_missing_right(error):

@@ -1,7 +1,7 @@
 """A queue's schedules in the store: BullMQ's job schedulers (wire § 6.21).
 
-Their next iterations are made by whoever fetches one, inside the fetch. A script cannot read a cron expression, so the
-fetch is told the coming ticks beforehand (`encode_ticks`).
+Their next iterations are made by whoever fetches one, inside the fetch. A script cannot read a cron
+expression, so the fetch is told the coming ticks beforehand (`encode_ticks`).
 """
 
 from __future__ import annotations
@@ -36,15 +36,22 @@ __all__ = [
 COMING = 8
 """How many ticks a script is told: a promoted iteration takes one, and the next call tells others."""
 SLACK_MS = 2_000
-"""Ticks are counted from a little before what we think the time is: the store's clock decides, and may be behind."""
+"""Ticks are counted from a little before what we think the time is: the store's clock decides, and
+may be behind.
+"""
 OVERDUE_MS = 60_000
-"""How late a tick must be at least before it is told, and how late where nobody can say how long its period is."""
+"""How late a tick must be at least before it is told, and how late where nobody can say how long
+its period is.
+"""
 PRUNED = "prune"
-"""The mark of a schedule that was removed because nobody declared it: a worker that starts and declares it makes it
-again, one that was there before does not."""
+"""The mark of a schedule that was removed because nobody declared it: a worker that starts and
+declares it makes it again, one that was there before does not.
+"""
 
 Why = Literal["asked", "start", "check"]
-"""Who wants a schedule ensured: somebody on purpose, a worker that starts, or a worker that repairs what is gone."""
+"""Who wants a schedule ensured: somebody on purpose, a worker that starts, or a worker that repairs
+what is gone.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,8 @@ class StoredSchedule:
     Attributes:
         id: Unique within its queue.
         next_ms: The tick of its current iteration, Unix milliseconds.
-        alive: Whether that iteration exists and has not ended: nobody makes the next one for a dead schedule.
+        alive: Whether that iteration exists and has not ended: nobody makes the next one for a dead
+        schedule.
         pattern: The cron expression, or None.
         tz: Its time zone, or None.
         every_ms: The interval, or None.
@@ -91,7 +99,8 @@ class StoredSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """A schedule without a next run: somebody has fetched the last one and made none, or it is gone.
+    """A schedule without a next run: somebody has fetched the last one and made none, or it is
+    gone.
 
     Attributes:
         id: Unique within its queue.
@@ -111,7 +120,8 @@ class Overdue:
 
 
 def overdue_ms(overdue: Overdue) -> int:
-    """How late the run of a schedule that we cannot read may be, in milliseconds: one period, else `OVERDUE_MS`.
+    """How late the run of a schedule that we cannot read may be, in milliseconds: one period, else
+    `OVERDUE_MS`.
 
     The period can be told where it is only the time zone that is not known here.
     """
@@ -123,13 +133,16 @@ def overdue_ms(overdue: Overdue) -> int:
 
 
 def coming_ticks(pattern: str, tz: str, now_ms: int, count: int = COMING) -> list[int]:
-    """`[from, tick, tick, …]` in Unix milliseconds: after any moment from `from` on comes the next tick in the list.
+    """`[from, tick, tick, …]` in Unix milliseconds: after any moment from `from` on comes the next
+    tick in the list.
 
     Raises:
         ValueError: The pattern cannot be read, or names no day that comes.
     """
     start = now_ms - SLACK_MS
-    ticks = cron_ticks(pattern, tz or "UTC", start, count)  # BullMQ would ask the worker's own zone: no two agree
+    ticks = cron_ticks(
+        pattern, tz or "UTC", start, count
+    )  # BullMQ would ask the worker's own zone: no two agree
     return [start, *ticks]
 
 
@@ -150,27 +163,31 @@ class Schedules:
 
     @property
     def removed_key(self) -> str:
-        """The key of the hash that has a field for each declared schedule that an operator has removed.
+        """The key of the hash that has a field for each declared schedule that an operator has
+        removed.
 
-        It is not below the queue's own keys, where BullMQ's `removeOrphanedJobs` would delete it (trap T11).
+        It is not below the queue's own keys, where BullMQ's `removeOrphanedJobs` would delete it
+        (trap T11).
         """
         return f"corral:{self._store.base}removed-schedules"
 
     async def ensure(self, new: NewSchedule, why: Why = "asked") -> tuple[str, int]:
         """Install a schedule, or leave it exactly as it is where it is the same and alive.
 
-        Of a changed one, a tick that is due already stays and runs; a coming one is replaced. One whose chain has
-        ended is resumed. Whatever happens, no more than two iterations have not started: one due, and one to come.
+        Of a changed one, a tick that is due already stays and runs; a coming one is replaced. One
+        whose chain has ended is resumed. Whatever happens, no more than two iterations have not
+        started: one due, and one to come.
 
         Args:
             new: The schedule.
-            why: `asked`: whatever was removed is made again. `start`: one that an operator has removed stays removed,
-                until its declaration says another time. `check`: only what is gone is made again, and nothing that an
-                operator has removed.
+            why: `asked`: whatever was removed is made again. `start`: one that an operator has
+                removed stays removed, until its declaration says another time. `check`: only what
+                is gone is made again, and nothing that an operator has removed.
 
         Returns:
-            `untouched`, `made`, `changed` or `resumed`, and its next tick in Unix milliseconds; or `different`: in a
-            check, one of another definition that is alive; or `removed`: by an operator.
+            `untouched`, `made`, `changed` or `resumed`, and its next tick in Unix milliseconds; or
+            `different`: in a check, one of another definition that is alive; or `removed`: by an
+            operator.
 
         Raises:
             ValueError: The cron expression cannot be read, or the period is too short.
@@ -189,15 +206,17 @@ class Schedules:
             if word != b"unknown":
                 return word.decode(), next_ms
             ticks = _encoded_ticks(new.when, next_ms)  # our clock is not the store's
-        raise CorralError(f"schedule {new.id!r} of queue {self._store.queue!r}: the ticks to come are all taken")
+        raise CorralError(
+            f"schedule {new.id!r} of queue {self._store.queue!r}: the ticks to come are all taken"
+        )
 
     async def remove(self, schedule_id: str, *, mark: str = "") -> bool:
         """Remove a schedule and its coming iteration; one that waits or runs already is left.
 
         Args:
             schedule_id: The schedule.
-            mark: `PRUNED`, or what `removal` gives: kept in the store, so that no worker takes the schedule for lost
-                and makes it again. Only a declared schedule needs one.
+            mark: `PRUNED`, or what `removal` gives: kept in the store, so that no worker takes the
+                schedule for lost and makes it again. Only a declared schedule needs one.
 
         Returns:
             Whether there was one.
@@ -208,9 +227,11 @@ class Schedules:
         return bool(await self._store.operate("unschedule", schedule_id, mark))
 
     async def overdue(self) -> list[Overdue]:
-        """The schedules whose last run was due more than `OVERDUE_MS` ago, and that have no next one.
+        """The schedules whose last run was due more than `OVERDUE_MS` ago, and that have no next
+        one.
 
-        Those that wait behind a backlog, in a paused queue, or have ended by their own limit are none.
+        Those that wait behind a backlog, in a paused queue, or have ended by their own limit are
+        none.
 
         Raises:
             StoreUnavailable: The store is away.
@@ -239,7 +260,9 @@ class Schedules:
             ValueError: The cron expression cannot be read.
             StoreUnavailable: The store is away, or refuses to write.
         """
-        ticks = encode_ticks({(late.pattern, late.tz): coming_ticks(late.pattern, late.tz, late.at_ms)})
+        ticks = encode_ticks(
+            {(late.pattern, late.tz): coming_ticks(late.pattern, late.tz, late.at_ms)}
+        )
         return not decode_late(await self._store.operate("tick", ticks, late.job_id))
 
     async def list(self) -> list[StoredSchedule]:
@@ -248,10 +271,14 @@ class Schedules:
         Raises:
             StoreUnavailable: The store is away.
         """
-        return [_stored(*each) for each in await call_again(lambda: self._store.operate("schedules", ""))]
+        return [
+            _stored(*each)
+            for each in await call_again(lambda: self._store.operate("schedules", ""))
+        ]
 
     async def get(self, schedule_id: str) -> StoredSchedule | None:
-        """One schedule, or None where there is none of this id: programs may have made thousands of others.
+        """One schedule, or None where there is none of this id: programs may have made thousands of
+        others.
 
         Raises:
             StoreUnavailable: The store is away.
@@ -261,7 +288,9 @@ class Schedules:
 
 
 def removal(when: Cron | Every) -> str:
-    """The mark of a declared schedule that an operator has removed: it holds until the declaration says otherwise."""
+    """The mark of a declared schedule that an operator has removed: it holds until the declaration
+    says otherwise.
+    """
     return "\n".join(["remove", *map(str, _rule(when))])
 
 
@@ -273,7 +302,9 @@ def _rule(when: Cron | Every) -> tuple[int | str, str, str]:
 def _encoded_ticks(when: Cron | Every, now_ms: int) -> bytes:
     if isinstance(when, Every):
         return b"{}"
-    return encode_ticks({(when.expression, when.tz): coming_ticks(when.expression, when.tz, now_ms)})
+    return encode_ticks(
+        {(when.expression, when.tz): coming_ticks(when.expression, when.tz, now_ms)}
+    )
 
 
 def _stored(schedule_id: bytes, tick: bytes, alive: int, flat: Sequence[bytes]) -> StoredSchedule:

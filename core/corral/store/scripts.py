@@ -23,7 +23,10 @@ STORE = "corral.store"
 """The package whose scripts other packages may include."""
 
 PROMPT_SECONDS = 0.5
-"""A connection that the other side has closed fails at once. One that is only silent is not asked twice."""
+"""A connection that the other side has closed fails at once.
+
+One that is only silent is not asked twice.
+"""
 
 _INCLUDE = re.compile(r"^([ \t]*)-- @include (\w+\.lua)$", re.MULTILINE)
 
@@ -38,7 +41,8 @@ class Script:
 
 @cache
 def script(name: str, package: str = STORE) -> Script:
-    """The script `lua/<name>.lua` of a package, with its `-- @include` lines replaced by the files they name.
+    """The script `lua/<name>.lua` of a package, with its `-- @include` lines replaced by the files
+    they name.
 
     A file is looked for in the package's own `lua/`, then in the store's.
     """
@@ -47,7 +51,12 @@ def script(name: str, package: str = STORE) -> Script:
 
 
 async def run(
-    link: Link, which: Script, keys: Sequence[str], arguments: Sequence[Any], *, replicated: bool = False
+    link: Link,
+    which: Script,
+    keys: Sequence[str],
+    arguments: Sequence[Any],
+    *,
+    replicated: bool = False,
 ) -> Any:
     """Run a script; a server that has forgotten it is sent its source.
 
@@ -64,16 +73,21 @@ async def run(
         StoreUnavailable: As `Link.call`.
     """
     try:
-        return await link.call("EVALSHA", which.digest, len(keys), *keys, *arguments, replicated=replicated)
+        return await link.call(
+            "EVALSHA", which.digest, len(keys), *keys, *arguments, replicated=replicated
+        )
     except NoScriptError:
-        return await link.call("EVAL", which.source, len(keys), *keys, *arguments, replicated=replicated)
+        return await link.call(
+            "EVAL", which.source, len(keys), *keys, *arguments, replicated=replicated
+        )
 
 
 async def call_again(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call that may be made twice; make it again where the first one finds its connection closed.
+    """Make a call that may be made twice; make it again where the first one finds its connection
+    closed.
 
-    Servers and load balancers close connections that idle, and the next request finds out. Only for calls that change
-    nothing, or that change nothing when they are repeated.
+    Servers and load balancers close connections that idle, and the next request finds out. Only for
+    calls that change nothing, or that change nothing when they are repeated.
 
     Raises:
         StoreUnavailable: As `Link.call`, of the second one; `outcome` is that of both.
@@ -91,7 +105,9 @@ async def call_again(call: Callable[[], Awaitable[T]]) -> T:
         raise
 
 
-def run_blocking(link: ThreadLink, which: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+def run_blocking(
+    link: ThreadLink, which: Script, keys: Sequence[str], arguments: Sequence[Any]
+) -> Any:
     """`run` for a thread."""
     try:
         return link.call("EVALSHA", which.digest, len(keys), *keys, *arguments)
@@ -102,4 +118,6 @@ def run_blocking(link: ThreadLink, which: Script, keys: Sequence[str], arguments
 def _source(name: str, package: str) -> str:
     own = files(package) / "lua" / name
     path = own if own.is_file() else files(STORE) / "lua" / name
-    return _INCLUDE.sub(lambda include: _source(include[2], package), path.read_text(encoding="utf-8"))
+    return _INCLUDE.sub(
+        lambda include: _source(include[2], package), path.read_text(encoding="utf-8")
+    )

@@ -1,8 +1,11 @@
-"""`Wire`: one open connection to the store. Requests go out, replies come back in order; nothing is sent twice.
+"""`Wire`: one open connection to the store.
 
-hiredis packs and parses; redis-py reads unusual URLs and makes the TLS context. The rest is ours, for three reasons:
-redis-py bounds the time of a whole reply, so a large reply on a slow link is fetched again and again and never arrives;
-its asyncio client spends 68 µs of CPU on a round trip for which 13 are enough; and loading it takes 60 ms and 7 MiB.
+Requests go out, replies come back in order; nothing is sent twice.
+
+hiredis packs and parses; redis-py reads unusual URLs and makes the TLS context. The rest is ours,
+for three reasons: redis-py bounds the time of a whole reply, so a large reply on a slow link is
+fetched again and again and never arrives; its asyncio client spends 68 µs of CPU on a round trip
+for which 13 are enough; and loading it takes 60 ms and 7 MiB.
 """
 
 from __future__ import annotations
@@ -43,18 +46,23 @@ PLAIN_URL: Final = re.compile(
     r"|unix://(?P<path>/[\w./~%-]+)",
     re.ASCII,
 )
-"""What most URLs look like, and what is read here. redis-py reads all others: TLS, options, addresses of IPv6."""
+"""What most URLs look like, and what is read here.
+
+redis-py reads all others: TLS, options, addresses of IPv6.
+"""
 PORT: Final = 6379
 CONNECT_SECONDS: Final = 2.0
 """How long a connection may take to open: a store that is further away is not usable."""
 GREETING_SECONDS: Final = 1.0
-"""How long each reply may take while a connection is being made: if the network swallows the greeting, the next try
-follows soon, and a worker works within 2 s of the end of an outage."""
+"""How long each reply may take while a connection is being made: if the network swallows the
+greeting, the next try follows soon, and a worker works within 2 s of the end of an outage.
+"""
 BYTES_PER_SECOND: Final = 32 * 1024
 """The slowest link that we work on: a request may take a second longer for each 32 KiB."""
 DEAD_PEER_MS: Final = 3_000
-"""How long the peer may leave sent bytes unacknowledged: without it, a large request to a host that is gone would wait
-for as long as the slowest link may take."""
+"""How long the peer may leave sent bytes unacknowledged: without it, a large request to a host that
+is gone would wait for as long as the slowest link may take.
+"""
 SET_LIBRARY: Final = ("CLIENT", "SETINFO", "LIB-NAME", "corral")
 """Redis knows it since 7.2."""
 MEASURED_BYTES: Final = 64 * 1024
@@ -85,10 +93,11 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Read a URL: `redis://`, `rediss://` or `unix://`, with redis-py's options behind a question mark.
+        """Read a URL: `redis://`, `rediss://` or `unix://`, with redis-py's options behind a
+        question mark.
 
-        An application may share its URL with us: of its options, those that concern the client and not the connection
-        mean nothing here. Timeouts are ours.
+        An application may share its URL with us: of its options, those that concern the client and
+        not the connection mean nothing here. Timeouts are ours.
 
         Raises:
             ConfigurationError: It is no URL of a store.
@@ -179,11 +188,12 @@ class Wire(asyncio.Protocol):
 
         Args:
             packed: One command.
-            seconds: How long the store may be silent: before its reply, once the request can have arrived, and between
-                any two pieces of it.
+            seconds: How long the store may be silent: before its reply, once the request can have
+                arrived, and between any two pieces of it.
 
         Returns:
-            The reply, texts as bytes; or a `ResponseError`, or an OSError if the connection is lost.
+            The reply, texts as bytes; or a `ResponseError`, or an OSError if the connection is
+            lost.
         """
         reply = self._loop.create_future()
         if self.lost is not None:
@@ -204,7 +214,10 @@ class Wire(asyncio.Protocol):
         self._end(ConnectionAbortedError("the connection was closed"))
 
     def leave_to_parent(self) -> None:
-        """In a forked child: send nothing and close nothing. The transport is not touched, its selector is shared."""
+        """In a forked child: send nothing and close nothing.
+
+        The transport is not touched, its selector is shared.
+        """
         if self.lost is None:
             self.lost = ConnectionAbortedError("the connection is the parent process's")
             silence(self._transport.get_extra_info("socket").fileno())
@@ -236,14 +249,22 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """For asyncio: the connection is closed."""
-        self._end(exc if isinstance(exc, OSError) else ConnectionResetError("the store closed the connection"))
+        self._end(
+            exc
+            if isinstance(exc, OSError)
+            else ConnectionResetError("the store closed the connection")
+        )
 
     def _receive(self, reply: Any, now: float) -> None:
         if self._size > MEASURED_BYTES:
             self.bytes_per_second = self._size / max(now - self._first, 0.001)
         self._size = 0
         if not self._awaited:
-            self._end(ConnectionError(f"the store said something that nobody had asked for: {reply!r:.100}"))
+            self._end(
+                ConnectionError(
+                    f"the store said something that nobody had asked for: {reply!r:.100}"
+                )
+            )
             return
         future, size, _, _ = self._awaited.popleft()
         self._unanswered -= size
@@ -261,7 +282,10 @@ class Wire(asyncio.Protocol):
         self._timer = self._loop.call_later(self._deadline - time.monotonic(), self._look)
 
     def _look(self) -> None:
-        """End a request that has waited for too long. One timer serves all requests: most end long before it."""
+        """End a request that has waited for too long.
+
+        One timer serves all requests: most end long before it.
+        """
         self._timer = None
         if not self._awaited:
             return
@@ -289,7 +313,8 @@ async def connect(url: str, name: str | None, read_seconds: float) -> Wire:
     Args:
         url: `redis://`, `rediss://` or `unix://`.
         name: What `CLIENT LIST` shows, or None.
-        read_seconds: How long each step may take at most; `CONNECT_SECONDS` and `GREETING_SECONDS` where they are less.
+        read_seconds: How long each step may take at most; `CONNECT_SECONDS` and `GREETING_SECONDS`
+        where they are less.
 
     Raises:
         ConfigurationError: The URL is no store's.
@@ -305,7 +330,9 @@ async def connect(url: str, name: str | None, read_seconds: float) -> Wire:
             if to.path:
                 await loop.create_unix_connection(lambda: wire, to.path)
             else:
-                transport, _ = await loop.create_connection(lambda: wire, to.host, to.port, ssl=to.tls)
+                transport, _ = await loop.create_connection(
+                    lambda: wire, to.host, to.port, ssl=to.tls
+                )
                 notice_dead_peer(transport.get_extra_info("socket"))
     except TimeoutError as error:
         wire.abort()
@@ -337,7 +364,9 @@ def request_seconds(size: int, seconds: float) -> float:
 
 
 def can_do_without(command: tuple[Any, ...], error: ResponseError) -> bool:
-    """Whether an error reply to a command of the greeting costs nothing: only what `CLIENT LIST` shows."""
+    """Whether an error reply to a command of the greeting costs nothing: only what `CLIENT LIST`
+    shows.
+    """
     return command is SET_LIBRARY and str(error).lower().startswith(("unknown", "noperm"))
 
 

@@ -2,12 +2,12 @@
 
 * `job` makes the job that a processor is called with: no worker, no store.
 * `RecordingJobScheduler` keeps what is enqueued: no store.
-* The pytest fixtures `corral_store` and `corral_kit` (a `Kit`) give a real store, a worker that drains it, and time
-  that moves when the test says so.
+* The pytest fixtures `corral_store` and `corral_kit` (a `Kit`) give a real store, a worker that
+  drains it, and time that moves when the test says so.
 * `find_leaks` looks for what was left untidy in a store.
 
-A name loads its module when it is first asked for: the pytest plugin lives in here, and is loaded by every pytest of
-an environment that has Corral.
+A name loads its module when it is first asked for: the pytest plugin lives in here, and is loaded
+by every pytest of an environment that has Corral.
 """
 
 from importlib import import_module

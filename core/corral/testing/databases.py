@@ -1,6 +1,8 @@
-"""Databases for tests: SQLite in a file of the test's, PostgreSQL as a cluster that nobody else can reach.
+"""Databases for tests: SQLite in a file of the test's, PostgreSQL as a cluster that nobody else can
+reach.
 
-It knows the server's programs and nothing of Corral: what is in a database is the fixtures' business.
+It knows the server's programs and nothing of Corral: what is in a database is the fixtures'
+business.
 """
 
 from __future__ import annotations
@@ -28,10 +30,23 @@ HASTE: Final = (
 
 
 def server_programs() -> Path | None:
-    """The folder of `initdb`, `pg_ctl` and `postgres`, or None: on the PATH, or where Debian keeps them off it."""
-    found = [Path(path).resolve().parent for path in (shutil.which("initdb"), shutil.which("postgres")) if path]
+    """The folder of `initdb`, `pg_ctl` and `postgres`, or None: on the PATH, or where Debian keeps
+    them off it.
+    """
+    found = [
+        Path(path).resolve().parent
+        for path in (shutil.which("initdb"), shutil.which("postgres"))
+        if path
+    ]
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in found if all((folder / name).exists() for name in ("initdb", "pg_ctl"))), None)
+    return next(
+        (
+            folder
+            for folder in found
+            if all((folder / name).exists() for name in ("initdb", "pg_ctl"))
+        ),
+        None,
+    )
 
 
 class PostgreSQL:
@@ -48,7 +63,9 @@ class PostgreSQL:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of an empty database, until the block ends; whoever is still connected to it then is cut off."""
+        """The URL of an empty database, until the block ends; whoever is still connected to it then
+        is cut off.
+        """
         name = f"test_{next(self._numbers)}"
         self._run("createdb", name)
         try:
@@ -57,13 +74,21 @@ class PostgreSQL:
             self._run("dropdb", "--force", name)
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [self._programs / program, "--host", self.folder, "--username", "corral", *arguments]
+        command = [
+            self._programs / program,
+            "--host",
+            self.folder,
+            "--username",
+            "corral",
+            *arguments,
+        ]
         _run(command, self.folder / f"{program}.out", {})
 
 
 @contextmanager
 def started_postgresql(programs: Path) -> Iterator[PostgreSQL]:
-    """A cluster that lives as long as the block, on a unix socket only; it trusts everybody who reaches that.
+    """A cluster that lives as long as the block, on a unix socket only; it trusts everybody who
+    reaches that.
 
     Args:
         programs: The folder of the server's programs.
@@ -76,7 +101,11 @@ def started_postgresql(programs: Path) -> Iterator[PostgreSQL]:
             os.chown(folder, other["user"], other["group"])
 
         def run(program: str, *arguments: object) -> None:
-            _run([programs / program, "-D", data, *map(str, arguments)], folder / f"{program}.out", other)
+            _run(
+                [programs / program, "-D", data, *map(str, arguments)],
+                folder / f"{program}.out",
+                other,
+            )
 
         run("initdb", "-U", "corral", "--auth=trust", "--no-sync", "--encoding=UTF8", "--no-locale")
         options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c max_connections=50 {HASTE}"
@@ -99,7 +128,13 @@ def _somebody_else() -> dict[str, Any]:
 def _run(command: list[Any], out: Path, user: dict[str, Any]) -> None:
     with out.open("ab") as output:  # not a pipe: the server would keep it open
         done = subprocess.run(  # noqa: S603  # programs of a server that we looked up
-            command, cwd=out.parent, stdout=output, stderr=output, timeout=SECONDS, check=False, **user
+            command,
+            cwd=out.parent,
+            stdout=output,
+            stderr=output,
+            timeout=SECONDS,
+            check=False,
+            **user,
         )
     if done.returncode:
         raise RuntimeError(out.read_text("utf-8", "replace"))

@@ -1,4 +1,6 @@
-"""What a drain is made of: a worker in a burst, the moves of time between its jobs, and the record of their endings."""
+"""What a drain is made of: a worker in a burst, the moves of time between its jobs, and the record
+of their endings.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,10 @@ class Run:
     """One run of a job: an attempt, or a start that spent none.
 
     Attributes:
-        job: The job as its processor saw it; `job.processed_on` is when the run started, in moved time.
-        outcome: How the run ended, of `corral.outcome`: `Completed`, `Failed`, `Retried`, `Snoozed`, …
+        job: The job as its processor saw it; `job.processed_on` is when the run started, in moved
+        time.
+        outcome: How the run ended, of `corral.outcome`: `Completed`, `Failed`, `Retried`,
+        `Snoozed`, …
     """
 
     job: Job[Any]
@@ -38,8 +42,8 @@ class Drained:
     """What happened in a drain.
 
     Attributes:
-        runs: Every run, in the order in which the store took their endings. Of jobs that run at the same time any may
-            be first: also a job before the one that enqueued it.
+        runs: Every run, in the order in which the store took their endings. Of jobs that run at the
+            same time any may be first: also a job before the one that enqueued it.
     """
 
     runs: Sequence[Run] = field(default_factory=tuple)
@@ -53,7 +57,9 @@ class Drained:
         """
         name = queue if isinstance(queue, str) else queue.name
         return [
-            run.outcome for run in self.runs if run.job.queue.name == name and (job_id is None or run.job.id == job_id)
+            run.outcome
+            for run in self.runs
+            if run.job.queue.name == name and (job_id is None or run.job.id == job_id)
         ]
 
     def __iter__(self) -> Iterator[Run]:
@@ -108,7 +114,9 @@ class Hops:
         self._seen = -1
 
     async def to_next(self) -> bool:
-        """Move to what is due next; False where nothing is in time, or where the last move has led to nothing."""
+        """Move to what is due next; False where nothing is in time, or where the last move has led
+        to nothing.
+        """
         wait_ms = self._stored.due_in_ms(self._queues, self._clock.offset_ms)
         if wait_ms is None or time.monotonic() >= self._deadline:
             return False
@@ -116,7 +124,10 @@ class Hops:
             led_to_nothing = len(self._runs) == self._seen
             self._seen = len(self._runs)
             return not led_to_nothing
-        if self._end_ms is None or self._stored.now_ms() + self._clock.offset_ms + wait_ms > self._end_ms:
+        if (
+            self._end_ms is None
+            or self._stored.now_ms() + self._clock.offset_ms + wait_ms > self._end_ms
+        ):
             return False
         self._seen = -1
         self._clock.offset_ms += wait_ms

@@ -1,4 +1,7 @@
-"""`Kit`: a producer, a worker that drains and a clock, on a real store. The fixture `corral_kit` makes one per test."""
+"""`Kit`: a producer, a worker that drains and a clock, on a real store.
+
+The fixture `corral_kit` makes one per test.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +42,14 @@ _TEST = Provider("the test", "", "application")
 
 
 class Kit(JobScheduler):
-    """Corral in a test: the real scripts on a real store, and time that moves when the test says so.
+    """Corral in a test: the real scripts on a real store, and time that moves when the test says
+    so.
 
-    It holds no connection between two calls, so it is bound to no event loop: in a test without one,
-    `asyncio.run(corral_kit.drain())` does.
+    It holds no connection between two calls, so it is bound to no event loop: in a test without
+    one, `asyncio.run(corral_kit.drain())` does.
 
-    It is a `JobScheduler`, in this kit's time. It knows the installed queues, as a process of the application would,
-    and whatever queue it was handed as an object.
+    It is a `JobScheduler`, in this kit's time. It knows the installed queues, as a process of the
+    application would, and whatever queue it was handed as an object.
 
     Args:
         url: The store.
@@ -96,7 +100,8 @@ class Kit(JobScheduler):
 
     @asynccontextmanager
     async def connect(self, *queues: Queue[Any]) -> AsyncIterator[RedisJobScheduler]:
-        """As `corral.connect`, in this kit's time: for code under test that is handed a `JobScheduler`.
+        """As `corral.connect`, in this kit's time: for code under test that is handed a
+        `JobScheduler`.
 
         Args:
             queues: What it may enqueue to beside the installed queues.
@@ -131,18 +136,22 @@ class Kit(JobScheduler):
     # what was enqueued
 
     def jobs(self, queue: Queue[Any] | str) -> list[FoundJob]:
-        """All jobs of one queue in the store, whatever their state, in the order they were enqueued."""
+        """All jobs of one queue in the store, whatever their state, in the order they were
+        enqueued.
+        """
         declared = self._queue(queue)
         with self._stored() as stored:
             return stored.jobs(declared)
 
-    def assert_enqueued(self, queue: Queue[P] | str, matching: Matching[P] | None = None) -> FoundJob:
+    def assert_enqueued(
+        self, queue: Queue[P] | str, matching: Matching[P] | None = None
+    ) -> FoundJob:
         """Fail unless the store has a job of this queue that matches, in whatever state.
 
         Args:
             queue: The queue, or its name.
-            matching: Some of the payload's fields with their values, by their Python or JSON names, or a function of
-                the payload that says whether it is meant; None for any job.
+            matching: Some of the payload's fields with their values, by their Python or JSON names,
+                or a function of the payload that says whether it is meant; None for any job.
 
         Returns:
             The first job that matches.
@@ -162,7 +171,8 @@ class Kit(JobScheduler):
     async def relay(self) -> int:
         """Carry what is in the outbox to the store, as a worker with a database does all the time.
 
-        The database is the one that `CORRAL_DATABASE_URL` names: that of the fixture `corral_database`.
+        The database is the one that `CORRAL_DATABASE_URL` names: that of the fixture
+        `corral_database`.
 
         Returns:
             How many jobs were carried.
@@ -190,12 +200,13 @@ class Kit(JobScheduler):
     ) -> Drained:
         """Run a worker until nothing waits and nothing runs.
 
-        With `for_` or `until`, time then moves to the next job that comes due, or to the end of a rate limit that jobs
-        wait behind, and the worker goes on, until nothing more is due by then; and at last to that moment itself.
+        With `for_` or `until`, time then moves to the next job that comes due, or to the end of a
+        rate limit that jobs wait behind, and the worker goes on, until nothing more is due by then;
+        and at last to that moment itself.
 
         Args:
-            processors: What works, each on its own queue: `queue.processed_by(function, using=…)`. None given: all that
-                are installed.
+            processors: What works, each on its own queue: `queue.processed_by(function, using=…)`.
+                None given: all that are installed.
             for_: How far time may move.
             until: Up to when time may move; aware.
             seconds: How long all of it may take by the real clock.
@@ -206,21 +217,31 @@ class Kit(JobScheduler):
         Raises:
             TimeoutError: There was more to do after `seconds`.
             ValueError: `for_` is negative, or `until` is past.
-            CorralError: The installed plugins cannot serve, or no worker could call one of `processors`.
+            CorralError: The installed plugins cannot serve, or no worker could call one of
+            `processors`.
         """
         end_ms = self._end_ms(for_, until)
         deadline = time.monotonic() + seconds
         self._hand([processor.queue for processor in processors])
         _check(processors)
         installed = self._installed("producer" if processors else "worker")
-        working = processors or [entry.processor for entry in installed.catalog if entry.processor is not None]
+        working = processors or [
+            entry.processor for entry in installed.catalog if entry.processor is not None
+        ]
         names = [processor.queue.name for processor in working]
         runs: list[Run] = []
         relay = recorded(installed.plugins.relay, runs)
-        worker_settings = installed.settings.worker.model_copy(update={"shutdown_timeout_seconds": SHUTDOWN_SECONDS})
-        async with self._scheduler(installed, relay) as jobs, self._inspector(installed) as inspector:
+        worker_settings = installed.settings.worker.model_copy(
+            update={"shutdown_timeout_seconds": SHUTDOWN_SECONDS}
+        )
+        async with (
+            self._scheduler(installed, relay) as jobs,
+            self._inspector(installed) as inspector,
+        ):
             with self._stored() as stored:
-                hops = Hops(stored, self._clock, queues=names, runs=runs, end_ms=end_ms, deadline=deadline)
+                hops = Hops(
+                    stored, self._clock, queues=names, runs=runs, end_ms=end_ms, deadline=deadline
+                )
                 worker = Worker(
                     working,
                     url=self.url,
@@ -248,9 +269,13 @@ class Kit(JobScheduler):
         if for_ is None and until is None:
             return None
         now_ms = self._now_ms()
-        end_ms = _unix_ms(until) if until is not None else now_ms + _milliseconds(for_ or timedelta())
+        end_ms = (
+            _unix_ms(until) if until is not None else now_ms + _milliseconds(for_ or timedelta())
+        )
         if end_ms < now_ms:
-            raise ValueError(f"{_moment(end_ms)} is past: time moves forward only, and it is {_moment(now_ms)}")
+            raise ValueError(
+                f"{_moment(end_ms)} is past: time moves forward only, and it is {_moment(now_ms)}"
+            )
         return end_ms
 
     def _now_ms(self) -> int:
@@ -268,7 +293,9 @@ class Kit(JobScheduler):
             stored.shorten_limits(stored.limited(), by_ms)
 
     @asynccontextmanager
-    async def _scheduler(self, installed: Installed, relay: Relay) -> AsyncIterator[RedisJobScheduler]:
+    async def _scheduler(
+        self, installed: Installed, relay: Relay
+    ) -> AsyncIterator[RedisJobScheduler]:
         jobs = RedisJobScheduler(
             self._catalog(installed),
             relay,
@@ -285,7 +312,9 @@ class Kit(JobScheduler):
 
     @asynccontextmanager
     async def _inspector(self, installed: Installed) -> AsyncIterator[JobInspector]:
-        inspector = JobInspector(self._catalog(installed), Link(self.url), prefix=self.prefix, clock=self._clock)
+        inspector = JobInspector(
+            self._catalog(installed), Link(self.url), prefix=self.prefix, clock=self._clock
+        )
         try:
             yield inspector
         finally:
@@ -310,7 +339,9 @@ class Kit(JobScheduler):
             return [job for entry in catalog for job in stored.jobs(entry.queue)]
 
     def _hand(self, queues: Iterable[Queue[Any] | str]) -> None:
-        """Remember queues that came as objects: they need not be installed, and stand before what is."""
+        """Remember queues that came as objects: they need not be installed, and stand before what
+        is.
+        """
         for queue in queues:
             if not isinstance(queue, str):
                 self._handed[queue.name] = CatalogEntry(queue, _TEST, "")
@@ -320,7 +351,12 @@ def _check(processors: Iterable[Processor]) -> None:
     """Refuse what the catalog refuses where a processor is installed, in the same words."""
     report = Report()
     for processor in processors:
-        check_processor(processor, f"the processor that the test has for queue {processor.queue.name!r}", _TEST, report)
+        check_processor(
+            processor,
+            f"the processor that the test has for queue {processor.queue.name!r}",
+            _TEST,
+            report,
+        )
     report.raise_problems()
 
 

@@ -1,4 +1,7 @@
-"""`find_leaks`: what a store must not hold when no worker runs. It knows BullMQ's keys (wire § 2) and nothing else."""
+"""`find_leaks`: what a store must not hold when no worker runs.
+
+It knows BullMQ's keys (wire § 2) and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,19 @@ __all__ = ["find_leaks"]
 
 LISTS = ("wait", "paused", "active")
 QUEUE_KEYS = frozenset(
-    {*CONTAINERS, "paused", "id", "pc", "marker", "events", "meta", "stalled", "stalled-check", "limiter", "repeat"}
+    {
+        *CONTAINERS,
+        "paused",
+        "id",
+        "pc",
+        "marker",
+        "events",
+        "meta",
+        "stalled",
+        "stalled-check",
+        "limiter",
+        "repeat",
+    }
     | {f"metrics:{ending}{data}" for ending in ("completed", "failed") for data in ("", ":data")}
 )
 """wire § 2.1."""
@@ -23,7 +38,8 @@ JOB_SUFFIXES = ("logs", "dependencies", "processed", "failed", "unsuccessful")
 
 
 def find_leaks(url: str, prefix: str = "bull") -> list[str]:
-    """Look at all queues below a prefix: no lock, no unknown key, every job in one state, every id has its job.
+    """Look at all queues below a prefix: no lock, no unknown key, every job in one state, every id
+    has its job.
 
     For the end of a test, when no worker runs.
 
@@ -36,7 +52,9 @@ def find_leaks(url: str, prefix: str = "bull") -> list[str]:
     """
     keys: dict[str, dict[str, str]] = {}
     with open_client(url) as client:
-        found = [_text(key) for key in client.scan_iter(match=_literal(f"{prefix}:") + "*", count=1000)]
+        found = [
+            _text(key) for key in client.scan_iter(match=_literal(f"{prefix}:") + "*", count=1000)
+        ]
         with client.pipeline() as asking:
             for key in found:
                 asking.type(key)
@@ -44,7 +62,11 @@ def find_leaks(url: str, prefix: str = "bull") -> list[str]:
         for key, kind in zip(found, kinds, strict=True):
             queue, _, rest = key[len(prefix) + 1 :].partition(":")
             keys.setdefault(queue, {})[rest] = _text(kind)
-        return sorted(leak for queue, held in keys.items() for leak in _leaks(client, f"{prefix}:{queue}", held))
+        return sorted(
+            leak
+            for queue, held in keys.items()
+            for leak in _leaks(client, f"{prefix}:{queue}", held)
+        )
 
 
 def _leaks(client: redis.Redis, queue: str, keys: dict[str, str]) -> list[str]:
@@ -55,15 +77,23 @@ def _leaks(client: redis.Redis, queue: str, keys: dict[str, str]) -> list[str]:
         for job in map(_text, ids):
             places.setdefault(job, []).append(state)
     jobs = {key for key, kind in keys.items() if kind == "hash" and (key in places or _is_job(key))}
-    leaks = [f"{queue}: job {job} is in {' and '.join(states)}" for job, states in places.items() if len(states) > 1]
+    leaks = [
+        f"{queue}: job {job} is in {' and '.join(states)}"
+        for job, states in places.items()
+        if len(states) > 1
+    ]
     leaks += [f"{queue}: job {job} is in no state" for job in jobs - places.keys()]
-    leaks += [f"{queue}: id {job} is in {places[job][0]} and has no job" for job in places.keys() - jobs]
+    leaks += [
+        f"{queue}: id {job} is in {places[job][0]} and has no job" for job in places.keys() - jobs
+    ]
     leaks += [f"{queue}:{key} is left ({keys[key]})" for key in keys if not _is_known(key, jobs)]
     return leaks
 
 
 def _is_job(key: str) -> bool:
-    """Whether a hash of this name must be a job: not a queue's own hash, and not a hash beside a job."""
+    """Whether a hash of this name must be a job: not a queue's own hash, and not a hash beside a
+    job.
+    """
     if key in QUEUE_KEYS or key.startswith("dn:") or key.rpartition(":")[2] in JOB_SUFFIXES:
         return False
     return ":" not in key or re.fullmatch(r"repeat:.+:\d+", key) is not None

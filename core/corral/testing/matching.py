@@ -1,4 +1,7 @@
-"""Which jobs an expectation means, and how it is told that there are none. It knows no store and no scheduler."""
+"""Which jobs an expectation means, and how it is told that there are none.
+
+It knows no store and no scheduler.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,9 @@ def first_match(queue: Queue[P], matching: Matching[P] | None, jobs: Sequence[J]
     """
     found = _matches(queue, matching, jobs)
     if not found:
-        wanted = f"no job of queue {queue.name!r}" + ("" if matching is None else f" matches {_shown(matching)}")
+        wanted = f"no job of queue {queue.name!r}" + (
+            "" if matching is None else f" matches {_shown(matching)}"
+        )
         raise AssertionError(f"{wanted}\n{_listed(jobs)}")
     return found[0]
 
@@ -62,7 +67,9 @@ def first_match(queue: Queue[P], matching: Matching[P] | None, jobs: Sequence[J]
 def no_match(queue: Queue[P], matching: Matching[P] | None, jobs: Sequence[EnqueuedJob]) -> None:
     """Fail if one of the queue's jobs matches; see `first_match`."""
     if found := _matches(queue, matching, jobs):
-        told = f"{len(found)} of queue {queue.name!r}" + ("" if matching is None else f" match {_shown(matching)}")
+        told = f"{len(found)} of queue {queue.name!r}" + (
+            "" if matching is None else f" match {_shown(matching)}"
+        )
         raise AssertionError(f"jobs were enqueued: {told}\n{_listed(found)}")
 
 
@@ -71,7 +78,9 @@ def _matches(queue: Queue[P], matching: Matching[P] | None, jobs: Sequence[J]) -
     if matching is None:
         return own
     if not isinstance(matching, Mapping):
-        return [job for job in own if isinstance(job.payload, queue.payload) and matching(job.payload)]
+        return [
+            job for job in own if isinstance(job.payload, queue.payload) and matching(job.payload)
+        ]
     _check_fields(queue, matching)
     return [job for job in own if _agrees(job, matching)]
 
@@ -83,7 +92,11 @@ def _check_fields(queue: Queue[Any], matching: Mapping[str, Any]) -> None:
     for name in matching:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            told = f", did you mean {near[0]!r}?" if near else f": it has {', '.join(sorted(fields)) or 'none'}"
+            told = (
+                f", did you mean {near[0]!r}?"
+                if near
+                else f": it has {', '.join(sorted(fields)) or 'none'}"
+            )
             raise ValueError(f"the payload of queue {queue.name!r} has no field {name!r}{told}")
 
 

@@ -1,8 +1,10 @@
-"""The pytest plugin: the fixtures `corral_store`, `corral_kit`, `corral_database_url` and `corral_database`.
+"""The pytest plugin: the fixtures `corral_store`, `corral_kit`, `corral_database_url` and
+`corral_database`.
 
-Every pytest of an environment that has Corral loads this module, whether its tests use Corral or not; so it imports
-pytest, and everything else when a fixture is first asked for. The fixtures are synchronous, and what they give holds no
-connection between two calls: they serve plain tests, pytest-asyncio in both modes, and anyio's plugin on asyncio.
+Every pytest of an environment that has Corral loads this module, whether its tests use Corral or
+not; so it imports pytest, and everything else when a fixture is first asked for. The fixtures are
+synchronous, and what they give holds no connection between two calls: they serve plain tests,
+pytest-asyncio in both modes, and anyio's plugin on asyncio.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
-    config.addinivalue_line("markers", f"{UNTIDY}(reason): leaves its store untidy on purpose; the reason says why")
+    config.addinivalue_line(
+        "markers", f"{UNTIDY}(reason): leaves its store untidy on purpose; the reason says why"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,9 +47,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give all tests that PostgreSQL's absence skips one place, so that they are told in one counted line."""
+    """Give all tests that PostgreSQL's absence skips one place, so that they are told in one
+    counted line.
+    """
     report = yield
-    if report.skipped and isinstance(report.longrepr, tuple) and NO_POSTGRESQL in report.longrepr[2]:
+    if (
+        report.skipped
+        and isinstance(report.longrepr, tuple)
+        and NO_POSTGRESQL in report.longrepr[2]
+    ):
         report.longrepr = (__file__, 1, report.longrepr[2])
     return report
 
@@ -53,8 +63,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture(scope="session")
 def _corral_server() -> Iterator[str]:
     """The store of this pytest process: one server, on a socket that nobody else has."""
+    from corral.embedded.server import embedded_store  # noqa: PLC0415  # as above
     from corral.errors import CorralError  # noqa: PLC0415  # a suite that needs no store must not pay for it
-    from corral.store.embedded import embedded_store  # noqa: PLC0415  # as above
 
     with tempfile.TemporaryDirectory(prefix="corral-tests-") as folder:
         running = embedded_store(Path(folder), server=os.environ.get("CORRAL_VALKEY_SERVER"))
@@ -70,12 +80,17 @@ def _corral_server() -> Iterator[str]:
 
 @pytest.fixture
 def corral_store(request: pytest.FixtureRequest, _corral_server: str) -> Iterator[str]:
-    """The `unix://` URL of a real store: empty before the test, and looked through for leaks after it."""
+    """The `unix://` URL of a real store: empty before the test, and looked through for leaks after
+    it.
+    """
     import redis  # noqa: PLC0415  # a suite that needs no store must not pay for it
 
     untidy = request.node.get_closest_marker(UNTIDY)
     if untidy is not None and not (untidy.args and isinstance(untidy.args[0], str)):
-        pytest.fail(f'@pytest.mark.{UNTIDY}("…") needs the reason why this test leaves its store untidy', pytrace=False)
+        pytest.fail(
+            f'@pytest.mark.{UNTIDY}("…") needs the reason why this test leaves its store untidy',
+            pytrace=False,
+        )
     # before the test, so that what a failed one has left can be looked at
     with redis.Redis.from_url(_corral_server) as client:
         client.flushall()
@@ -114,15 +129,23 @@ def _corral_postgresql() -> Iterator[PostgreSQL]:
 def _corral_database_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     if kind not in {"sqlite", "postgresql"}:
-        pytest.fail(f"corral_databases names {kind!r}, which is neither sqlite nor postgresql", pytrace=False)
+        pytest.fail(
+            f"corral_databases names {kind!r}, which is neither sqlite nor postgresql",
+            pytrace=False,
+        )
     return kind
 
 
 @pytest.fixture
 def corral_database_url(
-    request: pytest.FixtureRequest, _corral_database_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    _corral_database_kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    """The URL of an empty database of this test's own; `CORRAL_DATABASE_URL` names it while the test runs."""
+    """The URL of an empty database of this test's own; `CORRAL_DATABASE_URL` names it while the
+    test runs.
+    """
     if _corral_database_kind == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path}/corral.db"
         monkeypatch.setenv("CORRAL_DATABASE_URL", url)
@@ -136,7 +159,9 @@ def corral_database_url(
 
 @pytest.fixture
 def corral_database(corral_database_url: str) -> str:
-    """As `corral_database_url`, with the tables of Corral and of every installed plugin: `corral db create`."""
+    """As `corral_database_url`, with the tables of Corral and of every installed plugin: `corral db
+    create`.
+    """
     from corral.app import create_database  # noqa: PLC0415  # as above
 
     create_database()

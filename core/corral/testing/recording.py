@@ -1,4 +1,6 @@
-"""`RecordingJobScheduler`: a `JobScheduler` that keeps what it is given, for tests that need no store."""
+"""`RecordingJobScheduler`: a `JobScheduler` that keeps what it is given, for tests that need no
+store.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ class RecordedSchedule:
 
 
 class RecordingJobScheduler(JobScheduler):
-    """A `JobScheduler` that keeps what it is given. It refuses what the real one refuses, in the same words.
+    """A `JobScheduler` that keeps what it is given.
+
+    It refuses what the real one refuses, in the same words.
 
     `corral.sql.Outbox` takes it, too: the jobs are recorded, and their rows are in the database.
 
@@ -94,15 +98,21 @@ class RecordingJobScheduler(JobScheduler):
 
     def payloads(self, queue: Queue[P]) -> list[P]:
         """The payloads of one queue's jobs, in order."""
-        return [job.payload for job in self.jobs if job.queue == queue.name and isinstance(job.payload, queue.payload)]
+        return [
+            job.payload
+            for job in self.jobs
+            if job.queue == queue.name and isinstance(job.payload, queue.payload)
+        ]
 
-    def assert_enqueued(self, queue: Queue[P] | str, matching: Matching[P] | None = None) -> RecordedJob:
+    def assert_enqueued(
+        self, queue: Queue[P] | str, matching: Matching[P] | None = None
+    ) -> RecordedJob:
         """Fail unless a job of this queue matches.
 
         Args:
             queue: The queue, or its name.
-            matching: Some of the payload's fields with their values, by their Python or JSON names, or a function of
-                the payload that says whether it is meant; None for any job.
+            matching: Some of the payload's fields with their values, by their Python or JSON names,
+                or a function of the payload that says whether it is meant; None for any job.
 
         Returns:
             The first job that matches.
@@ -138,7 +148,9 @@ class RecordingJobScheduler(JobScheduler):
             first_ms = first_run_ms(schedule.when, int(ENQUEUED_AT.timestamp()) * 1000)
         except ValueError as error:
             raise JobRefused(f"schedule {schedule.id!r} cannot be kept: {error}") from None
-        recorded = RecordedSchedule(schedule.id, queue.name, schedule.payload, schedule.data, schedule.when)
+        recorded = RecordedSchedule(
+            schedule.id, queue.name, schedule.payload, schedule.data, schedule.when
+        )
         self._schedules[queue.name, schedule.id] = recorded
         return datetime.fromtimestamp(first_ms / 1000, UTC)
 
@@ -160,5 +172,7 @@ class RecordingJobScheduler(JobScheduler):
         """Keep a job; False where one of its id is kept already."""
         if any((queue.name, job.id) == (known.queue, known.id) for known in self.jobs):
             return False
-        self.jobs.append(RecordedJob(job.id, queue.name, job.payload, job.data, job.overrides, job.options))
+        self.jobs.append(
+            RecordedJob(job.id, queue.name, job.payload, job.data, job.overrides, job.options)
+        )
         return True

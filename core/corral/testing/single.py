@@ -15,7 +15,9 @@ from corral.queue import Queue
 __all__ = ["job"]
 
 ENQUEUED_AT = datetime(2030, 1, 1, tzinfo=UTC)
-"""When the jobs of `job` were enqueued, unless the test says otherwise: fixed, so that no test depends on the day."""
+"""When the jobs of `job` were enqueued, unless the test says otherwise: fixed, so that no test
+depends on the day.
+"""
 
 
 def job(
@@ -33,12 +35,13 @@ def job(
 ) -> Job[P]:
     """A job as a processor is given it.
 
-    What the processor reports is found in `job.run.said`; a test that sets `job.run.cancelled` shows the processor that
-    its result is no longer wanted.
+    What the processor reports is found in `job.run.said`; a test that sets `job.run.cancelled`
+    shows the processor that its result is no longer wanted.
 
     Args:
         queue: The queue it seems to come from.
-        payload: An instance of the queue's payload model, or a mapping with the JSON (or Python) field names.
+        payload: An instance of the queue's payload model, or a mapping with the JSON (or Python)
+        field names.
         id: Unique within the queue; `job.idempotency_key` follows from it.
         attempt: Which attempt this is, from 1.
         max_attempts: By default what the queue declares.

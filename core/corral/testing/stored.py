@@ -1,4 +1,6 @@
-"""What a test reads of a store, past the worker: jobs, the store's time, what is due next. It changes only limits.
+"""What a test reads of a store, past the worker: jobs, the store's time, what is due next.
+
+It changes only limits.
 
 It asks through a blocking client, so that it serves tests with and without an event loop.
 """
@@ -24,7 +26,9 @@ __all__ = ["FoundJob", "StoredQueues", "open_client"]
 
 READ_SECONDS = 5.0
 """How long a reply may take: a test's store is on this machine."""
-_STATE: dict[str, State] = {container: state for state, container in CONTAINER.items()} | {"paused": "waiting"}
+_STATE: dict[str, State] = {container: state for state, container in CONTAINER.items()} | {
+    "paused": "waiting"
+}
 LISTS = {"wait", "paused", "active"}
 PLACES = (*CONTAINERS, "paused")
 """`paused`: what waits while the queue is paused, if BullMQ 5 may use it (wire § 6.14)."""
@@ -39,7 +43,8 @@ class FoundJob:
     Attributes:
         id: The job's id.
         queue: The queue's name.
-        state: Where it is: `waiting`, `active`, `prioritized`, `delayed`, `waiting-children`, `completed` or `failed`.
+        state: Where it is: `waiting`, `active`, `prioritized`, `delayed`, `waiting-children`,
+        `completed` or `failed`.
         payload: The payload; None where it has not the queue's shape.
         raw: The payload as the JSON text that the store holds.
         attempts_made: How many attempts have ended.
@@ -55,7 +60,9 @@ class FoundJob:
 
 def open_client(url: str) -> redis.Redis:
     """A blocking client of the store, of one connection and without retries; close it."""
-    return redis.Redis.from_url(url, single_connection_client=True, retry=None, protocol=2, socket_timeout=READ_SECONDS)
+    return redis.Redis.from_url(
+        url, single_connection_client=True, retry=None, protocol=2, socket_timeout=READ_SECONDS
+    )
 
 
 class StoredQueues:
@@ -111,8 +118,8 @@ class StoredQueues:
             offset_ms: How far time was moved.
 
         Returns:
-            0 where jobs wait that may be taken; else until a delayed job is due, or until a rate limit ends behind
-            which jobs wait. None where nothing ever comes.
+            0 where jobs wait that may be taken; else until a delayed job is due, or until a rate
+            limit ends behind which jobs wait. None where nothing ever comes.
         """
         with self._client.pipeline() as asking:
             asking.time()

@@ -1,14 +1,16 @@
 """`Consumer`: works off one queue.
 
-Its calls go both ways: `advance` hands over every ending that has gathered and brings new jobs for the free slots.
-While a call is on its way further endings gather for the next one, so batches grow with the load by themselves, and an
-idle queue still answers job by job. A large batch does not wait: a second call goes out beside the first, so that the
-store works on one half of the jobs while the processors run the other. A call whose script failed is not repeated: an
-error is definite. Its endings are sent again in smaller calls under numbers of their own, so that one that cannot be
+Its calls go both ways: `advance` hands over every ending that has gathered and brings new jobs for
+the free slots. While a call is on its way further endings gather for the next one, so batches grow
+with the load by themselves, and an idle queue still answers job by job. A large batch does not
+wait: a second call goes out beside the first, so that the store works on one half of the jobs while
+the processors run the other. A call whose script failed is not repeated: an error is definite. Its
+endings are sent again in smaller calls under numbers of their own, so that one that cannot be
 written keeps no other waiting.
 
-`run` is one task that decides what to do next and sleeps in between. While it sleeps, the last ending of a batch and
-the answer to a call send the next call themselves: to wake that task first takes a turn of the event loop.
+`run` is one task that decides what to do next and sleeps in between. While it sleeps, the last
+ending of a batch and the answer to a call send the next call themselves: to wake that task first
+takes a turn of the event loop.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from corral.store.late import Late
 from corral.store.queue_store import MAX_BATCH
 from corral.store.replies import ResponseError
 from corral.tasks import start_task
-from corral.worker.ended import Ended, least_level, level_of
 from corral.worker.execution import Execution
+from corral.worker.finished_job import FinishedJob, least_level, level_of
 from corral.worker.lane import Lane
 from corral.worker.leases import Lease, Leases, PendingCall
 from corral.worker.lookout import Lookout, Reason
@@ -53,24 +55,34 @@ __all__ = ["Consumer", "Stage"]
 log = Logger("corral.worker")
 
 LANES = 2
-"""How many calls may be on their way at once. Two keep the store and the processors busy at the same time: 1.5 times
-the throughput of one, measured at 100 jobs at once on two cores; a third has nobody left to keep busy."""
+"""How many calls may be on their way at once. Two keep the store and the processors busy at the
+same time: 1.5 times the throughput of one, measured at 100 jobs at once on two cores; a third has
+nobody left to keep busy.
+"""
 LANE_BATCH = 4
-"""How large a batch must be for a second call: smaller ones cost more in calls than they save in waiting."""
+"""How large a batch must be for a second call: smaller ones cost more in calls than they save in
+waiting.
+"""
 LEAVE_MS = 5_000
-"""How long we leave an iteration to others whose cron expression we cannot read. Run without its next one made, it
-would end its schedule."""
+"""How long we leave an iteration to others whose cron expression we cannot read. Run without its
+next one made, it would end its schedule.
+"""
 RIGHTS_SECONDS = 5.0
 """How soon a worker whose store's user lacks a right looks whether it has it now."""
 REFUSALS = {
     -4: Failed("JobRefused: the job still has unfinished children"),
     -9: Failed("JobRefused: a child of the job has failed"),
 }
-"""Endings that the store refuses because of children that were added meanwhile, and what becomes of them."""
+"""Endings that the store refuses because of children that were added meanwhile, and what becomes of
+them.
+"""
 
 
 class Stage(Enum):
-    """What a consumer is doing. `stop` leads to `DRAINING` from every other stage, and nothing leads out of it."""
+    """What a consumer is doing.
+
+    `stop` leads to `DRAINING` from every other stage, and nothing leads out of it.
+    """
 
     LACKING_RIGHTS = auto()
     """It fetches nothing: the store's user may not be known yet to do all that a worker does."""
@@ -79,7 +91,9 @@ class Stage(Enum):
     DECIDING = auto()
     """It works, and decides what to do next. Also between two rounds of a burst."""
     SLEEPING = auto()
-    """It works, and there is nothing to decide until a call is answered, a job ends, or something wakes it."""
+    """It works, and there is nothing to decide until a call is answered, a job ends, or something
+    wakes it.
+    """
     DRAINING = auto()
     """It fetches nothing more, and hands over how its jobs end."""
 
@@ -106,7 +120,8 @@ class Consumer:
         leases: Renews the locks.
         relay: Tells the subscribers of `corral_job_ended`.
         outage: Told when the store is away.
-        suspects: Lets jobs that stalled before start one at a time, among all queues of the process.
+        suspects: Lets jobs that stalled before start one at a time, among all queues of the
+        process.
         max_stalled: How often a job may stall before it is failed.
         troubles: What an operator must know, by queue and kind; see `Worker.troubles`.
         burst: Whether to end when nothing waits and nothing runs.
@@ -170,7 +185,8 @@ class Consumer:
 
     @property
     def silent_seconds(self) -> float:
-        """How long nothing was fetched, or found not to be there; 0 where nothing is asked for, or where a reply comes.
+        """How long nothing was fetched, or found not to be there; 0 where nothing is asked for, or
+        where a reply comes.
 
         On a slow link a large one takes longer than a worker may be silent.
         """
@@ -217,7 +233,8 @@ class Consumer:
     async def _wait_for_rights(self) -> None:
         """Fetch nothing before the store's user may do all that a worker does.
 
-        A call that is refused half-way leaves jobs to the stalled check, which in the end fails them.
+        A call that is refused half-way leaves jobs to the stalled check, which in the end fails
+        them.
         """
         while self._stage is Stage.LACKING_RIGHTS:
             lacking = await self._first.persist(self.store.missing_rights)
@@ -242,7 +259,8 @@ class Consumer:
             self._stage = after
 
     def hand_back(self, link: ThreadLink, worker: str) -> int:
-        """Write from another thread how the jobs of a stuck loop end: those that still run are handed back.
+        """Write from another thread how the jobs of a stuck loop end: those that still run are
+        handed back.
 
         Args:
             link: The thread's connection.
@@ -279,11 +297,18 @@ class Consumer:
                 await self._sleep()
 
     def _finished(self) -> bool:
-        if self.slots.running or self.unwritten.ready or self.unwritten.has_stuck or self._unstarted:
+        if (
+            self.slots.running
+            or self.unwritten.ready
+            or self.unwritten.has_stuck
+            or self._unstarted
+        ):
             return False
         if self._is_calling():
             return False
-        return self._stage is Stage.DRAINING or (self._burst and self._lookout.found_nothing and not self._lookout)
+        return self._stage is Stage.DRAINING or (
+            self._burst and self._lookout.found_nothing and not self._lookout
+        )
 
     def _asks_nothing(self) -> bool:
         return self._stage is Stage.DRAINING or (self.slots.free <= 0 and not self._is_calling())
@@ -295,7 +320,9 @@ class Consumer:
         return False
 
     def _free_lane(self, want: int) -> Lane | None:
-        """A connection for the next call, which asks for so many jobs: the first, or for a large batch another."""
+        """A connection for the next call, which asks for so many jobs: the first, or for a large
+        batch another.
+        """
         free = [lane for lane in self._lanes if lane.call is None]
         if len(free) == LANES:
             return free[0]
@@ -303,7 +330,9 @@ class Consumer:
         return free[0] if free and batch >= LANE_BATCH else None
 
     def _wanted(self) -> int:
-        """How many jobs the next call asks for: half of a large number of slots, so that the halves take turns."""
+        """How many jobs the next call asks for: half of a large number of slots, so that the halves
+        take turns.
+        """
         if self._stage is Stage.DRAINING or not (self.unwritten.ready or self._lookout):
             return 0
         concurrency = self.slots.concurrency
@@ -321,10 +350,11 @@ class Consumer:
         return lane is not None
 
     def _send_at_once(self) -> bool:
-        """Start the next call without waking `_work`, which would do the same a turn of the loop later.
+        """Start the next call without waking `_work`, which would do the same a turn of the loop
+        later.
 
-        Not while `_work` is awake, because it may be writing what the jobs have said, which goes before their endings;
-        and not after it.
+        Not while `_work` is awake, because it may be writing what the jobs have said, which goes
+        before their endings; and not after it.
         """
         return self._stage is Stage.SLEEPING and not self._notes.due and self._send_next()
 
@@ -333,18 +363,22 @@ class Consumer:
         unstarted, self._unstarted = self._unstarted[:MAX_BATCH], self._unstarted[MAX_BATCH:]
         ended = self.unwritten.take(MAX_BATCH - len(unstarted))
         if want:
-            # Slots that are left are the next call's; a marker that comes while this one is on its way says so again.
+            # Slots that are left are the next call's; a marker that comes while this one is on its
+            # way says so again.
             self._lookout.asking(for_all_slots=want >= self.slots.free)
             self._marker.fetching()
         self.slots.reserve(want)
-        # Not in the context of the job whose ending is sent: the jobs that the call brings would inherit it.
+        # Not in the context of the job whose ending is sent: the jobs that the call brings would
+        # inherit it.
         lane.call = start_task(
             self._call(lane, ended, unstarted, want),
             f"corral-advance-{self.queue.name}",
             context=self._context.copy(),
         )
 
-    async def _call(self, lane: Lane, ended: list[Ended], unstarted: list[FetchedJob], want: int) -> None:
+    async def _call(
+        self, lane: Lane, ended: list[FinishedJob], unstarted: list[FetchedJob], want: int
+    ) -> None:
         """Make a call, send the next one, and wake `_work` only if something is left for it."""
         try:
             await self._advance(lane, ended, unstarted, want)
@@ -355,10 +389,14 @@ class Consumer:
         while self._send_at_once():
             pass
         is_awaited = self._stage is not Stage.SLEEPING or self._notes.due or self._marker.held
-        if is_awaited or (not self._is_calling() and self.slots.free > 0):  # to wait for a marker, or to end a burst
+        if is_awaited or (
+            not self._is_calling() and self.slots.free > 0
+        ):  # to wait for a marker, or to end a burst
             self._wake.set()
 
-    async def _advance(self, lane: Lane, ended: list[Ended], unstarted: list[FetchedJob], want: int) -> None:
+    async def _advance(
+        self, lane: Lane, ended: list[FinishedJob], unstarted: list[FetchedJob], want: int
+    ) -> None:
         """One call to the store, repeated until it is answered, and what follows from the answer."""
         pending = lane.next_call()
         turn = self._suspects.reserve() if want else None
@@ -417,7 +455,13 @@ class Consumer:
         if reply.held:
             self._suspects.when_free(self._has_turn)
 
-    async def _split(self, lane: Lane, ended: list[Ended], unstarted: list[FetchedJob], error: ResponseError) -> None:
+    async def _split(
+        self,
+        lane: Lane,
+        ended: list[FinishedJob],
+        unstarted: list[FetchedJob],
+        error: ResponseError,
+    ) -> None:
         """A script failed: send what it was given in smaller calls, down to one ending at a time."""
         whole_queue = str(error).startswith("DAMAGED")
         if ended or whole_queue:
@@ -437,7 +481,9 @@ class Consumer:
         await lane.pause()
 
     async def _advance_schedule(self, lane: Lane, late: Late) -> Outcome | None:
-        """Make the next iteration of a schedule before this one runs; how it ends without running where that fails."""
+        """Make the next iteration of a schedule before this one runs; how it ends without running
+        where that fails.
+        """
         try:
             made = await lane.persist(lambda: self._ticks.advance(late))
         except ResponseError as error:
@@ -445,11 +491,15 @@ class Consumer:
         return None if made else Snoozed(LEAVE_MS)
 
     async def _sleep(self) -> None:
-        """Until a call is answered, a job ends, a marker comes, a delayed job is due, or somebody stops us."""
+        """Until a call is answered, a job ends, a marker comes, a delayed job is due, or somebody
+        stops us.
+        """
         if self.slots.free > 0 and not self._is_calling():
             self._marker.want()
         elif self.slots.free <= 0:
-            await self._marker.put_back()  # the slots filled meanwhile: it is somebody else's to take
+            await (
+                self._marker.put_back()
+            )  # the slots filled meanwhile: it is somebody else's to take
         self._pass_on(Stage.DECIDING, Stage.SLEEPING)
         try:
             await self._wake.wait()
@@ -463,8 +513,10 @@ class Consumer:
     def _has_turn(self) -> None:
         self._lookout.look(Reason.TURN)
 
-    def _ended(self, ended: Ended) -> None:
-        """A job has ended: hand that over with the next call, which the last one of a batch sends at once."""
+    def _ended(self, ended: FinishedJob) -> None:
+        """A job has ended: hand that over with the next call, which the last one of a batch sends
+        at once.
+        """
         if isinstance(ended.outcome, LeaseLost):
             self._suspects.ended(ended.running)
             self._leases.release([ended.lease])
@@ -474,10 +526,10 @@ class Consumer:
         if self.slots.running or not self._send_at_once():
             self._wake.set()
 
-    def _settle(self, ended: list[Ended], reply: Advanced) -> None:
+    def _settle(self, ended: list[FinishedJob], reply: Advanced) -> None:
         """Act on what the store said to each ending."""
         settled: list[Lease] = []
-        stuck: list[Ended] = []
+        stuck: list[FinishedJob] = []
         least = 0
         with suppress(Exception):  # the program's own logging may be broken
             least = least_level()
@@ -500,7 +552,7 @@ class Consumer:
         self._leases.release(settled)
         ended.clear()  # they hold exceptions, and those hold frames: nobody needs them any more
 
-    def _tell(self, ended: Ended, outcome: Outcome, code: int = 0, least: int = 0) -> None:
+    def _tell(self, ended: FinishedJob, outcome: Outcome, code: int = 0, least: int = 0) -> None:
         """Log an ending that the store has, or has refused with this code, and tell the plugins."""
         if level_of(outcome) >= least:  # nothing is prepared for a line that is not written
             # The program's own logging may be broken, and the other endings are told all the same.

@@ -1,8 +1,10 @@
-"""Runs processors: the only module that does. A fetched job goes in, an `Outcome` comes out, and nothing escapes.
+"""Runs processors: the only module that does.
 
-Between a processor's end and its outcome only somebody else's objects are read: an exception, a result, a payload. Each
-of them may raise whatever it likes, `KeyboardInterrupt` included, and `Execution` still answers: at last with a failed
-attempt that says so.
+A fetched job goes in, an `Outcome` comes out, and nothing escapes.
+
+Between a processor's end and its outcome only somebody else's objects are read: an exception, a
+result, a payload. Each of them may raise whatever it likes, `KeyboardInterrupt` included, and
+`Execution` still answers: at last with a failed attempt that says so.
 
 It knows no store: what the outcome changes there is the consumer's business.
 """
@@ -25,15 +27,24 @@ from corral.forking import forks
 from corral.job import KEEP_LOGS, Job, Run, current_job
 from corral.loggers import Logger
 from corral.options import backoff_delay_ms
-from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Retried, Snoozed, TimedOut
+from corral.outcome import (
+    Completed,
+    Failed,
+    HandedBack,
+    LeaseLost,
+    Outcome,
+    Retried,
+    Snoozed,
+    TimedOut,
+)
 from corral.outcome import RateLimited as QueueLimited
 from corral.payload import unsafe_integers
 from corral.plugins import Relay
 from corral.processor import Processor
 from corral.raised import class_name, described, shortened, without_frames_of
+from corral.redactor import Redactor, secret_names
 from corral.store.codec import FetchedJob
-from corral.veil import Veil, secret_names
-from corral.worker.children import end_child
+from corral.worker.forked_children import end_child
 from corral.worker.threads import Threads
 
 __all__ = ["Execution", "Running"]
@@ -41,7 +52,9 @@ __all__ = ["Execution", "Running"]
 log = Logger("corral.worker")
 
 MAX_RESULT_BYTES = 64 * 1024
-"""A larger result belongs into storage of its own: this one is kept in the store's memory, twice (hash and event)."""
+"""A larger result belongs into storage of its own: this one is kept in the store's memory, twice
+(hash and event).
+"""
 WITHHELD: Final = "the text is withheld: what is secret in it could not be masked"
 UNKNOWN_DELAY_MS: Final = 1_000
 """The wait before the next attempt where the backoff itself cannot be computed."""
@@ -92,7 +105,13 @@ class Execution:
     """
 
     def __init__(
-        self, processor: Processor, resource: object, relay: Relay, threads: Threads, *, keep_logs: int = KEEP_LOGS
+        self,
+        processor: Processor,
+        resource: object,
+        relay: Relay,
+        threads: Threads,
+        *,
+        keep_logs: int = KEEP_LOGS,
     ) -> None:
         self.queue = processor.queue
         self._keep_logs = keep_logs
@@ -106,11 +125,15 @@ class Execution:
         self._threads = threads
         self._loop = asyncio.get_running_loop()
         self._forks = forks()
-        self.timeout_seconds = None if self.queue.timeout is None else self.queue.timeout.total_seconds()
+        self.timeout_seconds = (
+            None if self.queue.timeout is None else self.queue.timeout.total_seconds()
+        )
         self._told: set[tuple[str, str]] = set()
 
     def prepare(self, fetched: FetchedJob) -> Running:
-        """The job as its processor sees it, or why it must not run. Raises nothing: a job is no matter of its batch.
+        """The job as its processor sees it, or why it must not run.
+
+        Raises nothing: a job is no matter of its batch.
 
         Args:
             fetched: The job as the store has it.
@@ -155,7 +178,8 @@ class Execution:
     async def run(self, running: Running) -> Outcome:
         """Run the processor. Raises nothing, but `GeneratorExit` where it is closed itself.
 
-        No local variable in here may hold an outcome: the exception in it has frames, and those lead back to here.
+        No local variable in here may hold an outcome: the exception in it has frames, and those
+        lead back to here.
 
         Args:
             running: What `prepare` returned, without a refusal.
@@ -165,7 +189,9 @@ class Execution:
         timer = None
         try:
             if self.timeout_seconds is not None:
-                timer = self._loop.call_later(self.timeout_seconds, self.interrupt, running, "timeout")
+                timer = self._loop.call_later(
+                    self.timeout_seconds, self.interrupt, running, "timeout"
+                )
             if not self.on_loop:
                 result, error = await self._threads.start(self._call_on_thread, job)
                 if error is not None:
@@ -201,7 +227,9 @@ class Execution:
         fetched = running.fetched
         try:
             without_frames_of(error, _OWN_FILES)
-            return self._interrupted(running, error) or self._veiled(fetched, self._decided(fetched, error))
+            return self._interrupted(running, error) or self._veiled(
+                fetched, self._decided(fetched, error)
+            )
         except BaseException:  # noqa: BLE001  # the exception's own code runs in there
             return self._last_resort(fetched, error)
 
@@ -213,12 +241,20 @@ class Execution:
         """
         task = running.task
         if task is None or task.cancelled():
-            return self.raised(running, asyncio.CancelledError("the job's task was cancelled before it began"))
-        error = task.exception()  # compared with None: it may be anybody's, and have a truth of its own
-        return self.raised(running, RuntimeError("the job's task ended without an outcome") if error is None else error)
+            return self.raised(
+                running, asyncio.CancelledError("the job's task was cancelled before it began")
+            )
+        error = (
+            task.exception()
+        )  # compared with None: it may be anybody's, and have a truth of its own
+        return self.raised(
+            running,
+            RuntimeError("the job's task ended without an outcome") if error is None else error,
+        )
 
     def interrupt(self, running: Running, why: Interruption) -> None:
-        """Stop a running job: an `async def` is cancelled; a `def` sees `job.cancelled`, and keeps its thread.
+        """Stop a running job: an `async def` is cancelled; a `def` sees `job.cancelled`, and keeps
+        its thread.
 
         Args:
             running: The job.
@@ -233,8 +269,8 @@ class Execution:
     def _call_on_thread(self, job: Job[Any]) -> tuple[Any, BaseException | None]:
         """What the processor returned, or what it raised.
 
-        A future cannot carry every exception: it refuses `StopIteration`, and `GeneratorExit` would close the coroutine
-        that awaits it.
+        A future cannot carry every exception: it refuses `StopIteration`, and `GeneratorExit` would
+        close the coroutine that awaits it.
         """
         try:
             if self._job_context is None:
@@ -267,7 +303,9 @@ class Execution:
             return None, self._veiled(fetched, Failed(reason, error=error.with_traceback(None)))
         except BaseException as error:  # noqa: BLE001  # a validator of the payload's model may raise anything
             reason, trace = described(without_frames_of(error, _OWN_FILES))
-            return None, self._veiled(fetched, Failed(shortened(f"payload refused: {reason}"), trace, error=error))
+            return None, self._veiled(
+                fetched, Failed(shortened(f"payload refused: {reason}"), trace, error=error)
+            )
         if unknown:
             self._tell_once("payload fields ignored", unknown)
         return payload, None
@@ -275,7 +313,8 @@ class Execution:
     def _returned(self, running: Running, result: Any) -> Outcome:
         """How a run ends whose processor has returned. Raises nothing."""
         try:
-            # It may have finished after all: a def, though, may have returned because it saw `job.cancelled`.
+            # It may have finished after all: a def, though, may have returned because it saw
+            # `job.cancelled`.
             if running.interruption != "shutdown" or not self.on_loop:
                 interrupted = self._interrupted(running)
                 if interrupted is not None:
@@ -304,10 +343,12 @@ class Execution:
         try:
             names = secret_names(self.queue.payload)
             try:
-                clear = Veil(names, json.loads(fetched.data)).text
+                clear = Redactor(names, json.loads(fetched.data)).text
             except (ValueError, RecursionError):
-                clear = Veil(names).broken
-            return replace(outcome, reason=shortened(clear(outcome.reason)), traceback=clear(outcome.traceback))
+                clear = Redactor(names).broken
+            return replace(
+                outcome, reason=shortened(clear(outcome.reason)), traceback=clear(outcome.traceback)
+            )
         except BaseException:  # noqa: BLE001  # a text comes out masked, or not at all
             kind = "" if outcome.error is None else f"{class_name(outcome.error)}: "
             return replace(outcome, reason=shortened(f"{kind}{WITHHELD}"), traceback="")
@@ -335,13 +376,17 @@ class Execution:
         return _failed(error, delay_ms)
 
     def _retry_ms(self, fetched: FetchedJob) -> int | None:
-        """How long to wait before the next attempt, or None where this was the last one (wire § 6.8)."""
+        """How long to wait before the next attempt, or None where this was the last one (wire §
+        6.8).
+        """
         options = fetched.options
         failed = fetched.attempts_made + 1
         if failed >= options.attempts:
             return None
         if options.unknown_backoff is not None:
-            self._tell_once("backoff types unknown: the queue's own is used", {options.unknown_backoff})
+            self._tell_once(
+                "backoff types unknown: the queue's own is used", {options.unknown_backoff}
+            )
             return backoff_delay_ms(self.queue.options.backoff, failed)
         return backoff_delay_ms(options.backoff, failed) if options.backoff else 0
 
@@ -349,11 +394,15 @@ class Execution:
         new = sorted(name for name in names if (event, name) not in self._told)
         if new:
             self._told.update((event, name) for name in new)
-            with suppress(Exception):  # the program's own logging may be broken: that is no job's fault
+            with suppress(
+                Exception
+            ):  # the program's own logging may be broken: that is no job's fault
                 log.warning(event, queue=self.queue.name, names=new)
 
 
-_OWN_FILES: Final = frozenset(each.__code__.co_filename for each in (Execution.prepare, Threads.start))
+_OWN_FILES: Final = frozenset(
+    each.__code__.co_filename for each in (Execution.prepare, Threads.start)
+)
 """Whose frames are left out of the beginning of a traceback: they say nothing of the processor."""
 
 _NOTHING: Final = Completed()
@@ -362,7 +411,11 @@ _NOTHING: Final = Completed()
 def _failed(error: BaseException, delay_ms: int | None) -> Failed | Retried:
     """A failed attempt, and in how long the next one follows; None: none does."""
     reason, trace = described(error)
-    return Failed(reason, trace, error=error) if delay_ms is None else Retried(reason, delay_ms, trace, error=error)
+    return (
+        Failed(reason, trace, error=error)
+        if delay_ms is None
+        else Retried(reason, delay_ms, trace, error=error)
+    )
 
 
 def _wait_ms(error: BaseException) -> int:
@@ -374,7 +427,9 @@ def _wait_ms(error: BaseException) -> int:
     after = error.after  # type: ignore[attr-defined]  # asked of those exceptions only that have it
     if not issubclass(type(after), timedelta):
         raise TypeError(f"{class_name(error)}.after is a {type(after).__name__}, not a timedelta")
-    return timedelta.__floordiv__(after, timedelta(milliseconds=1))  # a subclass's own methods are not asked
+    return timedelta.__floordiv__(
+        after, timedelta(milliseconds=1)
+    )  # a subclass's own methods are not asked
 
 
 def _written(result: Any) -> Outcome:
@@ -384,10 +439,14 @@ def _written(result: Any) -> Outcome:
     try:
         text = to_json(result, inf_nan_mode="null")
     except BaseException as error:  # noqa: BLE001  # a result's own code runs in there
-        reason, _ = described(without_frames_of(error, _OWN_FILES), "the result cannot be written as JSON")
+        reason, _ = described(
+            without_frames_of(error, _OWN_FILES), "the result cannot be written as JSON"
+        )
         return Failed(reason, error=error)
     if len(text) > MAX_RESULT_BYTES:
         return Failed(f"ValueError: the result has {len(text)} bytes, more than {MAX_RESULT_BYTES}")
     if unsafe := unsafe_integers(text):
-        return Failed(shortened(f"ValueError: the result cannot be written as JSON: {unsafe[0][1]}"))
+        return Failed(
+            shortened(f"ValueError: the result cannot be written as JSON: {unsafe[0][1]}")
+        )
     return Completed(text)

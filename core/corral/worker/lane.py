@@ -1,6 +1,7 @@
 """`Lane`: one connection of a consumer, and the call to the store that is on its way through it.
 
-A call survives any outage of the store by being repeated, under the same number, on a new connection.
+A call survives any outage of the store by being repeated, under the same number, on a new
+connection.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ __all__ = ["Lane"]
 T = TypeVar("T")
 
 MAX_FETCH_BYTES = 16 * 1024 * 1024
-"""How large the jobs of one fetch may be on the fastest link: the store reads so much in about 20 ms, and serves nobody
-else meanwhile."""
+"""How large the jobs of one fetch may be on the fastest link: the store reads so much in about 20
+ms, and serves nobody else meanwhile.
+"""
 
 
 class Lane:
@@ -36,13 +38,19 @@ class Lane:
     Args:
         store: The queue, by this connection.
         worker: The worker's name; unique among all workers.
-        numbers: Numbers the calls of all lanes of the consumer: a lock's token has the number of the call that took it.
+        numbers: Numbers the calls of all lanes of the consumer: a lock's token has the number of
+        the call that took it.
         lock_seconds: How long a lock lives without renewal.
         outage: Told when the store is away.
     """
 
     def __init__(
-        self, store: QueueStore, worker: str, numbers: Iterator[int], lock_seconds: float, outage: Outage
+        self,
+        store: QueueStore,
+        worker: str,
+        numbers: Iterator[int],
+        lock_seconds: float,
+        outage: Outage,
     ) -> None:
         self.store = store
         self.call: asyncio.Task[None] | None = None
@@ -53,7 +61,9 @@ class Lane:
 
     @property
     def silent_seconds(self) -> float:
-        """How long the store has not answered, or in the middle of a reply, how long no byte of it has come."""
+        """How long the store has not answered, or in the middle of a reply, how long no byte of it
+        has come.
+        """
         return min(self._backoff.silent_seconds, self.store.unheard_seconds)
 
     @property
@@ -80,7 +90,8 @@ class Lane:
         suspects: int,
         confirm_from: int,
     ) -> Advanced:
-        """Finish jobs and fetch more: one call under one number, repeated until the store answers it.
+        """Finish jobs and fetch more: one call under one number, repeated until the store answers
+        it.
 
         Args:
             call: What `next_call` returned.
@@ -135,8 +146,9 @@ class Lane:
     def _fetch_sizes(self) -> Iterator[int]:
         """How large the jobs of one fetch may be, for each try of its call.
 
-        It is what the link brings in a quarter of a lock's life. If the call must be repeated more than once, its reply
-        may be what the link breaks under: the later tries ask for less and less.
+        It is what the link brings in a quarter of a lock's life. If the call must be repeated more
+        than once, its reply may be what the link breaks under: the later tries ask for less and
+        less.
         """
         size = FETCH_BYTES
         if self.store.bytes_per_second is not None:

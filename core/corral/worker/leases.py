@@ -1,7 +1,7 @@
 """The lease thread: renews the locks of running jobs on a connection and a thread of its own.
 
-A processor that blocks the event loop must not lose its lock, so nothing here runs on the loop. A renewal never
-creates a key: a job that was removed while it ran leaves nothing behind.
+A processor that blocks the event loop must not lose its lock, so nothing here runs on the loop. A
+renewal never creates a key: a job that was removed while it ran leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 from corral.store.connection import ThreadLink
 from corral.store.queue_store import QueueStore
-from corral.worker.outage import Contact
+from corral.worker.outage import ConnectionReport
 
 __all__ = ["Lease", "Leases", "PendingCall"]
 
 LOOP_SILENCE_SECONDS = 300.0
-"""A process whose event loop has not moved for so long is hung, and must not keep its jobs for ever."""
+"""A process whose event loop has not moved for so long is hung, and must not keep its jobs for
+ever.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +49,9 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class PendingCall:
-    """A call on its way that may bring jobs. Their locks are renewed from when it is sent until its reply is read.
+    """A call on its way that may bring jobs.
+
+    Their locks are renewed from when it is sent until its reply is read.
 
     Attributes:
         store: The queue, and the lane of the call.
@@ -75,7 +79,7 @@ class Leases:
         self,
         url: str,
         lock_seconds: float,
-        contact: Contact,
+        contact: ConnectionReport,
     ) -> None:
         self._url = url
         self._lock_ms = int(lock_seconds * 1000)
@@ -161,7 +165,9 @@ class Leases:
             ]
             return leases, [call for call in self._pending if now - call.renewed >= self._age]
 
-    def _renew(self, link: ThreadLink, leases: Sequence[Lease], calls: Sequence[PendingCall]) -> None:
+    def _renew(
+        self, link: ThreadLink, leases: Sequence[Lease], calls: Sequence[PendingCall]
+    ) -> None:
         started = time.monotonic()
         store = (leases[0] if leases else calls[0]).store
         lost, incomplete = store.extend(

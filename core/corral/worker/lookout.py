@@ -1,4 +1,6 @@
-"""`Lookout`: knows why the next call to the store should ask for jobs, and when to look without being told."""
+"""`Lookout`: knows why the next call to the store should ask for jobs, and when to look without
+being told.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Lookout:
     """Why, and when, to ask the store for jobs.
 
     Attributes:
-        found_nothing: Whether the last call that asked for jobs was told that there is nothing to wait for.
+        found_nothing: Whether the last call that asked for jobs was told that there is nothing to
+        wait for.
 
     Args:
         wake: Called when there is a reason.
@@ -64,7 +67,10 @@ class Lookout:
         self._wake()
 
     def asking(self, *, for_all_slots: bool) -> None:
-        """A call asks for jobs now: it answers every reason that there was. One that comes meanwhile is a new one."""
+        """A call asks for jobs now: it answers every reason that there was.
+
+        One that comes meanwhile is a new one.
+        """
         self._reasons.clear()
         if not for_all_slots:
             self._reasons.add(Reason.SLOTS)
@@ -75,7 +81,8 @@ class Lookout:
         Args:
             reply: The reply.
             want: How many jobs its call has asked for.
-            clock_by_hand: Whether the store's time only moves when a test moves it: then no limit ends by itself.
+            clock_by_hand: Whether the store's time only moves when a test moves it: then no limit
+            ends by itself.
         """
         if reply.repeated or reply.cut or (want > 0 and len(reply.jobs) == want):
             self._reasons.add(Reason.MORE)

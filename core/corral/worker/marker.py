@@ -1,7 +1,8 @@
-"""`Marker`: waits for the queue's wake-up signal (wire § 5.4), on a connection that is named after the worker.
+"""`Marker`: waits for the queue's wake-up signal (wire § 5.4), on a connection that is named after
+the worker.
 
-One pop wakes one worker and takes the marker away. Whoever popped it must fetch, or put it back: otherwise jobs wait
-although there are idle workers.
+One pop wakes one worker and takes the marker away. Whoever popped it must fetch, or put it back:
+otherwise jobs wait although there are idle workers.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ class Marker:
     """One worker's view of one queue's marker.
 
     Args:
-        lanes: The queue; all are closed when the own connection breaks: they may be as dead without anybody knowing.
+        lanes: The queue; all are closed when the own connection breaks: they may be as dead without
+        anybody knowing.
         link: The own connection, for blocking commands.
         outage: Told when the store is away.
         on_signal: Called when there may be work: a marker came, or the wait ended without one.
     """
 
-    def __init__(self, lanes: Sequence[QueueStore], link: Link, outage: Outage, on_signal: Callable[[], None]) -> None:
+    def __init__(
+        self, lanes: Sequence[QueueStore], link: Link, outage: Outage, on_signal: Callable[[], None]
+    ) -> None:
         self._lanes = lanes
         self._store = lanes[0]
         self._link = link
@@ -60,7 +64,10 @@ class Marker:
         self._held = False
 
     async def put_back(self) -> None:
-        """Leave a held marker to others. Without it they wait for the end of their block; no job is lost."""
+        """Leave a held marker to others.
+
+        Without it they wait for the end of their block; no job is lost.
+        """
         if self._held:
             self._held = False
             with suppress(StoreUnavailable, ResponseError):
@@ -83,7 +90,9 @@ class Marker:
         while True:
             await self._wanted.wait()
             try:
-                popped = await self._link.call("BZPOPMIN", f"{self._store.base}marker", BLOCK_SECONDS)
+                popped = await self._link.call(
+                    "BZPOPMIN", f"{self._store.base}marker", BLOCK_SECONDS
+                )
             except asyncio.CancelledError:
                 self._held = True  # an interrupted wait may have taken it
                 raise

@@ -1,4 +1,6 @@
-"""`Neighbours`: what other clients do to one queue that its operator should change, in the log once each."""
+"""`Neighbours`: what other clients do to one queue that its operator should change, in the log once
+each.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,14 @@ __all__ = ["Neighbours"]
 log = Logger("corral.worker")
 
 FIRST_WITHOUT_PAUSED: Final = 6
-"""The first major version of BullMQ that leaves waiting jobs in `wait` while a queue is paused (wire § 6.14)."""
+"""The first major version of BullMQ that leaves waiting jobs in `wait` while a queue is paused
+(wire § 6.14).
+"""
 
 
 class Neighbours:
-    """Watches one queue for two versions of BullMQ that lose each other's jobs, and for a limit that only others know.
+    """Watches one queue for two versions of BullMQ that lose each other's jobs, and for a limit
+    that only others know.
 
     Args:
         store: The queue.
@@ -34,8 +39,9 @@ class Neighbours:
     async def look(self) -> None:
         """Look which versions of BullMQ use the queue. For now and then: it is a call to the store.
 
-        Only the version of the client that connected last is in the store (wire § 2.3, trap T1). Two versions share a
-        queue where it changes, or where jobs stand in the list that only BullMQ 5 needs.
+        Only the version of the client that connected last is in the store (wire § 2.3, trap T1).
+        Two versions share a queue where it changes, or where jobs stand in the list that only
+        BullMQ 5 needs.
 
         Raises:
             StoreUnavailable: The store is away.
@@ -59,8 +65,8 @@ class Neighbours:
     def saw_count(self, count: int) -> None:
         """Take what a fetch has read: `Advanced.others_count`.
 
-        Where a limit for all workers was taken away, its count is left over for a while, and neither changes nor comes
-        again.
+        Where a limit for all workers was taken away, its count is left over for a while, and
+        neither changes nor comes again.
         """
         if not count:
             self._saw_none = True

@@ -1,7 +1,7 @@
 """`Notes`: what the jobs of one queue say, progress and log lines, on its way to the store.
 
-Words are never worth a job: they are written in bounded calls, each in a few tries, and what is left then is dropped.
-No ending waits long for them.
+Words are never worth a job: they are written in bounded calls, each in a few tries, and what is
+left then is dropped. No ending waits long for them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from corral.store.codec import FetchedJob
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
 from corral.store.replies import ResponseError
 from corral.tasks import start_task
-from corral.worker.outage import Contact, Outage
+from corral.worker.outage import ConnectionReport, Outage
 from corral.worker.stopping import end_tasks
 
 __all__ = ["Notes"]
@@ -27,13 +27,18 @@ log = Logger("corral.worker")
 GATHER_SECONDS = 0.1
 """How long progress and log lines may gather before they are written."""
 CALL_BYTES = 256 * 1024
-"""How much of them one call writes: even a slow link carries it within the time that a reply may take."""
+"""How much of them one call writes: even a slow link carries it within the time that a reply may
+take.
+"""
 TRIES = 3
 """How often a call is tried."""
 AGAIN_SECONDS = 0.5
 """How long the next try waits: a store that is restarted loses nobody's words."""
 FIRST_SECONDS = 1.0
-"""How long endings wait for the words that were said before them. A store that takes longer gets the endings first."""
+"""How long endings wait for the words that were said before them.
+
+A store that takes longer gets the endings first.
+"""
 
 
 class Notes:
@@ -60,7 +65,7 @@ class Notes:
     ) -> None:
         self._store = store
         self._worker = worker
-        self._contact = Contact(outage)
+        self._contact = ConnectionReport(outage)
         self._kept_logs = kept_logs
         self._wake = wake
         self._loop = asyncio.get_running_loop()
@@ -92,7 +97,9 @@ class Notes:
             self.due = True
 
     async def write(self) -> None:
-        """Write what jobs have said, and wait for that, but not for long: nothing else may wait for words."""
+        """Write what jobs have said, and wait for that, but not for long: nothing else may wait for
+        words.
+        """
         self.due = False
         notes: list[Note] = []
         for run, fetched in self._speaking.items():
@@ -100,7 +107,9 @@ class Notes:
                 notes += _notes_of(run, fetched, self._kept_logs(fetched))
         self._speaking.clear()
         if notes:
-            self._writing = writing = start_task(self._write(notes), f"corral-notes-{self._store.queue}")
+            self._writing = writing = start_task(
+                self._write(notes), f"corral-notes-{self._store.queue}"
+            )
             writing.add_done_callback(lambda _: self._wake())
             await asyncio.wait([writing], timeout=FIRST_SECONDS)
 
@@ -115,7 +124,9 @@ class Notes:
         self._wake()
 
     async def _write(self, notes: list[Note]) -> None:
-        """Write notes in bounded calls, each in a few tries under one number; what is left then is given up."""
+        """Write notes in bounded calls, each in a few tries under one number; what is left then is
+        given up.
+        """
         queue = self._store.queue
         for batch in _batches(notes):
             self._seq += 1
@@ -130,7 +141,9 @@ class Notes:
                     failed: Exception = error
                 except ResponseError as error:
                     self._contact.answered()
-                    log.warning("progress and log lines refused by the store", queue=queue, error=str(error))
+                    log.warning(
+                        "progress and log lines refused by the store", queue=queue, error=str(error)
+                    )
                     return
             else:
                 if not self._dropped:
@@ -151,7 +164,8 @@ class Notes:
 def _notes_of(run: Run, fetched: FetchedJob, keep: int) -> Iterator[Note]:
     """What a job has said since it was asked last."""
     for kind, said in run.take():
-        # `Job` has made a plain text of everything: nobody else's method is called on the worker's loop.
+        # `Job` has made a plain text of everything: nobody else's method is called on the worker's
+        # loop.
         text = said.encode(errors="replace") if type(said) is str else said
         if type(text) is bytes:
             yield Note(fetched.stored_id, "p" if kind == "progress" else "l", text, keep)

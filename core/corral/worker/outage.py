@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from corral.loggers import Logger
 
-__all__ = ["Backoff", "Contact", "Outage"]
+__all__ = ["Backoff", "ConnectionReport", "Outage"]
 
 log = Logger("corral.worker")
 
@@ -21,7 +21,9 @@ REMIND_SECONDS = 30.0
 
 
 class Outage:
-    """One worker's view of its store: all of its loops and threads report here, so that an outage is told once."""
+    """One worker's view of its store: all of its loops and threads report here, so that an outage
+    is told once.
+    """
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -39,8 +41,8 @@ class Outage:
 
         Args:
             error: Why.
-            answered: When it answered last, by the monotonic clock. One that was silent since before an outage ended
-                broke in that one: it tells nothing new.
+            answered: When it answered last, by the monotonic clock. One that was silent since
+                before an outage ended broke in that one: it tells nothing new.
         """
         now = time.monotonic()
         if self._since is None:
@@ -50,7 +52,9 @@ class Outage:
             log.warning("store unavailable", error=str(error))
         elif now - self._told >= REMIND_SECONDS:
             self._told = now
-            log.warning("store still unavailable", error=str(error), seconds=round(now - self._since))
+            log.warning(
+                "store still unavailable", error=str(error), seconds=round(now - self._since)
+            )
 
     def ended(self) -> None:
         """The store has answered. Callable from any thread."""
@@ -70,7 +74,7 @@ class Outage:
         self._to_tell.append(tell)
 
 
-class Contact:
+class ConnectionReport:
     """What one connection after the other, of one loop or thread, tells of the store.
 
     Args:
@@ -93,7 +97,8 @@ class Contact:
 
 
 class Backoff:
-    """The waits of one loop: from 50 ms to 1 s, with full jitter, so that a fleet does not return all at once.
+    """The waits of one loop: from 50 ms to 1 s, with full jitter, so that a fleet does not return
+    all at once.
 
     They count from the start of what failed: who has waited for a reply in vain has waited.
 
@@ -102,7 +107,7 @@ class Backoff:
     """
 
     def __init__(self, outage: Outage) -> None:
-        self._contact = Contact(outage)
+        self._contact = ConnectionReport(outage)
         self._tries = 0
         self._succeeded = self._began = self._moved = time.monotonic()
         self._failing: float | None = None
@@ -114,7 +119,9 @@ class Backoff:
 
     @property
     def failing_seconds(self) -> float:
-        """How long the calls of this loop have failed, one after the other; 0 where the last one has not."""
+        """How long the calls of this loop have failed, one after the other; 0 where the last one
+        has not.
+        """
         since = self._failing  # asked by the thread of the probes
         return 0.0 if since is None else time.monotonic() - since
 

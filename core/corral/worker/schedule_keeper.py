@@ -1,8 +1,10 @@
-"""`ScheduleKeeper`: keeps what one queue declares in the store, as long as a worker serves it (wire § 6.21).
+"""`ScheduleKeeper`: keeps what one queue declares in the store, as long as a worker serves it (wire
+§ 6.21).
 
-A schedule that is made once, at start, ends for good when the store comes back empty or one of its keys is deleted. So
-it is looked at again after every outage and once per stalled interval. The repeated look only repairs what is gone:
-what another release declares, and what an operator has removed, is left as it is.
+A schedule that is made once, at start, ends for good when the store comes back empty or one of its
+keys is deleted. So it is looked at again after every outage and once per stalled interval. The
+repeated look only repairs what is gone: what another release declares, and what an operator has
+removed, is left as it is.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ log = Logger("corral.worker")
 SPREAD_SECONDS = 0.1
 """Keeps a fleet's checks apart."""
 AGAIN_SECONDS = 2.0
-"""How soon a check is repeated that the store has not answered, or has refused: its memory may be full for hours."""
+"""How soon a check is repeated that the store has not answered, or has refused: its memory may be
+full for hours.
+"""
 TROUBLE = "schedule"
 """The kind of our sentences in `Worker.troubles`."""
 
@@ -39,7 +43,8 @@ TROUBLE = "schedule"
 def declared_by(queue: Queue[Any]) -> NewSchedule | None:
     """The schedule that a queue declares, or None.
 
-    Its payload is empty, and the worker fills in the model's defaults: an older worker's may differ.
+    Its payload is empty, and the worker fills in the model's defaults: an older worker's may
+    differ.
     """
     if queue.schedule is None:
         return None
@@ -66,9 +71,11 @@ class ScheduleKeeper:
         self._told: set[str] = set()
 
     async def install(self) -> None:
-        """Install what the queue declares, or say that what is installed is declared no longer, when a worker starts.
+        """Install what the queue declares, or say that what is installed is declared no longer,
+        when a worker starts.
 
-        A schedule that cannot be installed, because its keys are damaged, keeps nobody from working off the queue.
+        A schedule that cannot be installed, because its keys are damaged, keeps nobody from working
+        off the queue.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
@@ -98,12 +105,14 @@ class ScheduleKeeper:
         repaired: Counter[str],
         checked: Callable[[], object],
     ) -> None:
-        """Check after every outage and once per interval, until cancelled; begins when `install` is done.
+        """Check after every outage and once per interval, until cancelled; begins when `install` is
+        done.
 
         Args:
             outage: Wakes it when one has ended.
             interval_seconds: The time between two checks.
-            troubles: Has a sentence under `(queue, "schedule")` while something is wrong that an operator must know.
+            troubles: Has a sentence under `(queue, "schedule")` while something is wrong that an
+            operator must know.
             repaired: How often a schedule was repaired, by queue.
             checked: Told of each check.
         """
@@ -141,7 +150,10 @@ class ScheduleKeeper:
         if word == "removed":
             self._tell_removed()
         elif word == "resumed":
-            log.warning("schedule had ended: another client ran its tick and made no next one; resumed", **told)
+            log.warning(
+                "schedule had ended: another client ran its tick and made no next one; resumed",
+                **told,
+            )
         elif word != "untouched":
             log.info(f"schedule {word}", **told)
 
@@ -150,7 +162,9 @@ class ScheduleKeeper:
         mended = False
         try:
             mended = self._declared is not None and await self._repair(self._declared)
-            self._late = [self._sentence(each) for each in await self._schedules.overdue() if _is_lost(each)]
+            self._late = [
+                self._sentence(each) for each in await self._schedules.overdue() if _is_lost(each)
+            ]
         except StoreUnavailable:
             raise
         except (ResponseError, CorralError, ValueError) as error:
@@ -173,7 +187,10 @@ class ScheduleKeeper:
         elif word == "made":
             log.warning("schedule was gone from the store: made again", **told)
         elif word == "resumed":
-            log.warning("schedule would not have run any more, because its next run was gone: resumed", **told)
+            log.warning(
+                "schedule would not have run any more, because its next run was gone: resumed",
+                **told,
+            )
         return word in {"made", "resumed"}
 
     def _tell_removed(self) -> None:
@@ -184,26 +201,35 @@ class ScheduleKeeper:
 
     def _breaks(self, error: Exception) -> None:
         self._broken = f"the schedules of queue {self._store.queue!r} cannot be kept: {error}"
-        self._warn_once("schedules cannot be kept, jobs are worked off all the same", error=str(error))
+        self._warn_once(
+            "schedules cannot be kept, jobs are worked off all the same", error=str(error)
+        )
 
     def _sentence(self, overdue: Overdue) -> str:
         tick = _moment(overdue.tick_ms)
         told = {"queue": self._store.queue, "schedule": overdue.id, "due": tick}
         if overdue.gone:
-            self._warn_once("schedule has no next run: its last one is gone, or ended without one", **told)
+            self._warn_once(
+                "schedule has no next run: its last one is gone, or ended without one", **told
+            )
             return (
                 f"schedule {overdue.id!r} of queue {self._store.queue!r} has no next run since {tick}:"
                 " schedule it again, or end it with unschedule()"
             )
         told["expression"] = overdue.pattern
-        self._warn_once("schedule is overdue: only another client can read its cron expression, and none has", **told)
+        self._warn_once(
+            "schedule is overdue: only another client can read its cron expression, and none has",
+            **told,
+        )
         return (
             f"schedule {overdue.id!r} of queue {self._store.queue!r} was due at {tick}, and its cron expression"
             f" {overdue.pattern!r} can only be read by another client"
         )
 
     def _warn_once(self, event: str, **told: Any) -> None:
-        """Log a warning the first time that it is true of a schedule, for as long as the process lives."""
+        """Log a warning the first time that it is true of a schedule, for as long as the process
+        lives.
+        """
         about = f"{event} {told.get('schedule', '')} {told.get('error', '')}"
         if about not in self._told:
             self._told.add(about)
@@ -218,7 +244,9 @@ class ScheduleKeeper:
 
 
 def _is_lost(overdue: Overdue) -> bool:
-    """Whether no next run will be made: the last one is gone, or its expression is another client's to read."""
+    """Whether no next run will be made: the last one is gone, or its expression is another client's
+    to read.
+    """
     if overdue.gone:
         return True
     try:

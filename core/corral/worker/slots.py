@@ -11,8 +11,8 @@ from corral.loggers import Logger
 from corral.outcome import HandedBack, Outcome
 from corral.store.codec import FetchedJob
 from corral.tasks import OwnTask
-from corral.worker.ended import Ended
 from corral.worker.execution import Execution, Running
+from corral.worker.finished_job import FinishedJob
 from corral.worker.lane import Lane
 from corral.worker.leases import Lease, Leases
 from corral.worker.notes import Notes
@@ -40,7 +40,8 @@ class Slots:
         lane: Confirms the start of jobs that have stalled; its store has the locks.
         leases: Renews the locks.
         lock_seconds: How long a lock lives without renewal.
-        suspects: Lets jobs that stalled before start one at a time, among all queues of the process.
+        suspects: Lets jobs that stalled before start one at a time, among all queues of the
+        process.
         max_stalled: How often a job may stall before it is failed.
         notes: Writes what the jobs say.
         on_ended: Called with each ending.
@@ -57,7 +58,7 @@ class Slots:
         suspects: Suspects,
         max_stalled: int,
         notes: Notes,
-        on_ended: Callable[[Ended], object],
+        on_ended: Callable[[FinishedJob], object],
     ) -> None:
         self.concurrency = concurrency
         self.started = self.handed_back = 0
@@ -99,13 +100,17 @@ class Slots:
     @property
     def stuck(self) -> int:
         """How many processors still run although they were abandoned."""
-        return sum(running.task is not None and not running.task.done() for running in self._abandoned)
+        return sum(
+            running.task is not None and not running.task.done() for running in self._abandoned
+        )
 
     def reserve(self, count: int) -> None:
         """Keep slots free for what a call may bring; a negative number gives them back."""
         self._reserved += count
 
-    def start(self, jobs: Sequence[FetchedJob], locked: float, refusals: Mapping[bytes, Outcome | None]) -> None:
+    def start(
+        self, jobs: Sequence[FetchedJob], locked: float, refusals: Mapping[bytes, Outcome | None]
+    ) -> None:
         """Start jobs.
 
         Args:
@@ -139,7 +144,9 @@ class Slots:
             self._execution.interrupt(running, "shutdown")
 
     def abandon(self) -> None:
-        """Hand back even what did not react to `hand_back`; whatever its processor returns later is dropped."""
+        """Hand back even what did not react to `hand_back`; whatever its processor returns later is
+        dropped.
+        """
         for running in list(self._running):
             self._abandoned.append(running)
             self._end(running, HandedBack())
@@ -161,8 +168,8 @@ class Slots:
         except asyncio.CancelledError:  # before the processor had begun
             self._end(running, self._execution.unfinished(running))
         except GeneratorExit as closed:
-            # Thrown into a coroutine, it closes what that awaits, whose outcome is lost: by whoever closes this one, or
-            # by a future that the processor awaits.
+            # Thrown into a coroutine, it closes what that awaits, whose outcome is lost: by whoever
+            # closes this one, or by a future that the processor awaits.
             if not self._loop.is_running():
                 raise
             self._end(running, self._execution.raised(running, closed.with_traceback(None)))
@@ -170,7 +177,9 @@ class Slots:
                 running.task.cancel()  # else it may wait for ever, for something that was closed with its coroutine
 
     def _end_unfinished(self) -> None:
-        """End jobs whose task is done and has told no outcome: something else cancelled it before it began, say."""
+        """End jobs whose task is done and has told no outcome: something else cancelled it before
+        it began, say.
+        """
         self.watch()
         for running in self.unended:
             outcome = self._execution.unfinished(running)
@@ -191,7 +200,10 @@ class Slots:
             self._execution.interrupt(running, "lease")
 
     def _spoke(self, run: Run, fetched: FetchedJob) -> None:
-        """A job said something. From its processor's thread; what it says in a child that it has forked is lost."""
+        """A job said something.
+
+        From its processor's thread; what it says in a child that it has forked is lost.
+        """
         if self._forks == forks():
             self._loop.call_soon_threadsafe(self._notes.spoke, run, fetched)
 
@@ -201,6 +213,8 @@ class Slots:
             return  # abandoned: its job was handed back while a thread still ran it
         self.handed_back += isinstance(outcome, HandedBack)
         running.refusal = None  # as of now only the ending holds the exception
-        running.run.spoke = None  # what a thread of it still says is not written: another run may have begun
+        running.run.spoke = (
+            None  # what a thread of it still says is not written: another run may have begun
+        )
         self._notes.ended(running.run, running.fetched)
-        self._on_ended(Ended(running, lease, outcome))
+        self._on_ended(FinishedJob(running, lease, outcome))

@@ -14,8 +14,8 @@ AGAIN_SECONDS = 0.1
 async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel tasks and wait until they have ended; what they raise is not looked at.
 
-    The client library swallows a cancellation that reaches it while it opens a connection (measured with redis-py 8.1),
-    so a task that goes on is cancelled again.
+    The client library swallows a cancellation that reaches it while it opens a connection (measured
+    with redis-py 8.1), so a task that goes on is cancelled again.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:

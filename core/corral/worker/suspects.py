@@ -1,8 +1,8 @@
 """`Suspects`: jobs that stalled before start one after the other in a process, beside fresh ones.
 
-When a process dies, every job that it ran is charged a stall, because nobody can tell which one killed it. If they all
-started together again, the innocent ones would die beside the guilty one until all are failed. One at a time, only the
-guilty one is there when the process dies again.
+When a process dies, every job that it ran is charged a stall, because nobody can tell which one
+killed it. If they all started together again, the innocent ones would die beside the guilty one
+until all are failed. One at a time, only the guilty one is there when the process dies again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class Suspects:
         self._waiting: set[Callable[[], None]] = set()
 
     def reserve(self) -> object | None:
-        """Claim the turn to start one, for a call that may bring it; None where it is another's, or one runs alone."""
+        """Claim the turn to start one, for a call that may bring it; None where it is another's, or
+        one runs alone.
+        """
         if self._turn is not None or self._running is not None:
             return None
         self._turn = object()
@@ -41,7 +43,8 @@ class Suspects:
             self._wake()
 
     def started(self, running: object) -> None:
-        """Use the turn: the next one may start when the store has this one's ending, or after `ALONE_SECONDS`.
+        """Use the turn: the next one may start when the store has this one's ending, or after
+        `ALONE_SECONDS`.
 
         Until the store has it, a job that has ended is charged a stall if the process dies.
         """
@@ -50,7 +53,9 @@ class Suspects:
         self._timer = asyncio.get_running_loop().call_later(ALONE_SECONDS, self.ended, running)
 
     def ended(self, running: object) -> None:
-        """The store has a job's ending, or it lived long enough; ignored unless it is the suspect started last."""
+        """The store has a job's ending, or it lived long enough; ignored unless it is the suspect
+        started last.
+        """
         if self._running is not running:
             return
         if self._timer is not None:

@@ -1,7 +1,8 @@
 """Daemon threads for `def` processors, one per running job, reused.
 
-Not an executor of the standard library: those have a bound that is not ours, and the interpreter joins them at exit,
-so that one processor that never returns would keep a stopped worker alive for ever.
+Not an executor of the standard library: those have a bound that is not ours, and the interpreter
+joins them at exit, so that one processor that never returns would keep a stopped worker alive for
+ever.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Threads:
             argument: What it is called with.
 
         Returns:
-            Its result or its exception. Cancelling the future does not stop the thread: nothing can.
+            Its result or its exception. Cancelling the future does not stop the thread: nothing
+            can.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         inbox = self._idle.pop() if self._idle else self._spawn()
@@ -74,10 +76,22 @@ class Threads:
                 self._loop.call_soon_threadsafe(self._done, inbox, future, result, error)
             except RuntimeError:  # the loop is closed: nobody waits for this any more
                 return
-            del call, context, function, argument, future, result, error  # an idle thread keeps no job alive
+            del (
+                call,
+                context,
+                function,
+                argument,
+                future,
+                result,
+                error,
+            )  # an idle thread keeps no job alive
 
     def _done(
-        self, inbox: SimpleQueue[_Call | None], future: asyncio.Future[Any], result: Any, error: BaseException | None
+        self,
+        inbox: SimpleQueue[_Call | None],
+        future: asyncio.Future[Any],
+        result: Any,
+        error: BaseException | None,
     ) -> None:
         if self._closed:
             inbox.put(None)
@@ -88,7 +102,9 @@ class Threads:
         if error is None:
             future.set_result(result)
             return
-        if issubclass(type(error), StopIteration):  # a future refuses to carry this one; a coroutine turns it, too
+        if issubclass(
+            type(error), StopIteration
+        ):  # a future refuses to carry this one; a coroutine turns it, too
             stopped, error = error, RuntimeError("the processor raised StopIteration")
             error.__cause__ = stopped
         future.set_exception(error)

@@ -1,6 +1,7 @@
 """`Ticks`: when the cron schedules of a queue come next, told to the store before it has to know.
 
-What is declared is known from the start, what other clients made from the first iteration that was fetched.
+What is declared is known from the start, what other clients made from the first iteration that was
+fetched.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ __all__ = ["Ticks"]
 log = Logger("corral.worker")
 
 REMEMBERED = 100
-"""How many expressions are told with each call at most; iterations of others cost a call of their own."""
+"""How many expressions are told with each call at most; iterations of others cost a call of their
+own.
+"""
 
 
 class Ticks:
@@ -54,10 +57,12 @@ class Ticks:
         return self._encoded
 
     async def advance(self, late: Late) -> bool:
-        """Make the next iteration of one that was fetched without it, and know its schedule from now on.
+        """Make the next iteration of one that was fetched without it, and know its schedule from
+        now on.
 
         Returns:
-            False where its expression cannot be read: the iteration is for others, or its schedule would end.
+            False where its expression cannot be read: the iteration is for others, or its schedule
+            would end.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.

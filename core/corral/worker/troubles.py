@@ -15,7 +15,9 @@ log = Logger("corral.worker")
 DAMAGE, ENDING, RIGHTS = "damage", "ending", "rights"
 """The kinds of trouble that are told here, see `Worker.troubles`."""
 LACKS = "is not worked off: the store's user lacks"
-"""In every sentence of the kind RIGHTS: a parent reads sentences in its processes' signs of life, and no kinds."""
+"""In every sentence of the kind RIGHTS: a parent reads sentences in its processes' heartbeats, and
+no kinds.
+"""
 
 
 class QueueTroubles:
@@ -36,7 +38,8 @@ class QueueTroubles:
 
         Args:
             quarantined: What was put into the quarantine.
-            broken: What a script says of a key without which the queue cannot be worked off, or empty.
+            broken: What a script says of a key without which the queue cannot be worked off, or
+            empty.
         """
         for damage in quarantined:
             if damage.reason not in self._logged:
@@ -50,7 +53,11 @@ class QueueTroubles:
         sentence = f"queue {self._queue!r} cannot be worked off: {broken.removeprefix('DAMAGED ')}"
         if broken and self._troubles.get((self._queue, DAMAGE)) != sentence:
             self._troubles[self._queue, DAMAGE] = sentence
-            log.error("queue cannot be worked off: the store answers with an error", queue=self._queue, error=broken)
+            log.error(
+                "queue cannot be worked off: the store answers with an error",
+                queue=self._queue,
+                error=broken,
+            )
 
     def clear(self) -> None:
         """The queue can be worked off: nothing is broken, or not any more."""
@@ -66,13 +73,16 @@ class QueueTroubles:
         sentence = f"queue {self._queue!r} {LACKS} {lacking}"
         if not lacking:
             if self._troubles.pop((self._queue, RIGHTS), None) is not None:
-                log.info("queue is worked off: the store's user has its rights now", queue=self._queue)
+                log.info(
+                    "queue is worked off: the store's user has its rights now", queue=self._queue
+                )
         elif self._troubles.get((self._queue, RIGHTS)) != sentence:
             self._troubles[self._queue, RIGHTS] = sentence
             log.error(sentence, queue=self._queue, hint=RIGHTS_HINT)
 
     def warn_of_removals(self, counts: Mapping[str, int]) -> None:
-        """Say before the first job ends that the declared retention removes what other clients have kept.
+        """Say before the first job ends that the declared retention removes what other clients have
+        kept.
 
         Args:
             counts: How many jobs, by state; see `QueueStore.history_at_risk`.
@@ -96,7 +106,10 @@ class QueueTroubles:
             f"how job {job_id!r} of queue {self._queue!r} ended cannot be written: {error}"
         )
         log.error(
-            "a job's ending cannot be written, and is tried again", queue=self._queue, job_id=job_id, error=str(error)
+            "a job's ending cannot be written, and is tried again",
+            queue=self._queue,
+            job_id=job_id,
+            error=str(error),
         )
 
     def clear_ending(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from corral.store.queue_store import BATCH_BYTES
-from corral.worker.ended import Ended
+from corral.worker.finished_job import FinishedJob
 
 __all__ = ["Unwritten"]
 
@@ -27,30 +27,33 @@ class Unwritten:
 
     def __init__(self, wake: Callable[[], object]) -> None:
         self.count = 0
-        self.ready: list[Ended] = []
+        self.ready: list[FinishedJob] = []
         self._wake = wake
         self._loop = asyncio.get_running_loop()
-        self._stuck: list[list[Ended]] = []
+        self._stuck: list[list[FinishedJob]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def has_stuck(self) -> bool:
-        """Whether there are endings that the store could not write, and that wait for their next try."""
+        """Whether there are endings that the store could not write, and that wait for their next
+        try.
+        """
         return bool(self._stuck)
 
-    def add(self, ended: Ended) -> None:
+    def add(self, ended: FinishedJob) -> None:
         """A job has ended."""
         self.ready.append(ended)
         self.count += 1
 
-    def take(self, most: int) -> list[Ended]:
+    def take(self, most: int) -> list[FinishedJob]:
         """Take out what one call hands over: at most so many, of about `BATCH_BYTES` together."""
         room = _fitting(self.ready, most)
         taken, self.ready = self.ready[:room], self.ready[room:]
         return taken
 
-    def retry_later(self, ended: list[Ended]) -> None:
-        """Keep endings that the store could not write, and make them ready again in `STUCK_SECONDS`.
+    def retry_later(self, ended: list[FinishedJob]) -> None:
+        """Keep endings that the store could not write, and make them ready again in
+        `STUCK_SECONDS`.
 
         Those of one call stay together, and one call's endings are tried after the other's.
         """
@@ -71,8 +74,10 @@ class Unwritten:
         self._wake()
 
 
-def _fitting(ended: Sequence[Ended], most: int) -> int:
-    """How many of these endings go into one call: at most `most`, and of about `BATCH_BYTES` together."""
+def _fitting(ended: Sequence[FinishedJob], most: int) -> int:
+    """How many of these endings go into one call: at most `most`, and of about `BATCH_BYTES`
+    together.
+    """
     size = 0
     for place, each in enumerate(ended[:most]):
         size += each.size

@@ -1,6 +1,7 @@
 """What a worker does for its queues besides running jobs.
 
-It looks for jobs whose worker died (wire § 6.12), and removes finished jobs of ours whose retention is over.
+It looks for jobs whose worker died (wire § 6.12), and removes finished jobs of ours whose retention
+is over.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ __all__ = ["recover_stalled"]
 log = Logger("corral.worker")
 
 SPREAD_SECONDS = 0.1
-"""Keeps a fleet's checks apart. More would delay recovery beyond max(2 x interval, lock + interval)."""
+"""Keeps a fleet's checks apart.
+
+More would delay recovery beyond max(2 x interval, lock + interval).
+"""
 
 
 async def recover_stalled(
@@ -36,16 +40,19 @@ async def recover_stalled(
     *,
     look_further: Callable[[], Awaitable[object]],
 ) -> None:
-    """Check at once, and then whenever a check is allowed, until cancelled; remove finished jobs that are due, too.
+    """Check at once, and then whenever a check is allowed, until cancelled; remove finished jobs
+    that are due, too.
 
     Args:
         store: The queue.
-        settings: The time between two checks, whoever makes them; how often a job may stall before it is failed.
+        settings: The time between two checks, whoever makes them; how often a job may stall before
+        it is failed.
         outage: Told when the store is away.
         counted: How many jobs were found, by queue.
-        on_damage: Called with what was put into the quarantine, and the error of a key that an operator must repair.
-        look_further: Called after each check, for what else is to be looked at now and then; what it fails with is left
-            to the next check.
+        on_damage: Called with what was put into the quarantine, and the error of a key that an
+        operator must repair.
+        look_further: Called after each check, for what else is to be looked at now and then; what
+            it fails with is left to the next check.
     """
     backoff, interval_ms = Backoff(outage), int(settings.stalled_interval_seconds * 1000)
     while True:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from corral.fleet.processes import process_name
 from corral.jobs import JobScheduler
 from corral.loggers import Logger
 from corral.plugins import Plugins
@@ -18,13 +19,12 @@ from corral.settings import WorkerSettings
 from corral.store.address import StoreAddress
 from corral.store.clock import Clock
 from corral.store.connection import ThreadLink
-from corral.store.processes import process_name
 from corral.tasks import start_task
-from corral.worker.children import LoopGuard
 from corral.worker.consumer import Consumer
 from corral.worker.execution import Execution, Running
+from corral.worker.forked_children import LoopGuard
 from corral.worker.leases import Leases
-from corral.worker.outage import Contact, Outage
+from corral.worker.outage import ConnectionReport, Outage
 from corral.worker.slots import Slots
 from corral.worker.stopping import end_tasks
 from corral.worker.suspects import Suspects
@@ -43,13 +43,17 @@ CANCEL_SECONDS = 0.3
 FLUSH_SECONDS = 1.0
 """How long the last call to the store may take."""
 THREAD_SECONDS = 0.5
-"""How long the store may be silent where jobs are handed back by another thread: the process ends a second later."""
+"""How long the store may be silent where jobs are handed back by another thread: the process ends a
+second later.
+"""
 LOOK_SECONDS = 0.1
 """How often a stopping worker looks whether anything still runs."""
 BEAT_SECONDS = 1.0
 """How often the leases are told that the loop moves, and slots are looked at whose job has ended."""
 FAILING_SECONDS = 15.0
-"""How long a queue's calls to the store may fail before an operator must know: an ordinary failover is over by then."""
+"""How long a queue's calls to the store may fail before an operator must know: an ordinary failover
+is over by then.
+"""
 CALLS = "calls"
 """The kind of our own sentences among the troubles."""
 
@@ -60,8 +64,10 @@ class Stopped:
 
     Attributes:
         handed_back: How many jobs went back to the waiting list unfinished.
-        stuck: How many processors still run, on a thread or deaf to their cancellation: do not wait for them.
-        unwritten: How many endings the store did not take: those jobs will be found stalled, and run again.
+        stuck: How many processors still run, on a thread or deaf to their cancellation: do not wait
+        for them.
+        unwritten: How many endings the store did not take: those jobs will be found stalled, and
+        run again.
         unclosed: Whether a resource failed to close; the log says how. Of the jobs it says nothing.
     """
 
@@ -83,10 +89,12 @@ class Worker:
         name: Unique among all workers.
         opens: The queue whose resource it is opening, or failed to open; else None.
         stalled: How many jobs of dead workers it has found and put back, by queue.
-        repaired: How often it has found that a declared schedule was gone, and has made it again, by queue.
-        troubles: What an operator must know while it is so, as sentences, by queue and kind: `damage`, a key that must
-            be repaired by hand; `ending`, one that the store fails to write; `rights`, something that the store's user
-            may not do; `schedule`, one that nobody here can advance. See `all_troubles`.
+        repaired: How often it has found that a declared schedule was gone, and has made it again,
+        by queue.
+        troubles: What an operator must know while it is so, as sentences, by queue and kind:
+            `damage`, a key that must be repaired by hand; `ending`, one that the store fails to
+            write; `rights`, something that the store's user may not do; `schedule`, one that nobody
+            here can advance. See `all_troubles`.
 
     Args:
         processors: One per queue.
@@ -100,8 +108,10 @@ class Worker:
         burst: Whether to end when nothing waits and nothing runs.
         name: Unique among all workers; made up where it is None.
         clock: Moves the store's time, in tests.
-        idle: Asked when a burst seems to have nothing left to do; it goes on as long as the answer is True.
-        on_check: Called after every outage and once per stalled interval, for what else must be true in the store.
+        idle: Asked when a burst seems to have nothing left to do; it goes on as long as the answer
+        is True.
+        on_check: Called after every outage and once per stalled interval, for what else must be
+        true in the store.
     """
 
     def __init__(
@@ -167,7 +177,9 @@ class Worker:
 
     @property
     def silent_seconds(self) -> float:
-        """For how long the most silent of its queues has fetched nothing, and was not told that there is nothing."""
+        """For how long the most silent of its queues has fetched nothing, and was not told that
+        there is nothing.
+        """
         made = time.monotonic() - self._made  # none serves yet: a resource is being opened
         return max((consumer.silent_seconds for consumer in self._consumers), default=made)
 
@@ -179,16 +191,26 @@ class Worker:
 
     @property
     def unended_seconds(self) -> float:
-        """How long ago a slot was seen first whose job's task has ended, and which is not free yet; 0 without one."""
+        """How long ago a slot was seen first whose job's task has ended, and which is not free yet;
+        0 without one.
+        """
         now = time.monotonic()
         return now - min(self._unended.values(), default=now)
 
     @property
     def all_troubles(self) -> dict[tuple[str, str], str]:
-        """`troubles`, and under the kind `calls` the queues whose calls have failed for long. From any thread."""
-        failing = [each.queue.name for each in self._consumers if each.failing_seconds > FAILING_SECONDS]
+        """`troubles`, and under the kind `calls` the queues whose calls have failed for long.
+
+        From any thread.
+        """
+        failing = [
+            each.queue.name for each in self._consumers if each.failing_seconds > FAILING_SECONDS
+        ]
         told = "calls of queue {!r} to the store have failed for more than {:g} s"
-        return {**self.troubles, **{(queue, CALLS): told.format(queue, FAILING_SECONDS) for queue in failing}}
+        return {
+            **self.troubles,
+            **{(queue, CALLS): told.format(queue, FAILING_SECONDS) for queue in failing},
+        }
 
     def stop(self) -> None:
         """Fetch no more, let running jobs finish within the shutdown timeout, hand the rest back."""
@@ -203,7 +225,8 @@ class Worker:
         self.stop()
 
     def hand_back(self) -> int:
-        """Hand back the jobs of a worker that will not: its event loop is stuck, and its process ends. From any thread.
+        """Hand back the jobs of a worker that will not: its event loop is stuck, and its process
+        ends. From any thread.
 
         Returns:
             How many jobs there were.
@@ -227,7 +250,7 @@ class Worker:
 
     async def _run(self) -> Stopped:
         lock_seconds = self._settings.lock_seconds
-        leases = Leases(self._address.url, lock_seconds, Contact(self._outage))
+        leases = Leases(self._address.url, lock_seconds, ConnectionReport(self._outage))
         threads = Threads("corral-processor")
         leases.start()
         guard = LoopGuard(asyncio.get_running_loop())
@@ -237,7 +260,9 @@ class Worker:
                 deps = Deps(self._jobs, self._plugins.hook, resources, self._inspector)
                 self._consumers = consumers = await self._open(deps, leases, threads)
                 if consumers or not self.is_stopping:
-                    served = {consumer.queue.name: consumer.slots.concurrency for consumer in consumers}
+                    served = {
+                        consumer.queue.name: consumer.slots.concurrency for consumer in consumers
+                    }
                     log.info("worker started", queues=served)
                     await self._serve(consumers, leases)
                 stopped = Stopped(
@@ -262,7 +287,10 @@ class Worker:
         try:
             # Its deadline is set when the worker is told to stop.
             async with asyncio.timeout(0 if self.is_stopping else None) as self._opening:
-                return [await self._consumer(processor, deps, leases, threads) for processor in self._processors]
+                return [
+                    await self._consumer(processor, deps, leases, threads)
+                    for processor in self._processors
+                ]
         except Exception:
             if not self.is_stopping:
                 raise
@@ -270,16 +298,26 @@ class Worker:
         finally:
             self._opening = None
 
-    async def _consumer(self, processor: Processor, deps: Deps, leases: Leases, threads: Threads) -> Consumer:
+    async def _consumer(
+        self, processor: Processor, deps: Deps, leases: Leases, threads: Threads
+    ) -> Consumer:
         queue = processor.queue
         self.opens = queue.name
         resource = None if processor.using is None else await deps.enter(processor.using)
         self.opens = None
         return Consumer(
-            Execution(processor, resource, self._plugins.relay, threads, keep_logs=self._settings.keep_logs),
+            Execution(
+                processor,
+                resource,
+                self._plugins.relay,
+                threads,
+                keep_logs=self._settings.keep_logs,
+            ),
             address=self._address,
             worker=self.name,
-            concurrency=self._concurrency.get(queue.name) or queue.concurrency or self._settings.concurrency,
+            concurrency=self._concurrency.get(queue.name)
+            or queue.concurrency
+            or self._settings.concurrency,
             lock_seconds=self._settings.lock_seconds,
             leases=leases,
             relay=self._plugins.relay,
@@ -292,7 +330,9 @@ class Worker:
 
     async def _serve(self, consumers: Sequence[Consumer], leases: Leases) -> None:
         serving = start_task(_work_off(consumers, self._idle), "corral-serving")
-        upkeep: list[asyncio.Task[None]] = [start_task(self._recover(each), "corral-stalled") for each in consumers]
+        upkeep: list[asyncio.Task[None]] = [
+            start_task(self._recover(each), "corral-stalled") for each in consumers
+        ]
         upkeep += [start_task(self._keep_schedule(each), "corral-schedule") for each in consumers]
         upkeep.append(start_task(self._beat(consumers, leases), "corral-heartbeat"))
         asked = start_task(self._stop.wait(), "corral-stop")
@@ -335,13 +375,17 @@ class Worker:
         while True:
             leases.loop_moved()
             now, seen = time.monotonic(), self._unended
-            self._unended = {job: seen.get(job, now) for consumer in consumers for job in consumer.slots.unended}
+            self._unended = {
+                job: seen.get(job, now) for consumer in consumers for job in consumer.slots.unended
+            }
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _drain(self, consumers: Sequence[Consumer], serving: asyncio.Task[None]) -> None:
         deadline = time.monotonic() + self._settings.shutdown_timeout_seconds
         while not serving.done() and not self._hurries and time.monotonic() < deadline:
-            if self._outage.lasts and not any(each.slots.running or each.unwritten.count for each in consumers):
+            if self._outage.lasts and not any(
+                each.slots.running or each.unwritten.count for each in consumers
+            ):
                 break  # there is nothing to wait for but a store that is away
             await asyncio.wait([serving], timeout=LOOK_SECONDS)
         for give_up, seconds in ((Slots.hand_back, CANCEL_SECONDS), (Slots.abandon, FLUSH_SECONDS)):
@@ -350,11 +394,17 @@ class Worker:
                     give_up(consumer.slots)
                 await asyncio.wait([serving], timeout=seconds)
         if not serving.done():
-            log.warning("the store took no last word: its stalled check will find the jobs that were running")
+            log.warning(
+                "the store took no last word: its stalled check will find the jobs that were running"
+            )
 
 
-async def _work_off(consumers: Sequence[Consumer], idle: Callable[[], Awaitable[bool]] | None) -> None:
-    """Run consumers until a round of all has started no job: in a burst, one queue's job may enqueue into another."""
+async def _work_off(
+    consumers: Sequence[Consumer], idle: Callable[[], Awaitable[bool]] | None
+) -> None:
+    """Run consumers until a round of all has started no job: in a burst, one queue's job may
+    enqueue into another.
+    """
     started, more = 0, True
     try:
         while more:

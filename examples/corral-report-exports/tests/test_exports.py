@@ -1,4 +1,6 @@
-"""What a job leaves behind: a file that programs can read, one however often the job runs, and nothing half written."""
+"""What a job leaves behind: a file that programs can read, one however often the job runs, and
+nothing half written.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ async def test_a_pdf_is_read_back_with_its_title_and_its_table(tmp_path: Path) -
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("wanted", [CSV, PDF], ids=lambda wanted: wanted.format)
-async def test_a_repetition_leaves_one_file_with_the_same_bytes(tmp_path: Path, wanted: ReportExport) -> None:
+async def test_a_repetition_leaves_one_file_with_the_same_bytes(
+    tmp_path: Path, wanted: ReportExport
+) -> None:
     written = []
     for attempt in (1, 2):
         job = testing.job(report_exports, wanted, id="7f3a", attempt=attempt)
@@ -68,10 +72,16 @@ def test_what_cannot_be_written_leaves_nothing_half_written(tmp_path: Path) -> N
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("user_id", "report_id"), [("ada", "q4-sales"), ("mallory", "q3-sales")])
 async def test_a_report_that_the_user_has_not_is_given_up_at_once(
-    corral_kit: testing.Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_id: str, report_id: str
+    corral_kit: testing.Kit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user_id: str,
+    report_id: str,
 ) -> None:
     monkeypatch.setenv("CORRAL_REPORT_EXPORTS_DIR", str(tmp_path / "made" / "by the worker"))
-    await corral_kit.enqueue(report_exports, {"userId": user_id, "reportId": report_id, "format": "csv"})
+    await corral_kit.enqueue(
+        report_exports, {"userId": user_id, "reportId": report_id, "format": "csv"}
+    )
     (run,) = await corral_kit.drain(report_exports.processed_by(export_report, using=open_reports))
     assert isinstance(run.outcome, Failed)
     assert f"user '{user_id}' has no report '{report_id}'" in run.outcome.reason
@@ -85,16 +95,22 @@ async def test_no_id_leads_out_of_the_folder(tmp_path: Path) -> None:
     exported = await export_report(job, Reports(tmp_path))
     assert files(tmp_path) == [exported.file]
     with pytest.raises(Fail, match="has no report"):
-        await Reports(tmp_path).export(CSV.model_copy(update={"report_id": "../secret"}), idempotency_key="x")
+        await Reports(tmp_path).export(
+            CSV.model_copy(update={"report_id": "../secret"}), idempotency_key="x"
+        )
 
 
 @pytest.mark.parametrize("wrong", [{"format": "doc"}, {"reportId": 7}, {"user": "ada"}])
 def test_a_wrong_payload_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(PayloadRefused):
-        report_exports.validated({"userId": "ada", "reportId": "q3-sales", "format": "pdf", **wrong})
+        report_exports.validated(
+            {"userId": "ada", "reportId": "q3-sales", "format": "pdf", **wrong}
+        )
 
 
-def test_exports_go_to_a_folder_of_their_own_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exports_go_to_a_folder_of_their_own_unless_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("CORRAL_REPORT_EXPORTS_DIR", raising=False)
     assert ReportSettings().dir == Path("exports")
     monkeypatch.setenv("CORRAL_REPORT_EXPORTS_DIR", "/srv/exports")
@@ -107,5 +123,7 @@ def test_a_producer_loads_none_of_what_processing_needs() -> None:
         "heavy = ('fpdf', 'pydantic_settings', 'redis', 'structlog', 'corral_report_exports.processor');"
         "print([name for name in heavy if name in sys.modules])"
     )
-    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60
+    )
     assert ended.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""The processor alone, with a stand-in for the real work; then producer, store, worker and file together."""
+"""The processor alone, with a stand-in for the real work; then producer, store, worker and file
+together.
+"""
 
 from pathlib import Path
 
@@ -34,7 +36,9 @@ async def test_the_processor_alone() -> None:
 
 
 @pytest.mark.asyncio
-async def test_from_the_producer_to_the_file(corral_kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_from_the_producer_to_the_file(
+    corral_kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CORRAL_REPORT_EXPORTS_DIR", str(tmp_path))
     enqueued = await corral_kit.enqueue(report_exports, PAYLOAD)
     drained = await corral_kit.drain(report_exports.processed_by(export_report, using=open_reports))

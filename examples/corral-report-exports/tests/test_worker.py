@@ -1,4 +1,6 @@
-"""A worker process that dies at the worst moment: the file is written, and the store does not know of it."""
+"""A worker process that dies at the worst moment: the file is written, and the store does not know
+of it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ SECONDS = 60
 
 @pytest.fixture
 def worker(tmp_path: Path, corral_kit: Kit) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Starts `corral worker` as a process of its own, with that application. None outlives the test."""
+    """Starts `corral worker` as a process of its own, with that application.
+
+    None outlives the test.
+    """
     (tmp_path / "acme_jobs.py").write_text(APPLICATION, "utf-8")
     own = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")} | {
         "REDIS_URL": corral_kit.url,
@@ -72,7 +77,9 @@ async def test_a_crash_between_the_file_and_the_completion_leaves_one_file(
     assert worker().wait(timeout=SECONDS) == -signal.SIGKILL
     (written,) = (tmp_path / "exports").iterdir()
     content = written.read_bytes()
-    assert [job.state for job in corral_kit.jobs(report_exports)] == ["active"], "the store knows of no end"
+    assert [job.state for job in corral_kit.jobs(report_exports)] == ["active"], (
+        "the store knows of no end"
+    )
 
     other = worker()
     deadline = time.monotonic() + SECONDS
@@ -83,7 +90,9 @@ async def test_a_crash_between_the_file_and_the_completion_leaves_one_file(
     assert other.wait(timeout=SECONDS) == 0
     with redis.Redis.from_url(corral_kit.url, decode_responses=True) as client:
         job = client.hgetall(f"{corral_kit.prefix}:report-exports:q3-ada")
-    assert (job["ats"], job["stc"]) == ("2", "1"), "it was started again, because its worker had died"
+    assert (job["ats"], job["stc"]) == ("2", "1"), (
+        "it was started again, because its worker had died"
+    )
     assert json.loads(job["returnvalue"]) == {"file": written.name, "size": len(content)}
     assert [file.name for file in (tmp_path / "exports").iterdir()] == ["report-exports.q3-ada.pdf"]
     assert written.read_bytes() == content

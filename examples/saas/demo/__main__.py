@@ -1,4 +1,6 @@
-"""`python -m examples.saas.demo [--chaos] [--serve]`: the story, in a folder of its own; 0 only if all of it held."""
+"""`python -m examples.saas.demo [--chaos] [--serve]`: the story, in a folder of its own; 0 only if
+all of it held.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def header(headers: dict[str, str]) -> str:
 def main() -> int:
     """Read the arguments, run, and tell what is missing."""
     parser = argparse.ArgumentParser(prog="python -m examples.saas.demo", description=__doc__)
-    parser.add_argument("--chaos", action="store_true", help="kill -9 the worker once, in the middle")
+    parser.add_argument(
+        "--chaos", action="store_true", help="kill -9 the worker once, in the middle"
+    )
     parser.add_argument("--serve", action="store_true", help="stay up afterwards")
     arguments = parser.parse_args()
     screen = Screen()

@@ -1,4 +1,6 @@
-"""A partner's webhook receiver: verifies each delivery by the Standard Webhooks library, and acts once per event."""
+"""A partner's webhook receiver: verifies each delivery by the Standard Webhooks library, and acts
+once per event.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Delivery:
 
 
 class Partner:
-    """What the receiver has done. It is too busy for the first delivery, and says when to come back.
+    """What the receiver has done.
+
+    It is too busy for the first delivery, and says when to come back.
 
     Attributes:
         url: Where it listens.
@@ -65,10 +69,14 @@ class Partner:
         except WebhookVerificationError as error:
             return self._answered(event_id, f"refused: {error}", Response(status_code=401))
         if not self.deliveries:
-            return self._answered(event_id, "too busy, come back in 1 s", Response(None, 503, {"Retry-After": "1"}))
+            return self._answered(
+                event_id, "too busy, come back in 1 s", Response(None, 503, {"Retry-After": "1"})
+            )
         repeated = event_id in self.events
         self.events[event_id] = event
-        return self._answered(event_id, "known already" if repeated else "verified", Response(status_code=204))
+        return self._answered(
+            event_id, "known already" if repeated else "verified", Response(status_code=204)
+        )
 
     def _answered(self, event_id: str, answer: str, response: Response) -> Response:
         self.deliveries.append(Delivery(event_id, answer))

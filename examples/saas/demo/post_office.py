@@ -1,4 +1,6 @@
-"""A real SMTP server that keeps what it is given, turns one recipient away for now and another one for good."""
+"""A real SMTP server that keeps what it is given, turns one recipient away for now and another one
+for good.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,12 @@ class PostOffice:
         self.refusals: list[Refusal] = []
 
     async def handle_RCPT(  # noqa: N802  # aiosmtpd calls it by this name
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+        self,
+        _server: SMTP,
+        _session: Session,
+        envelope: Envelope,
+        address: str,
+        _options: list[str],
     ) -> str:
         """Answer a recipient."""
         refused_before = any(address == refusal.to for refusal in self.refusals)

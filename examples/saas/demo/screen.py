@@ -1,4 +1,6 @@
-"""What the demo prints: a line for each thing that happens, and on a terminal, below them, the queues as they are."""
+"""What the demo prints: a line for each thing that happens, and on a terminal, below them, the
+queues as they are.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,18 @@ class Screen:
         """What stands below the lines now."""
 
     def tell(self, who: str, *lines: str) -> None:
-        """Print lines; the first one has the time, and who it is about if that is not who the last one was about."""
+        """Print lines; the first one has the time, and who it is about if that is not who the last
+        one was about.
+        """
         seconds = time.monotonic() - self._started
         told: list[str] = []
         for number, line in enumerate(lines):
             name = click.style(f"{who if who != self._last else '':>9}", bold=True)
-            told.append(f"{'':20}{line}" if number else f"{name}{click.style(f' {seconds:6.2f} s  ', dim=True)}{line}")
+            told.append(
+                f"{'':20}{line}"
+                if number
+                else f"{name}{click.style(f' {seconds:6.2f} s  ', dim=True)}{line}"
+            )
             self._last = who
         self._draw(told, self._table)
 
@@ -45,8 +53,12 @@ class Screen:
         self._last = ""
 
     @asynccontextmanager
-    async def showing_queues(self, inspector: JobInspector, queues: Sequence[str]) -> AsyncIterator[None]:
-        """On a terminal, keep a table of the queues below the lines until the block ends; elsewhere, nothing."""
+    async def showing_queues(
+        self, inspector: JobInspector, queues: Sequence[str]
+    ) -> AsyncIterator[None]:
+        """On a terminal, keep a table of the queues below the lines until the block ends;
+        elsewhere, nothing.
+        """
         if not sys.stdout.isatty():
             yield
             return
@@ -54,9 +66,17 @@ class Screen:
 
         async def refresh() -> None:
             while True:
-                rows = [click.style("  ".join([f"{'queue':{width}}", *(f"{state:>9}" for state in STATES)]), dim=True)]
+                rows = [
+                    click.style(
+                        "  ".join([f"{'queue':{width}}", *(f"{state:>9}" for state in STATES)]),
+                        dim=True,
+                    )
+                ]
                 for queue in queues:
-                    counts = {str(state): count for state, count in (await inspector.counts(queue)).items()}
+                    counts = {
+                        str(state): count
+                        for state, count in (await inspector.counts(queue)).items()
+                    }
                     cells = (f"{counts.get(state, 0) or '':>9}" for state in STATES)
                     rows.append("  ".join([f"{queue:{width}}", *cells]))
                 self._draw([], rows)

@@ -1,4 +1,5 @@
-"""What the demo runs on: a store, a database, a mail server, a partner, the API and a worker; all of it its own.
+"""What the demo runs on: a store, a database, a mail server, a partner, the API and a worker; all
+of it its own.
 
 It takes nothing from the caller's `CORRAL_*`, `SAAS_*` and `REDIS_URL`, and stops what it started.
 """
@@ -24,8 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from corral import sql
 from corral.app import read_installed
 from corral.app.operating import inspector
+from corral.embedded.server import embedded_store
 from corral.inspector import JobInspector
-from corral.store.embedded import embedded_store
 from examples.saas.demo.partner import Delivery, Partner, open_partner
 from examples.saas.demo.post_office import Mail, PostOffice, Refusal, open_post_office
 from examples.saas.demo.screen import Screen
@@ -36,7 +37,9 @@ __all__ = ["GRACE_SECONDS", "Missing", "Stage", "check", "setting_up"]
 ROOT: Final = Path(__file__).parents[3]
 
 WORK_SECONDS: Final = 60.0
-"""How long anything may take to happen; it is a second or two on an idle machine, ten where a retry is waited for."""
+"""How long anything may take to happen; it is a second or two on an idle machine, ten where a retry
+is waited for.
+"""
 
 STOP_SECONDS: Final = 30.0
 """How long a process may take to end."""
@@ -107,7 +110,9 @@ class Stage:
         self.worker = await self.processes.enter_async_context(
             running(self.folder / "worker.log", sys.executable, "-m", "corral", "worker")
         )
-        self.screen.tell("worker", f"corral worker, process {self.worker.pid}, serves all six queues")
+        self.screen.tell(
+            "worker", f"corral worker, process {self.worker.pid}, serves all six queues"
+        )
 
     async def kill_worker(self) -> None:
         """`kill -9`: it finishes nothing and says nothing."""
@@ -121,7 +126,9 @@ class Stage:
         async with asyncio.timeout(STOP_SECONDS):
             code = await self.worker.wait()
         check(code == 0, f"a worker that ends with 0, not {code}")
-        self.screen.tell("worker", f"stopped {time.monotonic() - asked:.2f} s after SIGTERM, exit code 0")
+        self.screen.tell(
+            "worker", f"stopped {time.monotonic() - asked:.2f} s after SIGTERM, exit code 0"
+        )
 
     async def wait_until(self, happened: Callable[[], Awaitable[object]], what: str) -> None:
         """Wait until something has happened, as long as the worker lives.
@@ -131,11 +138,16 @@ class Stage:
         """
         give_up = time.monotonic() + WORK_SECONDS
         while not await happened():
-            check(self.worker.returncode is None, f"{what}: the worker ended with exit code {self.worker.returncode}")
+            check(
+                self.worker.returncode is None,
+                f"{what}: the worker ended with exit code {self.worker.returncode}",
+            )
             check(time.monotonic() < give_up, f"{what}: not within {WORK_SECONDS:.0f} s")
             await asyncio.sleep(0.02)
 
-    async def call(self, method: str, path: str, expected: int, **arguments: object) -> httpx2.Response:
+    async def call(
+        self, method: str, path: str, expected: int, **arguments: object
+    ) -> httpx2.Response:
         """Call the API.
 
         Raises:
@@ -152,8 +164,12 @@ async def setting_up(folder: Path, screen: Screen) -> AsyncIterator[Stage]:
     """Start everything but the worker; stop it when the block ends."""
     async with AsyncExitStack() as opened:
         url = opened.enter_context(embedded_store(folder / "data"))
-        office = await opened.enter_async_context(open_post_office(lambda event: tell_mail(screen, event)))
-        partner = await opened.enter_async_context(open_partner(lambda event: tell_delivery(screen, event)))
+        office = await opened.enter_async_context(
+            open_post_office(lambda event: tell_mail(screen, event))
+        )
+        partner = await opened.enter_async_context(
+            open_partner(lambda event: tell_delivery(screen, event))
+        )
         listener = opened.enter_context(listening())
         port = listener.getsockname()[1]
         admin, stripe_secret = secrets.token_hex(32), f"whsec_{secrets.token_hex(16)}"
@@ -178,14 +194,24 @@ async def setting_up(folder: Path, screen: Screen) -> AsyncIterator[Stage]:
             running(
                 folder / "api.log",
                 *(sys.executable, "-m", "uvicorn", "--factory", "examples.saas.api:create_app"),
-                *("--fd", str(listener.fileno()), "--no-access-log", "--timeout-graceful-shutdown", "2"),
+                *(
+                    "--fd",
+                    str(listener.fileno()),
+                    "--no-access-log",
+                    "--timeout-graceful-shutdown",
+                    "2",
+                ),
                 pass_fds=(listener.fileno(),),
             )
         )
         api = await opened.enter_async_context(
-            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=WORK_SECONDS)
+            httpx2.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=WORK_SECONDS
+            )
         )
-        check((await api.get("/openapi.json")).status_code == 200, "an API that answers")  # it listens already
+        check(
+            (await api.get("/openapi.json")).status_code == 200, "an API that answers"
+        )  # it listens already
         screen.tell("api", f"uvicorn, http://127.0.0.1:{port}/docs")
         yield Stage(
             screen=screen,
@@ -202,7 +228,9 @@ async def setting_up(folder: Path, screen: Screen) -> AsyncIterator[Stage]:
         )
 
 
-def own_environment(folder: Path, *, store: str, smtp_port: int, url: str, admin: str, stripe_secret: str) -> None:
+def own_environment(
+    folder: Path, *, store: str, smtp_port: int, url: str, admin: str, stripe_secret: str
+) -> None:
     """Settings for this process, the API and the worker: ours, and none of the caller's."""
     for name in list(os.environ):
         if name.startswith(("CORRAL_", "SAAS_")) or name == "REDIS_URL":
@@ -249,7 +277,9 @@ async def running(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process until the block ends; what it says goes to a file."""
     with log.open("ab") as out:
-        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out, pass_fds=pass_fds)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=out, stderr=out, pass_fds=pass_fds
+        )
     try:
         yield process
     finally:

@@ -68,13 +68,19 @@ async def all_six(stage: Stage, *, chaos: bool) -> dict[str, Member]:
 
 async def meet_partner(stage: Stage) -> None:
     """An operator adds the partner's endpoint; its secret is what the partner verifies with."""
-    added = (await stage.call("POST", "/endpoints", 201, json={"url": stage.partner.url}, headers=stage.admin)).json()
+    added = (
+        await stage.call(
+            "POST", "/endpoints", 201, json={"url": stage.partner.url}, headers=stage.admin
+        )
+    ).json()
     stage.partner.secret = added["secret"]
     stage.screen.tell("api", f"POST /endpoints -> {added['id']}")
 
 
 async def refuse_what_is_wrong(stage: Stage) -> None:
-    """A header in an address, and a request that fails after its listeners have enqueued: nobody hears of either."""
+    """A header in an address, and a request that fails after its listeners have enqueued: nobody
+    hears of either.
+    """
     injected = {"email": "ada@example.org\r\nBcc: eve@example.org", "name": "Eve"}
     await stage.call("POST", "/signup", 422, json=injected)
     stage.screen.tell("api", "POST /signup with a header in the address -> 422")
@@ -83,7 +89,10 @@ async def refuse_what_is_wrong(stage: Stage) -> None:
     stage.screen.tell("api", "POST /signup that fails after its listeners have enqueued -> 409")
     check(await rows(stage, "corral_outbox") == 0, "an outbox without a row")
     stage.screen.tell("", "rolled back: the outbox is empty, and so is the store")
-    check(not [key async for key in stage.store.scan_iter("bull:*")], "a store without a key of any queue")
+    check(
+        not [key async for key in stage.store.scan_iter("bull:*")],
+        "a store without a key of any queue",
+    )
 
 
 async def sign_up_everybody(stage: Stage) -> dict[str, Member]:
@@ -98,7 +107,9 @@ async def sign_up_everybody(stage: Stage) -> dict[str, Member]:
     ):
         body: dict[str, str] = {"email": email, "name": f"{name.title()} <3"}
         if name == "ada":
-            body["member_since"] = (datetime.now(UTC) - len(USED) * timedelta(hours=1, minutes=1)).isoformat()
+            body["member_since"] = (
+                datetime.now(UTC) - len(USED) * timedelta(hours=1, minutes=1)
+            ).isoformat()
         made = (await stage.call("POST", "/signup", 201, json=body)).json()
         people[name] = Member(made["id"], email, {"Authorization": f"Bearer {made['token']}"})
         stage.screen.tell("api", f"POST /signup {email} -> {made['id']}")
@@ -108,8 +119,8 @@ async def sign_up_everybody(stage: Stage) -> dict[str, Member]:
 async def kill_it_in_the_middle(stage: Stage) -> None:
     """Kill the worker while the partner has a delivery and has not answered; start another one.
 
-    Mail is let through first. A worker that dies between the mail server's answer and the ledger's row, some
-    milliseconds later, sends that mail again: SMTP leaves no way to know.
+    Mail is let through first. A worker that dies between the mail server's answer and the ledger's
+    row, some milliseconds later, sends that mail again: SMTP leaves no way to know.
     """
 
     async def in_the_middle() -> bool:
@@ -132,32 +143,60 @@ async def mail_and_webhooks_arrived(stage: Stage, people: dict[str, Member]) -> 
     async def arrived() -> bool:
         mailed = {to for mail in stage.office.mails for to in mail.to}
         turned = {refusal.to for refusal in stage.office.refusals}
-        return mailed >= expected and turned >= {GREYLISTED, UNKNOWN} and stage.partner.events.keys() >= events
+        return (
+            mailed >= expected
+            and turned >= {GREYLISTED, UNKNOWN}
+            and stage.partner.events.keys() >= events
+        )
 
-    await stage.wait_until(arrived, f"a mail for {len(expected)} people, a webhook for each of {len(events)}")
-    check(stage.partner.events.keys() == events, f"one event for each who signed up: {sorted(stage.partner.events)}")
-    check({to for mail in stage.office.mails for to in mail.to} == expected, "no mail for anybody else")
+    await stage.wait_until(
+        arrived, f"a mail for {len(expected)} people, a webhook for each of {len(events)}"
+    )
+    check(
+        stage.partner.events.keys() == events,
+        f"one event for each who signed up: {sorted(stage.partner.events)}",
+    )
+    check(
+        {to for mail in stage.office.mails for to in mail.to} == expected,
+        "no mail for anybody else",
+    )
     for name, member in people.items():
-        check(name == "nobody" or mail_to(stage, member, "Welcome"), f"one welcome to {member.email}")
+        check(
+            name == "nobody" or mail_to(stage, member, "Welcome"), f"one welcome to {member.email}"
+        )
     welcome = mail_to(stage, people["ada"], "Welcome")
     check("Ada <3" in welcome.body("plain"), "the variable in the text, as it is")
     check("Ada &lt;3" in welcome.body("html"), "the variable in the HTML, escaped")
-    check([refusal.to for refusal in stage.office.refusals].count(UNKNOWN) == 1, "no second attempt after the 550")
+    check(
+        [refusal.to for refusal in stage.office.refusals].count(UNKNOWN) == 1,
+        "no second attempt after the 550",
+    )
 
 
 async def bill(stage: Stage, ada: Member) -> None:
     """One signed event three times, and a forged one: one payment."""
     invoice = {"client_reference_id": ada.id, "customer_email": ada.email, "amount_paid": 4900}
     created = int(time.time())
-    event = {"id": "evt_ada_1", "type": "invoice.paid", "created": created, "data": {"object": invoice}}
+    event = {
+        "id": "evt_ada_1",
+        "type": "invoice.paid",
+        "created": created,
+        "data": {"object": invoice},
+    }
     body = json.dumps(event).encode()
     for _ in range(3):
-        await stage.call("POST", "/webhooks/stripe", 202, content=body, headers=signed(body, stage.stripe_secret))
-    await stage.call("POST", "/webhooks/stripe", 400, content=body, headers=signed(body, "whsec_somebody_elses"))
+        await stage.call(
+            "POST", "/webhooks/stripe", 202, content=body, headers=signed(body, stage.stripe_secret)
+        )
+    await stage.call(
+        "POST", "/webhooks/stripe", 400, content=body, headers=signed(body, "whsec_somebody_elses")
+    )
     stage.screen.tell("api", "POST /webhooks/stripe -> 202 three times, and 400 for a forged one")
 
     async def paid() -> bool:
-        return bool((await stage.call("GET", "/account", 200, headers=ada.headers)).json()["plan"] == "paid")
+        return bool(
+            (await stage.call("GET", "/account", 200, headers=ada.headers)).json()["plan"] == "paid"
+        )
 
     await stage.wait_until(paid, "a paid plan for Ada")
     check(await rows(stage, "payments") == 1, "one payment for three events")
@@ -172,16 +211,23 @@ async def meter(stage: Stage, ada: Member) -> None:
         body = {"requests": requests, "at": (start + timedelta(hours=hour)).isoformat()}
         await stage.call("POST", "/usage", 201, json=body, headers=account)
     await stage.call("POST", "/rollover", 202, headers=stage.admin)
-    stage.screen.tell("api", f"POST /usage: {', '.join(map(str, USED))} requests; POST /rollover -> 202")
+    stage.screen.tell(
+        "api", f"POST /usage: {', '.join(map(str, USED))} requests; POST /rollover -> 202"
+    )
 
     async def closed() -> bool:
         return len((await stage.call("GET", "/usage", 200, headers=account)).json()) >= len(USED)
 
     await stage.wait_until(closed, "three closed hours for Ada")
     hours = (await stage.call("GET", "/usage", 200, headers=account)).json()
-    check([hour["requests"] for hour in hours] == list(USED), f"hours with {USED} requests, not {hours}")
+    check(
+        [hour["requests"] for hour in hours] == list(USED),
+        f"hours with {USED} requests, not {hours}",
+    )
     check(await rows(stage, "invoices") >= len(USED), "an invoice for each closed hour")
-    told = ", ".join(f"{datetime.fromisoformat(hour['hour']):%H:%M} {hour['requests']}" for hour in hours)
+    told = ", ".join(
+        f"{datetime.fromisoformat(hour['hour']):%H:%M} {hour['requests']}" for hour in hours
+    )
     stage.screen.tell("database", f"closed and invoiced: {told}")
 
 
@@ -189,7 +235,9 @@ async def export(stage: Stage, ada: Member) -> None:
     """An archive, told of by mail, fetched by its link, with what belongs to Ada and nobody else."""
     for note in ("Buy milk", FORMULA):
         await stage.call("POST", "/notes", 201, json={"text": note}, headers=ada.headers)
-    made = (await stage.call("POST", "/exports", 202, json={"format": "csv"}, headers=ada.headers)).json()
+    made = (
+        await stage.call("POST", "/exports", 202, json={"format": "csv"}, headers=ada.headers)
+    ).json()
     stage.screen.tell("api", f"POST /exports -> {made['id']}")
 
     async def told() -> bool:
@@ -205,10 +253,14 @@ async def export(stage: Stage, ada: Member) -> None:
     for entry in manifest["entries"]:
         found = hashlib.sha256(content[entry["name"]]).hexdigest()
         check(found == entry["sha256"], f"the digest of {entry['name']} in the manifest")
-    notes = [row["text"] for row in csv.DictReader(io.StringIO(content["notes.csv"].decode("utf-8-sig")))]
+    notes = [
+        row["text"] for row in csv.DictReader(io.StringIO(content["notes.csv"].decode("utf-8-sig")))
+    ]
     check(notes == ["Buy milk", f"'{FORMULA}"], f"harmless notes, not {notes}")
     check(b"bob@" not in b"".join(content.values()), "nobody else's data")
-    stage.screen.tell("archive", ", ".join(f"{entry['name']} ({entry['rows']})" for entry in manifest["entries"]))
+    stage.screen.tell(
+        "archive", ", ".join(f"{entry['name']} ({entry['rows']})" for entry in manifest["entries"])
+    )
     stage.screen.tell("", f"a formula in a cell is text: {notes[1]}")
 
 
@@ -217,7 +269,9 @@ async def forget(stage: Stage, bob: Member, carol: Member) -> None:
     await stage.call("POST", "/notes", 201, json={"text": "my secret"}, headers=carol.headers)
     for member in (bob, carol):
         await stage.call("DELETE", "/account", 202, headers=member.headers)
-        stage.screen.tell("api", f"DELETE /account of {member.email} -> 202, to be erased after {GRACE_SECONDS} s")
+        stage.screen.tell(
+            "api", f"DELETE /account of {member.email} -> 202, to be erased after {GRACE_SECONDS} s"
+        )
         if member is bob:
             await stage.call("POST", "/account/restore", 200, headers=bob.headers)
             stage.screen.tell("api", f"POST /account/restore of {bob.email} -> 200")
@@ -240,30 +294,54 @@ async def forget(stage: Stage, bob: Member, carol: Member) -> None:
     receipt = (await tables(stage))["account_deletion_receipts"]
     check("notes" in receipt, f"a receipt of what was erased, not {receipt}")
     stage.screen.tell(
-        "database", f"{carol.email} is in no table and in no job of the store; {bob.email} is still there"
+        "database",
+        f"{carol.email} is in no table and in no job of the store; {bob.email} is still there",
     )
 
 
 async def nothing_is_left(stage: Stage) -> None:
     """Nothing waits or runs, and the one job that failed says why."""
-    for queue in ("emails", "webhooks-outgoing", "billing-webhooks-retry", "account-deletions", "data-exports"):
+    for queue in (
+        "emails",
+        "webhooks-outgoing",
+        "billing-webhooks-retry",
+        "account-deletions",
+        "data-exports",
+    ):
         counts = await stage.inspector.counts(queue)
-        left = {state: counts[state] for state in ("waiting", "active", "delayed", "prioritized") if counts[state]}
+        left = {
+            state: counts[state]
+            for state in ("waiting", "active", "delayed", "prioritized")
+            if counts[state]
+        }
         check(not left, f"nothing left to do in {queue}, not {left}")
-        check(counts["failed"] == (queue == "emails"), f"no failed job in {queue} but the mail for {UNKNOWN}")
+        check(
+            counts["failed"] == (queue == "emails"),
+            f"no failed job in {queue} but the mail for {UNKNOWN}",
+        )
     (failed,) = (await stage.inspector.list("emails", "failed")).jobs
-    check("550 5.1.1" in str(failed.failed_reason), f"a failed job that says why, not {failed.failed_reason}")
+    check(
+        "550 5.1.1" in str(failed.failed_reason),
+        f"a failed job that says why, not {failed.failed_reason}",
+    )
     stage.screen.tell("store", f"one job has failed: {failed.failed_reason}")
 
 
 def got(stage: Stage, member: Member, subject: str) -> bool:
     """Whether a member has a mail whose subject has a word."""
-    return any(mail.to == (member.email,) and subject in mail.message["Subject"] for mail in stage.office.mails)
+    return any(
+        mail.to == (member.email,) and subject in mail.message["Subject"]
+        for mail in stage.office.mails
+    )
 
 
 def mail_to(stage: Stage, member: Member, subject: str) -> Mail:
     """The mail to a member whose subject has a word."""
-    found = [mail for mail in stage.office.mails if mail.to == (member.email,) and subject in mail.message["Subject"]]
+    found = [
+        mail
+        for mail in stage.office.mails
+        if mail.to == (member.email,) and subject in mail.message["Subject"]
+    ]
     check(len(found) == 1, f"one mail to {member.email}: {subject}; not {len(found)}")
     return found[0]
 
@@ -285,12 +363,17 @@ async def tables(stage: Stage) -> dict[str, str]:
     """The contents of every table, as text."""
     async with stage.engine.connect() as connection:
         names = await connection.run_sync(lambda own: inspect(own).get_table_names())
-        return {name: str((await connection.execute(text(f"SELECT * FROM {name}"))).all()) for name in names}  # noqa: S608  # as above
+        return {
+            name: str((await connection.execute(text(f"SELECT * FROM {name}"))).all())  # noqa: S608
+            for name in names  # as above
+        }
 
 
 async def stored(stage: Stage) -> dict[str, str]:
     """The contents of every key of the store, as text."""
-    return {str(key): str(await content(stage.store, key)) async for key in stage.store.scan_iter("*")}
+    return {
+        str(key): str(await content(stage.store, key)) async for key in stage.store.scan_iter("*")
+    }
 
 
 async def content(store: redis.asyncio.Redis, key: bytes) -> object:

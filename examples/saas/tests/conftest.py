@@ -1,4 +1,6 @@
-"""The application's database, and the API inside this process; a store only where a test asks for the API."""
+"""The application's database, and the API inside this process; a store only where a test asks for
+the API.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +44,8 @@ async def api(engine: AsyncEngine, corral_kit: Kit) -> AsyncIterator[httpx2.Asyn
     app = create_app()
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://acme.test") as client,
+        httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://acme.test"
+        ) as client,
     ):
         yield client

@@ -54,9 +54,14 @@ async def test_an_account_from_the_beginning_to_the_end(api, enqueued) -> None:
     assert await enqueued() == ["emails", "data-exports", "account-deletions"]
 
 
-async def test_a_request_that_fails_after_its_listeners_ran_mails_nobody(api, engine, enqueued, corral_kit) -> None:
+async def test_a_request_that_fails_after_its_listeners_ran_mails_nobody(
+    api, engine, enqueued, corral_kit
+) -> None:
     refused = await api.post("/signup", json={**ADA, "invite": "spent"})
-    assert (refused.status_code, refused.json()) == (409, {"detail": "this invite is unknown or was redeemed"})
+    assert (refused.status_code, refused.json()) == (
+        409,
+        {"detail": "this invite is unknown or was redeemed"},
+    )
     assert await enqueued() == []
     async with engine.connect() as connection:
         assert await connection.scalar(select(func.count()).select_from(users)) == 0
@@ -90,29 +95,47 @@ async def test_one_account_for_an_address(api, enqueued) -> None:
 
 
 async def test_an_address_with_a_header_in_it_is_refused_at_the_field(api, enqueued) -> None:
-    refused = await api.post("/signup", json={**ADA, "email": "ada@example.org\r\nBcc: eve@example.org"})
+    refused = await api.post(
+        "/signup", json={**ADA, "email": "ada@example.org\r\nBcc: eve@example.org"}
+    )
     assert refused.status_code == 422
     assert refused.json()["detail"][0]["loc"] == ["body", "email"]
     assert await enqueued() == []
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/account"), ("DELETE", "/account"), ("POST", "/exports")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/account"), ("DELETE", "/account"), ("POST", "/exports")]
+)
 async def test_nobody_gets_in_without_a_token(api, method, path) -> None:
-    for headers in ({}, {"Authorization": "Bearer guessed"}, {"Authorization": "guessed"}, OPERATOR):
+    for headers in (
+        {},
+        {"Authorization": "Bearer guessed"},
+        {"Authorization": "guessed"},
+        OPERATOR,
+    ):
         assert (await api.request(method, path, headers=headers, json={})).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/endpoints", "/rollover"])
 async def test_what_is_for_operators_is_for_nobody_else(api, path, enqueued) -> None:
     me = await logged_in(api)
-    for headers in ({}, me, {"Authorization": f"Bearer {ADMIN_TOKEN}x"}, {"Authorization": "Bearer ä"}):
-        answer = await api.request("POST", path, json={"url": "https://partner.example/"}, headers=_bytes(headers))
+    for headers in (
+        {},
+        me,
+        {"Authorization": f"Bearer {ADMIN_TOKEN}x"},
+        {"Authorization": "Bearer ä"},
+    ):
+        answer = await api.request(
+            "POST", path, json={"url": "https://partner.example/"}, headers=_bytes(headers)
+        )
         assert answer.status_code == 403
     assert await enqueued() == ["emails"]
 
 
 async def test_an_operator_adds_an_endpoint_and_closes_hours(api, enqueued) -> None:
-    added = await api.post("/endpoints", json={"url": "https://partner.example/hooks"}, headers=OPERATOR)
+    added = await api.post(
+        "/endpoints", json={"url": "https://partner.example/hooks"}, headers=OPERATOR
+    )
     assert added.status_code == 201
     assert added.json()["secret"].startswith("whsec_")
     refused = await api.post("/endpoints", json={"url": "https://127.0.0.1/"}, headers=OPERATOR)
@@ -123,19 +146,25 @@ async def test_an_operator_adds_an_endpoint_and_closes_hours(api, enqueued) -> N
 
 
 async def test_only_the_payment_provider_is_believed(api, enqueued) -> None:
-    body = json.dumps({"id": "evt_1", "type": "invoice.paid", "created": int(time.time()), "data": {}}).encode()
+    body = json.dumps(
+        {"id": "evt_1", "type": "invoice.paid", "created": int(time.time()), "data": {}}
+    ).encode()
     for secret, expected in ((STRIPE_SECRET, 202), ("whsec_somebody_elses", 400)):
         answer = await api.post("/webhooks/stripe", content=body, headers=signed(body, secret))
         assert answer.status_code == expected
     assert (await api.post("/webhooks/stripe", content=body)).status_code == 400
-    assert (await api.post("/webhooks/stripe", content=b"{}", headers=signed(b"{}", STRIPE_SECRET))).status_code == 400
+    assert (
+        await api.post("/webhooks/stripe", content=b"{}", headers=signed(b"{}", STRIPE_SECRET))
+    ).status_code == 400
     assert await enqueued() == ["billing-webhooks-retry"]
 
 
 async def test_an_archive_needs_its_link(api) -> None:
     key = f"{'0' * 40}.zip"
     assert (await api.get(f"/exports/{key}")).status_code == 422
-    assert (await api.get(f"/exports/{key}", params={"expires": "1", "signature": "x"})).status_code == 404
+    assert (
+        await api.get(f"/exports/{key}", params={"expires": "1", "signature": "x"})
+    ).status_code == 404
 
 
 def signed(body: bytes, secret: str) -> dict[str, str]:

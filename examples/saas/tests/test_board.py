@@ -1,4 +1,6 @@
-"""The board is for those who have a grant on it, as long as they have it; the metrics are for operators."""
+"""The board is for those who have a grant on it, as long as they have it; the metrics are for
+operators.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ def jobs() -> RecordingJobScheduler:
     return RecordingJobScheduler()
 
 
-async def test_whoever_signs_up_is_welcomed(engine: AsyncEngine, jobs: RecordingJobScheduler) -> None:
+async def test_whoever_signs_up_is_welcomed(
+    engine: AsyncEngine, jobs: RecordingJobScheduler
+) -> None:
     async with engine.begin() as connection:
         made = await accounts.sign_up(Work(connection, jobs), email="ada@example.org", name="Ada")
         assert await accounts.authenticate(connection, made.token) == User(
@@ -48,7 +50,9 @@ async def test_whoever_signs_up_is_welcomed(engine: AsyncEngine, jobs: Recording
 async def test_every_enabled_endpoint_hears_of_a_user_and_not_of_the_address(engine, jobs) -> None:
     async with engine.begin() as connection:
         for number in (1, 2, 3):
-            await add_endpoint(connection, f"https://partner.example/{number}", endpoint_id=f"ep_{number}")
+            await add_endpoint(
+                connection, f"https://partner.example/{number}", endpoint_id=f"ep_{number}"
+            )
         await disable_endpoint(connection, "ep_2")
         made = await accounts.sign_up(Work(connection, jobs), email="ada@example.org", name="Ada")
     deliveries = jobs.payloads(webhooks_outgoing)
@@ -60,7 +64,9 @@ async def test_every_enabled_endpoint_hears_of_a_user_and_not_of_the_address(eng
 async def test_an_export_is_one_job_of_its_own_id(engine, jobs) -> None:
     async with engine.begin() as connection:
         export_id = await accounts.order_export(Work(connection, jobs), ADA, "csv")
-    job = jobs.assert_enqueued(data_exports, {"user_id": "usr_ada", "export_id": export_id, "format": "csv"})
+    job = jobs.assert_enqueued(
+        data_exports, {"user_id": "usr_ada", "export_id": export_id, "format": "csv"}
+    )
     assert job.id == export_id
 
 
@@ -75,7 +81,11 @@ async def test_a_deletion_waits_for_its_grace_period_and_can_be_taken_back(engin
 
 async def test_a_billing_event_is_one_job_however_often_it_comes(engine, jobs) -> None:
     event = BillingEvent(
-        provider="stripe", event_id="evt_1", type="invoice.paid", occurred_at=datetime.now(UTC), body={}
+        provider="stripe",
+        event_id="evt_1",
+        type="invoice.paid",
+        occurred_at=datetime.now(UTC),
+        body={},
     )
     async with engine.begin() as connection:
         for _ in range(3):
@@ -93,10 +103,14 @@ async def test_a_rollover_out_of_turn(engine, jobs) -> None:
 async def test_an_invite_is_redeemed_once(engine, jobs) -> None:
     async with engine.begin() as connection:
         await connection.execute(insert(invites).values(code="welcome-2027"))
-        await accounts.sign_up(Work(connection, jobs), email="ada@example.org", name="Ada", invite="welcome-2027")
+        await accounts.sign_up(
+            Work(connection, jobs), email="ada@example.org", name="Ada", invite="welcome-2027"
+        )
     with pytest.raises(Refused, match="this invite is unknown or was redeemed"):
         async with engine.begin() as connection:
-            await accounts.sign_up(Work(connection, jobs), email="bob@example.org", name="Bob", invite="welcome-2027")
+            await accounts.sign_up(
+                Work(connection, jobs), email="bob@example.org", name="Bob", invite="welcome-2027"
+            )
     async with engine.connect() as connection:
         assert list(await connection.scalars(select(users.c.email))) == ["ada@example.org"]
 
@@ -107,7 +121,9 @@ async def test_every_event_has_a_listener() -> None:
 
 
 async def test_nobody_else_enqueues() -> None:
-    """`enqueue_event` and `request_deletion` of the plugins are handed the scheduler by listeners, too."""
+    """`enqueue_event` and `request_deletion` of the plugins are handed the scheduler by listeners,
+    too.
+    """
     folder = Path(listeners.__file__).parent
     calls = re.compile(r"\b(enqueue\w*|schedule|request_deletion)\(")
     found = {path.name for path in folder.glob("*.py") if calls.search(path.read_text("utf-8"))}

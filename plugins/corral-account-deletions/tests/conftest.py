@@ -1,4 +1,6 @@
-"""A database and a store, an application that takes part, and a package with a queue `emails` that is not ours."""
+"""A database and a store, an application that takes part, and a package with a queue `emails` that
+is not ours.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,12 @@ from corral.sql import Outbox, create_engine
 from corral.testing import Kit
 from corral_account_deletions import account_deletions
 from corral_account_deletions.processor import delete_account, open_deletions
-from corral_account_deletions.requests import DeletionRequest, cancel_deletion, find_request, request_deletion
+from corral_account_deletions.requests import (
+    DeletionRequest,
+    cancel_deletion,
+    find_request,
+    request_deletion,
+)
 
 SECONDS = 60
 """How long a program may take."""
@@ -94,7 +101,9 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("CORRAL_") and name != "CORRAL_VALKEY_SERVER":
             monkeypatch.delenv(name)
-    monkeypatch.setenv("CORRAL_DISABLED_PLUGINS", "corral-emails")  # a checkout has it; the tests bring their own
+    monkeypatch.setenv(
+        "CORRAL_DISABLED_PLUGINS", "corral-emails"
+    )  # a checkout has it; the tests bring their own
     monkeypatch.setenv("CORRAL_ENV", "development")
 
 
@@ -162,7 +171,9 @@ class Accounts:
                 found[table.name] = [tuple(row) for row in await connection.execute(table.select())]
         return repr(found)
 
-    async def asked(self, user_id: str = "ada-4711", email: str = ADA, **more: Any) -> DeletionRequest:
+    async def asked(
+        self, user_id: str = "ada-4711", email: str = ADA, **more: Any
+    ) -> DeletionRequest:
         """A user asks for a deletion, as an application has it: request and job in one transaction."""
         async with self.kit.connect() as jobs, self.engine.begin() as connection:
             scheduler = Outbox(jobs).within(connection)
@@ -190,7 +201,11 @@ class Accounts:
             fields = store.hgetall(f"{key}:{job_id}")
             due = store.zscore(f"{key}:delayed", job_id)
         return decode_stored(
-            queue.name, job_id, None, [each for field in fields.items() for each in field], due_score=due
+            queue.name,
+            job_id,
+            None,
+            [each for field in fields.items() for each in field],
+            due_score=due,
         )
 
     async def drained(self, for_: timedelta = timedelta(days=31)) -> list[tuple[str, Any]]:
@@ -242,7 +257,9 @@ def erasing(taking_part: Take) -> None:
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine function."""
+    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine
+    function.
+    """
 
     async def wait(predicate: Callable[[], Any], what: str) -> None:
         deadline = time.monotonic() + SECONDS
@@ -259,6 +276,8 @@ def python() -> Callable[..., str]:
 
     def run(program: str) -> str:
         command = [sys.executable, "-c", program]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=SECONDS
+        ).stdout.strip()
 
     return run

@@ -116,7 +116,10 @@ def test_a_file_is_read(file: Callable[[str], Path]) -> None:
         ),
         (
             '[tables.a]\nuser_column="u"\naction="anonymize"\n[tables.b]\nuser_column="u"\naction="delete"\ncolumns=["x"]',
-            ["table 'a': 'anonymize' needs 'columns'", "table 'b': 'columns' is for the action 'anonymize'"],
+            [
+                "table 'a': 'anonymize' needs 'columns'",
+                "table 'b': 'columns' is for the action 'anonymize'",
+            ],
         ),
         ("tables = 7", ["tables: input should be a valid dictionary"]),
     ],
@@ -127,13 +130,19 @@ def test_what_is_wrong_in_a_file_is_told_with_its_table(
     assert refusal(file(content)) == faults
 
 
-def test_columns_that_are_neither_a_list_nor_a_table_are_one_fault(file: Callable[[str], Path]) -> None:
-    faults = refusal(file('[tables.orders]\nuser_column = "u"\naction = "anonymize"\ncolumns = "name"'))
+def test_columns_that_are_neither_a_list_nor_a_table_are_one_fault(
+    file: Callable[[str], Path],
+) -> None:
+    faults = refusal(
+        file('[tables.orders]\nuser_column = "u"\naction = "anonymize"\ncolumns = "name"')
+    )
     assert {fault.partition(": input")[0] for fault in faults} == {"table 'orders': columns"}
 
 
 def test_a_file_that_cannot_be_read_is_named(file: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"accounts.toml' cannot be read: .*line 2, column 3"):
+    with pytest.raises(
+        ConfigurationError, match=r"accounts.toml' cannot be read: .*line 2, column 3"
+    ):
         read_tables(file("[tables]\nx y = 7"))
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_tables(tmp_path / "none.toml")
@@ -161,21 +170,33 @@ async def rows(engine: AsyncEngine, query: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.asyncio
-async def test_rows_go_before_the_rows_that_they_refer_to(shop: AsyncEngine, file: Callable[[str], Path]) -> None:
+async def test_rows_go_before_the_rows_that_they_refer_to(
+    shop: AsyncEngine, file: Callable[[str], Path]
+) -> None:
     file(GOOD)
     assert await erased(shop, "1") == {"invoices": 1, "lines": 2, "orders": 2, "users": 1}
     assert await rows(shop, "SELECT * FROM users") == [(11, "bob@example.org", 40)]
     assert await rows(shop, "SELECT id FROM orders") == [(3,)]
     assert await rows(shop, "SELECT id FROM lines") == [(3,)]
-    assert await rows(shop, "SELECT * FROM invoices ORDER BY number") == [(1, None, None), (2, 11, "Bob")]
+    assert await rows(shop, "SELECT * FROM invoices ORDER BY number") == [
+        (1, None, None),
+        (2, 11, "Bob"),
+    ]
     assert await erased(shop, "1") == {"invoices": 0, "lines": 0, "orders": 0, "users": 0}
 
 
 @pytest.mark.asyncio
-async def test_columns_are_overwritten_with_texts(shop: AsyncEngine, file: Callable[[str], Path]) -> None:
-    file('[tables.users]\nuser_column = "id"\naction = "anonymize"\ncolumns = { email = "nobody@invalid" }')
+async def test_columns_are_overwritten_with_texts(
+    shop: AsyncEngine, file: Callable[[str], Path]
+) -> None:
+    file(
+        '[tables.users]\nuser_column = "id"\naction = "anonymize"\ncolumns = { email = "nobody@invalid" }'
+    )
     assert await erased(shop, "1") == {"users": 1}
-    assert await rows(shop, "SELECT email FROM users ORDER BY id") == [("nobody@invalid",), ("bob@example.org",)]
+    assert await rows(shop, "SELECT email FROM users ORDER BY id") == [
+        ("nobody@invalid",),
+        ("bob@example.org",),
+    ]
 
 
 @pytest.mark.asyncio
@@ -188,12 +209,16 @@ async def test_an_id_that_a_column_cannot_hold_is_no_silent_miss(
     shop: AsyncEngine, file: Callable[[str], Path]
 ) -> None:
     file(GOOD)
-    with pytest.raises(ValueError, match=r"the user's id is no value for users.id \(INTEGER\)|invoices.customer_id"):
+    with pytest.raises(
+        ValueError, match=r"the user's id is no value for users.id \(INTEGER\)|invoices.customer_id"
+    ):
         await erased(shop, "ada")
 
 
 @pytest.mark.asyncio
-async def test_ids_of_every_kind_are_found(engine: AsyncEngine, file: Callable[[str], Path]) -> None:
+async def test_ids_of_every_kind_are_found(
+    engine: AsyncEngine, file: Callable[[str], Path]
+) -> None:
     user_id, other = str(uuid4()), str(uuid4())
     kinds = {"texts": "VARCHAR(36)", "big": "BIGINT", "exact": "NUMERIC(20)"}
     if engine.dialect.name == "postgresql":
@@ -208,7 +233,9 @@ async def test_ids_of_every_kind_are_found(engine: AsyncEngine, file: Callable[[
 
 
 @pytest.mark.asyncio
-async def test_tables_in_a_circle_go_as_in_the_file(engine: AsyncEngine, file: Callable[[str], Path]) -> None:
+async def test_tables_in_a_circle_go_as_in_the_file(
+    engine: AsyncEngine, file: Callable[[str], Path]
+) -> None:
     reference = "REFERENCES teams (id) ON DELETE CASCADE"
     statements = [
         "CREATE TABLE teams (id INTEGER PRIMARY KEY, owner INTEGER)",
@@ -332,7 +359,9 @@ async def test_a_worker_starts_while_the_database_is_away(
 
 
 @pytest.mark.asyncio
-async def test_settings_that_cannot_be_used_are_told_at_once(deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_settings_that_cannot_be_used_are_told_at_once(
+    deps: Deps, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in {"GRACE_DAYS": "soon", "TABLE": "x"}.items():
         monkeypatch.setenv(f"CORRAL_ACCOUNT_DELETIONS_{name}", value)
     with pytest.raises(ConfigurationError) as refused:

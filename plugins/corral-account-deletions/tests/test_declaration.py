@@ -18,14 +18,22 @@ GOOD = {"userId": "ada-4711", "requestId": "r1", "requestedAt": "2027-01-01T10:0
 
 
 def test_is_written_and_read_as_other_languages_do() -> None:
-    job = AccountDeletion(user_id="ada-4711", request_id="r1", requested_at=datetime(2027, 1, 1, 10, tzinfo=UTC))
+    job = AccountDeletion(
+        user_id="ada-4711", request_id="r1", requested_at=datetime(2027, 1, 1, 10, tzinfo=UTC)
+    )
     assert json.loads(account_deletions.dumped(job)) == GOOD
     assert account_deletions.parsed(json.dumps({**GOOD, "why": "x"}).encode()) == (job, {"why"})
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("userId", ""), ("userId", 7), ("userId", "x" * 129), ("requestId", ""), ("requestedAt", "2027-01-01T10:00:00")],
+    [
+        ("userId", ""),
+        ("userId", 7),
+        ("userId", "x" * 129),
+        ("requestId", ""),
+        ("requestedAt", "2027-01-01T10:00:00"),
+    ],
 )
 def test_refuses_what_names_nobody_or_no_moment(field: str, value: object) -> None:
     with pytest.raises(PayloadRefused) as refused:

@@ -37,7 +37,9 @@ async def mails(accounts: Any) -> list[Any]:
     return accounts.kit.jobs("emails")
 
 
-async def test_after_the_grace_period_everything_is_erased_and_confirmed(accounts: Any, erasing: None) -> None:
+async def test_after_the_grace_period_everything_is_erased_and_confirmed(
+    accounts: Any, erasing: None
+) -> None:
     request = await accounts.asked(locale="de")
     assert await accounts.drained(for_=29 * DAY) == []
     assert await users(accounts) == ["ada-4711", "bob-1"]
@@ -48,21 +50,38 @@ async def test_after_the_grace_period_everything_is_erased_and_confirmed(account
     assert await accounts.rows("SELECT user_id FROM orders") == [("bob-1",)]
     (mail,) = await mails(accounts)
     assert mail.payload.to == ADA
-    assert (mail.payload.template, mail.payload.variables, mail.payload.locale) == ("account-deleted", {}, "de")
+    assert (mail.payload.template, mail.payload.variables, mail.payload.locale) == (
+        "account-deleted",
+        {},
+        "de",
+    )
     done = await accounts.request(request.id)
     assert done.processed_at == done.finished_at
-    assert timedelta(0) <= done.processed_at - request.due_at < timedelta(minutes=1), "by the store's time"
+    assert timedelta(0) <= done.processed_at - request.due_at < timedelta(minutes=1), (
+        "by the store's time"
+    )
     assert (done.email, done.locale) == (None, None)
-    receipts = await accounts.rows("SELECT request_id, participant, name, amount FROM account_deletion_receipts")
-    assert sorted(receipts) == [(request.id, "acme_jobs", "orders", 2), (request.id, "acme_jobs", "users", 1)]
+    receipts = await accounts.rows(
+        "SELECT request_id, participant, name, amount FROM account_deletion_receipts"
+    )
+    assert sorted(receipts) == [
+        (request.id, "acme_jobs", "orders", 2),
+        (request.id, "acme_jobs", "users", 1),
+    ]
 
 
-async def test_cancelled_in_the_grace_period_nothing_is_erased(accounts: Any, erasing: None) -> None:
+async def test_cancelled_in_the_grace_period_nothing_is_erased(
+    accounts: Any, erasing: None
+) -> None:
     request = await accounts.asked()
     assert await accounts.drained(for_=29 * DAY) == []
     assert await accounts.cancelled()
     assert await accounts.drained(for_=2 * DAY) == [result("cancelled")]
-    payload = {"userId": "ada-4711", "requestId": request.id, "requestedAt": request.requested_at.isoformat()}
+    payload = {
+        "userId": "ada-4711",
+        "requestId": request.id,
+        "requestedAt": request.requested_at.isoformat(),
+    }
     await accounts.kit.enqueue(account_deletions, payload)
     assert await accounts.drained(for_=DAY) == [result("cancelled")], "whoever retries it"
     assert await users(accounts) == ["ada-4711", "bob-1"]
@@ -83,7 +102,9 @@ async def test_a_participant_that_raises_stops_everything_and_the_job_is_tried_a
 
     async def refuse_twice(user_id: str, connection: Any) -> dict[str, int]:
         removed = await erase_orders(user_id, connection)
-        tries.append(await accounts.dumped() if accounts.engine.dialect.name == "postgresql" else "")
+        tries.append(
+            await accounts.dumped() if accounts.engine.dialect.name == "postgresql" else ""
+        )
         if len(tries) < 3:
             raise LookupError(f"{ADA} has an open invoice")
         return removed
@@ -103,7 +124,10 @@ async def test_a_participant_that_raises_stops_everything_and_the_job_is_tried_a
 
 
 async def test_nothing_is_erased_where_a_later_participant_raises(
-    accounts: Any, erase_orders: Any, taking_part: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    accounts: Any,
+    erase_orders: Any,
+    taking_part: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The plugin's own participant comes after the application's, and its file is broken."""
     taking_part(corral_erase_account=erase_orders)
@@ -207,8 +231,12 @@ async def test_a_job_that_nobody_asked_for_is_failed_for_good(accounts: Any, era
     """Forged, or stale: the request decides (S-26)."""
     request = await accounts.asked()
     payload = {"requestedAt": request.requested_at.isoformat()}
-    await accounts.kit.enqueue(account_deletions, {**payload, "userId": "ada-4711", "requestId": "made-up"})
-    await accounts.kit.enqueue(account_deletions, {**payload, "userId": "bob-1", "requestId": request.id})
+    await accounts.kit.enqueue(
+        account_deletions, {**payload, "userId": "ada-4711", "requestId": "made-up"}
+    )
+    await accounts.kit.enqueue(
+        account_deletions, {**payload, "userId": "bob-1", "requestId": request.id}
+    )
     assert sorted(await accounts.drained(for_=DAY)) == [
         ("Failed", f"Fail: deletion request {request.id!r} is another user's"),
         ("Failed", "Fail: no deletion request 'made-up'"),
@@ -221,7 +249,11 @@ async def test_a_job_that_comes_too_early_waits_for_the_day_that_the_user_was_to
 ) -> None:
     """Forged, or promoted by an operator."""
     request = await accounts.asked()
-    payload = {"userId": "ada-4711", "requestId": request.id, "requestedAt": request.requested_at.isoformat()}
+    payload = {
+        "userId": "ada-4711",
+        "requestId": request.id,
+        "requestedAt": request.requested_at.isoformat(),
+    }
     await accounts.kit.enqueue(account_deletions, payload)
     ended = await accounts.drained(for_=29 * DAY)
     assert [kind for kind, _ in ended] == ["Snoozed"]
@@ -234,7 +266,11 @@ async def test_the_processor_twice_is_one_effect(accounts: Any, erasing: None) -
     request = await accounts.asked()
     await accounts.drained()
     after = await accounts.dumped()
-    payload = {"userId": "ada-4711", "requestId": request.id, "requestedAt": request.requested_at.isoformat()}
+    payload = {
+        "userId": "ada-4711",
+        "requestId": request.id,
+        "requestedAt": request.requested_at.isoformat(),
+    }
     await accounts.kit.enqueue(account_deletions, payload)
     assert await accounts.drained() == [result("already-deleted")]
     assert await accounts.dumped() == after, "the mail included, which waits in the outbox"
@@ -264,7 +300,9 @@ async def test_a_deletion_that_is_cut_off_goes_on_where_it_was(
 
     monkeypatch.setattr(target, name, cut_off)
     request = await accounts.asked()
-    await accounts.kit.enqueue("emails", {"to": ADA, "template": "welcome", "variables": {}}, delay=300 * DAY)
+    await accounts.kit.enqueue(
+        "emails", {"to": ADA, "template": "welcome", "variables": {}}, delay=300 * DAY
+    )
     first, second = await accounts.drained()
     assert (first[0], "Killed" in first[1]) == ("Retried", True)
     if where == "after everything":
@@ -280,18 +318,29 @@ async def test_a_deletion_that_is_cut_off_goes_on_where_it_was(
 async def test_an_application_may_keep_the_requests(
     accounts: Any, erase_orders: Any, taking_part: Callable[..., None]
 ) -> None:
-    await accounts.run("CREATE TABLE farewells (id VARCHAR(40) PRIMARY KEY, done INTEGER, email VARCHAR(80))")
+    await accounts.run(
+        "CREATE TABLE farewells (id VARCHAR(40) PRIMARY KEY, done INTEGER, email VARCHAR(80))"
+    )
     await accounts.run(f"INSERT INTO farewells VALUES ('f1', 0, '{ADA}')")
     now = accounts.kit.now
 
     async def find(request_id: str, connection: Any) -> DeletionRequest | None:
-        found = await connection.execute(text("SELECT done, email FROM farewells WHERE id = :id"), {"id": request_id})
+        found = await connection.execute(
+            text("SELECT done, email FROM farewells WHERE id = :id"), {"id": request_id}
+        )
         row = found.one_or_none()
         if row is None:
             return None
         done = [now if row.done > step else None for step in (0, 1)]
         return DeletionRequest(
-            request_id, "ada-4711", row.email, None, now, now, processed_at=done[0], finished_at=done[1]
+            request_id,
+            "ada-4711",
+            row.email,
+            None,
+            now,
+            now,
+            processed_at=done[0],
+            finished_at=done[1],
         )
 
     async def record(request: DeletionRequest, connection: Any) -> bool:
@@ -299,13 +348,19 @@ async def test_an_application_may_keep_the_requests(
         change = text("UPDATE farewells SET done = :done, email = :email WHERE id = :id")
         return (await connection.execute(change, values)).rowcount == 1
 
-    taking_part(corral_deletion_request=find, corral_record_deletion=record, corral_erase_account=erase_orders)
+    taking_part(
+        corral_deletion_request=find,
+        corral_record_deletion=record,
+        corral_erase_account=erase_orders,
+    )
     payload = {"userId": "ada-4711", "requestedAt": now.isoformat()}
     await accounts.kit.enqueue(account_deletions, {**payload, "requestId": "f1"})
     ours = await accounts.asked("bob-1", "bob@example.org", grace=timedelta(0))
     assert len(await accounts.drained()) == 2
     assert await accounts.rows("SELECT * FROM farewells") == [("f1", 2, None)]
-    assert (await accounts.request(ours.id)).finished_at, "what is not the application's is still ours"
+    assert (await accounts.request(ours.id)).finished_at, (
+        "what is not the application's is still ours"
+    )
     assert await users(accounts) == []
     assert {mail.payload.to for mail in await mails(accounts)} == {ADA, "bob@example.org"}
 
@@ -330,7 +385,11 @@ async def test_an_address_that_the_mail_queue_refuses_does_not_keep_the_deletion
 ) -> None:
     request = await accounts.asked(email="ada at example.org")
     assert await accounts.drained() == [result("deleted", rows=3)]
-    (told,) = [each for each in caplog.messages if each.startswith("a deletion cannot be confirmed by mail: ")]
+    (told,) = [
+        each
+        for each in caplog.messages
+        if each.startswith("a deletion cannot be confirmed by mail: ")
+    ]
     assert "[e-mail address] is no address" in told
     assert "ada at" not in caplog.text
     assert (await accounts.request(request.id)).email is None

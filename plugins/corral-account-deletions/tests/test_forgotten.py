@@ -1,4 +1,6 @@
-"""The promise: afterwards no table and no job of any queue holds the address, and nobody else has lost anything."""
+"""The promise: afterwards no table and no job of any queue holds the address, and nobody else has
+lost anything.
+"""
 
 from __future__ import annotations
 
@@ -69,28 +71,51 @@ def left_out(text_: str) -> str:
     return text_.replace(NADA, "")
 
 
-async def test_no_table_and_no_job_holds_the_address_and_others_keep_theirs(accounts: Any, erasing: None) -> None:
+async def test_no_table_and_no_job_holds_the_address_and_others_keep_theirs(
+    accounts: Any, erasing: None
+) -> None:
     kit = accounts.kit
     async with kit.connect(notes) as jobs:
-        for number, (who, user_id) in enumerate([(ADA, "ada-4711"), (NADA, "nada-1"), ("bob@example.org", "bob-1")]):
-            await jobs.enqueue("emails", {"to": who, "template": "welcome", "variables": {"n": number}}, job_id=user_id)
+        for number, (who, user_id) in enumerate(
+            [(ADA, "ada-4711"), (NADA, "nada-1"), ("bob@example.org", "bob-1")]
+        ):
+            await jobs.enqueue(
+                "emails",
+                {"to": who, "template": "welcome", "variables": {"n": number}},
+                job_id=user_id,
+            )
             await jobs.enqueue(notes, Note(user_id=user_id), job_id=f"{user_id}-named")
             await jobs.enqueue(notes, Note(says=f"<{who.upper()}>"), job_id=f"{user_id}-says")
-            await jobs.enqueue(notes, Note(to=who, says="fails"), attempts=2, job_id=f"{user_id}-fails")
+            await jobs.enqueue(
+                notes, Note(to=who, says="fails"), attempts=2, job_id=f"{user_id}-fails"
+            )
             gone = {"attempts": 1, "keep_failed": Retention(count=0)}
             await jobs.enqueue(notes, Note(to=who, says="fails"), **gone)  # its event stays
         await kit.drain(NOTES, for_=DAY)
         await kit.drain(_emails().processed_by(_send))
         for who, user_id in [(ADA, "ada-4711"), (NADA, "nada-1")]:
             await jobs.enqueue("emails", _mail(who), job_id=f"{user_id}-later", delay=300 * DAY)
-            await jobs.enqueue("emails", _mail(who), job_id=f"{user_id}-first", delay=DAY, priority=1)
-            await jobs.enqueue("emails", {**_mail("bob@example.org"), "cc": [who]}, job_id=f"{user_id}-copy", delay=DAY)
+            await jobs.enqueue(
+                "emails", _mail(who), job_id=f"{user_id}-first", delay=DAY, priority=1
+            )
+            await jobs.enqueue(
+                "emails",
+                {**_mail("bob@example.org"), "cc": [who]},
+                job_id=f"{user_id}-copy",
+                delay=DAY,
+            )
             await jobs.schedule("emails", _mail(who), Every(10 * DAY), id=f"digest-{user_id}")
         await kit.drain(_emails().processed_by(_send))  # the first digests, whose turn it is
         async with accounts.engine.begin() as connection:
             for who in (ADA, NADA):
-                await Outbox(jobs).within(connection).enqueue("emails", _mail(who), job_id=f"refused-{len(who)}")
-            await connection.execute(update(outbox).values(refused=True, error=f"no room for {NADA}"))
+                await (
+                    Outbox(jobs)
+                    .within(connection)
+                    .enqueue("emails", _mail(who), job_id=f"refused-{len(who)}")
+                )
+            await connection.execute(
+                update(outbox).values(refused=True, error=f"no room for {NADA}")
+            )
     before = stored(kit.url)
     assert left_out(before).count(ADA) > 15
     others = before.count(NADA)
@@ -102,14 +127,21 @@ async def test_no_table_and_no_job_holds_the_address_and_others_keep_theirs(acco
 
     assert stored(kit.url).count(NADA) == others, "what is another one's is as it was"
     assert ADA not in left_out(stored(kit.url)), "the mail still waits in the outbox"
-    assert (await _outbox(accounts)) == [f"refused-{len(NADA)}", f"account-deletions.deletion-{request.id}.mail"]
+    assert (await _outbox(accounts)) == [
+        f"refused-{len(NADA)}",
+        f"account-deletions.deletion-{request.id}.mail",
+    ]
     await accounts.relayed()
     sent = await kit.drain(_emails().processed_by(_send))
-    assert [run.job.payload.to for run in sent if run.job.payload.template == "account-deleted"] == [ADA]
+    assert [
+        run.job.payload.to for run in sent if run.job.payload.template == "account-deleted"
+    ] == [ADA]
     assert ADA not in left_out(await accounts.dumped())
     assert "bob@example.org" in await accounts.dumped()
     assert ADA not in left_out(stored(kit.url)), "the mail's job and its result are gone, too"
-    assert "ada-4711" not in str([job.payload for job in kit.jobs(notes) if job.state == "completed"])
+    assert "ada-4711" not in str(
+        [job.payload for job in kit.jobs(notes) if job.state == "completed"]
+    )
     named = accounts.stored(notes, "nada-1-named")
     assert named.data["userId"] == "nada-1"
 
@@ -124,7 +156,9 @@ async def test_all_that_is_for_later_is_looked_through(accounts: Any, erasing: N
     assert [job.payload.to for job in accounts.kit.jobs("emails")] == [NADA] * 130
 
 
-async def test_a_job_whose_turn_has_come_is_waited_for_and_not_taken_away(accounts: Any, erasing: None) -> None:
+async def test_a_job_whose_turn_has_come_is_waited_for_and_not_taken_away(
+    accounts: Any, erasing: None
+) -> None:
     """It may be a payment that the provider tells of once: nothing that was to be done is lost."""
     told: list[str] = []
 
@@ -144,7 +178,9 @@ async def test_a_job_whose_turn_has_come_is_waited_for_and_not_taken_away(accoun
     request = await accounts.asked(grace=timedelta(0))
     first, *_ = await _drained(accounts, timedelta(0))
     assert first[0] == "Snoozed"
-    assert (await accounts.request(request.id)).processed_at is not None, "everything is erased by then"
+    assert (await accounts.request(request.id)).processed_at is not None, (
+        "everything is erased by then"
+    )
     await accounts.relayed()
     await accounts.kit.drain(notes.processed_by(book), for_=timedelta(seconds=10))
     assert sorted(told) == ["committed", "first", "tried-again", "waits"]
@@ -152,11 +188,17 @@ async def test_a_job_whose_turn_has_come_is_waited_for_and_not_taken_away(accoun
     assert ADA not in stored(accounts.kit.url)
 
 
-async def test_a_job_that_is_committed_and_not_relayed_is_waited_for(accounts: Any, erasing: None) -> None:
+async def test_a_job_that_is_committed_and_not_relayed_is_waited_for(
+    accounts: Any, erasing: None
+) -> None:
     await accounts.asked(grace=timedelta(0))
     async with accounts.kit.connect(notes) as jobs, accounts.engine.begin() as connection:
         await Outbox(jobs).within(connection).enqueue(notes, Note(to=ADA), job_id="committed")
-        await Outbox(jobs).within(connection).enqueue(notes, Note(to=ADA), job_id="for-later", delay=DAY)
+        await (
+            Outbox(jobs)
+            .within(connection)
+            .enqueue(notes, Note(to=ADA), job_id="for-later", delay=DAY)
+        )
     assert [kind for kind, _ in await _drained(accounts, timedelta(0))] == ["Snoozed"]
     assert await _outbox(accounts) == ["committed"]
 
@@ -173,7 +215,9 @@ async def test_a_short_id_scrubs_nothing_of_others(accounts: Any, erasing: None)
     assert (other.data["quantity"], other.returnvalue) == (1, {"wrote": "1"})
 
 
-async def test_a_mail_that_fails_for_good_leaves_no_job_with_the_address(accounts: Any, erasing: None) -> None:
+async def test_a_mail_that_fails_for_good_leaves_no_job_with_the_address(
+    accounts: Any, erasing: None
+) -> None:
     await accounts.asked(grace=timedelta(0))
     await accounts.drained()
     await accounts.relayed()
@@ -213,7 +257,9 @@ async def test_a_job_about_the_user_that_runs_is_waited_for(accounts: Any, erasi
     assert ADA not in stored(accounts.kit.url)
 
 
-async def test_a_job_for_many_that_failed_at_the_user_is_not_removed(accounts: Any, erasing: None) -> None:
+async def test_a_job_for_many_that_failed_at_the_user_is_not_removed(
+    accounts: Any, erasing: None
+) -> None:
     async with accounts.kit.connect(notes) as jobs:
         await jobs.enqueue(notes, Note(says="x"), job_id="for-all")
 
@@ -239,7 +285,11 @@ async def test_what_a_participant_enqueues_runs_and_is_scrubbed(
         async with accounts.kit.connect() as jobs:
             later = Outbox(jobs).within(connection)
             await later.enqueue("emails", _mail(ADA), job_id="goodbye")
-            await later.enqueue("emails", {**_mail("boss@example.org"), "variables": {"user": user_id}}, job_id="told")
+            await later.enqueue(
+                "emails",
+                {**_mail("boss@example.org"), "variables": {"user": user_id}},
+                job_id="told",
+            )
 
     taking_part(corral_erase_account=enqueue)
     await accounts.asked(grace=timedelta(0))
@@ -255,7 +305,10 @@ async def test_without_a_queue_for_mail_it_is_said_once_and_goes_on(
     accounts: Any, erasing: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CORRAL_DISABLED_PLUGINS", "corral-emails,acme-emails")
-    first, second = await accounts.asked(grace=timedelta(0)), await accounts.asked("bob-1", "bob@example.org")
+    first, second = (
+        await accounts.asked(grace=timedelta(0)),
+        await accounts.asked("bob-1", "bob@example.org"),
+    )
     ended = await accounts.drained()
     assert [kind for kind, _ in ended] == ["Completed"] * 2
     told = [each for each in caplog.messages if "emails" in each]

@@ -1,4 +1,6 @@
-"""Whose a payload is: an address is a whole address, and a short id is nobody's unless its name says so."""
+"""Whose a payload is: an address is a whole address, and a short id is nobody's unless its name
+says so.
+"""
 
 from __future__ import annotations
 
@@ -81,8 +83,13 @@ def test_nobody_knows_the_address() -> None:
 
 
 def test_a_text_is_told_without_the_address() -> None:
-    assert ADA.left_out_of("Key (email)=(ada+x@example.org) exists") == "Key (email)=([e-mail address]) exists"
+    assert (
+        ADA.left_out_of("Key (email)=(ada+x@example.org) exists")
+        == "Key (email)=([e-mail address]) exists"
+    )
 
 
 def test_names_are_one_in_every_spelling() -> None:
-    assert {as_key(name) for name in ("userId", "user_id", "UserID", "user-id", "USER ID")} == {"userid"}
+    assert {as_key(name) for name in ("userId", "user_id", "UserID", "user-id", "USER ID")} == {
+        "userid"
+    }

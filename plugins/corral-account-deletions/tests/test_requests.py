@@ -38,7 +38,9 @@ async def test_code_that_asks_is_tested_without_a_store(accounts: Any) -> None:
     jobs.assert_enqueued(account_deletions, {"request_id": request.id})
 
 
-async def test_the_grace_period_is_a_setting(accounts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_grace_period_is_a_setting(
+    accounts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = await accounts.asked()
     assert first.due_at - first.requested_at == timedelta(days=30)
     monkeypatch.setenv("CORRAL_ACCOUNT_DELETIONS_GRACE_DAYS", "0.5")
@@ -59,7 +61,9 @@ async def test_asking_twice_is_asking_once(accounts: Any) -> None:
 
 async def test_a_request_that_is_rolled_back_was_never_made(accounts: Any) -> None:
     async with accounts.kit.connect() as jobs, accounts.engine.connect() as connection:
-        await request_deletion(connection, Outbox(jobs).within(connection), "ada-4711", email="ada@example.org")
+        await request_deletion(
+            connection, Outbox(jobs).within(connection), "ada-4711", email="ada@example.org"
+        )
         await connection.rollback()
     assert await accounts.relayed() == 0
     assert await accounts.rows("SELECT * FROM account_deletion_requests") == []

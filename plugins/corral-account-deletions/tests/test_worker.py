@@ -1,4 +1,6 @@
-"""The whole of it: `corral worker` as a process of its own, a store, a database, an application, a queue for mail."""
+"""The whole of it: `corral worker` as a process of its own, a store, a database, an application, a
+queue for mail.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,9 @@ class Site:
         """Start `corral worker`; its log is in the folder."""
         command = [sys.executable, "-m", "corral", "worker", "account-deletions", "emails"]
         with (self.folder / "worker.log").open("ab") as log:
-            started = subprocess.Popen(command, cwd=self.folder, env=self.environ, stdout=log, stderr=log)
+            started = subprocess.Popen(
+                command, cwd=self.folder, env=self.environ, stdout=log, stderr=log
+            )
         self.workers.append(started)
         return self.workers[-1]
 
@@ -109,7 +113,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def site(accounts: Any, corral_store: str, packages: Path, compiled: Path, tmp_path: Path) -> Iterator[Site]:
+def site(
+    accounts: Any, corral_store: str, packages: Path, compiled: Path, tmp_path: Path
+) -> Iterator[Site]:
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "acme_jobs.py").write_text(APPLICATION, "utf-8")
@@ -121,7 +127,9 @@ def site(accounts: Any, corral_store: str, packages: Path, compiled: Path, tmp_p
         "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "1",
         "PYTHONDONTWRITEBYTECODE": "",  # the workers of a run compile what they load once, and not in the checkout
         "PYTHONPYCACHEPREFIX": str(compiled),
-        "PYTHONPATH": os.pathsep.join([str(folder), str(packages), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(folder), str(packages), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
     }
     with redis.Redis.from_url(corral_store, decode_responses=True) as store:
         site = Site(folder, store, {**os.environ, **settings})
@@ -131,7 +139,9 @@ def site(accounts: Any, corral_store: str, packages: Path, compiled: Path, tmp_p
             worker.wait(timeout=15)
 
 
-@pytest.mark.parametrize("where", ["before-scrub", "after-scrub", "before-finish", "after-finish", "before-completion"])
+@pytest.mark.parametrize(
+    "where", ["before-scrub", "after-scrub", "before-finish", "after-finish", "before-completion"]
+)
 async def test_a_worker_killed_at_any_step_leaves_one_effect_and_one_mail(
     accounts: Any, site: Site, wait_until: Any, where: str
 ) -> None:
@@ -141,18 +151,29 @@ async def test_a_worker_killed_at_any_step_leaves_one_effect_and_one_mail(
 
     assert site.worker().wait(timeout=60) == -9
     assert "finishedOn" not in site.job(job_id)
-    assert await accounts.rows("SELECT id FROM users") == [("bob-1",)], "it was erased before it died"
-    receipts = await accounts.rows("SELECT name, amount FROM account_deletion_receipts ORDER BY name")
+    assert await accounts.rows("SELECT id FROM users") == [("bob-1",)], (
+        "it was erased before it died"
+    )
+    receipts = await accounts.rows(
+        "SELECT name, amount FROM account_deletion_receipts ORDER BY name"
+    )
     assert receipts == [("orders", 2), ("users", 1)]
 
     site.worker()
     await wait_until(lambda: "finishedOn" in site.job(job_id), "another worker has ended the job")
     await wait_until(site.mails, "the mail was sent")
     job = site.job(job_id)
-    assert (job["ats"], job["stc"]) == ("2", "1"), "it was started again, because its worker had died"
+    assert (job["ats"], job["stc"]) == ("2", "1"), (
+        "it was started again, because its worker had died"
+    )
     done_before = where in {"after-finish", "before-completion"}
-    assert json.loads(job["returnvalue"])["outcome"] == ("already-deleted" if done_before else "deleted")
-    assert await accounts.rows("SELECT name, amount FROM account_deletion_receipts ORDER BY name") == receipts
+    assert json.loads(job["returnvalue"])["outcome"] == (
+        "already-deleted" if done_before else "deleted"
+    )
+    assert (
+        await accounts.rows("SELECT name, amount FROM account_deletion_receipts ORDER BY name")
+        == receipts
+    )
     assert await accounts.rows("SELECT id, user_id, note FROM orders ORDER BY id") == [
         (1, None, None),
         (2, None, None),
@@ -161,13 +182,18 @@ async def test_a_worker_killed_at_any_step_leaves_one_effect_and_one_mail(
     assert site.mails() == [f"account-deletions.{job_id}.mail ada@example.org account-deleted None"]
     assert await accounts.rows("SELECT * FROM corral_outbox") == []
     assert "ada@example.org" not in await accounts.dumped()
-    await wait_until(lambda: not site.store.exists(f"bull:emails:account-deletions.{job_id}.mail"), "its job is gone")
+    await wait_until(
+        lambda: not site.store.exists(f"bull:emails:account-deletions.{job_id}.mail"),
+        "its job is gone",
+    )
 
 
 async def test_a_worker_with_a_tables_file_that_does_not_fit_says_so_and_does_not_start(
     accounts: Any, site: Site
 ) -> None:
-    (site.folder / "accounts.toml").write_text(TABLES.replace("users]", "user]").replace('"note"', '"remark"'), "utf-8")
+    (site.folder / "accounts.toml").write_text(
+        TABLES.replace("users]", "user]").replace('"note"', '"remark"'), "utf-8"
+    )
     assert site.worker().wait(timeout=60) == 2
     told = (site.folder / "worker.log").read_text("utf-8")
     assert "accounts.toml' was refused:" in told

@@ -1,4 +1,6 @@
-"""A table that events have an effect on, and the desk in front of it with a test's subscribers, on either database."""
+"""A table that events have an effect on, and the desk in front of it with a test's subscribers, on
+either database.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ class Till:
     @staticmethod
     async def pay(event: BillingEvent, connection: AsyncConnection) -> None:
         """A subscriber, the one that most tests have."""
-        await connection.execute(insert(payments).values(event=f"{event.provider} {event.event_id}"))
+        await connection.execute(
+            insert(payments).values(event=f"{event.provider} {event.event_id}")
+        )
 
     @property
     def on_postgresql(self) -> bool:
@@ -66,7 +70,9 @@ class Till:
         return self.engine.dialect.name == "postgresql"
 
     def desk(self, *subscribers: Callable[..., Any]) -> Desk:
-        """The desk of a worker; the subscribers are packages `acme_0`, `acme_1` …, told in this order."""
+        """The desk of a worker; the subscribers are packages `acme_0`, `acme_1` …, told in this
+        order.
+        """
         manager = pluggy.PluginManager("corral")
         for offered in corral_hookspecs():
             manager.add_hookspecs(offered)
@@ -79,7 +85,9 @@ class Till:
     async def hand_over(self, desk: Desk, sent: BillingEvent | None = None, **job: Any) -> str:
         """What the processor makes of a job: its status."""
         async with asyncio.timeout(SECONDS):
-            handed: Handed = await hand_over(testing.job(billing_webhooks_retry, sent or self.event(), **job), desk)
+            handed: Handed = await hand_over(
+                testing.job(billing_webhooks_retry, sent or self.event(), **job), desk
+            )
         return handed.status
 
     async def effects(self) -> list[str]:
@@ -116,7 +124,9 @@ async def till(corral_database: str, corral_kit: testing.Kit) -> AsyncIterator[T
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine function."""
+    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine
+    function.
+    """
 
     async def wait(predicate: Callable[[], Any], what: str) -> None:
         deadline = time.monotonic() + SECONDS
@@ -133,6 +143,8 @@ def python() -> Callable[..., str]:
 
     def run(program: str) -> str:
         command = [sys.executable, "-c", program]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=SECONDS
+        ).stdout.strip()
 
     return run

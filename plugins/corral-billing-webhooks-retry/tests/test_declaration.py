@@ -38,7 +38,10 @@ def test_is_written_as_other_languages_write_it() -> None:
         body=GOOD["body"],
     )
     assert json.loads(billing_webhooks_retry.dumped(event)) == GOOD
-    assert billing_webhooks_retry.parsed(json.dumps({**GOOD, "livemode": True}).encode()) == (event, {"livemode"})
+    assert billing_webhooks_retry.parsed(json.dumps({**GOOD, "livemode": True}).encode()) == (
+        event,
+        {"livemode"},
+    )
 
 
 @pytest.mark.parametrize(

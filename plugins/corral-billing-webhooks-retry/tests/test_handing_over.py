@@ -42,12 +42,18 @@ async def test_everybody_is_told_and_it_is_written_down(till: Any) -> None:
 async def test_a_second_run_has_no_second_effect(till: Any) -> None:
     """Also the run after a crash between commit and completion: it finds what this one finds."""
     desk = till.desk(till.pay)
-    assert [await till.hand_over(desk, attempt=attempt) for attempt in (1, 2, 3)] == ["handled", "replayed", "replayed"]
+    assert [await till.hand_over(desk, attempt=attempt) for attempt in (1, 2, 3)] == [
+        "handled",
+        "replayed",
+        "replayed",
+    ]
     assert await till.left() == (1, 1, 0)
 
 
 async def test_a_replay_is_known_by_the_event_and_not_by_its_job(till: Any) -> None:
-    """A producer in another language may have given the job any id; and the body may have another order."""
+    """A producer in another language may have given the job any id; and the body may have another
+    order.
+    """
     desk = till.desk(till.pay)
     assert await till.hand_over(desk, id="stripe-evt_1") == "handled"
     again = till.event().model_copy(update={"body": {"pending_webhooks": 0, "id": "evt_1"}})
@@ -69,12 +75,18 @@ async def test_100_replays_8_at_a_time_have_one_effect(till: Any) -> None:
 
 async def test_events_of_one_id_from_two_providers_are_two(till: Any) -> None:
     desk = till.desk(till.pay)
-    alike = [till.event("play-1", provider="stripe"), till.event("1", provider="google-play"), till.event("1")]
+    alike = [
+        till.event("play-1", provider="stripe"),
+        till.event("1", provider="google-play"),
+        till.event("1"),
+    ]
     assert [await till.hand_over(desk, each) for each in alike] == ["handled"] * 3
     assert await till.effects() == ["google-play 1", "stripe 1", "stripe play-1"]
 
 
-async def test_a_replay_waits_for_the_first_to_end_and_takes_over_where_that_fails(till: Any) -> None:
+async def test_a_replay_waits_for_the_first_to_end_and_takes_over_where_that_fails(
+    till: Any,
+) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
 
     async def first(event: BillingEvent, connection: Any) -> None:
@@ -97,7 +109,9 @@ async def test_a_replay_waits_for_the_first_to_end_and_takes_over_where_that_fai
 
 class TestASubscriberThatFails:
     @pytest.mark.parametrize("awaited", [True, False])
-    async def test_leaves_nothing_half_done_and_is_told_again(self, till: Any, awaited: bool) -> None:
+    async def test_leaves_nothing_half_done_and_is_told_again(
+        self, till: Any, awaited: bool
+    ) -> None:
         """Neither what others wrote before it, nor what was enqueued, nor the claim."""
         broken = True
 
@@ -113,7 +127,9 @@ class TestASubscriberThatFails:
 
         desk = till.desk(till.pay, enqueue, refuse_later if awaited else refuse, till.pay)
         for attempt in (1, 2):
-            with pytest.raises(HookRaised, match=r"^acme_2 raised in corral_billing_event: ValueError: no price$"):
+            with pytest.raises(
+                HookRaised, match=r"^acme_2 raised in corral_billing_event: ValueError: no price$"
+            ):
                 await till.hand_over(desk, attempt=attempt)
             assert await till.left() == (0, 0, 0)
 
@@ -121,8 +137,13 @@ class TestASubscriberThatFails:
         assert await till.hand_over(desk, attempt=3) == "handled"
         assert await till.left() == (2, 1, 1)
 
-    async def test_by_swallowing_the_database_s_refusal_does_not_make_it_look_handled(self, till: Any) -> None:
-        """PostgreSQL answers COMMIT with ROLLBACK then, and without an error. To SQLite a refusal is no matter."""
+    async def test_by_swallowing_the_database_s_refusal_does_not_make_it_look_handled(
+        self, till: Any
+    ) -> None:
+        """PostgreSQL answers COMMIT with ROLLBACK then, and without an error.
+
+        To SQLite a refusal is no matter.
+        """
 
         async def swallow(connection: Any) -> None:
             with contextlib.suppress(DBAPIError):
@@ -158,7 +179,9 @@ class TestASubscriberThatFails:
 
 async def test_what_a_subscriber_enqueues_is_enqueued_with_the_rest(till: Any) -> None:
     async def enqueue(event: BillingEvent, jobs: Any) -> None:
-        await jobs.enqueue("billing-webhooks-retry", till.event("follow-up"), delay=timedelta(hours=1))
+        await jobs.enqueue(
+            "billing-webhooks-retry", till.event("follow-up"), delay=timedelta(hours=1)
+        )
 
     desk = till.desk(till.pay, enqueue)
     assert [await till.hand_over(desk) for _ in range(2)] == ["handled", "replayed"]
@@ -171,7 +194,9 @@ async def test_an_event_may_come_in_through_an_outbox(till: Any) -> None:
     assert (enqueued.id, await till.left()) == ("stripe-evt_1", (0, 0, 1))
 
 
-async def test_an_event_that_nobody_wanted_is_not_written_down_and_can_come_again(till: Any) -> None:
+async def test_an_event_that_nobody_wanted_is_not_written_down_and_can_come_again(
+    till: Any,
+) -> None:
     assert await till.hand_over(till.desk()) == "ignored"
     assert await till.left() == (0, 0, 0)
     assert await till.hand_over(till.desk(till.pay)) == "handled"
@@ -180,7 +205,8 @@ async def test_an_event_that_nobody_wanted_is_not_written_down_and_can_come_agai
 
 async def test_an_unknown_provider_fails_for_good(till: Any) -> None:
     with pytest.raises(
-        Fail, match=rf"^billing provider 'paddle' is not in {PREFIX}PROVIDERS, which has google-play, stripe$"
+        Fail,
+        match=rf"^billing provider 'paddle' is not in {PREFIX}PROVIDERS, which has google-play, stripe$",
     ):
         await till.hand_over(till.desk(till.pay), till.event(provider="paddle"))
     assert await till.left() == (0, 0, 0)
@@ -215,10 +241,14 @@ class TestTheDeskOfAWorker:
                 await till.hand_over(desk, till.event(provider="stripe"))
         assert await till.effects() == ["paddle evt_1"]
 
-    async def test_says_at_the_start_that_nobody_subscribes(self, deps: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_says_at_the_start_that_nobody_subscribes(
+        self, deps: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async with open_desk(deps()):
             pass
-        assert caplog.messages == ["nobody subscribes to corral_billing_event: every event is ignored"]
+        assert caplog.messages == [
+            "nobody subscribes to corral_billing_event: every event is ignored"
+        ]
 
     async def test_is_not_opened_with_a_setting_that_cannot_be_used(
         self, deps: Any, monkeypatch: pytest.MonkeyPatch

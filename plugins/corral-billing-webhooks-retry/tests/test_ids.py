@@ -14,7 +14,9 @@ from corral_billing_webhooks_retry import job_id_for
 HASHED = re.compile(r"sha256\.[0-9a-f]{64}")
 
 ODD = st.text(st.sampled_from("aZ1-.~_: é😀\ud83d\0"), max_size=6)
-"""Few characters, so that two texts are often almost the same; half a surrogate pair is one of them."""
+"""Few characters, so that two texts are often almost the same; half a surrogate pair is one of
+them.
+"""
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,9 @@ ODD = st.text(st.sampled_from("aZ1-.~_: é😀\ud83d\0"), max_size=6)
         ("stripe", "x" * 121, "stripe-" + "x" * 121),
     ],
 )
-def test_is_provider_and_event_where_that_can_be_read(provider: str, event_id: str, job_id: str) -> None:
+def test_is_provider_and_event_where_that_can_be_read(
+    provider: str, event_id: str, job_id: str
+) -> None:
     assert job_id_for(provider, event_id) == job_id
 
 
@@ -58,8 +62,13 @@ def test_a_dash_does_not_make_two_events_one() -> None:
 
 
 def test_is_the_same_in_every_release() -> None:
-    """Else what comes again after an upgrade is another job, and another row of the ledger: an effect more."""
-    assert job_id_for("google-play", "1") == "sha256.55937e6e407547391418cd88d1a0c8a03ccc7d9fd5b3e8752e139c27781b55a6"
+    """Else what comes again after an upgrade is another job, and another row of the ledger: an
+    effect more.
+    """
+    assert (
+        job_id_for("google-play", "1")
+        == "sha256.55937e6e407547391418cd88d1a0c8a03ccc7d9fd5b3e8752e139c27781b55a6"
+    )
 
 
 @given(ODD, ODD)
@@ -76,5 +85,7 @@ def test_two_events_never_share_one(one: tuple[str, str], other: tuple[str, str]
 def test_wherever_the_dash_is_taken_to_stand(head: str, middle: str, tail: str) -> None:
     """The pairs that look alike once a dash stands between their halves."""
     alike = f"{head}-{middle}-{tail}"
-    pairs = {(alike[:at], alike[at + 1 :]) for at, character in enumerate(alike) if character == "-"}
+    pairs = {
+        (alike[:at], alike[at + 1 :]) for at, character in enumerate(alike) if character == "-"
+    }
     assert len({job_id_for(*pair) for pair in pairs}) == len(pairs)

@@ -18,7 +18,9 @@ from corral_billing_webhooks_retry import billing_webhooks_retry
 
 pytestmark = pytest.mark.asyncio
 
-ROUTE, SUBSCRIBER = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+ROUTE, SUBSCRIBER = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL
+)
 
 BODY = (
     b'{"id":"evt_1","type":"invoice.paid","created":1767225598,'
@@ -45,13 +47,21 @@ async def answer(jobs: Any, body: bytes, headers: dict[str, str]) -> int:
     """What the route answers to a request: its status."""
     routes: dict[str, Any] = {}
     app = SimpleNamespace(post=lambda path: lambda route: routes.setdefault(path, route))
-    made = {"app": app, "jobs": jobs, "signing_secret": "whsec_1", "Request": object, "Response": Response}
+    made = {
+        "app": app,
+        "jobs": jobs,
+        "signing_secret": "whsec_1",
+        "Request": object,
+        "Response": Response,
+    }
     exec(ROUTE, made)
 
     async def whole() -> bytes:
         return body
 
-    return (await routes["/webhooks/stripe"](SimpleNamespace(body=whole, headers=headers))).status_code
+    return (
+        await routes["/webhooks/stripe"](SimpleNamespace(body=whole, headers=headers))
+    ).status_code
 
 
 def signed(body: bytes) -> dict[str, str]:
@@ -71,8 +81,12 @@ async def test_the_route_enqueues_what_stripe_signed_once_and_refuses_the_rest()
     assert jobs.payloads(billing_webhooks_retry)[0].type == "invoice.paid"
 
 
-async def test_the_subscriber_marks_the_invoice_and_enqueues_the_mail(till: Any, corral_kit: testing.Kit) -> None:
-    invoices = Table("invoices", MetaData(), Column("id", String), Column("paid_at", DateTime(timezone=True)))
+async def test_the_subscriber_marks_the_invoice_and_enqueues_the_mail(
+    till: Any, corral_kit: testing.Kit
+) -> None:
+    invoices = Table(
+        "invoices", MetaData(), Column("id", String), Column("paid_at", DateTime(timezone=True))
+    )
     async with till.engine.begin() as connection:
         await connection.run_sync(invoices.create)
         await connection.execute(insert(invoices).values(id="in_1"))

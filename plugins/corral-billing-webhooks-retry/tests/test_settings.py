@@ -25,7 +25,9 @@ def test_providers_are_separated_by_commas(
     assert BillingSettings.from_environment().providers == providers
 
 
-def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv(f"{PREFIX}PROVIDER", "stripe")
     monkeypatch.setenv(f"{PREFIX}PROVIDERS", "stripe,Paddle Inc")
     with pytest.raises(ConfigurationError) as refused:

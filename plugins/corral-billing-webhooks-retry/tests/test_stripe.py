@@ -27,9 +27,13 @@ BY_OPENSSL = "b7a857cadb797dc6a66fc29da4dd9cf02b9953a7d88e477026caf5c4ceff5317"
 
 
 def signature(body: bytes = BODY, secret: str = SECRET, signed: object = SIGNED) -> str:
-    """HMAC-SHA256 as RFC 2104 writes it down, for keys of up to 64 bytes; nothing of the code under test."""
+    """HMAC-SHA256 as RFC 2104 writes it down, for keys of up to 64 bytes; nothing of the code under
+    test.
+    """
     key = secret.encode().ljust(64, b"\0")
-    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key) + f"{signed}.".encode() + body).digest()
+    inner = hashlib.sha256(
+        bytes(byte ^ 0x36 for byte in key) + f"{signed}.".encode() + body
+    ).digest()
     return hashlib.sha256(bytes(byte ^ 0x5C for byte in key) + inner).hexdigest()
 
 
@@ -50,7 +54,9 @@ def test_two_ways_to_compute_it_agree() -> None:
 
 
 def test_what_stripe_signed_becomes_an_event() -> None:
-    assert verified(BODY, f"t={SIGNED},v1={BY_OPENSSL},v0={OTHER}", SECRET, now=NOW) == BillingEvent(
+    assert verified(
+        BODY, f"t={SIGNED},v1={BY_OPENSSL},v0={OTHER}", SECRET, now=NOW
+    ) == BillingEvent(
         provider="stripe",
         event_id="evt_1Abc",
         type="invoice.paid",
@@ -134,7 +140,8 @@ def test_so_is_whatever_a_stranger_thinks_of(header: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", BODY + b" ", BODY.replace(b"1200", b"9999"), json.dumps(json.loads(BODY)).encode()]
+    "body",
+    [b"", BODY + b" ", BODY.replace(b"1200", b"9999"), json.dumps(json.loads(BODY)).encode()],
 )
 def test_another_body_is_refused(body: bytes) -> None:
     assert refused(f"t={SIGNED},v1={GOOD}", body)
@@ -153,8 +160,13 @@ def test_a_request_that_was_kept_is_refused(seconds: int) -> None:
 def test_the_window_is_yours_to_choose_and_the_clock_is_the_machines() -> None:
     header = f"t={SIGNED},v1={GOOD}"
     late = NOW + timedelta(hours=1)
-    assert verified(BODY, header, SECRET, tolerance=timedelta(hours=1), now=late).event_id == "evt_1Abc"
-    with pytest.raises(SignatureRefused, match=r"signed at 2026-01-01T00:00:00Z, not within 0:05:00 of now"):
+    assert (
+        verified(BODY, header, SECRET, tolerance=timedelta(hours=1), now=late).event_id
+        == "evt_1Abc"
+    )
+    with pytest.raises(
+        SignatureRefused, match=r"signed at 2026-01-01T00:00:00Z, not within 0:05:00 of now"
+    ):
         verified(BODY, header, SECRET, now=late)
     now = int(datetime.now(UTC).timestamp())
     assert verified(BODY, f"t={now},v1={signature(signed=now)}", SECRET).event_id == "evt_1Abc"

@@ -1,4 +1,6 @@
-"""The whole of it: events that are enqueued, a worker, a database, an application; and workers that are killed."""
+"""The whole of it: events that are enqueued, a worker, a database, an application; and workers that
+are killed.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,11 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(
-    till: Any, corral_kit: testing.Kit, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    till: Any,
+    corral_kit: testing.Kit,
+    compiled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Site]:
     (tmp_path / "acme_billing.py").write_text(APPLICATION, "utf-8")
     settings = {
@@ -111,14 +117,20 @@ def site(
         "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "1",
         "PYTHONDONTWRITEBYTECODE": "",  # the workers of a run compile what they load once, and not in the checkout
         "PYTHONPYCACHEPREFIX": str(compiled),
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.syspath_prepend(tmp_path)  # this process is a producer, and loads the application too
+    monkeypatch.syspath_prepend(
+        tmp_path
+    )  # this process is a producer, and loads the application too
     monkeypatch.delitem(sys.modules, "acme_billing", raising=False)
     monkeypatch.chdir(tmp_path)
-    site = Site(tmp_path, testing.Kit(corral_kit.url, prefix=corral_kit.prefix))  # it reads the application
+    site = Site(
+        tmp_path, testing.Kit(corral_kit.url, prefix=corral_kit.prefix)
+    )  # it reads the application
     yield site
     for worker in site.workers:
         worker.kill()
@@ -153,7 +165,9 @@ async def sent(kit: testing.Kit, event: BillingEvent, times: int) -> int:
         return sum(await asyncio.gather(*(send(jobs) for _ in range(times))))
 
 
-async def test_100_replays_are_one_job_and_one_effect_also_when_the_job_is_forgotten(site: Site, till: Any) -> None:
+async def test_100_replays_are_one_job_and_one_effect_also_when_the_job_is_forgotten(
+    site: Site, till: Any
+) -> None:
     processor = billing_webhooks_retry.processed_by(hand_over, using=open_desk)
     event, other = till.event(), till.event("evt_2")
 
@@ -165,7 +179,9 @@ async def test_100_replays_are_one_job_and_one_effect_also_when_the_job_is_forgo
     site.kit.travel(timedelta(days=2))
     await sent(site.kit, other, 1)
     await site.kit.drain(processor)
-    assert site.states() == {"stripe-evt_2": "completed"}, "as the queue has it, the first job never was"
+    assert site.states() == {"stripe-evt_2": "completed"}, (
+        "as the queue has it, the first job never was"
+    )
 
     assert await sent(site.kit, event, 100) == 1
     (run,) = await site.kit.drain(processor)
@@ -186,7 +202,9 @@ async def test_100_jobs_of_one_event_8_at_a_time_have_one_effect(site: Site, til
     assert await till.effects() == ["stripe evt_1"]
 
 
-async def test_a_subscriber_that_raises_is_asked_again_until_it_does_not(site: Site, till: Any) -> None:
+async def test_a_subscriber_that_raises_is_asked_again_until_it_does_not(
+    site: Site, till: Any
+) -> None:
     (site.folder / "refuse").touch()
     await sent(site.kit, till.event(), 1)
     processor = billing_webhooks_retry.processed_by(hand_over, using=open_desk)
@@ -207,7 +225,9 @@ async def test_an_event_that_nobody_can_handle_is_given_up_after_17_hours_and_st
     def refuse() -> None:
         raise LookupError("no price")
 
-    processor = billing_webhooks_retry.processed_by(hand_over, using=lambda _: nullcontext(till.desk(refuse)))
+    processor = billing_webhooks_retry.processed_by(
+        hand_over, using=lambda _: nullcontext(till.desk(refuse))
+    )
     await sent(site.kit, till.event(), 1)
     drained = await site.kit.drain(processor, for_=timedelta(hours=18))
     assert [type(outcome) for outcome in drained.outcomes(NAME)] == [Retried] * 11 + [Failed]
@@ -234,7 +254,9 @@ async def test_a_worker_that_is_killed_leaves_one_effect(
     assert await till.left() == (committed, committed, 0)
 
     second = site.worker()
-    await wait_until(lambda: site.states() == {"stripe-evt_1": "completed"}, "another worker has ended the job")
+    await wait_until(
+        lambda: site.states() == {"stripe-evt_1": "completed"}, "another worker has ended the job"
+    )
     second.terminate()
     assert second.wait(timeout=60) == 0
     assert site.result("stripe-evt_1") == {"status": status}

@@ -1,4 +1,6 @@
-"""A shop's tables on both databases, the plugin's hooks with subscribers of a test, and workers as processes."""
+"""A shop's tables on both databases, the plugin's hooks with subscribers of a test, and workers as
+processes.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ from sqlalchemy import text
 import corral
 import corral_data_exports
 from corral import Deps, Payload, Queue, hookspecs, testing
+from corral.embedded.server import embedded_store
 from corral.sql import create_engine
-from corral.store.embedded import embedded_store
 from corral_data_exports import DataExport, data_exports
 from corral_data_exports.processor import Exports, open_exports
 
@@ -123,7 +125,9 @@ class Shop:
 
     url: str
     folder: Path
-    jobs: testing.RecordingJobScheduler = field(default_factory=lambda: testing.RecordingJobScheduler(emails))
+    jobs: testing.RecordingJobScheduler = field(
+        default_factory=lambda: testing.RecordingJobScheduler(emails)
+    )
     queues: tuple[str, ...] = ("data-exports", "emails")
 
     def without_mail(self) -> None:
@@ -151,7 +155,9 @@ class Shop:
 
     def job(self, user_id: str = "1", *, form: str = "json", **told: Any) -> corral.Job[DataExport]:
         """A job, as a worker hands it over."""
-        return testing.job(data_exports, {"userId": user_id, "exportId": "e1", "format": form}, **told)
+        return testing.job(
+            data_exports, {"userId": user_id, "exportId": "e1", "format": form}, **told
+        )
 
     @staticmethod
     def percents(job: corral.Job[Any]) -> list[int]:
@@ -180,11 +186,21 @@ class Shop:
 
 
 @pytest.fixture
-def shop(corral_database: str, tmp_path: Path, setting: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Shop:
+def shop(
+    corral_database: str,
+    tmp_path: Path,
+    setting: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Shop:
     """The shop, with everything set that exports can be told."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tables.toml").write_text(TABLES, "utf-8")
-    setting(STORAGE=str(tmp_path / "exports"), TABLES="tables.toml", BASE_URL=BASE_URL, LINK_SECRET=SECRET)
+    setting(
+        STORAGE=str(tmp_path / "exports"),
+        TABLES="tables.toml",
+        BASE_URL=BASE_URL,
+        LINK_SECRET=SECRET,
+    )
     made = Shop(corral_database, tmp_path / "exports")
     asyncio.run(made.run(SHOP))
     return made
@@ -192,7 +208,9 @@ def shop(corral_database: str, tmp_path: Path, setting: Callable[..., None], mon
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine function."""
+    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine
+    function.
+    """
 
     async def wait(predicate: Callable[[], Any], what: str) -> None:
         deadline = time.monotonic() + SECONDS
@@ -324,16 +342,24 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def site(shop: Shop, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(
+    shop: Shop, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
     """The shop as a worker serves it."""
     (tmp_path / "acme_jobs.py").write_text(APPLICATION, "utf-8")
     (tmp_path / "acme_mailer.py").write_text(MAILER, "utf-8")
     distribution = tmp_path / "acme_mailer-1.0.dist-info"
     distribution.mkdir()
-    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-mailer\nVersion: 1.0\n", "utf-8")
-    (distribution / "entry_points.txt").write_text("[corral.queues]\nemails = acme_mailer\n", "utf-8")
+    (distribution / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: acme-mailer\nVersion: 1.0\n", "utf-8"
+    )
+    (distribution / "entry_points.txt").write_text(
+        "[corral.queues]\nemails = acme_mailer\n", "utf-8"
+    )
     with (
-        tempfile.TemporaryDirectory(prefix="corral-store-") as short,  # a socket's path has a hundred bytes
+        tempfile.TemporaryDirectory(
+            prefix="corral-store-"
+        ) as short,  # a socket's path has a hundred bytes
         embedded_store(Path(short)) as url,
         redis.Redis.from_url(url, decode_responses=True) as store,
     ):
@@ -346,11 +372,15 @@ def site(shop: Shop, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
             "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "1",
             "PYTHONDONTWRITEBYTECODE": "",  # the workers of a run compile what they load once, and not in the checkout
             "PYTHONPYCACHEPREFIX": str(compiled),
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
         }
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.syspath_prepend(tmp_path)  # this process is a producer, and loads the application too
+        monkeypatch.syspath_prepend(
+            tmp_path
+        )  # this process is a producer, and loads the application too
         for name in ("acme_jobs", "acme_mailer"):
             monkeypatch.delitem(sys.modules, name, raising=False)
         site = Site(tmp_path, store)

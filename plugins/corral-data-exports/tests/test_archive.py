@@ -23,7 +23,9 @@ from corral_data_exports.progress import Progress
 PIECES = st.lists(st.one_of(st.binary(max_size=300), st.just(b"x" * 100_000)), max_size=6)
 
 
-@settings(max_examples=50, deadline=None)  # in a busy moment one may take longer than the 200 ms that it is given
+@settings(
+    max_examples=50, deadline=None
+)  # in a busy moment one may take longer than the 200 ms that it is given
 @given(st.lists(PIECES, max_size=4))
 def test_an_archive_is_what_was_put_in(entries: list[list[bytes]]) -> None:
     archive, made, told = Archive(), io.BytesIO(), []
@@ -41,12 +43,15 @@ def test_an_archive_is_what_was_put_in(entries: list[list[bytes]]) -> None:
         whole = [b"".join(pieces) for pieces in entries]
         assert [read.read(name) for name in read.namelist()] == whole
     assert told == [
-        Entry(f"e{number}.json", len(data), hashlib.sha256(data).hexdigest()) for number, data in enumerate(whole)
+        Entry(f"e{number}.json", len(data), hashlib.sha256(data).hexdigest())
+        for number, data in enumerate(whole)
     ]
 
 
 def test_what_was_put_in_comes_out_while_more_is_to_come() -> None:
-    """Nothing waits for the end: of random bytes, which do not compress, all but what zlib looks back on is out."""
+    """Nothing waits for the end: of random bytes, which do not compress, all but what zlib looks
+    back on is out.
+    """
     archive = Archive()
     archive.begin("noise.bin")
     piece = hashlib.shake_256(b"noise").digest(1 << 20)
@@ -129,7 +134,12 @@ def test_progress_counts_record_sets_where_one_is_not() -> None:
     assert told([300, None, 0], [[150, 300], [7, 8], []]) == [0, 16, 33, 66, 99]
 
 
-@given(st.lists(st.tuples(st.none() | st.integers(0, 50), st.lists(st.integers(0, 80), max_size=5)), max_size=5))
+@given(
+    st.lists(
+        st.tuples(st.none() | st.integers(0, 50), st.lists(st.integers(0, 80), max_size=5)),
+        max_size=5,
+    )
+)
 def test_progress_only_grows_whatever_was_announced(sets) -> None:
     said = told([expected for expected, _ in sets], [sorted(rows) for _, rows in sets])
     assert said == sorted(set(said))

@@ -113,7 +113,10 @@ def test_a_header_and_a_line_that_hold_it_are_read_as_text(text: str) -> None:
     """As a reader of the file has them, quoted where they must be."""
     table = encoder("csv", None)
     written = (table.record({text: text, "n": -1}) + table.end()).decode()
-    assert list(csv.reader(io.StringIO(written, newline=""))) == [[f"'{text}", "n"], [f"'{text}", "-1"]]
+    assert list(csv.reader(io.StringIO(written, newline=""))) == [
+        [f"'{text}", "n"],
+        [f"'{text}", "-1"],
+    ]
 
 
 @given(st.text(max_size=8))
@@ -123,7 +126,17 @@ def test_no_text_comes_out_as_a_formula(text: str) -> None:
     assert not made.strip().startswith(("=", "+", "-", "@"))
 
 
-@given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.decimals(allow_nan=False)))
+@given(
+    st.one_of(
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.decimals(allow_nan=False),
+    )
+)
 def test_a_finite_number_is_a_number(value: float | Decimal) -> None:
     made = cell(value)
-    assert (not made) if value in (Decimal("Infinity"), Decimal("-Infinity")) else type(value)(made) == value
+    assert (
+        (not made)
+        if value in (Decimal("Infinity"), Decimal("-Infinity"))
+        else type(value)(made) == value
+    )

@@ -1,4 +1,6 @@
-"""What a producer gets: a queue that refuses early what the processor would refuse, and loads nothing for it."""
+"""What a producer gets: a queue that refuses early what the processor would refuse, and loads
+nothing for it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ GOOD = {"userId": "4711", "exportId": "export-1", "format": "json"}
 
 def run(program: str) -> str:
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
 
 
 def test_is_written_as_other_languages_write_it() -> None:

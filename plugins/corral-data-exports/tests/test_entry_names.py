@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from corral_data_exports.entry_names import MANIFEST, entry_names
 
-DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
+}
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.(json|csv)")
 
 

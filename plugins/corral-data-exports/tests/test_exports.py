@@ -40,7 +40,9 @@ async def test_json_holds_the_user_s_rows_of_every_table_and_nobody_else_s(shop)
     assert shop.archives() == [made.key]
     read = shop.read(made.key)
     assert list(read) == ["orders.json", "visits.json", "manifest.json"]
-    number = float if shop.url.startswith("sqlite") else str  # PostgreSQL has decimal numbers, and JSON has none
+    number = (
+        float if shop.url.startswith("sqlite") else str
+    )  # PostgreSQL has decimal numbers, and JSON has none
     assert [{**row, "total": number(row["total"])} for row in json.loads(read["orders.json"])] == [
         {"id": 10, "note": "=1+1", "total": number("12.50"), "paid": True},
         {"id": 12, "note": None, "total": number("-3.00"), "paid": False},
@@ -98,7 +100,9 @@ TOLD = {
 
 
 async def test_values_of_all_kinds_in_a_table_of_a_schema(shop) -> None:
-    """What SQLite keeps is told as it is kept, even where it is not what the column was declared as."""
+    """What SQLite keeps is told as it is kept, even where it is not what the column was declared
+    as.
+    """
     database = shop.url.partition("+")[0]
     schema = {"sqlite": "main", "postgresql": "crm"}[database]
     await shop.run(KINDS[database])
@@ -112,7 +116,9 @@ async def test_values_of_all_kinds_in_a_table_of_a_schema(shop) -> None:
     assert json.loads(shop.read(as_json.key)[f"{schema}_things.json"]) == [
         dict(zip(names, TOLD[database], strict=True))
     ]
-    header, row = csv.reader(io.StringIO(shop.read(as_csv.key)[f"{schema}_things.csv"].decode(), newline=""))
+    header, row = csv.reader(
+        io.StringIO(shop.read(as_csv.key)[f"{schema}_things.csv"].decode(), newline="")
+    )
     assert header == names
     at, _, _, many, odd = map(str, TOLD[database])
     assert row == [at, '{"a":[1]}', "'-_8=", many, odd]
@@ -132,7 +138,9 @@ async def test_the_database_is_that_of_one_moment(shop) -> None:
 
     def corral_export_account() -> dict[str, Any]:
         async def slow() -> AsyncIterator[dict[str, object]]:
-            await shop.run("INSERT INTO orders VALUES (13, 1, 'meanwhile', 0, false); UPDATE orders SET note = 'new'")
+            await shop.run(
+                "INSERT INTO orders VALUES (13, 1, 'meanwhile', 0, false); UPDATE orders SET note = 'new'"
+            )
             yield {"id": 1}
 
         return {"slow": slow()}
@@ -149,9 +157,14 @@ async def test_the_database_is_that_of_one_moment(shop) -> None:
 # who takes part
 
 
-async def test_participants_hand_over_record_sets_mappings_or_nothing_and_may_be_asynchronous(shop) -> None:
+async def test_participants_hand_over_record_sets_mappings_or_nothing_and_may_be_asynchronous(
+    shop,
+) -> None:
     async def corral_export_account(user_id: str, connection: Any) -> list[RecordSet]:
-        assert await connection.scalar(text("SELECT email FROM users WHERE id = 1")) == "ada@example.org"
+        assert (
+            await connection.scalar(text("SELECT email FROM users WHERE id = 1"))
+            == "ada@example.org"
+        )
         return [
             RecordSet("../../evil", records_of({"user": user_id}), rows=1),
             RecordSet("Orders", records_of({"n": 1}), rows=1),
@@ -161,9 +174,20 @@ async def test_participants_hand_over_record_sets_mappings_or_nothing_and_may_be
     async with shop.exports(corral_export_account=corral_export_account) as exports:
         made = await export_data(shop.job(), exports)
     read = shop.read(made.key)
-    assert list(read) == ["evil.json", "Orders.json", "2J.json", "orders-2.json", "visits.json", "manifest.json"]
+    assert list(read) == [
+        "evil.json",
+        "Orders.json",
+        "2J.json",
+        "orders-2.json",
+        "visits.json",
+        "manifest.json",
+    ]
     assert json.loads(read["evil.json"]) == [{"user": "1"}]
-    assert [entry["records"] for entry in shop.manifest(made.key)["entries"]][:3] == ["../../evil", "Orders", "\x1b[2J"]
+    assert [entry["records"] for entry in shop.manifest(made.key)["entries"]][:3] == [
+        "../../evil",
+        "Orders",
+        "\x1b[2J",
+    ]
 
 
 async def test_a_participant_that_has_nothing_says_none(shop) -> None:
@@ -180,7 +204,9 @@ async def test_one_that_returns_something_else_is_named(shop) -> None:
 
 
 async def test_one_that_returns_what_is_no_list_is_named_too(shop) -> None:
-    """A set without its brackets; `yield` instead of `return`; a generator that raises when it is looked at."""
+    """A set without its brackets; `yield` instead of `return`; a generator that raises when it is
+    looked at.
+    """
 
     async def yielding() -> AsyncIterator[RecordSet]:
         yield RecordSet("posts", records_of())
@@ -190,19 +216,26 @@ async def test_one_that_returns_what_is_no_list_is_named_too(shop) -> None:
         raise LookupError("no books")
 
     for returned, why in [
-        (RecordSet("posts", records_of()), "acme returned a RecordSet where a list of RecordSet belongs"),
+        (
+            RecordSet("posts", records_of()),
+            "acme returned a RecordSet where a list of RecordSet belongs",
+        ),
         (yielding(), "acme returned a async_generator where a list of RecordSet belongs"),
         (True, "acme returned a bool where a list of RecordSet belongs"),
         (raising(), "the record sets of acme cannot be read: LookupError: no books"),
     ]:
-        async with shop.exports(corral_export_account=lambda user_id, returned=returned: returned) as exports:
+        async with shop.exports(
+            corral_export_account=lambda user_id, returned=returned: returned
+        ) as exports:
             with pytest.raises(RecordsFailed, match=why):
                 await export_data(shop.job(), exports)
     assert shop.archives() == []
 
 
 async def test_one_that_raises_leaves_no_archive_and_the_next_run_makes_it(shop) -> None:
-    """It raises half-way, after more than the storage keeps back; what was asked for rows is closed."""
+    """It raises half-way, after more than the storage keeps back; what was asked for rows is
+    closed.
+    """
     raised: list[int] = []
     closed: list[int] = []
 
@@ -222,7 +255,9 @@ async def test_one_that_raises_leaves_no_archive_and_the_next_run_makes_it(shop)
 
     job = shop.job()
     async with shop.exports(corral_export_account=corral_export_account) as exports:
-        with pytest.raises(RecordsFailed, match="the records of 'broken' cannot be read: LookupError: gone"):
+        with pytest.raises(
+            RecordsFailed, match="the records of 'broken' cannot be read: LookupError: gone"
+        ):
             await export_data(job, exports)
         assert (raised, closed) == ([3000], [1])
         assert shop.archives() == []
@@ -238,7 +273,9 @@ async def test_one_that_raises_when_it_is_asked_is_named(shop) -> None:
         raise LookupError("no books")
 
     async with shop.exports(corral_export_account=corral_export_account) as exports:
-        with pytest.raises(HookRaised, match="acme raised in corral_export_account: LookupError: no books"):
+        with pytest.raises(
+            HookRaised, match="acme raised in corral_export_account: LookupError: no books"
+        ):
             await export_data(shop.job(), exports)
     assert shop.archives() == []
 
@@ -246,13 +283,20 @@ async def test_one_that_raises_when_it_is_asked_is_named(shop) -> None:
 async def test_a_record_that_a_csv_has_no_column_for_is_named(shop) -> None:
     records = {"odd": records_of({"a": 1}, {"a": 1, "b": 2})}
     async with shop.exports(corral_export_account=lambda user_id: records) as exports:
-        with pytest.raises(RecordsFailed, match=r"a record of 'odd' cannot be written: UnlikeRecord: .*'b'"):
+        with pytest.raises(
+            RecordsFailed, match=r"a record of 'odd' cannot be written: UnlikeRecord: .*'b'"
+        ):
             await export_data(shop.job(form="csv"), exports)
 
 
 async def test_a_record_that_is_no_mapping_is_named(shop) -> None:
-    async with shop.exports(corral_export_account=lambda user_id: {"odd": records_of((1, 2))}) as exports:
-        with pytest.raises(RecordsFailed, match="the records of 'odd' cannot be read: TypeError: a tuple is no record"):
+    async with shop.exports(
+        corral_export_account=lambda user_id: {"odd": records_of((1, 2))}
+    ) as exports:
+        with pytest.raises(
+            RecordsFailed,
+            match="the records of 'odd' cannot be read: TypeError: a tuple is no record",
+        ):
             await export_data(shop.job(), exports)
 
 

@@ -38,7 +38,9 @@ def test_it_expires(link) -> None:
     assert verified(*link, secret=SECRET, now=NOW + timedelta(minutes=59, seconds=59)) == KEY
     with pytest.raises(LinkExpired, match="the link has expired"):
         verified(*link, secret=SECRET, now=NOW + timedelta(hours=1))
-    old = parts(signed_link("https://app.example", KEY, SECRET, datetime.now(UTC) - timedelta(seconds=1)))
+    old = parts(
+        signed_link("https://app.example", KEY, SECRET, datetime.now(UTC) - timedelta(seconds=1))
+    )
     with pytest.raises(LinkExpired):
         verified(*old, secret=SECRET)
 

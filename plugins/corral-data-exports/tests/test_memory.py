@@ -44,7 +44,9 @@ def peak_mib() -> float:
     return peak * UNIT / 2**20
 
 
-async def test_two_hundred_thousand_rows_take_less_than_sixty_mib(site, shop, monkeypatch, capsys) -> None:
+async def test_two_hundred_thousand_rows_take_less_than_sixty_mib(
+    site, shop, monkeypatch, capsys
+) -> None:
     monkeypatch.delenv("CORRAL_APP")
     database = shop.url.partition("+")[0]
     form = "csv" if database == "sqlite" else "json"
@@ -61,5 +63,7 @@ async def test_two_hundred_thousand_rows_take_less_than_sixty_mib(site, shop, mo
     assert [entry["rows"] for entry in shop.manifest(made["key"])["entries"]] == [ROWS, 1]
 
     with capsys.disabled():
-        print(f"\n{database}, {form}: {ROWS} rows take {full - empty:.1f} MiB more than none (peak {full:.1f} MiB)")
+        print(
+            f"\n{database}, {form}: {ROWS} rows take {full - empty:.1f} MiB more than none (peak {full:.1f} MiB)"
+        )
     assert full - empty < MOST_MIB

@@ -1,4 +1,6 @@
-"""Exports on both databases: for whom, how often, who is told, and what a worker checks when it starts."""
+"""Exports on both databases: for whom, how often, who is told, and what a worker checks when it
+starts.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ async def test_the_application_says_who_a_user_is_before_the_table_does(shop) ->
 
 async def test_an_application_that_returns_no_recipient_is_told_so(shop) -> None:
     async with shop.exports(corral_export_user=lambda user_id: "ada@example.org") as exports:
-        with pytest.raises(TypeError, match="corral_export_user returned a str where a Recipient belongs"):
+        with pytest.raises(
+            TypeError, match="corral_export_user returned a str where a Recipient belongs"
+        ):
             await export_data(shop.job(), exports)
 
 
@@ -122,17 +126,27 @@ async def test_the_mail_has_a_link_that_opens_the_archive_until_it_expires(shop,
     async with shop.exports() as exports:
         made = await export_data(shop.job(), exports)
     (mail,) = shop.jobs.jobs
-    assert (mail.queue, mail.payload.to, mail.payload.template) == ("emails", "ada@example.org", "export-ready")
+    assert (mail.queue, mail.payload.to, mail.payload.template) == (
+        "emails",
+        "ada@example.org",
+        "export-ready",
+    )
     assert mail.payload.locale is None
-    until = datetime.strptime(mail.payload.variables["expires"], "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC)
+    until = datetime.strptime(mail.payload.variables["expires"], "%Y-%m-%d %H:%M UTC").replace(
+        tzinfo=UTC
+    )
     assert timedelta(minutes=58) < until - datetime.now(UTC) <= timedelta(hours=1)
 
     split = urlsplit(mail.payload.variables["url"])
-    assert f"{split.scheme}://{split.netloc}{split.path}" == f"https://app.example/exports/{made.key}"
+    assert (
+        f"{split.scheme}://{split.netloc}{split.path}" == f"https://app.example/exports/{made.key}"
+    )
     given = {name: value for name, (value,) in parse_qs(split.query).items()}
     opened = await open_export(verified(made.key, **given, secret=SECRET))
     assert opened.size == made.size
-    assert b"".join([chunk async for chunk in opened.chunks]) == (shop.folder / made.key).read_bytes()
+    assert (
+        b"".join([chunk async for chunk in opened.chunks]) == (shop.folder / made.key).read_bytes()
+    )
 
 
 async def test_without_a_link_there_is_an_archive_and_no_mail(shop, setting) -> None:
@@ -154,7 +168,9 @@ async def test_without_a_queue_for_mail_there_is_an_archive(shop) -> None:
 
 async def test_an_address_that_mail_refuses_fails_for_good_and_is_not_repeated(shop) -> None:
     async with shop.exports(corral_export_user=lambda user_id: Recipient("ada at home")) as exports:
-        with pytest.raises(Fail, match=r"is there, but the queue emails refused the mail's to$") as refused:
+        with pytest.raises(
+            Fail, match=r"is there, but the queue emails refused the mail's to$"
+        ) as refused:
             await export_data(shop.job(), exports)
     assert "at home" not in "".join(traceback.format_exception(refused.value))
 
@@ -184,7 +200,9 @@ export = ["amount"]
 """
 
 
-async def test_a_file_that_does_not_fit_the_database_refuses_the_start_and_names_all_of_it(shop) -> None:
+async def test_a_file_that_does_not_fit_the_database_refuses_the_start_and_names_all_of_it(
+    shop,
+) -> None:
     await shop.run("CREATE TABLE prices (amount NUMERIC(10, 2))")
     (shop.folder.parent / "tables.toml").write_text(WRONG, "utf-8")
     with pytest.raises(ConfigurationError) as refused:
@@ -203,7 +221,9 @@ async def test_a_worker_starts_while_its_database_is_away(shop, monkeypatch, tmp
     await started(shop)
 
 
-async def test_what_is_not_set_up_is_said_at_the_start_and_what_comes_of_it(shop, setting, caplog) -> None:
+async def test_what_is_not_set_up_is_said_at_the_start_and_what_comes_of_it(
+    shop, setting, caplog
+) -> None:
     setting(TABLES="", BASE_URL="", LINK_SECRET="")
     await started(shop)
     told = caplog.text

@@ -1,4 +1,6 @@
-"""`CORRAL_DATA_EXPORTS_…` and the tables' file: what holds without any, and how a wrong one is told."""
+"""`CORRAL_DATA_EXPORTS_…` and the tables' file: what holds without any, and how a wrong one is
+told.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_links_need_two_settings(setting) -> None:
 @pytest.mark.parametrize("rest", ["?to=1", "#top", "?"])
 def test_a_base_url_that_no_key_can_be_put_behind_is_refused(setting, rest: str) -> None:
     setting(BASE_URL=f"https://app.example/exports{rest}", LINK_SECRET=SECRET)
-    assert refusal() == ["CORRAL_DATA_EXPORTS_BASE_URL: links begin with it, so it has no query and no fragment"]
+    assert refusal() == [
+        "CORRAL_DATA_EXPORTS_BASE_URL: links begin with it, so it has no query and no fragment"
+    ]
 
 
 def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_path) -> None:
@@ -56,9 +60,13 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_p
         LINK_SECONDS="604801",
     )
     faults = refusal()
-    assert faults[0] == "CORRAL_DATA_EXPORTS_STORRAGE is not a setting; did you mean CORRAL_DATA_EXPORTS_STORAGE?"
+    assert (
+        faults[0]
+        == "CORRAL_DATA_EXPORTS_STORRAGE is not a setting; did you mean CORRAL_DATA_EXPORTS_STORAGE?"
+    )
     assert [fault.partition(":")[0] for fault in faults[1:]] == [
-        f"CORRAL_DATA_EXPORTS_{name}" for name in ("TABLES", "BASE_URL", "LINK_SECRET", "LINK_SECONDS")
+        f"CORRAL_DATA_EXPORTS_{name}"
+        for name in ("TABLES", "BASE_URL", "LINK_SECRET", "LINK_SECONDS")
     ]
     assert "CORRAL_DATA_EXPORTS_LINK_SECRET: at least 32 bytes are needed" in faults
     assert SECRET[:-1] not in "".join(faults)
@@ -78,7 +86,9 @@ def test_a_storage_that_takes_nothing_is_refused(setting, location, why) -> None
     setting(STORAGE=location)
     with pytest.raises(ConfigurationError, match=why) as refused:
         Storage.opened(ExportSettings.from_environment())
-    assert str(refused.value).startswith(f"CORRAL_DATA_EXPORTS_STORAGE {location!r} cannot be used: ")
+    assert str(refused.value).startswith(
+        f"CORRAL_DATA_EXPORTS_STORAGE {location!r} cannot be used: "
+    )
     assert "\n" not in str(refused.value)
 
 
@@ -107,14 +117,18 @@ columns = { name = "deleted", email = "deleted" }
 """
 
 
-def test_the_tables_file_is_read_and_the_other_plugin_s_keys_are_passed_over(tmp_path: Path) -> None:
+def test_the_tables_file_is_read_and_the_other_plugin_s_keys_are_passed_over(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "tables.toml"
     path.write_text(BOTH_PLUGINS, "utf-8")
     read = TablesFile.read(path)
     assert read.users == Users(table="crm.users", id_column="id", email_column="email")
     assert read.tables["orders"].export == ["id", "total"]
     assert read.tables["billing.invoices"] == ExportedTable(
-        user_column="customer_id", action="anonymize", columns={"name": "deleted", "email": "deleted"}
+        user_column="customer_id",
+        action="anonymize",
+        columns={"name": "deleted", "email": "deleted"},
     )
 
 
@@ -124,7 +138,10 @@ USERS = "[users]\ntable = 'u'\nid_column = 'i'\nemail_column = 'e'\n"
 @pytest.mark.parametrize(
     ("text", "faults"),
     [
-        ("[users]\ntable = 'u'", ["[users]: id_column: field required", "[users]: email_column: field required"]),
+        (
+            "[users]\ntable = 'u'",
+            ["[users]: id_column: field required", "[users]: email_column: field required"],
+        ),
         ("[tables.orders]\nexport = ['id']", ["table 'orders': user_column: field required"]),
         (
             "[tables.orders]\nuser_column = 'c'",
@@ -148,7 +165,9 @@ USERS = "[users]\ntable = 'u'\nid_column = 'i'\nemail_column = 'e'\n"
         ),
     ],
 )
-def test_a_wrong_tables_file_is_refused_in_words_that_name_file_and_table(tmp_path: Path, text, faults) -> None:
+def test_a_wrong_tables_file_is_refused_in_words_that_name_file_and_table(
+    tmp_path: Path, text, faults
+) -> None:
     path = tmp_path / "tables.toml"
     path.write_text(text, "utf-8")
     with pytest.raises(ConfigurationError) as refused:

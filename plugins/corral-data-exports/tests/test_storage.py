@@ -33,8 +33,15 @@ NOISE = hashlib.shake_256(b"noise").digest(12 << 20)
 def s3_server() -> Iterator[str]:
     """An S3 of this test run alone, on a port that the kernel chose."""
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    environ = {**os.environ, "PYTHONUNBUFFERED": "1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ) as server:
+    environ = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+    }
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ
+    ) as server:
         try:
             assert server.stdout is not None
             said = ""
@@ -121,14 +128,18 @@ async def test_old_archives_are_purged_and_other_objects_are_not(storage) -> Non
     assert await storage.size("report.zip") == len("somebody else's")
 
 
-@pytest.mark.parametrize("key", ["../secret", "/etc/passwd", "", ".", f"{KEY}#1", "report.zip", f"x/{KEY}", f"{KEY}\n"])
+@pytest.mark.parametrize(
+    "key", ["../secret", "/etc/passwd", "", ".", f"{KEY}#1", "report.zip", f"x/{KEY}", f"{KEY}\n"]
+)
 async def test_only_archives_can_be_opened(storage, key: str) -> None:
     await write(storage, b"somebody else's", key="report.zip")
     with pytest.raises(NoSuchExport, match="no export is named"):
         await storage.open(key)
 
 
-async def test_what_killed_runs_left_in_a_directory_is_removed_by_the_next(tmp_path, setting) -> None:
+async def test_what_killed_runs_left_in_a_directory_is_removed_by_the_next(
+    tmp_path, setting
+) -> None:
     setting(STORAGE=str(tmp_path))
     other = f"{KEY[::-1]}.0123456789abcdef.part"
     for name in (f"{KEY}.0123456789abcdef.part", f"{KEY}.fedcba9876543210.part#1", other):
@@ -137,10 +148,16 @@ async def test_what_killed_runs_left_in_a_directory_is_removed_by_the_next(tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([KEY, other])
 
 
-async def test_what_nobody_goes_on_with_is_purged_from_a_directory_with_the_archives(tmp_path, setting) -> None:
+async def test_what_nobody_goes_on_with_is_purged_from_a_directory_with_the_archives(
+    tmp_path, setting
+) -> None:
     setting(STORAGE=str(tmp_path))
     storage = Storage.opened(ExportSettings.from_environment())
-    for name in (f"{KEY}.0123456789abcdef.part", f"{KEY}.0123456789abcdef.part#1", "notes.zip.1.part"):
+    for name in (
+        f"{KEY}.0123456789abcdef.part",
+        f"{KEY}.0123456789abcdef.part#1",
+        "notes.zip.1.part",
+    ):
         (tmp_path / name).write_bytes(b"left")
     assert await storage.purge(timedelta(days=1)) == 0
     assert len(list(tmp_path.iterdir())) == 3
@@ -149,7 +166,9 @@ async def test_what_nobody_goes_on_with_is_purged_from_a_directory_with_the_arch
 
 
 @pytest.mark.parametrize("first_ends_first", [True, False])
-async def test_of_two_that_write_one_archive_at_once_one_is_kept_whole(storage, first_ends_first: bool) -> None:
+async def test_of_two_that_write_one_archive_at_once_one_is_kept_whole(
+    storage, first_ends_first: bool
+) -> None:
     """As when a worker has lost its lock and does not know, or an export was enqueued twice."""
     data = {"first": NOISE[: 11 << 20], "second": NOISE}
     went_on = {name: asyncio.Event() for name in data}
@@ -174,16 +193,24 @@ async def test_of_two_that_write_one_archive_at_once_one_is_kept_whole(storage, 
         except OSError:  # another's archive was there, and what it had begun was removed
             failed.append(name)
         kept = b"".join([chunk async for chunk in (await storage.open(KEY)).chunks])
-        assert kept in data.values(), "whatever can be seen is whole, and whoever ends first is seen"
+        assert kept in data.values(), (
+            "whatever can be seen is whole, and whoever ends first is seen"
+        )
     ended = ["first", "second"] if first_ends_first else ["second", "first"]
     if storage.can_sign:
         assert (failed, kept) == ([], data[ended[1]]), "in a bucket the last to end is kept"
     else:
-        assert (failed, kept) == ([ended[1]], data[ended[0]]), "in a directory the first to end is, and is never lost"
+        assert (failed, kept) == ([ended[1]], data[ended[0]]), (
+            "in a directory the first to end is, and is never lost"
+        )
 
 
-async def test_an_archive_in_a_directory_is_on_the_disk_before_it_is_seen(tmp_path, setting, monkeypatch) -> None:
-    """A machine that loses power must not keep the name and lose what is in it: the name says that it is complete."""
+async def test_an_archive_in_a_directory_is_on_the_disk_before_it_is_seen(
+    tmp_path, setting, monkeypatch
+) -> None:
+    """A machine that loses power must not keep the name and lose what is in it: the name says that
+    it is complete.
+    """
     setting(STORAGE=str(tmp_path))
     synced: list[tuple[int, bool]] = []
 
@@ -242,7 +269,10 @@ async def test_an_export_to_s3_mails_the_store_s_own_link(shop, bucket: str, set
 
 async def test_a_directory_signs_nothing(tmp_path, setting) -> None:
     setting(STORAGE=str(tmp_path))
-    assert await Storage.opened(ExportSettings.from_environment()).signed_url(KEY, timedelta(hours=1)) is None
+    assert (
+        await Storage.opened(ExportSettings.from_environment()).signed_url(KEY, timedelta(hours=1))
+        is None
+    )
 
 
 async def test_the_key_is_the_same_for_the_same_export_and_a_plain_name_for_any() -> None:
@@ -255,4 +285,6 @@ async def test_the_key_is_the_same_for_the_same_export_and_a_plain_name_for_any(
     keys = [object_key(export) for export in exports]
     assert len({*keys}) == len(exports)
     assert all(re.fullmatch(r"[0-9a-f]{40}\.zip", key) for key in keys)
-    assert KEY == "1e622d140b95d56a7b017a92951cf51e2581d38d.zip", "archives of earlier versions are found"
+    assert KEY == "1e622d140b95d56a7b017a92951cf51e2581d38d.zip", (
+        "archives of earlier versions are found"
+    )

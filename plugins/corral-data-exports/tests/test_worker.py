@@ -1,4 +1,6 @@
-"""The whole of it: `corral worker` as a process of its own, the embedded store, a database, an application's hooks."""
+"""The whole of it: `corral worker` as a process of its own, the embedded store, a database, an
+application's hooks.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,12 @@ KEY = object_key(EXPORT)
 RECORDS = 8000
 
 
-async def test_a_killed_export_is_not_seen_and_succeeds_when_it_is_tried_again(site, shop, wait_until) -> None:
-    """It waits half-way, after more than one part of the archive was made, until it is told to go on."""
+async def test_a_killed_export_is_not_seen_and_succeeds_when_it_is_tried_again(
+    site, shop, wait_until
+) -> None:
+    """It waits half-way, after more than one part of the archive was made, until it is told to go
+    on.
+    """
     site.tell("wait")
     job_id = await site.enqueue(EXPORT)
     worker = site.worker()
@@ -36,7 +42,9 @@ async def test_a_killed_export_is_not_seen_and_succeeds_when_it_is_tried_again(s
     site.worker()
     await wait_until(lambda: "finishedOn" in site.job(job_id), "another worker has ended the job")
     job = site.job(job_id)
-    assert (job["ats"], job["stc"]) == ("2", "1"), "it was started again, because its worker had died"
+    assert (job["ats"], job["stc"]) == ("2", "1"), (
+        "it was started again, because its worker had died"
+    )
     assert shop.archives() == [KEY], "what the killed one left is gone"
     assert json.loads(job["returnvalue"])["size"] == (shop.folder / KEY).stat().st_size
     assert len(json.loads(shop.read(KEY)["noise.json"])) == RECORDS
@@ -52,7 +60,9 @@ async def test_progress_is_seen_to_move_while_it_runs(site, shop, wait_until) ->
         await wait_until(lambda step=step: site.is_told(f"step-{step}"), f"step {step} is reached")
         exact = 99 * step * RECORDS // 4 // (RECORDS + 3)
         written = {exact, exact - 1}  # a few of the records wait to be compressed
-        await wait_until(lambda written=written: site.progress(job_id) in written, f"the store says {exact} %")
+        await wait_until(
+            lambda written=written: site.progress(job_id) in written, f"the store says {exact} %"
+        )
         assert "finishedOn" not in site.job(job_id)
         site.untell(f"step-{step}")
     await wait_until(lambda: "finishedOn" in site.job(job_id), "the job has ended")
@@ -60,8 +70,12 @@ async def test_progress_is_seen_to_move_while_it_runs(site, shop, wait_until) ->
 
 
 @pytest.mark.parametrize("when", ["die-before-mail", "die-after"])
-async def test_a_crash_after_the_effect_leaves_one_archive_and_one_mail(site, shop, wait_until, when: str) -> None:
-    """It dies when the archive is there: before the mail's job is written, or after it and before the completion."""
+async def test_a_crash_after_the_effect_leaves_one_archive_and_one_mail(
+    site, shop, wait_until, when: str
+) -> None:
+    """It dies when the archive is there: before the mail's job is written, or after it and before
+    the completion.
+    """
     site.tell(when)
     job_id = await site.enqueue(EXPORT)
     assert site.worker().wait(timeout=60) == 9
@@ -73,12 +87,20 @@ async def test_a_crash_after_the_effect_leaves_one_archive_and_one_mail(site, sh
     site.worker()
     await wait_until(lambda: "finishedOn" in site.job(job_id), "another worker has ended the job")
     job = site.job(job_id)
-    assert (job["ats"], job["stc"]) == ("2", "1"), "it was started again, because its worker had died"
+    assert (job["ats"], job["stc"]) == ("2", "1"), (
+        "it was started again, because its worker had died"
+    )
     after = (shop.folder / KEY).stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "the archive was not made again"
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), (
+        "the archive was not made again"
+    )
     (mail,) = site.mails()
     assert mailed in ([], [mail])
     assert mail["to"] == "ada@example.org"
     assert mail["variables"]["url"].startswith(f"https://app.example/exports/{KEY}?expires=")
     told: dict[str, Any] = json.loads(job["returnvalue"])
-    assert told == {"key": KEY, "size": after.st_size, "mail": f"data-exports.{job_id}.export-ready"}
+    assert told == {
+        "key": KEY,
+        "size": after.st_size,
+        "mail": f"data-exports.{job_id}.export-ready",
+    }

@@ -59,7 +59,12 @@ class Postbox:
         return [message_from_bytes(envelope.content, policy=POLICY) for envelope in self.envelopes]
 
     async def handle_RCPT(  # noqa: N802  # aiosmtpd calls it by this name
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        rcpt_options: list[str],
     ) -> str:
         reply = self.replies[address].pop(0) if self.replies[address] else OK
         if reply == OK:
@@ -86,7 +91,9 @@ async def listening(*, ssl: Any = None, **options: Any) -> AsyncIterator[Postbox
             super().connection_made(transport)
 
         async def push(self, status: Any) -> None:
-            await super().push(status.encode(errors="surrogateescape") if isinstance(status, str) else status)
+            await super().push(
+                status.encode(errors="surrogateescape") if isinstance(status, str) else status
+            )
 
     def connect() -> Server:
         postbox.connections += 1
@@ -123,7 +130,9 @@ async def plain_postbox() -> AsyncIterator[Postbox]:
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the server goes on answering meanwhile."""
+    """`await wait_until(predicate, "what is awaited")`, bounded; the server goes on answering
+    meanwhile.
+    """
 
     async def wait(predicate: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + SECONDS
@@ -146,7 +155,9 @@ OpenMailer = Callable[..., Any]
 
 @pytest_asyncio.fixture
 async def mailer_with(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenMailer]:
-    """Opens mailers as a worker does, from the environment: `await mailer_with(port=…, tls="starttls")`."""
+    """Opens mailers as a worker does, from the environment: `await mailer_with(port=…,
+    tls="starttls")`.
+    """
     async with AsyncExitStack() as opened:
 
         async def opening(**settings: object) -> Mailer:

@@ -1,4 +1,6 @@
-"""What a producer gets: a queue that refuses early what the processor would refuse, and loads nothing for it."""
+"""What a producer gets: a queue that refuses early what the processor would refuse, and loads
+nothing for it.
+"""
 
 from __future__ import annotations
 
@@ -77,5 +79,7 @@ def test_loads_neither_templates_nor_smtp_nor_settings() -> None:
         "heavy = ('jinja2', 'aiosmtplib', 'pydantic_settings', 'redis', 'structlog', 'corral_emails.processor');"
         "print([name for name in heavy if name in sys.modules])"
     )
-    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60
+    )
     assert ended.stdout.strip() == "[]"

@@ -15,7 +15,9 @@ from corral_emails.settings import EmailSettings
 from corral_emails.smtp import Deferred, Mailer
 
 WELCOME = EmailJob(
-    to="ada@example.org", template="welcome", variables={"name": "Ada", "url": "https://acme.example/?a=1&b=2"}
+    to="ada@example.org",
+    template="welcome",
+    variables={"name": "Ada", "url": "https://acme.example/?a=1&b=2"},
 )
 
 pytestmark = pytest.mark.asyncio
@@ -35,7 +37,10 @@ async def test_arrives_as_text_and_html(postbox, mailer) -> None:
     (envelope,), (mail,) = postbox.envelopes, postbox.mails
     assert sent == SentEmail(message_id="<emails.7f@acme.example>")
     assert (envelope.mail_from, envelope.rcpt_tos) == ("no-reply@acme.example", ["ada@example.org"])
-    assert {name: mail[name] for name in ("From", "To", "Subject", "Message-ID", "Date", "Auto-Submitted")} == {
+    assert {
+        name: mail[name]
+        for name in ("From", "To", "Subject", "Message-ID", "Date", "Auto-Submitted")
+    } == {
         "From": "Acme <no-reply@acme.example>",
         "To": "ada@example.org",
         "Subject": "Welcome to Acme, Ada",
@@ -59,9 +64,14 @@ async def test_arrives_as_text_and_html(postbox, mailer) -> None:
         ("account-deleted", {}),
     ],
 )
-async def test_each_shipped_template_says_the_same_in_text_and_html(postbox, mailer, template, variables) -> None:
+async def test_each_shipped_template_says_the_same_in_text_and_html(
+    postbox, mailer, template, variables
+) -> None:
     await send_email(
-        testing.job(emails, {"to": "ada@example.org", "template": template, "variables": variables}), mailer
+        testing.job(
+            emails, {"to": "ada@example.org", "template": template, "variables": variables}
+        ),
+        mailer,
     )
     text, html = bodies(postbox.mails[0])
     for value in [*variables.values(), "Acme"]:
@@ -80,11 +90,16 @@ async def test_goes_to_everybody_it_names_once(postbox, mailer) -> None:
     await send_email(testing.job(emails, job), mailer)
     (envelope,), (mail,) = postbox.envelopes, postbox.mails
     assert envelope.rcpt_tos == ["ada@example.org", "bob@example.org"]
-    assert (mail["Cc"], mail["Reply-To"]) == ("bob@example.org, ada@example.org", "help@example.org")
+    assert (mail["Cc"], mail["Reply-To"]) == (
+        "bob@example.org, ada@example.org",
+        "help@example.org",
+    )
 
 
 async def test_text_arrives_as_it_was_written(postbox, mailer_with, tmp_path) -> None:
-    """A line that is one dot would end the mail, one of 2,000 letters would be cut: neither happens."""
+    """A line that is one dot would end the mail, one of 2,000 letters would be cut: neither
+    happens.
+    """
     folder = tmp_path / "odd"
     folder.mkdir()
     text = ".\n..two\nGrüße 😀\n" + "x" * 2000 + "\n.\n"
@@ -92,7 +107,9 @@ async def test_text_arrives_as_it_was_written(postbox, mailer_with, tmp_path) ->
     (folder / "body.txt").write_text(text, "utf-8")
     (folder / "body.html").write_text("<p>ä</p>", "utf-8")
     mailer = await mailer_with(port=postbox.port, templates_dir=tmp_path)
-    await send_email(testing.job(emails, {"to": "a@example.org", "template": "odd", "variables": {}}), mailer)
+    await send_email(
+        testing.job(emails, {"to": "a@example.org", "template": "odd", "variables": {}}), mailer
+    )
     (mail,) = postbox.mails
     assert bodies(mail)[0].rstrip("\n") == text.rstrip("\n")
     assert mail["Subject"] == ("Größe 😀 " * 20).strip()
@@ -120,8 +137,12 @@ async def test_any_job_id_makes_a_message_id_that_arrives_unchanged(postbox, mai
     assert all(left.split("."))
 
 
-async def test_a_second_run_after_acceptance_sends_a_mail_that_can_be_recognised_as_the_same(postbox, mailer) -> None:
-    """A worker that dies after the server's `250` leaves no trace of it: SMTP has no question for that."""
+async def test_a_second_run_after_acceptance_sends_a_mail_that_can_be_recognised_as_the_same(
+    postbox, mailer
+) -> None:
+    """A worker that dies after the server's `250` leaves no trace of it: SMTP has no question for
+    that.
+    """
     for attempt in (1, 2):
         await send_email(testing.job(emails, WELCOME, attempt=attempt), mailer)
     first, second = postbox.mails
@@ -130,14 +151,20 @@ async def test_a_second_run_after_acceptance_sends_a_mail_that_can_be_recognised
 
 
 class TestARefusalForNow:
-    async def test_is_an_ordinary_failure_and_the_next_attempt_sends_the_same_message_id(self, postbox, mailer) -> None:
+    async def test_is_an_ordinary_failure_and_the_next_attempt_sends_the_same_message_id(
+        self, postbox, mailer
+    ) -> None:
         postbox.replies["ada@example.org"] = ["451 4.7.1 greylisted"]
         with pytest.raises(Deferred, match=r"answered 451 4\.7\.1 greylisted"):
             await send_email(testing.job(emails, WELCOME), mailer)
         assert postbox.envelopes == []
 
         sent = await send_email(testing.job(emails, WELCOME, attempt=2), mailer)
-        assert [mail["Message-ID"] for mail in postbox.mails] == [sent.message_id] == ["<emails.test-job@acme.example>"]
+        assert (
+            [mail["Message-ID"] for mail in postbox.mails]
+            == [sent.message_id]
+            == ["<emails.test-job@acme.example>"]
+        )
         assert postbox.connections == 1
 
     async def test_of_the_text_or_by_closing_down_is_one_too(self, postbox, mailer) -> None:
@@ -153,7 +180,9 @@ class TestARefusalForGood:
     @pytest.mark.parametrize("step", ["ada@example.org", "DATA"])
     async def test_fails_the_job_with_the_servers_words(self, postbox, mailer, step) -> None:
         postbox.replies[step] = ["550 5.1.1 nobody here"]
-        with pytest.raises(Fail, match=rf"^127\.0\.0\.1:{postbox.port} answered 550 5\.1\.1 nobody here$"):
+        with pytest.raises(
+            Fail, match=rf"^127\.0\.0\.1:{postbox.port} answered 550 5\.1\.1 nobody here$"
+        ):
             await send_email(testing.job(emails, WELCOME), mailer)
         assert postbox.envelopes == []
 
@@ -176,7 +205,9 @@ class TestTheConnection:
     async def test_is_one_for_many_mails_also_at_once(self, postbox, mailer) -> None:
         jobs = [testing.job(emails, welcome(f"user{n}@example.org"), id=f"j{n}") for n in range(20)]
         await asyncio.gather(*(send_email(job, mailer) for job in jobs))
-        assert sorted(envelope.rcpt_tos[0] for envelope in postbox.envelopes) == sorted(job.payload.to for job in jobs)
+        assert sorted(envelope.rcpt_tos[0] for envelope in postbox.envelopes) == sorted(
+            job.payload.to for job in jobs
+        )
         assert {mail["To"]: mail["Message-ID"] for mail in postbox.mails} == {
             job.payload.to: f"<emails.{job.id}@acme.example>" for job in jobs
         }
@@ -197,7 +228,9 @@ class TestTheConnection:
             await send_email(testing.job(emails, WELCOME), mailer)
         assert not isinstance(failed.value, Fail)
 
-    async def test_that_stops_answering_is_given_up_and_made_anew(self, postbox, mailer_with) -> None:
+    async def test_that_stops_answering_is_given_up_and_made_anew(
+        self, postbox, mailer_with
+    ) -> None:
         mailer = await mailer_with(port=postbox.port, timeout_seconds=0.2)
         postbox.answers.clear()
         with pytest.raises(TimeoutError):
@@ -208,7 +241,9 @@ class TestTheConnection:
         assert postbox.connections == 2
 
     async def test_of_a_cancelled_mail_is_not_used_again(self, postbox, mailer) -> None:
-        """The reply to the cancelled mail would be taken for the reply to the next one's first command."""
+        """The reply to the cancelled mail would be taken for the reply to the next one's first
+        command.
+        """
         postbox.answers.clear()
         sending = asyncio.create_task(send_email(testing.job(emails, WELCOME), mailer))
         await asyncio.wait_for(postbox.entered.wait(), 10)
@@ -236,7 +271,9 @@ async def test_a_processor_needs_no_server_in_a_unit_test() -> None:
     assert [mail["Subject"] for mail in outbox] == ["Welcome to localhost, Ada"]
 
 
-async def test_a_server_without_smtputf8_never_takes_an_international_local_part(plain_postbox, mailer_with) -> None:
+async def test_a_server_without_smtputf8_never_takes_an_international_local_part(
+    plain_postbox, mailer_with
+) -> None:
     mailer = await mailer_with(port=plain_postbox.port)
     with pytest.raises(Fail, match="SMTPUTF8"):
         await send_email(testing.job(emails, welcome("jörg@example.org")), mailer)

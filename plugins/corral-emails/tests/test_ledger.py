@@ -1,4 +1,6 @@
-"""With a database, a job that runs again knows that its mail was taken: but for one moment, between reply and row."""
+"""With a database, a job that runs again knows that its mail was taken: but for one moment, between
+reply and row.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from corral_emails.processor import open_mailer, send_email
 from corral_emails.settings import PREFIX
 from corral_emails.smtp import Deferred, Mailer
 
-WELCOME = {"to": "ada@example.org", "template": "welcome", "variables": {"name": "Ada", "url": "https://acme.example/"}}
+WELCOME = {
+    "to": "ada@example.org",
+    "template": "welcome",
+    "variables": {"name": "Ada", "url": "https://acme.example/"},
+}
 
 pytestmark = pytest.mark.asyncio
 
@@ -42,9 +48,16 @@ async def remembering(settings, corral_database: str, deps: Deps) -> AsyncIterat
         yield mailer
 
 
-async def test_a_second_run_after_the_row_sends_nothing_and_returns_the_same(postbox, remembering) -> None:
-    """Also the run after a crash between the row and the job's completion: it finds what this one finds."""
-    results = [await send_email(testing.job(emails, WELCOME, attempt=attempt), remembering) for attempt in (1, 2)]
+async def test_a_second_run_after_the_row_sends_nothing_and_returns_the_same(
+    postbox, remembering
+) -> None:
+    """Also the run after a crash between the row and the job's completion: it finds what this one
+    finds.
+    """
+    results = [
+        await send_email(testing.job(emails, WELCOME, attempt=attempt), remembering)
+        for attempt in (1, 2)
+    ]
     assert len(postbox.envelopes) == 1
     assert results[0] == results[1]
     await send_email(testing.job(emails, WELCOME, id="another"), remembering)
@@ -70,7 +83,9 @@ async def test_a_crash_between_acceptance_and_the_row_is_the_window_and_the_mail
     assert first["Message-ID"] == second["Message-ID"]
 
 
-async def test_a_mail_that_was_refused_for_now_is_sent_by_the_next_attempt(postbox, remembering) -> None:
+async def test_a_mail_that_was_refused_for_now_is_sent_by_the_next_attempt(
+    postbox, remembering
+) -> None:
     postbox.replies["DATA"] = ["452 4.3.1 disk full"]
     with pytest.raises(Deferred):
         await send_email(testing.job(emails, WELCOME), remembering)
@@ -86,14 +101,18 @@ async def test_without_a_database_nothing_is_remembered(postbox, settings, deps)
     assert len(postbox.envelopes) == 2
 
 
-async def test_a_database_without_a_ledger_refuses_the_start(settings, corral_database_url: str, deps) -> None:
+async def test_a_database_without_a_ledger_refuses_the_start(
+    settings, corral_database_url: str, deps
+) -> None:
     with pytest.raises(ConfigurationError, match="lacks a table") as refused:
         async with open_mailer(deps):
             pass
     assert refused.value.hint == "corral db create"
 
 
-async def test_while_the_database_is_away_a_worker_starts_and_sends_nothing(postbox, settings, deps) -> None:
+async def test_while_the_database_is_away_a_worker_starts_and_sends_nothing(
+    postbox, settings, deps
+) -> None:
     settings.setenv("CORRAL_DATABASE_URL", "postgresql+asyncpg://app@/app?host=/nowhere")
     async with open_mailer(deps) as mailer:
         with pytest.raises(DatabaseUnavailable):
@@ -102,7 +121,9 @@ async def test_while_the_database_is_away_a_worker_starts_and_sends_nothing(post
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("gone"), ProgrammingError("INSERT", {}, Exception("permission denied"))], ids=["away", "refused"]
+    "error",
+    [OSError("gone"), ProgrammingError("INSERT", {}, Exception("permission denied"))],
+    ids=["away", "refused"],
 )
 async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_completes(
     postbox, remembering, monkeypatch, caplog, error

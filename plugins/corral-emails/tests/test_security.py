@@ -41,12 +41,17 @@ def trusted(authority, tmp_path, monkeypatch) -> None:
 
 
 def checks_login(server, session, envelope, mechanism, data) -> AuthResult:
-    return AuthResult(success=(data.login, data.password) == (b"ada", b"correct horse"), handled=False)
+    return AuthResult(
+        success=(data.login, data.password) == (b"ada", b"correct horse"), handled=False
+    )
 
 
 async def send(mailer) -> None:
     await send_email(
-        testing.job(emails, {"to": "a@example.org", "template": "account-deleted", "variables": {}}), mailer
+        testing.job(
+            emails, {"to": "a@example.org", "template": "account-deleted", "variables": {}}
+        ),
+        mailer,
     )
 
 
@@ -58,7 +63,9 @@ def forged(payload: EmailJob) -> Job[EmailJob]:
 
 class TestTLS:
     async def test_starttls_and_login(self, server_side, trusted, serving, mailer_with) -> None:
-        async with serving(tls_context=server_side, require_starttls=True, authenticator=checks_login) as postbox:
+        async with serving(
+            tls_context=server_side, require_starttls=True, authenticator=checks_login
+        ) as postbox:
             await send(await mailer_with(port=postbox.port, tls="starttls", **LOGIN))
         assert len(postbox.envelopes) == 1
 
@@ -67,7 +74,9 @@ class TestTLS:
             await send(await mailer_with(port=postbox.port, tls="implicit"))
         assert len(postbox.envelopes) == 1
 
-    async def test_starttls_that_the_server_does_not_offer_sends_nothing(self, postbox, mailer_with) -> None:
+    async def test_starttls_that_the_server_does_not_offer_sends_nothing(
+        self, postbox, mailer_with
+    ) -> None:
         """Somebody in between can take the offer out of the conversation: then there is none."""
         mailer = await mailer_with(port=postbox.port, tls="starttls")
         with pytest.raises(Exception, match="STARTTLS") as failed:
@@ -92,7 +101,9 @@ class TestTLS:
     ) -> None:
         """It is wrong for every mail: once it is right, the jobs that waited go out."""
         async with serving(tls_context=server_side, authenticator=checks_login) as postbox:
-            mailer = await mailer_with(port=postbox.port, tls="starttls", username="ada", password="wrong")
+            mailer = await mailer_with(
+                port=postbox.port, tls="starttls", username="ada", password="wrong"
+            )
             with pytest.raises(Exception, match="535") as failed:
                 await send(mailer)
         assert not isinstance(failed.value, Fail)
@@ -100,7 +111,22 @@ class TestTLS:
         assert postbox.envelopes == []
 
 
-BREAKS = ["\r\n", "\n", "\r", "\0", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "%0d%0a", "\\r\\n"]
+BREAKS = [
+    "\r\n",
+    "\n",
+    "\r",
+    "\0",
+    "\v",
+    "\f",
+    "\x1c",
+    "\x1d",
+    "\x1e",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "%0d%0a",
+    "\\r\\n",
+]
 INJECTED = [
     "Bcc: evil@example.net",
     "RCPT TO:<evil@example.net>",
@@ -115,11 +141,16 @@ ADDRESSES = [
     for form in AROUND
 ]
 ENCODED = [
-    *(f"=?utf-8?q?hello{line_break}Bcc=3a_evil=40example=2enet?=" for line_break in ("=0d=0a", "=0a", "=00", "=0b")),
+    *(
+        f"=?utf-8?q?hello{line_break}Bcc=3a_evil=40example=2enet?="
+        for line_break in ("=0d=0a", "=0a", "=00", "=0b")
+    ),
     "=?utf-8?q?hello=c2=85Bcc=3a_evil=40example=2enet?=",
     "=?utf-8?b?DQpCY2M6IGV2aWxAZXhhbXBsZS5uZXQ=?=",
 ]
-"""Encoded words (RFC 2047): the standard library decodes them before it writes the header, whoever they come from."""
+"""Encoded words (RFC 2047): the standard library decodes them before it writes the header, whoever
+they come from.
+"""
 
 OTHER_ADDRESSES = [
     *(f"{word}@example.org" for word in ENCODED),
@@ -153,19 +184,27 @@ HEADERS = {
 
 def has_only_our_headers(content: bytes) -> bool:
     head = content.partition(b"\r\n\r\n")[0]
-    names = [line.partition(b":")[0] for line in head.split(b"\r\n") if not line.startswith((b" ", b"\t"))]
+    names = [
+        line.partition(b":")[0]
+        for line in head.split(b"\r\n")
+        if not line.startswith((b" ", b"\t"))
+    ]
     return len(names) == len(set(names)) and HEADERS.issuperset(names)
 
 
 class TestInjection:
     async def test_no_address_adds_a_header_or_a_recipient(self, postbox, mailer) -> None:
-        """What the payload refuses never gets here; what it lets pass must be one address, whatever it looks like."""
+        """What the payload refuses never gets here; what it lets pass must be one address, whatever
+        it looks like.
+        """
         assert len(HOSTILE) >= 200
         for place in ("to", "cc", "reply_to"):
             for address in HOSTILE:
                 fields = {"to": "ada@example.org", place: [address] if place == "cc" else address}
                 try:
-                    job = EmailJob.model_validate({"template": "account-deleted", "variables": {}, **fields})
+                    job = EmailJob.model_validate(
+                        {"template": "account-deleted", "variables": {}, **fields}
+                    )
                 except ValidationError:
                     continue
                 postbox.envelopes.clear()
@@ -174,7 +213,9 @@ class TestInjection:
                 assert sorted(envelope.rcpt_tos) == sorted({job.to, *job.cc})
                 assert "evil@example.net" not in envelope.rcpt_tos
                 assert has_only_our_headers(envelope.content)
-        assert postbox.envelopes, "at least an honest address with a harmless comment around it must have passed"
+        assert postbox.envelopes, (
+            "at least an honest address with a harmless comment around it must have passed"
+        )
 
     async def test_no_address_that_was_not_validated_does_either(self, mailer_with) -> None:
         """Past the payload's own check, the processor's still holds."""
@@ -188,24 +229,41 @@ class TestInjection:
             assert len(recipients(message)) == 1
             assert has_only_our_headers(message.as_bytes())
 
-    async def test_no_variable_adds_a_header_or_ends_the_mail(self, postbox, mailer_with, tmp_path: Path) -> None:
-        """The subject is a variable and nothing else; the bodies take everything that a JSON text can hold."""
+    async def test_no_variable_adds_a_header_or_ends_the_mail(
+        self, postbox, mailer_with, tmp_path: Path
+    ) -> None:
+        """The subject is a variable and nothing else; the bodies take everything that a JSON text
+        can hold.
+        """
         (tmp_path / "raw").mkdir()
         for name in ("subject.txt", "body.txt", "body.html"):
             (tmp_path / "raw" / name).write_text("{{ value }}", "utf-8")
         mailer = await mailer_with(port=postbox.port, templates_dir=tmp_path)
-        values = [f"hello{line_break}{injected}" for line_break in BREAKS for injected in INJECTED] + ENCODED + HOSTILE
+        values = (
+            [f"hello{line_break}{injected}" for line_break in BREAKS for injected in INJECTED]
+            + ENCODED
+            + HOSTILE
+        )
         assert len(values) >= 200
         refused = []
         for value in values:
             job = EmailJob.model_construct(
-                to="ada@example.org", template="raw", variables={"value": value}, locale=None, cc=(), reply_to=None
+                to="ada@example.org",
+                template="raw",
+                variables={"value": value},
+                locale=None,
+                cc=(),
+                reply_to=None,
             )
             try:
                 await send_email(forged(job), mailer)
             except Fail:
                 refused.append(value)
-        breaking = [value for value in values if not value.isprintable() or any(word in value for word in ENCODED)]
+        breaking = [
+            value
+            for value in values
+            if not value.isprintable() or any(word in value for word in ENCODED)
+        ]
         assert refused == breaking
         assert len(postbox.envelopes) == len(values) - len(refused) > 0
         assert all(envelope.rcpt_tos == ["ada@example.org"] for envelope in postbox.envelopes)

@@ -1,4 +1,6 @@
-"""`CORRAL_EMAILS_…`: what holds without any, what another machine needs, and how a wrong one is told."""
+"""`CORRAL_EMAILS_…`: what holds without any, what another machine needs, and how a wrong one is
+told.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,12 @@ def test_without_any_mail_goes_to_a_server_on_this_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tls", "mode", "port"), [("", "starttls", 587), ("implicit", "implicit", 465), ("none", "none", 25)]
+    ("tls", "mode", "port"),
+    [("", "starttls", 587), ("implicit", "implicit", 465), ("none", "none", 25)],
 )
-def test_another_machine_is_spoken_to_in_private_unless_said_otherwise(setting, tls, mode, port) -> None:
+def test_another_machine_is_spoken_to_in_private_unless_said_otherwise(
+    setting, tls, mode, port
+) -> None:
     setting(HOST="mx.acme.example", SENDER="Acme <no-reply@acme.example>", TLS=tls)
     settings = EmailSettings.from_environment()
     assert (settings.tls_mode, settings.effective_port) == (mode, port)
@@ -48,7 +53,13 @@ def test_another_machine_needs_a_sender(setting) -> None:
 
 
 def test_a_password_is_not_sent_in_clear_text_and_never_shown(setting) -> None:
-    setting(HOST="mx.acme.example", SENDER="a@acme.example", USERNAME="ada", PASSWORD="hunter2", TLS="none")
+    setting(
+        HOST="mx.acme.example",
+        SENDER="a@acme.example",
+        USERNAME="ada",
+        PASSWORD="hunter2",
+        TLS="none",
+    )
     assert refusal() == ["CORRAL_EMAILS_TLS: 'none' would send the password in clear text"]
     setting(TLS="starttls")
     assert "hunter2" not in repr(EmailSettings.from_environment())
@@ -62,11 +73,17 @@ def test_a_login_is_two_settings(setting, name) -> None:
 
 def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_path) -> None:
     setting(
-        HOSTT="x", PORT="70000", TLS="ssl", SENDER="nobody", TIMEOUT_SECONDS="0", TEMPLATES_DIR=str(tmp_path / "none")
+        HOSTT="x",
+        PORT="70000",
+        TLS="ssl",
+        SENDER="nobody",
+        TIMEOUT_SECONDS="0",
+        TEMPLATES_DIR=str(tmp_path / "none"),
     )
     faults = refusal()
     assert faults[0] == "CORRAL_EMAILS_HOSTT is not a setting; did you mean CORRAL_EMAILS_HOST?"
     assert [fault.partition(":")[0] for fault in faults[1:]] == [
-        f"CORRAL_EMAILS_{name}" for name in ("PORT", "TLS", "SENDER", "TIMEOUT_SECONDS", "TEMPLATES_DIR")
+        f"CORRAL_EMAILS_{name}"
+        for name in ("PORT", "TLS", "SENDER", "TIMEOUT_SECONDS", "TEMPLATES_DIR")
     ]
     assert "CORRAL_EMAILS_TLS: input should be 'none', 'starttls' or 'implicit'" in faults

@@ -12,7 +12,9 @@ from corral_emails import EmailJob
 from corral_emails.rendering import Templates
 
 
-def write(root: Path, folder: str, subject: str = "s", text: str = "t", html: str = "<p>h</p>") -> None:
+def write(
+    root: Path, folder: str, subject: str = "s", text: str = "t", html: str = "<p>h</p>"
+) -> None:
     (root / folder).mkdir(parents=True, exist_ok=True)
     for name, content in {"subject.txt": subject, "body.txt": text, "body.html": html}.items():
         (root / folder / name).write_text(content, "utf-8")
@@ -32,7 +34,11 @@ def own(tmp_path: Path) -> Templates:
 def test_variables_are_escaped_in_html_and_nowhere_else(own, tmp_path) -> None:
     write(tmp_path, "hello", "{{ name }}", "{{ name }}", "{{ name }}")
     hello = own.rendered(job("hello", name="<b>&Co</b>"))
-    assert (hello.subject, hello.text, hello.html) == ("<b>&Co</b>", "<b>&Co</b>", "&lt;b&gt;&amp;Co&lt;/b&gt;")
+    assert (hello.subject, hello.text, hello.html) == (
+        "<b>&Co</b>",
+        "<b>&Co</b>",
+        "&lt;b&gt;&amp;Co&lt;/b&gt;",
+    )
 
 
 def test_an_attribute_cannot_be_left(own) -> None:
@@ -82,24 +88,33 @@ def test_a_variant_of_a_shipped_template_is_a_folder_of_the_applications(own, tm
 
 
 def test_own_templates_may_extend_the_shipped_layout(own, tmp_path) -> None:
-    write(tmp_path, "hello", html='{% extends "layout.html" %}{% block body %}{{ button("u", "Go") }}{% endblock %}')
+    write(
+        tmp_path,
+        "hello",
+        html='{% extends "layout.html" %}{% block body %}{{ button("u", "Go") }}{% endblock %}',
+    )
     assert "Acme" in own.rendered(job("hello")).html
 
 
 class TestFailsForGood:
     def test_an_unknown_template_with_what_was_meant(self, own) -> None:
-        with pytest.raises(Fail, match=r"^no email template is named 'wellcome': did you mean 'welcome'\?$"):
+        with pytest.raises(
+            Fail, match=r"^no email template is named 'wellcome': did you mean 'welcome'\?$"
+        ):
             own.rendered(job("wellcome"))
 
     def test_an_unknown_template_with_what_there_is(self, own, tmp_path) -> None:
         write(tmp_path, "zebra")
         with pytest.raises(
-            Fail, match=r"'x': there are account-deleted, export-ready, password-reset, welcome, zebra$"
+            Fail,
+            match=r"'x': there are account-deleted, export-ready, password-reset, welcome, zebra$",
         ):
             own.rendered(job("x"))
 
     def test_a_missing_variable(self, own) -> None:
-        with pytest.raises(Fail, match=r"^template 'welcome/subject\.txt' needs .*: 'name' is undefined$"):
+        with pytest.raises(
+            Fail, match=r"^template 'welcome/subject\.txt' needs .*: 'name' is undefined$"
+        ):
             own.rendered(job("welcome", url="u"))
 
     def test_a_missing_file(self, own, tmp_path) -> None:
@@ -115,23 +130,30 @@ class TestFailsForGood:
             own.rendered(job("hello"))
 
     @pytest.mark.parametrize(
-        "expression", ["{{ count + 1 }}", "{{ 1 / (count|length - 1) }}", "{% for x in none %}{% endfor %}"]
+        "expression",
+        ["{{ count + 1 }}", "{{ 1 / (count|length - 1) }}", "{% for x in none %}{% endfor %}"],
     )
     @pytest.mark.parametrize("place", ["subject", "text", "html"])
     def test_a_variable_that_is_not_what_it_needs(self, own, tmp_path, place, expression) -> None:
         write(tmp_path, "hello", **{place: expression})
-        with pytest.raises(Fail, match=r"^template 'hello/.*' cannot be rendered: (Type|ZeroDivision)Error: "):
+        with pytest.raises(
+            Fail, match=r"^template 'hello/.*' cannot be rendered: (Type|ZeroDivision)Error: "
+        ):
             own.rendered(job("hello", count="1"))
 
     def test_a_file_that_is_no_utf_8(self, own, tmp_path) -> None:
         write(tmp_path, "hello")
         for name in ("body.txt", "subject.txt"):
             (tmp_path / "hello" / name).write_bytes(b"\xff")
-            with pytest.raises(Fail, match=rf"^template 'hello/{name}' cannot be rendered: UnicodeDecodeError: "):
+            with pytest.raises(
+                Fail, match=rf"^template 'hello/{name}' cannot be rendered: UnicodeDecodeError: "
+            ):
                 own.rendered(job("hello"))
 
 
-@pytest.mark.parametrize("name", ["../welcome", "welcome/../x", "/etc", "Welcome", "", "a" * 65, "a--b"])
+@pytest.mark.parametrize(
+    "name", ["../welcome", "welcome/../x", "/etc", "Welcome", "", "a" * 65, "a--b"]
+)
 def test_a_template_name_is_no_path(name) -> None:
     with pytest.raises(ValueError, match="template"):
         job(name)

@@ -1,4 +1,6 @@
-"""The whole of it: jobs in a real store, a worker that takes them, and may be killed, a server that takes the mail."""
+"""The whole of it: jobs in a real store, a worker that takes them, and may be killed, a server that
+takes the mail.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ PROCESSOR = emails.processed_by(send_email, using=open_mailer)
 
 
 def welcome(to: str) -> EmailJob:
-    return EmailJob(to=to, template="welcome", variables={"name": "Ada", "url": "https://acme.example/"})
+    return EmailJob(
+        to=to, template="welcome", variables={"name": "Ada", "url": "https://acme.example/"}
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +67,21 @@ async def test_550_is_final_and_451_is_tried_again(corral_kit: testing.Kit, post
     assert isinstance(failed, Failed)
     assert failed.reason == f"Fail: 127.0.0.1:{postbox.port} answered 550 5.1.1 nobody here"
     *deferred, sent = drained.outcomes(emails, "busy")
-    assert [(type(each), each.delay_ms) for each in deferred] == [(Retried, 5_000), (Retried, 10_000)]
+    assert [(type(each), each.delay_ms) for each in deferred] == [
+        (Retried, 5_000),
+        (Retried, 10_000),
+    ]
     assert isinstance(sent, Completed)
-    assert {job.id: job.state for job in corral_kit.jobs(emails)} == {"gone": "failed", "busy": "completed"}
+    assert {job.id: job.state for job in corral_kit.jobs(emails)} == {
+        "gone": "failed",
+        "busy": "completed",
+    }
     assert [envelope.rcpt_tos for envelope in postbox.envelopes] == [["busy@example.org"]]
 
 
-async def test_451_at_every_attempt_is_given_up_when_they_are_spent(corral_kit: testing.Kit, postbox) -> None:
+async def test_451_at_every_attempt_is_given_up_when_they_are_spent(
+    corral_kit: testing.Kit, postbox
+) -> None:
     postbox.replies["busy@example.org"] = ["451 4.7.1 greylisted"] * 9
     await corral_kit.enqueue(emails, welcome("busy@example.org"))
     drained = await corral_kit.drain(PROCESSOR, for_=timedelta(hours=1))
@@ -87,11 +99,15 @@ def worker(
         "CORRAL_APP": "acme_mail",
         "CORRAL_WORKER__LOCK_SECONDS": "1",
         "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "1",
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.syspath_prepend(tmp_path)  # this process is a producer, and loads the application too
+    monkeypatch.syspath_prepend(
+        tmp_path
+    )  # this process is a producer, and loads the application too
     monkeypatch.delitem(sys.modules, "acme_mail", raising=False)
     started: list[subprocess.Popen[bytes]] = []
 
@@ -108,8 +124,11 @@ def worker(
 
 
 @pytest.fixture
-def crashed(corral_kit: testing.Kit, worker, postbox, tmp_path: Path, wait_until) -> Callable[..., object]:
-    """A job whose worker is killed as the mail is accepted and before the job is completed, and which then runs again.
+def crashed(
+    corral_kit: testing.Kit, worker, postbox, tmp_path: Path, wait_until
+) -> Callable[..., object]:
+    """A job whose worker is killed as the mail is accepted and before the job is completed, and
+    which then runs again.
 
     Returns what the job returned in the end.
     """
@@ -124,13 +143,17 @@ def crashed(corral_kit: testing.Kit, worker, postbox, tmp_path: Path, wait_until
         assert len(postbox.envelopes) == 1, "the server has taken it"
 
         second = worker()
-        await wait_until(lambda: [job.state for job in corral_kit.jobs(emails)] == ["completed"], "it ran again")
+        await wait_until(
+            lambda: [job.state for job in corral_kit.jobs(emails)] == ["completed"], "it ran again"
+        )
         second.terminate()
         await wait_until(lambda: second.poll() is not None, "the worker has stopped")
         assert second.returncode == 0
         with redis.Redis.from_url(corral_kit.url) as store:
             stored = store.hgetall(f"{corral_kit.prefix}:emails:welcome")
-        assert (stored[b"ats"], stored[b"stc"]) == (b"2", b"1"), "it was started again, because its worker had died"
+        assert (stored[b"ats"], stored[b"stc"]) == (b"2", b"1"), (
+            "it was started again, because its worker had died"
+        )
         return json.loads(stored[b"returnvalue"])
 
     return run

@@ -69,19 +69,27 @@ class Books:
         async with asyncio.timeout(SECONDS):
             return await self.rollover.close_due(now, tick or now)
 
-    async def periods(self, subscription_id: str = "ada") -> list[tuple[datetime, datetime, datetime | None]]:
+    async def periods(
+        self, subscription_id: str = "ada"
+    ) -> list[tuple[datetime, datetime, datetime | None]]:
         """Its periods in order: start, end, and when each was closed."""
         told = usage_periods.c
-        query = select(told.started_at, told.ends_at, told.closed_at).where(told.subscription_id == subscription_id)
+        query = select(told.started_at, told.ends_at, told.closed_at).where(
+            told.subscription_id == subscription_id
+        )
         async with self.engine.connect() as connection:
             return [tuple(row) for row in await connection.execute(query.order_by(told.started_at))]
 
     async def totals(self, subscription_id: str = "ada") -> dict[tuple[datetime, str], int]:
         """What was totalled, by the beginning of the period and the metric."""
         told = usage_totals.c
-        query = select(told.started_at, told.metric, told.amount).where(told.subscription_id == subscription_id)
+        query = select(told.started_at, told.metric, told.amount).where(
+            told.subscription_id == subscription_id
+        )
         async with self.engine.connect() as connection:
-            return {(start, metric): amount for start, metric, amount in await connection.execute(query)}
+            return {
+                (start, metric): amount for start, metric, amount in await connection.execute(query)
+            }
 
 
 def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
@@ -99,13 +107,17 @@ def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
 
 @pytest.fixture
 def books(engine: AsyncEngine, jobs: JobScheduler) -> Callable[..., Books]:
-    """`books(corral_usage_period_closed=…)`: the database, its rollover, and subscribers to its hooks."""
+    """`books(corral_usage_period_closed=…)`: the database, its rollover, and subscribers to its
+    hooks.
+    """
     return lambda **subscribers: Books(engine, Rollover(engine, hook_of(**subscribers), jobs))
 
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine function."""
+    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine
+    function.
+    """
 
     async def wait(predicate: Callable[[], Any], what: str) -> None:
         deadline = time.monotonic() + SECONDS
@@ -122,6 +134,8 @@ def python() -> Callable[..., str]:
 
     def run(program: str) -> str:
         command = [sys.executable, "-c", program]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=SECONDS
+        ).stdout.strip()
 
     return run

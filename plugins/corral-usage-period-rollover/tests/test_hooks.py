@@ -1,4 +1,6 @@
-"""The hooks: what subscribers do in the transaction that closes a period, and what becomes of it when they fail."""
+"""The hooks: what subscribers do in the transaction that closes a period, and what becomes of it
+when they fail.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def at(hour: int, minute: int = 0) -> datetime:
     return datetime(2027, 1, 1, hour, minute, tzinfo=UTC)
 
 
-async def test_a_subscriber_that_raises_leaves_its_period_open_and_nothing_half_done(books: Any) -> None:
+async def test_a_subscriber_that_raises_leaves_its_period_open_and_nothing_half_done(
+    books: Any,
+) -> None:
     """What it wrote through the connection is gone, too; what was closed before it stays closed."""
     invoices = table("invoices", column("subscription"), column("amount"))
     broken = True
@@ -36,13 +40,18 @@ async def test_a_subscriber_that_raises_leaves_its_period_open_and_nothing_half_
             raise ValueError("no price")
 
     book = books(corral_usage_period_closed=bill)
-    await book.run(lambda connection: connection.execute(text("CREATE TABLE invoices (subscription TEXT, amount INT)")))
+    await book.run(
+        lambda connection: connection.execute(
+            text("CREATE TABLE invoices (subscription TEXT, amount INT)")
+        )
+    )
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     for hour in (9, 10, 11):
         await book.run(record_usage, "ada", "x", hour, recorded_at=at(hour))
 
     with pytest.raises(
-        PeriodsLeft, match="'ada': acme_jobs raised in corral_usage_period_closed: ValueError: no price"
+        PeriodsLeft,
+        match="'ada': acme_jobs raised in corral_usage_period_closed: ValueError: no price",
     ):
         await book.close(at(12, 5))
     assert await book.periods() == [(at(9), at(10), at(12, 5)), (at(10), at(11), None)]
@@ -55,7 +64,9 @@ async def test_a_subscriber_that_raises_leaves_its_period_open_and_nothing_half_
     assert sorted(amount for (amount,) in billed) == [9, 10, 11]
 
 
-async def test_a_subscriber_that_raises_for_one_subscription_does_not_stop_the_others(books: Any) -> None:
+async def test_a_subscriber_that_raises_for_one_subscription_does_not_stop_the_others(
+    books: Any,
+) -> None:
     def refuse(period: ClosedPeriod) -> None:
         if period.subscription_id in {"bob", "cy"}:
             raise LookupError(period.subscription_id)
@@ -65,7 +76,9 @@ async def test_a_subscriber_that_raises_for_one_subscription_does_not_stop_the_o
         await book.run(begin_subscription, name, "hour", started_at=at(9))
     with pytest.raises(PeriodsLeft, match=r"'bob'.*, and 1 more"):
         await book.close(at(10, 5))
-    closed = {name: (await book.periods(name))[0][2] is not None for name in ("ada", "bob", "cy", "dan")}
+    closed = {
+        name: (await book.periods(name))[0][2] is not None for name in ("ada", "bob", "cy", "dan")
+    }
     assert closed == {"ada": True, "bob": False, "cy": False, "dan": True}
 
 
@@ -73,7 +86,10 @@ async def test_a_subscriber_that_raises_for_one_subscription_does_not_stop_the_o
 async def test_a_subscriber_that_swallows_the_database_s_refusal_does_not_make_a_period_look_closed(
     books: Any, hook: str
 ) -> None:
-    """PostgreSQL answers COMMIT with ROLLBACK then, and without an error. To SQLite a refusal is no matter."""
+    """PostgreSQL answers COMMIT with ROLLBACK then, and without an error.
+
+    To SQLite a refusal is no matter.
+    """
 
     async def swallow(period: Period, connection: Any) -> dict[str, int]:
         if period.subscription_id == "ada":
@@ -84,9 +100,16 @@ async def test_a_subscriber_that_swallows_the_database_s_refusal_does_not_make_a
     book = books(**{hook: swallow})
     for name in ("ada", "bob"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
-    with pytest.raises(PeriodsLeft, match=f"'ada': {hook} left") if book.on_postgresql else contextlib.nullcontext():
+    with (
+        pytest.raises(PeriodsLeft, match=f"'ada': {hook} left")
+        if book.on_postgresql
+        else contextlib.nullcontext()
+    ):
         await book.close(at(12, 5))
-    assert [len(await book.periods(name)) for name in ("ada", "bob")] == [1 if book.on_postgresql else 4, 4]
+    assert [len(await book.periods(name)) for name in ("ada", "bob")] == [
+        1 if book.on_postgresql else 4,
+        4,
+    ]
 
 
 @pytest.mark.parametrize("ending", ["commit", "rollback"])
@@ -100,16 +123,22 @@ async def test_a_subscriber_that_ends_the_transaction_is_told_and_does_not_stop_
     book = books(corral_usage_period_closed=end)
     for name in ("ada", "bob"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
-    with pytest.raises(PeriodsLeft, match="'ada': corral_usage_period_closed left the transaction unusable"):
+    with pytest.raises(
+        PeriodsLeft, match="'ada': corral_usage_period_closed left the transaction unusable"
+    ):
         await book.close(at(10, 5))
     assert len(await book.periods("bob")) == 2
 
 
 async def test_an_answer_that_is_no_total_leaves_the_period_open(books: Any) -> None:
-    book = books(corral_usage_totals=lambda period: 7 if period.subscription_id == "ada" else {"seats": 7})
+    book = books(
+        corral_usage_totals=lambda period: 7 if period.subscription_id == "ada" else {"seats": 7}
+    )
     for name in ("ada", "bob"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
-    with pytest.raises(PeriodsLeft, match="'ada': corral_usage_totals was answered with int, which is no mapping"):
+    with pytest.raises(
+        PeriodsLeft, match="'ada': corral_usage_totals was answered with int, which is no mapping"
+    ):
         await book.close(at(10, 5))
     assert await book.periods("ada") == [(at(9), at(10), None)]
     assert await book.totals("bob") == {(at(9), "seats"): 7}
@@ -130,8 +159,12 @@ async def test_an_answer_that_is_no_total_leaves_the_period_open(books: Any) -> 
 async def test_a_total_that_the_table_does_not_take_is_named_and_stops_nobody_else(
     books: Any, told: dict[Any, Any], why: str
 ) -> None:
-    """What sums up a PostgreSQL bigint is a Decimal; SQLite would keep half a seat, and 65 characters."""
-    book = books(corral_usage_totals=lambda period: told if period.subscription_id == "ada" else {"seats": 7})
+    """What sums up a PostgreSQL bigint is a Decimal; SQLite would keep half a seat, and 65
+    characters.
+    """
+    book = books(
+        corral_usage_totals=lambda period: told if period.subscription_id == "ada" else {"seats": 7}
+    )
     for name in ("ada", "bob"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
     with pytest.raises(PeriodsLeft, match=f"'ada': corral_usage_totals was answered {why}"):

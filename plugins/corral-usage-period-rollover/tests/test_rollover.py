@@ -85,7 +85,14 @@ async def test_the_tick_after_three_missed_ones_closes_each_period_in_turn(books
         (at(13), at(14), None),
     ]
     assert told == [
-        ClosedPeriod("ada", at(hour), at(hour + 1), totals={"requests": hour}, closed_at=at(13, 7), tick=at(13, 5))
+        ClosedPeriod(
+            "ada",
+            at(hour),
+            at(hour + 1),
+            totals={"requests": hour},
+            closed_at=at(13, 7),
+            tick=at(13, 5),
+        )
         for hour in (9, 10, 11, 12)
     ]
 
@@ -99,23 +106,36 @@ async def test_the_tick_is_written_down(books: Any) -> None:
         scheduled_for=at(10, 5),
         processed_on=at(10, 5) + MICROSECOND * 9000,
     )
-    assert await roll_over(job, book.rollover) == RolledOver(tick=at(10, 5), periods=1, subscriptions=1)
+    assert await roll_over(job, book.rollover) == RolledOver(
+        tick=at(10, 5), periods=1, subscriptions=1
+    )
     async with book.engine.connect() as connection:
         told = usage_periods.c
-        row = (await connection.execute(select(told.tick, told.closed_at).where(told.started_at == at(9)))).one()
+        row = (
+            await connection.execute(
+                select(told.tick, told.closed_at).where(told.started_at == at(9))
+            )
+        ).one()
     assert tuple(row) == (at(10, 5), job.processed_on)
 
 
 async def test_a_counter_on_a_boundary_belongs_to_the_period_that_begins(books: Any) -> None:
     book = books()
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
-    for moment, amount in [(at(9), 1), (at(10) - MICROSECOND, 10), (at(10), 100), (at(11) - MICROSECOND, 1000)]:
+    for moment, amount in [
+        (at(9), 1),
+        (at(10) - MICROSECOND, 10),
+        (at(10), 100),
+        (at(11) - MICROSECOND, 1000),
+    ]:
         await book.run(record_usage, "ada", "requests", amount, recorded_at=moment)
     await book.close(at(11, 5))
     assert await book.totals() == {(at(9), "requests"): 11, (at(10), "requests"): 1100}
 
 
-async def test_a_counter_that_comes_after_its_period_was_closed_is_counted_once_in_the_next(books: Any) -> None:
+async def test_a_counter_that_comes_after_its_period_was_closed_is_counted_once_in_the_next(
+    books: Any,
+) -> None:
     book = books()
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     await book.run(record_usage, "ada", "requests", 1, recorded_at=at(9, 58))
@@ -126,8 +146,12 @@ async def test_a_counter_that_comes_after_its_period_was_closed_is_counted_once_
     assert await book.totals() == {(at(9), "requests"): 1, (at(10), "requests"): 110}
 
 
-async def test_a_counter_that_is_committed_while_its_period_is_closed_is_counted_once(books: Any) -> None:
-    """SQLite has one transaction that writes at a time: there the rollover waits, and counts it at once."""
+async def test_a_counter_that_is_committed_while_its_period_is_closed_is_counted_once(
+    books: Any,
+) -> None:
+    """SQLite has one transaction that writes at a time: there the rollover waits, and counts it at
+    once.
+    """
     book = books()
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     async with book.engine.begin() as connection:
@@ -156,16 +180,28 @@ async def test_month_ends(books: Any) -> None:
     book = books()
     await book.run(begin_subscription, "ada", "month", started_at=at(0, day=31))
     await book.close(datetime(2027, 4, 1, tzinfo=UTC))
-    assert [start.strftime("%m-%d") for start, _, _ in await book.periods()] == ["01-31", "02-28", "03-31"]
+    assert [start.strftime("%m-%d") for start, _, _ in await book.periods()] == [
+        "01-31",
+        "02-28",
+        "03-31",
+    ]
     assert (await book.periods())[-1][1:] == (datetime(2027, 4, 30, tzinfo=UTC), None)
 
 
-async def test_a_subscription_that_began_between_boundaries_has_a_short_first_period(books: Any) -> None:
+async def test_a_subscription_that_began_between_boundaries_has_a_short_first_period(
+    books: Any,
+) -> None:
     book = books()
-    first = await book.run(begin_subscription, "ada", "month", started_at=at(12, day=10), anchor_at=at(0, day=1))
+    first = await book.run(
+        begin_subscription, "ada", "month", started_at=at(12, day=10), anchor_at=at(0, day=1)
+    )
     assert (first.started_at, first.ends_at) == (at(12, day=10), datetime(2027, 2, 1, tzinfo=UTC))
     await book.close(datetime(2027, 2, 1, tzinfo=UTC))
-    assert (await book.periods())[-1] == (datetime(2027, 2, 1, tzinfo=UTC), datetime(2027, 3, 1, tzinfo=UTC), None)
+    assert (await book.periods())[-1] == (
+        datetime(2027, 2, 1, tzinfo=UTC),
+        datetime(2027, 3, 1, tzinfo=UTC),
+        None,
+    )
 
 
 async def test_a_subscription_that_has_ended_gets_no_further_period(books: Any) -> None:
@@ -201,8 +237,15 @@ async def test_rows_that_contradict_each_other_do_not_stop_the_others(books: Any
     book = books()
     for name in ("ada", "bob"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
-    there_already = {"subscription_id": "ada", "started_at": at(10), "ends_at": at(11), "closed_at": at(11)}
-    await book.run(lambda connection: connection.execute(insert(usage_periods).values(**there_already)))
+    there_already = {
+        "subscription_id": "ada",
+        "started_at": at(10),
+        "ends_at": at(11),
+        "closed_at": at(11),
+    }
+    await book.run(
+        lambda connection: connection.execute(insert(usage_periods).values(**there_already))
+    )
     with pytest.raises(PeriodsLeft, match="'ada'"):
         await book.close(at(10, 5))
     assert (await book.periods("ada"))[0][2] is None
@@ -214,14 +257,20 @@ async def test_a_database_that_fails_is_told_as_it_is(books: Any) -> None:
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     await book.run(record_usage, "ada", "requests", recorded_at=at(9))
     for dropped in ("usage_totals", "usage_periods"):
-        await book.run(lambda connection, table=dropped: connection.execute(text(f"DROP TABLE {table}")))
+        await book.run(
+            lambda connection, table=dropped: connection.execute(text(f"DROP TABLE {table}"))
+        )
         with pytest.raises(DBAPIError, match=dropped):  # not a PeriodsLeft, and not a Fail
             await book.close(at(10, 5))
 
 
 async def test_two_rollovers_at_once_close_each_period_once(books: Any) -> None:
     told: list[tuple[str, datetime]] = []
-    book = books(corral_usage_period_closed=lambda period: told.append((period.subscription_id, period.started_at)))
+    book = books(
+        corral_usage_period_closed=lambda period: told.append(
+            (period.subscription_id, period.started_at)
+        )
+    )
     names = [f"s{number}" for number in range(8)]
     for name in names:
         await book.run(begin_subscription, name, "hour", started_at=at(9))
@@ -233,11 +282,14 @@ async def test_two_rollovers_at_once_close_each_period_once(books: Any) -> None:
     for name in names:
         assert await book.totals(name) == {(at(9), "requests"): 5}
         assert len(await book.periods(name)) == 3
-    # a transaction that is refused the lock is rolled back with its subscribers' writes, and tells nobody here
+    # a transaction that is refused the lock is rolled back with its subscribers' writes, and tells
+    # nobody here
     assert sorted(set(told)) == sorted(told)
 
 
-async def test_what_is_due_is_worked_off_in_pages(books: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_due_is_worked_off_in_pages(
+    books: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rollover, "PAGE", 3)
     book = books()
     for number in range(10):
@@ -246,7 +298,9 @@ async def test_what_is_due_is_worked_off_in_pages(books: Any, monkeypatch: pytes
     assert await book.close(at(11, 5)) == Closed(0, 0)
 
 
-async def test_a_crash_in_the_middle_leaves_whole_periods_and_the_next_run_does_the_rest(books: Any) -> None:
+async def test_a_crash_in_the_middle_leaves_whole_periods_and_the_next_run_does_the_rest(
+    books: Any,
+) -> None:
     class Killed(BaseException):
         pass
 
@@ -267,9 +321,16 @@ async def test_one_period_of_each_beginning_and_one_that_is_open(books: Any) -> 
     book = books()
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     for start, closed_at in [(at(9), at(10)), (at(10), None)]:
-        row = {"subscription_id": "ada", "started_at": start, "ends_at": at(11), "closed_at": closed_at}
+        row = {
+            "subscription_id": "ada",
+            "started_at": start,
+            "ends_at": at(11),
+            "closed_at": closed_at,
+        }
         with pytest.raises(IntegrityError):
-            await book.run(lambda connection, row=row: connection.execute(insert(usage_periods).values(**row)))
+            await book.run(
+                lambda connection, row=row: connection.execute(insert(usage_periods).values(**row))
+            )
 
 
 async def test_an_application_with_an_orm_hands_over_its_session(books: Any) -> None:
@@ -289,7 +350,10 @@ async def test_a_subscription_may_change_its_length_and_its_anchor(books: Any) -
     change = update(usage_subscriptions).values(length="day", anchor_at=at(0))
     await book.run(lambda connection: connection.execute(change))
     await book.close(at(10, 35))
-    assert await book.periods() == [(at(9, 30), at(10, 30), at(10, 35)), (at(10, 30), at(0, day=2), None)]
+    assert await book.periods() == [
+        (at(9, 30), at(10, 30), at(10, 35)),
+        (at(10, 30), at(0, day=2), None),
+    ]
 
 
 async def test_moments_without_a_time_zone_are_refused(books: Any) -> None:
@@ -299,5 +363,7 @@ async def test_moments_without_a_time_zone_are_refused(books: Any) -> None:
         await book.run(record_usage, "ada", "requests", recorded_at=naive)
     vienna = datetime.fromisoformat("2027-01-01T01:00:00+01:00")
     await book.run(record_usage, "ada", "requests", recorded_at=vienna)
-    stored = await book.run(lambda connection: connection.scalars(select(usage_counters.c.recorded_at)))
+    stored = await book.run(
+        lambda connection: connection.scalars(select(usage_counters.c.recorded_at))
+    )
     assert [moment.isoformat() for moment in stored] == ["2027-01-01T00:00:00+00:00"]

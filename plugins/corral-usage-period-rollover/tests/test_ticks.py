@@ -1,4 +1,6 @@
-"""The schedule on a real store, in time that the test moves: what each tick closes, and what a late one catches up."""
+"""The schedule on a real store, in time that the test moves: what each tick closes, and what a late
+one catches up.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Day:
     async def ticks(self) -> list[datetime]:
         """The ticks that are written down, one for each closed period in turn."""
         query = select(usage_periods.c.tick).where(usage_periods.c.closed_at.is_not(None))
-        return list(await self.book.run(lambda connection: connection.scalars(query.order_by("started_at"))))
+        return list(
+            await self.book.run(lambda connection: connection.scalars(query.order_by("started_at")))
+        )
 
 
 def result(tick: datetime, periods: int) -> bytes:
@@ -68,7 +72,9 @@ async def day(books: Callable[..., Any], corral_kit: testing.Kit) -> Day:
     book = books()
     await book.run(begin_subscription, "ada", "hour", started_at=hour)
     for number in range(5):
-        await book.run(record_usage, "ada", "requests", number + 1, recorded_at=hour + number * HOUR)
+        await book.run(
+            record_usage, "ada", "requests", number + 1, recorded_at=hour + number * HOUR
+        )
     assert not await corral_kit.drain(PROCESSOR), "it installs the schedule, and nothing is due"
     return Day(hour, corral_kit, book)
 
@@ -78,22 +84,30 @@ async def test_every_hour_at_minute_5_the_hour_before_is_closed(day: Day) -> Non
     ticks = [day.hour + number * HOUR + 5 * MINUTE for number in (1, 2, 3)]
     assert ran == [(tick, result(tick, 1)) for tick in ticks]
     assert await day.ticks() == ticks
-    assert await day.book.totals() == {(day.hour + number * HOUR, "requests"): number + 1 for number in range(3)}
+    assert await day.book.totals() == {
+        (day.hour + number * HOUR, "requests"): number + 1 for number in range(3)
+    }
 
 
 async def test_three_missed_ticks_are_caught_up_by_the_next(day: Day) -> None:
-    """Nobody works for three hours and a half: one job stands for all that was missed, and the chain goes on."""
+    """Nobody works for three hours and a half: one job stands for all that was missed, and the
+    chain goes on.
+    """
     day.kit.travel(3 * HOUR + 30 * MINUTE)
     tick = day.hour + HOUR + 5 * MINUTE
     assert await day.until(day.hour + 3 * HOUR + 50 * MINUTE) == [(tick, result(tick, 3))]
     assert await day.ticks() == [tick] * 3
-    assert await day.book.totals() == {(day.hour + number * HOUR, "requests"): number + 1 for number in range(3)}
+    assert await day.book.totals() == {
+        (day.hour + number * HOUR, "requests"): number + 1 for number in range(3)
+    }
 
     following = day.hour + 4 * HOUR + 5 * MINUTE
     assert await day.until(following + MINUTE) == [(following, result(following, 1))]
 
 
-async def test_a_second_run_of_one_tick_changes_nothing(day: Day, books: Callable[..., Any]) -> None:
+async def test_a_second_run_of_one_tick_changes_nothing(
+    day: Day, books: Callable[..., Any]
+) -> None:
     told: list[ClosedPeriod] = []
 
     def tell(period: ClosedPeriod) -> None:

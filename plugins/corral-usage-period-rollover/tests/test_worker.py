@@ -1,4 +1,6 @@
-"""The whole of it: `corral worker` as a process of its own, the embedded store, a database, an application's hooks."""
+"""The whole of it: `corral worker` as a process of its own, the embedded store, a database, an
+application's hooks.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ class Site:
         return self.workers[-1]
 
     def follow_ups(self) -> list[str]:
-        """The jobs that the application enqueued when it was told, and that the outbox's relay has carried here."""
+        """The jobs that the application enqueued when it was told, and that the outbox's relay has
+        carried here.
+        """
         delayed = self.store.zrange("bull:usage-period-rollover:delayed", 0, -1)
         return sorted(job_id for job_id in delayed if job_id.startswith("follow-up"))
 
@@ -105,7 +109,11 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(
-    corral_kit: testing.Kit, corral_database: str, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corral_kit: testing.Kit,
+    corral_database: str,
+    compiled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Site]:
     for name in list(os.environ):
         if name.startswith("CORRAL_") and name != "CORRAL_DATABASE_URL":
@@ -118,11 +126,15 @@ def site(
             "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "1",
             "PYTHONDONTWRITEBYTECODE": "",  # the workers of a run compile what they load once, and not in the checkout
             "PYTHONPYCACHEPREFIX": str(compiled),
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
         }
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.syspath_prepend(tmp_path)  # this process is a producer, and loads the application too
+        monkeypatch.syspath_prepend(
+            tmp_path
+        )  # this process is a producer, and loads the application too
         monkeypatch.delitem(sys.modules, "acme_jobs", raising=False)
         monkeypatch.chdir(tmp_path)
         site = Site(tmp_path, corral_kit, store)
@@ -136,24 +148,32 @@ def site(
 
 
 async def prepared(book: Any, site: Site) -> datetime:
-    """A subscription whose last three hours are over, with 1, 2 and 3 requests; when the first of them began.
+    """A subscription whose last three hours are over, with 1, 2 and 3 requests; when the first of
+    them began.
 
-    The schedule is there, too, and far from its next tick: whatever the time is, none comes into what is tested.
+    The schedule is there, too, and far from its next tick: whatever the time is, none comes into
+    what is tested.
     """
     site.kit.travel_to(site.kit.now.replace(minute=10) + HOUR)
     await site.kit.drain(usage_period_rollover.processed_by(roll_over, using=open_rollover))
-    site.store.delete("bull:usage-period-rollover:stalled-check")  # it has just been made: the next one is due in 30 s
+    site.store.delete(
+        "bull:usage-period-rollover:stalled-check"
+    )  # it has just been made: the next one is due in 30 s
     start = datetime.now(UTC) - 3 * HOUR - timedelta(minutes=5)
     table = text("CREATE TABLE invoices (subscription TEXT, amount INT)")
     await book.run(lambda connection: connection.execute(table))
     await book.run(begin_subscription, "ada", "hour", started_at=start)
     for number in range(3):
-        await book.run(record_usage, "ada", "requests", number + 1, recorded_at=start + number * HOUR)
+        await book.run(
+            record_usage, "ada", "requests", number + 1, recorded_at=start + number * HOUR
+        )
     return start
 
 
 async def invoices(book: Any) -> list[int]:
-    rows = await book.run(lambda connection: connection.execute(text("SELECT amount FROM invoices ORDER BY amount")))
+    rows = await book.run(
+        lambda connection: connection.execute(text("SELECT amount FROM invoices ORDER BY amount"))
+    )
     return [amount for (amount,) in rows]
 
 
@@ -178,7 +198,9 @@ async def test_a_crash_between_the_effect_and_the_completion_leaves_one_effect(
     site.worker()
     await wait_until(lambda: "finishedOn" in site.job(job_id), "another worker has ended the job")
     job = site.job(job_id)
-    assert (job["ats"], job["stc"]) == ("2", "1"), "it was started again, because its worker had died"
+    assert (job["ats"], job["stc"]) == ("2", "1"), (
+        "it was started again, because its worker had died"
+    )
     assert json.loads(job["returnvalue"])["periods"] == 0
     assert (await book.periods(), await book.totals(), await invoices(book)) == effect
     await wait_until(lambda: len(site.follow_ups()) == 3, "the outbox was relayed")
@@ -201,17 +223,26 @@ async def test_a_subscriber_that_raises_fails_the_attempt_and_the_next_one_does_
     told = json.loads(job["returnvalue"])
     assert job["atm"] == "2"
     assert (
-        "subscription 'ada': acme_jobs raised in corral_usage_period_closed: LookupError: no price" in job["stacktrace"]
+        "subscription 'ada': acme_jobs raised in corral_usage_period_closed: LookupError: no price"
+        in job["stacktrace"]
     )
-    assert (told["periods"], told["subscriptions"]) == (2, 1), "the first hour was closed by the first attempt"
-    assert datetime.fromisoformat(told["tick"]) == datetime.fromtimestamp(int(job["timestamp"]) / 1000, UTC)
+    assert (told["periods"], told["subscriptions"]) == (2, 1), (
+        "the first hour was closed by the first attempt"
+    )
+    assert datetime.fromisoformat(told["tick"]) == datetime.fromtimestamp(
+        int(job["timestamp"]) / 1000, UTC
+    )
     await wait_until(lambda: len(site.follow_ups()) == 3, "the outbox was relayed")
     assert await invoices(book) == [1, 2, 3], "the invoice of the attempt that failed is gone"
-    assert await book.totals() == {(start + number * HOUR, "requests"): number + 1 for number in range(3)}
+    assert await book.totals() == {
+        (start + number * HOUR, "requests"): number + 1 for number in range(3)
+    }
 
 
 async def test_a_worker_that_starts_installs_the_schedule(site: Site, wait_until: Any) -> None:
-    """What its ticks do is shown in moved time (`test_ticks.py`); this holds also while one of them runs."""
+    """What its ticks do is shown in moved time (`test_ticks.py`); this holds also while one of them
+    runs.
+    """
     site.worker()
     await wait_until(site.ticks, "there is a tick to come")
     tick = datetime.fromtimestamp(int(site.ticks()[0].rpartition(":")[2]) / 1000, UTC)

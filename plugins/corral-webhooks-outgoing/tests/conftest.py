@@ -1,4 +1,6 @@
-"""Receivers on ports of the kernel's choice, an internet that leads to them, and parts as a worker opens them."""
+"""Receivers on ports of the kernel's choice, an internet that leads to them, and parts as a worker
+opens them.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,10 @@ class Receiver:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 line, *lines = head.decode("latin-1").strip().split("\r\n")
-                headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+                headers = {
+                    name.lower(): value.strip()
+                    for name, _, value in (each.partition(":") for each in lines)
+                }
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 self.requests.append(Request(line, headers, body))
                 reply = self.replies.popleft() if self.replies else NO_CONTENT
@@ -94,14 +99,19 @@ class Receiver:
                     await writer.drain()
                 else:
                     await reply(writer)
-        except (OSError, asyncio.IncompleteReadError):  # the other side has hung up, or speaks no HTTP
+        except (
+            OSError,
+            asyncio.IncompleteReadError,
+        ):  # the other side has hung up, or speaks no HTTP
             pass
         finally:
             writer.close()
 
 
 @asynccontextmanager
-async def listening(host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+async def listening(
+    host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Receiver]:
     """A receiver until the block ends."""
     receiver = Receiver()
     running: set[asyncio.Task[None]] = set()
@@ -155,7 +165,8 @@ def certified(authority: trustme.CA) -> Callable[[str], ssl.SSLContext]:
 
 
 class Internet(httpcore2.AsyncNetworkBackend):
-    """Leads some public addresses to servers of the test, and dials for real what is on this machine: a hole is seen.
+    """Leads some public addresses to servers of the test, and dials for real what is on this
+    machine: a hole is seen.
 
     Attributes:
         ports: Where the server of an address listens.
@@ -191,7 +202,8 @@ def internet() -> Internet:
 
 
 class Resolver:
-    """What names stand for: each time they are asked for the next of their answers, and then the last for ever.
+    """What names stand for: each time they are asked for the next of their answers, and then the
+    last for ever.
 
     Attributes:
         answers: By name, the addresses of each answer.
@@ -218,7 +230,9 @@ class Resolver:
         if answers is None:
             if host.strip(".")[-1:].isalpha() and not host.lower().startswith("0x"):
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-            return self._real(host, port, *rest, **named)  # a number in whatever form: no name server is asked
+            return self._real(
+                host, port, *rest, **named
+            )  # a number in whatever form: no name server is asked
         addresses = answers.pop(0) if len(answers) > 1 else answers[0]
         kind = socket.SOCK_STREAM
         return [
@@ -250,7 +264,9 @@ def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
     for offered in corral_webhooks_outgoing.corral_hookspecs():
         manager.add_hookspecs(offered)
     manager.register(corral_webhooks_outgoing)
-    application = SimpleNamespace(**{name: hookspecs.hookimpl(made) for name, made in subscribers.items()})
+    application = SimpleNamespace(
+        **{name: hookspecs.hookimpl(made) for name, made in subscribers.items()}
+    )
     manager.register(application, "the application")
     manager.check_pending()
     return manager.hook
@@ -258,7 +274,9 @@ def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
 
 @pytest_asyncio.fixture
 async def courier_with() -> AsyncIterator[Callable[..., Courier]]:
-    """Makes couriers, on an internet or on the real network: `courier_with(internet, timeout_seconds=0.5)`."""
+    """Makes couriers, on an internet or on the real network: `courier_with(internet,
+    timeout_seconds=0.5)`.
+    """
     async with AsyncExitStack() as opened:
 
         def make(network: Any = None, **settings: Any) -> Courier:
@@ -278,17 +296,23 @@ def courier(courier_with) -> Courier:
 
 async def post(courier: Courier, receiver: Receiver) -> Answer:
     """Send a message to a receiver."""
-    return await courier.post(httpx2.URL(f"http://127.0.0.1:{receiver.port}/corral?token=1"), MESSAGE)
+    return await courier.post(
+        httpx2.URL(f"http://127.0.0.1:{receiver.port}/corral?token=1"), MESSAGE
+    )
 
 
 Opening = Callable[..., Awaitable[Deliveries]]
 
 
 @pytest_asyncio.fixture
-async def deliveries_with(corral_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opening]:
-    """Opens deliveries as a worker does: `await deliveries_with(allow_private=1, corral_webhook_endpoint=…)`.
+async def deliveries_with(
+    corral_database: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Opening]:
+    """Opens deliveries as a worker does: `await deliveries_with(allow_private=1,
+    corral_webhook_endpoint=…)`.
 
-    With `internet`, connections are made in there. Names of hooks are subscribers, all else is settings.
+    With `internet`, connections are made in there. Names of hooks are subscribers, all else is
+    settings.
     """
     async with AsyncExitStack() as opened:
 
@@ -311,7 +335,9 @@ async def deliveries_with(corral_database: str, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine function."""
+    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine
+    function.
+    """
 
     async def wait(predicate: Callable[[], Any], what: str) -> None:
         deadline = time.monotonic() + SECONDS
@@ -328,6 +354,8 @@ def python() -> Callable[..., str]:
 
     def run(program: str) -> str:
         command = [sys.executable, "-c", program]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=SECONDS
+        ).stdout.strip()
 
     return run

@@ -1,4 +1,6 @@
-"""Where a stranger might point a webhook to: URLs with ports of this machine, and names with their addresses."""
+"""Where a stranger might point a webhook to: URLs with ports of this machine, and names with their
+addresses.
+"""
 
 from __future__ import annotations
 

@@ -16,9 +16,31 @@ SECRET_URL = "https://127.0.0.1/t0ken?key=t0ken"
 @pytest.mark.parametrize(
     "address",
     [
-        *("1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "93.184.216.34", "100.63.255.255", "100.128.0.0"),
-        *("172.15.255.255", "172.32.0.0", "192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0"),
-        *("168.63.129.15", "168.63.129.17", "223.255.255.255", "2606:4700::1111", "2a00:1450:4001::200e", "2620:fe::9"),
+        *(
+            "1.1.1.1",
+            "8.8.8.8",
+            "9.255.255.255",
+            "11.0.0.0",
+            "93.184.216.34",
+            "100.63.255.255",
+            "100.128.0.0",
+        ),
+        *(
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "198.17.255.255",
+            "198.20.0.0",
+        ),
+        *(
+            "168.63.129.15",
+            "168.63.129.17",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "2a00:1450:4001::200e",
+            "2620:fe::9",
+        ),
         "64:ff9b::8.8.8.8",
     ],
 )
@@ -29,10 +51,44 @@ def test_what_everybody_reaches_is_public(address) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        *("0.0.0.0", "0.255.255.255", "10.0.0.0", "100.64.0.0", "100.127.255.255", "127.0.0.0", "169.254.0.1"),
-        *("172.16.0.0", "172.31.255.255", "192.0.0.8", "192.168.255.255", "198.19.255.255", "224.0.0.0", "240.0.0.0"),
-        *("::", "::1", "::7f00:1", "::ffff:8.8.8.8", "64:ff9b::10.0.0.1", "64:ff9b:1::808:808", "100::1", "1fff::1"),
-        *("2001::1", "2001:1ff::1", "2002:808:808::", "3fff:fff::1", "4000::1", "fc00::1", "fe80::1", "ff0e::1"),
+        *(
+            "0.0.0.0",
+            "0.255.255.255",
+            "10.0.0.0",
+            "100.64.0.0",
+            "100.127.255.255",
+            "127.0.0.0",
+            "169.254.0.1",
+        ),
+        *(
+            "172.16.0.0",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.168.255.255",
+            "198.19.255.255",
+            "224.0.0.0",
+            "240.0.0.0",
+        ),
+        *(
+            "::",
+            "::1",
+            "::7f00:1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::808:808",
+            "100::1",
+            "1fff::1",
+        ),
+        *(
+            "2001::1",
+            "2001:1ff::1",
+            "2002:808:808::",
+            "3fff:fff::1",
+            "4000::1",
+            "fc00::1",
+            "fe80::1",
+            "ff0e::1",
+        ),
         "2606:4700::1111%lo",
     ],
 )
@@ -55,7 +111,16 @@ def test_what_is_special_is_not(address) -> None:
             "017700000001",
             "2130706433",
         ),
-        *("4294967295", "0xffffffff", "1.2.3", "1.65536", "1.16777215", "0x", "0x.1", "00000000001.2.3.4"),
+        *(
+            "4294967295",
+            "0xffffffff",
+            "1.2.3",
+            "1.65536",
+            "1.16777215",
+            "0x",
+            "0x.1",
+            "00000000001.2.3.4",
+        ),
         *(
             "4294967296",
             "256.1",
@@ -136,28 +201,43 @@ def test_what_may_not_be_stored_whoever_allows_what(url, reason) -> None:
         (8443, (8443,), True, True),
     ],
 )
-def test_webhooks_go_to_80_and_443_and_the_ports_that_are_named(port, named, allow_private, accepted) -> None:
+def test_webhooks_go_to_80_and_443_and_the_ports_that_are_named(
+    port, named, allow_private, accepted
+) -> None:
     """Development goes to any port, unless it names some."""
     url = f"https://hooks.example.org:{port}/"
     if accepted:
         accepted_url(url, allow_private=allow_private, ports=named)
         return
-    with pytest.raises(EndpointRefused, match=f"has the port {port}, and webhooks go to 80, 443") as refused:
+    with pytest.raises(
+        EndpointRefused, match=f"has the port {port}, and webhooks go to 80, 443"
+    ) as refused:
         accepted_url(url, allow_private=allow_private, ports=named)
     assert refused.value.hint == "CORRAL_WEBHOOKS_OUTGOING_PORTS names further ones"
 
 
-@pytest.mark.parametrize("url", ["https://127.0.0.1/", "http://localhost:8000/", "http://[::1]/", "http://printer/"])
+@pytest.mark.parametrize(
+    "url", ["https://127.0.0.1/", "http://localhost:8000/", "http://[::1]/", "http://printer/"]
+)
 def test_development_may_reach_itself_and_without_tls(url) -> None:
     with pytest.raises(EndpointRefused) as refused:
         accepted_url(url, allow_private=False)
-    assert refused.value.hint == "CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE=1 allows it, in development"
+    assert (
+        refused.value.hint == "CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE=1 allows it, in development"
+    )
     accepted_url(url, allow_private=True)
 
 
 @pytest.mark.parametrize(
     "url",
-    [SECRET_URL, "https://[t0ken/", "http://x/t0ken", "https://x:t0ken/", "https://t0ken:a@x/", "https://x/\\t0ken"],
+    [
+        SECRET_URL,
+        "https://[t0ken/",
+        "http://x/t0ken",
+        "https://x:t0ken/",
+        "https://t0ken:a@x/",
+        "https://x/\\t0ken",
+    ],
 )
 def test_a_refusal_does_not_repeat_what_may_be_a_token(url) -> None:
     with pytest.raises(EndpointRefused) as refused:

@@ -24,7 +24,9 @@ def test_retry_after_is_seconds_or_a_date(status, text) -> None:
     assert wait(text, status) == timedelta(seconds=7)
 
 
-@pytest.mark.parametrize("text", ["86401", "9" * 5000, format_datetime(NOW + timedelta(days=30), usegmt=True)])
+@pytest.mark.parametrize(
+    "text", ["86401", "9" * 5000, format_datetime(NOW + timedelta(days=30), usegmt=True)]
+)
 def test_nobody_is_waited_for_longer_than_a_day(text) -> None:
     assert wait(text) == timedelta(days=1)
 

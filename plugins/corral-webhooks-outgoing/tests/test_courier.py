@@ -64,7 +64,9 @@ async def test_neither_proxies_nor_credentials_of_the_environment_nor_cookies_ar
             await post(courier, receiver)
         assert proxy.connections == 0
     assert len(receiver.requests) == 2
-    assert not {"cookie", "authorization"} & {name for request in receiver.requests for name in request.headers}
+    assert not {"cookie", "authorization"} & {
+        name for request in receiver.requests for name in request.headers
+    }
 
 
 async def test_a_burst_to_one_receiver_uses_one_connection(courier, receiver) -> None:
@@ -73,7 +75,9 @@ async def test_a_burst_to_one_receiver_uses_one_connection(courier, receiver) ->
     assert (len(receiver.requests), receiver.connections) == (5, 1)
 
 
-async def test_a_connection_that_its_receiver_has_closed_is_not_used_again(courier, receiver) -> None:
+async def test_a_connection_that_its_receiver_has_closed_is_not_used_again(
+    courier, receiver
+) -> None:
     closed = asyncio.Event()
 
     async def hang_up(writer: asyncio.StreamWriter) -> None:
@@ -102,7 +106,9 @@ async def test_the_name_is_kept_for_host_sni_and_the_certificate(
     assert (named, [request.headers["host"] for request in receiver.requests]) == ([NAME], [NAME])
 
 
-async def test_a_certificate_of_another_name_is_refused(courier_with, serving, certified, resolver, internet) -> None:
+async def test_a_certificate_of_another_name_is_refused(
+    courier_with, serving, certified, resolver, internet
+) -> None:
     async with serving(tls=certified("somebody.example.org")) as receiver:
         internet.ports[PUBLIC] = receiver.port
         with pytest.raises(Unanswered, match=r"certificate is not valid for 'hooks\.example\.org'"):
@@ -133,7 +139,9 @@ async def test_an_address_that_nobody_answers_at_leaves_the_others_their_turn(
     assert len(receiver.requests) == 1
 
 
-async def test_an_address_that_swallows_packets_does_too(courier_with, serving, certified, resolver, internet) -> None:
+async def test_an_address_that_swallows_packets_does_too(
+    courier_with, serving, certified, resolver, internet
+) -> None:
     resolver.answers[NAME] = [["2606:4700::1111", PUBLIC]]
     internet.silent.add("2606:4700::1111")
     async with serving(tls=certified(NAME)) as receiver:
@@ -143,7 +151,9 @@ async def test_an_address_that_swallows_packets_does_too(courier_with, serving, 
     assert internet.dialled == ["2606:4700::1111", PUBLIC]
 
 
-async def test_a_name_server_that_does_not_answer_is_not_waited_for(courier_with, resolver, internet) -> None:
+async def test_a_name_server_that_does_not_answer_is_not_waited_for(
+    courier_with, resolver, internet
+) -> None:
     courier = courier_with(internet, connect_timeout_seconds=0.2)
     resolver.answering.clear()
     try:
@@ -162,7 +172,10 @@ async def test_names_that_are_never_answered_keep_no_other_name_waiting(
     resolver.hanging.update(names)
     async with serving(tls=certified(NAME)) as receiver:
         internet.ports[PUBLIC] = receiver.port
-        waiting = [asyncio.create_task(courier.post(httpx2.URL(f"https://{name}/"), MESSAGE)) for name in names]
+        waiting = [
+            asyncio.create_task(courier.post(httpx2.URL(f"https://{name}/"), MESSAGE))
+            for name in names
+        ]
         try:
             await wait_until(lambda: set(names) <= set(resolver.asked), "all of them are asked for")
             assert await courier.post(httpx2.URL(f"https://{NAME}/"), MESSAGE) == Answer(204)
@@ -212,8 +225,12 @@ async def test_a_socket_of_this_machine_is_not_public() -> None:
 
 
 @pytest.mark.timing
-async def test_a_server_that_drips_bytes_frees_its_slot_within_sixteen_seconds(courier, serving) -> None:
-    """Once in the status line and once in the body, at the same time, with the settings as they are by default."""
+async def test_a_server_that_drips_bytes_frees_its_slot_within_sixteen_seconds(
+    courier, serving
+) -> None:
+    """Once in the status line and once in the body, at the same time, with the settings as they are
+    by default.
+    """
 
     async def timed(reply: Any) -> tuple[object, float]:
         async with serving() as receiver:
@@ -225,7 +242,9 @@ async def test_a_server_that_drips_bytes_frees_its_slot_within_sixteen_seconds(c
                 ended = str(error)
             return ended, time.monotonic() - began
 
-    (first, first_took), (second, second_took) = await asyncio.gather(timed(drip), timed(drip_the_body))
+    (first, first_took), (second, second_took) = await asyncio.gather(
+        timed(drip), timed(drip_the_body)
+    )
     print(f"servers that drip freed their slots after {first_took:.2f} and {second_took:.2f} s")
     assert (first, second) == ("no answer within 15 s", 500)
     assert 15 <= first_took <= 16
@@ -239,10 +258,14 @@ async def test_a_server_that_drips_behind_tls_is_left_as_well(
         internet.ports[PUBLIC] = receiver.port
         receiver.replies.append(drip)
         with pytest.raises(Unanswered, match=r"no answer within 0\.5 s"):
-            await courier_with(internet, timeout_seconds=0.5).post(httpx2.URL(f"https://{NAME}/"), MESSAGE)
+            await courier_with(internet, timeout_seconds=0.5).post(
+                httpx2.URL(f"https://{NAME}/"), MESSAGE
+            )
 
 
-async def test_the_status_is_the_answer_whatever_becomes_of_the_body(courier_with, receiver) -> None:
+async def test_the_status_is_the_answer_whatever_becomes_of_the_body(
+    courier_with, receiver
+) -> None:
     receiver.replies.append(drip_the_body)
     answer = await post(courier_with(allow_private=True, timeout_seconds=0.5), receiver)
     assert (answer.status, answer.body[:6]) == (500, b"sorry ")
@@ -290,7 +313,9 @@ async def test_of_an_endless_body_64_kib_are_read(courier, receiver) -> None:
 async def test_a_bomb_is_not_unpacked(courier, receiver) -> None:
     bomb = gzip.compress(bytes(128 << 20))
     assert len(bomb) > MAX_BODY_BYTES
-    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(bomb)}\r\n\r\n".encode()
+    head = (
+        f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(bomb)}\r\n\r\n".encode()
+    )
 
     async def throw(writer: asyncio.StreamWriter) -> None:
         writer.transport.write(head)

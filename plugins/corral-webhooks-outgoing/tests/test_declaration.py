@@ -1,4 +1,6 @@
-"""What a producer gets: a queue that refuses early what the processor would refuse, and loads nothing for it."""
+"""What a producer gets: a queue that refuses early what the processor would refuse, and loads
+nothing for it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def wrong_fields(**fields: object) -> list[str]:
 
 
 def test_is_written_and_read_as_other_languages_write_it() -> None:
-    job = WebhookDelivery(endpoint_id="ep_1", event_id="evt_1", event_type="user.created", data={"id": 7})
+    job = WebhookDelivery(
+        endpoint_id="ep_1", event_id="evt_1", event_type="user.created", data={"id": 7}
+    )
     assert json.loads(webhooks_outgoing.dumped(job)) == GOOD
     assert webhooks_outgoing.parsed(json.dumps({**GOOD, "shard": 7}).encode()) == (job, {"shard"})
 

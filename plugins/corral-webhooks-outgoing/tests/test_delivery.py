@@ -1,4 +1,6 @@
-"""The processor with a real receiver and a real database: what is delivered, once, and what becomes of every answer."""
+"""The processor with a real receiver and a real database: what is delivered, once, and what becomes
+of every answer.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,29 @@ from corral.errors import ConfigurationError, DatabaseUnavailable
 from corral.hooks import HookRaised
 from corral.sql.tables import outbox
 from corral_webhooks_outgoing import WebhookDelivery, webhooks_outgoing
-from corral_webhooks_outgoing.endpoints import Endpoint, add_endpoint, disable_endpoint, find_endpoint, rotate_secret
-from corral_webhooks_outgoing.processor import Deliveries, NotDelivered, SentWebhook, deliver, open_deliveries
+from corral_webhooks_outgoing.endpoints import (
+    Endpoint,
+    add_endpoint,
+    disable_endpoint,
+    find_endpoint,
+    rotate_secret,
+)
+from corral_webhooks_outgoing.processor import (
+    Deliveries,
+    NotDelivered,
+    SentWebhook,
+    deliver,
+    open_deliveries,
+)
 from corral_webhooks_outgoing.settings import PREFIX
 
 from .conftest import Receiver, answering
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-SENT, BEFORE = SentWebhook(webhook_id="evt_1", status=204), SentWebhook(webhook_id="evt_1", status=None)
+SENT, BEFORE = (
+    SentWebhook(webhook_id="evt_1", status=204),
+    SentWebhook(webhook_id="evt_1", status=None),
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -37,8 +54,15 @@ class Notice(Payload):
 notices = Queue("notices", Notice)
 
 
-def job(job_id: str = "test-job", *, endpoint: str = "ep_1", attempt: int = 1) -> Job[WebhookDelivery]:
-    payload = {"endpointId": endpoint, "eventId": "evt_1", "eventType": "user.created", "data": {"id": 7}}
+def job(
+    job_id: str = "test-job", *, endpoint: str = "ep_1", attempt: int = 1
+) -> Job[WebhookDelivery]:
+    payload = {
+        "endpointId": endpoint,
+        "eventId": "evt_1",
+        "eventType": "user.created",
+        "data": {"id": 7},
+    }
     return testing.job(webhooks_outgoing, payload, id=job_id, attempt=attempt)
 
 
@@ -97,7 +121,9 @@ async def test_two_endpoints_hear_of_one_event_under_one_id(opening, receiver) -
 
 
 async def test_a_second_run_after_the_row_sends_nothing(opening, receiver) -> None:
-    """Also the run after a crash between the row and the job's completion: it finds what this one finds."""
+    """Also the run after a crash between the row and the job's completion: it finds what this one
+    finds.
+    """
     deliveries = await opening()
     assert [await deliver(job(attempt=attempt), deliveries) for attempt in (1, 2)] == [SENT, BEFORE]
     assert len(receiver.requests) == 1
@@ -126,7 +152,9 @@ async def test_a_crash_between_the_answer_and_the_row_is_the_window_and_receiver
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("gone"), ProgrammingError("INSERT", {}, Exception("permission denied"))], ids=["away", "refused"]
+    "error",
+    [OSError("gone"), ProgrammingError("INSERT", {}, Exception("permission denied"))],
+    ids=["away", "refused"],
 )
 async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_completes(
     opening, monkeypatch, caplog, error
@@ -144,7 +172,9 @@ async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_complet
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 409, 429, 500, 502, 503])
-async def test_whatever_is_no_acceptance_is_tried_again_with_a_clear_reason(opening, receiver, status) -> None:
+async def test_whatever_is_no_acceptance_is_tried_again_with_a_clear_reason(
+    opening, receiver, status
+) -> None:
     deliveries = await opening()
     receiver.replies.append(answering(status, b"<h1>not\r\nnow</h1>\x1b[2J"))
     with pytest.raises(NotDelivered) as told:
@@ -161,8 +191,12 @@ async def test_a_receiver_that_is_away_is_tried_again(opening, receiver, serving
     async with serving() as closed:
         pass
     async with deliveries.engine.begin() as connection:
-        await add_endpoint(connection, f"http://127.0.0.1:{closed.port}/t0ken", endpoint_id="away", secret=SECRET)
-    with pytest.raises(NotDelivered, match=r"webhook endpoint 'away' \(127\.0\.0\.1\) did not answer: ConnectError"):
+        await add_endpoint(
+            connection, f"http://127.0.0.1:{closed.port}/t0ken", endpoint_id="away", secret=SECRET
+        )
+    with pytest.raises(
+        NotDelivered, match=r"webhook endpoint 'away' \(127\.0\.0\.1\) did not answer: ConnectError"
+    ):
         await deliver(job(endpoint="away"), deliveries)
 
 
@@ -177,10 +211,16 @@ async def test_a_receiver_that_is_busy_says_when(opening, receiver, status) -> N
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("as_date", [False, True], ids=["seconds", "date"])
-async def test_the_store_has_the_job_due_when_the_receiver_said(opening, receiver, corral_kit, status, as_date) -> None:
+async def test_the_store_has_the_job_due_when_the_receiver_said(
+    opening, receiver, corral_kit, status, as_date
+) -> None:
     await opening()
-    due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=8)  # a date has whole seconds
-    receiver.replies.append(answering(status, retry_after=format_datetime(due, usegmt=True) if as_date else "7"))
+    due = datetime.now(UTC).replace(microsecond=0) + timedelta(
+        seconds=8
+    )  # a date has whole seconds
+    receiver.replies.append(
+        answering(status, retry_after=format_datetime(due, usegmt=True) if as_date else "7")
+    )
     enqueued = await corral_kit.enqueue(webhooks_outgoing, job().payload)
     before = datetime.now(UTC)
     await corral_kit.drain(webhooks_outgoing.processed_by(deliver, using=open_deliveries))
@@ -199,7 +239,9 @@ async def test_the_store_has_the_job_due_when_the_receiver_said(opening, receive
     due_at = datetime.fromtimestamp(int(score) // 4096 / 1000, UTC)
     wait = timedelta(milliseconds=int(stored["delay"]))
     assert before + wait - timedelta(milliseconds=1) <= due_at <= after + wait
-    await corral_kit.drain(webhooks_outgoing.processed_by(deliver, using=open_deliveries), for_=timedelta(seconds=9))
+    await corral_kit.drain(
+        webhooks_outgoing.processed_by(deliver, using=open_deliveries), for_=timedelta(seconds=9)
+    )
     assert corral_kit.jobs(webhooks_outgoing)[0].state == "completed"
 
 
@@ -209,7 +251,10 @@ async def test_a_receiver_that_answers_410_is_disabled(opening, receiver, caplog
     receiver.replies.append(answering(410, b"moved away"))
     with pytest.raises(Fail) as failed:
         await deliver(job(), deliveries)
-    assert str(failed.value) == "webhook endpoint 'ep_1' answered 410: moved away (it wants no more events)"
+    assert (
+        str(failed.value)
+        == "webhook endpoint 'ep_1' answered 410: moved away (it wants no more events)"
+    )
     assert caplog.messages == ["webhook endpoint 'ep_1' wants no more events"]
     assert not await is_enabled(deliveries)
     for attempt in (2, 3):
@@ -234,12 +279,17 @@ async def test_an_address_that_is_not_public_fails_for_good_though_it_was_stored
 ) -> None:
     await opening()
     monkeypatch.delenv(f"{PREFIX}ALLOW_PRIVATE")
-    with pytest.raises(Fail, match="webhook endpoint 'ep_1' cannot be used: a webhook's URL does not begin with https"):
+    with pytest.raises(
+        Fail,
+        match="webhook endpoint 'ep_1' cannot be used: a webhook's URL does not begin with https",
+    ):
         await deliver(job(), await deliveries_with())
     assert receiver.connections == 0
 
 
-async def test_the_application_s_own_endpoints_come_first_and_ours_after_them(opening, receiver) -> None:
+async def test_the_application_s_own_endpoints_come_first_and_ours_after_them(
+    opening, receiver
+) -> None:
     url = f"http://127.0.0.1:{receiver.port}/of-the-application"
 
     async def own(endpoint_id: str, connection: Any) -> Endpoint | None:
@@ -249,7 +299,10 @@ async def test_the_application_s_own_endpoints_come_first_and_ours_after_them(op
     deliveries = await opening(corral_webhook_endpoint=own)
     for endpoint_id in ("own", "ep_1"):
         await deliver(job(endpoint_id, endpoint=endpoint_id), deliveries)
-    assert [request.line.split()[1] for request in receiver.requests] == ["/of-the-application", "/t0ken"]
+    assert [request.line.split()[1] for request in receiver.requests] == [
+        "/of-the-application",
+        "/t0ken",
+    ]
 
 
 async def test_an_application_that_cannot_say_has_the_job_tried_again(opening, receiver) -> None:
@@ -267,7 +320,9 @@ async def test_an_application_that_returns_something_else_is_told(opening, recei
     assert receiver.requests == []
 
 
-async def test_of_a_410_everybody_is_told_and_the_table_is_changed_all_the_same(opening, receiver) -> None:
+async def test_of_a_410_everybody_is_told_and_the_table_is_changed_all_the_same(
+    opening, receiver
+) -> None:
     async def gone(endpoint: Endpoint, jobs: JobScheduler) -> str:
         await jobs.enqueue(notices, Notice(text=endpoint.id))
         return "enough"  # it is no answer that would keep others from being told
@@ -327,7 +382,9 @@ async def test_while_the_database_is_away_a_worker_starts_and_sends_nothing(
 
 
 @pytest.mark.parametrize("table", ["webhook_endpoints", "corral_ledger"])
-async def test_a_database_without_the_tables_refuses_the_start(opening, deliveries_with, table) -> None:
+async def test_a_database_without_the_tables_refuses_the_start(
+    opening, deliveries_with, table
+) -> None:
     deliveries = await opening()
     async with deliveries.engine.begin() as connection:
         await connection.execute(text(f"DROP TABLE {table}"))
@@ -341,7 +398,10 @@ async def test_a_worker_that_may_reach_private_addresses_says_so(deliveries_with
     assert caplog.messages == []
     await deliveries_with(allow_private=1)
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
-        ("WARNING", "webhooks may reach addresses that are not public: CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE is set")
+        (
+            "WARNING",
+            "webhooks may reach addresses that are not public: CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE is set",
+        )
     ]
 
 
@@ -367,9 +427,21 @@ async def test_neither_secrets_nor_what_is_in_the_address_are_told_anywhere(
     with redis.Redis.from_url(corral_kit.url, decode_responses=True) as store:
         for key in store.scan_iter("*"):
             kind = store.type(key)
-            told.append(str(store.hgetall(key) if kind == "hash" else store.xrange(key) if kind == "stream" else key))
+            told.append(
+                str(
+                    store.hgetall(key)
+                    if kind == "hash"
+                    else store.xrange(key)
+                    if kind == "stream"
+                    else key
+                )
+            )
     everything = "\n".join([*told, caplog.text])
     assert "answered 500: no" in everything
     assert "ep_1" in everything
-    found = [canary for canary in (SECRET, SECRET.removeprefix("whsec_"), "t0ken") if canary in everything]
+    found = [
+        canary
+        for canary in (SECRET, SECRET.removeprefix("whsec_"), "t0ken")
+        if canary in everything
+    ]
     assert found == []

@@ -44,7 +44,9 @@ async def engine(corral_database: str) -> AsyncIterator[Any]:
 @pytest_asyncio.fixture(params=[AsyncConnection, AsyncSession])
 async def connection(engine, request) -> AsyncIterator[Any]:
     """The caller's transaction, on a connection or on a session."""
-    async with engine.begin() if request.param is AsyncConnection else AsyncSession(engine) as connection:
+    async with (
+        engine.begin() if request.param is AsyncConnection else AsyncSession(engine) as connection
+    ):
         yield connection
 
 
@@ -56,7 +58,9 @@ async def test_an_endpoint_is_stored_with_an_id_and_a_secret_of_its_own(connecti
     assert first.secrets[0].startswith("whsec_")
     assert len(base64.b64decode(first.secrets[0].removeprefix("whsec_"))) == 32
     assert await find_endpoint(connection, first.id) == first
-    assert await list_endpoints(connection) == sorted([first, second], key=lambda endpoint: endpoint.id)
+    assert await list_endpoints(connection) == sorted(
+        [first, second], key=lambda endpoint: endpoint.id
+    )
 
 
 async def test_an_id_and_a_secret_may_be_brought_along(connection) -> None:
@@ -109,7 +113,9 @@ async def test_while_a_secret_is_changed_two_sign_and_never_three(connection) ->
     assert third.secrets[1:] == second.secrets[:1]
     assert await find_endpoint(connection, endpoint.id) == third
     assert await end_rotation(connection, endpoint.id)
-    assert await find_endpoint(connection, endpoint.id) == Endpoint(endpoint.id, URL, third.secrets[:1])
+    assert await find_endpoint(connection, endpoint.id) == Endpoint(
+        endpoint.id, URL, third.secrets[:1]
+    )
 
 
 async def test_one_that_is_gone_is_gone(connection) -> None:
@@ -121,7 +127,9 @@ async def test_one_that_is_gone_is_gone(connection) -> None:
     assert await rotate_secret(connection, endpoint.id) is None
 
 
-async def test_an_address_that_was_changed_meanwhile_is_not_disabled_for_the_old_one(connection) -> None:
+async def test_an_address_that_was_changed_meanwhile_is_not_disabled_for_the_old_one(
+    connection,
+) -> None:
     endpoint = await add_endpoint(connection, URL, endpoint_id="acme", secret=SECRET)
     await disable_address(connection, Endpoint("acme", "https://old.example.org/", (SECRET,)))
     assert await list_endpoints(connection) == [endpoint]
@@ -140,7 +148,9 @@ async def test_what_cannot_be_delivered_to_is_not_stored(connection, monkeypatch
             await add_endpoint(connection, url)
     monkeypatch.setenv(f"{PREFIX}ALLOW_PRIVATE", "1")
     await add_endpoint(connection, "http://127.0.0.1:8000/hooks")
-    assert [endpoint.url for endpoint in await list_endpoints(connection)] == ["http://127.0.0.1:8000/hooks"]
+    assert [endpoint.url for endpoint in await list_endpoints(connection)] == [
+        "http://127.0.0.1:8000/hooks"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +161,9 @@ async def test_what_cannot_be_delivered_to_is_not_stored(connection, monkeypatch
         "whsec_" + base64.b64encode(bytes(65)).decode(),
     ],
 )
-async def test_a_secret_is_what_standard_webhooks_says_and_a_refusal_does_not_repeat_it(connection, secret) -> None:
+async def test_a_secret_is_what_standard_webhooks_says_and_a_refusal_does_not_repeat_it(
+    connection, secret
+) -> None:
     endpoint = await add_endpoint(connection, URL)
     with pytest.raises(EndpointRefused) as refused:
         await add_endpoint(connection, URL, secret=secret)

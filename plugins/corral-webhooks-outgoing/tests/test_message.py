@@ -1,4 +1,6 @@
-"""What is signed: verified by the receiver's own library, and the same on every attempt but for its time."""
+"""What is signed: verified by the receiver's own library, and the same on every attempt but for its
+time.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ DELIVERY = {
 
 def message(*secrets: str, attempt: int = 1, now: datetime | None = None, **job: object):
     endpoint = Endpoint("ep_1", "https://hooks.example.org/", secrets or SECRETS[:1])
-    return signed(testing.job(webhooks_outgoing, DELIVERY, attempt=attempt, **job), endpoint, now or datetime.now(UTC))
+    return signed(
+        testing.job(webhooks_outgoing, DELIVERY, attempt=attempt, **job),
+        endpoint,
+        now or datetime.now(UTC),
+    )
 
 
 def test_the_receivers_library_verifies_it_and_reads_the_event() -> None:
@@ -51,7 +57,10 @@ def test_while_a_secret_is_changed_both_verify_it_the_new_one_first() -> None:
     sent = message(*SECRETS)
     for secret in SECRETS:
         Webhook(secret).verify(sent.body, sent.headers)
-    assert sent.headers["webhook-signature"].split()[0] == message(SECRETS[0]).headers["webhook-signature"]
+    assert (
+        sent.headers["webhook-signature"].split()[0]
+        == message(SECRETS[0]).headers["webhook-signature"]
+    )
 
 
 def test_of_two_attempts_only_the_time_and_what_follows_from_it_differ() -> None:
@@ -72,8 +81,20 @@ def test_a_replay_of_an_old_attempt_is_refused() -> None:
 @pytest.mark.parametrize(
     "secrets",
     [
-        *(("",), ("whsec_",), ("whsec_not base64!!",), ("whsec_é",), (SECRETS[0], "whsec_a"), (None,)),
-        *(("whsec_eA==",), (SECRETS[0].removeprefix("whsec_"),), (SECRETS[0].replace("KY", "K Y"),), ("password",)),
+        *(
+            ("",),
+            ("whsec_",),
+            ("whsec_not base64!!",),
+            ("whsec_é",),
+            (SECRETS[0], "whsec_a"),
+            (None,),
+        ),
+        *(
+            ("whsec_eA==",),
+            (SECRETS[0].removeprefix("whsec_"),),
+            (SECRETS[0].replace("KY", "K Y"),),
+            ("password",),
+        ),
     ],
 )
 def test_a_secret_of_the_applications_that_is_none_fails_for_good_and_is_not_told(secrets) -> None:

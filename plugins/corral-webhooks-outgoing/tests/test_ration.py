@@ -17,7 +17,9 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest.mark.parametrize(
-    "interim", [b"HTTP/1.1 100 \r\n\r\n", b"HTTP/1.1 103 \r\n" + b"x: y\r\n" * 100 + b"\r\n"], ids=["100", "103"]
+    "interim",
+    [b"HTTP/1.1 100 \r\n\r\n", b"HTTP/1.1 103 \r\n" + b"x: y\r\n" * 100 + b"\r\n"],
+    ids=["100", "103"],
 )
 async def test_interim_answers_without_end_are_left(courier, receiver, interim) -> None:
     """Long before the time is up: to read them keeps the whole worker busy."""

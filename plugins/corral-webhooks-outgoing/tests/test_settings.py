@@ -10,16 +10,24 @@ from corral_webhooks_outgoing.settings import PREFIX, WebhookSettings
 
 def test_without_any_nothing_private_is_reached_and_an_attempt_lasts_fifteen_seconds() -> None:
     settings = WebhookSettings.from_environment()
-    assert (settings.allow_private, settings.connect_timeout_seconds, settings.timeout_seconds) == (False, 5.0, 15.0)
+    assert (settings.allow_private, settings.connect_timeout_seconds, settings.timeout_seconds) == (
+        False,
+        5.0,
+        15.0,
+    )
 
 
-@pytest.mark.parametrize(("value", "allowed"), [("1", True), ("true", True), ("0", False), ("", False)])
+@pytest.mark.parametrize(
+    ("value", "allowed"), [("1", True), ("true", True), ("0", False), ("", False)]
+)
 def test_private_addresses_are_allowed_by_a_plain_yes(monkeypatch, value, allowed) -> None:
     monkeypatch.setenv(f"{PREFIX}ALLOW_PRIVATE", value)
     assert WebhookSettings.from_environment().allow_private is allowed
 
 
-@pytest.mark.parametrize(("value", "ports"), [("", ()), ("8443", (8443,)), (" 8443, 9443 ,", (8443, 9443))])
+@pytest.mark.parametrize(
+    ("value", "ports"), [("", ()), ("8443", (8443,)), (" 8443, 9443 ,", (8443, 9443))]
+)
 def test_ports(monkeypatch, value, ports) -> None:
     monkeypatch.setenv(f"{PREFIX}PORTS", value)
     assert WebhookSettings.from_environment().ports == ports
@@ -44,7 +52,11 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(monkeypatch) -
         WebhookSettings.from_environment()
     first, *faults = str(refused.value).splitlines()
     assert first == "the settings of webhooks-outgoing were refused:"
-    assert faults[0].strip() == f"{PREFIX}ALOW_PRIVATE is not a setting; did you mean {PREFIX}ALLOW_PRIVATE?"
+    assert (
+        faults[0].strip()
+        == f"{PREFIX}ALOW_PRIVATE is not a setting; did you mean {PREFIX}ALLOW_PRIVATE?"
+    )
     assert [fault.strip().partition(":")[0] for fault in faults[1:]] == [
-        f"{PREFIX}{name}" for name in ("ALLOW_PRIVATE", "CONNECT_TIMEOUT_SECONDS", "TIMEOUT_SECONDS")
+        f"{PREFIX}{name}"
+        for name in ("ALLOW_PRIVATE", "CONNECT_TIMEOUT_SECONDS", "TIMEOUT_SECONDS")
     ]

@@ -1,4 +1,6 @@
-"""What a stranger points a webhook to: nothing on this machine or in its network is connected to, by whatever name."""
+"""What a stranger points a webhook to: nothing on this machine or in its network is connected to,
+by whatever name.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from .hostile import NAMES, urls
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 JOB = testing.job(
-    webhooks_outgoing, {"endpointId": "ep_1", "eventId": "evt_1", "eventType": "user.created", "data": {}}
+    webhooks_outgoing,
+    {"endpointId": "ep_1", "eventId": "evt_1", "eventType": "user.created", "data": {}},
 )
 
 pytestmark = pytest.mark.asyncio
@@ -53,7 +56,8 @@ class Canaries:
 async def canaries(serving) -> AsyncIterator[Canaries]:
     async with AsyncExitStack() as opened:
         yield Canaries(
-            await opened.enter_async_context(serving("127.0.0.1")), await opened.enter_async_context(serving("::1"))
+            await opened.enter_async_context(serving("127.0.0.1")),
+            await opened.enter_async_context(serving("::1")),
         )
 
 
@@ -65,14 +69,17 @@ def endpoint() -> dict[str, str]:
 
 @pytest_asyncio.fixture
 async def guarded(authority, deliveries_with, endpoint, resolver, internet, canaries) -> Any:
-    """Deliveries as a worker makes them, to an endpoint that the application keeps and has not checked.
+    """Deliveries as a worker makes them, to an endpoint that the application keeps and has not
+    checked.
 
     The canaries' ports are named, so that nothing but their addresses protects them.
     """
     ports = f"{canaries.four.port},{canaries.six.port}"
     resolver.answers |= {name: [addresses] for name, addresses in NAMES.items()}
     return await deliveries_with(
-        internet, ports=ports, corral_webhook_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,))
+        internet,
+        ports=ports,
+        corral_webhook_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,)),
     )
 
 
@@ -80,7 +87,9 @@ async def test_there_are_at_least_eighty(canaries) -> None:
     assert len(set(canaries.urls)) >= 80
 
 
-async def test_each_of_them_fails_for_good_and_nothing_is_dialled(guarded, canaries, endpoint, internet) -> None:
+async def test_each_of_them_fails_for_good_and_nothing_is_dialled(
+    guarded, canaries, endpoint, internet
+) -> None:
     others: list[tuple[str, object]] = []
     for url in canaries.urls:
         endpoint["url"] = url
@@ -95,7 +104,9 @@ async def test_each_of_them_fails_for_good_and_nothing_is_dialled(guarded, canar
     print(f"{len(canaries.urls)} addresses, {canaries.connections} connections")
 
 
-async def test_the_guard_alone_holds_where_the_text_of_the_url_was_not_judged(guarded, canaries, internet) -> None:
+async def test_the_guard_alone_holds_where_the_text_of_the_url_was_not_judged(
+    guarded, canaries, internet
+) -> None:
     """What is judged when it is stored is for people; this is the wall."""
     refused = 0
     for url in canaries.urls:
@@ -109,18 +120,29 @@ async def test_the_guard_alone_holds_where_the_text_of_the_url_was_not_judged(gu
             ) as told:  # Unanswered: a name with a percent sign has no address
                 await guarded.sender.courier.post(parsed, Message(b"{}", {}))
             refused += told.type is NotPublic
-    # to httpx2, what stands before an @ is a user, whatever backslash is in it: then the host is public for real
+    # to httpx2, what stands before an @ is a user, whatever backslash is in it: then the host is
+    # public for real
     assert (set(internet.dialled) <= {PUBLIC}, canaries.connections) == (True, 0)
     assert refused >= 80
 
 
-async def test_in_development_the_same_canaries_are_reached(deliveries_with, resolver, canaries, endpoint) -> None:
+async def test_in_development_the_same_canaries_are_reached(
+    deliveries_with, resolver, canaries, endpoint
+) -> None:
     """That this test passes says that the ones above could have failed."""
     resolver.answers |= {name: [addresses] for name, addresses in NAMES.items()}
     deliveries = await deliveries_with(
-        allow_private=1, corral_webhook_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,))
+        allow_private=1,
+        corral_webhook_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,)),
     )
-    hosts = ["127.0.0.1:{4}", "127.1:{4}", "2130706433:{4}", "0:{4}", "[::1]:{6}", "loopback.example.org:{4}"]
+    hosts = [
+        "127.0.0.1:{4}",
+        "127.1:{4}",
+        "2130706433:{4}",
+        "0:{4}",
+        "[::1]:{6}",
+        "loopback.example.org:{4}",
+    ]
     for host in hosts:
         endpoint["url"] = f"http://{host}/".replace("{4}", str(canaries.four.port)).replace(
             "{6}", str(canaries.six.port)
@@ -130,7 +152,9 @@ async def test_in_development_the_same_canaries_are_reached(deliveries_with, res
     assert len(canaries.four.requests) + len(canaries.six.requests) == len(hosts)
 
 
-async def test_a_port_that_is_not_named_is_not_dialled(guarded, endpoint, resolver, internet) -> None:
+async def test_a_port_that_is_not_named_is_not_dialled(
+    guarded, endpoint, resolver, internet
+) -> None:
     """Also where the application keeps endpoints, and whatever it has let in."""
     resolver.answers[NAME] = [[PUBLIC]]
     endpoint["url"] = f"https://{NAME}:25/"
@@ -158,7 +182,9 @@ async def test_a_resolver_that_answers_differently_the_second_time_is_asked_once
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirects_are_not_followed(guarded, resolver, internet, serving, certified, canaries, status) -> None:
+async def test_redirects_are_not_followed(
+    guarded, resolver, internet, serving, certified, canaries, status
+) -> None:
     async with serving(tls=certified(NAME)) as receiver:
         internet.ports[PUBLIC] = receiver.port
         for target in (
@@ -167,7 +193,9 @@ async def test_redirects_are_not_followed(guarded, resolver, internet, serving, 
             "//127.0.0.1/",
         ):
             receiver.replies.append(answering(status, location=target, refresh=f"0; url={target}"))
-            with pytest.raises(NotDelivered, match=f"answered {status} \\(redirects are not followed\\)"):
+            with pytest.raises(
+                NotDelivered, match=f"answered {status} \\(redirects are not followed\\)"
+            ):
                 await deliver(JOB, guarded)
         assert len(receiver.requests) == 3
     assert set(internet.dialled) == {PUBLIC}

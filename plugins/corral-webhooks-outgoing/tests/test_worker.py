@@ -1,4 +1,6 @@
-"""The whole of it: `corral worker` as a process of its own, killed at the worst moments, and a real receiver."""
+"""The whole of it: `corral worker` as a process of its own, killed at the worst moments, and a real
+receiver.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from standardwebhooks import Webhook
 
 import corral
 from corral import sql
-from corral.store.embedded import embedded_store
+from corral.embedded.server import embedded_store
 from corral_webhooks_outgoing import WebhookDelivery, webhooks_outgoing
 from corral_webhooks_outgoing.endpoints import add_endpoint
 from corral_webhooks_outgoing.settings import PREFIX
@@ -80,13 +82,17 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def site(corral_database: str, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(
+    corral_database: str, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
     for name in list(os.environ):
         if name.startswith("CORRAL_"):
             monkeypatch.delenv(name)
     (tmp_path / "acme_jobs.py").write_text(APPLICATION, "utf-8")
     with (
-        tempfile.TemporaryDirectory(prefix="corral-store-") as short,  # a socket's path has a hundred bytes
+        tempfile.TemporaryDirectory(
+            prefix="corral-store-"
+        ) as short,  # a socket's path has a hundred bytes
         embedded_store(Path(short)) as url,
         redis.Redis.from_url(url, decode_responses=True) as store,
     ):
@@ -100,11 +106,15 @@ def site(corral_database: str, compiled: Path, tmp_path: Path, monkeypatch: pyte
             f"{PREFIX}ALLOW_PRIVATE": "1",
             "PYTHONDONTWRITEBYTECODE": "",  # the workers of a run compile what they load once, and not in the checkout
             "PYTHONPYCACHEPREFIX": str(compiled),
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
         }
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.syspath_prepend(tmp_path)  # this process is a producer, and loads the application too
+        monkeypatch.syspath_prepend(
+            tmp_path
+        )  # this process is a producer, and loads the application too
         monkeypatch.delitem(sys.modules, "acme_jobs", raising=False)
         monkeypatch.chdir(tmp_path)
         site = Site(tmp_path, store)
@@ -119,16 +129,22 @@ async def enqueue(receiver: Receiver) -> str:
     engine = sql.create_engine()
     try:
         async with engine.begin() as connection:
-            await add_endpoint(connection, f"http://127.0.0.1:{receiver.port}/", endpoint_id="ep_1", secret=SECRET)
+            await add_endpoint(
+                connection, f"http://127.0.0.1:{receiver.port}/", endpoint_id="ep_1", secret=SECRET
+            )
     finally:
         await engine.dispose()
-    event = WebhookDelivery(endpoint_id="ep_1", event_id="evt_1", event_type="user.created", data={"id": 7})
+    event = WebhookDelivery(
+        endpoint_id="ep_1", event_id="evt_1", event_type="user.created", data={"id": 7}
+    )
     async with corral.connect() as jobs:
         return (await jobs.enqueue(webhooks_outgoing, event, job_id="evt_1.ep_1")).id
 
 
 def effects(receiver: Receiver) -> list[Any]:
-    """What a receiver makes of its requests that verifies them and has one effect for each `webhook-id`."""
+    """What a receiver makes of its requests that verifies them and has one effect for each
+    `webhook-id`.
+    """
     seen: dict[str, Any] = {}
     for request in receiver.requests:
         event = Webhook(SECRET).verify(request.body, request.headers)
@@ -150,7 +166,9 @@ async def test_a_crash_after_the_row_and_before_the_completion_sends_nothing_aga
     site.worker()
     await wait_until(lambda: "finishedOn" in site.job(job_id), "another worker has ended the job")
     job = site.job(job_id)
-    assert (job["ats"], job["stc"]) == ("2", "1"), "it was started again, because its worker had died"
+    assert (job["ats"], job["stc"]) == ("2", "1"), (
+        "it was started again, because its worker had died"
+    )
     assert json.loads(job["returnvalue"]) == {"webhookId": "evt_1", "status": None}
     assert (len(receiver.requests), effects(receiver)) == (1, [{"id": 7}])
 

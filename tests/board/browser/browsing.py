@@ -1,4 +1,6 @@
-"""Debian's Chromium, driven by Playwright; and pages that remember what the browser complained about."""
+"""Debian's Chromium, driven by Playwright; and pages that remember what the browser complained
+about.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    async_playwright,
+    expect,
+)
 
 __all__ = ["HIDE", "NO_CHROMIUM", "Tab", "chromium", "chromium_program", "opened"]
 
@@ -65,7 +75,8 @@ class Tab:
 
     Attributes:
         page: Playwright's page.
-        complaints: Console errors and warnings, CSP reports, scripts that failed, dialogs, in order.
+        complaints: Console errors and warnings, CSP reports, scripts that failed, dialogs, in
+        order.
     """
 
     def __init__(self, page: Page) -> None:
@@ -86,7 +97,9 @@ class Tab:
         await dialog.dismiss()
 
     def forgive(self, status: int) -> None:
-        """Take off the list that the answer of a page had this status: Chromium calls that an error."""
+        """Take off the list that the answer of a page had this status: Chromium calls that an
+        error.
+        """
         told = f"status of {status}"
         self.complaints = [each for each in self.complaints if told not in each]
 

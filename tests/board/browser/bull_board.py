@@ -48,7 +48,9 @@ class BullBoard:
 
     async def queue(self, name: str, status: str = "latest") -> Any:
         """A queue with its jobs of a state."""
-        answer = await self.get(f"/board/api/queues?activeQueue={name}&status={status}&page=1&jobsPerPage=50")
+        answer = await self.get(
+            f"/board/api/queues?activeQueue={name}&status={status}&page=1&jobsPerPage=50"
+        )
         return next(each for each in answer["queues"] if each["name"] == name)
 
     async def job(self, queue: str, job_id: str) -> Any:
@@ -57,7 +59,9 @@ class BullBoard:
 
 
 @asynccontextmanager
-async def bull_board(node_modules: Path, socket: str, queues: Sequence[str]) -> AsyncIterator[BullBoard]:
+async def bull_board(
+    node_modules: Path, socket: str, queues: Sequence[str]
+) -> AsyncIterator[BullBoard]:
     """Bull Board, on a port of the kernel's choice.
 
     Args:

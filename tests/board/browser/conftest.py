@@ -1,4 +1,6 @@
-"""A real browser on a real board: Debian's Chromium, `corral board`, a worker, and the six queues of this checkout."""
+"""A real browser on a real board: Debian's Chromium, `corral board`, a worker, and the six queues
+of this checkout.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ WaitUntil = Callable[..., Awaitable[None]]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give all that is skipped for want of Chromium, or of Node, one place, so that it is told in one counted line."""
+    """Give all that is skipped for want of Chromium, or of Node, one place, so that it is told in
+    one counted line.
+    """
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple):
         report.longrepr = (str(Path(__file__).parent), 0, report.longrepr[2])
@@ -38,7 +42,9 @@ def quiet(own_logs: None) -> None:
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """Where screenshots are left: TEST_ARTEFACTS, else `.artefacts` in the checkout; below it `board`."""
+    """Where screenshots are left: TEST_ARTEFACTS, else `.artefacts` in the checkout; below it
+    `board`.
+    """
     root = Path(os.environ.get("TEST_ARTEFACTS") or Path(__file__).parents[3] / ".artefacts")
     folder = root / "board"
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,11 +60,17 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def site(
-    store_url: str, tmp_path: Path, browser: Browser, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    store_url: str,
+    tmp_path: Path,
+    browser: Browser,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Site]:
     """The board, with a password and a link that logs in once."""
     monkeypatch.setenv("REDIS_URL", store_url)
-    async with served(store_url, tmp_path, browser, wait_until, CORRAL_BOARD_PASSWORD=str(DIGEST)) as running:
+    async with served(
+        store_url, tmp_path, browser, wait_until, CORRAL_BOARD_PASSWORD=str(DIGEST)
+    ) as running:
         yield running
         for window in browser.contexts:
             await window.close()

@@ -1,4 +1,6 @@
-"""`Site`: a store, `corral board` on it as a user runs it, and a crew that works off all queues that are installed."""
+"""`Site`: a store, `corral board` on it as a user runs it, and a crew that works off all queues
+that are installed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from playwright.async_api import Browser, BrowserContext
 
 from board.browser.browsing import Tab, opened
 from corral import Job
-from corral.app.alive import alive
+from corral.app.heartbeat import alive
 from corral.app.installed import Installed, read_installed
 from corral.app.observed import observed
 from corral.app.operating import inspector
@@ -84,7 +86,9 @@ class Site:
         """The store's socket."""
         return self.store_url.removeprefix("unix://")
 
-    async def context(self, *, width: int = 1400, dark: bool = False, **options: Any) -> BrowserContext:
+    async def context(
+        self, *, width: int = 1400, dark: bool = False, **options: Any
+    ) -> BrowserContext:
         """A window of somebody who is logged in."""
         if self.session is None:
             async with await self.browser.new_context() as window:
@@ -96,7 +100,10 @@ class Site:
         scheme = "dark" if dark else "light"
         height = 900 if width > 600 else 844
         return await self.browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, storage_state=self.session, **options
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            storage_state=self.session,
+            **options,
         )
 
     async def tab(self, path: str = "/", **options: Any) -> Tab:
@@ -107,7 +114,8 @@ class Site:
 
     @asynccontextmanager
     async def crew(self, **work: Work) -> AsyncIterator[Crew]:
-        """A worker on all queues, made of what `corral worker` is made of, with processors of the test's.
+        """A worker on all queues, made of what `corral worker` is made of, with processors of the
+        test's.
 
         Args:
             work: What is done, by queue, `_` for a dash.
@@ -150,9 +158,15 @@ def _worked_off(installed: Installed, crew: Crew) -> Installed:
 
 @asynccontextmanager
 async def process(
-    *command: str, cwd: Path, environment: Mapping[str, str], log: Path, pass_fds: tuple[int, ...] = ()
+    *command: str,
+    cwd: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    pass_fds: tuple[int, ...] = (),
 ) -> AsyncIterator[Any]:
-    """A process whose output goes to a file; stopped in order afterwards, by force where it does not stop."""
+    """A process whose output goes to a file; stopped in order afterwards, by force where it does
+    not stop.
+    """
     with log.open("wb") as output:
         running = await asyncio.create_subprocess_exec(
             *command,
@@ -178,14 +192,20 @@ async def process(
 def environment_of(store_url: str, **own: str) -> dict[str, str]:
     """What a process of ours is started with: nothing of the caller's that is meant for Corral."""
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "REDIS_", "COVERAGE_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CORRAL_", "REDIS_", "COVERAGE_"))
     }
     return {**kept, "REDIS_URL": store_url, "CORRAL_ENV": "development", **own}
 
 
 @asynccontextmanager
 async def served(
-    store_url: str, folder: Path, browser: Browser, until: Callable[..., Awaitable[None]], **environment: str
+    store_url: str,
+    folder: Path,
+    browser: Browser,
+    until: Callable[..., Awaitable[None]],
+    **environment: str,
 ) -> AsyncIterator[Site]:
     """`corral board` on a store."""
     log = folder / "board.log"
@@ -195,7 +215,9 @@ async def served(
 
         def links() -> list[str]:
             assert running.returncode is None, log.read_text()
-            lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+            lines = [
+                json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")
+            ]
             return [line["url"] for line in lines if "link logs in" in line["event"]]
 
         await until(links, "the board listens", seconds=START_SECONDS, every=0.05)

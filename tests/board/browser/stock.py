@@ -70,14 +70,23 @@ async def filled(site: Site, until: Callable[..., Awaitable[None]]) -> AsyncIter
         if job.payload.type == "invoice.voided":
             raise ValueError(f"no subscriber wants {job.payload.type}")
 
-    async with site.crew(emails=emails, data_exports=exports, billing_webhooks_retry=billing) as crew:
+    async with site.crew(
+        emails=emails, data_exports=exports, billing_webhooks_retry=billing
+    ) as crew:
         jobs, now = site.jobs, datetime.now(UTC)
         completed = await jobs.enqueue_many("emails", [mail(n) for n in range(40)])
         failed = [
-            await jobs.enqueue("emails", mail(100 + n, fails=n % 3), attempts=3, backoff=QUICK) for n in range(12)
+            await jobs.enqueue("emails", mail(100 + n, fails=n % 3), attempts=3, backoff=QUICK)
+            for n in range(12)
         ]
         voided = [
-            {"provider": "stripe", "event_id": f"evt_{n}", "type": kind, "occurred_at": now, "body": {"id": f"in_{n}"}}
+            {
+                "provider": "stripe",
+                "event_id": f"evt_{n}",
+                "type": kind,
+                "occurred_at": now,
+                "body": {"id": f"in_{n}"},
+            }
             for n, kind in enumerate(["invoice.paid", "invoice.voided"] * 4)
         ]
         await jobs.enqueue_many("billing-webhooks-retry", voided)
@@ -89,7 +98,12 @@ async def filled(site: Site, until: Callable[..., Awaitable[None]]) -> AsyncIter
             await jobs.enqueue("account-deletions", request, delay=timedelta(days=30))
         await site.inspector.pause("webhooks-outgoing")
         for n in range(24):
-            event = {"endpoint_id": "https-acme", "event_id": f"evt{n}", "event_type": "user.created", "data": {"n": n}}
+            event = {
+                "endpoint_id": "https-acme",
+                "event_id": f"evt{n}",
+                "event_type": "user.created",
+                "data": {"n": n},
+            }
             await jobs.enqueue("webhooks-outgoing", event, priority=n % 3)
         delayed = await jobs.enqueue("emails", mail(200), delay=timedelta(hours=3))
         active = await jobs.enqueue("emails", mail(300, holds=True))
@@ -107,13 +121,20 @@ async def filled(site: Site, until: Callable[..., Awaitable[None]]) -> AsyncIter
             return counts == [12, 40, 1, 2, 4, 40]
 
         await until(settled, "every queue is as it is to be", seconds=60, every=0.05)
-        ids = {"completed": completed[0].id, "failed": failed[0].id, "delayed": delayed.id, "active": active.id}
+        ids = {
+            "completed": completed[0].id,
+            "failed": failed[0].id,
+            "delayed": delayed.id,
+            "active": active.id,
+        }
         try:
             yield Stock(crew, ids, go_on)
         finally:
             go_on.set()
 
             async def at_rest() -> bool:
-                return not any([await site.raw.llen(f"bull:{queue}:active") for queue in site.inspector.queues])
+                return not any(
+                    [await site.raw.llen(f"bull:{queue}:active") for queue in site.inspector.queues]
+                )
 
             await until(at_rest, "nothing is active", seconds=30, every=0.05)

@@ -1,4 +1,6 @@
-"""Six queues that Corral has filled and worked off, in the real Bull Board, and what is done there with their jobs."""
+"""Six queues that Corral has filled and worked off, in the real Bull Board, and what is done there
+with their jobs.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ async def test_all_six_queues_look_right_in_bull_board(
 ) -> None:
     names = list(site.inspector.queues)
     assert len(names) == 6
-    async with filled(site, wait_until) as stock, bull_board(node_modules, site.socket, names) as real:
+    async with (
+        filled(site, wait_until) as stock,
+        bull_board(node_modules, site.socket, names) as real,
+    ):
         shown = await real.queues()
         assert sorted(shown) == names
         for name in names:
@@ -67,7 +72,9 @@ async def _a_running_job(real: BullBoard, stock: Stock) -> None:
     assert exports["progress"] == {"records": 29_000, "bytes": 4_812_331, "table": "invoices"}
 
 
-async def _what_is_done_there(site: Site, real: BullBoard, stock: Stock, wait_until: WaitUntil) -> None:
+async def _what_is_done_there(
+    site: Site, real: BullBoard, stock: Stock, wait_until: WaitUntil
+) -> None:
     """Retry, promote and add, in Bull Board; Corral's worker does the work."""
 
     async def until(job_id: str, state: str) -> None:
@@ -85,7 +92,13 @@ async def _what_is_done_there(site: Site, real: BullBoard, stock: Stock, wait_un
     await until(stock.ids["failed"], "completed")
     await real.put(f"/board/api/queues/emails/{stock.ids['delayed']}/promote")
     await until(stock.ids["delayed"], "completed")
-    await real.put("/board/api/queues/emails/add", "POST", name="emails", data=mail(900), options={"jobId": "by-hand"})
+    await real.put(
+        "/board/api/queues/emails/add",
+        "POST",
+        name="emails",
+        data=mail(900),
+        options={"jobId": "by-hand"},
+    )
     await until("by-hand", "completed")
     seen = await real.job("emails", "by-hand")
     assert seen["returnValue"] == "sent"

@@ -1,4 +1,6 @@
-"""What pages cost the store: each of them on 100,000 jobs, and twenty open ones on a queue that is busy."""
+"""What pages cost the store: each of them on 100,000 jobs, and twenty open ones on a queue that is
+busy.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ end
 
 
 async def fill(site: Site, wait_until: WaitUntil) -> dict[str, str]:
-    """100,000 jobs of `emails`, in three states, and 6,000 of each other queue; returns a job of each state."""
+    """100,000 jobs of `emails`, in three states, and 6,000 of each other queue; returns a job of
+    each state.
+    """
 
     async def work(job: Job[Any]) -> None:
         if job.payload.variables["fails"]:
@@ -60,26 +64,37 @@ async def fill(site: Site, wait_until: WaitUntil) -> dict[str, str]:
         }
 
         async def done() -> bool:
-            return await site.raw.zcard("bull:emails:failed") + await site.raw.zcard("bull:emails:completed") == 2
+            return (
+                await site.raw.zcard("bull:emails:failed")
+                + await site.raw.zcard("bull:emails:completed")
+                == 2
+            )
 
         await wait_until(done, "both have ended", every=0.05)
     ids["waiting"] = (await site.jobs.enqueue("emails", mail(0))).id
-    data = json.dumps({**mail(0), "variables": {"name": "Person #%", "url": "https://app.example/%"}})
+    data = json.dumps(
+        {**mail(0), "variables": {"name": "Person #%", "url": "https://app.example/%"}}
+    )
     for state, count in (("failed", 40_000), ("completed", 20_000), ("waiting", 39_997)):
         key = f"bull:emails:{'wait' if state == 'waiting' else state}"
         score = 0 if state == "waiting" else await site.raw.zscore(key, ids[state]) - count
         for start in range(0, count, 5_000):  # a script must not hold up the others for seconds
             n = min(5_000, count - start)
             source = f"bull:emails:{ids[state]}"
-            await site.raw.eval(MANY, 2, source, key, f"{state}-{start}-", n, data, "bull:emails:", score + start)
+            await site.raw.eval(
+                MANY, 2, source, key, f"{state}-{start}-", n, data, "bull:emails:", score + start
+            )
     source = f"bull:emails:{ids['waiting']}"
     for name in set(site.inspector.queues) - {"emails"}:
-        await site.raw.eval(MANY, 2, source, f"bull:{name}:wait", "other-", 6_000, data, f"bull:{name}:", 0)
+        await site.raw.eval(
+            MANY, 2, source, f"bull:{name}:wait", "other-", 6_000, data, f"bull:{name}:", 0
+        )
     return ids
 
 
 async def worked_ms(site: Site) -> float:
-    """How long the store's thread has worked, by its processor's clock: what waits for a busy machine costs nothing.
+    """How long the store's thread has worked, by its processor's clock: what waits for a busy
+    machine costs nothing.
 
     Not by `commandstats`: what a script calls is in there twice.
     """
@@ -87,7 +102,9 @@ async def worked_ms(site: Site) -> float:
     return 1000 * float(used["used_cpu_user_main_thread"] + used["used_cpu_sys_main_thread"])
 
 
-async def test_each_page_costs_the_store_at_most_50_ms_on_100_000_jobs(site: Site, wait_until: WaitUntil) -> None:
+async def test_each_page_costs_the_store_at_most_50_ms_on_100_000_jobs(
+    site: Site, wait_until: WaitUntil
+) -> None:
     ids = await fill(site, wait_until)
     assert sum((await site.inspector.counts("emails")).values()) == 100_000
     window = await site.context()
@@ -119,7 +136,9 @@ async def test_each_page_costs_the_store_at_most_50_ms_on_100_000_jobs(site: Sit
         for _ in range(LOADS):
             for path, holds in pages.items():
                 refused = await client.post("/queues/emails/retry", json={}, headers=HERE)
-                assert refused.status_code == 400, "nothing was chosen"  # what was read is forgotten all the same
+                assert refused.status_code == 400, (
+                    "nothing was chosen"
+                )  # what was read is forgotten all the same
                 before = await worked_ms(site)
                 answer = await client.get(path)
                 taken[path].append(await worked_ms(site) - before)
@@ -176,7 +195,9 @@ async def test_twenty_open_pages_cost_the_store_less_than_200_commands_a_second(
     waiting = f"{await site.raw.llen('bull:emails:wait')}"
     for tab in tabs:
         if tab.page.url.rstrip("/") in {site.url, f"{site.url}{queue}?state=waiting"}:
-            await expect(tab.page.get_by_text(waiting, exact=True).first).to_be_visible(timeout=2 * WAIT_MS)
+            await expect(tab.page.get_by_text(waiting, exact=True).first).to_be_visible(
+                timeout=2 * WAIT_MS
+            )
         assert tab.complaints == []
     assert rate < COMMANDS_PER_SECOND
 

@@ -41,10 +41,15 @@ async def reached(page: Page) -> list[str]:
         if await page.evaluate("window.expected.size") == 0:
             break
     missed, faint = await page.evaluate(LEFT), await page.evaluate("window.faint")
-    return [*(f"not reached: {each}" for each in missed), *(f"no sign of focus: {each}" for each in faint)]
+    return [
+        *(f"not reached: {each}" for each in missed),
+        *(f"no sign of focus: {each}" for each in faint),
+    ]
 
 
-async def test_tab_reaches_everything_and_shows_where_it_is(site: Site, wait_until: WaitUntil) -> None:
+async def test_tab_reaches_everything_and_shows_where_it_is(
+    site: Site, wait_until: WaitUntil
+) -> None:
     async with filled(site, wait_until) as stock:
         tab = await site.tab("/schedules")
         wrong: list[str] = []
@@ -93,7 +98,9 @@ async def test_an_operator_works_by_keys_alone(site: Site, wait_until: WaitUntil
 
         await keys.press("/")
         await keys.type("person107 r j k x")  # no key of the page while somebody types
-        await expect(page.get_by_role("searchbox", name="Search all queues")).to_have_value("person107 r j k x")
+        await expect(page.get_by_role("searchbox", name="Search all queues")).to_have_value(
+            "person107 r j k x"
+        )
         await keys.press("Enter")
         await expect(page.get_by_role("heading", name="Search")).to_be_visible()
 

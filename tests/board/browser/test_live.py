@@ -81,7 +81,10 @@ async def test_a_page_whose_stream_fails_asks_again_and_again(site: Site) -> Non
 
 async def test_a_page_on_which_somebody_has_chosen_or_types_waits_for_them(site: Site) -> None:
     await site.jobs.enqueue_many("emails", [mail(n) for n in range(3)])
-    tab, beside = await site.tab("/queues/emails?state=waiting"), await site.tab("/queues/emails?state=waiting")
+    tab, beside = (
+        await site.tab("/queues/emails?state=waiting"),
+        await site.tab("/queues/emails?state=waiting"),
+    )
     page = tab.page
     rows, there = (each.page.locator("table.jobs tbody tr") for each in (tab, beside))
     box = page.get_by_role("checkbox", name="Choose job").first
@@ -106,7 +109,9 @@ async def test_a_page_on_which_somebody_has_chosen_or_types_waits_for_them(site:
 
 
 async def test_tabs_that_nobody_sees_keep_no_connection(site: Site) -> None:
-    """A browser has six connections to one server: more open tabs than that would wait for each other for ever."""
+    """A browser has six connections to one server: more open tabs than that would wait for each
+    other for ever.
+    """
     window = await site.context()
     tabs = [await opened(window) for _ in range(8)]
     for tab in tabs:

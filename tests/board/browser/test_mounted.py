@@ -1,4 +1,6 @@
-"""The board below a path of an application, behind the login of that: `examples/saas`, as uvicorn serves it."""
+"""The board below a path of an application, behind the login of that: `examples/saas`, as uvicorn
+serves it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ ROOT = Path(__file__).parents[3]
 
 
 @asynccontextmanager
-async def application(store_url: str, folder: Path, until: WaitUntil) -> AsyncIterator[httpx2.AsyncClient]:
+async def application(
+    store_url: str, folder: Path, until: WaitUntil
+) -> AsyncIterator[httpx2.AsyncClient]:
     """The application on a database of its own; a client of its API, for an operator."""
     with listening() as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -41,15 +45,37 @@ async def application(store_url: str, folder: Path, until: WaitUntil) -> AsyncIt
             SAAS_STRIPE_SECRET=f"whsec_{secrets.token_hex(16)}",
         )
         create = (sys.executable, "-m", "corral", "db", "create")
-        async with process(*create, cwd=folder, environment=environment, log=folder / "create.log") as creating:
-            assert await asyncio.wait_for(creating.wait(), 60) == 0, (folder / "create.log").read_text()
-        serve = (sys.executable, "-m", "uvicorn", "--factory", "examples.saas.api:create_app", "--no-access-log")
+        async with process(
+            *create, cwd=folder, environment=environment, log=folder / "create.log"
+        ) as creating:
+            assert await asyncio.wait_for(creating.wait(), 60) == 0, (
+                folder / "create.log"
+            ).read_text()
+        serve = (
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "--factory",
+            "examples.saas.api:create_app",
+            "--no-access-log",
+        )
         fd = listener.fileno()
         log = folder / "api.log"
         async with (
-            process(*serve, "--fd", str(fd), cwd=folder, environment=environment, log=log, pass_fds=(fd,)) as running,
+            process(
+                *serve,
+                "--fd",
+                str(fd),
+                cwd=folder,
+                environment=environment,
+                log=log,
+                pass_fds=(fd,),
+            ) as running,
             httpx2.AsyncClient(
-                base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=30
+                base_url=url,
+                headers={"Authorization": f"Bearer {token}"},
+                trust_env=False,
+                timeout=30,
             ) as api,
         ):
 
@@ -103,6 +129,8 @@ async def test_an_admin_of_an_application_works_on_its_board(
         for path in ("/workers", "/schedules", "/catalog", "/queues/data-exports/add", "/audit"):
             assert (await page.goto(f"{board}{path}")).status == 200
             assert await tab.overflow() <= 0
-        await expect(page.get_by_role("row").filter(has_text="pause").filter(has_text=ada["email"])).to_be_visible()
+        await expect(
+            page.get_by_role("row").filter(has_text="pause").filter(has_text=ada["email"])
+        ).to_be_visible()
         assert tab.complaints == []
         await tab.page.context.close()

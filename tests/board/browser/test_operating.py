@@ -38,7 +38,9 @@ async def refuse(job: Job[Any]) -> None:
     raise Fail(f"no mailbox for {job.payload.to}")
 
 
-async def fill(site: Site, wait_until: WaitUntil, *, failed: int, completed: int = 0, delayed: int = 0) -> None:
+async def fill(
+    site: Site, wait_until: WaitUntil, *, failed: int, completed: int = 0, delayed: int = 0
+) -> None:
     """Give the queue `emails` jobs, worked off by a worker."""
 
     async def work(job: Job[Any]) -> None:
@@ -47,11 +49,15 @@ async def fill(site: Site, wait_until: WaitUntil, *, failed: int, completed: int
 
     jobs = [mail(number, fails=number < failed) for number in range(failed + completed)]
     await site.jobs.enqueue_many("emails", jobs)
-    await site.jobs.enqueue_many("emails", [mail(number) for number in range(delayed)], delay=timedelta(hours=9))
+    await site.jobs.enqueue_many(
+        "emails", [mail(number) for number in range(delayed)], delay=timedelta(hours=9)
+    )
     async with site.crew(emails=work):
 
         async def done() -> bool:
-            ended = [await site.raw.zcard(f"bull:emails:{state}") for state in ("failed", "completed")]
+            ended = [
+                await site.raw.zcard(f"bull:emails:{state}") for state in ("failed", "completed")
+            ]
             return ended == [failed, completed]
 
         await wait_until(done, "the jobs have ended", seconds=60, every=0.05)
@@ -60,14 +66,18 @@ async def fill(site: Site, wait_until: WaitUntil, *, failed: int, completed: int
 @asynccontextmanager
 async def real_worker(site: Site, folder: Path, smtp_port: int) -> AsyncIterator[None]:
     """`corral worker emails`, as a user runs it."""
-    environment = environment_of(site.store_url, CORRAL_EMAILS_PORT=str(smtp_port), CORRAL_DATABASE_URL="")
+    environment = environment_of(
+        site.store_url, CORRAL_EMAILS_PORT=str(smtp_port), CORRAL_DATABASE_URL=""
+    )
     command = (sys.executable, "-m", "corral", "worker", "emails")
     async with process(*command, cwd=folder, environment=environment, log=folder / "worker.log"):
         yield
 
 
 async def stands(page: Page, state: str, *, scripted: bool) -> None:
-    """Wait until the job's page says so: by itself, or where there are no scripts whenever it is loaded again."""
+    """Wait until the job's page says so: by itself, or where there are no scripts whenever it is
+    loaded again.
+    """
     place = page.locator(".head .state")
     if scripted:
         await expect(place).to_have_text(state)
@@ -131,7 +141,9 @@ async def test_a_failed_mail_is_found_among_5_000_jobs_read_and_retried(
         assert tab.complaints == []
 
 
-async def test_fifty_jobs_are_chosen_and_removed(site: Site, wait_until: WaitUntil, scripted: bool) -> None:
+async def test_fifty_jobs_are_chosen_and_removed(
+    site: Site, wait_until: WaitUntil, scripted: bool
+) -> None:
     await fill(site, wait_until, failed=70)
     tab = await site.tab("/queues/emails?state=failed", java_script_enabled=scripted)
     page = tab.page
@@ -145,7 +157,9 @@ async def test_fifty_jobs_are_chosen_and_removed(site: Site, wait_until: WaitUnt
             await boxes.nth(at).check()
     await page.get_by_role("button", name="Remove", exact=True).click()
     await expect(page.get_by_text("Remove 50 jobs of emails?")).to_be_visible()
-    assert await site.raw.zcard("bull:emails:failed") == 70, "nothing is removed before that is confirmed"
+    assert await site.raw.zcard("bull:emails:failed") == 70, (
+        "nothing is removed before that is confirmed"
+    )
     await page.get_by_role("button", name="Remove", exact=True).click()
     await expect(page.get_by_role("status")).to_have_text("Removed 50 jobs.")
     assert await site.raw.zcard("bull:emails:failed") == 20
@@ -156,7 +170,9 @@ async def test_fifty_jobs_are_chosen_and_removed(site: Site, wait_until: WaitUnt
     assert tab.complaints == []
 
 
-async def test_a_mail_to_a_wrong_address_is_refused_at_its_field(site: Site, scripted: bool) -> None:
+async def test_a_mail_to_a_wrong_address_is_refused_at_its_field(
+    site: Site, scripted: bool
+) -> None:
     tab = await site.tab("/queues/emails", java_script_enabled=scripted)
     page = tab.page
     await page.get_by_role("link", name="Add a job").click()
@@ -171,7 +187,9 @@ async def test_a_mail_to_a_wrong_address_is_refused_at_its_field(site: Site, scr
 
     await expect(field(page, "to")).to_have_attribute("aria-invalid", "true")
     about = await field(page, "to").get_attribute("aria-describedby")
-    await expect(page.locator(f'[id="{about}"] .wrong')).to_contain_text("not a valid email address")
+    await expect(page.locator(f'[id="{about}"] .wrong')).to_contain_text(
+        "not a valid email address"
+    )
     for name, text in typed.items():
         await expect(field(page, name)).to_have_value(text)
         if name != "to":
@@ -194,7 +212,9 @@ def field(page: Page, name: str) -> Any:
     return page.locator(f'[id="data.{name}"]')
 
 
-async def test_a_pause_is_seen_here_in_bull_board_and_in_node(site: Site, node_modules: Path, scripted: bool) -> None:
+async def test_a_pause_is_seen_here_in_bull_board_and_in_node(
+    site: Site, node_modules: Path, scripted: bool
+) -> None:
     async with bull_board(node_modules, site.socket, ["emails"]) as real:
         tab = await site.tab("/queues/emails", java_script_enabled=scripted)
         beside = await opened(await site.browser.new_context())

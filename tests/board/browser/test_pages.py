@@ -1,4 +1,6 @@
-"""Every page, wide and narrow, light and dark: nothing to complain of, nothing too wide, everything within reach."""
+"""Every page, wide and narrow, light and dark: nothing to complain of, nothing too wide, everything
+within reach.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def pages_of(stock: Stock) -> dict[str, str]:
     }
 
 
-async def looked_at(tab: Tab, name: str, path: str, site: Site, artefacts: Path, view: str) -> list[str]:
+async def looked_at(
+    tab: Tab, name: str, path: str, site: Site, artefacts: Path, view: str
+) -> list[str]:
     """Open a page, keep a picture of it, and return what is wrong with it."""
     await tab.page.goto(f"{site.url}{path}")
     return await seen(tab, name, artefacts, view)
@@ -71,7 +75,9 @@ async def seen(tab: Tab, name: str, artefacts: Path, view: str) -> list[str]:
     return [f"{name} {view}: {each}" for each in wrong]
 
 
-@pytest.mark.parametrize(("width", "dark"), VIEWS, ids=["wide-light", "wide-dark", "narrow-light", "narrow-dark"])
+@pytest.mark.parametrize(
+    ("width", "dark"), VIEWS, ids=["wide-light", "wide-dark", "narrow-light", "narrow-dark"]
+)
 async def test_every_page_is_right(
     site: Site, wait_until: WaitUntil, artefacts: Path, node_modules: Path, width: int, dark: bool
 ) -> None:
@@ -116,7 +122,9 @@ HOSTILE = (
 
 
 async def foreign(site: Site, job_id: str, text: str) -> None:
-    """A failed job as another client may have written it: the same text wherever a client can put one."""
+    """A failed job as another client may have written it: the same text wherever a client can put
+    one.
+    """
     seen = {"to": text, "template": text, "variables": {text: [text, {"deep": text}]}}
     fields = {
         "name": text,
@@ -154,7 +162,9 @@ async def test_texts_that_are_hostile_or_far_too_long_stay_texts(
     for job_id, text in zip(ids, texts, strict=True):
         await foreign(site, job_id, text)
     long_ones = {"name": LONG, "url": WORDS, LONG: [LONG]}
-    added = await site.jobs.enqueue("emails", mail(0, **long_ones), delay=datetime.timedelta(hours=1), job_id="j" * 128)
+    added = await site.jobs.enqueue(
+        "emails", mail(0, **long_ones), delay=datetime.timedelta(hours=1), job_id="j" * 128
+    )
     await site.inspector.acting_as(HOSTILE[1] + LONG[:300]).pause("emails")
     await site.raw.rpush("bull:a-queue-of-nobody-" + "n" * 100 + ":wait", "1")
     tab = await site.tab("/", width=width, dark=dark)
@@ -162,7 +172,9 @@ async def test_texts_that_are_hostile_or_far_too_long_stay_texts(
     job = "/queues/emails/jobs"
     paths = {f"foreign-{at}": f"{job}/{quote(job_id, safe='')}" for at, job_id in enumerate(ids)}
     paths |= {f"foreign-{at}-log": f"{path}/logs" for at, path in enumerate([*paths.values()][:3])}
-    paths |= {f"foreign-{at}-search": f"/search?q={quote(text[:150])}" for at, text in enumerate(texts)}
+    paths |= {
+        f"foreign-{at}-search": f"/search?q={quote(text[:150])}" for at, text in enumerate(texts)
+    }
     paths |= {
         "long-overview": "/",
         "long-queue": "/queues/emails?state=failed",
@@ -191,13 +203,20 @@ async def test_what_means_harm_in_any_field_runs_nothing(site: Site, half: slice
     texts = PAYLOADS[half]
     with redis.Redis.from_url(site.store_url) as store:
         fill(store, texts, "emails")
-    shown = [path for text in texts for path, status in pages(text, "emails") if status == 200 and "/jobs/" in path]
+    shown = [
+        path
+        for text in texts
+        for path, status in pages(text, "emails")
+        if status == 200 and "/jobs/" in path
+    ]
     paths = [*lists("emails"), *(path for path in shown if not path.endswith("/logs"))]
     tab = await site.tab("/")
     for path in paths:
         await tab.page.goto(f"{site.url}{path}")
         assert tab.page.url.startswith(f"{site.url}{path.partition('?')[0]}"), "led away"
-        assert await tab.page.locator("script:not([src]), style, img, iframe, base").count() == 0, path
+        assert await tab.page.locator("script:not([src]), style, img, iframe, base").count() == 0, (
+            path
+        )
         assert tab.complaints == [], path
     print(f"{len(paths)} pages, {len(texts)} texts in every field: nothing ran")
 

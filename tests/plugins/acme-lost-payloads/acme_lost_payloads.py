@@ -1,4 +1,6 @@
-"""Payloads that no worker would read as they are given; and one whose field was renamed as it should be."""
+"""Payloads that no worker would read as they are given; and one whose field was renamed as it
+should be.
+"""
 
 from __future__ import annotations
 

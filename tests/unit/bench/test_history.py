@@ -18,7 +18,9 @@ def cells(line: str) -> list[str]:
 
 def test_a_line_has_what_was_measured_and_dashes() -> None:
     rows = [Row("drain 100", "no-op", [30, 40, 50], [10, 20, 10]), Row("pick-up p50", "p50", [0.8])]
-    line = cells(history_line("2026-11-30", "abc1234", rows, {"drain 1": 621_601, "add 500": 109_980}))
+    line = cells(
+        history_line("2026-11-30", "abc1234", rows, {"drain 1": 621_601, "add 500": 109_980})
+    )
     assert line[:5] == ["2026-11-30", "abc1234", "…", "3.00", "-"]
     assert line[3 + len(RATIOS)] == "0.80"
     assert line[-2:] == ["622 / - / -", "- / - / 110"]

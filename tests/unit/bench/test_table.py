@@ -12,7 +12,9 @@ AT_MOST_1_MS = Goal(1.0, is_least=False, of_ratio=False, unit=" ms")
 
 
 def test_a_ratio_is_of_figures_of_the_same_round() -> None:
-    """The medians, 20 and 20, would say 1: round by round it is twice as much, but for one disturbed round."""
+    """The medians, 20 and 20, would say 1: round by round it is twice as much, but for one
+    disturbed round.
+    """
     row = Row("key", "name", ours=[20, 40, 10], theirs=[10, 20, 40], goal=TWICE)
     assert row.ratios == [2, 2, 0.25]
     assert row.ratio == 2
@@ -40,7 +42,9 @@ def test_rounds_that_do_not_match_are_refused() -> None:
         (None, [1], [2], ""),
     ],
 )
-def test_the_verdict(goal: Goal | None, ours: list[float], theirs: list[float], verdict: str) -> None:
+def test_the_verdict(
+    goal: Goal | None, ours: list[float], theirs: list[float], verdict: str
+) -> None:
     assert Row("key", "name", ours, theirs, goal).verdict == verdict
 
 
@@ -51,14 +55,21 @@ def test_a_goal_says_what_it_is_about() -> None:
 
 
 def test_a_row_stands_below_its_heading() -> None:
-    row = Row("key", "no-op", [30_000, 40_000], [10_000, 20_000], TWICE, floor="~4x", instructions=250_909)
+    row = Row(
+        "key", "no-op", [30_000, 40_000], [10_000, 20_000], TWICE, floor="~4x", instructions=250_909
+    )
     printed = str(Group("drain", [row], ["a note"])).splitlines()
     assert printed[0] == "drain"
     assert printed[1].split() == [
         *("no-op", "35,000", "15,000", "2.50", "(2.00-3.00)", "≥", "2x", "~4x", "held", "251"),
     ]
     assert printed[2] == "    a note"
-    for title, figure in (("Corral", "35,000"), ("peer", "15,000"), ("goal", "≥ 2x"), ("k instr/job", "251")):
+    for title, figure in (
+        ("Corral", "35,000"),
+        ("peer", "15,000"),
+        ("goal", "≥ 2x"),
+        ("k instr/job", "251"),
+    ):
         assert HEADING.index(title) + len(title) == printed[1].index(figure) + len(figure)
     for title, text in (("ratio", "2.50"), ("floor", "~4x"), ("verdict", "held")):
         assert HEADING.index(title) == printed[1].index(text)

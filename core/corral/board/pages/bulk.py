@@ -6,16 +6,26 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from corral.board.desk import Desk
-from corral.board.exchange import Page, Redirect, Refused, Request
+from corral.board.context import BoardContext
+from corral.board.messages import Page, Redirect, Refused, Request
 from corral.board.pages.job import confirmation, path_of
 from corral.board.pages.searching import Sought, seek, sought
-from corral.inspector import STATES, CurrentIteration, DamagedKey, JobLocked, JobNotFound, State, WrongState
+from corral.inspector import (
+    STATES,
+    CurrentIteration,
+    DamagedKey,
+    JobLocked,
+    JobNotFound,
+    State,
+    WrongState,
+)
 
 __all__ = ["promote", "remove", "retry"]
 
 MOST: Final = 10_000
-"""How many jobs of a search are changed at once: each is a script call, and somebody waits for the answer."""
+"""How many jobs of a search are changed at once: each is a script call, and somebody waits for the
+answer.
+"""
 PAGE: Final = 100
 
 
@@ -43,47 +53,53 @@ class Chosen:
         return self.state if self.every and self.wanted is None else None
 
 
-async def retry(request: Request, desk: Desk) -> Redirect | Page:
-    """Let failed or completed jobs wait again; a script call per job, or per 500 where all that failed are meant."""
-    whole = {"failed": desk.inspector.retry_all_failed}
-    return await _done(request, desk, "Retry", "retried", desk.inspector.retry, whole)
+async def retry(request: Request, context: BoardContext) -> Redirect | Page:
+    """Let failed or completed jobs wait again; a script call per job, or per 500 where all that
+    failed are meant.
+    """
+    whole = {"failed": context.inspector.retry_all_failed}
+    return await _done(request, context, "Retry", "retried", context.inspector.retry, whole)
 
 
-async def promote(request: Request, desk: Desk) -> Redirect | Page:
-    """Let delayed jobs wait from now on; a script call per job, or per 500 where all that are delayed are meant."""
-    whole = {"delayed": desk.inspector.promote_all}
-    return await _done(request, desk, "Promote", "promoted", desk.inspector.promote, whole)
+async def promote(request: Request, context: BoardContext) -> Redirect | Page:
+    """Let delayed jobs wait from now on; a script call per job, or per 500 where all that are
+    delayed are meant.
+    """
+    whole = {"delayed": context.inspector.promote_all}
+    return await _done(request, context, "Promote", "promoted", context.inspector.promote, whole)
 
 
-async def remove(request: Request, desk: Desk) -> Redirect | Page:
+async def remove(request: Request, context: BoardContext) -> Redirect | Page:
     """Remove jobs; a script call per job."""
-    return await _done(request, desk, "Remove", "removed", desk.inspector.remove, {})
+    return await _done(request, context, "Remove", "removed", context.inspector.remove, {})
 
 
 async def _done(  # noqa: PLR0917  # one line each, above
     request: Request,
-    desk: Desk,
+    context: BoardContext,
     verb: str,
     told: str,
     change: Callable[[str, str], Awaitable[None]],
     whole: Mapping[str, Callable[[str], Awaitable[int]]],
 ) -> Redirect | Page:
-    """Ask first; then do it to all of a state at once where there is a way to, else to one job after the other."""
-    chosen = _chosen(request, desk)
+    """Ask first; then do it to all of a state at once where there is a way to, else to one job
+    after the other.
+    """
+    chosen = _chosen(request, context)
     if not request.first("confirmed"):
-        return await _asked(request, desk, chosen, verb)
+        return await _asked(request, context, chosen, verb)
     if at_once := whole.get(chosen.whole_state or ""):
         return Redirect(path_of(chosen.queue), told, {"n": await at_once(chosen.queue)})
-    return await _changed(desk, chosen, told, change)
+    return await _changed(context, chosen, told, change)
 
 
-def _chosen(request: Request, desk: Desk) -> Chosen:
+def _chosen(request: Request, context: BoardContext) -> Chosen:
     """What the form chose.
 
     Raises:
         Refused: Nothing.
     """
-    name = desk.queue(request.parts["queue"]).name
+    name = context.queue(request.parts["queue"]).name
     state = next((state for state in STATES if state == request.first("state")), None)
     every = bool(request.first("all"))
     wanted = sought({"q": request.first("q")}) if every else None
@@ -95,25 +111,29 @@ def _chosen(request: Request, desk: Desk) -> Chosen:
     return Chosen(name, ids, every, wanted, state)
 
 
-async def _asked(request: Request, desk: Desk, chosen: Chosen, verb: str) -> Page:
+async def _asked(request: Request, context: BoardContext, chosen: Chosen, verb: str) -> Page:
     """The question that is put before anything is changed: how many it is about."""
     if not chosen.every:
         which = f"{len(chosen.ids)} {'job' if len(chosen.ids) == 1 else 'jobs'} of {chosen.queue}"
     elif chosen.wanted is not None:
-        count = len(await _every(desk, chosen))
+        count = len(await _every(context, chosen))
         most = f", the first {MOST}" if count == MOST else ""
         which = f"{count} {chosen.state or ''} jobs of {chosen.queue} that match \u201c{chosen.wanted.text}\u201d{most}"
     else:
         state = chosen.state or "waiting"
-        which = f"all {(await desk.inspector.counts(chosen.queue, (state,)))[state]} {state} jobs of {chosen.queue}"
+        which = f"all {(await context.inspector.counts(chosen.queue, (state,)))[state]} {state} jobs of {chosen.queue}"
     question = f"{verb} {which.replace('  ', ' ')}?"
-    return Page("confirm", f"{verb} jobs?", confirmation(request, question, path_of(chosen.queue), verb))
+    return Page(
+        "confirm", f"{verb} jobs?", confirmation(request, question, path_of(chosen.queue), verb)
+    )
 
 
-async def _changed(desk: Desk, chosen: Chosen, told: str, change: Callable[[str, str], Awaitable[None]]) -> Redirect:
+async def _changed(
+    context: BoardContext, chosen: Chosen, told: str, change: Callable[[str, str], Awaitable[None]]
+) -> Redirect:
     """Change one job after the other, and count; what has moved on meanwhile is left."""
     changed = left = 0
-    for job_id in await _every(desk, chosen) if chosen.every else chosen.ids[:MOST]:
+    for job_id in await _every(context, chosen) if chosen.every else chosen.ids[:MOST]:
         try:
             await change(chosen.queue, job_id)
         except (JobNotFound, WrongState, JobLocked, CurrentIteration, DamagedKey):
@@ -125,20 +145,29 @@ async def _changed(desk: Desk, chosen: Chosen, told: str, change: Callable[[str,
     return Redirect(path_of(chosen.queue), told, {"n": changed})
 
 
-async def _every(desk: Desk, chosen: Chosen) -> Sequence[str]:
-    """The ids of all jobs that match, collected before anything is changed: a change moves what is behind it."""
+async def _every(context: BoardContext, chosen: Chosen) -> Sequence[str]:
+    """The ids of all jobs that match, collected before anything is changed: a change moves what is
+    behind it.
+    """
     found: list[str] = []
     if chosen.wanted is not None:
         after: str | None = None
         while len(found) < MOST:
-            page = await seek(desk, chosen.queue, Sought(chosen.wanted.text, chosen.wanted.field, after), chosen.state)
+            page = await seek(
+                context,
+                chosen.queue,
+                Sought(chosen.wanted.text, chosen.wanted.field, after),
+                chosen.state,
+            )
             found += [job.id for job in page.jobs]
             after = page.next
             if after is None:
                 break
     elif chosen.state is not None:
         while len(found) < MOST:
-            page_of = await desk.inspector.list(chosen.queue, chosen.state, start=len(found), limit=PAGE)
+            page_of = await context.inspector.list(
+                chosen.queue, chosen.state, start=len(found), limit=PAGE
+            )
             found += [job.id for job in page_of.jobs]
             if len(page_of.jobs) < PAGE:
                 break

@@ -1,4 +1,6 @@
-"""`/catalog`: what is installed: who provides each queue, and what its jobs look like; and what does not fit."""
+"""`/catalog`: what is installed: who provides each queue, and what its jobs look like; and what
+does not fit.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from corral.board.desk import Desk
-from corral.board.exchange import Page, Request
+from corral.board.context import BoardContext
+from corral.board.job_view import schema_shown
+from corral.board.messages import Page, Request
 from corral.board.pages.schedules import described, ticks_in_words
 from corral.board.rendering import span
-from corral.board.shown import schema_shown
 from corral.catalog import Entry
 from corral.catalog.record import differences, parsed, recorded
 from corral.catalog.unserved import unserved
+from corral.fleet.processes import ProcessRecords
 from corral.options import DEFAULT_COMPLETED, DEFAULT_FAILED, Exponential, Fixed, Retention
-from corral.store.processes import ProcessRecords
 
 __all__ = ["show"]
 
@@ -48,42 +50,51 @@ class ShownEntry:
     ticks: tuple[datetime, ...]
 
 
-async def show(_request: Request, desk: Desk) -> Page:
+async def show(_request: Request, context: BoardContext) -> Page:
     """The catalog.
 
-    Costs one read of what the processes under this prefix say of theirs, one of the store's connections where no worker
-    of ours serves a queue, and a scan for queues that nobody declares, bounded by `corral.inspector`.
+    Costs one read of what the processes under this prefix say of theirs, one of the store's
+    connections where no worker of ours serves a queue, and a scan for queues that nobody declares,
+    bounded by `corral.inspector`.
     """
-    records = await ProcessRecords(desk.link, desk.prefix, "").others()
+    records = await ProcessRecords(context.link, context.prefix, "").others()
     others = {process: parsed(raw) for process, raw in records.items()}
-    own = recorded(desk.catalog, 0)
-    orphans = [name for name in await desk.inspector.undeclared(MOST_ORPHANS) if name not in desk.catalog.disabled]
+    own = recorded(context.catalog, 0)
+    orphans = [
+        name
+        for name in await context.inspector.undeclared(MOST_ORPHANS)
+        if name not in context.catalog.disabled
+    ]
     values = {
-        "entries": [_shown(entry, desk) for entry in desk.catalog],
-        "is_locked": desk.catalog.is_locked,
-        "problems": desk.problems,
-        "disabled": sorted({each.name for each in desk.installed.plugins.disabled} - _broken(desk)),
+        "entries": [_shown(entry, context) for entry in context.catalog],
+        "is_locked": context.catalog.is_locked,
+        "problems": context.problems,
+        "disabled": sorted(
+            {each.name for each in context.installed.plugins.disabled} - _broken(context)
+        ),
         "orphans": orphans,
         "warnings": [
-            *desk.installed.plugins.warnings,
+            *context.installed.plugins.warnings,
             *differences(own, others),
-            *await unserved(own, others.values(), desk.link, desk.prefix),
+            *await unserved(own, others.values(), context.link, context.prefix),
         ],
-        "now": desk.now,
+        "now": context.now,
     }
     return Page("catalog", "Catalog", values)
 
 
-def _broken(desk: Desk) -> set[str]:
+def _broken(context: BoardContext) -> set[str]:
     """The entry points that are left out because something is wrong with their distribution."""
-    faulty = {provider for problem in desk.problems for provider in problem.providers}
-    return {claim.name for claim in desk.installed.plugins.disabled if str(claim.provider) in faulty}
+    faulty = {provider for problem in context.problems for provider in problem.providers}
+    return {
+        claim.name for claim in context.installed.plugins.disabled if str(claim.provider) in faulty
+    }
 
 
-def _shown(entry: Entry, desk: Desk) -> ShownEntry:
+def _shown(entry: Entry, context: BoardContext) -> ShownEntry:
     queue, options = entry.queue, entry.queue.options
-    ticks, _ = ticks_in_words(queue.schedule, desk.now)
-    concurrency = queue.concurrency or desk.installed.settings.worker.concurrency
+    ticks, _ = ticks_in_words(queue.schedule, context.now)
+    concurrency = queue.concurrency or context.installed.settings.worker.concurrency
     return ShownEntry(
         name=queue.name,
         provider=entry.provider.label,

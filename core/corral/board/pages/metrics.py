@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from corral.board.desk import Desk
-from corral.board.exchange import Answer, Request
+from corral.board.context import BoardContext
+from corral.board.messages import Answer, Request
 from corral.observe.metrics import CONTENT_TYPE
 
 __all__ = ["show"]
 
 
-async def show(_request: Request, desk: Desk) -> Answer:
+async def show(_request: Request, context: BoardContext) -> Answer:
     """The store's figures; one round trip per queue."""
-    return Answer(await desk.metrics(), CONTENT_TYPE)
+    return Answer(await context.metrics(), CONTENT_TYPE)

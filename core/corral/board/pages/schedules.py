@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from corral.app.scheduling import Scheduled, scheduled
-from corral.board.desk import Desk
-from corral.board.exchange import Page, Redirect, Request
+from corral.board.context import BoardContext
+from corral.board.messages import Page, Redirect, Request
 from corral.board.rendering import span
 from corral.inspector.stored import moment
 from corral.schedule import Cron, Every, cron_ticks
@@ -29,8 +29,8 @@ class ShownSchedule:
         id: Its id within the queue.
         when: In words.
         origin: `declared`, `undeclared` or `runtime`; see `corral.app.scheduling.Scheduled`.
-        state: `alive`, `ended`, `removed` by an operator, `damaged`, or `new` where no worker has started since it was
-            declared.
+        state: `alive`, `ended`, `removed` by an operator, `damaged`, or `new` where no worker has
+            started since it was declared.
         iterations: How many runs there were.
         ticks: The next five.
         told: Why they cannot be told, or empty.
@@ -46,39 +46,58 @@ class ShownSchedule:
     told: str
 
 
-async def show(_request: Request, desk: Desk) -> Page:
+async def show(_request: Request, context: BoardContext) -> Page:
     """Every schedule.
 
     Costs what `corral schedules` does: one read of a queue's schedules, per queue.
     """
-    found = await scheduled(desk.installed.catalog, desk.link, desk.prefix)
-    return Page("schedules", "Schedules", {"schedules": [*_shown(found, desk)], "now": desk.now}, live=True)
+    found = await scheduled(context.installed.catalog, context.link, context.prefix)
+    return Page(
+        "schedules",
+        "Schedules",
+        {"schedules": [*_shown(found, context)], "now": context.now},
+        live=True,
+    )
 
 
-async def prune(_request: Request, desk: Desk) -> Redirect:
+async def prune(_request: Request, context: BoardContext) -> Redirect:
     """Remove the schedules that their queues declare no longer; one script call for each."""
-    removed = await scheduled(desk.installed.catalog, desk.link, desk.prefix, prune_as=desk.who)
+    removed = await scheduled(
+        context.installed.catalog, context.link, context.prefix, prune_as=context.who
+    )
     return Redirect("/schedules", "pruned", {"n": len(removed)})
 
 
-def _shown(found: Iterable[Scheduled], desk: Desk) -> Iterable[ShownSchedule]:
+def _shown(found: Iterable[Scheduled], context: BoardContext) -> Iterable[ShownSchedule]:
     for each in found:
         stored = each.stored
         if each.damaged:
             told = f"the key {each.damaged}"
             yield ShownSchedule(each.queue, each.queue, "", each.origin, "damaged", 0, (), told)
         elif stored is None:
-            when = desk.queue(each.queue).schedule
-            ticks, told = ticks_in_words(when, desk.now)
+            when = context.queue(each.queue).schedule
+            ticks, told = ticks_in_words(when, context.now)
             if each.removed:
-                ticks, told = (), f"an operator has removed it; corral schedules restore {each.queue} makes it again"
+                ticks, told = (
+                    (),
+                    f"an operator has removed it; corral schedules restore {each.queue} makes it again",
+                )
             state = "removed" if each.removed else "new"
-            yield ShownSchedule(each.queue, each.queue, described(when), each.origin, state, 0, ticks, told)
+            yield ShownSchedule(
+                each.queue, each.queue, described(when), each.origin, state, 0, ticks, told
+            )
         else:
-            ticks, told = _ticks_of(stored, desk.now)
+            ticks, told = _ticks_of(stored, context.now)
             state = "alive" if stored.alive else "ended"
             yield ShownSchedule(
-                each.queue, stored.id, _described(stored), each.origin, state, stored.iterations, ticks, told
+                each.queue,
+                stored.id,
+                _described(stored),
+                each.origin,
+                state,
+                stored.iterations,
+                ticks,
+                told,
             )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from corral.board.desk import Desk
-from corral.board.exchange import Page, Refused, Request
-from corral.board.shown import ShownJob, is_found_in_the_open, is_secret, shown
+from corral.board.context import BoardContext
+from corral.board.job_view import JobView, is_found_in_the_open, is_secret, shown
+from corral.board.messages import Page, Refused, Request
 from corral.inspector import STATES, State, StoredJob
 
 __all__ = ["FoundJobs", "Sought", "seek", "show", "sought"]
@@ -37,7 +37,7 @@ class FoundJobs:
     """What was found in one queue; see `corral.inspector.Found`."""
 
     queue: str
-    jobs: Sequence[ShownJob]
+    jobs: Sequence[JobView]
     looked_at: int
     total: int
     cut: bool
@@ -61,19 +61,21 @@ def sought(query: Mapping[str, str]) -> Sought | None:
     return Sought(text, (name, value) if is_field else None, query.get("after") or None)
 
 
-async def seek(desk: Desk, name: str, wanted: Sought, state: State | None, share: float = 1.0) -> FoundJobs:
+async def seek(
+    context: BoardContext, name: str, wanted: Sought, state: State | None, share: float = 1.0
+) -> FoundJobs:
     """Search one queue: its jobs of one state, or of all, at a share of what a search may cost.
 
     What is masked on the board is not found by it: else a search would be a way to guess it.
     """
-    queue = desk.queue(name)
+    queue = context.queue(name)
     if wanted.field and is_secret(queue, wanted.field[0]):
         return FoundJobs(name, [], 0, 0, False, None)  # how far a search came would tell, too
 
     def is_open(job: StoredJob) -> bool:
         return bool(wanted.field) or is_found_in_the_open(job, queue, wanted.text)
 
-    found = await desk.inspector.search(
+    found = await context.inspector.search(
         name,
         "" if wanted.field else wanted.text,
         field=wanted.field,
@@ -82,28 +84,37 @@ async def seek(desk: Desk, name: str, wanted: Sought, state: State | None, share
         after=wanted.after,
         share=share,
     )
-    jobs = [shown(each, queue, desk.now) for each in found.jobs]
+    jobs = [shown(each, queue, context.now) for each in found.jobs]
     return FoundJobs(name, jobs, found.looked_at, found.total, found.cut, found.next, found.share)
 
 
-async def show(request: Request, desk: Desk) -> Page:
+async def show(request: Request, context: BoardContext) -> Page:
     """A search in all queues.
 
-    Costs what one `JobInspector.search` does, and four round trips more per queue: the queue with the fewest jobs is
-    searched first, and what it does not need of its equal part is for those after it.
+    Costs what one `JobInspector.search` does, and four round trips more per queue: the queue with
+    the fewest jobs is searched first, and what it does not need of its equal part is for those
+    after it.
     """
     wanted = sought(request.query)
-    names = desk.inspector.queues
+    names = context.inspector.queues
     found: dict[str, FoundJobs] = {}
     if wanted:
-        known = await desk.inspector.all_sizes()
+        known = await context.inspector.all_sizes()
         sizes = {name: sum(filter(None, each.counts.values())) for name, each in known.items()}
-        names = tuple(name for name, each in known.items() if any(size is not None for size in each.counts.values()))
+        names = tuple(
+            name
+            for name, each in known.items()
+            if any(size is not None for size in each.counts.values())
+        )
         for name in sorted(names, key=sizes.__getitem__):
             left = 1 - sum(each.share for each in found.values())
-            found[name] = await seek(desk, name, wanted, None, left / (len(names) - len(found)))
+            found[name] = await seek(context, name, wanted, None, left / (len(names) - len(found)))
     return Page(
         "search",
         "Search",
-        {"sought": wanted, "found": [found[name] for name in names if name in found], "now": desk.now},
+        {
+            "sought": wanted,
+            "found": [found[name] for name in names if name in found],
+            "now": context.now,
+        },
     )

@@ -23,7 +23,9 @@ __all__ = ["ExportedReport", "ReportSettings", "Reports"]
 class ReportSettings(BaseSettings):
     """`CORRAL_REPORT_EXPORTS_DIR`: where the files go."""
 
-    model_config = SettingsConfigDict(env_prefix="CORRAL_REPORT_EXPORTS_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CORRAL_REPORT_EXPORTS_", env_ignore_empty=True, frozen=True
+    )
 
     dir: Path = Path("exports")
 
@@ -78,7 +80,9 @@ class Reports:
         """Write one file. The key names it, so that a repetition makes no second one."""
         report = REPORTS.get(wanted.report_id)
         if report is None or wanted.user_id not in report.readers:
-            raise Fail(f"user {wanted.user_id!r} has no report {wanted.report_id!r}")  # and no retry will find one
+            raise Fail(
+                f"user {wanted.user_id!r} has no report {wanted.report_id!r}"
+            )  # and no retry will find one
         file = self.folder / f"{idempotency_key}.{wanted.format}"
         rendered = as_csv if wanted.format == "csv" else as_pdf
         size = await asyncio.to_thread(lambda: write_whole(file, rendered(report)))
@@ -95,7 +99,9 @@ def as_csv(report: Report) -> bytes:
 def as_pdf(report: Report) -> bytes:
     """A page with the title and the table."""
     pdf = FPDF()
-    pdf.set_creation_date(report.as_of)  # not the time of this attempt: every attempt writes the same bytes
+    pdf.set_creation_date(
+        report.as_of
+    )  # not the time of this attempt: every attempt writes the same bytes
     pdf.set_title(report.title)
     pdf.add_page()
     pdf.set_font("Helvetica", size=12)

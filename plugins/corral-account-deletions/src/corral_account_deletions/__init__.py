@@ -1,4 +1,6 @@
-"""The queue `account-deletions`: erase an account when its grace period is over. All that a producer ever loads.
+"""The queue `account-deletions`: erase an account when its grace period is over.
+
+All that a producer ever loads.
 
 It must not know SQLAlchemy: corral and pydantic are enough to import it.
 """
@@ -26,7 +28,9 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class AccountDeletion(Payload):
-    """A deletion that was asked for. The request itself is what decides: this only says where to look.
+    """A deletion that was asked for.
+
+    The request itself is what decides: this only says where to look.
 
     Attributes:
         user_id: Whose account. A job whose request names somebody else is refused.
@@ -43,12 +47,17 @@ account_deletions = Queue(
     "account-deletions",
     AccountDeletion,
     options=JobOptions(
-        # ten attempts last eight and a half hours: a participant that is being deployed, a database that is restored
+        # ten attempts last eight and a half hours: a participant that is being deployed, a database
+        # that is restored
         attempts=10,
         backoff=Exponential(delay=timedelta(minutes=1)),
-        keep_failed=Retention(age=timedelta(days=90)),  # a deletion that was promised and failed is not forgotten
+        keep_failed=Retention(
+            age=timedelta(days=90)
+        ),  # a deletion that was promised and failed is not forgotten
     ),
-    timeout=timedelta(hours=1),  # a connection that hangs must not hold the lock on the request for ever
+    timeout=timedelta(
+        hours=1
+    ),  # a connection that hangs must not hold the lock on the request for ever
     concurrency=2,
 )
 
@@ -82,7 +91,9 @@ def corral_hookspecs() -> list[object]:
 
 
 @hookimpl(trylast=True)
-def corral_deletion_request(request_id: str, connection: AsyncConnection) -> Awaitable[DeletionRequest | None]:
+def corral_deletion_request(
+    request_id: str, connection: AsyncConnection
+) -> Awaitable[DeletionRequest | None]:
     """The request of our own table, where the application does not keep its own."""
     from corral_account_deletions.requests import find_request  # noqa: PLC0415  # a producer has no SQLAlchemy
 
@@ -90,7 +101,9 @@ def corral_deletion_request(request_id: str, connection: AsyncConnection) -> Awa
 
 
 @hookimpl(trylast=True)
-def corral_record_deletion(request: DeletionRequest, connection: AsyncConnection) -> Awaitable[bool]:
+def corral_record_deletion(
+    request: DeletionRequest, connection: AsyncConnection
+) -> Awaitable[bool]:
     """How far it is, in our own table."""
     from corral_account_deletions.requests import record_request  # noqa: PLC0415  # as above
 
@@ -99,7 +112,9 @@ def corral_record_deletion(request: DeletionRequest, connection: AsyncConnection
 
 @hookimpl
 def corral_erase_account(user_id: str, connection: AsyncConnection) -> Awaitable[Mapping[str, int]]:
-    """What `CORRAL_ACCOUNT_DELETIONS_TABLES` says: rows to delete and columns to clear, with no code."""
+    """What `CORRAL_ACCOUNT_DELETIONS_TABLES` says: rows to delete and columns to clear, with no
+    code.
+    """
     from corral_account_deletions.configured import erase_configured  # noqa: PLC0415  # as above
 
     return erase_configured(connection, user_id)

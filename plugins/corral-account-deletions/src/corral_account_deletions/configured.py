@@ -1,7 +1,9 @@
-"""The participant that needs no code: deletes rows, and overwrites columns, as the tables file says.
+"""The participant that needs no code: deletes rows, and overwrites columns, as the tables file
+says.
 
-Overwriting comes first, because it may let go of rows that are deleted then. Rows are deleted before the rows that they
-refer to: the database's own foreign keys tell the order, whatever the file's is.
+Overwriting comes first, because it may let go of rows that are deleted then. Rows are deleted
+before the rows that they refer to: the database's own foreign keys tell the order, whatever the
+file's is.
 """
 
 from __future__ import annotations
@@ -46,13 +48,16 @@ async def erase_configured(connection: AsyncConnection, user_id: str) -> Mapping
     Raises:
         ConfigurationError: The file cannot be used any longer.
         ValueError: The id is no value for a column.
-        Exception: The database refused; a row of a table that is not configured refers to one that is, mostly.
+        Exception: The database refused; a row of a table that is not configured refers to one that
+        is, mostly.
     """
     path = DeletionSettings.from_environment().tables
     return {} if path is None else await connection.run_sync(_erase, read_tables(path), user_id)
 
 
-def _erase(connection: Connection, configured: Mapping[str, ConfiguredTable], user_id: str) -> Mapping[str, int]:
+def _erase(
+    connection: Connection, configured: Mapping[str, ConfiguredTable], user_id: str
+) -> Mapping[str, int]:
     metadata = MetaData()
     tables = {name: _reflected(connection, metadata, name) for name in configured}
     deleted = [name for name, entry in configured.items() if entry.action == "delete"]
@@ -60,12 +65,17 @@ def _erase(connection: Connection, configured: Mapping[str, ConfiguredTable], us
     for name, entry in configured.items():
         if entry.action == "anonymize":
             owner = tables[name].c[entry.user_column]
-            new = {column: null() if text is None else text for column, text in entry.overwritten.items()}
+            new = {
+                column: null() if text is None else text
+                for column, text in entry.overwritten.items()
+            }
             change = update(tables[name]).where(owner == _value(owner, user_id)).values(new)
             removed[name] = connection.execute(change).rowcount
     for name in _referring_first(inspect(connection), deleted):
         owner = tables[name].c[configured[name].user_column]
-        removed[name] = connection.execute(delete(tables[name]).where(owner == _value(owner, user_id))).rowcount
+        removed[name] = connection.execute(
+            delete(tables[name]).where(owner == _value(owner, user_id))
+        ).rowcount
     return removed
 
 
@@ -87,7 +97,9 @@ def _value(column: Column[Any], user_id: str) -> Any:
     try:
         return wanted(user_id)
     except (ValueError, ArithmeticError):
-        raise ValueError(f"the user's id is no value for {column.table}.{column.name} ({column.type})") from None
+        raise ValueError(
+            f"the user's id is no value for {column.table}.{column.name} ({column.type})"
+        ) from None
 
 
 def _python_type(column: Column[Any]) -> type:
@@ -106,7 +118,9 @@ def _referring_first(inspector: Inspector, names: Sequence[str]) -> list[str]:
     for name in names:
         schema, table = _split(name)
         keys = inspector.get_foreign_keys(table, schema=schema)
-        found = {".".join(filter(None, (key["referred_schema"], key["referred_table"]))) for key in keys}
+        found = {
+            ".".join(filter(None, (key["referred_schema"], key["referred_table"]))) for key in keys
+        }
         referred[name] = found - {name}
     left, ordered = list(names), []
     while left:
@@ -122,7 +136,9 @@ def _faults(connection: Connection, configured: Mapping[str, ConfiguredTable]) -
     for name, entry in configured.items():
         schema, table = _split(name)
         if not inspector.has_table(table, schema=schema):
-            faults.append(f"table {name!r} is not in the database{_near(table, inspector.get_table_names(schema))}")
+            faults.append(
+                f"table {name!r} is not in the database{_near(table, inspector.get_table_names(schema))}"
+            )
             continue
         columns = _reflected(connection, MetaData(), name).c
         faults += [
@@ -137,7 +153,9 @@ def _faults(connection: Connection, configured: Mapping[str, ConfiguredTable]) -
                 advice = f'give it a text: columns = {{ {column} = "deleted" }}'
                 faults.append(f"table {name!r}: column {column!r} cannot be NULL; {advice}")
             if text is not None and _python_type(columns[column]) not in {str, object}:
-                faults.append(f"table {name!r}: column {column!r} ({columns[column].type}) can hold no text")
+                faults.append(
+                    f"table {name!r}: column {column!r} ({columns[column].type}) can hold no text"
+                )
     return faults
 
 

@@ -1,8 +1,8 @@
 """Carrying a deletion out, in three steps that each leave a mark: erase, forget, tell.
 
-Everything is erased in one transaction, with the receipts and `processed_at`. Then the queues are gone through, which
-is no transaction and may be done again. The last transaction enqueues the mail, forgets the address and marks the
-request as finished. A worker that dies goes on at the last mark.
+Everything is erased in one transaction, with the receipts and `processed_at`. Then the queues are
+gone through, which is no transaction and may be done again. The last transaction enqueues the mail,
+forgets the address and marks the request as finished. A worker that dies goes on at the last mark.
 """
 
 from __future__ import annotations
@@ -35,23 +35,32 @@ __all__ = ["AGAIN", "MAIL_QUEUE", "Deletion", "DeletionFailed"]
 MAIL_QUEUE: Final = "emails"
 
 AGAIN: Final = timedelta(seconds=10)
-"""How long a deletion waits for a job that is addressed to the user: it will have ended, and be scrubbed."""
+"""How long a deletion waits for a job that is addressed to the user: it will have ended, and be
+scrubbed.
+"""
 
 LEEWAY: Final = timedelta(minutes=1)
-"""A job that comes so much too early is on time: `due_at` was told by another clock than the store's."""
+"""A job that comes so much too early is on time: `due_at` was told by another clock than the
+store's.
+"""
 
 log = logging.getLogger("corral_account_deletions")
 
 MAIL_OPTIONS: Final[EnqueueOptions] = {
     "attempts": 6,  # half an hour: a server that has not seen us before may put us off
     "backoff": Exponential(delay=timedelta(minutes=1)),
-    "keep_completed": Retention(count=0),  # the job holds the address: it is removed as it ends, well or not
+    "keep_completed": Retention(
+        count=0
+    ),  # the job holds the address: it is removed as it ends, well or not
     "keep_failed": Retention(count=0),
 }
 
 
 class DeletionFailed(Exception):
-    """A transaction was rolled back. What is told of it is told without the user's address: the job keeps it."""
+    """A transaction was rolled back.
+
+    What is told of it is told without the user's address: the job keeps it.
+    """
 
 
 class Deletion:
@@ -66,7 +75,13 @@ class Deletion:
     """
 
     def __init__(
-        self, engine: AsyncEngine, hook: HookRelay, jobs: JobScheduler, *, user_keys: frozenset[str], tells: bool
+        self,
+        engine: AsyncEngine,
+        hook: HookRelay,
+        jobs: JobScheduler,
+        *,
+        user_keys: frozenset[str],
+        tells: bool,
     ) -> None:
         self._engine = engine
         self._hook = hook
@@ -117,7 +132,8 @@ class Deletion:
             mail_id: The id of the confirmation's job.
 
         Returns:
-            How many rows were erased, by the receipts; None where another job has finished it meanwhile.
+            How many rows were erased, by the receipts; None where another job has finished it
+            meanwhile.
 
         Raises:
             Snooze: The outbox holds a job that is addressed to the user.
@@ -133,19 +149,25 @@ class Deletion:
                     raise Snooze(after=AGAIN)
                 if request.email is not None and self._tells:
                     await self._tell(connection, request, known[0], mail_id)
-                await self._record(connection, replace(request, email=None, locale=None, finished_at=now))
+                await self._record(
+                    connection, replace(request, email=None, locale=None, finished_at=now)
+                )
                 receipts = account_deletion_receipts.c
                 removed = select(func.sum(receipts.amount)).where(receipts.request_id == request_id)
                 return int(await connection.scalar(removed) or 0)
 
     async def _request(self, connection: AsyncConnection, request_id: str) -> DeletionRequest:
         asked = self._hook.corral_deletion_request
-        request: DeletionRequest | None = await first_answer(asked, request_id=request_id, connection=connection)
+        request: DeletionRequest | None = await first_answer(
+            asked, request_id=request_id, connection=connection
+        )
         if request is None:
             raise Fail(f"no deletion request {request_id!r}")
         return request
 
-    async def _erase(self, connection: AsyncConnection, request: DeletionRequest, person: Person) -> None:
+    async def _erase(
+        self, connection: AsyncConnection, request: DeletionRequest, person: Person
+    ) -> None:
         asked = self._hook.corral_erase_account
         answers = await all_answers(asked, user_id=request.user_id, connection=connection)
         await ensure_unspoilt(connection, asked.name)
@@ -160,11 +182,18 @@ class Deletion:
 
     async def _record(self, connection: AsyncConnection, request: DeletionRequest) -> None:
         asked = self._hook.corral_record_deletion
-        if not any(answer.value for answer in await all_answers(asked, request=request, connection=connection)):
-            raise LookupError(f"nobody has recorded deletion request {request.id!r}: see corral_record_deletion")
+        if not any(
+            answer.value
+            for answer in await all_answers(asked, request=request, connection=connection)
+        ):
+            raise LookupError(
+                f"nobody has recorded deletion request {request.id!r}: see corral_record_deletion"
+            )
         await ensure_unspoilt(connection, asked.name)
 
-    async def _tell(self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str) -> None:
+    async def _tell(
+        self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str
+    ) -> None:
         mail: dict[str, Any] = {"to": request.email, "template": "account-deleted", "variables": {}}
         if request.locale is not None:
             mail["locale"] = request.locale
@@ -172,7 +201,9 @@ class Deletion:
         try:
             await Outbox(self._jobs).within(connection).enqueue(MAIL_QUEUE, mail, **options)
         except JobRefused as error:  # no further attempt would make it a better address
-            log.warning("a deletion cannot be confirmed by mail: %s", person.left_out_of(str(error)))
+            log.warning(
+                "a deletion cannot be confirmed by mail: %s", person.left_out_of(str(error))
+            )
 
 
 def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:
@@ -188,13 +219,16 @@ def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:
             for name, amount in removed.items():
                 counted[str(answer.provider), str(name)] += int(amount)
         except (AttributeError, TypeError, ValueError):
-            raise TypeError(f"corral_erase_account of {answer.provider} returned no counts by name") from None
+            raise TypeError(
+                f"corral_erase_account of {answer.provider} returned no counts by name"
+            ) from None
     return counted
 
 
 @contextmanager
 def _discreet(what: str) -> Iterator[list[Person]]:
-    """Tell an error and its traceback without the address, where the list holds whose: they are stored with the job.
+    """Tell an error and its traceback without the address, where the list holds whose: they are
+    stored with the job.
 
     Raises:
         DeletionFailed: Instead of any other error.
@@ -214,7 +248,10 @@ def _told(what: str, error: Exception, known: list[Person]) -> DeletionFailed:
     if isinstance(error, HookRaised) and error.__cause__ is not None:
         cause = error.__cause__
         told = f"{error.hook} of {error.provider}: "
-    texts = [f"{what}: {told}{type(cause).__name__}: {cause}", "".join(traceback.format_exception(cause))]
+    texts = [
+        f"{what}: {told}{type(cause).__name__}: {cause}",
+        "".join(traceback.format_exception(cause)),
+    ]
     for person in known:
         texts = [person.left_out_of(text) for text in texts]
     made = DeletionFailed(texts[0])

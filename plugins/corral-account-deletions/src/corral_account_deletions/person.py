@@ -13,7 +13,9 @@ from corral.inspector import StoredJob
 __all__ = ["Person", "as_key"]
 
 DISTINCTIVE: Final = 8
-"""An id of so many characters that is no number is nobody else's and nothing else, wherever it stands."""
+"""An id of so many characters that is no number is nobody else's and nothing else, wherever it
+stands.
+"""
 
 
 class Person:
@@ -25,22 +27,28 @@ class Person:
         user_keys: Names of fields that hold a user's id, as `as_key` spells them.
     """
 
-    def __init__(self, user_id: str, email: str | None, user_keys: frozenset[str] = frozenset({"userid"})) -> None:
+    def __init__(
+        self, user_id: str, email: str | None, user_keys: frozenset[str] = frozenset({"userid"})
+    ) -> None:
         self._user_id = user_id
         self._is_distinctive = len(user_id) >= DISTINCTIVE and not user_id.isdecimal()
         self._user_keys = user_keys
         self._address = _pattern(email) if email else None
 
     def is_addressed_in(self, value: Any) -> bool:
-        """Whether a JSON value holds the address, in whatever case: in a text or as one, as it is or as URLs spell it.
+        """Whether a JSON value holds the address, in whatever case: in a text or as one, as it is
+        or as URLs spell it.
 
         `ada@example.org` is not in `nada@example.org`.
         """
         pattern = self._address
-        return pattern is not None and any(isinstance(each, str) and pattern.search(each) for _, each in _walked(value))
+        return pattern is not None and any(
+            isinstance(each, str) and pattern.search(each) for _, each in _walked(value)
+        )
 
     def is_identified_in(self, value: Any) -> bool:
-        """Whether a JSON value holds the id: under a name of `user_keys`, or, where it can be nothing else, anywhere.
+        """Whether a JSON value holds the id: under a name of `user_keys`, or, where it can be
+        nothing else, anywhere.
 
         `1` under another name may be anything.
         """
@@ -71,7 +79,9 @@ def _pattern(email: str) -> re.Pattern[str]:
     spellings = {email, quote(email, safe=""), quote_plus(email, safe="@"), json.dumps(email)[1:-1]}
     before = r"(?:(?<![\w.+-])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[bfnrt]))"
     after = r"(?![\w-]|\.\w)"
-    return re.compile(f"{before}(?:{'|'.join(map(re.escape, sorted(spellings)))}){after}", re.IGNORECASE)
+    return re.compile(
+        f"{before}(?:{'|'.join(map(re.escape, sorted(spellings)))}){after}", re.IGNORECASE
+    )
 
 
 def _walked(value: Any) -> Iterator[tuple[str, Any]]:

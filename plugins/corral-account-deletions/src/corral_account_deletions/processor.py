@@ -1,4 +1,6 @@
-"""What a worker does with a job of `account-deletions`: ask the request, and carry it out if it still holds."""
+"""What a worker does with a job of `account-deletions`: ask the request, and carry it out if it
+still holds.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ class DeletedAccount(BaseModel):
     """The job's result. Nothing in it is personal.
 
     Attributes:
-        outcome: `deleted`; `cancelled`, where the request was taken back; `already-deleted` by an earlier job.
+        outcome: `deleted`; `cancelled`, where the request was taken back; `already-deleted` by an
+        earlier job.
         rows: How many rows all participants removed.
         jobs_scrubbed: How many finished jobs the last round emptied.
         jobs_removed: How many jobs that were for later it removed.
@@ -64,14 +67,16 @@ async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
     """The deletions of this worker, on its database and in all queues of its catalog.
 
     Raises:
-        ConfigurationError: A setting cannot be used, the database lacks our tables, or the tables file names what is
-            not there. A database that is away fails the jobs' attempts.
+        ConfigurationError: A setting cannot be used, the database lacks our tables, or the tables
+            file names what is not there. A database that is away fails the jobs' attempts.
     """
     settings = DeletionSettings.from_environment()
     engine = await deps.enter(corral.sql.engine)
     user_keys = frozenset({"userid"})
     if settings.tables is not None:
-        user_keys |= {as_key(table.user_column) for table in read_tables(settings.tables).values()} - {"id"}
+        user_keys |= {
+            as_key(table.user_column) for table in read_tables(settings.tables).values()
+        } - {"id"}
     await corral.sql.require_tables(engine, *metadata.tables.values(), corral.sql.outbox)
     if settings.tables is not None:
         with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
@@ -93,7 +98,8 @@ async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> Del
     Raises:
         Fail: There is no such request, or it is somebody else's.
         Snooze: It is not due, or a job about the user waits or runs; no attempt is spent.
-        DeletionFailed: A participant raised, or the database did: what was to be one transaction did not happen.
+        DeletionFailed: A participant raised, or the database did: what was to be one transaction
+        did not happen.
         StoreUnavailable: The store is away: the next attempt goes on from there.
     """
     deletion, payload = deletions.deletion, job.payload
@@ -109,4 +115,6 @@ async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> Del
     rows = await deletion.finish(request.id, job.processed_on, mail_id=job.key("mail"))
     if rows is None:
         return DeletedAccount(outcome="already-deleted")
-    return DeletedAccount(outcome="deleted", rows=rows, jobs_scrubbed=swept.scrubbed, jobs_removed=swept.removed)
+    return DeletedAccount(
+        outcome="deleted", rows=rows, jobs_scrubbed=swept.scrubbed, jobs_removed=swept.removed
+    )

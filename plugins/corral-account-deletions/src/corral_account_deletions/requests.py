@@ -1,4 +1,7 @@
-"""For the application: ask for a deletion, and take that back. Each runs in the caller's own transaction."""
+"""For the application: ask for a deletion, and take that back.
+
+Each runs in the caller's own transaction.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,13 @@ from corral_account_deletions import AccountDeletion, account_deletions
 from corral_account_deletions.settings import DeletionSettings
 from corral_account_deletions.tables import account_deletion_requests
 
-__all__ = ["DeletionRequest", "cancel_deletion", "find_request", "record_request", "request_deletion"]
+__all__ = [
+    "DeletionRequest",
+    "cancel_deletion",
+    "find_request",
+    "record_request",
+    "request_deletion",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,8 @@ class DeletionRequest:
     Attributes:
         id: Unique for ever.
         user_id: Whose account.
-        email: Where the confirmation goes, and what is looked for in jobs; None when that is done, or not known.
+        email: Where the confirmation goes, and what is looked for in jobs; None when that is done,
+        or not known.
         locale: The confirmation's language, `de` or `de-AT`, or None.
         requested_at: When.
         due_at: Nothing is erased before, whatever job says so.
@@ -56,15 +66,19 @@ async def request_deletion(
     locale: str | None = None,
     grace: timedelta | None = None,
 ) -> DeletionRequest:
-    """Store a request, and enqueue the job that will carry it out. A user's second request is the first one.
+    """Store a request, and enqueue the job that will carry it out.
+
+    A user's second request is the first one.
 
     Args:
         connection: The caller's connection or session, in its transaction.
         jobs: `Outbox(jobs).within(connection)`, so that request and job are both there or neither.
         user_id: Whose account, at most 128 characters. No e-mail address: ids stay where they are.
-        email: Where the confirmation goes. It is kept until the deletion is finished, and no longer.
+        email: Where the confirmation goes. It is kept until the deletion is finished, and no
+        longer.
         locale: The confirmation's language, or None.
-        grace: How long it can be cancelled; by default what `CORRAL_ACCOUNT_DELETIONS_GRACE_DAYS` says, or 30 days.
+        grace: How long it can be cancelled; by default what `CORRAL_ACCOUNT_DELETIONS_GRACE_DAYS`
+        says, or 30 days.
 
     Returns:
         The request that is open for this user now.
@@ -80,17 +94,25 @@ async def request_deletion(
     made = DeletionRequest(uuid4().hex, user_id, email, locale, now, now + grace)
     own = await connected(connection)
     insert = postgresql.insert if own.dialect.name == "postgresql" else sqlite.insert
-    stored = insert(account_deletion_requests).on_conflict_do_nothing().returning(account_deletion_requests.c.id)
+    stored = (
+        insert(account_deletion_requests)
+        .on_conflict_do_nothing()
+        .returning(account_deletion_requests.c.id)
+    )
     if (await own.execute(stored, asdict(made))).first() is None:
         open_one = select(account_deletion_requests).where(_of(user_id), _OPEN)
-        return DeletionRequest(*(await own.execute(open_one)).one())  # the columns are its fields, in order
+        return DeletionRequest(
+            *(await own.execute(open_one)).one()
+        )  # the columns are its fields, in order
     payload = AccountDeletion(user_id=user_id, request_id=made.id, requested_at=now)
     await jobs.enqueue(account_deletions, payload, delay=grace, job_id=f"deletion-{made.id}")
     return made
 
 
 async def cancel_deletion(connection: Connection, user_id: str) -> bool:
-    """Take a user's request back. Its job runs all the same when its time has come, and finds nothing to do.
+    """Take a user's request back.
+
+    Its job runs all the same when its time has come, and finds nothing to do.
 
     Args:
         connection: The caller's connection or session, in its transaction.
@@ -112,7 +134,11 @@ async def cancel_deletion(connection: Connection, user_id: str) -> bool:
 async def find_request(connection: AsyncConnection, request_id: str) -> DeletionRequest | None:
     """A request, locked until the transaction ends: it cannot be cancelled meanwhile."""
     # SQLite needs and knows no row locks: the transaction has the whole file
-    found = select(account_deletion_requests).where(account_deletion_requests.c.id == request_id).with_for_update()
+    found = (
+        select(account_deletion_requests)
+        .where(account_deletion_requests.c.id == request_id)
+        .with_for_update()
+    )
     row = (await connection.execute(found)).one_or_none()
     return None if row is None else DeletionRequest(*row)  # as above
 
@@ -134,7 +160,9 @@ async def record_request(connection: AsyncConnection, request: DeletionRequest) 
     return (await connection.execute(recorded)).first() is not None
 
 
-_OPEN = account_deletion_requests.c.cancelled_at.is_(None) & account_deletion_requests.c.finished_at.is_(None)
+_OPEN = account_deletion_requests.c.cancelled_at.is_(
+    None
+) & account_deletion_requests.c.finished_at.is_(None)
 
 
 def _of(user_id: str) -> ColumnElement[bool]:

@@ -1,4 +1,6 @@
-"""How long the grace period is, and the file of configured tables: the `CORRAL_ACCOUNT_DELETIONS_…` environment."""
+"""How long the grace period is, and the file of configured tables: the `CORRAL_ACCOUNT_DELETIONS_…`
+environment.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,10 @@ class DeletionSettings(QueueSettings):
     """The settings of `account-deletions`.
 
     Attributes:
-        grace_days: How long a user may change their mind, where `request_deletion` is not told otherwise.
-        tables: A TOML file of tables that hold users' data; see `tables_file`. A producer need not have it.
+        grace_days: How long a user may change their mind, where `request_deletion` is not told
+        otherwise.
+        tables: A TOML file of tables that hold users' data; see `tables_file`. A producer need not
+        have it.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)

@@ -26,9 +26,13 @@ account_deletion_requests = Table(
     Column("due_at", Moment, nullable=False),
     Column("cancelled_at", Moment),
     Column("processed_at", Moment),  # erased, in this transaction
-    Column("finished_at", Moment),  # no finished job holds the user's contents, and the mail is enqueued
+    Column(
+        "finished_at", Moment
+    ),  # no finished job holds the user's contents, and the mail is enqueued
 )
-_open = account_deletion_requests.c.cancelled_at.is_(None) & account_deletion_requests.c.finished_at.is_(None)
+_open = account_deletion_requests.c.cancelled_at.is_(
+    None
+) & account_deletion_requests.c.finished_at.is_(None)
 Index(
     "account_deletion_requests_open",
     account_deletion_requests.c.user_id,

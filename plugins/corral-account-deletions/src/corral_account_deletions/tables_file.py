@@ -1,6 +1,8 @@
-"""The file that `CORRAL_ACCOUNT_DELETIONS_TABLES` names: which tables hold users' data, and what becomes of it.
+"""The file that `CORRAL_ACCOUNT_DELETIONS_TABLES` names: which tables hold users' data, and what
+becomes of it.
 
-The queue `data-exports` reads the same file, and its keys are known here. Nothing in here knows a database.
+The queue `data-exports` reads the same file, and its keys are known here. Nothing in here knows a
+database.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class ConfiguredTable(BaseModel):
 
     Attributes:
         user_column: Holds the id of the user whose row it is.
-        action: `delete` removes the rows, `anonymize` keeps them and overwrites `columns`; None: not for deletions.
+        action: `delete` removes the rows, `anonymize` keeps them and overwrites `columns`; None:
+        not for deletions.
         columns: What `anonymize` overwrites, each with its new text, or with NULL.
         export: For the queue `data-exports`.
     """
@@ -46,7 +49,9 @@ class ConfiguredTable(BaseModel):
     @model_validator(mode="after")
     def _what_belongs_together(self) -> Self:
         if self.action is None and self.export is None:
-            raise PydanticCustomError("nothing", "neither 'action' nor 'export' says what the table is for")
+            raise PydanticCustomError(
+                "nothing", "neither 'action' nor 'export' says what the table is for"
+            )
         if self.action == "anonymize" and not self.columns:
             raise PydanticCustomError("columns", "'anonymize' needs 'columns'")
         if self.action != "anonymize" and self.columns:
@@ -70,7 +75,9 @@ def read_tables(path: Path) -> Mapping[str, ConfiguredTable]:
     try:
         read = _File.model_validate(tomllib.loads(path.read_text("utf-8")), strict=True)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"the tables file {str(path)!r} cannot be read: {error}") from error
+        raise ConfigurationError(
+            f"the tables file {str(path)!r} cannot be read: {error}"
+        ) from error
     except ValidationError as error:
         raise refused(path, [_told(fault) for fault in error.errors(include_url=False)]) from None
     return {name: table for name, table in read.tables.items() if table.action is not None}

@@ -36,7 +36,8 @@ class Swept:
     Attributes:
         scrubbed: How many finished jobs were emptied.
         removed: How many jobs that were for later were removed.
-        left: How many are addressed to them and will end soon, or run, or have failed at them and are tried again.
+        left: How many are addressed to them and will end soon, or run, or have failed at them and
+        are tried again.
     """
 
     scrubbed: int = 0
@@ -44,7 +45,9 @@ class Swept:
     left: int = 0
 
     def __add__(self, other: Swept) -> Swept:
-        return Swept(self.scrubbed + other.scrubbed, self.removed + other.removed, self.left + other.left)
+        return Swept(
+            self.scrubbed + other.scrubbed, self.removed + other.removed, self.left + other.left
+        )
 
 
 class Traces:
@@ -60,10 +63,12 @@ class Traces:
         self._jobs = jobs
 
     async def erase(self, person: Person) -> Swept:
-        """Remove what is for later and addressed to somebody; empty what has finished and is about them.
+        """Remove what is for later and addressed to somebody; empty what has finished and is about
+        them.
 
         What is due, or has begun, is left to end, whatever it is for: a payment may be told in it.
-        A job that runs while this looks has moved on to where it is looked at next, or is counted as left.
+        A job that runs while this looks has moved on to where it is looked at next, or is counted
+        as left.
         """
         swept = Swept()
         for queue in self._inspector.queues:
@@ -72,7 +77,9 @@ class Traces:
                     taken = await self._take_out(job, person)
                     swept += taken
                     if taken.removed:
-                        log.info("a job for a deleted account is removed: %s of queue %s", job.id, queue)
+                        log.info(
+                            "a job for a deleted account is removed: %s of queue %s", job.id, queue
+                        )
             if queue != account_deletions.name:  # of which we are one, and no other one says more
                 async for job in self._listed(queue, "active"):
                     swept += Swept(left=person.is_in(job))
@@ -81,7 +88,9 @@ class Traces:
         return swept
 
     async def _listed(self, queue: str, state: State) -> AsyncIterator[StoredJob]:
-        """The last ones first: what leaves at the front meanwhile shows some job twice, and hides none."""
+        """The last ones first: what leaves at the front meanwhile shows some job twice, and hides
+        none.
+        """
         total = (await self._inspector.counts(queue))[state]
         for start in range((total - 1) // PAGE * PAGE, -1, -PAGE):
             for job in (await self._inspector.list(queue, state, start=start, limit=PAGE)).jobs:
@@ -90,7 +99,9 @@ class Traces:
     async def _take_out(self, job: StoredJob, person: Person) -> Swept:
         if not person.is_addressed_in(job.data):
             said = [job.failed_reason, job.stacktrace, job.progress]
-            return Swept(left=person.is_addressed_in(said))  # it failed at them, and does something for others, too
+            return Swept(
+                left=person.is_addressed_in(said)
+            )  # it failed at them, and does something for others, too
         if job.state != "delayed" or job.attempts_started:
             return Swept(left=1)
         try:
@@ -107,13 +118,17 @@ class Traces:
 
 
 async def take_back(connection: AsyncConnection, person: Person) -> int:
-    """Delete from the outbox what is addressed to somebody and for later or refused, in the caller's transaction.
+    """Delete from the outbox what is addressed to somebody and for later or refused, in the
+    caller's transaction.
 
     Returns:
-        How many other jobs in it are addressed to them: a relay will carry them to the store, where they are found.
+        How many other jobs in it are addressed to them: a relay will carry them to the store, where
+        they are found.
     """
     # a backlog need not fit into memory
-    rows = await connection.stream(select(outbox.c.id, outbox.c.data, outbox.c.delay_ms, outbox.c.refused))
+    rows = await connection.stream(
+        select(outbox.c.id, outbox.c.data, outbox.c.delay_ms, outbox.c.refused)
+    )
     theirs = [row async for row in rows if person.is_addressed_in(_parsed(row.data))]
     gone = [row.id for row in theirs if row.refused or row.delay_ms]
     if gone:

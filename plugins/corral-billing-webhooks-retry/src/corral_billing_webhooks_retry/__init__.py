@@ -1,4 +1,6 @@
-"""The queue `billing-webhooks-retry`: one job is one event of a payment provider. All that a producer ever loads.
+"""The queue `billing-webhooks-retry`: one job is one event of a payment provider.
+
+All that a producer ever loads.
 
 It must not know SQLAlchemy: corral and pydantic are enough to import it.
 """
@@ -35,7 +37,8 @@ class BillingEvent(Payload):
         event_id: The provider's id of the event; the same whenever it is sent again.
         type: `invoice.paid`, in the provider's words.
         occurred_at: When it happened, as the provider has it (aware).
-        body: The event as it was sent, read as JSON. It stays readable in the store as long as the job does.
+        body: The event as it was sent, read as JSON. It stays readable in the store as long as the
+        job does.
     """
 
     provider: Provider
@@ -49,7 +52,8 @@ billing_webhooks_retry = Queue(
     "billing-webhooks-retry",
     BillingEvent,
     options=JobOptions(
-        # the provider was told that all is well, and may not send it again: twelve attempts last 17 hours
+        # the provider was told that all is well, and may not send it again: twelve attempts last 17
+        # hours
         attempts=12,
         backoff=Exponential(delay=timedelta(seconds=30)),
         keep_failed=Retention(age=timedelta(days=30)),
@@ -61,8 +65,8 @@ billing_webhooks_retry = Queue(
 def job_id_for(provider: str, event_id: str) -> str:
     """The id of an event's job: `<provider>-<event id>`, the same whenever the event is sent.
 
-    Two events never share one. Where that text is no legal job id, or the provider's own dash would leave open where
-    the event's id begins, it is a hash of both.
+    Two events never share one. Where that text is no legal job id, or the provider's own dash would
+    leave open where the event's id begins, it is a hash of both.
 
     Args:
         provider: Who sent the event; any text.
@@ -79,7 +83,8 @@ def job_id_for(provider: str, event_id: str) -> str:
             pass
         else:
             return plain
-    # the length tells the two apart, and no plain id is without a dash; half a surrogate pair is text, too
+    # the length tells the two apart, and no plain id is without a dash; half a surrogate pair is
+    # text, too
     told = f"{len(provider)}:{plain}".encode("utf-8", "surrogatepass")
     return f"sha256.{hashlib.sha256(told).hexdigest()}"
 
@@ -95,10 +100,14 @@ async def enqueue_event(jobs: JobScheduler, event: BillingEvent) -> Enqueued:
         The job's id, and whether this call made it.
 
     Raises:
-        JobRefused: It holds what no job can: an integer that JavaScript cannot read, more than the largest payload.
-        StoreUnavailable: The store is away: answer the provider with an error, and it will send the event again.
+        JobRefused: It holds what no job can: an integer that JavaScript cannot read, more than the
+        largest payload.
+        StoreUnavailable: The store is away: answer the provider with an error, and it will send the
+        event again.
     """
-    return await jobs.enqueue(billing_webhooks_retry, event, job_id=job_id_for(event.provider, event.event_id))
+    return await jobs.enqueue(
+        billing_webhooks_retry, event, job_id=job_id_for(event.provider, event.event_id)
+    )
 
 
 @hookimpl

@@ -43,21 +43,28 @@ class Desk:
         return bool(self.hook.corral_billing_event.get_hookimpls())
 
     async def hand_over(self, event: BillingEvent) -> bool:
-        """Tell every subscriber of an event and write it down, all or nothing, unless that has been done.
+        """Tell every subscriber of an event and write it down, all or nothing, unless that has been
+        done.
 
         Returns:
             False where it had been done.
 
         Raises:
             HookRaised: A subscriber raised; nothing was committed.
-            TransactionSpoilt: A subscriber should have; nothing was committed, but for what it committed itself.
-            DatabaseUnavailable: Nothing was committed, or, where the reply to COMMIT was lost, all of it.
+            TransactionSpoilt: A subscriber should have; nothing was committed, but for what it
+            committed itself.
+            DatabaseUnavailable: Nothing was committed, or, where the reply to COMMIT was lost, all
+            of it.
         """
         with sql.unavailable(self.engine):
             async with self.engine.begin() as connection:
-                if not await sql.Ledger.claim(connection, SCOPE, job_id_for(event.provider, event.event_id)):
+                if not await sql.Ledger.claim(
+                    connection, SCOPE, job_id_for(event.provider, event.event_id)
+                ):
                     return False
                 jobs = sql.Outbox(self.jobs).within(connection)
-                await all_answers(self.hook.corral_billing_event, event=event, connection=connection, jobs=jobs)
+                await all_answers(
+                    self.hook.corral_billing_event, event=event, connection=connection, jobs=jobs
+                )
                 await sql.ensure_unspoilt(connection, "corral_billing_event")
         return True

@@ -1,8 +1,9 @@
 """The hook that this plugin offers: who is told of a billing event.
 
-It is called by the worker, inside the transaction that writes the event down as handled, with its connection. Whatever
-is written through it is there if and only if the event is handled. A hook is a function or an `async def`; what it
-returns is awaited where that can be awaited. An exception rolls everything back, and the job is tried again.
+It is called by the worker, inside the transaction that writes the event down as handled, with its
+connection. Whatever is written through it is there if and only if the event is handled. A hook is a
+function or an `async def`; what it returns is awaited where that can be awaited. An exception rolls
+everything back, and the job is tried again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def corral_billing_event(
 ) -> Awaitable[object] | None:
     """A payment provider says that something has happened.
 
-    Called once per event for everybody who subscribes, one after the other; again only where that was rolled back.
+    Called once per event for everybody who subscribes, one after the other; again only where that
+    was rolled back.
 
     Args:
         event: The event, of whatever type: leave alone what is not yours.

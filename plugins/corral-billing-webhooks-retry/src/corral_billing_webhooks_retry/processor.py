@@ -1,4 +1,6 @@
-"""What a worker does with a job of `billing-webhooks-retry`: hand the event over, unless that was done before."""
+"""What a worker does with a job of `billing-webhooks-retry`: hand the event over, unless that was
+done before.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Handed(BaseModel):
     """The job's result.
 
     Attributes:
-        status: `handled`: every subscriber was told. `replayed`: they had been, before. `ignored`: there is none.
+        status: `handled`: every subscriber was told. `replayed`: they had been, before. `ignored`:
+        there is none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,7 +39,8 @@ async def open_desk(deps: Deps) -> AsyncIterator[Desk]:
     """The desk of this worker, on the worker's database, which may be away.
 
     Raises:
-        ConfigurationError: A setting cannot be used, or the database has no ledger: `corral db create` was not run.
+        ConfigurationError: A setting cannot be used, or the database has no ledger: `corral db
+        create` was not run.
     """
     settings = BillingSettings.from_environment()
     desk = Desk(await deps.enter(sql.engine), deps.hook, deps.jobs, settings.providers)
@@ -57,13 +61,17 @@ async def hand_over(job: Job[BillingEvent], desk: Desk) -> Handed:
 
     Raises:
         Fail: The provider is none of ours.
-        HookRaised: A subscriber raised; nothing was committed. Like `TransactionSpoilt`, where it should have.
-        DatabaseUnavailable: Nothing was committed, or, where the reply to COMMIT was lost, all of it.
+        HookRaised: A subscriber raised; nothing was committed. Like `TransactionSpoilt`, where it
+        should have.
+        DatabaseUnavailable: Nothing was committed, or, where the reply to COMMIT was lost, all of
+        it.
     """
     event = job.payload
     if event.provider not in desk.providers:
         known = ", ".join(sorted(desk.providers))
-        raise Fail(f"billing provider {event.provider!r} is not in {PREFIX}PROVIDERS, which has {known}")
+        raise Fail(
+            f"billing provider {event.provider!r} is not in {PREFIX}PROVIDERS, which has {known}"
+        )
     if not desk.subscribed:
         return Handed(status="ignored")
     return Handed(status="handled" if await desk.hand_over(event) else "replayed")

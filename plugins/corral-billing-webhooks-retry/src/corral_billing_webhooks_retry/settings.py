@@ -16,7 +16,11 @@ PREFIX = "CORRAL_BILLING_WEBHOOKS_RETRY_"
 
 
 def _split(value: object) -> object:
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    return (
+        [name.strip() for name in value.split(",") if name.strip()]
+        if isinstance(value, str)
+        else value
+    )
 
 
 class BillingSettings(QueueSettings):
@@ -29,6 +33,6 @@ class BillingSettings(QueueSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     # NoDecode: names separated by commas, not JSON
-    providers: Annotated[frozenset[Provider], NoDecode, BeforeValidator(_split), Field(min_length=1)] = frozenset(
-        {"stripe"}
-    )
+    providers: Annotated[
+        frozenset[Provider], NoDecode, BeforeValidator(_split), Field(min_length=1)
+    ] = frozenset({"stripe"})

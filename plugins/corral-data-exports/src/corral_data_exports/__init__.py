@@ -1,4 +1,6 @@
-"""The queue `data-exports`: everything that is kept about one user, as a zip archive. All that a producer ever loads.
+"""The queue `data-exports`: everything that is kept about one user, as a zip archive.
+
+All that a producer ever loads.
 
 It must know neither databases nor storage: corral and pydantic are enough to import it.
 """
@@ -29,7 +31,8 @@ class DataExport(Payload):
 
     Attributes:
         user_id: Whose data.
-        export_id: Names the export: the same user, id and format again are the same archive, which is made once.
+        export_id: Names the export: the same user, id and format again are the same archive, which
+        is made once.
         format: What the record sets are written as.
     """
 
@@ -43,7 +46,9 @@ data_exports = Queue(
     DataExport,
     # five attempts last a quarter of an hour: as long as a storage or a database that is restarted
     options=JobOptions(attempts=5, backoff=Exponential(delay=timedelta(minutes=1))),
-    timeout=timedelta(hours=4),  # a database or a storage that hangs must not hold a slot, and a snapshot, for ever
+    timeout=timedelta(
+        hours=4
+    ),  # a database or a storage that hangs must not hold a slot, and a snapshot, for ever
     concurrency=2,  # each holds a connection of the database, and some 15 MiB that are on their way to the storage
 )
 
@@ -78,7 +83,9 @@ def corral_export_account(user_id: str, connection: AsyncConnection) -> Awaitabl
 
 @hookimpl(trylast=True)
 def corral_export_user(user_id: str, connection: AsyncConnection) -> Awaitable[Recipient | None]:
-    """The user's row in the table that `[users]` of the same file names, where the application does not answer."""
+    """The user's row in the table that `[users]` of the same file names, where the application does
+    not answer.
+    """
     from corral_data_exports.tables import ConfiguredTables  # noqa: PLC0415  # a producer has no SQLAlchemy
 
     return ConfiguredTables.from_environment().recipient(user_id, connection)

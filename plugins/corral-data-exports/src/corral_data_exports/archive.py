@@ -1,7 +1,9 @@
-"""A zip archive that is made of pieces as they come, and handed on as it grows. It holds none of it.
+"""A zip archive that is made of pieces as they come, and handed on as it grows.
 
-zipstream-ng asks for its data, and records come when the database has them: so it is given an iterator that has what
-there is, and is asked for no more output than that makes.
+It holds none of it.
+
+zipstream-ng asks for its data, and records come when the database has them: so it is given an
+iterator that has what there is, and is asked for no more output than that makes.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class Entry:
 class Archive:
     """A zip in the making. Each call returns the bytes of the archive that it has made.
 
-    The calls compress, and block for as long as that takes: some milliseconds for a piece of a hundred KiB.
+    The calls compress, and block for as long as that takes: some milliseconds for a piece of a
+    hundred KiB.
     """
 
     def __init__(self) -> None:

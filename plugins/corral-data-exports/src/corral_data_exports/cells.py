@@ -1,6 +1,8 @@
-"""A value as a cell of a CSV that is opened in a spreadsheet: text that it would run as a formula is made plain text.
+"""A value as a cell of a CSV that is opened in a spreadsheet: text that it would run as a formula
+is made plain text.
 
-The rule is OWASP's for CSV injection: such a text gets an apostrophe in front. Numbers stay numbers.
+The rule is OWASP's for CSV injection: such a text gets an apostrophe in front. Numbers stay
+numbers.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ BREAKS: Final = frozenset("\t\r\n")
 """What a spreadsheet may take as the end of a cell, and what is behind it as the start of another."""
 
 INVISIBLE: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
-"""Characters that a spreadsheet may trim or ignore: spaces of all widths, byte order marks, control characters."""
+"""Characters that a spreadsheet may trim or ignore: spaces of all widths, byte order marks, control
+characters.
+"""
 
 
 def cell(value: object) -> str:
     """A value as the text of a cell.
 
-    None and numbers that are none (NaN, infinity) are empty. Bytes are base64, moments ISO 8601, lists and mappings
-    JSON.
+    None and numbers that are none (NaN, infinity) are empty. Bytes are base64, moments ISO 8601,
+    lists and mappings JSON.
     """
     match value:
         case None:

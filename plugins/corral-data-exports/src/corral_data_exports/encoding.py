@@ -1,4 +1,7 @@
-"""Records as bytes, one by one: a JSON array of objects, or a CSV with a header. Neither ever holds two of them."""
+"""Records as bytes, one by one: a JSON array of objects, or a CSV with a header.
+
+Neither ever holds two of them.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +35,30 @@ class Encoder(Protocol):
 
 
 class JsonArray:
-    """One object per line, so that a text editor can show it. `columns` do not matter: an object names its own."""
+    """One object per line, so that a text editor can show it.
+
+    `columns` do not matter: an object names its own.
+    """
 
     def __init__(self, columns: tuple[str, ...] | None) -> None:  # noqa: ARG002  # as the other
         self._before = b"[\n"
 
     def record(self, record: Mapping[str, object]) -> bytes:
-        """See `Encoder`. Bytes are base64 (RFC 4648, section 5), moments ISO 8601, decimal numbers text."""
+        """See `Encoder`.
+
+        Bytes are base64 (RFC 4648, section 5), moments ISO 8601, decimal numbers text.
+        """
         before, self._before = self._before, b",\n"
         try:
-            return before + to_json(dict(record), bytes_mode="base64", inf_nan_mode="null", fallback=plain)
-        except PydanticSerializationError:  # half a surrogate pair, for one: only an escape can say that
-            told = to_jsonable_python(dict(record), bytes_mode="base64", inf_nan_mode="null", fallback=plain)
+            return before + to_json(
+                dict(record), bytes_mode="base64", inf_nan_mode="null", fallback=plain
+            )
+        except (
+            PydanticSerializationError
+        ):  # half a surrogate pair, for one: only an escape can say that
+            told = to_jsonable_python(
+                dict(record), bytes_mode="base64", inf_nan_mode="null", fallback=plain
+            )
             return before + json.dumps(told).encode()
 
     def end(self) -> bytes:
@@ -96,7 +111,10 @@ class CsvTable:
         return text.encode("utf-8", "replace")
 
 
-_ENCODERS: Final[Mapping[str, Callable[[tuple[str, ...] | None], Encoder]]] = {"json": JsonArray, "csv": CsvTable}
+_ENCODERS: Final[Mapping[str, Callable[[tuple[str, ...] | None], Encoder]]] = {
+    "json": JsonArray,
+    "csv": CsvTable,
+}
 
 
 def encoder(form: Literal["json", "csv"], columns: tuple[str, ...] | None) -> Encoder:

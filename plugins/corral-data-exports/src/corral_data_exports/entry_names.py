@@ -1,4 +1,5 @@
-"""What the entries of an archive are named: a plain file name each, whatever a participant calls its records.
+"""What the entries of an archive are named: a plain file name each, whatever a participant calls
+its records.
 
 Whoever unpacks it must not be led out of the folder, and must not lose one entry to another.
 """
@@ -18,7 +19,14 @@ MAX_LENGTH: Final = 80
 """Of a name without number and suffix; file systems take 255 bytes."""
 
 DEVICES: Final = frozenset(
-    ["con", "prn", "aux", "nul", "manifest", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))]
+    [
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        "manifest",
+        *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
+    ]
 )
 """What Windows opens devices by, whatever the suffix; and the name that is taken already."""
 
@@ -26,14 +34,17 @@ DEVICES: Final = frozenset(
 def entry_names(names: Iterable[str], suffix: str) -> list[str]:
     """A file name for each record set, no two of them alike, also where case does not count.
 
-    Letters, digits, `-` and `_` stay, in ASCII; a run of anything else, dots and slashes included, becomes one `_`.
+    Letters, digits, `-` and `_` stay, in ASCII; a run of anything else, dots and slashes included,
+    becomes one `_`.
 
     Args:
         names: What the record sets are called: any text.
         suffix: `.json` or `.csv`.
     """
     taken: set[str] = set()
-    numbers: dict[str, int] = {}  # the last of each name: from 1 again, six thousand that are alike take seven seconds
+    numbers: dict[
+        str, int
+    ] = {}  # the last of each name: from 1 again, six thousand that are alike take seven seconds
     made: list[str] = []
     for name in names:
         plain = _plain(name)

@@ -1,4 +1,5 @@
-"""Making one archive: ask the participants, and carry their records into the storage, piece by piece.
+"""Making one archive: ask the participants, and carry their records into the storage, piece by
+piece.
 
 It knows nothing of queues and mail; of a job it is given somebody to tell how far it is.
 """
@@ -31,15 +32,18 @@ __all__ = ["RecordsFailed", "record_sets", "write_archive"]
 
 PIECE_BYTES: Final = 128 * 1024
 PIECE_RECORDS: Final = 500
-"""How much is encoded before it is compressed, on a thread, while other jobs have the event loop. Reading and encoding
-take it for some 10 ms at a time (99 of 100 gaps, 200,000 rows of 3 columns)."""
+"""How much is encoded before it is compressed, on a thread, while other jobs have the event loop.
+Reading and encoding take it for some 10 ms at a time (99 of 100 gaps, 200,000 rows of 3 columns).
+"""
 
 
 class RecordsFailed(Exception):
     """A participant's records could not be read or written, or are none; the message names whose."""
 
 
-async def record_sets(hook: HookRelay, user_id: str, connection: AsyncConnection) -> list[RecordSet]:
+async def record_sets(
+    hook: HookRelay, user_id: str, connection: AsyncConnection
+) -> list[RecordSet]:
     """Ask everybody for their record sets; nobody's records are read yet.
 
     Raises:
@@ -59,10 +63,14 @@ async def record_sets(hook: HookRelay, user_id: str, connection: AsyncConnection
         try:
             value = list(value or ())
         except Exception as error:  # a generator may raise anything
-            raise RecordsFailed(f"the record sets of {answer.provider} cannot be read: {_told(error)}") from error
+            raise RecordsFailed(
+                f"the record sets of {answer.provider} cannot be read: {_told(error)}"
+            ) from error
         for found in value:
             if not isinstance(found, RecordSet):
-                raise RecordsFailed(f"{answer.provider} returned a {type(found).__name__} where a RecordSet belongs")
+                raise RecordsFailed(
+                    f"{answer.provider} returned a {type(found).__name__} where a RecordSet belongs"
+                )
             sets.append(found)
     return sets
 
@@ -100,7 +108,9 @@ async def write_archive(
         if made:
             await out.write(made)
 
-    for found, name in zip(sets, entry_names((found.name for found in sets), f".{export.format}"), strict=True):
+    for found, name in zip(
+        sets, entry_names((found.name for found in sets), f".{export.format}"), strict=True
+    ):
         archive.begin(name)
         rows = await _write_records(export, found, archive, write, progress)
         made, entry = archive.end()
@@ -137,7 +147,9 @@ async def _write_records(
             try:
                 piece += encode.record(record)
             except Exception as error:  # values are anything
-                raise RecordsFailed(f"a record of {found.name!r} cannot be written: {_told(error)}") from error
+                raise RecordsFailed(
+                    f"a record of {found.name!r} cannot be written: {_told(error)}"
+                ) from error
             rows += 1
             if len(piece) >= PIECE_BYTES or rows - begun >= PIECE_RECORDS:
                 await compress()
@@ -148,14 +160,18 @@ async def _write_records(
 
 
 async def _records(found: RecordSet) -> AsyncGenerator[Mapping[str, object], None]:
-    """The records of a set; whoever made them is blamed for what they raise, and told when nobody wants more."""
+    """The records of a set; whoever made them is blamed for what they raise, and told when nobody
+    wants more.
+    """
     try:
         async for record in found.records:
             if not isinstance(record, Mapping):
                 raise TypeError(f"a {type(record).__name__} is no record")  # noqa: TRY301  # blamed as what it raises
             yield record
     except Exception as error:  # a participant may raise anything
-        raise RecordsFailed(f"the records of {found.name!r} cannot be read: {_told(error)}") from error
+        raise RecordsFailed(
+            f"the records of {found.name!r} cannot be read: {_told(error)}"
+        ) from error
     finally:
         if (close := getattr(found.records, "aclose", None)) is not None:
             await close()

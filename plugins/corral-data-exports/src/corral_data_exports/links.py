@@ -1,7 +1,9 @@
-"""Expiring links to archives in a directory: signed by the worker, checked by the application that serves them.
+"""Expiring links to archives in a directory: signed by the worker, checked by the application that
+serves them.
 
-Object stores sign their own. A link is `<base URL>/<key>?expires=<unix seconds>&signature=<HMAC-SHA256>`; the key is
-the archive's name in the storage. It knows neither storage nor settings.
+Object stores sign their own. A link is `<base URL>/<key>?expires=<unix
+seconds>&signature=<HMAC-SHA256>`; the key is the archive's name in the storage. It knows neither
+storage nor settings.
 """
 
 from __future__ import annotations
@@ -37,10 +39,14 @@ def signed_link(base_url: str, key: str, secret: str, expires: datetime) -> str:
         expires: Aware; counted in whole seconds.
     """
     moment = str(int(expires.timestamp()))
-    return f"{base_url.rstrip('/')}/{key}?expires={moment}&signature={_signature(key, moment, secret)}"
+    return (
+        f"{base_url.rstrip('/')}/{key}?expires={moment}&signature={_signature(key, moment, secret)}"
+    )
 
 
-def verified(key: str, expires: str, signature: str, *, secret: str, now: datetime | None = None) -> str:
+def verified(
+    key: str, expires: str, signature: str, *, secret: str, now: datetime | None = None
+) -> str:
     """Check a link that somebody came with.
 
     Args:

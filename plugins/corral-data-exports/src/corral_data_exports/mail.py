@@ -38,7 +38,9 @@ class ReadyMail:
 
     @property
     def has_links(self) -> bool:
-        """Whether there can be links: the storage signs them, or the settings say who serves archives."""
+        """Whether there can be links: the storage signs them, or the settings say who serves
+        archives.
+        """
         return self._storage.can_sign or self._settings.base_url is not None
 
     async def ensure(self, job: Job[DataExport], key: str, recipient: Recipient) -> str | None:
@@ -63,18 +65,29 @@ class ReadyMail:
         payload: dict[str, Any] = {
             "to": recipient.email,
             "template": "export-ready",
-            "variables": {"url": await self._link(key, expires), "expires": f"{expires:%Y-%m-%d %H:%M} UTC"},
+            "variables": {
+                "url": await self._link(key, expires),
+                "expires": f"{expires:%Y-%m-%d %H:%M} UTC",
+            },
         }
         if recipient.locale is not None:
             payload["locale"] = recipient.locale
         try:
-            return (await self._jobs.enqueue(MAIL_QUEUE, payload, job_id=job.key("export-ready"))).id
+            return (
+                await self._jobs.enqueue(MAIL_QUEUE, payload, job_id=job.key("export-ready"))
+            ).id
         except UnknownQueue:
-            log.info("the export %s is ready, and no queue emails is installed to mail the link", key)
+            log.info(
+                "the export %s is ready, and no queue emails is installed to mail the link", key
+            )
             return None
         except PayloadRefused as error:
-            fields = ", ".join(path for path, _ in error.errors)  # a failed job is kept, and must not hold the address
-            raise Fail(f"the archive {key} is there, but the queue emails refused the mail's {fields}") from None
+            fields = ", ".join(
+                path for path, _ in error.errors
+            )  # a failed job is kept, and must not hold the address
+            raise Fail(
+                f"the archive {key} is there, but the queue emails refused the mail's {fields}"
+            ) from None
 
     async def _link(self, key: str, expires: datetime) -> str:
         settings = self._settings
@@ -82,4 +95,6 @@ class ReadyMail:
         if signed is not None:
             return signed
         assert settings.link_secret is not None  # noqa: S101  # the settings have both or neither
-        return signed_link(str(settings.base_url), key, settings.link_secret.get_secret_value(), expires)
+        return signed_link(
+            str(settings.base_url), key, settings.link_secret.get_secret_value(), expires
+        )

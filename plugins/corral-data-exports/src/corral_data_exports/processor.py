@@ -1,4 +1,6 @@
-"""What a worker does with a job of `data-exports`: make the archive, unless it is there, and have its user told."""
+"""What a worker does with a job of `data-exports`: make the archive, unless it is there, and have
+its user told.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ class FinishedExport(BaseModel):
     Attributes:
         key: The archive's name in the storage.
         size: Its length in bytes.
-        mail: The id of the job that mails the link; None where no link can be made, or nobody mails.
+        mail: The id of the job that mails the link; None where no link can be made, or nobody
+        mails.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
@@ -55,11 +58,16 @@ class Exports:
         mail: Tells the user.
     """
 
-    def __init__(self, engine: AsyncEngine, hook: HookRelay, storage: Storage, mail: ReadyMail) -> None:
-        # SQLite takes a writer's turn at BEGIN unless it is told otherwise; others ignore the options of the other
+    def __init__(
+        self, engine: AsyncEngine, hook: HookRelay, storage: Storage, mail: ReadyMail
+    ) -> None:
+        # SQLite takes a writer's turn at BEGIN unless it is told otherwise; others ignore the
+        # options of the other
         self._engine = engine.execution_options(sqlite_begin="DEFERRED")
         if engine.dialect.name == "postgresql":
-            self._engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            self._engine = engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
         self.hook = hook
         self.storage = storage
         self.mail = mail
@@ -72,7 +80,9 @@ class Exports:
             DatabaseUnavailable: The database cannot be reached.
         """
         async with AsyncExitStack() as stack:
-            with corral.sql.unavailable(self._engine):  # not around the block: storages raise OSError, too
+            with corral.sql.unavailable(
+                self._engine
+            ):  # not around the block: storages raise OSError, too
                 connection = await stack.enter_async_context(self._engine.connect())
             yield connection
 
@@ -83,20 +93,27 @@ class Exports:
             Fail: Nobody knows them.
             HookRaised: Somebody raised.
         """
-        found = await first_answer(self.hook.corral_export_user, user_id=user_id, connection=connection)
+        found = await first_answer(
+            self.hook.corral_export_user, user_id=user_id, connection=connection
+        )
         if found is None:
             raise Fail(f"user {user_id!r} is unknown, or has no address")
         if not isinstance(found, Recipient):
-            raise TypeError(f"corral_export_user returned a {type(found).__name__} where a Recipient belongs")
+            raise TypeError(
+                f"corral_export_user returned a {type(found).__name__} where a Recipient belongs"
+            )
         return found
 
 
 @asynccontextmanager
 async def open_exports(deps: Deps) -> AsyncIterator[Exports]:
-    """What this worker exports with. The database may be away; it is compared with the tables' file where it is not.
+    """What this worker exports with.
+
+    The database may be away; it is compared with the tables' file where it is not.
 
     Raises:
-        ConfigurationError: A setting cannot be used, or the tables' file names what the database has not.
+        ConfigurationError: A setting cannot be used, or the tables' file names what the database
+        has not.
     """
     settings = ExportSettings.from_environment()
     tables = ConfiguredTables.from_environment()
@@ -112,7 +129,10 @@ async def open_exports(deps: Deps) -> AsyncIterator[Exports]:
 
 
 def _missing(deps: Deps, tables: ConfiguredTables, mail: ReadyMail) -> Iterator[str]:
-    """What is not set up, and what comes of it. A worker starts without it: it may have other queues to serve."""
+    """What is not set up, and what comes of it.
+
+    A worker starts without it: it may have other queues to serve.
+    """
     if tables.users is None and not _others(deps.hook.corral_export_user):
         yield (
             "nobody says who a user is, so every export will fail: "
@@ -157,6 +177,8 @@ async def export_data(job: Job[DataExport], exports: Exports) -> FinishedExport:
         if size is None:
             sets = await record_sets(exports.hook, export.user_id, connection)
             async with exports.storage.writing(key) as out:
-                size = await write_archive(export, sets, out, made_at=job.processed_on, tell=job.progress)
+                size = await write_archive(
+                    export, sets, out, made_at=job.processed_on, tell=job.progress
+                )
     job.progress(100)
     return FinishedExport(key=key, size=size, mail=await exports.mail.ensure(job, key, recipient))

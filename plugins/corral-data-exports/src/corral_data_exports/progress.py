@@ -1,4 +1,6 @@
-"""How far an export is, in percent: by records where everybody said how many there are, else by record sets."""
+"""How far an export is, in percent: by records where everybody said how many there are, else by
+record sets.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,13 @@ LAST: Final = 99
 
 
 class Progress:
-    """Counts, and tells each whole percent once. What it tells only grows, whatever participants announced.
+    """Counts, and tells each whole percent once.
+
+    What it tells only grows, whatever participants announced.
 
     Args:
-        expected: How many records each set says it has, in their order; None for those that do not know.
+        expected: How many records each set says it has, in their order; None for those that do not
+        know.
         tell: Is told whole percents, from 0 to 99.
     """
 
@@ -44,7 +49,9 @@ class Progress:
         self._say(self._before)
 
     def _say(self, share: float) -> None:
-        percent = min(LAST, int(share * LAST + 1e-9))  # shares are fractions, and their sum may fall short of a whole
+        percent = min(
+            LAST, int(share * LAST + 1e-9)
+        )  # shares are fractions, and their sum may fall short of a whole
         if percent > self._told:
             self._told = percent
             self._tell(percent)

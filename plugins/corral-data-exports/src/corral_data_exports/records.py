@@ -1,4 +1,7 @@
-"""What participants hand over: named sets of records, and who gets the archive. Plain data, without imports."""
+"""What participants hand over: named sets of records, and who gets the archive.
+
+Plain data, without imports.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ class RecordSet:
 
     Attributes:
         name: What the entry is named after. Any text: the archive escapes it.
-        records: Each a mapping of column to value. It is read once, record by record, when its turn comes, and closed
-            afterwards (`aclose`) where it can be.
+        records: Each a mapping of column to value. It is read once, record by record, when its turn
+            comes, and closed afterwards (`aclose`) where it can be.
         rows: How many there are, where that is known: progress follows from it.
-        columns: What a CSV has as its columns; None for those of the first record. A set without records has a header
-            only if this says so.
+        columns: What a CSV has as its columns; None for those of the first record. A set without
+            records has a header only if this says so.
     """
 
     name: str
@@ -33,7 +36,8 @@ class Recipient:
 
     Attributes:
         email: The address.
-        locale: `de`, `de-AT`: which variant of the template, where it has one; None for the template itself.
+        locale: `de`, `de-AT`: which variant of the template, where it has one; None for the
+        template itself.
     """
 
     email: str

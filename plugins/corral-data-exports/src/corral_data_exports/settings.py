@@ -1,6 +1,8 @@
-"""Where archives go, whose data is in them, and how they are fetched: the `CORRAL_DATA_EXPORTS_…` environment.
+"""Where archives go, whose data is in them, and how they are fetched: the `CORRAL_DATA_EXPORTS_…`
+environment.
 
-Without any setting archives are kept in the data directory, which is what a development machine wants.
+Without any setting archives are kept in the data directory, which is what a development machine
+wants.
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ class ExportSettings(QueueSettings):
     """The settings of `data-exports`.
 
     Attributes:
-        storage: Where archives are kept: a directory, or the URL of a bucket (`s3://bucket/folder`, `gs://…`, `az://…`);
-            by default the folder `exports` of the data directory.
+        storage: Where archives are kept: a directory, or the URL of a bucket (`s3://bucket/folder`,
+            `gs://…`, `az://…`); by default the folder `exports` of the data directory.
         tables: A TOML file that names the tables whose rows are exported, and the users' table.
-        base_url: What links to archives in a directory begin with: where the application serves them.
+        base_url: What links to archives in a directory begin with: where the application serves
+        them.
         link_secret: What those links are signed with; 32 bytes at least.
         link_seconds: How long a link is good for.
     """
@@ -61,18 +64,24 @@ class ExportSettings(QueueSettings):
     @classmethod
     def _long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
         if secret is not None and len(secret.get_secret_value().encode()) < SECRET_BYTES:
-            raise PydanticCustomError("secret", "at least {bytes} bytes are needed", {"bytes": SECRET_BYTES})
+            raise PydanticCustomError(
+                "secret", "at least {bytes} bytes are needed", {"bytes": SECRET_BYTES}
+            )
         return secret
 
     @field_validator("base_url")
     @classmethod
     def _begins_a_link(cls, url: AnyHttpUrl | None) -> AnyHttpUrl | None:
         if url is not None and (url.query is not None or url.fragment is not None):
-            raise PydanticCustomError("base_url", "links begin with it, so it has no query and no fragment")
+            raise PydanticCustomError(
+                "base_url", "links begin with it, so it has no query and no fragment"
+            )
         return url
 
     @model_validator(mode="after")
     def _what_belongs_together(self) -> Self:
         if (self.base_url is None) != (self.link_secret is None):
-            raise PydanticCustomError("links", f"{PREFIX}BASE_URL and {PREFIX}LINK_SECRET: one without the other")
+            raise PydanticCustomError(
+                "links", f"{PREFIX}BASE_URL and {PREFIX}LINK_SECRET: one without the other"
+            )
         return self

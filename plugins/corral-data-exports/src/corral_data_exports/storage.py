@@ -1,10 +1,14 @@
-"""Where archives are kept: a directory, or a bucket of S3, Google or Azure. One key, one archive, whole or not there.
+"""Where archives are kept: a directory, or a bucket of S3, Google or Azure.
 
-An archive is one multipart upload that is completed at its end; in a directory, a file of another name that is renamed
-then. It knows nothing of jobs and hooks; the application opens archives with it, too.
+One key, one archive, whole or not there.
 
-obstore takes 4 MiB of memory. For a bucket it is loaded at once, since only obstore can judge the bucket's URL; for a
-directory with the first archive, so that a worker that makes none does not have it.
+An archive is one multipart upload that is completed at its end; in a directory, a file of another
+name that is renamed then. It knows nothing of jobs and hooks; the application opens archives with
+it, too.
+
+obstore takes 4 MiB of memory. For a bucket it is loaded at once, since only obstore can judge the
+bucket's URL; for a directory with the first archive, so that a worker that makes none does not have
+it.
 """
 
 from __future__ import annotations
@@ -71,9 +75,11 @@ class OpenedExport:
 
 
 def object_key(export: DataExport) -> str:
-    """The name of an export's archive in the storage: the same for the same export, and a safe name for any.
+    """The name of an export's archive in the storage: the same for the same export, and a safe name
+    for any.
 
-    User and format are in it, so that an export id that somebody uses twice never hands out another user's archive.
+    User and format are in it, so that an export id that somebody uses twice never hands out another
+    user's archive.
     """
     said = to_json([export.user_id, export.export_id, export.format])
     return f"{hashlib.sha256(said).hexdigest()[:40]}.zip"
@@ -107,7 +113,9 @@ class Storage:
 
     @classmethod
     def opened(cls, settings: ExportSettings) -> Storage:
-        """The storage that the settings name. Nothing is connected; a directory is made, for its owner alone.
+        """The storage that the settings name.
+
+        Nothing is connected; a directory is made, for its owner alone.
 
         Raises:
             ConfigurationError: It names nothing that can be written to.
@@ -145,15 +153,16 @@ class Storage:
     async def writing(self, key: str) -> AsyncIterator[AsyncWritableFile]:
         """Write an archive. It is there when the block has ended; if that raises, nothing of it is.
 
-        Of two that write one archive at once, the last to end is what is kept, whole; in a directory the first to end
-        is, and the other cannot end.
+        Of two that write one archive at once, the last to end is what is kept, whole; in a
+        directory the first to end is, and the other cannot end.
 
         Raises:
             Exception: The storage failed; whatever obstore raises.
         """
         from obstore import open_writer_async  # noqa: PLC0415  # see above
 
-        # obstore's own name for what is on its way is `<key>#1`, which two would share, and one rename for the other
+        # obstore's own name for what is on its way is `<key>#1`, which two would share, and one
+        # rename for the other
         written = f"{key}.{secrets.token_hex(8)}.part" if self._folder is not None else key
         writer = open_writer_async(
             self._store,
@@ -204,7 +213,8 @@ class Storage:
         return await sign_async(self._where, "GET", key, lifetime)
 
     async def purge(self, older_than: timedelta) -> int:
-        """Delete archives that were finished longer ago than this, and what was begun before that; no other objects.
+        """Delete archives that were finished longer ago than this, and what was begun before that;
+        no other objects.
 
         Returns:
             How many archives were deleted.
@@ -214,16 +224,22 @@ class Storage:
             await asyncio.to_thread(_clear, self._folder, "[0-9a-f]" * 40 + ".zip", before=before)
         old: list[str] = []
         async for page in self._store.list():
-            old += [found["path"] for found in page if found["last_modified"] < before and KEY.fullmatch(found["path"])]
+            old += [
+                found["path"]
+                for found in page
+                if found["last_modified"] < before and KEY.fullmatch(found["path"])
+            ]
         if old:
             await self._store.delete_async(old)
         return len(old)
 
 
 def _settle(folder: Path, written: str, key: str) -> None:
-    """Give a file the name of a complete archive, which holds after a power failure, too; then nobody needs another.
+    """Give a file the name of a complete archive, which holds after a power failure, too; then
+    nobody needs another.
 
-    What others have begun is deleted now and not sooner: two that run for long would delete each other's for ever.
+    What others have begun is deleted now and not sooner: two that run for long would delete each
+    other's for ever.
     """
     _sync(folder / written)
     (folder / written).replace(folder / key)
@@ -248,7 +264,9 @@ def _clear(folder: Path, key: str, *, before: datetime | None = None) -> None:
 
 
 def _directory(location: str) -> Path:
-    path = Path(unquote(urlsplit(location).path)) if location.startswith("file://") else Path(location)
+    path = (
+        Path(unquote(urlsplit(location).path)) if location.startswith("file://") else Path(location)
+    )
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path.resolve()

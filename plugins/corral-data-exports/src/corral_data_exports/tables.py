@@ -1,6 +1,7 @@
 """The participant that is configured, not coded: it streams rows of the tables that a file names.
 
-It asks the database itself how the columns are typed: a user id is text in a job, and often a number in a table.
+It asks the database itself how the columns are typed: a user id is text in a job, and often a
+number in a table.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from corral_data_exports.tables_file import ExportedTable, TablesFile, refused
 __all__ = ["ConfiguredTables"]
 
 ROWS_AT_ONCE: Final = 500
-"""How many rows are fetched at once: enough to be worth a round trip, and a MiB where each is 2 KiB."""
+"""How many rows are fetched at once: enough to be worth a round trip, and a MiB where each is 2
+KiB.
+"""
 
 Columns = dict[str, TypeEngine[Any]]
 """A table's columns and their types."""
@@ -54,7 +57,9 @@ class ConfiguredTables:
         self._path = path
         self.users = file.users
         self.exported: dict[str, tuple[ExportedTable, list[str]]] = {
-            name: (table, table.export) for name, table in file.tables.items() if table.export is not None
+            name: (table, table.export)
+            for name, table in file.tables.items()
+            if table.export is not None
         }
 
     @classmethod
@@ -71,26 +76,39 @@ class ConfiguredTables:
         """Compare the file with the database.
 
         Raises:
-            ConfigurationError: It names tables or columns that are not there, or an id of another kind; all are named.
+            ConfigurationError: It names tables or columns that are not there, or an id of another
+            kind; all are named.
         """
         faults: list[str] = []
         if users := self.users:
             wanted = [users.id_column, users.email_column]
-            faults += _faults("[users]", users.table, users.id_column, wanted, await _columns(connection, users.table))
+            faults += _faults(
+                "[users]",
+                users.table,
+                users.id_column,
+                wanted,
+                await _columns(connection, users.table),
+            )
         for name, (table, export) in self.exported.items():
             wanted = [table.user_column, *export]
-            faults += _faults(f"table {name!r}", name, table.user_column, wanted, await _columns(connection, name))
+            faults += _faults(
+                f"table {name!r}", name, table.user_column, wanted, await _columns(connection, name)
+            )
         if faults:
             raise refused(self._path, faults)
 
     async def recipient(self, user_id: str, connection: AsyncConnection) -> Recipient | None:
-        """The user's address, from the users' table; None where there is no such user, or no address."""
+        """The user's address, from the users' table; None where there is no such user, or no
+        address.
+        """
         if (users := self.users) is None:
             return None
         columns = await _columns(connection, users.table) or {}
         if (mine := _equals(users.id_column, columns, user_id)) is None:
             return None
-        query: Select[Any] = select(named_column(users.email_column)).select_from(_table(users.table)).where(mine)
+        query: Select[Any] = (
+            select(named_column(users.email_column)).select_from(_table(users.table)).where(mine)
+        )
         email = await connection.scalar(query)
         return Recipient(str(email)) if email else None
 
@@ -103,7 +121,9 @@ class ConfiguredTables:
             if mine is None:
                 made.append(RecordSet(name, _nothing(), rows=0, columns=tuple(export)))
                 continue
-            rows = await connection.scalar(select(func.count()).select_from(_table(name)).where(mine))
+            rows = await connection.scalar(
+                select(func.count()).select_from(_table(name)).where(mine)
+            )
             selected = [_selected(column, columns, connection.dialect.name) for column in export]
             records = _streamed(connection, selected, name, mine)
             made.append(RecordSet(name, records, rows=rows, columns=tuple(export)))
@@ -111,9 +131,17 @@ class ConfiguredTables:
 
 
 async def _streamed(
-    connection: AsyncConnection, selected: list[ColumnElement[Any]], name: str, mine: ColumnElement[bool]
+    connection: AsyncConnection,
+    selected: list[ColumnElement[Any]],
+    name: str,
+    mine: ColumnElement[bool],
 ) -> AsyncIterator[Mapping[str, object]]:
-    query = select(*selected).select_from(_table(name)).where(mine).execution_options(yield_per=ROWS_AT_ONCE)
+    query = (
+        select(*selected)
+        .select_from(_table(name))
+        .where(mine)
+        .execution_options(yield_per=ROWS_AT_ONCE)
+    )
     async with connection.stream(query) as result:
         async for rows in result.mappings().partitions():
             for row in rows:
@@ -145,11 +173,16 @@ async def _columns(connection: AsyncConnection, name: str) -> Columns | None:
 
 
 def _equals(name: str, columns: Columns, user_id: str) -> ColumnElement[bool] | None:
-    """Whether a row is the user's; None where no row can be, because the id has not the column's shape."""
+    """Whether a row is the user's; None where no row can be, because the id has not the column's
+    shape.
+    """
     kind = _kind(columns.get(name, NullType()))
     column: ColumnElement[Any] = named_column(name)
     if kind is int:
-        if not (user_id.isascii() and user_id.removeprefix("-").isdigit()) or abs(number := int(user_id)) >= 2**63:
+        if (
+            not (user_id.isascii() and user_id.removeprefix("-").isdigit())
+            or abs(number := int(user_id)) >= 2**63
+        ):
             return None
         return column == literal(number, BigInteger())
     if kind is UUID:
@@ -161,7 +194,9 @@ def _equals(name: str, columns: Columns, user_id: str) -> ColumnElement[bool] | 
 
 
 def _kind(of: TypeEngine[Any]) -> type[Any] | None:
-    """What Python makes of a column's values; str also where nobody knows, as for PostgreSQL's citext."""
+    """What Python makes of a column's values; str also where nobody knows, as for PostgreSQL's
+    citext.
+    """
     try:
         found: type[Any] = of.python_type
     except NotImplementedError:
@@ -172,8 +207,8 @@ def _kind(of: TypeEngine[Any]) -> type[Any] | None:
 def _selected(name: str, columns: Columns, dialect: str) -> ColumnElement[Any]:
     """A column, as its values are handed over.
 
-    SQLite keeps what it is given, whatever the column was declared as, so a declared type is believed only where the
-    value would be told wrongly without it.
+    SQLite keeps what it is given, whatever the column was declared as, so a declared type is
+    believed only where the value would be told wrongly without it.
     """
     kind = columns.get(name, NullType())
     if dialect == "sqlite" and not isinstance(kind, Boolean | JSON):
@@ -181,11 +216,15 @@ def _selected(name: str, columns: Columns, dialect: str) -> ColumnElement[Any]:
     return type_coerce(named_column(name), kind).label(name)
 
 
-def _faults(place: str, table: str, user_column: str, wanted: list[str], columns: Columns | None) -> list[str]:
+def _faults(
+    place: str, table: str, user_column: str, wanted: list[str], columns: Columns | None
+) -> list[str]:
     if columns is None:
         return [f"{place}: the database has no table {table!r}"]
     faults = [f"{place}: there is no column {name!r}" for name in wanted if name not in columns]
     if user_column in columns and _kind(columns[user_column]) is None:
         kind = columns[user_column]
-        faults.append(f"{place}: column {user_column!r} is {kind}, which is no text, no whole number and no UUID")
+        faults.append(
+            f"{place}: column {user_column!r} is {kind}, which is no text, no whole number and no UUID"
+        )
     return faults

@@ -1,7 +1,8 @@
-"""The file that `CORRAL_DATA_EXPORTS_TABLES` names: which tables hold data of users, and where users are found.
+"""The file that `CORRAL_DATA_EXPORTS_TABLES` names: which tables hold data of users, and where
+users are found.
 
-The queue `account-deletions` reads its part of the same file, so its keys are known here, and passed over. Nothing in
-here knows a database.
+The queue `account-deletions` reads its part of the same file, so its keys are known here, and
+passed over. Nothing in here knows a database.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class ExportedTable(_Part):
     @model_validator(mode="after")
     def _for_somebody(self) -> Self:
         if self.export is None and self.action is None:
-            raise PydanticCustomError("nothing", "neither 'action' nor 'export' says what the table is for")
+            raise PydanticCustomError(
+                "nothing", "neither 'action' nor 'export' says what the table is for"
+            )
         return self
 
 
@@ -78,14 +81,19 @@ class TablesFile(_Part):
         """A file.
 
         Raises:
-            ConfigurationError: It cannot be read, or says what cannot be understood; everything is named.
+            ConfigurationError: It cannot be read, or says what cannot be understood; everything is
+            named.
         """
         try:
             return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
         except ValidationError as error:  # a ValueError, too
-            raise refused(path, [_told(fault) for fault in error.errors(include_url=False)]) from None
+            raise refused(
+                path, [_told(fault) for fault in error.errors(include_url=False)]
+            ) from None
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"the tables file {str(path)!r} cannot be read: {error}") from error
+            raise ConfigurationError(
+                f"the tables file {str(path)!r} cannot be read: {error}"
+            ) from error
 
 
 def refused(path: Path | None, faults: Sequence[str]) -> ConfigurationError:

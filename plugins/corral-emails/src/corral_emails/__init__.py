@@ -17,7 +17,8 @@ __all__ = ["EmailJob", "emails"]
 
 
 def one_line(value: object) -> object:
-    """Refuse CR, LF and NUL in every string of a JSON value, keys included: headers are injected with them.
+    """Refuse CR, LF and NUL in every string of a JSON value, keys included: headers are injected
+    with them.
 
     Raises:
         PydanticCustomError: One of the three is in it.
@@ -34,7 +35,8 @@ def one_line(value: object) -> object:
 
 
 def no_encoded_word(address: str) -> str:
-    """Refuse an address that a reader of headers would decode into another one, and then into further headers.
+    """Refuse an address that a reader of headers would decode into another one, and then into
+    further headers.
 
     Raises:
         PydanticCustomError: It holds the beginning of an encoded word (RFC 2047).
@@ -64,7 +66,10 @@ class EmailJob(Payload):
     template: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
     variables: Annotated[Mapping[str, JsonValue], OneLine]
     locale: (
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*$", max_length=35)] | None
+        Annotated[
+            str, StringConstraints(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*$", max_length=35)
+        ]
+        | None
     ) = None
     cc: tuple[Address, ...] = ()
     reply_to: Address | None = None

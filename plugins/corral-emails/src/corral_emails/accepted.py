@@ -1,6 +1,7 @@
 """Which mails a server has taken: remembered in the application's database, where it has one.
 
-SMTP cannot be asked that afterwards, so a job that runs again after a crash would send its mail again.
+SMTP cannot be asked that afterwards, so a job that runs again after a crash would send its mail
+again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Accepted:
 
     @classmethod
     async def opened(cls, deps: Deps) -> Accepted | None:
-        """The ledger of a worker, or None where `CORRAL_DATABASE_URL` is not set. The database may be away.
+        """The ledger of a worker, or None where `CORRAL_DATABASE_URL` is not set.
+
+        The database may be away.
 
         Raises:
             ConfigurationError: It has no ledger: `corral db create` was not run.
@@ -63,7 +66,10 @@ class Accepted:
                 return await sql.Ledger.claimed(connection, SCOPE, key)
 
     async def record(self, key: str) -> None:
-        """Remember that a mail was taken. Where that fails it is told, and no more: the mail is on its way."""
+        """Remember that a mail was taken.
+
+        Where that fails it is told, and no more: the mail is on its way.
+        """
         from corral import sql  # noqa: PLC0415  # as above
 
         try:

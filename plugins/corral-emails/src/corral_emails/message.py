@@ -1,7 +1,8 @@
 """The mail itself: headers, both bodies, and a `Message-ID` that is the same on every attempt.
 
-Only parsed addresses and checked lines become headers; the envelope is read back from them (`recipients`), so that
-nobody gets the mail whom it does not name. It knows neither templates nor SMTP.
+Only parsed addresses and checked lines become headers; the envelope is read back from them
+(`recipients`), so that nobody gets the mail whom it does not name. It knows neither templates nor
+SMTP.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ POLICY = SMTP.clone(cte_type="7bit")
 
 
 LINE_BREAKING = frozenset({"Cc", "Zl", "Zp", "Cs"})
-"""Unicode categories: control characters, line and paragraph separators, and what no UTF-8 can hold. Each ends a line
-for some reader of headers, or has no place in one."""
+"""Unicode categories: control characters, line and paragraph separators, and what no UTF-8 can
+hold. Each ends a line for some reader of headers, or has no place in one.
+"""
 
 
 def composed(job: Job[EmailJob], rendered: Rendered, sender: Address) -> EmailMessage:
@@ -63,8 +65,8 @@ def composed(job: Job[EmailJob], rendered: Rendered, sender: Address) -> EmailMe
 def _add(message: EmailMessage, name: str, value: object) -> None:
     """Add a header that is one line, whatever it was made of.
 
-    It is looked at as it stands in the message, not as it was given: the standard library decodes encoded words, from
-    wherever they come, and writes a line break that it found in one.
+    It is looked at as it stands in the message, not as it was given: the standard library decodes
+    encoded words, from wherever they come, and writes a line break that it found in one.
     """
     try:
         message[name] = value
@@ -75,10 +77,16 @@ def _add(message: EmailMessage, name: str, value: object) -> None:
 
 
 def from_address(sender: NameEmail) -> Address:
-    """The From address of a setting; pydantic fills a missing name with the local part, which is no name."""
-    plain = sender.email.isascii()  # no-reply@localhost too, which is no address to anybody but this machine
+    """The From address of a setting; pydantic fills a missing name with the local part, which is no
+    name.
+    """
+    plain = (
+        sender.email.isascii()
+    )  # no-reply@localhost too, which is no address to anybody but this machine
     address = Address(addr_spec=sender.email) if plain else _address(sender.email)
-    return Address("" if sender.name == address.username else sender.name, address.username, address.domain)
+    return Address(
+        "" if sender.name == address.username else sender.name, address.username, address.domain
+    )
 
 
 def sender_of(message: EmailMessage) -> str:
@@ -93,17 +101,24 @@ def recipients(message: EmailMessage) -> list[str]:
 
 def needs_utf8(message: EmailMessage) -> bool:
     """Whether an address goes beyond ASCII: only servers with SMTPUTF8 (RFC 6531) take such a mail."""
-    return not all(address.isascii() for address in _addresses(message, "From", "To", "Cc", "Reply-To"))
+    return not all(
+        address.isascii() for address in _addresses(message, "From", "To", "Cc", "Reply-To")
+    )
 
 
 def _addresses(message: EmailMessage, *headers: str) -> list[str]:
     return [
-        address.addr_spec for name in headers for header in message.get_all(name, []) for address in header.addresses
+        address.addr_spec
+        for name in headers
+        for header in message.get_all(name, [])
+        for address in header.addresses
     ]
 
 
 def _address(text: str) -> Address:
-    """An address as a header takes it, its domain in ASCII (`bücher.example` is `xn--bcher-kva.example` to SMTP)."""
+    """An address as a header takes it, its domain in ASCII (`bücher.example` is
+    `xn--bcher-kva.example` to SMTP).
+    """
     try:
         parsed = validate_email(text, check_deliverability=False)
     except EmailNotValidError as error:
@@ -114,5 +129,7 @@ def _address(text: str) -> Address:
 
 
 def _dot_atom(key: str) -> str:
-    """An idempotency key as RFC 5322 takes it left of the `@`: no dot at the end, and no two in a row."""
+    """An idempotency key as RFC 5322 takes it left of the `@`: no dot at the end, and no two in a
+    row.
+    """
     return re.sub(r"(?<=\.)\.|\.$", "=2E", key)

@@ -32,10 +32,13 @@ class SentEmail(BaseModel):
 
 @asynccontextmanager
 async def open_mailer(deps: Deps) -> AsyncIterator[Mailer]:
-    """The mailer of this worker. It connects when the first mail is sent, so that a worker starts without its server.
+    """The mailer of this worker.
+
+    It connects when the first mail is sent, so that a worker starts without its server.
 
     Raises:
-        ConfigurationError: A `CORRAL_EMAILS_…` setting cannot be used, or the database has no ledger.
+        ConfigurationError: A `CORRAL_EMAILS_…` setting cannot be used, or the database has no
+        ledger.
     """
     settings = EmailSettings.from_environment()
     mailer = Mailer(settings, accepted=await Accepted.opened(deps))
@@ -52,11 +55,12 @@ async def send_email(job: Job[EmailJob], mailer: Mailer) -> SentEmail:
         Its message id.
 
     Raises:
-        Fail: The mail can never be sent: its template, a variable or an address is wrong, or the server refused it
-            with a 5xx reply.
+        Fail: The mail can never be sent: its template, a variable or an address is wrong, or the
+            server refused it with a 5xx reply.
         Deferred: The server refused it for now, with a 4xx reply.
         DatabaseUnavailable: There is a ledger, and it cannot say whether the mail was sent before.
-        Exception: The server could not be reached, or would not talk to us; whatever aiosmtplib raises.
+        Exception: The server could not be reached, or would not talk to us; whatever aiosmtplib
+        raises.
     """
     message = composed(job, mailer.templates.rendered(job.payload), mailer.sender)
     accepted = mailer.accepted

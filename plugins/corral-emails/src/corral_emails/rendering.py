@@ -1,6 +1,8 @@
-"""Templates: a folder with `subject.txt`, `body.txt` and `body.html`, and one folder more for each locale it has.
+"""Templates: a folder with `subject.txt`, `body.txt` and `body.html`, and one folder more for each
+locale it has.
 
-It knows nothing of SMTP. Whatever is wrong with a template or its variables is wrong on every attempt: `Fail`.
+It knows nothing of SMTP. Whatever is wrong with a template or its variables is wrong on every
+attempt: `Fail`.
 """
 
 from __future__ import annotations
@@ -68,20 +70,27 @@ class Templates:
         """The mail's subject and both bodies.
 
         Raises:
-            Fail: The template does not exist or is broken, or a variable is missing or not what the template needs.
+            Fail: The template does not exist or is broken, or a variable is missing or not what the
+            template needs.
         """
         folder = self._folder(job)
         subject, text, html = (self._render(f"{folder}/{name}", job) for name in FILES)
         return Rendered(subject.strip(), text, html)
 
     def _folder(self, job: EmailJob) -> str:
-        """The template's folder for the job's locale: `welcome/de-at`, else `welcome/de`, else `welcome`."""
+        """The template's folder for the job's locale: `welcome/de-at`, else `welcome/de`, else
+        `welcome`.
+        """
         tags = (job.locale or "").lower().replace("_", "-").split("-")
-        variants = [f"{job.template}/{'-'.join(tags[:length])}" for length in range(len(tags), 0, -1)]
+        variants = [
+            f"{job.template}/{'-'.join(tags[:length])}" for length in range(len(tags), 0, -1)
+        ]
         for folder in [*variants, job.template]:
             if self._exists(f"{folder}/{FILES[0]}"):
                 return folder.rstrip("/")
-        known = sorted({name.partition("/")[0] for name in self._environment.list_templates() if "/" in name})
+        known = sorted(
+            {name.partition("/")[0] for name in self._environment.list_templates() if "/" in name}
+        )
         near = difflib.get_close_matches(job.template, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
         raise Fail(f"no email template is named {job.template!r}: {hint}")
@@ -99,14 +108,24 @@ class Templates:
         try:
             return self._environment.get_template(name).render(job.variables)
         except UndefinedError as error:
-            raise Fail(f"template {name!r} needs a variable that the job does not have: {error.message}") from error
+            raise Fail(
+                f"template {name!r} needs a variable that the job does not have: {error.message}"
+            ) from error
         except TemplateSyntaxError as error:
-            raise Fail(f"template {error.name or name!r} is broken in line {error.lineno}: {error.message}") from error
+            raise Fail(
+                f"template {error.name or name!r} is broken in line {error.lineno}: {error.message}"
+            ) from error
         except TemplateNotFound as error:
-            raise Fail(f"template {name!r} needs a file that does not exist: {error.message}") from error
+            raise Fail(
+                f"template {name!r} needs a file that does not exist: {error.message}"
+            ) from error
         except TemplateError as error:
             raise Fail(f"template {name!r} cannot be rendered: {error.message}") from error
         except (OSError, MemoryError):  # another time it may go well
             raise
-        except Exception as error:  # what its expressions raise: TypeError, ZeroDivisionError, UnicodeDecodeError
-            raise Fail(f"template {name!r} cannot be rendered: {type(error).__name__}: {error}") from error
+        except (
+            Exception
+        ) as error:  # what its expressions raise: TypeError, ZeroDivisionError, UnicodeDecodeError
+            raise Fail(
+                f"template {name!r} cannot be rendered: {type(error).__name__}: {error}"
+            ) from error

@@ -1,7 +1,8 @@
 """Where mail goes and whom it comes from: the `CORRAL_EMAILS_…` environment.
 
-Without any setting, mail is handed to a server on this machine, port 25. Another host brings the rules of the open
-network with it: STARTTLS unless said otherwise, a sender of its own, and no password in clear text.
+Without any setting, mail is handed to a server on this machine, port 25. Another host brings the
+rules of the open network with it: STARTTLS unless said otherwise, a sender of its own, and no
+password in clear text.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class EmailSettings(QueueSettings):
     Attributes:
         host: The SMTP server.
         port: Its port; by default 25, 587 or 465, as `tls` has it.
-        tls: `none`, `starttls` (required, not merely tried) or `implicit`; by default `starttls`, and `none` for a
-            server on this machine.
+        tls: `none`, `starttls` (required, not merely tried) or `implicit`; by default `starttls`,
+            and `none` for a server on this machine.
         username: Whom to log in as, or None for no login.
         password: The password that goes with it.
         sender: The From address: `no-reply@acme.example` or `Acme <no-reply@acme.example>`.
@@ -76,5 +77,7 @@ class EmailSettings(QueueSettings):
                 "sender", "CORRAL_EMAILS_SENDER: needed where CORRAL_EMAILS_HOST is another machine"
             )
         if self.username is not None and self.tls_mode == "none":
-            raise PydanticCustomError("tls", "CORRAL_EMAILS_TLS: 'none' would send the password in clear text")
+            raise PydanticCustomError(
+                "tls", "CORRAL_EMAILS_TLS: 'none' would send the password in clear text"
+            )
         return self

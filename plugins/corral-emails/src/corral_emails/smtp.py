@@ -1,4 +1,5 @@
-"""The conversation with the SMTP server: one connection per worker, one mail at a time, all recipients or none.
+"""The conversation with the SMTP server: one connection per worker, one mail at a time, all
+recipients or none.
 
 It knows nothing of jobs; of Corral it knows `Fail`, because a 5xx reply is one.
 """
@@ -32,7 +33,8 @@ class Deferred(Exception):
 
 
 class Mailer:
-    """Sends mail over one connection, which is opened for the first mail and again whenever it was lost.
+    """Sends mail over one connection, which is opened for the first mail and again whenever it was
+    lost.
 
     Args:
         settings: Where to, as whom, and how.
@@ -61,18 +63,23 @@ class Mailer:
 
     @cached_property
     def templates(self) -> Templates:
-        """The templates, the application's own and the shipped ones; Jinja is loaded for the first mail."""
+        """The templates, the application's own and the shipped ones; Jinja is loaded for the first
+        mail.
+        """
         from corral_emails.rendering import Templates  # noqa: PLC0415  # 2 MiB that an idle worker need not have
 
         return Templates(self._templates_dir, sender=self.sender.display_name or self.sender.domain)
 
     async def send(self, message: EmailMessage) -> None:
-        """Send one mail to everybody whom it names. If the server refuses one recipient, nobody gets it.
+        """Send one mail to everybody whom it names.
+
+        If the server refuses one recipient, nobody gets it.
 
         Raises:
             Fail: The server refused the mail for good (5xx).
             Deferred: The server refused it for now (4xx).
-            SMTPException: The server could not be reached, did not answer in time, or refused us rather than the mail.
+            SMTPException: The server could not be reached, did not answer in time, or refused us
+            rather than the mail.
         """
         async with self._turn:
             try:
@@ -80,16 +87,22 @@ class Mailer:
                 await self._hand_over(message)
             except (Fail, Deferred):
                 raise  # the connection is fine; the next mail resets what is left of this one
-            except BaseException:  # a cancellation too: a reply that is still to come would answer the next command
+            except (
+                BaseException
+            ):  # a cancellation too: a reply that is still to come would answer the next command
                 self._client.close()
                 raise
 
     async def _ready(self) -> None:
-        """Have a connection that is open, knows the server's extensions, and stands between two mails."""
+        """Have a connection that is open, knows the server's extensions, and stands between two
+        mails.
+        """
         if self._client.is_connected:
             try:
                 await self._client.rset()
-            except SMTPException:  # closed by the server while nobody looked: idle connections live some minutes
+            except (
+                SMTPException
+            ):  # closed by the server while nobody looked: idle connections live some minutes
                 self._client.close()
             else:
                 return
@@ -103,12 +116,16 @@ class Mailer:
             raise Fail(f"{self._server} takes no addresses beyond ASCII (it offers no SMTPUTF8)")
         encoding = "utf-8" if utf8 else "ascii"
         try:
-            await self._client.mail(envelope[0], options=["SMTPUTF8"] if utf8 else [], encoding=encoding)
+            await self._client.mail(
+                envelope[0], options=["SMTPUTF8"] if utf8 else [], encoding=encoding
+            )
             for recipient in envelope[1:]:
                 await self._client.rcpt(recipient, encoding=encoding)
             await self._client.data(message.as_bytes(policy=POLICY.clone(utf8=utf8)))
         except SMTPResponseException as refused:
-            told = " ".join(refused.message.encode(errors="replace").decode().split())  # a server may say any bytes
+            told = " ".join(
+                refused.message.encode(errors="replace").decode().split()
+            )  # a server may say any bytes
             reply = f"{self._server} answered {refused.code} {told}"
             if 500 <= refused.code < 600:
                 raise Fail(reply) from refused

@@ -1,4 +1,6 @@
-"""The queue `usage-period-rollover`: every hour, close the metered periods that are over. All that a producer loads.
+"""The queue `usage-period-rollover`: every hour, close the metered periods that are over.
+
+All that a producer loads.
 
 It must not know SQLAlchemy: corral and pydantic are enough to import it.
 """
@@ -28,9 +30,12 @@ class UsagePeriodRollover(Payload):
 usage_period_rollover = Queue(
     "usage-period-rollover",
     UsagePeriodRollover,
-    # eight attempts last ten minutes, as long as a database that is restarted; after that there is the next hour
+    # eight attempts last ten minutes, as long as a database that is restarted; after that there is
+    # the next hour
     options=JobOptions(attempts=8, backoff=Exponential(delay=timedelta(seconds=5))),
-    timeout=timedelta(minutes=50),  # a connection that hangs must not hold the place of the next tick's job
+    timeout=timedelta(
+        minutes=50
+    ),  # a connection that hangs must not hold the place of the next tick's job
     concurrency=1,
     schedule=Cron("5 * * * *"),
 )
@@ -65,7 +70,9 @@ def corral_hookspecs() -> list[object]:
 
 
 @hookimpl(trylast=True)
-def corral_usage_totals(period: Period, connection: AsyncConnection) -> Awaitable[Mapping[str, int]]:
+def corral_usage_totals(
+    period: Period, connection: AsyncConnection
+) -> Awaitable[Mapping[str, int]]:
     """The totals of our own counters, where the application does not keep its own."""
     from corral_usage_period_rollover.counters import counted  # noqa: PLC0415  # a producer has no SQLAlchemy
 

@@ -1,4 +1,6 @@
-"""The default for `corral_usage_totals`: the counters of the table `usage_counters`, each counted once."""
+"""The default for `corral_usage_totals`: the counters of the table `usage_counters`, each counted
+once.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ __all__ = ["counted"]
 async def counted(period: Period, connection: AsyncConnection) -> Mapping[str, int]:
     """Count what was recorded before the period's end and counted in no other.
 
-    That is the period's own usage, and what came too late for an earlier one. Counters are marked first and then
-    totalled by their mark: one that is committed between the two statements is in neither, and waits for the next
-    period.
+    That is the period's own usage, and what came too late for an earlier one. Counters are marked
+    first and then totalled by their mark: one that is committed between the two statements is in
+    neither, and waits for the next period.
 
     Returns:
         The total of each metric.
@@ -35,7 +37,10 @@ async def counted(period: Period, connection: AsyncConnection) -> Mapping[str, i
     )
     totals = await connection.execute(
         select(counters.metric, func.sum(counters.amount))
-        .where(counters.subscription_id == period.subscription_id, counters.counted_in == period.started_at)
+        .where(
+            counters.subscription_id == period.subscription_id,
+            counters.counted_in == period.started_at,
+        )
         .group_by(counters.metric)
         .order_by(counters.metric)
     )

@@ -1,8 +1,9 @@
 """The hooks that this plugin offers: where usage comes from, and who is told of a closed period.
 
-Both are called by the worker, inside the transaction that closes the period, with its connection. Whatever they write
-through it is there if and only if the period is closed. A hook is a function or an `async def`; what it returns is
-awaited where that can be awaited. An exception rolls the period back, and the job is tried again.
+Both are called by the worker, inside the transaction that closes the period, with its connection.
+Whatever they write through it is there if and only if the period is closed. A hook is a function or
+an `async def`; what it returns is awaited where that can be awaited. An exception rolls the period
+back, and the job is tried again.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def corral_usage_totals(
 ) -> Awaitable[Mapping[str, int]] | Mapping[str, int] | None:
     """Total the usage of a period that is being closed.
 
-    Called once per closing. The first who answers is the one who counts; without an answer of the application's, the
-    counters of `usage_counters` are totalled.
+    Called once per closing. The first who answers is the one who counts; without an answer of the
+    application's, the counters of `usage_counters` are totalled.
 
     Args:
         period: What is closed, `started_at` included and `ends_at` not.
@@ -45,7 +46,8 @@ def corral_usage_totals(
 def corral_usage_period_closed(
     period: ClosedPeriod, connection: AsyncConnection, jobs: JobScheduler
 ) -> Awaitable[object] | None:
-    """A period has been closed and the next one opened; both are committed after the last subscriber.
+    """A period has been closed and the next one opened; both are committed after the last
+    subscriber.
 
     Called once per closing, for everybody who subscribes, one after the other: billing, quotas.
 

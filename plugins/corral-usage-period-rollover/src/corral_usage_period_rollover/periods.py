@@ -1,8 +1,9 @@
 """Periods: where they begin and end. Pure arithmetic in UTC; it knows neither databases nor jobs.
 
-The boundaries of a subscription are its anchor plus 0, 1, 2 … times its length, each computed from the anchor and not
-from the boundary before: a month that is anchored on the 31st ends on the 28th of February and on the 31st of March.
-A period holds the moment it starts at, and not the one it ends at.
+The boundaries of a subscription are its anchor plus 0, 1, 2 … times its length, each computed from
+the anchor and not from the boundary before: a month that is anchored on the 31st ends on the 28th
+of February and on the 31st of March. A period holds the moment it starts at, and not the one it
+ends at.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def period_around(anchor: datetime, length: Length, moment: datetime) -> tuple[d
 
 
 def _number(anchor: datetime, length: Length, moment: datetime) -> int:
-    """The number of the last boundary that is not after a moment; the anchor's is 0, and negative ones exist."""
+    """The number of the last boundary that is not after a moment; the anchor's is 0, and negative
+    ones exist.
+    """
     # two moments of one zone are subtracted by its clock, as if that were never changed
     anchor, moment = anchor.astimezone(UTC), moment.astimezone(UTC)
     if length in FIXED:

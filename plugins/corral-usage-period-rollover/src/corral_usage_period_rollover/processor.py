@@ -1,4 +1,6 @@
-"""What a worker does with a job of `usage-period-rollover`: close what was over when the job started."""
+"""What a worker does with a job of `usage-period-rollover`: close what was over when the job
+started.
+"""
 
 from __future__ import annotations
 
@@ -57,4 +59,6 @@ async def roll_over(job: Job[UsagePeriodRollover], rollover: Rollover) -> Rolled
         Exception: The database failed.
     """
     closed = await rollover.close_due(job.processed_on, tick=job.scheduled_for)
-    return RolledOver(tick=job.scheduled_for, periods=closed.periods, subscriptions=closed.subscriptions)
+    return RolledOver(
+        tick=job.scheduled_for, periods=closed.periods, subscriptions=closed.subscriptions
+    )

@@ -1,4 +1,7 @@
-"""Closing periods: what is due, in bounded pages; each period in a transaction of its own. It knows nothing of jobs."""
+"""Closing periods: what is due, in bounded pages; each period in a transaction of its own.
+
+It knows nothing of jobs.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,19 @@ from corral.hooks import HookRaised, all_answers, first_answer
 from corral.jobs import JobScheduler
 from corral.sql import Outbox, TransactionSpoilt, ensure_unspoilt
 from corral_usage_period_rollover.periods import ClosedPeriod, Period, next_boundary
-from corral_usage_period_rollover.tables import METRIC_LENGTH, usage_periods, usage_subscriptions, usage_totals
+from corral_usage_period_rollover.tables import (
+    METRIC_LENGTH,
+    usage_periods,
+    usage_subscriptions,
+    usage_totals,
+)
 
 __all__ = ["Closed", "HookMisused", "PeriodsLeft", "Rollover"]
 
 PAGE = 500
-"""How many due subscriptions are read at once: some 64 KiB of ids at most, and no transaction is held meanwhile."""
+"""How many due subscriptions are read at once: some 64 KiB of ids at most, and no transaction is
+held meanwhile.
+"""
 
 
 class HookMisused(Exception):
@@ -60,7 +70,8 @@ class Rollover:
         self._outbox = Outbox(jobs)
 
     async def close_due(self, now: datetime, tick: datetime) -> Closed:
-        """Close every period that ended at or before now, and those that come to light by it, until none is left.
+        """Close every period that ended at or before now, and those that come to light by it, until
+        none is left.
 
         One subscription that cannot be rolled over does not stop the others.
 
@@ -82,28 +93,43 @@ class Rollover:
                     while is_due:
                         closed, is_due = await self._close_next(subscription_id, now, tick)
                         periods += closed
-                except (HookRaised, HookMisused, TransactionSpoilt, DataError, IntegrityError) as error:
+                except (
+                    HookRaised,
+                    HookMisused,
+                    TransactionSpoilt,
+                    DataError,
+                    IntegrityError,
+                ) as error:
                     left.append((subscription_id, error))
                 subscriptions += periods > before
         if left:
             name, first = left[0]
             others = f", and {len(left) - 1} more" if len(left) > 1 else ""
-            raise PeriodsLeft(f"could not roll over subscription {name!r}: {first}{others}") from first
+            raise PeriodsLeft(
+                f"could not roll over subscription {name!r}: {first}{others}"
+            ) from first
         return Closed(periods, subscriptions)
 
     async def _due(self, now: datetime, *, after: str | None) -> Sequence[str]:
         periods = usage_periods.c
-        due = select(periods.subscription_id).where(periods.closed_at.is_(None), periods.ends_at <= now)
+        due = select(periods.subscription_id).where(
+            periods.closed_at.is_(None), periods.ends_at <= now
+        )
         if after is not None:
             due = due.where(periods.subscription_id > after)
         async with self._engine.connect() as connection:
-            return (await connection.scalars(due.order_by(periods.subscription_id).limit(PAGE))).all()
+            return (
+                await connection.scalars(due.order_by(periods.subscription_id).limit(PAGE))
+            ).all()
 
-    async def _close_next(self, subscription_id: str, now: datetime, tick: datetime) -> tuple[bool, bool]:
-        """Close a subscription's open period, if that is over, and open the next; all of it or nothing.
+    async def _close_next(
+        self, subscription_id: str, now: datetime, tick: datetime
+    ) -> tuple[bool, bool]:
+        """Close a subscription's open period, if that is over, and open the next; all of it or
+        nothing.
 
-        The update is the claim, and it comes first: of two rollovers at once one finds the row closed and does
-        nothing, and SQLite takes its write lock before anything was read.
+        The update is the claim, and it comes first: of two rollovers at once one finds the row
+        closed and does nothing, and SQLite takes its write lock before anything was read.
 
         Returns:
             Whether it was closed, and whether the next one is over, too.
@@ -111,7 +137,11 @@ class Rollover:
         periods = usage_periods.c
         claim = (
             update(usage_periods)
-            .where(periods.subscription_id == subscription_id, periods.closed_at.is_(None), periods.ends_at <= now)
+            .where(
+                periods.subscription_id == subscription_id,
+                periods.closed_at.is_(None),
+                periods.ends_at <= now,
+            )
             .values(closed_at=now, tick=tick)
             .returning(periods.started_at, periods.ends_at)
         )
@@ -125,7 +155,12 @@ class Rollover:
                 await connection.execute(insert(usage_totals), _rows(period, totals))
             opened = await self._open_next(period, connection)
             closed = ClosedPeriod(
-                period.subscription_id, period.started_at, period.ends_at, totals=totals, closed_at=now, tick=tick
+                period.subscription_id,
+                period.started_at,
+                period.ends_at,
+                totals=totals,
+                closed_at=now,
+                tick=tick,
             )
             await self._tell(closed, connection)
         return True, opened is not None and opened.ends_at <= now
@@ -135,7 +170,9 @@ class Rollover:
         found = select(subscriptions.length, subscriptions.anchor_at, subscriptions.ended_at)
         # locked, so that nobody ends it between this look and our commit
         subscription = (
-            await connection.execute(found.where(subscriptions.id == period.subscription_id).with_for_update(read=True))
+            await connection.execute(
+                found.where(subscriptions.id == period.subscription_id).with_for_update(read=True)
+            )
         ).one()
         if subscription.ended_at is not None and subscription.ended_at <= period.ends_at:
             return None
@@ -149,7 +186,9 @@ class Rollover:
         told: object = await first_answer(hook, period=period, connection=connection)
         await ensure_unspoilt(connection, hook.name)
         if not isinstance(told, Mapping):
-            raise HookMisused(f"{hook.name} was answered with {type(told).__name__}, which is no mapping")
+            raise HookMisused(
+                f"{hook.name} was answered with {type(told).__name__}, which is no mapping"
+            )
         for metric, amount in told.items():
             if (why := _unfit(metric, amount)) is not None:
                 raise HookMisused(f"{hook.name} was answered {why}")
@@ -163,7 +202,9 @@ class Rollover:
 
 
 def _unfit(metric: object, amount: object) -> str | None:
-    """Why the table would not take a total: PostgreSQL's refusal names nobody, and SQLite takes what is no total."""
+    """Why the table would not take a total: PostgreSQL's refusal names nobody, and SQLite takes
+    what is no total.
+    """
     if not isinstance(metric, str) or len(metric) > METRIC_LENGTH:
         return f"{metric!r} as a metric, which is no text of up to {METRIC_LENGTH} characters"
     if not isinstance(amount, int) or isinstance(amount, bool):

@@ -1,7 +1,9 @@
-"""The tables: subscriptions, their periods, what is counted, and the totals. Made by `corral db create`.
+"""The tables: subscriptions, their periods, what is counted, and the totals.
 
-Two unique indexes carry the promise that each period is closed once: a subscription has one period of each beginning,
-and one that is open.
+Made by `corral db create`.
+
+Two unique indexes carry the promise that each period is closed once: a subscription has one period
+of each beginning, and one that is open.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ from sqlalchemy import (
 from corral.sql import Moment
 from corral_usage_period_rollover.periods import LENGTHS
 
-__all__ = ["METRIC_LENGTH", "metadata", "usage_counters", "usage_periods", "usage_subscriptions", "usage_totals"]
+__all__ = [
+    "METRIC_LENGTH",
+    "metadata",
+    "usage_counters",
+    "usage_periods",
+    "usage_subscriptions",
+    "usage_totals",
+]
 
 
 SUBSCRIPTION_ID: Final = String(128)
@@ -40,13 +49,18 @@ usage_subscriptions = Table(
     Column("length", String(8), nullable=False),
     Column("anchor_at", Moment, nullable=False),
     Column("ended_at", Moment),  # no period begins at or after it
-    CheckConstraint(f"length IN ({', '.join(repr(length) for length in LENGTHS)})", name="usage_subscriptions_length"),
+    CheckConstraint(
+        f"length IN ({', '.join(repr(length) for length in LENGTHS)})",
+        name="usage_subscriptions_length",
+    ),
 )
 
 usage_periods = Table(
     "usage_periods",
     metadata,
-    Column("subscription_id", SUBSCRIPTION_ID, ForeignKey(usage_subscriptions.c.id), primary_key=True),
+    Column(
+        "subscription_id", SUBSCRIPTION_ID, ForeignKey(usage_subscriptions.c.id), primary_key=True
+    ),
     Column("started_at", Moment, primary_key=True),
     Column("ends_at", Moment, nullable=False),
     Column("closed_at", Moment),
@@ -54,7 +68,13 @@ usage_periods = Table(
     CheckConstraint("ends_at > started_at", name="usage_periods_length"),
 )
 _open = usage_periods.c.closed_at.is_(None)
-Index("usage_periods_open", usage_periods.c.subscription_id, unique=True, postgresql_where=_open, sqlite_where=_open)
+Index(
+    "usage_periods_open",
+    usage_periods.c.subscription_id,
+    unique=True,
+    postgresql_where=_open,
+    sqlite_where=_open,
+)
 Index("usage_periods_due", usage_periods.c.ends_at, postgresql_where=_open, sqlite_where=_open)
 
 usage_totals = Table(
@@ -65,7 +85,8 @@ usage_totals = Table(
     Column("metric", METRIC, primary_key=True),
     Column("amount", BigInteger, nullable=False),
     ForeignKeyConstraint(
-        ["subscription_id", "started_at"], [usage_periods.c.subscription_id, usage_periods.c.started_at]
+        ["subscription_id", "started_at"],
+        [usage_periods.c.subscription_id, usage_periods.c.started_at],
     ),
 )
 

@@ -1,4 +1,7 @@
-"""For the application: begin a subscription, end it, count usage. Each runs in the caller's own transaction."""
+"""For the application: begin a subscription, end it, count usage.
+
+Each runs in the caller's own transaction.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ async def begin_subscription(
         subscription_id: At most 128 characters, unique for ever.
         length: How long a period is.
         started_at: When the first period starts (aware); now by default.
-        anchor_at: A boundary (aware); `started_at` by default. With another one the first period is a short one:
-            started on the 10th and anchored on the 1st, it ends on the 1st.
+        anchor_at: A boundary (aware); `started_at` by default. With another one the first period is
+            a short one: started on the 10th and anchored on the 1st, it ends on the 1st.
 
     Returns:
         The first period.
@@ -40,7 +43,9 @@ async def begin_subscription(
     started_at = started_at or datetime.now(UTC)
     anchor_at = anchor_at or started_at
     period = Period(subscription_id, started_at, next_boundary(anchor_at, length, started_at))
-    await connection.execute(insert(usage_subscriptions).values(id=subscription_id, length=length, anchor_at=anchor_at))
+    await connection.execute(
+        insert(usage_subscriptions).values(id=subscription_id, length=length, anchor_at=anchor_at)
+    )
     await connection.execute(
         insert(usage_periods).values(
             subscription_id=subscription_id, started_at=period.started_at, ends_at=period.ends_at
@@ -49,7 +54,9 @@ async def begin_subscription(
     return period
 
 
-async def end_subscription(connection: Connection, subscription_id: str, *, ended_at: datetime | None = None) -> None:
+async def end_subscription(
+    connection: Connection, subscription_id: str, *, ended_at: datetime | None = None
+) -> None:
     """Open no further period: the open one is closed when it is over, and is the last.
 
     Args:

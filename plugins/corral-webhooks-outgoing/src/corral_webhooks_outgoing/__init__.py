@@ -1,4 +1,6 @@
-"""The queue `webhooks-outgoing`: one job is one event for one endpoint. This file is all that a producer ever loads.
+"""The queue `webhooks-outgoing`: one job is one event for one endpoint.
+
+This file is all that a producer ever loads.
 
 It must know neither HTTP nor SQLAlchemy: corral and pydantic are enough to import it.
 """
@@ -27,25 +29,32 @@ class WebhookDelivery(Payload):
     """An event that happened, for one endpoint that wants to hear of it.
 
     Attributes:
-        endpoint_id: Whose address it goes to. The address and the secrets are looked up when the job runs.
-        event_id: The event's own id, the same for all endpoints: what receivers see as `webhook-id`. It is signed
-            between full stops, so it has none itself (Standard Webhooks, "Signature scheme").
+        endpoint_id: Whose address it goes to. The address and the secrets are looked up when the
+        job runs.
+        event_id: The event's own id, the same for all endpoints: what receivers see as
+            `webhook-id`. It is signed between full stops, so it has none itself (Standard Webhooks,
+            "Signature scheme").
         event_type: `user.created`: words between full stops.
         data: What the event is about. It stays readable in the store as long as the job does.
     """
 
     endpoint_id: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
     event_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_~-]{1,128}$")]
-    event_type: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=128)]
+    event_type: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=128)
+    ]
     data: Mapping[str, JsonValue]
 
 
 webhooks_outgoing = Queue(
     "webhooks-outgoing",
     WebhookDelivery,
-    # eight attempts last two hours; the jitter keeps the jobs of an outage from coming back all at once
+    # eight attempts last two hours; the jitter keeps the jobs of an outage from coming back all at
+    # once
     options=JobOptions(attempts=8, backoff=Exponential(delay=timedelta(minutes=1), jitter=0.25)),
-    timeout=timedelta(minutes=2),  # the request has a bound of its own; a database connection that hangs has not
+    timeout=timedelta(
+        minutes=2
+    ),  # the request has a bound of its own; a database connection that hangs has not
 )
 
 
@@ -78,7 +87,9 @@ def corral_hookspecs() -> list[object]:
 
 
 @hookimpl(trylast=True)
-def corral_webhook_endpoint(endpoint_id: str, connection: AsyncConnection) -> Awaitable[Endpoint | None]:
+def corral_webhook_endpoint(
+    endpoint_id: str, connection: AsyncConnection
+) -> Awaitable[Endpoint | None]:
     """The endpoint of our own table, where the application does not keep its own."""
     from corral_webhooks_outgoing.endpoints import find_endpoint  # noqa: PLC0415  # a producer has no SQLAlchemy
 
@@ -86,7 +97,9 @@ def corral_webhook_endpoint(endpoint_id: str, connection: AsyncConnection) -> Aw
 
 
 @hookimpl(trylast=True)
-def corral_webhook_endpoint_gone(endpoint: Endpoint, connection: AsyncConnection) -> Awaitable[None]:
+def corral_webhook_endpoint_gone(
+    endpoint: Endpoint, connection: AsyncConnection
+) -> Awaitable[None]:
     """Disable the endpoint in our own table, if it has it under the address that answered."""
     from corral_webhooks_outgoing.endpoints import disable_address  # noqa: PLC0415  # as above
 

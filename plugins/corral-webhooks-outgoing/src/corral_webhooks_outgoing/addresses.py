@@ -1,7 +1,8 @@
 """Which addresses are public: those that anybody on the internet would reach under them.
 
-A webhook's address is chosen by a stranger, and the worker stands inside the network. The table is our own, because
-`ipaddress.is_global` changes with the Python that runs it (CVE-2024-4032) and judges no address inside another.
+A webhook's address is chosen by a stranger, and the worker stands inside the network. The table is
+our own, because `ipaddress.is_global` changes with the Python that runs it (CVE-2024-4032) and
+judges no address inside another.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _NOT_PUBLIC_4: Final = tuple(
     )
 )
 _GLOBAL_6: Final = IPv6Network("2000::/3")
-"""All that is given out to be reached from everywhere; loopback, mapped, private, link-local, multicast are outside."""
+"""All that is given out to be reached from everywhere; loopback, mapped, private, link-local,
+multicast are outside.
+"""
 _NOT_PUBLIC_6: Final = tuple(
     IPv6Network(network)
     for network in (
@@ -55,8 +58,9 @@ _NUMBER: Final = re.compile(r"0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*", re.IGNORECASE)
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is public.
 
-    An IPv4 address that is written as an IPv6 one is not, whatever it is, but for one form: NAT64, which resolvers of
-    networks without IPv4 make of every IPv4 address, is judged by what is inside.
+    An IPv4 address that is written as an IPv6 one is not, whatever it is, but for one form: NAT64,
+    which resolvers of networks without IPv4 make of every IPv4 address, is judged by what is
+    inside.
     """
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
@@ -70,8 +74,9 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 def literal_address(host: str) -> IPv4Address | IPv6Address | None:
     """The address that a host of a URL is, or None where it is a name.
 
-    Reads what `inet_aton` reads: one to four numbers, each decimal, octal or hexadecimal, the last one filling the
-    rest: `2130706433`, `0x7f.1` and `0177.0.0.1` are 127.0.0.1 to every system's resolver.
+    Reads what `inet_aton` reads: one to four numbers, each decimal, octal or hexadecimal, the last
+    one filling the rest: `2130706433`, `0x7f.1` and `0177.0.0.1` are 127.0.0.1 to every system's
+    resolver.
     """
     try:
         return ip_address(host)

@@ -1,4 +1,7 @@
-"""What a receiver answered, and what follows from it. It decides, and knows neither network nor database."""
+"""What a receiver answered, and what follows from it.
+
+It decides, and knows neither network nor database.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,9 @@ class Answer:
         return self.status == HTTPStatus.GONE
 
     def __str__(self) -> str:
-        """`answered 503: try later`: the status, and the first words of the body, in one printable line."""
+        """`answered 503: try later`: the status, and the first words of the body, in one printable
+        line.
+        """
         text = " ".join(self.body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace").split())
         shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
         if len(shown) > EXCERPT_CHARACTERS:
@@ -63,8 +68,8 @@ class Answer:
             now: The time of the answer (aware).
 
         Returns:
-            None where it does not ask, not legibly, or not for any time: the queue's backoff holds then, which keeps
-            an endless `Retry-After: 0` from spending all attempts at once.
+            None where it does not ask, not legibly, or not for any time: the queue's backoff holds
+            then, which keeps an endless `Retry-After: 0` from spending all attempts at once.
         """
         if self.status not in THROTTLES or self.retry_after is None:
             return None
@@ -73,12 +78,19 @@ class Answer:
 
 
 def _wanted(text: str, now: datetime) -> timedelta:
-    """`Retry-After` is a number of seconds or a date (RFC 9110, section 10.2.3); zero for what is neither."""
+    """`Retry-After` is a number of seconds or a date (RFC 9110, section 10.2.3); zero for what is
+    neither.
+    """
     if text.isascii() and text.isdecimal():
         digits = text.lstrip("0")
         return timedelta(seconds=int(digits or "0")) if len(digits) < 9 else LONGEST_RETRY_AFTER
     try:
         moment = parsedate_to_datetime(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now
-    except (ValueError, TypeError, IndexError, OverflowError):  # it was made for mail, and is not sure of its errors
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        OverflowError,
+    ):  # it was made for mail, and is not sure of its errors
         return timedelta(0)

@@ -1,8 +1,11 @@
-"""The courier: one POST, bounded in time, in what is read, and in where it may go. It knows no jobs and no database.
+"""The courier: one POST, bounded in time, in what is read, and in where it may go.
 
-It is made of httpx2's URL and of httpcore2, the engine below httpx2's client, because the engine takes a network
-backend and the client does not. What else the client would add is what a webhook must not have: redirects, cookies,
-proxies from the environment, decompression, and a log line with the URL.
+It knows no jobs and no database.
+
+It is made of httpx2's URL and of httpcore2, the engine below httpx2's client, because the engine
+takes a network backend and the client does not. What else the client would add is what a webhook
+must not have: redirects, cookies, proxies from the environment, decompression, and a log line with
+the URL.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ MAX_BODY_BYTES: Final = 64 * 1024
 
 IDLE_CONNECTIONS: Final = 20
 IDLE_SECONDS: Final = 2.0
-"""A connection is kept for the next event of a burst. Receivers on Node and uvicorn close theirs after 5 s."""
+"""A connection is kept for the next event of a burst.
+
+Receivers on Node and uvicorn close theirs after 5 s.
+"""
 
 _OURS: Final = {
     "accept": "*/*",
@@ -74,17 +80,22 @@ class Courier:
         """Send one message.
 
         Returns:
-            What was answered. The status is the answer: where it has come, the body is as much as could be read.
+            What was answered. The status is the answer: where it has come, the body is as much as
+            could be read.
 
         Raises:
-            NotPublic: The URL's name stands for an address that is not public. Nothing was connected to.
+            NotPublic: The URL's name stands for an address that is not public. Nothing was
+            connected to.
             Unanswered: There is no answer.
         """
         head: tuple[int, str | None] | None = None
         failure: Exception | None = None
         body = bytearray()
         try:
-            async with asyncio.timeout(self._settings.timeout_seconds), self._sent(url, message) as response:
+            async with (
+                asyncio.timeout(self._settings.timeout_seconds),
+                self._sent(url, message) as response,
+            ):
                 head = response.status, _retry_after(response)
                 async with aclosing(response.aiter_stream()) as chunks:
                     async for chunk in chunks:
@@ -101,12 +112,18 @@ class Courier:
         """Close all connections."""
         await self._pool.aclose()
 
-    def _sent(self, url: httpx2.URL, message: Message) -> AbstractAsyncContextManager[httpcore2.Response]:
+    def _sent(
+        self, url: httpx2.URL, message: Message
+    ) -> AbstractAsyncContextManager[httpcore2.Response]:
         headers = {"host": url.netloc.decode("ascii"), **_OURS, **message.headers}
         return self._pool.stream(
             "POST",
-            httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()],
+            httpcore2.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            ),
+            headers=[
+                (name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()
+            ],
             content=message.body,
             extensions={"timeout": {"connect": self._settings.connect_timeout_seconds}},
         )

@@ -1,4 +1,6 @@
-"""Which deliveries were accepted: remembered in the database, so that a job that runs again sends nothing."""
+"""Which deliveries were accepted: remembered in the database, so that a job that runs again sends
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ class Delivered:
         return await sql.Ledger.claimed(connection, SCOPE, key)
 
     async def record(self, key: str) -> None:
-        """Remember that one was. Where that fails it is told, and no more: the receiver has the event."""
+        """Remember that one was.
+
+        Where that fails it is told, and no more: the receiver has the event.
+        """
         try:
             with sql.unavailable(self._engine):
                 async with self._engine.begin() as connection:

@@ -1,6 +1,9 @@
-"""Endpoints: where webhooks go, and what signs them. For the application, each in its own transaction.
+"""Endpoints: where webhooks go, and what signs them.
 
-This is the table that is asked where the application does not keep endpoints of its own (`corral_webhook_endpoint`).
+For the application, each in its own transaction.
+
+This is the table that is asked where the application does not keep endpoints of its own
+(`corral_webhook_endpoint`).
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ class Endpoint:
     Attributes:
         id: At most 128 characters, visible ASCII.
         url: The address.
-        secrets: What deliveries are signed with, `whsec_…`, the newest first; one, or two while it is being changed.
+        secrets: What deliveries are signed with, `whsec_…`, the newest first; one, or two while it
+        is being changed.
         enabled: Whether anything is sent at all.
     """
 
@@ -64,8 +68,8 @@ async def add_endpoint(
 
     Args:
         connection: The caller's connection or session, in its transaction.
-        url: Where to; `https://` and public, unless `CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE` is set, to port 80 or 443
-            or one of `CORRAL_WEBHOOKS_OUTGOING_PORTS`.
+        url: Where to; `https://` and public, unless `CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE` is
+            set, to port 80 or 443 or one of `CORRAL_WEBHOOKS_OUTGOING_PORTS`.
         endpoint_id: Its id; made up by default.
         secret: `whsec_` and 24 to 64 bytes in base64; made up by default.
 
@@ -82,9 +86,12 @@ async def add_endpoint(
     if endpoint_id is None:
         endpoint_id = f"ep_{random.token_hex(12)}"
     elif (
-        not (0 < len(endpoint_id) <= 128 and endpoint_id.isascii() and endpoint_id.isprintable()) or " " in endpoint_id
+        not (0 < len(endpoint_id) <= 128 and endpoint_id.isascii() and endpoint_id.isprintable())
+        or " " in endpoint_id
     ):
-        raise EndpointRefused("a webhook endpoint's id is not made of 1 to 128 visible ASCII characters")
+        raise EndpointRefused(
+            "a webhook endpoint's id is not made of 1 to 128 visible ASCII characters"
+        )
     endpoint = Endpoint(endpoint_id, url, (_or_made_up(secret),))
     row = {"id": endpoint_id, "url": url, "secret": endpoint.secrets[0], "enabled": True}
     await connection.execute(insert(webhook_endpoints).values(row))
@@ -93,7 +100,9 @@ async def add_endpoint(
 
 async def find_endpoint(connection: Connection, endpoint_id: str) -> Endpoint | None:
     """The endpoint of this id, enabled or not; None where there is none."""
-    row = (await connection.execute(select(webhook_endpoints).where(_own.id == endpoint_id))).one_or_none()
+    row = (
+        await connection.execute(select(webhook_endpoints).where(_own.id == endpoint_id))
+    ).one_or_none()
     return None if row is None else _endpoint(row)
 
 
@@ -109,18 +118,28 @@ async def enable_endpoint(connection: Connection, endpoint_id: str) -> bool:
 
 
 async def disable_endpoint(connection: Connection, endpoint_id: str) -> bool:
-    """Send nothing any more; jobs that are on their way fail for good. False where there is no such endpoint."""
+    """Send nothing any more; jobs that are on their way fail for good.
+
+    False where there is no such endpoint.
+    """
     return await _changed(connection, endpoint_id, enabled=False)
 
 
 async def remove_endpoint(connection: Connection, endpoint_id: str) -> bool:
-    """Forget it, with its secrets; jobs that are on their way fail for good. False where there is no such endpoint."""
+    """Forget it, with its secrets; jobs that are on their way fail for good.
+
+    False where there is no such endpoint.
+    """
     gone = delete(webhook_endpoints).where(_own.id == endpoint_id).returning(_own.id)
     return (await connection.execute(gone)).first() is not None
 
 
-async def rotate_secret(connection: Connection, endpoint_id: str, *, secret: str | None = None) -> Endpoint | None:
-    """Sign with a new secret, and with the one before as well, until `end_rotation`. No more than two sign at once.
+async def rotate_secret(
+    connection: Connection, endpoint_id: str, *, secret: str | None = None
+) -> Endpoint | None:
+    """Sign with a new secret, and with the one before as well, until `end_rotation`.
+
+    No more than two sign at once.
 
     Args:
         connection: As `add_endpoint`.
@@ -134,7 +153,11 @@ async def rotate_secret(connection: Connection, endpoint_id: str, *, secret: str
         EndpointRefused: The secret cannot be used.
     """
     changed = {"secret": _or_made_up(secret), "previous_secret": _own.secret}
-    return await find_endpoint(connection, endpoint_id) if await _changed(connection, endpoint_id, **changed) else None
+    return (
+        await find_endpoint(connection, endpoint_id)
+        if await _changed(connection, endpoint_id, **changed)
+        else None
+    )
 
 
 async def end_rotation(connection: Connection, endpoint_id: str) -> bool:
@@ -143,13 +166,17 @@ async def end_rotation(connection: Connection, endpoint_id: str) -> bool:
 
 
 async def disable_address(connection: Connection, endpoint: Endpoint) -> None:
-    """Disable an endpoint, unless its URL was changed since it was read: then it is another address that is gone."""
+    """Disable an endpoint, unless its URL was changed since it was read: then it is another address
+    that is gone.
+    """
     same = (_own.id == endpoint.id) & (_own.url == endpoint.url)
     await connection.execute(update(webhook_endpoints).where(same).values(enabled=False))
 
 
 async def _changed(connection: Connection, endpoint_id: str, **values: Any) -> bool:
-    change = update(webhook_endpoints).where(_own.id == endpoint_id).values(values).returning(_own.id)
+    change = (
+        update(webhook_endpoints).where(_own.id == endpoint_id).values(values).returning(_own.id)
+    )
     return (await connection.execute(change)).first() is not None
 
 
@@ -161,11 +188,15 @@ def accepted_secret(secret: str) -> str:
     """
     try:
         text = secret.removeprefix(PREFIX)
-        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # some leave the padding out
+        key = base64.b64decode(
+            text + "=" * (-len(text) % 4), validate=True
+        )  # some leave the padding out
     except (binascii.Error, ValueError):  # ValueError: characters beyond ASCII
         key = b""
     if not secret.startswith(PREFIX) or not 24 <= len(key) <= 64:
-        raise EndpointRefused("a webhook's secret is not whsec_ and 24 to 64 bytes in base64") from None
+        raise EndpointRefused(
+            "a webhook's secret is not whsec_ and 24 to 64 bytes in base64"
+        ) from None
     return secret
 
 

@@ -1,7 +1,9 @@
-"""The guard: every connection of a webhook is made here, to an address that was looked at and to no other.
+"""The guard: every connection of a webhook is made here, to an address that was looked at and to no
+other.
 
-A name is resolved once, all its addresses are judged, and the judged ones are dialled as numbers. A resolver that
-answers differently the next time is not asked a next time. TLS, SNI and `Host` keep the name: they are above this.
+A name is resolved once, all its addresses are judged, and the judged ones are dialled as numbers. A
+resolver that answers differently the next time is not asked a next time. TLS, SNI and `Host` keep
+the name: they are above this.
 """
 
 from __future__ import annotations
@@ -75,10 +77,17 @@ class Guard(AsyncNetworkBackend):
                     raise NotPublic(f"{host} is {address}" if address != host else host)
         failure: Exception = ConnectError("the name has no address")
         for place, address in enumerate(addresses):
-            # its share of the time, so that an address that swallows packets leaves some for the others
-            share = None if deadline is None else max(deadline - time.monotonic(), 0) / (len(addresses) - place)
+            # its share of the time, so that an address that swallows packets leaves some for the
+            # others
+            share = (
+                None
+                if deadline is None
+                else max(deadline - time.monotonic(), 0) / (len(addresses) - place)
+            )
             try:
-                made = await self._network.connect_tcp(address, port, share, local_address, socket_options)
+                made = await self._network.connect_tcp(
+                    address, port, share, local_address, socket_options
+                )
                 return Rationed(made)
             except (ConnectError, ConnectTimeout) as error:
                 failure = error
@@ -87,20 +96,28 @@ class Guard(AsyncNetworkBackend):
     async def _resolved(self, host: str, port: int, timeout: float | None) -> list[str]:
         asked: Future[list[str]] = Future()
         asked.set_running_or_notify_cancel()  # we may stop waiting; what is found after that goes nowhere
-        threading.Thread(target=_ask, args=(asked, host, port), name="webhook-name", daemon=True).start()
+        threading.Thread(
+            target=_ask, args=(asked, host, port), name="webhook-name", daemon=True
+        ).start()
         try:
             return await asyncio.wait_for(asyncio.wrap_future(asked), timeout)
         except TimeoutError as error:
             raise ConnectTimeout("the name was not resolved in time") from error
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be written for a resolver
-            raise ConnectError(f"the name cannot be resolved: {getattr(error, 'strerror', None) or error}") from error
+        except (
+            OSError,
+            UnicodeError,
+        ) as error:  # UnicodeError: a name that cannot be written for a resolver
+            raise ConnectError(
+                f"the name cannot be resolved: {getattr(error, 'strerror', None) or error}"
+            ) from error
 
 
 def _ask(asked: Future[list[str]], host: str, port: int) -> None:
     """Look a name up, in a thread of its own: nobody can stop the system's resolver.
 
-    A name server that never answers holds a thread for half a minute. A pool of them would be held by the names of one
-    stranger while those of all others wait, and would be waited for when the worker ends.
+    A name server that never answers holds a thread for half a minute. A pool of them would be held
+    by the names of one stranger while those of all others wait, and would be waited for when the
+    worker ends.
     """
     try:
         asked.set_result(_addresses(host, port))
@@ -109,6 +126,8 @@ def _ask(asked: Future[list[str]], host: str, port: int) -> None:
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    """What the system's resolver says, in its order; an address in an odd form comes out in the usual one."""
+    """What the system's resolver says, in its order; an address in an odd form comes out in the
+    usual one.
+    """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))

@@ -1,7 +1,7 @@
 """The hooks that this plugin offers: where endpoints are kept, and who is told that one is gone.
 
-Both are called by the worker. A hook is a function or an `async def`; what it returns is awaited where that can be
-awaited.
+Both are called by the worker. A hook is a function or an `async def`; what it returns is awaited
+where that can be awaited.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ def corral_webhook_endpoint(
 ) -> Awaitable[Endpoint | None] | Endpoint | None:
     """Look an endpoint up.
 
-    Called once per attempt, before anything is sent. The first who knows it answers; without an answer of the
-    application's, the table `webhook_endpoints` is asked.
+    Called once per attempt, before anything is sent. The first who knows it answers; without an
+    answer of the application's, the table `webhook_endpoints` is asked.
 
     Args:
         endpoint_id: What the job names.
         connection: For reading, and closed before the request is made.
 
     Returns:
-        The endpoint, or None where this one does not know it. If nobody does, the job fails for good.
+        The endpoint, or None where this one does not know it. If nobody does, the job fails for
+        good.
 
     An exception fails the attempt, and the job is tried again.
     """
@@ -48,8 +49,8 @@ def corral_webhook_endpoint_gone(
 ) -> Awaitable[object] | None:
     """An endpoint has answered 410 Gone: it wants no more events. Disable it where it is kept.
 
-    Called for everybody, one after the other and in one transaction: whoever only wants to tell the endpoint's owner
-    does not keep the table from being changed.
+    Called for everybody, one after the other and in one transaction: whoever only wants to tell the
+    endpoint's owner does not keep the table from being changed.
 
     Args:
         endpoint: The endpoint as it was when the request was made.

@@ -1,4 +1,7 @@
-"""What is sent: the body, and the headers that sign it, by Standard Webhooks 1.0.0. It knows no network."""
+"""What is sent: the body, and the headers that sign it, by Standard Webhooks 1.0.0.
+
+It knows no network.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ class Message:
 
     Attributes:
         body: JSON text, the same on every attempt.
-        headers: `webhook-id`, the same on every attempt, and what changes: the attempt's time, and the signatures.
+        headers: `webhook-id`, the same on every attempt, and what changes: the attempt's time, and
+        the signatures.
     """
 
     body: bytes
@@ -31,8 +35,8 @@ class Message:
 def signed(job: Job[WebhookDelivery], endpoint: Endpoint, now: datetime) -> Message:
     """The request of one attempt.
 
-    `timestamp` in the body is when the event was enqueued. The one in the headers is the attempt's: receivers refuse
-    what is more than some minutes old.
+    `timestamp` in the body is when the event was enqueued. The one in the headers is the attempt's:
+    receivers refuse what is more than some minutes old.
 
     Args:
         job: The delivery.
@@ -40,15 +44,18 @@ def signed(job: Job[WebhookDelivery], endpoint: Endpoint, now: datetime) -> Mess
         now: The time of this attempt (aware).
 
     Raises:
-        Fail: A secret is none, or one that can be guessed: nobody else would find that out. The library that signs
-            takes a key of one byte, and drops what is no base64.
+        Fail: A secret is none, or one that can be guessed: nobody else would find that out. The
+            library that signs takes a key of one byte, and drops what is no base64.
     """
     event = job.payload
     timestamp = job.enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     body = to_json({"type": event.event_type, "timestamp": timestamp, "data": event.data})
     text = body.decode()
     try:
-        signatures = [Webhook(accepted_secret(secret)).sign(event.event_id, now, text) for secret in endpoint.secrets]
+        signatures = [
+            Webhook(accepted_secret(secret)).sign(event.event_id, now, text)
+            for secret in endpoint.secrets
+        ]
     except Exception:  # noqa: BLE001  # it may be any kind, and none may be told, because its text may be the secret
         signatures = []
     if not signatures:

@@ -1,4 +1,6 @@
-"""What a worker does with a job of `webhooks-outgoing`: look up, sign, send, and remember that it was accepted."""
+"""What a worker does with a job of `webhooks-outgoing`: look up, sign, send, and remember that it
+was accepted.
+"""
 
 from __future__ import annotations
 
@@ -90,17 +92,22 @@ class Deliveries:
             async with reading.connect() as connection:
                 if await self.delivered.has(connection, job.idempotency_key):
                     return None
-                found = await first_answer(self.hook.corral_webhook_endpoint, endpoint_id=name, connection=connection)
+                found = await first_answer(
+                    self.hook.corral_webhook_endpoint, endpoint_id=name, connection=connection
+                )
         if found is None:
             raise Fail(f"no webhook endpoint has the id {name!r}")
         if not isinstance(found, Endpoint):
-            raise TypeError(f"corral_webhook_endpoint returned {type(found).__name__}, not an Endpoint")
+            raise TypeError(
+                f"corral_webhook_endpoint returned {type(found).__name__}, not an Endpoint"
+            )
         if not found.enabled:
             raise Fail(f"webhook endpoint {name!r} is disabled")
         return found
 
     async def tell_gone(self, endpoint: Endpoint) -> None:
-        """Tell everybody that an endpoint wants no more events; it is disabled then, or nothing is changed.
+        """Tell everybody that an endpoint wants no more events; it is disabled then, or nothing is
+        changed.
 
         Raises:
             HookRaised: Somebody could not act on it.
@@ -121,11 +128,14 @@ async def open_deliveries(deps: Deps) -> AsyncIterator[Deliveries]:
     """What deliveries need of this worker. The database may be away.
 
     Raises:
-        ConfigurationError: A `CORRAL_WEBHOOKS_OUTGOING_…` setting cannot be used, or the database lacks a table.
+        ConfigurationError: A `CORRAL_WEBHOOKS_OUTGOING_…` setting cannot be used, or the database
+        lacks a table.
     """
     settings = WebhookSettings.from_environment()
     if settings.allow_private:
-        log.warning("webhooks may reach addresses that are not public: CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE is set")
+        log.warning(
+            "webhooks may reach addresses that are not public: CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE is set"
+        )
     engine = await deps.enter(sql.engine)
     await sql.require_tables(engine, sql.ledger, webhook_endpoints)
     async with AsyncExitStack() as closing:
@@ -139,8 +149,8 @@ async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebh
         What was answered.
 
     Raises:
-        Fail: It can never be delivered: the endpoint is unknown or disabled, its address is not public, or it wants
-            no more events (410).
+        Fail: It can never be delivered: the endpoint is unknown or disabled, its address is not
+            public, or it wants no more events (410).
         Retry: The receiver is too busy (429, 503) and says for how long.
         NotDelivered: It answered anything else, or not at all.
         DatabaseUnavailable: Nobody can say whether it was delivered before.

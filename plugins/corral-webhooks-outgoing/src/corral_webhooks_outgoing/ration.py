@@ -1,7 +1,8 @@
 """A connection that gives little at a time, and of each answer so much and no more.
 
-The bytes of a body are counted where it is read. What stands around them is not seen there: interim answers without
-end, a line for each byte. To read those is work, much more than to send them, and all jobs of the worker wait for it.
+The bytes of a body are counted where it is read. What stands around them is not seen there: interim
+answers without end, a line for each byte. To read those is work, much more than to send them, and
+all jobs of the worker wait for it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from httpcore2 import AsyncNetworkStream, ReadError
 __all__ = ["MAX_ANSWER_BYTES", "Rationed"]
 
 MAX_ANSWER_BYTES: Final = 192 * 1024
-"""For a body of 64 KiB and the 100 KiB of headers that the engine takes at most. Less than a second of work, measured
-with the smallest chunks."""
+"""For a body of 64 KiB and the 100 KiB of headers that the engine takes at most. Less than a second
+of work, measured with the smallest chunks.
+"""
 
 PIECE_BYTES: Final = 4 * 1024
-"""What is read before others have their turn: some 30 ms of work, measured with the smallest chunks."""
+"""What is read before others have their turn: some 30 ms of work, measured with the smallest
+chunks.
+"""
 
 
 class Rationed(AsyncNetworkStream):
@@ -56,7 +60,10 @@ class Rationed(AsyncNetworkStream):
         await self._stream.aclose()
 
     async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
     ) -> AsyncNetworkStream:
         """Go on behind TLS: what counts is what comes out of it."""
         return Rationed(await self._stream.start_tls(ssl_context, server_hostname, timeout))

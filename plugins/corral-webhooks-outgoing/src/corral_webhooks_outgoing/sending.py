@@ -1,6 +1,8 @@
-"""Sending a message to an endpoint: the URL is judged again, and what went wrong becomes what a job says.
+"""Sending a message to an endpoint: the URL is judged again, and what went wrong becomes what a job
+says.
 
-It is loaded for a worker's first delivery: an HTTP client and the certificate authorities take 7 MiB and 0.1 s.
+It is loaded for a worker's first delivery: an HTTP client and the certificate authorities take 7
+MiB and 0.1 s.
 """
 
 from __future__ import annotations
@@ -50,12 +52,18 @@ class Sender:
             NotDelivered: There was no answer.
         """
         try:
-            url = accepted_url(endpoint.url, allow_private=self._settings.allow_private, ports=self._settings.ports)
+            url = accepted_url(
+                endpoint.url, allow_private=self._settings.allow_private, ports=self._settings.ports
+            )
         except EndpointRefused as error:
             raise Fail(f"webhook endpoint {endpoint.id!r} cannot be used: {error}") from error
         try:
             return await self.courier.post(url, message)
         except NotPublic as error:
-            raise Fail(f"webhook endpoint {endpoint.id!r} leads to an address that is not public: {error}") from error
+            raise Fail(
+                f"webhook endpoint {endpoint.id!r} leads to an address that is not public: {error}"
+            ) from error
         except Unanswered as error:
-            raise NotDelivered(f"webhook endpoint {endpoint.id!r} ({url.host}) did not answer: {error}") from error
+            raise NotDelivered(
+                f"webhook endpoint {endpoint.id!r} ({url.host}) did not answer: {error}"
+            ) from error

@@ -14,7 +14,10 @@ __all__ = ["WebhookSettings"]
 PREFIX = "CORRAL_WEBHOOKS_OUTGOING_"
 
 LONGEST_SECONDS = 60.0
-"""Half of the queue's timeout. Each attempt holds a place of the worker, and receivers answer before they work."""
+"""Half of the queue's timeout.
+
+Each attempt holds a place of the worker, and receivers answer before they work.
+"""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
@@ -24,8 +27,9 @@ class WebhookSettings(QueueSettings):
     """The settings of `webhooks-outgoing`.
 
     Attributes:
-        allow_private: Whether endpoints may have addresses that are not public, and URLs without TLS: for development,
-            and for receivers in a network of your own. Where no ports are named, any port as well.
+        allow_private: Whether endpoints may have addresses that are not public, and URLs without
+            TLS: for development, and for receivers in a network of your own. Where no ports are
+            named, any port as well.
         ports: The ports that endpoints may have besides 80 and 443.
         connect_timeout_seconds: How long it may take to find the address and to connect to it.
         timeout_seconds: How long an attempt may take in all, up to the last byte of the answer.
@@ -41,4 +45,8 @@ class WebhookSettings(QueueSettings):
     @field_validator("ports", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )

@@ -10,7 +10,9 @@ __all__ = ["metadata", "webhook_endpoints"]
 
 
 class _Unshown(str):
-    """A text that is not shown: SQLAlchemy's errors, and its log, repeat what a statement was given."""
+    """A text that is not shown: SQLAlchemy's errors, and its log, repeat what a statement was
+    given.
+    """
 
     __slots__ = ()
 

@@ -1,12 +1,13 @@
 """The embedded store: a Valkey server of one data directory, started by whoever needs it first.
 
-It exists so that development, tests and a demo need nothing but Python, and never lose a job for it. The processes
-that use one data directory agree through two locks, which the kernel releases however a process ends:
+It exists so that development, tests and a demo need nothing but Python, and never lose a job for
+it. The processes that use one data directory agree through two locks, which the kernel releases
+however a process ends:
 
-* `store.lock` is locked exclusively before the server starts, and the server inherits the descriptor: while the lock
-  is held a server lives, and no second one can open the same files.
-* `users.lock` is shared by everybody who uses the store. Whoever can make it exclusive on leaving was the last, and
-  stops the server.
+* `store.lock` is locked exclusively before the server starts, and the server inherits the
+  descriptor: while the lock is held a server lives, and no second one can open the same files.
+* `users.lock` is shared by everybody who uses the store. Whoever can make it exclusive on leaving
+  was the last, and stops the server.
 
 This module knows nothing of queues, and of the server only how to start, ask and stop it.
 """
@@ -25,11 +26,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from corral.embedded.data_directory import POLL_SECONDS, DataDirectory, ensure_private, locked
+from corral.embedded.server_binary import ServerBinary, find_server
 from corral.errors import ConfigurationError
 from corral.forking import forks
 from corral.settings import Settings
-from corral.store.data_directory import POLL_SECONDS, DataDirectory, ensure_private, locked
-from corral.store.server_binary import ServerBinary, find_server
 from corral.store.wire import Address
 
 __all__ = ["attach", "chosen_store", "embedded_store"]
@@ -43,14 +44,17 @@ LOAD_SECONDS = 300.0
 STOP_SECONDS = 10.0
 """How long a server may take to end: it writes its append-only file to the disk first."""
 PING_SECONDS = 1.0
-"""How long one reply may take: less than `ANSWER_SECONDS`, so that a frozen server is asked more than once."""
+"""How long one reply may take: less than `ANSWER_SECONDS`, so that a frozen server is asked more
+than once.
+"""
 
 
 @contextmanager
 def chosen_store(settings: Settings, *, implied_development: bool = False) -> Iterator[str]:
     """Use the store that the settings mean: `REDIS_URL`, else in development the embedded one.
 
-    Where neither `REDIS_URL` nor `CORRAL_ENV` is set, an embedded store that is running is used, and none is started.
+    Where neither `REDIS_URL` nor `CORRAL_ENV` is set, an embedded store that is running is used,
+    and none is started.
 
     Args:
         settings: The process's settings.
@@ -71,7 +75,7 @@ def chosen_store(settings: Settings, *, implied_development: bool = False) -> It
     elif implied_development or settings.is_development:
         with embedded_store(settings.data_dir, server=settings.valkey_server) as url:
             yield url
-    elif settings.names_environment:
+    elif settings.is_environment_set:
         raise ConfigurationError(
             f"no store is configured: REDIS_URL is not set and CORRAL_ENV is {settings.env!r}",
             hint="set REDIS_URL=redis://host:6379/0",
@@ -133,7 +137,9 @@ def attach(data_dir: Path) -> Iterator[str | None]:
     directory = DataDirectory.at(data_dir)
     with directory.blamed():
         exists = directory.lock.exists()
-        if exists:  # else nobody listens there; and a socket that another user put there is not our store
+        if (
+            exists
+        ):  # else nobody listens there; and a socket that another user put there is not our store
             ensure_private(directory.path)
     if not exists:
         yield None
@@ -151,7 +157,8 @@ def attach(data_dir: Path) -> Iterator[str | None]:
 
 
 def _bring_up(directory: DataDirectory, server: str | None) -> int | None:
-    """Attach to the directory's server or start it; however many do that at once, one of them starts it.
+    """Attach to the directory's server or start it; however many do that at once, one of them
+    starts it.
 
     Returns:
         The process id of a server that we started.
@@ -177,9 +184,11 @@ def _bring_up(directory: DataDirectory, server: str | None) -> int | None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Leave the signals that end a program for later: a server whose id is not known yet, nobody can stop.
+    """Leave the signals that end a program for later: a server whose id is not known yet, nobody
+    can stop.
 
-    This thread leaves them; where the program has others, one of them may still take a signal for it.
+    This thread leaves them; where the program has others, one of them may still take a signal for
+    it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
@@ -236,7 +245,8 @@ def _launch(directory: DataDirectory, server: ServerBinary, lock: int) -> int:
         "port": 0,
         "save": "",
         "appendonly": "yes",
-        # Plain commands, which every server reads. The binary form of a newer one is refused by an older, or lost.
+        # Plain commands, which every server reads. The binary form of a newer one is refused by an
+        # older, or lost.
         "aof-use-rdb-preamble": "no",
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
@@ -247,12 +257,23 @@ def _launch(directory: DataDirectory, server: ServerBinary, lock: int) -> int:
         arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return os.posix_spawn(
             "/bin/sh",
-            # The umask of this process is every thread's, so the child sets its own before it becomes the server.
+            # The umask of this process is every thread's, so the child sets its own before it
+            # becomes the server.
             ["sh", "-c", 'umask 077 && exec "$0" "$@"', server.path, *arguments],
             os.environ,
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, lock, 0),  # reads nothing, and so keeps the lock for its lifetime
-                (os.POSIX_SPAWN_OPEN, 1, directory.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+                (
+                    os.POSIX_SPAWN_DUP2,
+                    lock,
+                    0,
+                ),  # reads nothing, and so keeps the lock for its lifetime
+                (
+                    os.POSIX_SPAWN_OPEN,
+                    1,
+                    directory.log,
+                    os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+                    0o600,
+                ),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
             setsid=True,  # Ctrl-C is for the worker: it drains, and needs its store for that
@@ -284,7 +305,9 @@ def _stop(directory: DataDirectory) -> None:
                 os.kill(pid, signal.SIGTERM)
             asked = True
         time.sleep(POLL_SECONDS)
-    log.warning("the embedded store in %s has not stopped within %g s", directory.path, STOP_SECONDS)
+    log.warning(
+        "the embedded store in %s has not stopped within %g s", directory.path, STOP_SECONDS
+    )
 
 
 def _reap(child: int) -> None:
@@ -294,10 +317,12 @@ def _reap(child: int) -> None:
 
 
 def _server_pid(path: Path) -> int | None:
-    """Who listens on a socket, by the kernel's word: right in our process namespace, whatever the server believes.
+    """Who listens on a socket, by the kernel's word: right in our process namespace, whatever the
+    server believes.
 
     Returns:
-        The process id; 0 where it runs in a container that we do not see into; None where nobody listens.
+        The process id; 0 where it runs in a container that we do not see into; None where nobody
+        listens.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PING_SECONDS)
@@ -306,6 +331,8 @@ def _server_pid(path: Path) -> int | None:
         except OSError:
             return None
         if sys.platform == "linux":
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            credentials = connection.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+            )
             return int(struct.unpack("3i", credentials)[0])
         return connection.getsockopt(0, 2)  # SOL_LOCAL, LOCAL_PEERPID of macOS

@@ -1,10 +1,14 @@
-"""`Veil`: masks what is secret in one job. Logs, stack traces and the board show nothing that has not been through one.
+"""`Redactor`: masks what is secret in one job.
 
-Secret is a field that the payload's model marks so (`SecretStr`, or `json_schema_extra={"writeOnly": True}`), and, of
-whichever job, a field whose name says so. Its value is masked there, and wherever else the job repeats it: as it is, or
-as JSON, Python, HTML, a URL or base64 spells it. Nothing is promised of a secret of fewer than `SHORTEST` characters.
+Logs, stack traces and the board show nothing that has not been through one.
 
-Every text is read once, whatever it holds: what a job carries must not cost its reader more than its length.
+Secret is a field that the payload's model marks so (`SecretStr`, or
+`json_schema_extra={"writeOnly": True}`), and, of whichever job, a field whose name says so. Its
+value is masked there, and wherever else the job repeats it: as it is, or as JSON, Python, HTML, a
+URL or base64 spells it. Nothing is promised of a secret of fewer than `SHORTEST` characters.
+
+Every text is read once, whatever it holds: what a job carries must not cost its reader more than
+its length.
 """
 
 from __future__ import annotations
@@ -19,17 +23,31 @@ from urllib.parse import quote, quote_plus
 
 from pydantic import BaseModel
 
-__all__ = ["MASK", "SHORTEST", "Veil", "is_secret_name", "masked", "may_hold_secrets", "secret_names"]
+__all__ = [
+    "MASK",
+    "SHORTEST",
+    "Redactor",
+    "is_secret_name",
+    "masked",
+    "may_hold_secrets",
+    "secret_names",
+]
 
 MASK: Final = "••••••"
 SHORTEST: Final = 4
-"""A secret of fewer characters is masked in its field only: elsewhere it would be found in every other word."""
+"""A secret of fewer characters is masked in its field only: elsewhere it would be found in every
+other word.
+"""
 LINE: Final = 8
-"""Of a secret of several lines, one of so many characters is a secret, too: a log has it as a line of its own."""
+"""Of a secret of several lines, one of so many characters is a secret, too: a log has it as a line
+of its own.
+"""
 DEEPEST: Final = 50
 """Further inside of a value nothing is shown: Python would end at some 300."""
 EFFORT: Final = 1_000_000
-"""How much is compared for one job, in steps of `STEP` characters; what would need more is masked whole."""
+"""How much is compared for one job, in steps of `STEP` characters; what would need more is masked
+whole.
+"""
 STEP: Final = 64
 MOST: Final = 2000
 """Secrets of one job; where it has more, all of its texts are masked whole."""
@@ -73,7 +91,8 @@ def masked(text: str) -> str:
         start = user.end()
         if start < done:
             continue
-        # Up to the last @ before the path; SQL's URLs may have / in a password, and then it is the first.
+        # Up to the last @ before the path; SQL's URLs may have / in a password, and then it is the
+        # first.
         end = text.rfind("@", start, _AUTHORITY.match(text, start).end())  # type: ignore[union-attr]  # it may be empty
         if end < 0:
             stop = _STOP.search(text, start).start() if stop < start else stop  # type: ignore[union-attr]  # or the end
@@ -91,7 +110,9 @@ def is_secret_name(name: str) -> bool:
 
 
 def secret_names(model: type[BaseModel]) -> frozenset[str]:
-    """The names of the fields that a model marks secret, nested ones included, in small letters without `-` and `_`."""
+    """The names of the fields that a model marks secret, nested ones included, in small letters
+    without `-` and `_`.
+    """
     return _secret_names(model)
 
 
@@ -116,16 +137,22 @@ def _secret_names(model: type[BaseModel]) -> frozenset[str]:
 def _may_hold_secrets(model: type[BaseModel]) -> bool:
     schema = model.model_json_schema(by_alias=True)
     fields = [
-        pair for each in (schema, *schema.get("$defs", {}).values()) for pair in each.get("properties", {}).items()
+        pair
+        for each in (schema, *schema.get("$defs", {}).values())
+        for pair in each.get("properties", {}).items()
     ]
-    return bool(secret_names(model)) or any(is_secret_name(name) or _is_open(field) for name, field in fields)
+    return bool(secret_names(model)) or any(
+        is_secret_name(name) or _is_open(field) for name, field in fields
+    )
 
 
 def _is_open(field: Any) -> bool:
     """Whether a field may hold members of any name."""
     if not isinstance(field, dict):
         return bool(field)
-    inner = [each for key in ("anyOf", "oneOf", "allOf", "prefixItems") for each in field.get(key, ())]
+    inner = [
+        each for key in ("anyOf", "oneOf", "allOf", "prefixItems") for each in field.get(key, ())
+    ]
     inner += [field["items"]] if "items" in field else []
     is_any = not field.keys() & {"type", "$ref", "enum", "const", "anyOf", "oneOf", "allOf"}
     return is_any or field.get("type") == "object" or any(map(_is_open, inner))
@@ -135,11 +162,17 @@ def is_marked(field: Mapping[str, Any], definitions: Mapping[str, Any], depth: i
     """Whether a field's schema says that it, or what it is a list or a mapping of, is secret."""
     if field.get("writeOnly") or field.get("format") == "password" or depth > DEEPEST:
         return True
-    inner = [each for key in ("anyOf", "oneOf", "allOf", "prefixItems") for each in field.get(key, ())]
-    inner += [field[key] for key in ("items", "additionalProperties") if isinstance(field.get(key), dict)]
+    inner = [
+        each for key in ("anyOf", "oneOf", "allOf", "prefixItems") for each in field.get(key, ())
+    ]
+    inner += [
+        field[key] for key in ("items", "additionalProperties") if isinstance(field.get(key), dict)
+    ]
     inner += [definitions.get(str(field["$ref"]).rpartition("/")[2], {})] if "$ref" in field else []
     inner += field.get("patternProperties", {}).values()
-    return any(is_marked(each, definitions, depth + 1) for each in inner if "properties" not in each)
+    return any(
+        is_marked(each, definitions, depth + 1) for each in inner if "properties" not in each
+    )
 
 
 def _plain(name: str) -> str:
@@ -147,12 +180,13 @@ def _plain(name: str) -> str:
     return name.replace("_", "").replace("-", "").casefold()
 
 
-class Veil:
+class Redactor:
     """Masks what is secret in one job.
 
     Args:
         names: What `secret_names` says of the queue's payload model.
-        data: The payload, as JSON was parsed: its secrets are looked for everywhere. A text was no JSON.
+        data: The payload, as JSON was parsed: its secrets are looked for everywhere. A text was no
+        JSON.
     """
 
     def __init__(self, names: frozenset[str] = frozenset(), data: Any = None) -> None:
@@ -179,21 +213,34 @@ class Veil:
     def text(self, text: str) -> str:
         """A text without the payload's secrets, and without what looks like credentials."""
         clear = self._without_credentials(_writable(text))
-        return self._without(clear, [*self._places(clear), *self._cut(clear)]) if self._heads else clear
+        return (
+            self._without(clear, [*self._places(clear), *self._cut(clear)])
+            if self._heads
+            else clear
+        )
 
     def broken(self, text: str) -> str:
         """A payload that was no JSON, as far as nothing in it is called a secret."""
-        found = min((m.end() for m in (_NAMES.search(text), self._marked_in(text)) if m), default=None)
+        found = min(
+            (m.end() for m in (_NAMES.search(text), self._marked_in(text)) if m), default=None
+        )
         return self.text(text) if found is None else f"{self.text(text[:found])}{MASK}"
 
     def value(self, value: Any, depth: int = 0) -> Any:
         """A JSON value, as `text`."""
         if isinstance(value, str):
-            return self._whole_text(value[: 2 * LONGEST])[:LONGEST] if len(value) >= SHORTEST else _writable(value)
+            return (
+                self._whole_text(value[: 2 * LONGEST])[:LONGEST]
+                if len(value) >= SHORTEST
+                else _writable(value)
+            )
         if isinstance(value, dict | list | tuple) and depth > DEEPEST:
             return "…"
         if isinstance(value, Mapping):
-            return {self._whole_text(str(name)): self._field(str(name), each, depth) for name, each in value.items()}
+            return {
+                self._whole_text(str(name)): self._field(str(name), each, depth)
+                for name, each in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self.value(each, depth + 1) for each in value]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -204,7 +251,11 @@ class Veil:
         return is_secret_name(name) or _plain(name) in self._names
 
     def _field(self, name: str, value: Any, depth: int) -> Any:
-        return MASK if value not in (None, "") and self.is_secret(name) else self.value(value, depth + 1)
+        return (
+            MASK
+            if value not in (None, "") and self.is_secret(name)
+            else self.value(value, depth + 1)
+        )
 
     def _secrets(self, data: Any) -> Iterator[str]:
         left: list[tuple[Any, bool]] = [(data, False)]
@@ -213,7 +264,9 @@ class Veil:
             if isinstance(value, Mapping):
                 for name, each in value.items():
                     left.append((each, hidden or self.is_secret(str(name))))
-                    if hidden and any(map(str.isdigit, str(name))):  # no field's name: it is a token itself
+                    if hidden and any(
+                        map(str.isdigit, str(name))
+                    ):  # no field's name: it is a token itself
                         yield str(name)
             elif isinstance(value, list | tuple):
                 left += [(each, hidden) for each in value]
@@ -272,7 +325,9 @@ class Veil:
                     break
 
     def _cut(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where a secret's beginning ends the text, or its end begins it: of a long text a worker keeps a part."""
+        """Where a secret's beginning ends the text, or its end begins it: of a long text a worker
+        keeps a part.
+        """
         body = text.removesuffix("…")
         for secret in (each for secrets in self._of_head.values() for each in secrets):
             if len(secret) == SHORTEST:
@@ -297,7 +352,9 @@ class Veil:
 
 
 def _writable(text: str) -> str:
-    """A text without halves of surrogate pairs, which JavaScript's `slice` leaves, and which no answer can hold."""
+    """A text without halves of surrogate pairs, which JavaScript's `slice` leaves, and which no
+    answer can hold.
+    """
     return text if text.isascii() else _HALVES.sub("\ufffd", text)
 
 
@@ -316,7 +373,11 @@ def _spellings(secret: str) -> Iterable[str]:
     from html import escape  # noqa: PLC0415  # half a MiB of names of characters, and most processes mask nothing
 
     lines = [line.strip() for line in secret.splitlines()]
-    found = {secret, secret.strip(), *(line for line in lines if len(line) >= LINE)} if len(lines) > 1 else {secret}
+    found = (
+        {secret, secret.strip(), *(line for line in lines if len(line) >= LINE)}
+        if len(lines) > 1
+        else {secret}
+    )
     for each in tuple(found):
         quoted = {each, *_quoted(each)}
         found |= quoted.union(*map(_quoted, quoted))  # JSON within JSON, a repr in a log's line
@@ -333,7 +394,9 @@ def _quoted(text: str) -> Iterable[str]:
 
 
 def _in_base64(raw: bytes) -> Iterator[str]:
-    """What base64 makes of it wherever it begins, without the characters that have bits of its neighbours."""
+    """What base64 makes of it wherever it begins, without the characters that have bits of its
+    neighbours.
+    """
     for before in range(3):
         text = b64encode(bytes(before) + raw).decode()
         whole = text[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]

@@ -1,4 +1,7 @@
-"""`Desk`: what a handler works with. One per process behind it, opened by the first request."""
+"""`BoardContext`: what a handler works with.
+
+One per process behind it, opened by the first request.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +13,31 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from corral.app.installed import Installed, read_installed, read_what_fits
+from corral.app.installed import Installed, read_installed, read_usable_plugins
 from corral.app.operating import inspector
 from corral.app.producing import scheduler
-from corral.board.exchange import Answer, Page, Redirect, Request, Stream
 from corral.board.identity import Identity
+from corral.board.messages import Answer, Page, Redirect, Request, Stream
 from corral.board.recent import Recent
 from corral.catalog import Catalog
+from corral.embedded.server import chosen_store
 from corral.errors import Problem
+from corral.fleet.minutes import Minute, read_minutes
+from corral.fleet.processes import store_time_ms
 from corral.inspector import JobInspector
 from corral.jobs import JobScheduler
 from corral.observe.metrics import render_metrics
 from corral.queue import Queue
 from corral.store.connection import Link
-from corral.store.embedded import chosen_store
-from corral.store.minutes import Minute, read_minutes
-from corral.store.processes import store_time_ms
 
-__all__ = ["Desk", "DeskDrawer", "Handler", "OpenPages"]
+__all__ = ["BoardContext", "BoardContexts", "Handler", "OpenPages"]
 
 MINUTES = 60
 """How far back the charts go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Desk:
+class BoardContext:
     """What a handler works with.
 
     Attributes:
@@ -46,7 +49,8 @@ class Desk:
         recent: What was read a moment ago.
         open_pages: The streams of pages that are open in browsers.
         link: A connection of the board's own.
-        ahead_seconds: How far the store's clock, in Unix seconds, is ahead of this process's monotonic one.
+        ahead_seconds: How far the store's clock, in Unix seconds, is ahead of this process's
+        monotonic one.
     """
 
     installed: Installed
@@ -75,7 +79,9 @@ class Desk:
         return self.installed.settings.prefix
 
     async def minutes(self, queue: str) -> Sequence[Minute]:
-        """How long jobs of a queue waited and ran, minute by minute of the last hour; one round trip."""
+        """How long jobs of a queue waited and ran, minute by minute of the last hour; one round
+        trip.
+        """
         return await read_minutes(self.link, self.prefix, queue, MINUTES)
 
     async def metrics(self) -> bytes:
@@ -117,10 +123,10 @@ class OpenPages:
             self.count -= 1
 
 
-Handler = Callable[[Request, Desk], Awaitable[Page | Redirect | Answer | Stream]]
+Handler = Callable[[Request, BoardContext], Awaitable[Page | Redirect | Answer | Stream]]
 
 
-class DeskDrawer:
+class BoardContexts:
     """Opens what handlers work with, once, and closes it.
 
     Args:
@@ -131,7 +137,7 @@ class DeskDrawer:
         self._url = url
         self._installed: Installed | None = None
         self._problems: tuple[Problem, ...] = ()
-        self._desk: Desk | None = None
+        self._desk: BoardContext | None = None
         self._opening = asyncio.Lock()
         self._opened = AsyncExitStack()
         self._pages = OpenPages()
@@ -149,13 +155,13 @@ class DeskDrawer:
             CatalogError: The installed plugins do not make one.
         """
         if what_fits:
-            self._installed, self._problems = read_what_fits()
+            self._installed, self._problems = read_usable_plugins()
         else:
             self._installed = read_installed()
         return self._installed
 
-    async def desk(self, identity: Identity) -> Desk:
-        """The desk, for somebody.
+    async def context(self, identity: Identity) -> BoardContext:
+        """The context, for somebody.
 
         Raises:
             StoreUnavailable: There is no store.
@@ -163,7 +169,9 @@ class DeskDrawer:
         async with self._opening:
             if self._desk is None:
                 self._desk = await self._open()
-        return replace(self._desk, inspector=self._desk.inspector.acting_as(identity.name), who=identity.name)
+        return replace(
+            self._desk, inspector=self._desk.inspector.acting_as(identity.name), who=identity.name
+        )
 
     async def metrics(self) -> bytes:
         """The store's figures, for Prometheus; one round trip per queue.
@@ -171,9 +179,9 @@ class DeskDrawer:
         Raises:
             StoreUnavailable: There is no store.
         """
-        return await (await self.desk(Identity("metrics"))).metrics()
+        return await (await self.context(Identity("metrics"))).metrics()
 
-    async def _open(self) -> Desk:
+    async def _open(self) -> BoardContext:
         installed = self._installed or read_installed()
         async with AsyncExitStack() as opened:
             url = self._url
@@ -187,7 +195,9 @@ class DeskDrawer:
             opened.push_async_callback(link.close)
             ahead_seconds = await store_time_ms(link) / 1000 - time.monotonic()
             self._opened = opened.pop_all()
-        return Desk(installed, self._problems, looking, jobs, "", Recent(), self._pages, link, ahead_seconds)
+        return BoardContext(
+            installed, self._problems, looking, jobs, "", Recent(), self._pages, link, ahead_seconds
+        )
 
     def end_streams(self) -> None:
         """End the streams of open pages."""

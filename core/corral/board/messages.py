@@ -1,4 +1,7 @@
-"""What a handler is given and what it answers with: plain values. It knows no framework, and no framework knows it."""
+"""What a handler is given and what it answers with: plain values.
+
+It knows no framework, and no framework knows it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ def first(form: Mapping[str, Sequence[str]], name: str, default: str = "") -> st
     return next(iter(form.get(name, ())), default)
 
 
-def whole(typed: str, what: str, *, least: int = 0, most: int = 1_000_000_000, status: int = 400) -> int:
+def whole(
+    typed: str, what: str, *, least: int = 0, most: int = 1_000_000_000, status: int = 400
+) -> int:
     """A whole number that somebody has typed, or that an address has.
 
     Args:
@@ -101,7 +106,8 @@ class Redirect:
 
     Attributes:
         path: Below where the board is mounted.
-        told: What was done, a word of `rendering.TOLD`, with what it says of it; shown on top of that page.
+        told: What was done, a word of `rendering.TOLD`, with what it says of it; shown on top of
+        that page.
         values: What the sentence tells: numbers and ids.
     """
 
@@ -118,7 +124,8 @@ class Answer:
         body: The bytes.
         content_type: Their type.
         status: The HTTP status.
-        cacheable: Whether a browser may keep it: true for files only, which have their hash in the address.
+        cacheable: Whether a browser may keep it: true for files only, which have their hash in the
+        address.
     """
 
     body: bytes

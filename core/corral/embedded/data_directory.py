@@ -1,4 +1,5 @@
-"""The files of an embedded store's data directory: their names, its two locks, and where its socket has room.
+"""The files of an embedded store's data directory: their names, its two locks, and where its socket
+has room.
 
 It starts and stops nothing; `embedded` does.
 """
@@ -19,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from corral.embedded.server_binary import ServerBinary, version_in
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.forking import left_to_parent
-from corral.store.server_binary import ServerBinary, version_in
 
 __all__ = ["POLL_SECONDS", "DataDirectory", "ensure_private", "locked"]
 
@@ -32,9 +33,15 @@ POLL_SECONDS = 0.005
 JOIN_SECONDS = 15.0
 """How long the last user may keep a new one waiting: longer than it may take to stop the server."""
 LONGEST_SOCKET_PATH = 100
-"""In bytes. The kernel's limit is 108 here and 104 on macOS, and the server exits where a path exceeds it."""
+"""In bytes.
+
+The kernel's limit is 108 here and 104 on macOS, and the server exits where a path exceeds it.
+"""
 OWN_NAMES = re.compile(r"store\..+|users\.lock|appendonlydir|temp-.+|corral\.db.*|exports")
-"""What Corral keeps in a data directory. One that holds anything else has other uses, and is not ours to close."""
+"""What Corral keeps in a data directory.
+
+One that holds anything else has other uses, and is not ours to close.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,8 @@ class DataDirectory:
         """Make the directory and its lock files where they are missing.
 
         Raises:
-            ConfigurationError: The directory cannot be written, or is open to other users; see `ensure_private`.
+            ConfigurationError: The directory cannot be written, or is open to other users; see
+            `ensure_private`.
         """
         directory = cls.at(data_dir)
         with directory.blamed():
@@ -111,7 +119,10 @@ class DataDirectory:
         return f"unix://{quote(os.fsencode(self.socket))}"
 
     def room_for_socket(self) -> Path:
-        """`socket`, in a new folder where it would be too long to listen on. Only for whoever holds the lock."""
+        """`socket`, in a new folder where it would be too long to listen on.
+
+        Only for whoever holds the lock.
+        """
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
             self.folder.write_text(tempfile.mkdtemp(prefix="corral-"), encoding="utf-8")
         return self.socket
@@ -128,12 +139,20 @@ class DataDirectory:
             found = folder.lstat()
         except OSError:
             return None
-        # The temporary directory is everybody's: after it was cleaned, the same name may be somebody else's trap.
-        private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+        # The temporary directory is everybody's: after it was cleaned, the same name may be
+        # somebody else's trap.
+        private = (
+            stat.S_ISDIR(found.st_mode)
+            and found.st_uid == os.geteuid()
+            and not found.st_mode & 0o077
+        )
         return folder if private else None
 
     def check_version(self, server: ServerBinary) -> None:
-        """Refuse a server older than the one that wrote the files, else note it. Only for whoever holds the lock."""
+        """Refuse a server older than the one that wrote the files, else note it.
+
+        Only for whoever holds the lock.
+        """
         noted = self.version.read_text(encoding="utf-8") if self.version.exists() else ""
         if server.version[:2] < version_in(noted)[:2]:
             raise StoreUnavailable(
@@ -194,14 +213,17 @@ class DataDirectory:
         """Hold the server's lock, if no server does.
 
         Yields:
-            Its descriptor, or None where a server lives. Closing does not unlock it for those who inherited it.
+            Its descriptor, or None where a server lives. Closing does not unlock it for those who
+            inherited it.
         """
         with self._opened(self.lock) as lock:
             yield lock if locked(lock, fcntl.LOCK_EX) else None
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[int]:
-        """A descriptor to lock; silenced in a forked child, for as long as which the lock would last otherwise."""
+        """A descriptor to lock; silenced in a forked child, for as long as which the lock would
+        last otherwise.
+        """
         with self.blamed():
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         with left_to_parent(descriptor):
@@ -212,7 +234,8 @@ class DataDirectory:
 
 
 def ensure_private(path: Path) -> None:
-    """Take the rights of group and others from a data directory of ours; refuse one that has other uses.
+    """Take the rights of group and others from a data directory of ours; refuse one that has other
+    uses.
 
     Its files hold every payload, and whoever reaches the socket in it is the store's user.
 
@@ -220,18 +243,24 @@ def ensure_private(path: Path) -> None:
         path: The directory; it exists.
 
     Raises:
-        ConfigurationError: Other users have rights in it, and it is another user's, or holds what is not Corral's, or
-            its file system keeps no rights.
+        ConfigurationError: Other users have rights in it, and it is another user's, or holds what
+            is not Corral's, or its file system keeps no rights.
         OSError: It cannot be looked at.
     """
     found = path.stat()
     if not found.st_mode & 0o077:
         return
-    if found.st_uid == os.geteuid() and all(OWN_NAMES.fullmatch(each.name) for each in path.iterdir()):
+    if found.st_uid == os.geteuid() and all(
+        OWN_NAMES.fullmatch(each.name) for each in path.iterdir()
+    ):
         path.chmod(stat.S_IMODE(found.st_mode) & ~0o077)
         if not path.stat().st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
-            log.warning("the data directory %s was open to other users (mode %04o): it is private now", path, mode)
+            log.warning(
+                "the data directory %s was open to other users (mode %04o): it is private now",
+                path,
+                mode,
+            )
             return
     raise ConfigurationError(
         f"the data directory {str(path)!r} is open to other users (mode {stat.S_IMODE(found.st_mode):04o})",

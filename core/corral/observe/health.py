@@ -1,4 +1,6 @@
-"""`read_health`: whether the workers of a host are at work, by the signs of life that they left in the store."""
+"""`read_health`: whether the workers of a host are at work, by the heartbeats that they left in the
+store.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,14 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from corral.app.installed import read_settings
+from corral.embedded.server import attach, chosen_store
 from corral.errors import StoreUnavailable
+from corral.fleet.heartbeats import LIVE_SECONDS, Heartbeat, Heartbeats
+from corral.fleet.processes import host_of
 from corral.inspector.damage import naming_damage
 from corral.inspector.workers import processes_of, state_of
 from corral.settings import Settings
 from corral.store.connection import Link
-from corral.store.embedded import attach, chosen_store
-from corral.store.liveness import LIVE_SECONDS, Sign, Signs
-from corral.store.processes import host_of
 
 __all__ = ["Health", "WorkerHealth", "judged", "read_health"]
 
@@ -27,7 +28,8 @@ class WorkerHealth:
     Attributes:
         name: Its name.
         seconds: How long ago it was at work.
-        state: `working`, `draining` or `silent`; of a parent: `complete`, `incomplete`, `draining` or `silent`.
+        state: `working`, `draining` or `silent`; of a parent: `complete`, `incomplete`, `draining`
+        or `silent`.
         processes: How many processes a parent keeps running; 0 for a worker.
         troubles: What it says an operator must know, a sentence each.
     """
@@ -63,54 +65,63 @@ class Health:
         return tuple(dict.fromkeys(trouble for each in living for trouble in each.troubles))
 
 
-def read_health(worker: str | None = None) -> Health:
+def read_health(settings: Settings, worker: str | None = None) -> Health:
     """Look at the workers of this host, or at a named one.
 
     Args:
+        settings: The process's settings: they name the store.
         worker: The name of one worker, or of one parent; None for all of this host.
 
     Raises:
-        ConfigurationError: A setting cannot be used.
         StoreUnavailable: There is no store, or it is away.
-        DamagedKey: The key of all signs of life is of the wrong type.
+        DamagedKey: The key of all heartbeats is of the wrong type.
     """
-    settings = read_settings()
-    signs = _signs(settings)
+    heartbeats = _heartbeats(settings)
     host = socket.gethostname()
     if worker is None:
-        seen = {name: sign for name, sign in signs.items() if host_of(name) == host}
+        seen = {name: heartbeat for name, heartbeat in heartbeats.items() if host_of(name) == host}
         return judged(seen, f"no worker of host {host!r}")
-    seen = {name: sign for name, sign in signs.items() if name == worker or name.startswith(f"{worker}.")}
+    seen = {
+        name: heartbeat
+        for name, heartbeat in heartbeats.items()
+        if name == worker or name.startswith(f"{worker}.")
+    }
     return judged(seen, f"no worker {worker!r}")
 
 
-def judged(signs: Mapping[str, Sign], nobody: str) -> Health:
-    """Say what signs of life mean.
+def judged(heartbeats: Mapping[str, Heartbeat], nobody: str) -> Health:
+    """Say what heartbeats mean.
 
     Args:
-        signs: By the name of the process.
+        heartbeats: By the name of the process.
         nobody: How a sentence begins that says that there is no worker.
     """
     workers = tuple(
-        WorkerHealth(name, round(sign.seconds, 1), state_of(name, signs), sign.processes, sign.troubles)
-        for name, sign in sorted(signs.items())
+        WorkerHealth(
+            name,
+            round(heartbeat.seconds, 1),
+            state_of(name, heartbeats),
+            heartbeat.processes,
+            heartbeat.troubles,
+        )
+        for name, heartbeat in sorted(heartbeats.items())
     )
     if not any(each.state in {"working", "draining"} for each in workers if not each.processes):
         return Health(f"{nobody} has fetched within the last {LIVE_SECONDS:g} s", workers)
     told = [
-        f"{processes_of(each.name, signs)} of the {each.processes} worker processes of {each.name!r} are at work"
+        f"{processes_of(each.name, heartbeats)} of the {each.processes} worker processes of {each.name!r} are at work"
         for each in workers
         if each.state == "incomplete"
     ]
     return Health(told[-1] if told else "", workers)
 
 
-def _signs(settings: Settings) -> dict[str, Sign]:
-    async def read(url: str) -> dict[str, Sign]:
+def _heartbeats(settings: Settings) -> dict[str, Heartbeat]:
+    async def read(url: str) -> dict[str, Heartbeat]:
         link = Link(url)
         try:
             async with naming_damage(link, settings.prefix):
-                return await Signs(link, settings.prefix).read()
+                return await Heartbeats(link, settings.prefix).read()
         finally:
             await link.close()
 

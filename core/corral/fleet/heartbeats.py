@@ -1,4 +1,5 @@
-"""Signs of life: one hash, `corral:<prefix>:alive`, in which every worker process says when it was last at work.
+"""Heartbeats of life: one hash, `corral:<prefix>:alive`, in which every worker process says when it
+was last at work.
 
 `corral health` reads it from a process of its own. What makes a worker healthy is not decided here.
 """
@@ -11,30 +12,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from corral.fleet.processes import GONE_MS, read_hash, store_time_ms
 from corral.store.connection import Link
-from corral.store.processes import GONE_MS, read_hash, store_time_ms
 
-__all__ = ["LIVE_SECONDS", "Sign", "Signs"]
+__all__ = ["HEARTBEAT_SECONDS", "LIVE_SECONDS", "Heartbeat", "Heartbeats"]
 
 MOST_TROUBLES = 10
 LONGEST_TROUBLE = 300
-"""A sign is read by every probe: it stays short, whatever is wrong."""
+"""A heartbeat is read by every probe: it stays short, whatever is wrong."""
+HEARTBEAT_SECONDS = 3.0
+"""How often a process writes its heartbeat."""
 LIVE_SECONDS = 15.0
-"""How long a worker may fetch nothing: its block, the time until a dead connection is noticed, and a sign's age."""
+"""How long a worker may fetch nothing: its block, the time until a dead connection is noticed, and
+a heartbeat's age.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
+class Heartbeat:
     """What one process said.
 
     Attributes:
         seconds: How long ago it was at work, by the store's clock.
         draining: Whether it was told to stop.
         processes: How many worker processes it keeps running; 0 where it is a worker itself.
-        started_ms: When it gave its first sign, Unix milliseconds; 0 where another version of Corral wrote nothing.
+        started_ms: When it gave its first heartbeat, Unix milliseconds; 0 where another version of
+        Corral wrote nothing.
         pid: Its process id; 0 as above.
         version: Of Corral; empty as above.
-        troubles: What an operator must know, a sentence each: at most `MOST_TROUBLES` of `LONGEST_TROUBLE` characters.
+        troubles: What an operator must know, a sentence each: at most `MOST_TROUBLES` of
+        `LONGEST_TROUBLE` characters.
     """
 
     seconds: float
@@ -46,8 +53,8 @@ class Sign:
     troubles: tuple[str, ...] = ()
 
 
-class Signs:
-    """The signs of all processes that share a prefix.
+class Heartbeats:
+    """The heartbeats of all processes that share a prefix.
 
     Args:
         link: The connection.
@@ -59,7 +66,7 @@ class Signs:
         self._key = f"corral:{prefix}:alive"
         self._constant = ""
 
-    async def write(self, process: str, sign: Sign) -> None:
+    async def write(self, process: str, heartbeat: Heartbeat) -> None:
         """Write what a process says of itself.
 
         Raises:
@@ -67,10 +74,10 @@ class Signs:
         """
         now_ms = await store_time_ms(self._link)
         self._constant = self._constant or f"{now_ms} {os.getpid()} {version('corral')}"
-        seen_ms = now_ms - int(sign.seconds * 1000)
-        told = f"{seen_ms} {sign.draining:d} {sign.processes} {self._constant}"
-        if sign.troubles:  # older versions read the six fields before it, and nothing after
-            told += f" {json.dumps(_bounded(sign.troubles))}"
+        seen_ms = now_ms - int(heartbeat.seconds * 1000)
+        told = f"{seen_ms} {heartbeat.draining:d} {heartbeat.processes} {self._constant}"
+        if heartbeat.troubles:  # older versions read the six fields before it, and nothing after
+            told += f" {json.dumps(_bounded(heartbeat.troubles))}"
         await self._link.call("HSET", self._key, process, told)
 
     async def remove(self, process: str) -> None:
@@ -81,28 +88,33 @@ class Signs:
         """
         await self._link.call("HDEL", self._key, process)
 
-    async def read(self) -> dict[str, Sign]:
-        """The last sign of every process, by its name; those that have been silent for minutes are removed.
+    async def read(self) -> dict[str, Heartbeat]:
+        """The last heartbeat of every process, by its name; those that have been silent for minutes
+        are removed.
 
         Raises:
             StoreUnavailable: The store is away.
         """
         now_ms = await store_time_ms(self._link)
-        signs: dict[str, Sign] = {}
+        heartbeats: dict[str, Heartbeat] = {}
         for name, value in (await read_hash(self._link, self._key)).items():
             fields = value.decode(errors="replace").split(maxsplit=6)
             troubles = fields.pop() if len(fields) == 7 else ""
             *numbers, corral = (*fields, "0", "0", "")[:6]  # three are younger
-            if len(numbers) != 5 or not all(each.isdecimal() and len(each) < 16 for each in numbers):
+            if len(numbers) != 5 or not all(
+                each.isdecimal() and len(each) < 16 for each in numbers
+            ):
                 continue  # somebody else's
             seen_ms, draining, processes, started_ms, pid = map(int, numbers)
             if now_ms - seen_ms > GONE_MS:
                 await self._link.call("HDEL", self._key, name)
             else:
                 seconds = (now_ms - seen_ms) / 1000
-                sign = Sign(seconds, bool(draining), processes, started_ms, pid, corral, _troubles(troubles))
-                signs[name.decode(errors="replace")] = sign
-        return signs
+                heartbeat = Heartbeat(
+                    seconds, bool(draining), processes, started_ms, pid, corral, _troubles(troubles)
+                )
+                heartbeats[name.decode(errors="replace")] = heartbeat
+        return heartbeats
 
 
 def _bounded(troubles: Sequence[str]) -> list[str]:
@@ -110,9 +122,15 @@ def _bounded(troubles: Sequence[str]) -> list[str]:
 
 
 def _troubles(text: str) -> tuple[str, ...]:
-    """The sentences at the end of a sign; none where older versions wrote none, or somebody else something else."""
+    """The sentences at the end of a heartbeat; none where older versions wrote none, or somebody
+    else something else.
+    """
     try:
         told = json.loads(text) if text else []
     except (ValueError, RecursionError):
         return ()
-    return tuple(_bounded([each for each in told if isinstance(each, str)])) if isinstance(told, list) else ()
+    return (
+        tuple(_bounded([each for each in told if isinstance(each, str)]))
+        if isinstance(told, list)
+        else ()
+    )

@@ -1,4 +1,5 @@
-"""Who else uses this prefix: one hash, `corral:<prefix>:catalog`, in which every process keeps a field while it lives.
+"""Who else uses this prefix: one hash, `corral:<prefix>:catalog`, in which every process keeps a
+field while it lives.
 
 What a field means is the catalog's business; here it is bytes.
 """
@@ -20,17 +21,28 @@ from corral.store.codec import fields_of
 from corral.store.connection import Link
 from corral.store.replies import ResponseError
 
-__all__ = ["GONE_MS", "ProcessRecords", "eviction_policy", "host_of", "process_name", "read_hash", "store_time_ms"]
+__all__ = [
+    "GONE_MS",
+    "ProcessRecords",
+    "eviction_policy",
+    "host_of",
+    "process_name",
+    "read_hash",
+    "store_time_ms",
+]
 
 REFRESH_SECONDS = 60.0
 AGAIN_SECONDS = 1.0
 """How soon a field is written again that the store has not taken."""
 GONE_MS = 180_000
-"""A process that has not refreshed its field for so long is dead: its field is removed by the next that starts."""
+"""A process that has not refreshed its field for so long is dead: its field is removed by the next
+that starts.
+"""
 
 
 def process_name() -> str:
-    """A name that no other process has, and that says where it runs: `<host>-<process id>-<random>`.
+    """A name that no other process has, and that says where it runs: `<host>-<process
+    id>-<random>`.
 
     A process that keeps others running calls them `<its own name>.<number>`.
     """
@@ -98,7 +110,9 @@ class ProcessRecords:
         Raises:
             StoreUnavailable: The store is away.
         """
-        await self._link.call("HSET", self._key, self._process, b"%d %s" % (await store_time_ms(self._link), record))
+        await self._link.call(
+            "HSET", self._key, self._process, b"%d %s" % (await store_time_ms(self._link), record)
+        )
 
     async def keep(
         self,
@@ -106,14 +120,17 @@ class ProcessRecords:
         on_others: Callable[[dict[str, bytes]], None],
         look: asyncio.Event | None = None,
     ) -> None:
-        """Write the field, tell what the others run, and refresh it until cancelled; then remove it.
+        """Write the field, tell what the others run, and refresh it until cancelled; then remove
+        it.
 
-        A store that is away, or whose hash is damaged, is nobody's problem here: the next round writes it.
+        A store that is away, or whose hash is damaged, is nobody's problem here: the next round
+        writes it.
 
         Args:
             record: Makes the field of the store's time at start, Unix milliseconds.
             on_others: Told once.
-            look: Set when the field may be gone, with the rest of the store: it is written again where it is.
+            look: Set when the field may be gone, with the rest of the store: it is written again
+            where it is.
         """
         look = look or asyncio.Event()
         written: bytes | None = None

@@ -1,8 +1,9 @@
 """Wait and run times of the last day, by minutes: what workers add up, and what the board draws.
 
-BullMQ counts how many jobs finished in a minute (wire § 6.23) and not how long they took; these figures do, for the
-runs of Corral's own workers. They are a hash of ours, `corral:<prefix>:<queue>:minutes`, of one field per minute of a
-day, so that it never grows. Figures, not accounts: what a worker could not write for certain, it leaves out.
+BullMQ counts how many jobs finished in a minute (wire § 6.23) and not how long they took; these
+figures do, for the runs of Corral's own workers. They are a hash of ours,
+`corral:<prefix>:<queue>:minutes`, of one field per minute of a day, so that it never grows.
+Figures, not accounts: what a worker could not write for certain, it leaves out.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Minute:
         wait_ms: How long jobs had waited between being due and their first start, together.
         run_ms: How long the processors ran, together.
         longest_run_ms: How long the longest run took.
-        first_starts: How many runs `wait_ms` is the sum of: nobody knows since when a job waits that is tried again.
+        first_starts: How many runs `wait_ms` is the sum of: nobody knows since when a job waits
+        that is tried again.
     """
 
     at: datetime
@@ -83,14 +85,23 @@ async def add_minutes(link: Link, prefix: str, queue: str, minutes: Mapping[int,
         link: The connection.
         prefix: The first part of the queue's keys.
         queue: Its name.
-        minutes: What to add, by the minute: Unix milliseconds of the store's clock, divided by 60,000.
+        minutes: What to add, by the minute: Unix milliseconds of the store's clock, divided by
+        60,000.
 
     Raises:
-        StoreUnavailable: The store is away; where its `outcome` is `"unknown"`, the sums may have been added.
+        StoreUnavailable: The store is away; where its `outcome` is `"unknown"`, the sums may have
+        been added.
     """
     arguments = [KEPT_MINUTES, _LIVES_MS]
     for minute, sums in minutes.items():
-        arguments += [minute, sums.jobs, sums.first_starts, sums.wait_ms, sums.run_ms, sums.longest_run_ms]
+        arguments += [
+            minute,
+            sums.jobs,
+            sums.first_starts,
+            sums.wait_ms,
+            sums.run_ms,
+            sums.longest_run_ms,
+        ]
     await run(link, script("add_minutes"), [_key(prefix, queue)], arguments)
 
 
@@ -114,9 +125,13 @@ async def read_minutes(
         StoreUnavailable: The store is away.
     """
     if not 1 <= count <= KEPT_MINUTES:
-        raise ConfigurationError(f"the history of a queue has 1 to {KEPT_MINUTES} minutes, not {count}")
+        raise ConfigurationError(
+            f"the history of a queue has 1 to {KEPT_MINUTES} minutes, not {count}"
+        )
     offset_ms = clock.offset_ms if clock else 0
-    now, slots = await run(link, script("minutes"), [_key(prefix, queue)], [offset_ms, count, KEPT_MINUTES])
+    now, slots = await run(
+        link, script("minutes"), [_key(prefix, queue)], [offset_ms, count, KEPT_MINUTES]
+    )
     return tuple(_minute(now - count + 1 + place, slot) for place, slot in enumerate(slots))
 
 

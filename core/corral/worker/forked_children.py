@@ -1,4 +1,6 @@
-"""What becomes of a child that a processor has forked and not ended: it must not do the worker's work a second time."""
+"""What becomes of a child that a processor has forked and not ended: it must not do the worker's
+work a second time.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ __all__ = ["LoopGuard", "end_child"]
 log = Logger("corral.worker")
 
 LOG_SECONDS: Final = 1
-"""How long the last line of a child may take: a thread that only the parent has may hold a lock of its logs."""
+"""How long the last line of a child may take: a thread that only the parent has may hold a lock of
+its logs.
+"""
 
 
 class LoopGuard:
@@ -32,10 +36,12 @@ class LoopGuard:
         on_fork(self)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: `end_child` is what the loop calls next, and whatever another thread would hand to it."""
+        """In a forked child: `end_child` is what the loop calls next, and whatever another thread
+        would hand to it.
+        """
         self._loop.call_soon(end_child)
-        # No public call puts it before the steps of other jobs that are ready. uvloop shows the queue to the collector
-        # alone.
+        # No public call puts it before the steps of other jobs that are ready. uvloop shows the
+        # queue to the collector alone.
         if ready := next((each for each in _held_by(self._loop) if type(each) is deque), None):
             ready.rotate(1)
         vars(self._loop)["call_soon_threadsafe"] = end_child
@@ -45,11 +51,14 @@ def _held_by(loop: asyncio.AbstractEventLoop) -> list[Any]:
     return [getattr(loop, "_ready", None), *gc.get_referents(loop)]
 
 
-def end_child(*_called_with: object, error: BaseException | None = None, **_options: object) -> NoReturn:
+def end_child(
+    *_called_with: object, error: BaseException | None = None, **_options: object
+) -> NoReturn:
     """End this process, a forked child that has come back to the worker.
 
     Args:
-        error: What the job raised in the child. A `SystemExit` is an end on purpose: its exit code is kept.
+        error: What the job raised in the child. A `SystemExit` is an end on purpose: its exit code
+        is kept.
     """
     code = error.code if isinstance(error, SystemExit) else 1
     try:

@@ -1,4 +1,4 @@
-"""`Glance`: one queue as the overview and its own page tell it first."""
+"""`QueueStatus`: one queue as the overview and its own page tell it first."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from corral.board.desk import Desk
+from corral.board.context import BoardContext
 from corral.inspector import DamagedKey, Summary, WorkerSeen
 
-__all__ = ["Glance", "at_work", "glance_of", "workers_seen"]
+__all__ = ["QueueStatus", "at_work", "queue_status_of", "workers_seen"]
 
 LONG: Final = timedelta(minutes=5)
 """A job that has waited longer is told of, even where nothing else is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class QueueStatus:
     """A queue at a glance.
 
     Attributes:
@@ -43,18 +43,23 @@ def at_work(workers: Iterable[WorkerSeen]) -> Sequence[WorkerSeen]:
     return [worker for worker in workers if worker.state != "silent"]
 
 
-async def workers_seen(desk: Desk) -> tuple[Sequence[WorkerSeen] | None, tuple[str, ...]]:
-    """Every worker; or None, and what is wrong with the key that tells of them: queues are shown all the same.
+async def workers_seen(
+    context: BoardContext,
+) -> tuple[Sequence[WorkerSeen] | None, tuple[str, ...]]:
+    """Every worker; or None, and what is wrong with the key that tells of them: queues are shown
+    all the same.
 
     Costs what `JobInspector.workers` does.
     """
     try:
-        return await desk.recent.get("workers", desk.inspector.workers), ()
+        return await context.recent.get("workers", context.inspector.workers), ()
     except DamagedKey as error:
         return None, error.damaged
 
 
-def glance_of(summary: Summary, workers: Collection[WorkerSeen] | None, now: datetime) -> Glance:
+def queue_status_of(
+    summary: Summary, workers: Collection[WorkerSeen] | None, now: datetime
+) -> QueueStatus:
     """Judge a queue.
 
     Args:
@@ -73,4 +78,4 @@ def glance_of(summary: Summary, workers: Collection[WorkerSeen] | None, now: dat
         told.append("no worker" if not waiting else "no worker: nothing of this starts")
     if waiting and summary.oldest_waiting and now - summary.oldest_waiting > LONG:
         told.append("waits long")
-    return Glance(summary, serving, waiting, tuple(told))
+    return QueueStatus(summary, serving, waiting, tuple(told))

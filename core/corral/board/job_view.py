@@ -1,6 +1,9 @@
-"""`ShownJob`: a job as the board shows it, in HTML and in JSON. What is secret goes no further than this module.
+"""`JobView`: a job as the board shows it, in HTML and in JSON.
 
-What is secret, and how it is masked, `corral.veil` says. A job's id is shown as it is: links are made of it.
+What is secret goes no further than this module.
+
+What is secret, and how it is masked, `corral.redactor` says. A job's id is shown as it is: links
+are made of it.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ from typing import Any, Final
 from corral.errors import PayloadRefused
 from corral.inspector import Occurrence, State, StoredJob
 from corral.queue import Queue
-from corral.veil import LONGEST, MASK, Veil, is_marked, secret_names
+from corral.redactor import LONGEST, MASK, Redactor, is_marked, secret_names
 
 __all__ = [
     "MASK",
-    "ShownJob",
+    "JobView",
     "is_found_in_the_open",
     "is_secret",
     "occurrences_shown",
@@ -33,7 +36,7 @@ MAX_TEXT: Final = LONGEST
 
 
 @dataclass(frozen=True, slots=True)
-class ShownJob:
+class JobView:
     """A job as the board shows it; see `StoredJob` for what the fields mean.
 
     Attributes:
@@ -83,11 +86,11 @@ class ShownJob:
         return self.schedule_id is not None
 
 
-class _JobVeil:
+class _JobRedactor:
     """Masks what is secret in one job, and cuts what is too long to be read."""
 
     def __init__(self, job: StoredJob, queue: Queue[Any] | None) -> None:
-        self._veil = Veil(_names(queue), job.data)
+        self._veil = Redactor(_names(queue), job.data)
 
     def text(self, text: str) -> str:
         """A text."""
@@ -99,14 +102,16 @@ class _JobVeil:
 
     def payload(self, data: Any) -> Any:
         """The payload."""
-        return self._veil.broken(data[:MAX_TEXT]) if isinstance(data, str) else self._veil.value(data)
+        return (
+            self._veil.broken(data[:MAX_TEXT]) if isinstance(data, str) else self._veil.value(data)
+        )
 
 
 def _names(queue: Queue[Any] | None) -> frozenset[str]:
     return secret_names(queue.payload) if queue else frozenset()
 
 
-def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
+def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> JobView:
     """A job as the board shows it.
 
     Args:
@@ -114,22 +119,28 @@ def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
         queue: Its queue, where the catalog declares it.
         now: What the time is, by the store's clock.
     """
-    veil = _JobVeil(job, queue)
-    reason = veil.text(job.failed_reason or job.deferred_failure or "")
-    ended = job.finished_on if job.state in {"completed", "failed"} else now if job.state == "active" else None
+    redactor = _JobRedactor(job, queue)
+    reason = redactor.text(job.failed_reason or job.deferred_failure or "")
+    ended = (
+        job.finished_on
+        if job.state in {"completed", "failed"}
+        else now
+        if job.state == "active"
+        else None
+    )
     ran = (ended - job.processed_on).total_seconds() * 1000 if ended and job.processed_on else None
-    return ShownJob(
+    return JobView(
         id=job.id,
         queue=job.queue,
         state=job.state,
-        name=veil.text(job.name),
-        data=veil.payload(job.data),
-        opts=veil.value(job.opts),
-        progress=veil.value(job.progress),
-        returnvalue=veil.value(job.returnvalue),
+        name=redactor.text(job.name),
+        data=redactor.payload(job.data),
+        opts=redactor.value(job.opts),
+        progress=redactor.value(job.progress),
+        returnvalue=redactor.value(job.returnvalue),
         reason=reason,
         headline=reason.partition("\n")[0][:300],
-        traces=tuple(map(veil.text, job.stacktrace)),
+        traces=tuple(map(redactor.text, job.stacktrace)),
         enqueued_at=job.enqueued_at,
         due_at=job.due_at,
         processed_on=job.processed_on,
@@ -140,10 +151,10 @@ def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
         attempts_started=job.attempts_started,
         max_attempts=job.max_attempts,
         stalled=job.stalled,
-        processed_by=job.processed_by and veil.text(job.processed_by),
-        parent_key=job.parent_key and veil.text(job.parent_key),
-        deduplication_id=job.deduplication_id and veil.text(job.deduplication_id),
-        schedule_id=job.schedule_id and veil.text(job.schedule_id),
+        processed_by=job.processed_by and redactor.text(job.processed_by),
+        parent_key=job.parent_key and redactor.text(job.parent_key),
+        deduplication_id=job.deduplication_id and redactor.text(job.deduplication_id),
+        schedule_id=job.schedule_id and redactor.text(job.schedule_id),
         log_lines=job.log_lines,
         locked_for=job.locked_for,
         run_ms=None if ran is None else max(0.0, ran),
@@ -152,26 +163,40 @@ def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> ShownJob:
 
 def texts_shown(job: StoredJob, queue: Queue[Any] | None, texts: Iterable[str]) -> list[str]:
     """What a job said, without its secrets."""
-    return [*map(_JobVeil(job, queue).text, texts)]
+    return [*map(_JobRedactor(job, queue).text, texts)]
 
 
-def occurrences_shown(job: StoredJob, queue: Queue[Any] | None, found: Iterable[Occurrence]) -> list[Occurrence]:
+def occurrences_shown(
+    job: StoredJob, queue: Queue[Any] | None, found: Iterable[Occurrence]
+) -> list[Occurrence]:
     """What happened to a job, without its secrets."""
-    veil = _JobVeil(job, queue)
+    redactor = _JobRedactor(job, queue)
     return [
-        replace(each, detail=veil.text(each.detail), trace=None if each.trace is None else veil.text(each.trace))
+        replace(
+            each,
+            detail=redactor.text(each.detail),
+            trace=None if each.trace is None else redactor.text(each.trace),
+        )
         for each in found
     ]
 
 
-def refusal_shown(queue: Queue[Any], data: Mapping[str, Any], refused: PayloadRefused) -> PayloadRefused:
-    """What is wrong with a payload that somebody typed, without its secrets: a validator's own words may quote one."""
-    veil = Veil(_names(queue), data)
-    return PayloadRefused(queue.name, tuple((path, veil.text(message)) for path, message in refused.errors))
+def refusal_shown(
+    queue: Queue[Any], data: Mapping[str, Any], refused: PayloadRefused
+) -> PayloadRefused:
+    """What is wrong with a payload that somebody typed, without its secrets: a validator's own
+    words may quote one.
+    """
+    redactor = Redactor(_names(queue), data)
+    return PayloadRefused(
+        queue.name, tuple((path, redactor.text(message)) for path, message in refused.errors)
+    )
 
 
 def schema_shown(queue: Queue[Any]) -> dict[str, Any]:
-    """The JSON schema of a queue's payload, without what a secret is unless somebody says otherwise."""
+    """The JSON schema of a queue's payload, without what a secret is unless somebody says
+    otherwise.
+    """
     schema: dict[str, Any] = queue.payload.model_json_schema(by_alias=True)
     definitions = schema.get("$defs", {})
     for model in (schema, *definitions.values()):
@@ -184,12 +209,18 @@ def schema_shown(queue: Queue[Any]) -> dict[str, Any]:
 
 def is_secret(queue: Queue[Any] | None, name: str) -> bool:
     """Whether a payload's field is masked; of a dotted name any part."""
-    veil = Veil(_names(queue))
-    return any(map(veil.is_secret, (name, *name.split("."))))
+    redactor = Redactor(_names(queue))
+    return any(map(redactor.is_secret, (name, *name.split("."))))
 
 
 def is_found_in_the_open(job: StoredJob, queue: Queue[Any] | None, text: str) -> bool:
-    """Whether what was searched for stands in what the board shows: a search must not be a way to guess a secret."""
-    veil = _JobVeil(job, queue)
-    places = [job.id, veil.text(job.failed_reason or ""), json.dumps(veil.payload(job.data), ensure_ascii=False)]
+    """Whether what was searched for stands in what the board shows: a search must not be a way to
+    guess a secret.
+    """
+    redactor = _JobRedactor(job, queue)
+    places = [
+        job.id,
+        redactor.text(job.failed_reason or ""),
+        json.dumps(redactor.payload(job.data), ensure_ascii=False),
+    ]
     return any(text in place for place in places) or json.dumps(text)[1:-1] in places[2]

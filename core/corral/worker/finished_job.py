@@ -1,4 +1,4 @@
-"""`Ended`: a job whose processor is done with it, and what the log says of that."""
+"""`FinishedJob`: a job whose processor is done with it, and what the log says of that."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from corral.loggers import Logger, fields_of
-from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, RateLimited, Retried, Snoozed, TimedOut
+from corral.outcome import (
+    Completed,
+    Failed,
+    HandedBack,
+    LeaseLost,
+    Outcome,
+    RateLimited,
+    Retried,
+    Snoozed,
+    TimedOut,
+)
 from corral.worker.execution import Running
 from corral.worker.leases import Lease
 
-__all__ = ["Ended", "least_level", "level_of"]
+__all__ = ["FinishedJob", "least_level", "level_of"]
 
 log = Logger("corral.worker")
 
@@ -33,11 +43,14 @@ _LEVELS: Final[Mapping[type[Outcome], int]] = {
     TimedOut: logging.INFO,
     Failed: logging.ERROR,
 }
-"""The level of an outcome's line, or the lower of two that it may have. What is not named here is a warning."""
+"""The level of an outcome's line, or the lower of two that it may have.
+
+What is not named here is a warning.
+"""
 
 
 @dataclass(slots=True, eq=False)
-class Ended:
+class FinishedJob:
     """A job whose ending is to be written.
 
     Attributes:
@@ -67,10 +80,15 @@ class Ended:
             code: Why the store refused it, or 0.
         """
         job = self.running.job
-        known = {**fields_of(job), "duration_ms": round((time.monotonic() - self.running.started) * 1000)}
+        known = {
+            **fields_of(job),
+            "duration_ms": round((time.monotonic() - self.running.started) * 1000),
+        }
         match outcome:
             case Failed(reason, trace) | TimedOut(reason, None, trace):
-                log.error("job failed", reason=reason, **known, **({"exception": trace} if trace else {}))
+                log.error(
+                    "job failed", reason=reason, **known, **({"exception": trace} if trace else {})
+                )
             case Retried(reason, delay_ms) | TimedOut(reason, int(delay_ms)):
                 log.info("job will be retried", reason=reason, delay_ms=delay_ms, **known)
             case LeaseLost():
@@ -82,16 +100,20 @@ class Ended:
 
 
 def level_of(outcome: Outcome) -> int:
-    """The level of the line that `Ended.tell` writes, one of `logging`'s numbers."""
+    """The level of the line that `FinishedJob.tell` writes, one of `logging`'s numbers."""
     return _LEVELS.get(type(outcome), logging.WARNING)
 
 
 def least_level() -> int:
-    """The lowest level of which lines are written, one of `logging`'s numbers; WARNING where it is a higher one.
+    """The lowest level of which lines are written, one of `logging`'s numbers; WARNING where it is
+    a higher one.
 
     A batch of endings asks once: nothing is prepared for lines that are not written.
 
     Raises:
         Exception: The program's own logging is broken.
     """
-    return next((level for level in (logging.DEBUG, logging.INFO) if log.is_enabled_for(level)), logging.WARNING)
+    return next(
+        (level for level in (logging.DEBUG, logging.INFO) if log.is_enabled_for(level)),
+        logging.WARNING,
+    )

@@ -1,6 +1,9 @@
-"""`run_processes`: the parent of worker processes. It starts them, restarts them, and takes back what dead ones held.
+"""`run_processes`: the parent of worker processes.
 
-It loads declarations only, so that it stays small, and runs nobody's code but theirs: it is what must not die.
+It starts them, restarts them, and takes back what dead ones held.
+
+It loads declarations only, so that it stays small, and runs nobody's code but theirs: it is what
+must not die.
 """
 
 from __future__ import annotations
@@ -18,35 +21,37 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from corral.app.alive import HURRY, STOP, signs_of_life
+from corral.app.heartbeat import HURRY, STOP, sending_heartbeats
 from corral.app.installed import Installed, log_lock, read_installed
 from corral.app.observed import observed_parent
-from corral.app.probes import ParentProbes
+from corral.app.restarts import IN_ORDER, Restarts, exit_code, told_end
 from corral.app.service import run_service
 from corral.app.working import check_store
+from corral.embedded.server import chosen_store
 from corral.errors import ConfigurationError, StoreUnavailable
+from corral.fleet.heartbeats import Heartbeat, Heartbeats
+from corral.fleet.processes import process_name
 from corral.loggers import Logger
 from corral.observe.logs import configure_logs, name_worker
+from corral.observe.probes import ParentProbes
 from corral.shutdown import EXIT_SECONDS, GRACE_SECONDS, HURRY_SECONDS, Demand, on_stop, settle
 from corral.store.connection import Link
-from corral.store.embedded import chosen_store
-from corral.store.liveness import Sign, Signs
-from corral.store.processes import process_name
 from corral.store.queue_store import QueueStore
 from corral.store.replies import ResponseError
 from corral.worker.consumer import LANES
 from corral.worker.stopping import end_tasks
-from corral.worker.supervisor import IN_ORDER, Restarts, exit_code, told_end
 
 if TYPE_CHECKING:
-    from corral.app.serving import Address
+    from corral.observe.http_server import Address
 
 __all__ = ["listening", "run_processes"]
 
 log = Logger("corral")
 
 MARGIN_SECONDS = 0.1
-"""How much longer than its time a worker process may take: it is told to stop a little later than the parent."""
+"""How much longer than its time a worker process may take: it is told to stop a little later than
+the parent.
+"""
 TAKE_BACK_SECONDS = 0.2
 """How long it takes to end processes that hang, and to take back what they held."""
 RETRY_SECONDS = 0.5
@@ -70,7 +75,8 @@ def run_processes(
         burst: Whether they end when nothing waits and nothing runs.
         concurrency: Overrides every queue's own, in each process.
         shutdown_timeout_seconds: Overrides the setting.
-        address: Where the parent serves metrics and health, or None; its processes do on the ports that follow.
+        address: Where the parent serves metrics and health, or None; its processes do on the ports
+        that follow.
 
     Returns:
         The exit code: the worst of theirs.
@@ -81,7 +87,9 @@ def run_processes(
     installed = read_installed()
     settings = installed.settings
     configure_logs(settings)
-    queues = [installed.catalog.get(name).queue.name for name in served or installed.catalog.entries]
+    queues = [
+        installed.catalog.get(name).queue.name for name in served or installed.catalog.entries
+    ]
     if not queues:
         raise ConfigurationError(
             "no queues are installed: there is nothing to work off",
@@ -97,7 +105,9 @@ def run_processes(
     log_lock(installed)
     with chosen_store(settings) as url:
         timeout = shutdown_timeout_seconds
-        parent = _Parent(installed, url, queues, options, burst=burst, timeout_seconds=timeout, address=address)
+        parent = _Parent(
+            installed, url, queues, options, burst=burst, timeout_seconds=timeout, address=address
+        )
         return run_service(parent.run(processes))
 
 
@@ -136,7 +146,9 @@ class _Child:
 
 
 def listening(address: Address | None, place: int) -> Sequence[str]:
-    """The options of the process in a place. A place keeps its port, whoever fills it: a scraper's target stays.
+    """The options of the process in a place.
+
+    A place keeps its port, whoever fills it: a scraper's target stays.
 
     Args:
         address: The parent's; its port 0 stays 0.
@@ -164,7 +176,14 @@ class _Parent:
         self._settings = settings = installed.settings
         self._address = address
         self._url = url
-        self._command = [sys.executable, "-P", "-m", "corral", "worker", *options]  # -P: as the program `corral`
+        self._command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "corral",
+            "worker",
+            *options,
+        ]  # -P: as the program `corral`
         self._burst = burst
         self._timeout_seconds = timeout_seconds
         self._ended = threading.Event()
@@ -183,13 +202,19 @@ class _Parent:
         name_worker(self._name)
         await check_store(self._url, lenient=self._settings.is_development)
 
-        def sign() -> Sign:
-            return Sign(0.0, draining=self._stop.is_set(), processes=processes)
+        def heartbeat() -> Heartbeat:
+            return Heartbeat(0.0, draining=self._stop.is_set(), processes=processes)
 
         with self._reaping(), on_stop(self._demand()):
-            async with signs_of_life(self._name, sign, self._url, self._settings.prefix), self._observed():
+            async with (
+                sending_heartbeats(self._name, heartbeat, self._url, self._settings.prefix),
+                self._observed(),
+            ):
                 log.info("parent started", processes=processes)
-                places = [asyncio.create_task(self._keep(n), name=f"corral-place-{n}") for n in range(processes)]
+                places = [
+                    asyncio.create_task(self._keep(n), name=f"corral-place-{n}")
+                    for n in range(processes)
+                ]
                 stopping = asyncio.create_task(self._drain(), name="corral-drain")
                 try:
                     codes = await asyncio.gather(*places)
@@ -205,7 +230,10 @@ class _Parent:
         return code
 
     def _demand(self) -> Demand:
-        """How the parent is stopped. It ends after its processes, whose time is not up before its own."""
+        """How the parent is stopped.
+
+        It ends after its processes, whose time is not up before its own.
+        """
         loop = asyncio.get_running_loop()
 
         def announce() -> None:
@@ -231,7 +259,9 @@ class _Parent:
             yield
             return
         probes = ParentProbes(self._name, self._url, self._settings.prefix, self._stop)
-        async with observed_parent(probes, self._stalled, self._installed, self._url, self._address):
+        async with observed_parent(
+            probes, self._stalled, self._installed, self._url, self._address
+        ):
             yield
 
     async def _keep(self, place: int) -> int:
@@ -253,7 +283,9 @@ class _Parent:
         return 0
 
     async def _run_one(self, place: int) -> tuple[int, float]:
-        """Run one process to its end, and take back what it held; returns its exit code, and the seconds it lived."""
+        """Run one process to its end, and take back what it held; returns its exit code, and the
+        seconds it lived.
+        """
         started = time.monotonic()
         try:
             child = self._start(place)
@@ -265,7 +297,9 @@ class _Parent:
         child.close()
         died = code not in IN_ORDER
         event = "worker process died" if died else "worker process ended"
-        (log.warning if died else log.info)(event, child=child.name, pid=child.pid, by=told_end(code))
+        (log.warning if died else log.info)(
+            event, child=child.name, pid=child.pid, by=told_end(code)
+        )
         if code:
             await self._take_back(child.name)
         return code, lived
@@ -306,7 +340,9 @@ class _Parent:
                 child.ended.set_result(os.waitstatus_to_exitcode(status))
 
     async def _take_back(self, name: str) -> None:
-        """Put the jobs that a dead process held back to the waiting list, unless the store stays away."""
+        """Put the jobs that a dead process held back to the waiting list, unless the store stays
+        away.
+        """
         deadline = time.monotonic() + self._settings.worker.lock_seconds
         for store in self._stores:
             while True:
@@ -314,11 +350,15 @@ class _Parent:
                     ids = await store.release(name, self._settings.worker.max_stalled, lanes=LANES)
                 except StoreUnavailable as error:
                     if self._stop.is_set() or time.monotonic() > deadline:
-                        log.warning("jobs of a dead process are left to the stalled check", error=str(error))
+                        log.warning(
+                            "jobs of a dead process are left to the stalled check", error=str(error)
+                        )
                         return
                     await asyncio.sleep(RETRY_SECONDS)
                 except ResponseError as error:
-                    log.warning("jobs could not be handed back", queue=store.queue, error=str(error))
+                    log.warning(
+                        "jobs could not be handed back", queue=store.queue, error=str(error)
+                    )
                     break
                 else:
                     self._stalled[store.queue] += len(ids)
@@ -327,7 +367,7 @@ class _Parent:
                         log.warning("jobs handed back", child=name, **told)
                     break
         with suppress(StoreUnavailable):
-            await Signs(self._link, self._settings.prefix).remove(name)
+            await Heartbeats(self._link, self._settings.prefix).remove(name)
 
     async def _drain(self) -> None:
         """When asked to stop: tell every child, and after a while end those that are left."""
@@ -342,7 +382,9 @@ class _Parent:
                 child.tell(HURRY)
             await asyncio.sleep(HURRY_SECONDS + EXIT_SECONDS + MARGIN_SECONDS)
         for child in self._children.values():
-            log.warning("worker process does not end and is killed", child=child.name, pid=child.pid)
+            log.warning(
+                "worker process does not end and is killed", child=child.name, pid=child.pid
+            )
             child.kill()
 
     @contextmanager

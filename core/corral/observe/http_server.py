@@ -1,6 +1,8 @@
-"""A small HTTP server for probes and scrapes, on a thread of its own: it answers although the event loop is stuck.
+"""A small HTTP server for probes and scrapes, on a thread of its own: it answers although the event
+loop is stuck.
 
-It serves a fixed table of paths and nothing else, to few clients at a time, and gives none of them long.
+It serves a fixed table of paths and nothing else, to few clients at a time, and gives none of them
+long.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ IDLE_SECONDS: Final = 5.0
 WHOLE_SECONDS: Final = 10.0
 """How long a client may take altogether: one that sends a byte now and then holds nobody up."""
 LOOK_SECONDS: Final = 0.2
-"""How often the server looks for clients that take too long, and whether it is to end: a worker's exit waits for it."""
+"""How often the server looks for clients that take too long, and whether it is to end: a worker's
+exit waits for it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ def verdict(word: str, told: str, troubles: Sequence[str] = ()) -> Answer:
     Args:
         word: What is asked: `healthy` or `ready`.
         told: Why not, in one sentence; empty where all is well.
-        troubles: What an operator must know, a sentence each, although the probe need not act on it.
+        troubles: What an operator must know, a sentence each, although the probe need not act on
+        it.
     """
     said: dict[str, Any] = {word: not told}
     said |= {name: value for name, value in (("told", told), ("troubles", [*troubles])) if value}
@@ -98,11 +103,15 @@ def served(address: Address, answers: Mapping[str, Callable[[], Answer]]) -> Ite
             f"port {address.port} of {address.host!r} cannot be listened on: {(error.strerror or str(error)).lower()}",
             hint="another --metrics-port, or 0 for any that is free",
         ) from error
-    thread = threading.Thread(target=server.serve_forever, args=(LOOK_SECONDS,), name="corral-http", daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, args=(LOOK_SECONDS,), name="corral-http", daemon=True
+    )
     thread.start()
     host, port = server.server_address[:2]
     try:
-        with left_to_parent(server.fileno()):  # a child of a job that outlives the worker must not keep its port
+        with left_to_parent(
+            server.fileno()
+        ):  # a child of a job that outlives the worker must not keep its port
             yield http_url(str(host), port)
     finally:
         server.shutdown()
@@ -121,7 +130,9 @@ class _Server(socketserver.ThreadingTCPServer):
     block_on_close = False
 
     def __init__(self, address: Address, answers: Mapping[str, Callable[[], Answer]]) -> None:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         self.address_family = found[0][0]
         self.answers = answers
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
@@ -174,7 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Nothing of the request comes back: no page is made of it."""
         del message, explain
-        self._send(Answer(code, "text/plain; charset=utf-8", f"{HTTPStatus(code).phrase}\n".encode()))
+        self._send(
+            Answer(code, "text/plain; charset=utf-8", f"{HTTPStatus(code).phrase}\n".encode())
+        )
 
     def version_string(self) -> str:
         return "corral"

@@ -1,4 +1,6 @@
-"""What is secret, how it is found again, and that to look for it costs no more than the length of what is looked at."""
+"""What is secret, how it is found again, and that to look for it costs no more than the length of
+what is looked at.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ import pytest
 from pydantic import BaseModel, Field, RootModel, SecretBytes, SecretStr
 
 from corral import Payload
-from corral.veil import MASK, MOST, Veil, is_secret_name, masked, may_hold_secrets, secret_names
+from corral.redactor import (
+    MASK,
+    MOST,
+    Redactor,
+    is_secret_name,
+    masked,
+    may_hold_secrets,
+    secret_names,
+)
 from machine import slowness
 
 SECRET = 'sk_"live"/ü<1&\\2\n3'
@@ -55,19 +65,49 @@ class Loose(Payload):
 
 
 def test_marked_fields_are_found_wherever_the_model_has_them() -> None:
-    wanted = {"markit", "optional", "listed", "mapped", "paired", "root", "hidden", "written", "renamed", "othername"}
+    wanted = {
+        "markit",
+        "optional",
+        "listed",
+        "mapped",
+        "paired",
+        "root",
+        "hidden",
+        "written",
+        "renamed",
+        "othername",
+    }
     assert secret_names(Everything) == wanted
-    veil = Veil(secret_names(Everything))
-    assert all(map(veil.is_secret, ("markIt", "mark_it", "MARK-IT", "Other-Name", "renamed")))
-    assert not any(map(veil.is_secret, ("open", "inner", "shown")))
+    redactor = Redactor(secret_names(Everything))
+    assert all(map(redactor.is_secret, ("markIt", "mark_it", "MARK-IT", "Other-Name", "renamed")))
+    assert not any(map(redactor.is_secret, ("open", "inner", "shown")))
     assert [may_hold_secrets(model) for model in (Everything, Plain, Loose)] == [True, False, True]
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *("password", "userPassword", "PASSWD", "pwd", "passphrase", "secret", "clientSecret", "resetToken", "token"),
-        *("api_key", "apiKey", "X-Api-Key", "access_key", "privateKey", "Authorization", "Set-Cookie", "credentials"),
+        *(
+            "password",
+            "userPassword",
+            "PASSWD",
+            "pwd",
+            "passphrase",
+            "secret",
+            "clientSecret",
+            "resetToken",
+            "token",
+        ),
+        *(
+            "api_key",
+            "apiKey",
+            "X-Api-Key",
+            "access_key",
+            "privateKey",
+            "Authorization",
+            "Set-Cookie",
+            "credentials",
+        ),
         *("signature", "otp", "sessionId", "jwt", "user.pin", "pin", "auth"),
     ],
 )
@@ -103,10 +143,10 @@ def test_names_that_do_not(name: str) -> None:
 )
 def test_a_secret_is_found_again_however_it_is_spelt(spell: Callable[[str], str]) -> None:
     """The last two are what is left of one where a text was cut."""
-    veil = Veil(data={"token": SECRET})
+    redactor = Redactor(data={"token": SECRET})
     start = "" if spell(SECRET) == SECRET[4:] else "it was "
     for end in ("", "…"):
-        clear = veil.text(f"{start}{spell(SECRET)}{end}")
+        clear = redactor.text(f"{start}{spell(SECRET)}{end}")
         assert MASK in clear
         assert not any(part in clear for part in ("live", "c2tf", "sk_", "<1&", "2\n3", "736b"))
 
@@ -126,7 +166,7 @@ def test_a_secret_is_found_again_however_it_is_spelt(spell: Callable[[str], str]
     ],
 )
 def test_what_looks_like_credentials_is_masked_whoever_wrote_it(text: str, clear: str) -> None:
-    assert Veil().text(text) == clear
+    assert Redactor().text(text) == clear
 
 
 def test_a_value_is_masked_in_its_field_and_where_it_is_repeated() -> None:
@@ -141,7 +181,7 @@ def test_a_value_is_masked_in_its_field_and_where_it_is_repeated() -> None:
         "passwords": {"4f6d8": 1, "ada": 2},
         "keys": "4f6d8 ada",
     }
-    assert Veil(data=data).value(data) == {
+    assert Redactor(data=data).value(data) == {
         "token": MASK,
         "pin": MASK,
         "short": {"pwd": MASK},
@@ -155,13 +195,15 @@ def test_a_value_is_masked_in_its_field_and_where_it_is_repeated() -> None:
 
 
 def test_secrets_that_overlap_leave_nothing_of_each_other() -> None:
-    veil = Veil(data={"tokens": ["abcdefgh", "efghijkl", "cdef"]})
-    assert veil.text("-abcdefghijkl-") == f"-{MASK}-"
+    redactor = Redactor(data={"tokens": ["abcdefgh", "efghijkl", "cdef"]})
+    assert redactor.text("-abcdefghijkl-") == f"-{MASK}-"
 
 
 def test_the_lines_of_a_key_are_secrets_too() -> None:
-    veil = Veil(data={"privateKey": "-----BEGIN-----\nMIIabcdef\nMIIghijkl\n-----END-----\n"})
-    assert veil.text("    MIIghijkl") == f"    {MASK}"
+    redactor = Redactor(
+        data={"privateKey": "-----BEGIN-----\nMIIabcdef\nMIIghijkl\n-----END-----\n"}
+    )
+    assert redactor.text("    MIIghijkl") == f"    {MASK}"
 
 
 @pytest.mark.parametrize(
@@ -172,8 +214,10 @@ def test_the_lines_of_a_key_are_secrets_too() -> None:
         "\x82\xa2to\xa3ada\xa5token\xa8hunter22",
     ],
 )
-def test_of_a_payload_that_is_no_json_nothing_is_shown_from_the_first_secret_on(broken: str) -> None:
-    clear = Veil(secret_names(Everything)).broken(broken)
+def test_of_a_payload_that_is_no_json_nothing_is_shown_from_the_first_secret_on(
+    broken: str,
+) -> None:
+    clear = Redactor(secret_names(Everything)).broken(broken)
     assert "ada" in clear
     assert "hunter22" not in clear
 
@@ -182,15 +226,19 @@ def test_a_deep_value_is_cut_and_not_an_error() -> None:
     deep: Any = "hunter22"
     for _ in range(900):
         deep = {"a": [deep]}
-    clear = json.dumps(Veil(data={"token": "hunter22", "x": deep}).value({"x": deep}))
+    clear = json.dumps(Redactor(data={"token": "hunter22", "x": deep}).value({"x": deep}))
     assert "hunter22" not in clear
     assert "\\u2026" in clear
 
 
 def test_a_payload_of_too_many_secrets_is_masked_whole() -> None:
-    data = {"tokens": [f"secret{number}" for number in range(MOST + 1)], "note": "secret17", "count": 5}
-    assert "secret" not in json.dumps(Veil(data=data).value(data))
-    assert Veil(data=data).text("it was secret17") == MASK
+    data = {
+        "tokens": [f"secret{number}" for number in range(MOST + 1)],
+        "note": "secret17",
+        "count": 5,
+    }
+    assert "secret" not in json.dumps(Redactor(data=data).value(data))
+    assert Redactor(data=data).text("it was secret17") == MASK
 
 
 def test_a_payload_model_shows_no_secret_of_itself() -> None:
@@ -220,12 +268,24 @@ HOSTILE: dict[str, Callable[[], tuple[Any, Any]]] = {
         {"tokens": [word(24) for _ in range(1000)]},
         {"text": " ".join(word(7) for _ in range(131_000))},
     ),
-    "100,000 secrets": lambda: ({"tokens": [word(8) for _ in range(100_000)]}, {"text": word(MEBIBYTE)}),
-    "one that is almost there everywhere": lambda: ({"token": "a" * 5000 + "b"}, {"text": "a" * MEBIBYTE}),
+    "100,000 secrets": lambda: (
+        {"tokens": [word(8) for _ in range(100_000)]},
+        {"text": word(MEBIBYTE)},
+    ),
+    "one that is almost there everywhere": lambda: (
+        {"token": "a" * 5000 + "b"},
+        {"text": "a" * MEBIBYTE},
+    ),
     "one of a mebibyte": lambda: ({"token": word(MEBIBYTE)}, {"text": word(1000)}),
-    "nested ones": lambda: ({"tokens": ["a" * length for length in range(4, 1000)]}, {"text": "a" * MEBIBYTE}),
+    "nested ones": lambda: (
+        {"tokens": ["a" * length for length in range(4, 1000)]},
+        {"text": "a" * MEBIBYTE},
+    ),
     "many small texts": lambda: ({"token": "hunter22"}, ["abcd"] * 130_000),
-    "many small members": lambda: ({"token": "hunter22"}, {f"m{number}": 1 for number in range(100_000)}),
+    "many small members": lambda: (
+        {"token": "hunter22"},
+        {f"m{number}": 1 for number in range(100_000)},
+    ),
     "URLs": lambda: ({}, {"text": "://:" * (MEBIBYTE // 4)}),
     "URLs and an @": lambda: ({}, {"text": "://a:/" * (MEBIBYTE // 6) + "@"}),
     "members": lambda: ({}, {"text": '"token":"' * (MEBIBYTE // 9)}),
@@ -238,13 +298,15 @@ HOSTILE: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 @pytest.mark.timing
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-def test_a_mebibyte_costs_less_than_a_second_whatever_is_in_it(hostile: Callable[[], tuple[Any, Any]]) -> None:
+def test_a_mebibyte_costs_less_than_a_second_whatever_is_in_it(
+    hostile: Callable[[], tuple[Any, Any]],
+) -> None:
     secrets, value = hostile()
     began = time.process_time()
-    veil = Veil(data=secrets)
-    veil.value(value)
+    redactor = Redactor(data=secrets)
+    redactor.value(value)
     if isinstance(value, dict) and "text" in value:
-        veil.text(value["text"])
+        redactor.text(value["text"])
     assert time.process_time() - began < 1.0 * slowness()
 
 

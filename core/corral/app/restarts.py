@@ -1,4 +1,6 @@
-"""What becomes of worker processes that end: decisions only. `corral.app.processes` starts them and acts on these.
+"""What becomes of worker processes that end: decisions only.
+
+`corral.app.worker_processes` starts them and acts on these.
 
 It knows exit codes and times; it knows no process, no signal and no store.
 """
@@ -11,15 +13,21 @@ from collections.abc import Iterable
 __all__ = ["IN_ORDER", "Restarts", "exit_code", "told_end"]
 
 FIRST_SECONDS, LONGEST_SECONDS = 0.2, 30.0
-"""The waits before a restart: the first is short, since a process that was killed once can start again at once."""
+"""The waits before a restart: the first is short, since a process that was killed once can start
+again at once.
+"""
 HEALTHY_SECONDS = 10.0
 """A process that lived for so long did start: whatever ended it, the waits begin anew."""
 IN_ORDER = frozenset({0, 5})
 """Exit codes of a worker that drained: it was told to, or a burst was over."""
 REFUSED = frozenset({2, 3})
-"""Exit codes of a worker whose configuration or catalog was refused: the next one will say the same."""
+"""Exit codes of a worker whose configuration or catalog was refused: the next one will say the
+same.
+"""
 REFUSED_STARTS = 3
-"""How many refusals in a row are believed where workers have started before: an upgrade may be under way."""
+"""How many refusals in a row are believed where workers have started before: an upgrade may be
+under way.
+"""
 
 
 class Restarts:
@@ -54,7 +62,9 @@ class Restarts:
 
 
 def exit_code(codes: Iterable[int]) -> int:
-    """The exit code of a parent: the worst of its last processes'; the jobs of one that was killed are handed back."""
+    """The exit code of a parent: the worst of its last processes'; the jobs of one that was killed
+    are handed back.
+    """
     return max((5 if code < 0 else code for code in codes), default=0)
 
 
