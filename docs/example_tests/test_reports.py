@@ -1,6 +1,4 @@
-"""A suite of tests for the queue of the README, with each tool of `corral.testing`; docs/testing.md
-explains it.
-"""
+"""Tests of the README's queue with each tool of `corral.testing`: docs/testing.md explains them."""
 
 from datetime import timedelta
 
@@ -9,7 +7,7 @@ from acme_reports.processor import export_report
 
 from corral import Exponential, Job, JobScheduler
 from corral.outcome import Completed, Failed, Retried
-from corral.testing import Kit, RecordingJobScheduler, job
+from corral.testing import Kit, RecordingJobScheduler, WorkerProcesses, job, wait_until
 
 
 async def order_report(jobs: JobScheduler, user_id: str) -> None:
@@ -59,3 +57,12 @@ async def test_a_report_that_always_fails_is_given_up_within_a_day(corral_kit: K
         await order_report(jobs, "ada")
     drained = await corral_kit.drain(report_exports.processed_by(broken), for_=timedelta(days=1))
     assert [type(run.outcome) for run in drained] == [Retried] * 7 + [Failed]
+
+
+async def test_a_worker_process_works_and_stops(
+    corral_kit: Kit, corral_worker: WorkerProcesses
+) -> None:
+    await corral_kit.enqueue("report-exports", {"userId": "ada", "format": "csv"})
+    worker = corral_worker("report-exports")
+    await wait_until(lambda: corral_kit.jobs("report-exports")[0].state == "completed", "it ran")
+    assert worker.stop() == 0, worker.log

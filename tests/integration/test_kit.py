@@ -216,9 +216,9 @@ async def test_a_drain_that_does_not_end_is_ended(corral_kit: Kit) -> None:
         raise Snooze(after=timedelta(0))
 
     await corral_kit.enqueue(letters, Letter())
-    with pytest.raises(TimeoutError, match=r"a drain was not done in 0\.3 s: \d+ runs have ended"):
+    with pytest.raises(TimeoutError, match=r"the drain did not end in 0\.3 s: \d+ runs have ended"):
         await corral_kit.drain(letters.processed_by(for_ever), seconds=0.3)
-    with pytest.raises(TimeoutError, match=r"a drain was not done in 0\.3 s"):
+    with pytest.raises(TimeoutError, match=r"the drain did not end in 0\.3 s"):
         await corral_kit.drain(letters.processed_by(for_ever), for_=DAY, seconds=0.3)
 
 

@@ -20,6 +20,7 @@ from corral.testing.plugin import NO_POSTGRESQL
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "example_tests" / "test_reports.py"
+CONTRACT = ROOT / "docs" / "example_tests" / "test_declaration.py"
 PAGE = ROOT / "docs" / "testing.md"
 README = (ROOT / "README.md").read_text("utf-8")
 MODULES: dict[str, str] = dict(
@@ -123,16 +124,21 @@ def test_the_example_of_the_page_passes(
             {"test_reports.py": example, "conftest.py": conftest}, "-q", "--durations=6", *arguments
         )
     )
-    assert "5 passed" in out
-    print(re.findall(r"5 passed in .*?s", out)[0])
+    assert "6 passed" in out
+    print(re.findall(r"6 passed in .*?s", out)[0])
     day = re.findall(r"^(\S+)s call .*within_a_day$", out, re.MULTILINE)
     print("a day of retries:", f"{float(day[0]) * 1000:.0f} ms" if day else "less than 5 ms")
 
 
+def test_the_contract_of_the_page_passes(suite: Suite) -> None:
+    files = {"test_declaration.py": CONTRACT.read_text("utf-8")}
+    assert "5 passed" in said(suite(files, "-q", *NEITHER))
+
+
 def test_the_page_shows_what_is_run() -> None:
-    example = EXAMPLE.read_text("utf-8")
+    example = EXAMPLE.read_text("utf-8") + CONTRACT.read_text("utf-8")
     shown = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert len(shown) == 2
+    assert len(shown) == 4
     assert [block for block in shown if block not in example] == []
 
 
@@ -207,6 +213,76 @@ def test_a_planted_leak_fails_the_test_that_left_it(suite: Suite) -> None:
     ]
     assert "the store was left untidy:\n  bull:q:7:lock is left (string)" in out
     assert "needs the reason why" in out
+
+
+def test_worker_processes_crash_and_stop_and_none_outlives_its_test(suite: Suite) -> None:
+    test = """
+        import asyncio, os, pathlib
+        from corral.testing import wait_until
+        from acme_reports import report_exports
+
+        APPLICATION = '''
+        import os
+        from contextlib import contextmanager
+        from corral import hookimpl
+
+        @hookimpl
+        @contextmanager
+        def corral_job_context(job):
+            yield
+            if job.payload.user_id == os.environ.get("DIES_FOR"):
+                os.kill(os.getpid(), 9)
+        '''
+
+        def enqueue(kit, user_id):
+            return asyncio.run(kit.enqueue(report_exports, {"userId": user_id, "format": "csv"})).id
+
+        def test_a_crash(corral_kit, corral_worker, tmp_path):
+            (tmp_path / "acme_jobs.py").write_text(APPLICATION)
+            enqueue(corral_kit, "ada")
+            first = corral_worker("report-exports", environ={"CORRAL_APP": "acme_jobs", "DIES_FOR": "ada"})
+            asyncio.run(wait_until(lambda: not first.is_running, "the first dies"))
+            assert first.exit_code == -9
+            second = corral_worker("report-exports", environ={"CORRAL_APP": "acme_jobs"})
+            state = lambda: corral_kit.jobs(report_exports)[0].state
+            asyncio.run(wait_until(lambda: state() == "completed", "the second has it"))
+            assert second.exit_code is None
+            assert second.stop() == 0, second.log
+            assert "worker stopped" in second.log
+            assert "worker stopped" not in first.log
+
+        def test_what_runs_still_is_killed(corral_kit, corral_worker):
+            worker = corral_worker("report-exports")
+            asyncio.run(wait_until(lambda: "worker started" in worker.log, "it works"))
+            pathlib.Path("pid").write_text(str(worker.process.pid))
+
+        def test_it_was_killed():
+            pid = int(pathlib.Path("pid").read_text())
+            assert not pathlib.Path(f"/proc/{pid}").exists()
+    """
+    out = said(suite({"test_it.py": test}, "-q", *NEITHER))
+    assert "3 passed" in out
+
+
+def test_the_contract_fails_where_a_declaration_breaks_it(suite: Suite) -> None:
+    test = """
+        from acme_reports import report_exports
+        from corral.testing import DeclarationContract
+
+        class TestGood(DeclarationContract):
+            queue, package, example = report_exports, "acme_reports", {"userId": "a", "format": "csv"}
+
+        class TestBad(TestGood):
+            example = {"user_id": "a", "format": "csv"}  # Python's name: another language writes userId
+            not_for_producers = ("corral.queue",)
+    """
+    out = said(suite({"test_it.py": test}, "-q", *NEITHER), code=1)
+    failed = re.findall(r"^FAILED .*::(Test\w+::test_\w+)", out, re.MULTILINE)
+    assert failed == [
+        "TestBad::test_an_example_is_written_as_other_languages_write_it",
+        "TestBad::test_a_producer_loads_nothing_that_only_a_worker_needs",
+        "TestBad::test_a_producer_needs_nothing_that_only_a_worker_needs",
+    ]
 
 
 def test_two_runs_side_by_side_do_not_see_each_other(suite: Suite) -> None:

@@ -1,27 +1,34 @@
-"""The kit for whoever writes queues, or code that enqueues.
+"""The kit for authors of queues, and of code that enqueues.
 
 * `job` makes the job that a processor is called with: no worker, no store.
 * `RecordingJobScheduler` keeps what is enqueued: no store.
 * The pytest fixtures `corral_store` and `corral_kit` (a `Kit`) give a real store, a worker that
-  drains it, and time that moves when the test says so.
+  drains it, and time that moves when the test says so; `corral_worker` starts worker processes.
+* `DeclarationContract` is what every package with a queue must keep, as tests to inherit.
+* `wait_until` waits for something that happens elsewhere, for a bounded time.
 * `find_leaks` looks for what was left untidy in a store.
 
-A name loads its module when it is first asked for: the pytest plugin lives in here, and is loaded
-by every pytest of an environment that has Corral.
+A name loads its module when it is first used: pytest loads this package's plugin in every
+environment that has Corral, whether the tests use Corral or not.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from corral.on_demand import on_demand
+
 if TYPE_CHECKING:
+    from corral.testing.contract import DeclarationContract
     from corral.testing.draining import Drained, Run
     from corral.testing.kit import Kit
     from corral.testing.leaks import find_leaks
     from corral.testing.recording import RecordedJob, RecordedSchedule, RecordingJobScheduler
     from corral.testing.single import job
     from corral.testing.stored import FoundJob
+    from corral.testing.waiting import wait_until
+    from corral.testing.worker_process import WorkerProcess, WorkerProcesses
 
 __all__ = [
+    "DeclarationContract",
     "Drained",
     "FoundJob",
     "Kit",
@@ -29,30 +36,25 @@ __all__ = [
     "RecordedSchedule",
     "RecordingJobScheduler",
     "Run",
+    "WorkerProcess",
+    "WorkerProcesses",
     "find_leaks",
     "job",
+    "wait_until",
 ]
 
 if not TYPE_CHECKING:  # a checker that saw this would accept any name
-    _MODULE_OF = {
-        "Drained": "draining",
-        "Kit": "kit",
-        "RecordedJob": "recording",
-        "RecordedSchedule": "recording",
-        "RecordingJobScheduler": "recording",
-        "Run": "draining",
-        "FoundJob": "stored",
-        "find_leaks": "leaks",
-        "job": "single",
-    }
-
-    def __getattr__(name: str) -> object:
-        """Load the module of a name that was not asked for before."""
-        if name not in _MODULE_OF:
-            raise AttributeError(f"module 'corral.testing' has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f"corral.testing.{_MODULE_OF[name]}"), name)
-        return value
-
-    def __dir__() -> list[str]:
-        """The whole surface, loaded or not: what completion offers."""
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = on_demand(
+        __name__,
+        {
+            "contract": "DeclarationContract",
+            "draining": "Drained Run",
+            "kit": "Kit",
+            "leaks": "find_leaks",
+            "recording": "RecordedJob RecordedSchedule RecordingJobScheduler",
+            "single": "job",
+            "stored": "FoundJob",
+            "waiting": "wait_until",
+            "worker_process": "WorkerProcess WorkerProcesses",
+        },
+    )

@@ -1,15 +1,12 @@
-"""Databases for tests: SQLite in a file of the test's, PostgreSQL as a cluster that nobody else can
-reach.
+"""PostgreSQL for tests: a cluster on a unix socket that lives as long as the tests.
 
-It knows the server's programs and nothing of Corral: what is in a database is the fixtures'
-business.
+This module knows the server's programs and nothing of Corral; fixtures fill the databases.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["PostgreSQL", "server_programs", "started_postgresql"]
+__all__ = ["PostgreSQL", "postgresql_cluster", "server_programs"]
 
 SECONDS: Final = 60
 """How long one of the programs may take; a cluster is made in two, a database in a tenth."""
@@ -26,12 +23,14 @@ HASTE: Final = (
     "-c fsync=off -c full_page_writes=off -c synchronous_commit=off"
     " -c wal_level=minimal -c max_wal_senders=0 -c autovacuum=off"
 )
-"""Nothing outlives the server, and most of a test's work is to make a database: this halves it."""
+"""Server options. No data must survive the server; these halve the time that a database takes."""
 
 
 def server_programs() -> Path | None:
-    """The folder of `initdb`, `pg_ctl` and `postgres`, or None: on the PATH, or where Debian keeps
-    them off it.
+    """Find the folder of `initdb`, `pg_ctl` and `postgres`.
+
+    Returns:
+        A folder of the PATH, or the one that Debian uses beside the PATH; None without one.
     """
     found = [
         Path(path).resolve().parent
@@ -63,9 +62,7 @@ class PostgreSQL:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of an empty database, until the block ends; whoever is still connected to it then
-        is cut off.
-        """
+        """Make an empty database, and yield its URL; drop it in the end, with its connections."""
         name = f"test_{next(self._numbers)}"
         self._run("createdb", name)
         try:
@@ -86,14 +83,13 @@ class PostgreSQL:
 
 
 @contextmanager
-def started_postgresql(programs: Path) -> Iterator[PostgreSQL]:
-    """A cluster that lives as long as the block, on a unix socket only; it trusts everybody who
-    reaches that.
+def postgresql_cluster(programs: Path) -> Iterator[PostgreSQL]:
+    """Start a cluster, and stop it in the end. It listens on a unix socket, without passwords.
 
     Args:
         programs: The folder of the server's programs.
     """
-    other = _somebody_else()
+    other = _unprivileged_user()
     # the server may still be removing files of its own when it counts as stopped
     with tempfile.TemporaryDirectory(prefix="corral-pg-", ignore_cleanup_errors=True) as name:
         folder, data = Path(name), Path(name) / "data"
@@ -108,7 +104,8 @@ def started_postgresql(programs: Path) -> Iterator[PostgreSQL]:
             )
 
         run("initdb", "-U", "corral", "--auth=trust", "--no-sync", "--encoding=UTF8", "--no-locale")
-        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c max_connections=50 {HASTE}"
+        listens = f"-c listen_addresses='' -c unix_socket_directories='{folder}'"
+        options = f"{listens} -c max_connections=50 {HASTE}"
         run("pg_ctl", "-w", "-t", "30", "-l", folder / "server.log", "-o", options, "start")
         try:
             yield PostgreSQL(programs, folder)
@@ -116,10 +113,12 @@ def started_postgresql(programs: Path) -> Iterator[PostgreSQL]:
             run("pg_ctl", "-w", "-t", "30", "-m", "immediate", "stop")
 
 
-def _somebody_else() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root: then it runs as its own user, or as nobody."""
+def _unprivileged_user() -> dict[str, Any]:
+    """Options of `subprocess` for a server, which refuses to run as root."""
     if os.geteuid() != 0:
         return {}
+    import pwd  # noqa: PLC0415  # Windows has none
+
     names = {entry.pw_name: entry for entry in pwd.getpwall()}
     other = names.get("postgres") or names["nobody"]
     return {"user": other.pw_uid, "group": other.pw_gid, "extra_groups": []}

@@ -1,6 +1,4 @@
-"""What a drain is made of: a worker in a burst, the moves of time between its jobs, and the record
-of their endings.
-"""
+"""The parts of `Kit.drain`: a worker in burst mode, moving time, and recording outcomes."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from corral.store.clock import Clock
 from corral.testing.stored import StoredQueues
 from corral.worker.worker import Worker
 
-__all__ = ["Drained", "Hops", "Run", "recorded", "work_off"]
+__all__ = ["Drained", "Hops", "Run", "recording_relay", "work_off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +26,8 @@ class Run:
 
     Attributes:
         job: The job as its processor saw it; `job.processed_on` is when the run started, in moved
-        time.
-        outcome: How the run ended, of `corral.outcome`: `Completed`, `Failed`, `Retried`,
-        `Snoozed`, …
+            time.
+        outcome: How the run ended: one of `corral.outcome`.
     """
 
     job: Job[Any]
@@ -42,8 +39,9 @@ class Drained:
     """What happened in a drain.
 
     Attributes:
-        runs: Every run, in the order in which the store took their endings. Of jobs that run at the
-            same time any may be first: also a job before the one that enqueued it.
+        runs: Every run, in the order in which the store recorded the outcomes. The order of jobs
+            that run at the same time is not defined: a job may even stand before the one that
+            enqueued it.
     """
 
     runs: Sequence[Run] = field(default_factory=tuple)
@@ -69,14 +67,14 @@ class Drained:
         return len(self.runs)
 
 
-def recorded(relay: Relay, runs: list[Run]) -> Relay:
-    """A relay that also keeps how each run ended."""
-    told = relay.job_ended
+def recording_relay(relay: Relay, runs: list[Run]) -> Relay:
+    """A copy of a relay that also appends each run to `runs`."""
+    report = relay.job_ended
 
     def job_ended(job: Job[Any], outcome: Outcome) -> None:
         runs.append(Run(job, outcome))
-        if told is not None:
-            told(job, outcome)
+        if report is not None:
+            report(job, outcome)
 
     recording = copy.copy(relay)
     recording.job_ended = job_ended
@@ -88,11 +86,12 @@ class Hops:
 
     Args:
         stored: The queues' store.
-        clock: What is moved.
-        queues: The names of those that are worked off.
-        runs: Grows with each run.
-        end_ms: Up to when time may move, in Unix milliseconds of moved time; None: not at all.
-        deadline: When there are no more hops, by the monotonic clock.
+        clock: The clock that is moved.
+        queues: The names of the queues that the drain serves.
+        runs: Every run so far; another part of the drain appends to it.
+        end_ms: Up to when time may move, in Unix milliseconds of moved time; None: time does not
+            move.
+        deadline: After this time of the monotonic clock, time is not moved any more.
     """
 
     def __init__(
@@ -114,16 +113,18 @@ class Hops:
         self._seen = -1
 
     async def to_next(self) -> bool:
-        """Move to what is due next; False where nothing is in time, or where the last move has led
-        to nothing.
+        """Move time to the next job that is due.
+
+        Returns:
+            False if nothing is due up to `end_ms`, or if no job ran after the last move.
         """
         wait_ms = self._stored.due_in_ms(self._queues, self._clock.offset_ms)
         if wait_ms is None or time.monotonic() >= self._deadline:
             return False
         if wait_ms == 0:
-            led_to_nothing = len(self._runs) == self._seen
+            nothing_ran = len(self._runs) == self._seen
             self._seen = len(self._runs)
-            return not led_to_nothing
+            return not nothing_ran
         if (
             self._end_ms is None
             or self._stored.now_ms() + self._clock.offset_ms + wait_ms > self._end_ms
@@ -136,11 +137,11 @@ class Hops:
 
 
 async def work_off(worker: Worker, deadline: float) -> None:
-    """Run a worker until it ends by itself, or stop it.
+    """Run a worker in burst mode until it ends, or until the deadline, when it is stopped.
 
     Args:
-        worker: In a burst.
-        deadline: When it is stopped, by the monotonic clock.
+        worker: The worker.
+        deadline: A time of the monotonic clock.
     """
     running = asyncio.create_task(worker.run(), name="corral-drain")
     try:

@@ -1,7 +1,4 @@
-"""`Kit`: a producer, a worker that drains and a clock, on a real store.
-
-The fixture `corral_kit` makes one per test.
-"""
+"""`Kit`, the fixture `corral_kit`: a producer, a draining worker and a clock, on a real store."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from typing import Any
 from corral.app import Installed, read_installed
 from corral.catalog import Catalog, Role
 from corral.catalog import Entry as CatalogEntry
-from corral.catalog.check import check_processor
+from corral.catalog.check import check_processor, check_queue
 from corral.inspector import JobInspector
 from corral.job import P
 from corral.jobs import CheckedJob, CheckedSchedule, JobChecks, JobScheduler, Written
@@ -26,7 +23,7 @@ from corral.producer import RedisJobScheduler
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
-from corral.testing.draining import Drained, Hops, Run, recorded, work_off
+from corral.testing.draining import Drained, Hops, Run, recording_relay, work_off
 from corral.testing.matching import Matching, first_match, no_match
 from corral.testing.stored import FoundJob, StoredQueues
 from corral.worker.worker import Worker
@@ -34,22 +31,21 @@ from corral.worker.worker import Worker
 __all__ = ["Kit"]
 
 DRAIN_SECONDS = 30.0
-"""How long a drain may take by the real clock, unless the test says otherwise."""
+"""How long a drain may take by the real clock, by default."""
 SHUTDOWN_SECONDS = 1.0
-"""How long a processor that still runs then may take to finish."""
+"""How long a processor that runs at that time may take to finish."""
 _TEST = Provider("the test", "", "application")
-"""Who provides what a kit is handed as an object."""
+"""The provider of queues that a kit is given as objects."""
 
 
 class Kit(JobScheduler):
-    """Corral in a test: the real scripts on a real store, and time that moves when the test says
-    so.
+    """Corral in a test: the real scripts on a real store, and time that the test moves.
 
-    It holds no connection between two calls, so it is bound to no event loop: in a test without
-    one, `asyncio.run(corral_kit.drain())` does.
+    It holds no connection between two calls, so it is bound to no event loop: a test without one
+    calls `asyncio.run(corral_kit.drain())`.
 
     It is a `JobScheduler`, in this kit's time. It knows the installed queues, as a process of the
-    application would, and whatever queue it was handed as an object.
+    application would, and every queue that it was given as an object.
 
     Args:
         url: The store.
@@ -71,11 +67,11 @@ class Kit(JobScheduler):
 
     @property
     def now(self) -> datetime:
-        """What the store's time is for this kit, aware, in UTC."""
+        """The store's time as this kit has moved it; aware, UTC."""
         return _moment(self._now_ms())
 
     def travel(self, by: timedelta) -> None:
-        """Move time forward. What came due meanwhile runs in the next drain.
+        """Move time forward. Jobs that come due by this run in the next drain.
 
         Args:
             by: How far; not negative.
@@ -100,11 +96,10 @@ class Kit(JobScheduler):
 
     @asynccontextmanager
     async def connect(self, *queues: Queue[Any]) -> AsyncIterator[RedisJobScheduler]:
-        """As `corral.connect`, in this kit's time: for code under test that is handed a
-        `JobScheduler`.
+        """Open a producer in this kit's time, as `corral.connect` does.
 
         Args:
-            queues: What it may enqueue to beside the installed queues.
+            queues: Queues that are not installed, to which it may enqueue by name.
         """
         self._hand(queues)
         installed = self._installed("producer")
@@ -136,9 +131,7 @@ class Kit(JobScheduler):
     # what was enqueued
 
     def jobs(self, queue: Queue[Any] | str) -> list[FoundJob]:
-        """All jobs of one queue in the store, whatever their state, in the order they were
-        enqueued.
-        """
+        """All jobs of one queue in the store, in any state, in the order they were enqueued."""
         declared = self._queue(queue)
         with self._stored() as stored:
             return stored.jobs(declared)
@@ -146,7 +139,7 @@ class Kit(JobScheduler):
     def assert_enqueued(
         self, queue: Queue[P] | str, matching: Matching[P] | None = None
     ) -> FoundJob:
-        """Fail unless the store has a job of this queue that matches, in whatever state.
+        """Fail unless the store has a job of this queue that matches, in any state.
 
         Args:
             queue: The queue, or its name.
@@ -158,7 +151,7 @@ class Kit(JobScheduler):
 
         Raises:
             AssertionError: None does; says what was enqueued.
-            ValueError: `matching` names a field that the payload has not.
+            ValueError: `matching` names a field that the payload does not have.
         """
         return first_match(self._queue(queue), matching, self._all_jobs())
 
@@ -169,13 +162,13 @@ class Kit(JobScheduler):
     # a worker
 
     async def relay(self) -> int:
-        """Carry what is in the outbox to the store, as a worker with a database does all the time.
+        """Relay the outbox to the store, as a worker with a database does all the time.
 
-        The database is the one that `CORRAL_DATABASE_URL` names: that of the fixture
-        `corral_database`.
+        The database is the one that `CORRAL_DATABASE_URL` names; the fixture `corral_database`
+        sets it.
 
         Returns:
-            How many jobs were carried.
+            How many jobs were written to the store.
 
         Raises:
             CorralError: The extra `sql` is not installed, or the database is away.
@@ -205,32 +198,31 @@ class Kit(JobScheduler):
         and at last to that moment itself.
 
         Args:
-            processors: What works, each on its own queue: `queue.processed_by(function, using=…)`.
-                None given: all that are installed.
+            processors: Processors, each of another queue: `queue.processed_by(function, using=…)`.
+                Without any, all that are installed.
             for_: How far time may move.
-            until: Up to when time may move; aware.
-            seconds: How long all of it may take by the real clock.
+            until: Up to which moment time may move; aware.
+            seconds: How long the drain may take by the real clock.
 
         Returns:
-            What ran, and how it ended.
+            Every run with its outcome.
 
         Raises:
             TimeoutError: There was more to do after `seconds`.
             ValueError: `for_` is negative, or `until` is past.
-            CorralError: The installed plugins cannot serve, or no worker could call one of
-            `processors`.
+            CorralError: The installed plugins cannot serve, or a processor cannot be called.
         """
         end_ms = self._end_ms(for_, until)
         deadline = time.monotonic() + seconds
         self._hand([processor.queue for processor in processors])
-        _check(processors)
+        _check_processors(processors)
         installed = self._installed("producer" if processors else "worker")
         working = processors or [
             entry.processor for entry in installed.catalog if entry.processor is not None
         ]
         names = [processor.queue.name for processor in working]
         runs: list[Run] = []
-        relay = recorded(installed.plugins.relay, runs)
+        relay = recording_relay(installed.plugins.relay, runs)
         worker_settings = installed.settings.worker.model_copy(
             update={"shutdown_timeout_seconds": SHUTDOWN_SECONDS}
         )
@@ -257,7 +249,7 @@ class Kit(JobScheduler):
                 await work_off(worker, deadline)
         if time.monotonic() >= deadline:
             raise TimeoutError(
-                f"a drain was not done in {seconds:g} s: {len(runs)} runs have ended, and more was to do"
+                f"the drain did not end in {seconds:g} s: {len(runs)} runs have ended, more is due"
             )
         if end_ms is not None:
             self._move(max(end_ms - self._now_ms(), 0))
@@ -338,17 +330,23 @@ class Kit(JobScheduler):
         with self._stored() as stored:
             return [job for entry in catalog for job in stored.jobs(entry.queue)]
 
+    def _knows(self, queue: Queue[Any]) -> bool:
+        handed = self._handed.get(queue.name)
+        return handed is not None and handed.queue is queue
+
     def _hand(self, queues: Iterable[Queue[Any] | str]) -> None:
-        """Remember queues that came as objects: they need not be installed, and stand before what
-        is.
-        """
+        """Add queues that are not installed to the catalog, checked as installed ones are."""
+        report = Report()
         for queue in queues:
-            if not isinstance(queue, str):
-                self._handed[queue.name] = CatalogEntry(queue, _TEST, "")
+            if isinstance(queue, str) or self._knows(queue):
+                continue
+            entry = CatalogEntry(queue, _TEST, check_queue(queue, _TEST, report))
+            report.raise_problems()
+            self._handed[queue.name] = entry
 
 
-def _check(processors: Iterable[Processor]) -> None:
-    """Refuse what the catalog refuses where a processor is installed, in the same words."""
+def _check_processors(processors: Iterable[Processor]) -> None:
+    """Refuse processors that the catalog refuses, with the same message."""
     report = Report()
     for processor in processors:
         check_processor(

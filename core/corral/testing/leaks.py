@@ -1,6 +1,6 @@
-"""`find_leaks`: what a store must not hold when no worker runs.
+"""`find_leaks`: finds keys that a store must not hold when no worker runs.
 
-It knows BullMQ's keys (wire § 2) and nothing else.
+It knows BullMQ's keys (wire § 2), and no others.
 """
 
 from __future__ import annotations
@@ -32,23 +32,22 @@ QUEUE_KEYS = frozenset(
     }
     | {f"metrics:{ending}{data}" for ending in ("completed", "failed") for data in ("", ":data")}
 )
-"""wire § 2.1."""
+"""The keys of a queue (wire § 2.1)."""
 JOB_SUFFIXES = ("logs", "dependencies", "processed", "failed", "unsuccessful")
-"""wire § 2.2, without `lock`: no lock outlives its worker."""
+"""The keys of a job (wire § 2.2), without `lock`: no lock may outlive its worker."""
 
 
 def find_leaks(url: str, prefix: str = "bull") -> list[str]:
-    """Look at all queues below a prefix: no lock, no unknown key, every job in one state, every id
-    has its job.
+    """Check all queues of a prefix at the end of a test, when no worker runs.
 
-    For the end of a test, when no worker runs.
+    A leak is a lock, an unknown key, a job in no state or in several, or an id without a job.
 
     Args:
         url: The store.
-        prefix: What the keys of the queues begin with.
+        prefix: The first part of the keys.
 
     Returns:
-        One sentence per leak, sorted; none where the store is tidy.
+        One sentence per leak, sorted; empty if the store is tidy.
     """
     keys: dict[str, dict[str, str]] = {}
     with open_client(url) as client:
@@ -91,9 +90,7 @@ def _leaks(client: redis.Redis, queue: str, keys: dict[str, str]) -> list[str]:
 
 
 def _is_job(key: str) -> bool:
-    """Whether a hash of this name must be a job: not a queue's own hash, and not a hash beside a
-    job.
-    """
+    """Whether a hash with this name is a job, not another hash of a queue or of a job."""
     if key in QUEUE_KEYS or key.startswith("dn:") or key.rpartition(":")[2] in JOB_SUFFIXES:
         return False
     return ":" not in key or re.fullmatch(r"repeat:.+:\d+", key) is not None

@@ -1,7 +1,4 @@
-"""Which jobs an expectation means, and how it is told that there are none.
-
-It knows no store and no scheduler.
-"""
+"""Finds the jobs that an assertion means, and words its failure. Knows no store."""
 
 from __future__ import annotations
 
@@ -22,11 +19,11 @@ Matching = Mapping[str, Any] | Callable[[P], object]
 
 SHOWN_JOBS = 20
 SHOWN_CHARS = 300
-"""More of either would hide the sentence above them."""
+"""More jobs, or longer payloads, would hide the sentence above them."""
 
 
 class EnqueuedJob(Protocol):
-    """What an expectation looks at."""
+    """The part of a job that an assertion looks at."""
 
     @property
     def id(self) -> str:
@@ -38,7 +35,7 @@ class EnqueuedJob(Protocol):
 
     @property
     def payload(self) -> Payload | None:
-        """The payload, or None where it has not the queue's shape."""
+        """The payload, or None if it does not fit the queue's model."""
 
     @property
     def raw(self) -> bytes:
@@ -53,7 +50,7 @@ def first_match(queue: Queue[P], matching: Matching[P] | None, jobs: Sequence[J]
 
     Raises:
         AssertionError: None does.
-        ValueError: `matching` names a field that the payload has not.
+        ValueError: `matching` names a field that the payload does not have.
     """
     found = _matches(queue, matching, jobs)
     if not found:
@@ -67,10 +64,10 @@ def first_match(queue: Queue[P], matching: Matching[P] | None, jobs: Sequence[J]
 def no_match(queue: Queue[P], matching: Matching[P] | None, jobs: Sequence[EnqueuedJob]) -> None:
     """Fail if one of the queue's jobs matches; see `first_match`."""
     if found := _matches(queue, matching, jobs):
-        told = f"{len(found)} of queue {queue.name!r}" + (
+        found_ones = f"{len(found)} of queue {queue.name!r}" + (
             "" if matching is None else f" match {_shown(matching)}"
         )
-        raise AssertionError(f"jobs were enqueued: {told}\n{_listed(found)}")
+        raise AssertionError(f"jobs were enqueued: {found_ones}\n{_listed(found)}")
 
 
 def _matches(queue: Queue[P], matching: Matching[P] | None, jobs: Sequence[J]) -> list[J]:
@@ -86,18 +83,18 @@ def _matches(queue: Queue[P], matching: Matching[P] | None, jobs: Sequence[J]) -
 
 
 def _check_fields(queue: Queue[Any], matching: Mapping[str, Any]) -> None:
-    """A field that does not exist matches nothing: `refute_enqueued` would hold for ever."""
+    """Refuse unknown fields: they match nothing, so `refute_enqueued` would never fail."""
     fields = queue.payload.model_fields
     names = {*fields, *(field.alias for field in fields.values() if field.alias)}
     for name in matching:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            told = (
+            hint = (
                 f", did you mean {near[0]!r}?"
                 if near
                 else f": it has {', '.join(sorted(fields)) or 'none'}"
             )
-            raise ValueError(f"the payload of queue {queue.name!r} has no field {name!r}{told}")
+            raise ValueError(f"the payload of queue {queue.name!r} has no field {name!r}{hint}")
 
 
 def _agrees(job: EnqueuedJob, matching: Mapping[str, Any]) -> bool:
@@ -112,7 +109,7 @@ def _agrees(job: EnqueuedJob, matching: Mapping[str, Any]) -> bool:
 
 
 def _equal(value: Any, wanted: Any) -> bool:
-    """Whether they are equal; of a mapping within a payload, too, some fields are enough."""
+    """Whether two values are equal; a wanted mapping may name some of the value's keys only."""
     if isinstance(wanted, Mapping) and isinstance(value, Mapping):
         return all(name in value and _equal(value[name], inner) for name, inner in wanted.items())
     return bool(value == wanted)

@@ -1,9 +1,8 @@
-"""The pytest plugin: the fixtures `corral_store`, `corral_kit`, `corral_database_url` and
-`corral_database`.
+"""The pytest plugin: the fixtures `corral_store`, `corral_kit`, `corral_worker` and the databases.
 
 Every pytest of an environment that has Corral loads this module, whether its tests use Corral or
-not; so it imports pytest, and everything else when a fixture is first asked for. The fixtures are
-synchronous, and what they give holds no connection between two calls: they serve plain tests,
+not; so it imports pytest alone, and everything else when a fixture is first used. The fixtures are
+synchronous, and what they return holds no connection between two calls: they serve plain tests,
 pytest-asyncio in both modes, and anyio's plugin on asyncio.
 """
 
@@ -20,19 +19,22 @@ import pytest
 if TYPE_CHECKING:
     from corral.testing.databases import PostgreSQL
     from corral.testing.kit import Kit
+    from corral.testing.worker_process import WorkerProcesses
 
 UNTIDY = "corral_untidy"
 NO_POSTGRESQL = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Make the setting known that says on which databases tests run."""
-    told = "databases of tests with corral_database_url or corral_database: sqlite, postgresql"
-    parser.addini("corral_databases", told, type="args", default=["sqlite"])
+    """Register the setting that says on which databases tests run."""
+    description = (
+        "databases of tests with corral_database_url or corral_database: sqlite, postgresql"
+    )
+    parser.addini("corral_databases", description, type="args", default=["sqlite"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line(
         "markers", f"{UNTIDY}(reason): leaves its store untidy on purpose; the reason says why"
     )
@@ -47,9 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give all tests that PostgreSQL's absence skips one place, so that they are told in one
-    counted line.
-    """
+    """Report all tests that PostgreSQL's absence skips at one place: one counted line."""
     report = yield
     if (
         report.skipped
@@ -80,9 +80,7 @@ def _corral_server() -> Iterator[str]:
 
 @pytest.fixture
 def corral_store(request: pytest.FixtureRequest, _corral_server: str) -> Iterator[str]:
-    """The `unix://` URL of a real store: empty before the test, and looked through for leaks after
-    it.
-    """
+    """The `unix://` URL of a real store: empty before the test, searched for leaks after it."""
     import redis  # noqa: PLC0415  # a suite that needs no store must not pay for it
 
     untidy = request.node.get_closest_marker(UNTIDY)
@@ -106,22 +104,46 @@ def corral_store(request: pytest.FixtureRequest, _corral_server: str) -> Iterato
 
 @pytest.fixture
 def corral_kit(corral_store: str, monkeypatch: pytest.MonkeyPatch) -> Kit:
-    """A `corral.testing.Kit` on `corral_store`; `REDIS_URL` names that store while the test runs."""
-    from corral.testing.kit import Kit  # noqa: PLC0415  # a suite that needs no store must not pay for it
+    """A `corral.testing.Kit` on `corral_store`; `REDIS_URL` names that store meanwhile."""
+    from corral.testing.kit import Kit  # noqa: PLC0415  # as above
 
     monkeypatch.setenv("REDIS_URL", corral_store)
     return Kit(corral_store, prefix=_prefix())
 
 
+@pytest.fixture
+def corral_worker(corral_kit: Kit, tmp_path: Path) -> Iterator[WorkerProcesses]:
+    """Starts `corral worker` on `corral_store`; what still runs after the test is killed.
+
+    Its processes run in `tmp_path`, which is on their import path: an application that the test
+    writes there is found by `CORRAL_APP`. They search for stalled jobs every second.
+    """
+    from corral.testing.worker_process import WorkerProcesses  # noqa: PLC0415  # as above
+
+    path = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    workers = WorkerProcesses(
+        tmp_path,
+        {
+            "REDIS_URL": corral_kit.url,
+            "CORRAL_PREFIX": corral_kit.prefix,
+            "CORRAL_WORKER__LOCK_SECONDS": "1",
+            "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "1",
+            "PYTHONPATH": os.pathsep.join(path),
+        },
+    )
+    yield workers
+    workers.end()
+
+
 @pytest.fixture(scope="session")
 def _corral_postgresql() -> Iterator[PostgreSQL]:
     """The PostgreSQL of this pytest process, started for the first test that asks for it."""
-    from corral.testing.databases import server_programs, started_postgresql  # noqa: PLC0415  # as above
+    from corral.testing.databases import postgresql_cluster, server_programs  # noqa: PLC0415  # as above
 
     programs = server_programs()
     if programs is None and os.environ.get("CI") == "true":
         pytest.fail(NO_POSTGRESQL, pytrace=False)
-    with started_postgresql(programs or pytest.skip(NO_POSTGRESQL)) as server:
+    with postgresql_cluster(programs or pytest.skip(NO_POSTGRESQL)) as server:
         yield server
 
 
@@ -143,9 +165,7 @@ def corral_database_url(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    """The URL of an empty database of this test's own; `CORRAL_DATABASE_URL` names it while the
-    test runs.
-    """
+    """The URL of an empty database for this test; `CORRAL_DATABASE_URL` names it meanwhile."""
     if _corral_database_kind == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path}/corral.db"
         monkeypatch.setenv("CORRAL_DATABASE_URL", url)
@@ -159,9 +179,7 @@ def corral_database_url(
 
 @pytest.fixture
 def corral_database(corral_database_url: str) -> str:
-    """As `corral_database_url`, with the tables of Corral and of every installed plugin: `corral db
-    create`.
-    """
+    """As `corral_database_url`, with the tables that `corral db create` makes."""
     from corral.app import create_database  # noqa: PLC0415  # as above
 
     create_database()

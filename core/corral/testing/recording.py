@@ -1,6 +1,4 @@
-"""`RecordingJobScheduler`: a `JobScheduler` that keeps what it is given, for tests that need no
-store.
-"""
+"""`RecordingJobScheduler`: a `JobScheduler` for tests without a store: it keeps all jobs."""
 
 from __future__ import annotations
 
@@ -28,12 +26,12 @@ class RecordedJob:
     """A job that a `RecordingJobScheduler` would have written.
 
     Attributes:
-        id: The job's id: the caller's, or one that was made.
+        id: The job's id: the caller's, or a generated one.
         queue: The queue's name.
         payload: The validated payload.
         raw: The payload as the JSON text that a store would hold.
         overrides: The options that the caller gave.
-        options: What holds for the job: the queue's options with the caller's on top.
+        options: The queue's options, with the caller's in place of them.
     """
 
     id: str
@@ -64,17 +62,16 @@ class RecordedSchedule:
 
 
 class RecordingJobScheduler(JobScheduler):
-    """A `JobScheduler` that keeps what it is given.
+    """A `JobScheduler` that keeps what is enqueued, and writes it nowhere.
 
-    It refuses what the real one refuses, in the same words.
-
-    `corral.sql.Outbox` takes it, too: the jobs are recorded, and their rows are in the database.
+    It refuses what the real scheduler refuses, with the same message. With `corral.sql.Outbox`,
+    jobs are recorded when they are enqueued, and their rows are written to the database, too.
 
     Args:
-        queues: The queues that can be enqueued to by name. By its object, every queue can.
+        queues: The queues that can be enqueued to by name. A queue object needs not be here.
 
     Attributes:
-        jobs: What was enqueued, in order; a job whose id existed already is not in it twice.
+        jobs: The jobs, in the order of their calls; each id once.
     """
 
     prefix = "bull"
@@ -93,7 +90,7 @@ class RecordingJobScheduler(JobScheduler):
 
     @property
     def schedules(self) -> list[RecordedSchedule]:
-        """The schedules that there are, in the order in which they were first made."""
+        """The schedules that exist, in the order in which each was first made."""
         return list(self._schedules.values())
 
     def payloads(self, queue: Queue[P]) -> list[P]:
@@ -119,7 +116,7 @@ class RecordingJobScheduler(JobScheduler):
 
         Raises:
             AssertionError: None does; says what was enqueued.
-            ValueError: `matching` names a field that the payload has not.
+            ValueError: `matching` names a field that the payload does not have.
         """
         return first_match(self._queue(queue), matching, self.jobs)
 
@@ -134,7 +131,7 @@ class RecordingJobScheduler(JobScheduler):
         return [self._record(queue, job) for job in jobs]
 
     def _leave_to_outbox(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> None:
-        """Record here and now; what becomes of the transaction is in the table `corral_outbox`."""
+        """Record at once, whether the transaction commits or not: the outbox table knows that."""
         for job in jobs:
             self._record(queue, job)
 
@@ -169,7 +166,7 @@ class RecordingJobScheduler(JobScheduler):
         return self._queues[queue]
 
     def _record(self, queue: Queue[Any], job: CheckedJob) -> bool:
-        """Keep a job; False where one of its id is kept already."""
+        """Keep a job. Returns False if there is one with this id already."""
         if any((queue.name, job.id) == (known.queue, known.id) for known in self.jobs):
             return False
         self.jobs.append(

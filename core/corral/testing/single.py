@@ -1,4 +1,4 @@
-"""`job`: one job, as a processor is given it, without a worker and without a store."""
+"""`job`: makes the job that a processor is called with, without a worker or a store."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from corral.queue import Queue
 __all__ = ["job"]
 
 ENQUEUED_AT = datetime(2030, 1, 1, tzinfo=UTC)
-"""When the jobs of `job` were enqueued, unless the test says otherwise: fixed, so that no test
-depends on the day.
-"""
+"""When `job` says that its job was enqueued. Fixed, so that no test depends on the day."""
 
 
 def job(
@@ -33,15 +31,15 @@ def job(
     processed_on: datetime | None = None,
     carrier: Mapping[str, str] | None = None,
 ) -> Job[P]:
-    """A job as a processor is given it.
+    """Make the job that a processor is called with.
 
     What the processor reports is found in `job.run.said`; a test that sets `job.run.cancelled`
     shows the processor that its result is no longer wanted.
 
     Args:
-        queue: The queue it seems to come from.
-        payload: An instance of the queue's payload model, or a mapping with the JSON (or Python)
-        field names.
+        queue: The queue that it seems to come from.
+        payload: An instance of the queue's payload model, or a mapping with the field names of
+            JSON or Python.
         id: Unique within the queue; `job.idempotency_key` follows from it.
         attempt: Which attempt this is, from 1.
         max_attempts: By default what the queue declares.
@@ -52,7 +50,8 @@ def job(
         carrier: What came along with it, as `corral_enqueuing` puts it in.
 
     Raises:
-        PayloadRefused: The payload has not the queue's shape, or a worker would read another one.
+        PayloadRefused: The payload does not fit the queue's model, or a worker would read another
+            one.
         JobRefused: Its size or the queue's options are refused, as a scheduler refuses them.
     """
     checked = JobChecks(_itself, (), tries_all=True).job(queue, payload, {})

@@ -1,8 +1,7 @@
-"""What a test reads of a store, past the worker: jobs, the store's time, what is due next.
+"""Reads a test's store directly: its jobs, its time, and what is due next.
 
-It changes only limits.
-
-It asks through a blocking client, so that it serves tests with and without an event loop.
+It changes rate limits only. It uses a blocking client, so it serves tests with and without an event
+loop.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from corral.store.queue_store import CONTAINERS
 __all__ = ["FoundJob", "StoredQueues", "open_client"]
 
 READ_SECONDS = 5.0
-"""How long a reply may take: a test's store is on this machine."""
+"""How long a reply may take. A test's store is on this machine."""
 _STATE: dict[str, State] = {container: state for state, container in CONTAINER.items()} | {
     "paused": "waiting"
 }
 LISTS = {"wait", "paused", "active"}
 PLACES = (*CONTAINERS, "paused")
-"""`paused`: what waits while the queue is paused, if BullMQ 5 may use it (wire § 6.14)."""
+"""`paused` holds waiting jobs of a paused queue that BullMQ 5 may use (wire § 6.14)."""
 SCORE_PER_MS = 4096
 """A delayed job's score is its due time times this (wire § 6.5)."""
 
@@ -45,7 +44,7 @@ class FoundJob:
         queue: The queue's name.
         state: Where it is: `waiting`, `active`, `prioritized`, `delayed`, `waiting-children`,
         `completed` or `failed`.
-        payload: The payload; None where it has not the queue's shape.
+        payload: The payload; None if it does not fit the queue's model.
         raw: The payload as the JSON text that the store holds.
         attempts_made: How many attempts have ended.
     """
@@ -66,7 +65,7 @@ def open_client(url: str) -> redis.Redis:
 
 
 class StoredQueues:
-    """The queues below one prefix, seen through one connection.
+    """The queues of one prefix, read through one connection.
 
     Args:
         client: The connection.
@@ -85,7 +84,7 @@ class StoredQueues:
             yield cls(client, prefix)
 
     def now_ms(self) -> int:
-        """The store's own time, which nobody has moved."""
+        """The store's own time, which a kit does not move."""
         return _time_ms(self._client.time())
 
     def jobs(self, queue: Queue[Any]) -> list[FoundJob]:
@@ -118,8 +117,8 @@ class StoredQueues:
             offset_ms: How far time was moved.
 
         Returns:
-            0 where jobs wait that may be taken; else until a delayed job is due, or until a rate
-            limit ends behind which jobs wait. None where nothing ever comes.
+            Milliseconds: 0 if a job can be fetched now; else until a delayed job is due, or until
+            the rate limit of waiting jobs ends. None if there is neither.
         """
         with self._client.pipeline() as asking:
             asking.time()
@@ -148,7 +147,7 @@ class StoredQueues:
         return [key.decode()[len(self._prefix) + 1 : -len(":limiter")] for key in keys]
 
     def shorten_limits(self, queues: Iterable[str], by_ms: int) -> None:
-        """Let rate limits end sooner: they live by the server's own clock, which nobody has moved."""
+        """Shorten rate limits: they expire by the server's clock, which a kit does not move."""
         keys = [f"{self._prefix}:{queue}:limiter" for queue in queues]
         with self._client.pipeline() as asking:
             for key in keys:

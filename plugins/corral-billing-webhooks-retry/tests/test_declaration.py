@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
-
 import pytest
 
 from corral import PayloadRefused, testing
-from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry, enqueue_event
+from corral.testing import DeclarationContract
+from corral_billing_webhooks_retry import billing_webhooks_retry, enqueue_event
 
 GOOD = {
     "provider": "stripe",
@@ -23,25 +17,17 @@ GOOD = {
 }
 
 
+class TestDeclaration(DeclarationContract):
+    queue = billing_webhooks_retry
+    package = "corral_billing_webhooks_retry"
+    example = GOOD
+    not_for_producers = ("sqlalchemy", "aiosqlite", "asyncpg")
+
+
 def wrong_fields(**fields: object) -> list[str]:
     with pytest.raises(PayloadRefused) as refused:
         billing_webhooks_retry.validated({**GOOD, **fields})
     return [path for path, _ in refused.value.errors]
-
-
-def test_is_written_as_other_languages_write_it() -> None:
-    event = BillingEvent(
-        provider="stripe",
-        event_id="evt_1Abc",
-        type="invoice.paid",
-        occurred_at=datetime(2027, 1, 1, 10, tzinfo=UTC),
-        body=GOOD["body"],
-    )
-    assert json.loads(billing_webhooks_retry.dumped(event)) == GOOD
-    assert billing_webhooks_retry.parsed(json.dumps({**GOOD, "livemode": True}).encode()) == (
-        event,
-        {"livemode"},
-    )
 
 
 @pytest.mark.parametrize(
@@ -85,27 +71,6 @@ async def test_an_integer_that_other_readers_would_change_is_refused() -> None:
         await enqueue_event(testing.RecordingJobScheduler(), event)
 
 
-def test_loads_neither_a_database_nor_a_store(python) -> None:
-    probe = """
-import sys, corral_billing_webhooks_retry as loaded, corral_billing_webhooks_retry.stripe
-loaded.corral_queues(), loaded.corral_hookspecs()
-heavy = ("sqlalchemy", "redis", "structlog", "asyncio", "pydantic_settings", "corral_billing_webhooks_retry.processor")
-print([name for name in heavy if name in sys.modules])
-"""
-    assert python(probe) == "[]"
-
-
-def test_needs_nothing_but_corral_and_pydantic_to_be_enqueued(python) -> None:
-    probe = """
-import sys
-sys.modules |= dict.fromkeys(["sqlalchemy", "aiosqlite", "asyncpg"])
-from corral.app import read_installed
-from corral_billing_webhooks_retry import billing_webhooks_retry, stripe
-print(read_installed("producer").catalog.get("billing-webhooks-retry").queue is billing_webhooks_retry)
-"""
-    assert python(probe) == "True"
-
-
 def test_a_worker_without_a_database_client_is_told_what_to_install(python) -> None:
     probe = """
 import sys
@@ -117,14 +82,3 @@ except ImportError as error:
     print(error)
 """
     assert python(probe).endswith("install the extra 'sql' from where you got corral")
-
-
-def test_corral_check_passes(tmp_path: Path) -> None:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
-    command = [sys.executable, "-m", "corral", "check", "--json"]
-    checked = subprocess.run(
-        command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert checked.returncode == 0, checked.stderr
-    told = json.loads(checked.stdout)
-    assert "billing-webhooks-retry" in [queue["name"] for queue in told["queues"]]

@@ -5,36 +5,33 @@ nothing for it.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from typing import ClassVar
 
 import pytest
 
 from corral import PayloadRefused
-from corral_emails import EmailJob, emails
+from corral.testing import DeclarationContract
+from corral_emails import emails
 
 GOOD = {"to": "ada@example.org", "template": "welcome", "variables": {"name": "Ada"}}
+
+
+class TestDeclaration(DeclarationContract):
+    queue = emails
+    package = "corral_emails"
+    example: ClassVar = {
+        **GOOD,
+        "locale": "de",
+        "cc": ["bob@example.org"],
+        "replyTo": "help@example.org",
+    }
+    not_for_producers = ("jinja2", "aiosmtplib", "sqlalchemy")
 
 
 def wrong_fields(**fields: object) -> list[str]:
     with pytest.raises(PayloadRefused) as refused:
         emails.validated({**GOOD, **fields})
     return [path for path, _ in refused.value.errors]
-
-
-def test_is_written_as_other_languages_write_it() -> None:
-    job = EmailJob(**GOOD, locale="de", cc=("bob@example.org",), reply_to="help@example.org")
-    assert json.loads(emails.dumped(job)) == {
-        **GOOD,
-        "locale": "de",
-        "cc": ["bob@example.org"],
-        "replyTo": "help@example.org",
-    }
-
-
-def test_reads_what_a_producer_of_another_language_writes() -> None:
-    raw = json.dumps({**GOOD, "replyTo": "help@example.org", "campaign": 7}).encode()
-    assert emails.parsed(raw) == (EmailJob(**GOOD, reply_to="help@example.org"), {"campaign"})
 
 
 @pytest.mark.parametrize(
@@ -71,15 +68,3 @@ def test_refuses_what_the_processor_would_refuse(fields, path) -> None:
 def test_refuses_line_breaks_and_nul_anywhere(fields, path, character) -> None:
     hostile = json.loads(json.dumps(fields).replace("{}", json.dumps(character)[1:-1]))
     assert wrong_fields(**hostile) == [path]
-
-
-def test_loads_neither_templates_nor_smtp_nor_settings() -> None:
-    probe = (
-        "import sys, corral_emails;"
-        "heavy = ('jinja2', 'aiosmtplib', 'pydantic_settings', 'redis', 'structlog', 'corral_emails.processor');"
-        "print([name for name in heavy if name in sys.modules])"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert ended.stdout.strip() == "[]"
