@@ -1,5 +1,4 @@
-"""An application as a team would write it: an HTTP API whose background work is six queues of
-Corral.
+"""An example application: an HTTP API whose background work runs on six queues of Corral.
 
 It enqueues in one file, `listeners.py`, through the `JobScheduler` port, in the transaction that
 stores what the job is about. What the queues need from it are hooks, in `plugin.py`. `python -m

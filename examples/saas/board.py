@@ -1,6 +1,4 @@
-"""The board at `/admin/queues`, behind this application's own session: whoever has a grant on it
-sees it.
-"""
+"""The board at `/admin/queues`, behind this application's own session and its grants."""
 
 from __future__ import annotations
 
@@ -20,9 +18,11 @@ __all__ = ["mount_board", "router"]
 SESSION = "session"
 MOUNT = "/admin/queues"
 
-LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Acme</title><link rel="icon" href="data:,">
+LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Acme</title>
+<link rel="icon" href="data:,">
 <h1>Log in</h1>
-<form method="post" action="/login"><label>Your token <input name="token" type="password" autofocus></label>
+<form method="post" action="/login">
+<label>Your token <input name="token" type="password" autofocus></label>
 <button>Log in</button></form>"""
 
 router = APIRouter(include_in_schema=False)

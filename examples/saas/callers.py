@@ -16,9 +16,7 @@ __all__ = ["InWork", "Me", "operator"]
 
 
 async def begun(request: Request) -> AsyncIterator[Work]:
-    """The transaction of a request; it is committed before the answer is sent, and not at all if
-    that is an error.
-    """
+    """The transaction of a request. It is committed before the answer; an error rolls back."""
     async with working(request.app.state.engine, request.app.state.jobs) as work:
         yield work
 

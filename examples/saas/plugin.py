@@ -1,6 +1,4 @@
-"""What the queues need from this application: `CORRAL_APP=examples.saas.plugin` names it to every
-process.
-"""
+"""The hooks of this application: `CORRAL_APP=examples.saas.plugin` names it to every process."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ def corral_tables() -> list[MetaData]:
 
 @hookimpl
 async def corral_billing_event(event: BillingEvent, connection: AsyncConnection) -> None:
-    """A paid invoice is a payment and a paid plan; both are there once, however often the provider
-    says so.
-    """
+    """Record a paid invoice as one payment and one paid plan, however often the event arrives."""
     if event.type != "invoice.paid":
         return
     body: dict[str, Any] = dict(event.body)

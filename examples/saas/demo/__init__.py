@@ -1,5 +1,4 @@
-"""The demo: the application with its worker, its mail and its partners, driven over HTTP, and
-checked.
+"""The demo: drives the application over HTTP, with worker, mail and partners, and checks it.
 
 Run `python -m examples.saas.demo`. It ends with 0 only if everything happened.
 """

@@ -1,6 +1,4 @@
-"""`python -m examples.saas.demo [--chaos] [--serve]`: the story, in a folder of its own; 0 only if
-all of it held.
-"""
+"""`python -m examples.saas.demo [--chaos] [--serve]`: exit code 0 only if every check held."""
 
 from __future__ import annotations
 

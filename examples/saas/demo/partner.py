@@ -1,6 +1,4 @@
-"""A partner's webhook receiver: verifies each delivery by the Standard Webhooks library, and acts
-once per event.
-"""
+"""A partner's webhook receiver: verifies deliveries (Standard Webhooks), acts once per event."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A real SMTP server that keeps what it is given, turns one recipient away for now and another one
-for good.
-"""
+"""An SMTP server that keeps all mail, and refuses one recipient for now and another for good."""
 
 from __future__ import annotations
 

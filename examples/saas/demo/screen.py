@@ -1,6 +1,4 @@
-"""What the demo prints: a line for each thing that happens, and on a terminal, below them, the
-queues as they are.
-"""
+"""What the demo prints: a line per event and, on a terminal, a table of the queues below."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ __all__ = ["Screen"]
 STATES = ("waiting", "active", "delayed", "completed", "failed")
 REFRESH_SECONDS = 0.2
 UP_AND_CLEAR = "\x1b[{}F\x1b[J"
-"""Moves the cursor to the beginning of so many lines above, and clears what is below it (ECMA-48)."""
+"""Moves the cursor up by so many lines, and clears what is below it (ECMA-48)."""
 
 
 class Screen:
@@ -32,9 +30,7 @@ class Screen:
         """What stands below the lines now."""
 
     def tell(self, who: str, *lines: str) -> None:
-        """Print lines; the first one has the time, and who it is about if that is not who the last
-        one was about.
-        """
+        """Print lines. The first one has the time, and the person, where that is another one."""
         seconds = time.monotonic() - self._started
         told: list[str] = []
         for number, line in enumerate(lines):
@@ -56,9 +52,7 @@ class Screen:
     async def showing_queues(
         self, inspector: JobInspector, queues: Sequence[str]
     ) -> AsyncIterator[None]:
-        """On a terminal, keep a table of the queues below the lines until the block ends;
-        elsewhere, nothing.
-        """
+        """Keep a table of the queues below the lines, on a terminal, until the block ends."""
         if not sys.stdout.isatty():
             yield
             return

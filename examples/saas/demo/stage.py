@@ -1,5 +1,4 @@
-"""What the demo runs on: a store, a database, a mail server, a partner, the API and a worker; all
-of it its own.
+"""What the demo runs on: its own store, database, mail server, partner, API and worker.
 
 It takes nothing from the caller's `CORRAL_*`, `SAAS_*` and `REDIS_URL`, and stops what it started.
 """

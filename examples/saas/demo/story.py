@@ -78,9 +78,7 @@ async def meet_partner(stage: Stage) -> None:
 
 
 async def refuse_what_is_wrong(stage: Stage) -> None:
-    """A header in an address, and a request that fails after its listeners have enqueued: nobody
-    hears of either.
-    """
+    """An injected header, and a request that fails after it has enqueued: neither sends mail."""
     injected = {"email": "ada@example.org\r\nBcc: eve@example.org", "name": "Eve"}
     await stage.call("POST", "/signup", 422, json=injected)
     stage.screen.tell("api", "POST /signup with a header in the address -> 422")
@@ -232,7 +230,7 @@ async def meter(stage: Stage, ada: Member) -> None:
 
 
 async def export(stage: Stage, ada: Member) -> None:
-    """An archive, told of by mail, fetched by its link, with what belongs to Ada and nobody else."""
+    """An archive: announced by mail, fetched by its link, with Ada's data and no other."""
     for note in ("Buy milk", FORMULA):
         await stage.call("POST", "/notes", 201, json={"text": note}, headers=ada.headers)
     made = (

@@ -218,10 +218,10 @@ async def test_one_that_returns_what_is_no_list_is_named_too(shop) -> None:
     for returned, why in [
         (
             RecordSet("posts", records_of()),
-            "acme returned a RecordSet where a list of RecordSet belongs",
+            "acme returned a RecordSet, and not a list of RecordSet",
         ),
-        (yielding(), "acme returned a async_generator where a list of RecordSet belongs"),
-        (True, "acme returned a bool where a list of RecordSet belongs"),
+        (yielding(), "acme returned a async_generator, and not a list of RecordSet"),
+        (True, "acme returned a bool, and not a list of RecordSet"),
         (raising(), "the record sets of acme cannot be read: LookupError: no books"),
     ]:
         async with shop.exports(

@@ -212,7 +212,7 @@ async def test_a_file_that_does_not_fit_the_database_refuses_the_start_and_names
         "  [users]: the database has no table 'people'",
         "  table 'orders': there is no column 'customer'",
         "  table 'orders': there is no column 'totals'",
-        "  table 'prices': column 'amount' is NUMERIC(10, 2), which is no text, no whole number and no UUID",
+        "  table 'prices': column 'amount' is NUMERIC(10, 2): not text, a whole number or a UUID",
     ]
 
 

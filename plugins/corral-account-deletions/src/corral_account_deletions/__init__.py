@@ -112,9 +112,7 @@ def corral_record_deletion(
 
 @hookimpl
 def corral_erase_account(user_id: str, connection: AsyncConnection) -> Awaitable[Mapping[str, int]]:
-    """What `CORRAL_ACCOUNT_DELETIONS_TABLES` says: rows to delete and columns to clear, with no
-    code.
-    """
+    """Erase what the file `CORRAL_ACCOUNT_DELETIONS_TABLES` names: rows, and columns of rows."""
     from corral_account_deletions.configured import erase_configured  # noqa: PLC0415  # as above
 
     return erase_configured(connection, user_id)

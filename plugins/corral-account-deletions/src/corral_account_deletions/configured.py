@@ -1,5 +1,4 @@
-"""The participant that needs no code: deletes rows, and overwrites columns, as the tables file
-says.
+"""The participant without code: deletes rows and overwrites columns as the tables file says.
 
 Overwriting comes first, because it may let go of rows that are deleted then. Rows are deleted
 before the rows that they refer to: the database's own foreign keys tell the order, whatever the
@@ -137,7 +136,8 @@ def _faults(connection: Connection, configured: Mapping[str, ConfiguredTable]) -
         schema, table = _split(name)
         if not inspector.has_table(table, schema=schema):
             faults.append(
-                f"table {name!r} is not in the database{_near(table, inspector.get_table_names(schema))}"
+                f"table {name!r} is not in the database"
+                f"{_near(table, inspector.get_table_names(schema))}"
             )
             continue
         columns = _reflected(connection, MetaData(), name).c

@@ -227,8 +227,9 @@ def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:
 
 @contextmanager
 def _discreet(what: str) -> Iterator[list[Person]]:
-    """Tell an error and its traceback without the address, where the list holds whose: they are
-    stored with the job.
+    """Mask a person's address in an error and its traceback: both are stored with the job.
+
+    The block appends the person to the list that it gets.
 
     Raises:
         DeletionFailed: Instead of any other error.

@@ -36,8 +36,7 @@ class Person:
         self._address = _pattern(email) if email else None
 
     def is_addressed_in(self, value: Any) -> bool:
-        """Whether a JSON value holds the address, in whatever case: in a text or as one, as it is
-        or as URLs spell it.
+        """Whether a JSON value contains the address, in any case, as it is or URL-encoded.
 
         `ada@example.org` is not in `nada@example.org`.
         """
@@ -47,8 +46,7 @@ class Person:
         )
 
     def is_identified_in(self, value: Any) -> bool:
-        """Whether a JSON value holds the id: under a name of `user_keys`, or, where it can be
-        nothing else, anywhere.
+        """Whether a JSON value has the id: under a name of `user_keys`, or anywhere if distinctive.
 
         `1` under another name may be anything.
         """

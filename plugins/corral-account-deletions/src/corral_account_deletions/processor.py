@@ -1,6 +1,4 @@
-"""What a worker does with a job of `account-deletions`: ask the request, and carry it out if it
-still holds.
-"""
+"""The processor of `account-deletions`: carries a request out, if it still holds."""
 
 from __future__ import annotations
 

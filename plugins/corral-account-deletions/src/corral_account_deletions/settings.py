@@ -1,6 +1,4 @@
-"""How long the grace period is, and the file of configured tables: the `CORRAL_ACCOUNT_DELETIONS_…`
-environment.
-"""
+"""The settings `CORRAL_ACCOUNT_DELETIONS_…`: the grace period, and the file of tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables: what was asked for, and the receipts of what was removed. Made by `corral db create`."""
+"""The tables of requests and of receipts of what was removed; `corral db create` makes them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The file that `CORRAL_ACCOUNT_DELETIONS_TABLES` names: which tables hold users' data, and what
-becomes of it.
+"""The file `CORRAL_ACCOUNT_DELETIONS_TABLES`: which tables have users' data, and how to erase it.
 
 The queue `data-exports` reads the same file, and its keys are known here. Nothing in here knows a
 database.
@@ -100,4 +99,5 @@ def _told(fault: ErrorDetails) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(map(repr, known))}"
         return f"{table}{rest[-1]!r} is not known; {hint}"
     message = fault["msg"]
-    return f"{table}{'.'.join([*rest[:1], ''])[:-1] + ': ' if rest else ''}{message[:1].lower()}{message[1:]}"
+    field = f"{rest[0]}: " if rest else ""
+    return f"{table}{field}{message[:1].lower()}{message[1:]}"

@@ -63,8 +63,7 @@ class Traces:
         self._jobs = jobs
 
     async def erase(self, person: Person) -> Swept:
-        """Remove what is for later and addressed to somebody; empty what has finished and is about
-        them.
+        """Remove jobs that are due later and addressed to a person; clear finished jobs about them.
 
         What is due, or has begun, is left to end, whatever it is for: a payment may be told in it.
         A job that runs while this looks has moved on to where it is looked at next, or is counted
@@ -88,9 +87,7 @@ class Traces:
         return swept
 
     async def _listed(self, queue: str, state: State) -> AsyncIterator[StoredJob]:
-        """The last ones first: what leaves at the front meanwhile shows some job twice, and hides
-        none.
-        """
+        """List from the end: jobs that leave at the front then repeat others, and hide none."""
         total = (await self._inspector.counts(queue))[state]
         for start in range((total - 1) // PAGE * PAGE, -1, -PAGE):
             for job in (await self._inspector.list(queue, state, start=start, limit=PAGE)).jobs:
@@ -118,8 +115,7 @@ class Traces:
 
 
 async def take_back(connection: AsyncConnection, person: Person) -> int:
-    """Delete from the outbox what is addressed to somebody and for later or refused, in the
-    caller's transaction.
+    """Delete jobs for a person that are due later or refused from the outbox, in this transaction.
 
     Returns:
         How many other jobs in it are addressed to them: a relay will carry them to the store, where

@@ -43,8 +43,7 @@ class Desk:
         return bool(self.hook.corral_billing_event.get_hookimpls())
 
     async def hand_over(self, event: BillingEvent) -> bool:
-        """Tell every subscriber of an event and write it down, all or nothing, unless that has been
-        done.
+        """Call every subscriber with an event and record it, in one transaction and once.
 
         Returns:
             False where it had been done.

@@ -1,6 +1,4 @@
-"""What a worker does with a job of `billing-webhooks-retry`: hand the event over, unless that was
-done before.
-"""
+"""The processor of `billing-webhooks-retry`: hands an event over, unless that was done before."""
 
 from __future__ import annotations
 

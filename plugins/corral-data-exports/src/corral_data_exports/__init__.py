@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # workers have it, producers need not
 __all__ = ["DataExport", "Recipient", "RecordSet", "data_exports"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=128)]
-"""Any text of the application's; control characters are refused, because PostgreSQL takes no NUL."""
+"""Any text. Control characters are refused: PostgreSQL stores no NUL."""
 
 
 class DataExport(Payload):
@@ -49,7 +49,7 @@ data_exports = Queue(
     timeout=timedelta(
         hours=4
     ),  # a database or a storage that hangs must not hold a slot, and a snapshot, for ever
-    concurrency=2,  # each holds a connection of the database, and some 15 MiB that are on their way to the storage
+    concurrency=2,  # each has a database connection, and some 15 MiB on their way to the storage
 )
 
 
@@ -83,9 +83,7 @@ def corral_export_account(user_id: str, connection: AsyncConnection) -> Awaitabl
 
 @hookimpl(trylast=True)
 def corral_export_user(user_id: str, connection: AsyncConnection) -> Awaitable[Recipient | None]:
-    """The user's row in the table that `[users]` of the same file names, where the application does
-    not answer.
-    """
+    """Find a user in the table that `[users]` of the tables file names."""
     from corral_data_exports.tables import ConfiguredTables  # noqa: PLC0415  # a producer has no SQLAlchemy
 
     return ConfiguredTables.from_environment().recipient(user_id, connection)

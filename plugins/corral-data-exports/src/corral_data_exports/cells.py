@@ -1,5 +1,4 @@
-"""A value as a cell of a CSV that is opened in a spreadsheet: text that it would run as a formula
-is made plain text.
+"""Makes values safe as CSV cells: a spreadsheet would run some text as a formula.
 
 The rule is OWASP's for CSV injection: such a text gets an apostrophe in front. Numbers stay
 numbers.
@@ -21,7 +20,7 @@ STARTS: Final = frozenset("=+-@\N{MINUS SIGN}")
 """What a formula starts with. Full-width, small and raised forms are told by their NFKC form."""
 
 BREAKS: Final = frozenset("\t\r\n")
-"""What a spreadsheet may take as the end of a cell, and what is behind it as the start of another."""
+"""Characters that a spreadsheet may read as the end of a cell; the next one may be a formula."""
 
 INVISIBLE: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 """Characters that a spreadsheet may trim or ignore: spaces of all widths, byte order marks, control

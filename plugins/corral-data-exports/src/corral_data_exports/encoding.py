@@ -88,7 +88,7 @@ class CsvTable:
         if not self._known.issuperset(record):
             unknown = ", ".join(repr(str(name)) for name in record if name not in self._known)
             raise UnlikeRecord(
-                f"a record has columns that the first one had not, or that were not announced: {unknown}"
+                f"a record has columns that were neither announced nor in the first: {unknown}"
             )
         self._header(self._columns)
         self._csv.writerow([cell(record.get(column)) for column in self._columns])

@@ -1,5 +1,4 @@
-"""What the entries of an archive are named: a plain file name each, whatever a participant calls
-its records.
+"""Names the entries of an archive: one plain file name for each participant's records.
 
 Whoever unpacks it must not be led out of the folder, and must not lose one entry to another.
 """

@@ -1,5 +1,4 @@
-"""Making one archive: ask the participants, and carry their records into the storage, piece by
-piece.
+"""Makes one archive: asks the participants, and writes their records to the storage in parts.
 
 It knows nothing of queues and mail; of a job it is given somebody to tell how far it is.
 """
@@ -38,7 +37,7 @@ Reading and encoding take it for some 10 ms at a time (99 of 100 gaps, 200,000 r
 
 
 class RecordsFailed(Exception):
-    """A participant's records could not be read or written, or are none; the message names whose."""
+    """A participant's records are missing, or cannot be read or written; the message names it."""
 
 
 async def record_sets(
@@ -58,7 +57,7 @@ async def record_sets(
             value = [RecordSet(str(name), records) for name, records in value.items()]
         if not isinstance(value, Iterable | None):
             raise RecordsFailed(
-                f"{answer.provider} returned a {type(value).__name__} where a list of RecordSet belongs"
+                f"{answer.provider} returned a {type(value).__name__}, and not a list of RecordSet"
             )
         try:
             value = list(value or ())
@@ -160,9 +159,7 @@ async def _write_records(
 
 
 async def _records(found: RecordSet) -> AsyncGenerator[Mapping[str, object], None]:
-    """The records of a set; whoever made them is blamed for what they raise, and told when nobody
-    wants more.
-    """
+    """The records of a set: an error names their provider, and they are always closed."""
     try:
         async for record in found.records:
             if not isinstance(record, Mapping):

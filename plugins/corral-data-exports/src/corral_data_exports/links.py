@@ -1,5 +1,4 @@
-"""Expiring links to archives in a directory: signed by the worker, checked by the application that
-serves them.
+"""Expiring links to archives in a directory: the worker signs them, the application checks them.
 
 Object stores sign their own. A link is `<base URL>/<key>?expires=<unix
 seconds>&signature=<HMAC-SHA256>`; the key is the archive's name in the storage. It knows neither

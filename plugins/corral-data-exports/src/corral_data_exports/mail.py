@@ -38,9 +38,7 @@ class ReadyMail:
 
     @property
     def has_links(self) -> bool:
-        """Whether there can be links: the storage signs them, or the settings say who serves
-        archives.
-        """
+        """Whether links can be made: by the storage, or by the settings of who serves archives."""
         return self._storage.can_sign or self._settings.base_url is not None
 
     async def ensure(self, job: Job[DataExport], key: str, recipient: Recipient) -> str | None:

@@ -1,6 +1,4 @@
-"""What a worker does with a job of `data-exports`: make the archive, unless it is there, and have
-its user told.
-"""
+"""The processor of `data-exports`: makes the archive, unless it exists, and mails its user."""
 
 from __future__ import annotations
 
@@ -141,12 +139,14 @@ def _missing(deps: Deps, tables: ConfiguredTables, mail: ReadyMail) -> Iterator[
     if not tables.exported and not _others(deps.hook.corral_export_account):
         yield (
             "nobody hands over records, so archives will hold a manifest alone: "
-            "set CORRAL_DATA_EXPORTS_TABLES to a file with tables, or implement corral_export_account"
+            "set CORRAL_DATA_EXPORTS_TABLES to a file with tables,"
+            " or implement corral_export_account"
         )
     if not mail.has_links:
         yield (
             "nobody is told of finished exports, because there is no link to send: "
-            "set CORRAL_DATA_EXPORTS_BASE_URL and CORRAL_DATA_EXPORTS_LINK_SECRET, or keep archives in an object store"
+            "set CORRAL_DATA_EXPORTS_BASE_URL and CORRAL_DATA_EXPORTS_LINK_SECRET,"
+            " or keep archives in an object store"
         )
     elif MAIL_QUEUE not in deps.inspector.queues:
         yield "nobody is told of finished exports, because no queue emails is installed"

@@ -1,6 +1,4 @@
-"""How far an export is, in percent: by records where everybody said how many there are, else by
-record sets.
-"""
+"""How far an export is, in percent: by records if all counts are known, else by record sets."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Where archives go, whose data is in them, and how they are fetched: the `CORRAL_DATA_EXPORTS_…`
-environment.
+"""The settings `CORRAL_DATA_EXPORTS_…`: where archives go, what is in them, how they are fetched.
 
 Without any setting archives are kept in the data directory, which is what a development machine
 wants.

@@ -75,8 +75,7 @@ class OpenedExport:
 
 
 def object_key(export: DataExport) -> str:
-    """The name of an export's archive in the storage: the same for the same export, and a safe name
-    for any.
+    """The name of an export's archive in the storage: always the same, and a safe file name.
 
     User and format are in it, so that an export id that somebody uses twice never hands out another
     user's archive.
@@ -213,8 +212,7 @@ class Storage:
         return await sign_async(self._where, "GET", key, lifetime)
 
     async def purge(self, older_than: timedelta) -> int:
-        """Delete archives that were finished longer ago than this, and what was begun before that;
-        no other objects.
+        """Delete archives, and parts of archives, that are older than this; no other objects.
 
         Returns:
             How many archives were deleted.
@@ -235,8 +233,7 @@ class Storage:
 
 
 def _settle(folder: Path, written: str, key: str) -> None:
-    """Give a file the name of a complete archive, which holds after a power failure, too; then
-    nobody needs another.
+    """Rename a file to a complete archive's name, durably: a power failure does not undo it.
 
     What others have begun is deleted now and not sooner: two that run for long would delete each
     other's for ever.
@@ -256,7 +253,7 @@ def _sync(path: Path) -> None:
 
 
 def _clear(folder: Path, key: str, *, before: datetime | None = None) -> None:
-    """Delete what others have begun beside a key: they were killed, or will be told at their end."""
+    """Delete parts that other runs began for a key: they were killed, or will fail at their end."""
     for begun in folder.glob(f"{key}.*.part*"):
         with suppress(FileNotFoundError):
             if before is None or begun.stat().st_mtime < before.timestamp():

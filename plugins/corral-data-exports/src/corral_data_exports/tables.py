@@ -98,9 +98,7 @@ class ConfiguredTables:
             raise refused(self._path, faults)
 
     async def recipient(self, user_id: str, connection: AsyncConnection) -> Recipient | None:
-        """The user's address, from the users' table; None where there is no such user, or no
-        address.
-        """
+        """The user's address, from the users' table; None without such a user or an address."""
         if (users := self.users) is None:
             return None
         columns = await _columns(connection, users.table) or {}
@@ -173,9 +171,7 @@ async def _columns(connection: AsyncConnection, name: str) -> Columns | None:
 
 
 def _equals(name: str, columns: Columns, user_id: str) -> ColumnElement[bool] | None:
-    """Whether a row is the user's; None where no row can be, because the id has not the column's
-    shape.
-    """
+    """A condition for the user's rows; None if the id does not fit the column's type."""
     kind = _kind(columns.get(name, NullType()))
     column: ColumnElement[Any] = named_column(name)
     if kind is int:
@@ -194,9 +190,7 @@ def _equals(name: str, columns: Columns, user_id: str) -> ColumnElement[bool] | 
 
 
 def _kind(of: TypeEngine[Any]) -> type[Any] | None:
-    """What Python makes of a column's values; str also where nobody knows, as for PostgreSQL's
-    citext.
-    """
+    """The Python type of a column's values; str for unknown types, as PostgreSQL's citext."""
     try:
         found: type[Any] = of.python_type
     except NotImplementedError:
@@ -225,6 +219,6 @@ def _faults(
     if user_column in columns and _kind(columns[user_column]) is None:
         kind = columns[user_column]
         faults.append(
-            f"{place}: column {user_column!r} is {kind}, which is no text, no whole number and no UUID"
+            f"{place}: column {user_column!r} is {kind}: not text, a whole number or a UUID"
         )
     return faults

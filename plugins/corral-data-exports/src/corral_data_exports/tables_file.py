@@ -1,5 +1,4 @@
-"""The file that `CORRAL_DATA_EXPORTS_TABLES` names: which tables hold data of users, and where
-users are found.
+"""The file `CORRAL_DATA_EXPORTS_TABLES`: which tables have users' data, and where users are.
 
 The queue `account-deletions` reads its part of the same file, so its keys are known here, and
 passed over. Nothing in here knows a database.

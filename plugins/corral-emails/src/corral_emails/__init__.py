@@ -17,8 +17,7 @@ __all__ = ["EmailJob", "emails"]
 
 
 def one_line(value: object) -> object:
-    """Refuse CR, LF and NUL in every string of a JSON value, keys included: headers are injected
-    with them.
+    """Refuse CR, LF and NUL in every string and key of a JSON value: they inject headers.
 
     Raises:
         PydanticCustomError: One of the three is in it.
@@ -35,8 +34,7 @@ def one_line(value: object) -> object:
 
 
 def no_encoded_word(address: str) -> str:
-    """Refuse an address that a reader of headers would decode into another one, and then into
-    further headers.
+    """Refuse an address that a reader of headers would decode into another one.
 
     Raises:
         PydanticCustomError: It holds the beginning of an encoded word (RFC 2047).

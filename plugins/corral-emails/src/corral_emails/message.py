@@ -77,9 +77,7 @@ def _add(message: EmailMessage, name: str, value: object) -> None:
 
 
 def from_address(sender: NameEmail) -> Address:
-    """The From address of a setting; pydantic fills a missing name with the local part, which is no
-    name.
-    """
+    """The From address of a setting, without the name that pydantic makes of its local part."""
     plain = (
         sender.email.isascii()
     )  # no-reply@localhost too, which is no address to anybody but this machine
@@ -100,7 +98,7 @@ def recipients(message: EmailMessage) -> list[str]:
 
 
 def needs_utf8(message: EmailMessage) -> bool:
-    """Whether an address goes beyond ASCII: only servers with SMTPUTF8 (RFC 6531) take such a mail."""
+    """Whether an address needs SMTPUTF8 (RFC 6531): its local part is not ASCII."""
     return not all(
         address.isascii() for address in _addresses(message, "From", "To", "Cc", "Reply-To")
     )
@@ -116,9 +114,7 @@ def _addresses(message: EmailMessage, *headers: str) -> list[str]:
 
 
 def _address(text: str) -> Address:
-    """An address as a header takes it, its domain in ASCII (`bücher.example` is
-    `xn--bcher-kva.example` to SMTP).
-    """
+    """An address for a header, its domain in ASCII: `bücher.example` is `xn--bcher-kva.example`."""
     try:
         parsed = validate_email(text, check_deliverability=False)
     except EmailNotValidError as error:
@@ -129,7 +125,5 @@ def _address(text: str) -> Address:
 
 
 def _dot_atom(key: str) -> str:
-    """An idempotency key as RFC 5322 takes it left of the `@`: no dot at the end, and no two in a
-    row.
-    """
+    """An idempotency key as RFC 5322 allows it left of the `@`: no double dot, none at the end."""
     return re.sub(r"(?<=\.)\.|\.$", "=2E", key)

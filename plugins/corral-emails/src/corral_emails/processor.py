@@ -1,4 +1,4 @@
-"""What a worker does with a job of `emails`: render, compose, send, and remember that it was taken."""
+"""The processor of `emails`: renders, composes and sends a mail, and records that it was sent."""
 
 from __future__ import annotations
 

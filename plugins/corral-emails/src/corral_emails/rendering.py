@@ -1,5 +1,4 @@
-"""Templates: a folder with `subject.txt`, `body.txt` and `body.html`, and one folder more for each
-locale it has.
+"""Templates: folders with `subject.txt`, `body.txt`, `body.html`, and a folder for each locale.
 
 It knows nothing of SMTP. Whatever is wrong with a template or its variables is wrong on every
 attempt: `Fail`.
@@ -78,9 +77,7 @@ class Templates:
         return Rendered(subject.strip(), text, html)
 
     def _folder(self, job: EmailJob) -> str:
-        """The template's folder for the job's locale: `welcome/de-at`, else `welcome/de`, else
-        `welcome`.
-        """
+        """The template's folder: `welcome/de-at`, else `welcome/de`, else `welcome`."""
         tags = (job.locale or "").lower().replace("_", "-").split("-")
         variants = [
             f"{job.template}/{'-'.join(tags[:length])}" for length in range(len(tags), 0, -1)

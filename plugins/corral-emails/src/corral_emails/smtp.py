@@ -1,5 +1,4 @@
-"""The conversation with the SMTP server: one connection per worker, one mail at a time, all
-recipients or none.
+"""Sends mail by SMTP: one connection per worker, one mail at a time, all recipients or none.
 
 It knows nothing of jobs; of Corral it knows `Fail`, because a 5xx reply is one.
 """
@@ -33,8 +32,7 @@ class Deferred(Exception):
 
 
 class Mailer:
-    """Sends mail over one connection, which is opened for the first mail and again whenever it was
-    lost.
+    """Sends mail over one connection, opened for the first mail and again after it was lost.
 
     Args:
         settings: Where to, as whom, and how.
@@ -63,9 +61,7 @@ class Mailer:
 
     @cached_property
     def templates(self) -> Templates:
-        """The templates, the application's own and the shipped ones; Jinja is loaded for the first
-        mail.
-        """
+        """The application's templates and the shipped ones; Jinja is loaded for the first mail."""
         from corral_emails.rendering import Templates  # noqa: PLC0415  # 2 MiB that an idle worker need not have
 
         return Templates(self._templates_dir, sender=self.sender.display_name or self.sender.domain)
@@ -94,9 +90,7 @@ class Mailer:
                 raise
 
     async def _ready(self) -> None:
-        """Have a connection that is open, knows the server's extensions, and stands between two
-        mails.
-        """
+        """Make sure that a connection is open, greeted, and ready for the next mail."""
         if self._client.is_connected:
             try:
                 await self._client.rset()

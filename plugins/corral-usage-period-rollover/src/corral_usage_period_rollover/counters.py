@@ -1,6 +1,4 @@
-"""The default for `corral_usage_totals`: the counters of the table `usage_counters`, each counted
-once.
-"""
+"""The default of `corral_usage_totals`: sums the table `usage_counters`, each counter once."""
 
 from __future__ import annotations
 

@@ -46,8 +46,7 @@ def corral_usage_totals(
 def corral_usage_period_closed(
     period: ClosedPeriod, connection: AsyncConnection, jobs: JobScheduler
 ) -> Awaitable[object] | None:
-    """A period has been closed and the next one opened; both are committed after the last
-    subscriber.
+    """React to a closed period and its successor; both are committed after the last subscriber.
 
     Called once per closing, for everybody who subscribes, one after the other: billing, quotas.
 

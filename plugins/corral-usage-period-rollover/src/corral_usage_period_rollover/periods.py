@@ -92,9 +92,7 @@ def period_around(anchor: datetime, length: Length, moment: datetime) -> tuple[d
 
 
 def _number(anchor: datetime, length: Length, moment: datetime) -> int:
-    """The number of the last boundary that is not after a moment; the anchor's is 0, and negative
-    ones exist.
-    """
+    """The number of the last boundary up to a moment: the anchor's is 0, earlier are negative."""
     # two moments of one zone are subtracted by its clock, as if that were never changed
     anchor, moment = anchor.astimezone(UTC), moment.astimezone(UTC)
     if length in FIXED:

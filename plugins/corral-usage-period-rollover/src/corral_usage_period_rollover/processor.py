@@ -1,6 +1,4 @@
-"""What a worker does with a job of `usage-period-rollover`: close what was over when the job
-started.
-"""
+"""The processor of `usage-period-rollover`: closes the periods that were over when it started."""
 
 from __future__ import annotations
 

@@ -70,8 +70,7 @@ class Rollover:
         self._outbox = Outbox(jobs)
 
     async def close_due(self, now: datetime, tick: datetime) -> Closed:
-        """Close every period that ended at or before now, and those that come to light by it, until
-        none is left.
+        """Close every period that ended at or before now, and its successors that did, too.
 
         One subscription that cannot be rolled over does not stop the others.
 
@@ -125,8 +124,7 @@ class Rollover:
     async def _close_next(
         self, subscription_id: str, now: datetime, tick: datetime
     ) -> tuple[bool, bool]:
-        """Close a subscription's open period, if that is over, and open the next; all of it or
-        nothing.
+        """Close a subscription's open period, if it is over, and open the next, in one transaction.
 
         The update is the claim, and it comes first: of two rollovers at once one finds the row
         closed and does nothing, and SQLite takes its write lock before anything was read.
@@ -202,13 +200,12 @@ class Rollover:
 
 
 def _unfit(metric: object, amount: object) -> str | None:
-    """Why the table would not take a total: PostgreSQL's refusal names nobody, and SQLite takes
-    what is no total.
-    """
+    """Why a total cannot be stored: PostgreSQL's error names no metric, SQLite stores anything."""
     if not isinstance(metric, str) or len(metric) > METRIC_LENGTH:
         return f"{metric!r} as a metric, which is no text of up to {METRIC_LENGTH} characters"
     if not isinstance(amount, int) or isinstance(amount, bool):
-        return f"{metric!r} with {type(amount).__name__}, which is no whole number; hint: int(…) what the database sums"
+        kind = type(amount).__name__
+        return f"{metric!r} with {kind}, which is no whole number; hint: int(…) what is summed"
     if not -(2**63) <= amount < 2**63:
         return f"{metric!r} with more than 64 bits hold"
     return None

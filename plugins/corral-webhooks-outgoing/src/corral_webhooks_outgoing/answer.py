@@ -51,9 +51,7 @@ class Answer:
         return self.status == HTTPStatus.GONE
 
     def __str__(self) -> str:
-        """`answered 503: try later`: the status, and the first words of the body, in one printable
-        line.
-        """
+        """The status and the start of the body in one printable line: `answered 503: try later`."""
         text = " ".join(self.body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace").split())
         shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
         if len(shown) > EXCERPT_CHARACTERS:
@@ -78,9 +76,7 @@ class Answer:
 
 
 def _wanted(text: str, now: datetime) -> timedelta:
-    """`Retry-After` is a number of seconds or a date (RFC 9110, section 10.2.3); zero for what is
-    neither.
-    """
+    """Parse `Retry-After`: seconds or a date (RFC 9110, section 10.2.3); zero if it is neither."""
     if text.isascii() and text.isdecimal():
         digits = text.lstrip("0")
         return timedelta(seconds=int(digits or "0")) if len(digits) < 9 else LONGEST_RETRY_AFTER

@@ -38,7 +38,8 @@ Receivers on Node and uvicorn close theirs after 5 s.
 
 _OURS: Final = {
     "accept": "*/*",
-    "accept-encoding": "identity",  # and nothing is decoded, whatever comes: a bomb stays as small as it is sent
+    # nothing is decoded: a compressed bomb stays as small as it is sent
+    "accept-encoding": "identity",
     "content-type": "application/json",
     "user-agent": f"corral-webhooks-outgoing/{version('corral-webhooks-outgoing')}",
 }

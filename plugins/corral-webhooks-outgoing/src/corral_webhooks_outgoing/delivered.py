@@ -1,6 +1,4 @@
-"""Which deliveries were accepted: remembered in the database, so that a job that runs again sends
-nothing.
-"""
+"""Records accepted deliveries in the database: a job that runs again sends nothing."""
 
 from __future__ import annotations
 

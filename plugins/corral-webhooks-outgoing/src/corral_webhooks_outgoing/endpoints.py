@@ -166,9 +166,7 @@ async def end_rotation(connection: Connection, endpoint_id: str) -> bool:
 
 
 async def disable_address(connection: Connection, endpoint: Endpoint) -> None:
-    """Disable an endpoint, unless its URL was changed since it was read: then it is another address
-    that is gone.
-    """
+    """Disable an endpoint, unless its URL has changed since it was read."""
     same = (_own.id == endpoint.id) & (_own.url == endpoint.url)
     await connection.execute(update(webhook_endpoints).where(same).values(enabled=False))
 

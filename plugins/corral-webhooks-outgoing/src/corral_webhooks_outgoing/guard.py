@@ -1,5 +1,4 @@
-"""The guard: every connection of a webhook is made here, to an address that was looked at and to no
-other.
+"""The guard: opens every connection of a webhook, to an address that it has checked.
 
 A name is resolved once, all its addresses are judged, and the judged ones are dialled as numbers. A
 resolver that answers differently the next time is not asked a next time. TLS, SNI and `Host` keep
@@ -95,7 +94,7 @@ class Guard(AsyncNetworkBackend):
 
     async def _resolved(self, host: str, port: int, timeout: float | None) -> list[str]:
         asked: Future[list[str]] = Future()
-        asked.set_running_or_notify_cancel()  # we may stop waiting; what is found after that goes nowhere
+        asked.set_running_or_notify_cancel()  # an answer that comes after the timeout is dropped
         threading.Thread(
             target=_ask, args=(asked, host, port), name="webhook-name", daemon=True
         ).start()
@@ -126,8 +125,6 @@ def _ask(asked: Future[list[str]], host: str, port: int) -> None:
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    """What the system's resolver says, in its order; an address in an odd form comes out in the
-    usual one.
-    """
+    """The addresses of a name, in the system resolver's order and in their usual form."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))

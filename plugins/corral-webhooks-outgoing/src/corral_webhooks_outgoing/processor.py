@@ -1,6 +1,4 @@
-"""What a worker does with a job of `webhooks-outgoing`: look up, sign, send, and remember that it
-was accepted.
-"""
+"""The processor of `webhooks-outgoing`: signs and sends an event, and records its acceptance."""
 
 from __future__ import annotations
 
@@ -106,12 +104,11 @@ class Deliveries:
         return found
 
     async def tell_gone(self, endpoint: Endpoint) -> None:
-        """Tell everybody that an endpoint wants no more events; it is disabled then, or nothing is
-        changed.
+        """Disable an endpoint that wants no more events, and call the subscribers, or do neither.
 
         Raises:
-            HookRaised: Somebody could not act on it.
-        TransactionSpoilt: Somebody did not say so.
+            HookRaised: A subscriber failed.
+            TransactionSpoilt: A subscriber failed in the database and hid it.
             DatabaseUnavailable: The database is away.
         """
         with sql.unavailable(self.engine):
@@ -134,7 +131,8 @@ async def open_deliveries(deps: Deps) -> AsyncIterator[Deliveries]:
     settings = WebhookSettings.from_environment()
     if settings.allow_private:
         log.warning(
-            "webhooks may reach addresses that are not public: CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE is set"
+            "webhooks may reach addresses that are not public:"
+            " CORRAL_WEBHOOKS_OUTGOING_ALLOW_PRIVATE is set"
         )
     engine = await deps.enter(sql.engine)
     await sql.require_tables(engine, sql.ledger, webhook_endpoints)

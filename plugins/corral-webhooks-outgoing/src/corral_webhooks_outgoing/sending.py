@@ -1,5 +1,4 @@
-"""Sending a message to an endpoint: the URL is judged again, and what went wrong becomes what a job
-says.
+"""Sends a message to an endpoint: checks the URL again, and words what went wrong.
 
 It is loaded for a worker's first delivery: an HTTP client and the certificate authorities take 7
 MiB and 0.1 s.

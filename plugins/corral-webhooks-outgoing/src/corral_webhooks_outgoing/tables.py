@@ -10,9 +10,7 @@ __all__ = ["metadata", "webhook_endpoints"]
 
 
 class _Unshown(str):
-    """A text that is not shown: SQLAlchemy's errors, and its log, repeat what a statement was
-    given.
-    """
+    """A text with a hidden repr: SQLAlchemy's errors and log repeat a statement's parameters."""
 
     __slots__ = ()
 

@@ -89,11 +89,13 @@ def accepted_url(url: str, *, allow_private: bool, ports: Collection[int] = ()) 
         port is not None and not 0 < port < 1 << 16
     ):
         raise EndpointRefused(
-            "a webhook's URL has a host that is no name and no address, or a port that does not exist"
+            "a webhook's URL has a host that is no name and no address,"
+            " or a port that does not exist"
         )
     if port is not None and port not in {*PORTS, *ports} and (ports or not allow_private):
+        allowed = ", ".join(map(str, sorted({*PORTS, *ports})))
         raise EndpointRefused(
-            f"a webhook's URL has the port {port}, and webhooks go to {', '.join(map(str, sorted({*PORTS, *ports})))}",
+            f"a webhook's URL has the port {port}, and webhooks go to {allowed}",
             hint="CORRAL_WEBHOOKS_OUTGOING_PORTS names further ones",
         )
     local = host.removesuffix(".").rpartition(".")[2] == "localhost"
