@@ -50,9 +50,7 @@ def editable(folders: Iterable[Path]) -> Command:
 
 
 def installed(folders: Iterable[Path]) -> Command:
-    """Install plugins after the core: in `deps` they would be resolved first, and no registry has
-    this tree's core.
-    """
+    """Install plugins after the core, because no registry has the core of this tree."""
     install = ["uv", "pip", "install", "--quiet"]
     for folder in folders:
         install += ["--reinstall-package", folder.name, str(folder)]
@@ -101,7 +99,7 @@ def tox_extend_envs() -> Iterable[str]:
 
 @impl
 def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
-    """Give the environments their settings, and a place in a bare `tox` behind those of `tox.ini`."""
+    """Configure the environments, and place them behind those of `tox.ini` in a bare `tox`."""
     plugins = plugin_folders()
     for name, folder in plugins.items():
         state.conf.memory_seed_loaders[name].append(MemoryLoader(**settings_of(folder)))

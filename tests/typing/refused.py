@@ -64,9 +64,7 @@ Queue("parcels", Scale)  # error: a payload model that is none
 Queue("parcels", Parcel, timeout=5)  # error: a duration without a unit
 
 emails.processed_by(count)  # error: a processor of another queue's payload
-emails.processed_by(
-    weigh, using=open_scale
-)  # error: a processor of another queue's payload, with its resource
+emails.processed_by(weigh, using=open_scale)  # error: another queue's processor and resource
 parcels.processed_by(weigh, using=open_oven)  # error: another resource than the processor takes
 parcels.processed_by(weigh)  # error: the resource is missing
 parcels.processed_by(count, using=open_scale)  # error: a resource that the processor does not take
@@ -79,17 +77,13 @@ def corral_processors() -> list[Processor]:
 
 async def produce(jobs: JobScheduler) -> None:
     await jobs.enqueue(emails, parcel)  # error: a payload of another queue
-    await jobs.enqueue(
-        "emails", mail
-    )  # error: by name it is a mapping: a model's queue is an object
+    await jobs.enqueue("emails", mail)  # error: by name it is a mapping, and no model
     await jobs.enqueue(emails, ["ada@example.org"])  # error: a payload that is neither
     await jobs.enqueue(emails, mail, atempts=5)  # error: a misspelt option
     await jobs.enqueue(emails, mail, delay=5)  # error: a duration without a unit
     await jobs.enqueue_many(emails, [mail, parcel])  # error: one of them belongs to another queue
     await jobs.enqueue_many("emails", [mail])  # error: by name they are mappings
-    await jobs.enqueue_many(
-        emails, [Entry(mail), Entry(parcel)]
-    )  # error: an entry of another queue's payload
+    await jobs.enqueue_many(emails, [Entry(mail), Entry(parcel)])  # error: of another queue
     await jobs.enqueue_many("emails", [Entry(mail)])  # error: an entry with a model, by name
     Entry(mail, delay=5)  # error: a duration without a unit, in an entry
     Entry(mail, atempts=5)  # error: a misspelt option, in an entry
@@ -101,7 +95,5 @@ testing.job(emails, parcel)  # error: a job of a payload of another queue
 
 
 async def commit(outbox: sql.Outbox, connection: AsyncConnection) -> None:
-    await outbox.within(connection).enqueue(
-        emails, parcel
-    )  # error: another queue's payload, in the outbox
+    await outbox.within(connection).enqueue(emails, parcel)  # error: another queue's payload
     await outbox.enqueue(parcels, parcel)  # error: no transaction
