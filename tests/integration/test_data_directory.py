@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import redis
 
-from corral.embedded import data_directory, server
+from corral.embedded import data_directory
+from corral.embedded import server as embedded
 from corral.embedded.server import attach, embedded_store
 from corral.errors import ConfigurationError, StoreUnavailable
 
@@ -52,8 +53,8 @@ def test_a_stale_socket_is_no_server(data_dir: Path) -> None:
 def test_a_locked_directory_without_an_answer_is_in_use(
     data_dir: Path, spawn: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert server.ANSWER_SECONDS == 5.0
-    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.2)
+    assert embedded.ANSWER_SECONDS == 5.0
+    monkeypatch.setattr(embedded, "ANSWER_SECONDS", 0.2)
     data_dir.mkdir()
     for name in ("store.lock", "users.lock"):
         (data_dir / name).touch()
@@ -74,8 +75,8 @@ def test_a_frozen_server_is_in_use_and_goes_on_when_it_thaws(
     with embedded_store(data_dir) as url:
         server = info(url)
         with monkeypatch.context() as patience:
-            patience.setattr(server, "ANSWER_SECONDS", 0.2)
-            patience.setattr(server, "PING_SECONDS", 0.1)
+            patience.setattr(embedded, "ANSWER_SECONDS", 0.2)
+            patience.setattr(embedded, "PING_SECONDS", 0.1)
             os.kill(server["process_id"], signal.SIGSTOP)
             try:
                 with pytest.raises(StoreUnavailable, match="data directory in use"):
