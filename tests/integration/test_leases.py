@@ -14,8 +14,7 @@ import pytest
 import pytest_asyncio
 
 from corral import Job, Payload, Queue
-from corral.store.codec import NewJob
-from corral.store.connection import Link, ThreadLink
+from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.worker import leases as leases_module
 from corral.worker.leases import Lease, Leases
@@ -201,33 +200,3 @@ async def test_of_200_results_whose_locks_are_anothers_none_is_written(workshop:
     await workshop.raw.delete(
         "bull:letters:active", *locks, *(f"bull:letters:{enqueued.id}" for enqueued in made)
     )
-
-
-async def test_a_call_whose_record_has_expired_counts_as_not_renewed(
-    store_url: str, raw: Any
-) -> None:
-    """Its jobs' locks expired before the record did, so what the late reply brings must not start."""
-    store, link = QueueStore(Link(store_url), "bull", "letters"), ThreadLink(store_url, 5.0)
-
-    def renew(seq: int) -> set[int]:
-        lost, incomplete = store.extend(link, [], 1_000, worker="w", calls=[(0, seq)])
-        assert lost == set()
-        return incomplete
-
-    try:
-        assert renew(1) == {0}, "no call of this worker has run yet"
-        await store.add(
-            [NewJob("a", "letters", b"{}", b"{}"), NewJob("b", "letters", b"{}", b"{}")]
-        )
-        assert [job.id for job in (await store.advance("w", 1, [], 1)).jobs] == ["a"]
-        assert renew(1) == set()
-        assert renew(2) == set(), "the next call has not run: its locks will be younger than this"
-        (record,) = [key async for key in raw.scan_iter("corral:bull:letters:call:w*")]
-        assert 1_000 < await raw.pttl(record) <= 2_000
-        await raw.delete("bull:letters:a:lock")
-        assert renew(1) == {0}
-        await raw.delete(record)
-        assert renew(1) == {0}
-    finally:
-        link.close()
-        await store.close()

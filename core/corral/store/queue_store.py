@@ -331,7 +331,7 @@ class QueueStore:
 
         Returns:
             The places in `leases` of those whose lock is not held any more, and the places in
-            `calls` of those that have brought a job whose lock is not, or whose record has expired.
+            `calls` of those that have brought a job whose lock is not.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.

@@ -3,9 +3,8 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`   then the records of calls on their way (advance.lua)
 -- ARGV  1 lock_ms   2 worker   then per record: seq   then per job: id, token
--- Returns the places (from 0) of the jobs whose lock is not ours any more; and -n where the nth call has brought a job
--- whose lock is not, or where its record has expired: it lives twice as long as the locks, so they have expired before it.
--- An older call's record is there where the call has not run yet. Nothing is created: a removed job leaves no key.
+-- Returns the places (from 0) of the jobs whose lock is not ours any more; and -n where the nth record has brought a job
+-- whose lock is not. Nothing is created for them: a removed job leaves no key.
 
 local base, lock_ms, calls = KEYS[1], ARGV[1], #KEYS - 1
 local lost, kept = {}, {}
@@ -27,8 +26,6 @@ for i = 1, calls do
     end
     if not all then lost[#lost + 1] = -i end
     redis.call('PEXPIRE', KEYS[i + 1], 2 * lock_ms)
-  elseif not record then
-    lost[#lost + 1] = -i
   end
 end
 
