@@ -4,14 +4,12 @@ is not ours.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +20,7 @@ import redis
 from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from corral import Queue, hookimpl
+from corral import Queue, hookimpl, testing
 from corral.inspector import StoredJob
 from corral.inspector.stored import decode_stored
 from corral.sql import Outbox, create_engine
@@ -257,17 +255,8 @@ def erasing(taking_part: Take) -> None:
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine
-    function.
-    """
-
-    async def wait(predicate: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not (await met if inspect.isawaitable(met := predicate()) else met):
-            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
-            await asyncio.sleep(0.02)
-
-    return wait
+    """`await wait_until(condition, "what is awaited")`: that of `corral.testing`, for a minute."""
+    return partial(testing.wait_until, seconds=SECONDS)
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ either database.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -124,17 +123,8 @@ async def till(corral_database: str, corral_kit: testing.Kit) -> AsyncIterator[T
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine
-    function.
-    """
-
-    async def wait(predicate: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not (await met if inspect.isawaitable(met := predicate()) else met):
-            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
-            await asyncio.sleep(0.02)
-
-    return wait
+    """`await wait_until(condition, "what is awaited")`: that of `corral.testing`, for a minute."""
+    return partial(testing.wait_until, seconds=SECONDS)
 
 
 @pytest.fixture

@@ -5,18 +5,17 @@ processes.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -208,17 +207,8 @@ def shop(
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine
-    function.
-    """
-
-    async def wait(predicate: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not (await met if inspect.isawaitable(met := predicate()) else met):
-            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
-            await asyncio.sleep(0.02)
-
-    return wait
+    """`await wait_until(condition, "what is awaited")`: that of `corral.testing`, for a minute."""
+    return partial(testing.wait_until, seconds=SECONDS)
 
 
 APPLICATION = '''

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import SMTP as POLICY
+from functools import partial
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from corral import testing
 from corral_emails.processor import open_mailer
 from corral_emails.settings import PREFIX
 from corral_emails.smtp import Mailer
@@ -130,17 +131,8 @@ async def plain_postbox() -> AsyncIterator[Postbox]:
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the server goes on answering
-    meanwhile.
-    """
-
-    async def wait(predicate: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not predicate():
-            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
-            await asyncio.sleep(0.02)
-
-    return wait
+    """`await wait_until(condition, "what is awaited")`: that of `corral.testing`, for a minute."""
+    return partial(testing.wait_until, seconds=SECONDS)
 
 
 @pytest.fixture(autouse=True)

@@ -5,18 +5,17 @@ opens them.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import socket
 import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -335,17 +334,8 @@ async def deliveries_with(
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """`await wait_until(predicate, "what is awaited")`, bounded; the predicate may be a coroutine
-    function.
-    """
-
-    async def wait(predicate: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not (await met if inspect.isawaitable(met := predicate()) else met):
-            assert time.monotonic() < deadline, f"waited {SECONDS} s in vain until {what}"
-            await asyncio.sleep(0.02)
-
-    return wait
+    """`await wait_until(condition, "what is awaited")`: that of `corral.testing`, for a minute."""
+    return partial(testing.wait_until, seconds=SECONDS)
 
 
 @pytest.fixture
