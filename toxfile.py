@@ -57,6 +57,25 @@ def installed(folders: Iterable[Path]) -> Command:
     return Command(install)
 
 
+def lowest(folders: Iterable[Path]) -> list[Command]:
+    """Install core and plugins on the lowest versions that they allow, then what tests need.
+
+    What a test tool needs of its own does not raise those versions again: they are written down in
+    between, and the second installation keeps to them.
+    """
+    extras = "board,embedded,metrics,otel,sql,testing,uvloop"
+    install = ["uv", "pip", "install", "--quiet", "--resolution", "lowest-direct"]
+    tools = ["uv", "pip", "install", "--quiet", "--group", f"{ROOT / 'pyproject.toml'}:test"]
+    for folder in folders:
+        install += ["--reinstall-package", folder.name, str(folder)]
+        tools += test_group(folder)
+    keep = 'kept="$VIRTUAL_ENV/lowest.txt"; uv pip freeze | grep == | tee "$kept"'
+    return [
+        Command([*install, "--reinstall-package", "corral", f"{ROOT}[{extras}]"]),
+        Command(["sh", "-c", f'{keep}; UV_CONSTRAINT="$kept" exec "$@"', "sh", *tools]),
+    ]
+
+
 def test_group(folder: Path) -> list[str]:
     """The installer's arguments for what a plugin's tests need, where its project says so."""
     project = folder / "pyproject.toml"
@@ -104,6 +123,9 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     for name, folder in plugins.items():
         state.conf.memory_seed_loaders[name].append(MemoryLoader(**settings_of(folder)))
     ours = distributions("plugins")
+    state.conf.memory_seed_loaders["lowest"].append(
+        MemoryLoader(commands_pre=lowest(plugins.values()))
+    )
     state.conf.memory_seed_loaders["dev"].append(MemoryLoader(commands=[editable(ours)]))
     for name in ("bench", "board", "demo", "saas"):
         state.conf.memory_seed_loaders[name].append(MemoryLoader(commands_pre=[installed(ours)]))

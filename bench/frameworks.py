@@ -43,5 +43,5 @@ def measure_frameworks(bench: Bench) -> tuple[dict[str, Sequence[float]], list[s
 
 
 def versions(about: dict[str, str]) -> str:
-    """What a process says of itself, in one line."""
+    """A description of a process, in one line."""
     return ", ".join(f"{name} {value}" for name, value in about.items())

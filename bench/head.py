@@ -1,4 +1,4 @@
-"""What was measured, said by the measured processes themselves: versions, files, digests, settings
+"""What was measured, as the measured processes report it: versions, files, digests, settings
 of the store.
 """
 
@@ -55,7 +55,7 @@ def measured_commit(about: dict[str, str]) -> str:
 
 
 def git(about: dict[str, str], *arguments: str) -> str:
-    """What git says about the measured files' checkout; empty where it says nothing."""
+    """What git reports about the measured files' checkout, or empty."""
     folder = Path(about["file"]).parent
     try:
         done = subprocess.run(

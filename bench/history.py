@@ -30,7 +30,7 @@ UNKNOWN = "-"
 def history_line(
     date: str, commit: str, rows: Iterable[Row], instructions: Mapping[str, float]
 ) -> str:
-    """One line of the table: what this run did not measure is a dash; `step` is for whoever adds
+    """One line of the table: what this run did not measure is a dash; `step` is for the person who adds
     it.
     """
     by_key = {row.key: row for row in rows}

@@ -59,14 +59,14 @@ print(time.perf_counter() - started)
 
 def import_ms(module: str, folder: Path) -> float:
     """Import a module of `folder` in a fresh process; the interpreter's own start is not counted."""
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", TIMED_IMPORT.format(module=module)],
         env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    return float(told) * 1000
+    return float(printed) * 1000
 
 
 def process_ms(*arguments: str) -> float:

@@ -137,7 +137,7 @@ class Cost:
 
 
 class CountedServer:
-    """A server under callgrind, which counts only where it is told to.
+    """A server under callgrind, which counts only where the run switches it on.
 
     Args:
         folder: Where it keeps its files and its socket.

@@ -4,7 +4,7 @@ A peer is a process of its own. It reads one line of JSON at a time and answers 
 seconds that the operation took, or for `about` what the process is. Every peer has `about`; the
 rest is by what its store shows.
 
-Where jobs are in BullMQ's data model (Corral, BullMQ for Node), the store itself says how long a
+Where jobs are in BullMQ's data model (Corral, BullMQ for Node), the store itself shows how long a
 drain took:
 
 * `add`: `callers` callers each add one job after the other, `count` in all; `add_bulk`: `size` jobs
@@ -17,7 +17,7 @@ Other Python frameworks keep no times in the store, so their jobs hold the stopw
 * `drain`: start a worker and wait for `count` jobs; the answer is the seconds from the first job to
   the last. It is the last request: the process is ended with its worker.
 
-What a kind of job does, `bench.peers.queues` says.
+`bench.peers.queues` has what each kind of job does.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Peer:
     Attributes:
         name: What the table calls it.
         prefix: Its key space, where its jobs are in BullMQ's data model.
-        about: What the process says of itself: versions, files, digests.
+        about: What the process reports about itself: versions, files, digests.
         pid: Its process id.
     """
 

@@ -219,7 +219,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
     """Ask again and again.
 
     Raises:
-        RuntimeError: It has not come; the message says what.
+        RuntimeError: What was waited for did not come; the message names it.
     """
     deadline = time.monotonic() + DRAIN_SECONDS
     while not is_so():

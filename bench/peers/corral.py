@@ -13,7 +13,7 @@ from importlib import metadata
 import corral
 from bench.peers.queues import PAYLOADS, corral_queues, numbered
 from bench.peers.requests import add_concurrently, answer, batches
-from corral.app import calm_collector, read_installed
+from corral.app import read_installed, tune_garbage_collector
 from corral.observe.logs import configure_logs
 from corral.observe.tally import Tally
 from corral.store.scripts import script
@@ -38,7 +38,7 @@ async def main() -> None:
     installed = read_installed("worker", list(queues))
     settings = installed.settings
     configure_logs(settings)
-    calm_collector()  # as `corral worker` does
+    tune_garbage_collector()  # as `corral worker` does
     assert settings.redis_url is not None, "the benchmark names the store"
     url = settings.redis_url.get_secret_value()
     running: list[tuple[Worker, asyncio.Task[object]]] = []

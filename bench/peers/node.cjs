@@ -88,8 +88,8 @@ async function main() {
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const request = JSON.parse(line);
     const began = process.hrtime.bigint();
-    const told = await operations[request.do](request);
-    process.stdout.write(`${JSON.stringify(told ?? Number(process.hrtime.bigint() - began) / 1e9)}\n`);
+    const answer = await operations[request.do](request);
+    process.stdout.write(`${JSON.stringify(answer ?? Number(process.hrtime.bigint() - began) / 1e9)}\n`);
   }
   process.exit(0); // connections would keep the process alive
 }

@@ -1,6 +1,6 @@
 """Corral's queues of the benchmark, as a plugin declares them: one for each kind of job.
 
-BullMQ keeps all finished jobs and tries once unless told otherwise, so these queues say the same.
+BullMQ keeps all finished jobs and tries once unless configured otherwise; these queues are configured like that.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ async def answer(operations: Mapping[str, Operation]) -> None:
         request: dict[str, Any] = json.loads(line)
         operation = operations[request.pop("do")]
         began = time.perf_counter()
-        told = await operation(**request)
-        print(json.dumps(time.perf_counter() - began if told is None else told), flush=True)
+        answer = await operation(**request)
+        print(json.dumps(time.perf_counter() - began if answer is None else answer), flush=True)
 
 
 async def add_concurrently(add: Callable[[int], Awaitable[Any]], count: int, callers: int) -> None:

@@ -1,90 +1,122 @@
 """Corral: a worker framework whose queues are plugins.
 
-This is the surface for authors of queues and for producers. It loads neither the Redis client nor
-the worker; and a name loads its module when it is first asked for, so that `corral --help` does not
-wait for pydantic.
+This package has the names that authors of queues and producers need. A name loads its module when
+it is first used: `import corral` loads neither pydantic, nor the store's client, nor the worker.
 """
 
 from __future__ import annotations
 
 from corral.on_demand import on_demand
 
-TYPE_CHECKING = False  # as checkers read it: the program handles no signal before this is loaded
+TYPE_CHECKING = False  # not imported: `typing` would be loaded before signals are handled
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from corral.blocking import BlockingJobScheduler
+    from corral.deps import Answer, Deps, HookRaised
     from corral.errors import (
         CatalogError,
+        ConfigurationError,
         CorralError,
+        DatabaseUnavailable,
         EnqueueInterrupted,
         Fail,
+        JobRefused,
         PayloadRefused,
         RateLimited,
         Retry,
+        SchedulerUnusable,
         Snooze,
         StoreUnavailable,
+        UnknownQueue,
     )
-    from corral.hookspecs import hookimpl
+    from corral.hookspecs import hookimpl, hookspec
     from corral.job import Job
+    from corral.job_state import JobState
     from corral.jobs import Durability, Enqueued, Entry, JobScheduler
-    from corral.options import Exponential, Fixed, JobOptions, Retention
+    from corral.options import (
+        Backoff,
+        EnqueueOptions,
+        Exponential,
+        Fixed,
+        JobOptions,
+        Retention,
+        check_job_id,
+    )
+    from corral.outcome import Outcome
     from corral.payload import Payload
-    from corral.processor import Deps, Processor
+    from corral.plugin_settings import PluginSettings
+    from corral.processor import Processor
     from corral.queue import Queue
     from corral.schedule import Cron, Every
 
 __all__ = [
+    "Answer",
+    "Backoff",
+    "BlockingJobScheduler",
     "CatalogError",
+    "ConfigurationError",
     "CorralError",
     "Cron",
+    "DatabaseUnavailable",
     "Deps",
+    "Durability",
     "EnqueueInterrupted",
+    "EnqueueOptions",
     "Enqueued",
     "Entry",
     "Every",
     "Exponential",
     "Fail",
     "Fixed",
+    "HookRaised",
     "Job",
     "JobOptions",
+    "JobRefused",
     "JobScheduler",
+    "JobState",
+    "Outcome",
     "Payload",
     "PayloadRefused",
+    "PluginSettings",
     "Processor",
     "Queue",
     "RateLimited",
     "Retention",
     "Retry",
+    "SchedulerUnusable",
     "Snooze",
     "StoreUnavailable",
+    "UnknownQueue",
+    "check_job_id",
     "connect",
     "connect_blocking",
     "hookimpl",
+    "hookspec",
 ]
 
 
 def connect(*, durability: Durability | None = None) -> AbstractAsyncContextManager[JobScheduler]:
-    """A producer's front door: `async with corral.connect() as jobs: await jobs.enqueue(queue,
-    payload)`.
+    """Connect a producer: `async with corral.connect() as jobs: await jobs.enqueue(…)`.
 
-    Reads the settings, loads the plugins, builds the catalog and finds the store. A store that is
-    away is noticed by the first call.
+    On entering, it reads the settings, loads the plugins, builds the catalog and looks up the URL
+    of the store. It does not contact the store: one that is away is noticed by the first call.
 
     Args:
-        durability: `"replicated"`: `enqueue` and `enqueue_many` return when a replica of the store
-            has the jobs, too. If none has them within a second, they raise `StoreUnavailable` or
-            `EnqueueInterrupted`; the outcome of these jobs is unknown: they are written, and are
-            lost if the store fails over. None: as soon as the store itself has them.
+        durability: None: `enqueue` and `enqueue_many` return as soon as the store has the jobs.
+            `"replicated"`: they return when a replica has the jobs as well. If none has them
+            within a second, they raise `StoreUnavailable` or `EnqueueInterrupted`. The outcome of
+            these jobs is unknown: the store has them, and loses them if it fails over.
 
     Returns:
-        A context manager that yields the scheduler. In another event loop than this one, in a
-        forked child, and after it was left, its calls raise `corral.errors.SchedulerUnusable`.
+        A context manager that yields the scheduler. The scheduler's calls raise
+        `SchedulerUnusable` in another event loop, in a forked child, and after the `with` block.
 
     Raises:
-        CorralError: On entering: a setting, the catalog, or that no store is configured.
+        CorralError: On entering: a setting is wrong, the catalog is refused, or no store is
+            configured.
     """
-    from corral.app import connect  # noqa: PLC0415  # a declaration must not load the store's client
+    from corral.app import connect  # noqa: PLC0415  # `import corral` must not load the store's client
 
     return connect(durability=durability)
 
@@ -92,41 +124,45 @@ def connect(*, durability: Durability | None = None) -> AbstractAsyncContextMana
 def connect_blocking(
     *, durability: Durability | None = None
 ) -> AbstractContextManager[BlockingJobScheduler]:
-    """`connect` for programs without an event loop: `with corral.connect_blocking() as jobs:
-    jobs.enqueue(…)`.
+    """Connect a producer without an event loop: `with corral.connect_blocking() as jobs: …`.
 
-    The scheduler may be used from several threads, and in processes that are forked from this one:
-    each connects again by itself. It may stay open for the program's life (`jobs =
-    corral.connect_blocking().__enter__()`): it is closed as the program ends, for which that waits
-    two seconds at most.
+    Threads may share the scheduler. In a forked child it connects again by itself. It may stay open
+    for the life of the program (`jobs = corral.connect_blocking().__enter__()`): it is closed when
+    the program ends, which waits at most two seconds for that.
 
     Args:
-        durability: As `connect`.
+        durability: See `connect`.
 
     Returns:
-        A context manager that yields the scheduler, whose calls raise
-        `corral.errors.SchedulerUnusable` after it was left.
+        A context manager that yields the scheduler. The scheduler's calls raise
+        `SchedulerUnusable` after the `with` block.
 
     Raises:
-        CorralError: As `connect`.
+        CorralError: On entering, as for `connect`.
     """
-    from corral.app import connect_blocking  # noqa: PLC0415  # as above
+    from corral.app import connect_blocking  # noqa: PLC0415  # it would load the store's client
 
     return connect_blocking(durability=durability)
 
 
-if not TYPE_CHECKING:  # a checker that saw this would accept any name
+if not TYPE_CHECKING:  # with a `__getattr__` in sight, a type checker accepts any name
     __getattr__, __dir__ = on_demand(
         __name__,
         {
-            "errors": "CatalogError CorralError EnqueueInterrupted Fail PayloadRefused RateLimited Retry Snooze "
-            "StoreUnavailable",
-            "hookspecs": "hookimpl",
+            "blocking": "BlockingJobScheduler",
+            "deps": "Answer Deps HookRaised",
+            "errors": "CatalogError ConfigurationError CorralError DatabaseUnavailable "
+            "EnqueueInterrupted Fail JobRefused PayloadRefused RateLimited Retry "
+            "SchedulerUnusable Snooze StoreUnavailable UnknownQueue",
+            "hookspecs": "hookimpl hookspec",
             "job": "Job",
-            "jobs": "Enqueued Entry JobScheduler",
-            "options": "Exponential Fixed JobOptions Retention",
+            "job_state": "JobState",
+            "jobs": "Durability Enqueued Entry JobScheduler",
+            "options": "Backoff EnqueueOptions Exponential Fixed JobOptions Retention check_job_id",
+            "outcome": "Outcome",
             "payload": "Payload",
-            "processor": "Deps Processor",
+            "plugin_settings": "PluginSettings",
+            "processor": "Processor",
             "queue": "Queue",
             "schedule": "Cron Every",
         },

@@ -1,5 +1,6 @@
-"""The program `corral`, and `python -m corral`: it handles signals from its first line on, then
-loads the rest.
+"""The program `corral`, and `python -m corral`.
+
+It handles signals before it loads anything else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ def main() -> None:
     """The `corral` program."""
     try:
         listen()
-        from corral.cli import main as run  # noqa: PLC0415  # it takes longer than a signal may wait
+        from corral.cli import main as run  # noqa: PLC0415  # loading it takes longer than a signal may wait
 
         run()
     except (KeyboardInterrupt, Exception) as error:

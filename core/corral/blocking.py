@@ -80,20 +80,19 @@ class BlockingJobScheduler:
         Args:
             queue: The queue, or its name.
             payload: An instance of the queue's payload model, or a mapping with the JSON (or
-            Python) field names.
+                Python) field names.
             options: Override the queue's own options for this job; `job_id` names it.
 
         Returns:
-            The job's id, and whether this call made it.
+            The job's id, whether this call made it, and its state.
 
         Raises:
             UnknownQueue: No installed plugin declares the queue.
-            PayloadRefused: The payload has not the queue's shape.
+            PayloadRefused: The payload does not fit the queue's model.
             JobRefused: The id, an option or the size was refused.
-            StoreUnavailable: The store is away, or no replica of it has the job where the scheduler
-                asks for one (`corral.connect`); its `outcome` says whether the job may have been
+            StoreUnavailable: The store is away, or no replica of it has the job and the scheduler
+                asks for one (`corral.connect`). Its `outcome` says whether the job may have been
                 written.
-            whether it was sent.
         """
         return self._wait_for(lambda jobs: jobs.enqueue(queue, payload, **options))
 
@@ -113,29 +112,30 @@ class BlockingJobScheduler:
     def enqueue_many(
         self, queue: Queue[Any] | str, payloads: Iterable[Any], **options: Unpack[EnqueueOptions]
     ) -> Sequence[Enqueued]:
-        """Write many jobs of one queue in few round trips; all are validated before the first is
-        written.
+        """Write many jobs of one queue in few round trips.
 
-        They are written in parts of up to 500 jobs and about 1 MiB; each part is written as a whole
-        or not at all. Jobs of other calls may be written between two parts. A part whose reply was
-        lost is asked for again, which makes no second jobs.
+        All payloads are validated before the first job is written. The jobs are written in parts
+        of up to 500 jobs and about 1 MiB; each part is written as a whole or not at all. Jobs of
+        other calls may be written between two parts. A part whose reply was lost is sent again,
+        which makes no second jobs.
 
         Args:
             queue: The queue, or its name.
             payloads: What `enqueue` takes, one per job; or `Entry` objects, which have options of
-            their own.
-            options: Hold for all jobs, unless their entry says otherwise; `job_id` is refused.
+                their own.
+            options: For all jobs whose entry does not override them; `job_id` is refused.
 
         Returns:
             One `Enqueued` per payload, in order. An id that comes twice in one call makes one job,
             the first.
 
         Raises:
-            UnknownQueue: As `enqueue`; nothing was written, as with the next two.
-            PayloadRefused: A payload has not the queue's shape.
+            UnknownQueue: No installed plugin declares the queue. After this error and the next
+                two, nothing was written.
+            PayloadRefused: A payload does not fit the queue's model.
             JobRefused: An id, an option or a size was refused.
-            EnqueueInterrupted: The store is away, or was from some part on. It has the ids of what
-                was written, what was not, and what may have been.
+            EnqueueInterrupted: The store is away, or went away between two parts. The error has
+                the ids of the jobs that were written, were not written, and may have been.
         """
         return self._wait_for(lambda jobs: jobs.enqueue_many(queue, payloads, **options))
 
@@ -153,44 +153,49 @@ class BlockingJobScheduler:
         payload: Any,
         when: Cron | Every,
         *,
-        id: str,  # noqa: A002  # the field's word
+        id: str,  # noqa: A002  # reads best in a call: schedule(…, id=…)
     ) -> datetime:
-        """Run a job again and again, from now on: what a queue declares is for everybody, this is
-        for one customer.
+        """Run a job again and again, from now on.
 
-        The same call again changes nothing. Another payload or another `when` under the same id
-        replaces what is to come; a run that is due already stays.
+        A schedule that a queue declares exists once, for everybody. This makes further ones at run
+        time, for one customer each, say. The same call again changes nothing. Another payload or
+        another `when` under the same id replaces the next run; a run that is due already stays.
 
         Args:
             queue: The queue, or its name.
             payload: Of every run; as for `enqueue`.
             when: When it runs.
-            id: Names the schedule; a legal job id that is no queue's name: those are for declared
-            schedules.
+            id: Names the schedule within its queue: a legal job id that is no queue's name. Queues'
+                names are for declared schedules.
 
         Returns:
             The next run (aware, UTC).
 
         Raises:
             UnknownQueue: No installed plugin declares the queue.
-            PayloadRefused: The payload has not the queue's shape.
+            PayloadRefused: The payload does not fit the queue's model.
             JobRefused: The id, the size or `when` was refused.
             StoreUnavailable: The store is away.
         """
         return self._wait_for(lambda jobs: jobs.schedule(queue, payload, when, id=id))
 
-    def unschedule(self, id: str) -> bool:  # noqa: A002  # as above
-        """End a schedule that `schedule` made; a run that waits already is left.
+    def unschedule(self, queue: Queue[Any] | str, schedule_id: str) -> bool:
+        """End a schedule that `schedule` made.
+
+        Its next run is removed. A run that waits or is being processed already is left. A schedule
+        of the same id in another queue stays.
 
         Args:
-            id: The schedule, in whichever queues of the catalog it is.
+            queue: The queue that the schedule is in, or its name.
+            schedule_id: The `id` that the schedule was made with.
 
         Returns:
-            Whether there was one.
+            Whether the queue had such a schedule. False is no error: calling it twice is safe.
 
         Raises:
-            JobRefused: It is a declared schedule: those end by `corral schedules remove`, or with
-            their declaration.
+            UnknownQueue: No installed plugin declares the queue.
+            JobRefused: The id belongs to a declared schedule (it is a queue's name). Those end by
+                `corral schedules remove`, or with their declaration.
             StoreUnavailable: The store is away.
         """
-        return self._wait_for(lambda jobs: jobs.unschedule(id))
+        return self._wait_for(lambda jobs: jobs.unschedule(queue, schedule_id))

@@ -1,15 +1,15 @@
-"""Everything Corral raises on purpose, and what a processor raises to end a job on purpose.
+"""All errors that Corral raises on purpose, and the exceptions by which a processor ends a job.
 
-One type per condition. The message is one lower-case sentence that names the thing and who provides
-it; `hint` says what the reader can do. This module imports nothing of Corral, so that anything may
-import it.
+There is one type per condition. The message is one lower-case sentence that names the thing and who
+provides it; `hint` says what the reader can do. This module imports nothing of Corral, so that
+every module may import it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, overload
 
 __all__ = [
     "CatalogError",
@@ -24,7 +24,7 @@ __all__ = [
     "PayloadRefused",
     "Problem",
     "RateLimited",
-    "ResourceNotOpened",
+    "ResourceOpenError",
     "Retry",
     "SchedulerUnusable",
     "Snooze",
@@ -34,11 +34,11 @@ __all__ = [
 
 
 class CorralError(Exception):
-    """The root of all errors that Corral raises on purpose.
+    """The base class of all errors that Corral raises on purpose.
 
     Attributes:
         hint: What the reader can do about it, or None.
-        exit_code: What the command line exits with when this error ends it.
+        exit_code: The exit code of the command line when this error ends it.
     """
 
     exit_code: ClassVar[int] = 1
@@ -49,32 +49,30 @@ class CorralError(Exception):
 
 
 class ConfigurationError(CorralError):
-    """A setting or an argument that cannot be used."""
+    """A setting or an argument cannot be used."""
 
     exit_code = 2
 
 
 class MissingExtra(ConfigurationError, ImportError):
-    """A part of Corral whose extra is not installed; the message names the extra."""
+    """A part of Corral was used whose extra is not installed; the message names the extra."""
 
 
 class JobRefused(CorralError):
-    """A job that was refused before anything was written: its id, its options or its size."""
+    """A job was refused before anything was written: its id, its options or its size."""
 
     exit_code = 2
 
 
 class SchedulerUnusable(CorralError):
-    """A scheduler that was closed, or that belongs to another event loop or to another process;
-    nothing was written.
-    """
+    """A scheduler is closed, or belongs to another event loop or process; nothing was written."""
 
 
 class UnknownQueue(JobRefused):
-    """A queue name that no installed plugin declares.
+    """No installed plugin declares a queue of this name.
 
     Attributes:
-        queue: The name that was asked for.
+        queue: The name.
     """
 
     def __init__(self, queue: str, *, hint: str | None = None) -> None:
@@ -83,7 +81,7 @@ class UnknownQueue(JobRefused):
 
 
 class PayloadRefused(JobRefused):
-    """A payload that does not have its queue's shape; nothing was written.
+    """A payload does not fit its queue's model; nothing was written.
 
     Attributes:
         queue: The queue's name.
@@ -123,7 +121,7 @@ class CatalogError(CorralError):
     """The installed plugins do not make a catalog; the process must not start.
 
     Attributes:
-        problems: Everything that is wrong, not only the first thing.
+        problems: All problems that were found, not only the first one.
     """
 
     exit_code = 3
@@ -140,10 +138,10 @@ class CatalogError(CorralError):
 
 
 class StoreUnavailable(CorralError):
-    """The store did not answer, or refused to.
+    """The store did not answer, or refused the request.
 
     Attributes:
-        job_id: The id of the job that was to be written, where there was one.
+        job_id: The id of the job that was to be written, if the request was about one.
         outcome: `"refused"`: certainly nothing was written. `"unknown"`: the request was sent and
             its reply was lost, or the store refused in the middle of it, or no replica has
             confirmed what is written; enqueueing again under the same `job_id` makes no second job.
@@ -169,23 +167,23 @@ class StoreUnavailable(CorralError):
 class EnqueueInterrupted(StoreUnavailable):
     """`enqueue_many` stopped before all of its jobs were written.
 
-    Each id of the call is in one of the attributes.
+    Each id of the call is in exactly one of `created`, `existing`, `refused` and `unknown`, in the
+    order of the call.
 
-    To go on, repeat the whole call with the same ids: `Entry(payload, job_id=…)` for each of
-    `zip(payloads, ids)`. Jobs that exist are left as they are. A job is doubled only if it has run
-    and was removed before the repetition.
+    To go on, repeat the whole call with the same ids: `Entry(payload, job_id=…)` for each pair of
+    `zip(payloads, ids)`. Jobs that exist are left as they are. A job is made a second time only if
+    it has run and was removed before the repetition.
 
     Attributes:
         ids: The ids of all jobs of the call, in its order: the caller's own, and those that were
-        made for the others.
-        created: The ids of the jobs that this call made, in the order of the call, as in the other
-        attributes.
+            made for the others.
+        created: The ids of the jobs that this call made.
         existing: The ids under which there was a job already; it was left as it was.
         refused: The ids of the jobs that were certainly not written; most were never sent.
         unknown: The ids of the jobs that were sent and whose reply was lost, or that no replica has
-        confirmed.
-        outcome: `"partial"` where `created` has an id, else `"unknown"` where `unknown` has one,
-        else `"refused"`.
+            confirmed.
+        outcome: `"partial"` if `created` has an id, else `"unknown"` if `unknown` has one, else
+            `"refused"`.
     """
 
     def __init__(
@@ -217,20 +215,19 @@ class DatabaseUnavailable(CorralError):
     exit_code = 4
 
 
-class ResourceNotOpened(CorralError):
-    """A resource that a worker needs, and that its package failed to open; the worker must not
-    start.
+class ResourceOpenError(CorralError):
+    """A package failed to open a resource that its processor needs; the worker must not start.
 
     Args:
         queue: The queue whose processor uses it.
         provider: Its distribution, as `name version`.
-        error: What was raised. Where it is a `CorralError`, its hint and its exit code are this
-        one's.
+        error: The exception that was raised. If it is a `CorralError`, its hint and its exit code
+            are taken over.
     """
 
     def __init__(self, queue: str, provider: str, error: Exception) -> None:
         if isinstance(error, CorralError):
-            reason, hint = str(error), error.hint  # meant to be read, all of it
+            reason, hint = str(error), error.hint
         else:
             reason, hint = (
                 f"{type(error).__name__}: {error}".strip().partition("\n")[0].removesuffix(": "),
@@ -240,58 +237,116 @@ class ResourceNotOpened(CorralError):
             f"the resource of queue {queue!r} was not opened by {provider}: {reason}", hint=hint
         )
         if isinstance(error, CorralError):
-            self.exit_code = error.exit_code  # type: ignore[misc]  # this one's own
+            self.exit_code = error.exit_code  # type: ignore[misc]  # of this instance only
 
 
 class NoServerBinary(CorralError):
-    """No Valkey or Redis server could be found to start an embedded store."""
+    """No Valkey or Redis server was found to start an embedded store with."""
 
     exit_code = 4
 
 
 class Retry(Exception):
-    """Raised by a processor: this attempt failed; make the next one after exactly `after`.
+    """Raised by a processor: this attempt failed, and the processor knows when to try again.
 
-    On the last attempt it is a final failure.
+    On the last attempt the job is failed for good.
+
+    Attributes:
+        reason: Why; see the argument.
+        after: The exact wait before the next attempt, or None.
+        at_least: The shortest wait before the next attempt, or None.
 
     Args:
-        reason: Recorded as the job's failed reason.
-        after: How long to wait; the queue's backoff is not asked.
+        reason: Recorded in the job's failed reason, which begins with `Retry`.
+        after: The exact wait before the next attempt; the backoff is not used. Zero tries again
+            at once.
+        at_least: The shortest wait before the next attempt: the job waits for this or for its
+            backoff, whichever is longer.
+
+    Raises:
+        TypeError: Both `after` and `at_least` are given, or neither.
     """
 
-    def __init__(self, reason: str = "retry", *, after: timedelta) -> None:
+    reason: str = ""
+    after: timedelta | None = None
+    at_least: timedelta | None = None
+
+    @overload
+    def __init__(self, reason: str = "", *, after: timedelta) -> None: ...
+    @overload
+    def __init__(self, reason: str = "", *, at_least: timedelta) -> None: ...
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        after: timedelta | None = None,
+        at_least: timedelta | None = None,
+    ) -> None:
+        if after is None and at_least is None:
+            raise TypeError("Retry needs after= or at_least=")
+        if after is not None and at_least is not None:
+            raise TypeError("Retry takes after= or at_least=, not both")
         super().__init__(reason)
+        self.reason = reason
         self.after = after
+        self.at_least = at_least
 
 
 class Snooze(Exception):
-    """Raised by a processor: not now. The job comes back after `after` and no attempt is spent."""
+    """Raised by a processor: run this job again later. No attempt is spent.
 
-    def __init__(self, *, after: timedelta) -> None:
-        super().__init__(f"snoozed for {after}")
+    Attributes:
+        reason: Why; see the argument.
+        after: The wait.
+
+    Args:
+        reason: Part of the job's outcome `Snoozed` and of its log line; not written to the store.
+        after: The wait before the job is started again.
+    """
+
+    reason: str = ""
+
+    def __init__(self, reason: str = "", *, after: timedelta) -> None:
+        super().__init__(reason or f"snoozed for {after}")
+        self.reason = reason
         self.after = after
 
 
 class Fail(Exception):
-    """Raised by a processor: no further attempt can help; the job is failed for good.
+    """Raised by a processor: no further attempt can help. The job is failed for good.
+
+    Attributes:
+        reason: Why; see the argument.
 
     Args:
-        reason: Recorded as the job's failed reason.
+        reason: Recorded in the job's failed reason, which begins with `Fail`.
     """
+
+    reason: str = ""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
+        self.reason = reason
 
 
 class RateLimited(Exception):
-    """Raised by a processor: the other side asks us to slow down.
+    """Raised by a processor: the service that it calls asks us to slow down.
 
-    The job is given back with no attempt spent, and the whole queue waits.
+    The job goes back to its queue, no attempt is spent, and the whole queue waits.
+
+    Attributes:
+        reason: Why; see the argument.
+        after: How long the queue waits.
 
     Args:
-        after: How long no job of this queue is started, by any worker.
+        reason: Part of the job's outcome `QueueLimited` and of its log line; not written to the
+            store.
+        after: How long no worker starts a job of this queue.
     """
 
-    def __init__(self, after: timedelta) -> None:
-        super().__init__(f"rate limited for {after}")
+    reason: str = ""
+
+    def __init__(self, reason: str = "", *, after: timedelta) -> None:
+        super().__init__(reason or f"rate limited for {after}")
+        self.reason = reason
         self.after = after

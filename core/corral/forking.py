@@ -1,12 +1,12 @@
-"""What a forked child leaves to its parent: the one place where Corral learns of a fork.
+"""Makes forked children leave their parent's connections, locks and signals alone.
 
-A child begins with a copy of the parent's memory, and shares what the kernel keeps for both:
+A child begins with a copy of the parent's memory, and shares with it what the kernel keeps:
 connections, locks on files, the selector of an event loop, the pipe into which signals are written.
-What it did to those would happen to the parent. So it does nothing with them: their descriptors
-become /dev/null in the child, where closing one sends nothing, unlocks nothing and takes nothing
-out of a selector; and what held one asks `forks` before it goes on. The signals that a command of
-ours handles act by default there: `multiprocessing.Pool` would wait for ever for a child that
-cannot be terminated.
+Whatever the child did to them would happen to the parent. So their descriptors are replaced by
+/dev/null in the child, where closing one sends nothing, unlocks nothing and removes nothing from a
+selector. Objects that use one compare `forks` before they go on. The signals that a command of
+Corral handles have their default effects in the child: otherwise `multiprocessing.Pool` would wait
+for ever for a child that cannot be terminated.
 
 `subprocess`, and multiprocessing by "spawn" or "forkserver", start a new program, which inherits
 none of this.
@@ -24,28 +24,27 @@ from weakref import WeakSet
 
 from corral.shutdown import SIGNALS, is_listening, stop_listening
 
-__all__ = ["Inherited", "forks", "leave_alone", "left_to_parent", "on_fork", "silence"]
+__all__ = ["InheritedResource", "forks", "leave_alone", "left_to_parent", "on_fork", "silence"]
 
 
-class Inherited(Protocol):
-    """What must know that it is a copy in a forked child."""
+class InheritedResource(Protocol):
+    """An object that must be informed if it is a copy in a forked child."""
 
     def leave_to_parent(self) -> None:
-        """Called in the child, before `os.fork` returns there. No other thread runs yet."""
+        """Give up shared resources. Called in the child before `os.fork` returns, on one thread."""
 
 
 class _Forks:
     def __init__(self) -> None:
         self.count = 0
-        self.inherited: WeakSet[Inherited] = WeakSet()
+        self.inherited: WeakSet[InheritedResource] = WeakSet()
         self.descriptors: set[int] = set()
         self.left_alone: list[object] = []
         self.thread = threading.local()
 
     def before(self) -> None:
-        if (
-            is_listening()
-        ):  # a signal that reached the child before its handlers are back to default would be lost
+        # A signal would be lost if it reached the child before its handlers are reset.
+        if is_listening():
             self.thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def after(self) -> None:
@@ -61,7 +60,7 @@ class _Forks:
             silence(descriptor)
         self.descriptors.clear()
         for each in list(self.inherited):
-            with suppress(Exception):  # one must not keep the others from it
+            with suppress(Exception):  # an error in one must not skip the others
                 each.leave_to_parent()
 
 
@@ -73,22 +72,23 @@ if hasattr(os, "register_at_fork"):
 
 
 def forks() -> int:
-    """How many forks lie between this process and the one that loaded Corral.
+    """Return how many forks lie between this process and the one that loaded Corral.
 
-    What belongs to one process keeps the number, and knows by another one that it is a copy: that
-    is cheaper than to ask the kernel for the process id, and a process id comes again.
+    An object that belongs to one process keeps this number. If it has changed, the object is a copy
+    in a child. Comparing it is cheaper than asking the kernel for the process id, and process ids
+    are reused.
     """
     return _forks.count
 
 
-def on_fork(inherited: Inherited) -> None:
-    """Have `leave_to_parent` called in every child that is forked, as long as the object lives."""
+def on_fork(inherited: InheritedResource) -> None:
+    """Have `leave_to_parent` called in every forked child, as long as the object lives."""
     _forks.inherited.add(inherited)
 
 
 @contextmanager
 def left_to_parent(descriptor: int) -> Iterator[None]:
-    """Have a descriptor silenced in a child that is forked while this is entered."""
+    """Context manager: a child that is forked inside it has the descriptor silenced."""
     _forks.descriptors.add(descriptor)
     try:
         yield
@@ -97,7 +97,7 @@ def left_to_parent(descriptor: int) -> Iterator[None]:
 
 
 def silence(descriptor: int) -> None:
-    """Turn a descriptor of this process into one of /dev/null. Whoever owns it may still close it."""
+    """Replace a descriptor of this process by one of /dev/null. Its owner may still close it."""
     with suppress(OSError):  # it is closed
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -107,9 +107,9 @@ def silence(descriptor: int) -> None:
 
 
 def leave_alone(*inherited: object) -> None:
-    """Keep what a child has inherited until its very end, so that none of it is ever collected.
+    """Keep objects that a child has inherited alive until it ends.
 
-    An event loop, its tasks and their coroutines would tidy up as they are collected: they would
-    cancel and await, on a loop that no thread of this process runs.
+    If an event loop, its tasks and their coroutines were garbage collected, they would clean up:
+    they would cancel and await on a loop that no thread of this process runs.
     """
     _forks.left_alone.extend(inherited)

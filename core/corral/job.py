@@ -1,6 +1,6 @@
 """`Job`: what a processor is given.
 
-Data, and three things to say while running: progress, log, cancelled.
+Data, and three things to use while it runs: `progress`, `log` and `cancelled`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from pydantic_core import from_json, to_json
@@ -31,130 +31,138 @@ __all__ = [
     "MAX_PROGRESS_BYTES",
     "Job",
     "P",
-    "Run",
+    "RunState",
     "current_job",
     "cut_to",
+    "run_state",
 ]
 
 P = TypeVar("P", bound=Payload, default=Any)
 
 MAX_KEY_LENGTH = 128
-"""An idempotency key is a legal job id, and those end at 128 characters."""
+"""Characters of an idempotency key: it is a legal job id, and those have at most 128."""
 MAX_LINE_BYTES = 8 * 1024
 """A longer log line is cut: the board shows lines, and the store holds them in memory."""
 MAX_PROGRESS_BYTES = 64 * 1024
-"""More progress is refused: it is kept in the store's memory, twice (hash and event), as a result
-is.
-"""
+"""Larger progress is refused: the store keeps it in memory twice (hash and event), as a result."""
 KEEP_LOGS = 1_000
-"""How many log lines a job keeps, the last ones, where neither the job nor a setting says."""
-MOST_WAITING = KEEP_LOGS * MAX_LINE_BYTES
-"""So many characters may wait for the worker, and as many again before they are counted: in an
-outage, say.
+"""How many log lines a job keeps, the last ones, if neither the job nor a setting says."""
+MAX_WAITING_CHARS = KEEP_LOGS * MAX_LINE_BYTES
+"""Characters of notes that may wait for the worker, for example during an outage of the store.
+
+Twice as many may gather before they are counted again and the oldest are dropped.
 """
 
-Said = tuple[Literal["progress", "log"], bytes | str]
+JobNote = tuple[Literal["progress", "log"], bytes | str]
+"""Progress as JSON text, or a log line."""
 
 
 @dataclass(slots=True, eq=False)
-class Run:
-    """The part of a running job that changes: written by the processor, from any thread, and read
-    by the worker.
+class RunState:
+    """What belongs to one run of a job and is not shown to its author.
 
-    What it says is bounded, so that a flood costs nothing: a job keeps its last lines, and those
-    are what waits here.
+    The processor's threads add notes (progress and log lines), and the worker takes them to write
+    them. Notes are bounded, so that a flood of them costs nothing: a job keeps only its last lines,
+    and only those wait here.
 
     Attributes:
-        cancelled: Whether the worker no longer wants the result: the lock is lost, or it shuts
-        down.
-        spoke: Called with this object and with `stored`, from the processor's thread, when there is
-            something to write: once, until the worker has taken it. None outside a worker.
-        stored: The job as its worker knows it, or None outside a worker.
-        kept: How many of the last things that were said wait for the worker: no fewer than the job
-        keeps lines.
-        seconds: How long the processor ran, as soon as it has ended; 0 for a job that was refused
-        without running.
-        redactor: Masks what is secret in the job, where its log lines need that; made by the first
-        of them.
-        meddled: Whether it was logged that the job cancelled tasks that are not its own.
-        trace: The ids of the trace and of the span that the run is part of, where spans are
-        recorded.
-        progress: The last progress that the worker has not taken, as JSON text: lines do not push
-        it out.
-        size: How many characters were said since the worker took them last, or since they were
-        counted.
-        waits: Whether the worker knows that something was said.
-        words: What `said` returns; None as long as nothing was said, as by most jobs.
+        enqueued_ms: When the job was enqueued: Unix milliseconds, by the store's clock.
+        processed_ms: When this run started: Unix milliseconds, by the store's clock.
+        scheduled_ms: When the job was due first, in Unix milliseconds.
+        carrier_text: The carrier as it is stored, or None if there is none.
+        fetched: The job as the worker fetched it, or None outside a worker.
+        max_notes: How many of the last notes wait for the worker: at least as many as the job keeps
+            lines.
+        cancelled: Whether the worker no longer wants the result: the lock is lost, or the worker
+            shuts down.
+        on_note: Called with this object and `fetched`, on the processor's thread, when there is
+            something to write; then not again until the worker has taken the notes. None outside a
+            worker and after the run.
+        seconds: How long the processor ran, set when it has ended; 0 for a job that was refused
+            without running.
+        redactor: Masks the job's secrets in its log lines; made by the first line that needs it.
+        has_warned: Whether the log has a warning that this job tried to cancel other tasks.
+        trace: The ids of the trace and of the span of this run, if spans are recorded.
+        last_progress: The last progress that the worker has not taken, as JSON text: log lines do
+            not push it out.
+        chars: How many characters of notes were added since the worker took them last, or since
+            they were counted.
+        is_announced: Whether `on_note` was called and the worker has not taken the notes yet.
+        buffer: The notes, made with the first one: most jobs write none. See `notes`.
     """
 
+    enqueued_ms: int = 0
+    processed_ms: int = 0
+    scheduled_ms: int = 0
+    carrier_text: str | None = field(default=None, repr=False)
+    fetched: object = field(default=None, repr=False)
+    max_notes: int = field(default=KEEP_LOGS, repr=False)
     cancelled: bool = False
-    spoke: Callable[[Run, Any], object] | None = None
-    stored: object = field(default=None, repr=False)
-    kept: int = field(default=KEEP_LOGS, repr=False)
+    on_note: Callable[[RunState, Any], object] | None = None
     seconds: float = 0.0
     redactor: Redactor | None = field(default=None, repr=False)
-    meddled: bool = field(default=False, repr=False)
+    has_warned: bool = field(default=False, repr=False)
     trace: tuple[int, int] | None = field(default=None, repr=False)
-    progress: bytes | None = field(default=None, repr=False)
-    size: int = field(default=0, repr=False)
-    waits: bool = field(default=False, repr=False)
-    words: deque[Said] | None = field(default=None, repr=False)
+    last_progress: bytes | None = field(default=None, repr=False)
+    chars: int = field(default=0, repr=False)
+    is_announced: bool = field(default=False, repr=False)
+    buffer: deque[JobNote] | None = field(default=None, repr=False)
 
     @property
-    def said(self) -> deque[Said]:
-        """Progress, as JSON text, and log lines, in order, until the worker takes them.
+    def notes(self) -> deque[JobNote]:
+        """The last notes in order, until the worker takes them.
 
-        They are the last ones, `kept` of them and at most 16 Mi characters.
+        At most `max_notes`, with at most 16 Mi characters together.
         """
-        if self.words is None:
-            with (
-                _FIRST_WORDS
-            ):  # two threads may begin to speak at once, and neither's words may be lost
-                if self.words is None:
-                    self.words = deque(maxlen=self.kept)
-        return self.words
+        if self.buffer is None:
+            # Two threads may add their first notes at once, and neither note may be lost.
+            with _FIRST_NOTE:
+                if self.buffer is None:
+                    self.buffer = deque(maxlen=self.max_notes)
+        return self.buffer
 
-    def say(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
-        """Keep something until the worker writes it. Callable from any thread."""
+    def add_note(self, kind: Literal["progress", "log"], text: bytes | str) -> None:
+        """Keep a note until the worker writes it. Callable from any thread."""
         if kind == "progress" and isinstance(text, bytes):
-            self.progress = text
-        self.said.append((kind, text))
-        self.size += len(text)
-        if self.size > 2 * MOST_WAITING:
-            self._forget()
-        spoke = self.spoke  # the worker takes it away when the run ends, from another thread
-        if spoke is not None and not self.waits:
-            self.waits = True
-            spoke(self, self.stored)
+            self.last_progress = text
+        self.notes.append((kind, text))
+        self.chars += len(text)
+        if self.chars > 2 * MAX_WAITING_CHARS:
+            self._drop_oldest()
+        on_note = self.on_note  # the worker removes it when the run ends, on another thread
+        if on_note is not None and not self.is_announced:
+            self.is_announced = True
+            on_note(self, self.fetched)
 
-    def take(self) -> list[Said]:
-        """What was said since it was taken last, as far as it was kept; the last progress always
-        is.
+    def take_notes(self) -> list[JobNote]:
+        """Return the notes since the last call, as far as they were kept, and forget them.
+
+        The last progress is always among them.
         """
-        self.waits = False  # first: whoever speaks from here on says so again
-        last, self.progress = self.progress, None
-        self.size = 0
-        taken: list[Said] = []
-        if self.words is not None:
-            with suppress(IndexError):  # a thread that speaks meanwhile may have pushed some out
-                taken.extend(self.words.popleft() for _ in range(len(self.words)))
+        self.is_announced = False  # first: a note that comes from here on is announced again
+        last, self.last_progress = self.last_progress, None
+        self.chars = 0
+        taken: list[JobNote] = []
+        if self.buffer is not None:
+            with suppress(IndexError):  # a thread that adds notes meanwhile may push some out
+                taken.extend(self.buffer.popleft() for _ in range(len(self.buffer)))
         if last is not None and not any(text is last for _, text in taken):
             taken.append(("progress", last))
         return taken
 
-    def _forget(self) -> None:
-        """Let go of what was said first.
+    def _drop_oldest(self) -> None:
+        """Drop the oldest notes until the rest is within `MAX_WAITING_CHARS`.
 
-        Counted anew, because what the deque has pushed out is in `size`, too.
+        They are counted anew, because `chars` includes what the deque has pushed out.
         """
         with suppress(IndexError):
-            self.size = sum(len(text) for _, text in self.said.copy())
-            while self.size > MOST_WAITING:
-                self.size -= len(self.said.popleft()[1])
+            self.chars = sum(len(text) for _, text in self.notes.copy())
+            while self.chars > MAX_WAITING_CHARS:
+                self.chars -= len(self.notes.popleft()[1])
 
 
-_FIRST_WORDS = threading.Lock()
-"""Held while a run's `words` are made: for less than a microsecond, by jobs that say something."""
+_FIRST_NOTE = threading.Lock()
+"""Held while a run's `buffer` is made: less than a microsecond, by jobs that write notes."""
 
 
 @frozen_for_checkers(frozen=True, slots=True, eq=False)
@@ -162,23 +170,20 @@ class Job(Generic[P]):
     """One job, as its processor sees it.
 
     It is read-only: type checkers refuse an assignment to a field. Python does not, because one job
-    is made per run and a frozen object costs a microsecond more; what is assigned changes nothing
-    in the store.
+    is made per run, and a frozen object costs a microsecond more. An assignment changes nothing in
+    the store.
+
+    `corral.testing.job` makes one for a test.
 
     Attributes:
         id: Unique within its queue.
         queue: The queue it came from.
-        name: BullMQ's job name; the queue's own name where Corral wrote the job.
+        name: BullMQ's job name; the queue's own name if Corral wrote the job.
         payload: The validated payload.
         attempt: Which attempt this is, from 1.
         max_attempts: After this many failed attempts the job is failed for good.
         starts: How often the job was started, this start included: attempts, and starts that ended
             with a crash, a snooze or a hand-back.
-        enqueued_ms: Unix milliseconds, by the store's clock.
-        processed_ms: Unix milliseconds of this start, by the store's clock.
-        scheduled_ms: Unix milliseconds at which the job was due first.
-        run: The part that changes while the job runs.
-        carrier_text: The carrier as it is stored, or None without one.
     """
 
     id: str
@@ -188,57 +193,57 @@ class Job(Generic[P]):
     attempt: int
     max_attempts: int
     starts: int
-    enqueued_ms: int
-    processed_ms: int
-    scheduled_ms: int
-    run: Run = field(default_factory=Run, repr=False)
-    carrier_text: str | None = field(default=None, repr=False)
+    _run: RunState = field(repr=False)
 
     @property
     def enqueued_at(self) -> datetime:
         """When the job was enqueued (aware, UTC)."""
-        return datetime.fromtimestamp(self.enqueued_ms / 1000, UTC)
+        return datetime.fromtimestamp(self._run.enqueued_ms / 1000, UTC)
 
     @property
     def processed_on(self) -> datetime:
         """When this start happened (aware, UTC)."""
-        return datetime.fromtimestamp(self.processed_ms / 1000, UTC)
+        return datetime.fromtimestamp(self._run.processed_ms / 1000, UTC)
 
     @property
     def scheduled_for(self) -> datetime:
-        """The tick this job stands for, or `enqueued_at` plus its delay (aware, UTC)."""
-        return datetime.fromtimestamp(self.scheduled_ms / 1000, UTC)
+        """The tick that a scheduled job runs for, or `enqueued_at` plus the delay (aware, UTC)."""
+        return datetime.fromtimestamp(self._run.scheduled_ms / 1000, UTC)
+
+    @property
+    def duration(self) -> timedelta:
+        """How long the processor ran; zero until it has ended. For `corral_job_ended`."""
+        return timedelta(seconds=self._run.seconds)
 
     @property
     def idempotency_key(self) -> str:
-        """`<queue>.<id>`: the same on every attempt, to hand to whoever can recognise a repetition
-        by it.
+        """`<queue>.<id>`, the same on every attempt.
+
+        Pass it to a service that recognises repeated requests by their key.
         """
         return self.key()
 
     @property
     def carrier(self) -> dict[str, str]:
-        """What came along with the job, as `corral_enqueuing` or another client put it in: its
-        trace context.
-        """
+        """The job's trace context, as `corral_enqueuing` or another client wrote it."""
         try:
-            held: object = from_json(self.carrier_text or "{}")
-        except ValueError:  # some client's own text
+            held: object = from_json(self._run.carrier_text or "{}")
+        except ValueError:  # another client wrote something else
             return {}
         members = cast("dict[str, object]", held) if isinstance(held, dict) else {}
         return {name: text for name, text in members.items() if isinstance(text, str)}
 
     def key(self, follow_up: str | None = None) -> str:
-        """A key derived from this job, the same on every attempt.
+        """Return a key derived from this job, the same on every attempt.
 
         It is always a legal job id, so that a follow-up job can be enqueued under it exactly once.
 
         Args:
-            follow_up: Tells several keys of one job apart.
+            follow_up: Distinguishes several keys of one job.
 
         Returns:
-            `<queue>.<id>` or `<queue>.<id>.<follow_up>`; hashed where that would be longer than 128
-            characters or holds a character that a job id must not have.
+            `<queue>.<id>` or `<queue>.<id>.<follow_up>`; hashed if that would be longer than 128
+            characters or has a character that is not allowed in a job id.
         """
         parts = (
             (self.queue.name, self.id)
@@ -254,15 +259,16 @@ class Job(Generic[P]):
 
     @property
     def fence(self) -> tuple[int, int]:
-        """`(enqueued_ms, starts)`: grows with every start, so that a database can refuse an older
-        start's write.
+        """A pair that grows with every start: a database can refuse an older start's write by it.
+
+        It is the Unix milliseconds at which the job was enqueued, and `starts`.
         """
-        return (self.enqueued_ms, self.starts)
+        return (self._run.enqueued_ms, self.starts)
 
     @property
     def cancelled(self) -> bool:
-        """Whether the result is no longer wanted; a long `def` processor looks at it and returns."""
-        return self.run.cancelled
+        """Whether the result is no longer wanted; a long `def` processor checks it and returns."""
+        return self._run.cancelled
 
     def progress(self, value: Any) -> None:
         """Report progress.
@@ -271,16 +277,16 @@ class Job(Generic[P]):
 
         Args:
             value: A number (0 to 100, by convention) or anything that serialises to JSON, at most
-            64 KiB of it.
+                64 KiB of it.
 
         Raises:
-            PydanticSerializationError: It does not.
-            ValueError: It is more.
+            PydanticSerializationError: The value does not serialise to JSON.
+            ValueError: Its JSON text is larger than 64 KiB.
         """
         text = to_json(value, inf_nan_mode="null")
         if len(text) > MAX_PROGRESS_BYTES:
             raise ValueError(f"the progress has {len(text)} bytes, more than {MAX_PROGRESS_BYTES}")
-        self.run.say("progress", text)
+        self._run.add_note("progress", text)
 
     def log(self, text: str) -> None:
         """Add a line to the job's own log, which the board shows.
@@ -288,24 +294,24 @@ class Job(Generic[P]):
         Callable from any thread; written within 100 ms.
 
         A job keeps its last 1,000 lines, or as many as its `keepLogs` or `CORRAL_WORKER__KEEP_LOGS`
-        says. What the store does not take in three tries is dropped, because no job waits for its
-        words.
+        says. Lines that cannot be written to the store in three tries are dropped, because the
+        job's ending does not wait for them.
 
         Args:
-            text: The line; one of more than 8 KiB is cut, and ends with `…`. `str` makes one of
-                anything else, in here: what that raises is the caller's.
+            text: The line. One of more than 8 KiB is cut and ends with `…`. Anything but a string
+                is converted by `str` in this call, which raises what that raises.
         """
-        # A plain copy of a subclass: the worker's loop calls no method of anybody else's.
+        # A subclass of str becomes a plain one: its methods must not run on the worker's loop.
         line = text if type(text) is str else str.__str__(str(text))
-        self.run.say(
+        self._run.add_note(
             "log", line if len(line) * 4 <= MAX_LINE_BYTES else cut_to(line, MAX_LINE_BYTES)
         )
 
 
 def cut_to(text: str, most_bytes: int) -> str:
-    """A text of at most so many bytes of UTF-8.
+    """Cut a text to at most `most_bytes` bytes of UTF-8.
 
-    One that was cut ends with a whole character and `…`.
+    A text that was cut ends with a whole character and `…`.
     """
     raw = text[: most_bytes + 1].encode(errors="replace")
     return (
@@ -316,4 +322,9 @@ def cut_to(text: str, most_bytes: int) -> str:
 
 
 current_job: ContextVar[Job[Any] | None] = ContextVar("corral_current_job", default=None)
-"""The job that the current task or thread processes: what log lines take their context from."""
+"""The job that the current task or thread processes. Log lines take their context from it."""
+
+
+def run_state(job: Job[Any]) -> RunState:
+    """Return the run state of a job, for the framework."""
+    return job._run  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001  # hidden from authors only

@@ -1,15 +1,14 @@
-"""`Logger`: events with fields, written through the standard library's `logging`, which is the host
-program's.
+"""`Logger`: events with fields, written through the standard library's `logging`.
 
-The host's handlers and levels decide what becomes of a line; in `corral worker`, `dev` and `board`
-they are those of `corral.observe.logs`. Nothing global is configured here, and structlog is not
-loaded: a producer that warns does not need it.
+The host program's handlers and levels decide what happens to a line; in `corral worker`, `dev` and
+`board` they are those of `corral.observe.logs`. Nothing global is configured here, and structlog is
+not loaded: a producer that logs a warning does not need it.
 
 A record serves three kinds of readers. Its message is text with all fields, made from a template
 that is the same for every record of an event, so that an error tracker groups them. Its attributes
-are the fields, for formatters that write JSON. An exception comes as text: as `exc_text`, which the
-standard formatters print, and as the attribute `exception`. `exc_info` is never set, because
-handlers read local variables from the frames in it, and those are payloads.
+are the fields, for formatters that write JSON. An exception is written as text: as `exc_text`,
+which the standard formatters print, and as the attribute `exception`. `exc_info` is never set:
+handlers read local variables from the frames in it, and those hold payloads.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from corral.job import Job, current_job
-from corral.raised import described
+from corral.job import Job, current_job, run_state
+from corral.raised import describe
 from corral.redactor import MASK, Redactor, is_secret_name, masked, may_hold_secrets, secret_names
 
 if TYPE_CHECKING:
@@ -33,30 +32,30 @@ if TYPE_CHECKING:
 __all__ = [
     "Logger",
     "Template",
-    "concealing",
-    "fields_of",
-    "origin",
+    "as_word",
+    "job_fields",
+    "masker_of",
+    "origin_fields",
     "redactor_of",
-    "shown",
-    "word",
+    "safe_repr",
 ]
 
 _TAKEN: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
-"""Attributes of records that no field may replace: `logging` itself refuses them."""
+"""Attributes of records that no field may replace: `logging` refuses it."""
 _NO_KEY: Final = re.compile(r"[%()]")
-"""What would end a key in a template of `logging`."""
+"""Characters that end a key in a template of `logging`."""
 DEEPEST: Final = 8
-"""Further inside of a value its `repr` is written."""
+"""Levels of nesting below which a value is written as its `repr`."""
 _IN_BETWEEN: Final = ("corral.loggers", "structlog")
-"""Modules that are never where a line was written."""
+"""Modules between the code that logs and `logging`: never the place of a log line."""
 
 
 class Template(str):
-    """The template of a record's message, which is the same for every record of an event.
+    """The template of a record's message. It is the same for every record of an event.
 
     Attributes:
-        fields: What this record's message is made from: `event`, and the fields. Not an attribute
-            of the record, where every host's formatter would print it once more.
+        fields: What this record's message is made from: `event`, and the fields. They are kept here
+            and not as an attribute of the record, which every host's formatter would print again.
     """
 
     fields: dict[str, Any]
@@ -65,8 +64,8 @@ class Template(str):
 class Logger:
     """Writes events to the logger of the same name of the standard library.
 
-    A line below the level costs a look into the cache of `logging`'s own logger, a tenth of what
-    structlog's lazy proxy takes: every job has one such line.
+    A line below the level costs one look-up in the cache of `logging`'s logger, a tenth of what
+    structlog's lazy proxy takes. Every job has one such line.
 
     Attributes:
         is_enabled_for: Whether a line of a level, one of `logging`'s numbers, is written.
@@ -98,7 +97,7 @@ class Logger:
         """Write a line at ERROR.
 
         Args:
-            event: What happened, the same words each time.
+            event: What happened, in the same words each time.
             fields: What it happened to. `exc_info` is an exception, or True for the one that is
                 being handled: its traceback is the field `exception`, as text and without local
                 variables.
@@ -112,19 +111,21 @@ class Logger:
             self._write(logging.CRITICAL, event, fields)
 
     def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
-        conceal = concealing(current_job.get())
-        known = {**origin(), **fields}
+        mask = masker_of(current_job.get())
+        known = {**origin_fields(), **fields}
         error = _error(known.pop("exc_info", None))
         if error is not None:
-            reason, trace = described(error)
+            reason, trace = describe(error)
             known = {"error": reason, **known, "exception": trace.rstrip()}
-        event = conceal(str(event))
+        event = mask(str(event))
         known = {
-            key: MASK if is_secret_name(key) else _plain(value, conceal)
+            key: MASK if is_secret_name(key) else _plain(value, mask)
             for key, value in known.items()
         }
         words = {
-            _NO_KEY.sub("_", key): word(value) for key, value in known.items() if key != "exception"
+            _NO_KEY.sub("_", key): as_word(value)
+            for key, value in known.items()
+            if key != "exception"
         }
         parts = [
             event.replace("%", "%%") if words else event,
@@ -132,7 +133,7 @@ class Logger:
         ]
         template = Template(" ".join(parts))
         template.fields = {"event": event, **known}
-        frame = _caller(sys._getframe(1))  # noqa: SLF001  # as `logging` finds it
+        frame = _caller(sys._getframe(1))  # noqa: SLF001  # `logging` does the same
         record = self._logger.makeRecord(
             self._logger.name,
             level,
@@ -148,12 +149,10 @@ class Logger:
         self._logger.handle(record)
 
 
-def origin() -> dict[str, Any]:
-    """What a line says of where it is written: in the task or thread of which job, and in which
-    trace.
-    """
+def origin_fields() -> dict[str, Any]:
+    """The fields that say where a line is written: the running job, if any, and the trace."""
     job = current_job.get()
-    found = {} if job is None else fields_of(job)
+    found = {} if job is None else job_fields(job)
     trace = sys.modules.get("opentelemetry.trace")
     span = None if trace is None else trace.get_current_span().get_span_context()
     return (
@@ -163,29 +162,32 @@ def origin() -> dict[str, Any]:
     )
 
 
-def fields_of(job: Job[Any]) -> dict[str, Any]:
-    """What a line says of a job: which one it is, and the trace that its run is part of."""
+def job_fields(job: Job[Any]) -> dict[str, Any]:
+    """The fields that identify a job, and the trace that its run is part of."""
     found = {"queue": job.queue.name, "job_id": job.id, "attempt": job.attempt}
-    return found if job.run.trace is None else found | _trace_fields(*job.run.trace)
+    state = run_state(job)
+    return found if state.trace is None else found | _trace_fields(*state.trace)
 
 
 def _trace_fields(trace_id: int, span_id: int) -> dict[str, str]:
     return {"trace_id": f"{trace_id:032x}", "span_id": f"{span_id:016x}"}
 
 
-def concealing(job: Job[Any] | None) -> Callable[[str], str]:
-    """What makes a text showable: without passwords of URLs, and without what is secret in the
-    job's payload.
+def masker_of(job: Job[Any] | None) -> Callable[[str], str]:
+    """The function that masks secrets in texts about a job.
+
+    It masks passwords in URLs, and the secret values of the job's payload.
     """
     if job is None or not may_hold_secrets(job.queue.payload):
         return masked
-    if job.run.redactor is None:
-        job.run.redactor = redactor_of(job.queue, job.payload)
-    return job.run.redactor.text if job.run.redactor.is_needed else masked
+    state = run_state(job)
+    if state.redactor is None:
+        state.redactor = redactor_of(job.queue, job.payload)
+    return state.redactor.text if state.redactor.is_needed else masked
 
 
 def redactor_of(queue: Queue[Any], payload: Payload) -> Redactor:
-    """What masks the secrets of a payload in texts about it."""
+    """A redactor that masks the secrets of a payload in texts about it."""
     try:
         data = json.loads(queue.dumped(payload))
     except Exception:  # noqa: BLE001  # a log line never fails the job that writes it
@@ -193,25 +195,25 @@ def redactor_of(queue: Queue[Any], payload: Payload) -> Redactor:
     return Redactor(secret_names(queue.payload), data)
 
 
-def _plain(value: object, conceal: Callable[[str], str], depth: int = 0) -> object:
-    """A value that every formatter can write, without what is secret in it."""
+def _plain(value: object, mask: Callable[[str], str], depth: int = 0) -> object:
+    """A value that every formatter can write, with secrets masked."""
     if value is None or isinstance(value, bool):
         return value
     if type(value) in {int, float}:
-        text = shown(value)
-        return value if conceal(text) == text else MASK
+        text = safe_repr(value)
+        return value if mask(text) == text else MASK
     if isinstance(value, str):
-        return conceal(str.__str__(value))
+        return mask(str.__str__(value))
     if depth < DEEPEST and type(value) is dict:
         return {
-            conceal(word(key)): MASK
-            if is_secret_name(word(key))
-            else _plain(each, conceal, depth + 1)
+            mask(as_word(key)): MASK
+            if is_secret_name(as_word(key))
+            else _plain(each, mask, depth + 1)
             for key, each in value.items()
         }
     if depth < DEEPEST and type(value) in {list, tuple}:
-        return [_plain(each, conceal, depth + 1) for each in cast("list[object]", value)]
-    return conceal(shown(value))
+        return [_plain(each, mask, depth + 1) for each in cast("list[object]", value)]
+    return mask(safe_repr(value))
 
 
 def _error(given: object) -> BaseException | None:
@@ -223,22 +225,22 @@ def _error(given: object) -> BaseException | None:
 
 
 def _caller(frame: FrameType) -> FrameType:
-    """The frame in which a line is written."""
+    """The frame of the code that logs."""
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(_IN_BETWEEN):
         frame = frame.f_back
     return frame
 
 
-def word(value: object) -> str:
-    """A value in a line of text: quoted where it would not be read as one word."""
+def as_word(value: object) -> str:
+    """A value as it stands in a line of text: quoted if it would not be read as one word."""
     if isinstance(value, str):
         return value if value and value.isprintable() and " " not in value else repr(value)
-    text = shown(value)
+    text = safe_repr(value)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
-def shown(value: object) -> str:
-    """A value's `repr`, whatever its class makes of that."""
+def safe_repr(value: object) -> str:
+    """A value's `repr`; a substitute if its class raises from that."""
     try:
         return repr(value)
     except Exception:  # noqa: BLE001  # a log line never fails the job that writes it

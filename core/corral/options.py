@@ -31,57 +31,58 @@ __all__ = [
     "may_be_job",
     "merged",
     "milliseconds",
-    "shown",
+    "short_repr",
 ]
 
 MAX_PRIORITY = 2_097_151
-"""The largest priority BullMQ can order (wire § 4.2); 1 is the most urgent, 0 means none."""
+"""The largest priority that BullMQ can order (wire § 4.2); 1 is the most urgent, 0 means none."""
 MAX_ATTEMPTS = MAX_COUNT = 2**53 - 1
 """More is another number to a client in JavaScript."""
 MAX_DURATION = timedelta(milliseconds=10**14)
-"""3,000 years. A worker reads a longer backoff as this one."""
+"""3,000 years. A worker that reads a longer backoff waits this long."""
 MAX_SHOWN = 60
-"""Characters of a refused value in an error's sentence."""
+"""How many characters of a refused value are quoted in the error."""
 MAX_DOUBLINGS = 62
-"""Of an exponential backoff: beyond any wait, and a damaged count of attempts costs no memory."""
+"""Of an exponential backoff: longer than any wait. A damaged count of attempts costs no memory."""
 
 
 _ID = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
 _KEY_WORDS = frozenset(
     {
-        *(
-            "id",
-            "wait",
-            "paused",
-            "active",
-            "prioritized",
-            "pc",
-            "delayed",
-            "completed",
-            "failed",
-            "waiting-children",
-        ),
-        *(
-            "marker",
-            "events",
-            "meta",
-            "stalled",
-            "stalled-check",
-            "limiter",
-            "repeat",
-            "de",
-            "dn",
-            "metrics",
-        ),
-        *("priority", "delay"),
+        "id",
+        "wait",
+        "paused",
+        "active",
+        "prioritized",
+        "pc",
+        "delayed",
+        "completed",
+        "failed",
+        "waiting-children",
+        "marker",
+        "events",
+        "meta",
+        "stalled",
+        "stalled-check",
+        "limiter",
+        "repeat",
+        "de",
+        "dn",
+        "metrics",
+        "priority",
+        "delay",
     }
 )
-"""Job ids that would be keys of the queue itself (wire trap T9)."""
+"""Ids that no job can have: each names a key of the queue itself (wire trap T9)."""
 _OTHER_KEY = re.compile(
-    r"^(?:de|dn|metrics):|^repeat:(?!.*:\d+$)|:(?:lock|logs|dependencies|processed|failed|unsuccessful)$",
+    r"^(?:de|dn|metrics):|^repeat:(?!.*:\d+$)"
+    r"|:(?:lock|logs|dependencies|processed|failed|unsuccessful)$",
     re.DOTALL,
 )
-"""What a queue's keys end with that belong to a job, or to a schedule, and are none (wire § 2)."""
+"""Names of other keys of a queue: those of deduplication, schedules, locks, logs and children.
+
+A job cannot have one as its id (wire § 2).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Exponential:
 
     Attributes:
         delay: The wait before the second attempt.
-        jitter: From 0.0 (none) to 1.0: the share of each wait that is random.
+        jitter: The share of each wait that is random, from 0.0 (none) to 1.0.
     """
 
     delay: timedelta = timedelta(seconds=5)
@@ -103,7 +104,7 @@ class Fixed:
 
     Attributes:
         delay: The wait.
-        jitter: From 0.0 (none) to 1.0: the share of each wait that is random.
+        jitter: The share of each wait that is random, from 0.0 (none) to 1.0.
     """
 
     delay: timedelta
@@ -111,18 +112,19 @@ class Fixed:
 
 
 Backoff = Exponential | Fixed
+"""How long a job waits between two attempts: `Exponential` or `Fixed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
     """How long finished jobs stay readable. Both bounds hold; without any, they stay for ever.
 
-    It is BullMQ's own: as a job ends under it, it holds for all finished jobs of the queue,
-    whichever client made them.
+    This is BullMQ's own retention: when a job ends under it, it is applied to all finished jobs of
+    the queue, whichever client made them.
 
     Attributes:
         age: Jobs that finished longer ago are removed.
-        count: At most so many of the newest are kept; 0 removes a job as it finishes.
+        count: How many of the newest are kept; 0 removes a job as it finishes.
     """
 
     age: timedelta | None = None
@@ -130,14 +132,14 @@ class Retention:
 
 
 DEFAULT_COMPLETED: Final = Retention(age=timedelta(days=1), count=1000)
-"""What stays of Corral's own completed jobs where neither the queue nor the call names a retention."""
+"""For Corral's own completed jobs, if neither the queue nor the call names a retention."""
 DEFAULT_FAILED: Final = Retention(age=timedelta(days=7))
-"""What stays of Corral's own failed jobs, likewise."""
+"""For Corral's own failed jobs, if neither the queue nor the call names a retention."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """What holds for every job of a queue, unless its producer says otherwise.
+    """The options of all jobs of a queue, unless a producer overrides them.
 
     Attributes:
         attempts: How often a job is tried in all; 0 and 1 both mean once.
@@ -145,10 +147,10 @@ class JobOptions:
         delay: How long after enqueueing a job becomes due.
         priority: 0 for none, else 1 (most urgent) to 2,097,151. Jobs without priority run first.
         lifo: Whether the newest job runs first.
-        keep_completed: What stays readable of completed jobs. None: `DEFAULT_COMPLETED` of Corral's
-            own jobs, and all jobs of other clients.
-        keep_failed: What stays readable of failed jobs. None: `DEFAULT_FAILED` of Corral's own, and
-        all of others.
+        keep_completed: How long completed jobs stay readable. None: Corral's own as
+            `DEFAULT_COMPLETED`, and those of other clients for ever.
+        keep_failed: How long failed jobs stay readable. None: Corral's own as `DEFAULT_FAILED`,
+            and those of other clients for ever.
     """
 
     attempts: int = 3
@@ -161,9 +163,9 @@ class JobOptions:
 
 
 class EnqueueOptions(TypedDict, total=False):
-    """What a producer may say for one job; what it leaves out, the queue's declaration answers.
+    """The options that a producer may set for one job; the others are the queue's.
 
-    `job_id` names the job, so that enqueueing it twice makes one job.
+    `job_id` names the job: enqueueing an id twice makes one job.
     """
 
     job_id: str
@@ -180,12 +182,12 @@ def check_job_id(job_id: str) -> None:
     """Refuse an id that would damage the queue or that other clients cannot read.
 
     Raises:
-        JobRefused: Not a text of `[A-Za-z0-9_.~-]{1,128}`, an integer, or one of BullMQ's key
-        words.
+        JobRefused: It is no text of `[A-Za-z0-9_.~-]{1,128}`, or an integer, or one of BullMQ's key
+            words.
     """
-    if not _is(job_id, str):  # what a caller without a type checker may hand over
+    if not _has_type(job_id, str):
         raise JobRefused(
-            f"job id {shown(job_id)} is no str",
+            f"job id {short_repr(job_id)} is no str",
             hint='a UUID or a number becomes one by f"order-{…}"',
         )
     if not _ID.fullmatch(job_id):
@@ -204,9 +206,7 @@ def check_job_id(job_id: str) -> None:
 
 
 def may_be_job(job_id: str) -> bool:
-    """Whether there can be a job of this id, whoever made it; else its key would be another one of
-    the queue.
-    """
+    """Whether any client can have made a job of this id. Else it names another key of a queue."""
     return bool(job_id) and job_id not in _KEY_WORDS and not _OTHER_KEY.search(job_id)
 
 
@@ -215,20 +215,21 @@ def check_schedule_id(schedule_id: str, queues: Container[str]) -> None:
 
     Args:
         schedule_id: The id.
-        queues: The names of all queues: a declared schedule has its queue's.
+        queues: The names of all queues: a declared schedule has its queue's name as its id.
 
     Raises:
-        JobRefused: As `check_job_id`, or it is a queue's name.
+        JobRefused: It is no legal job id, or a queue's name.
     """
     check_job_id(schedule_id)
     if schedule_id in queues:
         raise JobRefused(
             f"schedule id {schedule_id!r} is a queue's name: that is for the schedule it declares",
-            hint="name it otherwise; `corral schedules remove` ends one that is declared, and `prune` one that was",
+            hint="name it otherwise; `corral schedules remove` ends one that is declared, "
+            "and `prune` one that was",
         )
 
 
-def _called(expected: type | tuple[type, ...]) -> str:
+def _type_names(expected: type | tuple[type, ...]) -> str:
     named = expected if isinstance(expected, tuple) else (expected,)
     return " or ".join(each.__name__ for each in named if each is not NoneType)
 
@@ -242,17 +243,18 @@ _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "keep_completed": (Retention, NoneType),
     "keep_failed": (Retention, NoneType),
 }
-"""What a caller without a type checker may get wrong: `delay=30`, above all."""
+"""The options' types, checked for callers without a type checker: `delay=30`, above all."""
 
 
 def milliseconds(duration: timedelta) -> int:
-    """Whole milliseconds of a duration, as the store counts them."""
+    """The whole milliseconds of a duration, as the store counts them."""
     return duration // timedelta(milliseconds=1)
 
 
 def merged(declared: JobOptions, overrides: EnqueueOptions) -> JobOptions:
-    """A queue's options with a producer's overrides on top, checked; those of the queue where there
-    are none.
+    """A queue's options with a producer's overrides on top, checked.
+
+    Without overrides, it is the queue's own object.
 
     Raises:
         JobRefused: A value is out of range, or an option does not exist.
@@ -275,12 +277,14 @@ def check_options(options: JobOptions) -> None:
     Raises:
         JobRefused: A value is of the wrong type, or out of range.
     """
-    if not _is(options, JobOptions):
-        raise JobRefused(f"options {shown(options)} are no JobOptions")
+    if not _has_type(options, JobOptions):
+        raise JobRefused(f"options {short_repr(options)} are no JobOptions")
     for name, expected in _TYPES.items():
         _check_type(name, getattr(options, name), expected)
     if not 0 <= options.priority <= MAX_PRIORITY:
-        raise JobRefused(f"priority {shown(options.priority)} is not between 0 and {MAX_PRIORITY}")
+        raise JobRefused(
+            f"priority {short_repr(options.priority)} is not between 0 and {MAX_PRIORITY}"
+        )
     _check_count("attempts", options.attempts, MAX_ATTEMPTS)
     _check_duration("delay", options.delay)
     _check_type("the backoff's delay", options.backoff.delay, timedelta)
@@ -301,20 +305,20 @@ def check_options(options: JobOptions) -> None:
 
 
 def _check_type(name: str, value: object, expected: type | tuple[type, ...]) -> None:
-    if not _is(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise JobRefused(f"{name} {shown(value)} is no {_called(expected)}")
+    if not _has_type(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise JobRefused(f"{name} {short_repr(value)} is no {_type_names(expected)}")
 
 
-def _is(value: object, expected: type | tuple[type, ...]) -> bool:
-    """Whether a value is what its annotation says, which only a type checker sees to."""
+def _has_type(value: object, expected: type | tuple[type, ...]) -> bool:
+    """Whether a value is of the type of its annotation: not everybody uses a type checker."""
     return isinstance(value, expected)
 
 
 def _check_count(name: str, count: int, most: int) -> None:
     if count < 0:
-        raise JobRefused(f"{name} {shown(count)} is negative")
+        raise JobRefused(f"{name} {short_repr(count)} is negative")
     if count > most:
-        raise JobRefused(f"{name} {shown(count)} is more than {most}")
+        raise JobRefused(f"{name} {short_repr(count)} is more than {most}")
 
 
 def _check_duration(name: str, duration: timedelta) -> None:
@@ -324,11 +328,11 @@ def _check_duration(name: str, duration: timedelta) -> None:
         raise JobRefused(f"{name} {duration} is longer than 3,000 years")
 
 
-def shown(value: object) -> str:
-    """A value that is refused, for the sentence that says so: anything, of any size."""
+def short_repr(value: object) -> str:
+    """A refused value as it stands in the error's sentence, whatever its class or its size."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  # anybody's own class, or an integer of 5,000 digits
+    except Exception:  # noqa: BLE001  # a user's own class, or an integer of 5,000 digits
         return f"of the type {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 

@@ -1,11 +1,11 @@
-"""`Outcome`: how a run of a job ended.
+"""`Outcome`: how one run of a job ended.
 
-One union, from the processor's ending to the store's script to the `corral_job_ended` hook to the
-metric's label: nothing is translated on the way. An outcome is already a decision: whether a failed
-attempt is retried, and when, was settled by whoever made it (`worker.execution`).
+The worker makes it from what the processor returned or raised, the store's script writes it,
+`corral_job_ended` receives it, and its class name is the label of a metric. It is already a
+decision: `worker.execution` has settled whether a failed attempt is retried, and when.
 
-Every outcome says whether it is `final`: no further attempt follows. Those of a failed attempt
-carry the exception, for error trackers: in this process only, it is never written anywhere.
+Every outcome has `final`: whether no further attempt follows. The outcomes of a failed attempt also
+carry the exception, for error trackers in this process. It is never written to the store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = [
     "HandedBack",
     "LeaseLost",
     "Outcome",
-    "RateLimited",
+    "QueueLimited",
     "Retried",
     "Snoozed",
     "TimedOut",
@@ -48,9 +48,9 @@ class Failed:
     Attributes:
         reason: `TypeName: message`, at most 1 KiB.
         traceback: The traceback's text, one entry of the job's stack traces.
-        error: What the processor raised, as it raised it and with its traceback, or None where
-            nothing was raised. Nothing in it is masked. It is never written to the store, and no
-            part of a comparison or of the repr.
+        error: The exception that the processor raised, with its traceback, or None if nothing was
+            raised. Nothing in it is masked. It is not written to the store, and it is left out of
+            comparisons and of the repr.
     """
 
     reason: str
@@ -70,11 +70,9 @@ class Retried:
     Attributes:
         reason: `TypeName: message`, at most 1 KiB.
         delay_ms: The wait before the next attempt; 0 puts the job back into the waiting list at
-        once.
+            once.
         traceback: The traceback's text, one entry of the job's stack traces.
-        error: What the processor raised, as it raised it and with its traceback, or None where
-            nothing was raised. Nothing in it is masked. It is never written to the store, and no
-            part of a comparison or of the repr.
+        error: The exception that the processor raised, as in `Failed.error`.
     """
 
     reason: str
@@ -94,10 +92,11 @@ class TimedOut:
 
     Attributes:
         reason: `TimeoutError: …`.
-        delay_ms: The wait before the next attempt, or None where this was the last one.
+        delay_ms: The wait before the next attempt, or None if this was the last one.
         traceback: The traceback's text, one entry of the job's stack traces.
-        error: What the processor raised when it was interrupted, mostly a `CancelledError` whose
-            traceback shows where it was, or None where it returned. Otherwise as `Failed.error`.
+        error: The exception that the processor raised when it was interrupted, or None if it
+            returned. It is mostly a `CancelledError`, whose traceback shows what was interrupted.
+            Otherwise as in `Failed.error`.
     """
 
     reason: str
@@ -113,13 +112,15 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class Snoozed:
-    """The processor asked to be run again later; no attempt is spent.
+    """The processor raised `Snooze`: the job runs again later, and no attempt is spent.
 
     Attributes:
         delay_ms: The wait.
+        reason: The reason that the processor gave, at most 1 KiB, or empty.
     """
 
     delay_ms: int
+    reason: str = ""
 
     @property
     def final(self) -> bool:
@@ -128,14 +129,16 @@ class Snoozed:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimited:
-    """The processor asked the whole queue to wait; the job goes back unspent.
+class QueueLimited:
+    """The processor raised `RateLimited`: the whole queue waits, and no attempt is spent.
 
     Attributes:
         delay_ms: How long no worker starts a job of this queue.
+        reason: The reason that the processor gave, at most 1 KiB, or empty.
     """
 
     delay_ms: int
+    reason: str = ""
 
     @property
     def final(self) -> bool:
@@ -145,7 +148,10 @@ class RateLimited:
 
 @dataclass(frozen=True, slots=True)
 class HandedBack:
-    """The worker shut down before the processor ended; the job goes back unspent, to run next."""
+    """The worker shut down before the processor ended.
+
+    The job goes back to the front of its queue, and no attempt is spent.
+    """
 
     @property
     def final(self) -> bool:
@@ -155,14 +161,13 @@ class HandedBack:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """The job's lock went to somebody else; whatever this run produced is dropped, nothing is
-    written.
-    """
+    """Another worker has the job's lock: the result of this run is dropped, nothing is written."""
 
     @property
     def final(self) -> bool:
-        """False: how the job ends is told by another run of it."""
+        """False: another run of the job decides how it ends."""
         return False
 
 
-Outcome = Completed | Failed | Retried | TimedOut | Snoozed | RateLimited | HandedBack | LeaseLost
+Outcome = Completed | Failed | Retried | TimedOut | Snoozed | QueueLimited | HandedBack | LeaseLost
+"""How one run of a job ended: one of these."""

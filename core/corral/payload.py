@@ -1,8 +1,8 @@
-"""`Payload`: what a job carries, as a frozen pydantic model that speaks camelCase in JSON.
+"""`Payload`: the data of a job, a frozen pydantic model that is camelCase in JSON.
 
-Strict out, tolerant in: a producer's unknown field is refused where the payload is built; a worker
-ignores fields that a newer producer added (`Queue.read`), so that a rolling deployment kills no
-job.
+It is strict in producers and tolerant in workers: a field that the model does not have is refused
+where a payload is built, and ignored where it is read (`Queue.parsed`). So a rolling deployment
+fails no job when newer producers send a new field.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ from corral.redactor import Redactor, secret_names
 __all__ = ["MAX_PAYLOAD_BYTES", "Payload", "unsafe_integers"]
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
-"""A larger payload is refused, unless `CORRAL_MAX_PAYLOAD_BYTES` says otherwise."""
+"""A larger payload is refused, unless `CORRAL_MAX_PAYLOAD_BYTES` is set."""
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1
-"""Beyond it, on either side of zero, a Node client reads another number than was written (wire §
-4.3).
-"""
+"""The largest integer, on either side of zero, that JavaScript reads exactly (wire § 4.3)."""
 
 LONG_DIGITS: Final = re.compile(rb"[0-9]{16}")
-"""No JSON text without sixteen digits in a row holds an integer above `MAX_SAFE_INTEGER`, which has
-sixteen.
+"""Sixteen digits in a row.
+
+`MAX_SAFE_INTEGER` has sixteen, so a JSON text without such a row holds no larger integer.
 """
 
 
 class Payload(BaseModel):
-    """The base of every queue's payload model.
+    """The base class of every queue's payload model.
 
-    Fields are snake_case in Python and camelCase in JSON, as a TypeScript producer writes them;
-    both spellings are accepted by the constructor. Instances are immutable.
+    Fields are snake_case in Python and camelCase in JSON, as a TypeScript producer writes them; the
+    constructor takes both. Instances are immutable.
     """
 
     model_config = ConfigDict(
@@ -46,23 +45,22 @@ class Payload(BaseModel):
         validate_by_name=True,
         extra="forbid",
         frozen=True,
-        allow_inf_nan=False,  # the worker would read null where the producer wrote infinity
-        hide_input_in_errors=True,  # a traceback goes to the logs, and payloads never do
-        ser_json_inf_nan="null",  # a NaN in a job makes every Node client throw on it, for ever
+        allow_inf_nan=False,  # the producer would write infinity, and the worker read null
+        hide_input_in_errors=True,  # a traceback is logged, and payloads must not be
+        ser_json_inf_nan="null",  # every Node client throws whenever it reads a job with a NaN
     )
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """What `repr` shows, without what is secret: it ends in logs and in tracebacks."""
+        """The fields for `repr`, with secrets masked: a `repr` ends up in logs and tracebacks."""
         shown = [(name or "", value) for name, value in super().__repr_args__()]
         return [*Redactor(secret_names(type(self)), dict(shown)).value(dict(shown)).items()]
 
 
 def unsafe_integers(raw: bytes) -> tuple[tuple[str, str], ...]:
-    """Every integer of a JSON text that JavaScript cannot hold, as `(dotted path, message)`."""
+    """All integers of a JSON text that JavaScript cannot hold, as `(dotted path, message)`."""
     if not LONG_DIGITS.search(raw):
         return ()
-    # Twenty characters show that an integer is too long; Python itself refuses to read 4,301 of
-    # them.
+    # Twenty characters show that an integer is too large. Python refuses to read more than 4,300.
     return tuple(_unsafe(json.loads(raw, parse_int=lambda digits: int(digits[:20]))))
 
 

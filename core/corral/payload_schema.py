@@ -1,11 +1,11 @@
-"""What a payload's schema decides about its way from a producer to a worker.
+"""What a payload's schema says about its way from a producer to a worker.
 
-`schema_faults` finds what can never arrive as it was; the catalog refuses it. `doubt_of` makes a
-function that says of one payload whether the schema leaves open how it is read back; a producer
-then tries. What validators and serializers do with a value is beyond both.
+`schema_faults` finds what can never arrive unchanged; the catalog refuses it. `doubt_of` makes a
+function that judges one payload: if the schema leaves open how it is read back, the producer reads
+it back. Neither can say what validators and serializers do with a value.
 
-It reads pydantic's core schema, which is what reading and writing are made from: `core_schema` in
-pydantic's reference.
+Both read pydantic's core schema, from which pydantic makes its readers and writers: `core_schema`
+in its reference.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter
 __all__ = ["DEEPEST", "SchemaFault", "doubt_of", "schema_faults"]
 
 DEEPEST: Final = 100
-"""Values within values; deeper ones are tried.
+"""Levels of nesting up to which a payload is judged; a deeper one is read back.
 
-Beyond 190 to 200 pydantic writes what it does not read.
+Beyond 190 to 200 levels, pydantic writes texts that it does not read.
 """
 
 Schema: TypeAlias = dict[str, Any]
@@ -44,11 +44,12 @@ NOT_IN_KEYS: Final = frozenset(
         "generator",
     }
 )
-"""Types of keys: JSON has texts only, and of these pydantic writes a text that it does not read."""
+"""Types that no key may have. JSON keys are text; of these, pydantic does not read its own text."""
 
 SURE_KEYS: Final = frozenset({"str", "int", "uuid", "date", "datetime"})
-"""Types of keys that are read from their text as they were, each of them alone; what else there is,
-is tried.
+"""Types of keys that are read back unchanged, if a mapping has only one of them.
+
+Payloads with keys of other types are read back.
 """
 
 FORM: Final = {
@@ -66,18 +67,18 @@ FORM: Final = {
     ),
     **dict.fromkeys(("decimal", "complex"), "text"),
 }
-"""How JSON has it, by type of schema.
+"""The form of a value in JSON, by type of schema.
 
-`int` and `float` are told apart: pydantic writes 3.0 for a float.
+`int` and `float` are different forms: pydantic writes 3.0 for a float.
 """
 
 PLAIN: Final = frozenset({str, int, bool, NoneType})
-"""The types of what JSON has besides finite floats, lists and objects."""
+"""The types that JSON has, apart from finite floats, lists and objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaFault:
-    """Something in a payload's model that cannot arrive as it was.
+    """Something in a payload's model that cannot arrive unchanged.
 
     Attributes:
         path: The field's dotted path, as in the JSON text.
@@ -91,9 +92,9 @@ class SchemaFault:
 
 
 def schema_faults(model: type[BaseModel]) -> tuple[SchemaFault, ...]:
-    """What can never arrive as it was, in a model and in all that it holds.
+    """All faults of a model and of the models within it.
 
-    What a validator sees first, or a serializer writes, is left to be tried.
+    Fields with a serializer, or with a validator that runs first, are left out: values are tried.
     """
     model.model_rebuild()
     found: list[SchemaFault] = []
@@ -102,7 +103,7 @@ def schema_faults(model: type[BaseModel]) -> tuple[SchemaFault, ...]:
 
 
 class _Judge:
-    """Walks a schema as the reader of a JSON text does."""
+    """Walks a schema in the way in which pydantic reads a JSON text."""
 
     def __init__(self, found: list[SchemaFault]) -> None:
         self._found = found
@@ -166,8 +167,9 @@ class _Judge:
     def _check_names(
         self, fields: Sequence[tuple[str, Schema]], path: str, config: Mapping[str, Any]
     ) -> None:
-        """Read each field as pydantic does, from the first of its names that is there, and see
-        whose value that is.
+        """Check each field: pydantic reads it from the first of its names that is there.
+
+        That must be the value which was written for it, and not another field's.
         """
         owners: dict[str, str] = {}
         judged = {name for name, each in fields if not each.get("init", True)}
@@ -215,7 +217,7 @@ class _Judge:
 
 
 def _lookups(name: str, each: Schema, config: Mapping[str, Any]) -> list[list[Any]]:
-    """Where a field is read from, the first choice first; each as a path into the object."""
+    """The places from which a field is read, the first choice first; each is a path."""
     alias = each.get("validation_alias")
     if alias is None:
         return [[name]]
@@ -248,9 +250,7 @@ def _named_fields(schema: Schema) -> list[tuple[str, Schema]]:
 
 
 def _children(schema: Schema) -> Iterator[Schema]:
-    """The schemas within a schema, but for named fields, as far as they are asked when JSON is
-    read.
-    """
+    """The schemas within a schema, except named fields, that are used when JSON is read."""
     kind = schema["type"]
     if kind == "json-or-python":
         yield schema["json_schema"]
@@ -267,9 +267,8 @@ def _children(schema: Schema) -> Iterator[Schema]:
     elif kind in {"union", "tagged-union"}:
         choices = schema["choices"]
         for each in choices.values() if isinstance(choices, dict) else choices:
-            if isinstance(
-                each, dict | tuple
-            ):  # an old form of tagged unions has the tag of another choice
+            # In an old form of tagged unions, a choice may be the tag of another one.
+            if isinstance(each, dict | tuple):
                 yield each[0] if isinstance(each, tuple) else each
     else:
         items = schema.get("items_schema")
@@ -286,7 +285,7 @@ def _all(schema: Schema) -> Iterator[Schema]:
 
 
 def _alternatives(schema: Schema | None, definitions: Mapping[str, Schema]) -> Iterator[Schema]:
-    """What a value may be: a schema without the wrappers that do not change what JSON has of it."""
+    """The schemas that a value may have, without wrappers that do not change its form in JSON."""
     if schema is None:
         return
     kind = schema["type"]
@@ -309,8 +308,9 @@ def _alternatives(schema: Schema | None, definitions: Mapping[str, Schema]) -> I
 
 
 def _rewrites(schema: Schema) -> bool:
-    """Whether a serializer writes the value, and not the schema; pydantic's own for sequences
-    writes their items.
+    """Whether a serializer of the model's author writes the value.
+
+    Pydantic's own serializers for sequences write their items, as the schema says.
     """
     written = schema.get("serialization")
     if written is None:
@@ -326,14 +326,14 @@ def _is_secret(schema: Schema) -> bool:
 
 
 def _masks(schema: Schema) -> bool:
-    """Whether it is a `pydantic.Secret` of anything: those show a mask, and are written so."""
+    """Whether it is a `pydantic.Secret` of any type: those are written as a mask."""
     function = schema.get("serialization", {}).get("function")
     return function is not None and function is _secret_serializer()
 
 
 @cache
 def _secret_serializer() -> object:
-    """What writes every `Secret`: nothing else in the schema of one tells that it is one."""
+    """The serializer of every `Secret`: nothing else in a schema identifies one."""
     return (
         cast("Schema", TypeAdapter(Secret[int]).core_schema)
         .get("serialization", {})
@@ -342,15 +342,15 @@ def _secret_serializer() -> object:
 
 
 def doubt_of(model: type[BaseModel]) -> tuple[Doubt | None, bool]:
-    """A function that says whether the schema leaves open how a payload is read back; None where it
-    never does.
+    """Make a function that says whether a payload may be read back differently.
 
-    In doubt are: an instance of a subclass, which is written without what that adds; an excluded or
-    private field; a union whose members look alike in JSON; and what is in a field of any type and
-    JSON has not.
+    These may be: an instance of a subclass, which is written without the fields that it adds; an
+    excluded or private field; a union whose members look alike in JSON; a value that JSON does not
+    have, in a field of any type.
 
     Returns:
-        The function; and whether the model may hold itself, to any depth.
+        The function, or None if the schema leaves nothing open; and whether the model may hold
+        itself, to any depth.
     """
     model.model_rebuild()
     doubts = _Doubts()
@@ -482,14 +482,15 @@ class _Doubts:
         if models:
             forms.append("object")
         look_alike = len(forms) > len(set(forms)) or ("any" in forms and len(forms) > 1)
-        if look_alike or not _are_told_apart(models):
+        if look_alike or not _are_distinct(models):
             return lambda value: value is not None
         return _any_of(self._of_children(schema, config))
 
 
-def _are_told_apart(models: Sequence[Schema]) -> bool:
-    """Whether what is written for one of these models is read as no other: that has other fields,
-    and takes no more.
+def _are_distinct(models: Sequence[Schema]) -> bool:
+    """Whether what is written for one of these models is read as that model only.
+
+    It is, if each of the others needs a field that is not there, or refuses one that is.
     """
     if len(models) < 2:
         return True
@@ -524,7 +525,7 @@ def _are_told_apart(models: Sequence[Schema]) -> bool:
 
 
 def _forms(schema: Schema) -> Iterable[str]:
-    """How JSON may have what a schema means."""
+    """The forms that a value of a schema may have in JSON."""
     match schema["type"]:
         case "literal":
             return {_form_of(value) for value in schema["expected"]}
@@ -561,7 +562,7 @@ def _always(_value: object) -> bool:
 
 
 def _differs_from(schema: Schema) -> Doubt:
-    """Whether a field that is not written is anything but its default."""
+    """Make a function: whether a field that is not written differs from its default."""
     if schema["type"] != "default" or "default" not in schema:
         return _always
     default = schema["default"]
@@ -588,7 +589,7 @@ def _is_not_json(value: object, left: int = DEEPEST) -> bool:
         inside = cast("list[object]", value)
     else:
         return True
-    # A loop, and a look at each type: half the cost of a call for each.
+    # A loop that looks at each type costs half as much as a call for each value.
     for each in inside:
         if type(each) not in PLAIN and (not left or _is_not_json(each, left - 1)):
             return True

@@ -1,6 +1,6 @@
 """The `JobScheduler` on Redis: calls that overlap are written together.
 
-Nothing is buffered beyond the call that waits for it: a store that is away is an error within about
+A job is held in memory only while its call waits. If the store is away, the call fails after about
 a second.
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 from corral.catalog import Catalog
 from corral.errors import ConfigurationError, JobRefused, SchedulerUnusable, StoreUnavailable
 from corral.forking import forks
+from corral.job_state import JobState
 from corral.jobs import CheckedJob, CheckedSchedule, Durability, JobChecks, JobScheduler, Written
 from corral.plugins import Relay
 from corral.queue import Queue
@@ -38,33 +39,38 @@ from corral.tasks import start_task
 __all__ = ["RedisJobScheduler"]
 
 GIVE_UP_SECONDS = 1.0
-"""How long a call tries before it raises `StoreUnavailable`, counted from the last progress: a
-batch of its jobs that was written, or a try that took longer than this because there was much to
-send.
+"""How long a call tries before it raises `StoreUnavailable`, counted from the last progress.
+
+Progress is a batch of its jobs that was written, or a try that took longer than this because it had
+many bytes to send.
 """
 REPLY_SECONDS = 0.7
-"""How long one try waits for its reply: less than GIVE_UP_SECONDS, so that a swallowed request ends
-within a second, and 10,000 callers, whose own work takes 0.3 s, are told within 1.2 s.
+"""How long one try waits for its reply.
+
+It is less than GIVE_UP_SECONDS, so that a request without a reply ends within a second, and 10,000
+callers, whose own work takes 0.3 s, get their error within 1.2 s.
 """
 WRITES_AT_ONCE = 2
-"""How many writes of one queue may be on their way: one that the store works on, and one that it
-finds after that.
+"""How many writes of one queue may be sent at the same time.
+
+The store works on one; the other is in its buffer when it is done with that.
 """
 SHARED_JOBS = 16
-"""How many jobs must be in line for a second write: fewer cost more in calls than they save in
-waiting.
+"""How many jobs must be in line to start a second write.
+
+With fewer jobs, the additional call costs more than it saves in waiting.
 """
 
 
 @dataclass(slots=True, eq=False)
 class _Part:
-    """Jobs that are written together, of one call.
+    """Jobs of one call that are written together.
 
     Attributes:
         jobs: At least one, and no more than one script takes.
-        size: How many bytes they have.
-        done: What became of each; cancelled with the call.
-        sent: Whether they may have reached the store.
+        size: Their size in bytes.
+        done: Gets one result per job; cancelled with the call.
+        sent: Whether the jobs may have reached the store.
     """
 
     jobs: list[NewJob]
@@ -74,15 +80,15 @@ class _Part:
 
 
 class _Writer:
-    """Writes one queue's jobs: the parts that come while a write is on its way go together in the
-    next one.
+    """Writes one queue's jobs.
 
-    Where many come, two writes are on their way: the store works on one while the callers of the
-    other go on. They go through one connection, so that the store has them in their order.
+    Parts that arrive while a write is being sent are written together by the next one. Where many
+    jobs arrive, two writes are sent at the same time: the store works on one while the callers of
+    the other go on. Both use one connection, so the store gets them in order.
 
     Args:
         store: The queue.
-        url: Where it is.
+        url: The URL of its store, for errors.
         replicated: Whether each write waits until a replica has it.
     """
 
@@ -90,18 +96,15 @@ class _Writer:
         self.store = store
         self._url = url
         self._replicated = replicated
-        self._most_writes = (
-            1 if replicated else WRITES_AT_ONCE
-        )  # nothing may come between a write and its WAIT
+        # With replicas, no other command may come between a write and its WAIT.
+        self._most_writes = 1 if replicated else WRITES_AT_ONCE
         self._encoder = JobEncoder(store.queue)
         self._line: deque[_Part] = deque()
         self._in_line = 0  # jobs
-        self._writes: list[
-            asyncio.Future[bool]
-        ] = []  # on their way, in the order in which they were sent
-        self._unbegun: set[asyncio.Future[bool]] = (
-            set()
-        )  # those of them that have taken nothing from the line yet
+        # Writes that have not ended, in the order in which they were started.
+        self._writes: list[asyncio.Future[bool]] = []
+        # Those of them that have taken nothing from the line yet.
+        self._unbegun: set[asyncio.Future[bool]] = set()
         self._last = 1  # jobs in the last write
         self._calls: set[asyncio.Future[None]] = set()
 
@@ -117,12 +120,12 @@ class _Writer:
                 await self._write_alone(part)
             return await part.done
         except asyncio.CancelledError as error:
-            became = "may have been written" if part.sent else "was not sent"
-            error.add_note(f"job {jobs[0].id} of queue {self.store.queue!r} {became}")
+            outcome = "may have been written" if part.sent else "was not sent"
+            error.add_note(f"job {jobs[0].id} of queue {self.store.queue!r} {outcome}")
             raise
 
     async def close(self) -> None:
-        """Wait for the calls there are, and close the connection."""
+        """Wait for the calls that are being made, and close the connection."""
         while self._calls:
             await asyncio.wait(self._calls)
         while self._writes:
@@ -130,10 +133,10 @@ class _Writer:
         await self.store.close()
 
     async def _write_in_parts(self, jobs: Sequence[CheckedJob]) -> Sequence[Written]:
-        """Write a call's jobs part by part, so that calls beside it wait for a part, not for all.
+        """Write a call's jobs part by part, so that other calls wait for one part and not for all.
 
-        The next part is encoded while the store writes the one before, and sent when that is
-        answered: of a call that fails half-way, at most one part may be written or not.
+        The next part is encoded while the store writes the one before, and is sent when that is
+        answered: if a call fails half-way, the outcome of at most one part is unknown.
         """
         parts = batches(map(self._encoder.encode, jobs))
         batch = next(parts, None)
@@ -144,7 +147,7 @@ class _Writer:
             while batch is not None:
                 part = self._line_up(batch)
                 try:
-                    await asyncio.sleep(0)  # it is sent
+                    await asyncio.sleep(0)  # lets the write begin: it sends this part
                     batch = next(parts, None)
                     written += await part.done
                 except asyncio.CancelledError as error:
@@ -159,8 +162,9 @@ class _Writer:
         return written
 
     async def _write_alone(self, part: _Part) -> None:
-        """Write one job from the caller's own task, where nobody enqueues beside it: it saves the
-        turns of another.
+        """Write a single job in the caller's own task, if no other call of this queue is running.
+
+        That saves the event loop's turns that a task of its own takes.
         """
         write = asyncio.get_running_loop().create_future()
         self._writes.append(write)
@@ -175,9 +179,9 @@ class _Writer:
         return _Part(jobs, sum(map(job_bytes, jobs)), asyncio.get_running_loop().create_future())
 
     def _line_up(self, jobs: list[NewJob]) -> _Part:
-        """Have jobs written after those that are in line.
+        """Put jobs at the end of the line, as one part.
 
-        A part whose future is cancelled before that is not sent.
+        A part whose future is cancelled before it is sent is not sent.
         """
         part = self._part(jobs)
         self._line.append(part)
@@ -186,8 +190,9 @@ class _Writer:
         return part
 
     def _start_write(self) -> None:
-        """Write what is in line: beside a write that is on its way only what is worth a call of its
-        own.
+        """Start writing what is in line.
+
+        Beside a write that is being sent, a second one starts only if enough jobs are in line.
         """
         if self._line and (
             not self._writes
@@ -195,39 +200,38 @@ class _Writer:
         ):
             before = self._writes[-1] if self._writes else None
             write = start_task(self._write_line(before), f"corral-add-{self.store.queue}")
-            write.add_done_callback(self._give_up_unbegun)
+            write.add_done_callback(self._fail_unbegun)
             self._writes.append(write)
             self._unbegun.add(write)
 
     async def _write_line(self, before: asyncio.Future[bool] | None) -> bool:
-        """Write the head of the line; where another write is about to begin, it takes the rest.
+        """Write the jobs at the head of the line; leave a share to other writes that are starting.
 
         Args:
-            before: The write that is on its way already, or None.
+            before: The write that was started before this one and has not ended, or None.
 
         Returns:
-            Whether the store took it.
+            Whether the store took the jobs.
         """
-        own: asyncio.Task[bool] = asyncio.current_task()  # type: ignore[assignment]  # of this very coroutine
+        own: asyncio.Task[bool] = asyncio.current_task()  # type: ignore[assignment]  # a coroutine that runs has a task
         batch: list[_Part] = []
         try:
-            if (
-                before is not None and self.store.is_connecting
-            ):  # else the other one is sent, and this one follows it
+            # Without a connection, nothing is sent yet that this write could follow.
+            if before is not None and self.store.is_connecting:
                 await asyncio.wait([before])
             batch = self._next_batch(-(-self._in_line // len(self._unbegun)))
             self._unbegun.discard(own)
             return await self._write_batch(batch, before)
-        except BaseException as error:  # somebody has cancelled all tasks
+        except BaseException as error:  # the program cancels all tasks, or ends
             unknown = _ended_by(error)
-            _fail(batch, unknown)
+            _set_error(batch, unknown)
             self._refuse_line(unknown)
             raise
         finally:
             self._end_write(own)
 
-    def _give_up_unbegun(self, write: asyncio.Future[bool]) -> None:
-        """Let nobody wait for a write that somebody has cancelled before it began."""
+    def _fail_unbegun(self, write: asyncio.Future[bool]) -> None:
+        """Fail the parts in line if a write was cancelled before it began: no other takes them."""
         if write in self._writes:
             self._refuse_line(_ended_by(asyncio.CancelledError()))
             self._end_write(write)
@@ -238,29 +242,31 @@ class _Writer:
         self._start_write()
 
     async def _write_batch(self, batch: list[_Part], before: asyncio.Future[bool] | None) -> bool:
-        """Write parts together, and say what became of each; arguments and result as of
-        `_write_line`.
+        """Write parts together, and set the result of each.
+
+        Arguments and result are those of `_write_line`.
         """
         self._last = sum(len(part.jobs) for part in batch)
         try:
-            with _no_client_errors(self._url):
+            with _client_errors_translated(self._url):
                 written = await self._add(batch, before)
-        except Exception as error:  # noqa: BLE001  # every caller must learn of it
-            _fail(batch, error)
+        except Exception as error:  # noqa: BLE001  # every waiting caller must get it
+            _set_error(batch, error)
             self._refuse_line(error)
             return False
         at = 0
         for part in batch:
-            _tell(part, written[at : at + len(part.jobs)])
+            _set_result(part, written[at : at + len(part.jobs)])
             at += len(part.jobs)
         return True
 
     def _next_batch(self, share: int) -> list[_Part]:
-        """The parts at the head of the line that fit into one script, without those whose call was
-        cancelled.
+        """Take the parts at the head of the line that fit into one script call.
+
+        Parts whose call was cancelled are dropped.
 
         Args:
-            share: With so many jobs it is full.
+            share: With this many jobs the batch is full.
         """
         batch: list[_Part] = []
         count = size = 0
@@ -277,20 +283,22 @@ class _Writer:
         return batch
 
     def _refuse_line(self, error: Exception) -> None:
-        """Tell those whose jobs were not sent, too: a crowd waits no longer than one."""
+        """Fail the parts that were not sent, too: many callers wait no longer than one."""
         refused = copy(error)
         refused.__cause__ = error.__cause__
         if isinstance(refused, StoreUnavailable):
             refused.outcome = "refused"
         line, self._line, self._in_line = self._line, deque(), 0
-        _fail(line, refused)
+        _set_error(line, refused)
 
-    async def _add(self, batch: list[_Part], before: asyncio.Future[bool] | None) -> list[bool]:
-        """Write a batch; after a lost reply the same jobs are written again, which makes no second
-        ones.
+    async def _add(
+        self, batch: list[_Part], before: asyncio.Future[bool] | None
+    ) -> list[bool | JobState]:
+        """Write a batch, and try again if the store is away.
 
-        What is cancelled while nothing has reached the store is taken out of the batch. A further
-        try waits for the write that was sent before this one, so that their order stays.
+        After a lost reply the same jobs are written again, which makes no second ones. Parts that
+        are cancelled while nothing has reached the store are taken out of the batch. A further try
+        waits for the write that was sent before this one, to keep their order.
         """
         patience = _Patience(sum(part.size for part in batch))
         while True:
@@ -307,7 +315,7 @@ class _Writer:
             try:
                 return await self.store.add(jobs, replicated=self._replicated)
             except StoreUnavailable as error:
-                patience.failed(error, tried)
+                patience.record_failure(error, tried)
                 for part in batch:
                     part.sent = patience.lost is not None
                 if before is not None:
@@ -318,21 +326,21 @@ class _Writer:
                 await patience.wait(error)
             except ResponseError as error:
                 if patience.lost is None:
-                    raise  # its script has taken back what it had written
+                    raise  # the script has taken back what it had written
                 raise StoreUnavailable(
                     f"{patience.lost}; then {error}", outcome="unknown"
                 ) from error
 
 
 class _Patience:
-    """For how long a write is tried.
+    """Decides for how long a write is tried again.
 
     Attributes:
-        lost: The error of a try whose reply was lost: what was sent may be written. None where
-        nothing was.
+        lost: The error of a try whose reply was lost: the jobs may be written. None as long as no
+            try may have written anything.
 
     Args:
-        size: How many bytes are to be sent.
+        size: How many bytes are sent.
     """
 
     def __init__(self, size: int) -> None:
@@ -340,25 +348,24 @@ class _Patience:
         self._began = self._progress = time.monotonic()
         self._size = size
 
-    def failed(self, error: StoreUnavailable, tried: float) -> None:
-        """Take note of a try that began at this time, by the monotonic clock."""
+    def record_failure(self, error: StoreUnavailable, tried: float) -> None:
+        """Record a try that failed. `tried` is when it began, by the monotonic clock."""
         if error.outcome == "unknown":
             self.lost = error
-            if (
-                time.monotonic() - tried > GIVE_UP_SECONDS
-            ):  # no silence is waited for so long: bytes were moving
+            # No try waits so long for a silent store: it was still sending bytes.
+            if time.monotonic() - tried > GIVE_UP_SECONDS:
                 self._progress = time.monotonic()
 
     def end(self) -> None:
-        """Make no further try."""
+        """Allow no further try."""
         self._progress = -math.inf
 
     async def wait(self, error: StoreUnavailable) -> None:
         """Wait until the next try.
 
         Raises:
-            StoreUnavailable: The error of the last one, where there is no next; its outcome is that
-            of all tries.
+            StoreUnavailable: The error of the last try, if no further one is allowed. Its outcome
+                is that of all tries together.
         """
         seconds = random.uniform(0.02, 0.1)  # noqa: S311  # keeps producers apart, no secret
         longest = self._began + self._size / BYTES_PER_SECOND
@@ -366,7 +373,8 @@ class _Patience:
             time.monotonic() + seconds + REPLY_SECONDS / 2
             > min(self._progress, longest) + GIVE_UP_SECONDS
         )
-        # Without the right a further try could take what is left half-written for this call's own.
+        # If a right is missing, a job may be half-written, and a further try would find it and
+        # report it as written.
         if is_late or is_missing_right(error) or is_unreplicated(error):
             error.outcome = "refused" if self.lost is None else "unknown"
             raise error
@@ -374,9 +382,10 @@ class _Patience:
 
 
 @contextmanager
-def _no_client_errors(url: str) -> Iterator[None]:
-    """Let an error reply that a script gave become an error of ours: no producer meets those of the
-    client library.
+def _client_errors_translated(url: str) -> Iterator[None]:
+    """Raise a script's error reply as an error of ours.
+
+    Callers of a producer never get an exception of the client library.
     """
     try:
         yield
@@ -388,20 +397,18 @@ def _ended_by(error: BaseException) -> StoreUnavailable:
     return StoreUnavailable(f"the write was ended by {type(error).__name__}", outcome="unknown")
 
 
-def _tell(part: _Part, written: Sequence[Written]) -> None:
+def _set_result(part: _Part, written: Sequence[Written]) -> None:
     if not part.done.done():
         part.done.set_result(written)
 
 
-def _fail(parts: Iterable[_Part], error: Exception) -> None:
+def _set_error(parts: Iterable[_Part], error: Exception) -> None:
     for part in parts:
-        _tell(part, [error] * len(part.jobs))
+        _set_result(part, [error] * len(part.jobs))
 
 
 def _cancelled_note(queue: str, count: int, written: int, part: _Part) -> str:
-    """What became of the jobs of an `enqueue_many` that was cancelled while it wrote a part of
-    them.
-    """
+    """What happened to the jobs of an `enqueue_many` that was cancelled while it wrote a part."""
     unknown = [job.id for job in part.jobs] if part.sent else []
     unsent = count - written - len(unknown)
     note = f"of {count} jobs of queue {queue!r}, {written} are written and {unsent} were not sent"
@@ -412,15 +419,15 @@ class RedisJobScheduler(JobScheduler):
     """Enqueues jobs of a catalog's queues; see `corral.jobs.JobScheduler`.
 
     Args:
-        catalog: The queues there are.
-        relay: Calls the subscribers of `corral_enqueuing`.
+        catalog: The queues.
+        relay: Calls the implementations of the hook `corral_enqueuing`.
         url: The store.
         prefix: The first part of the keys.
         max_payload_bytes: A larger payload is refused.
         clock: Moves the store's time, in tests.
         durability: See `corral.connect`.
-        on_first_job: Told the name of each queue, before the first job of that queue is written.
-        tries_all: As for `JobChecks`.
+        on_first_job: Called with the name of each queue before its first job is written.
+        proves_all: As for `JobChecks`.
     """
 
     def __init__(
@@ -434,7 +441,7 @@ class RedisJobScheduler(JobScheduler):
         clock: Clock | None = None,
         durability: Durability | None = None,
         on_first_job: Callable[[str], object] | None = None,
-        tries_all: bool = False,
+        proves_all: bool = False,
     ) -> None:
         if durability not in {None, "replicated"}:
             raise ConfigurationError(
@@ -447,7 +454,7 @@ class RedisJobScheduler(JobScheduler):
             catalog.entries,
             max_payload_bytes=max_payload_bytes,
             enqueuing=relay.enqueuing,
-            tries_all=tries_all,
+            proves_all=proves_all,
         )
         self.prefix: str = prefix
         self._url = url
@@ -458,16 +465,16 @@ class RedisJobScheduler(JobScheduler):
         self._closed = False
         self._forks = forks()
         self._loop: asyncio.AbstractEventLoop | None = None
-        with suppress(RuntimeError):  # made without a loop: it is bound to that of its first call
+        with suppress(RuntimeError):  # made outside of a loop: that of its first call counts
             self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
-        """Wait for what is being written and close the connections. A later call is refused.
+        """Wait for calls that are writing, and close the connections. Later calls are refused.
 
         Raises:
             SchedulerUnusable: Called in another event loop.
         """
-        if self._closed or self._forks != forks():  # all of it is the parent's
+        if self._closed or self._forks != forks():  # in a forked child, all of it is the parent's
             return
         self.ensure_usable()
         self._closed = True
@@ -476,17 +483,17 @@ class RedisJobScheduler(JobScheduler):
         self._writers.clear()
 
     def ensure_usable(self) -> None:
-        """Refuse a call that would wait for ever: what answers it is in another event loop, or in
-        another process.
+        """Refuse a call that would wait for ever: its replies go to another event loop or process.
 
         Raises:
             SchedulerUnusable: Closed, made in another event loop, or made before this process was
-            forked.
+                forked.
         """
         if self._forks != forks():
             raise SchedulerUnusable(
                 "this scheduler was connected before the process was forked, and is the parent's",
-                hint="connect in the child, or use corral.connect_blocking(), which connects again by itself",
+                hint="connect in the child, or use corral.connect_blocking(), "
+                "which connects again by itself",
             )
         loop = asyncio.get_running_loop()
         if self._loop is None:
@@ -494,7 +501,8 @@ class RedisJobScheduler(JobScheduler):
         if self._loop is not loop:
             raise SchedulerUnusable(
                 "this scheduler belongs to another event loop, the one in which it was connected",
-                hint="connect once per event loop, or use corral.connect_blocking(), which needs none",
+                hint="connect once per event loop, or use corral.connect_blocking(), "
+                "which needs none",
             )
         if self._closed:
             raise SchedulerUnusable(
@@ -510,7 +518,7 @@ class RedisJobScheduler(JobScheduler):
         self._note_use(queue.name)
         return await self._writer(queue).write(jobs)
 
-    def _leave_to_outbox(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> None:  # noqa: ARG002  # as in the port
+    def _leave_to_outbox(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> None:  # noqa: ARG002  # the base class has it
         self._note_use(queue.name)
 
     async def _keep_schedule(self, queue: Queue[Any], schedule: CheckedSchedule) -> datetime:
@@ -519,28 +527,20 @@ class RedisJobScheduler(JobScheduler):
         new = NewSchedule(schedule.id, queue.name, schedule.data, queue.options, schedule.when)
         schedules = Schedules(self._writer(queue).store)
         try:
-            with _no_client_errors(self._url):
+            with _client_errors_translated(self._url):
                 _, next_ms = await call_again(lambda: schedules.ensure(new))
         except ValueError as error:
             raise JobRefused(f"schedule {schedule.id!r} cannot be kept: {error}") from None
         return datetime.fromtimestamp(next_ms / 1000, UTC)
 
-    async def _end_schedule(self, schedule_id: str) -> bool:
+    async def _end_schedule(self, queue: Queue[Any], schedule_id: str) -> bool:
         self.ensure_usable()
-        kept = [Schedules(self._writer(entry.queue).store) for entry in self._catalog]
-        removed = False
-        with _no_client_errors(self._url):
-            # Whether there is one is asked before: a removal whose reply is lost may be repeated
-            # then.
-            there = await asyncio.gather(*(_has(schedules, schedule_id) for schedules in kept))
-            for schedules in kept:
-                try:
-                    removed |= await call_again(partial(schedules.remove, schedule_id))
-                except StoreUnavailable as error:
-                    if removed and error.outcome == "refused":
-                        error.outcome = "partial"
-                    raise
-        return removed or any(there)
+        schedules = Schedules(self._writer(queue).store)
+        with _client_errors_translated(self._url):
+            # Asked before the removal: a removal whose reply is lost is repeated, and the second
+            # one finds nothing.
+            existed = await _has_schedule(schedules, schedule_id)
+            return await call_again(partial(schedules.remove, schedule_id)) or existed
 
     def _writer(self, queue: Queue[Any]) -> _Writer:
         writer = self._writers.get(queue.name)
@@ -559,8 +559,8 @@ class RedisJobScheduler(JobScheduler):
                 self._on_first_job(queue)
 
 
-async def _has(schedules: Schedules, schedule_id: str) -> bool:
-    """Whether a queue has a schedule; one whose keys are damaged can be ended, too."""
+async def _has_schedule(schedules: Schedules, schedule_id: str) -> bool:
+    """Whether a queue has a schedule. A damaged one counts: it can be ended, too."""
     try:
         return await schedules.get(schedule_id) is not None
     except ResponseError:

@@ -1,16 +1,16 @@
-"""Reads what a processor raised: its class, its text, its traceback.
+"""Reads an exception that a processor raised: its class, its text, its traceback.
 
-Nothing in here raises, whatever it reads.
+No function in here raises, whatever it reads.
 
-An exception is somebody else's object. Its class may raise when its attributes are looked up, its
-text may be a program or a hundred megabytes, and its causes may be ten thousand. So what the
-interpreter itself keeps (class, frames, cause, context, members of a group) is read past the
-class's own attributes, every other part is read on its own, and one that raises, a `SystemExit` or
-a `MemoryError` included, costs only itself. The text of a traceback is that of
-`traceback.format_exception`, made from its end, because only its end is kept: the work is bounded
-by what is kept.
+The exception may be of any class. Looking up its attributes may raise, making its text may run any
+code or give a hundred megabytes, and it may have ten thousand causes. So the parts that the
+interpreter keeps (class, frames, cause, context, members of a group) are read without the class's
+own attributes. Each other part is read separately: if reading it raises, even a `SystemExit` or a
+`MemoryError`, only that part is lost. The text of a traceback equals that of
+`traceback.format_exception`. It is made from its end, and only as far as it is kept, so that the
+work is bounded.
 
-This module knows no running job.
+This module knows nothing of jobs.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from typing import Any, Final, cast
 
 from corral.job import cut_to
 
-__all__ = ["MAX_REASON_BYTES", "class_name", "described", "shortened", "without_frames_of"]
+__all__ = ["MAX_REASON_BYTES", "class_name", "describe", "remove_frames_of", "shortened"]
 
 MAX_REASON_BYTES: Final = 1024
 MAX_TRACEBACK_CHARS: Final = 8 * 1024
-"""The end of a traceback says what happened; the store holds one per failed attempt."""
+"""How much of a traceback is kept: its end, once per failed attempt, in the store's memory."""
 FEW_FRAMES: Final = 64
-"""So many frames are formatted in one go, which costs two thirds of one by one."""
+"""Up to so many frames are formatted at once, which costs two thirds of one by one."""
 MAX_FRAMES: Final = 50_000
-"""So many frames of one exception are looked at, 15 ms: the usual recursion limit is 1,000."""
+"""Frames of one exception that are read at most, in 15 ms. The usual recursion limit is 1,000."""
 MAX_LINKS: Final = 1_000
-"""So many causes of a group's last member are looked at before it is printed, to find where the
-frame is closed.
+"""Causes of a group's last member that are read at most before it is printed.
+
+They decide whether the line that closes the group's frame is printed.
 """
 REPEATS: Final = 3
-"""How often the same line is printed before its repetitions are counted, as `traceback` does."""
+"""How often the same line is printed before its repetitions are counted, as in `traceback`."""
 GROUP_WIDTH: Final = 15
-"""How many members of a group are printed, as `traceback` does."""
+"""How many members of a group are printed, as in `traceback`."""
 GROUP_DEPTH: Final = 10
-"""How many groups inside of each other are printed, as `traceback` does."""
+"""How many nested groups are printed, as in `traceback`."""
 LARGEST_LINE_NUMBER: Final = 10**9
 
 _CAUSED: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -52,8 +53,9 @@ _DURING: Final = "\nDuring handling of the above exception, another exception oc
 
 
 def _reader(owner: type, name: str) -> Callable[[Any], Any]:
-    """What reads an attribute as `owner` keeps it, whatever a subclass or a metaclass makes of its
-    name.
+    """Return a function that reads an attribute as `owner` defines it.
+
+    A subclass or a metaclass that redefines the attribute is not asked.
     """
     read: Callable[[Any], Any] = owner.__dict__[name].__get__
     return read
@@ -74,34 +76,34 @@ _SYNTAX: Final = {
 
 
 def class_name(error: BaseException) -> str:
-    """The name of an exception's class."""
+    """Return the name of an exception's class."""
     return str.__str__(_name(type(error)))
 
 
-def described(error: BaseException, about: str = "") -> tuple[str, str]:
-    """What an exception says.
+def describe(error: BaseException, about: str = "") -> tuple[str, str]:
+    """Return the reason and the traceback of an exception, as texts.
 
     Args:
         error: Any exception.
-        about: What raised it, where the reason shall say so.
+        about: What raised it, as a part of the reason; or empty.
 
     Returns:
         `ClassName: about: text`, at most `MAX_REASON_BYTES` of UTF-8; and the end of its traceback,
         at most `MAX_TRACEBACK_CHARS`. Both can be written as UTF-8.
     """
-    text = _text(error)
-    said = "its text cannot be read" if text is None else text[: MAX_REASON_BYTES + 1]
-    reason = ": ".join(part for part in (class_name(error), about, said) if part)
+    text = plain_text(error)
+    message = "its text cannot be read" if text is None else text[: MAX_REASON_BYTES + 1]
+    reason = ": ".join(part for part in (class_name(error), about, message) if part)
     return shortened(reason), _printed(error, text)
 
 
 def shortened(text: str) -> str:
-    """A text as a reason: at most `MAX_REASON_BYTES` of UTF-8, and `…` where it was cut."""
+    """Return a text cut to a reason's length, `MAX_REASON_BYTES` of UTF-8; `…` marks the cut."""
     return cut_to(text, MAX_REASON_BYTES)
 
 
-def without_frames_of(error: BaseException, files: Collection[str]) -> BaseException:
-    """Take the frames of these files from the beginning of an exception's traceback.
+def remove_frames_of(error: BaseException, files: Collection[str]) -> BaseException:
+    """Remove the frames of these files from the beginning of an exception's traceback.
 
     Args:
         error: The exception; it is changed.
@@ -117,8 +119,13 @@ def without_frames_of(error: BaseException, files: Collection[str]) -> BaseExcep
     return error
 
 
-def _text(value: object, convert: Callable[[Any], object] = str) -> str | None:
-    """What `str` says of an object, as a plain string, or None where it raises."""
+def plain_text(value: object, convert: Callable[[Any], object] = str) -> str | None:
+    """Return the text that `str` makes of an object, as a plain `str`; None if it raises.
+
+    Args:
+        value: Any object.
+        convert: Makes the text.
+    """
     try:
         return str.__str__(convert(value))
     except BaseException:  # noqa: BLE001  # the object's own code runs in there
@@ -126,7 +133,7 @@ def _text(value: object, convert: Callable[[Any], object] = str) -> str | None:
 
 
 def _end(text: str) -> str:
-    """As much of a text as can be left in a traceback's end."""
+    """Return the end of a text, as much as can be part of the traceback that is kept."""
     return text if len(text) <= MAX_TRACEBACK_CHARS else text[-MAX_TRACEBACK_CHARS:]
 
 
@@ -138,7 +145,7 @@ def _printed(error: BaseException, text: str | None) -> str:
             chars += len(piece)
             if chars >= MAX_TRACEBACK_CHARS:
                 break
-    except BaseException:  # noqa: BLE001, S110  # out of memory, say: what was read so far is better than nothing
+    except BaseException:  # noqa: BLE001, S110  # out of memory, say: the pieces so far are kept
         pass
     whole = "".join(reversed(pieces))
     return _end(whole).encode(errors="replace").decode()
@@ -149,7 +156,7 @@ class _Chain:
 
     Args:
         error: The exception.
-        text: Its text, which is read only once, or None where it cannot be read.
+        text: Its text, which is read only once; None if it cannot be read.
     """
 
     def __init__(self, error: BaseException, text: str | None) -> None:
@@ -158,25 +165,28 @@ class _Chain:
         self._seen = {id(error)}
 
     def pieces(self, error: BaseException, depth: int = 0) -> Iterator[str]:
-        """One exception and what led to it, inside of `depth` groups."""
+        """Yield the pieces of one exception and of its causes, nested in `depth` groups."""
         left: BaseException | None = error
         while left is not None:
-            said, before = self._link(left, self._seen)
+            relation, before = self._link(left, self._seen)
             yield from self._one(left, depth)
             if before is not None:
-                yield _indented(said, depth)
+                yield _indented(relation, depth)
             left = before
 
     @staticmethod
     def _link(error: BaseException, seen: set[int]) -> tuple[str, BaseException | None]:
-        """What led to an exception and was not printed yet; its id is added to `seen`."""
-        said, before = _CAUSED, _cause(error)
+        """Return the exception that led to this one, and the line between the two.
+
+        One that was printed already is not returned. Its id is added to `seen`.
+        """
+        relation, before = _CAUSED, _cause(error)
         if before is None or id(before) in seen:
-            said, before = _DURING, None if _suppresses_context(error) else _context(error)
+            relation, before = _DURING, None if _suppresses_context(error) else _context(error)
         if before is None or id(before) in seen:
             return "", None
         seen.add(id(before))
-        return said, before
+        return relation, before
 
     def _one(self, error: BaseException, depth: int) -> Iterator[str]:
         if not issubclass(type(error), BaseExceptionGroup):
@@ -200,10 +210,11 @@ class _Chain:
             yield end
         for place in reversed(range(len(shown))):
             yield from self.pieces(shown[place], depth + 1)
-            yield f"{'  ' * depth}{'  ' if place else '+-'}+---------------- {place + 1} ----------------\n"
+            corner = "  " if place else "+-"
+            yield f"{'  ' * depth}{corner}+---------------- {place + 1} ----------------\n"
 
     def _ends_open(self, error: BaseException, depth: int) -> bool:
-        """Whether no group in an exception's chain will have closed the frame around it."""
+        """Return whether no group in an exception's chain has closed the frame around it."""
         if depth > GROUP_DEPTH:
             return True
         left: BaseException | None = error
@@ -219,9 +230,9 @@ class _Chain:
     def _head(
         self, title: str, error: BaseException, depth: int, margin: str = "|"
     ) -> Iterator[str]:
-        """One exception without its members: its frames, its text, its notes."""
+        """Yield one exception without its members: its frames, its text, its notes."""
         trace = _traceback(error)
-        text = self._text if error is self._error else _text(error)
+        text = self._text if error is self._error else plain_text(error)
         for piece in (*_notes(error), *_last_lines(error, trace, text)):
             yield _indented(piece, depth)
         for piece in _frames(trace):
@@ -237,8 +248,9 @@ def _indented(text: str, depth: int, margin: str = "|") -> str:
 def _last_lines(
     error: BaseException, trace: TracebackType | None, text: str | None
 ) -> Iterator[str]:
-    """The line that has the class and the text, and before it what a `SyntaxError` quotes; the last
-    comes first.
+    """Yield the line with the class and the text, then the lines that a `SyntaxError` quotes.
+
+    The last line comes first.
     """
     kind = type(error)
     name = _end(_full_name(kind))
@@ -265,9 +277,9 @@ def _full_name(kind: type) -> str:
 
 
 def _notes(error: BaseException) -> Iterator[str]:
-    """The lines that `add_note` made, or what stands in their place; the last comes first."""
+    """Yield the lines of an exception's notes, the last line first."""
     try:
-        # Past a `__getattr__`, which many classes delegate to something that has no notes and
+        # Without `__getattr__`, which many classes delegate to an object that has no notes and
         # raises.
         notes = object.__getattribute__(error, "__notes__")
     except AttributeError:
@@ -282,18 +294,18 @@ def _notes(error: BaseException) -> Iterator[str]:
     except BaseException:  # noqa: BLE001  # a sequence's own code runs in there
         kept = None
     if kept is None:
-        yield f"{_end(_text(notes, repr) or '<__notes__ repr() failed>')}\n"
+        yield f"{_end(plain_text(notes, repr) or '<__notes__ repr() failed>')}\n"
         return
     for note in reversed(kept):
-        text = _text(note)
+        text = plain_text(note)
         for line in reversed(("<note str() failed>" if text is None else _end(text)).split("\n")):
             yield f"{line}\n"
 
 
 def _last_notes(notes: object) -> Sequence[object] | None:
-    """As many notes as can be left in a traceback's end, or None of what is no sequence of notes."""
+    """Return as many notes as the traceback can keep; None if they are no sequence of notes."""
     kind = type(notes)
-    if issubclass(kind, list):  # of a subclass, its own methods are not asked
+    if issubclass(kind, list):  # a subclass's own methods must not run
         kept: list[object] = list.__getitem__(
             cast("list[object]", notes), slice(-MAX_TRACEBACK_CHARS, None)
         )
@@ -304,8 +316,9 @@ def _last_notes(notes: object) -> Sequence[object] | None:
 
 
 def _quoted_source(error: BaseException, name: str) -> list[str]:
-    """What a `SyntaxError` says of the place, as `traceback` does, from those of its fields that
-    can be printed.
+    """Return the lines in which a `SyntaxError` quotes the source, as `traceback` prints them.
+
+    Fields that cannot be printed are left out.
     """
     number = {
         each: _number(_SYNTAX[each](error))
@@ -316,33 +329,34 @@ def _quoted_source(error: BaseException, name: str) -> list[str]:
     if text is None or any(
         not -1 <= (number[each] or 0) <= len(text) + 2 for each in ("offset", "end_offset")
     ):
-        number["offset"] = number["end_offset"] = None  # so many characters would be printed
-    clean = SyntaxError(_words(_SYNTAX["msg"](error)) or "")
-    clean.filename, clean.text = _words(_SYNTAX["filename"](error)), text
+        # The line of markers would have so many characters.
+        number["offset"] = number["end_offset"] = None
+    clean = SyntaxError(_optional_text(_SYNTAX["msg"](error)) or "")
+    clean.filename, clean.text = _optional_text(_SYNTAX["filename"](error)), text
     for each, value in number.items():
         setattr(clean, each, value)
     try:
         *lines, last = traceback.format_exception_only(SyntaxError, clean)
-    except BaseException:  # noqa: BLE001  # another Python may ask for more
+    except BaseException:  # noqa: BLE001  # another Python may need further fields
         lines, last = [], f"SyntaxError: {clean.msg}\n"
     return [*lines, name + last.removeprefix("SyntaxError")]
 
 
 def _number(value: object) -> int | None:
-    """A plain number that is short enough to be printed, or None."""
+    """Return a plain number that is short enough to be printed, or None."""
     if not issubclass(type(value), int):
         return None
-    number = int.__int__(value)  # type: ignore[arg-type]  # a subclass, whose own methods are not asked
+    number = int.__int__(value)  # type: ignore[arg-type]  # a subclass's own methods must not run
     return number if abs(number) <= LARGEST_LINE_NUMBER else None
 
 
-def _words(value: object) -> str | None:
-    text = None if value is None else _text(value)
+def _optional_text(value: object) -> str | None:
+    text = None if value is None else plain_text(value)
     return None if text is None else _end(text)
 
 
 def _with_suggestion(error: BaseException, trace: TracebackType | None, text: str) -> str:
-    """The text with what newer Pythons add to it: "Did you mean: 'name'?"."""
+    """Return the text with the suggestion of newer Pythons: "Did you mean: 'name'?"."""
     try:
         clean: BaseException
         if issubclass(type(error), ImportError):
@@ -350,7 +364,7 @@ def _with_suggestion(error: BaseException, trace: TracebackType | None, text: st
                 name: _reader(ImportError, name)(error) for name in ("name", "path", "name_from")
             }
             if read["name"] not in sys.modules:
-                return text  # it would be imported now
+                return text  # making the suggestion would import it
             clean = ImportError(text, **read)
         elif issubclass(type(error), AttributeError):
             clean = AttributeError(
@@ -361,12 +375,12 @@ def _with_suggestion(error: BaseException, trace: TracebackType | None, text: st
         made = traceback.TracebackException(type(clean), clean, trace, limit=0, compact=True)
         (line,) = made.format_exception_only()
         return _end(line.partition(": ")[2].removesuffix("\n"))
-    except BaseException:  # noqa: BLE001  # names of objects are looked up for it
+    except BaseException:  # noqa: BLE001  # it looks up names of other objects
         return text
 
 
 def _frames(trace: TracebackType | None) -> Iterator[str]:
-    """The frames as `traceback` prints them, repeated lines counted; the last comes first."""
+    """Yield the frames as `traceback` prints them, with repeated lines counted, the last first."""
     if (few := _few_frames(trace)) is not None:
         yield from reversed(few)
         return
@@ -396,8 +410,10 @@ def _frames(trace: TracebackType | None) -> Iterator[str]:
 
 
 def _few_frames(trace: TracebackType | None) -> list[str] | None:
-    """The frames of a short traceback, or None of a longer one, and of one that has to be read
-    frame by frame.
+    """Return the frames of a short traceback.
+
+    Returns:
+        None for a longer one, and for one that has to be read frame by frame.
     """
     left = trace
     for _ in range(FEW_FRAMES):
@@ -408,7 +424,7 @@ def _few_frames(trace: TracebackType | None) -> list[str] | None:
         return None
     try:
         return traceback.extract_tb(trace).format()
-    except BaseException:  # noqa: BLE001  # a source is read by the loader that its frame names
+    except BaseException:  # noqa: BLE001  # the loader that a frame names reads its source
         return None
 
 
@@ -423,7 +439,7 @@ def _place(trace: TracebackType) -> tuple[str, str, int] | None:
 def _frame(trace: TracebackType) -> str:
     try:
         return _end("".join(traceback.extract_tb(trace, limit=1).format()))
-    except BaseException:  # noqa: BLE001  # its source is read by the loader that the frame names
+    except BaseException:  # noqa: BLE001  # the loader that the frame names reads its source
         code = trace.tb_frame.f_code
         return (
             f'  File "{_end(code.co_filename)}", line {trace.tb_lineno}, in {_end(code.co_name)}\n'

@@ -1,32 +1,43 @@
-"""`Redactor`: masks what is secret in one job.
+"""`Redactor`: masks the secrets of one job in texts and values. It is a best effort, and no proof.
 
-Logs, stack traces and the board show nothing that has not been through one.
+Logs, stack traces and the board show only what has been through one. It masks
 
-Secret is a field that the payload's model marks so (`SecretStr`, or
-`json_schema_extra={"writeOnly": True}`), and, of whichever job, a field whose name says so. Its
-value is masked there, and wherever else the job repeats it: as it is, or as JSON, Python, HTML, a
-URL or base64 spells it. Nothing is promised of a secret of fewer than `SHORTEST` characters.
+* the values of fields that the payload's model declares secret (`SecretStr`, or
+  `json_schema_extra={"writeOnly": True}`), and of fields of any job whose names say that they hold
+  a secret (`password`, `apiKey`, …);
+* these values wherever else they stand in a text, in plain or in JSON spelling, and their beginning
+  or end if a text was cut there;
+* in any text: members and assignments with such names (`"token": "…"`, `token=…`), the password of
+  a URL, and what follows `Bearer` and `Basic`.
 
-Every text is read once, whatever it holds: what a job carries must not cost its reader more than
-its length.
+It does not find a secret in another encoding (base64, hexadecimal, HTML, percent encoding, Python's
+`repr` of special characters), a part from the middle of a secret, a secret of fewer than `SHORTEST`
+characters outside of its field, or one that no name and no model declares.
+
+Jobs come from other programs, so the cost is bounded: a text is searched once for each secret. If
+a job has more than `MOST` secrets, all of its texts are masked whole. So is a text in which they
+stand more than `MOST_PLACES` times.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Any, Final
-from urllib.parse import quote, quote_plus
 
 from pydantic import BaseModel
 
 __all__ = [
+    "LONGEST",
     "MASK",
+    "MOST",
+    "MOST_PLACES",
     "SHORTEST",
     "Redactor",
+    "is_marked",
     "is_secret_name",
     "masked",
     "may_hold_secrets",
@@ -35,45 +46,46 @@ __all__ = [
 
 MASK: Final = "••••••"
 SHORTEST: Final = 4
-"""A secret of fewer characters is masked in its field only: elsewhere it would be found in every
-other word.
+"""Characters. A shorter secret is masked in its field only: elsewhere it would be found within
+ordinary words.
 """
 LINE: Final = 8
-"""Of a secret of several lines, one of so many characters is a secret, too: a log has it as a line
-of its own.
+"""Characters. Each line of a secret of several lines that is at least as long is searched for, too:
+a log shows the lines of a private key one by one.
 """
 DEEPEST: Final = 50
-"""Further inside of a value nothing is shown: Python would end at some 300."""
-EFFORT: Final = 1_000_000
-"""How much is compared for one job, in steps of `STEP` characters; what would need more is masked
-whole.
+"""Levels of nesting that are shown; Python's own recursion would end at some 300."""
+MOST: Final = 100
+"""Spellings of secrets that are searched for in one job. In the worst case a mebibyte of text takes
+0.3 s then; a private key of 4,096 bits has 54, one for each of its lines.
 """
-STEP: Final = 64
-MOST: Final = 2000
-"""Secrets of one job; where it has more, all of its texts are masked whole."""
+MOST_PLACES: Final = 1000
+"""Places in one text that are masked one by one."""
 LONGEST: Final = 200_000
 """Characters of one text inside of a value that are shown."""
-CUT: Final = 8192
-"""So many characters at an end of a text are looked at for a secret that was cut off there."""
+CUT: Final = 1024
+"""Characters at both ends of a text in which a secret is searched for that was cut off there."""
 
 _NAMES: Final = re.compile(
-    r"pass(word|wd|phrase|code|wort)|pwd|secret|token|authori[sz]ation|credential|cookie|signature|jwt|bearer"
-    r"|(api|access|private|signing|encryption)[-_ ]?key|session[-_ ]?(id|key)|(^|[-_.])(pin|otp|auth)$|[a-z]Otp$|otp$",
+    r"pass(word|wd|phrase|code|wort)|pwd|secret|token|authori[sz]ation|credential|cookie|signature"
+    r"|jwt|bearer|(api|access|private|signing|encryption)[-_ ]?key|session[-_ ]?(id|key)"
+    r"|(^|[-_.])(pin|otp|auth)$|[a-z]Otp$|otp$",
     re.IGNORECASE,
 )
-"""Names of fields that hold secrets, whoever wrote the job."""
+"""Names of fields that hold secrets in any job."""
 
 _USER: Final = re.compile(r"""://[^\s/?#:@"']*:(?!\d{1,5}(?:[/?#\s"']|$))""")
-"""A URL with a user, perhaps an empty one, and then no port."""
+"""The beginning of a URL with a user, perhaps an empty one, and a password: no port follows."""
 _AUTHORITY: Final = re.compile(r"""[^\s/?#"']*""")
 _STOP: Final = re.compile(r"""[\s@"']|$""")
 _PASSWORD_OPTION: Final = re.compile(r"""([?&]password=)[^\s&#"']*""", re.IGNORECASE)
 
 _HALVES: Final = re.compile("[\\ud800-\\udfff]")
 _SCHEME: Final = re.compile(r"\b(Bearer|Basic)(\s{1,3})[\w.~+/=-]{8,}", re.IGNORECASE)
-"""Credentials as HTTP's `Authorization` has them."""
+"""Credentials as in HTTP's `Authorization`."""
 _MEMBER: Final = re.compile(
-    r"""(\\{0,7}["'])([\w.$-]{1,80})\1\s{0,8}:\s{0,8}   # "name": of JSON, of a dict's repr, of JSON within JSON
+    # "name": of JSON, of a dict's repr, and of JSON within JSON
+    r"""(\\{0,7}["'])([\w.$-]{1,80})\1\s{0,8}:\s{0,8}
     |\b([\w.-]{1,80})=(?![=\s]|\.\.\.)                  # name=value of a call, a repr, a query""",
     re.VERBOSE,
 )
@@ -83,7 +95,7 @@ _VALUE: Final = re.compile(
 
 
 def masked(text: str) -> str:
-    """The text with `***` for the password of every URL in it, so that it can be shown."""
+    """The text with `***` for the password of every URL in it."""
     if "://" not in text:
         return text
     parts, done, stop = [], 0, -1
@@ -91,8 +103,8 @@ def masked(text: str) -> str:
         start = user.end()
         if start < done:
             continue
-        # Up to the last @ before the path; SQL's URLs may have / in a password, and then it is the
-        # first.
+        # The password ends at the last @ before the path. A database's URL may have / in its
+        # password: then it ends at the first @.
         end = text.rfind("@", start, _AUTHORITY.match(text, start).end())  # type: ignore[union-attr]  # it may be empty
         if end < 0:
             stop = _STOP.search(text, start).start() if stop < start else stop  # type: ignore[union-attr]  # or the end
@@ -105,19 +117,20 @@ def masked(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
-    """Whether a field of this name holds a secret, whatever it is a field of."""
+    """Whether the name of a field says that it holds a secret."""
     return _NAMES.search(name[:500]) is not None
 
 
 def secret_names(model: type[BaseModel]) -> frozenset[str]:
-    """The names of the fields that a model marks secret, nested ones included, in small letters
-    without `-` and `_`.
+    """The names of the fields that a model declares secret, nested ones included.
+
+    They are in small letters, without `-` and `_`.
     """
     return _secret_names(model)
 
 
 def may_hold_secrets(model: type[BaseModel]) -> bool:
-    """Whether a model has fields that are secret, or that may hold anything."""
+    """Whether a model has secret fields, or fields that may hold anything."""
     return _may_hold_secrets(model)
 
 
@@ -159,7 +172,7 @@ def _is_open(field: Any) -> bool:
 
 
 def is_marked(field: Mapping[str, Any], definitions: Mapping[str, Any], depth: int = 0) -> bool:
-    """Whether a field's schema says that it, or what it is a list or a mapping of, is secret."""
+    """Whether a field's schema declares it secret, or the items of its list or mapping."""
     if field.get("writeOnly") or field.get("format") == "password" or depth > DEEPEST:
         return True
     inner = [
@@ -176,75 +189,61 @@ def is_marked(field: Mapping[str, Any], definitions: Mapping[str, Any], depth: i
 
 
 def _plain(name: str) -> str:
-    """A name as every client may spell it: `resetCode`, `reset_code`, `Reset-Code`."""
+    """One form of all spellings of a name: `resetCode`, `reset_code`, `Reset-Code`."""
     return name.replace("_", "").replace("-", "").casefold()
 
 
 class Redactor:
-    """Masks what is secret in one job.
+    """Masks the secrets of one job; see the module for what it finds and what it does not.
 
     Args:
-        names: What `secret_names` says of the queue's payload model.
-        data: The payload, as JSON was parsed: its secrets are looked for everywhere. A text was no
-        JSON.
+        names: The secret fields of the queue's payload model, from `secret_names`.
+        data: The payload, as parsed from JSON. Its secrets are searched for in every text. A text
+            instead of an object was not JSON.
     """
 
     def __init__(self, names: frozenset[str] = frozenset(), data: Any = None) -> None:
         self._names = names
-        self._effort = EFFORT
-        secrets = set(self._secrets(data))
-        if len(secrets) > MOST:
-            self._effort, secrets = -1, {MASK}
-        spelt = {each for text in secrets for each in _spellings(text) if len(each) >= SHORTEST}
-        self._whole = frozenset(spelt)
-        self._of_head: dict[str, list[str]] = {}
-        for each in sorted(spelt, key=len, reverse=True):
-            self._of_head.setdefault(each[:SHORTEST], []).append(each)
-        columns = [{head[place] for head in self._of_head} for place in range(SHORTEST)]
-        first, *more = ["[" + "".join(map(re.escape, sorted(column))) + "]" for column in columns]
-        # Reads a text at C's speed; what it finds is then looked up.
-        self._heads = re.compile(f"{first}(?={''.join(more)})") if spelt else None
+        spellings = {each for secret in set(self._secrets(data)) for each in _spellings(secret)}
+        self._masks_all = len(spellings) > MOST
+        self._spellings = () if self._masks_all else tuple(sorted(spellings, key=len, reverse=True))
+        self._whole = frozenset(self._spellings)
 
     @property
     def is_needed(self) -> bool:
-        """Whether the payload has a secret."""
-        return self._heads is not None
+        """Whether the payload has a secret that texts are searched for."""
+        return self._masks_all or bool(self._spellings)
 
     def text(self, text: str) -> str:
-        """A text without the payload's secrets, and without what looks like credentials."""
-        clear = self._without_credentials(_writable(text))
-        return (
-            self._without(clear, [*self._places(clear), *self._cut(clear)])
-            if self._heads
-            else clear
-        )
+        """A text without the payload's secrets, and without credentials of its own."""
+        return self._redacted(text, is_cut=True)
 
     def broken(self, text: str) -> str:
-        """A payload that was no JSON, as far as nothing in it is called a secret."""
+        """A payload that is not JSON: what stands before the first secret name, and a mask."""
         found = min(
-            (m.end() for m in (_NAMES.search(text), self._marked_in(text)) if m), default=None
+            (m.end() for m in (_NAMES.search(text), self._declared_name_in(text)) if m),
+            default=None,
         )
         return self.text(text) if found is None else f"{self.text(text[:found])}{MASK}"
 
     def value(self, value: Any, depth: int = 0) -> Any:
-        """A JSON value, as `text`."""
+        """A JSON value without the payload's secrets; see `text`."""
         if isinstance(value, str):
-            return (
-                self._whole_text(value[: 2 * LONGEST])[:LONGEST]
-                if len(value) >= SHORTEST
-                else _writable(value)
-            )
+            if len(value) < SHORTEST:
+                return _writable(value)
+            return self._redacted(value[: 2 * LONGEST], is_cut=False)[:LONGEST]
         if isinstance(value, dict | list | tuple) and depth > DEEPEST:
             return "…"
         if isinstance(value, Mapping):
             return {
-                self._whole_text(str(name)): self._field(str(name), each, depth)
+                self._redacted(str(name), is_cut=False): self._field(str(name), each, depth)
                 for name, each in value.items()
             }
         if isinstance(value, list | tuple):
             return [self.value(each, depth + 1) for each in value]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return MASK if is_number and self._whole and _digits(value) in self._whole else value
+        is_secret = is_number and (self._masks_all or _digits(value) in self._whole)
+        return MASK if is_secret else value
 
     def is_secret(self, name: str) -> bool:
         """Whether a field of this name is masked."""
@@ -264,18 +263,28 @@ class Redactor:
             if isinstance(value, Mapping):
                 for name, each in value.items():
                     left.append((each, hidden or self.is_secret(str(name))))
-                    if hidden and any(
-                        map(str.isdigit, str(name))
-                    ):  # no field's name: it is a token itself
-                        yield str(name)
+                    if hidden and any(map(str.isdigit, str(name))):
+                        yield str(name)  # not the name of a field: a token that is a key itself
             elif isinstance(value, list | tuple):
                 left += [(each, hidden) for each in value]
             elif hidden and value is not None and not isinstance(value, bool):
                 yield _writable(value) if isinstance(value, str) else _digits(value)
 
-    def _marked_in(self, text: str) -> re.Match[str] | None:
+    def _declared_name_in(self, text: str) -> re.Match[str] | None:
         names = "|".join("[-_]?".join(map(re.escape, name)) for name in sorted(self._names))
         return re.search(names, text, re.IGNORECASE) if names else None
+
+    def _redacted(self, text: str, *, is_cut: bool) -> str:
+        clear = self._without_credentials(_writable(text))
+        if self._masks_all:
+            return MASK
+        found = chain.from_iterable(_places(secret, clear) for secret in self._spellings)
+        places = [*islice(found, MOST_PLACES + 1)]
+        if len(places) > MOST_PLACES:
+            return MASK
+        if is_cut:
+            places += [place for secret in self._spellings for place in _cut_places(secret, clear)]
+        return _without(clear, places) if places else clear
 
     def _without_credentials(self, text: str) -> str:
         if " " in text:
@@ -292,113 +301,70 @@ class Redactor:
                     done = value.end()
         return "".join([*parts, text[done:]]) if parts else text
 
-    def _whole_text(self, text: str) -> str:
-        """As `text`, of one that nobody has cut."""
-        clear = self._without_credentials(_writable(text))
-        return (
-            self._without(clear, [*self._places(clear)])
-            if self._heads and (self._effort < 0 or self._heads.search(clear))
-            else clear
-        )
 
-    def _without(self, text: str, places: Iterable[tuple[int, int]]) -> str:
-        if self._effort < 0:
-            return MASK
-        parts, done = [], 0
-        for start, end in sorted(places):
-            if start >= done:
-                parts += [text[done:start], MASK]
-            done = max(done, end)
-        return "".join([*parts, text[done:]])
+def _without(text: str, places: Iterable[tuple[int, int]]) -> str:
+    """The text with a mask in the place of each part; parts that overlap have one mask."""
+    parts, done = [], 0
+    for start, end in sorted(places):
+        if start >= done:
+            parts += [text[done:start], MASK]
+        done = max(done, end)
+    return "".join([*parts, text[done:]])
 
-    def _places(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where the secrets are."""
-        assert self._heads is not None  # noqa: S101  # asked by the caller
-        for found in self._heads.finditer(text):
-            start = found.start()
-            for secret in self._of_head.get(text[start : start + SHORTEST], ()):
-                self._effort -= 1 + len(secret) // STEP
-                if self._effort < 0:
-                    return
-                if text.startswith(secret, start):
-                    yield start, start + len(secret)
-                    break
 
-    def _cut(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where a secret's beginning ends the text, or its end begins it: of a long text a worker
-        keeps a part.
-        """
-        body = text.removesuffix("…")
-        for secret in (each for secrets in self._of_head.values() for each in secrets):
-            if len(secret) == SHORTEST:
-                continue
-            self._effort -= 1 + 2 * min(len(secret), len(body), CUT) // STEP
-            if self._effort < 0:
-                return
-            start = body.find(secret[:SHORTEST], max(0, len(body) - min(len(secret) - 1, CUT)))
-            while start >= 0:
-                if secret.startswith(body[start:]):
-                    yield start, len(body)
-                    break
-                self._effort -= 1
-                start = body.find(secret[:SHORTEST], start + 1)
-            end = body.rfind(secret[-SHORTEST:], 0, min(len(secret) - 1, CUT))
-            while end >= 0:
-                if secret.endswith(body[: end + SHORTEST]):
-                    yield 0, end + SHORTEST
-                    break
-                self._effort -= 1
-                end = body.rfind(secret[-SHORTEST:], 0, end + SHORTEST - 1)
+def _places(secret: str, text: str) -> Iterator[tuple[int, int]]:
+    """Where a secret stands in a text."""
+    start = text.find(secret)
+    while start >= 0:
+        end = start + len(secret)
+        yield start, end
+        start = text.find(secret, end)
+
+
+def _cut_places(secret: str, text: str) -> Iterator[tuple[int, int]]:
+    """Where the beginning of a secret ends a text, or its end begins the text.
+
+    Workers keep only a part of a long text, and put `…` behind what they cut.
+    """
+    body = text.removesuffix("…")
+    longest = min(len(secret) - 1, CUT)
+    start = body.find(secret[:SHORTEST], max(0, len(body) - longest))
+    while start >= 0:
+        if secret.startswith(body[start:]):
+            yield start, len(body)
+            break
+        start = body.find(secret[:SHORTEST], start + 1)
+    end = body.rfind(secret[-SHORTEST:], 0, longest)
+    while end >= 0:
+        if secret.endswith(body[: end + SHORTEST]):
+            yield 0, end + SHORTEST
+            break
+        end = body.rfind(secret[-SHORTEST:], 0, end + SHORTEST - 1)
 
 
 def _writable(text: str) -> str:
-    """A text without halves of surrogate pairs, which JavaScript's `slice` leaves, and which no
-    answer can hold.
+    """The text with U+FFFD for halves of surrogate pairs.
+
+    JavaScript's `slice` leaves them, and no answer can be encoded with them.
     """
     return text if text.isascii() else _HALVES.sub("\ufffd", text)
 
 
 def _digits(value: Any) -> str:
-    """A number as its text; one with more digits than Python writes has none."""
+    """The text of a number; empty if it has more digits than Python converts (4,300)."""
     try:
         return str(value)
     except ValueError:
         return ""
 
 
-def _spellings(secret: str) -> Iterable[str]:
-    """A secret as it may stand in a text."""
-    if len(secret) < SHORTEST:
-        return ()
-    from html import escape  # noqa: PLC0415  # half a MiB of names of characters, and most processes mask nothing
-
+def _spellings(secret: str) -> Iterator[str]:
+    """A secret, and its longer lines, in plain and in JSON spelling."""
     lines = [line.strip() for line in secret.splitlines()]
-    found = (
-        {secret, secret.strip(), *(line for line in lines if len(line) >= LINE)}
-        if len(lines) > 1
-        else {secret}
-    )
-    for each in tuple(found):
-        quoted = {each, *_quoted(each)}
-        found |= quoted.union(*map(_quoted, quoted))  # JSON within JSON, a repr in a log's line
-        raw = each.encode(errors="replace")
-        found |= {escape(each), quote(raw, safe=""), quote(raw), quote_plus(raw), raw.hex()}
-        if len(raw) >= LINE:
-            found |= set(_in_base64(raw))
-    return found
-
-
-def _quoted(text: str) -> Iterable[str]:
-    """A text as JSON and Python spell it."""
-    return json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
-
-
-def _in_base64(raw: bytes) -> Iterator[str]:
-    """What base64 makes of it wherever it begins, without the characters that have bits of its
-    neighbours.
-    """
-    for before in range(3):
-        text = b64encode(bytes(before) + raw).decode()
-        whole = text[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
-        yield whole
-        yield whole.replace("+", "-").replace("/", "_")
+    parts = {secret}
+    if len(lines) > 1:
+        parts |= {secret.strip(), *(line for line in lines if len(line) >= LINE)}
+    for part in parts:
+        for each in (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]):
+            if len(each) >= SHORTEST:
+                yield each

@@ -1,7 +1,6 @@
-"""Comparing what was given with what was read back: `first_difference` names the field that has
-changed.
+"""`first_difference`: compares a payload with what a worker reads back.
 
-Stricter than `==`, for which `True`, `1` and an `IntEnum`'s member are equal, and so are two
+It is stricter than `==`, for which `True`, `1` and a member of an `IntEnum` are equal, as are equal
 members of a union.
 """
 
@@ -21,18 +20,18 @@ __all__ = ["first_difference"]
 
 VALUE: Final = "has another value where a worker reads it"
 TYPED: Final = (bool, Enum, BaseModel)
-"""An instance of such a class is nothing but that: no other class stands for it."""
+"""For an instance of these, no instance of another class is accepted as the same value."""
 
 
 def first_difference(given: object, read: object) -> tuple[str, str] | None:
     """The first difference between two values.
 
     Args:
-        given: What a producer has.
-        read: What a worker would have.
+        given: The producer's value.
+        read: The value that a worker reads.
 
     Returns:
-        The dotted path, as in the JSON text, and what is different, without the values; None where
+        The dotted path, as in the JSON text, and what is different, without the values; None if
         nothing is.
     """
     return next(_differences(given, read, ""), None)
@@ -67,7 +66,7 @@ def _differences(given: Any, read: Any, path: str) -> Iterator[tuple[str, str]]:
 def _same_kind(given: object, read: object) -> bool:
     if type(given) is type(read) or (isinstance(given, Mapping) and isinstance(read, Mapping)):
         return True
-    # A text of a template engine is a text, and a database driver's UUID is a UUID
+    # A subclass is accepted: a template engine's text is a text, a database driver's UUID a UUID.
     return (
         isinstance(given, type(read))
         and not isinstance(given, TYPED)
@@ -76,9 +75,7 @@ def _same_kind(given: object, read: object) -> bool:
 
 
 def _members(value: Any) -> Iterator[tuple[Any, Any]] | None:
-    """What a value consists of, by names that can be compared; None where it is compared as a
-    whole.
-    """
+    """The parts of a value, by comparable names; None if it is compared as a whole."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields.items()
         named = (
@@ -90,7 +87,7 @@ def _members(value: Any) -> Iterator[tuple[Any, Any]] | None:
     if dataclasses.is_dataclass(value):
         return ((each.name, getattr(value, each.name, None)) for each in dataclasses.fields(value))
     if isinstance(value, Mapping):
-        # 1, 1.0 and True are one key to Python
+        # To Python, 1, 1.0 and True are the same key.
         return ((_Key(name), each) for name, each in value.items())
     if isinstance(value, list | tuple | deque):
         return enumerate(cast("Iterable[Any]", value))
@@ -104,7 +101,7 @@ def _compares_by_identity(kind: type) -> bool:
 
 
 class _Key:
-    """A key of a mapping, or an item of a set, that equals only one of its own type."""
+    """A key of a mapping, or an item of a set. It equals only a key of its own type."""
 
     def __init__(self, key: Any) -> None:
         self.key = key
@@ -129,7 +126,7 @@ def _equal(given: Any, read: Any) -> bool:
     try:
         if given == read or (given != given and read != read):  # noqa: PLR0124  # NaN
             return True
-        # `==` is False for an hour that a zone has twice, whatever it is compared with
+        # For a time in an hour that a zone has twice, `==` is false whatever it is compared with.
         return isinstance(given, datetime) and given.isoformat() == read.isoformat()
-    except Exception:  # noqa: BLE001  # somebody's own class compares
+    except Exception:  # noqa: BLE001  # a user's own `__eq__` may raise anything
         return False

@@ -1,6 +1,6 @@
-"""`Cron` and `Every`: when a recurring queue runs; and what a cron expression means.
+"""`Cron` and `Every`: when a schedule runs; and the meaning of a cron expression.
 
-A declaration is judged with the catalog. Nothing here knows a store, or what time it is.
+The catalog checks what a queue declares. Nothing here knows a store, or what time it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Cron", "Every", "cron_ticks", "first_run_ms", "period_ms"]
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """Run at the times a cron expression names.
+    """Run at the times that a cron expression names.
 
     Attributes:
         expression: Five fields (minute hour day month weekday), or six with seconds first; or
@@ -48,7 +48,7 @@ MACROS = {
     "@weekdays": "0 0 * * 1-5",
     "@weekends": "0 0 * * 0,6",
 }
-"""What BullMQ's cron library reads beside fields."""
+"""The abbreviations that BullMQ's cron library reads."""
 
 UTC_NAMES = frozenset({"UTC", "Etc/UTC"})
 """Zones that are not looked up: a container without a time zone database has UTC, too."""
@@ -57,8 +57,9 @@ UTC_NAMES = frozenset({"UTC", "Etc/UTC"})
 def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]:
     """The next ticks of a cron expression.
 
-    They are those of BullMQ's cron library, except around a change of daylight saving time: of an
-    hour that does not exist the other library makes the next one, this one its first minute.
+    They are those of BullMQ's cron library, except where daylight saving time begins: a tick in the
+    hour that is skipped comes an hour later with that library, and in the first minute after the
+    gap with this one.
 
     Args:
         expression: As `Cron.expression`; `?` is read as `*`.
@@ -70,26 +71,24 @@ def cron_ticks(expression: str, tz: str, after_ms: int, count: int) -> list[int]
         Unix milliseconds, ascending; at least one.
 
     Raises:
-        ValueError: The expression cannot be read or names no day that comes, or no time zone has
-        this name.
+        ValueError: The expression cannot be read or names no day to come, or there is no time zone
+            of this name.
     """
-    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415  # most processes have no schedule
+    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415  # few need it
 
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415  # as above
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415  # few need it
 
     for name, value in (("the expression", expression), ("the time zone", tz)):
-        if not _is(str, value):  # what a declaration without a type checker may have
+        if not _has_type(str, value):
             raise ValueError(f"{name} {value!r} is no str")
     try:
         zone = UTC if tz in UTC_NAMES else ZoneInfo(tz)
-    except (
-        KeyError,
-        ValueError,
-        OSError,
-    ):  # unknown, malformed, or a folder of zones such as "Europe"
+    except (KeyError, ValueError, OSError):  # OSError: a folder of zones, such as "Europe"
         if not available_timezones():
-            told = f"this machine has no time zone database, and {tz!r} is looked up in one: install tzdata"
-            raise ValueError(told) from None
+            raise ValueError(
+                f"this machine has no time zone database, and {tz!r} is looked up in one: "
+                "install tzdata"
+            ) from None
         raise ValueError(f"no time zone is named {tz!r}") from None
     start = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(zone)
     try:
@@ -108,16 +107,15 @@ def period_ms(every: Every) -> int:
     """The period in whole milliseconds.
 
     Raises:
-        ValueError: It is no duration, or less than one.
+        ValueError: It is no `timedelta`, or less than one millisecond.
     """
-    if not _is(timedelta, every.period) or every.period < timedelta(milliseconds=1):
+    if not _has_type(timedelta, every.period) or every.period < timedelta(milliseconds=1):
         raise ValueError(f"every {every.period}")
     return every.period // timedelta(milliseconds=1)
 
 
 def first_run_ms(when: Cron | Every, now_ms: int) -> int:
-    """When a schedule that is installed now runs first; asked also of one that may not be kept at
-    all.
+    """When a schedule that is installed now runs first.
 
     Args:
         when: The schedule.
@@ -127,18 +125,16 @@ def first_run_ms(when: Cron | Every, now_ms: int) -> int:
         Unix milliseconds.
 
     Raises:
-        ValueError: It cannot be kept; says why.
+        ValueError: There is no such time, or `when` is of a wrong type; says why.
     """
     if isinstance(when, Every):
         period_ms(when)
         return now_ms
-    if not _is(Cron, when):
+    if not _has_type(Cron, when):
         raise ValueError(f"{when!r} is neither a Cron nor an Every")
     return cron_ticks(when.expression, when.tz, now_ms, 1)[0]
 
 
-def _is(kind: type, value: object) -> bool:
-    """Whether a value is what its annotation says: a declaration may have been written without a
-    type checker.
-    """
+def _has_type(kind: type, value: object) -> bool:
+    """Whether a value is of the type of its annotation: not everybody uses a type checker."""
     return isinstance(value, kind)

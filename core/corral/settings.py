@@ -1,15 +1,14 @@
-"""What the environment says: read once by the composition root, checked as a whole, then passed on
-and never changed.
+"""The core's settings: read once from the environment, checked as a whole, and never changed.
 
-It knows the names, bounds and defaults of the core's settings, and by prefix only which names
-belong to plugins. It must not know how any of them is used.
+This module knows the names, bounds and defaults of the core's settings. Of plugins' variables it
+knows only the prefixes. It must not know how a setting is used.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -26,30 +25,37 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from corral.errors import ConfigurationError
+from corral.field_errors import FieldError, field_errors
 from corral.job import KEEP_LOGS
 from corral.payload import MAX_PAYLOAD_BYTES
 from corral.redactor import masked
+from corral.secret_files import file_variables, is_secret, read_secret_files, variable_name
 
-__all__ = ["SecretUrl", "Settings", "WorkerSettings", "unknown_names"]
+__all__ = [
+    "SecretUrl",
+    "Settings",
+    "WorkerSettings",
+    "has_plugin_variables",
+    "refused",
+    "unknown_names",
+]
 
 PREFIX = "CORRAL_"
 NESTED = "__"
 WORKER = f"{PREFIX}WORKER{NESTED}"
 PARTS = ("BOARD",)
-"""Parts of Corral that read settings of their own, `CORRAL_BOARD_…`, and check them when they
-start.
-"""
+"""Parts of Corral that have settings of their own, `CORRAL_BOARD_…`, and check them."""
 STORE_SCHEMES = ("redis", "rediss", "unix")
 LONGEST_SECONDS = 86_400.0
-"""A lock or an interval of more than a day is a wrong unit, and would keep a dead worker's jobs for
-that long.
+"""A lock or an interval of more than a day is probably in a wrong unit, and would keep the jobs of
+a dead worker for as long.
 """
 
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 
 
 class SecretUrl(Secret[str]):
-    """A URL whose password is seen only by whoever asks for `get_secret_value()`."""
+    """A URL that is shown without its password; `get_secret_value()` returns it whole."""
 
     def _display(self) -> str:
         return masked(self.get_secret_value())
@@ -69,16 +75,16 @@ class WorkerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     concurrency: int = Field(default=10, ge=1)
-    """How many jobs of one queue run at once, where the queue does not say."""
+    """How many jobs of one queue run at once, if the queue does not declare it."""
 
     lock_seconds: Seconds = 30.0
     """How long a job's lock outlives a worker that no longer renews it."""
 
     stalled_interval_seconds: Seconds = 30.0
-    """How often jobs are looked for whose worker is gone."""
+    """How often a worker looks for jobs whose worker has died."""
 
     max_stalled: int = Field(default=1, ge=0)
-    """How often a job may be found so before it is failed for good."""
+    """How often a job may lose its worker before it is failed for good."""
 
     shutdown_timeout_seconds: float = Field(
         default=25.0, ge=0, le=LONGEST_SECONDS, allow_inf_nan=False
@@ -86,16 +92,16 @@ class WorkerSettings(BaseModel):
     """How long running jobs may take to finish after SIGTERM, before they are handed back."""
 
     keep_logs: int = Field(default=KEEP_LOGS, ge=1)
-    """How many log lines a job keeps, the last ones, where its own `keepLogs` does not say."""
+    """How many of its last log lines a job keeps, if it has no `keepLogs` of its own."""
 
     event_loop: Annotated[Literal["asyncio", "uvloop"], BeforeValidator(_lower)] = "asyncio"
-    """What runs the worker's coroutines: Python's own event loop, or that of the extra `uvloop`."""
+    """The worker's event loop: Python's own, or that of the extra `uvloop`."""
 
 
 class Settings(BaseSettings):
     """The settings of one process.
 
-    Immutable; make it with `Settings.read`, which tells all faults at once.
+    They are immutable. Read them with `Settings.read`, which reports all problems at once.
     """
 
     model_config = SettingsConfigDict(
@@ -113,12 +119,12 @@ class Settings(BaseSettings):
     """The store: `redis://`, `rediss://` or `unix://`."""
 
     env: str = "production"
-    """Any word; only exactly `development` opens development defaults."""
+    """Any word. Only exactly `development` has the defaults of a development machine."""
 
     prefix: str = Field(default="bull", pattern=r"^[!-~]+$")
-    """What the keys of all queues begin with: BullMQ's own default.
+    """What the keys of all queues begin with; the default is BullMQ's.
 
-    No blanks: it is part of a connection's name.
+    It has no blanks, because it is part of a connection's name.
     """
 
     data_dir: Path = Path(".corral")
@@ -137,13 +143,13 @@ class Settings(BaseSettings):
     """Whether a start without a lock file is refused."""
 
     lock_patches: Annotated[Literal["refuse", "allow"], BeforeValidator(_lower)] = "refuse"
-    """What becomes of a patch release of what is locked, whose payloads have not changed."""
+    """Whether a patch release of a locked package, with unchanged payloads, may start."""
 
     database_url: SecretUrl | None = None
-    """The SQL database, as SQLAlchemy writes it."""
+    """The URL of the SQL database, in SQLAlchemy's form."""
 
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = "auto"
-    """`auto` is `console` on a terminal, else `json`."""
+    """`auto` is `console` on a terminal, and `json` elsewhere."""
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
         "INFO"
@@ -164,24 +170,22 @@ class Settings(BaseSettings):
 
     @property
     def is_development(self) -> bool:
-        """Whether development defaults hold."""
+        """Whether the defaults of a development machine apply."""
         return self.env == "development"
 
     @property
     def is_environment_set(self) -> bool:
-        """Whether `CORRAL_ENV` was set at all: without it a process is of production, but nobody
-        said so.
-        """
+        """Whether `CORRAL_ENV` is set; without it a process counts as production by default."""
         return "env" in self.model_fields_set
 
     @property
     def database_file(self) -> Path:
-        """The SQLite file that is the database where none is named."""
+        """The SQLite file that is the database if `CORRAL_DATABASE_URL` is not set."""
         return self.data_dir / "corral.db"
 
     @property
     def effective_database_url(self) -> SecretUrl:
-        """`database_url`, or the SQLite file's."""
+        """`database_url`, or the URL of the SQLite file."""
         return self.database_url or SecretUrl(f"sqlite+aiosqlite:///{self.database_file}")
 
     @field_validator("disabled_plugins", mode="before")
@@ -213,44 +217,50 @@ class Settings(BaseSettings):
         """Read the settings from the process's environment.
 
         Args:
-            queue_names: The names of all installed entry points: each explains the names under
-                `CORRAL_<NAME>_`. None for whoever does not look them up: no name is unknown then.
+            queue_names: The names of all installed entry points. Variables below `CORRAL_<NAME>_`
+                belong to these plugins. None if they are not known: then no name is refused.
 
         Raises:
-            ConfigurationError: A value cannot be used or a name means nothing; it names all of
-            them.
+            ConfigurationError: A value cannot be used, or a name is unknown. The message has all
+                problems.
         """
         unknown = {} if queue_names is None else unknown_names(os.environ, queue_names)
-        faults = [_unknown(name, meant) for name, meant in unknown.items()]
+        problems = [_sentence_about_unknown(name, meant) for name, meant in unknown.items()]
+        files = read_secret_files(cls, os.environ)
+        problems += files.problems.values()
         try:
-            settings = cls()
+            settings = cls(**files.values)  # type: ignore[arg-type]  # texts, as the environment's
         except ValidationError as error:
-            wrong = {_name(fault["loc"]): fault for fault in error.errors(include_url=False)}
-            faults += [
-                f"{name}: {_told(name, fault)}"
-                for name, fault in wrong.items()
-                if name not in unknown
+            wrong = {_variable(each.location): each for each in field_errors(error)}
+            problems += [
+                _sentence(variable, each)
+                for variable, each in wrong.items()
+                if variable not in unknown
             ]
         else:
-            if not faults:
+            if not problems:
                 return settings
-        if len(faults) == 1:
-            raise ConfigurationError(faults[0]) from None
-        raise ConfigurationError(
-            f"the settings were refused: {len(faults)} problems\n  " + "\n  ".join(faults)
-        ) from None
+        raise refused(problems)
+
+
+def refused(problems: Sequence[str]) -> ConfigurationError:
+    """Make the error that refuses settings: one problem stands alone, several are counted."""
+    if len(problems) == 1:
+        return ConfigurationError(problems[0])
+    return ConfigurationError(
+        f"the settings were refused: {len(problems)} problems\n  " + "\n  ".join(problems)
+    )
 
 
 def unknown_names(
     environ: Mapping[str, str], queue_names: Collection[str]
 ) -> dict[str, str | None]:
-    """Find the `CORRAL_` names that mean nothing: most likely misspelt, and silently without
-    effect.
+    """Find the `CORRAL_` variables that no setting reads: most likely they are misspelt.
 
     Args:
         environ: The environment.
-        queue_names: The names of all installed entry points; `webhooks-outgoing` explains all names
-            under `CORRAL_WEBHOOKS_OUTGOING_`.
+        queue_names: The names of all installed entry points. All variables below
+            `CORRAL_WEBHOOKS_OUTGOING_` belong to `webhooks-outgoing`.
 
     Returns:
         Each unknown name, in order, with the name that was probably meant.
@@ -273,8 +283,17 @@ def unknown_names(
     return unknown
 
 
+def has_plugin_variables(environ: Mapping[str, str]) -> bool:
+    """Whether any `CORRAL_` variable belongs to a plugin, and not to the core."""
+    known = _core_names()
+    return any(
+        name.upper().startswith(PREFIX) and name.upper() not in known and value
+        for name, value in environ.items()
+    )
+
+
 def _of_plugins(name: str, plugins: list[str]) -> Iterator[str]:
-    """What a name would be under the prefixes of those plugins that look like its first words."""
+    """The name below the prefixes of those plugins that are similar to its first words."""
     words = name.split("_")
     for plugin in plugins:
         length = plugin.count("_")
@@ -285,22 +304,24 @@ def _of_plugins(name: str, plugins: list[str]) -> Iterator[str]:
 
 def _core_names() -> list[str]:
     nested = [WORKER + field.upper() for field in WorkerSettings.model_fields]
-    return [_name((field,)) for field in Settings.model_fields if field != "worker"] + nested
+    own = [variable_name(Settings, field) for field in Settings.model_fields if field != "worker"]
+    return own + nested + [*file_variables(Settings).values()]
 
 
-def _name(where: tuple[int | str, ...]) -> str:
-    """The environment's name for a field that pydantic names by its path."""
-    words = [word.upper() for word in where if isinstance(word, str)]
+def _variable(location: tuple[int | str, ...]) -> str:
+    """The environment variable of a field that pydantic names by its location."""
+    words = [word.upper() for word in location if isinstance(word, str)]
     return words[0] if words[0] == "REDIS_URL" else PREFIX + NESTED.join(words)
 
 
-def _unknown(name: str, meant: str | None) -> str:
+def _sentence_about_unknown(name: str, meant: str | None) -> str:
     if meant:
         return f"{name} is not a setting; did you mean {meant}?"
     return f"{name} is not a setting of Corral or of an installed plugin"
 
 
-def _told(name: str, fault: Any) -> str:
-    message = fault["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    return message if name.endswith("_URL") else f"{message}, not {fault['input']!r}"
+def _sentence(variable: str, error: FieldError) -> str:
+    sentence, field = error.sentence(variable), Settings.model_fields.get(str(error.location[0]))
+    if field is not None and is_secret(field):
+        return sentence
+    return f"{sentence}, not {error.value!r}"

@@ -1,14 +1,13 @@
-"""How a process of Corral's ends: the one place that handles SIGTERM and Ctrl-C, and that bounds
-every end.
+"""Ends a process of Corral: handles SIGTERM and Ctrl-C, and limits how long the end may take.
 
-A thread reads the signals, so that they count although the main thread is busy in an import, in a
-processor that blocks the event loop, or in C code that lets no handler run. The same thread has the
-clock: what has not ended in its time is cut off. It calls nothing that could block; what could,
-runs on threads of its own.
+A thread reads the signals, so that they take effect while the main thread is busy in an import, in
+a processor that blocks the event loop, or in C code during which no handler runs. The same thread
+watches the time: a process that has not ended in time is cut off. This thread calls nothing that
+could block; such calls run on threads of their own.
 
-It knows no command, no store and no logs. A command says by `on_stop` what there is to stop, and
-ends by `leave`. Signals are handled before anything else is imported, `typing`, `contextlib` and
-`threading` included: those take longer than Python's own start.
+The module knows no command, no store and no logs. A command declares with `on_stop` how it is
+stopped, and ends with `leave`. Signals are handled before anything else is imported, even before
+`typing`, `contextlib` and `threading`: importing those takes longer than Python's own start.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import sys
 import time
 from functools import partial  # `signal` has loaded it
 
-TYPE_CHECKING = False  # as checkers read it without `typing`
+TYPE_CHECKING = False  # checkers take it for True, and `typing` need not be imported
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CUT_EXIT_CODE",
     "SIGNALS",
-    "Demand",
+    "StopHandler",
     "StopRequested",
     "ask_to_hurry",
     "ask_to_stop",
@@ -48,31 +47,31 @@ __all__ = [
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 HURRY, EXIT_AT_ONCE = 2, 3
-"""The second signal hurries, the third ends the process."""
+"""The numbers of the signal that hurries, and of the one that ends the process."""
 GRACE_SECONDS: Final = 0.6
-"""How long after its timeout a stopping command may take to interrupt what runs, and to write that.
-With `EXIT_SECONDS` it is less than the 2 s that are promised: the rest is for a machine that is
-busy.
+"""How long after its timeout a stopping command may take to interrupt jobs and to write that.
+
+Together with `EXIT_SECONDS` it is less than the promised 2 s; the rest is for a busy machine.
 """
 ANNOUNCE_SECONDS: Final = 0.05
-"""How long stopping is put off so that it is announced first: a log that nobody reads may block."""
+"""How long stopping waits for its announcement: a log whose reader has stopped may block."""
 START_SECONDS: Final = 0.6
-"""How long a command that is stopped before it serves may take to leave what it has entered."""
+"""How long a command that is stopped before it serves may take to close what it has opened."""
 HURRY_SECONDS: Final = 0.7
-"""The same after the second signal. Jobs are promised to be handed back 1 s after it."""
+"""As `GRACE_SECONDS`, after the second signal. It is promised to hand back the jobs within 1 s."""
 EXIT_SECONDS: Final = 1.0
 """How long the exit handlers have: a tracer and an error tracker send what they hold."""
 UNASKED_EXIT_SECONDS: Final = 10.0
-"""How long they have where nobody waits: the command has ended by itself."""
+"""How long the exit handlers have if the command has ended by itself, and was not stopped."""
 CUT_EXIT_CODE: Final = 5
 """The exit code of a command that was cut off; see `corral.cli`."""
 
 
 class StopRequested(KeyboardInterrupt):
-    """Raised in the main thread by a signal that comes before there is anything to stop in order.
+    """Raised in the main thread by a signal that comes before `on_stop` is entered.
 
-    A `KeyboardInterrupt`, because that is what other people's code lets through; a plugin's
-    `SystemExit` is reported.
+    It is a `KeyboardInterrupt`, because other code does not catch that. A `SystemExit` is no
+    choice: Corral reports one that a plugin raises.
     """
 
 
@@ -80,18 +79,19 @@ def _nothing() -> None:
     pass
 
 
-class Demand:
-    """What a command does when it is told to stop.
+class StopHandler:
+    """What a command does when it is asked to stop.
 
-    Each function is called from any thread, at most once.
+    Each function may be called on any thread, and is called at most once.
 
     Args:
-        timeout_seconds: How long it may take, before what it needs to interrupt what is left.
-        stop: Stops in order. Must not block.
-        announce: Says what is waited for, and what a second signal does.
-        hurry: Waits no longer for what runs. Must not block.
-        cut: Saves what can be saved when the time is over, beside the exit handlers, within
-            `EXIT_SECONDS`. The main thread may hang.
+        timeout_seconds: How long the jobs that run may take. The time to interrupt those that are
+            left comes on top.
+        stop: Stops the command in order. Must not block.
+        announce: Logs what the command waits for, and what a second signal does.
+        hurry: Stops waiting for the jobs that run. Must not block.
+        cut: Called when the time is over: hands back jobs, within `EXIT_SECONDS` and while the exit
+            handlers run. The main thread may hang.
     """
 
     def __init__(
@@ -111,20 +111,20 @@ class Demand:
 
 
 class _Shutdown:
-    """The process's end. There is one: signals are the process's."""
+    """The end of the process. One object per process, because signals belong to the process."""
 
     def __init__(self) -> None:
         self._pipe: tuple[int, int] | None = None
         self._owns_process = False
         self._guard = _thread.allocate_lock()
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        self._received = 0  # signals
-        self._level = 0  # what they demand, or a parent does
+    def _reset(self) -> None:
+        self._received = 0  # how many signals came
+        self._level = 0  # how urgently signals, or a parent process, ask to stop
         self._own = 0  # signals of this process to itself, which only interrupt the main thread
         self._number: int = signal.SIGINT
-        self._demand: Demand | None = None
+        self._handler: StopHandler | None = None
         self._is_service = self._is_past_start = False
         self._settled: int | None = None
         self._deadline: float | None = None
@@ -141,7 +141,7 @@ class _Shutdown:
         signal.set_wakeup_fd(pipe[1], warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, self._handle)
-        _thread.start_new_thread(self._read, pipe)  # of `threading`: see above
+        _thread.start_new_thread(self._read, pipe)  # `threading` is not imported, see above
 
     @property
     def is_listening(self) -> bool:
@@ -152,7 +152,7 @@ class _Shutdown:
             return
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
-            if callable(signal.getsignal(number)):  # what is ignored stays ignored
+            if callable(signal.getsignal(number)):  # a signal that is ignored stays ignored
                 signal.signal(
                     number,
                     signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL,
@@ -161,16 +161,15 @@ class _Shutdown:
             os.close(end)
         self._pipe, self._owns_process = None, False
         self._guard = _thread.allocate_lock()
-        self._forget()
+        self._reset()
 
     def _handle(self, number: int, _frame: object) -> None:
-        """On the main thread, as soon as it runs Python code: which may be never."""
+        """Handle a signal, on the main thread: as soon as that executes Python code, or never."""
         if self._pipe is None:
             return
         other = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        if (
-            other != self._pipe[1]
-        ):  # an event loop has set its own: our thread did not see this signal
+        # If an event loop has set a descriptor of its own, our thread did not see this signal.
+        if other != self._pipe[1]:
             signal.set_wakeup_fd(other)
             self._send(number)
         if not (self._is_past_start or self._raised):
@@ -182,13 +181,12 @@ class _Shutdown:
             try:
                 os.write(self._pipe[1], bytes([number]))
             except BlockingIOError:
-                pass  # it is full: the thread wakes anyhow
+                pass  # the pipe is full: the thread wakes up anyway
 
     def _read(self, reading: int, _writing: int) -> None:
-        """The thread: signals and the clock."""
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, signal.valid_signals()
-        )  # they are for the main thread
+        """Run the thread that reads signals and watches the time."""
+        # Signals are for the main thread.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             deadline = self._deadline
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -199,9 +197,8 @@ class _Shutdown:
                     elif number in SIGNALS:
                         self._number = number
                         self._received += 1
-                        self._raise_level(
-                            self._received
-                        )  # what a parent has asked for before is the same demand
+                        # A parent process that asked before has raised the level already.
+                        self._raise_level(self._received)
                 continue
             with self._guard:
                 is_over = self._deadline is not None and time.monotonic() >= self._deadline
@@ -212,67 +209,67 @@ class _Shutdown:
                 self._cut()
 
     def _raise_level(self, to: int) -> None:
-        """Act on one more signal, or on what stands for it."""
+        """Act on a further signal, or on a call that has the same effect."""
         with self._guard:
             if to <= self._level:
                 return
-            before, self._level, demand = self._level, to, self._demand
+            before, self._level, handler = self._level, to, self._handler
         if to >= EXIT_AT_ONCE:
             os._exit(128 + self._number)
         if self._is_ending:
             self._end_within(EXIT_SECONDS)
-        elif demand is not None:
-            self._tell(demand, before)
+        elif handler is not None:
+            self._act_on(handler, before)
         elif self._is_past_start:
             self._end_within(GRACE_SECONDS)
         else:
             self._end_within(START_SECONDS if to < HURRY else 0.0)
 
-    def _tell(self, demand: Demand, before: int) -> None:
+    def _act_on(self, handler: StopHandler, before: int) -> None:
+        """Stop a command, or hurry it, by its level, which was `before` until now."""
         if before < 1:
-            self._end_within(demand.timeout_seconds + GRACE_SECONDS)
-            _start(demand.announce).acquire(
-                timeout=ANNOUNCE_SECONDS
-            )  # what follows from it is logged after it
-            demand.stop()
+            self._end_within(handler.timeout_seconds + GRACE_SECONDS)
+            # Waits, so that the announcement is logged before its consequences.
+            _start(handler.announce).acquire(timeout=ANNOUNCE_SECONDS)
+            handler.stop()
         if self._level >= HURRY:
             self._end_within(HURRY_SECONDS)
-            demand.hurry()
+            handler.hurry()
 
     def _end_within(self, seconds: float) -> None:
-        """Cut off in so many seconds, unless that is due before."""
+        """Cut the process off in so many seconds, unless an earlier deadline is set."""
         deadline = time.monotonic() + seconds
         if self._deadline is None or deadline < self._deadline:
             self._deadline = deadline
             self._send(0)  # wakes the thread
 
     def _cut(self) -> None:
-        """The time is over. What is done from here on has `EXIT_SECONDS`."""
+        """Start to cut the process off: what is left to do has `EXIT_SECONDS`."""
         with self._guard:
             if self._is_ending:
                 return
-            self._is_ending, demand = True, self._demand
+            self._is_ending, handler = True, self._handler
             self._deadline = time.monotonic() + EXIT_SECONDS
         left: list[Callable[[], object]] = [_run_exit_handlers, _flush]
-        if demand is not None and self._settled is None:
-            left.append(demand.cut)
+        if handler is not None and self._settled is None:
+            left.append(handler.cut)
 
-        def work(what: Callable[[], object]) -> None:
+        def run_step(step: Callable[[], object]) -> None:
             try:
-                what()
-            except BaseException:  # noqa: BLE001  # the others go on
+                step()
+            except BaseException:  # noqa: BLE001  # the other steps go on
                 pass
             with self._guard:
-                left.remove(what)
+                left.remove(step)
                 is_last = not left
             if is_last:
                 self._end_within(0.0)
 
-        for what in tuple(left):
-            _start(partial(work, what))
+        for step in tuple(left):
+            _start(partial(run_step, step))
 
     def _code(self) -> int:
-        """The exit code of a process that is cut off."""
+        """Return the exit code of a process that is cut off."""
         if self._settled is not None:
             return self._settled
         return CUT_EXIT_CODE if self._is_past_start else self.stop_code()
@@ -282,7 +279,7 @@ class _Shutdown:
         return self._raised and not self._is_past_start
 
     def stop_code(self) -> int:
-        """The exit code of a command that was stopped before it served."""
+        """Return the exit code of a command that was stopped before it served."""
         return 0 if self._is_service else 128 + self._number
 
     def own_process(self) -> None:
@@ -292,18 +289,18 @@ class _Shutdown:
     def begin_service(self) -> None:
         self._is_service = True
 
-    def demand(self, demand: Demand) -> None:
+    def set_handler(self, handler: StopHandler) -> None:
         self.listen()
         with self._guard:
-            self._demand, level = demand, self._level
+            self._handler, level = handler, self._level
             self._is_past_start = True
-        if level:  # the main thread has overheard it: somebody's code swallowed the exception
+        if level:  # other code has swallowed the exception that the signal raised in this thread
             self._deadline = None
-            self._tell(demand, 0)
+            self._act_on(handler, 0)
 
-    def withdraw(self) -> None:
+    def clear_handler(self) -> None:
         with self._guard:
-            self._demand = None
+            self._handler = None
 
     def settle(self, code: int) -> None:
         self._settled = code
@@ -331,12 +328,12 @@ class _Shutdown:
                 self._deadline = time.monotonic() + (
                     EXIT_SECONDS if self._level else UNASKED_EXIT_SECONDS
                 )
-        if was_ending:  # it was cut off: the exit handlers run
+        if was_ending:  # the process is being cut off: another thread runs the exit handlers
             time.sleep(2 * EXIT_SECONDS)
         self._send(0)
         joins_children = _run_exit_handlers()
-        # The interpreter waits for threads, runs these, the last one first, and would go on to
-        # whatever `__del__` does.
+        # The interpreter waits for threads, then runs these, the last one first. Without `_end` it
+        # would go on to the objects' `__del__` methods, which may hang.
         atexit.register(self._end)
         if joins_children is not None:
             atexit.register(joins_children)
@@ -348,35 +345,36 @@ class _Shutdown:
 
 
 def _run_exit_handlers() -> Callable[[], object] | None:
-    """Run what is registered with `atexit`, but what waits for processes that jobs have left: it
-    would starve the rest.
+    """Run the `atexit` handlers, except the one that waits for processes that jobs have left.
+
+    That one may wait for ever, and the others would not run.
 
     Returns:
-        What was left out, or None.
+        The handler that was left out, or None.
     """
     joins_children: Callable[[], object] | None
     joins_children = getattr(sys.modules.get("multiprocessing.util"), "_exit_function", None)
     if joins_children is not None:
         atexit.unregister(joins_children)
-    atexit._run_exitfuncs()  # noqa: SLF001  # there is no other call for it, and the interpreter's comes too late
+    atexit._run_exitfuncs()  # noqa: SLF001  # no public call; the interpreter's own is too late
     return joins_children
 
 
-def _start(what: Callable[[], object]) -> _thread.LockType:
-    """Call something on a thread of its own: it may block for ever.
+def _start(function: Callable[[], object]) -> _thread.LockType:
+    """Call a function that may block for ever, on a thread of its own.
 
-    Returns a lock that is free when it has ended.
+    Returns:
+        A lock that is free when the call has ended.
     """
     running = _thread.allocate_lock()
     running.acquire()
 
     def run() -> None:
-        signal.pthread_sigmask(
-            signal.SIG_SETMASK, ()
-        )  # what it starts would inherit what the reading thread blocks
+        # Processes that it starts would inherit the mask of the thread that reads signals.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:
-            what()
-        except BaseException:  # noqa: BLE001  # nobody is left to hear of it
+            function()
+        except BaseException:  # noqa: BLE001  # the process ends: no code is left to handle it
             pass
         finally:
             running.release()
@@ -389,7 +387,7 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # noqa: BLE001  # it is closed, or nobody reads it
+        except Exception:  # noqa: BLE001  # it is closed, or its reader has gone
             pass
 
 
@@ -397,46 +395,50 @@ _PROCESS: Final = _Shutdown()
 
 
 def listen() -> None:
-    """Handle SIGTERM and SIGINT from now on, in a process that is ours to end.
+    """Handle SIGTERM and SIGINT from now on, in a process that belongs to Corral.
 
-    On the main thread; once is enough.
-
-    Until `on_stop` is entered, the first signal raises `StopRequested` in the main thread.
+    To be called on the main thread; further calls do nothing. Until `on_stop` is entered, the first
+    signal raises `StopRequested` in the main thread.
     """
     _PROCESS.own_process()
 
 
 def is_listening() -> bool:
-    """Whether this process handles SIGTERM and SIGINT here."""
+    """Return whether this module handles SIGTERM and SIGINT of this process."""
     return _PROCESS.is_listening
 
 
 def stop_listening() -> None:
-    """In the child of a fork: its signals are its own, act by default, and do not reach the
-    parent's event loop.
+    """Stop handling signals; for a forked child.
+
+    They have their default effects then, and do not reach the parent's event loop.
     """
     _PROCESS.stop_listening()
 
 
 def begin_service() -> None:
-    """Say that this command serves until it is stopped: to be stopped before it has begun is no
-    failure.
+    """Declare that this command serves until it is stopped.
+
+    Being stopped before it has begun to serve is no failure then.
     """
     _PROCESS.begin_service()
 
 
 class on_stop:  # noqa: N801  # used as a function
-    """Stop something in order while inside: the first signal stops, the second hurries, the third
-    ends the process.
+    """Context manager that lets signals act on a command, to be entered on the main thread.
 
-    From entering on no signal raises an exception any more. On the main thread.
+    The first signal stops the command in order, the second hurries it, the third ends the process.
+    From entering on, no signal raises an exception any more.
+
+    Args:
+        handler: How the command is stopped.
     """
 
-    def __init__(self, demand: Demand) -> None:
-        self._demand = demand
+    def __init__(self, handler: StopHandler) -> None:
+        self._handler = handler
 
     def __enter__(self) -> None:
-        _PROCESS.demand(self._demand)
+        _PROCESS.set_handler(self._handler)
 
     def __exit__(
         self,
@@ -444,50 +446,49 @@ class on_stop:  # noqa: N801  # used as a function
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _PROCESS.withdraw()
+        _PROCESS.clear_handler()
 
 
 def ask_to_stop() -> None:
-    """Do what the first signal does, unless one has come. From any thread."""
+    """Act as the first signal does, unless one has come. Callable from any thread."""
     _PROCESS.ask_to_stop()
 
 
 def ask_to_hurry() -> None:
-    """Do what the second signal does, unless it has come. From any thread."""
+    """Act as the second signal does, unless it has come. Callable from any thread."""
     _PROCESS.ask_to_hurry()
 
 
 def settle(code: int) -> None:
-    """Set the exit code: what is left to do may be cut off without changing it."""
+    """Set the exit code; the rest of the process may be cut off without changing it."""
     _PROCESS.settle(code)
 
 
 def is_stopped_early() -> bool:
-    """Whether `StopRequested` was raised, and nothing is served: then every error that ends the
-    command comes of it.
+    """Return whether `StopRequested` was raised and the command did not serve yet.
 
-    Python and other people's code make other exceptions of it, `RuntimeError` where it is raised in
-    `__set_name__`.
+    Then it is the cause of every error that ends the command. Python and other code replace it with
+    other exceptions, for example with a `RuntimeError` if it is raised in `__set_name__`.
     """
     return _PROCESS.is_stopped_early
 
 
 def stop_code() -> int:
-    """The exit code of a command that was stopped before it served: 0 of a service, else 143 or
-    130, as in a shell.
+    """Return the exit code of a command that was stopped before it served.
+
+    It is 0 for a service, else 143 or 130, as in a shell.
     """
     return _PROCESS.stop_code()
 
 
 def leave(code: int) -> NoReturn:
-    """End the process: its exit handlers have a second after a signal, and what hangs is cut off.
+    """End the process; to be called on the main thread.
 
-    On the main thread.
-
-    A command that is no service, or that another program runs, ends as every Python program does.
+    After a signal, its exit handlers have a second, and are cut off if they hang. A command that is
+    no service, or that runs inside another program, ends as every Python program does.
 
     Args:
-        code: The exit code, unless it is settled.
+        code: The exit code, unless `settle` has set one.
 
     Raises:
         SystemExit: Always.

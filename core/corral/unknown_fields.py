@@ -1,8 +1,8 @@
-"""Leaving out the fields that a payload's model does not know, and nothing else.
+"""Leaves out the fields that a payload's model does not know, and nothing else.
 
-`extra="ignore"` would do more: it empties models that keep what they do not know, and lets another
-member of a union match. So exactly the fields that pydantic reports are taken out of the JSON text,
-which is then read as strictly as any other. This module knows pydantic's errors, and no models.
+`extra="ignore"` would do more: it empties models that keep unknown fields, and lets another member
+of a union match. So exactly the fields that pydantic reports are taken out of the JSON text, which
+is then read as strictly as any other. This module knows pydantic's errors, and no models.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ __all__ = ["UNKNOWN", "Problems", "without_unknown"]
 UNKNOWN: Final = "extra_forbidden"
 """The type of pydantic's error for an unknown field."""
 ROUNDS: Final = 20
-"""A text is read so often at most: what a validator hides comes to light when the rest is read."""
+"""How often a text is read at most. Pydantic may report further fields once some are left out."""
 MOST_UNSURE: Final = 20
-"""So many fields of a text are looked for by trying; who sends more of them is refused."""
+"""How many fields of a text are located by trying. A text with more of them is refused."""
 
 Problems: TypeAlias = Sequence[ErrorDetails]
 Part: TypeAlias = str | int | None
 Path: TypeAlias = tuple[Part, ...]
-"""Where a value is in a JSON text: names and positions; None steps into JSON within a text
-(`pydantic.Json`).
+"""Where a value is in a JSON text: names and positions.
+
+None steps into JSON within a text (`pydantic.Json`).
 """
 
 
@@ -37,17 +38,16 @@ def without_unknown(
 ) -> tuple[bytes, frozenset[str]] | None:
     """A JSON text without its unknown fields.
 
-    Of a union, the member is meant that then has the fewest unknown fields, and nothing else that
-    is wrong.
+    In a union, the member is chosen that has the fewest unknown fields and no other errors.
 
     Args:
         raw: The text.
-        problems: What is wrong with it.
-        problems_of: What is wrong with another text; nothing, where a model can be made of it.
+        problems: Pydantic's findings for it.
+        problems_of: Returns the findings for another text; none if it is valid.
 
     Returns:
-        The text, and the dotted names of what was left out (positions in lists are not named); None
-        where something is wrong that is no unknown field.
+        The text, and the dotted names of what was left out (without positions in lists). None if
+        there are errors other than unknown fields.
     """
     tree: JsonValue = from_json(raw)
     names: set[str] = set()
@@ -67,12 +67,12 @@ def without_unknown(
 
 @dataclass(slots=True)
 class _Place:
-    """What is wrong in one place of the text.
+    """The errors at one place of the text.
 
     Attributes:
-        wrong: Whether something is that is no unknown field.
-        unknown: The unknown fields of the object that is there.
-        inside: What is wrong further inside.
+        wrong: Whether there is an error that is no unknown field.
+        unknown: The unknown fields of the object at this place.
+        inside: The errors further inside, by name or position.
         members: The same, by the member of a union that was tried.
     """
 
@@ -82,7 +82,7 @@ class _Place:
     members: dict[Part, _Place] = field(default_factory=dict[Part, "_Place"])
 
     def to_drop(self) -> list[Path] | None:
-        """What has to be left out here; None where that does not help."""
+        """The fields to leave out here; None if that does not help."""
         if self.wrong:
             return None
         paths = self.unknown.copy()
@@ -97,7 +97,7 @@ class _Place:
             ]
             if not helpful:
                 return None
-            helpful.sort(key=len)  # of equals the first one stays first, as pydantic itself chooses
+            helpful.sort(key=len)  # stable: of equal ones the first, which pydantic chooses, too
             paths += helpful[0]
         return paths
 
@@ -105,7 +105,7 @@ class _Place:
 def _unknown(
     tree: JsonValue, problems: Problems, problems_of: Callable[[bytes], Problems]
 ) -> list[Path] | None:
-    """The fields to leave out; none or None where that does not help."""
+    """The fields to leave out; None, or an empty list, if that does not help."""
     root, unsure = _Place(), 0
     for problem in problems:
         is_unknown, loc = problem["type"] == UNKNOWN, problem["loc"]
@@ -128,8 +128,9 @@ def _unknown(
 
 
 Way: TypeAlias = tuple[tuple[bool, Part], ...]
-"""The parts of an error's location, each with whether it is the name of a union's member, and no
-part of the text.
+"""The parts of an error's location.
+
+Each comes with whether it names a member of a union, which is no part of the text.
 """
 
 
@@ -140,12 +141,12 @@ def _path(way: Way) -> Path:
 def _ways(
     node: JsonValue, loc: Sequence[str | int], is_unknown: bool, *, missing: bool
 ) -> Iterator[Way]:
-    """How an error's location may be read: a member of a union may be named like a field.
+    """All ways to read an error's location: a member of a union may be named like a field.
 
     Args:
-        node: Where the location begins.
+        node: The value at which the location begins.
         loc: The location.
-        is_unknown: Whether it has to end with a field of the text.
+        is_unknown: Whether it must end with a field of the text.
         missing: Whether it ends with a field that is not in the text.
     """
     if not loc:
@@ -186,13 +187,13 @@ def _helps(
     loc: tuple[int | str, ...],
     problems_of: Callable[[bytes], Problems],
 ) -> bool:
-    """Whether pydantic no longer complains of a field when this one is left out."""
+    """Whether pydantic stops reporting a field if this one is left out."""
     left = problems_of(_text(_without(from_json(_text(tree)), path)))
     return all(problem["type"] != UNKNOWN or problem["loc"] != loc for problem in left)
 
 
 def _without(node: Any, path: Path) -> Any:
-    """The tree without one field; it is changed in place, but for JSON within a text."""
+    """The tree without one field. It is changed in place, except for JSON within a text."""
     part: Any = path[0]
     rest = path[1:]
     if part is None:

@@ -126,7 +126,7 @@ async def order_export(body: Export, me: Me, work: InWork) -> dict[str, str]:
 @router.get("/exports/{key}")
 async def download_export(key: str, expires: str, signature: str) -> StreamingResponse:
     """A packed export; whoever has the link of the mail may have it, as long as that is good."""
-    secret = ExportSettings.from_environment().link_secret
+    secret = ExportSettings().link_secret
     if secret is None:
         raise HTTPException(404)
     try:
@@ -186,6 +186,7 @@ def create_app() -> FastAPI:
 
     @asynccontextmanager
     async def opened(app: FastAPI) -> AsyncIterator[None]:
+        queues.start()  # a wrong setting of the board stops the application here
         engine = sql.create_engine()
         try:
             async with corral.connect() as jobs:

@@ -16,11 +16,11 @@ from corral_usage_period_rollover.usage import end_subscription
 from examples.saas.tables import invoices, metadata, payments, users
 
 __all__ = [
-    "corral_billing_event",
-    "corral_erase_account",
-    "corral_export_account",
+    "account_deletions_erase",
+    "billing_webhooks_retry_event",
     "corral_tables",
-    "corral_usage_period_closed",
+    "data_exports_records",
+    "usage_period_rollover_closed",
 ]
 
 
@@ -31,7 +31,7 @@ def corral_tables() -> list[MetaData]:
 
 
 @hookimpl
-async def corral_billing_event(event: BillingEvent, connection: AsyncConnection) -> None:
+async def billing_webhooks_retry_event(event: BillingEvent, connection: AsyncConnection) -> None:
     """Record a paid invoice as one payment and one paid plan, however often the event arrives."""
     if event.type != "invoice.paid":
         return
@@ -51,7 +51,7 @@ async def corral_billing_event(event: BillingEvent, connection: AsyncConnection)
 
 
 @hookimpl
-async def corral_usage_period_closed(period: ClosedPeriod, connection: AsyncConnection) -> None:
+async def usage_period_rollover_closed(period: ClosedPeriod, connection: AsyncConnection) -> None:
     """A closed hour is an invoice."""
     used = period.totals.get("requests", 0)
     await connection.execute(
@@ -62,7 +62,7 @@ async def corral_usage_period_closed(period: ClosedPeriod, connection: AsyncConn
 
 
 @hookimpl
-async def corral_erase_account(user_id: str, connection: AsyncConnection) -> Mapping[str, int]:
+async def account_deletions_erase(user_id: str, connection: AsyncConnection) -> Mapping[str, int]:
     """What no table file can say: no further hour is metered.
 
     Rows are erased as `accounts.toml` says.
@@ -72,7 +72,7 @@ async def corral_erase_account(user_id: str, connection: AsyncConnection) -> Map
 
 
 @hookimpl
-async def corral_export_account(
+async def data_exports_records(
     user_id: str, connection: AsyncConnection
 ) -> Mapping[str, AsyncIterator[Mapping[str, object]]]:
     """What no table file can say: invoices with their price.

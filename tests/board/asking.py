@@ -1,5 +1,6 @@
-"""Asks an ASGI application exactly what a test says: no client tidies paths up, adds headers, or
-follows anything.
+"""Sends exact requests to an ASGI application.
+
+No client in between normalises paths, adds headers or follows redirects.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ import redis
 from starlette.requests import Request
 
 from corral.board import Identity, Role, passwords
-from corral.board.passwords import Digest
+from corral.board.passwords import PasswordDigest
 
 HERE = {"sec-fetch-site": "same-origin"}
-"""What a browser says when one of the board's own pages sends something."""
+"""The header that a browser adds to a request by one of the board's own pages."""
 PAGE = {"accept": "text/html,application/xhtml+xml"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 HOST = "board.example.org"
 PASSWORD = "correct horse battery"
 SALT = b"the salt of tests"
-DIGEST = Digest(2**14, 8, 1, SALT, passwords._scrypt(PASSWORD, 2**14, 8, 1, SALT))
-"""The cheapest that is taken: every login of a test is hashed."""
+DIGEST = PasswordDigest(2**14, 8, 1, SALT, passwords._scrypt(PASSWORD, 2**14, 8, 1, SALT))
+"""The cheapest digest that is accepted: every login in a test is hashed."""
 ASGI_SECONDS = 15.0
 
 PLUGIN = '''
@@ -68,7 +69,7 @@ def corral_processors() -> list[Processor]:
 
 @dataclass(frozen=True)
 class Got:
-    """What was answered: `headers` in the order they were sent, names in lower case."""
+    """An answer; `headers` in the order in which they were sent, with names in lower case."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -83,16 +84,14 @@ class Got:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies that it sets."""
+        """The cookies that the answer sets."""
         set_ = [value.partition(";")[0] for name, value in self.headers if name == "set-cookie"]
         return dict(each.split("=", 1) for each in set_)
 
 
 @lru_cache(maxsize=1)
 def decoded(path: str) -> str:
-    """A path as a server hands it on; kept, so that what asking costs is not taken for what
-    answering does.
-    """
+    """A path as a server passes it on; cached, so that tests measure the board and not this."""
     return unquote_to_bytes(path).decode("utf-8", "replace")
 
 
@@ -108,12 +107,12 @@ async def ask(
     address: str = "203.0.113.7",
     chunks: int = 0,
 ) -> Got:
-    """One request.
+    """Send one request.
 
     Args:
-        target: As it stands in the request line, escapes and all.
+        target: The target of the request line, with its escapes.
         body: Bytes, or the fields of a form.
-        chunks: Of a stream: how many parts of it are read before the browser goes.
+        chunks: For a stream: how many parts are read before the browser disconnects.
     """
     if isinstance(body, Mapping):
         body, headers = urlencode(body, doseq=True).encode(), {**FORM, **(headers or {})}
@@ -168,9 +167,7 @@ async def ask(
 
 
 class Host:
-    """A host application's sessions: a header names somebody, and a table says what they are
-    trusted with.
-    """
+    """A host application's session: a header names the reader, a table has their role."""
 
     def __init__(self) -> None:
         self.roles: dict[str, Role | None] = {role.value: role for role in Role} | {
@@ -183,12 +180,12 @@ class Host:
 
 
 class Browser:
-    """Somebody who looks at a board that is mounted in `Host`, or that they have logged in to.
+    """A browser of a reader who uses a board in `Host`, or a board with its own login.
 
     Args:
         app: The application.
-        user: The name, for a host's session.
-        mount: Where the board is.
+        user: The reader's name, for a host's session.
+        mount: Where the board is mounted.
     """
 
     def __init__(
@@ -204,7 +201,7 @@ class Browser:
     async def ask(
         self, method: str, target: str, *, headers: Mapping[str, str] | None = None, **more: Any
     ) -> Got:
-        """One request, with the cookies that were set."""
+        """Send one request with the cookies that were set."""
         cookie = (
             {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
             if self.cookies
@@ -221,19 +218,19 @@ class Browser:
         return got
 
     async def see(self, target: str, status: int = 200) -> Got:
-        """A page."""
+        """Get a page, and check its status."""
         got = await self.ask("GET", target, headers=PAGE)
         assert got.status == status, (target, got.status, got.text[:2000])
         return got
 
     async def send(self, target: str, token: str, **fields: Any) -> Got:
-        """A form, as a browser sends it."""
+        """Send a form as a browser does."""
         return await self.ask(
             "POST", target, headers={**PAGE, **HERE}, body={"csrf": token, **fields}
         )
 
     async def token(self) -> str:
-        """The token of this browser's forms."""
+        """Get the token of this browser's forms."""
         return token_in((await self.see("/queues/letters/add")).text)
 
     async def log_in(self, **fields: str) -> Got:
@@ -242,7 +239,7 @@ class Browser:
 
 
 def token_in(page: str) -> str:
-    """The token of a page's forms."""
+    """The token in a page's forms."""
     tree = html5lib.parse(page, namespaceHTMLElements=False)
     return next(
         unescape(each.get("value")) for each in tree.iter("input") if each.get("name") == "csrf"
@@ -250,9 +247,7 @@ def token_in(page: str) -> str:
 
 
 def installed(folder: Path) -> Path:
-    """Install a plugin with two queues into a folder, so that it is found when the folder is on the
-    path.
-    """
+    """Install a plugin with two queues into a folder, which must then be put on the path."""
     package, metadata = folder / "board_test_queues.py", folder / "board_test_queues-1.0.dist-info"
     package.write_text(PLUGIN)
     metadata.mkdir()
@@ -266,10 +261,10 @@ def installed(folder: Path) -> Path:
 
 
 def dumped(client: redis.Redis) -> dict[bytes, tuple[Any, ...]]:
-    """All that the store holds."""
+    """The whole content of the store."""
     return {key: (client.dump(key), client.pttl(key) > 0) for key in sorted(client.keys("*"))}
 
 
 def changed(before: Mapping[bytes, Any], after: Mapping[bytes, Any]) -> Sequence[bytes]:
-    """The keys that are not what they were."""
+    """The keys whose content differs."""
     return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))

@@ -1,4 +1,4 @@
-"""The board on a real store, with two queues of a plugin that is really installed."""
+"""The board on a real store, with two queues of an installed plugin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on(plugin_folder: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An environment in which the board is on, and is production; the store's URL."""
+    """Switch the board on, in production; returns the store's URL."""
     monkeypatch.syspath_prepend(str(plugin_folder))
     monkeypatch.setenv("CORRAL_ENV", "production")
     monkeypatch.setenv("CORRAL_BOARD_ENABLED", "true")
@@ -31,7 +31,7 @@ def on(plugin_folder: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[redis.Redis]:
-    """A blocking client of the store, replies as bytes."""
+    """A blocking client of the store; replies are bytes."""
     with redis.Redis.from_url(store_url) as client:
         yield client
 
@@ -43,7 +43,7 @@ def host() -> Host:
 
 @pytest_asyncio.fixture
 async def board(on: str, host: Host) -> AsyncIterator[Board]:
-    """The board of a host application, on the test's store."""
+    """The board of a host application, on this test's store."""
     made = Board(authorize=host.who)
     yield made
     await made.close()

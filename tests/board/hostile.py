@@ -1,6 +1,4 @@
-"""Texts that mean harm, and a store that has each of them wherever data can be; and the pages on
-which they are.
-"""
+"""Hostile texts, a store that has them wherever data can be, and the pages that show them."""
 
 from __future__ import annotations
 
@@ -89,9 +87,7 @@ def job_id(text: str, state: str) -> str:
 
 
 def fill(store: redis.Redis, texts: list[str], queue: str = "letters") -> None:
-    """Put each text wherever a client, a worker or another process could: in the jobs of a queue,
-    and beside them.
-    """
+    """Put each text wherever a client, a worker or another process could write it."""
     now = int(time.time() * 1000)
     events = 0
     for at, text in enumerate(texts):
@@ -155,8 +151,6 @@ def fill(store: redis.Redis, texts: list[str], queue: str = "letters") -> None:
             mapping={"name": text, "pattern": text, "tz": text, "ic": 1},
         )
         store.hset(f"bull:{text}:meta", "version", text)
-        sign = f"{now} 0 0 {now} 1 {''.join(text.split()) or '-'} {json.dumps([text, text])}"
-        store.hset("corral:bull:alive", f"{text}-1-1", sign)
         record = {
             "distribution": text,
             "version": text,
@@ -164,8 +158,11 @@ def fill(store: redis.Redis, texts: list[str], queue: str = "letters") -> None:
             "role": "worker",
             "time": now,
         }
-        told = json.dumps({queue: record, text: record})
-        store.hset("corral:bull:catalog", f"{text}-1-1", f"{now} {told}")
+        details = json.dumps([text, text, {queue: record, text: record}])
+        sign = f"{now} 0 0 {now} 1 {''.join(text.split()) or '-'} {details}"
+        store.hset("corral:bull:alive", f"{text}-1-1", sign)
+        record_text = json.dumps({queue: record, text: record})
+        store.hset("corral:bull:catalog", f"{text}-1-1", f"{now} {record_text}")
         entry = {
             "who": text,
             "what": text,
@@ -178,7 +175,7 @@ def fill(store: redis.Redis, texts: list[str], queue: str = "letters") -> None:
 
 
 def lists(queue: str = "letters") -> list[str]:
-    """The pages of many things."""
+    """Pages that list many things."""
     states = ("failed", "completed", "delayed", "prioritized", "waiting", "active")
     return [
         "/",
@@ -189,21 +186,19 @@ def lists(queue: str = "letters") -> list[str]:
 
 
 def pages(text: str, queue: str = "letters") -> list[tuple[str, int]]:
-    """The pages of one text, each with its status; with another text the one at the same place is
-    the same page.
-    """
+    """The pages for one text, each with its status; the order is the same for every text."""
 
     def job(job_id: str, rest: str = "") -> str:
         return f"/queues/{queue}/jobs/{quote(job_id, safe='')}{rest}"
 
-    told = {"q": job_id(text, "wait"), "told": "added", "id": text, "n": text}
+    query = {"q": job_id(text, "wait"), "notice": "added", "id": text, "n": text}
     return [
         (job(job_id(text, "failed")), 200),
         (job(job_id(text, "completed")), 200),
         (job(job_id(text, "active"), "/logs"), 200),
         (job(job_id(text, "wait"), "/edit"), 200),
         (f"/search?{urlencode({'q': job_id(text, 'failed')})}", 200),
-        (f"/queues/{queue}?{urlencode(told)}", 200),
+        (f"/queues/{queue}?{urlencode(query)}", 200),
         (f"/queues/{queue}?{urlencode({'state': text})}", 400),
         (job(text), 404),
         (f"/queues/{quote(text, safe='')}", 404),

@@ -1,6 +1,4 @@
-"""What somebody asks for without bounds is refused, and quickly (S-11, S-16); recorded in CPU
-seconds.
-"""
+"""Requests without bounds are refused quickly (S-11, S-16); measured in CPU seconds."""
 
 from __future__ import annotations
 
@@ -69,7 +67,7 @@ ASKED = {
 @pytest.mark.timing
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("target", "status"), ASKED.values(), ids=ASKED)
-async def test_a_question_without_bounds_costs_no_more_than_another(
+async def test_a_request_without_bounds_costs_no_more_than_another(
     board: Board, store: redis.Redis, target: str, status: int
 ) -> None:
     store.hset("bull:letters:one", mapping={"data": "{}", "opts": "{}"})
@@ -103,9 +101,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.timing
 @pytest.mark.asyncio
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-async def test_a_body_that_is_made_to_cost_is_refused(
-    board: Board, body: Callable[[], bytes]
-) -> None:
+async def test_a_costly_body_is_refused(board: Board, body: Callable[[], bytes]) -> None:
     sent, browser = body(), Browser(board, "admin")
     headers = {**HERE, "content-type": "application/json", "accept": "application/json"}
     began = time.process_time()
@@ -122,7 +118,7 @@ class Open(Payload):
 @pytest.mark.parametrize(
     "text", [b"[" * DEPTH, b'{"a":' * DEPTH, b"[" * 500 + b"]" * 500, b"9" * 900_000], ids=range(4)
 )
-def test_a_payload_that_is_made_to_cost_is_refused(text: bytes) -> None:
+def test_a_costly_payload_is_refused(text: bytes) -> None:
     queue = Queue("open", Open)
     began = time.process_time()
     with pytest.raises(PayloadRefused):

@@ -1,4 +1,4 @@
-"""The catalog page: what is installed, what does not fit and why, and what the store has beside it."""
+"""The catalog page: what is installed, what is broken and why, and undeclared queues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from corral.errors import CatalogError
 
 
 def distribution(folder: Path, name: str, module: str, source: str, *queues: str) -> None:
-    """A distribution as an installer leaves it."""
+    """Write a distribution as an installer leaves it."""
     (folder / f"{module}.py").write_text(source)
     metadata = folder / f"{module}-2.0.dist-info"
     metadata.mkdir()
@@ -27,7 +27,7 @@ def distribution(folder: Path, name: str, module: str, source: str, *queues: str
 
 @pytest.fixture
 def broken(on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the queues that work: a plugin that cannot be imported, and one that is disabled."""
+    """Beside the working queues: a plugin that cannot be imported, and one that is disabled."""
     distribution(
         tmp_path, "acme-reports", "acme_reports", "import weasyprint_is_not_here\n", "reports"
     )
@@ -59,6 +59,6 @@ async def test_alone_it_shows_what_is_broken_and_works_for_the_rest(
 
 
 @pytest.mark.asyncio
-async def test_a_host_application_does_not_start_on_half_a_catalog(broken: None) -> None:
+async def test_mounted_the_board_does_not_start_with_half_a_catalog(broken: None) -> None:
     with pytest.raises(CatalogError, match="acme-reports"):
-        Board(authorize=lambda _: Identity("ada", Role.ADMIN))
+        Board(authorize=lambda _: Identity("ada", Role.ADMIN)).start()

@@ -1,6 +1,4 @@
-"""Whatever stands in the store: every page answers, the worker goes on, and nothing of it is ever
-run (S-15).
-"""
+"""Damaged data: every page answers, the worker goes on, nothing in the store is run (S-15)."""
 
 from __future__ import annotations
 
@@ -16,11 +14,11 @@ import pytest
 import redis
 
 from board.asking import PAGE, Browser
+from corral import JobState
 from corral.app.installed import read_installed
-from corral.app.producing import scheduler
+from corral.app.producing import open_scheduler
 from corral.board import Board, Identity
 from corral.board.routes import ROUTES
-from corral.inspector import STATES
 from corral.settings import WorkerSettings
 from corral.worker.worker import Worker
 
@@ -176,7 +174,7 @@ FIELDS = (
 
 
 def damaged(dice: random.Random) -> dict[str, str | bytes]:
-    """The fields of a job, of which some are not what they should be."""
+    """The fields of a job, some of them damaged."""
     fields: dict[str, str | bytes] = {
         "name": "letters",
         "data": '{"to":"ada@example.org"}',
@@ -233,7 +231,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextmanager
 def nothing_is_run() -> Iterator[None]:
-    """What Python imports or executes in here fails the test."""
+    """Fail the test if Python imports or executes anything in here."""
     if not _hooked:  # it is there for good
         _hooked.append(True)
         sys.addaudithook(_hook)
@@ -258,7 +256,7 @@ OF_JOB = [page for page in PAGES if "{}" in page]
 
 
 async def look(board: Board, target: str, statuses: set[int]) -> None:
-    """As a page and as JSON."""
+    """Every page, as HTML and as JSON."""
     for accept in (PAGE, DATA):
         got = await Browser(board, "admin").ask("GET", target, headers=accept)
         assert got.status in statuses, (target, got.status, got.text[-3000:])
@@ -268,7 +266,7 @@ async def look(board: Board, target: str, statuses: set[int]) -> None:
 
 @pytest.fixture
 def on(on: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """In development an error says what it is."""
+    """In development, so that an error inside the board is shown."""
     monkeypatch.setenv("CORRAL_ENV", "development")
     return on
 
@@ -276,7 +274,7 @@ def on(on: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def warm(board: Board, store: redis.Redis) -> Callable[[], Any]:
     async def render_all() -> None:
-        """Every page once, so that all is imported, and every template compiled."""
+        """Get every page once, so that all is imported and every template compiled."""
         store.hset(
             "bull:letters:warm",
             mapping={"data": "{}", "opts": "{}", "stacktrace": '["a"]', "failedReason": "b"},
@@ -293,11 +291,11 @@ def warm(board: Board, store: redis.Redis) -> Callable[[], Any]:
 async def test_every_page_answers_whatever_jobs_look_like(
     board: Board, store: redis.Redis, warm: Any
 ) -> None:
-    dice = random.Random(15)
+    dice, states = random.Random(15), tuple(JobState)
     await warm()
     with store.pipeline(transaction=False) as writing:
         for number in range(CASES):
-            job_id, state = f"j{number}", STATES[number // PER_PAGE % len(STATES)]
+            job_id, state = f"j{number}", states[number // PER_PAGE % len(states)]
             writing.hset(f"bull:letters:{job_id}", mapping=damaged(dice))
             if state in {"waiting", "active"}:
                 writing.lpush(f"bull:letters:{'wait' if state == 'waiting' else state}", job_id)
@@ -305,8 +303,8 @@ async def test_every_page_answers_whatever_jobs_look_like(
                 writing.zadd(f"bull:letters:{state}", {job_id: number * 4096})
         writing.execute()
     with nothing_is_run():
-        for state in STATES:
-            for start in range(0, CASES // len(STATES) + PER_PAGE, PER_PAGE):
+        for state in states:
+            for start in range(0, CASES // len(states) + PER_PAGE, PER_PAGE):
                 accept = (PAGE, DATA)[start // PER_PAGE % 2]
                 target = f"/queues/letters?state={state}&start={start}"
                 got = await Browser(board, "admin").ask("GET", target, headers=accept)
@@ -376,11 +374,11 @@ KINDS = {
     "bull:letters:id": "string",
     "bull:letters:stalled": "set",
 }
-"""What the keys of which a queue's page is made must be."""
+"""The types that the keys of a queue's page must have."""
 
 
 def of_type(store: redis.Redis, kind: str, key: str, dice: random.Random) -> None:
-    """Put something of a type under a key, junk throughout."""
+    """Put a value of a type under a key, with junk in it."""
     junk = [dice.choice(VALUES) for _ in range(3)]
     store.delete(key)
     match kind:
@@ -427,13 +425,11 @@ def of_type(store: redis.Redis, kind: str, key: str, dice: random.Random) -> Non
 async def test_every_page_answers_whatever_the_keys_hold(
     board: Board, store: redis.Redis, warm: Any
 ) -> None:
-    """Each says which key it is; the overview and a queue's page show the rest, another is 503 at
-    worst.
-    """
+    """The page names the damaged key and shows the rest; a page without rest is 503."""
     dice = random.Random(16)
     await warm()
     damaged, named = set(), set()
-    context = await board._drawer.context(Identity("nobody"))
+    context = await board._contexts.open_context(Identity("nobody"))
     with nothing_is_run():
         for key, kind in ((key, kind) for key in KEYS for kind in dice.sample(TYPES, 3)):
             store.flushdb()
@@ -445,7 +441,7 @@ async def test_every_page_answers_whatever_the_keys_hold(
             of_type(store, kind, key, dice)
             is_damaged = KINDS.get(key, kind) != kind
             for page in ("/", "/queues/letters", *dice.sample([*WITHOUT_JOB, *OF_JOB], 2)):
-                context.recent.forget()
+                context.cache.clear()
                 got = await Browser(board, "admin").ask(
                     "GET", page.format("one"), headers=dice.choice((PAGE, DATA))
                 )
@@ -468,12 +464,12 @@ async def test_every_page_answers_whatever_the_keys_hold(
 
 @pytest.mark.asyncio
 async def test_a_worker_goes_on_whatever_jobs_look_like(on: str, store: redis.Redis) -> None:
-    """Each is ended, delayed or dropped, and a good one behind them is done."""
+    """Each damaged job is ended, delayed or dropped, and a good one behind them is done."""
     dice = random.Random(17)
     installed = read_installed(role="worker", serves=["letters"])
     processor = installed.catalog.get("letters").processor
     assert processor
-    async with scheduler(installed, on) as jobs:
+    async with open_scheduler(installed, on) as jobs:
 
         async def work() -> None:
             worker = Worker(

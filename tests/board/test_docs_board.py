@@ -1,4 +1,4 @@
-"""The examples of docs/board.md, run; and its tables, compared with the code."""
+"""The examples of docs/board.md are run; its tables are compared with the code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 
 from board.asking import HERE, PAGE, Browser, ask, token_in
 from corral.board import Action, Board, Identity, Role
-from corral.board.settings import BoardSettings
+from corral.board.board_settings import BoardSettings
 
 TEXT = (Path(__file__).parents[2] / "docs" / "board.md").read_text("utf-8")
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\n(.*?)```", TEXT, re.DOTALL))
@@ -25,7 +25,7 @@ MOUNT = "/admin/queues"
 
 @pytest_asyncio.fixture
 async def example(on: str, request: pytest.FixtureRequest) -> AsyncIterator[ModuleType]:
-    """The example of that name, as a module that was imported."""
+    """The example of that name, imported as a module."""
     module = ModuleType(f"example_{request.param}")
     sys.modules[module.__name__] = module
     exec(compile(EXAMPLES[request.param], f"docs/board.md {request.param}", "exec"), vars(module))
@@ -61,7 +61,7 @@ async def test_fastapi(example: ModuleType) -> None:
     done = await browser.ask(
         "POST", f"{MOUNT}/queues/letters/pause", headers={**PAGE, **HERE}, body={"csrf": token}
     )
-    assert (done.status, done.header("location")) == (303, f"{MOUNT}/queues/letters?told=paused")
+    assert (done.status, done.header("location")) == (303, f"{MOUNT}/queues/letters?notice=paused")
 
 
 @pytest.mark.asyncio
@@ -72,6 +72,14 @@ async def test_starlette(example: ModuleType) -> None:
         example.app, "GET", f"{MOUNT}/", headers={**PAGE, "cookie": "session=the key of a session"}
     )
     assert (inside.status, "operator" in inside.text) == (200, True)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("example", ["FastAPI", "Starlette"], indirect=True)
+async def test_the_application_starts_and_closes_its_board(example: ModuleType) -> None:
+    assert not example.board.is_on
+    async with example.app.router.lifespan_context(example.app):
+        assert example.board.is_on
 
 
 @pytest.mark.asyncio
@@ -151,8 +159,8 @@ def test_the_table_of_settings_is_the_code() -> None:
     assert all(field.default in (None, ()) for field in BoardSettings.model_fields.values())
 
 
-def test_what_the_page_says_of_closing_is_there() -> None:
+def test_the_methods_that_the_page_names_exist() -> None:
     assert all(
         f"board.{name}()" in TEXT and callable(getattr(Board, name))
-        for name in ("close", "end_streams")
+        for name in ("close", "end_streams", "start")
     )

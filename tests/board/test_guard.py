@@ -1,6 +1,4 @@
-"""What stands before every page: who is not known gets nothing, nobody gets more than their role
-(S-02 … S-13).
-"""
+"""Admission: strangers get nothing, and readers no more than their role (S-02 … S-13)."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ from starlette.routing import Mount
 import corral.board
 from board.asking import DIGEST, HERE, HOST, PAGE, Browser, Got, Host, ask
 from corral.board import Action, Board, Identity, Role, routes, static_files
-from corral.board.guard import HEADERS, csrf_token
 from corral.board.login import Login
+from corral.board.request_guard import HEADERS, csrf_token
 from corral.board.routes import ROUTES, Route
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
@@ -42,7 +40,7 @@ TRICKS: Mapping[str, Callable[[str], str]] = {
     "NUL": lambda path: f"{path}%00",
     "overlong": lambda path: path.replace("/", "%c0%af", 1),
     "backslash": lambda path: path.replace("/", "%5c"),
-    "query": lambda path: f"{path}?_method=GET&csrf=&link=&told=retried",
+    "query": lambda path: f"{path}?_method=GET&csrf=&link=&notice=retried",
     "absolute": lambda path: f"http://{HOST}{path}",
 }
 OVERRIDES = {
@@ -117,7 +115,7 @@ SETTINGS: Mapping[str, Callable[[], Any]] = {
 async def test_no_trick_gets_anything_without_a_session(
     on: str, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    """Nor tells whether a queue exists: the answers are the same, byte by byte."""
+    """The answers do not depend on whether a queue exists: they are the same, byte by byte."""
     monkeypatch.setenv("CORRAL_BOARD_HOSTS", HOST)
     asked = 0
     async with SETTINGS[setting]() as (app, mount):
@@ -138,8 +136,7 @@ async def test_no_trick_gets_anything_without_a_session(
                         assert not 200 <= got.status < 300, (method, target, got)
                         answers.append((got.status, got.headers, got.body))
                         asked += 1
-                    # the host application itself may say where it would have gone, with what it was
-                    # asked
+                    # the host application itself may redirect, with the path in the address
                     said = [
                         repr(answer).replace(QUEUE, NO_QUEUE) if app is not None else ""
                         for answer in answers
@@ -155,7 +152,7 @@ async def test_alone_there_are_only_the_login_and_what_its_page_loads(on: str) -
     statuses = {}
     for path in (
         "/login",
-        static_files.url_of("board.css"),
+        static_files.file_url("board.css"),
         "/",
         "/live",
         "/metrics",
@@ -163,14 +160,14 @@ async def test_alone_there_are_only_the_login_and_what_its_page_loads(on: str) -
         "/docs",
     ):
         statuses[path] = (await ask(board, "GET", path, headers=PAGE, host="localhost")).status
-    assert statuses.pop("/login") == statuses.pop(static_files.url_of("board.css")) == 200
+    assert statuses.pop("/login") == statuses.pop(static_files.file_url("board.css")) == 200
     assert set(statuses.values()) == {302}
     await board.close()
 
 
 @pytest.mark.asyncio
-async def test_mounted_not_even_a_file_is_given_to_nobody(board: Board) -> None:
-    path = static_files.url_of("board.css")
+async def test_mounted_a_stranger_does_not_even_get_a_file(board: Board) -> None:
+    path = static_files.file_url("board.css")
     assert (await ask(board, "GET", path)).status == 401
     assert (await Browser(board, "nobody-here").ask("GET", path)).status == 403
     assert (await Browser(board, "viewer").ask("GET", path)).status == 200
@@ -186,8 +183,8 @@ def test_the_matrix_names_every_action_and_every_role() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("route", ROUTES, ids=ROUTE_NAMES)
-async def test_a_role_may_what_the_matrix_says(board: Board, route: Route) -> None:
-    """Whatever the pages show or hide: the server refuses (S-12)."""
+async def test_a_role_may_do_what_the_matrix_allows(board: Board, route: Route) -> None:
+    """The server refuses, whatever pages show or hide (S-12)."""
     statuses: dict[str | None, int] = {}
     for role in (*Role, None):
         identity = Identity(role or "nobody-here", role)
@@ -227,9 +224,9 @@ async def test_a_grant_that_is_taken_back_is_gone_with_the_next_request(
 async def test_every_answer_has_the_headers(
     on: str, monkeypatch: pytest.MonkeyPatch, host: Host, tmp_path: Path
 ) -> None:
-    """Pages, files, errors, redirects, streams (S-08); and never one twice."""
+    """Pages, files, errors, redirects, streams (S-08); and no header twice."""
 
-    async def broken(_request: Any, _desk: Any) -> Any:
+    async def broken(_request: Any, _context: Any) -> Any:
         raise RuntimeError("broken")
 
     monkeypatch.setattr(routes, "ROUTES", (*ROUTES, Route("GET", "/broken", broken, Action.LOOK)))
@@ -243,7 +240,7 @@ async def test_every_answer_has_the_headers(
         (200, await browser.ask("GET", "/")),
         (200, await browser.ask("HEAD", "/", headers=PAGE)),
         (200, await browser.ask("GET", "/metrics")),
-        (200, await browser.ask("GET", static_files.url_of("board.css"))),
+        (200, await browser.ask("GET", static_files.file_url("board.css"))),
         (200, await browser.ask("GET", "/live", chunks=1)),
         (303, await browser.send("/queues/letters/pause", token)),
         (303, await browser.send("/queues/letters/resume", token)),
@@ -308,8 +305,8 @@ async def test_every_answer_has_the_headers(
 
 def test_the_headers_are_those_of_the_specification() -> None:
     assert HEADERS["content-security-policy"] == (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     )
     others = {name: value for name, value in HEADERS.items() if name != "content-security-policy"}
     assert others == {
@@ -357,14 +354,14 @@ async def test_a_file_has_one_name(board: Board, path: str) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("environment", ["production", "staging", "test", "development"])
-async def test_what_went_wrong_is_shown_in_development_alone(
+async def test_a_traceback_is_shown_in_development_only(
     on: str,
     monkeypatch: pytest.MonkeyPatch,
     host: Host,
     environment: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def broken(_request: Any, _desk: Any) -> Any:
+    async def broken(_request: Any, _context: Any) -> Any:
         raise RuntimeError("canary-7731")
 
     monkeypatch.setattr(routes, "ROUTES", (Route("GET", "/broken", broken, Action.LOOK),))
@@ -380,7 +377,7 @@ async def test_what_went_wrong_is_shown_in_development_alone(
 
 
 @pytest.mark.asyncio
-async def test_metrics_are_for_whoever_has_their_token_and_it_opens_nothing_else(
+async def test_the_metrics_token_opens_the_metrics_and_nothing_else(
     on: str, monkeypatch: pytest.MonkeyPatch, host: Host
 ) -> None:
     token = "a-token-of-thirty-two-characters-or-more"
@@ -421,9 +418,7 @@ def comparisons(path: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def test_no_secret_is_compared_with_equals() -> None:
-    """That stops at the first character that differs, and its time tells how many were right
-    (S-06).
-    """
+    """`==` stops at the first wrong character: its time would reveal how many are right (S-06)."""
     folder = Path(corral.board.__file__).parent
     found = [
         (name, line, text)

@@ -1,6 +1,4 @@
-"""An id that is the rest of another key of the queue is no job: none of it is shown, none of it
-changed (S-21).
-"""
+"""An id that names another key of the queue is not a job: nothing is shown or changed (S-21)."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ import redis
 
 from board.asking import HERE, PAGE, Browser, changed, dumped
 from corral.board import Board, Identity, Role
-from corral.board.guard import csrf_token
+from corral.board.request_guard import csrf_token
 
 ME = Identity("admin", Role.ADMIN)
 KEYS = [
@@ -47,7 +45,7 @@ IDS = [
 
 @pytest.mark.asyncio
 async def test_no_key_of_the_queue_is_a_job(board: Board, store: redis.Redis) -> None:
-    context = await board._drawer.context(ME)
+    context = await board._contexts.open_context(ME)
     await context.jobs.enqueue("letters", {}, job_id="one")
     await context.jobs.enqueue("letters", {}, job_id="later", delay=timedelta(hours=1))
     await context.jobs.enqueue("letters", {}, job_id="soon", priority=3)

@@ -1,6 +1,4 @@
-"""Who gets in where the board runs alone: the password, links that are good once, sessions (S-05,
-S-06, S-09).
-"""
+"""The board's own login: password, login links, sessions (S-05, S-06, S-09)."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from board.asking import DIGEST, HERE, PAGE, PASSWORD, Browser, ask, token_in
 from corral.board import Board
 from corral.board import login as login_module
 from corral.board.login import Login
-from corral.board.sessions import Ration
+from corral.board.sessions import LoginPacer
 
 COOKIE = "corral_board"
 LOCAL = "localhost:8765"
@@ -118,7 +116,7 @@ async def test_a_login_leads_to_no_other_host(browser: Browser, elsewhere: str) 
 async def test_the_same_with_json(browser: Browser) -> None:
     headers = {"content-type": "application/json", "origin": f"http://{LOCAL}"}
     wrong = await browser.ask("POST", "/login", headers=headers, body=b'{"password": "wrong"}')
-    assert (wrong.status, json.loads(wrong.body)) == (401, {"told": "this is not the password"})
+    assert (wrong.status, json.loads(wrong.body)) == (401, {"message": "this is not the password"})
     right = await browser.ask(
         "POST", "/login", headers=headers, body=json.dumps({"password": PASSWORD}).encode()
     )
@@ -146,8 +144,8 @@ async def test_the_cookie_is_for_this_host_and_for_no_script(
 
 
 @pytest.mark.asyncio
-async def test_under_tls_a_cookie_without_the_prefix_is_nobodys(alone: Board) -> None:
-    """Such a cookie may have been planted by a neighbouring host, or over plain http."""
+async def test_under_tls_a_cookie_without_the_prefix_is_ignored(alone: Board) -> None:
+    """Such a cookie may have been set by a neighbouring host, or over plain http."""
     browser = Browser(alone, host=LOCAL)
     await browser.log_in(password=PASSWORD)
     browser.scheme = "https"
@@ -156,7 +154,7 @@ async def test_under_tls_a_cookie_without_the_prefix_is_nobodys(alone: Board) ->
 
 @pytest.mark.asyncio
 async def test_a_login_begins_a_new_session_and_ends_the_one_that_was(browser: Browser) -> None:
-    """A key that was planted in the browser before is nobody's after (session fixation)."""
+    """A key that was planted in the browser before is not valid afterwards (session fixation)."""
     browser.cookies[COOKIE] = "planted"
     await browser.log_in(password=PASSWORD)
     first = browser.cookies[COOKIE]
@@ -250,7 +248,7 @@ async def test_a_link_is_good_for_a_quarter_of_an_hour(
 
 
 @pytest.mark.asyncio
-async def test_without_a_password_only_links_let_anybody_in(on: str) -> None:
+async def test_without_a_password_only_links_log_in(on: str) -> None:
     login = Login()
     board = Board(login=login)
     browser = Browser(board, host=LOCAL)
@@ -262,10 +260,10 @@ async def test_without_a_password_only_links_let_anybody_in(on: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_eleventh_try_in_a_minute_is_not_looked_at(
+async def test_the_eleventh_attempt_in_a_minute_is_not_checked(
     browser: Browser, clock: Clock
 ) -> None:
-    """Not even the right password is: else the answer would tell."""
+    """Not even the right password: otherwise the answer would reveal it."""
     for _ in range(10):
         assert (await browser.log_in(password="wrong")).status == 401
         clock.seconds += 1
@@ -285,7 +283,7 @@ async def test_the_eleventh_try_in_a_minute_is_not_looked_at(
 
 
 @pytest.mark.asyncio
-async def test_the_tries_of_one_ipv6_network_are_one(browser: Browser) -> None:
+async def test_one_ipv6_network_counts_as_one_address(browser: Browser) -> None:
     for number in range(10):
         got = await browser.ask(
             "POST", "/login", headers=HERE, body={"link": "no"}, address=f"2001:db8:1:2::{number}"
@@ -314,7 +312,7 @@ async def test_the_tries_of_one_ipv6_network_are_one(browser: Browser) -> None:
         {"sec-fetch-site": "cross-site", "origin": f"http://{LOCAL}"},
     ],
 )
-async def test_another_site_logs_nobody_in_and_uses_up_nobodys_tries(
+async def test_another_site_can_neither_log_in_nor_use_up_attempts(
     browser: Browser, login: Login, headers: dict[str, str]
 ) -> None:
     key = login.new_link().partition("=")[2]
@@ -339,7 +337,7 @@ async def test_another_site_logs_nobody_in_and_uses_up_nobodys_tries(
         ({"content-type": "application/x-www-form-urlencoded"}, b"", 401),
     ],
 )
-async def test_a_login_that_is_none(
+async def test_an_unusable_login(
     browser: Browser, headers: dict[str, str], body: bytes, status: int
 ) -> None:
     got = await browser.ask("POST", "/login", headers={**HERE, **headers}, body=body)
@@ -421,7 +419,7 @@ async def test_one_can_log_in_while_the_store_is_away(
 async def test_only_a_request_for_one_of_our_names_is_answered(
     on: str, monkeypatch: pytest.MonkeyPatch, host: str | None, status: int
 ) -> None:
-    """A name of somebody else's may have been made to lead here (DNS rebinding, S-09)."""
+    """Another name may have been made to resolve to this machine (DNS rebinding, S-09)."""
     monkeypatch.setenv("CORRAL_BOARD_HOSTS", "Board.example.org, queues.internal")
     board = Board(login=Login(DIGEST))
     assert (await ask(board, "GET", "/login", host=host)).status == status
@@ -432,37 +430,37 @@ async def test_only_a_request_for_one_of_our_names_is_answered(
     await board.close()
 
 
-def test_of_all_addresses_together_thirty_tries_go_at_once_and_each_further_one_waits_its_turn(
+def test_thirty_attempts_of_all_addresses_go_at_once_and_each_further_one_waits_its_turn(
     clock: Clock,
 ) -> None:
-    ration = Ration(clock)
-    waits = [ration.take(f"198.51.100.{number}") for number in range(50)]
+    pacer = LoginPacer(clock)
+    waits = [pacer.reserve_turn(f"198.51.100.{number}") for number in range(50)]
     assert waits[:30] == [0.0] * 30
     assert waits[30:45] == [2.0 * turn for turn in range(1, 16)]
     assert waits[45:] == [None] * 5, (
         "nobody waits for more than 30 s, and who is turned away takes no turn"
     )
     clock.seconds += 2.0
-    assert ration.take("192.0.2.1") == 30.0
+    assert pacer.reserve_turn("192.0.2.1") == 30.0
     clock.seconds += 600.0
-    assert [ration.take("192.0.2.2") for _ in range(31)] == [0.0] * 30 + [2.0]
+    assert [pacer.reserve_turn("192.0.2.2") for _ in range(31)] == [0.0] * 30 + [2.0]
 
 
 def test_an_address_that_has_logged_in_never_waits_and_takes_no_turn(clock: Clock) -> None:
-    ration = Ration(clock)
-    ration.remember("198.51.100.1")
-    ration.remember("2001:db8:1:2::1")
-    assert [ration.take("198.51.100.1") for _ in range(100)] == [0.0] * 100
-    assert ration.take("2001:db8:1:2:3::4") == 0.0, "its network"
-    assert [ration.take("198.51.100.2") for _ in range(31)] == [0.0] * 30 + [2.0]
-    assert ration.take("198.51.100.1") == 0.0
+    pacer = LoginPacer(clock)
+    pacer.remember("198.51.100.1")
+    pacer.remember("2001:db8:1:2::1")
+    assert [pacer.reserve_turn("198.51.100.1") for _ in range(100)] == [0.0] * 100
+    assert pacer.reserve_turn("2001:db8:1:2:3::4") == 0.0, "its network"
+    assert [pacer.reserve_turn("198.51.100.2") for _ in range(31)] == [0.0] * 30 + [2.0]
+    assert pacer.reserve_turn("198.51.100.1") == 0.0
     for number in range(1000):
-        ration.remember(f"10.0.{number // 250}.{number % 250}")
-    assert ration.take("198.51.100.1") != 0.0, "so many are remembered"
+        pacer.remember(f"10.0.{number // 250}.{number % 250}")
+    assert pacer.reserve_turn("198.51.100.1") != 0.0, "so many are remembered"
 
 
 @pytest.mark.asyncio
-async def test_a_flood_from_many_addresses_slows_neither_a_session_nor_an_address_that_has_logged_in(
+async def test_a_flood_from_many_addresses_slows_neither_a_session_nor_a_known_address(
     alone: Board, browser: Browser, login: Login, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []

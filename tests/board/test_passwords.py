@@ -1,20 +1,22 @@
-"""What the administrator's password is kept as."""
+"""How the administrator's password is stored."""
 
 from __future__ import annotations
 
 import pytest
 
 from board.asking import DIGEST, PASSWORD
-from corral.board.passwords import Digest
+from corral.board.passwords import PasswordDigest
 
 
 def test_a_digest_survives_its_text_and_only_its_password_is_right() -> None:
-    again = Digest.parsed(str(DIGEST))
+    again = PasswordDigest.parsed(str(DIGEST))
     assert again == DIGEST
-    assert again.is_of(PASSWORD)
-    assert not any(again.is_of(wrong) for wrong in ("", PASSWORD + " ", PASSWORD.upper(), "\ud800"))
+    assert again.matches(PASSWORD)
+    assert not any(
+        again.matches(wrong) for wrong in ("", PASSWORD + " ", PASSWORD.upper(), "\ud800")
+    )
     assert "$" not in str(DIGEST), "a variable to shells and to Compose"
-    assert Digest.of(PASSWORD) != DIGEST, "salted"
+    assert PasswordDigest.of(PASSWORD) != DIGEST, "salted"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,6 @@ def test_a_digest_survives_its_text_and_only_its_password_is_right() -> None:
     ],
     ids=range(12),
 )
-def test_what_is_no_digest_or_a_cheap_one_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_digest_or_a_cheap_one_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # whatever it says, the setting tells in its own words
-        Digest.parsed(text)
+        PasswordDigest.parsed(text)

@@ -1,6 +1,4 @@
-"""What is in quarantine on the board: counted where queues are, listed with its reason, returned
-and discarded.
-"""
+"""The quarantine on the board: counted, listed with reasons, returned and discarded."""
 
 from __future__ import annotations
 
@@ -21,15 +19,13 @@ ODD, SHOWN = b"a\xff<b>&", "a\\xff<b>&"
 
 @pytest.fixture
 def aside(store: redis.Redis) -> redis.Redis:
-    """One with an id that is no UTF-8, one that is called as a key of the queue, one of which a
-    list is kept.
-    """
+    """Three entries: an id that is not UTF-8, an id that is a queue's key, and a list for a job."""
     for at, job in enumerate((ODD, b"completed", b"lost")):
         kept = f"{ASIDE}:".encode() + job
-        told = json.dumps(
+        record = json.dumps(
             {"at": 1000 + at, "from": "wait", "reason": "why & <i>how</i>", "key": "KEY"}
         ).encode()
-        store.hset(ASIDE, job, told.replace(b"KEY", kept))
+        store.hset(ASIDE, job, record.replace(b"KEY", kept))
         store.hset(kept, mapping={"name": "letters", "data": "{}", "opts": "{}", "timestamp": 1000})
     store.delete(f"{ASIDE}:lost")
     store.rpush(f"{ASIDE}:lost", "junk")
@@ -42,7 +38,7 @@ async def test_it_is_counted_where_there_is_any(board: Board, store: redis.Redis
         assert "in quarantine" not in (await browser.see(page)).text
     store.hset(ASIDE, mapping={f"j{number}": "{}" for number in range(1234)})
     for page in ("/", "/queues/letters"):
-        board._drawer._desk.recent.forget()  # type: ignore[union-attr]  # it is open by now
+        board._contexts._shared.cache.clear()  # type: ignore[union-attr]  # it is open by now
         text = (await browser.see(page)).text
         assert f'href="{AT}">1\u202f234 in quarantine</a>' in text
     first = await browser.see(AT)
@@ -51,7 +47,7 @@ async def test_it_is_counted_where_there_is_any(board: Board, store: redis.Redis
     assert (await browser.see(f"{AT}?start=10001", 400)).status == 400
 
 
-async def test_each_is_told_with_why_and_whether_it_can_return(
+async def test_each_is_shown_with_its_reason_and_whether_it_can_return(
     board: Board, aside: redis.Redis
 ) -> None:
     browser = Browser(board, "viewer")
@@ -82,14 +78,14 @@ async def test_what_is_ticked_returns_once_that_was_confirmed(
     assert "Let 2 jobs in quarantine of letters wait again?" in asked.text
     assert aside.hlen(ASIDE) == 3
     done = await browser.send(f"{AT}/return", token, id=[SHOWN, "lost"], confirmed="1")
-    assert (done.status, done.header("location")) == (303, f"{AT}?told=returned&n=1")
+    assert (done.status, done.header("location")) == (303, f"{AT}?notice=returned&n=1")
     assert aside.lrange("bull:letters:wait", 0, -1) == [ODD]
     done = await browser.send(f"{AT}/return", token, id="lost", confirmed="1")
-    assert done.header("location") == f"{AT}?told=stayed&n=1"
+    assert done.header("location") == f"{AT}?notice=stayed&n=1"
     done = await browser.send(f"{AT}/return", token, id="completed", confirmed="1")
-    assert done.header("location") == f"{AT}?told=renamed&id=returned-completed"
+    assert done.header("location") == f"{AT}?notice=renamed&id=returned-completed"
     assert (
-        "the job waits again, as returned-completed"
+        "under the new id returned-completed"
         in (await browser.see(done.header("location") or "")).text
     )
     assert (await browser.send(f"{AT}/return", token, confirmed="1")).status == 400
@@ -108,7 +104,7 @@ async def test_all_are_discarded_once_that_was_confirmed(board: Board, aside: re
     assert "Remove all 3 in quarantine of letters" in asked.text
     assert aside.hlen(ASIDE) == 3
     done = await browser.send(f"{AT}/discard", token, all="1", confirmed="1")
-    assert done.header("location") == f"{AT}?told=discarded&n=3"
+    assert done.header("location") == f"{AT}?notice=discarded&n=3"
     assert aside.keys(f"{ASIDE}*") == []
     assert "Discarded 3 jobs." in (await browser.see(done.header("location") or "")).text
 
@@ -126,7 +122,7 @@ async def test_a_quarantine_in_the_wrong_type_is_named(board: Board, store: redi
 
 async def test_the_page_of_another_queue_is_another(board: Board, aside: redis.Redis) -> None:
     browser = Browser(board, "admin")
-    assert "Nothing is in quarantine." in (await browser.see("/queues/parcels/quarantine")).text
+    assert "The quarantine is empty." in (await browser.see("/queues/parcels/quarantine")).text
     assert (await browser.see(f"/queues/{quote('no such')}/quarantine", 404)).status == 404
 
 
@@ -134,8 +130,8 @@ async def test_what_a_worker_says_an_operator_must_know_is_on_the_page_of_worker
     board: Board, store: redis.Redis
 ) -> None:
     now_ms = int(store.time()[0]) * 1000
-    told = json.dumps(["the key bull:letters:meta is a <list>, not a hash"])
-    store.hset("corral:bull:alive", "w-1-a", f"{now_ms} 0 0 {now_ms} 7 0.1 {told}")
+    troubles = json.dumps(["the key bull:letters:meta is a <list>, not a hash"])
+    store.hset("corral:bull:alive", "w-1-a", f"{now_ms} 0 0 {now_ms} 7 0.1 {troubles}")
     assert (
         "the key bull:letters:meta is a &lt;list&gt;, not a hash"
         in (await Browser(board, "viewer").see("/workers")).text

@@ -1,6 +1,4 @@
-"""Lengths of time and numbers in words, pictures without styles; what the pages load is what it
-says it is.
-"""
+"""Durations and numbers in words, drawings without styles, static files with their digests."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ import pytest
 
 from corral.board import pages, routes, static_files
 from corral.board.identity import NEEDED, Action
-from corral.board.rendering import TOLD, Renderer, span
+from corral.board.page_renderer import NOTICES, PageRenderer, format_duration
 
 BOARD = Path(inspect.getfile(routes)).parent
 
@@ -32,14 +30,12 @@ BOARD = Path(inspect.getfile(routes)).parent
         (timedelta(days=2, hours=3, minutes=4), "2 d 3 h"),
     ],
 )
-def test_a_length_of_time_has_at_most_two_units(
-    length: float | timedelta | None, words: str
-) -> None:
-    assert span(length) == words
+def test_a_duration_has_at_most_two_units(length: float | timedelta | None, words: str) -> None:
+    assert format_duration(length) == words
 
 
-def test_a_time_says_itself_without_a_script() -> None:
-    filters = Renderer()._environment.filters
+def test_a_time_is_readable_without_a_script() -> None:
+    filters = PageRenderer()._environment.filters
     now = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
     assert filters["ago"](now - timedelta(minutes=3), now).endswith(">3 min ago</time>")
     assert filters["ago"](now + timedelta(hours=2), now).endswith(">in 2 h</time>")
@@ -48,21 +44,21 @@ def test_a_time_says_itself_without_a_script() -> None:
 
 
 def test_vendored_files_are_what_their_page_says() -> None:
-    told = (BOARD / "static" / "VENDORED.md").read_text("utf-8")
-    rows = re.findall(r"^\| `(\S+)` \|.*\| `([0-9a-f]{64})` \|$", told, re.MULTILINE)
+    text = (BOARD / "static" / "VENDORED.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\S+)` \|.*\| `([0-9a-f]{64})` \|$", text, re.MULTILINE)
     assert [name for name, _ in rows] == ["htmx.js", "uplot.js", "uplot.css"]
     for name, digest in rows:
         assert hashlib.sha256((BOARD / "static" / name).read_bytes()).hexdigest() == digest
 
 
 def test_a_file_has_its_digest_in_its_address_and_any_other_address_has_no_file() -> None:
-    url = static_files.url_of("board.css")
+    url = static_files.file_url("board.css")
     assert re.fullmatch(r"/static/board\.[0-9a-f]{12}\.css", url)
-    served = static_files.served(url)
+    served = static_files.find_file(url)
     assert served is not None
     assert served.body == (BOARD / "static" / "board.css").read_bytes()
     for path in ("/static/board.css", "/static/VENDORED.md", "/static/", url + "/", url.upper()):
-        assert static_files.served(path) is None
+        assert static_files.find_file(path) is None
 
 
 def test_templates_hold_neither_script_nor_style_of_their_own_and_switch_no_escape_off() -> None:
@@ -77,8 +73,8 @@ def test_templates_hold_neither_script_nor_style_of_their_own_and_switch_no_esca
 
 def test_every_handler_says_what_it_costs_the_store() -> None:
     for route in routes.ROUTES:
-        told = inspect.getdoc(route.handler) or ""
-        assert re.search(r"costs?|calls?|round trip|read", told, re.IGNORECASE), (
+        text = inspect.getdoc(route.handler) or ""
+        assert re.search(r"costs?|calls?|round trip|read", text, re.IGNORECASE), (
             f"{route.method} {route.pattern}"
         )
     assert inspect.getdoc(pages)
@@ -86,4 +82,6 @@ def test_every_handler_says_what_it_costs_the_store() -> None:
 
 def test_every_action_is_needed_by_a_route_and_every_action_needs_a_role() -> None:
     assert {route.needs for route in routes.ROUTES} == set(Action) == set(NEEDED)
-    assert all("{n}" in told or "{id}" in told or told.endswith(".") for told in TOLD.values())
+    assert all(
+        "{n}" in notice or "{id}" in notice or notice.endswith(".") for notice in NOTICES.values()
+    )

@@ -1,4 +1,4 @@
-"""The page of schedules: what an operator has removed is shown so, and not as one that is to come."""
+"""The page of schedules shows what an operator has removed as removed, not as new."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ async def test_what_an_operator_has_removed(declaring: Board, on: str) -> None:
     await link.close()
     page = (await browser.see("/schedules")).text
     assert '<span class="badge loud">removed</span>' in page
-    assert "corral schedules restore hourly makes it again" in page
-    assert "its grid begins" not in page
+    assert "removed by an operator; to add it again: corral schedules restore hourly" in page
+    assert "the first worker" not in page

@@ -1,6 +1,4 @@
-"""25 secrets go in by every door there is; none comes out of the board, the metrics, the logs, the
-spans (S-17).
-"""
+"""25 secrets enter by every way; none is seen on board, metrics, logs or spans (S-17)."""
 
 from __future__ import annotations
 
@@ -26,11 +24,11 @@ import corral.redactor
 import corral.settings
 from board.asking import DIGEST, FORM, HERE, PAGE, Browser, Host, token_in
 from corral.app.installed import read_installed
-from corral.app.producing import scheduler
+from corral.app.producing import open_scheduler
 from corral.board import Board
-from corral.board.pages import live
+from corral.board.board_settings import BoardSettings
+from corral.board.pages import live_stream
 from corral.board.routes import ROUTES
-from corral.board.settings import BoardSettings
 from corral.errors import PayloadRefused
 from corral.observe import traces
 from corral.observe.logs import configure_logs
@@ -94,12 +92,12 @@ def corral_queues() -> list[Queue]:
 async def tell(job: Job[Entry]) -> Any:
     payload = job.payload
     log.debug("debugged", payload=payload, everything=repeated, reset_token=payload.reset_token)
-    log.info("told " + repeated)
-    logging.getLogger("vault").error("told %s", repeated)
-    job.log("told " + repeated)
+    log.info("seen " + repeated)
+    logging.getLogger("vault").error("seen %s", repeated)
+    job.log("seen " + repeated)
     for line in repeated.splitlines():
         job.log(line)
-    job.progress({"told": repeated, "pin": payload.pin, "deep": [payload.pin, repeated]})
+    job.progress({"seen": repeated, "pin": payload.pin, "deep": [payload.pin, repeated]})
     if payload.how == "fail":
         raise Fail(repeated)
     if payload.how == "retry" and job.attempt == 1:
@@ -109,7 +107,8 @@ async def tell(job: Job[Entry]) -> Any:
             raise ValueError("password='kanarie25x'" + repeated)
         except ValueError as error:
             raise RuntimeError("x" * 900 + repeated) from error
-    return {"told": repeated, "pin": payload.pin, "apiKey": payload.api_key, "payload": repr(payload)}
+    secrets = {"pin": payload.pin, "apiKey": payload.api_key}
+    return {"seen": repeated, **secrets, "payload": repr(payload)}
 
 
 @hookimpl
@@ -126,7 +125,7 @@ PIN = 7310440012
 CANARIES: Mapping[int, str] = {
     number: str(PIN) if number == 12 else canary(number) for number in range(1, 26)
 }
-"""By what each is found: the parts of some look different from place to place."""
+"""What to look for, per secret: some are spelt differently in different places."""
 PAYLOAD = {
     "marked": canary(1),
     "holder": {"code": canary(2)},
@@ -159,7 +158,7 @@ REPEATED = " ".join(
 
 
 def everything() -> str:
-    """All secrets as a careless processor writes them."""
+    """All secrets, as a careless processor writes them."""
     spelt = [
         REPEATED,
         PAYLOAD["password"],
@@ -167,12 +166,13 @@ def everything() -> str:
         PAYLOAD["source"],
         json.dumps(PAYLOAD),
     ]
-    return f"{spelt[0]} {spelt[1]} {spelt[1]!r}\n{spelt[2]}\n{spelt[3]} {spelt[4]} https://h/?access_token={canary(24)}"
+    quoted = json.dumps(spelt[1])
+    return f"{spelt[0]} {spelt[1]} {quoted}\n{spelt[2]}\n{spelt[3]} {spelt[4]} https://h/?access_token={canary(24)}"
 
 
 @pytest.fixture(params=[True, False], ids=["masked", "the control, unmasked"])
 def is_masked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether anything is masked: the test must find what it looks for where nothing is."""
+    """Switches masking off: without it, the test must find the secrets that it looks for."""
     if not request.param:
         monkeypatch.setattr(Redactor, "text", lambda _self, text: text)
         monkeypatch.setattr(Redactor, "broken", lambda _self, text: text)
@@ -191,13 +191,13 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(traces, "_tracer", provider.get_tracer("test"))
-    monkeypatch.setattr(traces._provider, "_is_there", True)
+    monkeypatch.setattr(traces._provider, "_is_configured", True)
     return exporter
 
 
 @pytest.fixture
 def vault(tmp_path: Path, on: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The plugin's module, installed; the environment has secrets, too."""
+    """The installed plugin's module; the environment has secrets, too."""
     metadata = tmp_path / "board_test_vault-1.0.dist-info"
     metadata.mkdir()
     (tmp_path / "board_test_vault.py").write_text(PLUGIN)
@@ -217,17 +217,17 @@ def vault(tmp_path: Path, on: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 async def fill(vault: Any, store: redis.Redis, wait_until: Any) -> list[str]:
-    """One job of every fate; returns their ids."""
+    """Make one job of every outcome; returns their ids."""
     installed = read_installed()
     assert installed.settings.redis_url
     url = installed.settings.redis_url.get_secret_value()
     ids = ["succeed", "fail", "retry", "chain"]
-    async with scheduler(installed, url) as jobs:
+    async with open_scheduler(installed, url) as jobs:
         for how in ids:
             await jobs.enqueue(vault.vault, {**PAYLOAD, "how": how}, job_id=how, attempts=2)
         with pytest.raises(PayloadRefused) as refused:
             await jobs.enqueue(vault.vault, {**PAYLOAD, "note": "LOUD"})
-        assert canary(8) in str(refused.value), "its author is told, by the validator's own words"
+        assert canary(8) in str(refused.value), "the producer gets the validator's own words"
 
         def write(job_id: str, data: str, container: str = "wait", **fields: Any) -> None:
             store.hset(
@@ -269,7 +269,7 @@ async def fill(vault: Any, store: redis.Redis, wait_until: Any) -> list[str]:
         )
         worker.stop()
         await asyncio.wait_for(running, 15)
-    # what a client in Node says when it fails: it masks nothing
+    # what a client in Node writes when a job fails: it masks nothing
     store.hset("bull:vault:fail", "failedReason", f"{everything()} and more")
     store.hset(
         "bull:vault:fail",
@@ -281,7 +281,7 @@ async def fill(vault: Any, store: redis.Redis, wait_until: Any) -> list[str]:
 
 
 async def seen_on(board: Board, ids: list[str]) -> AsyncIterator[tuple[str, str]]:
-    """Whatever the board says, to whoever asks: (where, what)."""
+    """Everything the board answers, to every reader: (where, text)."""
     data = {"accept": "application/json"}
     for browser, accept in ((Browser(board, "viewer"), data), (Browser(board, "admin"), PAGE)):
         for route in (each for each in ROUTES if each.method == "GET"):
@@ -343,8 +343,8 @@ async def test_no_secret_is_seen_anywhere(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Any,
 ) -> None:
-    monkeypatch.setattr(live, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(live, "SHARE_SECONDS", 0.01)
+    monkeypatch.setattr(live_stream, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(live_stream, "TICK_SECONDS_PER_PAGE", 0.01)
     said = io.StringIO()
     configure_logs(Settings(log_level="DEBUG", log_format="json"), said)
     ids = await fill(vault, store, wait_until)
@@ -356,7 +356,7 @@ async def test_no_secret_is_seen_anywhere(
     assert len(spans.get_finished_spans()) > 4
     places += [("the audit", str(store.xrange("corral:bull:audit")))]
     payload = vault.Entry(**{**PAYLOAD, "note": ""})
-    settings = Settings(), BoardSettings.from_environment()
+    settings = Settings(), BoardSettings()
     places += [("repr", f"{each!r} {each}") for each in (payload, *settings)]
     for job_id in ids:
         fields = store.hgetall(f"bull:vault:{job_id}")

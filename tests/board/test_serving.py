@@ -1,4 +1,4 @@
-"""`corral board` and the board of `corral dev`: as processes, asked over a socket."""
+"""`corral board` and the board of `corral dev`, as processes, over sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SENT = {"sec-fetch-site": "same-origin", "accept": "text/html"}
 
 
 class Program:
-    """A `corral` that stays, and what it says on stderr."""
+    """A running `corral`, and what it has written to stderr."""
 
     def __init__(self, folder: Path, cwd: Path, *arguments: str, **environment: str) -> None:
         inherited = {
@@ -49,7 +49,7 @@ class Program:
         self.said = ""
 
     def until(self, pattern: str) -> re.Match[str]:
-        """Read on until it has said that."""
+        """Read on until the output matches a pattern."""
         deadline = time.monotonic() + SECONDS
         assert self.process.stderr is not None
         with selectors.DefaultSelector() as selector:
@@ -64,7 +64,7 @@ class Program:
         return found
 
     def end(self, how: int = signal.SIGTERM) -> tuple[int, float]:
-        """Signal it; returns its exit code, and after how many seconds it ended."""
+        """Signal the process; returns its exit code and how many seconds it took to end."""
         started = time.monotonic()
         self.process.send_signal(how)
         _, rest = self.process.communicate(timeout=SECONDS)
@@ -81,7 +81,7 @@ class Program:
 def program(
     plugin_folder: Path, tmp_path: Path, store_url: str
 ) -> Iterator[Callable[..., Program]]:
-    """`program("board", CORRAL_ENV=…)`; on the test's store, unless that says otherwise."""
+    """`program("board", CORRAL_ENV=…)`; on this test's store, unless that names another."""
     started: list[Program] = []
 
     def start(*arguments: str, **environment: str) -> Program:
@@ -96,7 +96,7 @@ def program(
 
 
 def url_of(program: Program) -> str:
-    return program.until(r'"event": "board".*?"url": "(http://[^"]+?)/"')[1]
+    return program.until(r'"event": "board listening".*?"url": "(http://[^"]+?)/"')[1]
 
 
 def link_of(program: Program) -> tuple[str, str]:
@@ -159,7 +159,7 @@ def test_sigterm_ends_it_at_once_although_streams_are_open(
 
 
 def test_dev_serves_the_board_beside_its_worker(program: Callable[..., Program]) -> None:
-    """Another process has port 8765, perhaps: then it is another port, and the link says which."""
+    """If another process has port 8765, the board takes another port, and the link has it."""
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -192,10 +192,10 @@ def test_dev_serves_the_board_beside_its_worker(program: Callable[..., Program])
     [
         ({"CORRAL_ENV": "production"}, None),
         ({"CORRAL_BOARD_ENABLED": "false"}, None),
-        ({"CORRAL_ENV": "production", "CORRAL_BOARD_ENABLED": "1"}, "nobody is asked who they are"),
+        ({"CORRAL_ENV": "production", "CORRAL_BOARD_ENABLED": "1"}, "nothing checks who uses it"),
     ],
 )
-def test_dev_serves_no_board_that_is_off(
+def test_dev_serves_no_board_where_it_is_off(
     program: Callable[..., Program], environment: dict[str, str], said: str | None
 ) -> None:
     dev = program("dev", **environment)
@@ -205,7 +205,7 @@ def test_dev_serves_no_board_that_is_off(
     else:
         dev.until(said)
         assert dev.process.wait(SECONDS) == 2
-    assert '"event": "board"' not in dev.said
+    assert '"event": "board listening"' not in dev.said
 
 
 def test_dev_goes_on_without_the_extra(
@@ -214,7 +214,7 @@ def test_dev_goes_on_without_the_extra(
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['starlette'] = None\n")
     dev = program("dev", PYTHONPATH=f"{tmp_path}{os.pathsep}{plugin_folder}")
     dev.until("worker started")
-    assert "without the board: the board needs starlette" in dev.said
+    assert "the board is not served: the board needs starlette" in dev.said
     assert "install the extra 'board' from where you got corral" in dev.said
     assert dev.end()[0] == 0
 
@@ -258,13 +258,16 @@ RAW = [
     b"GET /login/..;/queues/letters HTTP/1.1\r\nHost: HOST\r\n\r\n",
     b"GET /static/../queues/letters HTTP/1.1\r\nHost: HOST\r\n\r\n",
     b"GET queues/letters HTTP/1.1\r\nHost: HOST\r\n\r\n",
-    b"POST /queues/letters HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    (
+        b"POST /queues/letters HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
     b"GET /live HTTP/1.1\r\nHost: HOST\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
 ]
 
 
 def test_no_request_line_gets_anything_without_a_session(program: Callable[..., Program]) -> None:
-    """Through a real server, which has a mind of its own about what a path is."""
+    """Through a real server, which has its own rules about paths."""
     board = program("board", "--port", "0", **PRODUCTION)
     address = url_of(board).removeprefix("http://")
     host, _, port = address.partition(":")
@@ -291,12 +294,10 @@ FROM = {**SENT, "content-type": "application/x-www-form-urlencoded"}
         ("127.0.0.0/8", "198.51.100."),
     ],
 )
-def test_the_client_that_a_proxy_tells_is_believed_of_the_proxy_that_is_named_alone(
+def test_x_forwarded_for_is_accepted_from_the_named_proxy_only(
     program: Callable[..., Program], proxy: str, peers: str
 ) -> None:
-    """uvicorn's own variable does not name one: it would believe every program of this machine by
-    default.
-    """
+    """uvicorn's own variable is not read: by default it trusts every program on this machine."""
     board = program(
         "board",
         "--port",
@@ -336,18 +337,17 @@ def test_the_client_that_a_proxy_tells_is_believed_of_the_proxy_that_is_named_al
 
 
 @pytest.mark.timing
-def test_who_does_not_send_a_whole_request_is_hung_up_on_after_ten_seconds(
+def test_an_incomplete_request_is_cut_off_after_ten_seconds(
     program: Callable[..., Program],
 ) -> None:
-    """Whether nothing comes, half a head, a byte now and then, half a body, or half of a second
-    request.
-    """
+    """Nothing at all, half a head, a byte now and then, half a body, half of a second request."""
     board = program("board", "--port", "0", **PRODUCTION)
     url = url_of(board)
     host, _, port = url.removeprefix("http://").partition(":")
     whole = f"GET /login HTTP/1.1\r\nHost: {host}\r\n\r\n"
     post = (
-        f"POST /login HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 99\r\n"
+        f"POST /login HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Site: same-origin\r\n"
+        "Content-Length: 99\r\n"
         "Content-Type: application/x-www-form-urlencoded\r\n\r\npassword="
     )
     half = f"GET /login HTTP/1.1\r\nHost: {host}\r\nX: "
@@ -387,9 +387,8 @@ def test_who_does_not_send_a_whole_request_is_hung_up_on_after_ten_seconds(
                         key.fileobj.sendall(b"x")
         with httpx2.Client(base_url=url, headers=SENT, trust_env=False) as client:
             assert client.get("/login").status_code == 200
-    print(
-        f"half-sent requests ended after {', '.join(f'{name} {at:.1f} s' for name, at in sorted(ended.items()))}"
-    )
+    seconds = ", ".join(f"{name} {at:.1f} s" for name, at in sorted(ended.items()))
+    print(f"half-sent requests ended after {seconds}")
     assert max(ended.values()) < 12.0
     assert all(ended[name] > 9.0 for name in ("nothing", "head", "drip", "body"))
     assert said["head"].startswith(b"HTTP/1.1 408 ")

@@ -1,4 +1,4 @@
-"""Whether there is a board at all: one exact rule (S-01), and what its settings refuse."""
+"""Whether the board is on: one exact rule (S-01), and what its settings refuse."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from board.asking import DIGEST, PAGE, Host, ask
 from corral.board import Board
+from corral.board.board_settings import BoardSettings
+from corral.board.request_guard import HEADERS
 from corral.board.routes import ROUTES
-from corral.board.settings import BoardSettings
 from corral.cli import cli
 from corral.errors import ConfigurationError
 
@@ -61,9 +64,7 @@ test         TRUE     refused  refused
 test         yes      refused  refused
 test         garbage  refused  refused
 """
-"""`-` is not set, `empty` an empty text; the last two columns: nobody knows who asks, or somebody
-does.
-"""
+"""`-`: not set; `empty`: an empty text. The last columns: without and with an authenticator."""
 
 CASES = [
     (environment, flag, authenticator, outcome)
@@ -71,15 +72,16 @@ CASES = [
     for authenticator, outcome in zip(("none", "set"), outcomes, strict=True)
 ]
 NOT_OURS = "192.0.2.1"
-"""An address for documentation (RFC 5737): no machine has it, so what would be served is refused
-after the rule.
+"""An address for documentation (RFC 5737).
+
+No machine has it, so listening fails, and only after the rule has been applied.
 """
 FLAGS = ("CORRAL_BOARD_ENABLED", "BULL_BOARD_ENABLED")
 
 
 @pytest.fixture
 def environ(on: str, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that says nothing of the board."""
+    """An environment without a variable of the board."""
     for name in ("CORRAL_ENV", "CORRAL_BOARD_ENABLED", "CORRAL_BOARD_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -107,13 +109,13 @@ async def test_the_rule(
     flag_name: str,
 ) -> None:
     say(environ, environment, flag, flag_name)
-    authorize = None if authenticator == "none" else Host().who
+    board = Board(authorize=None if authenticator == "none" else Host().who)
     if outcome == "refused":
         with pytest.raises(ConfigurationError) as refused:
-            Board(authorize=authorize)
+            board.start()
         assert refused.value.exit_code == 2
+        assert not board.is_on
         return
-    board = Board(authorize=authorize)
     statuses = {
         (await ask(board, "GET", path, headers=PAGE, host="localhost")).status
         for path in ("/", "/login")
@@ -127,16 +129,16 @@ async def test_the_rule(
 def test_the_rule_at_the_command(
     environ: pytest.MonkeyPatch, environment: str, flag: str, password: str, outcome: str
 ) -> None:
-    """`corral board` ends with 2 where the board is off, too: there is nothing to serve."""
+    """`corral board` also ends with 2 where the board is off: there is nothing to serve."""
     say(environ, environment, flag, FLAGS[0])
     if password == "set":
         environ.setenv("CORRAL_BOARD_PASSWORD", str(DIGEST))
     with pytest.raises(ConfigurationError) as ended:
         cli.main(["board", "--host", NOT_OURS, "--port", "0"], standalone_mode=False)
-    told = str(ended.value)
+    text = str(ended.value)
     assert ended.value.exit_code == 2
-    assert ("cannot listen" in told) == (outcome == "on")
-    assert ("is switched off" in told) == (outcome == "off")
+    assert ("cannot listen" in text) == (outcome == "on")
+    assert ("is switched off" in text) == (outcome == "off")
 
 
 @pytest.mark.asyncio
@@ -155,11 +157,13 @@ async def test_off_is_404_everywhere_with_nothing_in_it(
 
 
 @pytest.mark.asyncio
-async def test_in_development_a_board_that_asks_nobody_logs_a_link_that_is_good_once(
+async def test_in_development_a_board_without_authenticator_logs_a_link_that_works_once(
     environ: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     environ.setenv("CORRAL_ENV", "development")
     board = Board()
+    assert "/login?link=" not in caplog.text
+    board.start()
     found = re.search(r"/login\?link=([\w-]{43})", caplog.text)
     assert found
     statuses = []
@@ -171,6 +175,66 @@ async def test_in_development_a_board_that_asks_nobody_logs_a_link_that_is_good_
         statuses.append(got.status)
     assert statuses == [200, 401]
     await board.close()
+
+
+WRONG = {"CORRAL_BOARD_ENABLED": "yes", "CORRAL_BOARD_PASSWORD": "hunter2hunter2"}
+
+
+def test_making_a_board_reads_nothing(environ: pytest.MonkeyPatch) -> None:
+    for name, value in WRONG.items():
+        environ.setenv(name, value)
+    board = Board(authorize=Host().who)
+    assert not board.is_on
+    environ.setenv("CORRAL_BOARD_ENABLED", "true")
+    environ.delenv("CORRAL_BOARD_PASSWORD")
+    board.start()
+    assert board.is_on
+    environ.setenv("CORRAL_BOARD_ENABLED", "yes")
+    board.start()
+    assert board.is_on, "a second start does nothing"
+
+
+@pytest.mark.asyncio
+async def test_a_wrong_setting_is_one_error_and_500_for_every_request(
+    environ: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A host application that does not call `start` finds out with the first request."""
+    for name, value in WRONG.items():
+        environ.setenv(name, value)
+    board = Board(authorize=Host().who)
+    for path in ("/", "/login", "/static/board.css", "/nothing"):
+        got = await ask(board, "GET", path, headers={**PAGE, "x-user": "admin"}, host="localhost")
+        assert (got.status, got.text) == (500, "the board cannot start: the log says why")
+        assert {name: got.header(name) for name in HEADERS} == dict(HEADERS)
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert all(name in caplog.text for name in WRONG)
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("flag", "answer"), [("yes", "lifespan.startup.failed"), ("true", "lifespan.startup.complete")]
+)
+async def test_the_server_learns_at_its_start_whether_the_board_can_start(
+    environ: pytest.MonkeyPatch, flag: str, answer: str
+) -> None:
+    environ.setenv("CORRAL_BOARD_ENABLED", flag)
+    board, sent = Board(authorize=Host().who), []
+    events = iter(["lifespan.startup", "lifespan.shutdown"])
+
+    async def receive() -> dict[str, str]:
+        return {"type": next(events)}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    await board({"type": "lifespan"}, receive, send)
+    assert sent[0]["type"] == answer
+    if flag == "yes":
+        assert "CORRAL_BOARD_ENABLED: write true or 1" in sent[0]["message"]
+    else:
+        assert sent[1:] == [{"type": "lifespan.shutdown.complete"}]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +252,7 @@ def test_the_two_names_of_the_flag_may_agree(
 ) -> None:
     environ.setenv(FLAGS[0], one)
     environ.setenv(FLAGS[1], other)
-    assert BoardSettings.from_environment().enabled is outcome
+    assert BoardSettings().enabled is outcome
 
 
 @pytest.mark.parametrize(
@@ -200,10 +264,10 @@ def test_the_two_names_of_the_flag_must_not_contradict(
     environ.setenv(FLAGS[0], one)
     environ.setenv(FLAGS[1], other)
     with pytest.raises(ConfigurationError, match=r"CORRAL_BOARD_ENABLED: .*BULL_BOARD_ENABLED"):
-        BoardSettings.from_environment()
+        BoardSettings()
 
 
-def test_everything_that_is_wrong_is_told_at_once_and_no_value_is(
+def test_everything_that_is_wrong_is_reported_at_once_without_its_values(
     environ: pytest.MonkeyPatch,
 ) -> None:
     wrong = {
@@ -216,12 +280,12 @@ def test_everything_that_is_wrong_is_told_at_once_and_no_value_is(
     for name, value in wrong.items():
         environ.setenv(name, value)
     with pytest.raises(ConfigurationError) as refused:
-        Board(authorize=Host().who)
-    told = str(refused.value)
-    assert [name for name in wrong if name not in told] == []
-    assert [value for value in wrong.values() if value in told] == []
-    assert "did you mean CORRAL_BOARD_PASSWORD?" in told
-    assert "corral board --hash-password" in told
+        Board(authorize=Host().who).start()
+    text = str(refused.value)
+    assert [name for name in wrong if name not in text] == []
+    assert [value for value in wrong.values() if value in text] == []
+    assert "did you mean CORRAL_BOARD_PASSWORD?" in text
+    assert "corral board --hash-password" in text
 
 
 @pytest.mark.parametrize(
@@ -235,7 +299,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_no_value_is(
 def test_a_misspelt_name_is_refused(environ: pytest.MonkeyPatch, name: str, meant: str) -> None:
     environ.setenv(name, "true")
     with pytest.raises(ConfigurationError, match=f"did you mean {meant}"):
-        Board(authorize=Host().who)
+        Board(authorize=Host().who).start()
 
 
 @pytest.mark.parametrize(
@@ -248,18 +312,18 @@ def test_a_misspelt_name_is_refused(environ: pytest.MonkeyPatch, name: str, mean
 )
 def test_proxies(environ: pytest.MonkeyPatch, value: str, networks: tuple[str, ...]) -> None:
     environ.setenv("CORRAL_BOARD_PROXY", value)
-    assert BoardSettings.from_environment().proxy == networks
+    assert BoardSettings().proxy == networks
 
 
 @pytest.mark.parametrize(
     "value", ["*", "nginx", "0.0.0.0/0", "::/0", "10.0.0.7/24", "10.0.0.7:443", "127.0.0.1 ::1"]
 )
-def test_a_proxy_that_is_no_address_or_everybody_is_refused(
+def test_a_proxy_that_is_not_an_address_or_is_everybody_is_refused(
     environ: pytest.MonkeyPatch, value: str
 ) -> None:
     environ.setenv("CORRAL_BOARD_PROXY", value)
     with pytest.raises(ConfigurationError, match=r"CORRAL_BOARD_PROXY.*write the proxy's address"):
-        BoardSettings.from_environment()
+        BoardSettings()
 
 
 @pytest.mark.parametrize(
@@ -272,20 +336,20 @@ def test_a_proxy_that_is_no_address_or_everybody_is_refused(
 )
 def test_hosts(environ: pytest.MonkeyPatch, value: str, hosts: tuple[str, ...]) -> None:
     environ.setenv("CORRAL_BOARD_HOSTS", value)
-    assert BoardSettings.from_environment().hosts == hosts
+    assert BoardSettings().hosts == hosts
 
 
 @pytest.mark.parametrize(
     "value", ["*", "*.example.org", "a:80", "http://a", "a b", "a/b", "a@b", "."]
 )
-def test_hosts_that_are_none(environ: pytest.MonkeyPatch, value: str) -> None:
+def test_unusable_hosts(environ: pytest.MonkeyPatch, value: str) -> None:
     environ.setenv("CORRAL_BOARD_HOSTS", value)
     with pytest.raises(ConfigurationError, match="CORRAL_BOARD_HOSTS"):
-        BoardSettings.from_environment()
+        BoardSettings()
 
 
 def corral(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """The program, in an environment that has nothing else of ours."""
+    """Start the program in an environment without any other variable of ours."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -303,7 +367,7 @@ def corral(folder: Path, *arguments: str, **environment: str) -> subprocess.Pope
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Its exit code, and what it said; it is killed where it does not end."""
+    """The exit code and the output of a process; it is killed if it does not end."""
     try:
         out, err = process.communicate(timeout=20)
     except subprocess.TimeoutExpired:
@@ -314,10 +378,10 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "text"),
     [
         ({}, "the board is switched off"),
-        ({"CORRAL_BOARD_ENABLED": "true"}, "nobody is asked who they are"),
+        ({"CORRAL_BOARD_ENABLED": "true"}, "nothing checks who uses it"),
         ({"CORRAL_BOARD_ENABLED": "yes"}, "write true or 1 for on"),
         (
             {"CORRAL_BOARD_ENABLED": "true", "CORRAL_BOARD_PASSWORD": "hunter2"},
@@ -326,11 +390,11 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     ],
 )
 def test_the_program_ends_with_2_and_one_sentence(
-    plugin_folder: Path, environment: dict[str, str], told: str
+    plugin_folder: Path, environment: dict[str, str], text: str
 ) -> None:
     code, out, err = ended(corral(plugin_folder, "board", "--port", "0", **environment))
     assert (code, out) == (2, "")
-    assert told in err
+    assert text in err
     assert "Traceback" not in err
     assert "hunter2" not in err
 

@@ -1,6 +1,4 @@
-"""Nothing is changed by a request that a page of the board has not sent (S-04); by one that it has,
-something is.
-"""
+"""Only requests from the board's own pages change anything (S-04), and those do."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import redis
 
 from board.asking import FORM, HERE, HOST, PAGE, Browser, changed, dumped
 from corral.board import Board, Identity, Role
-from corral.board.guard import csrf_token
+from corral.board.request_guard import csrf_token
 from corral.board.routes import ROUTES, Route
 from corral.options import JobOptions
 from corral.schedule import Every
@@ -46,7 +44,7 @@ WRITES: Mapping[str, tuple[str, Mapping[str, str]]] = {
         {"data.to": "grace@example.org", "data.pages": "3"},
     ),
 }
-"""Of each route that writes: the job it is about, and fields with which it changes something."""
+"""Per route that writes: the job, and fields with which something is changed."""
 ROUTES_THAT_WRITE = {route.pattern: route for route in ROUTES if route.method == "POST"}
 SECRET = "the secret of this browser's forms"
 ME = Identity("admin", Role.ADMIN)
@@ -56,11 +54,11 @@ JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Attack:
-    """A request that is not one of ours.
+    """A request that is not from the board's own page.
 
     Attributes:
-        headers: What it says of itself.
-        token: What stands in the form as its token; None for none.
+        headers: Its headers.
+        token: The form's token; None for a form without one.
         method: The method.
         kind: How the fields are sent.
         user: Who is logged in.
@@ -154,10 +152,8 @@ def sent(attack: Attack, fields: Mapping[str, str]) -> tuple[str, dict[str, str]
 
 
 async def staged(board: Board, store: redis.Redis, route: Route) -> Browser:
-    """Jobs: one waits, one is delayed, one has failed, one is in quarantine; a schedule that is
-    declared no longer.
-    """
-    context = await board._drawer.context(ME)
+    """Jobs: waiting, delayed, failed, in quarantine; and a schedule that is no longer declared."""
+    context = await board._contexts.open_context(ME)
     await context.jobs.enqueue("letters", {"to": "ada@example.org"}, job_id=WAITING)
     await context.jobs.enqueue("letters", {}, job_id=DELAYED, delay=timedelta(hours=1))
     await context.jobs.enqueue("letters", {}, job_id=FAILED)
@@ -175,13 +171,13 @@ async def staged(board: Board, store: redis.Redis, route: Route) -> Browser:
     }
     store.hset(f"bull:letters:{FAILED}", mapping={**ended, "stacktrace": '["no such street"]'})
     kept = f"corral:bull:letters:quarantine:{ASIDE}"
-    told = {
+    record = {
         "at": now,
         "from": "wait",
         "reason": f"bull:letters:{ASIDE} is a list, not a hash",
         "key": kept,
     }
-    store.hset("corral:bull:letters:quarantine", ASIDE, json.dumps(told))
+    store.hset("corral:bull:letters:quarantine", ASIDE, json.dumps(record))
     store.hset(kept, mapping={"name": "letters", "data": "{}", "opts": "{}", "timestamp": now})
     if route.pattern.endswith("/resume"):
         await context.inspector.pause("letters")
@@ -200,7 +196,7 @@ def test_every_write_is_in_the_table() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("route", ROUTES_THAT_WRITE.values(), ids=ROUTES_THAT_WRITE)
-async def test_nothing_is_changed_by_a_request_of_anybody_else(
+async def test_a_request_from_elsewhere_changes_nothing(
     board: Board, store: redis.Redis, route: Route
 ) -> None:
     browser = await staged(board, store, route)
@@ -248,9 +244,9 @@ async def test_the_right_request_changes_something(
     assert got.status == (303 if kind == "form" else 200), got
     keys = changed(before, dumped(store))
     assert any(b"bull:letters:" in key for key in keys)
-    assert b"corral:bull:audit" in keys, "and it is told who did it"
-    told = store.xrevrange("corral:bull:audit", count=1)[0][1]
-    assert told[b"who"] == b"admin"
+    assert b"corral:bull:audit" in keys, "and the audit log has who did it"
+    entry = store.xrevrange("corral:bull:audit", count=1)[0][1]
+    assert entry[b"who"] == b"admin"
 
 
 @pytest.mark.asyncio
@@ -287,7 +283,7 @@ async def test_what_cannot_be_undone_asks_first(
     ],
     ids=range(11),
 )
-async def test_a_body_that_is_none(
+async def test_an_unusable_body(
     board: Board, store: redis.Redis, body: bytes, kind: dict[str, str], status: int
 ) -> None:
     browser = await staged(board, store, ROUTES_THAT_WRITE["/queues/{queue}/pause"])

@@ -1,7 +1,7 @@
-"""Nothing that data says becomes an element or an attribute of a page (S-07).
+"""Data never becomes an element or an attribute of a page (S-07).
 
-Each page is read as browsers read it (html5lib), once with texts that mean harm and once with words
-of the same shape: the two have the same elements, with the same attributes.
+Each page is read as browsers read it (html5lib), once with hostile texts and once with words of the
+same shape: both have the same elements with the same attributes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import redis
 from board.asking import Browser, Host
 from board.hostile import PAYLOADS, fill, lists, pages
 from corral.board import Board, Identity, Role
-from corral.board.guard import csrf_token
 from corral.board.login import Login
+from corral.board.request_guard import csrf_token
 
 WORDS = [f"harmless{number}" for number in range(len(PAYLOADS))]
 GROUPS = [slice(start, start + 10) for start in range(0, 60, 10)]
@@ -77,7 +77,7 @@ TAGS = frozenset(
         "ul",
     ]
 )
-"""Whatever our templates have; no `img`, `iframe`, `style` or `base` among them."""
+"""The elements in our templates; no `img`, `iframe`, `style` or `base` among them."""
 
 Shape = list[tuple[str, tuple[str, ...]]]
 
@@ -87,9 +87,7 @@ def test_there_are_sixty_payloads() -> None:
 
 
 def shape(page: str) -> Shape:
-    """The elements of a page, each with the names of its attributes; nothing in it runs but our own
-    scripts.
-    """
+    """The elements of a page with the names of their attributes; only our own scripts run."""
     found: Shape = []
     for element in html5lib.parse(page, namespaceHTMLElements=False).iter():
         if not isinstance(element.tag, str):
@@ -110,7 +108,7 @@ def shape(page: str) -> Shape:
 
 
 def named(url: str, texts: list[str]) -> Iterator[redis.Redis]:
-    """Connections that call themselves BullMQ's workers, as far as the store takes such a name."""
+    """Connections named as BullMQ's workers, as far as the store accepts the name."""
     base = base64.b64encode(b"letters").decode()
     for text in texts:
         client = redis.Redis.from_url(url)
@@ -121,11 +119,11 @@ def named(url: str, texts: list[str]) -> Iterator[redis.Redis]:
 
 
 async def shapes(board: Board, store: redis.Redis, texts: list[str]) -> dict[str, Shape]:
-    """The shape of every page, by what it is."""
+    """The shape of every page, by page."""
     store.flushall()
     fill(store, texts)
-    if board._drawer._desk is not None:
-        board._drawer._desk.recent.forget()
+    if board._contexts._shared is not None:
+        board._contexts._shared.cache.clear()
     browser = Browser(board, "admin")
     browser.cookies["corral_board_form"] = "secret"
     token = csrf_token("secret", Identity("admin", Role.ADMIN))
@@ -198,7 +196,7 @@ async def test_as_json_a_page_is_never_html(board: Board, store: redis.Redis) ->
 @pytest.mark.asyncio
 @pytest.mark.parametrize("text", PAYLOADS, ids=range(60))
 async def test_a_name_and_a_link_are_data_too(on: str, host: Host, text: str) -> None:
-    """What a host application calls somebody, and what stands in the address of the login's page."""
+    """The reader's name from a host application, and the address of the login page."""
     board, login = (
         Board(authorize=lambda _request: Identity(text, Role.ADMIN)),
         Board(login=Login()),
@@ -211,7 +209,7 @@ async def test_a_name_and_a_link_are_data_too(on: str, host: Host, text: str) ->
 
 
 def test_this_would_find_one() -> None:
-    """What the template of a careless hand would give."""
+    """What a careless template would produce."""
     page = "<html><head><title>x</title></head><body><p title='{}'>{}</p></body></html>"
     harmless = shape(page.format("x", "x"))
     assert harmless == [("html", ()), ("head", ()), ("title", ()), ("body", ()), ("p", ("title",))]

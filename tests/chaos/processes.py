@@ -24,7 +24,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from chaos.acme_chaos import EPOCH, JOURNAL, chaos, chaos_threads
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.embedded.server_binary import ServerBinary, find_server
 from corral.jobs import Durability
 from corral.plugins import Plugins, Provider
@@ -328,7 +328,7 @@ async def producer(
 ) -> AsyncIterator[RedisJobScheduler]:
     """A producer of the plugin's queues, in this process."""
     provider = Provider("acme-chaos", "1.0", "wheel")
-    entries = {queue.name: Entry(queue, provider, "") for queue in (chaos, chaos_threads)}
+    entries = {queue.name: CatalogEntry(queue, provider, "") for queue in (chaos, chaos_threads)}
     catalog = Catalog(MappingProxyType(entries))
     relay = Plugins.load([]).relay
     jobs = RedisJobScheduler(

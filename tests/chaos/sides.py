@@ -111,9 +111,13 @@ class Node:
         environment: Mapping[str, str],
     ) -> Program:
         number = sum(1 for _ in scene.folder.glob("peer-*.log"))
-        told = {**wish, "socket": url.removeprefix("unix://"), "journal": str(scene.journal.path)}
+        message = {
+            **wish,
+            "socket": url.removeprefix("unix://"),
+            "journal": str(scene.journal.path),
+        }
         own = {"PATH": os.environ["PATH"], EPOCH: epoch(), **self._environment, **environment}
-        command = ["node", str(PEER), role, json.dumps(told)]
+        command = ["node", str(PEER), role, json.dumps(message)]
         return hired(
             scene, Program(command, environment=own, log=scene.folder / f"peer-{number}.log")
         )

@@ -199,7 +199,7 @@ async def test_a_call_of_what_cannot_be_packed_costs_nothing(scene: Scene, kind:
         assert await made(scene) == 2
 
 
-async def test_nobody_is_there(tmp_path: Path, kind: str) -> None:
+async def test_nobody_is_configured(tmp_path: Path, kind: str) -> None:
     async with opened(kind, f"unix://{tmp_path}/none") as call:
         error = await failing(call("PING"))
     assert error.outcome == "refused"

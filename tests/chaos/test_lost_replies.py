@@ -30,9 +30,9 @@ async def test_300_enqueue_calls_whose_replies_are_cut_make_300_jobs(scene: Scen
             assert all(each.created for each in made)
             return [each.id for each in made], proxy.cuts
 
-    told = await asyncio.gather(*(enqueue() for _ in range(PRODUCERS)))
-    ids = {*known, *(job for made, _ in told for job in made)}
-    assert sum(cuts for _, cuts in told) == ENQUEUED
+    message = await asyncio.gather(*(enqueue() for _ in range(PRODUCERS)))
+    ids = {*known, *(job for made, _ in message for job in made)}
+    assert sum(cuts for _, cuts in message) == ENQUEUED
     assert len(ids) == ENQUEUED + 1
     assert sorted(await scene.store.client.lrange("bull:chaos:wait", 0, -1)) == sorted(ids)
 

@@ -67,10 +67,14 @@ async def test_jobs_of_a_killed_process_run_again_at_once_and_the_others_keep_th
     await scene.completed(enqueued, seconds=30)
     again = [line for line in scene.starts() if line.id in held]
     assert len(again) == 2 * len(held), "and once only"
-    (told,) = [line for line in parent.log if line["event"] == "jobs handed back"]
-    back = set(told["job_ids"])
+    (message,) = [
+        line
+        for line in parent.log
+        if line["event"] == "jobs of a dead worker process were handed back"
+    ]
+    back = set(message["job_ids"])
     assert back >= held, "those that it ran"
-    assert told["count"] == len(back) <= CONCURRENCY, (
+    assert message["count"] == len(back) <= CONCURRENCY, (
         "and those that it had fetched, or had ended and not recorded"
     )
     (died,) = [line for line in parent.log if line["event"] == "worker process died"]

@@ -176,10 +176,10 @@ async def test_a_schedule_outlives_its_store(
     client = scene.store.client
 
     async def is_told() -> bool:
-        return bool(await client.hlen("corral:bull:catalog") == len(workers))
+        return bool(await client.hlen("corral:bull:alive") == len(workers))
 
     await scene.until(lambda: len(scene.starts(since=since)) >= 3, "three more ticks")
-    await scene.until(is_told, "both workers have told their catalog again")
+    await scene.until(is_told, "both workers have written their records again")
     again = scene.starts(since=since)
     plain = "plain"
     await client.hset(

@@ -82,11 +82,11 @@ async def test_every_job_runs_once(
     )  # workers that all start at once leave no time to each other's proxies
     turns = asyncio.Semaphore(AT_ONCE[link])
     async with asyncio.TaskGroup() as side_by_side:
-        told = [
+        message = [
             side_by_side.create_task(_worked_off(stage, row, starting, turns))
             for row in MEASURED[link]
         ]
-    for each in told:
+    for each in message:
         figure(each.result())
 
 

@@ -17,7 +17,7 @@ from chaos.fixtures import figure
 from corral.catalog import Catalog
 from corral.plugins import Plugins
 from corral.producer import RedisJobScheduler
-from corral.worker.stopping import end_tasks
+from corral.tasks import end_tasks
 from damage.layout import Layout
 from damage.ours import Ours
 from damage.trial import Hand, Trial, Watch, watching
@@ -121,11 +121,11 @@ class Stage:
 
     def judge(self, trials: Sequence[Trial]) -> None:
         """Fail with what is wrong, if anything is."""
-        told = [line for trial in trials for line in trial.told]
-        told += [f"a stopped worker left the task {name}" for name in self.left]
-        if told:
+        sentences = [line for trial in trials for line in trial.sentences]
+        sentences += [f"a stopped worker left the task {name}" for name in self.left]
+        if sentences:
             pytest.fail(
-                "\n".join([f"{len(told)} faults of {len(trials)} trials", *told[:300]]),
+                "\n".join([f"{len(sentences)} faults of {len(trials)} trials", *sentences[:300]]),
                 pytrace=False,
             )
 

@@ -59,7 +59,7 @@ local lists, zsets = {'wait', 'paused', 'active'},
 local function append(ids, reply)
   if not reply.err then for _, id in ipairs(reply) do ids[#ids + 1] = id end end
 end
-local told = {}
+local found = {}
 for i, base in ipairs(KEYS) do
   local places = {}
   local function read(command, name)
@@ -73,9 +73,9 @@ for i, base in ipairs(KEYS) do
   local quarantined = {}
   append(quarantined, redis.pcall('HKEYS', 'corral:' .. base .. 'quarantine'))
   places[#places + 1] = quarantined
-  told[i] = places
+  found[i] = places
 end
-return told
+return found
 """
 
 
@@ -295,7 +295,7 @@ def _told(value: bytes) -> str:
 
 
 def _orphans(left: Left, known: Collection[bytes]) -> Iterator[Fault]:
-    """Jobs that came into being meanwhile, such as the next one of a schedule: in one place, too."""
+    """Jobs that were made meanwhile, as the next one of a schedule, are also in one place."""
     for key, kind in left.kinds.items():
         if kind == "hash" and key not in known and _must_be_job(key):
             where = left.places.get(key, ())

@@ -31,7 +31,7 @@ BEHAVIOUR = {
     17: "snooze",
     19: "retry",
 }
-"""What some of the innocents do on their first attempt, so that a batch has endings of all kinds."""
+"""What some innocents do on their first attempt: so a batch has endings of all kinds."""
 OPTIONS: Mapping[str, Any] = {"retry": {"attempts": 2}, "later": LATER}
 
 # KEYS: the key, where its content is put aside. ARGV: kind, value, name, then a job's fields.
@@ -44,7 +44,8 @@ if kind == 'member' then return call('ZADD', key, value, name) end
 if call('EXISTS', key) == 1 then call('RENAME', key, aside) end
 if kind == 'text' then return call('SET', key, value) end
 if kind == 'job' then return call('HSET', key, unpack(ARGV, 4)) end
-local make = {string = {'SET', 'x'}, list = {'RPUSH', 'x'}, set = {'SADD', 'x'}, zset = {'ZADD', 1, 'x'},
+local make = {string = {'SET', 'x'}, list = {'RPUSH', 'x'}, set = {'SADD', 'x'},
+  zset = {'ZADD', 1, 'x'},
   hash = {'HSET', 'x', 'y'}, stream = {'XADD', '*', 'x', 'y'}}
 return call(make[value][1], key, unpack(make[value], 2))
 """
@@ -98,9 +99,9 @@ class Layout:
     def up(self) -> str:
         return f"bull:{self.queue}-up:"
 
-    def key(self, told: str) -> str:
+    def key(self, name: str) -> str:
         """The key that a case names."""
-        return self.up + told[1:] if told.startswith("^") else self.base + told
+        return self.up + name[1:] if name.startswith("^") else self.base + name
 
     async def lay_out(self) -> None:
         """Write the jobs; what is damaged beforehand, too."""
@@ -201,8 +202,8 @@ class Layout:
         if case.intruder is not None:
             await self._intrude(case.intruder)
 
-    async def _damage(self, told: str, damage: Damage) -> None:
-        key, value, kind = self.key(told), damage.value, damage.kind
+    async def _damage(self, name: str, damage: Damage) -> None:
+        key, value, kind = self.key(name), damage.value, damage.kind
         if isinstance(value, str):
             value = value.replace("{base}", self.base)
         if kind == "field" and value is None:

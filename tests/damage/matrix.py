@@ -44,7 +44,7 @@ near to one of them.
 SAMPLE = 60
 SEED = 20_260_101
 STOPPERS = ("meta", "wait", "active")
-"""Nobody can work without these, so they are repaired by the test; until then nothing may be lost."""
+"""No client can work without these, so the test repairs them; until then nothing may be lost."""
 
 QUEUE_KEYS = {
     **dict.fromkeys(("id", "pc", "limiter", "stalled-check"), "string"),
@@ -186,12 +186,12 @@ class Damage:
     name: str = ""
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
         """For the case's id."""
         if self.value is None and self.name:
             return f"no-{self.name}"
-        told = repr(self.value)[:40] if self.kind not in {"type", "job"} else str(self.value)
-        return f"{self.name}={told}" if self.name else told
+        label = repr(self.value)[:40] if self.kind not in {"type", "job"} else str(self.value)
+        return f"{self.name}={label}" if self.name else label
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,16 +335,16 @@ def chosen(cases: Sequence[Case]) -> list[tuple[Case, int]]:
     TEST_DAMAGE_CASES is another number of runs, or a pattern of their names: `queue/wait=*`, or
     `*@10` for all cases at one concurrency.
     """
-    told = os.environ.get("TEST_DAMAGE_CASES", "")
-    if told and not told.isdecimal():
+    label = os.environ.get("TEST_DAMAGE_CASES", "")
+    if label and not label.isdecimal():
         every = product(cases, CONCURRENCIES)
         return [
-            (case, slots) for case, slots in every if fnmatchcase(f"{case.id}@{slots}", told + "*")
+            (case, slots) for case, slots in every if fnmatchcase(f"{case.id}@{slots}", label + "*")
         ]
     runs = all_runs(cases)
-    if not told and os.environ.get("CI") == "true":
+    if not label and os.environ.get("CI") == "true":
         return runs
-    return sampled(runs, int(told or SAMPLE))
+    return sampled(runs, int(label or SAMPLE))
 
 
 def sampled(runs: Sequence[tuple[Case, int]], count: int) -> list[tuple[Case, int]]:
@@ -372,10 +372,10 @@ def _queue_keys() -> Iterator[Case]:
     ):
         for damage in _wrong(right):
             meta = {"max": "1000", "duration": "1000"} if key == "limiter" else {}
-            told = f"queue/{key}={damage.told}/{when}"
+            label = f"queue/{key}={damage.label}/{when}"
             everywhere = when in {"before", "held"}
             yield Case(
-                told,
+                label,
                 "queue",
                 when,
                 key,
@@ -394,9 +394,9 @@ def _counters() -> Iterator[Case]:
     ):
         meta = {"max": "1000", "duration": "1000"} if key == "limiter" else {}
         damage = Damage("text", text)
-        told = f"counter/{key}={damage.told}/{when}"
+        label = f"counter/{key}={damage.label}/{when}"
         yield Case(
-            told,
+            label,
             "counter",
             when,
             key,
@@ -414,7 +414,7 @@ def _settings() -> Iterator[Case]:
     ):
         damage = Damage("field", text, name)
         meta = {"max": "1000"} if name == "duration" else {}
-        yield Case(f"setting/{damage.told}/{when}", "setting", when, "meta", damage, meta=meta)
+        yield Case(f"setting/{damage.label}/{when}", "setting", when, "meta", damage, meta=meta)
     yield Case(
         "setting/no-duration/before",
         "setting",
@@ -431,8 +431,8 @@ def _metrics() -> Iterator[Case]:
         damage, key = Damage("field", text, name), f"metrics:{ending}"
         ends = "complete" if ending == "completed" else "fail"
         for when in ("before", "held"):
-            told = f"metrics/{key}:{damage.told}/{when}"
-            yield Case(told, "metrics", when, key, damage, near=("plain",), ends=ends)
+            label = f"metrics/{key}:{damage.label}/{when}"
+            yield Case(label, "metrics", when, key, damage, near=("plain",), ends=ends)
 
 
 def _job_keys() -> Iterator[Case]:
@@ -443,9 +443,9 @@ def _job_keys() -> Iterator[Case]:
         if when in {"abandoned", "released"} and suffix not in {"", ":lock"}:
             continue
         for damage in _wrong(right):
-            told, everywhere = f"job/{role}{suffix}={damage.told}/{when}", role == "plain"
+            label, everywhere = f"job/{role}{suffix}={damage.label}/{when}", role == "plain"
             yield Case(
-                told,
+                label,
                 "job",
                 when,
                 role + suffix,
@@ -461,7 +461,7 @@ def _job_fields() -> Iterator[Case]:
     for name, text in product(JOB_FIELDS, TEXTS):
         damage = Damage("field", text, name)
         yield Case(
-            f"field/{damage.told}/before",
+            f"field/{damage.label}/before",
             "field",
             key="plain",
             damage=damage,
@@ -471,16 +471,16 @@ def _job_fields() -> Iterator[Case]:
     roles, ends = cycle(ROLES), cycle(ENDS)
     for name, text, when in product(ENDING_FIELDS, TEXTS, ("held", "abandoned", "released")):
         damage, role = Damage("field", text, name), next(roles)
-        told = f"field/{role}:{damage.told}/{when}"
-        yield Case(told, "field", when, role, damage, victim=role, near=(role,), ends=next(ends))
+        label = f"field/{role}:{damage.label}/{when}"
+        yield Case(label, "field", when, role, damage, victim=role, near=(role,), ends=next(ends))
 
 
 def _options() -> Iterator[Case]:
     roles = cycle(ROLES)
     for text, ends in product(OPTIONS, ("complete", "fail")):
         damage, role = Damage("field", text, "opts"), next(roles)
-        told = f"options/{role}:{text}/{ends}"
-        yield Case(told, "options", key=role, damage=damage, victim=role, near=(role,), ends=ends)
+        label = f"options/{role}:{text}/{ends}"
+        yield Case(label, "options", key=role, damage=damage, victim=role, near=(role,), ends=ends)
 
 
 def _parents() -> Iterator[Case]:
@@ -489,8 +489,8 @@ def _parents() -> Iterator[Case]:
         for suffix, right in JOB_KEYS.items():
             for damage in _wrong(right):
                 policy = next(policies)
-                told = f"parent/1{suffix}={damage.told}/{when}/{policy or 'completes'}"
-                yield _child(told, when, f"^1{suffix}", damage, policy, next(delays))
+                label = f"parent/1{suffix}={damage.label}/{when}/{policy or 'completes'}"
+                yield _child(label, when, f"^1{suffix}", damage, policy, next(delays))
         for name in PARENT_QUEUE_KEYS:
             needed = {
                 "delayed": {"delay": "3600000"},
@@ -499,8 +499,8 @@ def _parents() -> Iterator[Case]:
             }
             for damage in _wrong(QUEUE_KEYS[name]):
                 policy = next(policies)
-                told = f"parent/queue:{name}={damage.told}/{when}/{policy or 'completes'}"
-                yield _child(told, when, f"^{name}", damage, policy, needed.get(name, {}))
+                label = f"parent/queue:{name}={damage.label}/{when}/{policy or 'completes'}"
+                yield _child(label, when, f"^{name}", damage, policy, needed.get(name, {}))
         for text in NUMBERS:
             yield _child(
                 f"parent/queue:pc={text!r}/{when}",
@@ -531,15 +531,15 @@ def _parents() -> Iterator[Case]:
         yield _child(f"parent/child:parent={text}", "before", "child", damage, "", {})
     for text in ("", ":", "nothing", "a:b", "meta", b"\xff:\xfe"):
         damage = Damage("field", text, "parentKey")
-        yield _child(f"parent/child:parentKey={damage.told}", "before", "child", damage, "", {})
+        yield _child(f"parent/child:parentKey={damage.label}", "before", "child", damage, "", {})
 
 
 def _child(
-    told: str, when: str, key: str, damage: Damage, policy: str, parent: Mapping[str, str]
+    label: str, when: str, key: str, damage: Damage, policy: str, parent: Mapping[str, str]
 ) -> Case:
     ends = "fail" if policy else "complete"
     return Case(
-        told,
+        label,
         "parent",
         when,
         key,
@@ -558,7 +558,8 @@ def _deduplication() -> Iterator[Case]:
         {"de:d": "string", "dn:d": "hash"}.items(), ("before", "held")
     ):
         for damage in _wrong(right):
-            yield _owner(f"deduplication/{key}={damage.told}/{when}", when, key, damage, next(ends))
+            label = f"deduplication/{key}={damage.label}/{when}"
+            yield _owner(label, when, key, damage, next(ends))
     for name in ("name", "data", "opts", "jid"):
         yield _owner(f"deduplication/dn:d:no-{name}", "before", "dn:d", Damage("field", None, name))
     for text in (
@@ -587,7 +588,7 @@ def _deduplication() -> Iterator[Case]:
         "a:b",
     ):
         damage = Damage("field", text, "jid")
-        yield _owner(f"deduplication/dn:d:{damage.told}", "before", "dn:d", damage)
+        yield _owner(f"deduplication/dn:d:{damage.label}", "before", "dn:d", damage)
     for name, text in product(("pk", "pd", "pdk", "rjk"), ("", "{bad", "i01")):
         yield _owner(
             f"deduplication/dn:d:{name}={text!r}", "before", "dn:d", Damage("field", text, name)
@@ -608,17 +609,17 @@ def _deduplication() -> Iterator[Case]:
         )
 
 
-def _owner(told: str, when: str, key: str, damage: Damage, ends: str = "complete") -> Case:
+def _owner(label: str, when: str, key: str, damage: Damage, ends: str = "complete") -> Case:
     # the id that another client has given to the next job may be a job's that is there: each stays
     # in one place
     return Case(
-        told, "deduplication", when, key, damage, victim="owner", near=("owner",), ends=ends
+        label, "deduplication", when, key, damage, victim="owner", near=("owner",), ends=ends
     )
 
 
 def _schedulers() -> Iterator[Case]:
     for damage, when in product(_wrong("hash"), ("before", "held", "abandoned", "released")):
-        yield _scheduler(f"scheduler/hash={damage.told}/{when}", when, "repeat:s", damage)
+        yield _scheduler(f"scheduler/hash={damage.label}/{when}", when, "repeat:s", damage)
     fields = {
         "every": ("zero", "0", "-5", "0.4", "nan", "1e400", ""),
         "pattern": ("nonsense", "", "* * * * *"),
@@ -633,7 +634,7 @@ def _schedulers() -> Iterator[Case]:
     for name, texts in fields.items():
         for text in texts:
             damage = Damage("field", text, name)
-            yield _scheduler(f"scheduler/{damage.told}", "before", "repeat:s", damage)
+            yield _scheduler(f"scheduler/{damage.label}", "before", "repeat:s", damage)
     for name in ("every", "name", "ic"):
         yield _scheduler(f"scheduler/no-{name}", "before", "repeat:s", Damage("field", None, name))
     for score in ("inf", "-inf", "0", "0.5", "1e300"):
@@ -644,11 +645,11 @@ def _schedulers() -> Iterator[Case]:
         ("rjk", "opts"), ("", "null", "[1]", '{"repeat":5}', '{"repeat":{"count":1e400}}', "s:1")
     ):
         damage = Damage("field", text, name)
-        yield _scheduler(f"scheduler/iteration:{damage.told}", "before", ITERATION, damage)
+        yield _scheduler(f"scheduler/iteration:{damage.label}", "before", ITERATION, damage)
 
 
-def _scheduler(told: str, when: str, key: str, damage: Damage) -> Case:
-    return Case(told, "scheduler", when, key, damage, victim=ITERATION, near=(ITERATION,))
+def _scheduler(label: str, when: str, key: str, damage: Damage) -> Case:
+    return Case(label, "scheduler", when, key, damage, victim=ITERATION, near=(ITERATION,))
 
 
 def _key_words() -> Iterator[Case]:

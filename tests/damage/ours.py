@@ -16,7 +16,7 @@ from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
 from corral.store.replies import ResponseError
 from corral.worker.consumer import LANES
-from corral.worker.worker import Stopped, Worker
+from corral.worker.worker import StopReport, Worker
 from damage.layout import DEAD
 from damage.trial import AS_ASKED, Gate, Trial
 
@@ -52,7 +52,7 @@ class Ours:
     jobs: JobScheduler
     _gate: Gate = field(init=False)
     _worker: Worker = field(init=False)
-    _running: asyncio.Task[Stopped] = field(init=False)
+    _running: asyncio.Task[StopReport] = field(init=False)
 
     async def start(self, trial: Trial) -> None:
         layout, case = trial.layout, trial.case

@@ -1,4 +1,4 @@
-"""A producer beside damaged keys: what it was told is written is in one place, what it was refused
+"""A producer beside damaged keys: what was reported as written is in one place, what was refused
 is nowhere.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from corral import Payload, Queue
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.plugins import Plugins, Provider
 from corral.producer import RedisJobScheduler
 from damage.judge import misplaced, take_snapshots
@@ -59,7 +59,7 @@ async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(
     """
     provider = Provider("acme", "1.0", "wheel")
     queues = [Queue(f"add{number}", Note) for number in range(len(DAMAGES))]
-    entries = MappingProxyType({queue.name: Entry(queue, provider, "") for queue in queues})
+    entries = MappingProxyType({queue.name: CatalogEntry(queue, provider, "") for queue in queues})
     relay = Plugins.load([]).relay
     jobs = RedisJobScheduler(
         Catalog(entries), relay, url=store_url, prefix="bull", max_payload_bytes=1000
@@ -72,7 +72,7 @@ async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(
         async def one(kind: str) -> bool:
             try:
                 await jobs.enqueue(queue, Note(), job_id=kind, **kinds[kind])
-            except Exception:  # noqa: BLE001  # whatever it is: the caller was told that it failed
+            except Exception:  # noqa: BLE001  # any error: the caller knows that it failed
                 return True
             return False
 
@@ -87,8 +87,8 @@ async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(
         (snapshot,) = await take_snapshots(binary, [(base, damaged)])
         for job, failed in refused.items():
             if await binary.exists(base.encode() + job) or snapshot.places.get(job) or not failed:
-                told = [fault.text for fault in misplaced(snapshot, [job])]
-                faults.extend(f"{when}: {each}" for each in told)
+                sentences = [fault.text for fault in misplaced(snapshot, [job])]
+                faults.extend(f"{when}: {each}" for each in sentences)
             if not failed and not await binary.exists(base.encode() + job):
                 faults.append(f"{when}: {job.decode()} was taken and has no hash")
 

@@ -38,14 +38,14 @@ PATIENCE_SECONDS = 10.0 if IN_CI else 5.0
 1.5 s.
 """
 AT_HOME = 14
-"""Stories that it is told at home: one of each group. Elsewhere so many as there is time for."""
+"""Cases that it runs without CI: one of each group."""
 BOUND_SECONDS = 90.0
 
 
 async def test_the_same_stories_with_bullmq_as_the_worker(
     node_modules: Path, stage: Any, figure: Callable[[str], None]
 ) -> None:
-    """A figure beside ours; BullMQ is not judged by it, and no more is asserted than that it ran."""
+    """A figure beside ours. BullMQ is not judged by it: the test only asserts that it ran."""
     runs = sampled(all_runs(all_cases()), 100_000 if IN_CI else AT_HOME)
     async with node_worker(node_modules, stage.url) as node:
         layouts = [
@@ -61,13 +61,13 @@ async def test_the_same_stories_with_bullmq_as_the_worker(
         [(Layout(stage.client, trial.case, trial.layout.queue), trial.slots) for trial in theirs],
         stage.ours,
     )
-    for told, trials in (("ours", ours), ("BullMQ for Node", theirs)):
+    for text, trials in (("ours", ours), ("BullMQ for Node", theirs)):
         lost, unfinished = (
             sum(trial.lost for trial in trials),
             sum(trial.unfinished for trial in trials),
         )
         figure(
-            f"{len(trials)} cases with {told}: innocents lost (in no place, or in two): {lost}; "
+            f"{len(trials)} cases with {text}: innocents lost (in no place, or in two): {lost}; "
             f"not completed in time: {unfinished}"
         )
     stage.judge(ours)
@@ -93,7 +93,7 @@ async def test_what_is_in_the_quarantine_survives_the_removal_of_orphans(
         await node.ask("remove_orphans", queue="notes")
     assert before.keys() == {b"list", b"completed"}
     assert await binary.hgetall("corral:bull:notes:quarantine") == before
-    kept = {job: json.loads(told)["key"] for job, told in before.items()}
+    kept = {job: json.loads(text)["key"] for job, text in before.items()}
     assert await binary.lrange(kept[b"list"], 0, -1) == [b"somebody's data"]
     assert await binary.hget(kept[b"completed"], "name") == b"x"
 

@@ -52,6 +52,6 @@ async def test_a_command_names_the_damaged_key(
     for arguments in COMMANDS:
         ran = command(*arguments)
         code = ran.wait()
-        told = f"{' '.join(arguments)} -> {code}: {ran.said}"
-        assert "Traceback" not in ran.said, told
-        assert code == 0 or f"{base}{word}" in ran.said, told
+        message = f"{' '.join(arguments)} -> {code}: {ran.said}"
+        assert "Traceback" not in ran.said, message
+        assert code == 0 or f"{base}{word}" in ran.said, message

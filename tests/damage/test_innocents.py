@@ -39,7 +39,9 @@ async def test_no_innocent_is_lost(
         sum(trial.unfinished for trial in trials),
     )
     figure(
-        f"{len(trials)} cases at concurrency {slots}, {path}: {lost} innocents in no place or in two, "
-        f"{unfinished} not completed; {stage.watch.looks} snapshots, {stage.watch.errors} of them after an error"
+        f"{len(trials)} cases at concurrency {slots}, {path}: "
+        f"{lost} innocents in no place or in two, "
+        f"{unfinished} not completed; {stage.watch.looks} snapshots, "
+        f"{stage.watch.errors} of them after an error"
     )
     stage.judge(trials)

@@ -58,8 +58,8 @@ def healthy() -> dict[str, Any]:
 
 def found(queue: dict[str, Any]) -> set[tuple[str, bytes]]:
     left = Left(*(queue[name] for name in ("places", "kinds", "reasons", "quarantine")))
-    told = {name: queue[name] for name in ("innocents", "hurt", "key_words", "ghosts")}
-    return {(fault.kind, fault.job) for fault in final_faults(left, **told)}
+    expected = {name: queue[name] for name in ("innocents", "hurt", "key_words", "ghosts")}
+    return {(fault.kind, fault.job) for fault in final_faults(left, **expected)}
 
 
 def test_a_healthy_queue_has_no_faults() -> None:
@@ -67,7 +67,7 @@ def test_a_healthy_queue_has_no_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "told"),
+    ("break_it", "expected"),
     [
         (lambda q: q["places"].pop(b"a"), ("lost", b"a")),
         (lambda q: q["places"].update({b"a": ("wait", "completed")}), ("doubled", b"a")),
@@ -95,11 +95,11 @@ def test_a_healthy_queue_has_no_faults() -> None:
     ],
 )
 def test_each_fault_is_told(
-    break_it: Callable[[dict[str, Any]], object], told: tuple[str, bytes]
+    break_it: Callable[[dict[str, Any]], object], expected: tuple[str, bytes]
 ) -> None:
     queue = healthy()
     break_it(queue)
-    assert told in found(queue)
+    assert expected in found(queue)
 
 
 def test_what_was_hurt_may_end_in_three_ways() -> None:

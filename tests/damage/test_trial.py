@@ -10,7 +10,7 @@ import pytest
 
 from corral.store.connection import Link
 from corral.store.replies import ResponseError
-from corral.worker.stopping import end_tasks
+from corral.tasks import end_tasks
 from damage import trial as trials
 from damage.layout import Layout
 from damage.matrix import Case
@@ -51,7 +51,8 @@ class Careless:
                 """
                 local ids = redis.call('LRANGE', KEYS[1] .. 'wait', 0, -1)
                 for _, name in ipairs({'prioritized', 'delayed'}) do
-                  for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. name, 0, -1)) do ids[#ids + 1] = id end
+                  local set = redis.call('ZRANGE', KEYS[1] .. name, 0, -1)
+                  for _, id in ipairs(set) do ids[#ids + 1] = id end
                 end
                 for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1] .. 'completed', 1, id) end
                 redis.call('DEL', KEYS[1] .. 'wait', KEYS[1] .. 'prioritized', KEYS[1] .. 'delayed')
@@ -76,7 +77,7 @@ class Careless:
 
 
 @pytest.mark.parametrize(
-    ("loses", "finds", "told"),
+    ("loses", "finds", "expected"),
     [
         ("", True, set()),
         ("i03", True, {("lost", b"i03")}),
@@ -89,14 +90,14 @@ async def test_a_job_that_was_in_no_place_for_a_moment_is_lost(
     monkeypatch: pytest.MonkeyPatch,
     loses: str,
     finds: bool,
-    told: set[tuple[str, bytes]],
+    expected: set[tuple[str, bytes]],
 ) -> None:
     trial = Trial(Layout(binary, Case("none", "none"), "q"), 10, 10.0)
     async with watching(binary, monkeypatch) as watch:
         await trial.run(Careless(binary, loses, finds=finds), watch)
-    assert set(trial.faults) == told
-    assert trial.lost == len(told)
-    assert trial.completed == (not told)
+    assert set(trial.faults) == expected
+    assert trial.lost == len(expected)
+    assert trial.completed == (not expected)
     assert await binary.keys("*") == [], "nothing is left for the next trial"
 
 
@@ -134,7 +135,7 @@ async def test_only_a_lock_that_was_lost_may_be_told_as_lost(binary: Any) -> Non
         "job_id": "i03",
     }
     flood = [{"event": "store unavailable", "log_level": "warning", "queue": "q"}] * 200
-    for lines, told in (
+    for lines, expected in (
         ([lost], ["said"]),
         ([lost, stalled], []),
         (flood, ["said"]),
@@ -142,7 +143,7 @@ async def test_only_a_lock_that_was_lost_may_be_told_as_lost(binary: Any) -> Non
     ):
         trial = Trial(Layout(binary, Case("none", "none"), "q"), 10, 10.0)
         trial.heard(lines)
-        assert [kind for kind, _ in trial.faults] == told
+        assert [kind for kind, _ in trial.faults] == expected
 
 
 async def test_the_gate_holds_the_victim_and_as_many_as_there_are_slots() -> None:

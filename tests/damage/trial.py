@@ -18,7 +18,7 @@ import pytest
 
 from corral.store.connection import Link
 from corral.store.replies import NoScriptError, ResponseError
-from corral.worker.stopping import end_tasks
+from corral.tasks import end_tasks
 from damage.judge import (
     QUARANTINE,
     Fault,
@@ -57,7 +57,7 @@ class Hand(Protocol):
         """Let the processors go that wait at the gate."""
 
     def tells(self, key: str) -> bool:
-        """Whether it says that this key is damaged; with an empty text, whether it says anything."""
+        """Whether it reports this key as damaged; with an empty text, whether it reports any."""
 
     async def stop(self) -> list[str]:
         """Stop; what went wrong with the worker, in sentences."""
@@ -177,7 +177,7 @@ class Trial:
         return not any(job in self.innocents for _, job in self.faults)
 
     @property
-    def told(self) -> list[str]:
+    def sentences(self) -> list[str]:
         """What is wrong, a line per kind: the first of its faults, and which jobs have the same."""
         kinds: dict[str, list[Fault]] = {}
         for fault in self.faults.values():
@@ -313,7 +313,7 @@ class Trial:
     async def _judge(self) -> None:
         layout, case = self.layout, self.case
         left = await read_left(layout.client, layout.base, case.aside[0])
-        told = final_faults(
+        sentences = final_faults(
             left,
             innocents=self.innocents,
             hurt=self.hurt,
@@ -322,8 +322,8 @@ class Trial:
             ignored=self.ignored,
         )
         up = await read_left(layout.client, layout.up, case.aside[1])
-        told += final_faults(up, waiting=[PARENT])
-        for fault in told:
+        sentences += final_faults(up, waiting=[PARENT])
+        for fault in sentences:
             self.faults.setdefault((fault.kind, fault.job), fault)
         damaged = {name.encode() for name, _ in ((case.key, case.damage), *case.more)}
         for key, kind in KEPT.items():

@@ -57,8 +57,8 @@ class Hand:
         """Fetch what there is, as a worker does that knows no ticks beforehand."""
         self._seq += 1
         reply = await self.store.advance("hand", self._seq, [], want)
-        for late in reply.late:
-            assert await self.schedules.advance(late)
+        for pending in reply.pending_successors:
+            assert await self.schedules.make_successor(pending)
         return list(reply.jobs)
 
     async def complete(self, *jobs: FetchedJob) -> None:

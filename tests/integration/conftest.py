@@ -22,15 +22,15 @@ import pytest_asyncio
 import redis.asyncio
 
 from corral import Payload, Processor, Queue
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.cli import main
 from corral.inspector import JobInspector
-from corral.plugins import Claim, Plugins, Provider, found
+from corral.plugins import PluginEntryPoint, Plugins, Provider, read_entry_points
 from corral.plugins.entry_points import PLUGINS
 from corral.producer import RedisJobScheduler
 from corral.settings import WorkerSettings
 from corral.store.connection import Link
-from corral.worker.worker import Stopped, Worker
+from corral.worker.worker import StopReport, Worker
 
 STATES = ("wait", "active", "prioritized", "delayed", "completed", "failed")
 
@@ -49,9 +49,9 @@ class Working:
     """
 
     worker: Worker
-    running: asyncio.Task[Stopped]
+    running: asyncio.Task[StopReport]
 
-    async def stop(self) -> Stopped:
+    async def stop(self) -> StopReport:
         """Stop it in order, and wait for its end."""
         self.worker.stop()
         return await asyncio.wait_for(asyncio.shield(self.running), 15)
@@ -88,8 +88,8 @@ class Workshop:
         vars(module).update(hooks)
         sys.modules[name] = module
         try:
-            claims = [Claim("acme", name, PLUGINS, Provider("acme", "1.0", "wheel"))]
-            self.plugins = Plugins.load(claims)
+            provider = Provider("acme", "1.0", "wheel")
+            self.plugins = Plugins.load([PluginEntryPoint("acme", name, PLUGINS, provider)])
         finally:
             del sys.modules[name]
         assert not self.plugins.report.problems
@@ -99,7 +99,7 @@ class Workshop:
     ) -> RedisJobScheduler:
         """A producer of these queues, with connections of its own."""
         provider = Provider("acme", "1.0", "wheel")
-        entries = {queue.name: Entry(queue, provider, "") for queue in queues}
+        entries = {queue.name: CatalogEntry(queue, provider, "") for queue in queues}
         settings = {"prefix": "bull", "max_payload_bytes": 1024 * 1024, **settings}
         jobs = RedisJobScheduler(
             Catalog(MappingProxyType(entries)), self.plugins.relay, url=url or self.url, **settings
@@ -155,7 +155,7 @@ class Workshop:
         assert len(left) <= stuck, left
         assert _timers() == []
 
-    async def burst(self, *processors: Processor, **settings: Any) -> Stopped:
+    async def burst(self, *processors: Processor, **settings: Any) -> StopReport:
         """Work off what waits."""
         async with self.working(*processors, burst=True, **settings) as working:
             return await asyncio.wait_for(asyncio.shield(working.running), 15)
@@ -240,7 +240,9 @@ async def inspect(
 ) -> AsyncIterator[Callable[..., JobInspector]]:
     """`inspect()`: an inspector of `letters`; `inspect(clock=…)` of another time."""
     catalog = Catalog(
-        MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")})
+        MappingProxyType(
+            {letters.name: CatalogEntry(letters, Provider("acme", "1.0", "wheel"), "")}
+        )
     )
     made: list[JobInspector] = []
 
@@ -254,8 +256,9 @@ async def inspect(
 
 
 ACME = """
-import asyncio, contextlib, ctypes, os, sys, time
+import asyncio, ctypes, os, sys, time
 from corral import Fail, Job, Payload, Processor, Queue, hookimpl
+from corral.inspector import of_worker
 
 
 class Letter(Payload):
@@ -270,11 +273,6 @@ threaded = Queue("acme-threads", Letter, concurrency=4)
 @hookimpl
 def corral_queues() -> list[Queue]:
     return [letters, threaded]
-
-
-@contextlib.asynccontextmanager
-async def inspecting(deps):
-    yield deps.inspector
 
 
 async def on_loop(job: Job[Letter], inspector) -> str:
@@ -312,7 +310,7 @@ def on_thread(job: Job[Letter]) -> str:
 
 @hookimpl
 def corral_processors() -> list[Processor]:
-    return [letters.processed_by(on_loop, using=inspecting), threaded.processed_by(on_thread)]
+    return [letters.processed_by(on_loop, using=of_worker), threaded.processed_by(on_thread)]
 """
 """A plugin whose jobs do what their text says."""
 
@@ -366,7 +364,13 @@ def real_plugins() -> str:
     checkout has others.
     """
     return ",".join(
-        sorted({claim.provider.distribution for claim in found() if isinstance(claim, Claim)})
+        sorted(
+            {
+                claim.provider.distribution
+                for claim in read_entry_points()
+                if isinstance(claim, PluginEntryPoint)
+            }
+        )
     )
 
 
@@ -449,8 +453,10 @@ def command(
     ) -> Command:
         disabled = (real_plugins, environment.get("CORRAL_DISABLED_PLUGINS"))
         environment["CORRAL_DISABLED_PLUGINS"] = ",".join(filter(None, disabled)) or None
-        told = {name: value for name, value in {**own, **environment}.items() if value is not None}
-        started.append(Command(arguments, folder, told, stdin, cwd, under))
+        message = {
+            name: value for name, value in {**own, **environment}.items() if value is not None
+        }
+        started.append(Command(arguments, folder, message, stdin, cwd, under))
         return started[-1]
 
     yield start

@@ -1,5 +1,6 @@
-"""The audit on the real store: every change has its entry, what was refused has none, and nothing
-else is kept.
+"""The audit on the real store.
+
+Every change has an entry, a refused operation has none, and entries hold nothing else.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import pytest
 
 from corral import Fail, Job, Queue
 from corral.errors import ConfigurationError, StoreUnavailable
-from corral.inspector import Audited, JobInspector, JobLocked, JobNotFound, WrongState
-from corral.inspector.audit import FORMER_STREAM, Audit
+from corral.inspector import AuditEntry, JobInspector, JobLocked, JobNotFound, WrongState
+from corral.inspector.audit import Audit
 from corral.inspector.bulk import BATCH
 from corral.store.connection import Link
+from corral.store.keys import FORMER_AUDIT
 from corral.store.scripts import script
 from logged import capture_logs
 
@@ -40,7 +42,7 @@ async def say(job: Job[Any]) -> str:
 
 
 async def entries(inspector: JobInspector, **which: Any) -> list[tuple[Any, ...]]:
-    """What the audit holds, the oldest first, without ids and times."""
+    """The entries of the audit, the oldest first, without ids and times."""
     found = await inspector.audit.read(**which)
     return [
         (each.what, each.queue, each.job_id, each.before, each.after, each.count)
@@ -169,7 +171,7 @@ async def test_an_operation_that_ends_half_way_has_an_entry_that_counts_what_was
         raise KeyboardInterrupt
 
     with capture_logs() as logged, pytest.raises(KeyboardInterrupt):
-        await inspector.drain(letters, told=stop)
+        await inspector.drain(letters, on_progress=stop)
     assert (await inspector.counts(letters))["waiting"] == 20
     assert await entries(inspector) == [("drain", "letters", None, None, None, BATCH)]
     assert [(line["what"], line["count"]) for line in logged] == [("drain", BATCH)]
@@ -178,9 +180,7 @@ async def test_an_operation_that_ends_half_way_has_an_entry_that_counts_what_was
 async def test_nothing_of_what_a_job_carries_is_kept(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """What `scrub` takes out of the jobs is not in the audit either: not the text it was given, for
-    one.
-    """
+    """The audit holds nothing that `scrub` removes from jobs, nor the text that it searched for."""
     jobs, inspector = workshop.producer(letters), inspect()
     await jobs.enqueue(letters, {"text": SECRET}, job_id="bad", attempts=1)
     await workshop.burst(letters.processed_by(fail))
@@ -190,7 +190,7 @@ async def test_nothing_of_what_a_job_carries_is_kept(
     assert await inspector.scrub(letters, SECRET) == 1
     await jobs.enqueue(letters, {"text": SECRET})
     await workshop.burst(letters.processed_by(say))
-    assert await inspector.scrub_events(letters, lambda said: SECRET in said) == 1
+    assert await inspector.scrub_events(letters, lambda text: SECRET in text) == 1
     with capture_logs() as logged:
         assert await inspector.scrub(letters, lambda job: SECRET in json.dumps(job.data)) == 1
     assert await entries(inspector) == [
@@ -242,9 +242,7 @@ class TestWho:
         assert getpass.getuser() == "somebody-else"
         await inspect().pause(letters)
         assert "somebody-else" not in (await inspect().audit.read())[0].who
-        monkeypatch.setattr(
-            pwd, "getpwuid", {}.__getitem__
-        )  # as where nobody has named the account
+        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a user id without an account
         await inspect().resume(letters)
         assert (await inspect().audit.read())[
             0
@@ -252,7 +250,7 @@ class TestWho:
 
 
 class TestTold:
-    """What no inspector did: logins, and jobs that the board adds."""
+    """Entries that no inspector writes: logins, and jobs that the board adds."""
 
     async def test_it_is_read_as_it_was_written(self, inspect: Callable[..., JobInspector]) -> None:
         audit = inspect().audit
@@ -261,8 +259,8 @@ class TestTold:
             "ada", "edit", queue="letters", job_id="one", before=["text"], after=["text"], count=0
         )
         edit, login = await audit.read()
-        assert login == Audited(login.id, login.at, "ada", "login", None, None, None, None, None)
-        assert edit == Audited(
+        assert login == AuditEntry(login.id, login.at, "ada", "login", None, None, None, None, None)
+        assert edit == AuditEntry(
             edit.id, edit.at, "ada", "edit", "letters", "one", ["text"], ["text"], 0
         )
 
@@ -273,13 +271,13 @@ class TestTold:
         for number in range(7):
             if number < 4:
                 await workshop.raw.xadd(
-                    FORMER_STREAM, {"prefix": "bull", "who": "ada", "what": f"change-{number}"}
+                    FORMER_AUDIT, {"prefix": "bull", "who": "ada", "what": f"change-{number}"}
                 )
             else:
                 await audit.write("ada", f"change-{number}")
             for _ in range(400):
                 await workshop.raw.xadd(
-                    FORMER_STREAM, {"prefix": "other", "who": "eve", "what": "drain"}
+                    FORMER_AUDIT, {"prefix": "other", "who": "eve", "what": "drain"}
                 )
         first = await audit.read(limit=3)
         second = await audit.read(limit=3, before_id=first[-1].id)
@@ -319,7 +317,7 @@ class TestTold:
     async def test_a_former_stream_that_is_damaged_hides_nothing(
         self, workshop: Any, inspect: Any
     ) -> None:
-        await workshop.raw.set(FORMER_STREAM, "of somebody else")
+        await workshop.raw.set(FORMER_AUDIT, "of somebody else")
         await inspect().audit.write("ada", "login")
         assert [each.what for each in await inspect().audit.read()] == ["login"]
 
@@ -358,7 +356,7 @@ class TestLog:
     async def test_a_change_whose_answer_was_lost_is_told_as_unknown(
         self, monkeypatch: pytest.MonkeyPatch, letters: Queue[Any], inspect: Any
     ) -> None:
-        """The stream knows: the entry is there with the change."""
+        """The stream shows it: the entry is written together with the change."""
         inspector = inspect()
         call, pausing = Link.call, script("pause", "corral.inspector")
 
@@ -366,7 +364,7 @@ class TestLog:
             reply = await call(link, *command, **how)
             if not {pausing.source, pausing.digest}.intersection(
                 command
-            ):  # what is asked before anything is changed
+            ):  # this call is made before anything is changed
                 return reply
             raise StoreUnavailable("the store is unavailable", outcome="unknown")
 
@@ -398,18 +396,18 @@ class TestLog:
 
 
 class TestProcesses:
-    """In whose name the processes of Corral itself change things."""
+    """The names under which Corral's own processes record their changes."""
 
     async def audited(self, command: Any, *arguments: str) -> Any:
-        """What `corral audit --json` says after a command that must succeed."""
+        """The output of `corral audit --json` after a command that must succeed."""
         ran = command(*arguments)
         assert ran.wait() == 0, ran.said
-        told = command("audit", "--json")
-        assert told.wait() == 0, told.said
-        return json.loads(told.result), ran
+        listing = command("audit", "--json")
+        assert listing.wait() == 0, listing.said
+        return json.loads(listing.result), ran
 
     async def test_a_command_is_told_as_the_account_that_ran_it(self, command: Any) -> None:
-        """And its line is on standard error, where what it says is not in the way of its result."""
+        """The log line goes to stderr, so that it does not mix with the command's result."""
         (entry,), ran = await self.audited(command, "pause", "acme-threads", "--json")
         who = f"cli:{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
         assert (entry["who"], entry["what"], entry["queue"], entry["job_id"]) == (
@@ -436,7 +434,7 @@ class TestProcesses:
         shown = command("audit")
         assert shown.wait() == 0
         rows = [line.split() for line in shown.result.splitlines()]
-        assert rows[0] == ["SINCE", "WHO", "WHAT", "QUEUE", "JOB", "CHANGED"]
+        assert rows[0] == ["WHEN", "WHO", "WHAT", "QUEUE", "JOB", "CHANGED"]
         assert [row[3] for row in rows[1:]] == ["resume", "pause"]
         assert shown.result.rstrip().endswith("paused false -> paused true")
 
@@ -451,9 +449,9 @@ class TestProcesses:
             "acme-threads",
         )
         assert (added["what"], added["queue"]) == ("add", "acme-letters")
-        assert added["who"].startswith("cli:"), "who enqueues by hand is told, too"
+        assert added["who"].startswith("cli:"), "a user who enqueues by hand is recorded, too"
         assert added["job_id"]
 
     async def test_nothing_changed_yet(self, command: Any) -> None:
         asked = command("audit")
-        assert (asked.wait(), asked.result, asked.said) == (0, "", "nothing was changed yet\n")
+        assert (asked.wait(), asked.result, asked.said) == (0, "", "no changes are recorded\n")

@@ -15,12 +15,12 @@ SECONDS = 120
 
 def test_a_quick_run_of_one_section_prints_its_rows_and_what_was_measured() -> None:
     command = [sys.executable, "-m", "bench", "--only", "add", "--quick", "--alone"]
-    told = subprocess.run(
+    message = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=SECONDS
     ).stdout
-    assert f"advance.lua {script('advance').digest}" in told
+    assert f"advance.lua {script('advance').digest}" in message
     assert re.search(
         r"^  100 callers, one at a time each +[\d,.]+ +≥ 1.4x +~100 k/s +not measured$",
-        told,
+        message,
         re.MULTILINE,
     )

@@ -1,6 +1,4 @@
-"""Calls that write many jobs: in parts, and what a call that stops half-way says about each of its
-jobs.
-"""
+"""Calls that write many jobs in parts, and the error of a call that stops half-way."""
 
 from __future__ import annotations
 
@@ -25,6 +23,7 @@ from corral import (
     Every,
     JobOptions,
     JobScheduler,
+    JobState,
     Payload,
     Queue,
     StoreUnavailable,
@@ -184,15 +183,16 @@ class TestParts:
         calls = [
             producer.enqueue_many(parcels, entries(1200)) for producer in (first, first, second)
         ]
-        told = await asyncio.gather(*calls)
-        for made in zip(*told, strict=True):
+        results = await asyncio.gather(*calls)
+        for made in zip(*results, strict=True):
             assert [each.created for each in made].count(True) == 1
         assert await workshop.raw.llen(WAIT) == 1200
 
 
 class TestOrder:
-    """Calls of one scheduler are written in the order in which they began; a long one takes its
-    place part by part.
+    """Calls of one scheduler are written in the order in which they began.
+
+    A long call is ordered part by part.
     """
 
     async def written(self, workshop: Any) -> list[str]:
@@ -321,7 +321,13 @@ class TestEntries:
             delay=HOUR,
             attempts=5,
         )
-        assert made[:4] == [Enqueued(name) for name in ("soon", "urgent", "first", "later")]
+        assert made[:4] == [
+            Enqueued("soon", state=JobState.WAITING),
+            Enqueued("urgent", state=JobState.PRIORITIZED),
+            Enqueued("first", state=JobState.WAITING),
+            Enqueued("later", state=JobState.DELAYED),
+        ]
+        assert (made[4].created, made[4].state) == (True, JobState.DELAYED)
         if isinstance(scheduler, RecordingJobScheduler):
             options = [job.options for job in scheduler.jobs]
             assert options == [
@@ -373,15 +379,15 @@ class TestInterrupted:
             EnqueueInterrupted, match="500 of 1200 jobs of queue 'parcels' are written"
         ) as stopped:
             await jobs.enqueue_many(parcels, entries(1200))
-        told = stopped.value
-        assert (told.created, told.existing, told.refused, told.unknown) == (
+        error = stopped.value
+        assert (error.created, error.existing, error.refused, error.unknown) == (
             ids(0, 500),
             (),
             ids(500, 1200),
             (),
         )
-        assert told.ids == ids(0, 1200)
-        assert (told.outcome, told.exit_code, told.job_id) == ("partial", 4, None)
+        assert error.ids == ids(0, 1200)
+        assert (error.outcome, error.exit_code, error.job_id) == ("partial", 4, None)
         assert (
             client.llen(WAIT)
             == client.dbsize() - len(["wait", "events", "id", "marker", "meta"])
@@ -401,12 +407,12 @@ class TestInterrupted:
         proxy.cut = from_part(2, lambda: True)
         with pytest.raises(EnqueueInterrupted) as stopped:
             await jobs.enqueue_many(parcels, entries(1200))
-        told = stopped.value
-        assert (told.created, told.existing) == (
+        error = stopped.value
+        assert (error.created, error.existing) == (
             tuple(each for each in ids(0, 500) if each != "parcel-7"),
             ids(7, 8),
         )
-        assert (told.refused, told.unknown, told.outcome) == (
+        assert (error.refused, error.unknown, error.outcome) == (
             ids(1000, 1200),
             ids(500, 1000),
             "partial",
@@ -480,14 +486,14 @@ class TestInterrupted:
         jobs = workshop.producer(parcels, url=f"unix://{tmp_path}/nobody.sock")
         with pytest.raises(EnqueueInterrupted) as stopped:
             await jobs.enqueue_many(parcels, entries(1200))
-        told = stopped.value
-        assert (told.created, told.existing, told.refused, told.unknown) == (
+        error = stopped.value
+        assert (error.created, error.existing, error.refused, error.unknown) == (
             (),
             (),
             ids(0, 1200),
             (),
         )
-        assert told.outcome == "refused"
+        assert error.outcome == "refused"
 
     async def test_a_key_that_is_damaged_half_way(
         self, jobs: JobScheduler, proxy: Proxy, client: redis.Redis
@@ -500,8 +506,8 @@ class TestInterrupted:
         proxy.cut = from_part(2, damage)
         with pytest.raises(EnqueueInterrupted, match=f"{WAIT} is a string, not a list") as stopped:
             await jobs.enqueue_many(parcels, entries(1200))
-        told = stopped.value
-        assert (told.created, told.refused, told.outcome) == (
+        error = stopped.value
+        assert (error.created, error.refused, error.outcome) == (
             ids(0, 500),
             ids(500, 1200),
             "partial",
@@ -630,14 +636,14 @@ class TestTakenBack:
             assert kept() == before
             if damaged == "events":
                 with pytest.raises(Exception, match="wrong kind of value"):
-                    await jobs.unschedule("blue")
+                    await jobs.unschedule(parcels, "blue")
                 assert kept() == before
             client.delete(key)
             if whole:
                 client.rename("aside", key)
         client.hset("bull:parcels:meta", "concurrency", "many")
         await jobs.schedule(parcels, Parcel(number=1), Every(HOUR), id="blue")
-        assert await jobs.unschedule("blue")
+        assert await jobs.unschedule(parcels, "blue")
 
     @pytest.mark.corral_untidy("active is damaged on purpose")
     async def test_a_job_is_added_where_nobody_can_tell_how_many_run(
@@ -752,17 +758,15 @@ class TestCancelled:
         assert len(writers) == 2, "the calls are many enough for two writes"
         for writer in writers:
             writer.cancel()
-        told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
-        assert {getattr(each, "outcome", None) for each in told} == {"refused"}
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+        assert {getattr(each, "outcome", None) for each in results} == {"refused"}
         assert (await jobs.enqueue(parcels, Parcel())).created
         assert len(await jobs.enqueue_many(parcels, [{}] * 40)) == 40
 
     async def test_the_writer_itself(
         self, jobs: JobScheduler, proxy: Proxy, wait_until: Any
     ) -> None:
-        """Somebody cancels all other tasks of the program: calls are told, and do not wait for
-        ever.
-        """
+        """A program that cancels all other tasks: the calls get an error, and do not wait for ever."""
         await jobs.enqueue_many(parcels, [{}, {}])  # a call that nobody is beside has no writer
         proxy.late = lambda _: 30
         calls = [asyncio.create_task(jobs.enqueue(parcels, Parcel(), job_id="one"), name="one")]
@@ -773,8 +777,8 @@ class TestCancelled:
             task for task in asyncio.all_tasks() if task.get_name() == "corral-add-parcels"
         ]
         writer.cancel()
-        told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
-        assert [getattr(each, "outcome", None) for each in told] == ["unknown", "refused"]
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+        assert [getattr(each, "outcome", None) for each in results] == ["unknown", "refused"]
         proxy.late = lambda _: 0
         proxy.let_arrive()
         assert (await jobs.enqueue(parcels, Parcel(), job_id="three")).created

@@ -1,10 +1,9 @@
-"""The command line as a user meets it: a sentence and an exit code for every refusal, and what each
-command prints.
-"""
+"""The command line as a user sees it: its output, and one sentence and exit code per refusal."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -48,7 +47,8 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         {},
         2,
         (
-            "error: payload of queue 'acme-letters' refused: copies: Input should be a valid integer, "
+            "error: payload of queue 'acme-letters' refused: copies: Input "
+            "should be a valid integer, "
             "unable to parse string as an integer\n"
         ),
     ),
@@ -63,7 +63,8 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         {},
         2,
         (
-            "error: the payload is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 "
+            "error: the payload is not JSON: Expecting property name enclosed in "
+            "double quotes: line 1 column 2 "
             "(char 1)\n"
             "  hint: quote it for the shell: '{\"name\": 1}'\n"
         ),
@@ -72,7 +73,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         ("enqueue", "acme-letters", '{"copies": NaN}'),
         {},
         2,
-        "error: the payload is not JSON: NaN is no number there\n",
+        "error: the payload is not JSON: NaN is not a number in JSON\n",
     ),
     "JSON that is no object": (
         ("enqueue", "acme-letters", "[1]"),
@@ -108,13 +109,19 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         ("enqueue", "acme-letters", "{}", "--job-id", "42"),
         {},
         2,
-        "error: job id '42' is an integer: the store numbers its own jobs so\n  hint: put a word before it\n",
+        (
+            "error: job id '42' is an integer: the store numbers its own jobs so\n"
+            "  hint: put a word before it\n"
+        ),
     ),
     "a delay without a unit": (
         ("enqueue", "acme-letters", "{}", "--delay", "30"),
         {},
         2,
-        "error: delay '30' is not understood\n  hint: write 30s, 5m, 2h, or 2030-01-31T08:00:00+01:00\n",
+        (
+            "error: delay '30' is not understood\n"
+            "  hint: write 30s, 5m, 2h, or 2030-01-31T08:00:00+01:00\n"
+        ),
     ),
     "a time without its zone": (
         ("enqueue", "acme-letters", "{}", "--delay", "2030-01-31T08:00:00"),
@@ -138,7 +145,10 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         ("enqueue", "acme-letters", '{"text": "' + "x" * 200 + '"}'),
         {"CORRAL_MAX_PAYLOAD_BYTES": "100"},
         2,
-        "error: payload of queue 'acme-letters' has 222 bytes, more than 100\n  hint: store the content elsewhere",
+        (
+            "error: payload of queue 'acme-letters' has 222 bytes, more than 100\n"
+            "  hint: store the content elsewhere"
+        ),
     ),
     "an unknown setting": (
         ("enqueue", "acme-letters", "{}"),
@@ -150,7 +160,10 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         ("worker",),
         {"CORRAL_WORKER__CONCURENCY": "5"},
         2,
-        "error: CORRAL_WORKER__CONCURENCY is not a setting; did you mean CORRAL_WORKER__CONCURRENCY?\n",
+        (
+            "error: CORRAL_WORKER__CONCURENCY is not a setting; did you mean "
+            "CORRAL_WORKER__CONCURRENCY?\n"
+        ),
     ),
     "no store in production": (
         ("enqueue", "acme-letters", "{}"),
@@ -165,7 +178,10 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         ("queues",),
         {"REDIS_URL": None, "CORRAL_ENV": None},
         2,
-        "error: no store is configured: REDIS_URL is not set, and none is running in '.corral'\n  hint: ",
+        (
+            "error: no store is configured: REDIS_URL is not set, and none is "
+            "running in '.corral'\n  hint: "
+        ),
     ),
     "no store to work for": (
         ("worker",),
@@ -201,7 +217,10 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
         ("worker", "acme-letters=0"),
         {},
         2,
-        "error: 'acme-letters=0' does not say how many jobs run at once\n  hint: write acme-letters=10\n",
+        (
+            "error: 'acme-letters=0' does not say how many jobs run at once\n"
+            "  hint: write acme-letters=10\n"
+        ),
     ),
     "words for a number": (
         ("worker", "acme-letters=many"),
@@ -235,14 +254,14 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], int, str]] = {
 def test_a_refusal_is_one_sentence_an_exit_code_and_no_change(
     run: Callable[..., Ran], store: redis.Redis, case: str
 ) -> None:
-    arguments, given, code, told = REFUSALS[case]
+    arguments, given, code, message = REFUSALS[case]
     before = store.dbsize()
     ended, out, err = run(*arguments, **given)
     assert (ended, out) == (code, ""), err
     lines = "".join(
         line for line in err.splitlines(keepends=True) if not line.startswith("{")
     )  # but for log lines
-    assert lines.startswith(told)
+    assert lines.startswith(message)
     assert "Traceback" not in err or code == 3, "but for what a plugin raised"
     assert store.dbsize() == before
 
@@ -294,15 +313,15 @@ class TestListings:
         assert ["acme-letters", "acme", "1.0", "wheel"] in lines
         assert out.endswith("catalog is open: no corral.lock\n")
         code, out, err = run("check", "--producer", "--json")
-        told = json.loads(out)
-        assert (code, told["ok"], told["problems"]) == (0, True, [])
+        result = json.loads(out)
+        assert (code, result["ok"], result["problems"]) == (0, True, [])
         queue = {
             "name": "acme-threads",
             "distribution": "acme",
             "version": "1.0",
             "origin": "wheel",
         }
-        assert queue in told["queues"]
+        assert queue in result["queues"]
 
     def test_a_refused_catalog_is_one_report_and_exit_3_for_people_and_for_machines(
         self, run: Callable[..., Ran], acme: Path
@@ -318,9 +337,9 @@ class TestListings:
         )
         assert "Traceback (most recent call last)" in err, "a plugin's traceback is never cut"
         code, out, err = run("check", "--json")
-        told = json.loads(out)
-        assert (code, told["ok"], err) == (3, False, "")
-        (problem,) = told["problems"]
+        result = json.loads(out)
+        assert (code, result["ok"], err) == (3, False, "")
+        (problem,) = result["problems"]
         assert problem["code"] == "import-error"
         assert problem["providers"] == ["acme 1.0"]
         assert run("worker")[0] == run("enqueue", "acme-letters", "{}")[0] == 3
@@ -350,8 +369,42 @@ class TestListings:
         mine = {row["name"]: row for row in json.loads(out) if row["distribution"] == "acme"}
         assert mine["acme-letters"]["state"] == "loaded"
         assert mine["acme-letters"]["hooks"] == ["corral_processors", "corral_queues"]
+        assert (mine["acme-letters"]["offers"], mine["acme-letters"]["reason"]) == ("queue", None)
         assert mine["acme-threads"]["state"] == "disabled"
-        assert "acme-letters" in run("plugins")[1]
+        assert mine["acme-threads"]["reason"] == "CORRAL_DISABLED_PLUGINS names acme-threads"
+        code, out, err = run("plugins", CORRAL_DISABLED_PLUGINS="acme-threads,acme-leters")
+        assert code == 0
+        heading, *rows = [re.split(r"  +", line) for line in out.splitlines()]
+        assert heading == [
+            *("PLUGIN", "OFFERS", "DISTRIBUTION", "VERSION", "ORIGIN", "STATE", "HOOKS"),
+        ]
+        by_name = {row[0]: row for row in rows}
+        assert by_name["acme-letters"][1:4] == ["queue", "acme", "1.0"]
+        assert by_name["acme-letters"][5:] == ["loaded", "corral_processors corral_queues"]
+        assert by_name["acme-threads"][5:] == ["disabled"]
+        assert "acme-threads is disabled: CORRAL_DISABLED_PLUGINS names acme-threads" in out
+        assert "warning: CORRAL_DISABLED_PLUGINS names 'acme-leters'" in err
+
+    def test_plugins_says_which_one_is_broken_and_why(
+        self, run: Callable[..., Ran], acme: Path
+    ) -> None:
+        """Even if it can be imported: its declaration is checked as `corral check` does."""
+        module = acme / "acme_letters.py"
+        module.write_text(
+            module.read_text().replace(
+                "return [letters, threaded]", "return [letters, threaded, more]"
+            )
+            + "\nmore = Queue('acme-more', Letter)\n"
+        )
+        code, out, err = run("plugins", "--json")
+        assert code == 0, err
+        mine = {row["name"]: row for row in json.loads(out) if row["distribution"] == "acme"}
+        assert {row["state"] for row in mine.values()} == {"failed"}
+        assert "acme-more" in mine["acme-letters"]["reason"]
+        code, out, err = run("plugins")
+        assert (code, "failed" in out) == (0, True)
+        assert "error: " in err
+        assert "acme-more" in err
 
     @pytest.mark.corral_untidy("what is counted are ids without jobs")
     def test_queues_counts_jobs_by_state(self, run: Callable[..., Ran], store: redis.Redis) -> None:
@@ -390,20 +443,20 @@ class TestWorker:
             == 1
         )
         lines = [json.loads(line) for line in err.splitlines()]
-        said = {line["event"]: line for line in lines}
-        assert said["worker started"]["queues"] == {"acme-letters": 2, "acme-threads": 4}
-        assert said["job failed"]["reason"] == "Fail: two"
-        assert said["job failed"]["level"] == "error"
+        by_event = {line["event"]: line for line in lines}
+        assert by_event["worker started"]["queues"] == {"acme-letters": 2, "acme-threads": 4}
+        assert by_event["job failed"]["reason"] == "Fail: two"
+        assert by_event["job failed"]["level"] == "error"
         assert {line["worker"] for line in lines if line["logger"] == "corral.worker"} == {
-            said["job failed"]["worker"]
+            by_event["job failed"]["worker"]
         }
-        assert store.hgetall("corral:bull:catalog") == {}, "it takes its record away"
+        assert store.hgetall("corral:bull:alive") == {}, "it takes its record away"
 
     @pytest.mark.parametrize("name", ["asyncio", "uvloop"])
     def test_the_event_loop_is_the_one_of_the_setting(
         self, run: Callable[..., Ran], store: redis.Redis, name: str
     ) -> None:
-        """Jobs run on it, and beside it on threads."""
+        """`async` processors run on the event loop, others beside it on threads."""
         assert (
             run("enqueue", "acme-letters", json.dumps({"text": "loop"}), "--job-id", "on-loop")[0]
             == 0

@@ -1,6 +1,4 @@
-"""Several workers, several queues: who is seen, who gets what, and that no wake-up is lost between
-them.
-"""
+"""Several workers and several queues: who is listed, who gets which job, no lost wake-up."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ async def nothing(_job: Job[Letter]) -> None:
 
 @pytest.fixture
 def blocked(workshop: Any) -> Any:
-    """`await blocked(2)`: wait until so many clients block on a marker."""
+    """`await blocked(2)`: wait until this many clients block on a marker."""
 
     async def blocked(count: int) -> None:
         async def met() -> bool:
@@ -51,7 +49,7 @@ def blocked(workshop: Any) -> Any:
 
 
 class Held:
-    """Holds back the replies of `advance`, once `hold` is set: as a slow network does."""
+    """Holds back the replies of `advance` once `hold` is set, like a slow network."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.hold, self.has_one, self.may_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -75,7 +73,7 @@ class TestWakeUps:
     async def test_a_marker_taken_while_a_call_is_on_its_way_is_not_forgotten(
         self, workshop: Any, blocked: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The call's reply knows nothing of a job that came later."""
+        """The call's reply does not contain a job that was added later."""
         finish = asyncio.Event()
 
         async def process(job: Job[Letter]) -> None:
@@ -113,7 +111,7 @@ class TestWakeUps:
             async with workshop.working(letters.processed_by(nothing)):
                 await blocked(
                     2
-                )  # a marker goes to whoever blocks for the longest time: to the first
+                )  # a marker goes to the client that has blocked for longest: the first
                 for job_id in (
                     "long-1",
                     "long-2",
@@ -169,7 +167,7 @@ class TestWakeUps:
     async def test_a_worker_that_stops_while_it_waits_leaves_the_marker_to_the_others(
         self, workshop: Any, blocked: Any
     ) -> None:
-        """The interrupted wait may have taken it; that one is too many costs an empty fetch."""
+        """The interrupted wait may have taken it; an extra wake-up costs one empty fetch."""
         async with workshop.working(letters.processed_by(nothing)) as working:
             await blocked(1)
             await working.stop()
@@ -180,7 +178,7 @@ class TestLateAnswers:
     async def test_a_job_whose_lock_has_expired_before_we_heard_of_it_is_left_to_others(
         self, workshop: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As in a process that was frozen: nobody renewed the lock of what was fetched meanwhile."""
+        """As in a frozen process: the locks of jobs fetched meanwhile were not renewed."""
         monkeypatch.setattr(leases, "LOOP_SILENCE_SECONDS", -1.0)
         ran: list[str] = []
 
@@ -210,7 +208,7 @@ class TestLateAnswers:
     async def test_a_lock_is_renewed_at_once_where_its_job_came_late(
         self, workshop: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It has been running since the store's answer, not since ours."""
+        """The time runs from the store's answer, not from ours."""
         held = Held(monkeypatch)
         lock_ms: list[int] = []
 
@@ -356,29 +354,29 @@ class TestResources:
     ) -> None:
         from contextlib import asynccontextmanager
 
-        told: list[str] = []
+        log: list[str] = []
 
         @asynccontextmanager
         async def open_pool(_deps: Deps) -> Any:
-            told.append("pool opened")
+            log.append("pool opened")
             yield "pool"
-            told.append("pool closed")
+            log.append("pool closed")
 
         @asynccontextmanager
         async def open_mail(deps: Deps) -> Any:
             yield f"mail over {await deps.enter(open_pool)}"
-            told.append("mail closed")
+            log.append("mail closed")
 
         @asynccontextmanager
         async def open_files(deps: Deps) -> Any:
             yield f"files over {await deps.enter(open_pool)}"
-            told.append("files closed")
+            log.append("files closed")
 
         async def on_loop(_job: Job[Letter], mail: str) -> None:
-            told.append(mail)
+            log.append(mail)
 
         def on_thread(_job: Job[Letter], files: str) -> None:
-            told.append(files)
+            log.append(files)
 
         exports = Queue("exports", Letter)
         jobs = workshop.producer(letters, exports)
@@ -388,9 +386,9 @@ class TestResources:
             letters.processed_by(on_loop, using=open_mail),
             exports.processed_by(on_thread, using=open_files),
         )
-        assert told[0] == "pool opened"
-        assert sorted(told[1:3]) == ["files over pool", "mail over pool"]
-        assert told[3:] == ["files closed", "mail closed", "pool closed"]
+        assert log[0] == "pool opened"
+        assert sorted(log[1:3]) == ["files over pool", "mail over pool"]
+        assert log[3:] == ["files closed", "mail closed", "pool closed"]
 
     async def test_a_thread_reaches_the_loop_through_its_resource(self, workshop: Any) -> None:
         from contextlib import asynccontextmanager
@@ -429,9 +427,7 @@ async def test_a_mistake_of_ours_ends_the_worker_and_says_which(
 async def test_the_next_job_that_stalled_before_starts_when_the_store_has_the_ending_of_the_last(
     workshop: Any, blocked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until then the last one would be charged a second stall, too, if a fresh job killed the
-    process.
-    """
+    """Until then, a new job that killed the process would cost the last one a second stall."""
     held, go = Held(monkeypatch), asyncio.Event()
     started: list[str] = []
 

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from corral.embedded import data_directory
-from corral.embedded import server as embedded
+from corral.embedded import data_directory, server
 from corral.embedded.server import attach, embedded_store
 from corral.errors import ConfigurationError, StoreUnavailable
 
@@ -53,8 +52,8 @@ def test_a_stale_socket_is_no_server(data_dir: Path) -> None:
 def test_a_locked_directory_without_an_answer_is_in_use(
     data_dir: Path, spawn: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert embedded.ANSWER_SECONDS == 5.0
-    monkeypatch.setattr(embedded, "ANSWER_SECONDS", 0.2)
+    assert server.ANSWER_SECONDS == 5.0
+    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.2)
     data_dir.mkdir()
     for name in ("store.lock", "users.lock"):
         (data_dir / name).touch()
@@ -73,19 +72,19 @@ def test_a_frozen_server_is_in_use_and_goes_on_when_it_thaws(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with embedded_store(data_dir) as url:
-        server = info(url)
+        running = info(url)
         with monkeypatch.context() as patience:
-            patience.setattr(embedded, "ANSWER_SECONDS", 0.2)
-            patience.setattr(embedded, "PING_SECONDS", 0.1)
-            os.kill(server["process_id"], signal.SIGSTOP)
+            patience.setattr(server, "ANSWER_SECONDS", 0.2)
+            patience.setattr(server, "PING_SECONDS", 0.1)
+            os.kill(running["process_id"], signal.SIGSTOP)
             try:
                 with pytest.raises(StoreUnavailable, match="data directory in use"):
                     use(data_dir)
             finally:
-                os.kill(server["process_id"], signal.SIGCONT)
+                os.kill(running["process_id"], signal.SIGCONT)
         with attach(data_dir) as again:
             assert again == url
-            assert info(again)["run_id"] == server["run_id"]
+            assert info(again)["run_id"] == running["run_id"]
 
 
 def test_a_last_user_that_does_not_come_to_an_end_is_waited_for_only_so_long(
@@ -130,7 +129,7 @@ def test_a_directory_of_ours_that_others_may_enter_is_made_private(
 def test_a_directory_with_other_uses_that_others_may_enter_is_refused(
     data_dir: Path, how: Callable[..., Any]
 ) -> None:
-    """It may be /srv or a project: to close it would harm whoever uses it."""
+    """It may be /srv or a project: to close it would harm its users."""
     data_dir.mkdir()
     (data_dir / "store.lock").touch()
     (data_dir / "users.lock").touch()
@@ -213,7 +212,7 @@ def test_a_long_path_gets_a_private_folder_that_others_find_and_nobody_keeps(
 def test_a_recorded_folder_that_is_not_private_is_not_trusted(
     data_dir: Path, tmp_path: Path
 ) -> None:
-    """After the temporary directory was cleaned, anybody may have made a folder of the same name."""
+    """After the temporary directory was cleaned, any user may have made a folder of that name."""
     long = data_dir / ("deep" * 25)
     long.mkdir(parents=True)
     trap = tmp_path / "trap"

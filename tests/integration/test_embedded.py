@@ -45,7 +45,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 print("starting", flush=True)
 if sys.argv[3:]:
     spawn = os.posix_spawn
-    os.posix_spawn = lambda *args, **options: (spawn(*args, **options), os.kill(os.getpid(), signal.SIGINT))[0]
+    os.posix_spawn = lambda *args, **options: (
+        spawn(*args, **options), os.kill(os.getpid(), signal.SIGINT)
+    )[0]
 try:
     with embedded_store(Path(sys.argv[1]), server=sys.argv[2]):
         pass
@@ -124,7 +126,7 @@ def test_jobs_survive_a_killed_server(data_dir: Path) -> None:
             assert reopened.get("kept") == b"yes"
             assert again == url
             assert store.get("kept") == b"yes", (
-                "whoever used the store before goes on under the same address"
+                "earlier users of the store go on under the same address"
             )
 
 
@@ -213,7 +215,7 @@ with embedded_store(Path(sys.argv[1])):
 def test_a_child_of_a_killed_user_does_not_keep_its_server(
     data_dir: Path, spawn: Callable[..., Any]
 ) -> None:
-    """A child that a job has forked may outlive its worker for long: whoever comes next still ends
+    """A child that a job has forked may outlive its worker for long: the next user still stops
     the server.
     """
     killed = spawn(FORKER, data_dir)

@@ -137,15 +137,36 @@ async def test_retry_makes_the_next_attempt_after_exactly_its_time_and_the_last_
     assert int(events[3]["delay"]) - at == pytest.approx(30, abs=1)
 
 
+@pytest.mark.parametrize(("asked_ms", "wait_ms"), [(5, 20), (60, 60)])
+async def test_retry_waits_at_least_so_long_and_at_least_its_backoff(
+    workshop: Any, asked_ms: int, wait_ms: int
+) -> None:
+    async def process(job: Job[Letter]) -> None:
+        if job.attempt == 1:
+            raise Retry("busy", at_least=asked_ms * MS)
+
+    queue = Queue("letters", Letter, options=JobOptions(backoff=Fixed(20 * MS)))
+    enqueued = await workshop.producer(queue).enqueue(queue, Letter(), attempts=2)
+    async with workshop.working(queue.processed_by(process)):
+        await workshop.until(queue, enqueued.id, "completed")
+    events = await workshop.events(queue, enqueued.id)
+    (due_ms,) = (int(event["delay"]) for event in events if event["event"] == "delayed")
+    at_ms = dict(await workshop.stamps(queue, enqueued.id))["delayed"]
+    assert due_ms - at_ms == pytest.approx(wait_ms, abs=1)
+
+
 async def test_snooze_spends_no_attempt_and_leaves_no_failure(workshop: Any) -> None:
     async def process(job: Job[Letter]) -> str:
         if job.starts < 3:
-            raise Snooze(after=10 * MS)
+            raise Snooze("not due yet", after=10 * MS)
         return f"attempt {job.attempt}, start {job.starts}"
 
     enqueued = await workshop.producer(shortened).enqueue(shortened, Letter(), attempts=1)
-    async with workshop.working(shortened.processed_by(process)):
-        await workshop.until(shortened, enqueued.id, "completed")
+    with capture_logs() as logged:
+        async with workshop.working(shortened.processed_by(process)):
+            await workshop.until(shortened, enqueued.id, "completed")
+    lines = [(line["outcome"], line.get("reason")) for line in logged if "outcome" in line]
+    assert lines == [("Snoozed", "not due yet")] * 2 + [("Completed", None)]
     job = await workshop.hash(shortened, enqueued.id)
     assert (job["atm"], job["ats"], job["returnvalue"]) == ("1", "3", '"attempt 1, start 3"')
     assert "failedReason" not in job
@@ -178,7 +199,7 @@ async def test_rate_limited_gives_the_job_back_unspent_and_stops_the_queue_for_t
 ) -> None:
     async def process(job: Job[Letter]) -> None:
         if job.starts == 1 and job.payload.text == "first":
-            raise RateLimited(80 * MS)
+            raise RateLimited(after=80 * MS)
 
     jobs = workshop.producer(shortened)
     first, second = [
@@ -244,7 +265,7 @@ async def test_a_result_that_cannot_be_kept_fails_for_good(
     assert job["failedReason"].startswith(reason)
 
 
-async def test_what_would_end_a_process_ends_one_attempt(workshop: Any) -> None:
+async def test_an_exception_that_would_end_a_process_ends_one_attempt(workshop: Any) -> None:
     def on_thread(job: Job[Letter]) -> None:
         if job.attempt == 1:
             raise SystemExit(job.payload.text)
@@ -272,7 +293,7 @@ async def test_what_would_end_a_process_ends_one_attempt(workshop: Any) -> None:
         assert (job["atm"], job["failedReason"]) == ("2", reason)
 
 
-async def test_retention_of_the_call_holds_and_a_job_that_is_not_kept_still_says_how_it_ended(
+async def test_retention_of_the_call_holds_and_a_job_that_is_not_kept_still_has_its_event(
     workshop: Any,
 ) -> None:
     async def process(job: Job[Letter]) -> str:
@@ -297,27 +318,27 @@ async def test_retention_of_the_call_holds_and_a_job_that_is_not_kept_still_says
 
 
 class TestHooks:
-    async def test_context_is_held_around_the_processor_and_every_ending_is_told_once(
+    async def test_context_is_held_around_the_processor_and_every_ending_is_reported_once(
         self, workshop: Any
     ) -> None:
-        told: list[Any] = []
+        reported: list[Any] = []
 
         @hookimpl
         @contextmanager
         def corral_job_context(job: Job[Any]) -> Any:
-            told.append(("entered", job.payload.text, threading.current_thread().name))
+            reported.append(("entered", job.payload.text, threading.current_thread().name))
             try:
                 yield
             finally:
-                told.append(("left", job.payload.text))
+                reported.append(("left", job.payload.text))
 
         @hookimpl
         def corral_job_ended(job: Job[Any], outcome: Any) -> None:
-            told.append((type(outcome), job.payload.text, job.attempt))
+            reported.append((type(outcome), job.payload.text, job.attempt))
 
         @hookimpl
-        def corral_enqueuing(payload: Any, carrier: dict[str, str]) -> None:
-            carrier["trace"] = payload.text
+        def corral_enqueuing(payload: Any) -> dict[str, str]:
+            return {"trace": payload.text}
 
         workshop.load(
             corral_job_context=corral_job_context,
@@ -326,16 +347,16 @@ class TestHooks:
         )
 
         def process(job: Job[Letter]) -> None:
-            told.append(("running", threading.current_thread().name))
+            reported.append(("running", threading.current_thread().name))
             if job.attempt == 1:
                 raise ValueError
 
         enqueued = await workshop.producer(shortened).enqueue(shortened, Letter(text="a"))
         async with workshop.working(shortened.processed_by(process)):
             await workshop.until(shortened, enqueued.id, "completed")
-        thread = told[0][2]
+        thread = reported[0][2]
         assert thread.startswith("corral-processor-")
-        assert told == [
+        assert reported == [
             *[("entered", "a", thread), ("running", thread), ("left", "a"), (Retried, "a", 1)],
             *[("entered", "a", thread), ("running", thread), ("left", "a"), (Completed, "a", 2)],
         ]
@@ -344,7 +365,7 @@ class TestHooks:
             == '{"trace":"a"}'
         )
 
-    async def test_a_subscriber_that_raises_harms_nothing_and_is_told_once(
+    async def test_a_subscriber_that_raises_harms_nothing_and_is_logged_once(
         self, workshop: Any
     ) -> None:
         @hookimpl
@@ -376,14 +397,12 @@ class TestHooks:
         raised = [line["hook"] for line in logged if "a hook raised" in line["event"]]
         assert sorted(raised) == ["corral_enqueuing", "corral_job_context", "corral_job_ended"]
 
-    async def test_the_outcome_that_is_told_is_the_one_that_was_written(
-        self, workshop: Any
-    ) -> None:
-        told: dict[str, Any] = {}
+    async def test_the_reported_outcome_is_the_one_that_was_written(self, workshop: Any) -> None:
+        reported: dict[str, Any] = {}
 
         @hookimpl
         def corral_job_ended(job: Job[Any], outcome: Any) -> None:
-            told.setdefault(job.payload.text, outcome)
+            reported.setdefault(job.payload.text, outcome)
 
         workshop.load(corral_job_ended=corral_job_ended)
         queue = Queue("letters", Letter, timeout=20 * MS)
@@ -401,7 +420,7 @@ class TestHooks:
         for text in ("snooze", "fail", "slow", "plain"):
             await jobs.enqueue(queue, Letter(text=text), attempts=1)
         await workshop.burst(queue.processed_by(process))
-        match told:
+        match reported:
             case {
                 "snooze": Snoozed(3_600_000),
                 "fail": Failed("Fail: no"),
@@ -410,4 +429,4 @@ class TestHooks:
             }:
                 pass
             case _:
-                pytest.fail(repr(told))
+                pytest.fail(repr(reported))

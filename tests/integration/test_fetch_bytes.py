@@ -1,5 +1,6 @@
-"""A fetch brings no more bytes than it was asked for, and always one job; the others stay where
-they wait.
+"""A fetch brings at most as many bytes as it asks for, but always one job.
+
+The other jobs keep waiting.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ letters = Queue("letters", Letter)
 
 
 class Hand:
-    """Fetches by hand, and completes what it has fetched at the end."""
+    """Fetches jobs, and completes them all in the end."""
 
     def __init__(self, store: QueueStore) -> None:
         self.store = store
@@ -46,7 +47,7 @@ class Hand:
 
 @pytest_asyncio.fixture
 async def hand(store_url: str, workshop: Any) -> AsyncIterator[Hand]:
-    """Whatever is left in the end is completed: every job is still there, once."""
+    """Complete the jobs that are left: every job still exists, once."""
     store = QueueStore(Link(store_url), "bull", letters.name)
     hand = Hand(store)
     yield hand
@@ -83,7 +84,7 @@ def ids(jobs: Sequence[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [{}, {"priority": 3}, {"lifo": True}])
-async def test_what_does_not_fit_stays_in_its_place(
+async def test_jobs_that_do_not_fit_stay_in_their_place(
     workshop: Any, hand: Hand, options: dict[str, Any]
 ) -> None:
     enqueued = await enqueue(workshop, *[10] * 8, **options)
@@ -97,7 +98,7 @@ async def test_what_does_not_fit_stays_in_its_place(
     assert (ids(rest.jobs), rest.cut) == (order[5:], False)
 
 
-async def test_at_least_one_comes_however_large(workshop: Any, hand: Hand) -> None:
+async def test_one_job_is_always_fetched_however_large(workshop: Any, hand: Hand) -> None:
     enqueued = await enqueue(workshop, 200, 1, 300)
     assert ids((await hand.fetch(3, 100 * KIB)).jobs) == enqueued[:1]
     assert ids((await hand.fetch(3, 100 * KIB)).jobs) == enqueued[1:2]
@@ -121,9 +122,9 @@ async def test_waiting_and_prioritized_together(workshop: Any, hand: Hand) -> No
 
 
 async def test_a_repeated_call_brings_no_more_than_it_asks_for(workshop: Any, hand: Hand) -> None:
-    """The reply was lost, perhaps for its size.
+    """The reply was lost, perhaps because of its size.
 
-    What it has no room for is handed back, with nothing charged.
+    Jobs that do not fit into the next one are handed back, and nothing is charged to them.
     """
     enqueued = await enqueue(workshop, *[10] * 6)
     assert ids((await hand.fetch(5, 1000 * KIB)).jobs) == enqueued[:5]

@@ -1,6 +1,4 @@
-"""A blocking producer that lives as long as its program: in threads, across forks, and below a
-server that forks.
-"""
+"""A blocking producer that lives as long as its program: threads, forks, servers that fork."""
 
 from __future__ import annotations
 
@@ -170,9 +168,7 @@ def texts(url: str) -> list[str]:
 
 
 def unexpected(said: str) -> list[str]:
-    """Lines of a program but the one warning that each of its processes has earned: lines of
-    several may be mixed.
-    """
+    """The lines of a program without the one warning that each of its processes logs."""
     return [
         line for line in said.splitlines() if line and "no worker serves 'acme-letters'" not in line
     ]
@@ -289,7 +285,7 @@ async def main():
         await jobs.enqueue("acme-letters", {"text": "before"})
         pid = os.fork()
         if pid == 0:
-            calls = jobs.enqueue("acme-letters", {}), jobs.enqueue_many("acme-letters", [{}]), jobs.unschedule("x")
+            calls = jobs.enqueue("acme-letters", {}), jobs.enqueue_many("acme-letters", [{}]), jobs.unschedule("acme-letters", "x")
             for call in calls:
                 try:
                     await call
@@ -428,9 +424,8 @@ class TestOneSentence:
             "import acme_program; acme_program.jobs.enqueue('acme-letters', {'text': 'x'})"
         )
         assert ran.returncode == 0, ran.stderr
-        assert unexpected(ran.stdout) == [
-            "a blocking scheduler is called on its own event loop, by a subscriber of corral_enqueuing for one"
-        ]
+        (line,) = unexpected(ran.stdout)
+        assert line.startswith("a blocking scheduler is called on its own event loop, ")
 
 
 ENDS = {
@@ -460,7 +455,7 @@ print("ended")
     assert (ran.returncode, unexpected(ran.stderr), unexpected(ran.stdout)) == (0, [], ["ended"])
     assert len(texts(store_url)) == 10
     with redis.Redis.from_url(store_url) as client:
-        assert client.hgetall("corral:bull:catalog") == {}, "it was closed in order"
+        assert client.hgetall("corral:bull:alive") == {}, "it was closed in order"
 
 
 @pytest.mark.timing

@@ -27,10 +27,10 @@ class TestConnect:
         async with corral.connect() as jobs:
             enqueued = await jobs.enqueue("acme-letters", {"text": "hello"})
             await workshop.wait_until(
-                lambda: workshop.raw.hlen("corral:bull:catalog"), "it says what it runs with"
+                lambda: workshop.raw.hlen("corral:bull:alive"), "it says what it runs with"
             )
         assert asyncio.all_tasks() == tasks
-        assert await workshop.raw.hgetall("corral:bull:catalog") == {}
+        assert await workshop.raw.hgetall("corral:bull:alive") == {}
         assert await workshop.raw.lrange("bull:acme-letters:wait", 0, -1) == [enqueued.id]
 
     @pytest.mark.asyncio

@@ -1,9 +1,8 @@
-"""Corral as a guest in other people's programs: their stdout is theirs, and so are their logs;
-nobody is shown secrets.
+"""Corral in other people's programs: it uses neither their stdout nor their logging's settings.
 
-The programs run in processes of their own, each with another way to log: none,
-`logging.basicConfig`, structlog as its documentation sets it up beside `logging`, and Sentry's SDK
-with a transport that writes down what would be sent.
+Secrets are shown to none of them. The programs run in processes of their own, each with another way
+to log: none, `logging.basicConfig`, structlog as its documentation sets it up beside `logging`, and
+Sentry's SDK with a transport that records what would be sent.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ print("the application's module is imported")
 from corral import hookimpl
 
 @hookimpl
-def corral_enqueuing(queue, payload, carrier):
+def corral_enqueuing(queue, payload):
     link = payload.text
     raise LookupError("the metrics backend is away")
 """
@@ -146,10 +145,10 @@ def test_a_host_that_wants_silence_gets_it(host: Any) -> None:
 def test_a_host_with_structlog_gets_fields_as_fields(host: Any) -> None:
     ended = host(PRODUCER.format(setup=STRUCTLOG, teardown=""), SECRET)
     lines = [json.loads(line) for line in ended.stderr.splitlines()[1:]]
-    told = {line["logger"]: line for line in lines}
-    assert told["corral.producer"]["queue"] == "acme-letters"
-    assert told["corral.producer"]["bytes"] > 70_000
-    assert told["corral.plugins"]["exception"].endswith(
+    by_logger = {line["logger"]: line for line in lines}
+    assert by_logger["corral.producer"]["queue"] == "acme-letters"
+    assert by_logger["corral.producer"]["bytes"] > 70_000
+    assert by_logger["corral.plugins"]["exception"].endswith(
         "\nLookupError: the metrics backend is away"
     )
 
@@ -217,11 +216,11 @@ def test_sentry_hears_of_warnings_where_it_is_told_to(host: Any, tmp_path: Path)
         "import logging\nfrom sentry_sdk.integrations.logging import LoggingIntegration\n" + setup
     )
     host(PRODUCER.format(setup=setup, teardown="sentry_sdk.flush()"), SECRET)
-    told = {
+    messages = {
         event["logentry"]["formatted"].partition(" queue=")[0]
         for event in events(tmp_path / "work")
     }
-    assert {"large payload"} < told
+    assert {"large payload"} < messages
 
 
 def test_sentry_hears_of_a_job_that_fails_for_good(
@@ -251,7 +250,7 @@ subprocess.run([sys.executable, "-c", "print('printed by a child')"], check=True
 atexit.register(print, "printed at the exit")
 
 @hookimpl
-def corral_enqueuing(queue, payload, carrier):
+def corral_enqueuing(queue, payload):
     print("printed by a hook")
 
 @hookimpl

@@ -1,19 +1,16 @@
-"""`JobInspector` on the real store: what it shows of jobs, and what becomes of those that it
-changes.
-"""
+"""`JobInspector` on the real store: what it reads of jobs, and what its changes do to them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from corral import Deps, Fail, Fixed, Job, Queue
+from corral import Fail, Fixed, Job, Queue
 from corral.errors import ConfigurationError, PayloadRefused, UnknownQueue
-from corral.inspector import JobInspector, JobLocked, JobNotFound, WrongState
+from corral.inspector import JobInspector, JobLocked, JobNotFound, WrongState, of_worker
 from corral.settings import WorkerSettings
 from corral.worker.worker import Worker
 
@@ -102,14 +99,10 @@ async def test_a_running_job_shows_its_lock_and_cannot_be_removed(
 async def test_a_processor_finds_jobs_through_its_deps(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    @asynccontextmanager
-    async def open_inspector(deps: Deps) -> AsyncIterator[JobInspector]:
-        yield deps.inspector
-
     async def count(_job: Job[Any], inspector: JobInspector) -> int:
         return (await inspector.counts("letters"))["active"]
 
-    processor = letters.processed_by(count, using=open_inspector)
+    processor = letters.processed_by(count, using=of_worker)
     jobs = workshop.producer(letters)
     await jobs.enqueue(letters, {}, job_id="count")
     with pytest.raises(RuntimeError, match="made without an inspector"):
@@ -121,7 +114,7 @@ async def test_a_processor_finds_jobs_through_its_deps(
         settings=WorkerSettings(),
         plugins=workshop.plugins,
         jobs=jobs,
-        inspector=inspect(),
+        provided={of_worker: inspect()},
         burst=True,
     )
     await worker.run()
@@ -131,7 +124,7 @@ async def test_a_processor_finds_jobs_through_its_deps(
 async def test_a_state_is_listed_page_by_page(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """What runs next comes first; of what has ended, what ended last."""
+    """The jobs that run next come first; of finished jobs, those that ended last."""
     inspector, jobs = inspect(), workshop.producer(letters)
     for number in range(7):
         await jobs.enqueue(letters, {"text": str(number)}, job_id=f"w{number}")
@@ -187,7 +180,7 @@ async def test_what_is_not_there_is_refused_by_name(inspect: Callable[..., JobIn
 async def test_a_damaged_job_can_be_shown_and_removed(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """Whoever wrote it, and whatever is in it."""
+    """Jobs of any client, with any contents, can be read."""
     damaged = {
         "data": "{no json",
         "opts": "[",
@@ -250,7 +243,7 @@ async def test_a_retried_job_runs_again_and_counts_on_or_from_zero(
 async def test_what_an_operator_does_wakes_an_idle_worker(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """A worker that nobody wakes looks every four seconds."""
+    """Without a wake-up, a worker looks every four seconds."""
     inspector, jobs = inspect(), workshop.producer(letters)
     await jobs.enqueue(letters, {}, job_id="later", delay=HOUR)
     async with workshop.working(letters.processed_by(read_out)):
@@ -299,7 +292,7 @@ async def test_a_paused_queue_starts_nothing(
 async def test_a_wider_limit_lets_waiting_jobs_start(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """An idle worker is told; it does not find out when it looks the next time."""
+    """An idle worker is woken; it does not have to wait until it looks the next time."""
     inspector, jobs = inspect(), workshop.producer(letters)
     most: list[int] = []
 
@@ -372,7 +365,7 @@ async def test_the_audit_of_an_edit_names_fields_and_no_value_and_what_another_r
 ) -> None:
     inspector = inspect().acting_as("ada")
     job_id = (await workshop.producer(letters).enqueue(letters, {"text": "a"})).id
-    await inspector._calls.link.call(
+    await inspector._access.link.call(
         "HSET", f"bull:letters:{job_id}", "data", '{"text": "a", "newer": [1]}'
     )
     await inspector.edit(letters, job_id, {"text": "b"})

@@ -1,5 +1,6 @@
-"""What `JobInspector` does to many jobs: in batches, each as one would be treated, and nothing that
-was not meant.
+"""Operations of `JobInspector` on many jobs.
+
+They work in batches, change each job as the operation on one job does, and change no other job.
 """
 
 from __future__ import annotations
@@ -48,28 +49,28 @@ async def failed(
 
 
 class Heard:
-    """What was told of progress."""
+    """Collects the reports of progress."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, int]] = []
+        self.reports: list[tuple[int, int]] = []
 
     def __call__(self, done: int, total: int) -> None:
-        self.told.append((done, total))
+        self.reports.append((done, total))
 
     def assert_batches(self, total: int) -> None:
-        """No call has looked at more than a batch, and the last one has reached the end."""
-        done = [0, *(done for done, _ in self.told)]
+        """Check that no report skips more than a batch, and that the last one is at the end."""
+        done = [0, *(done for done, _ in self.reports)]
         assert max(after - before for before, after in pairwise(done)) <= BATCH
-        assert self.told[-1] == (total, total)
+        assert self.reports[-1] == (total, total)
 
 
 async def test_thousands_of_failed_jobs_wait_again_in_batches(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """Each goes where its priority says, in the order in which they failed."""
+    """Each job is placed by its priority, in the order in which the jobs failed."""
     await failed(workshop, MANY)
     heard = Heard()
-    assert await inspect().retry_all_failed(letters, told=heard) == MANY
+    assert await inspect().retry_all_failed(letters, on_progress=heard) == MANY
     heard.assert_batches(MANY)
     plain = [f"j{number:05}" for number in range(MANY) if number % 3 == 0]
     assert await workshop.raw.lrange("bull:letters:wait", 0, -1) == plain[::-1]
@@ -89,14 +90,14 @@ async def test_thousands_of_failed_jobs_wait_again_in_batches(
 async def test_only_jobs_whose_payload_was_refused_are_retried(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """However many others lie between them, in the same millisecond, too."""
+    """However many other jobs lie between them, also in the same millisecond."""
     await failed(workshop, 1200, "TypeError: not this one", name="other")
     await failed(workshop, 700, "payload refused: to: Field required", at_ms=1010, name="refused")
     await failed(
         workshop, 300, "ValueError: payload refused: by the processor", at_ms=1012, name="late"
     )
     heard = Heard()
-    assert await inspect().retry_refused(letters, told=heard) == 700
+    assert await inspect().retry_refused(letters, on_progress=heard) == 700
     heard.assert_batches(2200)
     left = await workshop.raw.zrange("bull:letters:failed", 0, -1)
     assert len(left) == 1500
@@ -117,7 +118,7 @@ async def test_thousands_of_delayed_jobs_are_promoted(
     jobs = workshop.producer(letters)
     await jobs.enqueue_many(letters, [{} for _ in range(1200)], delay=timedelta(days=1))
     heard = Heard()
-    assert await inspect().promote_all(letters, told=heard) == 1200
+    assert await inspect().promote_all(letters, on_progress=heard) == 1200
     heard.assert_batches(1200)
     counts = await inspect().counts(letters)
     assert (counts["waiting"], counts["delayed"]) == (1200, 0)
@@ -133,7 +134,7 @@ async def test_clean_removes_thousands_in_batches_or_as_many_as_asked(
         "the oldest went first"
     )
     heard = Heard()
-    assert await inspector.clean(letters, "failed", NOTHING, told=heard) == MANY - 700
+    assert await inspector.clean(letters, "failed", NOTHING, on_progress=heard) == MANY - 700
     heard.assert_batches(MANY - 700)
     assert await workshop.raw.keys("bull:letters:j*") == []
     cleaned = [
@@ -161,7 +162,7 @@ async def test_clean_takes_age_from_the_stores_time(
 async def test_clean_leaves_what_is_younger_where_it_was(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """Old and young ones lie mixed in the list, over more than one batch."""
+    """Old and young jobs are mixed in the list, over more than one batch."""
     jobs = workshop.producer(letters)
     ids = [each.id for each in await jobs.enqueue_many(letters, [{} for _ in range(1100)])]
     old = ids[::4]
@@ -181,7 +182,7 @@ async def test_drain_removes_what_waits_and_leaves_the_rest(
     await jobs.enqueue(letters, {}, job_id="later", delay=timedelta(days=1))
     await failed(workshop, 3)
     heard = Heard()
-    assert await inspector.drain(letters, told=heard) == 1700
+    assert await inspector.drain(letters, on_progress=heard) == 1700
     heard.assert_batches(1700)
     counts = await inspector.counts(letters)
     assert counts == {**dict.fromkeys(counts, 0), "delayed": 1, "failed": 3}
@@ -193,9 +194,7 @@ async def test_drain_removes_what_waits_and_leaves_the_rest(
 async def test_drain_keeps_the_next_run_of_a_schedule_wherever_it_waits(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """BullMQ cuts the list by count here, and may lose the run, and with it the schedule (trap
-    T13).
-    """
+    """BullMQ cuts the list by count, and may lose the run, and thus the schedule (trap T13)."""
     tick = "repeat:hourly:1700000000000"
     jobs = workshop.producer(letters)
     await jobs.enqueue_many(letters, [{} for _ in range(600)])
@@ -216,7 +215,7 @@ async def test_drain_keeps_the_next_run_of_a_schedule_wherever_it_waits(
 async def test_scrub_empties_finished_jobs_that_contain_a_text(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """Wherever it stands in them, and however JSON spells it; in the events, too."""
+    """In any field, in any JSON spelling, and in the events."""
     who = 'jürgen "j" o\'neil'
 
     async def talk(job: Job[Any]) -> str:
@@ -249,9 +248,9 @@ async def test_scrub_empties_finished_jobs_that_contain_a_text(
     assert (await inspect().get(letters, "nobody")).data == {"text": "nobody"}
     assert (await inspect().get(letters, "nobody")).returnvalue == "fine"
     assert (await inspect().get(letters, "waits")).data == {"text": who}, "it needs its payload"
-    told = json.dumps(await workshop.events(letters), ensure_ascii=False)
-    assert "fine" in told
-    assert "neil" not in told
+    logged = json.dumps(await workshop.events(letters), ensure_ascii=False)
+    assert "fine" in logged
+    assert "neil" not in logged
     assert await inspect().scrub(letters, who) == 0
 
 
@@ -262,8 +261,11 @@ async def test_scrub_asks_a_function(
     for number in (3, 120, 249):
         await workshop.raw.hset(f"bull:letters:j{number:05}", "data", '{"user": 7}')
     heard = Heard()
-    assert await inspect().scrub(letters, lambda job: job.data.get("user") == 7, told=heard) == 3
-    assert heard.told[-1] == (250, 250)
+    assert (
+        await inspect().scrub(letters, lambda job: job.data.get("user") == 7, on_progress=heard)
+        == 3
+    )
+    assert heard.reports[-1] == (250, 250)
     assert (await workshop.hash(letters, "j00120"))["data"] == "{}"
     assert (await workshop.hash(letters, "j00120"))["failedReason"] == "scrubbed"
     assert (await workshop.hash(letters, "j00121"))["failedReason"] == "no"
@@ -296,11 +298,11 @@ async def test_a_function_is_shown_everything_and_the_events_of_its_jobs_go_with
         "ada": ("result of ada", ("wrote to ada",), 1, ()),
         "nada": ("result of nada", ("wrote to nada",), 1, ({"from": "below"},)),
     }
-    told = await workshop.events(letters)
-    assert {event["jobId"] for event in told if not {"returnvalue", "data"}.isdisjoint(event)} == {
-        "nada"
-    }
-    assert {event.get("jobId") for event in told} >= {"ada", "nada"}, (
+    logged = await workshop.events(letters)
+    assert {
+        event["jobId"] for event in logged if not {"returnvalue", "data"}.isdisjoint(event)
+    } == {"nada"}
+    assert {event.get("jobId") for event in logged} >= {"ada", "nada"}, (
         "that it was added, and started, says nothing"
     )
 
@@ -319,9 +321,9 @@ async def test_events_of_jobs_that_are_gone_are_scrubbed_by_what_they_say(
     await workshop.burst(letters.processed_by(refused))
     assert await inspect().scrub(letters, lambda _: True) == 0
     assert await inspect().scrub_events(letters, lambda text: "ada1" in text) == 300
-    told = json.dumps(await workshop.events(letters))
-    assert "ada0 is unknown" in told
-    assert "ada1 is unknown" not in told
+    logged = json.dumps(await workshop.events(letters))
+    assert "ada0 is unknown" in logged
+    assert "ada1 is unknown" not in logged
 
 
 async def test_what_cannot_be_meant_is_refused(inspect: Callable[..., JobInspector]) -> None:

@@ -1,6 +1,4 @@
-"""Finding jobs by what is in them: literally, in order, whoever wrote them, and on and on while the
-queue moves.
-"""
+"""Searching jobs by their contents: literally, in order, page by page while the queue changes."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import pytest
 
 from corral import Queue
 from corral.errors import ConfigurationError
-from corral.inspector import Found, JobInspector, StoredJob
+from corral.inspector import JobInspector, SearchResult, StoredJob
 from corral.inspector.search import MAX_TEXT
 
 pytestmark = pytest.mark.asyncio
@@ -20,7 +18,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture
 def write(workshop: Any) -> Callable[..., Any]:
-    """`await write("failed", "a", {…}, at=1, failedReason="…")`: a job as another client leaves it."""
+    """`await write("failed", "a", {…}, at=1, failedReason="…")`: a job of another client."""
 
     async def write(
         container: str, job_id: str, data: Any = None, /, at: int = 0, **fields: Any
@@ -36,7 +34,7 @@ def write(workshop: Any) -> Callable[..., Any]:
     return write
 
 
-def ids(found: Found) -> list[str]:
+def ids(found: SearchResult) -> list[str]:
     return [job.id for job in found.jobs]
 
 
@@ -138,9 +136,7 @@ async def test_text_field_and_match_must_all_hold(
 async def test_a_search_goes_on_where_it_ended_though_what_it_found_has_left(
     write: Any, workshop: Any, inspect: Callable[..., JobInspector], container: str
 ) -> None:
-    """Many jobs of one millisecond, and of each page one job is taken away before the next page is
-    read.
-    """
+    """Many jobs of one millisecond; one job of each page is removed before the next read."""
     for number in range(20):
         await write(container, f"j{number:02}", {"n": number}, at=1 + number // 10)
     inspector = inspect()
@@ -173,7 +169,7 @@ async def test_a_search_walks_through_lists_that_move(
     await workshop.raw.rpop("bull:letters:wait")
     second = await inspector.search("letters", limit=2, after=first.next)
     assert ids(second) == ["w2", "w1"]
-    await inspector.remove("letters", "w1")  # where to go on is told by its neighbours
+    await inspector.remove("letters", "w1")  # its neighbours say where to continue
     third = await inspector.search("letters", limit=10, after=second.next)
     assert ids(third) == ["p4", "p3", "p2", "p1", "p0"]
     assert {job.state for job in third.jobs} == {"waiting"}
@@ -207,7 +203,7 @@ async def test_odd_content_stops_no_search(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"text": "x" * (MAX_TEXT + 1)}, "at most 200 characters"),
         ({"text": "x" * 100_000}, "at most 200 characters"),
@@ -215,18 +211,18 @@ async def test_odd_content_stops_no_search(
         ({"field": ("n" * 100_000, "x")}, "at most 200 characters"),
         ({"limit": 0}, "finds 1 to 100 jobs"),
         ({"limit": 101}, "finds 1 to 100 jobs"),
-        ({"after": "nowhere"}, "is none"),
-        ({"after": "failed:soon:a"}, "is none"),
-        ({"after": "wait:-1:a"}, "is none"),
-        ({"after": "wait:1.5:a"}, "is none"),
-        ({"after": "meta:1:a"}, "is none"),
-        ({"after": "wait:1:a", "states": ["failed"]}, "is none"),
+        ({"after": "nowhere"}, "not a place where a search can continue"),
+        ({"after": "failed:soon:a"}, "not a place where a search can continue"),
+        ({"after": "wait:-1:a"}, "not a place where a search can continue"),
+        ({"after": "wait:1.5:a"}, "not a place where a search can continue"),
+        ({"after": "meta:1:a"}, "not a place where a search can continue"),
+        ({"after": "wait:1:a", "states": ["failed"]}, "not a place where a search can continue"),
     ],
 )
 async def test_what_is_out_of_bounds_is_refused(
-    inspect: Callable[..., JobInspector], arguments: dict[str, Any], told: str
+    inspect: Callable[..., JobInspector], arguments: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=message):
         await inspect().search("letters", **arguments)
 
 
@@ -251,7 +247,7 @@ async def test_the_newest_are_listed_first_if_asked(
 async def test_what_bullmq_5_has_put_aside_is_counted_and_listed_where_it_runs(
     write: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """It is older than what waits, and comes back before it."""
+    """It is older than the waiting jobs, and is listed before them."""
     for number in range(3):
         await write("paused", f"p{number}")
         await write("wait", f"w{number}")

@@ -1,4 +1,4 @@
-"""A queue at a glance: right whoever wrote its jobs, and whatever they hold."""
+"""The summary of a queue is right for jobs of any client, with any contents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from corral import Job, Queue
 from corral.inspector import FailureGroup, JobInspector
-from corral.inspector.summary import alike, per_minute
+from corral.inspector.summary import generalized_reason, per_minute
 from corral.store.clock import Clock
 
 MINUTE = timedelta(minutes=1)
@@ -239,8 +239,8 @@ async def test_what_node_counts_is_told_as_what_we_count(
     await workshop.raw.hset("bull:letters:metrics:completed", mapping=held)
     await workshop.raw.rpush("bull:letters:metrics:completed:data", 4, 0, 2, 1)
     found = await inspect().summary(letters)
-    told = [each for each in found.completed_per_minute if each]
-    assert (found.completed_total, told) == (10, [1, 2, 4, 3])
+    counts = [each for each in found.completed_per_minute if each]
+    assert (found.completed_total, counts) == (10, [1, 2, 4, 3])
     assert len(found.completed_per_minute) == 60
 
 
@@ -268,7 +268,7 @@ def test_counts_per_minute_are_laid_against_the_clock(counted: Any, tail: list[i
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "expected"),
     [
         ("KeyError: 'plan'", "KeyError: 'plan'"),
         (
@@ -287,5 +287,5 @@ def test_counts_per_minute_are_laid_against_the_clock(counted: Any, tail: list[i
         ("", ""),
     ],
 )
-def test_reasons_are_alike_but_for_ids_numbers_and_addresses(reason: str, told: str) -> None:
-    assert alike(reason) == told
+def test_reasons_are_alike_but_for_ids_numbers_and_addresses(reason: str, expected: str) -> None:
+    assert generalized_reason(reason) == expected

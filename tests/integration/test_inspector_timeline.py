@@ -1,4 +1,4 @@
-"""What happened to a job, told from its own fields and from the queue's log."""
+"""The timeline of a job, built from its own fields and from the queue's events."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from corral import Fixed, Job, Queue, Snooze
-from corral.inspector import JobInspector, Occurrence, StoredJob
-from corral.inspector.stored import decode_stored
-from corral.inspector.timeline import Event, told
+from corral.inspector import JobInspector, StoredJob, TimelineEntry
+from corral.inspector.stored_job import decode_stored
+from corral.inspector.timeline import JobEvent, build_timeline
 
 AGAIN = ["waiting", "active", "attempt-failed"]
 
@@ -20,8 +20,8 @@ async def fail(job: Job[Any]) -> None:
     raise ValueError(f"no {job.attempt}")
 
 
-def whats(found: Sequence[Occurrence]) -> list[str]:
-    """What happened; in brackets what has no time."""
+def whats(found: Sequence[TimelineEntry]) -> list[str]:
+    """The entries' names; in brackets those without a time."""
     return [each.what if each.at else f"({each.what})" for each in found]
 
 
@@ -58,9 +58,7 @@ async def test_three_failed_attempts_are_told_with_their_times_and_traces(
 async def test_the_beginning_and_the_end_are_told_of_a_job_in_a_busy_queue(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector], others: int
 ) -> None:
-    """The log is looked through from both ends of a job's life: of what many others hide, no time
-    is guessed.
-    """
+    """Events are read from both ends of a job's life; times in between are not guessed."""
     jobs, inspector = workshop.producer(letters), inspect()
     policy: Any = {"attempts": 4, "backoff": Fixed(timedelta(0))}
 
@@ -108,7 +106,7 @@ async def test_where_the_log_is_gone_the_job_tells_what_it_knows(
     await jobs.enqueue(letters, {}, job_id="new")
     await workshop.raw.delete("bull:letters:events")
 
-    async def story(job_id: str) -> Sequence[Occurrence]:
+    async def story(job_id: str) -> Sequence[TimelineEntry]:
         return await inspector.timeline(letters, await inspector.get(letters, job_id))
 
     bad = await story("bad")
@@ -125,7 +123,7 @@ async def test_where_the_log_is_gone_the_job_tells_what_it_knows(
 async def test_postponed_starts_are_no_failed_attempts(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """The log does not tell one from the other: which of the starts failed is not guessed."""
+    """The events do not distinguish them: which of the starts failed is not guessed."""
 
     async def snoozes(job: Job[Any]) -> None:
         if job.starts in {1, 3}:
@@ -226,11 +224,11 @@ def stored(**fields: Any) -> StoredJob:
     return decode_stored("letters", "1", state, flat)
 
 
-def events(*names: str) -> list[Event]:
-    """`waiting<active` is a job that waits and was active before."""
+def events(*names: str) -> list[JobEvent]:
+    """`waiting<active` is the event `waiting` of a job that was active before."""
     parts = [name.partition("<") for name in names]
     return [
-        Event(T0 + timedelta(seconds=place), what, before, None, "")
+        JobEvent(T0 + timedelta(seconds=place), what, before, None, "")
         for place, (what, _, before) in enumerate(parts)
     ]
 
@@ -297,4 +295,4 @@ def events(*names: str) -> list[Event]:
 def test_what_ended_each_attempt_is_told_from_the_log(
     job: dict[str, Any], log: list[str], gap: int, found: list[str]
 ) -> None:
-    assert whats(told(stored(**job), events(*log), gap)) == found
+    assert whats(build_timeline(stored(**job), events(*log), gap)) == found

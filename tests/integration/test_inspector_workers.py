@@ -1,4 +1,4 @@
-"""Who works, and at what: real worker processes, and connections that only call themselves workers."""
+"""Workers and their jobs: real worker processes, and connections with the names of workers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ import pytest_asyncio
 import redis.asyncio
 
 from corral import Job, Payload, Queue
-from corral.catalog import Catalog, Entry
-from corral.fleet.heartbeats import Heartbeat, Heartbeats
-from corral.inspector import JobInspector, WorkerSeen
+from corral.catalog import Catalog, CatalogEntry
+from corral.fleet.processes import ProcessRecord, ProcessRecords
+from corral.inspector import JobInspector, WorkerStatus
 from corral.plugins import Provider
 from corral.store.connection import Link
 
@@ -41,9 +41,10 @@ threads = Queue("acme-threads", Letter)
 
 @pytest_asyncio.fixture
 async def inspector(workshop: Any) -> AsyncIterator[JobInspector]:
-    """Of the two queues of `acme`."""
+    """A worker process for the two queues of `acme`."""
     entries = {
-        queue.name: Entry(queue, Provider("acme", "1.0", "wheel"), "") for queue in (mail, threads)
+        queue.name: CatalogEntry(queue, Provider("acme", "1.0", "wheel"), "")
+        for queue in (mail, threads)
     }
     inspector = JobInspector(Catalog(MappingProxyType(entries)), Link(workshop.url), prefix="bull")
     yield inspector
@@ -64,7 +65,7 @@ async def test_a_worker_process_is_seen_with_what_it_runs(
             ("corral", 1)
         ]
 
-    await workshop.wait_until(is_seen, "the worker has given a heartbeat, and told its queues")
+    await workshop.wait_until(is_seen, "the worker has given a heartbeat, and its queues are known")
     (seen,) = await inspector.workers()
     assert seen.name.startswith(f"{socket.gethostname()}-{worker.process.pid}-")
     assert (seen.host, seen.pid, seen.version) == (
@@ -101,7 +102,7 @@ async def test_a_parent_and_its_processes_are_seen(
     async def all_seen() -> bool:
         return [len(each.queues) for each in await inspector.workers()] == [0, 2, 2]
 
-    await workshop.wait_until(all_seen, "the parent and two processes have said what they are")
+    await workshop.wait_until(all_seen, "the parent and two processes are known")
     first, *children = await inspector.workers()
     assert (first.pid, first.state, first.queues, first.kind) == (
         parent.process.pid,
@@ -131,30 +132,35 @@ async def test_signs_of_life_tell_who_is_silent_and_which_are_of_an_older_versio
     }
     await workshop.raw.hset("corral:bull:alive", mapping=old)
     link = Link(workshop.url)
-    await Heartbeats(link, "bull").write("h-4-d.1", Heartbeat(1.0))
+    await ProcessRecords(link, "bull").write("h-4-d.1", ProcessRecord(1.0))
     await link.close()
-    told = {each.name: each for each in await inspector.workers()}
-    assert {name: each.state for name, each in told.items()} == {
+    by_name = {each.name: each for each in await inspector.workers()}
+    assert {name: each.state for name, each in by_name.items()} == {
         "h-1-a": "working",
         "h-2-b": "silent",
         "h-3-c": "draining",
         "h-4-d": "incomplete",
         "h-4-d.1": "working",
     }
-    assert (told["h-1-a"].host, told["h-1-a"].pid, told["h-1-a"].version, told["h-1-a"].since) == (
+    assert (
+        by_name["h-1-a"].host,
+        by_name["h-1-a"].pid,
+        by_name["h-1-a"].version,
+        by_name["h-1-a"].since,
+    ) == (
         "h",
         None,
         "",
         None,
     )
-    assert (told["h-4-d.1"].pid, told["h-4-d.1"].version) == (os.getpid(), version("corral"))
+    assert (by_name["h-4-d.1"].pid, by_name["h-4-d.1"].version) == (os.getpid(), version("corral"))
     await workshop.raw.delete("corral:bull:alive")
 
 
 async def test_other_workers_are_seen_by_their_connections(
     workshop: Any, inspector: JobInspector
 ) -> None:
-    """One that works off two queues is one; listeners, and whoever uses another prefix, are none."""
+    """One with two queues is listed once; listeners and other prefixes are not listed."""
 
     def named(queue: str, suffix: str = "", prefix: str = "bull") -> str:
         return f"{prefix}:{b64encode(queue.encode()).decode()}{suffix}"
@@ -201,10 +207,10 @@ async def test_every_active_job_is_somebodys(workshop: Any, inspector: JobInspec
     await raw.set("bull:acme-letters:text", "no hash")
     await raw.lpush("bull:acme-letters:active", "text")
 
-    def told(seen: list[WorkerSeen]) -> list[tuple[str, str, list[str]]]:
+    def described(seen: list[WorkerStatus]) -> list[tuple[str, str, list[str]]]:
         return [(each.name, each.state, [job.job_id for job in each.jobs]) for each in seen]
 
-    assert told([*await inspector.workers()]) == [
+    assert described([*await inspector.workers()]) == [
         ("ours-1-a", "working", ["named", "locked"]),
         ("", "unseen", ["nameless", "ghost"]),
         ("dead", "unseen", ["gone"]),
@@ -212,7 +218,7 @@ async def test_every_active_job_is_somebodys(workshop: Any, inspector: JobInspec
     name = f"bull:{b64encode(b'acme-letters').decode()}"
     async with redis.asyncio.Redis.from_url(workshop.url, client_name=name) as connection:
         await connection.ping()
-        assert told([*await inspector.workers()])[1:] == [
+        assert described([*await inspector.workers()])[1:] == [
             ("", "connected", ["nameless", "ghost"]),
             ("dead", "unseen", ["gone"]),
         ]
@@ -221,9 +227,9 @@ async def test_every_active_job_is_somebodys(workshop: Any, inspector: JobInspec
 async def test_a_worker_within_another_process_is_seen_by_its_connection(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
-    """It gives no heartbeats: `corral worker` does."""
+    """It writes no heartbeats, unlike `corral worker`."""
     inspector = inspect()
-    seen: list[WorkerSeen] = []
+    seen: list[WorkerStatus] = []
 
     async def look(_job: Job[Any]) -> None:
         seen.extend(await inspector.workers())

@@ -1,5 +1,6 @@
-"""The job that a deduplication id keeps back is another client's hash: what it names is not written
-to unseen.
+"""The job that a deduplication id keeps back is a hash that another client wrote.
+
+The keys that it names are checked before anything is written to them.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ OPTS = b'{"de":{"id":"one","keepLastIfActive":true}}'
 
 
 async def end_the_owner(store_url: str, raw: redis.Redis, kept: dict[str, str]) -> list[int]:
-    """End the job that holds the deduplication id `one`, for which `kept` is kept back; no other
-    job is there.
-    """
+    """End the job that holds the deduplication id `one`, for which `kept` is kept back."""
     store = QueueStore(Link(store_url), "bull", "letters")
     try:
         await store.add([NewJob("owner", "letters", b"{}", OPTS)])
@@ -69,9 +68,7 @@ def assert_refused(client: redis.Redis) -> None:
 async def test_a_container_is_never_made_a_set(
     store_url: str, client: redis.Redis, container: str
 ) -> None:
-    """An empty list has no key: SADD would make it, and nobody could work off the queue from then
-    on.
-    """
+    """An empty list has no key: SADD would make a set, and no worker could fetch from it."""
     kept = {"pk": f"{B}parent", "pdk": f"{B}{container}"}
     assert await end_the_owner(store_url, client, kept) == [1]
     assert client.type(f"{B}{container}") == "none"

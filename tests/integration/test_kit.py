@@ -18,19 +18,22 @@ from pydantic import Field, SecretStr
 from corral import (
     Cron,
     Deps,
+    Enqueued,
     Every,
     Exponential,
     Fail,
     Job,
     JobOptions,
+    JobState,
     Payload,
     Queue,
     RateLimited,
     Snooze,
+    hookimpl,
 )
 from corral.errors import CatalogError, PayloadRefused, UnknownQueue
-from corral.outcome import Completed, Failed, Retried, Snoozed
-from corral.outcome import RateLimited as Limited
+from corral.inspector import of_worker
+from corral.outcome import Completed, Failed, QueueLimited, Retried, Snoozed
 from corral.testing import Kit
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -98,6 +101,25 @@ async def test_a_drain_follows_jobs_into_other_queues_and_tells_each_run(corral_
 
 
 @pytest.mark.asyncio
+async def test_enqueue_reports_the_state_of_a_job_whose_id_exists(corral_kit: Kit) -> None:
+    first = await corral_kit.enqueue(letters, Letter(), job_id="ada")
+    assert first == Enqueued("ada", created=True, state=JobState.WAITING)
+    await corral_kit.drain(letters.processed_by(on_a_thread))
+    again = await corral_kit.enqueue(letters, Letter(), job_id="ada")
+    assert again == Enqueued("ada", created=False, state=JobState.COMPLETED)
+
+
+@pytest.mark.asyncio
+async def test_unschedule_ends_the_schedule_of_one_queue(corral_kit: Kit) -> None:
+    hourly = Every(timedelta(hours=1))
+    for queue in (letters, parcels):
+        await corral_kit.schedule(queue, {}, hourly, id="ada")
+    assert await corral_kit.unschedule(letters, "ada") is True
+    assert await corral_kit.unschedule(letters, "ada") is False
+    assert await corral_kit.unschedule(parcels, "ada") is True
+
+
+@pytest.mark.asyncio
 async def test_a_drain_tells_its_runs_in_the_order_in_which_they_ended(corral_kit: Kit) -> None:
     singly = Queue("singly", Letter, concurrency=1)  # of two at once, either may end first
     last = await corral_kit.enqueue(singly, Letter(text="last"), priority=2)
@@ -114,15 +136,11 @@ async def test_a_drain_tells_its_runs_in_the_order_in_which_they_ended(corral_ki
 
 @pytest.mark.asyncio
 async def test_a_processor_has_an_inspector_as_in_any_worker(corral_kit: Kit) -> None:
-    @asynccontextmanager
-    async def inspector_of(deps: Deps) -> AsyncIterator[Any]:
-        yield deps.inspector
-
     async def count(job: Job[Letter], inspector: Any) -> int:
         return int((await inspector.counts(letters))["active"])
 
     await corral_kit.enqueue(letters, Letter())
-    drained = await corral_kit.drain(letters.processed_by(count, using=inspector_of))
+    drained = await corral_kit.drain(letters.processed_by(count, using=of_worker))
     assert drained.outcomes(letters) == [Completed(b"1")]
 
 
@@ -192,7 +210,7 @@ async def test_a_rate_limit_ages_with_time(corral_kit: Kit) -> None:
 
     worker = letters.processed_by(twice)
     await corral_kit.enqueue(letters, Letter())
-    assert (await corral_kit.drain(worker)).outcomes(letters) == [Limited(3_600_000)]
+    assert (await corral_kit.drain(worker)).outcomes(letters) == [QueueLimited(3_600_000)]
     assert len(await corral_kit.drain(worker)) == 0
     corral_kit.travel(timedelta(minutes=59))
     assert len(await corral_kit.drain(worker)) == 0
@@ -257,9 +275,9 @@ class TestExpectations:
             corral_kit.assert_enqueued(letters, lambda letter: letter.text == "done").id == "first"
         )
         corral_kit.refute_enqueued(parcels)
-        with pytest.raises(AssertionError) as told:
+        with pytest.raises(AssertionError) as message:
             corral_kit.assert_enqueued(letters, {"text": "lost"})
-        assert str(told.value).splitlines() == [
+        assert str(message.value).splitlines() == [
             "no job of queue 'letters' matches {'text': 'lost'}",
             "enqueued were:",
             '  letters  first  completed  {"text":"done","copies":1}',
@@ -386,12 +404,42 @@ async def test_the_kit_refuses_what_no_worker_would_read_and_what_no_worker_coul
     corral_kit: Kit,
 ) -> None:
     wrong = Drawing(letter=Circle(), secret=SecretStr("hunter2"))
-    told = "letter: is Circle here, and Letter where a worker reads it"
-    with pytest.raises(PayloadRefused, match=told):
+    message = "letter: is Circle here, and Letter where a worker reads it"
+    with pytest.raises(PayloadRefused, match=message):
         await corral_kit.enqueue(drawings, wrong)
     async with corral_kit.connect(drawings) as jobs:
-        with pytest.raises(PayloadRefused, match=told):
+        with pytest.raises(PayloadRefused, match=message):
             await jobs.enqueue(drawings, wrong)
     with pytest.raises(CatalogError, match=r"for queue 'letters' cannot be called with \(job\)"):
         await corral_kit.drain(letters.processed_by(lambda: None))
     assert corral_kit.jobs(drawings) == []
+
+
+@pytest.mark.asyncio
+async def test_a_test_answers_hooks_in_a_kit_of_the_same_store_and_time(corral_kit: Kit) -> None:
+    ended: list[tuple[str, type]] = []
+
+    @hookimpl
+    def corral_job_ended(job: Job[Any], outcome: object) -> None:
+        ended.append((job.id, type(outcome)))
+
+    class Traced:
+        @hookimpl
+        def corral_enqueuing(self, queue: Queue[Any]) -> dict[str, str]:
+            return {"queue": queue.name}
+
+    async def carried(job: Job[Letter]) -> dict[str, str]:
+        return dict(job.carrier)
+
+    kit = corral_kit(hooks=[corral_job_ended, Traced()])
+    kit.travel(HOUR)
+    assert abs(kit.now - corral_kit.now) < timedelta(minutes=1)
+    await kit.enqueue(letters, Letter(), job_id="with")
+    await corral_kit.enqueue(letters, Letter(), job_id="without")
+    drained = await kit.drain(letters.processed_by(carried))
+    assert drained.outcomes(letters, "with") == [Completed(b'{"queue":"letters"}')]
+    assert drained.outcomes(letters, "without") == [Completed(b"{}")]
+    assert sorted(ended) == [("with", Completed), ("without", Completed)]
+    await corral_kit.enqueue(letters, Letter(), job_id="later")
+    await corral_kit.drain(letters.processed_by(carried))
+    assert len(ended) == 2, "the fixture's own kit asks the installed plugins alone"

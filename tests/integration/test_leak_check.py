@@ -31,7 +31,7 @@ async def test_a_tidy_store_passes(raw: Any, store_url: str) -> None:
 
 @untidy
 @pytest.mark.parametrize(
-    ("commands", "told"),
+    ("commands", "leak"),
     [
         (["SET bull:q:7:lock token"], "bull:q:7:lock is left (string)"),
         (
@@ -52,11 +52,11 @@ async def test_a_tidy_store_passes(raw: Any, store_url: str) -> None:
     ],
 )
 async def test_each_kind_of_leak_is_found(
-    raw: Any, store_url: str, commands: list[str], told: str
+    raw: Any, store_url: str, commands: list[str], leak: str
 ) -> None:
     for command in commands:
         await raw.execute_command(*command.split(" "))
-    assert find_leaks(store_url) == [told]
+    assert find_leaks(store_url) == [leak]
     assert find_leaks(store_url, "bul") == []
 
 

@@ -1,5 +1,4 @@
-"""The lean paths of the scripts beside the general one: they do the same with fewer commands, and
-nothing by halves.
+"""The scripts' lean paths do the same as the general path, with fewer commands.
 
 Each test runs on both, by the fixture `path`, on the embedded server and on Redis 7.0.
 """
@@ -36,7 +35,7 @@ def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 class Worker:
-    """A worker by hand, and what its queue looks like.
+    """A worker whose calls the test makes, and what its queue contains.
 
     Args:
         on: The server.
@@ -69,13 +68,13 @@ class Worker:
         found: list[str] = self.raw.lrange(f"{BASE}active", 0, -1)
         return found
 
-    def told(self, event: str) -> list[str]:
-        """The jobs of which this was told, in order."""
+    def jobs_of_event(self, event: str) -> list[str]:
+        """Return the jobs that have this event, in order."""
         entries = self.raw.xrange(f"{BASE}events")
         return [fields["jobId"] for _, fields in entries if fields["event"] == event]
 
     def commands(self) -> dict[str, int]:
-        """How often each command was run in scripts since `CONFIG RESETSTAT`."""
+        """Return how often scripts ran each command since `CONFIG RESETSTAT`."""
         outside = {"evalsha", "eval", "info", "config|resetstat"}
         stats = self.raw.info("commandstats")
         return {name[8:]: each["calls"] for name, each in stats.items() if name[8:] not in outside}
@@ -89,9 +88,7 @@ async def worker(own_server: Server) -> AsyncIterator[Worker]:
 
 
 async def test_a_plain_job_costs_fewer_commands_than_with_bullmq(worker: Worker, path: str) -> None:
-    """So it is seen that the lean path is taken: for a job at concurrency 1, and for fifty in one
-    call.
-    """
+    """Shows that the lean path is taken: for a job at concurrency 1, and for fifty in one call."""
     await worker.add(*(f"j{number}" for number in range(160)))
     await worker.advance(want=1)
     await worker.advance(*worker.running, want=1)
@@ -103,7 +100,8 @@ async def test_a_plain_job_costs_fewer_commands_than_with_bullmq(worker: Worker,
     await worker.advance(*worker.running, want=50)
     per_job = sum(worker.commands().values()) / 50
     print(
-        f"{path}: {sum(single.values())} commands for a single job, {per_job:.2f} each for fifty: {single}"
+        f"{path}: {sum(single.values())} commands for a single job,"
+        f" {per_job:.2f} each for fifty: {single}"
     )
     if path == "lean":
         # LLEN once a second
@@ -117,7 +115,7 @@ async def test_a_plain_job_costs_fewer_commands_than_with_bullmq(worker: Worker,
     "gone", [[], ["j2"], ["j0"], ["j4"], ["j0", "j1", "j2", "j3", "j4"]], ids=len
 )
 @pytest.mark.parametrize("others", [0, 2], ids=["all-that-run", "beside-older-ones"])
-async def test_who_is_not_active_any_more_leaves_the_order_of_the_others(
+async def test_a_job_that_is_not_active_any_more_does_not_change_the_order_of_the_others(
     worker: Worker, path: str, gone: list[str], others: int
 ) -> None:
     older = [f"older{number}" for number in range(others)]
@@ -125,13 +123,13 @@ async def test_who_is_not_active_any_more_leaves_the_order_of_the_others(
     await worker.advance(want=others + 8)
     for job in gone:
         worker.raw.lrem(f"{BASE}active", 0, job)
-        worker.raw.zadd(f"{BASE}failed", {job: 1})  # as if somebody had failed it
+        worker.raw.zadd(f"{BASE}failed", {job: 1})  # as if another client had failed it
     ending = ["j2", "j0", "j1", "j3", "j4"]
     codes = (await worker.advance(*ending)).codes
     assert list(codes) == [-3 if job in gone else 0 for job in ending]
     assert worker.active() == ["j7", "j6", "j5", *reversed(older)]
     assert set(worker.raw.zrange(f"{BASE}completed", 0, -1)) == set(ending) - set(gone)
-    assert worker.told("completed") == [job for job in ending if job not in gone]
+    assert worker.jobs_of_event("completed") == [job for job in ending if job not in gone]
 
 
 @pytest.mark.parametrize(
@@ -141,8 +139,9 @@ async def test_who_is_not_active_any_more_leaves_the_order_of_the_others(
 async def test_beside_a_damaged_key_no_job_is_lost_or_ended_twice(
     worker: Worker, path: str, key: str, size: int
 ) -> None:
-    """What stands there goes to the quarantine, now or with the next stalled check; `active` is the
-    operator's.
+    """The damaged key goes to the quarantine, now or with the next stalled check.
+
+    `active` must be repaired by an operator.
     """
     await worker.add(*(f"j{number}" for number in range(3 * size)))
     await worker.advance(want=size)
@@ -165,8 +164,8 @@ async def test_beside_a_damaged_key_no_job_is_lost_or_ended_twice(
     ]
     assert worker.raw.exists(*(f"{BASE}{job}:lock" for job in ended)) == 0
     if key == "events":
-        assert worker.told("completed") == ended
-        assert worker.told("active") == list(worker.running)
+        assert worker.jobs_of_event("completed") == ended
+        assert worker.jobs_of_event("active") == list(worker.running)
 
 
 async def test_a_repeated_call_repeats_the_reply_and_changes_nothing(
@@ -198,7 +197,7 @@ async def test_a_failed_job_and_one_that_completed_end_in_one_call(
     reply = await worker.store.advance("w", 2, [*endings, Ending(worker.running["c"], DONE)], 1)
     assert list(reply.codes) == [0, 0, 0]
     assert [job.id for job in reply.jobs] == ["d"]
-    assert worker.told("completed") == ["a", "c"]
+    assert worker.jobs_of_event("completed") == ["a", "c"]
     assert worker.raw.lrange(f"{BASE}wait", 0, -1) == ["b"]
     assert worker.raw.hmget(f"{BASE}b", "failedReason", "atm") == ["no stamp", "1"]
 
@@ -242,10 +241,10 @@ async def test_a_job_that_gets_a_parent_while_it_runs_releases_it(
 
 @pytest.mark.timing
 @pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
-async def test_what_just_started_ends_fast_beside_100_000_that_run(
+async def test_a_job_that_just_started_ends_fast_beside_100_000_running_ones(
     worker: Worker, path: str
 ) -> None:
-    """LREM from the tail walks past all of them. Who started long ago still leaves from there."""
+    """LREM from the tail walks past all of them; a job that started long ago is near the tail."""
     for start in range(0, MANY, 5000):
         worker.raw.lpush(
             f"{BASE}active", *(f"long{number}" for number in range(start, start + 5000))
@@ -256,7 +255,7 @@ async def test_what_just_started_ends_fast_beside_100_000_that_run(
     await worker.advance(want=2)
 
     async def end(job: str) -> int:
-        """How many microseconds it took to find it, with all that was asked for that."""
+        """Return how many microseconds it took to find the job, with all commands for that."""
         worker.raw.config_resetstat()
         assert list((await worker.advance(job, want=1)).codes) == [0]
         stats = worker.raw.info("commandstats")
@@ -274,6 +273,7 @@ async def test_what_just_started_ends_fast_beside_100_000_that_run(
     worker.raw.lrem(f"{BASE}active", -1, "c")
     past_all = worker.raw.info("commandstats")["cmdstat_lrem"]["usec"]
     print(
-        f"{path}: {young} us for the youngest of {MANY:,}, {old} us for the oldest; past all of them {past_all} us"
+        f"{path}: {young} us for the youngest of {MANY:,}, {old} us for the oldest;"
+        f" past all of them {past_all} us"
     )
     assert max(young, old) < past_all / 4

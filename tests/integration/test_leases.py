@@ -1,6 +1,4 @@
-"""The lease thread: locks are renewed whatever the event loop does, and nothing that goes wrong
-ends the thread.
-"""
+"""The lease thread renews locks whatever the event loop does, and no error ends the thread."""
 
 from __future__ import annotations
 
@@ -61,7 +59,7 @@ def lease(store_url: str, raw: Any) -> Any:
 
 
 async def outlives(raw: Any, job_id: str, locks: int) -> bool:
-    """Whether a lock is there at every look for so many times its own life."""
+    """Return whether a lock exists at every check, for a number of its lifetimes."""
     deadline = time.monotonic() + locks * LOCK_SECONDS
     while time.monotonic() < deadline:
         if not await raw.exists(f"bull:letters:{job_id}:lock"):
@@ -83,7 +81,7 @@ async def test_a_lock_lives_as_long_as_its_lease_and_no_longer(
     assert lost == []
 
 
-async def test_a_lock_that_is_somebody_elses_is_told_once_and_left_alone(
+async def test_a_lock_of_another_worker_is_reported_once_and_left_alone(
     leases: Leases, lease: Any, raw: Any, wait_until: Any
 ) -> None:
     lost: list[str] = []
@@ -91,17 +89,17 @@ async def test_a_lock_that_is_somebody_elses_is_told_once_and_left_alone(
     gone = await lease("b", lambda: lost.append("gone"))
     await raw.delete("bull:letters:b:lock")
     leases.hold([taken, gone])
-    await wait_until(lambda: len(lost) == 2, "both are told")
+    await wait_until(lambda: len(lost) == 2, "both are reported")
     assert not await outlives(raw, "a", 2), "it is not ours to renew"
     assert sorted(lost) == ["corral-leases", "gone"]
     assert not await raw.exists("bull:letters:b:lock"), "no key is made for a job that is gone"
 
 
-@pytest.mark.corral_untidy("its locks belong to no job, and nobody releases them")
+@pytest.mark.corral_untidy("its locks belong to no job, and are never released")
 @pytest.mark.timing
 async def test_whatever_is_raised_the_thread_goes_on(leases: Leases, lease: Any, raw: Any) -> None:
     def broken() -> None:
-        raise ZeroDivisionError("while it is told")
+        raise ZeroDivisionError("while it is reported")
 
     with capture_logs():
         leases.hold([await lease("a", broken, token="other:7"), await lease("b", lambda: None)])
@@ -121,7 +119,7 @@ async def test_a_process_whose_loop_has_stopped_for_good_loses_its_locks(
     leases: Leases, lease: Any, raw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases_module, "LOOP_SILENCE_SECONDS", LOCK_SECONDS)
-    leases.loop_moved()
+    leases.note_turn()
     leases.hold([await lease("a", lambda: None)])
     assert not await outlives(raw, "a", 4)
 
@@ -157,7 +155,7 @@ async def test_a_run_whose_lock_is_lost_is_stopped_and_its_result_dropped(
         ):
             await workshop.wait_until(entered.is_set, "it runs")
             await workshop.raw.set(lock, "another:1")
-            await workshop.wait_until(lambda: seen, "it is told", seconds=3)
+            await workshop.wait_until(lambda: seen, "it is reported", seconds=3)
     assert [line["job_id"] for line in logged if line["event"].startswith("lock lost")] == [
         enqueued.id
     ]
@@ -167,8 +165,8 @@ async def test_a_run_whose_lock_is_lost_is_stopped_and_its_result_dropped(
     await workshop.raw.delete(lock, f"bull:letters:{enqueued.id}", "bull:letters:active")
 
 
-async def test_of_200_results_whose_locks_are_anothers_none_is_written(workshop: Any) -> None:
-    """They are sent: nobody has told the worker before, since its next renewal is seconds away."""
+async def test_no_result_of_200_is_written_if_another_worker_has_the_locks(workshop: Any) -> None:
+    """The worker still sends their endings: only its next renewal, in seconds, shows the loss."""
     queue, count = Queue("letters", Letter), 200
     running, results_are_due = [], asyncio.Event()
 

@@ -1,6 +1,7 @@
 """What a real process loads: an idle worker and a command have only what they use.
-`tests/wheels/test_cost.py` holds what that comes to, in memory and seconds;
-`tests/unit/test_imports.py` holds the same for imports alone.
+
+`tests/wheels/test_cost.py` bounds the memory and the seconds; `tests/unit/test_imports.py` holds
+the same for imports alone.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ async def test_a_worker_without_a_database_loads_none_and_no_other_client(
 
 async def test_what_a_worker_uses_it_loads(loads: Any, wait_until: Any, store_url: str) -> None:
     """The names that these tests look for are the real ones."""
-    told = {
+    settings = {
         "REDIS_URL": f"{store_url}?client_name=app",
         "CORRAL_DATABASE_URL": "sqlite+aiosqlite:///:memory:",
     }
-    modules = await loads("worker", **told).once_it_works(wait_until)
+    modules = await loads("worker", **settings).once_it_works(wait_until)
     assert modules >= REDIS_PY | {"sqlalchemy", "sqlalchemy.orm", "corral.sql", "aiosqlite"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.catalog.lock import Lock, Locked, read_lock, write_lock
+from corral.catalog.lock import Lock, LockedQueue, read_lock, write_lock
 
 SECONDS = 30.0
 ACME = """
@@ -35,7 +35,7 @@ open(os.environ["ACME_RAN"], "a").write("imported\\n")
 from corral import hookimpl
 
 @hookimpl
-def corral_enqueuing(queue, payload, carrier): open(os.environ["ACME_RAN"], "a").write("saw a payload\\n")
+def corral_enqueuing(queue, payload): open(os.environ["ACME_RAN"], "a").write("saw a payload\\n")
 """
 DOORS = {
     "check": ["check"],
@@ -69,7 +69,7 @@ def ran(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def corral(tmp_path: Path, store_url: str, ran: Path) -> Corral:
-    """`corral("check", CORRAL_LOCK=…)`: a process beside the distributions of `tmp_path / "site"`."""
+    """`corral("check", CORRAL_LOCK=…)`: a process that has the distributions of `site`."""
     install(tmp_path / "site", "acme-letters", "[corral.queues]\nletters = acme_letters\n", ACME)
     (tmp_path / "work").mkdir()
 
@@ -219,21 +219,23 @@ def test_a_patch_release_is_told_as_one_and_a_setting_allows_it(
     path = tmp_path / "work" / "corral.lock"
     lock = read_lock(path)
     assert lock is not None
-    before = Locked("acme-letters", "0.9.9", lock.queues["letters"].fingerprint)
+    before = LockedQueue("acme-letters", "0.9.9", lock.queues["letters"].fingerprint)
     write_lock(path, Lock({**lock.queues, "letters": before}, lock.plugins))
     refused = corral(*DOORS[door], CORRAL_LOCK_PATCHES="allow")
     assert (refused.returncode, "version '0.9.9' is locked" in refused.stderr) == (3, True), (
         "another minor version"
     )
-    before = Locked("acme-letters", "1.0", lock.queues["letters"].fingerprint)
+    before = LockedQueue("acme-letters", "1.0", lock.queues["letters"].fingerprint)
     installed = tmp_path / "site" / "acme_letters-1.0.0.dist-info" / "METADATA"
     installed.write_text(installed.read_text("utf-8").replace("1.0.0", "1.0.3"), "utf-8")
     write_lock(path, Lock({**lock.queues, "letters": before}, lock.plugins))
-    told = "acme-letters 1.0.3 is a patch release of 1.0, which is locked, with the same payloads"
+    warning = (
+        "acme-letters 1.0.3 is a patch release of 1.0, which is locked, with the same payloads"
+    )
     refused = corral(*DOORS[door])
-    assert (refused.returncode, told in refused.stderr) == (3, True)
+    assert (refused.returncode, warning in refused.stderr) == (3, True)
     allowed = corral(*DOORS[door], CORRAL_LOCK_PATCHES="allow")
-    assert (allowed.returncode, allowed.stderr.count(told)) == (0, 1)
+    assert (allowed.returncode, allowed.stderr.count(warning)) == (0, 1)
 
 
 def test_a_board_alone_starts_without_what_is_not_in_the_lock_file_and_says_so(
@@ -247,7 +249,8 @@ def test_a_board_alone_starts_without_what_is_not_in_the_lock_file_and_says_so(
     started = (
         "from corral.app.installed import read_usable_plugins\n"
         "installed, problems = read_usable_plugins()\n"
-        "print([each.code for each in problems], 'letters' in installed.catalog.entries, installed.catalog.is_locked)"
+        "print([each.code for each in problems], 'letters' in installed.catalog.entries,"
+        " installed.catalog.is_locked)"
     )
     monkeypatch.setattr(sys.modules[__name__], "PRODUCER", started)
     assert corral().stdout == "['not-locked'] True True\n"

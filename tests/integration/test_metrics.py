@@ -1,4 +1,4 @@
-"""`/metrics`: what is told, what it costs the store, and what never becomes a label."""
+"""`/metrics`: what it serves, what it costs the store, and what never becomes a label."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from corral import Fail, Fixed, Job, Queue, Retry
-from corral.catalog import Catalog, Entry
-from corral.fleet.heartbeats import Heartbeat, Heartbeats
+from corral.catalog import Catalog, CatalogEntry
+from corral.fleet.processes import ProcessRecord, ProcessRecords
 from corral.inspector import JobInspector
 from corral.observe.metrics import StoreMetrics, WorkerMetrics, render, render_metrics
 from corral.observe.tally import Tally
@@ -59,7 +59,9 @@ def store(store_url: str) -> Iterator[StoreMetrics]:
 @pytest.fixture
 def inspector(letters: Queue[Any], store_url: str) -> JobInspector:
     catalog = Catalog(
-        MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")})
+        MappingProxyType(
+            {letters.name: CatalogEntry(letters, Provider("acme", "1.0", "wheel"), "")}
+        )
     )
     return JobInspector(catalog, Link(store_url), prefix="bull")
 
@@ -134,9 +136,11 @@ async def test_for_how_long_the_next_job_has_waited(
     link, clock, jobs = Link(store_url), Clock(), workshop.producer(letters)
 
     async def waited() -> float:
-        from corral.observe.figures import read_figures
+        from corral.observe.queue_figures import read_queue_figures
 
-        hours = (await read_figures(link, "bull", "letters", clock=clock)).oldest_seconds / 3600
+        hours = (
+            await read_queue_figures(link, "bull", "letters", clock=clock)
+        ).oldest_seconds / 3600
         return round(hours, 2)
 
     assert await waited() == 0
@@ -181,12 +185,12 @@ async def test_pause_and_workers_at_work(
     store: StoreMetrics, inspector: JobInspector, store_url: str, letters: Queue[Any]
 ) -> None:
     link = Link(store_url)
-    heartbeats = Heartbeats(link, "bull")
+    heartbeats = ProcessRecords(link, "bull")
     for name, heartbeat in {
-        "a": Heartbeat(1),
-        "b": Heartbeat(2, draining=True),
-        "c": Heartbeat(16),
-        "p": Heartbeat(0, processes=2),
+        "a": ProcessRecord(1),
+        "b": ProcessRecord(2, draining=True),
+        "c": ProcessRecord(16),
+        "p": ProcessRecord(0, processes=2),
     }.items():
         await heartbeats.write(name, heartbeat)
     await inspector.pause(letters)
@@ -352,9 +356,9 @@ async def test_no_job_and_no_worker_makes_a_series(
         await naming.execute()
     async with workshop.working(letters.processed_by(work), burst=True) as working:
         await asyncio.wait_for(asyncio.shield(working.running), 60)
-    heartbeats = Heartbeats(link, "bull")
+    heartbeats = ProcessRecords(link, "bull")
     for n in range(1000):
-        await heartbeats.write(f"host-{n}-{n:06x}", Heartbeat(0.0))
+        await heartbeats.write(f"host-{n}-{n:06x}", ProcessRecord(0.0))
     await link.close()
 
     took = []

@@ -1,4 +1,4 @@
-"""What workers add up per minute, and what is read of it."""
+"""The counts per minute that workers add up, and what is read of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest_asyncio
 from corral import Fail, Job, Payload, Queue
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.fleet.minutes import KEPT_MINUTES, Minute, Sums, add_minutes, read_minutes
+from corral.job import run_state
 from corral.observe.tally import Tally
 from corral.outcome import Completed, Failed, LeaseLost
 from corral.store.clock import Clock
@@ -72,9 +73,7 @@ async def test_minutes_are_a_row_without_gaps_the_newest_last(link: Link) -> Non
 
 
 async def test_a_day_is_kept_and_no_more(link: Link, raw: Any) -> None:
-    """The minute that comes takes the place of the one a day before it, and one that comes a day
-    late is dropped.
-    """
+    """A new minute replaces the one a day before it; counts that come a day late are dropped."""
     last = await now(link)
     for start in range(last - 2 * KEPT_MINUTES, last, 480):
         await add_minutes(
@@ -135,7 +134,7 @@ async def test_what_a_worker_did_is_read_as_it_was(
 
 
 async def test_only_a_first_start_counts_as_a_wait(letters: Queue[Any]) -> None:
-    """Since when a job waits that is tried again, nobody wrote down."""
+    """Nothing records since when a job that is tried again has been waiting."""
     tally = Tally()
     made = job(letters, letters.payload(text=""))
     first = _at(made, scheduled_ms=1_000_000, processed_ms=1_004_000, starts=1, seconds=0.5)
@@ -177,6 +176,6 @@ async def test_what_the_store_refused_is_written_later_and_what_is_uncertain_is_
     assert tally.queues["letters"].minutes == {}
 
 
-def _at(made: Job[Any], *, seconds: float, **times: int) -> Job[Any]:
-    run = dataclasses.replace(made.run, seconds=seconds)
-    return dataclasses.replace(made, run=run, **times)
+def _at(made: Job[Any], *, starts: int, seconds: float, **times: int) -> Job[Any]:
+    run = dataclasses.replace(run_state(made), seconds=seconds, **times)
+    return dataclasses.replace(made, starts=starts, _run=run)

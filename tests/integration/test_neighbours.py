@@ -1,4 +1,4 @@
-"""Other clients on our queues: who of them works, which versions they are, and limits of their own."""
+"""Other clients on our queues: which of them have workers, their versions and their own limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import redis.asyncio
 import corral
 from corral import Queue
 from corral.catalog.record import Record
-from corral.catalog.unserved import unserved
+from corral.catalog.unserved import warn_of_unserved
 from corral.store.codec import NewJob
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
@@ -41,14 +41,14 @@ async def store(store_url: str) -> AsyncIterator[QueueStore]:
 
 
 @pytest.fixture
-def told() -> Iterator[list[Any]]:
-    with capture_logs(logging.WARNING) as told:
-        yield told
+def warnings() -> Iterator[list[Any]]:
+    with capture_logs(logging.WARNING) as lines:
+        yield lines
 
 
 @asynccontextmanager
 async def connected(url: str, *names: str) -> AsyncIterator[None]:
-    """Connections that call themselves so, as workers of other clients do (wire § 7.3)."""
+    """Connections with these client names, as workers of other clients have them (wire § 7.3)."""
     async with AsyncExitStack() as clients:
         for name in names:
             client = await clients.enter_async_context(
@@ -59,15 +59,15 @@ async def connected(url: str, *names: str) -> AsyncIterator[None]:
 
 
 class TestUnserved:
-    """ "No worker serves …" is said where that is so, and of queues that somebody asks about."""
+    """ "No worker serves …" is logged if it is true, for queues that a producer uses."""
 
     @pytest_asyncio.fixture
     async def asked(self, store_url: str) -> AsyncIterator[Callable[..., Any]]:
         link = Link(store_url)
-        yield lambda *queues, ours=(): unserved(queues, ours, link, "bull")
+        yield lambda *queues, ours=(): warn_of_unserved(queues, ours, link, "bull")
         await link.close()
 
-    async def test_all_that_have_none_are_told_in_one_sentence(
+    async def test_all_queues_without_a_worker_are_listed_in_one_sentence(
         self, asked: Callable[..., Any]
     ) -> None:
         sentence = "no worker serves 'emails', 'faxes': their jobs will wait"
@@ -104,13 +104,13 @@ class TestUnserved:
             f"bull:{encoded('faxes')}",
         ],
     )
-    async def test_a_listener_and_what_is_elsewhere_do_not(
+    async def test_listeners_and_connections_to_other_queues_do_not_serve(
         self, store_url: str, asked: Callable[..., Any], name: str
     ) -> None:
         async with connected(store_url, name):
             assert await asked("emails") == ("no worker serves 'emails': their jobs will wait",)
 
-    async def test_where_connections_are_not_told_a_stalled_check_is(
+    async def test_without_a_list_of_connections_a_stalled_check_counts(
         self, raw: redis.asyncio.Redis, store_url: str
     ) -> None:
         rights = ("on", ">secret", "~*", "+@all", "-client|list")
@@ -118,26 +118,26 @@ class TestUnserved:
         link = Link(store_url.replace("unix://", "unix://producer:secret@", 1))
         try:
             await raw.set("bull:emails:stalled-check", 1, px=60_000)
-            found = await unserved(["emails", "faxes"], [], link, "bull")
+            found = await warn_of_unserved(["emails", "faxes"], [], link, "bull")
             assert found == ("no worker serves 'faxes': their jobs will wait",)
         finally:
             await link.close()
             await raw.execute_command("ACL", "DELUSER", "producer")
 
-    async def test_a_producer_tells_of_queues_that_it_enqueues_to(
+    async def test_a_producer_warns_of_queues_that_it_enqueues_to(
         self,
         store_url: str,
         acme: Path,
         monkeypatch: pytest.MonkeyPatch,
         wait_until: Any,
-        told: list[Any],
+        warnings: list[Any],
     ) -> None:
         monkeypatch.syspath_prepend(str(acme))
         monkeypatch.setenv("CORRAL_ENV", "production")
         monkeypatch.setenv("REDIS_URL", store_url)
         async with corral.connect() as jobs:
             await jobs.enqueue("acme-threads", {"text": "one"})
-            await wait_until(lambda: told, "the producer has told of the queue")
+            await wait_until(lambda: warnings, "the producer has warned of the queue")
             await jobs.enqueue("acme-threads", {"text": "two"})
         async with (
             connected(store_url, f"bull:{encoded('acme-threads')}"),
@@ -145,8 +145,8 @@ class TestUnserved:
         ):
             await jobs.enqueue("acme-threads", {"text": "three"})
             await jobs.enqueue("acme-letters", {"text": "four"})
-            await wait_until(lambda: len(told) > 1, "the producer has told of the other one")
-        assert [line["event"] for line in told] == [
+            await wait_until(lambda: len(warnings) > 1, "the producer has warned of the other one")
+        assert [line["event"] for line in warnings] == [
             "no worker serves 'acme-threads': their jobs will wait",
             "no worker serves 'acme-letters': their jobs will wait",
         ]
@@ -156,14 +156,19 @@ class TestVersions:
     @pytest.mark.parametrize(
         ("first", "then"), [("5.81.5", "6.7.0"), ("6.7.0", "5.81.5"), ("6.7.0", "4.0.0")]
     )
-    async def test_a_change_is_told_once(
-        self, store: QueueStore, raw: redis.asyncio.Redis, told: list[Any], first: str, then: str
+    async def test_a_change_is_logged_once(
+        self,
+        store: QueueStore,
+        raw: redis.asyncio.Redis,
+        warnings: list[Any],
+        first: str,
+        then: str,
     ) -> None:
         neighbours = Neighbours(store)
         for version in (first, first, then, first, then):
             await raw.hset(f"{BASE}meta", "version", f"bullmq:{version}")
             await neighbours.look()
-        (line,) = told
+        (line,) = warnings
         assert (line["log_level"], line["queue"]) == ("warning", "letters")
         assert "BullMQ 5 and BullMQ 6 share a queue" in line["event"]
         assert "corral resume letters" in line["hint"]
@@ -176,37 +181,37 @@ class TestVersions:
             ["", "x", "bullmq:5.1.0"],
         ],
     )
-    async def test_one_alone_is_nothing_to_tell(
-        self, store: QueueStore, raw: redis.asyncio.Redis, told: list[Any], versions: list[str]
+    async def test_one_version_alone_causes_no_warning(
+        self, store: QueueStore, raw: redis.asyncio.Redis, warnings: list[Any], versions: list[str]
     ) -> None:
         neighbours = Neighbours(store)
         for version in versions:
             await raw.hset(f"{BASE}meta", "version", version)
             await neighbours.look()
-        assert told == []
+        assert warnings == []
 
-    async def test_jobs_of_5_under_6_are_told(
-        self, store: QueueStore, raw: redis.asyncio.Redis, told: list[Any]
+    async def test_jobs_of_5_under_6_are_logged(
+        self, store: QueueStore, raw: redis.asyncio.Redis, warnings: list[Any]
     ) -> None:
         await raw.hset(f"{BASE}old", mapping={"name": "x", "data": "{}"})
         await raw.lpush(f"{BASE}paused", "old")
         await Neighbours(store).look()
-        assert told == [], "nobody says that 6 is there"
+        assert warnings == [], "it is not known that 6 is there"
         await raw.hset(f"{BASE}meta", "version", "bullmq:6.7.0")
         await Neighbours(store).look()
-        assert len(told) == 1
+        assert len(warnings) == 1
 
-    async def test_damaged_keys_tell_nothing(
-        self, store: QueueStore, raw: redis.asyncio.Redis, told: list[Any]
+    async def test_damaged_keys_cause_no_warning(
+        self, store: QueueStore, raw: redis.asyncio.Redis, warnings: list[Any]
     ) -> None:
         await raw.set(f"{BASE}meta", "x")
         await raw.set(f"{BASE}paused", "x")
         await Neighbours(store).look()
-        assert told == []
+        assert warnings == []
         await raw.delete(f"{BASE}meta", f"{BASE}paused")
 
-    async def test_a_worker_tells_at_its_start(
-        self, workshop: Any, letters: Queue[Any], told: list[Any]
+    async def test_a_worker_warns_at_its_start(
+        self, workshop: Any, letters: Queue[Any], warnings: list[Any]
     ) -> None:
         await workshop.raw.hset(f"{BASE}old", mapping={"name": "letters", "data": "{}"})
         await workshop.raw.lpush(f"{BASE}paused", "old")
@@ -216,14 +221,13 @@ class TestVersions:
 
         async with workshop.working(letters.processed_by(process)):
             await workshop.wait_until(
-                lambda: any("BullMQ 5" in line["event"] for line in told), "the worker has told"
+                lambda: any("BullMQ 5" in line["event"] for line in warnings),
+                "the worker has warned",
             )
 
 
 class TestLimitOfOthers:
-    """A worker of BullMQ with the option `limiter` counts; ours would not know its limit (wire
-    6.19).
-    """
+    """A BullMQ worker with the option `limiter` counts; ours do not know its limit, wire § 6.19."""
 
     @staticmethod
     async def seen(store: QueueStore, *counts: int | None) -> list[int]:
@@ -246,30 +250,30 @@ class TestLimitOfOthers:
         assert (await store.advance("hand", 5, [], 1)).others_count == 0
 
     @pytest.mark.parametrize("counts", [(0, 1), (1, 2), (2, 1), (1, 1, 0, 1)])
-    async def test_it_is_told_once_with_the_remedy(
-        self, store: QueueStore, told: list[Any], counts: tuple[int, ...]
+    async def test_it_is_logged_once_with_the_remedy(
+        self, store: QueueStore, warnings: list[Any], counts: tuple[int, ...]
     ) -> None:
         neighbours = Neighbours(store)
         for count in (*counts, *counts):
-            neighbours.saw_count(count)
-        (line,) = told
+            neighbours.check_count(count)
+        (line,) = warnings
         assert (line["log_level"], line["queue"]) == ("warning", "letters")
         assert "limits the rate of a queue by itself" in line["event"]
         assert "corral limit letters --rate" in line["hint"]
         assert "setGlobalRateLimit" in line["hint"]
 
-    async def test_what_a_limit_leaves_behind_that_was_taken_away_is_none(
-        self, store: QueueStore, raw: redis.asyncio.Redis, told: list[Any]
+    async def test_the_counter_of_a_removed_limit_causes_no_warning(
+        self, store: QueueStore, raw: redis.asyncio.Redis, warnings: list[Any]
     ) -> None:
         neighbours = Neighbours(store)
         await raw.hset(f"{BASE}meta", "max", 10)
         await neighbours.look()
         for count in (0, 4, 4, 0, 0):
-            neighbours.saw_count(count)
-        assert told == []
+            neighbours.check_count(count)
+        assert warnings == []
 
-    async def test_a_worker_tells_of_it(
-        self, workshop: Any, letters: Queue[Any], store: QueueStore, told: list[Any]
+    async def test_a_worker_warns_of_it(
+        self, workshop: Any, letters: Queue[Any], store: QueueStore, warnings: list[Any]
     ) -> None:
         async def process(job: corral.Job[Any]) -> None: ...
 
@@ -280,6 +284,7 @@ class TestLimitOfOthers:
             await workshop.raw.set(f"{BASE}limiter", 2, px=60_000)
             await store.add([NewJob("two", "letters", b"{}", b"{}")])
             await workshop.wait_until(
-                lambda: any("limits the rate" in line["event"] for line in told), "it has told"
+                lambda: any("limits the rate" in line["event"] for line in warnings),
+                "it has warned",
             )
             await workshop.until(letters, "two", "completed")

@@ -1,5 +1,6 @@
-"""Whatever a processor does, its job ends and its slot is free: on a real worker, with other jobs
-beside it.
+"""Whatever a processor does, its job ends and its slot is free.
+
+On a real worker, with other jobs beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pytest
 from pydantic import field_validator
 
 from corral import Fixed, Job, JobOptions, Payload, Queue, Snooze, hookimpl
+from corral.job import run_state
 from corral.outcome import Completed, Failed, Retried, TimedOut
 from corral.tasks import OwnTask
 from logged import capture_logs
@@ -39,7 +41,7 @@ letters = Queue("letters", Letter, options=OPTIONS, concurrency=3)
 
 
 class Remote(Exception):
-    """As client libraries make them: attributes are looked up in what the server sent."""
+    """An exception as client libraries make them: it looks up attributes in the server's reply."""
 
     def __init__(self, body: dict[str, object]) -> None:
         super().__init__("remote failed")
@@ -61,7 +63,7 @@ class Silent(Exception):
 
 
 class Text:
-    """What a processor wants to log, and what has no text."""
+    """An object that a processor wants to log, and that has no text."""
 
     def __str__(self) -> str:
         raise GeneratorExit("no text")
@@ -111,9 +113,10 @@ def misbehave(job: Job[Letter]) -> object:
     elif text == "progress":
         job.progress(each for each in [Text()])
     elif text == "run":
-        job.run.said.append(("log", cast("Any", Text())))
-        job.run.said.append(cast("Any", ("log",)))
-        job.run.spoke = cast("Any", "gone")
+        run = run_state(job)
+        run.notes.append(("log", cast("Any", Text())))
+        run.notes.append(cast("Any", ("log",)))
+        run.on_note = cast("Any", "gone")
     return text
 
 
@@ -130,9 +133,7 @@ async def enqueue(workshop: Any, queue: Queue[Any], *texts: str, **options: Any)
 
 
 async def ended(workshop: Any, queue: Queue[Any], job_id: str) -> dict[str, str]:
-    """The job's fields, once it has finished; its attempts are spent in a fair number of
-    milliseconds.
-    """
+    """Return the job's fields, once it has finished; its attempts take milliseconds."""
 
     async def finished() -> bool:
         return "finishedOn" in await workshop.hash(queue, job_id)
@@ -144,7 +145,7 @@ async def ended(workshop: Any, queue: Queue[Any], job_id: str) -> dict[str, str]
 
 class TestWhateverIsRaised:
     @BOTH
-    async def test_its_job_fails_its_attempts_and_its_slot_is_free(
+    async def test_the_job_fails_all_its_attempts_and_its_slot_is_free(
         self, workshop: Any, process: Any
     ) -> None:
         odd = [*MAKE, "log", "progress"]
@@ -167,7 +168,7 @@ class TestWhateverIsRaised:
         assert states == [*["failed"] * (len(made) - 1), "completed"]
 
     @BOTH
-    async def test_a_processor_that_tampers_with_its_run_harms_nobody(
+    async def test_a_processor_that_tampers_with_its_run_harms_no_other_job(
         self, workshop: Any, process: Any
     ) -> None:
         made = await enqueue(workshop, letters, "run", "plain")
@@ -177,7 +178,7 @@ class TestWhateverIsRaised:
     async def test_a_future_that_carries_a_generator_exit_is_a_failed_attempt(
         self, workshop: Any
     ) -> None:
-        """It is thrown into the worker's coroutine, which closes the processor's."""
+        """The exception is thrown into the worker's coroutine, which closes the processor's."""
 
         async def process(job: Job[Letter]) -> str:
             if job.payload.text == "odd":
@@ -263,7 +264,7 @@ class TestSubscribers:
     async def test_whatever_one_raises_neither_ends_the_worker_nor_loses_a_slot(
         self, workshop: Any, process: Any, fault: type[BaseException]
     ) -> None:
-        told: list[str] = []
+        reported: list[str] = []
 
         @hookimpl
         @contextmanager
@@ -275,7 +276,7 @@ class TestSubscribers:
 
         @hookimpl
         def corral_job_ended(job: Job[Any]) -> None:
-            told.append(job.payload.text)
+            reported.append(job.payload.text)
             raise fault("no metrics")
 
         workshop.load(corral_job_context=corral_job_context, corral_job_ended=corral_job_ended)
@@ -283,17 +284,17 @@ class TestSubscribers:
         await workshop.burst(letters.processed_by(process), concurrency={"letters": 1})
         states = [await workshop.state(letters, job_id) for job_id in made]
         assert states == ["completed", "completed", "failed", "completed"]
-        assert told == ["enter", "plain", "remote", "plain"]
+        assert reported == ["enter", "plain", "remote", "plain"]
 
-    async def test_they_see_whether_it_was_the_last_attempt_and_what_failed(
+    async def test_subscribers_see_whether_it_was_the_last_attempt_and_what_failed(
         self, workshop: Any
     ) -> None:
-        told: list[tuple[str, type, bool, object]] = []
+        reported: list[tuple[str, type, bool, object]] = []
 
         @hookimpl
         def corral_job_ended(job: Job[Any], outcome: Any) -> None:
             error = getattr(outcome, "error", "none")
-            told.append((job.payload.text, type(outcome), outcome.final, type(error)))
+            reported.append((job.payload.text, type(outcome), outcome.final, type(error)))
 
         async def process(job: Job[Letter]) -> None:
             if job.payload.text == "fail":
@@ -307,7 +308,7 @@ class TestSubscribers:
         async with workshop.working(queue.processed_by(process)):
             for job_id in made:
                 await ended(workshop, queue, job_id)
-        assert sorted(told, key=lambda each: (each[0], each[2])) == [
+        assert sorted(reported, key=lambda each: (each[0], each[2])) == [
             ("fail", Retried, False, Silent),
             ("fail", Failed, True, Silent),
             ("plain", Completed, True, str),
@@ -316,7 +317,7 @@ class TestSubscribers:
         ]
 
     @BOTH
-    async def test_the_worker_keeps_no_exception_alive_after_they_were_told(
+    async def test_the_worker_keeps_no_exception_alive_after_they_were_reported(
         self, workshop: Any, process: Any
     ) -> None:
         kept: list[weakref.ref[BaseException]] = []
@@ -333,7 +334,7 @@ class TestSubscribers:
         try:
             async with workshop.working(letters.processed_by(process)):
                 await workshop.wait_until(
-                    lambda: len(kept) == 10, "both attempts of five jobs are told"
+                    lambda: len(kept) == 10, "both attempts of five jobs are reported"
                 )
                 await workshop.wait_until(
                     lambda: not any(each() for each in kept), "every exception is gone"
@@ -376,7 +377,7 @@ class TestTasks:
     async def test_a_job_whose_task_is_cancelled_before_it_began_is_ended_within_5_seconds(
         self, workshop: Any
     ) -> None:
-        """By somebody who is no job: what jobs cancel is refused."""
+        """Other code cancels them: a job's cancellation would be refused."""
         found: dict[str, float] = {}
 
         async def process(job: Job[Letter]) -> str:
@@ -430,12 +431,14 @@ class TestTasks:
     async def test_a_processor_that_cancels_every_task_of_the_loop_cancels_its_own(
         self, command: Any, workshop: Any, acme: Path, when: str
     ) -> None:
-        """In a process of its own: among those tasks is the one that runs everything."""
+        """In a process of its own, because one of these tasks runs the whole process."""
         source = (acme / "acme_letters.py").read_text("utf-8")
         cancelling = {
             "at once": "cancel(); await asyncio.sleep(60)",
             "while others run": "await asyncio.sleep(0.1); cancel(); await asyncio.sleep(60)",
-            "after it has ended": "asyncio.get_running_loop().call_later(0.05, cancel); return 'ended'",
+            "after it has ended": (
+                "asyncio.get_running_loop().call_later(0.05, cancel); return 'ended'"
+            ),
         }
         added = f"""
     def cancel():
@@ -463,7 +466,7 @@ class TestTasks:
         assert [(job["ats"], job.get("returnvalue")) for job in jobs[1:]] == [
             ("1", '"sleep 0.5"')
         ] * 2
-        assert worker.said.count("a job cancelled tasks that are not its own: refused") == 1
+        assert worker.said.count("a job tried to cancel tasks that are not its own: refused") == 1
 
     async def test_a_def_that_cancels_every_task_of_the_loop_cancels_its_own(
         self, workshop: Any

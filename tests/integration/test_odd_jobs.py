@@ -1,5 +1,6 @@
-"""A job is data: whatever somebody else wrote into the store, the worker ends it or drops it, and
-goes on.
+"""Whatever another client wrote into the store as a job, the worker ends it or drops it.
+
+It goes on with the other jobs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ letters = Queue(
 
 @pytest.fixture
 def write(workshop: Any) -> Any:
-    """`await write("a", data="{}", …)`: a job as another client leaves it, waiting."""
+    """`await write("a", data="{}", …)`: a waiting job, as another client writes it."""
 
     async def write(job_id: str, /, **fields: Any) -> None:
         if fields:
@@ -64,7 +65,7 @@ async def test_a_job_without_any_options_has_one_attempt_and_the_queues_retentio
     )
 
 
-async def test_a_jobs_name_is_carried_and_decides_nothing(workshop: Any, write: Any) -> None:
+async def test_a_jobs_name_is_passed_on_and_has_no_effect(workshop: Any, write: Any) -> None:
     await write("a", name="send:größe", data='{"text":"hi"}', opts='{"attempts":4}')
     await workshop.burst(letters.processed_by(seen))
     result = json.loads((await workshop.hash(letters, "a"))["returnvalue"])
@@ -106,7 +107,7 @@ async def test_half_a_surrogate_pair_becomes_a_replacement_character(
     assert json.loads((await workshop.hash(letters, "a"))["returnvalue"])["text"] == "cut \ufffd"
 
 
-async def test_unknown_fields_are_ignored_and_told_once(workshop: Any, write: Any) -> None:
+async def test_unknown_fields_are_ignored_and_logged_once(workshop: Any, write: Any) -> None:
     for number in range(3):
         await write(
             f"a{number}", name="letters", data='{"text":"hi","colour":"crimson"}', opts="{}"
@@ -114,8 +115,8 @@ async def test_unknown_fields_are_ignored_and_told_once(workshop: Any, write: An
     with capture_logs() as logged:
         await workshop.burst(letters.processed_by(seen))
     assert [await workshop.state(letters, f"a{number}") for number in range(3)] == ["completed"] * 3
-    told = [line for line in logged if line["event"] == "payload fields ignored"]
-    assert [(line["queue"], line["names"], line["log_level"]) for line in told] == [
+    lines = [line for line in logged if line["event"] == "payload fields ignored"]
+    assert [(line["queue"], line["names"], line["log_level"]) for line in lines] == [
         ("letters", ["colour"], "warning")
     ]
     assert not any("crimson" in str(line) for line in logged), "never what is in a payload"
@@ -154,7 +155,7 @@ async def test_options_beyond_any_number_do_not_stop_the_worker(workshop: Any, w
     )
 
 
-async def test_an_unknown_backoff_type_is_the_queues_own_and_told_once(
+async def test_an_unknown_backoff_type_is_the_queues_own_and_logged_once(
     workshop: Any, write: Any
 ) -> None:
     async def process(job: Job[Letter]) -> None:
@@ -169,8 +170,8 @@ async def test_an_unknown_backoff_type_is_the_queues_own_and_told_once(
         async with workshop.working(letters.processed_by(process)):
             for job_id in "ab":
                 await workshop.until(letters, job_id, "completed")
-    told = [line["names"] for line in logged if line["event"].startswith("backoff types unknown")]
-    assert told == [["fibonacci"]]
+    lines = [line["names"] for line in logged if line["event"].startswith("backoff types unknown")]
+    assert lines == [["fibonacci"]]
 
 
 @pytest.mark.trap(14)
@@ -216,7 +217,7 @@ async def test_a_job_removed_while_it_ran_leaves_nothing(workshop: Any, write: A
     assert await workshop.raw.keys("bull:letters:x*") == []
 
 
-async def test_stack_traces_keep_their_limit_and_survive_what_was_there(
+async def test_stack_traces_keep_their_limit_and_replace_a_text_that_is_no_list(
     workshop: Any, write: Any
 ) -> None:
     async def process(job: Job[Letter]) -> None:

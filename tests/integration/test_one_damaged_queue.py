@@ -1,6 +1,4 @@
-"""One queue is damaged, or this user may not read it: whatever lists several queues shows the
-others all the same.
-"""
+"""One queue is damaged, or this user may not read it: every list still shows the other queues."""
 
 from __future__ import annotations
 
@@ -94,7 +92,7 @@ def corral(
 
 
 def row(out: str) -> dict[str, Any]:
-    """The other queue's, of a command that prints a row for each."""
+    """Return the row of the other queue, from the output of a command."""
     (found,) = (each for each in json.loads(out) if each["queue"] == OTHER)
     return dict(found)
 
@@ -108,7 +106,7 @@ def test_one_damaged_queue_hides_no_other(
 
 
 @pytest.mark.parametrize("user", ["operator", "board"])
-def test_one_queue_that_this_user_may_not_have_hides_no_other(
+def test_a_queue_that_this_user_may_not_read_hides_no_other(
     store: Server, corral: Callable[..., tuple[int, str, str]], user: str
 ) -> None:
     store.set_user(user, LINES[user].replace("~bull:*", f"~bull:{OTHER}:*"))

@@ -1,6 +1,4 @@
-"""The operator's commands: exit codes, one JSON document where it is asked for, and a question
-before what is final.
-"""
+"""The operator's commands: exit codes, one JSON document, and a question before a removal."""
 
 from __future__ import annotations
 
@@ -22,11 +20,11 @@ import pytest
 import redis
 import redis.asyncio
 
+from corral import JobState
 from corral.cli import cli
-from corral.cli.job import STATES
-from corral.cli.operator import CLEANABLE
+from corral.cli.job_commands import STATES
+from corral.cli.operator_commands import CLEANABLE
 from corral.inspector import CLEANABLE as CLEANABLE_STATES
-from corral.inspector import STATES as ALL_STATES
 
 Ran = tuple[int, str, str]
 QUEUE = "acme-letters"
@@ -53,8 +51,7 @@ def store(store_url: str) -> Iterator[redis.Redis]:
 def jobs(
     store: redis.Redis, store_url: str, assert_no_leaks: Callable[..., Any]
 ) -> Iterator[redis.Redis]:
-    """Two failed jobs, one of which was refused; two that wait; one that is delayed; one with log
-    lines.
+    """Two failed jobs, one of them refused; two waiting, one delayed, one with log lines.
 
     Whatever a command does with them, it leaves the store tidy.
     """
@@ -124,16 +121,16 @@ class TestLooking:
         assert job["delay_seconds"] == 0
         code, out, err = run("job", "list", QUEUE, "--limit", "1", "--start", "1")
         assert code == 0
-        assert out.splitlines()[0].split() == ["ID", "SINCE", "TRIED", "REASON"]
+        assert out.splitlines()[0].split() == ["ID", "FAILED", "ATTEMPTS", "REASON"]
         assert re.fullmatch(
-            r"broken  5\ds ago  1/1    Fail: no\\x1b\[31m such user", out.splitlines()[1]
+            r"broken  5\ds ago  1/1       Fail: no\\x1b\[31m such user", out.splitlines()[1]
         )
-        assert err == "2 to 2 of 2 failed\n"
+        assert err == f"2 to 2 of 2 failed jobs in queue '{QUEUE}'\n"
         for state in STATES:
             assert run("job", "list", QUEUE, "--state", state)[0] == 0
 
     def test_show(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
-        """The payload is shown to who asks for it; what could drive a terminal is not."""
+        """The payload is shown; control characters in it are escaped."""
         found = document(run("job", "show", QUEUE, "broken", "--json"))
         assert (found["state"], found["data"], found["log_lines"]) == (
             "failed",
@@ -171,9 +168,7 @@ class TestLooking:
 
 class TestChanging:
     def test_remove(self, run: Callable[..., Ran], jobs: redis.Redis) -> None:
-        """What can be done is done, what cannot is said, and the exit code says that something was
-        not.
-        """
+        """Possible changes are made, others are reported; the exit code says one failed."""
         code, out, err = run("job", "remove", QUEUE, "nobody", "first", "--json")
         assert code == 1
         assert json.loads(out)["jobs"] == [
@@ -258,23 +253,21 @@ class TestChanging:
 
 
 class TestQuarantine:
-    """Ids are typed as they are shown."""
+    """Commands take ids in the spelling in which they are shown."""
 
     ASIDE = f"corral:bull:{QUEUE}:quarantine"
 
     @pytest.fixture
     def aside(self, jobs: redis.Redis) -> redis.Redis:
-        """A job with an id that is no UTF-8, one that is called as a key of the queue, one of which
-        a list is kept.
-        """
+        """An id that is not UTF-8, one with the name of a queue's key, one with a kept list."""
         for at, (job, kind) in enumerate(
             ((b"a\xff\x1b[31m", "hash"), (b"completed", "hash"), (b"lost", "list"))
         ):
             key = self.ASIDE.encode() + b":" + job
-            told = json.dumps(
+            entry = json.dumps(
                 {"at": 1000 + at, "from": "wait", "reason": "no\x1b[31m hash", "key": "KEY"}
             ).encode()
-            jobs.hset(self.ASIDE, job, told.replace(b"KEY", key.replace(b"\x1b", b"\\u001b")))
+            jobs.hset(self.ASIDE, job, entry.replace(b"KEY", key.replace(b"\x1b", b"\\u001b")))
             if kind == "hash":
                 jobs.hset(
                     key, mapping={"name": QUEUE, "data": "{}", "opts": "{}", "timestamp": 1000}
@@ -303,10 +296,13 @@ class TestQuarantine:
             f"{self.ASIDE}:lost is a list, not a hash",
         )
         code, out, err = run("quarantine", "list", QUEUE, "--limit", "2", "--start", "1")
-        assert (code, err) == (0, "2 to 3 of 3 in quarantine\n")
+        assert (code, err) == (
+            0,
+            f"2 to 3 of 3 ids in quarantine of queue '{QUEUE}'\n",
+        )
         assert "\x1b" not in out
         heading, first, second = (re.split(r"  +", line) for line in out.splitlines())
-        assert heading == ["ID", "SINCE", "FROM", "RETURNS", "REASON"]
+        assert heading == ["ID", "WHEN", "FROM", "RETURNS", "REASON"]
         assert (first[0], first[2:]) == (
             "completed",
             ["wait", "as returned-completed", "no\\x1b[31m hash"],
@@ -343,13 +339,13 @@ class TestQuarantine:
             raw.lrem(f"bull:{QUEUE}:wait", 1, b"a\xff\x1b[31m")  # the check for leaks reads texts
             raw.delete(f"bull:{QUEUE}:".encode() + b"a\xff\x1b[31m")
         code, out, _ = run("quarantine", "return", QUEUE, "lost", "--json")
-        told = {
+        row = {
             "id": "lost",
             "returned": False,
             "job_id": None,
             "error": f"{self.ASIDE}:lost is a list, not a hash",
         }
-        assert (code, json.loads(out)) == (1, {"queue": QUEUE, "jobs": [told]})
+        assert (code, json.loads(out)) == (1, {"queue": QUEUE, "jobs": [row]})
 
     def test_return_all(self, run: Callable[..., Ran], aside: redis.Redis) -> None:
         aside.hdel(self.ASIDE, "lost")
@@ -359,7 +355,11 @@ class TestQuarantine:
             "returned completed as returned-completed\n",
             "",
         )
-        assert run("quarantine", "return", QUEUE, "--all") == (0, "", "nothing is in quarantine\n")
+        assert run("quarantine", "return", QUEUE, "--all") == (
+            0,
+            "",
+            f"no ids in quarantine of queue '{QUEUE}'\n",
+        )
         assert document(run("quarantine", "return", QUEUE, "--all", "--json")) == {
             "queue": QUEUE,
             "jobs": [],
@@ -393,9 +393,9 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
         f"queue '{QUEUE}' has no job 'nobody'",
     ),
     "a page too long": (("job", "list", QUEUE, "--limit", "101"), 2, "101 is not in the range"),
-    "nothing to retry": (("retry", QUEUE), 2, "say which: IDs, or --all-failed, or --refused"),
-    "too much to retry": (("retry", QUEUE, "a", "--refused"), 2, "say which"),
-    "nothing to promote": (("promote", QUEUE), 2, "say which: IDs, or --all"),
+    "nothing to retry": (("retry", QUEUE), 2, "name the jobs: IDs, or --all-failed, or --refused"),
+    "too much to retry": (("retry", QUEUE, "a", "--refused"), 2, "name the jobs"),
+    "nothing to promote": (("promote", QUEUE), 2, "name the jobs: IDs, or --all"),
     "an unknown age": (
         ("clean", QUEUE, "--state", "failed", "--older-than", "7", "--yes"),
         2,
@@ -410,11 +410,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     ),
     "a concurrency of none": (("limit", QUEUE, "--concurrency", "0"), 2, "pause the queue instead"),
     "an empty text": (("scrub", "", "--yes"), 2, "an empty text is in every job"),
-    "nothing to return": (("quarantine", "return", QUEUE), 2, "say which: IDs, or --all"),
+    "nothing to return": (("quarantine", "return", QUEUE), 2, "name the jobs: IDs, or --all"),
     "too much to discard": (
         ("quarantine", "discard", QUEUE, "a", "--all", "--yes"),
         2,
-        "say which: IDs, or --all",
+        "name the jobs: IDs, or --all",
     ),
     "a quarantine's page too far": (
         ("quarantine", "list", QUEUE, "--start", "10001"),
@@ -443,11 +443,11 @@ def test_what_is_refused_changes_nothing(
             for key in sorted(jobs.keys("bull:*"))
         }
 
-    arguments, expected, said = REFUSED[name]
+    arguments, expected, message = REFUSED[name]
     before = kept()
     code, out, err = run(*arguments)
     assert (code, out) == (expected, ""), err
-    assert said in err
+    assert message in err
     assert kept() == before
 
 
@@ -476,7 +476,7 @@ def test_the_help_of_every_command_has_an_example_and_fits_80_columns(path: str)
 
 
 def test_the_states_of_the_options_are_those_of_the_inspector() -> None:
-    assert STATES == ALL_STATES
+    assert tuple(JobState) == STATES
     assert CLEANABLE == CLEANABLE_STATES
 
 
@@ -514,15 +514,15 @@ class Terminal:
     def _read(self) -> bool:
         assert select.select([self._master], [], [], 20)[0], f"nothing more came:\n{self.screen}"
         try:
-            told = os.read(self._master, 65536).decode()
-        except OSError:  # how Linux says that nobody holds the other end any more
+            output = os.read(self._master, 65536).decode()
+        except OSError:  # Linux: the other end is closed
             return False
-        self.screen += told
-        return bool(told)
+        self.screen += output
+        return bool(output)
 
     @property
     def lines(self) -> list[str]:
-        """What was written, without colours and movements."""
+        """The output without colours and cursor movements."""
         return [
             line.rstrip()
             for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.screen).splitlines()
@@ -550,7 +550,7 @@ class TestTerminal:
         self, terminal: Callable[..., Terminal], jobs: redis.Redis
     ) -> None:
         asked = terminal("drain", QUEUE)
-        asked.until(f"remove the 2 jobs of queue '{QUEUE}' that wait? [y/N]: ")
+        asked.until(f"remove the 2 waiting jobs of queue '{QUEUE}'? [y/N]: ")
         asked.type("n\n")
         assert asked.ended() == 1
         assert asked.lines[-1] == "nothing was changed"
@@ -567,7 +567,7 @@ class TestTerminal:
     ) -> None:
         jobs.hset(f"corral:bull:{QUEUE}:quarantine", "lost", "{}")
         asked = terminal("quarantine", "discard", QUEUE, "--all")
-        asked.until(f"remove all that is in quarantine of queue '{QUEUE}', 1 in number? [y/N]: ")
+        asked.until(f"remove everything in quarantine of queue '{QUEUE}', 1 id? [y/N]: ")
         asked.type("n\n")
         assert asked.ended() == 1
         assert asked.lines[-1] == "nothing was changed"
@@ -581,7 +581,7 @@ class TestTerminal:
         jobs.hset(f"bull:{QUEUE}:broken", "failedReason", "TypeError: " + "a long story " * 20)
         listed = terminal("job", "list", QUEUE)
         assert listed.ended() == 0
-        assert listed.lines[0].split() == ["ID", "SINCE", "TRIED", "REASON"]
+        assert listed.lines[0].split() == ["ID", "FAILED", "ATTEMPTS", "REASON"]
         assert any(line.startswith("broken") and line.endswith("…") for line in listed.lines), (
             listed.lines
         )

@@ -23,8 +23,8 @@ import pytest
 
 from chaos.proxy import Proxy
 from corral import Every, Job, Payload, Queue
-from corral.app.heartbeat import alive
-from corral.fleet.heartbeats import Heartbeat, Heartbeats
+from corral.app.child_process import keep_record, start_heartbeats
+from corral.fleet.processes import OwnRecord, ProcessRecord, ProcessRecords
 from corral.observe.lag import LoopLag
 from corral.observe.probes import ParentProbes, WorkerProbes
 from corral.store.connection import Link
@@ -61,10 +61,10 @@ async def ask(url: str, path: str) -> tuple[int, bytes]:
     return await asyncio.to_thread(request)
 
 
-async def told(url: str, path: str) -> tuple[int, str]:
+async def ask_probe(url: str, path: str) -> tuple[int, str]:
     """The status of a probe, and why it is not 200."""
     status, body = await ask(url, path)
-    return status, json.loads(body).get("told", "")
+    return status, json.loads(body).get("reason", "")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ async def until(workshop: Any, url: str, path: str, status: int, **how: Any) -> 
     said: list[tuple[int, str]] = []
 
     async def answers() -> bool:
-        said.append(await told(url, path))
+        said.append(await ask_probe(url, path))
         return said[-1][0] == status
 
     await workshop.wait_until(answers, f"{path} answers {status}", every=0.05, **how)
@@ -95,10 +95,10 @@ async def until(workshop: Any, url: str, path: str, status: int, **how: Any) -> 
 async def test_a_worker_from_its_start_to_its_end(listening: Any, workshop: Any) -> None:
     worker, url = await listening("worker", "acme-letters", "--concurrency", "1")
     await until(workshop, url, "/readyz", 200)
-    assert await told(url, "/healthz") == (200, "")
+    assert await ask_probe(url, "/healthz") == (200, "")
     job = await workshop.producer(letters).enqueue(letters, Letter(text="sleep 1.5"))
     await workshop.until(letters, job.id, "active")
-    assert await told(url, "/healthz") == (200, ""), (
+    assert await ask_probe(url, "/healthz") == (200, ""), (
         "every slot is taken: there is nothing to fetch"
     )
     status, body = await ask(url, "/metrics")
@@ -109,7 +109,7 @@ async def test_a_worker_from_its_start_to_its_end(listening: Any, workshop: Any)
 
     worker.process.send_signal(signal.SIGTERM)
     assert (await until(workshop, url, "/readyz", 503))[1] == "the worker drains"
-    assert await told(url, "/healthz") == (200, ""), "who drains is well"
+    assert await ask_probe(url, "/healthz") == (200, ""), "who drains is well"
     assert await asyncio.to_thread(worker.wait) == 0
     assert await workshop.state(letters, job.id) == "completed"
     (minutes,) = [key async for key in workshop.raw.scan_iter("corral:bull:*:minutes")]
@@ -140,14 +140,14 @@ async def test_a_cut_network_is_not_ready_within_5_s_and_ready_within_2_s_after_
         agreed = command("health")
         while await asyncio.to_thread(agreed.wait) == 0:
             assert time.monotonic() - cut < 20
-            assert await told(url, "/healthz") == (200, ""), (
+            assert await ask_probe(url, "/healthz") == (200, ""), (
                 "a restart would not bring the network back"
             )
             agreed = command("health")
         assert agreed.process.returncode == 1, agreed.said
         assert "has fetched within the last 15 s" in agreed.said, agreed.said
         assert time.monotonic() - cut > 12
-        assert await told(url, "/healthz") == (200, "")
+        assert await ask_probe(url, "/healthz") == (200, "")
         proxy.let_go()
         back = time.monotonic()
         ready, _ = await until(workshop, url, "/readyz", 200)
@@ -172,7 +172,7 @@ async def test_swallowed_bytes_are_not_ready_within_15_s_and_ready_within_2_s_af
         proxy.swallow()
         swallowed = time.monotonic()
         red, _ = await until(workshop, url, "/readyz", 503, seconds=20)
-        assert await told(url, "/healthz") == (200, "")
+        assert await ask_probe(url, "/healthz") == (200, "")
         proxy.swallows_new = False
         back = time.monotonic()
         green, _ = await until(workshop, url, "/readyz", 200)
@@ -196,7 +196,7 @@ async def test_a_blocked_event_loop_is_red_within_15_s_and_green_within_2_s_afte
     began = time.monotonic()
     red, why = await until(workshop, url, "/healthz", 503, seconds=20)
     assert re.fullmatch(r"the event loop has not moved for 1\d s: a processor blocks it", why)
-    assert (await told(url, "/readyz"))[0] == 503
+    assert (await ask_probe(url, "/readyz"))[0] == 503
     lag = next(
         line
         for line in (await ask(url, "/metrics"))[1].splitlines()
@@ -227,7 +227,7 @@ async def test_a_parent_tells_of_its_processes_and_each_of_itself(
     for url in urls.values():
         assert (
             (await until(workshop, url, "/readyz", 200))[1]
-            == (await told(url, "/healthz"))[1]
+            == (await ask_probe(url, "/healthz"))[1]
             == ""
         )
     assert b"corral_workers 2.0\n" in (await ask(urls[own], "/metrics"))[1]
@@ -291,7 +291,10 @@ async def test_a_parent_counts_the_jobs_of_dead_processes_that_it_has_put_back(
     (url,) = [line["url"] for line in lines if "url" in line and "." not in line["worker"]]
     before = (await ask(url, "/metrics"))[1]
     os.kill(next(line["pid"] for line in lines if "pid" in line), signal.SIGKILL)
-    await workshop.wait_until(lambda: "jobs handed back" in parent.said, "it has put the job back")
+    await workshop.wait_until(
+        lambda: "jobs of a dead worker process were handed back" in parent.said,
+        "it has put the job back",
+    )
     after = (await ask(url, "/metrics"))[1]
     counted = [
         re.findall(rb'^corral_job_stalled_total{queue="([\w-]+)"} (.+)$', body, re.MULTILINE)
@@ -320,7 +323,7 @@ class TestOfAWorkerInThisProcess:
         self, workshop: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where the consumer, which looks for such slots, does not free it."""
-        monkeypatch.setattr(Execution, "unfinished", lambda *_: 1 / 0)
+        monkeypatch.setattr(Execution, "outcome_of_unfinished", lambda *_: 1 / 0)
         sweep = Slots._end_unfinished
         monkeypatch.setattr(Slots, "_end_unfinished", lambda *_: None)
         tasks: list[asyncio.Task[Any]] = []
@@ -342,18 +345,19 @@ class TestOfAWorkerInThisProcess:
                 lambda: len([each for each in tasks if each.done()]) == 2, "both tasks are done"
             )
             done = time.monotonic()
-            assert p.unwell() == p.unready() == ""
-            await workshop.wait_until(p.unwell, "it is red")
+            assert p.health_problem() == p.readiness_problem() == ""
+            await workshop.wait_until(p.health_problem, "it is red")
             red = time.monotonic() - done
             print(f"red after {red:.1f} s")
             assert re.fullmatch(
-                r"a job's task ended \d s ago or earlier, and its slot is not free", p.unwell()
+                r"a job's task ended \d s ago or earlier, and its slot is not free",
+                p.health_problem(),
             )
-            assert p.unready() == p.unwell()
+            assert p.readiness_problem() == p.health_problem()
             monkeypatch.undo()
             (consumer,) = working.worker._consumers
             sweep(consumer.slots)
-            await workshop.wait_until(lambda: not p.unwell(), "the slot is free")
+            await workshop.wait_until(lambda: not p.health_problem(), "the slot is free")
         assert red <= 6
 
     async def test_calls_that_fail_for_long_make_it_not_ready_and_restart_nobody(
@@ -374,26 +378,29 @@ class TestOfAWorkerInThisProcess:
                 probed(working.worker, store_url) as p,
             ):
                 await workshop.wait_until(
-                    lambda: working.worker.is_serving and not p.unready(), "it is ready"
+                    lambda: working.worker.is_serving and not p.readiness_problem(), "it is ready"
                 )
                 proxy.cut = lambda request: digest in request
                 job = await jobs.enqueue(letters, Letter())
-                await workshop.wait_until(p.unready, "it is not ready")
+                await workshop.wait_until(p.readiness_problem, "it is not ready")
 
                 async def is_told() -> bool:
                     return any(
                         heartbeat.troubles for heartbeat in (await heartbeats.read()).values()
                     )
 
-                async with alive(
-                    working.worker, store_url, "bull"
-                ) as link:  # as `corral health` reads it
-                    heartbeats = Heartbeats(link, "bull")
+                async with keep_record(OwnRecord(Link(store_url), "bull", "w")) as own:
+                    start_heartbeats(working.worker, own)
+                    heartbeats = ProcessRecords(own.link, "bull")  # as `corral health` reads it
                     await workshop.wait_until(is_told, "its heartbeat says so")
                 why = "calls of queue 'acme-letters' to the store have failed for more than 0.5 s"
-                assert (p.unready(), p.unwell(), p.troubles()) == (why, "", (why,))
+                assert (p.readiness_problem(), p.health_problem(), p.troubles()) == (
+                    why,
+                    "",
+                    (why,),
+                )
                 proxy.cut = lambda _: False
-                await workshop.wait_until(lambda: not p.unready(), "it is ready again")
+                await workshop.wait_until(lambda: not p.readiness_problem(), "it is ready again")
                 await workshop.until(letters, job.id, "completed")
 
     @pytest.mark.parametrize(
@@ -411,12 +418,12 @@ class TestOfAWorkerInThisProcess:
             probed(working.worker, workshop.url) as p,
         ):
             await workshop.wait_until(
-                lambda: ("acme-letters", kind) in working.worker.troubles, "it is told"
+                lambda: ("acme-letters", kind) in working.worker.troubles, "it is reported"
             )
-            assert f"bull:acme-letters:{key} is a string, not a hash" in p.unready()
-            assert p.unwell() == ""
+            assert f"bull:acme-letters:{key} is a string, not a hash" in p.readiness_problem()
+            assert p.health_problem() == ""
             await workshop.raw.delete(f"bull:acme-letters:{key}")
-            await workshop.wait_until(lambda: not p.unready(), "it is repaired")
+            await workshop.wait_until(lambda: not p.readiness_problem(), "it is repaired")
 
     async def test_an_ending_that_cannot_be_written_holds_up_nobody(self, workshop: Any) -> None:
         async with (
@@ -425,7 +432,7 @@ class TestOfAWorkerInThisProcess:
         ):
             await workshop.wait_until(lambda: working.worker.is_serving, "it serves")
             working.worker.troubles["acme-letters", "ending"] = "how a job ended cannot be written"
-            assert (p.unwell(), p.unready()) == ("", "")
+            assert (p.health_problem(), p.readiness_problem()) == ("", "")
             assert p.troubles() == ("how a job ended cannot be written",)
 
 
@@ -438,41 +445,51 @@ class TestOfAParent:
     async def test_a_store_that_is_away_restarts_nobody_and_signs_have_time_to_come_back(
         self, workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        heartbeats = Heartbeats(Link(workshop.url), "bull")
-        await heartbeats.write("p", Heartbeat(0.0, processes=1))
-        await heartbeats.write("p.1", Heartbeat(0.0))
+        heartbeats = ProcessRecords(Link(workshop.url), "bull")
+        await heartbeats.write("p", ProcessRecord(0.0, processes=1))
+        await heartbeats.write("p.1", ProcessRecord(0.0))
         async with Proxy(tmp_path / "p.sock", Path(workshop.url.removeprefix("unix://"))) as proxy:
             parent = ParentProbes("p", proxy.url, "bull", asyncio.Event())
-            await parent._look()
-            assert parent.unwell() == parent.unready() == ""
+            await parent._read()
+            assert parent.health_problem() == parent.readiness_problem() == ""
             proxy.cut = lambda _: True
-            await parent._look()
-            assert (parent.unwell(), parent.unready()) == ("", "the store does not answer")
+            await parent._read()
+            assert (parent.health_problem(), parent.readiness_problem()) == (
+                "",
+                "the store does not answer",
+            )
             proxy.cut = lambda _: False
-            await heartbeats.write("p.1", Heartbeat(20.0))
-            await parent._look()
-            assert parent.unwell() == "", "the processes have not written since it is back"
-            assert parent.unready() == "no worker process has fetched within the last 15 s"
+            await heartbeats.write("p.1", ProcessRecord(20.0))
+            await parent._read()
+            assert parent.health_problem() == "", "the processes have not written since it is back"
+            assert (
+                parent.readiness_problem() == "no worker process has fetched within the last 15 s"
+            )
             later = time.monotonic() + 15
             monkeypatch.setattr(time, "monotonic", lambda: later)
-            parent._looked = later
-            assert parent.unwell() == "no worker process has fetched within the last 15 s"
+            parent._read_at = later
+            assert parent.health_problem() == "no worker process has fetched within the last 15 s"
             monkeypatch.undo()
             await parent._link.close()
         await heartbeats._link.close()
 
     async def test_a_store_that_takes_no_signs_restarts_nobody(self, workshop: Any) -> None:
         """As where its memory is full: it can be read."""
-        heartbeats = Heartbeats(Link(workshop.url), "bull")
-        await heartbeats.write("p", Heartbeat(7.0, processes=1))
-        await heartbeats.write("p.1", Heartbeat(20.0))
+        heartbeats = ProcessRecords(Link(workshop.url), "bull")
+        await heartbeats.write("p", ProcessRecord(7.0, processes=1))
+        await heartbeats.write("p.1", ProcessRecord(20.0))
         parent = ParentProbes("p", workshop.url, "bull", asyncio.Event())
-        await parent._look()
-        assert parent.unwell() == ""
-        assert parent.unready().startswith("the store takes no heartbeats")
-        await heartbeats.write("p", Heartbeat(0.0, processes=1))
-        await heartbeats.write("p.1", Heartbeat(0.0, troubles=("queue 'a' cannot be worked off",)))
-        await parent._look()
-        assert (parent.unwell(), parent.unready()) == ("", "queue 'a' cannot be worked off")
+        await parent._read()
+        assert parent.health_problem() == ""
+        assert parent.readiness_problem().startswith("the store takes no heartbeats")
+        await heartbeats.write("p", ProcessRecord(0.0, processes=1))
+        await heartbeats.write(
+            "p.1", ProcessRecord(0.0, troubles=("queue 'a' cannot be processed",))
+        )
+        await parent._read()
+        assert (parent.health_problem(), parent.readiness_problem()) == (
+            "",
+            "queue 'a' cannot be processed",
+        )
         for link in (heartbeats._link, parent._link):
             await link.close()

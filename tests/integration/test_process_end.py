@@ -1,5 +1,6 @@
-"""A process that stays ends in bounded time, whatever it does when the signal comes, and what it
-held is kept.
+"""Long-running processes end in bounded time, whatever they do when the signal comes.
+
+Their jobs are not lost.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Letter(Payload):
 letters = Queue("acme-letters", Letter, concurrency=4)
 
 
-def say(text):
+def announce(text):
     print(f"acme: {text}", file=sys.stderr, flush=True)
 
 
@@ -118,12 +119,12 @@ if at("exit"):
 
     @atexit.register
     def send():
-        say("exit handler runs")
+        announce("exit handler runs")
         time.sleep(float(at("exit")))
-        say("exit handler is done")
+        announce("exit handler is done")
 
 
-say("is imported")
+announce("is imported")
 if "--child" in sys.argv:
     hold(at("import-in-child"))
 hold(at("import"))
@@ -136,16 +137,16 @@ def corral_queues() -> list[Queue]:
 
 @contextlib.asynccontextmanager
 async def opened(deps):
-    say("opens")
+    announce("opens")
     await hold_on_loop(at("open"))
     yield None
-    say("closes")
+    announce("closes")
     await hold_on_loop(at("close"))
 
 
 async def process(job, resource) -> None:
     word, _, argument = job.payload.text.partition(" ")
-    say(f"runs {word}")
+    announce(f"runs {word}")
     if word == "leak":
         await hold_on_loop(argument)
     else:
@@ -160,7 +161,7 @@ if "corral-traced" in os.environ.get("ACME_TRACES", ""):
     class Slow(SpanExporter):
         def export(self, spans):
             time.sleep(0.4)
-            say(f"span {spans[0].name} has arrived")
+            announce(f"span {spans[0].name} has arrived")
             return SpanExportResult.SUCCESS
 
     provider = TracerProvider()
@@ -196,8 +197,9 @@ that it has.
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended: how many seconds after the signal, with which exit code; and where the
-    signal met it.
+    """How a process ended.
+
+    How many seconds after the signal, with which exit code, and what it did when the signal came.
     """
 
     seconds: float
@@ -207,7 +209,7 @@ class End:
 
 @pytest.fixture
 def acme(tmp_path: Path) -> Path:
-    """As everywhere else, with a plugin that holds its process up."""
+    """The usual fixture, with a plugin that delays the end of its process."""
     folder = tmp_path / "site"
     info = folder / "acme-1.0.dist-info"
     info.mkdir(parents=True)
@@ -233,7 +235,7 @@ def worker(command: Any) -> Callable[..., Any]:
 
 
 def is_caught(pid: int, number: signal.Signals) -> bool:
-    """Whether a process handles a signal."""
+    """Return whether a process handles a signal."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("utf-8")
     except OSError:
@@ -243,15 +245,18 @@ def is_caught(pid: int, number: signal.Signals) -> bool:
 
 
 def _worked_ms(pid: int) -> float:
-    """For how long a CPU has worked for a process."""
+    """Return how many seconds of CPU time a process has used."""
     return int(Path(f"/proc/{pid}/schedstat").read_text("utf-8").split()[0]) / 1e6
 
 
 async def signalled(
     workshop: Any, worker: Any, *, after: str, number: int = signal.SIGTERM
 ) -> tuple[int, float]:
-    """Signal it when it has said something; its exit code, and after how many seconds it ended."""
-    await workshop.wait_until(lambda: after in worker.said, f"it has said {after!r}")
+    """Signal a process when a text is in its output.
+
+    Returns its exit code, and how many seconds after the signal it ended.
+    """
+    await workshop.wait_until(lambda: after in worker.said, f"{after!r} is in its output")
     return await ended(worker, number)
 
 
@@ -263,7 +268,7 @@ async def ended(worker: Any, number: int = signal.SIGTERM) -> tuple[int, float]:
 
 
 async def assert_all_wait(workshop: Any, made: Sequence[Any]) -> None:
-    """Every job is back, with no attempt spent and no lock left."""
+    """Assert that every job is back, with no attempt spent and no lock left."""
     for each in made:
         assert await workshop.state(letters, each.id) == "wait"
         assert "atm" not in await workshop.hash(letters, each.id)
@@ -280,9 +285,9 @@ async def assert_all_wait(workshop: Any, made: Sequence[Any]) -> None:
 async def test_sigterm_is_handled_100_ms_after_exec(
     command: Any, arguments: tuple[str, ...], workshop: Any
 ) -> None:
-    """As PID 1 it would be ignored until then.
+    """A process that is PID 1 would ignore the signal until it is handled.
 
-    On its CPU's clock: how long it waits for one is not its own doing.
+    In CPU time, because the process is not responsible for how long it waits for a CPU.
     """
     began = time.monotonic()
     started = command(*arguments)
@@ -292,14 +297,15 @@ async def test_sigterm_is_handled_100_ms_after_exec(
     )
     worked, passed = _worked_ms(pid), (time.monotonic() - began) * 1000
     print(
-        f"{' '.join(arguments)}: SIGTERM is handled after {worked:.0f} ms of work, {passed:.0f} ms after exec"
+        f"{' '.join(arguments)}: SIGTERM is handled after {worked:.0f} ms of work,"
+        f" {passed:.0f} ms after exec"
     )
     assert worked <= 100 * slowness()
 
 
 @pytest.fixture
 def namespace() -> tuple[str, ...]:
-    """What runs a command as PID 1 of a process namespace of its own."""
+    """Return the prefix that runs a command as PID 1 of a process namespace of its own."""
     rights = ("--user", "--map-root-user") if os.geteuid() else ()
     command = ("unshare", "--pid", "--fork", "--kill-child", *rights)
     try:
@@ -322,9 +328,9 @@ def namespace() -> tuple[str, ...]:
 async def test_sigterm_at_any_moment_ends_the_process_in_time(
     shape: str, workshop: Any, worker: Any, acme: Path, request: pytest.FixtureRequest
 ) -> None:
-    """At 20 moments: ten of its start, and ten of what it comes to.
+    """At 20 moments: ten during its start, and ten later.
 
-    Its jobs are back, and the exit code says it.
+    Its jobs are back, and the exit code shows that.
     """
     options, holds, arrived, texts = SHAPES[shape]
     under = request.getfixturevalue("namespace") if shape == "pid 1" else ()
@@ -339,7 +345,9 @@ async def test_sigterm_at_any_moment_ends_the_process_in_time(
             (pid,) = _children(pid)
         later, part = divmod(place, MOMENTS // 2)
         if later:
-            await workshop.wait_until(lambda: arrived in started.said, f"it has said {arrived!r}")
+            await workshop.wait_until(
+                lambda: arrived in started.said, f"{arrived!r} is in its output"
+            )
         else:
             await workshop.wait_until(
                 lambda: is_caught(pid, signal.SIGTERM), "it handles the signal", every=0.002
@@ -362,8 +370,8 @@ async def test_sigterm_at_any_moment_ends_the_process_in_time(
         code: sum(end.code == code for end in ends) for code in sorted({end.code for end in ends})
     }
     print(
-        f"{shape}: longest exit of {MOMENTS} {longest.seconds:.2f} s, allowed {BOUND_SECONDS:g} s ({longest.where});"
-        f" exit codes {codes}"
+        f"{shape}: longest exit of {MOMENTS} {longest.seconds:.2f} s, allowed"
+        f" {BOUND_SECONDS:g} s ({longest.where}); exit codes {codes}"
     )
     assert longest.seconds <= BOUND_SECONDS
     assert set(codes) <= {0, 5, 143}
@@ -421,7 +429,7 @@ async def test_stopped_while_a_resource_is_opened_or_closed(
 async def test_what_a_job_leaves_behind_delays_nothing(
     how: str, workshop: Any, worker: Any
 ) -> None:
-    """And keeps no exit handler from its second."""
+    """An exit handler still has its second."""
     made = await workshop.producer(letters).enqueue(letters, Letter(text=f"leak {how}"))
     started = worker(hold="exit:0.6")
     await workshop.until(letters, made.id, "completed")
@@ -440,8 +448,10 @@ async def test_a_span_and_an_event_in_flight_arrive(text: str, workshop: Any, wo
     assert "span acme-span has arrived" in started.said
     assert seconds < 0.3 + 2
     assert code == (5 if text else 0)
-    assert ("cut off at its shutdown timeout" in started.said) == (text in {"sleep", "in-c"})
-    assert "left to the stalled check" not in started.said
+    assert ("did not end within its shutdown timeout" in started.said) == (
+        text in {"sleep", "in-c"}
+    )
+    assert "could not hand back" not in started.said
     if text:
         await assert_all_wait(workshop, [made])
 
@@ -477,7 +487,8 @@ async def test_a_second_signal_to_a_parent_hands_the_jobs_back_at_once(
     await workshop.wait_until(lambda: "acme: runs" in parent.said, "a job runs")
     parent.process.send_signal(signal.SIGINT)
     await workshop.wait_until(
-        lambda: "a second signal hands their jobs back at once" in parent.said, "it says so"
+        lambda: "a second signal hands their jobs back at once" in parent.said,
+        "the error is printed",
     )
     code, seconds = await ended(parent, signal.SIGINT)
     assert code == 5
@@ -490,8 +501,11 @@ async def test_a_resource_that_fails_to_open_names_its_package(
     options: tuple[str, ...], workshop: Any, worker: Any
 ) -> None:
     started = worker(*options, hold="open:raise")
-    sentence = "error: the resource of queue 'acme-letters' was not opened by acme 1.0: ConnectionRefusedError: no such host\n"
-    await workshop.wait_until(lambda: sentence in started.said, "it says so")
+    sentence = (
+        "error: the resource of queue 'acme-letters' was not opened by acme 1.0:"
+        " ConnectionRefusedError: no such host\n"
+    )
+    await workshop.wait_until(lambda: sentence in started.said, "the error is printed")
     if options:
         assert (await ended(started))[0] in {0, 1}
     else:
@@ -499,7 +513,7 @@ async def test_a_resource_that_fails_to_open_names_its_package(
 
 
 @pytest.mark.parametrize(("text", "code"), [("", 1), ("await", 5)], ids=["in time", "handed back"])
-async def test_a_resource_that_fails_to_close_is_logged_and_what_was_stopped_is_told(
+async def test_a_resource_that_fails_to_close_is_logged_and_the_worker_s_end_is_still_logged(
     text: str, code: int, workshop: Any, worker: Any
 ) -> None:
     started = worker(hold="close:raise", timeout=0.3)
@@ -514,18 +528,18 @@ async def test_a_resource_that_fails_to_close_is_logged_and_what_was_stopped_is_
 
 STOPPED = """
 import os, signal, threading
-from corral.shutdown import Demand, listen, on_stop
+from corral.shutdown import StopHandler, listen, on_stop
 listen()
 stopped = threading.Event()
 ask = lambda: (print("stops"), stopped.set())
-with on_stop(Demand(1.0, stop=ask, announce=lambda: print("announced"))):
+with on_stop(StopHandler(1.0, stop=ask, announce=lambda: print("announced"))):
     os.kill(os.getpid(), signal.SIGTERM)
     stopped.wait(10)
 """
 
 
-async def test_that_it_stops_is_announced_before_anything_follows_from_it() -> None:
-    """An idle worker has stopped within a millisecond, and its log is read from top to bottom."""
+async def test_a_stop_is_announced_before_its_effects_are_logged() -> None:
+    """An idle worker stops within a millisecond, and its log must be in order."""
     ran = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", STOPPED],
@@ -551,6 +565,8 @@ async def test_dev_and_board_end_in_time_with_a_job_that_blocks(
     assert "acme: exit handler is done" in dev.said
     await assert_all_wait(workshop, [made])
     board = command("board", "--port", "0", CORRAL_ENV="development", CORRAL_BOARD_ENABLED="true")
-    code, seconds = await signalled(workshop, board, after="this link logs in once", number=number)
+    code, seconds = await signalled(
+        workshop, board, after="this link is good for one login", number=number
+    )
     assert code == 0
     assert seconds < BOUND_SECONDS

@@ -1,5 +1,5 @@
 """`corral worker --processes` and `corral health` as a user meets them: refusals, a burst, and what
-a probe is told.
+a probe answers.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from corral.errors import ConfigurationError
 pytestmark = pytest.mark.asyncio
 
 Ran = tuple[int, str, str]
-BROKEN = (
-    "return [letters.processed_by(on_loop, using=inspecting), threaded.processed_by(on_thread)]"
-)
+BROKEN = "return [letters.processed_by(on_loop, using=of_worker), threaded.processed_by(on_thread)]"
 
 
 class Letter(Payload):
@@ -74,7 +72,9 @@ async def test_a_catalog_that_only_workers_refuse_ends_the_parent_with_its_code(
     assert code == 3
     assert "ImportError: no weasyprint" in said
     assert said.count('"event": "worker process started"') == 2, "none is started a second time"
-    assert '"event": "worker processes are refused: no other is started", ' in said
+    assert (
+        '"event": "worker processes refuse their configuration: none is started any more", ' in said
+    )
 
 
 async def test_a_burst_ends_when_every_process_has(run: Any, workshop: Any) -> None:
@@ -101,10 +101,10 @@ async def test_ctrl_c_reaches_the_parent_and_its_children_drain(
 
 async def test_health_without_a_worker(run: Any) -> None:
     host = socket.gethostname()
-    told = f"error: no worker of host {host!r} has fetched within the last 15 s\n"
-    assert await run("health") == (1, "", told)
+    error = f"error: no worker of host {host!r} has fetched within the last 15 s\n"
+    assert await run("health") == (1, "", error)
     code, out, said = await run("health", "--json")
-    assert (code, json.loads(out), said) == (1, {"healthy": False, "workers": []}, told)
+    assert (code, json.loads(out), said) == (1, {"healthy": False, "workers": []}, error)
 
 
 async def test_health_where_the_store_is_away(run: Any) -> None:
@@ -162,7 +162,7 @@ async def test_health_of_a_parent_is_that_of_all_its_processes(
     }
     code, out, _ = await run("health", "--worker", own)
     assert code == 0
-    assert out.splitlines()[0].split() == ["WORKER", "AT", "WORK", "STATE"]
+    assert out.splitlines()[0].split() == ["WORKER", "LAST", "SEEN", "STATE"]
 
     lines = [json.loads(line) for line in parent.said.splitlines()]
     pid = next(line["pid"] for line in lines if line.get("child") == f"{own}.1")

@@ -18,9 +18,11 @@ import redis
 import corral
 from corral import (
     Enqueued,
+    Entry,
     Exponential,
     Fixed,
     JobOptions,
+    JobState,
     Payload,
     PayloadRefused,
     Queue,
@@ -146,7 +148,7 @@ class TestWriting:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("queue", "payload", "options", "error", "told"),
+        ("queue", "payload", "options", "error", "message"),
         [
             ("leters", {}, {}, UnknownQueue, "no queue is named 'leters'"),
             (Queue("other", Other), Other(), {}, UnknownQueue, "no queue is named 'other'"),
@@ -185,7 +187,7 @@ class TestRefusals:
         payload: Any,
         options: Any,
         error: type[Exception],
-        told: str,
+        message: str,
     ) -> None:
         asked: list[Any] = []
 
@@ -197,7 +199,7 @@ class TestRefusals:
         jobs = workshop.producer(letters, max_payload_bytes=1000)
         await jobs.enqueue(letters, Letter())
         before = await workshop.raw.dbsize()
-        with pytest.raises(error, match=told) as refused:
+        with pytest.raises(error, match=message) as refused:
             await jobs.enqueue(queue, payload, **options)
         assert refused.value.exit_code == 2
         assert await workshop.raw.dbsize() == before
@@ -236,6 +238,110 @@ class TestIds:
         events = [event["event"] for event in await workshop.events(letters, "welcome-ada")]
         assert events == ["added", "waiting", "duplicated", "duplicated"]
         assert await workshop.state(letters, "welcome-ada") == "wait"
+
+    @pytest.mark.usefixtures("path")
+    async def test_a_new_job_s_state_is_the_one_that_it_is_put_into(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+        states = {
+            JobState.WAITING: [{}, {"lifo": True}, {"delay": timedelta(microseconds=999)}],
+            JobState.PRIORITIZED: [{"priority": 1}],
+            JobState.DELAYED: [{"delay": FAR}, {"delay": FAR, "priority": 1}],
+        }
+        for state, calls in states.items():
+            for number, options in enumerate(calls):
+                for name in ({}, {"job_id": f"{state}-{number}"}):
+                    enqueued = await jobs.enqueue(letters, Letter(), **options, **name)
+                    assert (enqueued.created, enqueued.state) == (True, state)
+                    found = await workshop.state(letters, enqueued.id)
+                    assert found == ("wait" if state is JobState.WAITING else state)
+
+    @pytest.mark.usefixtures("path")
+    async def test_the_state_of_an_existing_job_is_looked_up(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+
+        async def process(job: Any) -> None:
+            if job.payload.to_user == "nobody":
+                raise corral.Fail("there is nobody")
+
+        await jobs.enqueue(letters, Letter(), job_id="1-completed")
+        await jobs.enqueue(letters, Letter(to_user="nobody"), job_id="1-failed")
+        await workshop.burst(letters.processed_by(process))
+        await jobs.enqueue(letters, Letter(), job_id="1-waiting")
+        await jobs.enqueue(letters, Letter(), job_id="1-prioritized", priority=1)
+        await jobs.enqueue(letters, Letter(), job_id="1-delayed", delay=FAR)
+        for name in ("completed", "failed", "waiting", "prioritized", "delayed"):
+            job_id, new_id = f"1-{name}", f"2-{name}"
+            existing = Enqueued(job_id, created=False, state=JobState(name))
+            assert await jobs.enqueue(letters, Letter(), job_id=job_id) == existing
+            entries = [Entry(Letter(), job_id=job_id), Entry(Letter(), job_id=new_id)]
+            assert await jobs.enqueue_many(letters, entries, delay=FAR) == [
+                existing,
+                Enqueued(new_id, created=True, state=JobState.DELAYED),
+            ]
+
+    async def test_of_one_call_that_names_an_id_twice_the_second_has_the_first_one_s_state(
+        self, workshop: Any
+    ) -> None:
+        for state, options in {
+            JobState.WAITING: {},
+            JobState.PRIORITIZED: {"priority": 1},
+            JobState.DELAYED: {"delay": FAR},
+        }.items():
+            job_id = f"twice-{state}"
+            entries = [Entry(Letter(), job_id=job_id), Entry(Letter(), job_id=job_id)]
+            made = await workshop.producer(letters).enqueue_many(letters, entries, **options)
+            assert made == [
+                Enqueued(job_id, created=True, state=state),
+                Enqueued(job_id, created=False, state=state),
+            ]
+
+    async def test_an_active_job_is_found_with_and_without_its_lock(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+        active = Enqueued("busy", created=False, state=JobState.ACTIVE)
+
+        async def process(_job: Any) -> None:
+            assert await jobs.enqueue(letters, Letter(), job_id="busy") == active
+            lock = await workshop.raw.getdel("bull:letters:busy:lock")
+            assert await jobs.enqueue(letters, Letter(), job_id="busy") == active
+            await workshop.raw.set("bull:letters:busy:lock", lock)
+
+        await jobs.enqueue(letters, Letter(), job_id="busy")
+        await workshop.burst(letters.processed_by(process))
+        assert await workshop.state(letters, "busy") == "completed"
+
+    async def test_a_job_in_the_middle_of_a_long_list_waits(self, workshop: Any) -> None:
+        """The script compares some ids at each end of a list, and not all of a long one."""
+        jobs = workshop.producer(letters)
+        entries = [Entry(Letter(), job_id=f"n{number}") for number in range(500)]
+        await jobs.enqueue_many(letters, entries)
+        again = await jobs.enqueue_many(letters, entries)
+        assert {(each.created, each.state) for each in again} == {(False, JobState.WAITING)}
+
+    @pytest.mark.corral_untidy("a job is in no container on purpose")
+    async def test_a_job_that_no_container_holds_has_no_state(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+        await jobs.enqueue(letters, Letter(), job_id="lost")
+        await workshop.raw.lrem("bull:letters:wait", 0, "lost")
+        existing = Enqueued("lost", created=False, state=None)
+        assert await jobs.enqueue(letters, Letter(), job_id="lost") == existing
+
+    @pytest.mark.corral_untidy("`completed` is damaged on purpose")
+    async def test_a_container_that_cannot_be_read_leaves_the_state_open(
+        self, workshop: Any
+    ) -> None:
+        """The call itself is not refused, and the damaged key is left to those that mend it."""
+        jobs = workshop.producer(letters)
+        await jobs.enqueue(letters, Letter(), job_id="later", delay=FAR)
+        await jobs.enqueue(letters, Letter(), job_id="lost")
+        await workshop.raw.lrem("bull:letters:wait", 0, "lost")
+        await workshop.raw.set("bull:letters:completed", "no sorted set")
+        entries = [Entry(Letter(), job_id=job_id) for job_id in ("later", "lost", "new")]
+        assert await jobs.enqueue_many(letters, entries) == [
+            Enqueued("later", created=False, state=JobState.DELAYED),
+            Enqueued("lost", created=False, state=None),
+            Enqueued("new", created=True, state=JobState.WAITING),
+        ]
+        assert await workshop.raw.get("bull:letters:completed") == "no sorted set"
 
     async def test_of_fifty_that_race_for_one_id_exactly_one_makes_the_job(
         self, workshop: Any
@@ -319,7 +425,7 @@ class TestOutages:
             async with deaf(Path(folder)) as url:
                 jobs = workshop.producer(letters, url=url)
                 took, errors = await failing(jobs, [{}] * 10_000)
-                print(f"10,000 calls told after {took:.2f} s, where the store does not answer")
+                print(f"10,000 calls failed after {took:.2f} s, where the store does not answer")
                 assert (
                     took <= 1.0 + 0.2 * slowness()
                 )  # a second of waiting, and the work of 10,000 errors
@@ -332,7 +438,7 @@ class TestOutages:
     ) -> None:
         jobs = workshop.producer(letters, url=f"unix://{tmp_path}/nobody.sock")
         took, errors = await failing(jobs, [{}] * 10_000)
-        print(f"10,000 calls told after {took:.2f} s, where the store is down")
+        print(f"10,000 calls failed after {took:.2f} s, where the store is down")
         assert took <= 1.0 + 0.2 * slowness()
         assert {error.outcome for error in errors} == {"refused"}
         assert len({error.job_id for error in errors}) == 10_000

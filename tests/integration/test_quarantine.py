@@ -1,6 +1,4 @@
-"""What workers have put aside: it is listed, comes back as it was, or goes with all that is kept of
-it.
-"""
+"""The quarantine: it is listed, and its ids are returned or discarded with all kept keys."""
 
 from __future__ import annotations
 
@@ -47,16 +45,17 @@ async def store(store_url: str) -> AsyncIterator[redis.asyncio.Redis]:
 
 @pytest.fixture
 def put_aside(store: redis.asyncio.Redis) -> Callable[..., Any]:
-    """`await put_aside(b"id")`: as a worker writes it, with a hash that is kept; `key=""`: with
-    nothing.
+    """`await put_aside(b"id")`: an entry as a worker writes it, with a kept hash.
+
+    With `key=""` nothing is kept.
     """
 
     async def put(
         job_id: bytes, *, key: bytes | None = None, at: int = 1000, origin: str = "wait", **job: Any
     ) -> bytes:
         kept = f"{ASIDE}:".encode() + job_id if key is None else key
-        told = {"at": at, "from": origin, "reason": "the reason", "key": "KEY"}
-        await store.hset(ASIDE, job_id, json.dumps(told).encode().replace(b"KEY", kept))
+        entry = {"at": at, "from": origin, "reason": "the reason", "key": "KEY"}
+        await store.hset(ASIDE, job_id, json.dumps(entry).encode().replace(b"KEY", kept))
         if kept:
             await store.hset(kept, mapping={**JOB, **job})
         return kept
@@ -97,7 +96,7 @@ class TestListing:
         self, put_aside: Any, inspect: Callable[..., JobInspector]
     ) -> None:
         await put_aside(b"a\xff", origin="prioritized", at=1_700_000_000_000)
-        page = await inspect().quarantined("letters")
+        page = await inspect().list_quarantined("letters")
         assert (page.total, page.start) == (1, 0)
         (found,) = page.jobs
         at = datetime.fromtimestamp(1_700_000_000, UTC)
@@ -111,8 +110,8 @@ class TestListing:
             await put_aside(b"j%d" % number, at=1000 + number)
         inspector = inspect()
         first, second = (
-            await inspector.quarantined("letters"),
-            await inspector.quarantined("letters", start=100),
+            await inspector.list_quarantined("letters"),
+            await inspector.list_quarantined("letters", start=100),
         )
         assert (first.total, [each.id for each in first.jobs]) == (
             120,
@@ -123,11 +122,11 @@ class TestListing:
     async def test_very_many_are_all_on_some_page(
         self, store: redis.asyncio.Redis, inspect: Callable[..., JobInspector]
     ) -> None:
-        told = json.dumps({"at": 1, "from": "wait", "reason": "the reason " * 9, "key": ""})
-        await store.hset(ASIDE, mapping={f"j{number}": told for number in range(2500)})
+        entry = json.dumps({"at": 1, "from": "wait", "reason": "the reason " * 9, "key": ""})
+        await store.hset(ASIDE, mapping={f"j{number}": entry for number in range(2500)})
         inspector, ids = inspect(), set()
         for start in range(0, 2500, 100):
-            page = await inspector.quarantined("letters", start=start)
+            page = await inspector.list_quarantined("letters", start=start)
             assert (page.total, len(page.jobs)) == (2500, 100)
             ids |= {each.id for each in page.jobs}
         assert len(ids) == 2500
@@ -137,7 +136,7 @@ class TestListing:
         self, inspect: Callable[..., JobInspector], start: int, limit: int
     ) -> None:
         with pytest.raises(ConfigurationError, match="a page has 1 to 100 jobs"):
-            await inspect().quarantined("letters", start=start, limit=limit)
+            await inspect().list_quarantined("letters", start=start, limit=limit)
 
     async def test_what_no_worker_has_written_is_shown_all_the_same(
         self, store: redis.asyncio.Redis, inspect: Callable[..., JobInspector]
@@ -152,7 +151,7 @@ class TestListing:
         }
         await store.hset(ASIDE, mapping=odd)
         await store.hset(f"{BASE}meta", "version", "x")
-        page = await inspect().quarantined("letters")
+        page = await inspect().list_quarantined("letters")
         found = {each.id: each for each in page.jobs}
         assert found.keys() == {each.decode() for each in odd}
         assert found["no json"].reason == "\ufffd\ufffd no json"
@@ -170,7 +169,7 @@ class TestListing:
         await store.set(ASIDE, "junk")
         inspector = inspect()
         for refused in (
-            inspector.quarantined("letters"),
+            inspector.list_quarantined("letters"),
             inspector.return_quarantined("letters", ["a"]),
             inspector.return_all_quarantined("letters"),
             inspector.discard_quarantined("letters", ["a"]),
@@ -191,9 +190,7 @@ class TestReturning:
         put_aside: Any,
         inspect: Callable[..., JobInspector],
     ) -> None:
-        """Behind what waits; with its log and all else that was kept; and a worker that is idle is
-        woken.
-        """
+        """Behind the waiting jobs, with its log and all kept keys; an idle worker is woken."""
         jobs = workshop.producer(letters)
         kept = await put_aside(b"one", origin="delayed", delay=60_000)
         await store.rpush(kept + b":logs", "a line")
@@ -237,7 +234,7 @@ class TestReturning:
         self, workshop: Any, store: Any, put_aside: Any, inspect: Callable[..., JobInspector]
     ) -> None:
         await put_aside(b"a\xff\n")
-        (found,) = (await inspect().quarantined("letters")).jobs
+        (found,) = (await inspect().list_quarantined("letters")).jobs
         (back,) = await inspect().return_quarantined("letters", [found.id])
         assert back.job_id == found.id == "a\\xff\\x0a"
         assert await store.lrange(f"{BASE}wait", 0, -1) == [b"a\xff\n"]
@@ -255,7 +252,7 @@ class TestReturning:
         origin: str,
     ) -> None:
         await put_aside(word.encode(), origin=origin)
-        (found,) = (await inspect().quarantined("letters")).jobs
+        (found,) = (await inspect().list_quarantined("letters")).jobs
         assert (found.returns_as, found.obstacle) == (f"returned-{word}", "")
         (back,) = await inspect().return_quarantined("letters", [word])
         assert back.job_id == f"returned-{word}"
@@ -266,7 +263,7 @@ class TestReturning:
     async def test_a_key_word_of_which_nothing_is_kept_takes_no_key_of_the_queue_along(
         self, store: Any, put_aside: Any, inspect: Callable[..., JobInspector], word: str
     ) -> None:
-        """Neither the settings of the queue, nor what another job of that id has made of them."""
+        """Neither the queue's settings nor the keys of another job with that id are overwritten."""
         await put_aside(word.encode(), key=b"")
         own = f"{BASE}{word}"
         if word not in {"meta", "wait", "prioritized", "pc"}:
@@ -309,10 +306,10 @@ class TestReturning:
             "nothing": "nothing is kept of it",
             "failed": f"{BASE}returned-failed is taken",
         }
-        assert why((await inspect().quarantined("letters")).jobs) == {**expected, "twice": ""}
+        assert why((await inspect().list_quarantined("letters")).jobs) == {**expected, "twice": ""}
         found = await inspect().return_quarantined("letters", [*expected, "twice", "nobody"])
-        told = {each.id: each.refused for each in found}
-        assert told == {
+        refusals = {each.id: each.refused for each in found}
+        assert refusals == {
             **expected,
             "twice": "job twice is in wait",
             "nobody": "it is not in quarantine",
@@ -323,7 +320,7 @@ class TestReturning:
     async def test_one_that_was_repaired_comes_back(
         self, store: Any, put_aside: Any, inspect: Callable[..., JobInspector]
     ) -> None:
-        """Where it is kept, and where it stood: there its key is its own already."""
+        """Where it is kept, or in place: then the key is the job's own already."""
         kept = await put_aside(b"kept")
         await store.delete(kept)
         await store.set(kept, "junk")
@@ -388,7 +385,7 @@ class TestDiscarding:
     async def test_a_key_that_was_kept_before_under_the_same_id_is_found_then(
         self, store: Any, put_aside: Any, inspect: Callable[..., JobInspector], how: str
     ) -> None:
-        """The same id came twice, and between them stands another that looks like its third."""
+        """The same id was moved twice, and another id between them has the name of a third copy."""
         await put_aside(b"a~2")
         await put_aside(b"a", at=1000, text="the first")
         await put_aside(b"a", at=2000, key=f"{ASIDE}:a~3".encode(), text="the second")
@@ -398,7 +395,7 @@ class TestDiscarding:
             assert await store.hget(f"{BASE}a", "text") == b"the second"
         else:
             assert await inspector.discard_quarantined("letters", ["a"]) == ["a"]
-        left = {each.id: each.key for each in (await inspector.quarantined("letters")).jobs}
+        left = {each.id: each.key for each in (await inspector.list_quarantined("letters")).jobs}
         assert left == {"a": f"{ASIDE}:a", "a~2": f"{ASIDE}:a~2"}
         assert await inspector.discard_quarantined("letters", ["a", "a~2"]) == ["a", "a~2"]
         assert await store.keys(f"{ASIDE}*") == []
@@ -415,12 +412,12 @@ class TestDiscarding:
         await inspector.discard_quarantined("letters", ["two", "three"])
         await inspector.discard_quarantined("letters", ["nobody"])
         await inspector.return_quarantined("letters", [])
-        told = [
+        entries = [
             (each.what, each.job_id, each.after, each.count)
             for each in reversed(await inspector.audit.read())
             if (each.who == "ada" and each.before == "quarantine") or each.count
         ]
-        assert told == [
+        assert entries == [
             ("return_quarantined", "one", "waiting", None),
             (
                 "return_quarantined",

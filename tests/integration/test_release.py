@@ -1,5 +1,6 @@
-"""Taking back what a dead worker held: the same keys as after a stalled check, and nobody else's
-jobs.
+"""Releasing a dead worker's jobs: the keys are as after a stalled check.
+
+Jobs of other workers are left alone.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ checked, released = Queue("checked", Letter), Queue("released", Letter)
 
 @pytest_asyncio.fixture
 async def stores(store_url: str, workshop: Any) -> AsyncIterator[dict[Queue[Any], QueueStore]]:
-    """Two queues with the same jobs: the dead worker holds `one`, `two` and `urgent`, another one
-    `theirs`.
+    """Two queues with the same jobs.
+
+    The dead worker has the locks of `one`, `two` and `urgent`, another worker that of `theirs`.
     """
     link = Link(store_url)
     stores = {queue: QueueStore(link, "bull", queue.name) for queue in (checked, released)}
@@ -54,7 +56,7 @@ async def stores(store_url: str, workshop: Any) -> AsyncIterator[dict[Queue[Any]
 
 
 async def stall(raw: Any, store: QueueStore, max_stalled: int) -> set[str]:
-    """What a stalled check does when the dead worker's locks have run out."""
+    """Run a stalled check after the dead worker's locks have expired."""
     for job_id in ("one", "two", "urgent"):
         await raw.delete(f"bull:checked:{job_id}:lock")
     found: set[str] = set()
@@ -65,7 +67,7 @@ async def stall(raw: Any, store: QueueStore, max_stalled: int) -> set[str]:
 
 
 async def left(workshop: Any, queue: Queue[Any]) -> dict[str, Any]:
-    """What is in the queue, but for times."""
+    """Return the queue's keys without times."""
     raw, base = workshop.raw, f"bull:{queue.name}:"
     hashes = {
         job: await raw.hgetall(base + job) for job in ("one", "two", "urgent", "theirs", "later")
@@ -112,7 +114,7 @@ async def test_the_same_is_left_as_by_a_stalled_check(
     assert bool(after["marker"]) == (meta in ({}, {"concurrency": "2"}))
 
 
-async def test_they_run_next_in_the_order_they_were_fetched(
+async def test_released_jobs_run_next_in_the_order_they_were_fetched(
     stores: dict[Queue[Any], QueueStore], workshop: Any
 ) -> None:
     assert await stores[released].release(DEAD, 1) == ["urgent", "two", "one"]
@@ -153,10 +155,10 @@ async def test_an_iteration_of_a_living_schedule_is_not_failed(
     assert doomed == ["two", "urgent"]
 
 
-async def test_what_the_dead_worker_had_sent_and_comes_later_changes_nothing(
+async def test_a_late_call_of_the_dead_worker_changes_nothing(
     stores: dict[Queue[Any], QueueStore], store_url: str, workshop: Any
 ) -> None:
-    """Neither a fetch, in any lane, nor an ending: it would take jobs for nobody."""
+    """Neither a fetch, in any lane, nor an ending: its jobs would have no worker."""
     fetched = (await stores[released].advance(DEAD, 1, [], 3)).jobs[0]
     await stores[released].release(DEAD, 1, lanes=2)
     before = await left(workshop, released)

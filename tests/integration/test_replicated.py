@@ -1,6 +1,4 @@
-"""`durability="replicated"`: an enqueue returns when a replica of the store has its jobs, else it
-says so.
-"""
+"""`durability="replicated"`: an enqueue returns when a replica has its jobs, or raises."""
 
 from __future__ import annotations
 
@@ -144,7 +142,7 @@ async def test_where_no_replica_has_it_the_outcome_is_unknown(
         assert "no replica had it within 1 s: it is lost if the store fails over" in str(error)
         assert error.hint
         assert pair.primary.admin.exists("bull:letters:frozen") == 1
-        print(f"replica frozen: told after {took:.2f} s")
+        print(f"replica frozen: failed after {took:.2f} s")
         assert took <= REPLICATED_SECONDS + REPLY_SECONDS
 
         took, error = await failing(jobs.enqueue(letters, Letter(), job_id="frozen"))
@@ -267,7 +265,7 @@ async def test_a_crowd_waits_no_longer_than_one(pair: Pair, shop: Workshop) -> N
         calls = (jobs.enqueue(letters, Letter()) for _ in range(2000))
         errors: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
         took = time.monotonic() - began
-    print(f"2,000 calls told after {took:.2f} s, where no replica has the first of them")
+    print(f"2,000 calls failed after {took:.2f} s, where no replica has the first of them")
     assert took <= REPLICATED_SECONDS + REPLY_SECONDS
     written = set(pair.primary.admin.lrange("bull:letters:wait", 0, -1))
     assert {error.outcome for error in errors} == {"unknown", "refused"}
@@ -281,14 +279,14 @@ async def test_no_command_comes_between_the_write_and_its_wait(pair: Pair, shop:
     with pair.primary.admin.monitor() as monitor:
         calls = [
             jobs.enqueue(letters, Letter()),
-            *(jobs.unschedule(f"none-{number}") for number in range(20)),
+            *(jobs.unschedule(letters, f"none-{number}") for number in range(20)),
         ]
         await asyncio.gather(*calls, *(jobs.enqueue(letters, Letter()) for _ in range(20)))
         pair.primary.admin.ping()
         seen: list[str] = []
-        for told in monitor.listen():
-            if told["client_type"] != "lua":
-                seen.append(told["command"].split()[0].upper())
+        for entry in monitor.listen():
+            if entry["client_type"] != "lua":
+                seen.append(entry["command"].split()[0].upper())
             if seen[-1:] == ["PING"]:
                 break
     assert "WAIT" in seen

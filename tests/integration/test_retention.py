@@ -1,5 +1,6 @@
-"""How long finished jobs stay: our default holds for our own jobs, a retention that is asked for is
-BullMQ's.
+"""How long finished jobs stay.
+
+Our default applies to our own jobs; a retention that is declared or asked for is BullMQ's.
 """
 
 from __future__ import annotations
@@ -245,7 +246,7 @@ class TestTheDefault:
         office.travel(HOUR)
         await office.work_off(worker, Completed())
         assert len(await office.noted("completed")) == 3, (
-            "the next iteration is told by what it has from the first"
+            "the next iteration is recognised by what it has from the first"
         )
         office.travel(DAY)
         await worker.remove_due()
@@ -491,7 +492,7 @@ class TestDamage:
         await office.raw.set(f"{BASE}completed", "damaged")
         office.travel(2 * DAY)
         await worker.remove_due()
-        assert await office.noted("completed") == [old], "it cannot be told yet whether it is due"
+        assert await office.noted("completed") == [old], "it cannot be known yet whether it is due"
         (new,) = await office.ours(worker, 1, Completed())
         assert await office.finished("completed") == [new]
         await office.raw.delete(BASE + old, "aside")
@@ -562,13 +563,11 @@ async def test_a_waiting_default_job_takes_at_most_300_bytes(workshop: Any) -> N
 
 
 class TestTheWarning:
-    """A worker that starts says what its declaration will do to the jobs of others, before it does
-    it.
-    """
+    """A worker that starts warns before its declaration removes jobs of other clients."""
 
     WORD = "other clients have kept"
 
-    async def told(self, workshop: Any, **options: Any) -> list[Any]:
+    async def logged(self, workshop: Any, **options: Any) -> list[Any]:
         queue = Queue("letters", Letter, options=JobOptions(**options))
 
         async def process(_: Job[Letter]) -> None:
@@ -581,18 +580,18 @@ class TestTheWarning:
     async def test_it_is_said_once_with_how_many_jobs(self, workshop: Any, office: Office) -> None:
         await office.history("completed", 1500, 2 * DAY)
         await office.ours(office.worker(), 100, Completed())
-        (line,) = await self.told(workshop, keep_completed=Retention(count=1000))
+        (line,) = await self.logged(workshop, keep_completed=Retention(count=1000))
         assert (line["log_level"], line["queue"], line["completed"]) == ("warning", "letters", 600)
         assert "failed" not in line
         assert "declare none" in line["event"]
-        (line,) = await self.told(
+        (line,) = await self.logged(
             workshop, keep_completed=Retention(age=DAY), keep_failed=Retention(age=DAY)
         )
         assert line["completed"] == 1500
 
     async def test_for_failed_jobs_too(self, workshop: Any, office: Office) -> None:
         await office.history("failed", 200, 8 * DAY)
-        (line,) = await self.told(workshop, keep_failed=Retention(age=7 * DAY))
+        (line,) = await self.logged(workshop, keep_failed=Retention(age=7 * DAY))
         assert line["failed"] == 200
         assert len(await office.finished("failed")) == 200, "saying so removes nothing"
 
@@ -612,14 +611,14 @@ class TestTheWarning:
         self, workshop: Any, office: Office, options: dict[str, Any]
     ) -> None:
         await office.history("completed", 40, 2 * DAY)
-        assert await self.told(workshop, **options) == []
+        assert await self.logged(workshop, **options) == []
 
     async def test_it_is_not_said_of_our_own_jobs(self, workshop: Any, office: Office) -> None:
         await office.ours(office.worker(), 50, Completed())
-        assert await self.told(workshop, keep_completed=Retention(count=10)) == []
+        assert await self.logged(workshop, keep_completed=Retention(count=10)) == []
 
     async def test_a_damaged_set_keeps_no_worker_from_starting(
         self, workshop: Any, office: Office
     ) -> None:
         await office.raw.set(f"{BASE}completed", "damaged")
-        assert await self.told(workshop, keep_completed=Retention(count=10)) == []
+        assert await self.logged(workshop, keep_completed=Retention(count=10)) == []

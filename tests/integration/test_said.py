@@ -1,6 +1,4 @@
-"""What a job says while it runs, progress and log lines: written within 100 ms, and always before
-its outcome.
-"""
+"""Progress and log lines of a running job: written within 100 ms, and always before its outcome."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ MEBIBYTE = 2**20
 
 @pytest.fixture
 def lines(workshop: Any) -> Callable[[str], Awaitable[list[str]]]:
-    """`await lines(job_id)`: the log lines of a letter that are in the store."""
+    """`await lines(job_id)`: the log lines of a letter in the store."""
 
     async def read(job_id: str) -> list[str]:
         return await workshop.raw.lrange(f"bull:letters:{job_id}:logs", 0, -1)
@@ -50,7 +48,7 @@ def lines(workshop: Any) -> Callable[[str], Awaitable[list[str]]]:
 async def proxy(
     workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Proxy]:
-    """What stands between the store and the workers of this test, not its producers."""
+    """A proxy between the store and this test's workers, but not its producers."""
     store_url = workshop.url
     async with Proxy(tmp_path / "p.sock", Path(store_url.removeprefix("unix://"))) as proxy:
         producer = workshop.producer
@@ -59,7 +57,7 @@ async def proxy(
         yield proxy
 
 
-async def test_what_was_said_is_there_before_the_outcome(workshop: Any) -> None:
+async def test_notes_are_written_before_the_outcome(workshop: Any) -> None:
     async def process(job: Job[Letter]) -> None:
         job.log("one")
         job.progress(50)
@@ -85,7 +83,7 @@ async def test_what_was_said_is_there_before_the_outcome(workshop: Any) -> None:
 async def test_a_job_that_ends_while_others_notes_are_written_has_its_own_written_first(
     workshop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its ending would otherwise overtake them, and a job that is not kept would lose them."""
+    """Otherwise its ending would be written first, and a job that is not kept would lose them."""
     writing, go_on = asyncio.Event(), asyncio.Event()
     note = QueueStore.note
 
@@ -118,18 +116,18 @@ async def test_a_job_that_ends_while_others_notes_are_written_has_its_own_writte
 @pytest.mark.parametrize("kind", ["async def", "def"])
 async def test_a_running_jobs_progress_is_seen_within_100_ms(workshop: Any, kind: str) -> None:
     go_on, go_on_too = threading.Event(), asyncio.Event()
-    said: list[float] = []
+    written: list[float] = []
 
     def on_thread(job: Job[Letter]) -> None:
         for value in range(3):
-            said.append(time.time() * 1000)
+            written.append(time.time() * 1000)
             job.progress(value)
             time.sleep(0.15)
         go_on.wait(10)
 
     async def on_loop(job: Job[Letter]) -> None:
         for value in range(3):
-            said.append(time.time() * 1000)
+            written.append(time.time() * 1000)
             job.progress(value)
             await asyncio.sleep(0.15)
         await asyncio.wait_for(go_on_too.wait(), 10)
@@ -145,12 +143,12 @@ async def test_a_running_jobs_progress_is_seen_within_100_ms(workshop: Any, kind
         go_on.set()
         go_on_too.set()
     seen = [at for name, at in await workshop.stamps(letters, enqueued.id) if name == "progress"]
-    late = [round(at - spoken) for at, spoken in zip(seen, said, strict=True)]
+    late = [round(at - noted) for at, noted in zip(seen, written, strict=True)]
     print(f"seen after {late} ms")
     assert max(late) <= 100 + MARGIN_MS
 
 
-async def test_many_words_cost_few_calls(workshop: Any) -> None:
+async def test_many_notes_cost_few_calls(workshop: Any) -> None:
     async def process(job: Job[Letter]) -> None:
         for number in range(100):
             job.progress(number)
@@ -167,22 +165,24 @@ async def test_many_words_cost_few_calls(workshop: Any) -> None:
     assert (await workshop.raw.info("commandstats"))["cmdstat_evalsha"]["calls"] - before < 20
 
 
-async def test_several_threads_of_one_job_may_speak_at_once(workshop: Any) -> None:
+async def test_several_threads_of_one_job_may_log_at_once(workshop: Any) -> None:
     def process(job: Job[Letter]) -> None:
-        speakers = [
+        threads = [
             threading.Thread(target=lambda: [job.log("x") for _ in range(100)]) for _ in range(4)
         ]
-        for speaker in speakers:
-            speaker.start()
-        for speaker in speakers:
-            speaker.join()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     enqueued = await workshop.producer(letters).enqueue(letters, Letter())
     await workshop.burst(letters.processed_by(process))
     assert await workshop.raw.llen(f"bull:letters:{enqueued.id}:logs") == 400
 
 
-async def test_a_line_that_cannot_be_written_is_mended_and_harms_nobody(workshop: Any) -> None:
+async def test_a_line_that_cannot_be_written_is_mended_and_harms_no_other_job(
+    workshop: Any,
+) -> None:
     async def process(job: Job[Letter]) -> None:
         job.log("half \ud83d of it")
         job.log(7)  # type: ignore[arg-type]  # what an untyped program would do
@@ -238,9 +238,7 @@ class TestFloods:
     async def test_three_million_lines_leave_the_last_thousand_and_their_job_completes(
         self, workshop: Any, lines: Any
     ) -> None:
-        """They became one script that ran for longer than its reply may take, and so was sent again
-        for ever.
-        """
+        """As one script they ran longer than a reply may take, and were sent again for ever."""
         many = 3_000_000
 
         def process(job: Job[Letter]) -> int:
@@ -267,7 +265,7 @@ class TestFloods:
         (line,) = await lines(enqueued.id)
         assert (len(line.encode()), line[-2:]) == (MAX_LINE_BYTES, "x…")
 
-    async def test_90_mb_of_progress_leave_what_was_said_last_and_a_bounded_stream(
+    async def test_90_mb_of_progress_leave_the_last_value_and_a_bounded_stream(
         self, workshop: Any
     ) -> None:
         last = f'"{"y" * (MAX_PROGRESS_BYTES - 2)}"'
@@ -283,14 +281,14 @@ class TestFloods:
         async with workshop.working(letters.processed_by(process)):
             await workshop.until(letters, enqueued.id, "completed", seconds=30)
         assert (await workshop.hash(letters, enqueued.id))["progress"] == last
-        told = await workshop.events(letters, enqueued.id)
-        assert (told[-2]["event"], told[-2]["data"], told[-1]["event"]) == (
+        events = await workshop.events(letters, enqueued.id)
+        assert (events[-2]["event"], events[-2]["data"], events[-1]["event"]) == (
             "progress",
             last,
             "completed",
         )
 
-    async def test_what_is_no_progress_fails_its_attempt_and_names_the_limit(
+    async def test_progress_that_is_too_large_fails_the_attempt_and_names_the_limit(
         self, workshop: Any
     ) -> None:
         async def process(job: Job[Letter]) -> None:
@@ -329,11 +327,11 @@ class TestFloods:
             most = max(most, size)
         assert most <= 20 * MEBIBYTE, f"{most} bytes"
         field = {"results": "returnvalue", "progress": "data"}[what]
-        told = [
+        events = [
             event[field] for event in await workshop.events(queue) if len(event.get(field, "")) > 4
         ]
-        assert len(told) >= 150
-        assert set(told) == {f'"{value}"'}
+        assert len(events) >= 150
+        assert set(events) == {f'"{value}"'}
 
     async def test_small_values_leave_the_stream_as_long_as_the_queue_wants_it(
         self, workshop: Any
@@ -347,7 +345,7 @@ class TestFloods:
         assert await workshop.raw.xlen("bull:letters:events") >= 2_500
 
 
-async def test_each_call_writes_a_bounded_number_of_words_and_bytes(
+async def test_each_call_writes_a_bounded_number_of_notes_and_bytes(
     workshop: Any, lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[int, int, int]] = []
@@ -394,10 +392,10 @@ class TestAStoreThatDoesNotAnswer:
         assert proxy.cuts >= 3
         for job_id in made:
             assert await lines(job_id) == ["one", "two"]
-            told = [event["event"] for event in await workshop.events(letters, job_id)]
-            assert told == ["added", "waiting", "active", "progress", "completed"]
+            events = [event["event"] for event in await workshop.events(letters, job_id)]
+            assert events == ["added", "waiting", "active", "progress", "completed"]
 
-    async def test_words_that_get_no_answer_are_given_up_and_their_jobs_complete(
+    async def test_notes_that_get_no_answer_are_dropped_and_their_jobs_complete(
         self, workshop: Any, lines: Any, proxy: Proxy, caplog: pytest.LogCaptureFixture
     ) -> None:
         digest = script("note").digest.encode()
@@ -414,20 +412,20 @@ class TestAStoreThatDoesNotAnswer:
             for job_id in made:
                 await workshop.until(letters, job_id, "completed")
             await workshop.wait_until(
-                lambda: "progress and log lines dropped" in caplog.text, "it says so"
+                lambda: "progress and log lines dropped" in caplog.text, "it is logged"
             )
             assert (await working.stop()).in_order
         assert await lines(made[0]) == ["one"], (
             "the first try wrote it, and two more changed nothing"
         )
 
-    async def test_a_store_that_is_away_while_jobs_speak_loses_no_ending_and_blocks_no_stop(
+    async def test_a_store_that_is_away_while_jobs_log_loses_no_ending_and_blocks_no_stop(
         self, workshop: Any, proxy: Proxy
     ) -> None:
-        spoken, ended = asyncio.Event(), list[str]()
+        noted, ended = asyncio.Event(), list[str]()
 
         async def process(job: Job[Letter]) -> None:
-            await spoken.wait()
+            await noted.wait()
             for _ in range(20):
                 job.log("x")
                 job.progress(1)
@@ -442,7 +440,7 @@ class TestAStoreThatDoesNotAnswer:
             for job_id in made:
                 await workshop.until(letters, job_id, "active")
             proxy.hold()
-            spoken.set()
+            noted.set()
             await workshop.wait_until(lambda: len(ended) == len(made), "all have ended")
             proxy.let_go()
             for job_id in made:

@@ -1,6 +1,4 @@
-"""No sequence of calls adds a run to a schedule, and every loss is repaired: on the scripts, in
-moved time.
-"""
+"""No sequence of calls adds a run to a schedule, and every loss is repaired: in moved time."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from corral import Cron, Every, JobOptions, Payload, Queue
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.inspector import JobInspector
 from corral.outcome import Completed, Failed, HandedBack, Retried
 from corral.plugins import Provider
@@ -57,7 +55,9 @@ async def hand(store_url: str) -> AsyncIterator[Hand]:
 @pytest_asyncio.fixture
 async def operator(store_url: str, hand: Hand) -> AsyncIterator[JobInspector]:
     """In the same time."""
-    catalog = Catalog(MappingProxyType({NAME: Entry(QUEUE, Provider("acme", "1.0", "wheel"), "")}))
+    catalog = Catalog(
+        MappingProxyType({NAME: CatalogEntry(QUEUE, Provider("acme", "1.0", "wheel"), "")})
+    )
     inspector = JobInspector(catalog, Link(store_url), prefix="bull", clock=hand.store.clock)
     yield inspector
     await inspector.close()
@@ -83,8 +83,8 @@ class Runs:
         due: list[int] = []
         coming: list[int] = []
         for job, (place,) in places.items():
-            told = await self._raw.hmget(f"{Q}:{job}", "rjk", "ats")
-            if place not in {"completed", "failed", "active"} and told == [NAME, None]:
+            found = await self._raw.hmget(f"{Q}:{job}", "rjk", "ats")
+            if place not in {"completed", "failed", "active"} and found == [NAME, None]:
                 tick = int(job.rpartition(":")[2])
                 (coming if place == "delayed" and tick > self._hand.now_ms else due).append(tick)
         return sorted(due), sorted(coming)
@@ -307,7 +307,7 @@ async def dump(raw: Any) -> set[str]:
 
 
 class TestWhatAnOperatorRemoved:
-    """It is marked, because nobody could tell it from what was lost."""
+    """A removed schedule is marked: without the mark, it would look like a lost one."""
 
     async def test_stays_removed_until_it_is_asked_for(self, hand: Hand, raw: Any) -> None:
         await hand.ensure(TEN_SECONDS, why="start")
@@ -470,7 +470,7 @@ class Story:
         self._held: list[FetchedJob] = []
         self._declared: Every | Cron = TEN_SECONDS
         self._options = JobOptions()
-        self.told: list[str] = []
+        self.record: list[str] = []
 
     async def step(self) -> None:
         steps = {
@@ -488,12 +488,12 @@ class Story:
             self.lose: 2,
         }
         (step,) = self._chance.choices(list(steps), list(steps.values()))
-        self.told.append(step.__name__)
+        self.record.append(step.__name__)
         await step()
 
     async def start(self, why: str = "start") -> None:
         word = await self._hand.ensure(self._declared, why=why, options=self._options)
-        self.told[-1] += f" {word}"
+        self.record[-1] += f" {word}"
         assert word in {"untouched", "made", "resumed", "changed"} or (
             why == "check" and word == "different"
         )
@@ -567,12 +567,12 @@ class Story:
 
     async def lose(self) -> None:
         loss: Loss = self._chance.choice(list(LOSSES.values()))
-        self.told[-1] += f" {loss.__name__}"
+        self.record[-1] += f" {loss.__name__}"
         await loss(self._raw)
 
     async def settle(self) -> None:
         """It is started once more, resumed, and all that is there is run."""
-        self.told.append("settle")
+        self.record.append("settle")
         await self._operator.resume(NAME)
         await self.start()
         self._held += await self._hand.fetch()
@@ -608,7 +608,7 @@ async def test_by_any_sequence(hand: Hand, operator: JobInspector, runs: Runs, r
             await story.check()
             await goes_on(hand, runs, check=story.check)
         except BaseException:
-            print(f"seed {seed}: {', '.join(story.told)}")
+            print(f"seed {seed}: {', '.join(story.record)}")
             raise
     shown = ", ".join(
         f"{due} due and {coming} to come: {count}"

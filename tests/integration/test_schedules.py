@@ -1,6 +1,4 @@
-"""Schedules on the real scripts: ensured at start, advanced in the fetch, changed, removed, and a
-year of them.
-"""
+"""Schedules on the real scripts: installed, advanced by the fetch, changed, removed; a year of ticks."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from corral import Cron, Every, Job, JobOptions, Payload, Queue
-from corral.errors import JobRefused, PayloadRefused
+from corral.errors import JobRefused, PayloadRefused, UnknownQueue
 from corral.outcome import Completed
 from corral.store.codec import Ending, FetchedJob
 from corral.worker.ticks import Ticks
@@ -27,7 +25,7 @@ HOUR_MS = 3_600_000
 
 
 class Report(Payload):
-    """Of whom; everybody by default."""
+    """About one team, or about all."""
 
     team: str = "all"
 
@@ -50,10 +48,10 @@ async def test_a_year_of_hourly_ticks(hand: Hand, raw: Any) -> None:
     coming = Ticks(hand.store, Cron("5 * * * *"))
     for seq in range(8760):
         hand.move_to(int(await raw.zscore(f"bull:{NAME}:repeat", NAME)) + 20)
-        coming.store_time(int(time.time() * 1000) + hand.store.offset_ms)
+        coming.set_store_time(int(time.time() * 1000) + hand.store.offset_ms)
         ended = [Ending(job, Completed()) for job in running]
         reply = await hand.store.advance("hand", seq, ended, 10, ticks=coming.coming())
-        assert not reply.late, "it is advanced in the fetch"
+        assert not reply.pending_successors, "it is advanced in the fetch"
         running = list(reply.jobs)
         ticks += [job.scheduled_ms for job in running]
     await hand.store.advance("hand", 8760, [Ending(job, Completed()) for job in running], 0)
@@ -214,8 +212,8 @@ class TestAWorker:
                 await workshop.until(queue, job_id, "delayed")
         assert runs == []
         assert (await workshop.hash(queue, job_id)).get("atm", "0") == "0"
-        (told,) = (line for line in logs if "cannot be read" in line["event"])
-        assert (told["queue"], told["schedule"]) == (NAME, "foreign")
+        (line,) = (line for line in logs if "cannot be parsed" in line["event"])
+        assert (line["queue"], line["schedule"]) == (NAME, "foreign")
 
     async def test_says_that_a_schedule_is_declared_no_longer(self, workshop: Any) -> None:
         hand = Hand(workshop.url)
@@ -250,8 +248,36 @@ class TestAtRunTime:
             queue, Report(team="red"), Every(timedelta(hours=1)), id="blue"
         )
         assert following == first + timedelta(hours=1)
-        assert await jobs.unschedule("blue") is True
-        assert await jobs.unschedule("blue") is False
+        assert await jobs.unschedule(NAME, "blue") is True
+        assert await jobs.unschedule(queue, "blue") is False
+
+    async def test_the_same_id_in_another_queue_stays(self, workshop: Any) -> None:
+        queue, other = Queue(NAME, Report), Queue("other-reports", Report)
+        jobs = workshop.producer(queue, other)
+        hourly = Every(timedelta(hours=1))
+        for each in (queue, other):
+            await jobs.schedule(each, Report(team="blue"), hourly, id="blue")
+        assert await jobs.unschedule(queue, "blue") is True
+        assert await workshop.raw.exists(f"bull:{NAME}:repeat:blue") == 0
+        assert await workshop.raw.exists("bull:other-reports:repeat:blue") == 1
+        assert await workshop.raw.zscore("bull:other-reports:repeat", "blue") is not None
+        assert await jobs.unschedule(queue, "blue") is False, "it ends none in the other queue"
+        assert await jobs.unschedule(other, "blue") is True
+
+    async def test_unschedule_refuses_what_is_no_schedule_of_a_program(self, workshop: Any) -> None:
+        queue = Queue(NAME, Report)
+        jobs = workshop.producer(queue)
+        with pytest.raises(UnknownQueue) as unscheduling:
+            await jobs.unschedule("unheard-of", "blue")
+        with pytest.raises(UnknownQueue) as enqueueing:
+            await jobs.enqueue("unheard-of", {})
+        assert str(unscheduling.value) == str(enqueueing.value)
+        assert unscheduling.value.hint == enqueueing.value.hint
+        with pytest.raises(JobRefused, match="is a queue's name"):
+            await jobs.unschedule(queue, NAME)
+        with pytest.raises(JobRefused, match="is not made of"):
+            await jobs.unschedule(queue, "a:b")
+        assert await workshop.raw.dbsize() == 0
 
     async def test_refuses_before_anything_is_written(self, workshop: Any) -> None:
         queue = Queue(NAME, Report)

@@ -1,4 +1,4 @@
-"""`corral schedules`: what a person and what a program reads."""
+"""`corral schedules`: what it prints for people and for programs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ class Letter(Payload):
 
 @pytest.fixture
 def schedule(workshop: Any) -> Any:
-    """`await schedule("weekly")`: made by a program; under the queue's own name, as a declaration
-    would.
-    """
+    """`await schedule("weekly")`: made by a program; with the queue's own name, as declared."""
 
     async def install(schedule_id: str) -> None:
         store = QueueStore(Link(workshop.url), "bull", NAME)
@@ -68,9 +66,9 @@ async def test_lists_and_prunes_what_is_declared_no_longer(
     left = command("schedules", "--json")
     assert left.wait() == 0
     assert [each["id"] for each in json.loads(left.result) if each["queue"] == NAME] == ["weekly"]
-    assert [(each["what"], each["queue"], each["before"]) for each in told(command, "audit")] == [
-        ("prune", removed["queue"], {"schedule": removed["id"]})
-    ]
+    assert [
+        (each["what"], each["queue"], each["before"]) for each in run_json(command, "audit")
+    ] == [("prune", removed["queue"], {"schedule": removed["id"]})]
     assert await workshop.raw.hgetall(f"corral:bull:{NAME}:removed-schedules") == {NAME: "prune"}
     again = command("schedules", "prune")
     assert (again.wait(), again.result, again.said) == (0, "", "nothing to remove\n")
@@ -97,15 +95,15 @@ def declares(acme: Path) -> None:
     module.write_text(source, "utf-8")
 
 
-def told(command: Any, *arguments: str) -> Any:
-    """What a command prints as JSON."""
+def run_json(command: Any, *arguments: str) -> Any:
+    """The JSON that a command prints."""
     ran = command(*arguments, "--json")
     assert ran.wait() == 0, ran.said
     return json.loads(ran.result)
 
 
 def state(command: Any) -> str:
-    (row,) = [each for each in told(command, "schedules") if each["queue"] == NAME]
+    (row,) = [each for each in run_json(command, "schedules") if each["queue"] == NAME]
     assert (row["id"], row["origin"]) == (NAME, "declared")
     return str(row["state"])
 
@@ -114,7 +112,7 @@ def state(command: Any) -> str:
 async def test_removes_what_is_declared_and_restores_it(
     declares: None, command: Any, workshop: Any
 ) -> None:
-    """Workers leave it removed, whenever they start, and say so."""
+    """Workers that start leave it removed, and log that."""
     assert state(command) == "new"
     assert command("worker", "--burst").wait() == 0
     assert state(command) == "alive"
@@ -122,10 +120,10 @@ async def test_removes_what_is_declared_and_restores_it(
     assert removed.wait() == 0
     assert (
         removed.result
-        == f"{NAME}: the schedule is removed; `corral schedules restore {NAME}` makes it again\n"
+        == f"{NAME}: the schedule is removed; to restore it: corral schedules restore {NAME}\n"
     )
     assert state(command) == "removed"
-    assert told(command, "schedules", "remove", NAME) == {"queue": NAME, "removed": False}, (
+    assert run_json(command, "schedules", "remove", NAME) == {"queue": NAME, "removed": False}, (
         "and it stays so"
     )
 
@@ -137,7 +135,7 @@ async def test_removes_what_is_declared_and_restores_it(
     assert shown.wait() == 0
     assert shown.result.splitlines()[-1].split() == [NAME, "declared", "-", "-", "removed"]
 
-    following = datetime.fromisoformat(told(command, "schedules", "restore", NAME)["next"])
+    following = datetime.fromisoformat(run_json(command, "schedules", "restore", NAME)["next"])
     assert state(command) == "alive"
     again = command("schedules", "restore", NAME)
     assert again.wait() == 0
@@ -145,7 +143,7 @@ async def test_removes_what_is_declared_and_restores_it(
     restored = command("worker", "--burst")
     assert restored.wait() == 0
     assert "removed" not in restored.said
-    changes = [(each["what"], each["queue"], each["before"]) for each in told(command, "audit")]
+    changes = [(each["what"], each["queue"], each["before"]) for each in run_json(command, "audit")]
     one = ("remove_schedule", NAME, {"schedule": NAME})
     other = ("restore_schedule", NAME, {"schedule": NAME})
     assert changes == [other, other, one, one]

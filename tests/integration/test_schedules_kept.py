@@ -1,5 +1,6 @@
-"""A worker keeps what its queues declare: it looks again and again, repairs what is gone, and
-changes nothing else.
+"""A worker keeps the schedules that its queues declare.
+
+It looks again and again, repairs what is gone, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pytest
 
 from corral import Cron, Every, Job, Payload, Queue
 from corral.fleet import processes
-from corral.fleet.processes import ProcessRecords
+from corral.fleet.processes import OwnRecord, ProcessRecords
 from corral.store.connection import Link
 from corral.store.schedules import PRUNED, removal
 from integration.by_hand import NAME, Hand
@@ -30,6 +31,9 @@ OFTEN = Every(timedelta(milliseconds=100))
 RARELY = Every(timedelta(hours=1))
 FOREIGN = "0 0 15W * *"
 """The working day next to the fifteenth: our parser refuses it."""
+
+
+PROCESSES = "corral:bull:alive"
 
 
 class Report(Payload):
@@ -192,8 +196,8 @@ async def test_another_release_s_schedule_is_left_and_warned_about_once(
                 await office.looked(12)
                 assert await is_the_newer_s()
                 assert newer.repaired[NAME] == 0
-    (told,) = events(logs, "left so")
-    assert (told["queue"], told["log_level"]) == (NAME, "warning")
+    (line,) = events(logs, "left as it is")
+    assert (line["queue"], line["log_level"]) == (NAME, "warning")
     assert len(events(logs, "schedule changed")) == 1
 
 
@@ -236,7 +240,7 @@ async def test_what_is_not_declared_is_not_made(office: Office, workshop: Any, h
 
 
 class TestOfAnotherClient:
-    """A cron expression that only another client can read, and that nobody reads."""
+    """A cron expression that only another client can read, and no such client runs."""
 
     @asynccontextmanager
     async def foreign(
@@ -261,13 +265,13 @@ class TestOfAnotherClient:
         async with self.foreign(workshop, hand, FOREIGN, "UTC", timedelta(minutes=5)) as job:
             with capture_logs() as logs:
                 async with office.working(OFTEN) as worker:
-                    await workshop.wait_until(lambda: worker.troubles, "it is told")
+                    await workshop.wait_until(lambda: worker.troubles, "it is reported")
                     assert list(worker.troubles) == [(NAME, "schedule")]
-                    told = worker.troubles[NAME, "schedule"]
-                    assert "'foreign' of queue 'reports'" in told
-                    assert repr(FOREIGN) in told
+                    trouble = worker.troubles[NAME, "schedule"]
+                    assert "'foreign' of queue 'reports'" in trouble
+                    assert repr(FOREIGN) in trouble
                     await office.looked()
-                    assert worker.troubles[NAME, "schedule"] == told
+                    assert worker.troubles[NAME, "schedule"] == trouble
                     assert job not in office.ran
                     # Another client takes it, and makes the next one.
                     await workshop.raw.zadd(f"{Q}:repeat", {"foreign": 4_102_444_800_000})
@@ -280,7 +284,7 @@ class TestOfAnotherClient:
             )
 
     @pytest.mark.parametrize(
-        ("pattern", "tz", "late", "is_told"),
+        ("pattern", "tz", "late", "is_reported"),
         [
             (FOREIGN, "UTC", timedelta(seconds=30), False),
             (FOREIGN, "UTC", timedelta(seconds=70), True),
@@ -295,7 +299,7 @@ class TestOfAnotherClient:
         pattern: str,
         tz: str,
         late: timedelta,
-        is_told: bool,
+        is_reported: bool,
         office: Office,
         workshop: Any,
         hand: Any,
@@ -307,7 +311,7 @@ class TestOfAnotherClient:
         ):
             await workshop.until(office.queue(None), job, "delayed")
             await office.looked()
-            assert bool(worker.troubles) is is_told
+            assert bool(worker.troubles) is is_reported
 
     @pytest.mark.parametrize("why", ["paused", "not fetched", "ended", "readable"])
     async def test_is_not_told_where_something_else_is_the_reason(
@@ -349,7 +353,7 @@ async def test_a_damaged_key_of_a_schedule_stops_no_job(office: Office, workshop
         async with office.working(RARELY) as worker:
             made = await workshop.producer(office.queue(None)).enqueue(NAME, {"by_hand": True})
             await workshop.wait_until(lambda: made.id in office.ran, "a job runs")
-            await workshop.wait_until(lambda: worker.troubles, "it is told")
+            await workshop.wait_until(lambda: worker.troubles, "it is reported")
             assert f"{Q}:{key} is a string, not a " in worker.troubles[NAME, "schedule"]
             await office.looked()
             assert worker.troubles
@@ -360,69 +364,68 @@ async def test_a_damaged_key_of_a_schedule_stops_no_job(office: Office, workshop
     assert len(events(logs, "schedules cannot be kept")) == 1
 
 
-class TestTheCatalogRecord:
-    """What processes tell each other."""
+class TestTheRecordOfAProcess:
+    """What processes write about themselves."""
 
     async def test_of_a_worker_is_written_again(self, command: Any, workshop: Any) -> None:
         worker = command("worker", "acme-letters", CORRAL_WORKER__STALLED_INTERVAL_SECONDS="0.2")
+        records = ProcessRecords(link := Link(workshop.url), "bull")
 
         async def is_there() -> bool:
-            return bool(await workshop.raw.hlen("corral:bull:catalog"))
+            return bool(await records.read_workers())
 
         await workshop.wait_until(is_there, "it is written")
         await workshop.wait_until(lambda: "worker started" in worker.said, "it works")
-        before = await workshop.raw.hgetall("corral:bull:catalog")
+        before = await records.read()
         await workshop.raw.flushall()
         await workshop.wait_until(is_there, "it is written again", seconds=10)
-        after = await workshop.raw.hgetall("corral:bull:catalog")
-        assert _records(after) == _records(before), "since when it runs did not change"
+        after = await records.read()
+        assert before.keys() == after.keys()
+        for name, each in after.items():
+            assert (each.catalog, each.started_ms) == (
+                before[name].catalog,
+                before[name].started_ms,
+            )
+            assert list(json.loads(each.catalog)) == ["acme-letters", "acme-threads"]
         worker.process.terminate()
         assert await asyncio.to_thread(worker.wait) == 0
+        assert await records.read() == {}
+        await link.close()
 
-    async def test_of_any_process_is_written_again_when_it_is_told_or_in_time(
+    async def test_of_any_process_is_written_again_when_it_is_asked_for_or_in_time(
         self, store_url: str, raw: Any, wait_until: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        look = asyncio.Event()
-        records = ProcessRecords(Link(store_url), "bull", "me")
-        keeping = asyncio.create_task(records.keep(lambda _: b"{}", lambda _: None, look))
+        own = OwnRecord(Link(store_url), "bull", "me", catalog=lambda _: b"{}")
+        keeping = asyncio.create_task(own.keep())
 
         async def is_there() -> bool:
-            return bool(await raw.type("corral:bull:catalog") == "hash")
+            return bool(await raw.type(PROCESSES) == "hash")
 
         await wait_until(is_there, "it is written")
         await raw.flushall()
-        look.set()
+        own.write_soon()
         await wait_until(is_there, "it is written again", seconds=10)
-        first = await raw.hget("corral:bull:catalog", "me")
-        look.set()
-        await wait_until(lambda: not look.is_set(), "it has looked")
-        assert await raw.hget("corral:bull:catalog", "me") == first, "it was there"
-        await raw.delete("corral:bull:catalog")
-        await raw.set("corral:bull:catalog", "damaged")
-        look.set()
-        await wait_until(lambda: not look.is_set(), "it has looked")
+        await raw.delete(PROCESSES)
+        await raw.set(PROCESSES, "damaged")
+        own.write_soon()
+        await wait_until(lambda: not own._is_due.is_set(), "it has tried")
         assert not keeping.done()
-        await raw.delete("corral:bull:catalog")
+        await raw.delete(PROCESSES)
         await wait_until(
             is_there, "it tries again by itself where the store has refused it", seconds=10
         )
         monkeypatch.setattr(processes, "REFRESH_SECONDS", 0.1)
-        look.set()
+        own.write_soon()
         await raw.flushall()
         await wait_until(is_there, "it is refreshed", seconds=10)
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-        assert not await is_there(), "who ends takes it along"
-
-
-def _records(found: dict[str, str]) -> dict[str, Any]:
-    return {process: json.loads(value.partition(" ")[2]) for process, value in found.items()}
+        assert not await is_there(), "a process that ends removes it"
+        await own.link.close()
 
 
 class TestWithoutANextRun:
-    """A schedule that was made at run time: nobody declares it, so nobody here can make its next
-    run again.
-    """
+    """A schedule that was made at run time: no declaration has what its next run needs."""
 
     @asynccontextmanager
     async def made(self, workshop: Any, hand: Any, late: timedelta) -> AsyncIterator[str]:
@@ -453,7 +456,7 @@ class TestWithoutANextRun:
             await raw.hset(f"{Q}:repeat:rare", "endDate", 4_102_444_800_000)
 
     @pytest.mark.parametrize(
-        ("case", "late", "is_told"),
+        ("case", "late", "is_reported"),
         [
             ("gone", timedelta(seconds=70), True),
             ("gone just now", timedelta(seconds=30), False),
@@ -464,13 +467,19 @@ class TestWithoutANextRun:
         ],
     )
     async def test_is_told(
-        self, case: str, late: timedelta, is_told: bool, office: Office, workshop: Any, hand: Any
+        self,
+        case: str,
+        late: timedelta,
+        is_reported: bool,
+        office: Office,
+        workshop: Any,
+        hand: Any,
     ) -> None:
         async with self.made(workshop, hand, late) as job:
             await self.became(case, job, workshop.raw)
             with capture_logs() as logs:
                 async with office.working(None) as worker:
                     await office.looked()
-                    told = worker.troubles.get((NAME, "schedule"), "")
-                    assert ("'rare' of queue 'reports' has no next run" in told) is is_told
-            assert bool(events(logs, "no next run")) is is_told
+                    trouble = worker.troubles.get((NAME, "schedule"), "")
+                    assert ("'rare' of queue 'reports' has no next run" in trouble) is is_reported
+            assert bool(events(logs, "no next run")) is is_reported

@@ -1,6 +1,4 @@
-"""A script that fails: what it was given is sent again in smaller calls, and one bad ending holds
-up no other.
-"""
+"""A failing script: its work is sent again in smaller calls; one bad ending delays no other."""
 
 from __future__ import annotations
 
@@ -31,10 +29,10 @@ letters = Queue(
 
 
 class Failing:
-    """Calls to the store whose script fails, as long as `fails` says so.
+    """Makes the script of `advance` fail while `fails` is true.
 
     Attributes:
-        calls: `(seq, endings, failed)` of each.
+        calls: `(seq, endings, failed)` of each call.
         fails: Whether calls that end the job `BAD` fail.
     """
 
@@ -81,7 +79,7 @@ async def test_one_ending_that_cannot_be_written_holds_up_no_other(
                 return await workshop.raw.zcard("bull:letters:completed") == len(others)
 
             await workshop.wait_until(others_ended, "all others are completed")
-            await workshop.wait_until(lambda: working.worker.troubles, "it is told")
+            await workshop.wait_until(lambda: working.worker.troubles, "it is reported")
             assert repr(BAD) in working.worker.troubles["letters", "ending"]
             assert await workshop.state(letters, BAD) == "active", (
                 "its lock is held, and it is not lost"
@@ -95,8 +93,8 @@ async def test_one_ending_that_cannot_be_written_holds_up_no_other(
     )
     assert not [line for line in logged if "lock" in line["event"]]
     assert not [line for line in logged if line["event"].startswith("store ")], "it is no outage"
-    told = [line for line in logged if line["log_level"] == "error"]
-    assert [line["event"] for line in told] == [
+    errors = [line for line in logged if line["log_level"] == "error"]
+    assert [line["event"] for line in errors] == [
         "a job's ending cannot be written, and is tried again"
     ]
 

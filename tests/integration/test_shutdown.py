@@ -1,5 +1,6 @@
-"""How a worker stops: what can finish does, the rest goes back unspent, and nothing keeps the
-process alive.
+"""How a worker stops: jobs that can finish do, the others go back with no attempt spent.
+
+Nothing keeps the process alive.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import redis
 
 from corral import Job, Payload, Queue
 from corral.embedded.server import embedded_store
-from corral.worker.worker import Stopped
+from corral.worker.worker import StopReport
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,9 +29,7 @@ SERVED = ("acme-letters", "acme-threads")
 
 @pytest.fixture
 def started(workshop: Any, command: Any) -> Any:
-    """`await started("sleep 1", queue=threads)`: jobs that run in a worker process; the worker and
-    the jobs' ids.
-    """
+    """`await started("sleep 1", queue=threads)`: a worker process that runs jobs, and their ids."""
 
     async def started(
         *texts: str, queue: Any = letters, timeout: float = 0.5, **environment: str
@@ -65,7 +64,7 @@ async def assert_handed_back(workshop: Any, queue: Any, job_id: str) -> None:
     )
 
 
-async def test_what_can_finish_does_and_the_rest_goes_back(workshop: Any, started: Any) -> None:
+async def test_jobs_that_can_finish_do_and_the_others_go_back(workshop: Any, started: Any) -> None:
     worker, (quick, slow) = await started("sleep 0.4", "sleep 60", timeout=0.8)
     worker.process.send_signal(signal.SIGTERM)
     assert await ended(worker) == 5
@@ -88,7 +87,7 @@ async def test_where_everything_finishes_the_exit_code_is_zero(workshop: Any, st
     assert [await workshop.state(threads, each.id) for each in waiting] == ["completed"] * 4
 
 
-async def test_what_waits_when_the_worker_stops_is_not_started_any_more(
+async def test_jobs_that_wait_when_the_worker_stops_are_not_started(
     workshop: Any, started: Any
 ) -> None:
     worker, _ = await started(*["sleep 0.4"] * 4, timeout=5)
@@ -119,7 +118,8 @@ async def test_a_second_signal_hands_the_jobs_back_at_once(
     worker, (job_id,) = await started(text, queue=queue, timeout=60)
     worker.process.send_signal(number)
     await workshop.wait_until(
-        lambda: "a second signal hands them back at once" in worker.said, "it says what it does"
+        lambda: "a second signal hands them back at once" in worker.said,
+        "it announces what a second signal does",
     )
     assert worker.process.poll() is None
     assert await workshop.state(queue, job_id) == "active"
@@ -172,7 +172,7 @@ async def test_a_worker_whose_store_is_away_does_not_wait_for_it_where_nothing_r
 async def test_a_processor_that_blocks_for_three_locks_starts_once(
     workshop: Any, command: Any
 ) -> None:
-    """The lease thread renews what the loop cannot; another worker waits for a chance."""
+    """The lease thread renews the locks that the loop cannot; another worker waits beside it."""
     blocked_ms = 3 * 800
     settings = {
         "CORRAL_WORKER__LOCK_SECONDS": "0.8",
@@ -189,9 +189,8 @@ async def test_a_processor_that_blocks_for_three_locks_starts_once(
     for queue, job_id in ((letters, looping), (threads, threaded.id)):
         await workshop.until(queue, job_id, "completed")
         stamps = await workshop.stamps(queue, job_id)
-        print(
-            f"{queue.name}: ran for {stamps[-1][1] - dict(stamps)['active']} ms under locks of 800 ms"
-        )
+        ran_ms = stamps[-1][1] - dict(stamps)["active"]
+        print(f"{queue.name}: ran for {ran_ms} ms under locks of 800 ms")
         assert [name for name, _ in stamps] == ["added", "waiting", "active", "completed"]
         assert (await workshop.hash(queue, job_id))["ats"] == "1"
         assert stamps[-1][1] - dict(stamps)["active"] >= blocked_ms
@@ -206,7 +205,7 @@ async def test_a_processor_that_blocks_for_three_locks_starts_once(
 
 
 class TestInProcess:
-    async def test_a_stopped_worker_says_what_it_gave_back_and_leaves_nothing_running(
+    async def test_a_stopped_worker_reports_what_it_handed_back_and_leaves_nothing_running(
         self, workshop: Any
     ) -> None:
         entered = asyncio.Event()
@@ -220,10 +219,10 @@ class TestInProcess:
             letters.processed_by(process), shutdown_timeout_seconds=0.05
         ) as working:
             await entered.wait()
-            assert await working.stop() == Stopped(handed_back=1, stuck=0)
+            assert await working.stop() == StopReport(handed_back=1, stuck=0)
         await assert_handed_back(workshop, letters, enqueued.id)
 
-    async def test_a_cancelled_processor_may_clean_up_and_what_it_says_is_kept(
+    async def test_a_cancelled_processor_may_clean_up_and_its_log_lines_are_kept(
         self, workshop: Any
     ) -> None:
         entered = asyncio.Event()
@@ -247,7 +246,7 @@ class TestInProcess:
         ]
         await assert_handed_back(workshop, letters, enqueued.id)
 
-    async def test_the_head_of_the_queue_is_where_it_goes_back_to(self, workshop: Any) -> None:
+    async def test_a_job_goes_back_to_the_head_of_the_queue(self, workshop: Any) -> None:
         entered = asyncio.Event()
 
         async def process(_job: Job[Letter]) -> None:
@@ -261,11 +260,11 @@ class TestInProcess:
             await entered.wait()
         assert await workshop.raw.lrange("bull:acme-letters:wait", 0, -1) == [second.id, first.id]
 
-    async def test_a_worker_that_is_told_to_stop_before_it_runs_ends_at_once(
+    async def test_a_worker_that_is_stopped_before_it_runs_ends_at_once(
         self, workshop: Any
     ) -> None:
         async def process(_job: Job[Letter]) -> None:
             pass
 
         async with workshop.working(letters.processed_by(process)) as working:
-            assert await working.stop() == Stopped()
+            assert await working.stop() == StopReport()

@@ -1,4 +1,4 @@
-"""Stores that refuse, each a real one in that state: whoever asks is told one sentence, and what to
+"""Stores that refuse, each a real one in that state: each error is one sentence, and says what to
 do.
 """
 
@@ -22,7 +22,7 @@ from redis.crc import key_slot
 from board.asking import Browser, Host
 from corral import Payload, Queue
 from corral.board import Board
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.errors import StoreUnavailable
 from corral.plugins import Plugins, Provider
 from corral.producer import RedisJobScheduler
@@ -175,9 +175,8 @@ def a_cluster(
     with ExitStack() as ports:
         port, bus, away, away_bus = (ports.enter_context(held_port()) for _ in range(4))
         nodes = (
-            f"{SELF} 127.0.0.1:{port}@{bus} myself,master - 0 0 1 connected {slots} {moving}".rstrip()
-            + "\n"
-        )
+            f"{SELF} 127.0.0.1:{port}@{bus} myself,master - 0 0 1 connected {slots} {moving}"
+        ).rstrip() + "\n"
         if others:
             nodes += (
                 f"{OTHER} 127.0.0.1:{away}@{away_bus} master - 0 0 2 connected {others}".rstrip()
@@ -281,11 +280,11 @@ def test_whoever_asks_is_told_one_sentence_and_what_to_do(
 ) -> None:
     made, sentence = STATES[state]
     with made(kind) as (_, url):
-        told = asyncio.run(_enqueue(url))
-        assert sentence in str(told)
-        assert told.hint
-        assert told.outcome == "refused"
-        assert PASSWORD not in str(told)
+        raised = asyncio.run(_enqueue(url))
+        assert sentence in str(raised)
+        assert raised.hint
+        assert raised.outcome == "refused"
+        assert PASSWORD not in str(raised)
         for arguments in (("enqueue", QUEUE, "{}"), ("pause", QUEUE)):
             code, out, err = terminal(url, *arguments)
             assert (code, out) == (4, ""), (arguments, err)
@@ -308,14 +307,14 @@ def test_whoever_asks_is_told_one_sentence_and_what_to_do(
 
 async def _enqueue(url: str) -> StoreUnavailable:
     provider = Provider("acme", "1.0", "wheel")
-    catalog = Catalog(MappingProxyType({QUEUE: Entry(letters, provider, "")}))
+    catalog = Catalog(MappingProxyType({QUEUE: CatalogEntry(letters, provider, "")}))
     jobs = RedisJobScheduler(
         catalog, Plugins.load([]).relay, url=url, prefix="bull", max_payload_bytes=1024
     )
     try:
-        with pytest.raises(StoreUnavailable) as told:
+        with pytest.raises(StoreUnavailable) as raised:
             await jobs.enqueue(letters, Letter())
-        return told.value
+        return raised.value
     finally:
         await jobs.close()
 
@@ -340,7 +339,7 @@ async def test_a_worker_that_waits_while_its_store_becomes_a_replica_is_told(
         store.admin.replicaof("127.0.0.1", free_port())
         with pytest.raises(
             StoreUnavailable, match="has become a replica while a command waited"
-        ) as told:
+        ) as raised:
             await waiting
-        assert told.value.outcome == "refused"
+        assert raised.value.outcome == "refused"
         await link.close()

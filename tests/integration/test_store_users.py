@@ -24,17 +24,17 @@ import redis.asyncio
 
 from board.asking import Browser, Host, token_in
 from corral import Cron, Every, Fail, Job, Payload, Queue, Retry
-from corral.app.heartbeat import alive
-from corral.app.known_holes import hole_warning, store_version
+from corral.app.child_process import keep_record, start_heartbeats
 from corral.app.working import check_store
 from corral.board import Board
 from corral.board.routes import ROUTES
 from corral.cli import cli
 from corral.errors import StoreUnavailable
-from corral.fleet.heartbeats import Heartbeats
-from corral.observe.health import judged
+from corral.fleet.processes import OwnRecord, ProcessRecords
+from corral.observe.health import judge_heartbeats
 from corral.observe.lag import LoopLag
 from corral.observe.probes import ParentProbes, WorkerProbes
+from corral.observe.store_vulnerabilities import store_version, vulnerability_warning
 from corral.store.connection import Link
 from corral.store.rights import Role, missing_rights
 from integration.conftest import Workshop
@@ -133,13 +133,13 @@ def stage(store: redis.Redis) -> None:
     store.xadd(f"{BASE}events", {"event": "failed", "jobId": "broken", "failedReason": "user-4711"})
     for job in ("odd", "odder"):
         store.hset(f"corral:{BASE}quarantine:{job}", mapping=plain)
-        told = {
+        raised = {
             "at": 1000,
             "from": "wait",
             "reason": "it was odd",
             "key": f"corral:{BASE}quarantine:{job}",
         }
-        store.hset(f"corral:{BASE}quarantine", job, json.dumps(told))
+        store.hset(f"corral:{BASE}quarantine", job, json.dumps(raised))
     store.xadd("corral:audit", {"prefix": "bull", "who": "ada", "what": "login"})
 
 
@@ -190,13 +190,13 @@ def test_every_command_is_tried_here_or_touches_no_queue_as_an_operator_does() -
 async def test_a_worker_and_a_producer_do_all_they_do_with_their_lines(
     shop: Workshop, users: Server
 ) -> None:
-    """Whatever becomes of jobs, and schedules; the server's own log says that nothing was denied."""
+    """Every ending of a job, and schedules; the server's own log shows that nothing was denied."""
 
     async def process(job: Job[Any]) -> str:
         job.progress(50)
         job.log("a line")
         if job.payload.text == "fails":
-            raise Fail("as it was told")
+            raise Fail("as it should")
         if job.payload.text == "again" and job.attempt == 1:
             raise Retry(after=timedelta(0))
         return "done"
@@ -214,7 +214,7 @@ async def test_a_worker_and_a_producer_do_all_they_do_with_their_lines(
             await shop.until(letters, job_id, "completed")
         await shop.until(letters, "fails", "failed")
         await shop.wait_until(lambda: working.worker.silent_seconds < 5, "it fetches")
-        assert await jobs.unschedule("often")
+        assert await jobs.unschedule(letters, "often")
         assert working.worker.troubles == {}
     assert users.denied() == []
 
@@ -316,25 +316,27 @@ async def test_a_worker_names_what_it_lacks_fetches_nothing_and_begins_once_it_m
             ((kind, sentence),) = worker.troubles.items()
             assert kind == ("letters", "rights")
             assert sentence.startswith(
-                f"queue 'letters' is not worked off: the store's user lacks {named}"
+                f"queue 'letters' is not processed: the store's user lacks {named}"
             )
-            assert WorkerProbes(worker, LoopLag(), users.url()).unready() == sentence
-            assert WorkerProbes(worker, LoopLag(), users.url()).unwell() == "", (
+            assert WorkerProbes(worker, LoopLag(), users.url()).readiness_problem() == sentence
+            assert WorkerProbes(worker, LoopLag(), users.url()).health_problem() == "", (
                 "a restart cures nothing of it"
             )
-            async with alive(worker, users.url(), "bull"):
+            own = OwnRecord(Link(users.url()), "bull", worker.name)
+            async with keep_record(own):
+                start_heartbeats(worker, own)
                 await shop.wait_until(
                     lambda: users.admin.exists("corral:bull:alive"), "it gives a heartbeat"
                 )
                 link = Link(users.url())
-                found = judged(await Heartbeats(link, "bull").read(), "nobody")
+                found = judge_heartbeats(await ProcessRecords(link, "bull").read(), "nobody")
                 await link.close()
                 parent = ParentProbes("parent", users.url(), "bull", asyncio.Event())
-                looking = asyncio.create_task(parent.look(), name="the parent looks")
+                looking = asyncio.create_task(parent.watch(), name="the parent looks")
                 await shop.wait_until(parent.troubles, "the parent has looked")
                 looking.cancel()
                 await asyncio.wait([looking])
-            assert (parent.unwell(), parent.unready()) == ("", sentence[:300])
+            assert (parent.health_problem(), parent.readiness_problem()) == ("", sentence[:300])
             assert not found.is_healthy
             assert found.troubles == (sentence[:300],)
             assert (ran, await shop.state(letters, "one")) == ([], "wait")
@@ -342,10 +344,10 @@ async def test_a_worker_names_what_it_lacks_fetches_nothing_and_begins_once_it_m
             users.set_user("worker", LINES["worker"])
             await shop.until(letters, "one", "completed")
             assert worker.troubles == {}
-            assert WorkerProbes(worker, LoopLag(), users.url()).unready() == ""
-    told = [line for line in logs if "store's user" in line["event"]]
-    assert [line["log_level"] for line in told] == ["error", "info"]
-    assert "docs/store-users.md" in told[0]["hint"]
+            assert WorkerProbes(worker, LoopLag(), users.url()).readiness_problem() == ""
+    raised = [line for line in logs if "store's user" in line["event"]]
+    assert [line["log_level"] for line in raised] == ["error", "info"]
+    assert "docs/store-users.md" in raised[0]["hint"]
 
 
 @pytest.mark.asyncio
@@ -358,7 +360,7 @@ async def test_a_version_with_a_known_hole_is_warned_of(users: Server) -> None:
     with capture_logs() as logs:
         await check_store(users.url(), lenient=False)
     warned = [line["event"] for line in logs if "a client can run code" in line["event"]]
-    assert warned == list(filter(None, [hole_warning(server_name, version)]))
+    assert warned == list(filter(None, [vulnerability_warning(server_name, version)]))
     assert bool(warned) is (version[:2] == (7, 0)), (
         "the oldest that is tested, and the embedded one"
     )
@@ -379,7 +381,7 @@ async def test_what_is_only_shown_is_missed_with_one_warning(
 
     users.set_user("operator", f"{LINES['operator']} -client|list")
     inspector = inspect()
-    inspector._calls.link = Link(users.url("operator"))
+    inspector._access.link = Link(users.url("operator"))
     with capture_logs() as logs:
         assert await inspector.workers() == []
         assert await inspector.acting_as("ada").workers() == []
@@ -455,12 +457,12 @@ async def test_a_producer_is_told_whether_its_job_may_be_there(
     without, outcome = PARTLY[case]
     users.set_user("producer", f"{LINES['producer']} {without}")
     jobs = shop.producer(letters, url=users.url("producer"))
-    with pytest.raises(StoreUnavailable) as told:
+    with pytest.raises(StoreUnavailable) as raised:
         await jobs.enqueue(letters, Letter(text="x"), job_id="one")
-    assert told.value.outcome == outcome
-    assert told.value.job_id == "one"
-    assert "docs/store-users.md" in (told.value.hint or "")
-    assert PASSWORD not in str(told.value)
+    assert raised.value.outcome == outcome
+    assert raised.value.job_id == "one"
+    assert "docs/store-users.md" in (raised.value.hint or "")
+    assert PASSWORD not in str(raised.value)
     written = await shop.raw.exists("bull:letters:one")
     assert bool(written) == (outcome == "unknown")
     assert await shop.raw.llen("bull:letters:wait") == 0

@@ -121,18 +121,18 @@ async def test_the_lines_of_a_run_have_its_trace_and_so_has_the_one_of_its_end(
         await jobs.enqueue(letters, {}, job_id="traced")
     await jobs.enqueue(letters, {}, job_id="untraced")
     await traced.burst(letters.processed_by(fails))
-    told = [
+    lines = [
         each
         for each in caplog.records
         if each.name.startswith("corral.") and hasattr(each, "job_id")
     ]
     ends = {
-        each.job_id: getattr(each, "trace_id", None) for each in told if each.event == "job failed"
+        each.job_id: getattr(each, "trace_id", None) for each in lines if each.event == "job failed"
     }
     assert ends == {"traced": TRACE, "untraced": None}
     said = {
         each.job_id: getattr(each, "trace_id", None)
-        for each in told
+        for each in lines
         if each.event == "in the job, too"
     }
     assert said == ends

@@ -1,7 +1,6 @@
-"""What a worker says an operator must know: its heartbeats carry it, and `corral health` is red for
-it.
+"""A worker's problems: its heartbeats carry them, and `corral health` fails for them.
 
-`/healthz` is not: a restart mends nothing of it.
+`/healthz` does not: a restart solves none of them.
 """
 
 from __future__ import annotations
@@ -19,9 +18,16 @@ import pytest
 import pytest_asyncio
 
 from corral import Job, Queue
-from corral.app import heartbeat as app_alive
-from corral.catalog import Catalog, Entry
-from corral.fleet.heartbeats import LONGEST_TROUBLE, MOST_TROUBLES, Heartbeat, Heartbeats
+from corral.app.child_process import keep_record, start_heartbeats
+from corral.catalog import Catalog, CatalogEntry
+from corral.fleet import processes
+from corral.fleet.processes import (
+    LONGEST_TROUBLE,
+    MOST_TROUBLES,
+    OwnRecord,
+    ProcessRecord,
+    ProcessRecords,
+)
 from corral.inspector import JobInspector
 from corral.observe.lag import LoopLag
 from corral.observe.probes import ParentProbes, WorkerProbes
@@ -31,14 +37,15 @@ from corral.store.connection import Link
 pytestmark = pytest.mark.asyncio
 
 ALIVE = "corral:bull:alive"
+REFUSED = "the store refuses this process's heartbeats"
 META = "the key bull:letters:meta is a list, not a hash: no job of queue 'letters' starts"
 CRON = "schedule 'nightly' of queue 'letters' is overdue: its cron expression cannot be read here"
 
 
 @pytest_asyncio.fixture
-async def heartbeats(store_url: str) -> AsyncIterator[Heartbeats]:
+async def heartbeats(store_url: str) -> AsyncIterator[ProcessRecords]:
     link = Link(store_url)
-    yield Heartbeats(link, "bull")
+    yield ProcessRecords(link, "bull")
     await link.close()
 
 
@@ -46,29 +53,31 @@ def own(name: str = "1-a") -> str:
     return f"{socket.gethostname()}-{name}"
 
 
-async def test_sentences_are_read_as_they_were_written(heartbeats: Heartbeats, raw: Any) -> None:
+async def test_sentences_are_read_as_they_were_written(
+    heartbeats: ProcessRecords, raw: Any
+) -> None:
     odd = 'line\nbreak "quoted" \x1b[31m größe \ud83d'
-    await heartbeats.write("w", Heartbeat(0.0, troubles=(META, odd)))
-    await heartbeats.write("well", Heartbeat(0.0))
+    await heartbeats.write("w", ProcessRecord(0.0, troubles=(META, odd)))
+    await heartbeats.write("well", ProcessRecord(0.0))
     found = await heartbeats.read()
     assert (found["w"].troubles, found["well"].troubles) == ((META, odd), ())
     assert (found["w"].version, found["w"].draining) == (version("corral"), False)
     assert len((await raw.hget(ALIVE, "well")).split()) == 6, "nothing is added where all is well"
 
 
-async def test_a_sign_stays_short(heartbeats: Heartbeats, raw: Any) -> None:
+async def test_a_heartbeat_stays_short(heartbeats: ProcessRecords, raw: Any) -> None:
     await heartbeats.write(
-        "w", Heartbeat(0.0, troubles=tuple(f"{number} " + "x" * 5000 for number in range(100)))
+        "w", ProcessRecord(0.0, troubles=tuple(f"{number} " + "x" * 5000 for number in range(100)))
     )
-    told = (await heartbeats.read())["w"].troubles
-    assert [each[:2] for each in told] == [f"{number} " for number in range(MOST_TROUBLES)]
-    assert {len(each) for each in told} == {LONGEST_TROUBLE}
+    troubles = (await heartbeats.read())["w"].troubles
+    assert [each[:2] for each in troubles] == [f"{number} " for number in range(MOST_TROUBLES)]
+    assert {len(each) for each in troubles} == {LONGEST_TROUBLE}
     assert len(await raw.hget(ALIVE, "w")) < 4000
 
 
-async def test_an_older_release_reads_it_and_is_read(heartbeats: Heartbeats, raw: Any) -> None:
+async def test_an_older_release_reads_it_and_is_read(heartbeats: ProcessRecords, raw: Any) -> None:
     """An older release takes the first six words of a heartbeat, and needs five numbers in them."""
-    await heartbeats.write("new", Heartbeat(1.5, processes=3, troubles=(META, CRON)))
+    await heartbeats.write("new", ProcessRecord(1.5, processes=3, troubles=(META, CRON)))
     *numbers, corral = (*(await raw.hget(ALIVE, "new")).split(), "0", "0", "")[:6]
     assert [each.isdecimal() for each in numbers] == [True] * 5
     assert (numbers[2], corral) == ("3", version("corral"))
@@ -76,7 +85,7 @@ async def test_an_older_release_reads_it_and_is_read(heartbeats: Heartbeats, raw
     older = {"three": f"{now_ms} 0 2", "six": f"{now_ms} 1 0 {now_ms} 7 0.1"}
     broken = ("{", "[1, null, {}]", '"text"', "null", "[" * 5000, "not json at all")
     odd = {f"odd {at}": f"{now_ms} 0 0 {now_ms} 7 0.9 {text}" for at, text in enumerate(broken)}
-    await raw.hset(ALIVE, mapping={**older, **odd, "nobody's": "junk"})
+    await raw.hset(ALIVE, mapping={**older, **odd, "unknown": "junk"})
     found = await heartbeats.read()
     assert found.keys() == {"new", *older, *odd}
     assert all(not each.troubles for name, each in found.items() if name != "new")
@@ -93,102 +102,109 @@ async def test_an_older_release_reads_it_and_is_read(heartbeats: Heartbeats, raw
     )
 
 
-async def test_corral_health_is_red_while_a_worker_that_lives_says_so(
-    command: Any, heartbeats: Heartbeats
+async def test_corral_health_fails_while_a_living_worker_reports_a_problem(
+    command: Any, heartbeats: ProcessRecords
 ) -> None:
     async def health(*arguments: str) -> tuple[int, str, str]:
         asked = command("health", *arguments)
         return await asyncio.to_thread(asked.wait), asked.result, asked.said
 
-    await heartbeats.write(own(), Heartbeat(0.0, troubles=(META, CRON)))
-    await heartbeats.write(own("2-b"), Heartbeat(0.0, troubles=(META,)))
-    await heartbeats.write(own("3-c"), Heartbeat(20.0, troubles=("told by one that is silent",)))
-    await heartbeats.write("elsewhere-1-a", Heartbeat(0.0, troubles=("told elsewhere",)))
-    code, out, said = await health()
-    assert (code, said) == (1, f"error: {META}; {CRON}\n")
+    await heartbeats.write(own(), ProcessRecord(0.0, troubles=(META, CRON)))
+    await heartbeats.write(own("2-b"), ProcessRecord(0.0, troubles=(META,)))
+    await heartbeats.write(
+        own("3-c"), ProcessRecord(20.0, troubles=("of a process that is silent",))
+    )
+    await heartbeats.write("elsewhere-1-a", ProcessRecord(0.0, troubles=("of another host",)))
+    code, out, error = await health()
+    assert (code, error) == (1, f"error: {META}; {CRON}\n")
     assert own() in out
-    code, out, said = await health("--json")
+    code, out, error = await health("--json")
     found = json.loads(out)
-    assert (code, found["healthy"], said) == (1, False, f"error: {META}; {CRON}\n")
+    assert (code, found["healthy"], error) == (1, False, f"error: {META}; {CRON}\n")
     assert {each["name"]: each["troubles"] for each in found["workers"]} == {
         own(): [META, CRON],
         own("2-b"): [META],
-        own("3-c"): ["told by one that is silent"],
+        own("3-c"): ["of a process that is silent"],
     }
     assert (await health("--worker", own("2-b")))[::2] == (1, f"error: {META}\n")
-    await heartbeats.write(own(), Heartbeat(0.0))
-    await heartbeats.write(own("2-b"), Heartbeat(0.0))
+    await heartbeats.write(own(), ProcessRecord(0.0))
+    await heartbeats.write(own("2-b"), ProcessRecord(0.0))
     assert (await health())[0] == 0
 
 
-async def test_what_a_worker_knows_is_in_its_signs_and_in_no_probe_of_liveness(
-    workshop: Any, letters: Queue[Any], heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
+async def test_a_worker_s_problems_are_in_its_heartbeats_and_in_no_liveness_probe(
+    workshop: Any, letters: Queue[Any], heartbeats: ProcessRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_alive, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "HEARTBEAT_SECONDS", 0.05)
 
     async def work(_job: Job[Any]) -> None: ...
 
-    async def says(*troubles: str) -> None:
-        async def said() -> bool:
+    async def shows(*troubles: str) -> None:
+        async def is_shown() -> bool:
             found = await heartbeats.read()
             return bool(found) and all(each.troubles == troubles for each in found.values())
 
-        await workshop.wait_until(said, f"the heartbeat says {troubles}")
+        await workshop.wait_until(is_shown, f"the heartbeat shows {troubles}")
 
     async with workshop.working(letters.processed_by(work), name="p.1") as working:
         worker, stop = working.worker, asyncio.Event()
         worker_probes = WorkerProbes(worker, LoopLag(), workshop.url)
         parent_probes = ParentProbes("p", workshop.url, "bull", stop)
-        async with app_alive.alive(worker, workshop.url, "bull"):
-            await says()
+        own = OwnRecord(Link(workshop.url), "bull", worker.name)
+        async with keep_record(own):
+            start_heartbeats(worker, own)
+            await shows()
             worker.troubles["letters", "one"] = META
             worker.troubles["letters", "other"] = CRON
-            await says(META, CRON)
-            await parent_probes._look()
+            await shows(META, CRON)
+            await parent_probes._read()
             for probes in (worker_probes, parent_probes):
-                assert (probes.unwell(), probes.troubles()) == ("", (META, CRON))
+                assert (probes.health_problem(), probes.troubles()) == ("", (META, CRON))
             del worker.troubles["letters", "one"]
-            await says(CRON)
+            await shows(CRON)
             worker.troubles.clear()
-            await says()
+            await shows()
         await parent_probes._link.close()
     assert await heartbeats.read() == {}
 
 
-async def test_a_damaged_key_of_signs_stops_no_worker_and_its_signs_come_back(
+async def test_a_damaged_key_of_heartbeats_stops_no_worker_and_they_come_back(
     workshop: Any,
     letters: Queue[Any],
-    heartbeats: Heartbeats,
+    heartbeats: ProcessRecords,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(app_alive, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "HEARTBEAT_SECONDS", 0.05)
     await workshop.raw.set(ALIVE, "junk")
 
     async def work(_job: Job[Any]) -> None: ...
 
     def refused() -> bool:
-        return "heartbeats are refused by the store" in caplog.text
+        return REFUSED in caplog.text
 
     async def there() -> bool:
         return set(await heartbeats.read()) == {"w"}
 
     async with (
         workshop.working(letters.processed_by(work), name="w") as working,
-        app_alive.alive(working.worker, workshop.url, "bull"),
+        keep_record(OwnRecord(Link(workshop.url), "bull", "w")) as own,
     ):
-        await workshop.wait_until(refused, "the log says so")
+        start_heartbeats(working.worker, own)
+        await workshop.wait_until(refused, "it is logged")
         await workshop.raw.delete(ALIVE)
         await workshop.wait_until(there, "its heartbeat is there")
-    assert caplog.text.count("heartbeats are refused") == 1
+    assert caplog.text.count(REFUSED) == 1
 
 
-async def test_the_inspector_tells_who_says_what(
-    workshop: Any, letters: Queue[Any], heartbeats: Heartbeats
+async def test_the_inspector_lists_the_problems_by_process(
+    workshop: Any, letters: Queue[Any], heartbeats: ProcessRecords
 ) -> None:
-    await heartbeats.write("w", Heartbeat(0.0, troubles=(META,)))
+    await heartbeats.write("w", ProcessRecord(0.0, troubles=(META,)))
     catalog = Catalog(
-        MappingProxyType({letters.name: Entry(letters, Provider("acme", "1.0", "wheel"), "")})
+        MappingProxyType(
+            {letters.name: CatalogEntry(letters, Provider("acme", "1.0", "wheel"), "")}
+        )
     )
     inspector = JobInspector(catalog, Link(workshop.url), prefix="bull")
     assert {each.name: each.troubles for each in await inspector.workers()} == {"w": (META,)}

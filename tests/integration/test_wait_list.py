@@ -16,7 +16,7 @@ import redis.asyncio
 
 from corral import Every, JobOptions, Queue
 from corral.inspector import JobInspector
-from corral.outcome import Completed, Failed, HandedBack, Outcome, RateLimited, Retried
+from corral.outcome import Completed, Failed, HandedBack, Outcome, QueueLimited, Retried
 from corral.store.codec import Ending, FetchedJob, NewJob
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
@@ -152,7 +152,7 @@ async def hand_back(site: Site) -> Step:
 async def hand_back_rate_limited(site: Site) -> Step:
     await site.add()
     (job,) = await site.fetch()
-    return lambda at: at.end(job, RateLimited(1000))
+    return lambda at: at.end(job, QueueLimited(1000))
 
 
 @push(side="right")

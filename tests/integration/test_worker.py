@@ -1,4 +1,4 @@
-"""How a worker fetches: in batches, in order, within its limits, without delay, and in company."""
+"""How workers fetch: in batches, in order, within their limits, without delay, and side by side."""
 
 from __future__ import annotations
 
@@ -24,15 +24,13 @@ class Letter(Payload):
 
 
 letters = Queue("letters", Letter)
-word = contextvars.ContextVar("word", default="of nobody")
+word = contextvars.ContextVar("word", default="of no worker")
 MS = timedelta(milliseconds=1)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Every `advance` of this process that ended or fetched something: how many endings, how many
-    jobs.
-    """
+    """The numbers of endings and of jobs of every `advance` in this process that had any."""
     made: list[tuple[int, int]] = []
     advance = QueueStore.advance
 
@@ -90,7 +88,7 @@ class TestIdling:
     @pytest.mark.parametrize(
         ("slots", "running"), [(10, 0), (10, 1), (10, 3), (10, 9), (10, 10), (1, 1), (1200, 100)]
     )
-    async def test_free_slots_and_nothing_to_fetch_cost_next_to_nothing(
+    async def test_free_slots_and_an_empty_queue_cost_few_calls(
         self, workshop: Any, monkeypatch: pytest.MonkeyPatch, slots: int, running: int
     ) -> None:
         asked: list[int] = []
@@ -204,7 +202,7 @@ class TestIsolation:
     async def test_no_job_sees_the_context_variables_that_another_has_set(
         self, workshop: Any, concurrency: int
     ) -> None:
-        """The ending of one job may send the call that brings the next."""
+        """The ending of one job may send the call that fetches the next."""
         seen: list[str] = []
 
         async def process(job: Job[Letter]) -> None:
@@ -215,7 +213,7 @@ class TestIsolation:
             letters, [Letter(text=f"of job {n}") for n in range(60)]
         )
         await workshop.burst(letters.processed_by(process), concurrency={"letters": concurrency})
-        assert seen == ["of nobody"] * 60
+        assert seen == ["of no worker"] * 60
 
 
 class TestOrder:
@@ -248,7 +246,9 @@ class TestOrder:
             paused = [
                 await jobs.enqueue(letters, Letter(), delay=delay) for delay in (0 * MS, 20 * MS)
             ]
-            await workshop.raw.zadd("bull:letters:marker", {"0": 0})  # somebody's left-over marker
+            await workshop.raw.zadd(
+                "bull:letters:marker", {"0": 0}
+            )  # a marker that another worker has left
 
             async def due() -> bool:
                 return bool(await workshop.raw.llen("bull:letters:wait") == 2)
@@ -262,8 +262,9 @@ class TestOrder:
 
 
 class TestWaking:
-    """A wake-up that is lost costs up to four seconds, the length of a blocking wait; these bounds
-    are below that.
+    """Tests whose limits are shorter than a blocking pop.
+
+    A lost wake-up delays a job by up to four seconds, the length of a blocking pop.
     """
 
     @pytest.mark.timing

@@ -1,5 +1,6 @@
-"""Every key of a queue in every wrong type: what an operator does names it, or works all the same;
-never half of it.
+"""Every key of a queue with every wrong type.
+
+An operation names the key, or works all the same; it never does half of its work.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 import redis
 
+from corral import JobState
 from corral.cli import main
-from corral.inspector import CLEANABLE, STATES, DamagedKey, JobInspector
+from corral.inspector import CLEANABLE, DamagedKey, JobInspector
 
 pytestmark = pytest.mark.corral_untidy("its keys are of the wrong type")
 
@@ -51,7 +53,7 @@ JOBS = {
 
 
 def staged(store: redis.Redis) -> None:
-    """Jobs in every container, a parent with two children, one in quarantine."""
+    """Jobs in every container, a parent with two children, one id in quarantine."""
     with store.pipeline(transaction=False) as writing:
         writing.flushdb()
         plain = {
@@ -82,18 +84,18 @@ def staged(store: redis.Redis) -> None:
             f"{BASE}events", {"event": "failed", "jobId": "f1", "failedReason": "user-4711"}
         )
         writing.hset(f"{ASIDE}:odd", mapping=plain)
-        told = {
+        entry = {
             "at": 1000,
             "from": "wait",
             "reason": "bull:letters:odd is a list, not a hash",
             "key": f"{ASIDE}:odd",
         }
-        writing.hset(ASIDE, "odd", json.dumps(told))
+        writing.hset(ASIDE, "odd", json.dumps(entry))
         writing.execute()
 
 
 def spoil(store: redis.Redis, key: str, kind: str) -> None:
-    """Put something else where the key was."""
+    """Replace the key by one of another type."""
     store.delete(key)
     match kind:
         case "string":
@@ -111,7 +113,7 @@ def spoil(store: redis.Redis, key: str, kind: str) -> None:
 
 
 def held(store: redis.Redis) -> dict[bytes, bytes | None]:
-    """All that the store holds, but the counter in which a gap means nothing."""
+    """Everything in the store except the counter `pc`, in which gaps mean nothing."""
     keys = sorted(key for key in store.keys("*") if not key.endswith(b":pc"))
     with store.pipeline(transaction=False) as reading:
         for key in keys:
@@ -120,7 +122,7 @@ def held(store: redis.Redis) -> dict[bytes, bytes | None]:
 
 
 def homeless(store: redis.Redis) -> set[str]:
-    """Jobs whose hash is there, and that no container holds; and those that two hold."""
+    """Jobs with a hash that are in no container, and jobs that are in two."""
     lists, sets = (
         ("wait", "active", "paused"),
         ("prioritized", "delayed", "waiting-children", "completed", "failed"),
@@ -144,7 +146,7 @@ QUEUE = "letters"
 
 
 async def refused(operation: Operation, inspector: JobInspector) -> tuple[str, ...]:
-    """What is damaged, by the answer; nothing where it was done."""
+    """The damage that the operation reports; nothing if it succeeded."""
     try:
         await operation(inspector)
     except DamagedKey as error:
@@ -216,7 +218,7 @@ READS: Mapping[str, tuple[Operation, frozenset[str]]] = {
     "failures": (lambda each: each.failures(QUEUE), frozenset()),
     "workers": (lambda each: each.workers(), frozenset()),
     "search": (lambda each: each.search(QUEUE, "user"), frozenset()),
-    "undeclared": (lambda each: each.undeclared(), frozenset()),
+    "undeclared": (lambda each: each.find_undeclared(), frozenset()),
     "logs": (lambda each: each.logs(QUEUE, "c1"), frozenset()),
     "counts": (
         lambda each: each.counts(QUEUE),
@@ -226,14 +228,14 @@ READS: Mapping[str, tuple[Operation, frozenset[str]]] = {
     ),
     "limits": (lambda each: each.limits(QUEUE), frozenset({"meta"})),
     "get": (lambda each: each.get(QUEUE, "f1"), frozenset({"failed"})),
-    "quarantined": (lambda each: each.quarantined(QUEUE), frozenset({"quarantine"})),
+    "quarantined": (lambda each: each.list_quarantined(QUEUE), frozenset({"quarantine"})),
     "audit": (lambda each: each.audit.read(), frozenset({"audit"})),
     **{
         f"list {state}": (
             lambda each, state=state: each.list(QUEUE, state),  # type: ignore[misc]  # of a loop
             frozenset({"wait" if state == "waiting" else state}),
         )
-        for state in STATES
+        for state in JobState
     },
 }
 
@@ -288,12 +290,12 @@ async def test_what_every_key_is_wrong_in_is_told_at_a_glance(
     for key, kind in DAMAGE:
         staged(store)
         spoil(store, key, kind)
-        told = f"{key} is a {kind}, not a {RIGHT[key]}"
+        message = f"{key} is a {kind}, not a {RIGHT[key]}"
         for damaged in (
             (await inspector.sizes(QUEUE)).damaged,
             (await inspector.summary(QUEUE)).damaged,
         ):
-            assert damaged == (() if key == AUDIT else (told,))
+            assert damaged == (() if key == AUDIT else (message,))
 
 
 OF_JOBS: Mapping[str, str] = {
@@ -312,8 +314,9 @@ DAMAGED_JOBS = [(key, kind) for key, right in OF_JOBS.items() for kind in TYPES 
 async def test_a_damaged_job_hurts_no_other(
     store: redis.Redis, inspect: Callable[..., JobInspector], name: str
 ) -> None:
-    """Its own key, and what is beside it: an operation on it is refused with the key; one on many
-    does all others.
+    """Its own key, and those beside it.
+
+    An operation on it is refused and names the key; one on many jobs changes all others.
     """
     operation, _ = {**CHANGES, **READS}[name]
     inspector = inspect()
@@ -344,9 +347,9 @@ async def test_what_is_done_to_many_leaves_the_damaged_and_tells_which(
         spoil(store, f"{BASE}{key}", "list")
         caplog.clear()
         assert await operation(QUEUE) == count
-        said = caplog.text
-        assert "jobs left as they were: their keys are damaged" in said
-        assert f"{BASE}{key} is a list, not a hash" in said
+        logged = caplog.text
+        assert "jobs were skipped: their keys are damaged" in logged
+        assert f"{BASE}{key} is a list, not a hash" in logged
         assert store.type(f"{BASE}{key}") == b"list"
     staged(store)
     spoil(store, f"{BASE}c1:logs", "string")
@@ -427,7 +430,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
         ("promote", "letters", "d1"),
         ("promote", "letters", "--all"),
     ),
-    *(("job", "list", "letters", "--state", state) for state in STATES),
+    *(("job", "list", "letters", "--state", state.value) for state in JobState),
     *(
         ("job", "show", "letters", "f1"),
         ("job", "logs", "letters", "c1"),
@@ -496,9 +499,7 @@ SENTENCE = re.compile(r"error: the key \S+ is a \w+, not an? \w+(; the key .*)?"
 def test_a_command_says_a_sentence_and_shows_no_traceback(
     store: redis.Redis, run: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...]
 ) -> None:
-    """The exit code says whether something was not done, a sentence which key it is; a third of the
-    keys for each.
-    """
+    """The exit code says whether a change failed; the key is named; a third per run."""
     place = COMMANDS.index(arguments)
     for at, (key, right) in enumerate(RIGHT.items()):
         if at % 3 != place % 3:

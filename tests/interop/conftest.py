@@ -13,7 +13,7 @@ import pytest_asyncio
 from chaos.acme_chaos import chaos
 from chaos.fixtures import figure, scene, site
 from chaos.scene import Scene
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.inspector import JobInspector
 from corral.plugins import Provider
 from corral.store.connection import Link
@@ -74,7 +74,7 @@ async def node(node_modules: Path, peers: Peers, scene: Scene) -> AsyncIterator[
 async def inspector(scene: Scene) -> AsyncIterator[JobInspector]:
     """What an operator of ours does to the queue `chaos`."""
     catalog = Catalog(
-        MappingProxyType({chaos.name: Entry(chaos, Provider("acme", "1.0", "wheel"), "")})
+        MappingProxyType({chaos.name: CatalogEntry(chaos, Provider("acme", "1.0", "wheel"), "")})
     )
     inspector = JobInspector(catalog, Link(scene.store.url), prefix="bull")
     yield inspector

@@ -140,7 +140,7 @@ const operations = {
     const { heard } = side;
     const listener = watched(new QueueEvents(name, side.client));
     for (const event of ['added', 'completed', 'failed', 'progress']) {
-      listener.on(event, (told) => heard.push({ queue: name, event, ...told }));
+      listener.on(event, (fields) => heard.push({ queue: name, event, ...fields }));
     }
     await listener.waitUntilReady();
     side.listeners.set(name, listener);

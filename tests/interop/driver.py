@@ -168,7 +168,7 @@ async def work(queue: str, concurrency: int, more: dict[str, Any] | None = None)
     worker = Worker(
         queue, there.process, {**there.client, "concurrency": concurrency, **(more or {})}
     )
-    worker.on("error", lambda *told: there.errors.append(" ".join(map(str, told))))
+    worker.on("error", lambda *fields: there.errors.append(" ".join(map(str, fields))))
     there.workers.append(worker)
     return os.getpid()
 
@@ -178,7 +178,7 @@ async def listen(queue: str) -> None:
     listener = QueueEvents(queue, dict(there.client))
 
     def hear(event: str) -> Callable[..., None]:
-        return lambda told, *_: there.heard.append({"queue": queue, "event": event, **told})
+        return lambda fields, *_: there.heard.append({"queue": queue, "event": event, **fields})
 
     for event in ("added", "completed", "failed", "progress"):
         listener.on(event, hear(event))
@@ -300,9 +300,10 @@ async def obliterate(queue: str) -> None:
 operations: dict[str, Callable[..., Awaitable[Any]]] = {
     each.__name__.rstrip("_"): each
     for each in (
-        add, add_one, change_data, change_priority, clean, close, counts, drain, errors, flow, heard, job, lacks,
-        limit_concurrency, limit_rate, limits, listen, logs, obliterate, open_, pause, paused, promote, promote_all,
-        remove, resume, retry, retry_all, schedule, scheduler, stop_workers, take_errors, unschedule, work,
+        add, add_one, change_data, change_priority, clean, close, counts, drain, errors,
+        flow, heard, job, lacks, limit_concurrency, limit_rate, limits, listen, logs,
+        obliterate, open_, pause, paused, promote, promote_all, remove, resume, retry,
+        retry_all, schedule, scheduler, stop_workers, take_errors, unschedule, work,
     )
 }  # fmt: skip
 
@@ -325,7 +326,7 @@ async def main() -> None:
                 answer = {"no_api": LACKS[operation]}
             else:
                 answer = {"ok": await operations[operation](**request)}
-        except Exception:  # noqa: BLE001  # the test is told
+        except Exception:  # noqa: BLE001  # the test gets it
             answer = {"error": traceback.format_exc()}
         text = json.dumps(answer, default=str).encode() + b"\n"
         while text:

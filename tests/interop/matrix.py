@@ -1,5 +1,4 @@
-"""The matrix of the wire page's § 13: what was seen of each operation with each BullMQ, from the
-outcomes of the tests.
+"""The matrix of wire § 13: what each operation did with each BullMQ, from the outcomes of tests.
 
 A test is marked with the rows that it is about, `@pytest.mark.matrix(4, 5)`, and has one side in
 its parameter `peer`; `peers=("node6", "python")` says it where there is no such parameter.
@@ -97,16 +96,17 @@ class Matrix:
             elif report.passed and report.when == "call":
                 self.passed[key] += 1
 
-    def said(self, row: int, peer: str) -> str:
-        """A cell: a failure outweighs what passed, and what passed outweighs an operation that
-        cannot be asked for.
+    def cell(self, row: int, peer: str) -> str:
+        """The text of a cell.
+
+        A failure outweighs what passed, and what passed outweighs an operation without an API.
         """
-        cell = row, peer
-        if self.failed[cell]:
+        key = row, peer
+        if self.failed[key]:
             return "FAIL"
-        if self.passed[cell]:
-            return "pass*" if self.missing[cell] else "pass"
-        return "no API yet" if self.missing[cell] else "not run"
+        if self.passed[key]:
+            return "pass*" if self.missing[key] else "pass"
+        return "no API yet" if self.missing[key] else "not run"
 
     def lines(self) -> Iterator[str]:
         """The table, and what is missing where something is."""
@@ -114,7 +114,7 @@ class Matrix:
         yield "".join([f"{'':40}", *(f"{kind.title:12}" for kind in KINDS.values())]).rstrip()
         for row, title in ROWS.items():
             yield "".join(
-                [f"{row:>4}  {title:34}", *(f"{self.said(row, peer):12}" for peer in KINDS)]
+                [f"{row:>4}  {title:34}", *(f"{self.cell(row, peer):12}" for peer in KINDS)]
             ).rstrip()
         reasons: dict[tuple[int, str], list[str]] = defaultdict(list)
         for (row, peer), sentences in sorted(self.missing.items()):

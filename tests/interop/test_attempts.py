@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio
 async def test_a_job_that_fails_is_retried(
     crossing: Crossing, peer: Peer, scene: Scene, all_done: Any
 ) -> None:
-    """It succeeds on its last attempt; another has no attempt left; a third has none to begin with."""
+    """One succeeds on its last attempt, one runs out of attempts, one has a single attempt."""
     add = crossing.producer.add
     policy = {"attempts": 3, "backoff": 50}
     mended = await add({"fails": 2, "value": "at last"}, **policy)
@@ -57,7 +57,7 @@ async def test_a_job_that_fails_is_retried(
 async def test_attempts_are_counted_on_by_the_other_side(
     peer: Peer, scene: Scene, all_done: Any
 ) -> None:
-    """Attempt 1 is ours, 2 theirs, 3 ours again: each waits by the policy, and none is forgotten."""
+    """Attempt 1 is ours, 2 theirs, 3 ours again: each waits by the policy, and none is lost."""
     backoff = {"type": "exponential", "delay": 800}
     (job_id,) = await peer.add(
         {"data": {"fails": 2, "value": "mended"}, "opts": {"attempts": 3, "backoff": backoff}}

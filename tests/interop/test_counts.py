@@ -59,7 +59,8 @@ async def test_both_kinds_of_worker_count_together_and_nothing_lowers_it(
     both = {line.pid for line in scene.starts()}
     assert both == {ours.pid, peer.pid}
     figure(
-        f"260 jobs by both kinds of worker: {total} and 20 counted, {minutes} by minutes, and {since} since"
+        f"260 jobs by both kinds of worker: {total} and 20 counted, {minutes} by minutes, "
+        f"and {since} since"
     )
 
     assert await peer.ask("clean", queue="chaos", ending="completed") == 240

@@ -42,8 +42,8 @@ async def test_waiting_for_our_worker_returns_the_value_or_throws_the_failure(
     good, bad = await peer.add(succeeds, fails)
     await scene.hire()
     assert await peer.ask("finished", queue="chaos", id=good) == {"value": {"sum": 42}}
-    told = await peer.ask("finished", queue="chaos", id=bad)
-    assert "attempt 1 fails, as the payload says" in told["failure"]
+    entry = await peer.ask("finished", queue="chaos", id=bad)
+    assert "attempt 1 fails, as the payload says" in entry["failure"]
     await all_done(completed=1, failed=1)
     assert await peer.ask("finished", queue="chaos", id=good) == {"value": {"sum": 42}}
 
@@ -75,7 +75,7 @@ async def test_what_their_job_says_while_we_run_it(peer: Peer, scene: Scene, all
     assert (await peer.job(job_id))["progress"] == {"done": 7}
 
     async def heard() -> list[Any]:
-        return [told["data"] for told in await peer.ask("heard") if told["event"] == "progress"]
+        return [entry["data"] for entry in await peer.ask("heard") if entry["event"] == "progress"]
 
     await scene.until(heard, "the progress is heard", every=0.05)
     assert await heard() == [{"done": 7}]
@@ -108,16 +108,17 @@ async def test_no_event_stops_a_listener(scene: Scene, peer: Peer) -> None:
 
     async def heard_the_last() -> bool:
         return any(
-            told["jobId"] == last and told["event"] == "completed"
-            for told in await peer.ask("heard")
+            entry["jobId"] == last and entry["event"] == "completed"
+            for entry in await peer.ask("heard")
         )
 
     await scene.until(heard_the_last, "the listener has heard of the last job", every=0.05)
-    heard = [told for told in await peer.ask("heard") if told["jobId"] in values]
+    heard = [entry for entry in await peer.ask("heard") if entry["jobId"] in values]
     assert {
-        told["jobId"]: told["returnvalue"] for told in heard if told["event"] == "completed"
+        entry["jobId"]: entry["returnvalue"] for entry in heard if entry["event"] == "completed"
     } == values
-    assert {told["jobId"]: told["data"] for told in heard if told["event"] == "progress"} == values
+    progress = [entry for entry in heard if entry["event"] == "progress"]
+    assert {entry["jobId"]: entry["data"] for entry in progress} == values
 
     entries = [entry for _, entry in await scene.store.client.xrange("bull:chaos:events")]
     texts = [

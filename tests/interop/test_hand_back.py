@@ -40,7 +40,8 @@ async def test_what_cannot_finish_is_picked_up_by_an_idle_node_worker(
         seen = await node.job(job)
         assert (seen["attempts"], seen["starts"]) == (1, 2), "being handed back is no attempt"
     figure(
-        f"handed back, {options or 'plain'}: started by Node after {max(waited) * 1000:.0f} ms at most"
+        f"handed back, {options or 'plain'}: "
+        f"started by Node after {max(waited) * 1000:.0f} ms at most"
     )
     assert max(waited) <= PICK_UP_SECONDS
 
@@ -48,9 +49,9 @@ async def test_what_cannot_finish_is_picked_up_by_an_idle_node_worker(
 async def story(scene: Scene, job_id: str) -> list[tuple[str, int]]:
     """The events of a job, each with the store's time in milliseconds."""
     entries = await scene.store.client.xrange("bull:chaos:events")
-    told = [
+    stamps = [
         (entry["event"], int(at.split("-")[0]))
         for at, entry in entries
         if entry.get("jobId") == job_id
     ]
-    return [(event, at) for event, at in told if event != "added"]
+    return [(event, at) for event, at in stamps if event != "added"]

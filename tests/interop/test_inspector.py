@@ -8,7 +8,7 @@ import pytest
 
 from chaos.acme_chaos import chaos
 from chaos.scene import Scene
-from corral.inspector import JobInspector, Occurrence
+from corral.inspector import JobInspector, TimelineEntry
 from interop.node import Node
 
 pytestmark = pytest.mark.asyncio
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio
 THRICE: dict[str, Any] = {"attempts": 3, "backoff": {"type": "fixed", "delay": 30}}
 
 
-async def story(inspector: JobInspector, job_id: str) -> list[Occurrence]:
+async def story(inspector: JobInspector, job_id: str) -> list[TimelineEntry]:
     return [*await inspector.timeline(chaos, await inspector.get(chaos, job_id))]
 
 
@@ -27,9 +27,9 @@ async def test_three_failed_attempts_of_a_job_of_node_are_told(
     (job_id,) = await node.add({"data": {"fails": 3}, "opts": THRICE})
     await (node.ask("work", queue="chaos", concurrency=1) if worker == "node" else scene.hire())
     await all_done(failed=1)
-    told = await story(inspector, job_id)
+    occurrences = await story(inspector, job_id)
     again = ["waiting", "active", "attempt-failed"]
-    assert [each.what for each in told] == [
+    assert [each.what for each in occurrences] == [
         "added",
         *again,
         "delayed",
@@ -38,10 +38,10 @@ async def test_three_failed_attempts_of_a_job_of_node_are_told(
         *again,
         "failed",
     ]
-    times = [each.at for each in told if each.at]
-    assert len(times) == len(told)
+    times = [each.at for each in occurrences if each.at]
+    assert len(times) == len(occurrences)
     assert times == sorted(times)
-    failed = [each for each in told if each.what == "attempt-failed"]
+    failed = [each for each in occurrences if each.what == "attempt-failed"]
     for number, each in enumerate(failed, 1):
         assert f"attempt {number} of 3: " in each.detail
         assert f"{number} fails, as the" in each.detail

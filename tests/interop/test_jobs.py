@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
+from chaos.acme_chaos import chaos
 from chaos.scene import Scene
+from corral import Enqueued, Entry, JobState
 from interop.peers import KINDS, Peer, Peers, opened
 from interop.sides import FAST_MS, FAST_SECONDS, Crossing, OurProducer, TheirProducer
 
 pytestmark = pytest.mark.asyncio
 
 DELAY_MS = 5000
-"""Longer than a worker takes to start: a delayed job that was due before would be nothing special."""
+"""Longer than a worker takes to start: else the delayed job would be due before."""
 OPTIONS: dict[str, dict[str, int | bool]] = {
     "second of priority 1": {"priority": 1},
     "priority 2": {"priority": 2},
@@ -167,6 +169,48 @@ async def test_an_id_that_exists_makes_no_second_job(
         ]
 
 
+@pytest.mark.matrix(7)
+async def test_enqueue_reports_the_state_of_their_job_that_has_the_id(
+    peer: Peer, scene: Scene
+) -> None:
+    await peer.ask("work", queue="chaos", concurrency=1)
+    await peer.add(
+        {"data": {}, "opts": {"jobId": "1-completed"}},
+        {"data": {"fails": 1}, "opts": {"jobId": "1-failed"}},
+        {"data": {"ms": 1500}, "opts": {"jobId": "1-active"}},
+        {"data": {}, "opts": {"jobId": "1-waiting"}},
+        {"data": {}, "opts": {"jobId": "1-delayed", "delay": 3_600_000}},
+        {"data": {}, "opts": {"jobId": "1-prioritized", "priority": 3}},
+    )
+    child = {"name": "work", "queueName": "chaos", "data": {}, "opts": {"delay": 3_600_000}}
+    parent = {"name": "work", "queueName": "chaos", "data": {}, "children": [child]}
+    await peer.ask("flow", tree={**parent, "opts": {"jobId": "1-waiting-children"}})
+    await scene.started("1-active")
+
+    for state in JobState:
+        exists = await scene.jobs.enqueue(chaos, {}, job_id=f"1-{state}")
+        assert exists == Enqueued(f"1-{state}", created=False, state=state)
+    entries = [Entry({"value": "other"}, job_id=f"1-{state}") for state in JobState]
+    found = await scene.jobs.enqueue_many(chaos, [*entries, {}])
+    assert [each.state for each in found] == [*JobState, JobState.WAITING]
+    assert [each.created for each in found] == [*([False] * len(JobState)), True]
+    await peer.ask("stop_workers")
+
+
+@pytest.mark.matrix(7)
+async def test_enqueue_reports_their_job_of_a_paused_queue_as_waiting(
+    peer: Peer, scene: Scene
+) -> None:
+    """BullMQ 5 moves what waits into a list `paused`; BullMQ 6 leaves it where it is."""
+    await peer.add({"data": {}, "opts": {"jobId": "before"}})
+    await peer.ask("pause", queue="chaos")
+    await peer.add({"data": {}, "opts": {"jobId": "after"}})
+    for job_id in ("before", "after"):
+        exists = await scene.jobs.enqueue(chaos, {}, job_id=job_id)
+        assert exists == Enqueued(job_id, created=False, state=JobState.WAITING)
+    await peer.ask("resume", queue="chaos")
+
+
 @pytest.mark.matrix(29)
 async def test_values_come_back_as_they_were(crossing: Crossing, peer: Peer, all_done: Any) -> None:
     values = [*VALUES, LARGE]
@@ -186,7 +230,7 @@ async def test_values_come_back_as_they_were(crossing: Crossing, peer: Peer, all
 async def test_both_kinds_of_worker_share_300_jobs_of_both_kinds(
     scene: Scene, peer: Peer, all_done: Any, figure: Any
 ) -> None:
-    """Each runs once, whoever made it and whoever took it."""
+    """Each runs once, whichever client made it and whichever worker fetched it."""
     ours = await scene.hire(concurrency=5)
     await peer.work(concurrency=5)
     works = [{"ms": 5 + number % 10} for number in range(150)]
@@ -198,7 +242,8 @@ async def test_both_kinds_of_worker_share_300_jobs_of_both_kinds(
     assert {await scene.store.client.hget(f"bull:chaos:{job}", "ats") for job in ids} == {"1"}
     shares = Counter(line.pid for line in scene.starts())
     figure(
-        f"300 jobs, each once: {shares[ours.pid]} by us, {shares[peer.pid]} by BullMQ for {peer.title}"
+        f"300 jobs, each once: {shares[ours.pid]} by us, "
+        f"{shares[peer.pid]} by BullMQ for {peer.title}"
     )
     assert shares.keys() == {ours.pid, peer.pid}
 

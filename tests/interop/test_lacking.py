@@ -1,4 +1,4 @@
-"""Operations of the matrix that we cannot be asked for: told row by row, until there is a call and
+"""Operations of the matrix that Corral has no call for: listed row by row, until there is one and
 a test of it.
 """
 

@@ -93,7 +93,8 @@ async def test_a_worker_of_ours_in_a_queue_of_nodes(
             "what is due"
         )
     figure(
-        f"{COMPLETED} completed and {FAILED} failed jobs of Node, and 8 of both by our worker: none of Node's gone"
+        f"{COMPLETED} completed and {FAILED} failed jobs of Node, and 8 of both by our worker: "
+        "none of Node's gone"
     )
 
 

@@ -1,4 +1,4 @@
-"""Job schedulers: BullMQ's are advanced by us, ours by BullMQ, and both kinds of worker share one."""
+"""Job schedulers: we run BullMQ's, BullMQ runs ours, and both kinds of worker share one."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ async def test_a_schedule_of_ours_is_advanced_by_node(
     assert without_gap(run, gap, peer)
     seen = await peer.job(f"repeat:ours:{run[-1]}")
     assert (seen["data"]["value"], seen["opts"]["attempts"]) == ("ours", 1)
-    assert await scene.jobs.unschedule("ours") is True
+    assert await scene.jobs.unschedule(chaos, "ours") is True
     assert await scene.store.client.exists("bull:chaos:repeat", "bull:chaos:repeat:ours") == 0
 
 
 @pytest.mark.matrix(20)
 async def test_both_kinds_of_worker_share_a_schedule(peer: Peer, scene: Scene) -> None:
-    """A tick is whoever's comes first, and one only: the iterations stay on the grid and none is
+    """The first worker gets a tick, and only once: the iterations stay on the grid and none is
     missing.
     """
     ms = 1500 if peer.kind == "python" else EVERY_MS  # until both have woken
@@ -116,7 +116,7 @@ async def test_both_kinds_of_worker_share_a_schedule(peer: Peer, scene: Scene) -
 async def test_a_run_whose_worker_died_before_it_made_the_next_one(
     crossing: Crossing, scene: Scene
 ) -> None:
-    """The run is active, nobody holds it, and no run is to come: whoever takes it over goes on with
+    """The run is active, without a lock, and no run is to come: who takes it over goes on with
     the schedule.
     """
     client = scene.store.client
@@ -186,7 +186,7 @@ async def more_ticks(scene: Scene, count: int = 2) -> None:
 
 
 async def test_a_declared_schedule_that_node_removes_comes_back(node: Node, scene: Scene) -> None:
-    """It cannot be told from one that was lost."""
+    """It looks like one that was lost."""
     worker = await scene.hire(**TICKING)
     await more_ticks(scene)
     await node.ask("unschedule", queue=TICKS, id=TICKS)
@@ -200,11 +200,11 @@ async def test_a_declared_schedule_that_node_changes_is_left_so(node: Node, scen
     await more_ticks(scene)
     await node.ask("schedule", queue=TICKS, id=TICKS, repeat={"every": 700})
     await scene.until(
-        lambda: any("left so" in line["event"] for line in worker.log), "the worker warns"
+        lambda: any("left as it is" in line["event"] for line in worker.log), "the worker warns"
     )
     await more_ticks(scene, 4)
     assert (await node.ask("scheduler", queue=TICKS, id=TICKS))["every"] == 700
-    assert len([line for line in worker.log if "left so" in line["event"]]) == 1
+    assert len([line for line in worker.log if "left as it is" in line["event"]]) == 1
 
 
 @pytest.mark.trap(13)

@@ -190,7 +190,7 @@ async def company(
         await store.stop()
 
 
-def told(spans: list[Span]) -> list[tuple[str, str, str]]:
+def summary(spans: list[Span]) -> list[tuple[str, str, str]]:
     return [(span.side, span.name, span.kind) for span in spans]
 
 
@@ -206,7 +206,7 @@ async def test_a_trace_that_starts_in_node_goes_on_in_our_processor_and_back(
     await company.node.ask("add_one", queue="signups", data={"to": ADDRESS}, opts={"jobId": "ada"})
     await company.completed(signups=1, welcome_mails=1)
     spans = await company.spans(4)
-    assert told(spans) == [
+    assert summary(spans) == [
         ("Node", "add signups.work", "PRODUCER"),
         ("Corral", "process signups", "CONSUMER"),
         ("Corral", "add welcome-mails", "PRODUCER"),
@@ -239,7 +239,7 @@ async def test_a_trace_that_starts_with_us_goes_on_in_node_and_back(company: Com
     company.enqueue("signups", to=ADDRESS)
     await company.completed(signups=1, welcome_mails=1)
     spans = await company.spans(4)
-    assert told(spans) == [
+    assert summary(spans) == [
         ("Corral", "add signups", "PRODUCER"),
         ("Node", "process signups", "CONSUMER"),
         ("Node", "add welcome-mails.work", "PRODUCER"),

@@ -46,7 +46,7 @@ TRAPS = {
     16: "jobs with a priority wait in `wait` after bulk operations and stalls",
     17: "BullMQ rewrites numbers and empty arrays in opts",
     18: "a manual rate limit is not looked at",
-    19: "the time between stalled checks is whoever's came first",
+    19: "the client that checks first sets the time to the next stalled check",
     20: "a client's clock is wrong",
     21: "a store that evicts keys",
     22: "a small cap on the event stream cuts everybody's history",
@@ -93,7 +93,7 @@ async def field(scene: Scene, job_id: str, name: str) -> str | None:
 async def test_fields_that_are_no_json_cost_one_start_and_no_job_beside_them(
     scene: Scene, all_done: Any
 ) -> None:
-    """BullMQ's worker throws with the job in `active`: it stalls, is taken back and throws again."""
+    """BullMQ's worker throws with the job in `active`: it stalls, is fetched and throws again."""
     poison = {
         "opts": "{nope",
         "data": "{oops",
@@ -200,9 +200,9 @@ async def test_an_id_that_stops_an_empty_queue_is_named_and_a_repair_is_enough(
         await node.ask("add_one", queue="chaos", data={}, opts={"jobId": word})
     assert await client.type(f"bull:chaos:{word}") == "hash"
     worker = await scene.hire()
-    told = f"DAMAGED bull:chaos:{word} is a hash, not a list"
+    error = f"DAMAGED bull:chaos:{word} is a hash, not a list"
     await scene.until(
-        lambda: any(line.get("error") == told for line in worker.log), "the worker names the key"
+        lambda: any(line.get("error") == error for line in worker.log), "the worker names the key"
     )
     await client.delete(f"bull:chaos:{word}")
     await scene.enqueue({}, {})
@@ -236,7 +236,7 @@ async def test_the_removal_of_orphans_takes_nothing_of_ours(
     await scene.jobs.schedule(chaos, {}, Every(timedelta(hours=1)), id="ended")
     worker = await scene.hire(concurrency=2)
     await scene.settled(2)
-    await scene.jobs.unschedule("ended")
+    await scene.jobs.unschedule(chaos, "ended")
     await scene.enqueue({}, {"fails": 1}, {"fails": 1, "value": "said"})
     await scene.settled(5)
     await scene.enqueue({}, delay=timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""BullMQ 5 beside Corral on a queue that is paused (trap T1): whoever pauses and resumes it, no job
+"""BullMQ 5 beside Corral on a paused queue (trap T1): whichever client pauses or resumes, no job
 is lost.
 """
 
@@ -24,7 +24,7 @@ BASE = "bull:chaos:"
 
 @pytest_asyncio.fixture
 async def five(node_modules: Path, scene: Scene) -> AsyncIterator[Node]:
-    """BullMQ 5 in a process of its own, which has told its version."""
+    """BullMQ 5 in a process of its own, which has written its version."""
     async with node_process(
         node_modules, scene.store.socket, scene.journal.path, kind="node5"
     ) as five:
@@ -163,18 +163,18 @@ async def test_a_worker_warns_where_5_and_6_share_a_queue(
         checks.add(await scene.store.client.get(f"{BASE}stalled-check"))
         return len(checks - {None}) > 1
 
-    async with watched(scene, "BullMQ 5 and BullMQ 6") as told:
+    async with watched(scene, "BullMQ 5 and BullMQ 6") as logged:
         await scene.until(has_looked, "the worker has seen version 5")
         await node.add({"data": {}})
-        await scene.until(told, "the worker has told of both versions")
-        assert [line["level"] for line in told()] == ["warning"]
+        await scene.until(logged, "the worker has logged both versions")
+        assert [line["level"] for line in logged()] == ["warning"]
 
 
 async def test_a_worker_warns_of_a_limit_that_only_a_node_worker_knows(
     node: Node, scene: Scene, all_done: Any
 ) -> None:
     added = 0
-    async with watched(scene, "limits the rate of a queue by itself") as told:
+    async with watched(scene, "limits the rate of a queue by itself") as logged:
         await scene.idle()
         await node.ask(
             "work", queue="chaos", concurrency=1, more={"limiter": {"max": 2, "duration": 500}}
@@ -183,8 +183,8 @@ async def test_a_worker_warns_of_a_limit_that_only_a_node_worker_knows(
         async def seen() -> bool:
             nonlocal added
             added += len(await node.add(*[{"data": {}}] * 5))
-            return bool(told())
+            return bool(logged())
 
-        await scene.until(seen, "the worker has told of the limit")
+        await scene.until(seen, "the worker has logged the limit")
         await all_done(completed=added)
-        assert len(told()) == 1
+        assert len(logged()) == 1

@@ -35,7 +35,7 @@ def promtool() -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give all tests that its absence skips one place, so that they are told in one counted line."""
+    """Give all tests that its absence skips one place, so that they are reported in one counted line."""
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple) and _MISSING in report.longrepr[2]:
         report.longrepr = (str(Path(__file__).parent), 0, report.longrepr[2])

@@ -86,9 +86,9 @@ def test_every_alert_has_a_test_in_which_it_fires_and_says_what_to_do() -> None:
 def test_the_commands_of_the_runbooks_exist() -> None:
     from corral.cli import cli
 
-    told = set(re.findall(r"`corral\s+(\w+)", RULES.read_text("utf-8")))
-    assert "retry" in told
-    assert told <= set(cli.commands)
+    named = set(re.findall(r"`corral\s+(\w+)", RULES.read_text("utf-8")))
+    assert "retry" in named
+    assert named <= set(cli.commands)
 
 
 @pytest.mark.asyncio

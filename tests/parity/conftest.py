@@ -42,7 +42,8 @@ class Tally:
             for (batch, path), count in sorted(self.programs.items())
         )
         yield (
-            f"{self.programs.total()} programs ({batches}): {self.operations} operations, {self.jobs} endings, "
+            f"{self.programs.total()} programs ({batches}): "
+            f"{self.operations} operations, {self.jobs} endings, "
             f"{self.repeats} calls made twice; {self.differing} programs differ"
         )
         yield "entries that may differ, and how many did:"
@@ -90,7 +91,7 @@ def node_modules() -> Path:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give all tests that Node's absence skips one place, so that they are told in one counted
+    """Give all tests that Node's absence skips one place, so that they are listed in one counted
     line.
     """
     report = yield

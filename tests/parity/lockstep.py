@@ -180,7 +180,7 @@ class Lockstep:
             [True] * sum(expected),
         )
         # a second try of an id that is somebody else's is one more attempt at it, and counts as one
-        again = [job for job, flag in zip(ours, created, strict=True) if flag]
+        again = [job for job, flag in zip(ours, created, strict=True) if flag is True]
         if again:
             before = await self._digest()
             _same("repeated add", await self.store.add(again), [True] * len(again))
@@ -430,10 +430,10 @@ class Lockstep:
 
 
 NOT_COMPARED = (
-    "a manual rate limit where the queue has none of its own: Corral waits, BullMQ does not look at it (trap T18)",
-    "a second add of an id that belongs to another job, repeated: one more attempt, so counted once more",
+    "a manual rate limit where the queue has none of its own: Corral waits, BullMQ does not (T18)",
+    "a second add of an id that belongs to another job, repeated: counted as one more attempt",
     "a late ending under a token that BullMQ has used again: Corral's tokens are never used twice",
-    "a queue that declares no retention: Corral's jobs have none in opts and go by its default (corral:…:kept:*)",
+    "a queue that declares no retention: Corral's jobs have none in opts, and its default holds",
 )
 """Where the sides differ by design, and programs do not go. The first is shown by a story."""
 
@@ -447,7 +447,7 @@ _KNOWN = (
 def _told(advanced: Advanced) -> tuple[Any, ...]:
     """What a repeated call must answer again.
 
-    How long until more is due is told for the moment of asking.
+    The time until more is due depends on the moment of the call.
     """
     return list(advanced.codes), [
         (summary(job), job.token, job.processed_ms) for job in advanced.jobs

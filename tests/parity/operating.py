@@ -50,7 +50,7 @@ class Sides:
             await self.lane.node.ask("flow", self.now_ms, prefix=prefix, tree=tree)
 
     async def worked(self, want: int, *endings: Mapping[str, Any]) -> None:
-        """Have BullMQ start jobs on both sides, and end the first of them; the others stay active."""
+        """Let BullMQ start jobs on both sides, and end the first one; the others stay active."""
         for prefix in (THEIRS, OURS):
             await self.node("open", prefix, worker="worker-1")
             started = (await self.node("advance", prefix, endings=[], want=want))["jobs"]

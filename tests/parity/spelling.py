@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from corral.options import JobOptions, Retention, backoff_delay_ms
-from corral.outcome import Completed, Failed, HandedBack, Outcome, RateLimited, Retried, Snoozed
+from corral.outcome import Completed, Failed, HandedBack, Outcome, QueueLimited, Retried, Snoozed
 from corral.store.codec import FetchedJob, NewJob
 
 THEIRS, OURS = "theirs", "ours"
-"""The prefixes: one server, two key spaces. Keys that name keys are told apart by them."""
+"""The prefixes: one server, two key spaces. They distinguish keys that contain keys."""
 
 
 def declared(retention: dict[str, dict[str, int]]) -> JobOptions:
@@ -39,7 +39,7 @@ def new_job(job: dict[str, Any], nonce: str) -> NewJob:
 
 
 def outcome(job: FetchedJob, wanted: dict[str, Any]) -> Outcome:
-    """The decision BullMQ's worker takes for itself (wire 6.8), taken as Corral's worker takes it."""
+    """The decision that BullMQ's worker takes by itself (wire 6.8), as Corral's worker takes it."""
     match wanted["kind"]:
         case "complete":
             return Completed(json_text(wanted["value"]))
@@ -48,7 +48,7 @@ def outcome(job: FetchedJob, wanted: dict[str, Any]) -> Outcome:
         case "hand_back":
             return HandedBack()
         case "rate_limit":
-            return RateLimited(wanted["delay_ms"])
+            return QueueLimited(wanted["delay_ms"])
     reason, traceback, failures = wanted["reason"], wanted["traceback"], job.attempts_made + 1
     if wanted["final"] or failures >= job.options.attempts:
         return Failed(reason, traceback)
@@ -83,10 +83,10 @@ def summary(job: FetchedJob) -> dict[str, Any]:
 
 
 def their_summary(job: dict[str, Any]) -> dict[str, Any]:
-    told = {name: job[name] for name in ("id", "name", "attempts_made", "attempts_started")}
+    fields = {name: job[name] for name in ("id", "name", "attempts_made", "attempts_started")}
     deferred = job["deferred_failure"]
-    told["deferred_failure"] = deferred and deferred.replace(f"{THEIRS}:", "~:")
-    return told | {"data": json.loads(job["data"])}
+    fields["deferred_failure"] = deferred and deferred.replace(f"{THEIRS}:", "~:")
+    return fields | {"data": json.loads(job["data"])}
 
 
 def json_text(value: Any) -> bytes:

@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from corral import Payload, Queue
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.inspector import CurrentIteration, JobInspector, JobLocked, WrongState
 from corral.plugins import Provider
 from corral.store.clock import Clock
@@ -64,7 +64,7 @@ async def sides(lane: Lane, assert_no_leaks: Any) -> AsyncIterator[Sides]:
     real = time.time_ns() // 1_000_000
     now = real // STEP_MS * STEP_MS + 100
     provider = Provider("acme", "1.0", "wheel")
-    queues = {name: Entry(Queue(name, Mail), provider, "") for name in (QUEUE, OTHER)}
+    queues = {name: CatalogEntry(Queue(name, Mail), provider, "") for name in (QUEUE, OTHER)}
     link = Link(lane.url)
     inspector = JobInspector(
         Catalog(MappingProxyType(queues)), link, prefix=OURS, clock=Clock(now - real)

@@ -41,7 +41,7 @@ async def lane(node_modules: Path) -> AsyncIterator[Lane]:
             yield opened
 
 
-async def told(program: Program, found: Verdict, on: Lane) -> str:
+async def describe(program: Program, found: Verdict, on: Lane) -> str:
     """What to print about a program that differs: the smallest one that still does, and where."""
 
     async def differs(smaller: Program) -> bool:
@@ -51,12 +51,13 @@ async def told(program: Program, found: Verdict, on: Lane) -> str:
     found = await verdict(smaller, on)
     entries = "\n".join(f"  {entry}" for entry in found.entries[:3])
     return (
-        f"{smaller}\n({len(program.steps)} steps before it was shrunk)\n{found.parted or 'all answers are the same'}\n"
+        f"{smaller}\n({len(program.steps)} steps before it was shrunk)\n"
+        f"{found.parted or 'all answers are the same'}\n"
         f"{len(found.entries)} entries differ afterwards, the first:\n{entries}"
     )
 
 
-@pytest.mark.timing  # a program must be run within seconds (`SLOWEST_SECONDS`), and there are two lanes already
+@pytest.mark.timing  # a program must end within `SLOWEST_SECONDS`, and there are two lanes already
 @pytest.mark.parametrize("batch", BATCHES)
 def test_programs_leave_what_bullmq_leaves(
     batch: int, path: str, node_modules: Path, tally: Any
@@ -70,7 +71,7 @@ def test_programs_leave_what_bullmq_leaves(
                 found = await verdict(program, on)
                 tally.add(batch, path, found)
                 if found.differs:
-                    return await told(program, found, on)
+                    return await describe(program, found, on)
         return None
 
     async def all_lanes() -> list[str | None]:
@@ -97,7 +98,7 @@ def test_every_operation_is_drawn() -> None:
 
 
 class Sabotaged(Lockstep):
-    """Both sides, but ours writes another progress than it is told to."""
+    """Both sides, but ours writes another progress than it should."""
 
     async def _progress(self, pick: int, value: Any) -> None:
         await super()._progress(pick, value)

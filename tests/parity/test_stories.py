@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from corral.outcome import HandedBack, RateLimited
+from corral.outcome import HandedBack, QueueLimited
 from corral.store.codec import Ending, NewJob
 from corral.store.connection import Link
 from corral.store.queue_store import QueueStore
@@ -90,7 +90,7 @@ def wait(seconds: int = 20) -> Step:
     return Step("jump", {"by_ms": seconds * SECOND})
 
 
-async def told(lane: Lane, *steps: Step) -> Left:
+async def run_story(lane: Lane, *steps: Step) -> Left:
     found = await verdict(Program(0, 1, KEEP_ALL, steps), lane)
     assert found.parted is None
     assert [str(entry) for entry in found.entries] == []
@@ -118,7 +118,7 @@ def traces(*reasons: str) -> str:
 
 
 async def test_a_job_that_succeeds(lane: Lane) -> None:
-    assert await told(lane, add(), FETCH, end("complete", value={"sent": True})) == Left(
+    assert await run_story(lane, add(), FETCH, end("complete", value={"sent": True})) == Left(
         {"delay": "0", "pb": "worker-1", "ats": "1", "atm": "1", "returnvalue": '{"sent":true}'},
         ["added", "waiting", "active<waiting", "completed<active", "drained"],
         ["completed"],
@@ -129,7 +129,7 @@ async def test_fails_twice_then_succeeds(lane: Lane) -> None:
     """The last failed reason stays, as do the traces of both failures."""
     again = (wait(), FETCH)
     story = [add(attempts=3, backoff=BACKOFF), FETCH, fails("one"), *again, fails("two"), *again]
-    assert await told(lane, *story, end("complete", value="done")) == Left(
+    assert await run_story(lane, *story, end("complete", value="done")) == Left(
         {
             "delay": "0",
             "pb": "worker-1",
@@ -152,7 +152,7 @@ async def test_fails_twice_then_succeeds(lane: Lane) -> None:
 
 
 async def test_always_fails(lane: Lane) -> None:
-    """After the last attempt: failed, every attempt's trace kept, and `retries-exhausted` told."""
+    """After the last attempt: failed, every trace kept, and `retries-exhausted` written."""
     again = (wait(), FETCH)
     story = [
         add(attempts=3, backoff=BACKOFF),
@@ -163,7 +163,7 @@ async def test_always_fails(lane: Lane) -> None:
         *again,
         fails("three"),
     ]
-    assert await told(lane, *story) == Left(
+    assert await run_story(lane, *story) == Left(
         {
             "delay": "0",
             "pb": "worker-1",
@@ -187,7 +187,7 @@ async def test_always_fails(lane: Lane) -> None:
 
 async def test_fail_for_good_while_attempts_are_left(lane: Lane) -> None:
     """`Fail`: no `retries-exhausted`, for they are not."""
-    assert await told(
+    assert await run_story(
         lane, add(attempts=3, backoff=BACKOFF), FETCH, fails("no such address", final=True)
     ) == Left(
         {
@@ -210,7 +210,7 @@ async def test_retry_after_exactly_that_time(lane: Lane) -> None:
         FETCH,
         fails("busy", delay_ms=605 * SECOND),
     ]
-    assert await told(lane, *story) == Left(
+    assert await run_story(lane, *story) == Left(
         {
             "delay": "605000",
             "pb": "worker-1",
@@ -226,7 +226,7 @@ async def test_retry_after_exactly_that_time(lane: Lane) -> None:
 
 async def test_immediate_retry(lane: Lane) -> None:
     """Without a backoff the job goes to the back of the waiting list at once."""
-    assert await told(lane, add(attempts=2), FETCH, fails("flaky")) == Left(
+    assert await run_story(lane, add(attempts=2), FETCH, fails("flaky")) == Left(
         {
             "delay": "0",
             "pb": "worker-1",
@@ -242,7 +242,8 @@ async def test_immediate_retry(lane: Lane) -> None:
 
 async def test_snooze(lane: Lane) -> None:
     """Not an attempt: `atm` is not written, the start is counted."""
-    assert await told(lane, add(attempts=1), FETCH, end("snooze", delay_ms=25 * SECOND)) == Left(
+    snoozed = add(attempts=1), FETCH, end("snooze", delay_ms=25 * SECOND)
+    assert await run_story(lane, *snoozed) == Left(
         {"delay": "25000", "pb": "worker-1", "ats": "1"},
         ["added", "waiting", "active<waiting", "delayed"],
         ["delayed"],
@@ -250,7 +251,7 @@ async def test_snooze(lane: Lane) -> None:
 
 
 async def test_hand_back(lane: Lane) -> None:
-    assert await told(lane, add(), FETCH, end("hand_back")) == Left(
+    assert await run_story(lane, add(), FETCH, end("hand_back")) == Left(
         {"delay": "0", "pb": "worker-1", "ats": "1"},
         ["added", "waiting", "active<waiting", "waiting<active"],
         ["wait"],
@@ -262,10 +263,10 @@ async def test_rate_limited(lane: Lane) -> None:
     limit = Step("rate_limit", {"max": 10, "duration_ms": 60 * SECOND})
     story = [add(), limit, FETCH, end("rate_limit", delay_ms=60 * SECOND), FETCH]
     unspent = ["added", "waiting", "active<waiting", "waiting<active"]
-    assert await told(lane, *story) == Left(
+    assert await run_story(lane, *story) == Left(
         {"delay": "0", "pb": "worker-1", "ats": "1"}, unspent, ["wait"]
     )
-    again = await told(lane, *story, Step("window_ends", {}), FETCH)
+    again = await run_story(lane, *story, Step("window_ends", {}), FETCH)
     assert again == Left(
         {"delay": "0", "pb": "worker-1", "ats": "2"}, [*unspent, "active<waiting"], ["active"]
     )
@@ -276,7 +277,7 @@ async def test_stalled_twice(lane: Lane) -> None:
     crash = Step("crash", {"picks": [0]})
     once = [add(attempts=3), FETCH, crash]
     stalled = ["waiting<active", "stalled"]
-    assert await told(lane, *once) == Left(
+    assert await run_story(lane, *once) == Left(
         {"delay": "0", "pb": "worker-1", "ats": "1", "stc": "1"},
         ["added", "waiting", "active<waiting", *stalled],
         ["wait"],
@@ -285,11 +286,11 @@ async def test_stalled_twice(lane: Lane) -> None:
     twice = [*once, end("complete", value=None), FETCH, crash]
     defa = "job stalled more than allowable limit"
     events = ["added", "waiting", *["active<waiting", *stalled] * 2]
-    assert await told(lane, *twice) == Left(
+    assert await run_story(lane, *twice) == Left(
         {"delay": "0", "pb": "worker-1", "ats": "2", "stc": "2", "defa": defa}, events, ["wait"]
     )
     failed = [*twice, end("complete", value=None), FETCH, end("complete", value="never ran")]
-    assert await told(lane, *failed) == Left(
+    assert await run_story(lane, *failed) == Left(
         {
             "delay": "0",
             "pb": "worker-1",
@@ -323,7 +324,7 @@ async def test_counts_per_minute_reach_back_two_weeks(lane: Lane) -> None:
             wait(60),
             done,
         ]
-        await told(lane, *story)
+        await run_story(lane, *story)
         return [
             int(count)
             for count in await lane.client.lrange(f"{OURS}:{QUEUE}:metrics:completed:data", 0, -1)
@@ -349,7 +350,7 @@ async def test_a_manual_rate_limit_holds_without_a_limit_of_the_queue(lane: Lane
     again at once.
     """
     store, link, job = await fetched(lane)
-    limited = await store.advance("worker-1", 2, [Ending(job, RateLimited(60 * SECOND))], 1)
+    limited = await store.advance("worker-1", 2, [Ending(job, QueueLimited(60 * SECOND))], 1)
     assert limited.jobs == []
     assert 59 * SECOND < limited.limited_ms <= 60 * SECOND
     await lane.client.delete(f"{OURS}:{QUEUE}:limiter")

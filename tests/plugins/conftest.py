@@ -72,7 +72,7 @@ class Builder:
         application: str | None = None,
         disabled: tuple[str, ...] = (),
     ) -> dict[str, Any]:
-        """What a process is told in which exactly these distributions are installed."""
+        """Build a catalog in a process in which exactly these distributions are installed."""
         request = {
             "path": [str(self.installed / name) for name in distributions],
             "role": role,
@@ -86,9 +86,9 @@ class Builder:
         assert self.probe.stdout
         self.probe.stdin.write(json.dumps(request) + "\n")
         self.probe.stdin.flush()
-        told: dict[str, Any] = json.loads(self.probe.stdout.readline())
-        assert "died" not in told, told
-        return told
+        result: dict[str, Any] = json.loads(self.probe.stdout.readline())
+        assert "died" not in result, result
+        return result
 
 
 @pytest.fixture(scope="session")

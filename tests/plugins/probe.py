@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corral.app.installed import open_lock
+from corral.app.installed import read_configured_lock
 from corral.catalog import Catalog
 from corral.catalog.lock import check_lock_names
 from corral.errors import CatalogError, CorralError
-from corral.plugins import Plugins, found
+from corral.plugins import Plugins, read_entry_points
 from corral.settings import Settings
 
 SECONDS = 20
@@ -31,36 +31,41 @@ def answer(
     *, path: list[str], role: Any, serves: Any, lock: Any, application: Any, disabled: Any
 ) -> dict[str, Any]:
     sys.path[:0] = path
-    told: dict[str, Any] = {"warnings": (), "queues": [], "problems": [], "traceback": ""}
+    result: dict[str, Any] = {"warnings": (), "queues": [], "problems": [], "traceback": ""}
     try:
-        agreed = open_lock(Settings(lock=Path(lock))) if lock else None
+        agreed = read_configured_lock(Settings(lock=Path(lock))) if lock else None
         check = partial(check_lock_names, agreed) if agreed else None
-        plugins = Plugins.load(found(path), application=application, disabled=disabled, check=check)
-        told["warnings"] = plugins.warnings
+        plugins = Plugins.load(
+            read_entry_points(path), application=application, disabled=disabled, check=check
+        )
+        result["warnings"] = plugins.warnings
         catalog = Catalog.build(plugins, role=role, serves=serves, lock=agreed)
     except CatalogError as error:
-        told |= {"error": str(error), "problems": [vars_of(problem) for problem in error.problems]}
-        told["traceback"] = "".join(traceback.format_exception(error))
+        result |= {
+            "error": str(error),
+            "problems": [vars_of(problem) for problem in error.problems],
+        }
+        result["traceback"] = "".join(traceback.format_exception(error))
     except CorralError as error:
-        told["error"] = f"{type(error).__name__}: {error}; {error.hint}"
+        result["error"] = f"{type(error).__name__}: {error}; {error.hint}"
     else:
-        told["queues"] = [
+        result["queues"] = [
             [entry.queue.name, entry.provider.label, entry.processor is not None]
             for entry in catalog
         ]
-        told["locked"] = catalog.is_locked
-    told["modules"] = sorted(
+        result["locked"] = catalog.is_locked
+    result["modules"] = sorted(
         name for name in sys.modules if name.startswith(("corral", "acme", "structlog"))
     )
-    return told
+    return result
 
 
 def vars_of(problem: Any) -> dict[str, Any]:
     return {name: getattr(problem, name) for name in ("code", "message", "hint", "providers")}
 
 
-def say(told: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
+def print_result(result: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 
 
@@ -69,11 +74,11 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             signal.alarm(SECONDS)
-            say(answer(**json.loads(line)))
+            print_result(answer(**json.loads(line)))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if status:
-            say({"died": status})
+            print_result({"died": status})
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ CASES = [
     Case(
         "bad-hookspecs",
         ("acme-bad-hookspecs",),
-        "plugin 'ledgers' (acme-bad-hookspecs 0.1.0) offers hooks that cannot be used: did not find any…",
+        "plugin 'ledgers' (acme-bad-hookspecs 0.1.0) offers hooks that cannot be used: did not"
+        " find any…",
     ),
     Case(
         "bad-lock", ("corral-report-exports",), "the lock file…", "corral lock", lock="<<<<<<< ours"
@@ -90,7 +91,8 @@ CASES = [
     Case(
         "bad-options",
         ("acme-bad-options",),
-        "queue 'parcels' of acme-bad-options 0.1.0 has options that every job of it would be refused for: priority -1…",
+        "queue 'parcels' of acme-bad-options 0.1.0 has options that every job of it would be"
+        " refused for: priority -1…",
         with_it=("bad-options",),
         role="producer",
     ),
@@ -103,26 +105,30 @@ CASES = [
     Case(
         "bad-processor",
         ("acme-bad-processor",),
-        "the processor that acme-bad-processor 0.1.0 has for queue 'arities' cannot be called with (job)",
+        "the processor that acme-bad-processor 0.1.0 has for queue 'arities' cannot be called with"
+        " (job)",
         "async def process(job)",
         with_it=("bad-processor", "bad-processor"),
     ),
     Case(
         "bad-schedule",
         ("acme-bad-schedule",),
-        "queue 'rollovers' of acme-bad-schedule 0.1.0 has a schedule that cannot be kept: '61 * * * *': …",
+        "queue 'rollovers' of acme-bad-schedule 0.1.0 has a schedule that cannot be kept: '61 * *"
+        " * *': …",
         role="producer",
     ),
     Case(
         "broken-metadata",
         ("acme-broken-metadata",),
-        "an installed distribution whose name cannot be read declares archives = acme_broken_metadata",
+        "an installed distribution whose name cannot be read declares archives ="
+        " acme_broken_metadata",
         "install it again",
     ),
     Case(
         "duplicate-processor",
         ("acme-duplicate-processor",),
-        "the processor that acme-duplicate-processor 0.1.0 has for queue 'transcripts' is not the only one",
+        "the processor that acme-duplicate-processor 0.1.0 has for queue 'transcripts' is not the"
+        " only one",
         "one per queue",
     ),
     Case(
@@ -135,38 +141,44 @@ CASES = [
     Case(
         "hook-arguments",
         ("acme-hook-arguments",),
-        "plugin 'thumbnails' (acme-hook-arguments 0.1.0) implements the hook 'corral_job_ended' with arguments that it"
+        "plugin 'thumbnails' (acme-hook-arguments 0.1.0) implements the hook 'corral_job_ended'"
+        " with arguments that it"
         " does not have: 'result'",
         "its arguments are: job, outcome",
     ),
     Case(
         "hook-raised",
         ("acme-hook-raised",),
-        "plugin 'tariffs' (acme-hook-raised 0.1.0) raised in corral_queues: LookupError: no tariff for 2031",
+        "plugin 'tariffs' (acme-hook-raised 0.1.0) raised in corral_queues: LookupError: no tariff"
+        " for 2031",
         "CORRAL_DISABLED_PLUGINS=acme-hook-raised",
     ),
     Case(
         "hook-result",
         ("acme-hook-result",),
-        "plugin 'refunds' (acme-hook-result 0.1.0) returned Queue from corral_queues instead of a list of Queue",
+        "plugin 'refunds' (acme-hook-result 0.1.0) returned Queue from corral_queues instead of a"
+        " list of Queue",
     ),
     Case(
         "hook-wrapper",
         ("acme-hook-wrapper",),
-        "plugin 'tracing' (acme-hook-wrapper 0.1.0) wraps the hook 'corral_queues', which is called plugin by plugin",
+        "plugin 'tracing' (acme-hook-wrapper 0.1.0) wraps the hook 'corral_queues', which is"
+        " called plugin by plugin",
         "implement it instead",
     ),
     Case(
         "import-error",
         ("acme-import-error",),
-        "plugin 'renderings' (acme-import-error 0.1.0) failed to import 'acme_import_error': ModuleNotFoundError: No"
+        "plugin 'renderings' (acme-import-error 0.1.0) failed to import 'acme_import_error':"
+        " ModuleNotFoundError: No"
         " module named 'acme_missing_renderer'",
         "install what it needs, or disable it: CORRAL_DISABLED_PLUGINS=acme-import-error",
     ),
     Case(
         "lock-differs",
         ("corral-report-exports",),
-        "queue 'report-exports' of corral-report-exports 0.1.0 differs from the lock file: distribution 'acme-reports'"
+        "queue 'report-exports' of corral-report-exports 0.1.0 differs from the lock file:"
+        " distribution 'acme-reports'"
         " is locked and 'corral-report-exports' is installed",
         "agree to it: corral lock",
         lock=LOCKED,
@@ -181,7 +193,8 @@ CASES = [
     Case(
         "look-alike",
         ("acme-look-alike",),
-        "these queues look alike: 'late-fees' (acme-look-alike 0.1.0 (wheel)) and 'late_fees' (acme-look-alike 0.1.0…",
+        "these queues look alike: 'late-fees' (acme-look-alike 0.1.0 (wheel)) and 'late_fees'"
+        " (acme-look-alike 0.1.0…",
         "rename one",
         with_it=("bad-name",),
         role="producer",
@@ -209,7 +222,8 @@ CASES = [
     Case(
         "nothing-registered",
         ("acme-nothing-registered",),
-        "plugin 'invoices' (acme-nothing-registered 0.1.0) declares a queue that it does not register",
+        "plugin 'invoices' (acme-nothing-registered 0.1.0) declares a queue that it does not"
+        " register",
         "mark that with @hookimpl",
     ),
     Case(
@@ -230,19 +244,22 @@ CASES = [
     Case(
         "timeout-on-def",
         ("acme-timeout-on-def",),
-        "the processor that acme-timeout-on-def 0.1.0 has for queue 'renders' is a def with a timeout, and a thread…",
+        "the processor that acme-timeout-on-def 0.1.0 has for queue 'renders' is a def with a"
+        " timeout, and a thread…",
         "make it async def",
     ),
     Case(
         "undeclared-processor",
         ("acme-undeclared-processor",),
-        "the processor that acme-undeclared-processor 0.1.0 has for queue 'imports' is for another object…",
+        "the processor that acme-undeclared-processor 0.1.0 has for queue 'imports' is for another"
+        " object…",
         "import the queue from where it is declared",
     ),
     Case(
         "undeclared-queue",
         ("acme-undeclared-queue",),
-        "queue 'secret-exports' is registered by acme-undeclared-queue 0.1.0, which has no entry point of that name",
+        "queue 'secret-exports' is registered by acme-undeclared-queue 0.1.0, which has no entry"
+        " point of that name",
         "install it again",
     ),
     Case(
@@ -265,13 +282,17 @@ def test_refused(case: Case, catalogs: Any, tmp_path: Path) -> None:
         lock = tmp_path / "corral.lock"
         if case.lock != ABSENT:
             lock.write_text(case.lock.replace("FINGERPRINT", fingerprint(EmailJob)), "utf-8")
-    told = catalogs.build(*case.installed, lock=lock, role=case.role, application=case.application)
-    (problem,) = [problem for problem in told["problems"] if problem["code"] == case.code][:1]
+    result = catalogs.build(
+        *case.installed, lock=lock, role=case.role, application=case.application
+    )
+    (problem,) = [problem for problem in result["problems"] if problem["code"] == case.code][:1]
     begins, more, _ = case.message.partition("…")
     assert problem["message"].startswith(begins)
     assert more or problem["message"] == case.message
     assert case.hint in (problem["hint"] or "")
-    assert sorted(other["code"] for other in told["problems"]) == sorted((case.code, *case.with_it))
+    assert sorted(other["code"] for other in result["problems"]) == sorted(
+        (case.code, *case.with_it)
+    )
     named = {f"{name} 0.1.0" for name in case.installed if name != "acme-mail"} - {
         "acme-broken-metadata 0.1.0"
     }
@@ -284,8 +305,11 @@ def test_each_processor_that_cannot_be_called_is_named_with_its_package(catalogs
     begin = "the processor that acme-bad-processor 0.1.0 has for queue "
     assert [problem["message"].removeprefix(begin) for problem in problems] == [
         "'arities' cannot be called with (job)",
-        "'resources' has `using=unmarked`, which is a generator function and makes no context manager",
-        "'generators' is a generator function, of which calling it runs nothing",
+        (
+            "'resources' has `using=unmarked`, which is a generator function and makes no context"
+            " manager"
+        ),
+        "'generators' is a generator function: calling it runs nothing",
     ]
     assert all(problem["hint"] for problem in problems)
 
@@ -294,8 +318,8 @@ def test_each_processor_that_cannot_be_called_is_named_with_its_package(catalogs
 def test_what_would_be_lost_of_a_payload_refuses_every_start_with_its_path(
     catalogs: Any, role: str
 ) -> None:
-    told = catalogs.build("acme-lost-payloads", role=role)
-    lost = [problem for problem in told["problems"] if problem["code"] == "bad-payload"]
+    result = catalogs.build("acme-lost-payloads", role=role)
+    lost = [problem for problem in result["problems"] if problem["code"] == "bad-payload"]
     begin = "of acme-lost-payloads 0.1.0 has a payload that would not reach a worker as it is: "
     assert [problem["message"].partition(begin)[2] for problem in lost] == [
         "address1: is in JSON the name of two fields, 'address_1' and 'address1'",
@@ -314,13 +338,16 @@ def test_every_code_has_its_case() -> None:
 
 
 def test_two_faults_at_once_are_in_one_report(catalogs: Any) -> None:
-    told = catalogs.build("acme-import-error", "acme-hook-raised", "corral-report-exports")
-    assert told["error"] == (
+    result = catalogs.build("acme-import-error", "acme-hook-raised", "corral-report-exports")
+    assert result["error"] == (
         "the catalog was refused: 2 problems\n"
-        "  plugin 'renderings' (acme-import-error 0.1.0) failed to import 'acme_import_error': ModuleNotFoundError: No"
+        "  plugin 'renderings' (acme-import-error 0.1.0) failed to import 'acme_import_error':"
+        " ModuleNotFoundError: No"
         " module named 'acme_missing_renderer'\n"
-        "    hint: install what it needs, or disable it: CORRAL_DISABLED_PLUGINS=acme-import-error\n"
-        "  plugin 'tariffs' (acme-hook-raised 0.1.0) raised in corral_queues: LookupError: no tariff for 2031\n"
+        "    hint: install what it needs, or disable it:"
+        " CORRAL_DISABLED_PLUGINS=acme-import-error\n"
+        "  plugin 'tariffs' (acme-hook-raised 0.1.0) raised in corral_queues: LookupError: no"
+        " tariff for 2031\n"
         "    hint: disable it: CORRAL_DISABLED_PLUGINS=acme-hook-raised"
     )
 
@@ -333,52 +360,52 @@ def test_everything_that_is_wrong_with_all_of_them_is_in_one_report(catalogs: An
         for name in case.installed
         if case.lock is None and case.application is None
     ]
-    told = catalogs.build(*bad)
+    result = catalogs.build(*bad)
     alone = {case.code for case in CASES if case.lock is None and case.application is None}
-    assert {problem["code"] for problem in told["problems"]} >= alone
+    assert {problem["code"] for problem in result["problems"]} >= alone
 
 
 def test_the_tracebacks_of_plugins_are_behind_the_report_and_whole(catalogs: Any) -> None:
-    told = catalogs.build("acme-import-error", "acme-hook-raised")["traceback"]
-    assert "import acme_missing_renderer" in told
-    assert 'raise LookupError("no tariff for 2031")' in told
+    result = catalogs.build("acme-import-error", "acme-hook-raised")["traceback"]
+    assert "import acme_missing_renderer" in result
+    assert 'raise LookupError("no tariff for 2031")' in result
     assert (
         "plugin 'tariffs' (acme-hook-raised 0.1.0) raised in corral_queues"
-        in told.partition("direct cause")[0]
+        in result.partition("direct cause")[0]
     )
 
 
 def test_of_two_claims_one_is_disabled_by_its_distribution_and_the_process_starts(
     catalogs: Any,
 ) -> None:
-    told = catalogs.build("acme-mail", "corral-emails", role="producer", disabled=("acme-mail",))
-    assert told["problems"] == []
-    assert told["queues"] == [["emails", "corral-emails 0.1.0 (wheel)", False]]
-    assert "acme_mail" not in told["modules"], "what is disabled is not imported"
+    result = catalogs.build("acme-mail", "corral-emails", role="producer", disabled=("acme-mail",))
+    assert result["problems"] == []
+    assert result["queues"] == [["emails", "corral-emails 0.1.0 (wheel)", False]]
+    assert "acme_mail" not in result["modules"], "what is disabled is not imported"
 
 
 def test_the_name_of_an_entry_point_disables_it_whoever_has_it(catalogs: Any) -> None:
-    """To choose between two claims, name a distribution: the queue's name would disable both."""
-    told = catalogs.build(
+    """To choose between two distributions, name one of them: the queue's name would disable both."""
+    result = catalogs.build(
         "acme-mail", "corral-emails", "corral-report-exports", disabled=("emails",)
     )
-    assert told["problems"] == []
-    assert [name for name, _, _ in told["queues"]] == ["report-exports"]
+    assert result["problems"] == []
+    assert [name for name, _, _ in result["queues"]] == ["report-exports"]
 
 
 def test_a_broken_plugin_is_disabled_and_the_others_start(catalogs: Any) -> None:
-    told = catalogs.build(
+    result = catalogs.build(
         "acme-import-error", "corral-report-exports", disabled=("Acme_Import.Error",)
     )
-    assert [name for name, _, _ in told["queues"]] == ["report-exports"]
+    assert [name for name, _, _ in result["queues"]] == ["report-exports"]
 
 
 def test_a_name_that_disables_nothing_is_a_warning_because_one_list_serves_many_processes(
     catalogs: Any,
 ) -> None:
-    told = catalogs.build("corral-report-exports", disabled=("corral-report-export",))
-    assert told["problems"] == []
-    (warning,) = told["warnings"]
+    result = catalogs.build("corral-report-exports", disabled=("corral-report-export",))
+    assert result["problems"] == []
+    (warning,) = result["warnings"]
     assert warning == (
         "CORRAL_DISABLED_PLUGINS names 'corral-report-export', which is not installed; did you mean"
         " 'corral-report-exports'?"
@@ -386,34 +413,34 @@ def test_a_name_that_disables_nothing_is_a_warning_because_one_list_serves_many_
 
 
 def test_a_sound_plugin_is_in_the_catalog_and_the_worker_has_its_processor(catalogs: Any) -> None:
-    told = catalogs.build("corral-report-exports", role="worker")
-    assert told["queues"] == [["report-exports", "corral-report-exports 0.1.0 (wheel)", True]]
-    assert "corral_report_exports.processor" in told["modules"]
+    result = catalogs.build("corral-report-exports", role="worker")
+    assert result["queues"] == [["report-exports", "corral-report-exports 0.1.0 (wheel)", True]]
+    assert "corral_report_exports.processor" in result["modules"]
 
 
 def test_a_producer_loads_no_processor_and_needs_none(catalogs: Any) -> None:
-    told = catalogs.build("corral-report-exports", "acme-missing-processor", role="producer")
-    assert [name for name, _, _ in told["queues"]] == ["reminders", "report-exports"]
-    assert "corral_report_exports.processor" not in told["modules"]
-    assert "structlog" not in told["modules"]
+    result = catalogs.build("corral-report-exports", "acme-missing-processor", role="producer")
+    assert [name for name, _, _ in result["queues"]] == ["reminders", "report-exports"]
+    assert "corral_report_exports.processor" not in result["modules"]
+    assert "structlog" not in result["modules"]
 
 
 def test_a_worker_asks_only_those_whose_queues_it_serves(catalogs: Any) -> None:
     installed = ("corral-report-exports", "acme-missing-processor")
-    told = catalogs.build(*installed, role="worker", serves=["report-exports"])
-    assert told["queues"] == [
+    result = catalogs.build(*installed, role="worker", serves=["report-exports"])
+    assert result["queues"] == [
         ["reminders", "acme-missing-processor 0.1.0 (wheel)", False],
         ["report-exports", "corral-report-exports 0.1.0 (wheel)", True],
     ]
-    told = catalogs.build(*installed, role="worker", serves=["reminders"])
-    assert [problem["code"] for problem in told["problems"]] == ["missing-processor"]
-    assert "corral_report_exports.processor" not in told["modules"]
+    result = catalogs.build(*installed, role="worker", serves=["reminders"])
+    assert [problem["code"] for problem in result["problems"]] == ["missing-processor"]
+    assert "corral_report_exports.processor" not in result["modules"]
 
 
 def test_a_worker_that_is_to_serve_what_nobody_declares_is_told_so(catalogs: Any) -> None:
-    told = catalogs.build("corral-report-exports", role="worker", serves=["report-export"])
+    result = catalogs.build("corral-report-exports", role="worker", serves=["report-export"])
     assert (
-        told["error"]
+        result["error"]
         == "UnknownQueue: no queue is named 'report-export'; did you mean 'report-exports'?"
     )
 
@@ -436,6 +463,6 @@ def test_disabling_is_a_decision_and_the_lock_file_does_not_object(
 ) -> None:
     lock = tmp_path / "corral.lock"
     lock.write_text(LOCKED, "utf-8")
-    told = catalogs.build("corral-report-exports", lock=lock, disabled=("corral-report-exports",))
-    assert told["problems"] == []
-    assert told["locked"]
+    result = catalogs.build("corral-report-exports", lock=lock, disabled=("corral-report-exports",))
+    assert result["problems"] == []
+    assert result["locked"]

@@ -1,8 +1,7 @@
-"""Writes the calls of `BlockingJobScheduler`: `python tests/repo/blocking.py`, after a change to
-`JobScheduler`.
+"""Writes the calls of `BlockingJobScheduler`: `python tests/repo/blocking.py`.
 
-Signatures and docstrings come from `corral/jobs.py`, which has them once; `test_blocking.py` holds
-the two together.
+Run it after a change to `JobScheduler`: signatures and docstrings are taken from `corral/jobs.py`.
+`test_blocking.py` fails until that is done.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ from pathlib import Path
 CORE = Path(__file__).parents[2] / "core" / "corral"
 SOURCE, TWIN = CORE / "jobs.py", CORE / "blocking.py"
 MARK = "    # written by tests/repo/blocking.py: change corral/jobs.py, and run it\n"
-CANCELLED = re.compile(r"^ +asyncio\.CancelledError: .*\n(?: {16,}.*\n)*", re.MULTILINE)
-"""What is raised where a task is cancelled: a thread cannot be."""
+CANCELLED = re.compile(r"^ {12}asyncio\.CancelledError: .*\n(?: {16,}.*\n)*", re.MULTILINE)
+"""The paragraph about the cancellation of a task: a blocking call cannot be cancelled."""
 
 
 def twin() -> str:
-    """What `corral/blocking.py` must be: its own upper part, and a blocking call for each one of
-    the port.
-    """
+    """The text of `corral/blocking.py`: its own upper part, and a blocking call for each of the port."""
     source = SOURCE.read_text("utf-8")
     lines = source.splitlines(keepends=True)
     (port,) = [

@@ -12,11 +12,17 @@ from pathlib import Path
 
 import click
 
-from corral import hookspecs
+from corral import hookspecs, sql_hookspecs
 from corral.cli import cli
 from corral.settings import Settings, WorkerSettings
 
-HOOKS = {name: value for name, value in vars(hookspecs).items() if hasattr(value, "corral_spec")}
+HOOKS = {
+    name: value
+    for module in (hookspecs, sql_hookspecs)
+    for name, value in vars(module).items()
+    if hasattr(value, "corral_spec")
+}
+"""The specifications of the core's hooks, in the order of the page."""
 
 
 SETTINGS = {
@@ -52,7 +58,7 @@ def test_every_hook_of_our_plugins_is_documented_with_its_arguments(root: Path) 
                     f"{made.name}({', '.join(argument.arg for argument in made.args.args)})"
                 )
     page = (root / "docs" / "hooks.md").read_text("utf-8")
-    assert set(re.findall(r"^\| `(corral_\w+\(.*?\))` \|", page, re.MULTILINE)) == offered != set()
+    assert set(re.findall(r"^\| `(\w+\(.*?\))` \|", page, re.MULTILINE)) == offered != set()
 
 
 def test_every_setting_is_documented_with_its_default(root: Path) -> None:
@@ -156,39 +162,6 @@ def test_the_thirteen_promises_are_all_there(root: Path) -> None:
     page = (root / "docs" / "promises.md").read_text("utf-8")
     numbers = re.findall(r"^\| (P\d+) \| [^|]+ \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)
     assert numbers == [f"P{number}" for number in range(1, 14)]
-
-
-def test_every_test_that_the_page_of_differences_names_is_there(root: Path) -> None:
-    page = (root / "docs" / "wire-differences.md").read_text("utf-8")
-    named = re.findall(r"`([\w/.-]+\.py)::([\w:]+)`", page)
-    assert len(named) > 30
-    assert [f"{path}::{name}" for path, name in named if name not in named_tests(root / path)] == []
-
-
-def test_every_key_of_ours_is_on_the_page_of_differences(root: Path) -> None:
-    """Keys that BullMQ does not know: they begin with `corral:`, and then name their queue or its
-    prefix.
-    """
-    core = root / "core" / "corral"
-    text = "\n".join(
-        path.read_text("utf-8")
-        for kind in ("py", "lua")
-        for path in sorted(core.rglob(f"*.{kind}"))
-    )
-    of_a_queue = set(re.findall(r"'corral:' \.\. (?:base|KEYS\[1\]) \.\. '([\w-]+)", text))
-    of_a_queue |= set(
-        re.findall(
-            r"f\"corral:\{(?:\w+\.)?(?:base|_store\.base|prefix\}:\{queue)\}:?([\w-]+)", text
-        )
-    )
-    of_a_prefix = set(re.findall(r"f\"corral:\{prefix\}:([\w-]+)", text))
-    assert {"quarantine", "call", "minutes", "removed-schedules", "probe"} <= of_a_queue
-    assert {"alive", "catalog", "audit"} <= of_a_prefix
-    page = (root / "docs" / "wire-differences.md").read_text("utf-8")
-    written = {f"`corral:<prefix>:<queue>:{name}" for name in of_a_queue} | {
-        f"`corral:<prefix>:{name}`" for name in of_a_prefix
-    }
-    assert {key for key in written if key not in page} == set()
 
 
 def named_tests(path: Path) -> set[str]:

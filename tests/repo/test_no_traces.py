@@ -24,7 +24,7 @@ def test_no_file_names_a_path_of_somebodys_machine(written: tuple[Path, ...], ro
 def test_no_file_names_a_host_that_packages_come_from(
     written: tuple[Path, ...], root: Path
 ) -> None:
-    """Whoever installs says where from; a host in a lock file overrules that, and is often one
+    """The person who installs chooses the index; a host in a lock file overrules that, and is often one
     nobody else reaches.
     """
     found = [str(path.relative_to(root)) for path in written if PACKAGE_HOST.search(text_of(path))]

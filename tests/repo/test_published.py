@@ -1,5 +1,6 @@
-"""Nothing we say sends anybody to an index for a name that we have not published: somebody else
-could claim it.
+"""No page and no hint installs from an index a name that we have not published.
+
+Another person could claim that name.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ def test_no_page_and_no_hint_installs_one_of_our_names_from_an_index(
 ) -> None:
     names = ours(root)
     assert len(names) >= 8
-    told = {
-        str(path.relative_to(root)): found
+    found = {
+        str(path.relative_to(root)): commands
         for path in written
         if path.suffix in {".md", ".py", ".html", ".yml", ".yaml", ".toml", ".ini", ".sh", ""}
         and path != Path(__file__)
-        and (found := named(path.read_text("utf-8"), names))
+        and (commands := named(path.read_text("utf-8"), names))
     }
-    assert told == {}
+    assert found == {}
 
 
 def test_such_a_command_would_be_found() -> None:
@@ -83,3 +84,20 @@ def test_such_a_command_would_be_found() -> None:
         ),
     )
     assert [text for text in right if named(text, names)] == []
+
+
+def test_what_is_published_has_an_address(root: Path) -> None:
+    """The addresses in our manifests are on a reserved name (RFC 2606) as long as nothing is
+    published, and not a day longer.
+    """
+    manifests = [root / "pyproject.toml", *root.glob("[ep]*/corral-*/pyproject.toml")]
+    assert len(manifests) >= 8
+    for path in manifests:
+        project = tomllib.loads(path.read_text("utf-8"))["project"]
+        reserved = [
+            address
+            for address in project["urls"].values()
+            if address.startswith("https://corral.example/")
+        ]
+        assert bool(reserved) == (project["name"] not in PUBLISHED), path
+        assert len(reserved) in {0, len(project["urls"])}, path

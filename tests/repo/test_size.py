@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import corral
-from corral import hookspecs
+from corral import hookspecs, sql_hookspecs
 from corral.settings import Settings, WorkerSettings
 
 MAX_STATEMENTS = {
@@ -26,20 +26,20 @@ MAX_STATEMENTS = {
     "fleet": 270,
     "inspector": 1_700,
     "observe": 900,
-    "plugins": 480,
+    "plugins": 550,
     "sql": 480,
     "store": 1_700,
     "testing": 950,
     "worker": 2_050,
 }
 """Statements of Python, by package of `core/corral`; "the API" is what lies beside the packages."""
-MAX_LUA_LINES = {"inspector": 1_900, "observe": 70, "store": 2_400}
+MAX_LUA_LINES = {"fleet": 25, "inspector": 1_900, "observe": 70, "store": 2_400}
 """Lines of Lua that are neither blank nor a comment."""
 MAX_FILE_STATEMENTS = 420
 MAX_FUNCTION_STATEMENTS = 60
 MAX_PARAMETERS = 16
 """`self` counts."""
-MAX_HOOKS = 7
+MAX_HOOKS = 8
 MAX_SETTINGS = 24
 
 NAMES_THAT_SAY_NOTHING = {
@@ -122,8 +122,14 @@ def test_each_public_name_exists_and_is_in_order() -> None:
     assert list(corral.__all__) == sorted(set(corral.__all__)), "so that a reader finds a name"
 
 
-def test_there_are_at_most_seven_hooks() -> None:
-    specified = [name for name, value in vars(hookspecs).items() if hasattr(value, "corral_spec")]
+def test_there_are_at_most_eight_hooks() -> None:
+    modules = (hookspecs, sql_hookspecs)
+    specified = [
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if hasattr(value, "corral_spec")
+    ]
     assert 0 < len(specified) <= MAX_HOOKS, specified
 
 

@@ -1,6 +1,4 @@
-"""`corral db create`, `corral outbox relay`, and the relay beside a worker, as their users meet
-them.
-"""
+"""`corral db create`, `corral outbox relay`, and the relay beside a worker, as their users see them."""
 
 from __future__ import annotations
 
@@ -71,8 +69,8 @@ def test_create_says_what_it_made_and_is_safe_to_repeat(command, database_url) -
     rows = [line.split() for line in done(first).splitlines()]
     assert rows[0] == ["TABLE", "DISTRIBUTION", "VERSION", "STATE"]
     assert {(row[0], row[1], row[3]) for row in rows[1:]} >= {
-        ("corral_ledger", "corral", "made"),
-        ("corral_outbox", "corral", "made"),
+        ("corral_ledger", "corral", "created"),
+        ("corral_outbox", "corral", "created"),
     }
     again = json.loads(done(command("db", "create", "--json", CORRAL_DATABASE_URL=database_url)))
     assert [row["table"] for row in again] == [row[0] for row in rows[1:]]
@@ -147,11 +145,11 @@ async def test_a_worker_without_an_outbox_says_so_and_works(
         return await raw.zscore("bull:acme-letters:completed", job) is not None
 
     await wait_until(ran, "the job has run")
-    await wait_until(lambda: "not relayed" in worker.said, "it is told")
+    await wait_until(lambda: "not relayed" in worker.said, "it is reported")
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait() == 0
-    told = [json.loads(line) for line in worker.said.splitlines() if "not relayed" in line]
-    assert [line["hint"] for line in told] == ["corral db create"]
+    lines = [json.loads(line) for line in worker.said.splitlines() if "not relayed" in line]
+    assert [line["hint"] for line in lines] == ["corral db create"]
 
 
 def test_refusals_are_a_sentence_and_an_exit_code(command) -> None:

@@ -1,6 +1,4 @@
-"""Processes that are killed at the worst moments, and relays beside each other: every job runs
-exactly once.
-"""
+"""Processes killed at the worst moments, and relays beside each other: each job runs exactly once."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import Job, JobOptions, Payload, Queue, Retention
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.plugins import Plugins, Provider
 from corral.producer import RedisJobScheduler
 from corral.settings import WorkerSettings
@@ -29,7 +27,7 @@ SCENE = """
 import asyncio, os, signal, sys
 from types import MappingProxyType
 from corral import JobOptions, Payload, Queue, Retention, sql
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.plugins import Plugins, Provider
 from corral.producer import RedisJobScheduler
 from corral.store.queue_store import QueueStore
@@ -39,7 +37,7 @@ class Letter(Payload):
 
 database, store, *moment = sys.argv[1:]
 letters = Queue("letters", Letter)
-catalog = Catalog(MappingProxyType({"letters": Entry(letters, Provider("acme", "1.0", "wheel"), "")}))
+catalog = Catalog(MappingProxyType({"letters": CatalogEntry(letters, Provider("acme", "1.0", "wheel"), "")}))
 engine = sql.create_engine(database)
 """
 
@@ -88,7 +86,7 @@ class Letter(Payload):
 
 def catalog_of(queue: Queue[Any]) -> Catalog:
     return Catalog(
-        MappingProxyType({queue.name: Entry(queue, Provider("acme", "1.0", "wheel"), "")})
+        MappingProxyType({queue.name: CatalogEntry(queue, Provider("acme", "1.0", "wheel"), "")})
     )
 
 

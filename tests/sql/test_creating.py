@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import hookimpl, sql
 from corral.errors import CatalogError, ConfigurationError
-from corral.plugins import Claim, Plugins, Provider
+from corral.plugins import PluginEntryPoint, Plugins, Provider, built_in_plugins
 from corral.plugins.entry_points import PLUGINS
 
 pytestmark = pytest.mark.asyncio
@@ -28,7 +28,7 @@ def tables(*names: str) -> MetaData:
 
 def plugins(monkeypatch: pytest.MonkeyPatch, **offered: Callable[[], object]) -> Plugins:
     """Plugins by their distributions' names, each with its own `corral_tables`."""
-    claims = []
+    entry_points = [*built_in_plugins()]
     for name, answer in offered.items():
         module = ModuleType(name)
 
@@ -37,8 +37,8 @@ def plugins(monkeypatch: pytest.MonkeyPatch, **offered: Callable[[], object]) ->
 
         module.corral_tables = hookimpl(corral_tables)  # type: ignore[attr-defined]  # made for this test
         monkeypatch.setitem(sys.modules, name, module)
-        claims.append(Claim(name, name, PLUGINS, Provider(name, "1.0", "wheel")))
-    loaded = Plugins.load(claims)
+        entry_points.append(PluginEntryPoint(name, name, PLUGINS, Provider(name, "1.0", "wheel")))
+    loaded = Plugins.load(entry_points)
     assert not loaded.report.problems
     return loaded
 
@@ -149,9 +149,9 @@ async def test_tables_that_are_missing_refuse_a_start_and_a_database_that_is_awa
     with pytest.raises(
         ConfigurationError,
         match=r"the database at .* lacks the tables corral_ledger, corral_outbox$",
-    ) as told:
+    ) as raised:
         await sql.require_tables(bare_engine, sql.ledger, sql.outbox)
-    assert told.value.hint == "corral db create"
+    assert raised.value.hint == "corral db create"
     async with bare_engine.begin() as connection:
         await connection.run_sync(sql.ledger.create)
     await sql.require_tables(bare_engine, sql.ledger)

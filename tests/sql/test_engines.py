@@ -1,4 +1,4 @@
-"""Engines: what each URL means, whom SQLite makes wait, and what is said when nothing answers."""
+"""Engines: what each URL means, which transactions SQLite makes wait, and errors of a database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from corral.plugins import Plugins
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the caller, and a working directory that is nobody's."""
+    """No setting of the caller, and a working directory of its own."""
     for name in ("CORRAL_DATABASE_URL", "CORRAL_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ async def test_a_worker_shares_one_engine_on_the_database_that_is_named(
 ) -> None:
     monkeypatch.setenv("CORRAL_DATABASE_URL", database_url)
     async with AsyncExitStack() as resources:
-        deps = Deps(testing.RecordingJobScheduler(), Plugins.load([]).hook, resources)
+        deps = Deps(testing.RecordingJobScheduler(), Plugins.load([]), resources)
         engine = await deps.enter(sql.engine)
         assert engine is await deps.enter(sql.engine)
         async with engine.connect() as connection:
@@ -72,7 +72,7 @@ async def test_the_driver_may_be_left_out(url, driver) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("hunter2", "CORRAL_DATABASE_URL is no URL of a database"),
         (
@@ -82,8 +82,8 @@ async def test_the_driver_may_be_left_out(url, driver) -> None:
         ("postgresql+psycopg2://app:hunter2@db/app", "cannot be used: |psycopg2 is not installed"),
     ],
 )
-async def test_a_url_that_cannot_be_used_is_refused_without_its_password(url, told) -> None:
-    with pytest.raises(CorralError, match=told) as refused:
+async def test_a_url_that_cannot_be_used_is_refused_without_its_password(url, message) -> None:
+    with pytest.raises(CorralError, match=message) as refused:
         sql.create_engine(url)
     assert refused.value.exit_code == 2
     assert "hunter2" not in str(refused.value)
@@ -147,21 +147,21 @@ async def test_foreign_keys_are_enforced(engine: AsyncEngine) -> None:
         "postgresql://app:hunter2@/app?host=/nowhere",
     ],
 )
-async def test_a_database_that_does_not_answer_is_told_in_one_sentence(url, wait_until) -> None:
+async def test_a_database_that_does_not_answer_is_reported_in_one_sentence(url, wait_until) -> None:
     engine = sql.create_engine(url)
-    with pytest.raises(DatabaseUnavailable, match=r"the database at .* is unavailable: ") as told:
+    with pytest.raises(DatabaseUnavailable, match=r"the database at .* is unavailable: ") as raised:
         await sql.create_tables(engine, Plugins.load([]))
     await engine.dispose()
     left = [thread for thread in threading.enumerate() if "_connection_worker" in thread.name]
     await wait_until(
         lambda: not any(map(threading.Thread.is_alive, left)), "the driver's thread has ended"
     )
-    assert told.value.exit_code == 4
-    assert "hunter2" not in str(told.value)
+    assert raised.value.exit_code == 4
+    assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.asyncio
-async def test_a_database_that_does_not_exist_is_told_too(request) -> None:
+async def test_a_database_that_does_not_exist_is_reported_too(request) -> None:
     server = request.getfixturevalue("_corral_postgresql")
     engine = sql.create_engine(f"postgresql://corral@/nothing?host={server.folder}")
     with pytest.raises(DatabaseUnavailable, match='database "nothing" does not exist'):
@@ -185,7 +185,7 @@ def test_the_file_in_the_data_directory_is_no_other_users(
 
 
 @pytest.mark.asyncio
-async def test_a_folder_that_cannot_be_made_is_told() -> None:
+async def test_a_folder_that_cannot_be_made_is_reported() -> None:
     with pytest.raises(ConfigurationError, match="cannot make the folder '/proc/corral'"):
         sql.create_engine("sqlite:////proc/corral/corral.db")
 
@@ -207,7 +207,7 @@ def test_without_the_extra_one_sentence_names_the_installation(missing) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_transaction_that_somebody_spoilt_is_told_before_it_commits_nothing(engine) -> None:
+async def test_an_unusable_transaction_is_refused_before_it_commits_nothing(engine) -> None:
     """On PostgreSQL the commit would say nothing; SQLite goes on after a failed statement, and
     nothing is lost.
     """
@@ -226,7 +226,7 @@ async def test_a_transaction_that_somebody_spoilt_is_told_before_it_commits_noth
 
 
 @pytest.mark.asyncio
-async def test_a_transaction_that_somebody_ended_is_told(engine) -> None:
+async def test_a_transaction_that_a_hook_ended_is_refused(engine) -> None:
     async with engine.begin() as connection:
         await connection.rollback()
         with pytest.raises(sql.TransactionSpoilt, match="acme_hook left the transaction unusable"):
@@ -234,7 +234,7 @@ async def test_a_transaction_that_somebody_ended_is_told(engine) -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_error_does_not_tell_what_was_bound_to_its_statement(bare_engine) -> None:
+async def test_an_error_does_not_show_the_parameters_of_its_statement(bare_engine) -> None:
     """Its traceback has the driver's own error, in which PostgreSQL quotes the key that is there,
     or the whole row.
     """

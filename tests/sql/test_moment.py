@@ -1,6 +1,4 @@
-"""`Moment`: what comes back from a database is the moment that was written, in UTC, and compares as
-one.
-"""
+"""`Moment`: a database returns the moment that was written, in UTC, and compares it as a moment."""
 
 from __future__ import annotations
 

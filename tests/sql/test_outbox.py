@@ -26,7 +26,7 @@ from corral import (
     Retention,
     testing,
 )
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.errors import ConfigurationError, JobRefused, StoreUnavailable, UnknownQueue
 from corral.plugins import Plugins, Provider
 from corral.producer import RedisJobScheduler
@@ -49,7 +49,9 @@ parcels = Queue(
 
 
 def catalog_of(*queues: Queue[Any]) -> Catalog:
-    entries = {queue.name: Entry(queue, Provider("acme", "1.0", "wheel"), "") for queue in queues}
+    entries = {
+        queue.name: CatalogEntry(queue, Provider("acme", "1.0", "wheel"), "") for queue in queues
+    }
     return Catalog(MappingProxyType(entries))
 
 
@@ -162,7 +164,7 @@ async def test_a_schedule_is_not_made_in_a_transaction(engine, jobs, raw) -> Non
         ):
             await within.schedule(letters, Letter(text="a"), Every(timedelta(days=7)), id="weekly")
         with pytest.raises(JobRefused, match="'weekly'"):
-            await within.unschedule("weekly")
+            await within.unschedule(letters, "weekly")
     assert await raw.keys("bull:*") == []
 
 
@@ -355,7 +357,7 @@ async def test_a_delay_counts_from_the_row(engine, jobs, relay_of, raw) -> None:
     assert int(score) // 4096 == int(job_hash["timestamp"]) + left
 
 
-async def test_a_row_whose_queue_is_gone_is_told_once_and_stops_nobody(
+async def test_a_row_whose_queue_is_gone_is_logged_once_and_stops_no_other(
     engine, jobs, relay_of, rows, raw
 ) -> None:
     async with engine.begin() as connection:
@@ -420,7 +422,7 @@ async def test_rows_of_another_prefix_are_left_alone(engine, jobs, relay_of, row
     assert len(await rows()) == 1
 
 
-async def test_an_outage_is_told_once_and_waited_out(
+async def test_an_outage_is_logged_once_and_waited_out(
     engine, jobs, relay_of, rows, raw, wait_until, monkeypatch
 ) -> None:
     nowhere = relay_of(url="unix:///nowhere/store.sock")
@@ -449,8 +451,8 @@ async def test_an_outage_is_told_once_and_waited_out(
             relay.stop()
             await asyncio.wait_for(running, 5)
     assert [entry["event"] for entry in logs] == [
-        "the outbox is not relayed",
-        "the outbox is relayed again",
+        "relaying the outbox failed, and is tried again",
+        "relaying the outbox works again",
     ]
 
 
@@ -469,9 +471,9 @@ async def test_a_store_whose_user_lacks_a_right_is_waited_for_and_no_row_is_set_
     try:
         async with engine.begin() as connection:
             await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"))
-        with pytest.raises(StoreUnavailable, match="does not let its user do this") as told:
+        with pytest.raises(StoreUnavailable, match="does not let its user do this") as raised:
             await relay.drain()
-        assert told.value.hint
+        assert raised.value.hint
         assert [(row.refused, row.error) for row in await rows()] == [(False, None)]
         with capture_logs() as logs:
             running = asyncio.create_task(relay.run())
@@ -483,8 +485,8 @@ async def test_a_store_whose_user_lacks_a_right_is_waited_for_and_no_row_is_set_
                 relay.stop()
                 await asyncio.wait_for(running, 5)
         assert [entry["event"] for entry in logs] == [
-            "the outbox is not relayed",
-            "the outbox is relayed again",
+            "relaying the outbox failed, and is tried again",
+            "relaying the outbox works again",
         ]
         assert "exc_info" not in logs[0]
     finally:
@@ -493,9 +495,9 @@ async def test_a_store_whose_user_lacks_a_right_is_waited_for_and_no_row_is_set_
 
 async def test_a_database_without_an_outbox_says_what_to_do(bare_engine, store_url) -> None:
     relay = OutboxRelay(bare_engine, catalog_of(letters), url=store_url, prefix="bull")
-    with pytest.raises(ConfigurationError, match="lacks a table") as told:
+    with pytest.raises(ConfigurationError, match="lacks a table") as raised:
         await relay.drain()
-    assert told.value.hint == "corral db create"
+    assert raised.value.hint == "corral db create"
 
 
 async def test_a_row_that_was_written_by_hand_is_relayed_too(engine, relay_of, raw) -> None:

@@ -1,6 +1,4 @@
-"""A job of the outbox belongs to the trace in which its row was written, whoever relays it, and
-whenever.
-"""
+"""A job of the outbox belongs to the trace in which its row was written, whichever relay carries it."""
 
 from __future__ import annotations
 
@@ -13,9 +11,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_s
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import Payload, Queue
-from corral.catalog import Catalog, Entry
+from corral.catalog import Catalog, CatalogEntry
 from corral.observe import traces
-from corral.plugins import Claim, Plugins, Provider
+from corral.plugins import PluginEntryPoint, Plugins, Provider
 from corral.plugins.entry_points import PLUGINS
 from corral.producer import RedisJobScheduler
 from corral.sql import Outbox, OutboxRelay, Relayed
@@ -41,8 +39,8 @@ def span(number: int) -> NonRecordingSpan:
 async def test_the_carrier_is_taken_when_the_row_is_written(
     engine: AsyncEngine, store_url: str, raw
 ) -> None:
-    catalog = Catalog(MappingProxyType({letters.name: Entry(letters, ACME, "")}))
-    plugins = Plugins.load([Claim("traces", traces.__name__, PLUGINS, ACME)])
+    catalog = Catalog(MappingProxyType({letters.name: CatalogEntry(letters, ACME, "")}))
+    plugins = Plugins.load([PluginEntryPoint("traces", traces.__name__, PLUGINS, ACME)])
     jobs = RedisJobScheduler(
         catalog, plugins.relay, url=store_url, prefix="bull", max_payload_bytes=1000
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -12,22 +12,30 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from corral import (
+    Answer,
     Cron,
     Deps,
     Enqueued,
     EnqueueInterrupted,
     Entry,
+    Fail,
     Fixed,
     Job,
     JobScheduler,
+    JobState,
     Payload,
     Processor,
     Queue,
+    RateLimited,
     Retention,
+    Retry,
+    Snooze,
     hookimpl,
+    hookspec,
     sql,
     testing,
 )
+from corral.inspector import JobInspector, of_worker
 from corral_emails import EmailJob, emails
 
 
@@ -64,6 +72,21 @@ async def weigh(job: Job[Parcel], scale: Scale) -> str:
 
 def count(job: Job[Parcel]) -> int:
     return job.payload.grams
+
+
+def decide(job: Job[Parcel]) -> None:
+    wait = timedelta(seconds=1)
+    match job.attempt:
+        case 1:
+            raise Retry("busy", after=wait)
+        case 2:
+            raise Retry(at_least=wait)
+        case 3:
+            raise Snooze("not due", after=wait)
+        case 4:
+            raise RateLimited("429", after=wait)
+        case _:
+            raise Fail("no such parcel")
 
 
 async def any_job(job: Job[Any]) -> None:
@@ -123,6 +146,47 @@ async def produce(jobs: JobScheduler) -> None:
     await jobs.enqueue_many("parcels", by_name)
 
 
+@hookspec
+def acme_find_user(user_id: str) -> Awaitable[Parcel | None] | Parcel | None:
+    """A hook whose first answer counts."""
+    return None
+
+
+@hookspec
+def acme_forget_user(user_id: str, rows: int = 1) -> Awaitable[int] | int:
+    """A hook whose answers all count."""
+    return rows
+
+
+@hookspec
+async def acme_greet_user(user_id: str) -> str | None:
+    """A hook that says by `async def` that it is awaited."""
+    return None
+
+
+@hookspec
+def acme_user_left(user_id: str) -> Awaitable[None] | None:
+    """A hook whose answer does not count."""
+
+
+async def ask(deps: Deps) -> None:
+    assert_type(await deps.ask_first(acme_find_user, user_id="ada"), Parcel | None)
+    assert_type(await deps.ask_first(acme_find_user, "ada"), Parcel | None)
+    assert_type(await deps.ask_all(acme_find_user, user_id="ada"), list[Answer[Parcel | None]])
+    assert_type(await deps.ask_all(acme_forget_user, user_id="ada"), list[Answer[int]])
+    assert_type(await deps.ask_first(acme_forget_user, user_id="ada", rows=2), int | None)
+    assert_type(await deps.ask_first(acme_greet_user, user_id="ada"), str | None)
+    assert_type(await deps.ask_all(acme_greet_user, user_id="ada"), list[Answer[str | None]])
+    await deps.ask_all(acme_user_left, user_id="ada")
+    assert_type(deps.implementers(acme_user_left), tuple[str, ...])
+    assert_type(await deps.enter(of_worker), JobInspector)
+
+
+@hookimpl
+def corral_enqueuing(queue: Queue[Any]) -> Mapping[str, str] | None:
+    return {"tenant": queue.name}
+
+
 @hookimpl
 def corral_tables() -> list[MetaData]:
     return [MetaData()]
@@ -145,12 +209,14 @@ async def commit(connection: AsyncConnection | AsyncSession, outbox: sql.Outbox)
         assert_type(jobs, JobScheduler)
         enqueued = await jobs.enqueue(parcels, Parcel(grams=1), delay=timedelta(hours=1))
         assert_type(enqueued, Enqueued)
+        assert_type(enqueued.state, JobState | None)
+        assert_type(await jobs.unschedule("parcels", "weekly"), bool)
 
 
 async def test_weigh() -> None:
     assert await weigh(testing.job(parcels, Parcel(grams=5), attempt=2), Scale()) == "5 g"
     assert_type(testing.job(parcels, {"grams": 5}), Job[Parcel])
-    assert_type(replace(testing.job(parcels, {"grams": 5}), carrier_text="{}"), Job[Parcel])
+    assert_type(replace(testing.job(parcels, {"grams": 5}), attempt=2), Job[Parcel])
     jobs = testing.RecordingJobScheduler(parcels)
     await produce(jobs)
     assert_type(jobs.payloads(parcels), list[Parcel])

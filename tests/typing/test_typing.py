@@ -1,6 +1,4 @@
-"""mypy and pyright, both strict, refuse exactly the lines that are marked, and nothing of what is
-right.
-"""
+"""mypy and pyright, both strict, refuse exactly the lines that are marked, and no others."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ def run(module: str, *arguments: str, **environment: str) -> str:
 
 def of_mypy(folder: Path) -> Findings:
     """What mypy says. The sources that it follows are checked elsewhere."""
-    told = run(
+    output = run(
         *(
             "mypy",
             "--strict",
@@ -67,7 +65,7 @@ def of_mypy(folder: Path) -> Findings:
         MYPYPATH=os.pathsep.join(SOURCES),
     )
     findings: Findings = {ACCEPTED: {}, REFUSED: {}}
-    for line in told.splitlines():
+    for line in output.splitlines():
         if found := re.fullmatch(r"(.+?):(\d+): error: (.*)", line):
             findings[Path(found[1]).name].setdefault(int(found[2]), []).append(found[3])
     return findings
@@ -95,12 +93,12 @@ def of_pyright(folder: Path) -> Findings:
         ),
         "utf-8",
     )
-    told = json.loads(
+    output = json.loads(
         run("pyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(config))
     )
-    assert told["summary"]["filesAnalyzed"] == 2
+    assert output["summary"]["filesAnalyzed"] == 2
     findings: Findings = {ACCEPTED: {}, REFUSED: {}}
-    for found in told["generalDiagnostics"]:
+    for found in output["generalDiagnostics"]:
         if found["severity"] == "error":
             line = found["range"]["start"]["line"] + 1
             findings[Path(found["file"]).name].setdefault(line, []).append(found["message"])
@@ -122,5 +120,5 @@ def test_refuses_every_marked_line_and_no_other(
         number: line for number, line in marked.items() if number not in findings[REFUSED]
     } == {}, "not refused"
     assert {
-        number: told for number, told in findings[REFUSED].items() if number not in marked
+        number: message for number, message in findings[REFUSED].items() if number not in marked
     } == {}, "refused"

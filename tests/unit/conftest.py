@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from corral.plugins import Plugins, found
+from corral.plugins import Plugins, read_entry_points
 
 HEAD = "from corral import *\nclass P(Payload): pass\n"
 
@@ -55,7 +55,7 @@ class Site:
 
     def load(self, **options: Any) -> Plugins:
         """Load what is installed here, and nothing else."""
-        return Plugins.load(found([str(self.folder)]), **options)
+        return Plugins.load(read_entry_points([str(self.folder)]), **options)
 
 
 @pytest.fixture

@@ -134,8 +134,8 @@ def one(kind: Any, **more: Any) -> type[Payload]:
     return create_model("One", __base__=Payload, a=(kind, ...), **more)
 
 
-def checks(*, tries_all: bool = False) -> JobChecks:
-    return JobChecks(lambda queue: queue, (), tries_all=tries_all)
+def checks(*, proves_all: bool = False) -> JobChecks:
+    return JobChecks(lambda queue: queue, (), proves_all=proves_all)
 
 
 def deep(levels: int) -> Any:

@@ -80,7 +80,8 @@ def test_of_a_distribution_with_two_queues_a_worker_has_the_processor_of_the_one
         "a, b = Queue('a', P), Queue('b', P)\n"
         "@hookimpl\ndef corral_queues(): return [a, b]\n"
         "async def process(job): pass\n"
-        "@hookimpl\ndef corral_processors(): return [a.processed_by(process), b.processed_by(process)]\n",
+        "@hookimpl\ndef corral_processors(): return [a.processed_by(process),"
+        " b.processed_by(process)]\n",
     )
     site.install("acme", "a = acme", "b = acme")
     catalog = build(site, role="worker", serves=["b"])
@@ -154,7 +155,8 @@ def test_a_module_of_two_queues_goes_on_without_the_one_that_is_disabled(site: A
         "a, b = Queue('a', P), Queue('b', P)\n"
         "@hookimpl\ndef corral_queues(): return [a, b]\n"
         "async def process(job): pass\n"
-        "@hookimpl\ndef corral_processors(): return [a.processed_by(process), b.processed_by(process)]\n",
+        "@hookimpl\ndef corral_processors(): return [a.processed_by(process),"
+        " b.processed_by(process)]\n",
     )
     site.install("acme", "a = acme", "b = acme")
     assert list(build(site, role="check", disabled=("b",)).entries) == ["a"]
@@ -177,7 +179,10 @@ def test_nobody_registers_the_queue_of_another(distribution: str, two: Any) -> N
     assert refusals(two, role="check") == [
         (
             "undeclared-queue",
-            f"queue 'emails' is registered by {distribution} 1.0, which has no entry point of that name",
+            (
+                f"queue 'emails' is registered by {distribution} 1.0, which has no entry point of that"
+                " name"
+            ),
         )
     ]
 
@@ -210,7 +215,8 @@ def test_who_declares_a_queue_processes_it(two: Any) -> None:
     ((code, message),) = refusals(two, role="check")
     assert code == "undeclared-processor"
     assert message == (
-        "the processor that acme 1.0 has for queue 'emails' is for a queue of corral-emails 1.0: who declares a queue"
+        "the processor that acme 1.0 has for queue 'emails' is for a queue of corral-emails 1.0:"
+        " who declares a queue"
         " processes it"
     )
 
@@ -280,11 +286,14 @@ def test_and_everything_else_on_a_thread(function: Any) -> None:
 
 
 def test_a_catalog_loads_no_store_no_logs_no_terminal_and_no_cron() -> None:
-    program = "import json, sys, corral.catalog, corral.catalog.record; print(json.dumps(sorted(sys.modules)))"
-    told = subprocess.run(
+    program = (
+        "import json, sys, corral.catalog, corral.catalog.record;"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    ended = subprocess.run(
         [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
     )
-    loaded = set(json.loads(told.stdout))
+    loaded = set(json.loads(ended.stdout))
     assert "corral.plugins" in loaded
     assert not loaded & {
         "redis",
@@ -303,7 +312,7 @@ def test_what_is_on_pythonpath_is_installed(site: Any, two: Any, tmp_path: Path)
         "from corral.plugins import Plugins; from corral.catalog import Catalog\n"
         "print([str(entry.provider) for entry in Catalog.build(Plugins.load())])"
     )
-    told = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", program],
         check=True,
         timeout=60,
@@ -312,4 +321,4 @@ def test_what_is_on_pythonpath_is_installed(site: Any, two: Any, tmp_path: Path)
         cwd=tmp_path,
         env={"PYTHONPATH": str(site.folder)},
     )
-    assert "corral-faxes 1.0" in told.stdout
+    assert "corral-faxes 1.0" in ended.stdout

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from corral import Cron, Deps, Every, Fixed, Job, JobOptions, Payload, Queue
 from corral.catalog.check import RESERVED, check_names, check_processor, check_queue, fingerprint
-from corral.plugins import Claim, Provider, Report
+from corral.plugins import PluginEntryPoint, Provider, Report
 from corral.processor import Processor
 
 ACME = Provider("acme", "1.0", "wheel")
@@ -40,7 +40,7 @@ def judged(**options: Any) -> list[tuple[str, str]]:
 
 def named(*names: str) -> list[str]:
     report = Report()
-    check_names([Claim(name, "acme", "corral.queues", ACME) for name in names], report)
+    check_names([PluginEntryPoint(name, "acme", "corral.queues", ACME) for name in names], report)
     return [problem.code for problem in report.problems]
 
 
@@ -66,10 +66,13 @@ def test_names_whose_settings_would_be_those_of_the_core(name: str) -> None:
 def test_three_claims_are_told_with_the_one_to_keep_first() -> None:
     report = Report()
     providers = [Provider(name, "1.0", "wheel") for name in ("acme", "corral-a", "zeta")]
-    check_names([Claim("a", "m", "corral.queues", provider) for provider in providers], report)
+    check_names(
+        [PluginEntryPoint("a", "m", "corral.queues", provider) for provider in providers], report
+    )
     (problem,) = report.problems
     assert problem.message == (
-        "queue 'a' is provided 3 times: corral-a 1.0 (wheel) and acme 1.0 (wheel) and zeta 1.0 (wheel)"
+        "queue 'a' is provided 3 times: corral-a 1.0 (wheel) and acme 1.0 (wheel) and zeta 1.0"
+        " (wheel)"
     )
     assert problem.hint == "uninstall one, or disable it: CORRAL_DISABLED_PLUGINS=acme,zeta"
 
@@ -90,7 +93,7 @@ def test_sound_declarations(options: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
         ({"timeout": timedelta(0)}, "has the timeout 0:00:00, which no job can keep"),
         ({"concurrency": 0}, "has the concurrency 0, with which no job can run"),
@@ -110,14 +113,14 @@ def test_sound_declarations(options: Any) -> None:
         ({"concurrency": "4"}, "has the concurrency '4', with which no job can run"),
     ],
 )
-def test_options_with_which_no_job_runs(options: Any, told: str) -> None:
+def test_options_with_which_no_job_runs(options: Any, problem: str) -> None:
     ((code, message),) = judged(**options)
     assert code == "bad-options"
-    assert message.startswith(f"queue 'a' of acme 1.0 {told}")
+    assert message.startswith(f"queue 'a' of acme 1.0 {problem}")
 
 
 @pytest.mark.parametrize(
-    ("schedule", "told"),
+    ("schedule", "problem"),
     [
         (Every(timedelta(0)), "every 0:00:00"),
         (Every(5), "every 5"),
@@ -136,10 +139,12 @@ def test_options_with_which_no_job_runs(options: Any, told: str) -> None:
         (Cron("5 * * * *", tz=""), "no time zone is named ''"),
     ],
 )
-def test_schedules_that_no_calendar_has(schedule: Any, told: str) -> None:
+def test_schedules_that_no_calendar_has(schedule: Any, problem: str) -> None:
     ((code, message),) = judged(schedule=schedule)
     assert code == "bad-schedule"
-    assert message.startswith(f"queue 'a' of acme 1.0 has a schedule that cannot be kept: {told}")
+    assert message.startswith(
+        f"queue 'a' of acme 1.0 has a schedule that cannot be kept: {problem}"
+    )
 
 
 def test_a_scheduled_queue_whose_payload_cannot_be_empty() -> None:
@@ -230,7 +235,7 @@ def test_processors_that_a_worker_can_call(function: Any, using: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "using", "told"),
+    ("function", "using", "problem"),
     [
         (lambda: None, None, "cannot be called with (job)"),
         (lambda job, resource: None, None, "cannot be called with (job)"),
@@ -238,9 +243,9 @@ def test_processors_that_a_worker_can_call(function: Any, using: Any) -> None:
         (lambda job, *, resource: None, None, "cannot be called with (job)"),
         (Service(), None, "cannot be called with (job)"),
         (Service.process, None, "cannot be called with (job)"),
-        (yielding, None, "is a generator function, of which calling it runs nothing"),
-        (partial(yielding), None, "is a generator function, of which calling it runs nothing"),
-        (Service().several, None, "is a generator function, of which calling it runs nothing"),
+        (yielding, None, "is a generator function: calling it runs nothing"),
+        (partial(yielding), None, "is a generator function: calling it runs nothing"),
+        (Service().several, None, "is a generator function: calling it runs nothing"),
         ("process", None, "is of the type str, which cannot be called"),
         (
             process,
@@ -266,8 +271,8 @@ def test_processors_that_a_worker_can_call(function: Any, using: Any) -> None:
         (process, 5, "has `using=` of the type int, which cannot be called"),
     ],
 )
-def test_processors_that_no_worker_can_call(function: Any, using: Any, told: str) -> None:
-    assert processor_faults(function, using) == [f"the processor {told}"]
+def test_processors_that_no_worker_can_call(function: Any, using: Any, problem: str) -> None:
+    assert processor_faults(function, using) == [f"the processor {problem}"]
 
 
 def declared(**namespace: Any) -> type[Payload]:
@@ -286,9 +291,9 @@ def test_the_fingerprint_is_of_the_shape_and_not_of_the_words_about_it() -> None
     assert plain == fingerprint(declared(title=(str, "x"), format=str, report_id=str)), (
         "the order of fields"
     )
-    told_field = Field(description="Which.", title="Report", examples=["7"])
-    told = declared(report_id=(str, told_field), format=str, title=(str, "x"))
-    assert plain == fingerprint(told)
+    described_field = Field(description="Which.", title="Report", examples=["7"])
+    described = declared(report_id=(str, described_field), format=str, title=(str, "x"))
+    assert plain == fingerprint(described)
 
 
 @pytest.mark.parametrize(
@@ -315,11 +320,13 @@ def test_default_values_are_data_whatever_their_keys() -> None:
 
 def test_every_process_finds_the_same_fingerprint() -> None:
     program = (
-        "from typing import Literal\nfrom corral import Payload\nfrom corral.catalog.check import fingerprint\n"
-        "class P(Payload):\n    tags: set[Literal['a', 'b', 'c']]\n    more: dict[str, int | None]\n"
+        "from typing import Literal\nfrom corral import Payload\n"
+        "from corral.catalog.check import fingerprint\n"
+        "class P(Payload):\n    tags: set[Literal['a', 'b', 'c']]\n"
+        "    more: dict[str, int | None]\n"
         "print(fingerprint(P))"
     )
-    told = {
+    fingerprints = {
         subprocess.run(
             [sys.executable, "-c", program],
             env=os.environ | {"PYTHONHASHSEED": seed},
@@ -329,4 +336,4 @@ def test_every_process_finds_the_same_fingerprint() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(told) == 1
+    assert len(fingerprints) == 1

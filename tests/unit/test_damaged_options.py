@@ -1,4 +1,4 @@
-"""What other clients, or a mistake, left in a job's `opts`: read as something, and never an error."""
+"""Options that other clients, or a mistake, left in a job's `opts` are read, and never an error."""
 
 from __future__ import annotations
 

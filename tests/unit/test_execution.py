@@ -1,6 +1,6 @@
-"""Execution: a fetched job goes in, an outcome comes out, and nothing escapes.
+"""`Execution` takes a fetched job, returns an outcome and lets no exception escape.
 
-No store is needed for that.
+These tests need no store.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from corral.outcome import (
     HandedBack,
     LeaseLost,
     Outcome,
+    QueueLimited,
     Retried,
     Snoozed,
     TimedOut,
 )
-from corral.outcome import RateLimited as QueueLimited
-from corral.plugins import Claim, Implementation, Provider, Relay
+from corral.plugins import Implementation, PluginEntryPoint, Provider, Relay
 from corral.plugins.entry_points import PLUGINS
 from corral.store.codec import decode_job
-from corral.worker.execution import Execution, Running
+from corral.worker.execution import ActiveJob, Execution
 from corral.worker.threads import Threads
 from logged import capture_logs
 
@@ -62,14 +62,14 @@ async def threads() -> AsyncIterator[Threads]:
     threads.close()
 
 
-Prepare = Callable[..., tuple[Execution, Running]]
+Prepare = Callable[..., tuple[Execution, ActiveJob]]
 
 
 @pytest.fixture
 def prepare(threads: Threads) -> Prepare:
     def prepare(
         function: Any, queue: Queue[Any] = letters, **fields: bytes
-    ) -> tuple[Execution, Running]:
+    ) -> tuple[Execution, ActiveJob]:
         execution = Execution(queue.processed_by(function), None, Relay({}), threads)
         stored = {"data": b'{"text":"hello"}', "opts": TWO_ATTEMPTS, **fields}
         flat = [part for name, value in stored.items() for part in (name.encode(), value)]
@@ -83,9 +83,7 @@ Ending = Callable[..., Any]
 
 @pytest.fixture
 def ending(prepare: Prepare) -> Ending:
-    """`await ending(function)`: the outcome, whether the function is made an `async def` or a `def`
-    of.
-    """
+    """`await ending(function, kind)`: the outcome of a function, as an `async def` or a `def`."""
 
     async def ending(
         function: Callable[[Job[Any]], object], kind: str = "async def", **stored: Any
@@ -96,9 +94,9 @@ def ending(prepare: Prepare) -> Ending:
         def on_thread(job: Job[Any]) -> object:
             return function(job)
 
-        execution, running = prepare(on_loop if kind == "async def" else on_thread, **stored)
-        assert running.refusal is None
-        return await execution.run(running)
+        execution, active = prepare(on_loop if kind == "async def" else on_thread, **stored)
+        assert active.refusal is None
+        return await execution.run(active)
 
     return ending
 
@@ -148,7 +146,7 @@ class TestEndings:
     @pytest.mark.parametrize(
         "error", [SystemExit(3), KeyboardInterrupt("3"), asyncio.CancelledError("3")]
     )
-    async def test_what_would_end_a_process_is_a_failed_attempt(
+    async def test_an_exception_that_would_end_a_process_is_a_failed_attempt(
         self, ending: Ending, kind: str, error: BaseException
     ) -> None:
         outcome = await ending(raising(error), kind)
@@ -169,10 +167,12 @@ class TestEndings:
         assert isinstance(
             await ending(raising(Retry("later", after=SECOND)), kind, atm=b"1"), Failed
         )
+        late = await ending(raising(Retry("later", at_least=SECOND)), kind, atm=b"1")
+        assert late == Failed("Retry: later", late.traceback)
 
     async def test_a_processor_may_decide_how_it_goes_on(self, ending: Ending) -> None:
         assert await ending(raising(Snooze(after=SECOND)), atm=b"1") == Snoozed(1000)
-        assert await ending(raising(RateLimited(SECOND))) == QueueLimited(1000)
+        assert await ending(raising(RateLimited(after=SECOND))) == QueueLimited(1000)
         match await ending(raising(Retry("busy", after=SECOND))):
             case Retried("Retry: busy", 1000):
                 pass
@@ -184,10 +184,98 @@ class TestEndings:
             case other:
                 pytest.fail(repr(other))
 
-    async def test_a_wait_that_is_no_duration_is_a_failed_attempt_and_says_so(
+    @pytest.mark.parametrize(
+        ("backoff", "backoff_ms"),
+        [
+            (b'{"type":"fixed","delay":70}', 70),
+            (b'{"type":"exponential","delay":70}', 140),
+            (b'{"type":"of another client","delay":70}', 2000),
+            (b"70", 70),
+            (b"0", 0),
+            (None, 0),
+        ],
+        ids=["fixed", "exponential", "unknown: the queue's own", "a number", "zero", "none"],
+    )
+    async def test_a_retry_waits_exactly_or_at_least_so_long(
+        self, ending: Ending, backoff: bytes | None, backoff_ms: int
+    ) -> None:
+        opts = b'{"attempts":3%s}' % (b"" if backoff is None else b',"backoff":' + backoff)
+
+        async def wait_ms(error: Exception) -> int:
+            outcome = await ending(raising(error), opts=opts, atm=b"1")
+            assert isinstance(outcome, Retried)
+            return outcome.delay_ms
+
+        assert await wait_ms(ValueError("the backoff itself")) == backoff_ms
+        for asked_ms in (0, 1, backoff_ms, backoff_ms + 1, 5_000):
+            asked = timedelta(milliseconds=asked_ms)
+            assert await wait_ms(Retry("busy", after=asked)) == asked_ms
+            assert await wait_ms(Retry("busy", at_least=asked)) == max(asked_ms, backoff_ms)
+        assert await wait_ms(Retry("busy", after=-SECOND)) == 0
+        assert await wait_ms(Retry("busy", at_least=-SECOND)) == backoff_ms
+
+    async def test_at_least_is_compared_with_a_wait_that_has_jitter(self, ending: Ending) -> None:
+        opts = b'{"attempts":3,"backoff":{"type":"fixed","delay":1000,"jitter":1}}'
+        for asked in (timedelta(milliseconds=500), 2 * SECOND):
+            outcome = await ending(raising(Retry(at_least=asked)), opts=opts)
+            assert isinstance(outcome, Retried)
+            assert asked / timedelta(milliseconds=1) <= outcome.delay_ms <= 2000
+
+    async def test_a_retry_takes_one_kind_of_wait(self, ending: Ending) -> None:
+        both: dict[str, Any] = {"after": SECOND, "at_least": SECOND}
+        cases: list[tuple[dict[str, Any], str]] = [
+            (both, "Retry takes after= or at_least=, not both"),
+            ({}, "Retry needs after= or at_least="),
+        ]
+        for waits, sentence in cases:
+            with pytest.raises(TypeError, match=f"^{sentence}$"):
+                Retry("busy", **waits)
+
+            def process(_: Job[Letter], waits: dict[str, Any] = waits) -> None:
+                raise Retry("busy", **waits)
+
+            outcome = await ending(process)
+            assert outcome == Retried(f"TypeError: {sentence}", 70, outcome.traceback)
+
+    async def test_control_flow_has_one_form(self, ending: Ending) -> None:
+        assert await ending(raising(Snooze("not due", after=SECOND))) == Snoozed(1000, "not due")
+        limited = await ending(raising(RateLimited("429 from Acme", after=SECOND)))
+        assert limited == QueueLimited(1000, "429 from Acme")
+        for unnamed in (Retry(after=SECOND), Retry(at_least=SECOND)):
+            outcome = await ending(raising(unnamed))
+            assert outcome == Retried("Retry", 1000, outcome.traceback)
+        assert str(Snooze(after=SECOND)) == "snoozed for 0:00:01"
+        assert str(RateLimited(after=SECOND)) == "rate limited for 0:00:01"
+        raised = [Retry("r", after=SECOND), Snooze("r", after=SECOND), Fail("r")]
+        raised.append(RateLimited("r", after=SECOND))
+        assert [(str(each), each.reason) for each in raised] == [("r", "r")] * 4
+
+    async def test_the_reason_of_a_wait_may_be_any_object_and_has_a_limit(
         self, ending: Ending
     ) -> None:
-        for wrong in (Snooze(after=5), RateLimited("5s"), Retry(after=None), Nameless()):  # type: ignore[arg-type]  # what an untyped program would raise
+        class Text(str):
+            def __str__(self) -> str:
+                raise SystemExit("no")
+
+        anything: Any = 7
+        assert await ending(raising(Snooze(anything, after=SECOND))) == Snoozed(1000, "7")
+        assert await ending(raising(Snooze(Text("x"), after=SECOND))) == Snoozed(1000, "x")
+        long = await ending(raising(RateLimited("x" * 5_000, after=SECOND)))
+        assert isinstance(long, QueueLimited)
+        assert len(long.reason.encode()) == 1024
+
+    async def test_a_wait_that_is_no_duration_is_a_failed_attempt_with_that_reason(
+        self, ending: Ending
+    ) -> None:
+        number: Any = 5  # as an untyped program would pass it
+        text: Any = "5s"
+        for wrong in (
+            Snooze(after=number),
+            RateLimited(after=text),
+            Retry(after=number),
+            Retry(at_least=text),
+            Nameless(),
+        ):
             outcome = await ending(raising(wrong))
             assert isinstance(outcome, Retried)
             assert outcome.reason.startswith(("TypeError: ", "AttributeError: "))
@@ -258,17 +346,17 @@ class TestEndings:
         outcome = await ending(lambda _: "x" * (65536 - 1))
         assert outcome == Failed("ValueError: the result has 65537 bytes, more than 65536")
 
-    async def test_an_unknown_backoff_is_the_queues_own_and_told_once(
+    async def test_an_unknown_backoff_is_the_queues_own_and_logged_once(
         self, prepare: Prepare
     ) -> None:
         async def process(_job: Job[Any]) -> None:
             raise ValueError
 
         opts = b'{"attempts":9,"backoff":{"type":"fibonacci","delay":1}}'
-        execution, running = prepare(process, opts=opts, atm=b"1")
+        execution, active = prepare(process, opts=opts, atm=b"1")
         with capture_logs() as logged:
             for _ in range(2):
-                outcome = await execution.run(running)
+                outcome = await execution.run(active)
                 assert isinstance(outcome, Retried)
                 assert outcome.delay_ms == 2000
         assert [line["names"] for line in logged] == [["fibonacci"]]
@@ -276,23 +364,23 @@ class TestEndings:
 
 class TestPreparing:
     async def test_a_job_without_fields_is_the_first_attempt_of_one(self, prepare: Prepare) -> None:
-        _, running = prepare(lambda _: None, data=b"", opts=b"", timestamp=b"x")
-        assert running.refusal is None
+        _, active = prepare(lambda _: None, data=b"", opts=b"", timestamp=b"x")
+        assert active.refusal is None
         assert (
-            running.job.attempt,
-            running.job.max_attempts,
-            running.job.starts,
-            running.job.name,
+            active.job.attempt,
+            active.job.max_attempts,
+            active.job.starts,
+            active.job.name,
         ) == (1, 1, 1, "")
 
     async def test_a_payload_of_another_shape_is_refused_with_its_fields(
         self, prepare: Prepare
     ) -> None:
         for data in (b"not json", b"[]", b"\xff", b'{"text":7}'):
-            _, running = prepare(lambda _: None, data=data)
-            assert running.refusal is not None
-            assert running.refusal.reason.startswith("payload refused: ")
-        assert running.refusal.reason == "payload refused: text: Input should be a valid string"
+            _, active = prepare(lambda _: None, data=data)
+            assert active.refusal is not None
+            assert active.refusal.reason.startswith("payload refused: ")
+        assert active.refusal.reason == "payload refused: text: Input should be a valid string"
 
     async def test_a_validator_that_breaks_refuses_the_payload(self, prepare: Prepare) -> None:
         class Broken(Payload):
@@ -303,32 +391,32 @@ class TestPreparing:
             def check(cls, value: str) -> str:
                 raise KeyError(value)
 
-        _, running = prepare(lambda _: None, queue=Queue("broken", Broken))
-        assert running.refusal is not None
-        assert running.refusal.reason == "payload refused: KeyError: 'hello'"
-        assert "in check" in running.refusal.traceback
+        _, active = prepare(lambda _: None, queue=Queue("broken", Broken))
+        assert active.refusal is not None
+        assert active.refusal.reason == "payload refused: KeyError: 'hello'"
+        assert "in check" in active.refusal.traceback
 
     async def test_opts_that_are_no_json_object_refuse_the_job(self, prepare: Prepare) -> None:
         for opts in (b"{", b"[]", b"7"):
-            _, running = prepare(lambda _: None, opts=opts)
-            assert running.refusal == Failed("job refused: opts is not a JSON object")
+            _, active = prepare(lambda _: None, opts=opts)
+            assert active.refusal == Failed("job refused: opts is not a JSON object")
 
     async def test_a_deferred_failure_is_its_own_reason(self, prepare: Prepare) -> None:
-        _, running = prepare(lambda _: None, defa=b"stalled too often", data=b"not json")
-        assert running.refusal == Failed("stalled too often")
+        _, active = prepare(lambda _: None, defa=b"stalled too often", data=b"not json")
+        assert active.refusal == Failed("stalled too often")
 
-    async def test_unknown_fields_are_left_out_and_told_once(self, prepare: Prepare) -> None:
-        execution, running = prepare(lambda _: None)
+    async def test_unknown_fields_are_left_out_and_logged_once(self, prepare: Prepare) -> None:
+        execution, active = prepare(lambda _: None)
         with capture_logs() as logged:
             for data in (b'{"text":"a","colour":1}', b'{"text":"b","colour":2}', b'{"size":3}'):
                 flat = [b"data", data, b"opts", TWO_ATTEMPTS]
-                running = execution.prepare(decode_job(b"a", flat, "worker:1", 0))
-                assert running.refusal is None
+                active = execution.prepare(decode_job(b"a", flat, "worker:1", 0))
+                assert active.refusal is None
         assert [line["names"] for line in logged] == [["colour"], ["size"]]
 
 
 class Meddlesome(Exception):
-    """Delegates what it has not to something that has not got it either."""
+    """An exception that delegates unknown attributes to an object that lacks them as well."""
 
     def __init__(self, raises: type[BaseException]) -> None:
         super().__init__("the other side failed")
@@ -364,7 +452,7 @@ EXITS = pytest.mark.parametrize(
 
 
 class TestWhateverIsRaised:
-    """Between a processor's end and its outcome nothing raises."""
+    """No exception escapes between a processor's end and its outcome."""
 
     @BOTH
     @EXITS
@@ -388,7 +476,7 @@ class TestWhateverIsRaised:
 
     @BOTH
     @EXITS
-    async def test_whatever_ends_a_processor_is_a_failed_attempt(
+    async def test_any_exception_that_ends_a_processor_is_a_failed_attempt(
         self, ending: Ending, kind: str, raises: type[BaseException]
     ) -> None:
         outcome = await ending(raising(raises("3")), kind)
@@ -467,11 +555,11 @@ class TestWhateverIsRaised:
         async def process(_job: Job[Any]) -> None:
             await pause()
 
-        execution, running = prepare(process)
+        execution, active = prepare(process)
         asked: list[BaseException] = []
-        monkeypatch.setattr(execution, "raised", lambda _, error: asked.append(error))
+        monkeypatch.setattr(execution, "outcome_of_error", lambda _, error: asked.append(error))
         for expected in (1, 0):
-            coroutine = execution.run(running)
+            coroutine = execution.run(active)
             coroutine.send(None)
             if not expected:
                 monkeypatch.setattr(asyncio.get_running_loop(), "is_running", lambda: False)
@@ -488,20 +576,20 @@ class TestWhateverIsRaised:
             task.cancel()
             return "done"
 
-        execution, running = prepare(process)
-        told: list[Outcome] = []
+        execution, active = prepare(process)
+        outcomes: list[Outcome] = []
 
         async def run() -> None:
-            told.append(await execution.run(running))
+            outcomes.append(await execution.run(active))
 
-        running.task = asyncio.create_task(run())
-        await asyncio.wait([running.task])
-        assert told == [Completed(b'"done"')]
+        active.task = asyncio.create_task(run())
+        await asyncio.wait([active.task])
+        assert outcomes == [Completed(b'"done"')]
 
     async def test_a_backoff_that_cannot_be_computed_leaves_a_failed_attempt(
         self, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nothing that is stored leads there: it is the last resort for a mistake of our own."""
+        """No stored job leads to this outcome: it is for a mistake in Corral itself."""
 
         async def process(_job: Job[Any]) -> None:
             raise ValueError("secret")
@@ -510,35 +598,35 @@ class TestWhateverIsRaised:
             await asyncio.sleep(60)
 
         monkeypatch.setattr("corral.worker.execution.backoff_delay_ms", lambda *_: 1 / 0)
-        execution, running = prepare(process)
-        outcome = await execution.run(running)
-        assert outcome == Retried("ValueError: how the job ended cannot be told", 1000)
+        execution, active = prepare(process)
+        outcome = await execution.run(active)
+        assert outcome == Retried("ValueError: the job's result or exception cannot be read", 1000)
         assert isinstance(outcome.error, ValueError)
-        execution, running = prepare(slow)
-        running.task = asyncio.create_task(_kept(execution.run(running)))
+        execution, active = prepare(slow)
+        active.task = asyncio.create_task(_kept(execution.run(active)))
         await asyncio.sleep(0)
-        execution.interrupt(running, "timeout")
-        assert await running.task == Retried(
-            "CancelledError: how the job ended cannot be told", 1000
+        execution.interrupt(active, "timeout")
+        assert await active.task == Retried(
+            "CancelledError: the job's result or exception cannot be read", 1000
         )
 
     @pytest.mark.parametrize("way", ["cancelled", "raised", "ended", "interrupted"])
     async def test_a_task_that_is_done_without_an_outcome_is_a_failed_attempt(
         self, prepare: Prepare, way: str
     ) -> None:
-        execution, running = prepare(raising(ValueError()))
+        execution, active = prepare(raising(ValueError()))
 
         async def task() -> None:
             if way == "raised":
                 raise Meddlesome(SystemExit)
 
-        running.task = asyncio.create_task(task())
+        active.task = asyncio.create_task(task())
         if way == "interrupted":
-            execution.interrupt(running, "shutdown")
+            execution.interrupt(active, "shutdown")
         if way in {"cancelled", "interrupted"}:
-            running.task.cancel()
-        await asyncio.wait([running.task])
-        outcome = execution.unfinished(running)
+            active.task.cancel()
+        await asyncio.wait([active.task])
+        outcome = execution.outcome_of_unfinished(active)
         reason = {
             "cancelled": "CancelledError: the job's task was cancelled before it began",
             "raised": "Meddlesome: the other side failed",
@@ -555,9 +643,9 @@ class TestMasking:
         password: SecretStr = SecretStr("")
 
     class Unknown(Payload):
-        """It has no JSON schema, so that nobody knows what is secret in it.
+        """A model without a JSON schema, so that its secrets are unknown.
 
-        The catalog refuses such a model.
+        The catalog refuses it.
         """
 
         password: str = ""
@@ -567,7 +655,7 @@ class TestMasking:
     data = b'{"password":"correct horse","code":"battery staple"}'
 
     @BOTH
-    async def test_an_ending_that_cannot_be_masked_says_that_its_text_is_withheld(
+    async def test_the_text_of_an_ending_that_cannot_be_masked_is_withheld(
         self, ending: Ending, kind: str
     ) -> None:
         error = ValueError("no account for battery staple")
@@ -576,7 +664,7 @@ class TestMasking:
             outcome = await ending(raising(error), kind, queue=queue, data=self.data, opts=opts)
             assert isinstance(outcome, expected)
             assert outcome.reason == (
-                "ValueError: the text is withheld: what is secret in it could not be masked"
+                "ValueError: the text is withheld: its secrets could not be masked"
             )
             assert outcome.traceback == ""
             assert outcome.error is error
@@ -601,9 +689,7 @@ class TestMasking:
         outcomes += [prepare(lambda _: None, **each)[1].refusal for each in fields]
         for outcome in outcomes:
             assert outcome is not None
-            assert outcome.reason.endswith(
-                "the text is withheld: what is secret in it could not be masked"
-            )
+            assert outcome.reason.endswith("the text is withheld: its secrets could not be masked")
             assert "battery staple" not in repr(outcome)
 
     async def test_a_well_known_secret_is_masked_in_every_part(self, ending: Ending) -> None:
@@ -618,12 +704,27 @@ class TestMasking:
         assert "correct horse" not in repr(outcome)
         assert outcome.traceback.count("••••••") == 3
 
+    @BOTH
+    async def test_the_reason_of_a_wait_is_masked(self, ending: Ending, kind: str) -> None:
+        account, unknown = Queue("accounts", self.Account), Queue("unknown", self.Unknown)
+        for error, expected in (
+            (Snooze("correct horse is taken", after=SECOND), Snoozed),
+            (RateLimited("correct horse is taken", after=SECOND), QueueLimited),
+        ):
+            raises = raising(error)
+            outcome = await ending(raises, kind, queue=account, data=self.data[:27] + b"}")
+            assert outcome == expected(1000, "•••••• is taken")
+            outcome = await ending(raises, kind, queue=unknown, data=self.data)
+            assert outcome == expected(
+                1000, "the text is withheld: its secrets could not be masked"
+            )
+
 
 class TestErrors:
-    """Failed outcomes carry what the processor raised."""
+    """Failed outcomes carry the exception that the processor raised."""
 
     @BOTH
-    async def test_it_is_the_processor_s_own_with_the_frames_of_the_processor(
+    async def test_the_error_is_the_processor_s_own_exception_with_its_frames(
         self, ending: Ending, kind: str
     ) -> None:
         error = ValueError("x")
@@ -635,7 +736,9 @@ class TestErrors:
             error.__traceback__ = None
         assert (await ending(raising(Fail("no")), kind)).error.args == ("no",)
 
-    async def test_a_timeout_carries_what_ended_the_processor(self, prepare: Prepare) -> None:
+    async def test_a_timeout_has_the_exception_that_ended_the_processor(
+        self, prepare: Prepare
+    ) -> None:
         async def process(job: Job[Any]) -> None:
             try:
                 await asyncio.sleep(60)
@@ -646,18 +749,20 @@ class TestErrors:
 
         slow = Queue("slow", Letter, timeout=timedelta(milliseconds=20))
         for text, expected in (("hello", asyncio.CancelledError), ("returns", type(None))):
-            execution, running = prepare(process, queue=slow, data=b'{"text":"%s"}' % text.encode())
-            running.task = asyncio.create_task(_kept(execution.run(running)))
-            outcome = await asyncio.wait_for(running.task, 5)
+            execution, active = prepare(process, queue=slow, data=b'{"text":"%s"}' % text.encode())
+            active.task = asyncio.create_task(_kept(execution.run(active)))
+            outcome = await asyncio.wait_for(active.task, 5)
             assert isinstance(outcome, TimedOut)
             assert type(outcome.error) is expected
             if outcome.error is not None:
                 assert traceback.extract_tb(outcome.error.__traceback__)[0].name == "process"
 
-    async def test_what_was_refused_without_running_carries_why(self, prepare: Prepare) -> None:
-        _, running = prepare(lambda _: None, data=b'{"text":7}')
-        assert type(running.refusal.error).__name__ == "PayloadRefused"
-        assert running.refusal.error.__traceback__ is None, "its frames hold the payload"
+    async def test_a_job_that_was_refused_without_running_has_its_error(
+        self, prepare: Prepare
+    ) -> None:
+        _, active = prepare(lambda _: None, data=b'{"text":7}')
+        assert type(active.refusal.error).__name__ == "PayloadRefused"
+        assert active.refusal.error.__traceback__ is None, "its frames hold the payload"
         for fields in ({"defa": b"stalled too often"}, {"opts": b"["}):
             assert prepare(lambda _: None, **fields)[1].refusal.error is None
 
@@ -665,10 +770,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         "way", ["raises", "returns no JSON", "is refused", "breaks a validator"]
     )
-    async def test_nothing_keeps_it_alive_and_no_garbage_is_left(
+    async def test_no_reference_keeps_the_error_alive_and_no_garbage_is_left(
         self, prepare: Prepare, wait_until: Any, kind: str, way: str
     ) -> None:
-        """The worker has turned the collector down."""
+        """A worker runs the garbage collector rarely."""
 
         class Marked(Exception):
             pass
@@ -697,16 +802,16 @@ class TestErrors:
         data = b'{"text":7}' if way == "is refused" else b'{"text":"x"}'
 
         async def once() -> weakref.ref[BaseException] | None:
-            execution, running = prepare(
+            execution, active = prepare(
                 on_loop if kind == "async def" else process, queue=queue, data=data
             )
-            outcome = running.refusal or await execution.run(running)
+            outcome = active.refusal or await execution.run(active)
             try:
                 assert isinstance(outcome, Failed | Retried)
                 assert outcome.error is not None
                 return weakref.ref(outcome.error) if isinstance(outcome.error, Marked) else None
             finally:
-                del outcome, running  # this frame is one of those that the exception has
+                del outcome, active  # this frame is one of those that the exception has
 
         await once()
         gc.collect()
@@ -743,9 +848,9 @@ class TestPreparingWhateverThereIs:
                 raise raises(value)
 
         for model in (Broken, Exits):
-            _, running = prepare(lambda _: None, queue=Queue("broken", model))
-            assert isinstance(running.refusal, Failed)
-            assert running.refusal.reason.startswith("payload refused: ")
+            _, active = prepare(lambda _: None, queue=Queue("broken", model))
+            assert isinstance(active.refusal, Failed)
+            assert active.refusal.reason.startswith("payload refused: ")
 
     async def test_a_job_that_cannot_be_prepared_at_all_is_a_failed_attempt(
         self, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
@@ -754,12 +859,15 @@ class TestPreparingWhateverThereIs:
             raise KeyboardInterrupt("no")
 
         execution, _ = prepare(lambda _: None)
-        monkeypatch.setattr(execution, "_tell_once", broken)
+        monkeypatch.setattr(execution, "_warn_once", broken)
         for opts, expected in ((TWO_ATTEMPTS, Retried), (b"{}", Failed)):
             flat = [b"data", b'{"text":"a","colour":1}', b"opts", opts]
-            running = execution.prepare(decode_job(b"a", flat, "worker:1", 0))
-            assert isinstance(running.refusal, expected)
-            assert running.refusal.reason == "KeyboardInterrupt: how the job ended cannot be told"
+            active = execution.prepare(decode_job(b"a", flat, "worker:1", 0))
+            assert isinstance(active.refusal, expected)
+            assert (
+                active.refusal.reason
+                == "KeyboardInterrupt: the job's result or exception cannot be read"
+            )
 
     async def test_an_iteration_whose_tick_no_number_can_hold_is_prepared(
         self, prepare: Prepare
@@ -769,11 +877,9 @@ class TestPreparingWhateverThereIs:
             job = decode_job(
                 b"repeat:daily:" + tick, [b"rjk", b"daily", b"timestamp", b"7"], "worker:1", 0
             )
-            assert execution.prepare(job).job.scheduled_ms == 7
+            assert execution.prepare(job).run.scheduled_ms == 7
 
-    async def test_a_program_s_own_logging_that_is_broken_is_no_job_s_fault(
-        self, prepare: Prepare
-    ) -> None:
+    async def test_a_program_s_broken_logging_fails_no_job(self, prepare: Prepare) -> None:
         def broken(_record: logging.LogRecord) -> bool:
             raise OSError("no space left")
 
@@ -781,16 +887,16 @@ class TestPreparingWhateverThereIs:
         logger = logging.getLogger("corral.worker")
         logger.addFilter(broken)
         try:
-            running = execution.prepare(decode_job(b"a", [b"data", b'{"colour":1}'], "worker:1", 0))
+            active = execution.prepare(decode_job(b"a", [b"data", b'{"colour":1}'], "worker:1", 0))
         finally:
             logger.removeFilter(broken)
-        assert running.refusal is None
+        assert active.refusal is None
 
 
 class TestContexts:
     @BOTH
     @EXITS
-    async def test_a_context_that_raises_decides_nothing(
+    async def test_a_context_that_raises_does_not_change_the_outcome(
         self, threads: Threads, kind: str, raises: type[BaseException]
     ) -> None:
         @contextmanager
@@ -813,7 +919,7 @@ class TestContexts:
         async def on_loop(job: Job[Any]) -> str:
             return process(job)
 
-        claims = (Claim("acme", "acme", PLUGINS, Provider("acme", "1.0", "wheel")),)
+        claims = (PluginEntryPoint("acme", "acme", PLUGINS, Provider("acme", "1.0", "wheel")),)
         subscribers = [
             Implementation("corral_job_context", claims, context, ("job",))
             for context in (on_entering, on_leaving)
@@ -826,10 +932,10 @@ class TestContexts:
             threads,
         )
         for text, expected in ((b"x", Completed), (b"fail", Failed)):
-            running = execution.prepare(
+            active = execution.prepare(
                 decode_job(b"a", [b"data", b'{"text":"%s"}' % text], "worker:1", 0)
             )
-            outcome = await execution.run(running)
+            outcome = await execution.run(active)
             assert isinstance(outcome, expected)
         assert outcome.reason == "LookupError: the processor's own"
 
@@ -840,7 +946,7 @@ class TestInterruptions:
         [("lease", LeaseLost()), ("shutdown", HandedBack()), ("timeout", TimedOut)],
     )
     @pytest.mark.parametrize("reaction", ["ends", "returns", "raises"])
-    async def test_an_interrupted_run_ends_as_whoever_interrupted_it_says(
+    async def test_an_interrupted_run_ends_by_the_reason_of_its_interruption(
         self, prepare: Prepare, why: Any, outcome: Any, reaction: str
     ) -> None:
         started = asyncio.Event()
@@ -857,12 +963,12 @@ class TestInterruptions:
                     raise ValueError("while cleaning up") from None
             return "after all"
 
-        execution, running = prepare(process)
-        running.task = asyncio.create_task(_kept(execution.run(running)))
+        execution, active = prepare(process)
+        active.task = asyncio.create_task(_kept(execution.run(active)))
         await started.wait()
-        execution.interrupt(running, why)
-        execution.interrupt(running, "lease")  # the first reason counts
-        ended = await asyncio.wait_for(running.task, 5)
+        execution.interrupt(active, why)
+        execution.interrupt(active, "lease")  # the first reason counts
+        ended = await asyncio.wait_for(active.task, 5)
         if why == "shutdown" and reaction == "returns":
             assert ended == Completed(b'"after all"'), "it has finished, and its lock is still ours"
         else:
@@ -879,11 +985,11 @@ class TestInterruptions:
                 time.sleep(0.001)
             return "half of it"
 
-        execution, running = prepare(process)
-        running.task = asyncio.create_task(_kept(execution.run(running)))
+        execution, active = prepare(process)
+        active.task = asyncio.create_task(_kept(execution.run(active)))
         await asyncio.to_thread(entered.wait, 5)
-        execution.interrupt(running, "shutdown")
-        assert await asyncio.wait_for(running.task, 5) == HandedBack()
+        execution.interrupt(active, "shutdown")
+        assert await asyncio.wait_for(active.task, 5) == HandedBack()
 
     async def test_a_run_that_takes_too_long_is_a_failed_attempt(self, prepare: Prepare) -> None:
         async def process(_job: Job[Any]) -> None:
@@ -892,9 +998,9 @@ class TestInterruptions:
         slow = Queue("slow", Letter, timeout=timedelta(milliseconds=20))
         reason = "TimeoutError: the processor ran longer than 0.02 s"
         for atm, delay_ms in ((b"0", 70), (b"1", None)):
-            execution, running = prepare(process, queue=slow, atm=atm)
-            running.task = asyncio.create_task(_kept(execution.run(running)))
-            assert await asyncio.wait_for(running.task, 5) == TimedOut(reason, delay_ms, reason)
+            execution, active = prepare(process, queue=slow, atm=atm)
+            active.task = asyncio.create_task(_kept(execution.run(active)))
+            assert await asyncio.wait_for(active.task, 5) == TimedOut(reason, delay_ms, reason)
 
     async def test_a_run_that_ends_in_time_is_not_interrupted_afterwards(
         self, prepare: Prepare
@@ -902,10 +1008,10 @@ class TestInterruptions:
         async def process(_job: Job[Any]) -> str:
             return "done"
 
-        execution, running = prepare(
+        execution, active = prepare(
             process, queue=Queue("slow", Letter, timeout=timedelta(milliseconds=1))
         )
-        assert await execution.run(running) == Completed(b'"done"')
+        assert await execution.run(active) == Completed(b'"done"')
         assert [
             handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()
         ] == []
@@ -947,7 +1053,7 @@ class TestThreads:
         threads.close()
         await wait_until(lambda: not living(), "the threads have ended")
 
-    async def test_a_thread_that_is_busy_when_closed_ends_with_what_it_does(
+    async def test_a_thread_that_is_busy_when_closed_ends_after_its_function(
         self, threads: Threads, wait_until: Any
     ) -> None:
         held = threading.Event()

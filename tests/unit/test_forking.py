@@ -1,4 +1,7 @@
-"""What a forked child of this very process leaves alone. The children end at once, by `os._exit`."""
+"""Forked children of this test process leave its resources alone.
+
+The children end at once, by `os._exit`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from corral.settings import Settings
 
 
 def in_child(check: Callable[[], bool]) -> bool:
-    """Whether the check is true in a forked child; one that hangs is ended after five seconds."""
+    """Return whether a check is true in a forked child, which is ended if it takes five seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", DeprecationWarning
@@ -34,15 +37,13 @@ def in_child(check: Callable[[], bool]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_a_child_knows_that_it_is_one_and_so_does_its_own() -> None:
+def test_a_child_and_its_own_child_know_that_they_are_children() -> None:
     before = forks()
     assert in_child(lambda: forks() == before + 1 and in_child(lambda: forks() == before + 2))
     assert forks() == before
 
 
-def test_a_descriptor_is_silenced_in_the_child_alone_and_only_as_long_as_that_is_asked_for() -> (
-    None
-):
+def test_a_descriptor_is_silenced_only_in_the_child_and_only_inside_the_context() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
 
@@ -63,19 +64,19 @@ def test_silencing_a_closed_descriptor_is_no_error() -> None:
     silence(read)
 
 
-def test_what_raises_in_the_child_keeps_nothing_else_from_being_told() -> None:
-    told: list[str] = []
+def test_an_error_in_one_resource_does_not_skip_the_others() -> None:
+    calls: list[str] = []
 
     class Told:
         def leave_to_parent(self) -> None:
-            told.append("told")
+            calls.append("informed")
             raise RuntimeError
 
     both = [Told(), Told()]
     for each in both:
         on_fork(each)
-    assert in_child(lambda: told == ["told", "told"])
-    assert told == []
+    assert in_child(lambda: calls == ["informed", "informed"])
+    assert calls == []
 
 
 def test_a_child_logs_though_a_thread_of_its_parent_is_in_the_middle_of_a_line() -> None:

@@ -1,6 +1,4 @@
-"""Producer → JSON text → worker, on generated models: a payload is refused, or a worker has exactly
-what was given.
-"""
+"""Producer, JSON text, worker, on generated models: a payload is refused, or arrives unchanged."""
 
 from __future__ import annotations
 
@@ -369,9 +367,7 @@ def objects(value: Any, tree: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def check_unknown_fields(queue: Queue[Any], payload: Any, raw: bytes) -> int:
-    """Add a field to each model's object in turn: nothing else is changed, and what is left out is
-    told.
-    """
+    """Add a field to each model's object in turn: it alone is left out, and is reported."""
     several = len(list(objects(payload, json.loads(raw))))
     for index in range(several):
         tree = json.loads(raw)
@@ -413,7 +409,7 @@ def test_a_generated_payload_is_refused_or_arrives_exactly_also_with_an_unknown_
         queue = Queue("generated", kind.type)
         # what functions do is tried with the first payload of a process: each of these stands for a
         # process
-        own = checks(tries_all=kind.custom)
+        own = checks(proves_all=kind.custom)
         counts["refused models"] += bool(queue.schema_faults)
         for _ in range(3):
             payload = data.draw(kind.values)
@@ -421,7 +417,7 @@ def test_a_generated_payload_is_refused_or_arrives_exactly_also_with_an_unknown_
                 continue
             counts["payloads"] += 1
             try:
-                raw = own.job(queue, payload, NONE).data
+                raw = own.check_job(queue, payload, NONE).data
             except PayloadRefused:
                 counts["refused payloads"] += 1
                 continue

@@ -1,7 +1,7 @@
-"""What an import loads: a producer pays for declarations only, and `corral --help` for the
-commands' names only.
+"""What an import loads.
 
-The price itself is printed by `python -m bench.import_costs`; these tests hold what makes it so.
+A producer loads declarations only, and `corral --help` the commands' names only.
+`python -m bench.import_costs` prints the costs; these tests hold the reasons for them.
 """
 
 from __future__ import annotations
@@ -73,11 +73,9 @@ atexit.register(lambda: print("loaded:", *sys.modules, file=sys.stderr))
 
 
 def loaded_by(*arguments: str, folder: Path) -> set[str]:
-    """The names of all modules that a fresh interpreter has loaded at its end, when it is run on
-    `arguments`.
-    """
+    """The names of the modules that an interpreter, run on `arguments`, has loaded at its end."""
     (folder / "sitecustomize.py").write_text(TELLING, "utf-8")
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, *arguments],
         env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
@@ -85,7 +83,7 @@ def loaded_by(*arguments: str, folder: Path) -> set[str]:
         check=True,
         timeout=60,
     ).stderr
-    return set(told.splitlines()[-1].removeprefix("loaded: ").split())
+    return set(output.splitlines()[-1].removeprefix("loaded: ").split())
 
 
 @pytest.mark.parametrize("statement", ["import corral", "import my_queue"])
@@ -112,7 +110,7 @@ def test_a_part_of_a_package_loads_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["corral", "corral.app", "corral.inspector"])
-def test_every_name_of_a_package_is_there_when_it_is_asked_for(package: str) -> None:
+def test_every_name_of_a_package_is_configured_when_it_is_asked_for(package: str) -> None:
     module = importlib.import_module(package)
     offered = dir(module)
     for name in module.__all__:
@@ -133,12 +131,10 @@ def test_a_command_that_logs_nothing_loads_neither_structlog_nor_rich(tmp_path: 
     assert loaded & {"structlog", "rich"} == set()
 
 
-def test_a_worker_s_logs_load_structlog_without_the_rich_that_somebody_may_have_installed(
+def test_a_worker_s_logs_load_structlog_and_not_rich_even_where_it_is_installed(
     tmp_path: Path,
 ) -> None:
-    """structlog loads rich by itself where it is installed: 0.3 s of a worker's start, for local
-    variables in logs.
-    """
+    """structlog itself would load rich: 0.3 s of a worker's start, for local variables in logs."""
     (tmp_path / "rich").mkdir()
     (tmp_path / "rich" / "__init__.py").write_text("", "utf-8")
     loaded = loaded_by("-c", "import corral.observe.logs", folder=tmp_path)
@@ -160,3 +156,54 @@ def test_whoever_needs_the_store_gets_it(tmp_path: Path) -> None:
     assert connection & REDIS_PY == set(), "60 ms and 7 MiB, for a URL that is out of the ordinary"
     assert loaded_by("-c", "import corral.store.redis_py", folder=tmp_path) >= REDIS_PY
     assert loaded_by("-m", "corral", "plugins", folder=tmp_path) >= TRACES
+
+
+PRODUCER_WITHOUT_POSIX = """
+import asyncio, os, signal, sys
+
+MISSING = {"fcntl", "pwd", "grp", "termios", "resource"}
+
+class NoPosixModules:
+    def find_spec(self, name, path=None, target=None):
+        if name in MISSING:
+            raise ImportError(f"no module named {name}")
+
+for name in MISSING:
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, NoPosixModules())
+for module, names in (
+    (os, "fork register_at_fork getuid geteuid getgid setsid killpg posix_spawn O_NOFOLLOW"),
+    (signal, "SIGCHLD SIGHUP SIGUSR1 SIGKILL pthread_sigmask"),
+):
+    for name in names.split():
+        delattr(module, name)
+
+import corral
+import corral.app.producing
+from corral.blocking import BlockingJobScheduler
+
+for name in corral.__all__:
+    getattr(corral, name)
+
+async def connect() -> None:
+    async with corral.connect() as jobs:
+        print(type(jobs).__name__)
+
+asyncio.run(connect())
+with corral.connect_blocking() as jobs:
+    print(isinstance(jobs, BlockingJobScheduler))
+"""
+
+
+def test_a_producer_loads_and_connects_where_python_has_no_posix_modules(tmp_path: Path) -> None:
+    """As on Windows: `fcntl`, `pwd` and others are not there, nor are POSIX calls and signals."""
+    result = subprocess.run(
+        [sys.executable, "-c", PRODUCER_WITHOUT_POSIX],
+        env=os.environ | {"REDIS_URL": "redis://127.0.0.1:1/0", "CORRAL_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["RedisJobScheduler", "True"]

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from corral.app.installed import open_lock
+from corral.app.installed import read_configured_lock
 from corral.catalog import Catalog
 from corral.catalog.lock import (
     Lock,
-    Locked,
+    LockedQueue,
     check_complete,
     check_lock,
     check_lock_names,
@@ -24,12 +24,12 @@ from corral.catalog.lock import (
     write_lock,
 )
 from corral.errors import CatalogError, ConfigurationError
-from corral.plugins import Claim, Provider, Report
+from corral.plugins import PluginEntryPoint, Provider, Report
 from corral.plugins.entry_points import APPLICATION, BUILT_IN, PLUGINS, QUEUES, is_patch
 from corral.settings import Settings
 
-EMAILS = Locked("corral-emails", "0.1.0", "02071a546d444bae")
-FAXES = Locked("acme-faxes", "2.0", "cafe000000000000")
+EMAILS = LockedQueue("corral-emails", "0.1.0", "02071a546d444bae")
+FAXES = LockedQueue("acme-faxes", "2.0", "cafe000000000000")
 LOCK = Lock({"emails": EMAILS, "faxes": FAXES}, {"acme-metrics": "1.4.2"})
 FIRST_FORM = """\
 # The queues that may run here. Written by `corral lock`; review every change as you review code.
@@ -77,7 +77,7 @@ def test_the_same_agreement_gives_the_same_bytes_in_the_order_of_names(tmp_path:
 @pytest.mark.parametrize("text", ['a"b\\c', "é", "😀", "line\nbreak", "\t\x01"])
 def test_any_text_survives(text: str, tmp_path: Path) -> None:
     path = tmp_path / "corral.lock"
-    lock = Lock({"emails": Locked(text, text, text)}, {text: text})
+    lock = Lock({"emails": LockedQueue(text, text, text)}, {text: text})
     write_lock(path, lock)
     assert read_lock(path) == lock
 
@@ -125,7 +125,7 @@ def test_a_file_of_another_shape_is_refused(text: str, tmp_path: Path) -> None:
         read_lock(path)
     assert refused.value.hint == "restore it, or write it anew: corral lock"
     with pytest.raises(CatalogError, match="cannot be read"):
-        open_lock(Settings(lock=path))
+        read_configured_lock(Settings(lock=path))
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
@@ -137,13 +137,13 @@ def test_the_file_that_holds_is_the_named_one_else_the_working_directorys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert open_lock(Settings()) is None
+    assert read_configured_lock(Settings()) is None
     write_lock(Path("corral.lock"), Lock({}, {}))
-    assert open_lock(Settings(locked=True)) == Lock({}, {})
+    assert read_configured_lock(Settings(locked=True)) == Lock({}, {})
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert open_lock(Settings()) is None
-    assert open_lock(Settings(lock=tmp_path / "corral.lock")) == Lock({}, {})
+    assert read_configured_lock(Settings()) is None
+    assert read_configured_lock(Settings(lock=tmp_path / "corral.lock")) == Lock({}, {})
 
 
 @pytest.mark.parametrize(
@@ -158,15 +158,15 @@ def test_a_file_that_must_be_there_and_is_not_refuses_the_start(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CatalogError) as refused:
-        open_lock(Settings(lock=named, locked=required))
+        read_configured_lock(Settings(lock=named, locked=required))
     (problem,) = refused.value.problems
     assert (problem.code, problem.message) == ("no-lock", why)
 
 
-def claim(
+def entry_point(
     name: str, distribution: str, group: str = QUEUES, origin: str = "wheel", version: str = "1.0"
-) -> Claim:
-    return Claim(
+) -> PluginEntryPoint:
+    return PluginEntryPoint(
         name, distribution.replace("-", "_"), group, Provider(distribution, version, origin)
     )
 
@@ -174,36 +174,36 @@ def claim(
 @pytest.mark.parametrize(
     ("one", "code", "message"),
     [
-        (claim("emails", "corral-emails"), None, ""),
-        (claim("emails", "Corral_Emails"), None, ""),
-        (claim("hooks", "corral-emails", PLUGINS), None, ""),
-        (claim("metrics", "acme.metrics", PLUGINS), None, ""),
-        (claim("acme.app", "acme.app", APPLICATION, "application"), None, ""),
-        (claim("traces", "corral", PLUGINS, BUILT_IN), None, ""),
+        (entry_point("emails", "corral-emails"), None, ""),
+        (entry_point("emails", "Corral_Emails"), None, ""),
+        (entry_point("hooks", "corral-emails", PLUGINS), None, ""),
+        (entry_point("metrics", "acme.metrics", PLUGINS), None, ""),
+        (entry_point("acme.app", "acme.app", APPLICATION, "application"), None, ""),
+        (entry_point("traces", "corral", PLUGINS, BUILT_IN), None, ""),
         (
-            claim("faxes", "acme-fax"),
+            entry_point("faxes", "acme-fax"),
             "lock-differs",
             "'acme-faxes' is locked and 'acme-fax' is installed",
         ),
         (
-            claim("tickets", "corral-emails"),
+            entry_point("tickets", "corral-emails"),
             "not-locked",
             "queue 'tickets' of corral-emails 1.0 is not in the lock file",
         ),
         (
-            claim("traces", "corral", PLUGINS),
+            entry_point("traces", "corral", PLUGINS),
             "not-locked",
             "plugin 'traces' of corral 1.0 is not in the lock file",
         ),
         (
-            claim("metrics", "acme-metric", PLUGINS),
+            entry_point("metrics", "acme-metric", PLUGINS),
             "not-locked",
             "plugin 'metrics' of acme-metric 1.0 is not in the",
         ),
     ],
 )
 def test_names_are_compared_as_they_stand_in_the_metadata(
-    one: Claim, code: str | None, message: str
+    one: PluginEntryPoint, code: str | None, message: str
 ) -> None:
     report = Report()
     check_lock_names(LOCK, [one], report)
@@ -223,21 +223,22 @@ def test_a_difference_names_the_fields_and_both_values() -> None:
     (differs,) = report.problems
     assert (differs.code, differs.providers) == ("lock-differs", ("corral-emails 0.2.0",))
     assert differs.message == (
-        "queue 'emails' of corral-emails 0.2.0 differs from the lock file: version '0.1.0' is locked and '0.2.0' is"
+        "queue 'emails' of corral-emails 0.2.0 differs from the lock file: version '0.1.0' is"
+        " locked and '0.2.0' is"
         " installed, fingerprint '02071a546d444bae' is locked and 'beef' is installed"
     )
 
 
 def test_a_patch_release_with_the_same_payloads_is_told_as_one_and_may_be_allowed() -> None:
-    told = (
+    warning = (
         "corral-emails 0.1.3 is a patch release of 0.1.0, which is locked, with the same payloads"
     )
     report, warnings = compared("0.1.3", EMAILS.fingerprint)
     (problem,) = report.problems
-    assert (problem.code, problem.message, warnings) == ("patch-release", told, [])
+    assert (problem.code, problem.message, warnings) == ("patch-release", warning, [])
     assert "CORRAL_LOCK_PATCHES=allow" in str(problem.hint)
     report, warnings = compared("0.1.3", EMAILS.fingerprint, patches=True)
-    assert (report.problems, warnings) == ([], [told])
+    assert (report.problems, warnings) == ([], [warning])
 
 
 @pytest.mark.parametrize(
@@ -286,18 +287,18 @@ def test_a_patch_release_is_a_later_one_with_the_same_first_two_numbers(
 
 def test_what_is_locked_and_gone_is_missing() -> None:
     report = Report()
-    check_complete(LOCK, [claim("emails", "corral-emails")], report)
+    check_complete(LOCK, [entry_point("emails", "corral-emails")], report)
     assert [(problem.code, problem.message) for problem in report.problems] == [
         ("locked-missing", "queue 'faxes' is in the lock file and not installed"),
         ("locked-missing", "the plugin 'acme-metrics' is in the lock file and not installed"),
     ]
 
 
-HOOK_ONLY = "@hookimpl\ndef corral_enqueuing(queue, payload, carrier): pass"
+HOOK_ONLY = "@hookimpl\ndef corral_enqueuing(queue, payload): pass"
 
 
 def built(site: Any, lock: Lock, **options: Any) -> Catalog:
-    """As a process does it: names when the plugins are loaded, the rest when the catalog is built."""
+    """Build as a process does: names are checked when plugins are loaded, the rest afterwards."""
     return Catalog.build(site.load(check=partial(check_lock_names, lock)), lock=lock, **options)
 
 
@@ -366,6 +367,7 @@ def test_a_lock_file_of_the_first_form_allows_plugins_without_queues_and_warns_o
     lock = Lock(Catalog.build(site.load()).lock_entries().queues, None)
     (warning,) = built(site, lock).warnings
     assert warning == (
-        "the lock file is of the first form and allows every plugin that declares no queue (acme-hooks 1.0):"
+        "the lock file is of the first form and allows every plugin that declares no queue"
+        " (acme-hooks 1.0):"
         " `corral lock` writes it anew"
     )

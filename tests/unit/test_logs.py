@@ -1,4 +1,4 @@
-"""Logs: what a line holds, whoever writes it, and what it never holds."""
+"""Logs: what a line holds, whichever code writes it, and what it never holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from opentelemetry import trace
 
 from corral import Job, Payload, Queue
 from corral.errors import ConfigurationError
-from corral.job import current_job
+from corral.job import RunState, current_job
 from corral.loggers import Logger
 from corral.observe import logs
 from corral.observe.logs import configure_logs, formatter
@@ -39,7 +39,7 @@ from corral.settings import Settings
 configure_logs(Settings.read())
 log = structlog.get_logger("acme")
 log.debug("quiet")
-log.info("told", n=1)
+log.info("logged", n=1)
 logging.getLogger("library").debug("body: %s", "secret")
 logging.getLogger("library").warning("stdlib %s", "too")
 logging.getLogger("library").warning("wrong %d", "arguments")
@@ -67,9 +67,7 @@ def job_of(queue: Queue[Any], payload: Payload) -> Job[Any]:
         attempt=2,
         max_attempts=3,
         starts=2,
-        enqueued_ms=0,
-        processed_ms=0,
-        scheduled_ms=0,
+        _run=RunState(),
     )
 
 
@@ -91,7 +89,7 @@ def logger(
     """What `structlog.get_logger("acme")` is in a worker whose logs go to a stream."""
     handler = logs._Handler(stream)
     handler.setFormatter(formatter(console=console, colours=colours, added=added))
-    target = logs._Target("acme")
+    target = logs._StructlogLogger("acme")
     target._logger = logging.Logger("acme")  # noqa: LOG001  # one of its own, which no other test has
     target._logger.addHandler(handler)
     return structlog.wrap_logger(
@@ -128,7 +126,7 @@ def run(**environ: str) -> list[str]:
 def test_without_a_terminal_everybody_writes_json_lines_to_stderr() -> None:
     lines = [json.loads(line) for line in run()]
     assert [(line["level"], line["logger"], line["event"]) for line in lines[:3]] == [
-        ("info", "acme", "told"),
+        ("info", "acme", "logged"),
         ("warning", "library", "stdlib too"),
         ("warning", "library", "wrong %d (its arguments do not fit)"),
     ]
@@ -139,9 +137,9 @@ def test_without_a_terminal_everybody_writes_json_lines_to_stderr() -> None:
 
 
 def test_debug_is_for_our_own_lines_because_libraries_log_what_they_send() -> None:
-    told = "\n".join(run(CORRAL_LOG_LEVEL="debug"))
-    assert "quiet" in told
-    assert "secret" not in told
+    logged = "\n".join(run(CORRAL_LOG_LEVEL="debug"))
+    assert "quiet" in logged
+    assert "secret" not in logged
 
 
 def test_the_level_holds_for_everybody() -> None:
@@ -150,7 +148,7 @@ def test_the_level_holds_for_everybody() -> None:
 
 def test_the_console_can_be_asked_for_and_has_no_colours_without_a_terminal() -> None:
     first = run(CORRAL_LOG_FORMAT="console")[0]
-    assert first.endswith("info     told logger=acme n=1")
+    assert first.endswith("info     logged logger=acme n=1")
     assert "\x1b" not in first
 
 
@@ -165,7 +163,7 @@ def test_a_terminal_gets_text_for_people(no_color: str) -> None:
     os.close(theirs)
     said = os.read(ours, 65536).decode()
     os.close(ours)
-    assert "told" in said
+    assert "logged" in said
     assert "{" not in said
     assert ("\x1b[" in said) is not bool(no_color)
 
@@ -396,7 +394,7 @@ def test_a_team_s_processors_see_every_line_before_it_is_masked_and_rendered(
         for line in run(CORRAL_LOG_PROCESSORS="acme_logs:PROCESSORS", PYTHONPATH=str(tmp_path))
     ]
     assert [line["event"] for line in lines] == [
-        "told",
+        "logged",
         "wrong %d (its arguments do not fit)",
         ANY,
         "last",
@@ -407,7 +405,7 @@ def test_a_team_s_processors_see_every_line_before_it_is_masked_and_rendered(
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("acme_nowhere:PROCESSORS", "ModuleNotFoundError: No module named 'acme_nowhere'"),
         ("json:PROCESSORS", "AttributeError: module 'json' has no attribute 'PROCESSORS'"),
@@ -415,10 +413,10 @@ def test_a_team_s_processors_see_every_line_before_it_is_masked_and_rendered(
         ("json:__all__", "'dump' in it cannot be called"),
     ],
 )
-def test_processors_that_cannot_be_used_refuse_the_start(path: str, told: str) -> None:
+def test_processors_that_cannot_be_used_refuse_the_start(path: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match="CORRAL_LOG_PROCESSORS") as refused:
         configure_logs(Settings(log_processors=path))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 # --- Corral's own loggers, in whatever program they are
@@ -478,7 +476,7 @@ def test_a_line_below_the_host_s_level_is_not_written(caplog: pytest.LogCaptureF
     Logger("corral.acme").info("quiet")
     assert caplog.records == []
     with caplog.at_level(logging.DEBUG, "corral"):
-        Logger("corral.acme").debug("told")
+        Logger("corral.acme").debug("logged")
     assert record_of(caplog).levelname == "DEBUG"
 
 
@@ -499,7 +497,7 @@ def test_what_is_secret_in_the_job_reaches_no_handler(caplog: pytest.LogCaptureF
     try:
         Logger("corral.acme").warning(
             "got hunter2-hunter2",
-            told=["hunter2-hunter2", {"x": "hunter2-hunter2"}],
+            logged=["hunter2-hunter2", {"x": "hunter2-hunter2"}],
             token="abc",
             error=Exception("x"),
         )

@@ -1,4 +1,4 @@
-"""Why a worker asks for jobs: each reason until it is answered, and none for ever."""
+"""The reasons why a worker asks for jobs: each lasts until a call has answered it."""
 
 from __future__ import annotations
 
@@ -31,38 +31,40 @@ def lookout(woken: list[None]) -> Lookout:
     return Lookout(lambda: woken.append(None))
 
 
-async def test_what_comes_while_a_call_is_on_its_way_is_a_reason_for_the_next(
+async def test_a_signal_that_comes_while_a_call_is_on_its_way_is_a_reason_for_the_next_one(
     lookout: Lookout,
 ) -> None:
     lookout.add(Reason.START)
-    lookout.asking(for_all_slots=True)
+    lookout.clear(for_all_slots=True)
     assert not lookout
     lookout.look(Reason.SIGNAL)
-    lookout.answered(reply(), 1, clock_by_hand=False)
+    lookout.read_reply(reply(), 1, clock_by_hand=False)
     assert lookout
 
 
-async def test_a_full_reply_need_not_be_all_and_a_smaller_one_is(lookout: Lookout) -> None:
+async def test_after_a_full_reply_there_may_be_more_and_after_a_smaller_one_not(
+    lookout: Lookout,
+) -> None:
     for jobs, more in ((2, True), (1, False), (0, False)):
-        lookout.asking(for_all_slots=True)
-        lookout.answered(reply(jobs), 2, clock_by_hand=False)
+        lookout.clear(for_all_slots=True)
+        lookout.read_reply(reply(jobs), 2, clock_by_hand=False)
         assert bool(lookout) is more
 
 
-async def test_slots_that_a_call_left_are_asked_for_unless_it_has_found_too_little_for_its_own(
+async def test_slots_that_a_call_left_free_are_a_reason_unless_it_found_too_few_jobs(
     lookout: Lookout,
 ) -> None:
-    lookout.asking(for_all_slots=False)
+    lookout.clear(for_all_slots=False)
     assert lookout
-    lookout.answered(reply(1), 2, clock_by_hand=False)
+    lookout.read_reply(reply(1), 2, clock_by_hand=False)
     assert not lookout
-    lookout.asking(for_all_slots=False)
-    lookout.answered(reply(), 0, clock_by_hand=False)
-    assert lookout, "a call that asks for nothing says nothing of them"
+    lookout.clear(for_all_slots=False)
+    lookout.read_reply(reply(), 0, clock_by_hand=False)
+    assert lookout, "a call that asks for no jobs does not answer it"
 
 
 @pytest.mark.parametrize(
-    ("told", "nothing"),
+    ("facts", "nothing"),
     [
         ({}, True),
         ({"jobs": 1}, False),
@@ -72,9 +74,9 @@ async def test_slots_that_a_call_left_are_asked_for_unless_it_has_found_too_litt
     ],
 )
 async def test_a_queue_in_which_only_delayed_jobs_wait_is_empty_to_a_burst(
-    lookout: Lookout, told: dict[str, Any], nothing: bool
+    lookout: Lookout, facts: dict[str, Any], nothing: bool
 ) -> None:
-    lookout.answered(reply(**told), 2, clock_by_hand=False)
+    lookout.read_reply(reply(**facts), 2, clock_by_hand=False)
     lookout.stop()
     assert lookout.found_nothing is nothing
 
@@ -82,19 +84,17 @@ async def test_a_queue_in_which_only_delayed_jobs_wait_is_empty_to_a_burst(
 async def test_it_looks_by_itself_when_a_job_is_due_and_when_a_limit_ends(
     lookout: Lookout, woken: list[None], wait_until: Any
 ) -> None:
-    for told in ({"due_ms": 1}, {"limited_ms": 1}):
-        lookout.asking(for_all_slots=True)
+    for facts in ({"due_ms": 1}, {"limited_ms": 1}):
+        lookout.clear(for_all_slots=True)
         before = len(woken)
-        lookout.answered(reply(**told), 1, clock_by_hand=False)
+        lookout.read_reply(reply(**facts), 1, clock_by_hand=False)
         await wait_until(lambda: len(woken) > before, "it has looked")
         assert lookout
 
 
-async def test_a_time_that_is_known_anew_replaces_the_one_before(
-    lookout: Lookout, woken: list[None]
-) -> None:
-    lookout.answered(reply(due_ms=1), 1, clock_by_hand=False)
-    lookout.answered(reply(due_ms=3_000), 1, clock_by_hand=False)
+async def test_a_new_time_replaces_the_previous_one(lookout: Lookout, woken: list[None]) -> None:
+    lookout.read_reply(reply(due_ms=1), 1, clock_by_hand=False)
+    lookout.read_reply(reply(due_ms=3_000), 1, clock_by_hand=False)
     passed = asyncio.Event()
     asyncio.get_running_loop().call_later(0.02, passed.set)
     await passed.wait()

@@ -1,6 +1,4 @@
-"""Options: what a producer may override, what is refused, which ids are legal, and how long a retry
-waits.
-"""
+"""Options: what a producer may override, what is refused, which ids are legal, how long to wait."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ class TestMerged:
         assert Retention(age=timedelta(days=7)) == DEFAULT_FAILED
 
     @pytest.mark.parametrize(
-        ("overrides", "told"),
+        ("overrides", "message"),
         [
             ({"priority": -1}, "priority -1 is not between 0 and 2097151"),
             ({"priority": MAX_PRIORITY + 1}, "priority 2097152 is not between"),
@@ -105,8 +103,8 @@ class TestMerged:
             ({"keep_completed": 5}, "keep_completed 5 is no Retention"),
         ],
     )
-    def test_refuses_what_the_store_cannot_hold(self, overrides: Any, told: str) -> None:
-        with pytest.raises(JobRefused, match=told):
+    def test_refuses_what_the_store_cannot_hold(self, overrides: Any, message: str) -> None:
+        with pytest.raises(JobRefused, match=message):
             merged(JobOptions(), overrides)
 
     def test_options_that_are_none_are_refused_with_a_sentence(self) -> None:
@@ -138,7 +136,7 @@ class TestJobIds:
 
     @pytest.mark.trap(9)
     @pytest.mark.parametrize(
-        ("job_id", "told"),
+        ("job_id", "message"),
         [
             ("", "1 to 128 characters"),
             ("x" * 129, "1 to 128 characters"),
@@ -156,8 +154,8 @@ class TestJobIds:
             ("waiting-children", "a key of the queue"),
         ],
     )
-    def test_what_would_damage_the_queue_is_refused(self, job_id: str, told: str) -> None:
-        with pytest.raises(JobRefused, match=told):
+    def test_what_would_damage_the_queue_is_refused(self, job_id: str, message: str) -> None:
+        with pytest.raises(JobRefused, match=message):
             check_job_id(job_id)
 
     @pytest.mark.parametrize("job_id", [uuid4(), 5, b"abc", None, ["a"]])
@@ -206,7 +204,7 @@ def test_durations_are_whole_milliseconds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"delay": 30}, "delay 30 is no timedelta"),
         ({"attempts": "5"}, "attempts '5' is no int"),
@@ -215,9 +213,11 @@ def test_durations_are_whole_milliseconds() -> None:
         ({"keep_failed": 10}, "keep_failed 10 is no Retention"),
     ],
 )
-def test_an_option_of_another_type_is_refused_by_name(given: dict[str, object], told: str) -> None:
+def test_an_option_of_another_type_is_refused_by_name(
+    given: dict[str, object], message: str
+) -> None:
     """A caller without a type checker learns it where the job is enqueued, and nothing is written."""
-    with pytest.raises(JobRefused, match=told):
+    with pytest.raises(JobRefused, match=message):
         merged(JobOptions(), given)  # type: ignore[arg-type]  # what an untyped program would pass
 
 

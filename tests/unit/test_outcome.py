@@ -1,4 +1,4 @@
-"""What every outcome says: whether a further attempt follows, and what failed."""
+"""Outcomes: whether a further attempt follows, and the exception of a failed attempt."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any, get_args
 
 import pytest
 
-from corral import Payload, Queue
+from corral import Payload, Queue, errors
+from corral import outcome as outcomes
 from corral.outcome import (
     Completed,
     Failed,
     HandedBack,
     LeaseLost,
     Outcome,
-    RateLimited,
+    QueueLimited,
     Retried,
     Snoozed,
     TimedOut,
@@ -37,14 +38,14 @@ FINAL = [
     (TimedOut("x", 0), False),
     (TimedOut("x", 70), False),
     (Snoozed(1), False),
-    (RateLimited(1), False),
+    (QueueLimited(1), False),
     (HandedBack(), False),
     (LeaseLost(), False),
 ]
 FAILED = [Failed("x", "trace"), Retried("x", 70, "trace"), TimedOut("x", 70, "trace")]
 
 
-def test_every_outcome_says_whether_it_is_final() -> None:
+def test_every_outcome_knows_whether_it_is_final() -> None:
     assert {type(outcome) for outcome, _ in FINAL} == set(get_args(Outcome))
     for outcome, final in FINAL:
         assert outcome.final is final, outcome
@@ -52,7 +53,7 @@ def test_every_outcome_says_whether_it_is_final() -> None:
 
 
 @pytest.mark.parametrize("outcome", FAILED, ids=lambda each: type(each).__name__)
-def test_the_error_is_no_part_of_what_a_failed_outcome_is(outcome: Any) -> None:
+def test_the_error_is_left_out_of_comparisons_and_of_the_repr(outcome: Any) -> None:
     error = ValueError("secret")
     carrying = replace(outcome, error=error)
     assert outcome.error is None
@@ -63,7 +64,7 @@ def test_the_error_is_no_part_of_what_a_failed_outcome_is(outcome: Any) -> None:
     assert "error" not in type(outcome).__match_args__
 
 
-def test_only_failed_attempts_carry_an_error() -> None:
+def test_only_failed_attempts_have_an_error() -> None:
     having = {
         kind for kind in get_args(Outcome) if "error" in {field.name for field in fields(kind)}
     }
@@ -71,7 +72,7 @@ def test_only_failed_attempts_carry_an_error() -> None:
 
 
 class TestTheErrorTrackerOfTheDocumentation:
-    """`docs/hooks.md` shows it for Sentry, whose library is stood in for."""
+    """The subscriber that `docs/hooks.md` shows for Sentry, without Sentry's library."""
 
     class Nothing(Payload):
         pass
@@ -93,9 +94,7 @@ class TestTheErrorTrackerOfTheDocumentation:
         monkeypatch.setitem(sys.modules, "sentry_sdk", library)
         return captured
 
-    def test_it_is_told_of_last_attempts_with_their_exceptions(
-        self, captured: list[object]
-    ) -> None:
+    def test_it_gets_last_attempts_with_their_exceptions(self, captured: list[object]) -> None:
         blocks = re.findall(
             r"^```python\n(.*?)^```", HOOKS.read_text("utf-8"), re.MULTILINE | re.DOTALL
         )
@@ -111,3 +110,7 @@ class TestTheErrorTrackerOfTheDocumentation:
         captured.clear()
         names["corral_job_ended"](job, Failed("too large"))
         assert captured == [("job", "7"), ("error", "too large")]
+
+
+def test_no_outcome_has_the_name_of_an_exception() -> None:
+    assert not set(outcomes.__all__) & set(errors.__all__)

@@ -1,6 +1,4 @@
-"""A payload is refused, or a worker has exactly what was given: the shapes that arrive, and those
-that do not.
-"""
+"""A payload is refused, or a worker reads exactly what was given: which shapes do, and which do not."""
 
 from __future__ import annotations
 
@@ -309,9 +307,9 @@ def test_a_shape_that_arrives_exactly_is_refused_nowhere(make: Callable[[], Payl
     payload = make()
     queue = Queue("exact", type(payload))
     assert queue.schema_faults == ()
-    both = checks(), checks(tries_all=True)
+    both = checks(), checks(proves_all=True)
     for each in (both[0], both[0], both[1]):
-        read, unknown = queue.parsed(each.job(queue, payload, NONE).data)
+        read, unknown = queue.parsed(each.check_job(queue, payload, NONE).data)
         assert unknown == frozenset()
         assert type(read) is type(payload)
         assert first_difference(payload, read) is None
@@ -561,7 +559,7 @@ def test_what_would_be_lost_of_a_payload_is_refused_with_its_path_and_without_it
     queue = Queue("lost", type(payload))
     assert queue.schema_faults == ()
     with pytest.raises(PayloadRefused) as refused:
-        checks().job(queue, payload, NONE)
+        checks().check_job(queue, payload, NONE)
     assert path in dict(refused.value.errors)
     assert what in dict(refused.value.errors)[path]
     assert refused.value.hint
@@ -577,17 +575,17 @@ def test_what_a_schema_leaves_open_is_tried_of_every_payload_and_not_only_of_the
     payload = make()
     queue = Queue("lost", type(payload))
     own = checks()
-    own._tried.add(queue)
+    own._proved.add(queue)
     with pytest.raises(PayloadRefused):
-        own.job(queue, payload, NONE)
+        own.check_job(queue, payload, NONE)
 
 
 def test_an_instance_of_a_subclass_is_refused_and_not_cut() -> None:
     queue = Queue("shapes", Shape)
     own = checks()
-    own.job(queue, Shape(name="a"), NONE)
+    own.check_job(queue, Shape(name="a"), NONE)
     with pytest.raises(PayloadRefused, match="is Circle here, and Shape where a worker reads it"):
-        own.job(queue, Circle(name="a"), NONE)
+        own.check_job(queue, Circle(name="a"), NONE)
 
 
 def counted() -> tuple[Queue[Any], list[int]]:
@@ -605,17 +603,17 @@ def test_a_producer_tries_the_first_payload_of_each_queue_and_no_other() -> None
     (queue, seen), (other, others) = counted(), counted()
     own = checks()
     for number in range(3):
-        own.job(queue, queue.payload(a=number), NONE)
-    own.jobs(other, [{"a": 7}, {"a": 8}], NONE)
+        own.check_job(queue, queue.payload(a=number), NONE)
+    own.check_jobs(other, [{"a": 7}, {"a": 8}], NONE)
     assert seen == [0, 0, 1, 2]
     assert others == [7, 7, 8]
 
 
 def test_where_all_are_tried_every_payload_is() -> None:
     queue, seen = counted()
-    own = checks(tries_all=True)
+    own = checks(proves_all=True)
     for number in range(3):
-        own.job(queue, {"a": number}, NONE)
+        own.check_job(queue, {"a": number}, NONE)
     assert seen == [0, 0, 1, 1, 2, 2]
 
 
@@ -625,7 +623,7 @@ def test_a_queue_whose_first_payload_was_refused_is_tried_again() -> None:
 
     queue, own = Queue("paths", P), checks()
     with pytest.raises(PayloadRefused):
-        own.job(queue, P.model_construct(path="a"), NONE)
+        own.check_job(queue, P.model_construct(path="a"), NONE)
     with pytest.raises(PayloadRefused):
-        own.job(queue, P.model_construct(path="a"), NONE)
-    own.job(queue, P(path="b"), NONE)
+        own.check_job(queue, P.model_construct(path="a"), NONE)
+    own.check_job(queue, P(path="b"), NONE)

@@ -20,9 +20,10 @@ SUBSCRIBER = """
 from contextlib import contextmanager
 seen = []
 @hookimpl
-def corral_enqueuing(queue, payload, carrier):
+def corral_enqueuing(queue, payload):
     seen.append("enqueuing")
     {fault}
+    return {{"by": __name__}}
 @hookimpl
 def corral_job_context(job):
     @contextmanager
@@ -73,6 +74,51 @@ def two(site: Any) -> Any:
     return load
 
 
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        ("[('x', '1')]", "list in place of a mapping of texts to texts"),
+        ("True", "bool in place of a mapping of texts to texts"),
+        ("{'x': 1}", "a mapping of str to int in place of a mapping of texts to texts"),
+        ("{b'x': '1'}", "a mapping of bytes to str in place of a mapping of texts to texts"),
+        ("{'x': '\\ud800'}", "a text with half a surrogate pair, which JSON cannot hold"),
+    ],
+)
+def test_a_wrong_return_of_enqueuing_is_logged_once_and_stops_nothing(
+    returned: str, reason: str, two: Any
+) -> None:
+    relay, bad, _ = two(f"return {returned}")
+    with capture_logs() as logs:
+        added = [relay.enqueuing(queue, Nothing()) for _ in range(3)]
+    assert added == [{"by": "good"}] * 3
+    assert bad == ["enqueuing"] * 3, "it is called again all the same"
+    (line,) = logs
+    assert (line["hook"], line["provider"]) == ("corral_enqueuing", "bad 1.0 (wheel)")
+    assert (line["log_level"], line["error"]) == ("error", reason)
+
+
+def test_a_mapping_that_cannot_be_read_is_a_fault_of_the_subscriber(two: Any) -> None:
+    lost = "type('Lost', (dict,), {'items': lambda self: self.lost})()"
+    relay, *_ = two(f"return {lost}")
+    with capture_logs() as logs:
+        assert relay.enqueuing(queue, Nothing()) == {"by": "good"}
+    assert [line["error"] for line in logs] == [
+        "AttributeError: 'Lost' object has no attribute 'lost'"
+    ]
+
+
+def test_what_several_add_is_merged_and_the_one_called_later_wins(two: Any) -> None:
+    relay, *_ = two("return {'by': 'bad', 'only': 'here'}")
+    assert relay.enqueuing(queue, Nothing()) == {"by": "bad", "only": "here"}
+
+
+def test_one_that_returns_none_adds_nothing(two: Any) -> None:
+    relay, *_ = two("return None")
+    with capture_logs() as logs:
+        assert relay.enqueuing(queue, Nothing()) == {"by": "good"}
+    assert logs == []
+
+
 def test_without_subscribers_there_is_nothing_to_call(site: Any) -> None:
     relay = site.load().relay
     assert (relay.enqueuing, relay.job_context, relay.job_ended) == (None, None, None)
@@ -80,7 +126,7 @@ def test_without_subscribers_there_is_nothing_to_call(site: Any) -> None:
 
 def test_everybody_is_called_with_what_he_asks_for(two: Any, job: Job[Nothing]) -> None:
     relay, *seen = two("pass")
-    relay.enqueuing(queue, Nothing(), {})
+    relay.enqueuing(queue, Nothing())
     with relay.job_context(job):
         pass
     relay.job_ended(job, Completed())
@@ -93,7 +139,7 @@ def test_one_that_raises_stops_neither_the_others_nor_the_worker(
 ) -> None:
     relay, _, good = two(fault)
     with capture_logs() as logs:
-        relay.enqueuing(queue, Nothing(), {})
+        relay.enqueuing(queue, Nothing())
         with relay.job_context(job):
             good.append("processor")
         relay.job_ended(job, Completed())
@@ -122,7 +168,7 @@ def test_in_a_worker_nothing_that_is_raised_ends_it_or_loses_the_job(
         capture_logs(),
         pytest.raises(BaseException, match="x"),
     ):  # a producer's Ctrl-C is the producer's
-        relay.enqueuing(queue, Nothing(), {})
+        relay.enqueuing(queue, Nothing())
 
 
 @pytest.mark.parametrize("fault", ["Exception", "SystemExit", "KeyboardInterrupt", "GeneratorExit"])
@@ -161,7 +207,7 @@ def test_what_is_secret_in_the_payload_is_masked_in_what_a_subscriber_raises(sit
     )
     site.install("leaky", "leaky = leaky", group="corral.plugins")
     with capture_logs() as logs:
-        site.load().relay.enqueuing(Queue("logins", Login), Login(password="hunter2-hunter2"), {})
+        site.load().relay.enqueuing(Queue("logins", Login), Login(password="hunter2-hunter2"))
     (line,) = logs
     assert line["error"] == "LookupError: ••••••"
     assert "hunter2" not in line["exception"]
@@ -184,8 +230,10 @@ def test_contexts_are_left_in_the_reverse_of_the_order_in_which_they_were_entere
     for name in ("outer", "inner"):
         site.module(
             name,
-            "from contextlib import contextmanager\nfrom order import seen\n@hookimpl\n@contextmanager\n"
-            f"def corral_job_context():\n    seen.append('enter {name}')\n    yield\n    seen.append('leave {name}')\n",
+            "from contextlib import contextmanager\nfrom order import seen\n@hookimpl\n"
+            "@contextmanager\n"
+            f"def corral_job_context():\n    seen.append('enter {name}')\n    yield\n"
+            f"    seen.append('leave {name}')\n",
         )
     site.install(
         "b", "outer = outer", group="corral.plugins"
@@ -199,7 +247,8 @@ def test_contexts_are_left_in_the_reverse_of_the_order_in_which_they_were_entere
 def test_a_context_cannot_swallow_how_a_job_ended(site: Any, job: Job[Nothing]) -> None:
     site.module(
         "bad",
-        "import contextlib\n@hookimpl\ndef corral_job_context(): return contextlib.suppress(KeyError)",
+        "import contextlib\n@hookimpl\ndef corral_job_context(): return"
+        " contextlib.suppress(KeyError)",
     )
     site.install("bad", "bad = bad", group="corral.plugins")
     with pytest.raises(KeyError), site.load().relay.job_context(job):
@@ -228,13 +277,14 @@ def test_a_subscriber_s_fault_loads_neither_structlog_nor_a_store() -> None:
     program = """
 import sys
 from corral import Payload, Queue
-from corral.plugins import Claim, Implementation, Provider, Relay
+from corral.plugins import PluginEntryPoint, Implementation, Provider, Relay
 class Letter(Payload): pass
 def raises(queue):
     raise LookupError
-claim = Claim("a", "a", "corral.plugins", Provider("a", "1", "wheel"))
-relay = Relay({"corral_enqueuing": [Implementation("corral_enqueuing", (claim,), raises, ("queue",))]})
-relay.enqueuing(Queue("letters", Letter), Letter(), {})
+point = PluginEntryPoint("a", "a", "corral.plugins", Provider("a", "1", "wheel"))
+raising = Implementation("corral_enqueuing", (point,), raises, ("queue",))
+relay = Relay({"corral_enqueuing": [raising]})
+relay.enqueuing(Queue("letters", Letter), Letter())
 assert not {"structlog", "redis", "rich"} & set(sys.modules)
 """
     ended = subprocess.run(

@@ -1,6 +1,4 @@
-"""A payload on its way: refused or written by the producer, read by the worker, each with the path
-of what is wrong.
-"""
+"""Payloads: refused or written by the producer, read by the worker, with the path of each error."""
 
 from __future__ import annotations
 

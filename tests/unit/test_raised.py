@@ -1,6 +1,4 @@
-"""What an exception says: as `traceback` prints it, whatever it is made of, and never at the
-reader's expense.
-"""
+"""The texts of exceptions: as `traceback` prints them, and safe to read for any exception."""
 
 from __future__ import annotations
 
@@ -16,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from corral.raised import described, without_frames_of
+from corral.raised import describe, remove_frames_of
 
 KEPT = 8192
 
 
 def printed(error: BaseException) -> str:
-    """What `traceback` would leave of it."""
+    """The end of the text that `traceback` prints of an exception."""
     return "".join(traceback.format_exception(error))[-KEPT:].encode(errors="replace").decode()
 
 
@@ -51,7 +49,7 @@ def zag(levels: int) -> object:
 
 
 class Tree:
-    """Makes exceptions of all kinds that led to each other, as a seed says."""
+    """Makes exceptions of all kinds with causes and contexts, from a seed."""
 
     KINDS = (ValueError, KeyError, SystemExit, NameError, OSError, KeyboardInterrupt)
 
@@ -105,13 +103,13 @@ class TestTheTextOfTraceback:
     def test_it_is_what_traceback_prints_for_300_random_trees_of_exceptions(self) -> None:
         for seed in range(300):
             error = Tree(seed).top
-            assert described(error)[1] == printed(error), seed
+            assert describe(error)[1] == printed(error), seed
 
     @pytest.mark.parametrize("levels", [0, 3, 4, 70, 500, 10**6])
     def test_it_counts_repeated_lines_as_traceback_does(self, levels: int) -> None:
         for function in (deep, zigzag):
             error = thrown(lambda: function(levels))
-            assert described(error)[1] == printed(error)
+            assert describe(error)[1] == printed(error)
 
     def test_a_syntax_error_of_every_shape_is_printed_as_traceback_does(self) -> None:
         class Worse(SyntaxError):
@@ -128,7 +126,7 @@ class TestTheTextOfTraceback:
             TabError("bad", ("f.py", 3, 2, "x")),
         ):
             error.add_note("a note")
-            assert described(error)[1] == printed(error)
+            assert describe(error)[1] == printed(error)
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="older Pythons suggest nothing here")
     def test_suggestions_of_newer_pythons_are_kept(self) -> None:
@@ -139,7 +137,7 @@ class TestTheTextOfTraceback:
             lambda: __import__("json", fromlist=["x"]).dmps,
         ):
             error = thrown(function)
-            assert described(error)[1] == printed(error)
+            assert describe(error)[1] == printed(error)
         assert lettre
 
 
@@ -174,13 +172,13 @@ class TestNothingIsRaised:
     @pytest.mark.parametrize(
         "name", ["__str__", "__getattr__", "__getattribute__", "__repr__", "__bool__", "__eq__"]
     )
-    def test_a_method_that_raises_costs_only_what_it_would_have_said(
+    def test_a_method_that_raises_loses_only_its_own_part(
         self, raises: type[BaseException], name: str
     ) -> None:
         error = thrown(lambda: throw(evil(raises, name)("the text")))
-        reason, trace = described(error)
-        said = "its text cannot be read" if name == "__str__" else "the text"
-        assert reason == f"Evil: {said}"
+        reason, trace = describe(error)
+        message = "its text cannot be read" if name == "__str__" else "the text"
+        assert reason == f"Evil: {message}"
         assert ", in throw\n" in trace
         assert trace.endswith(
             ".Evil: <exception str() failed>\n" if name == "__str__" else ".Evil: the text\n"
@@ -203,7 +201,7 @@ class TestNothingIsRaised:
         )
         for base in (Exception, OSError, KeyError, SyntaxError, ImportError):
             whole = type("Worst", (kind, base), {}) if base is not Exception else kind
-            reason, trace = described(thrown(lambda whole=whole: throw(whole())))
+            reason, trace = describe(thrown(lambda whole=whole: throw(whole())))
             assert reason == "Worst: its text cannot be read"
             assert ", in throw\n" in trace
 
@@ -211,7 +209,7 @@ class TestNothingIsRaised:
     @pytest.mark.parametrize(
         "place", ["cause", "context", "member", "member of a member", "cause of a member"]
     )
-    def test_it_costs_nothing_of_what_stands_beside_it(
+    def test_it_loses_no_part_of_the_exceptions_beside_it(
         self, raises: type[BaseException], place: str
     ) -> None:
         inner: BaseException = evil(raises, "__str__", "__getattribute__")()
@@ -228,7 +226,7 @@ class TestNothingIsRaised:
             member = KeyError("beside it")
             member.__cause__ = inner
             error = ExceptionGroup("the last of all", [member])
-        reason, trace = described(error)
+        reason, trace = describe(error)
         assert "the last of all" in reason
         assert "the last of all" in trace
         assert "Evil: <exception str() failed>\n" in trace
@@ -237,7 +235,7 @@ class TestNothingIsRaised:
         ) or place == "cause of a member"
 
     @ALL
-    def test_a_metaclass_that_raises_is_not_asked(self, raises: type[BaseException]) -> None:
+    def test_a_metaclass_that_raises_is_not_called(self, raises: type[BaseException]) -> None:
         def no(*_: object) -> Any:
             raise raises("no")
 
@@ -256,12 +254,12 @@ class TestNothingIsRaised:
             {**{name: property(no) for name in names}, **dict.fromkeys(methods, no)},
         )
         kind = meta("Odd", (Exception,), {"__module__": "acme"})
-        assert described(kind("x")) == ("Odd: x", "acme.Odd: x\n")
+        assert describe(kind("x")) == ("Odd: x", "acme.Odd: x\n")
 
     def test_a_class_without_a_module_or_with_a_strange_one(self) -> None:
         for module in (5, None, property(lambda _: 1 / 0)):
             error = type("Odd", (Exception,), {"__module__": module})("x")
-            assert described(error)[1] == "<unknown>.Odd: x\n"
+            assert describe(error)[1] == "<unknown>.Odd: x\n"
 
     @ALL
     def test_notes_that_cannot_be_read_are_left_out(self, raises: type[BaseException]) -> None:
@@ -273,25 +271,25 @@ class TestNothingIsRaised:
 
         silent = raises is AttributeError
         end = "Hooked: x\n" if silent else "Hooked: x\n<__notes__ cannot be read>\n"
-        assert described(Hooked("x"))[1].endswith(end)
+        assert describe(Hooked("x"))[1].endswith(end)
         bad = type("Bad", (), {"__str__": no, "__repr__": no})
         error = ValueError("x")
         error.__notes__ = ["one", bad(), 3, "two\nlines"]
-        assert described(error)[1] == "ValueError: x\none\n<note str() failed>\n3\ntwo\nlines\n"
+        assert describe(error)[1] == "ValueError: x\none\n<note str() failed>\n3\ntwo\nlines\n"
         error.__notes__ = bad()
-        assert described(error)[1] == "ValueError: x\n<__notes__ repr() failed>\n"
+        assert describe(error)[1] == "ValueError: x\n<__notes__ repr() failed>\n"
         error.__notes__ = type(
             "Notes", (list,), {"__iter__": no, "__len__": no, "__getitem__": no}
         )(["one"])
-        assert described(error)[1] == "ValueError: x\none\n"
+        assert describe(error)[1] == "ValueError: x\none\n"
         error.__notes__ = type("Notes", (tuple,), {"__iter__": no, "__repr__": no})(["one"])
-        assert described(error)[1] == "ValueError: x\n<__notes__ repr() failed>\n"
+        assert describe(error)[1] == "ValueError: x\n<__notes__ repr() failed>\n"
 
     @pytest.mark.parametrize("notes", [5, "text", b"text", {"a": 1}, object])
     def test_notes_that_are_no_list_are_shown_as_they_are(self, notes: Any) -> None:
         error = ValueError("x")
         error.__notes__ = notes
-        assert described(error)[1] == f"ValueError: x\n{notes!r}\n"
+        assert describe(error)[1] == f"ValueError: x\n{notes!r}\n"
 
     @ALL
     def test_a_text_that_is_no_plain_string_is_made_one(self, raises: type[BaseException]) -> None:
@@ -310,19 +308,19 @@ class TestNothingIsRaised:
             "__bool__",
         )
         evil_text = type("Text", (str,), dict.fromkeys(names, no))
-        said = type(
+        kind = type(
             "Says",
             (Exception,),
             {"__str__": lambda _: evil_text("the text"), "__module__": "builtins"},
         )
-        assert described(said()) == ("Says: the text", "Says: the text\n")
+        assert describe(kind()) == ("Says: the text", "Says: the text\n")
         for other in (5, b"text", None, evil_text):
             none = type(
                 "Says",
                 (Exception,),
                 {"__str__": lambda _, other=other: other, "__module__": "builtins"},
             )
-            assert described(none()) == (
+            assert describe(none()) == (
                 "Says: its text cannot be read",
                 "Says: <exception str() failed>\n",
             )
@@ -339,14 +337,16 @@ class TestNothingIsRaised:
             (object, object, object, object),
         ],
     )
-    def test_a_syntax_error_with_odd_fields_says_the_rest(self, fields: tuple[object, ...]) -> None:
-        reason, trace = described(SyntaxError("bad", fields))
+    def test_a_syntax_error_with_odd_fields_keeps_the_others(
+        self, fields: tuple[object, ...]
+    ) -> None:
+        reason, trace = describe(SyntaxError("bad", fields))
         assert reason.startswith("SyntaxError: ")
         assert re.search(r"^SyntaxError: bad( \(.{1,30}\))?\n\Z", trace, re.MULTILINE)
         assert len(trace) < 500
 
     @ALL
-    def test_a_syntax_error_whose_fields_raise_says_the_rest(
+    def test_a_syntax_error_whose_fields_raise_keeps_the_others(
         self, raises: type[BaseException]
     ) -> None:
         def no(*_: object, **__: object) -> Any:
@@ -359,14 +359,14 @@ class TestNothingIsRaised:
         error = SyntaxError(
             "bad", (text("f"), number(1), number(1), text("x = 1"), number(1), number(2))
         )
-        assert described(error)[1].endswith(
+        assert describe(error)[1].endswith(
             '  File "f", line 1\n    x = 1\n    ^\nSyntaxError: bad\n'
         )
         for name in ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset"):
             setattr(error, name, thing())
-        assert described(error)[1].endswith("SyntaxError: <no detail available>\n")
+        assert describe(error)[1].endswith("SyntaxError: <no detail available>\n")
 
-    def test_a_source_that_cannot_be_read_costs_only_its_line(self) -> None:
+    def test_a_source_that_cannot_be_read_loses_only_its_line(self) -> None:
         class Loader:
             def get_source(self, _name: str) -> str:
                 raise SystemExit("no source")
@@ -377,7 +377,7 @@ class TestNothingIsRaised:
             compile("def fail():\n    raise ValueError('x')", "/nowhere/acme.py", "exec"),
             module.__dict__,
         )
-        _, trace = described(thrown(module.fail))
+        _, trace = describe(thrown(module.fail))
         assert '  File "/nowhere/acme.py", line 2, in fail\nValueError: x\n' in trace
         assert ", in thrown\n" in trace
 
@@ -386,11 +386,11 @@ class TestNothingIsRaised:
         kind.__qualname__ = "Odd\ud800"
         error = kind("cut \ud83d")
         error.add_note("\udfff")
-        assert described(error) == ("Odd: cut ?", "Odd?: cut ?\n?\n")
+        assert describe(error) == ("Odd: cut ?", "Odd?: cut ?\n?\n")
 
 
 class TestWork:
-    def test_of_ten_thousand_causes_only_those_are_read_that_are_kept(self) -> None:
+    def test_only_the_causes_that_are_kept_are_read_of_ten_thousand(self) -> None:
         reads = 0
 
         class Counted(Exception):
@@ -404,12 +404,12 @@ class TestWork:
             later = Counted()
             later.__cause__ = error
             error = later
-        _, trace = described(error)
+        _, trace = describe(error)
         assert len(trace) == KEPT
         assert trace.endswith("Counted: no\n")
         assert reads < 200
 
-    def test_of_a_wide_and_deep_tree_of_groups_only_those_are_read_that_are_kept(self) -> None:
+    def test_only_the_groups_that_are_kept_are_read_of_a_wide_and_deep_tree(self) -> None:
         reads = 0
 
         class Counted(Exception):
@@ -421,7 +421,7 @@ class TestWork:
         group: BaseException = Counted()
         for _ in range(9):
             group = BaseExceptionGroup("of many", [group] * 15)
-        _, trace = described(group)  # 15^9 members
+        _, trace = describe(group)  # 15^9 members
         assert len(trace) == KEPT
         assert reads < 200
 
@@ -429,7 +429,7 @@ class TestWork:
         group: BaseException = ValueError("innermost")
         for _ in range(10_000):
             group = BaseExceptionGroup("of one", [group])
-        _, trace = described(group)
+        _, trace = describe(group)
         assert "... (max_group_depth is 10)\n" in trace
 
     @pytest.mark.parametrize("place", ["text", "note", "cause", "member", "name"])
@@ -446,7 +446,7 @@ class TestWork:
             error = type("A" * 1_000_000, (Exception,), {})("short")
         tracemalloc.start()
         try:
-            reason, trace = described(error)
+            reason, trace = describe(error)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -458,19 +458,19 @@ class TestWork:
         error, other = ValueError("x"), ValueError("y")
         error.__notes__ = ["note"] * 1_000_000
         error.__cause__, other.__context__ = other, error
-        assert len(described(error)[1]) == KEPT
-        assert described(other)[1].count("ValueError: y") == 1
+        assert len(describe(error)[1]) == KEPT
+        assert describe(other)[1].count("ValueError: y") == 1
 
     def test_an_exception_raised_again_and_again_is_read_as_far_as_it_makes_sense(self) -> None:
-        """A module's own instance keeps the frames of all of its raises."""
+        """An exception that a module raises again and again keeps the frames of all its raises."""
         error = ValueError("x")
         for _ in range(30_000):
             thrown(lambda: throw(error))
-        _, trace = described(error)
+        _, trace = describe(error)
         assert trace.endswith("  [Further frames are left out]\nValueError: x\n")
 
 
-def test_the_first_frames_of_some_files_are_taken_away_and_the_rest_is_left() -> None:
+def test_the_first_frames_of_some_files_are_removed_and_the_others_kept() -> None:
     error = thrown(lambda: deep(2))
     code = compile("def call(function): function()", "ours.py", "exec")
     ours: dict[str, Any] = {}
@@ -478,13 +478,13 @@ def test_the_first_frames_of_some_files_are_taken_away_and_the_rest_is_left() ->
     error = thrown(lambda: ours["call"](lambda: throw(error)))
     frames = traceback.extract_tb(error.__traceback__)
     assert [frame.name for frame in frames][:4] == ["thrown", "<lambda>", "call", "<lambda>"]
-    assert without_frames_of(error, {"ours.py"}) is error
+    assert remove_frames_of(error, {"ours.py"}) is error
     assert traceback.extract_tb(error.__traceback__) == frames, "they are not the first"
-    without_frames_of(error, {__file__, "ours.py"})
+    remove_frames_of(error, {__file__, "ours.py"})
     assert error.__traceback__ is None
 
 
 def test_frames_are_taken_from_an_exception_whose_attributes_raise() -> None:
     error = thrown(lambda: throw(evil(SystemExit, "__getattribute__", "__setattr__")("x")))
-    without_frames_of(error, {__file__})
-    assert described(error)[1] == f"{__name__}.Evil: x\n"
+    remove_frames_of(error, {__file__})
+    assert describe(error)[1] == f"{__name__}.Evil: x\n"

@@ -1,6 +1,4 @@
-"""What a cron expression means: as BullMQ's cron library reads it, whose words `cron_corpus.json`
-has.
-"""
+"""Cron expressions mean what BullMQ's cron library makes of them: `cron_corpus.json` has its ticks."""
 
 from __future__ import annotations
 
@@ -82,8 +80,8 @@ def test_utc_needs_no_time_zone_database_and_a_machine_without_one_says_so() -> 
         "except ValueError as error: print(error)"
     )
     command = [sys.executable, "-c", program]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-    assert told.splitlines() == [
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert output.splitlines() == [
         "[300000]",
         "this machine has no time zone database, and 'Europe/Berlin' is looked up in one: install tzdata",
     ]

@@ -13,7 +13,7 @@ from corral.errors import NoServerBinary
 
 
 def program(folder: Path, name: str, version: str) -> Path:
-    """A program that answers like a server when it is asked for its version, and does nothing else."""
+    """A program that prints a version as a server does, and does nothing else."""
     path = folder / name
     path.write_text(f'#!/bin/sh\necho "{version}"\n')
     path.chmod(0o755)

@@ -133,7 +133,7 @@ def test_settings_do_not_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "sentence"),
     [
         ("CORRAL_WORKER__CONCURRENCY", "ten", "input should be a valid integer"),
         ("CORRAL_WORKER__CONCURRENCY", "0", "input should be greater than or equal to 1, not '0'"),
@@ -174,11 +174,11 @@ def test_settings_do_not_change() -> None:
     ],
 )
 def test_a_wrong_value_is_one_sentence_that_begins_with_its_name(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
 ) -> None:
     monkeypatch.setenv(name, value)
     message = refusal()
-    assert message.startswith(f"{name}: {told}")
+    assert message.startswith(f"{name}: {sentence}")
     assert "\n" not in message
 
 
@@ -190,6 +190,7 @@ def test_a_wrong_value_is_one_sentence_that_begins_with_its_name(
         ("CORRAL_CONCURRENCY", "CORRAL_WORKER__CONCURRENCY"),
         ("CORRAL_WORKER_CONCURRENCY", "CORRAL_WORKER__CONCURRENCY"),
         ("CORRAL_WORKER__CONCURENCY", "CORRAL_WORKER__CONCURRENCY"),
+        ("CORRAL_DATABASE_URL_FLIE", "CORRAL_DATABASE_URL_FILE"),
         ("CORRAL_EMIALS_HOST", "CORRAL_EMAILS_HOST"),
         ("CORRAL_DATA_EXPORT_DIR", "CORRAL_DATA_EXPORTS_DIR"),
         ("CORRAL_WEBHOOK_OUTGOING_TIMEOUT", "CORRAL_WEBHOOKS_OUTGOING_TIMEOUT"),
@@ -240,6 +241,41 @@ def test_no_entry_point_explains_a_worker_setting() -> None:
     assert unknown_names({"CORRAL_WORKER__FOO": "1"}, ["emails", "work"]) == {
         "CORRAL_WORKER__FOO": None
     }
+
+
+# --- secrets in files
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("REDIS_URL", "redis://:hunter2@host/0"), ("CORRAL_DATABASE_URL", "postgresql://a:hunter2@b")],
+)
+def test_a_url_with_a_password_can_stand_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    file = tmp_path / "url"
+    file.write_text(f"{value}\n")
+    monkeypatch.setenv(f"{name}_FILE", str(file))
+    settings = Settings.read()
+    url = settings.redis_url if name == "REDIS_URL" else settings.database_url
+    assert url is not None
+    assert url.get_secret_value() == value
+    monkeypatch.setenv(name, value)
+    assert refusal() == f"{name} and {name}_FILE are both set: set one of them"
+    monkeypatch.delenv(name)
+    file.unlink()
+    assert (
+        refusal()
+        == f"{name}_FILE: the file {str(file)!r} cannot be read: No such file or directory"
+    )
+
+
+def test_what_a_file_holds_is_judged_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "url").write_text("http://:hunter2@host")
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path / "url"))
+    assert refusal() == "REDIS_URL: write redis://host:6379/0, rediss://… or unix:///path/to.sock"
 
 
 # --- what is not shown

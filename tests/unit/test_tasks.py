@@ -1,4 +1,4 @@
-"""Corral's own tasks: a job cannot cancel them, everybody else can."""
+"""Corral's own tasks: a job cannot cancel them, other code can."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_job(job: Job[Any] | None, function: Callable[[], Any]) -> Any:
     return context.run(function)
 
 
-async def test_a_job_s_cancellation_is_refused_and_told_once_and_anybody_else_s_is_not() -> None:
+async def test_a_job_s_cancellation_is_refused_and_logged_once_and_other_code_s_is_not() -> None:
     task, job = start_task(asyncio.sleep(60), "ours"), make_job(queue, {})
     with capture_logs() as logged:
         for _ in range(3):
@@ -40,14 +40,14 @@ async def test_a_job_s_cancellation_is_refused_and_told_once_and_anybody_else_s_
     assert not task.done()
     assert task.cancelling() == 0
     assert [(line["event"], line["task"]) for line in logged] == [
-        ("a job cancelled tasks that are not its own: refused", "ours")
+        ("a job tried to cancel tasks that are not its own: refused", "ours")
     ]
     assert task.cancel("enough")
     with pytest.raises(asyncio.CancelledError, match="enough"):
         await task
 
 
-async def test_whoever_awaits_it_cannot_be_cancelled_by_a_job_either() -> None:
+async def test_a_task_that_awaits_it_cannot_be_cancelled_by_a_job_either() -> None:
     done = asyncio.Event()
     inner = start_task(done.wait(), "ours")
 
@@ -80,7 +80,7 @@ async def test_a_job_cancels_its_own_task_and_no_other_job_s() -> None:
     assert task.cancelled()
 
 
-async def test_one_that_a_job_has_led_to_is_outside_of_the_job_and_keeps_its_own_time_limits() -> (
+async def test_a_task_that_a_job_s_code_starts_belongs_to_no_job_and_keeps_its_own_timeouts() -> (
     None
 ):
     seen: list[object] = []

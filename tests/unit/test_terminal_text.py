@@ -1,4 +1,4 @@
-"""What a person reads and types: durations, ages, and texts that cannot drive a terminal."""
+"""What people read and type: durations, ages, and texts without control characters."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from corral.cli.durations import age, duration, short
-from corral.cli.table import show_table
-from corral.cli.terminal import cells_of, cut_to_cells, printable
+from corral.cli.durations import format_age, format_duration, parse_duration
+from corral.cli.terminal import cell_width, cut_to_cells, printable
+from corral.cli.text_table import show_table
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from corral.cli.terminal import cells_of, cut_to_cells, printable
     ],
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, span: timedelta | None) -> None:
-    assert duration(text) == span
+    assert parse_duration(text) == span
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_a_duration_is_a_number_and_a_unit(text: str, span: timedelta | None) ->
     ],
 )
 def test_a_duration_is_shown_in_its_two_largest_units(span: timedelta, text: str) -> None:
-    assert short(span) == text
+    assert format_duration(span) == text
 
 
 def test_an_age_is_behind_us_or_ahead() -> None:
     now = datetime.now(UTC)
-    assert age(now - timedelta(hours=2, minutes=3, seconds=30)) == "2h3m ago"
-    assert age(now + timedelta(days=1, seconds=30)) == "in 1d"
-    assert age(None) == ""
+    assert format_age(now - timedelta(hours=2, minutes=3, seconds=30)) == "2h3m ago"
+    assert format_age(now + timedelta(days=1, seconds=30)) == "in 1d"
+    assert format_age(None) == ""
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_lines_stay_lines_where_they_are_wanted() -> None:
     [("", 0), ("abc", 3), ("größe", 5), ("日本", 4), ("e\u0301", 1), ("\N{GRINNING FACE}", 2)],
 )
 def test_a_text_takes_as_many_cells_as_a_terminal_gives_it(text: str, cells: int) -> None:
-    assert cells_of(text) == cells
+    assert cell_width(text) == cells
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_text_takes_as_many_cells_as_a_terminal_gives_it(text: str, cells: int
 )
 def test_a_text_that_is_cut_says_so_and_fits(text: str, cells: int, cut: str) -> None:
     assert cut_to_cells(text, cells) == cut
-    assert cells_of(cut) <= cells
+    assert cell_width(cut) <= cells
 
 
 def test_columns_stand_below_each_other_whatever_their_characters_are(

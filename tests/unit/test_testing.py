@@ -12,10 +12,20 @@ from typing import Annotated
 import pytest
 from pydantic import AfterValidator, Field
 
-from corral import Cron, Enqueued, Every, Fixed, JobOptions, Payload, PayloadRefused, Queue
+from corral import (
+    Cron,
+    Enqueued,
+    Every,
+    Fixed,
+    JobOptions,
+    JobState,
+    Payload,
+    PayloadRefused,
+    Queue,
+)
 from corral.errors import JobRefused, UnknownQueue
-from corral.jobs import JobScheduler
-from corral.testing import RecordingJobScheduler, job
+from corral.jobs import EnqueueOptions, JobScheduler
+from corral.testing import RecordingJobScheduler, cancel, job, log_of, progress_of
 
 
 class Order(Payload):
@@ -97,14 +107,17 @@ class TestJob:
         )
         assert (late.id, late.attempt, late.starts, late.max_attempts) == ("x", 3, 4, 1)
         assert late.scheduled_for == late.processed_on == tick
-        assert late.fence == (late.enqueued_ms, 4)
+        assert late.fence == (int(late.enqueued_at.timestamp() * 1000), 4)
 
     def test_keeps_what_the_processor_reports(self) -> None:
         reporting = job(orders, Order(order_id="a"))
         reporting.progress(50)
         reporting.log("half way")
-        assert list(reporting.run.said) == [("progress", b"50"), ("log", "half way")]
-        reporting.run.cancelled = True
+        reporting.progress({"done": 0.5})
+        assert progress_of(reporting) == [50, {"done": 0.5}]
+        assert log_of(reporting) == ["half way"]
+        assert not reporting.cancelled
+        cancel(reporting)
         assert reporting.cancelled
 
 
@@ -137,7 +150,7 @@ class TestRecordingJobScheduler:
             orders, Order(order_id="a"), priority=2, delay=timedelta(seconds=1)
         )
         (kept,) = jobs.jobs
-        assert enqueued == Enqueued(kept.id, created=True)
+        assert enqueued == Enqueued(kept.id, created=True, state=JobState.DELAYED)
         assert (kept.queue, kept.payload, kept.raw) == (
             "orders",
             Order(order_id="a"),
@@ -170,6 +183,20 @@ class TestRecordingJobScheduler:
             "mine", created=True
         )
         assert jobs.payloads(parcels) == [Parcel(grams=n) for n in (1, 2, 3)]
+
+    @pytest.mark.asyncio
+    async def test_reports_the_state_of_a_job_whose_id_exists(self) -> None:
+        jobs = RecordingJobScheduler()
+        for name, options in {
+            "waiting": EnqueueOptions(),
+            "prioritized": EnqueueOptions(priority=2),
+            "delayed": EnqueueOptions(priority=2, delay=timedelta(seconds=1)),
+        }.items():
+            job_id, state = f"first-{name}", JobState(name)
+            first = await jobs.enqueue(parcels, Parcel(grams=1), job_id=job_id, **options)
+            again = await jobs.enqueue(parcels, Parcel(grams=2), job_id=job_id)
+            assert first == Enqueued(job_id, created=True, state=state)
+            assert again == Enqueued(job_id, created=False, state=state)
 
     @pytest.mark.asyncio
     async def test_refuses_as_the_real_one_and_keeps_nothing(self) -> None:
@@ -220,20 +247,31 @@ class TestRecordingJobScheduler:
             ("ada", "orders", Order(order_id="b"), b'{"orderId":"b"}', Cron("6 * * * *")),
             ("bob", "parcels", Parcel(grams=1), b'{"grams":1}', Every(timedelta(days=1))),
         ]
-        for when, told in (
+        for when, message in (
             (Every(timedelta(0)), "cannot be kept"),
             (Cron("61 * * * *"), "cannot be kept: '61"),
             (Cron("* * * * *", tz="Mars"), "no time zone"),
         ):
-            with pytest.raises(JobRefused, match=told):
+            with pytest.raises(JobRefused, match=message):
                 await jobs.schedule(orders, Order(order_id="b"), when, id="eve")
-        for schedule_id, told in (("orders", "is a queue's name"), ("a:b", "job id")):
-            with pytest.raises(JobRefused, match=told):
+        for schedule_id, message in (("orders", "is a queue's name"), ("a:b", "job id")):
+            with pytest.raises(JobRefused, match=message):
                 await jobs.schedule(orders, Order(order_id="b"), Cron("6 * * * *"), id=schedule_id)
         with pytest.raises(PayloadRefused):
             await jobs.schedule(orders, {}, Cron("6 * * * *"), id="eve")
-        assert await jobs.unschedule("ada")
-        assert not await jobs.unschedule("ada")
+        await jobs.schedule(parcels, Parcel(grams=1), Cron("6 * * * *"), id="ada")
+        with pytest.raises(UnknownQueue) as unscheduling:
+            await jobs.unschedule("parcels", "ada")  # not given to this scheduler by name
+        with pytest.raises(UnknownQueue) as enqueueing:
+            await jobs.enqueue("parcels", {"grams": 1})
+        assert str(unscheduling.value) == str(enqueueing.value)
+        assert await jobs.unschedule("orders", "ada")
+        assert not await jobs.unschedule(orders, "ada")
+        assert [(each.queue, each.id) for each in jobs.schedules] == [
+            ("parcels", "bob"),
+            ("parcels", "ada"),
+        ]
+        assert await jobs.unschedule(parcels, "ada")
         assert [each.id for each in jobs.schedules] == ["bob"]
 
     def test_is_a_job_scheduler_for_checkers(self) -> None:
@@ -278,14 +316,14 @@ class TestExpectations:
 
     @pytest.mark.asyncio
     async def test_a_failure_lists_what_was_enqueued(self, jobs: RecordingJobScheduler) -> None:
-        with pytest.raises(AssertionError) as told:
+        with pytest.raises(AssertionError) as message:
             jobs.assert_enqueued(boxes)
-        assert str(told.value) == "no job of queue 'boxes'\nnothing was enqueued"
+        assert str(message.value) == "no job of queue 'boxes'\nnothing was enqueued"
         await jobs.enqueue(boxes, Box(shelf_number=1))
         await jobs.enqueue(orders, Order(order_id="x" * 400))
-        with pytest.raises(AssertionError) as told:
+        with pytest.raises(AssertionError) as message:
             jobs.assert_enqueued(boxes, {"shelf_number": 2})
-        first, second, third, fourth = str(told.value).splitlines()
+        first, second, third, fourth = str(message.value).splitlines()
         assert (first, second) == (
             "no job of queue 'boxes' matches {'shelf_number': 2}",
             "enqueued were:",
@@ -295,16 +333,16 @@ class TestExpectations:
         assert len(fourth) < 330
         with pytest.raises(
             AssertionError, match=r"jobs were enqueued: 1 of queue 'boxes' match .*lambda"
-        ) as told:
+        ) as message:
             jobs.refute_enqueued(boxes, lambda box: True)
-        assert "orders" not in str(told.value)
+        assert "orders" not in str(message.value)
 
     @pytest.mark.asyncio
     async def test_many_jobs_do_not_hide_the_sentence(self, jobs: RecordingJobScheduler) -> None:
         await jobs.enqueue_many(boxes, [Box(shelf_number=n) for n in range(50)])
-        with pytest.raises(AssertionError) as told:
+        with pytest.raises(AssertionError) as message:
             jobs.assert_enqueued(boxes, {"shelf_number": 50})
-        assert str(told.value).splitlines()[-1] == "  and 30 more"
+        assert str(message.value).splitlines()[-1] == "  and 30 more"
 
     def test_a_field_that_does_not_exist_would_match_nothing_for_ever(
         self, jobs: RecordingJobScheduler
@@ -330,7 +368,7 @@ def test_loads_no_store_and_no_worker(statement: str) -> None:
     assert ended.stdout.strip() == "[]"
 
 
-def test_every_name_of_the_surface_is_there() -> None:
+def test_every_name_of_the_surface_is_configured() -> None:
     import corral.testing
 
     assert [name for name in corral.testing.__all__ if not hasattr(corral.testing, name)] == []

@@ -5,7 +5,6 @@ spans.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from corral import Fail, Job, Payload, Queue, RateLimited, Retry, Snooze, testing
+from corral.job import run_state
 from corral.observe import traces
 
 TRACE = "14288dc938cfeef7b69bdd34aa5c6648"
@@ -37,7 +37,9 @@ letters = Queue("letters", Letter)
 
 
 def letter(carrier: str | None = None) -> Job[Any]:
-    return dataclasses.replace(testing.job(letters, Letter()), carrier_text=carrier)
+    job = testing.job(letters, Letter())
+    run_state(job).carrier_text = carrier
+    return job
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(traces._provider, "_is_there", True)
+    monkeypatch.setattr(traces._provider, "_is_configured", True)
     monkeypatch.setattr(traces, "_tracer", provider.get_tracer("corral"))
     yield exporter
     provider.shutdown()
@@ -86,7 +88,7 @@ def test_a_run_that_failed_says_by_which_exception_and_no_more(
     ("error", "outcome"),
     [
         (Snooze(after=timedelta(hours=1)), "snoozed"),
-        (RateLimited(after=timedelta(hours=1)), "rate_limited"),
+        (RateLimited(after=timedelta(hours=1)), "queue_limited"),
     ],
     ids=["snoozed", "rate limited"],
 )
@@ -105,9 +107,8 @@ def test_a_run_that_asked_to_run_later_is_no_failure(
 def test_a_run_is_the_child_of_the_span_in_its_carrier_and_parent_of_what_it_enqueues(
     recorded: InMemorySpanExporter,
 ) -> None:
-    carrier: dict[str, str] = {}
     with traces.corral_job_context(letter(CARRIER)):
-        traces.corral_enqueuing(letters, carrier)
+        carrier = traces.corral_enqueuing(letters)
     added, run = recorded.get_finished_spans()
     assert run.context is not None
     assert run.parent is not None
@@ -139,9 +140,8 @@ def test_a_job_without_a_readable_carrier_starts_a_trace(
 def test_a_job_that_is_not_sampled_says_so(
     recorded: InMemorySpanExporter,
 ) -> None:
-    carrier: dict[str, str] = {}
     with traces.corral_job_context(letter(CARRIER.replace("-01", "-00"))):
-        traces.corral_enqueuing(letters, carrier)
+        carrier = traces.corral_enqueuing(letters)
     assert recorded.get_finished_spans() == ()
     assert carrier["traceparent"].startswith(f"00-{TRACE}-")
     assert carrier["traceparent"].endswith("-00")
@@ -151,16 +151,13 @@ class TestWithoutSdk:
     """The API alone, as an application has it that a library has brought it to."""
 
     def test_nothing_is_put_into_a_carrier(self) -> None:
-        carrier: dict[str, str] = {}
-        traces.corral_enqueuing(letters, carrier)
+        assert traces.corral_enqueuing(letters) == {}
         with traces.corral_job_context(letter()):
-            traces.corral_enqueuing(letters, carrier)
-        assert carrier == {}
+            assert traces.corral_enqueuing(letters) == {}
 
     def test_a_trace_that_others_have_begun_is_handed_on(self) -> None:
-        carrier: dict[str, str] = {}
         with traces.corral_job_context(letter(CARRIER)):
-            traces.corral_enqueuing(letters, carrier)
+            carrier = traces.corral_enqueuing(letters)
         assert carrier == {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 
 
@@ -186,7 +183,7 @@ trace.set_tracer_provider(provider)
 for _ in range(3):
     with traces.corral_job_context(job):
         pass
-traces.corral_enqueuing(letters, {})
+traces.corral_enqueuing(letters)
 print(*(span.name for span in exporter.get_finished_spans()), sep=",")
 """
 

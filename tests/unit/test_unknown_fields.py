@@ -100,13 +100,13 @@ UNKNOWN: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("written", "meant", "told"), UNKNOWN.values(), ids=UNKNOWN)
+@pytest.mark.parametrize(("written", "meant", "names"), UNKNOWN.values(), ids=UNKNOWN)
 def test_exactly_the_unknown_fields_are_left_out(
-    written: dict[str, Any], meant: dict[str, Any], told: set[str]
+    written: dict[str, Any], meant: dict[str, Any], names: set[str]
 ) -> None:
     queue = Queue("holders", Holder)
     read, unknown = queue.parsed(json.dumps(written).encode())
-    assert unknown == told
+    assert unknown == names
     assert exactly(read) == exactly(queue.parsed(json.dumps(meant).encode())[0])
 
 

@@ -165,10 +165,10 @@ def walk(
                 (folder / name).write_text(text, "utf-8")
             elif language == "console":
                 for command, shown in COMMAND.findall(text):
-                    said, code = reader.type(
+                    output, code = reader.type(
                         command.replace(CHECKOUT, f"CORRAL={wheels['corral']}")
                     )
-                    typed.append(Typed(command, shown, said, code, time.monotonic() - begun))
+                    typed.append(Typed(command, shown, output, code, time.monotonic() - begun))
     return typed
 
 

@@ -1,9 +1,7 @@
-"""The composition root: settings, then plugins, then the catalog, then the store.
+"""The composition root: it reads the settings, loads the plugins, and builds the rest of them.
 
-Everything else is handed its parts.
-
-`connect` is a producer's front door; the rest is what the commands do. A command loads its own
-part.
+Modules below it are handed what they need. `connect` is for producers; the other functions are what
+the commands run. A function's module is loaded when it is first asked for.
 """
 
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
         read_settings,
     )
     from corral.app.operating import count_jobs, enqueue_once, operate
+    from corral.app.parent_process import run_processes
     from corral.app.producing import connect, connect_blocking
     from corral.app.scheduling import (
         list_schedules,
@@ -27,12 +26,10 @@ if TYPE_CHECKING:
         remove_schedule,
         restore_schedule,
     )
-    from corral.app.worker_processes import run_processes
-    from corral.app.working import calm_collector, run_worker
+    from corral.app.working import run_worker, tune_garbage_collector
 
 __all__ = [
     "Installed",
-    "calm_collector",
     "connect",
     "connect_blocking",
     "count_jobs",
@@ -50,6 +47,7 @@ __all__ = [
     "restore_schedule",
     "run_processes",
     "run_worker",
+    "tune_garbage_collector",
 ]
 
 if not TYPE_CHECKING:  # a checker that saw this would accept any name
@@ -59,9 +57,9 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
             "databases": "create_database relay_outbox",
             "installed": "Installed log_lock read_installed read_plugins read_settings",
             "operating": "count_jobs enqueue_once operate",
-            "worker_processes": "run_processes",
+            "parent_process": "run_processes",
             "producing": "connect connect_blocking",
             "scheduling": "list_schedules prune_schedules remove_schedule restore_schedule",
-            "working": "calm_collector run_worker",
+            "working": "tune_garbage_collector run_worker",
         },
     )

@@ -8,65 +8,66 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from corral.app.installed import Installed, read_installed, read_plugins
 from corral.app.service import run_service
 from corral.embedded.server import chosen_store
+from corral.errors import MissingExtra
 from corral.loggers import Logger
 from corral.observe.logs import configure_logs
 from corral.plugins import Plugins
 from corral.settings import Settings
-from corral.shutdown import Demand, on_stop
-from corral.tasks import start_task
-from corral.worker.stopping import end_tasks
+from corral.shutdown import StopHandler, on_stop
+from corral.tasks import end_tasks, start_task
 
 if TYPE_CHECKING:
     from corral.sql import MadeTable, OutboxRelay, Relayed
 
-__all__ = ["create_database", "prepare_database", "relay_outbox", "relaying"]
+__all__ = ["create_database", "prepare_database", "relay_beside_worker", "relay_outbox"]
 
 log = Logger("corral")
 
 BATCH_SECONDS = 5.0
-"""How long a relay's last batch may take when its worker stops; what it does not delete, the next
-one finds written.
+"""How long a relay's last batch may take when its worker stops. Jobs that it wrote and did not
+delete from the outbox are found written by the next relay.
 """
 
 
 def create_database() -> Sequence[MadeTable]:
-    """Make the tables that are missing; see `corral.sql.create_tables`.
+    """Create the tables that are missing; see `corral.sql.create_tables`.
 
     Raises:
         CorralError: The extra is not installed, a plugin cannot be asked, or the database is away.
     """
-    return _created(*read_plugins())
+    return _create_tables(*read_plugins())
 
 
 def prepare_database(installed: Installed) -> None:
-    """Make the missing tables of a development machine: of the file in its data directory, if no
-    database is named.
+    """Create the missing tables in the SQLite file of a development machine's data directory.
 
-    A database that has a name is somebody's, and its tables are made when they say so.
+    If `CORRAL_DATABASE_URL` names a database, nothing is created: `corral db create` does that.
 
     Raises:
         CorralError: As `create_database`.
     """
     settings, plugins = installed.settings, installed.plugins
     if settings.database_url is None and plugins.implementations("corral_tables"):
-        made = [each.table for each in _created(settings, plugins) if each.made]
+        made = [each.table for each in _create_tables(settings, plugins) if each.made]
         log.info(
-            "database",
+            "database is ready",
             url=settings.effective_database_url.get_secret_value(),
             tables_made=len(made),
         )
 
 
-def _created(settings: Settings, plugins: Plugins) -> Sequence[MadeTable]:
-    from corral import sql  # noqa: PLC0415  # as above
+def _create_tables(settings: Settings, plugins: Plugins) -> Sequence[MadeTable]:
+    _require_sqlalchemy(plugins)
+    from corral import sql  # noqa: PLC0415  # an extra
 
     async def create() -> Sequence[MadeTable]:
-        engine = sql.create_engine(_named(settings))
+        engine = sql.create_engine(_database_url(settings))
         try:
             return await sql.create_tables(engine, plugins)
         finally:
@@ -75,33 +76,51 @@ def _created(settings: Settings, plugins: Plugins) -> Sequence[MadeTable]:
     return asyncio.run(create())
 
 
-def _named(settings: Settings) -> str | None:
-    """The database that the settings name; None for the file in the data directory."""
+def _require_sqlalchemy(plugins: Plugins) -> None:
+    """Refuse to ask plugins for their tables without SQLAlchemy.
+
+    Raises:
+        MissingExtra: SQLAlchemy is not installed. Names the distributions that declare tables.
+    """
+    declaring = plugins.implementations("corral_tables")
+    if declaring and find_spec("sqlalchemy") is None:
+        names = " and ".join(dict.fromkeys(str(each.provider) for each in declaring))
+        verb = "declares" if names == str(declaring[0].provider) else "declare"
+        raise MissingExtra(
+            f"{names} {verb} SQL tables (corral_tables), and SQLAlchemy is not installed: install"
+            " the extra 'sql' from where you got corral"
+        )
+
+
+def _database_url(settings: Settings) -> str | None:
+    """The URL of the database in the settings; None for the file in the data directory."""
     return None if settings.database_url is None else settings.database_url.get_secret_value()
 
 
 def relay_outbox(*, once: bool) -> Relayed | None:
-    """Carry the outbox's jobs to the store: what there is, or, until SIGTERM or SIGINT, whatever
-    comes.
+    """Relay the outbox's jobs to the store, once or until SIGTERM or SIGINT.
+
+    Args:
+        once: Whether to relay only the jobs that are there now.
 
     Returns:
-        What was relayed, where it was to be done once.
+        What was relayed; None if it ran until a signal.
 
     Raises:
         CorralError: The extra is not installed, the catalog was refused, the store or the database
-        is away.
+            is away.
     """
     installed = read_installed()
     configure_logs(installed.settings)
     with chosen_store(installed.settings) as url:
 
         async def relay() -> Relayed | None:
-            async with _opened(installed, url) as relay:
+            async with _open_relay(installed, url) as relay:
                 if once:
                     return await relay.drain()
                 loop = asyncio.get_running_loop()
                 with on_stop(
-                    Demand(BATCH_SECONDS, stop=lambda: loop.call_soon_threadsafe(relay.stop))
+                    StopHandler(BATCH_SECONDS, stop=lambda: loop.call_soon_threadsafe(relay.stop))
                 ):
                     await relay.run()
                 return None
@@ -110,19 +129,18 @@ def relay_outbox(*, once: bool) -> Relayed | None:
 
 
 @asynccontextmanager
-async def relaying(installed: Installed, url: str) -> AsyncIterator[None]:
-    """Relay the outbox beside a worker, if it has a database: one that is named, or the file in the
-    data directory.
+async def relay_beside_worker(installed: Installed, url: str) -> AsyncIterator[None]:
+    """Relay the outbox while a worker runs, if `CORRAL_DATABASE_URL` or the SQLite file is there.
 
     Raises:
         CorralError: On entering: a database is named and the extra is not installed, or the URL
-        cannot be used.
+            cannot be used.
     """
     settings = installed.settings
     if settings.database_url is None and not settings.database_file.exists():
         yield
         return
-    async with _opened(installed, url) as relay:
+    async with _open_relay(installed, url) as relay:
         running = start_task(relay.run(), "corral-outbox")
         try:
             yield
@@ -133,10 +151,10 @@ async def relaying(installed: Installed, url: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _opened(installed: Installed, url: str) -> AsyncIterator[OutboxRelay]:
-    from corral import sql  # noqa: PLC0415  # as above
+async def _open_relay(installed: Installed, url: str) -> AsyncIterator[OutboxRelay]:
+    from corral import sql  # noqa: PLC0415  # an extra
 
-    engine = sql.create_engine(_named(installed.settings))
+    engine = sql.create_engine(_database_url(installed.settings))
     relay = sql.OutboxRelay(engine, installed.catalog, url=url, prefix=installed.settings.prefix)
     try:
         yield relay

@@ -1,26 +1,24 @@
-"""What a process starts from: settings, then plugins, then the catalog."""
+"""Reads what a process starts from: its settings, then the plugins, then the catalog."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
-
-from importlib_metadata import version
 
 from corral.catalog import Catalog, Role
 from corral.catalog.lock import LOCK_FILE, Lock, check_lock_names, read_lock
 from corral.errors import CatalogError, ConfigurationError, Problem
-from corral.plugins import Claim, Plugins, Provider, Report, found
-from corral.plugins.entry_points import BUILT_IN, PLUGINS, Broken
+from corral.plugins import PluginEntryPoint, Plugins, Report, built_in_plugins, read_entry_points
+from corral.plugins.declared_settings import check_plugin_settings
+from corral.plugins.entry_points import UnreadableDistribution
 from corral.settings import Settings
 
 __all__ = [
     "Installed",
     "log_lock",
-    "open_lock",
+    "read_configured_lock",
     "read_installed",
     "read_plugins",
     "read_settings",
@@ -35,9 +33,9 @@ class Installed:
     """What a process starts from.
 
     Attributes:
-        settings: The environment's word.
-        plugins: What is installed and loaded.
-        catalog: The queues, checked.
+        settings: The settings, read from the environment.
+        plugins: The loaded plugins.
+        catalog: The checked queues.
     """
 
     settings: Settings
@@ -55,51 +53,52 @@ def read_installed(role: Role = "producer", serves: Iterable[str] | None = None)
     Raises:
         ConfigurationError: A setting cannot be used.
         CatalogError: The plugins do not make a catalog.
-        UnknownQueue: `serves` names a queue that nobody declares.
+        UnknownQueue: `serves` names a queue that no plugin declares.
     """
-    settings, plugins, lock = _loaded()
-    return _built(settings, plugins, lock, role, serves)
+    settings, plugins, lock = _load_plugins()
+    return _build_catalog(settings, plugins, lock, role, serves)
 
 
 def log_lock(installed: Installed, *, level: int = logging.WARNING) -> None:
-    """Log what an operator should know of the lock file: in production also that there is none.
+    """Log the lock file's warnings; outside of development also that there is no lock file.
 
     Args:
-        installed: What a process starts from.
-        level: Of the line that there is none.
+        installed: What the process starts from.
+        level: The level of the line that says that there is no lock file.
     """
     for warning in installed.catalog.warnings:
         log.warning(warning)
     if not installed.catalog.is_locked and not installed.settings.is_development:
         log.log(
             level,
-            "catalog is open: every installed distribution may add queues and see payloads; see corral lock",
+            "catalog is open: every installed distribution may add queues and see payloads;"
+            " see corral lock",
         )
 
 
 def read_usable_plugins() -> tuple[Installed, tuple[Problem, ...]]:
-    """As `read_installed` for a producer, without the distributions that something is wrong with.
+    """Like `read_installed` for a producer, but without the distributions that have problems.
 
-    For whoever only looks on: an operator's board is needed most where a plugin is broken. Nothing
-    that enqueues on its own or works may start so.
+    For processes that only show things: an operator needs the board most when a plugin is broken.
+    No process that enqueues on its own or runs jobs may start like this.
 
     Returns:
-        What a process starts from; and what is wrong with the rest.
+        What the process starts from, and the problems of what was left out.
 
     Raises:
         ConfigurationError: A setting cannot be used.
-        CatalogError: What is wrong is nobody's whom one could leave out: the application, the lock
-        file.
+        CatalogError: A problem is not that of a distribution, which could be left out, but of the
+            application or of the lock file.
     """
     settings = read_settings()
-    lock = open_lock(settings)
+    lock = read_configured_lock(settings)
     left_out: set[str] = set()
     problems: list[Problem] = []
     while True:
         disabled = (*settings.disabled_plugins, *sorted(left_out))
-        plugins = Plugins.load(application=settings.app, disabled=disabled, check=_check_of(lock))
+        plugins = Plugins.load(application=settings.app, disabled=disabled, check=_name_check(lock))
         try:
-            return _built(settings, plugins, lock), tuple(problems)
+            return _build_catalog(settings, plugins, lock), tuple(problems)
         except CatalogError as error:
             faulty = {
                 provider.split(" ")[0]
@@ -113,41 +112,41 @@ def read_usable_plugins() -> tuple[Installed, tuple[Problem, ...]]:
 
 
 def read_plugins(*, by_lock: bool = True) -> tuple[Settings, Plugins]:
-    """Read the settings and load the plugins, without judging more than the names that the lock
-    file does not have.
+    """Read the settings and load the plugins; of the checks, only the lock file's names are made.
 
     Args:
-        by_lock: Whether the lock file says what may be imported; not for whoever writes it.
+        by_lock: Whether the lock file decides which plugins may be imported. False for the command
+            that writes it.
 
     Raises:
         ConfigurationError: A setting cannot be used.
         CatalogError: The lock file cannot be read, or there must be one.
     """
-    settings, plugins, _ = _loaded(by_lock=by_lock)
+    settings, plugins, _ = _load_plugins(by_lock=by_lock)
     return settings, plugins
 
 
-def _loaded(*, by_lock: bool = True) -> tuple[Settings, Plugins, Lock | None]:
-    claims = [*found()]  # once: it reads the metadata of everything that is installed
-    settings = _settings_beside(claims)
-    lock = open_lock(settings) if by_lock else None
+def _load_plugins(*, by_lock: bool = True) -> tuple[Settings, Plugins, Lock | None]:
+    entry_points = [*read_entry_points()]  # once: it reads the metadata of everything installed
+    settings = _read_settings(entry_points)
+    lock = read_configured_lock(settings) if by_lock else None
     plugins = Plugins.load(
-        [*claims, *_built_in()],
+        [*entry_points, *built_in_plugins()],
         application=settings.app,
         disabled=settings.disabled_plugins,
-        check=_check_of(lock),
+        check=_name_check(lock),
     )
     return settings, plugins, lock
 
 
-def open_lock(settings: Settings) -> Lock | None:
-    """The lock file that holds for this process, read before anything is imported.
+def read_configured_lock(settings: Settings) -> Lock | None:
+    """Read the lock file that applies to this process, before any plugin is imported.
 
     Returns:
-        None where there is none, and there need not be.
+        None if there is none, and none is required.
 
     Raises:
-        CatalogError: There must be one and there is none, or it cannot be read.
+        CatalogError: A lock file is required and there is none, or it cannot be read.
     """
     path, report, lock = settings.lock or LOCK_FILE, Report(), None
     try:
@@ -156,14 +155,18 @@ def open_lock(settings: Settings) -> Lock | None:
         report.add("bad-lock", str(error), hint=error.hint)
     else:
         if lock is None and (settings.locked or settings.lock):
-            why = "CORRAL_LOCK names it" if settings.lock else "CORRAL_LOCKED is true"
-            hint = "start in the directory that has it, set CORRAL_LOCK to its path, or write it: corral lock"
-            report.add("no-lock", f"there is no lock file {str(path)!r}, and {why}", hint=hint)
+            reason = "CORRAL_LOCK names it" if settings.lock else "CORRAL_LOCKED is true"
+            hint = (
+                "start in the directory that has it, set CORRAL_LOCK to its path, or write it:"
+                " corral lock"
+            )
+            message = f"there is no lock file {str(path)!r}, and {reason}"
+            report.add("no-lock", message, hint=hint)
     report.raise_problems()
     return lock
 
 
-def _built(
+def _build_catalog(
     settings: Settings,
     plugins: Plugins,
     lock: Lock | None,
@@ -171,44 +174,25 @@ def _built(
     serves: Iterable[str] | None = None,
 ) -> Installed:
     patches = settings.lock_patches == "allow"
-    return Installed(
-        settings,
-        plugins,
-        Catalog.build(plugins, role=role, serves=serves, lock=lock, patches=patches),
-    )
+    catalog = Catalog.build(plugins, role=role, serves=serves, lock=lock, patches=patches)
+    check_plugin_settings(plugins, values=role == "check")
+    return Installed(settings, plugins, catalog)
 
 
-def _check_of(lock: Lock | None) -> partial[None] | None:
-    """What looks at names before anything is imported."""
+def _name_check(lock: Lock | None) -> partial[None] | None:
+    """The check of names that is made before any plugin is imported; None without a lock file."""
     return None if lock is None else partial(check_lock_names, lock)
 
 
 def read_settings() -> Settings:
-    """Read the settings, and of the plugins only their names.
+    """Read the settings; the plugins' metadata is read for their names, and none is imported.
 
     Raises:
         ConfigurationError: A setting cannot be used.
     """
-    return _settings_beside(found())
+    return _read_settings(read_entry_points())
 
 
-def _settings_beside(claims: Iterable[Claim | Broken]) -> Settings:
-    """The settings; names that begin with one of these entry points' names are a plugin's own."""
-    return Settings.read({claim.name for claim in claims if isinstance(claim, Claim)})
-
-
-def _built_in() -> Iterator[Claim]:
-    """The plugins that the core brings along, where what they need is installed; to be disabled
-    like others.
-    """
-    try:
-        has_traces = find_spec("opentelemetry.trace") is not None
-    except ModuleNotFoundError:
-        has_traces = False
-    if has_traces:
-        yield Claim(
-            "traces",
-            "corral.observe.traces",
-            PLUGINS,
-            Provider("corral", version("corral"), BUILT_IN),
-        )
+def _read_settings(entry_points: Iterable[PluginEntryPoint | UnreadableDistribution]) -> Settings:
+    """Read the settings. Variables that begin with an entry point's name are that plugin's own."""
+    return Settings.read({each.name for each in entry_points if isinstance(each, PluginEntryPoint)})

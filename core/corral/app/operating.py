@@ -1,4 +1,4 @@
-"""What the operator's commands do, below their arguments and above their output."""
+"""The work of an operator's commands: without their arguments and their output, which `cli` has."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from corral.app.installed import Installed, read_installed
-from corral.app.producing import scheduler
+from corral.app.producing import open_scheduler
 from corral.embedded.server import chosen_store
-from corral.inspector.audit import Audit, this_process
-from corral.inspector.damage import naming_damage
+from corral.inspector.audit import Audit, process_identity
+from corral.inspector.damage import report_damage
 from corral.jobs import Enqueued, EnqueueOptions
 from corral.settings import Settings
 from corral.store.connection import Link
 
 if TYPE_CHECKING:
-    from corral.inspector import JobInspector, Sizes
+    from corral.inspector import JobInspector, QueueSizes
 
-__all__ = ["configure_operators_logs", "count_jobs", "enqueue_once", "inspector", "operate"]
+__all__ = ["configure_command_logs", "count_jobs", "enqueue_once", "inspector", "operate"]
 
 T = TypeVar("T")
 
@@ -30,8 +30,12 @@ T = TypeVar("T")
 async def inspector(
     installed: Installed, url: str, who: str | None = None
 ) -> AsyncIterator[JobInspector]:
-    """The inspector of a process, closed on leaving; what it changes is told as `who`, see
-    `JobInspector`.
+    """The inspector of a process, closed on leaving.
+
+    Args:
+        installed: What the process starts from.
+        url: The store.
+        who: Whose name the audit gives to what it changes; see `JobInspector`.
     """
     from corral.inspector import JobInspector  # noqa: PLC0415  # 20 ms that `corral enqueue` need not wait for
 
@@ -43,12 +47,12 @@ async def inspector(
 
 
 def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str) -> T:
-    """Do something with an inspector, from the command line.
+    """Run a command's work with an inspector.
 
     Args:
         work: What to do.
-        queues: The queues it is about: a name that is not declared is refused before a store is
-        looked for.
+        queues: The queues it is about. A name that is not declared is refused before the store is
+            contacted.
 
     Returns:
         What `work` returns.
@@ -57,40 +61,42 @@ def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str
         CorralError: A name was refused, there is no store, or what `work` raises.
     """
     installed = read_installed()
-    configure_operators_logs(installed.settings)
+    configure_command_logs(installed.settings)
     for name in queues:
         installed.catalog.get(name)
     with chosen_store(installed.settings) as url:
 
         async def run() -> T:
-            async with inspector(installed, url, this_process("cli")) as made:
+            async with inspector(installed, url, process_identity("cli")) as made:
                 return await work(made)
 
         return asyncio.run(run())
 
 
 def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions) -> Enqueued:
-    """Write one job, from the command line.
+    """Enqueue one job from the command line.
 
     Raises:
         CorralError: The name, the payload or an option was refused, or there is no store.
     """
     installed = read_installed()
-    configure_operators_logs(installed.settings)
-    installed.catalog.get(queue).queue.validated(
-        payload
-    )  # before a store is looked for, or even started
+    configure_command_logs(installed.settings)
+    # refuse a wrong payload before the store is contacted, or an embedded one started
+    installed.catalog.get(queue).queue.validated(payload)
     with chosen_store(installed.settings) as url:
 
         async def write() -> Enqueued:
             link, prefix = Link(url), installed.settings.prefix
             audit = Audit(link, prefix)
             try:
-                async with scheduler(installed, url) as jobs, naming_damage(link, prefix, queue):
+                async with (
+                    open_scheduler(installed, url) as jobs,
+                    report_damage(link, prefix, queue),
+                ):
                     await audit.ensure_writable()
                     enqueued = await jobs.enqueue(queue, payload, **options)
                 if enqueued.created:
-                    await audit.added(this_process("cli"), queue, enqueued.id)
+                    await audit.record_added_job(process_identity("cli"), queue, enqueued.id)
                 return enqueued
             finally:
                 await link.close()
@@ -98,11 +104,10 @@ def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions
         return asyncio.run(write())
 
 
-def configure_operators_logs(settings: Settings) -> None:
-    """Send the audit's lines, and whatever else is logged, to standard error.
+def configure_command_logs(settings: Settings) -> None:
+    """Send a command's log lines, the audit's among them, to standard error.
 
-    A person at a terminal reads what the command prints: an audit's line beside each line of that
-    would be noise.
+    On a terminal only warnings are written: the command's own output shows what was done.
     """
     if sys.stderr.isatty():
         settings = settings.model_copy(update={"log_level": "WARNING"})
@@ -110,8 +115,8 @@ def configure_operators_logs(settings: Settings) -> None:
         _configure_logs(settings)
         return
     root, level = logging.getLogger(), logging.getLevelNamesMapping()[settings.log_level]
-    root.handlers = [each for each in root.handlers if not isinstance(each, _FirstLine)]
-    root.addHandler(_FirstLine(settings))
+    root.handlers = [each for each in root.handlers if not isinstance(each, _FirstLineHandler)]
+    root.addHandler(_FirstLineHandler(settings))
     root.setLevel(max(level, logging.INFO))
     logging.getLogger("corral").setLevel(level)
 
@@ -122,9 +127,10 @@ def _configure_logs(settings: Settings) -> logging.Handler:
     return configure_logs(settings)
 
 
-class _FirstLine(logging.Handler):
-    """Sets up the logs when there is a line: structlog takes 40 ms of commands that most often log
-    nothing.
+class _FirstLineHandler(logging.Handler):
+    """Configures the logs when the first line is logged.
+
+    Loading structlog takes 40 ms, and most commands log nothing.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -132,15 +138,15 @@ class _FirstLine(logging.Handler):
         self._settings = settings
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand on the first line, and leave the others to the handler that stands here now."""
+        """Configure the logs, and pass the first line to the handler that replaces this one."""
         logging.getLogger().removeHandler(self)
         _configure_logs(self._settings).handle(record)
 
 
-def count_jobs() -> dict[str, Sizes]:
-    """How many jobs are in each state and in quarantine, and what holds the queue back, by queue.
+def count_jobs() -> dict[str, QueueSizes]:
+    """Count the jobs in each state and in quarantine, by queue, and what holds each queue back.
 
-    Of a queue with damaged keys, what the others tell.
+    For a queue with damaged keys, only what its other keys show is counted.
 
     Raises:
         CorralError: The catalog was refused, or there is no store.

@@ -1,4 +1,7 @@
-"""Producers: `connect` and its blocking twin, and what a process tells the others."""
+"""Producers: `connect` and its blocking twin, and what producers and workers tell each other.
+
+A process announces its catalog to others, and warns if no worker serves a queue that it uses.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import atexit
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import (
     AbstractAsyncContextManager,
@@ -17,51 +20,54 @@ from contextlib import (
 from dataclasses import dataclass
 from typing import Any, Final
 
+from corral.app.child_process import keep_record
 from corral.app.installed import Installed, log_lock, read_installed
 from corral.blocking import BlockingJobScheduler
 from corral.catalog.record import differences, dumped, parsed, recorded
-from corral.catalog.unserved import unserved
+from corral.catalog.unserved import warn_of_unserved
 from corral.embedded.server import chosen_store
 from corral.errors import SchedulerUnusable, StoreUnavailable
-from corral.fleet.processes import ProcessRecords, process_name
+from corral.fleet.processes import OwnRecord, ProcessRecord, ProcessRecords, process_name
 from corral.forking import forks, leave_alone, on_fork
 from corral.jobs import Durability, JobScheduler
 from corral.loggers import Logger
 from corral.producer import RedisJobScheduler
 from corral.store.connection import Link
 from corral.store.replies import ResponseError
-from corral.tasks import start_task
-from corral.worker.stopping import end_tasks
+from corral.tasks import end_tasks, start_task
 
-__all__ = ["announced", "connect", "connect_blocking", "scheduler", "watching_workers"]
+__all__ = ["announce_process", "connect", "connect_blocking", "open_scheduler", "watch_for_workers"]
 
 log = Logger("corral")
 
 OPEN_SECONDS: Final = 330.0
-"""How long a blocking producer waits for its connection: longer than an embedded store may take to
-read its files.
+"""How long a blocking producer waits for its connection.
+
+It is longer than an embedded store may take to read its files.
 """
 CLOSE_SECONDS: Final = 30.0
-"""How long leaving `connect_blocking` may take: other threads' calls end within seconds, and the
-embedded store, where this was its last user, within ten.
+"""How long leaving `connect_blocking` may take.
+
+The calls of other threads end within seconds, and the embedded store, if this was its last user,
+within ten.
 """
 EXIT_SECONDS: Final = 2.0
-"""How long a program that ends may wait for a blocking producer that was never left.
+"""How long a program that ends may wait for a blocking producer that was not closed.
 
-The store forgets it by itself.
+The store drops the connection by itself.
 """
 
 
-class connect(AbstractAsyncContextManager[RedisJobScheduler]):  # noqa: N801  # called as the function it stands for
+class connect(AbstractAsyncContextManager[RedisJobScheduler]):  # noqa: N801  # called like a function
     """Connect a producer; see `corral.connect`.
 
-    What it opens is held by a task and not by this object: it stays open when only the scheduler is
-    kept, and is closed in order where it is never left, as `asyncio.run` cancels the tasks that are
-    left over.
+    A task holds what is opened, not this object. So it stays open if a program keeps only the
+    scheduler, and is closed in order if the program never leaves the `with` block: `asyncio.run`
+    cancels the tasks that are left over.
 
     Args:
         durability: As for `corral.connect`.
-        installed: What is installed, where it was read before.
+        installed: The installed plugins and settings, if they were read before.
     """
 
     def __init__(
@@ -95,29 +101,28 @@ class connect(AbstractAsyncContextManager[RedisJobScheduler]):  # noqa: N801  # 
         return self._jobs
 
     async def __aexit__(self, *raised: object) -> None:
-        if (
-            self._holding.done() or self._forks != forks()
-        ):  # closed as the event loop ended, or the parent's to close
+        # Closed when the event loop ended; or, in a forked child, for the parent to close.
+        if self._holding.done() or self._forks != forks():
             return
         try:
             self._jobs.ensure_usable()
         except SchedulerUnusable:
             if raised[0] is not None:
-                return  # what was raised says more
+                return  # the block's own exception is raised
             raise
         self._leaving.set()
         await self._holding
 
 
 def _read() -> Installed:
-    """What is installed, for a producer."""
+    """Read the installed plugins and settings for a producer."""
     installed = read_installed()
-    log_lock(installed, level=logging.INFO)  # it may start for a single job
+    log_lock(installed, level=logging.INFO)  # not higher: the process may run for a single job
     return installed
 
 
 _held: set[asyncio.Task[None]] = set()
-"""The tasks of what is connected: an event loop itself holds its tasks weakly."""
+"""The tasks that hold connections: an event loop has only weak references to its tasks."""
 leave_alone(_held)
 
 
@@ -127,19 +132,19 @@ async def _hold(
     opened: asyncio.Future[RedisJobScheduler],
     leaving: asyncio.Event,
 ) -> None:
-    """Keep a producer open until it is left."""
+    """Keep a producer open until its `with` block is left."""
     installed = installed or _read()
     with chosen_store(installed.settings) as url:
         async with (
-            watching_workers(installed, url) as used,
-            scheduler(installed, url, used, durability=durability) as jobs,
-            announced(installed, url),
+            watch_for_workers(installed, url) as used,
+            open_scheduler(installed, url, used, durability=durability) as jobs,
+            announce_process(installed, url),
         ):
             opened.set_result(jobs)
             await leaving.wait()
 
 
-class connect_blocking(AbstractContextManager[BlockingJobScheduler]):  # noqa: N801  # as above
+class connect_blocking(AbstractContextManager[BlockingJobScheduler]):  # noqa: N801  # called like a function
     """Connect a producer that has no event loop; see `corral.connect_blocking`."""
 
     def __init__(self, *, durability: Durability | None = None) -> None:
@@ -157,8 +162,8 @@ class connect_blocking(AbstractContextManager[BlockingJobScheduler]):  # noqa: N
 class _ThreadedScheduler(BlockingJobScheduler):
     """Runs an event loop on a thread of its own, in each process that uses it.
 
-    The thread is a daemon and nothing is closed by the garbage collector: a program that never
-    leaves `connect_blocking` ends in time, and is tidied up after as far as `EXIT_SECONDS` allow.
+    The thread is a daemon, and the garbage collector closes nothing. So a program that never leaves
+    `connect_blocking` ends in time, and closes its connection as far as `EXIT_SECONDS` allow.
 
     Raises:
         CorralError: As `corral.connect`.
@@ -175,9 +180,9 @@ class _ThreadedScheduler(BlockingJobScheduler):
         atexit.register(self._exit)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: there is no thread and no connection; the next call makes both."""
+        """Drop the parent's thread and connection in a forked child; the next call connects."""
         inherited, self._connected = self._connected, None
-        self._turn = threading.Lock()  # a thread that only the parent has may hold the other one
+        self._turn = threading.Lock()  # a thread of the parent may hold the inherited one
         if inherited is not None:
             leave_alone(inherited, asyncio.all_tasks(inherited.loop))
 
@@ -209,7 +214,8 @@ class _ThreadedScheduler(BlockingJobScheduler):
                 connected = self._connected
         if connected.thread is threading.current_thread():
             raise SchedulerUnusable(
-                "a blocking scheduler is called on its own event loop, by a subscriber of corral_enqueuing for one"
+                "a blocking scheduler is called on its own event loop, "
+                "by an implementation of corral_enqueuing for example"
             )
         return connected.jobs, connected.loop
 
@@ -229,7 +235,7 @@ class _ThreadedScheduler(BlockingJobScheduler):
         def run() -> None:
             try:
                 asyncio.run(serve())
-            except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            except BaseException as error:  # noqa: BLE001  # raised in the waiting thread
                 if not connecting.done():
                     connecting.set_exception(error)
 
@@ -242,12 +248,12 @@ class _ThreadedScheduler(BlockingJobScheduler):
 
 @dataclass(frozen=True, slots=True)
 class _Connected:
-    """What a blocking scheduler has in one process.
+    """The connection of a blocking scheduler in one process.
 
     Attributes:
         jobs: Runs on the loop.
         loop: The event loop that the thread runs.
-        leaving: Set on the loop to close it all.
+        leaving: Set on the loop to close the connection.
         thread: The thread.
     """
 
@@ -258,17 +264,17 @@ class _Connected:
 
 
 @asynccontextmanager
-async def scheduler(
+async def open_scheduler(
     installed: Installed,
     url: str,
     on_first_job: Callable[[str], object] | None = None,
     *,
     durability: Durability | None = None,
 ) -> AsyncIterator[RedisJobScheduler]:
-    """The producer of a process, closed on leaving.
+    """Open the producer of a process; it is closed on leaving.
 
     Args:
-        installed: What is installed.
+        installed: The installed plugins and settings.
         url: The store.
         on_first_job: As for `RedisJobScheduler`.
         durability: As for `corral.connect`.
@@ -282,7 +288,7 @@ async def scheduler(
         max_payload_bytes=settings.max_payload_bytes,
         durability=durability,
         on_first_job=on_first_job,
-        tries_all=settings.is_development,
+        proves_all=settings.is_development,
     )
     try:
         yield jobs
@@ -291,44 +297,40 @@ async def scheduler(
 
 
 @asynccontextmanager
-async def announced(
-    installed: Installed, url: str, name: str | None = None, *, look: asyncio.Event | None = None
-) -> AsyncIterator[str]:
-    """Keep this process's catalog in the store while it lives, and warn of others that run
-    something else.
+async def announce_process(
+    installed: Installed, url: str, name: str | None = None
+) -> AsyncIterator[OwnRecord]:
+    """Keep this process's record in the store while it runs, and warn of differing processes.
 
     Args:
-        installed: What it runs.
+        installed: The installed plugins and settings.
         url: The store.
-        name: This process's name, unique among all; made up where it is None.
-        look: Set when the store may have lost the catalog; without it, that is found within a
-        minute.
+        name: This process's name, unique among all; None to make one.
 
     Yields:
-        The name.
+        The record.
     """
-    name = name or process_name()
     own = recorded(installed.catalog, 0)
 
-    def tell(others: dict[str, bytes]) -> None:
-        for warning in differences(own, {process: parsed(raw) for process, raw in others.items()}):
+    def warn(others: Mapping[str, ProcessRecord]) -> None:
+        catalogs = {process: parsed(record.catalog) for process, record in others.items()}
+        for warning in differences(own, catalogs):
             log.warning(warning)
 
-    records = ProcessRecords(Link(url), installed.settings.prefix, name)
-    keeping = start_task(
-        records.keep(lambda now_ms: dumped(recorded(installed.catalog, now_ms)), tell, look),
-        "corral-catalog",
+    record = OwnRecord(
+        Link(url),
+        installed.settings.prefix,
+        name or process_name(),
+        catalog=lambda now_ms: dumped(recorded(installed.catalog, now_ms)),
+        report=warn,
     )
-    try:
-        yield name
-    finally:
-        await end_tasks([keeping])
+    async with keep_record(record):
+        yield record
 
 
 @asynccontextmanager
-async def watching_workers(installed: Installed, url: str) -> AsyncIterator[Callable[[str], None]]:
-    """Warn where this process enqueues to a queue that no worker serves, of Corral or of another
-    client.
+async def watch_for_workers(installed: Installed, url: str) -> AsyncIterator[Callable[[str], None]]:
+    """Warn if this process enqueues to a queue that no worker serves, of Corral or another client.
 
     Yields:
         A function to call with the name of each queue, when the process first enqueues to it.
@@ -342,9 +344,10 @@ async def watching_workers(installed: Installed, url: str) -> AsyncIterator[Call
             queues = [await used.get()]
             while not used.empty():
                 queues.append(used.get_nowait())
-            with suppress(StoreUnavailable, ResponseError):  # who cannot be asked is not accused
-                others = (await ProcessRecords(link, prefix, "").others()).values()
-                for warning in await unserved(queues, [own, *map(parsed, others)], link, prefix):
+            with suppress(StoreUnavailable, ResponseError):  # without an answer, nothing is logged
+                records = (await ProcessRecords(link, prefix).read()).values()
+                catalogs = [own, *(parsed(each.catalog) for each in records)]
+                for warning in await warn_of_unserved(queues, catalogs, link, prefix):
                     log.warning(warning)
 
     looking = start_task(look(), "corral-unserved")

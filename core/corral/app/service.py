@@ -1,6 +1,6 @@
-"""`run_service`: `asyncio.run` for a command that stays until it is stopped.
+"""`run_service`: `asyncio.run` for a command that runs until it is stopped.
 
-Its end waits for no task for ever.
+Unlike `asyncio.run`, it does not wait without a bound for tasks and threads that do not end.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ __all__ = ["run_service"]
 T = TypeVar("T")
 
 TIDY_SECONDS: Final = 0.4
-"""How long tasks that are left may take to end when they are cancelled, and asynchronous generators
-to close.
-"""
+"""How long cancelled tasks may take to end, and asynchronous generators to close."""
 _LEFT: Final[list[asyncio.AbstractEventLoop]] = []
-"""Loops with tasks that did not end: to collect them would tell of each as a mistake, just before
-the process ends.
+"""Loops with tasks that did not end. They are kept until the process ends: if a loop were
+collected, asyncio would log each of these tasks as an error.
 """
 
 
@@ -29,12 +27,15 @@ def run_service(
 ) -> T:
     """Run a command's coroutine on a new event loop.
 
-    Tasks that are deaf to their cancellation, and threads of the loop's executor, are not waited
-    for: `asyncio.run` would, the former without an end and the latter for five minutes.
+    Tasks that ignore their cancellation, and threads of the loop's executor, get `TIDY_SECONDS`:
+    `asyncio.run` would wait for the former without a bound and for the latter for five minutes.
 
     Args:
         main: The command.
-        new_loop: Makes the event loop; None: Python does.
+        new_loop: Makes the event loop; None for Python's own.
+
+    Returns:
+        What the coroutine returned.
     """
     runner = asyncio.Runner(loop_factory=new_loop)
     try:
@@ -48,7 +49,7 @@ def run_service(
 
 
 async def _tidy(loop: asyncio.AbstractEventLoop) -> bool:
-    """End what is left on a loop; returns whether all of it has ended."""
+    """Cancel what is left on a loop; return whether all of it has ended."""
     pending = asyncio.all_tasks(loop) - {asyncio.current_task()}
     for task in pending:
         task.cancel()

@@ -9,22 +9,23 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from corral.app.databases import prepare_database, relaying
-from corral.app.heartbeat import alive, stop_with_parent
+from corral.app.child_process import start_heartbeats, stop_with_parent
+from corral.app.databases import prepare_database, relay_beside_worker
 from corral.app.installed import Installed, log_lock, read_installed
-from corral.app.known_holes import hole_warning, store_version
-from corral.app.observed import observed
+from corral.app.observation import observe_worker
 from corral.app.operating import inspector
-from corral.app.producing import announced, scheduler, watching_workers
+from corral.app.producing import announce_process, open_scheduler, watch_for_workers
 from corral.app.service import run_service
 from corral.embedded.server import chosen_store
-from corral.errors import ConfigurationError, CorralError, ResourceNotOpened, StoreUnavailable
+from corral.errors import ConfigurationError, CorralError, ResourceOpenError, StoreUnavailable
 from corral.fleet.processes import eviction_policy
+from corral.inspector import of_worker
 from corral.loggers import Logger
 from corral.observe.logs import configure_logs, name_worker
+from corral.observe.store_vulnerabilities import store_version, vulnerability_warning
 from corral.observe.tally import Tally
 from corral.settings import WorkerSettings
-from corral.shutdown import CUT_EXIT_CODE, Demand, on_stop, settle
+from corral.shutdown import CUT_EXIT_CODE, StopHandler, on_stop, settle
 from corral.store.connection import Link
 from corral.store.replies import RIGHTS_HINT, ResponseError, is_missing_right
 from corral.worker.worker import Worker
@@ -32,7 +33,7 @@ from corral.worker.worker import Worker
 if TYPE_CHECKING:
     from corral.observe.http_server import Address
 
-__all__ = ["calm_collector", "check_store", "run_worker"]
+__all__ = ["check_store", "run_worker", "tune_garbage_collector"]
 
 log = Logger("corral")
 
@@ -50,19 +51,19 @@ def run_worker(
     address: Address | None = None,
     beside: Beside | None = None,
 ) -> int:
-    """Work off queues until stopped.
+    """Run a worker until it is stopped.
 
     Args:
-        served: The queues, each with its concurrency or None; all that are installed where it is
-        empty.
+        served: The queues, each with its concurrency or None. If it is empty: all that are
+            installed.
         burst: Whether to end when nothing waits and nothing runs.
         concurrency: Overrides every queue's own.
         shutdown_timeout_seconds: Overrides the setting.
-        development: Whether to start an embedded store where none is named.
-        child: The name that a parent gave to this process; it ends when standard input does. None:
-        it has no parent.
+        development: Whether to start an embedded store if none is named.
+        child: The name that a parent gave to this process, which then ends when its standard input
+            does. None if it has no parent.
         address: Where metrics and health are served, or None.
-        beside: What runs while the worker does, and is told its store's URL.
+        beside: Called with the store's URL; entered while the worker runs.
 
     Returns:
         The exit code. Processors may still run: end the process by `corral.shutdown.leave`.
@@ -77,12 +78,13 @@ def run_worker(
     configure_logs(settings)
     for warning in installed.plugins.warnings:
         log.warning(warning)
-    if child is None and not development:  # a parent has said it
+    if child is None and not development:  # the parent has logged it
         log_lock(installed)
     if not installed.catalog.served:
         raise ConfigurationError(
             "no queues are installed: there is nothing to work off",
-            hint="a queue is a distribution with an entry point in the group corral.queues: install one",
+            hint="a queue is a distribution with an entry point in the group corral.queues:"
+            " install one",
         )
     overrides = {name: number or concurrency for name, number in served.items()}
     if not served and concurrency:
@@ -96,20 +98,20 @@ def run_worker(
     new_loop = _new_loop(settings.worker)
     with chosen_store(settings, implied_development=development) as url:
         if development:
-            log.info("store", url=url, data_dir=str(settings.data_dir))
+            log.info("store is ready", url=url, data_dir=str(settings.data_dir))
             prepare_database(installed)
         limits = {name: number for name, number in overrides.items() if number}
         lenient = development or settings.is_development
-        calm_collector()
-        served_beside = nullcontext() if beside is None else beside(url)
-        work = _work(
+        tune_garbage_collector()
+        entered = nullcontext() if beside is None else beside(url)
+        work = _run_worker(
             installed, url, limits, burst=burst, lenient=lenient, child=child, address=address
         )
-        return run_service(_beside(served_beside, work), new_loop)
+        return run_service(_run_beside(entered, work), new_loop)
 
 
 def _new_loop(settings: WorkerSettings) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes the worker's event loop; None: Python does."""
+    """The factory of the worker's event loop; None for Python's own."""
     if settings.event_loop == "asyncio":
         return None
     try:
@@ -123,14 +125,13 @@ def _new_loop(settings: WorkerSettings) -> Callable[[], asyncio.AbstractEventLoo
     return new_loop
 
 
-def calm_collector() -> None:
-    """Make the garbage collector of a worker's process rare: at its defaults it took an eighth of
-    the time.
+def tune_garbage_collector() -> None:
+    """Let the garbage collector of a worker's process run rarely.
 
-    What is loaded by now stays for good, so it is never looked at again; and a job leaves no cycles
-    behind, so that young objects need not be looked at after every 700 of them. The memory that
-    loading has freed goes back to the system, where glibc would keep it: 3 MiB of an idle worker's
-    77.
+    With Python's defaults it took an eighth of a worker's time. What is loaded by now stays for
+    good, so it is frozen and not examined again; and a job leaves no reference cycles behind, so
+    young objects need not be examined after every 700 of them. Memory that loading has freed is
+    given back to the system, which glibc would keep: 3 MiB of an idle worker's 77.
     """
     gc.collect()
     gc.freeze()
@@ -139,15 +140,17 @@ def calm_collector() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-async def _beside(what: AbstractAsyncContextManager[None], work: Coroutine[Any, Any, int]) -> int:
+async def _run_beside(
+    what: AbstractAsyncContextManager[None], work: Coroutine[Any, Any, int]
+) -> int:
     try:
         async with what:
             return await work
     finally:
-        work.close()  # where it was never begun
+        work.close()  # if it never began
 
 
-async def _work(
+async def _run_worker(
     installed: Installed,
     url: str,
     concurrency: Mapping[str, int],
@@ -158,16 +161,15 @@ async def _work(
     address: Address | None,
 ) -> int:
     settings, catalog, tally = installed.settings, installed.catalog, Tally()
-    look = asyncio.Event()
     await check_store(url, lenient=lenient, warns=child is None)
     async with (
-        watching_workers(installed, url) as used,
-        scheduler(installed, url, used) as jobs,
+        watch_for_workers(installed, url) as used,
+        open_scheduler(installed, url, used) as jobs,
         inspector(installed, url) as operator,
-        announced(installed, url, child, look=look) as name,
-        relaying(installed, url),
+        announce_process(installed, url, child) as record,
+        relay_beside_worker(installed, url),
     ):
-        name_worker(name)
+        name_worker(record.name)
         worker = Worker(
             [entry.processor for entry in catalog if entry.processor is not None],
             url=url,
@@ -175,36 +177,34 @@ async def _work(
             settings=settings.worker,
             plugins=installed.plugins.with_own(tally),
             jobs=jobs,
-            inspector=operator.acting_as(f"worker:{name}"),
+            provided={of_worker: operator.acting_as(f"worker:{record.name}")},
             concurrency=concurrency,
             burst=burst,
-            name=name,
-            on_check=look.set,
+            name=record.name,
+            on_check=record.write_soon,
         )
-        with on_stop(_demand(worker, settings.worker)):
-            async with (
-                alive(worker, url, settings.prefix) as link,
-                observed(worker, tally, installed, link, address),
-            ):
+        with on_stop(_stop_handler(worker, settings.worker)):
+            start_heartbeats(worker, record)
+            async with observe_worker(worker, tally, installed, record.link, address):
                 try:
                     stopped = await worker.run()
                 except Exception as error:
                     if worker.opens is None:
                         raise
-                    raise _not_opened(installed, worker.opens, error) from error
+                    raise _resource_error(installed, worker.opens, error) from error
                 code = int(stopped.unclosed) if stopped.in_order else CUT_EXIT_CODE
                 settle(code)
                 return code
 
 
 async def check_store(url: str, *, lenient: bool, warns: bool = True) -> None:
-    """Refuse a store that is away, or one that may throw away parts of jobs when its memory is
-    full.
+    """Refuse a store that is away, or that evicts keys when its memory is full.
 
     Args:
         url: The store.
-        lenient: Whether one that evicts keys is warned of, and not refused.
-        warns: Whether to warn of a version with a known hole; not where a parent has.
+        lenient: Whether a store that evicts keys is only warned of.
+        warns: Whether to warn of a version with a known vulnerability. A child need not: its parent
+            has done it.
 
     Raises:
         StoreUnavailable: It is away.
@@ -213,7 +213,7 @@ async def check_store(url: str, *, lenient: bool, warns: bool = True) -> None:
     link = Link(url)
     try:
         policy = await eviction_policy(link)
-        if warns and (warning := hole_warning(*await store_version(link))):
+        if warns and (warning := vulnerability_warning(*await store_version(link))):
             log.warning(warning)
     except StoreUnavailable as error:
         if not is_missing_right(error):
@@ -226,14 +226,17 @@ async def check_store(url: str, *, lenient: bool, warns: bool = True) -> None:
     finally:
         await link.close()
     if policy not in {"", "noeviction"}:
-        told = f"the store evicts keys when its memory is full (maxmemory-policy {policy}): jobs would be lost"
+        problem = (
+            f"the store evicts keys when its memory is full (maxmemory-policy {policy}):"
+            " jobs would be lost"
+        )
         if not lenient:
-            raise ConfigurationError(told, hint="set maxmemory-policy noeviction in the store")
-        log.warning(told)
+            raise ConfigurationError(problem, hint="set maxmemory-policy noeviction in the store")
+        log.warning(problem)
 
 
-def _demand(worker: Worker, settings: WorkerSettings) -> Demand:
-    """How a worker is stopped."""
+def _stop_handler(worker: Worker, settings: WorkerSettings) -> StopHandler:
+    """How signals stop a worker."""
     loop = asyncio.get_running_loop()
 
     def call(what: Callable[[], None]) -> None:
@@ -253,12 +256,19 @@ def _demand(worker: Worker, settings: WorkerSettings) -> Demand:
         try:
             handed_back = worker.hand_back()
         except (StoreUnavailable, ResponseError) as error:
-            log.warning("running jobs are left to the stalled check", error=str(error))
+            log.warning(
+                "could not hand back the running jobs:"
+                " other workers take them over when their locks expire",
+                error=str(error),
+            )
         else:
-            told = "worker is cut off at its shutdown timeout: a processor or a resource does not let it end"
-            log.warning(told, handed_back=handed_back)
+            log.warning(
+                "worker did not end within its shutdown timeout, and its process ends now:"
+                " a processor or a resource blocks it",
+                handed_back=handed_back,
+            )
 
-    return Demand(
+    return StopHandler(
         settings.shutdown_timeout_seconds,
         stop=lambda: call(worker.stop),
         announce=announce,
@@ -267,9 +277,9 @@ def _demand(worker: Worker, settings: WorkerSettings) -> Demand:
     )
 
 
-def _not_opened(installed: Installed, queue: str, error: Exception) -> CorralError:
-    """What is said of a resource that did not open: in one sentence, with its package."""
+def _resource_error(installed: Installed, queue: str, error: Exception) -> CorralError:
+    """The error of a resource that could not be opened: one sentence that names its package."""
     provider = installed.catalog.get(queue).provider
     if not isinstance(error, CorralError):
         log.error("resource cannot be opened", queue=queue, exc_info=error)
-    return ResourceNotOpened(queue, str(provider), error)
+    return ResourceOpenError(queue, str(provider), error)

@@ -1,7 +1,7 @@
-"""The board: what the queues do, in a browser; and what an operator can do about it.
+"""The board: shows in a browser what the queues do, and lets operators act on jobs and queues.
 
-`Board` is an ASGI application, mounted in another one behind its session, or run alone by `corral
-board`. Needs the extra `board`.
+`Board` is an ASGI application. It is mounted in another one, behind that one's session, or run
+alone by `corral board`. It needs the extra `board`.
 """
 
 try:
@@ -13,7 +13,8 @@ except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"starlette", "jinja2", "markupsafe"}:
         raise
     raise MissingExtra(
-        f"the board needs {missing.name}, which is not installed: install the extra 'board' from where you got corral"
+        f"the board needs {missing.name}, which is not installed:"
+        " install the extra 'board' from where you got corral"
     ) from missing
 
 __all__ = ["Action", "Board", "Identity", "Role"]

@@ -1,4 +1,4 @@
-"""Who is looking at the board, and what they may do: three roles, and one table of actions."""
+"""Who uses the board, and what they may do: three roles, and one table of actions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["NEEDED", "Action", "Identity", "Role"]
 
 
 class Role(StrEnum):
-    """What somebody is trusted with; each role may do what those before it may."""
+    """What a reader is trusted with; each role includes what the roles before it may do."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -20,7 +20,7 @@ class Role(StrEnum):
 
 
 class Action(StrEnum):
-    """Everything that can be done on the board."""
+    """Everything that can be done on the board; each route needs one of them."""
 
     LOOK = "look"
     SEARCH = "search"
@@ -62,8 +62,9 @@ NEEDED: Final[Mapping[Action, Role]] = MappingProxyType(
         Action.AUDIT: Role.ADMIN,
     }
 )
-"""The least role that may do something: what can be undone is an operator's, what takes jobs away
-is an admin's.
+"""The lowest role that may do each action.
+
+An operator may do what can be undone; only an admin may remove jobs or change payloads.
 """
 
 _RANK: Final = {role: rank for rank, role in enumerate(Role)}
@@ -71,17 +72,17 @@ _RANK: Final = {role: rank for rank, role in enumerate(Role)}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody who is logged in.
+    """A person who is logged in.
 
     Attributes:
-        name: What the audit log calls them: a login name or an address, no secret.
-        role: What they are trusted with here; None for somebody who is logged in, and has no
-        business on the board.
+        name: Their name in the audit log: a login name or an e-mail address, never a secret.
+        role: What they are trusted with on the board; None for a person who is logged in to the
+            host application and may not see the board.
     """
 
     name: str
     role: Role | None = None
 
     def may(self, action: Action) -> bool:
-        """Whether they may do something."""
+        """Whether their role allows an action."""
         return self.role is not None and _RANK[self.role] >= _RANK[NEEDED[action]]

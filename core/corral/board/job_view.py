@@ -1,9 +1,8 @@
 """`JobView`: a job as the board shows it, in HTML and in JSON.
 
-What is secret goes no further than this module.
-
-What is secret, and how it is masked, `corral.redactor` says. A job's id is shown as it is: links
-are made of it.
+Everything the board shows of a job passes through this module, which masks its secrets. What
+counts as a secret, and how it is masked, is decided by `corral.redactor`. A job's id is shown as it
+is, because links are made from it.
 """
 
 from __future__ import annotations
@@ -11,216 +10,189 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from corral.errors import PayloadRefused
-from corral.inspector import Occurrence, State, StoredJob
+from corral.inspector import StoredJob, TimelineEntry
+from corral.job_state import JobState
 from corral.queue import Queue
 from corral.redactor import LONGEST, MASK, Redactor, is_marked, secret_names
 
 __all__ = [
     "MASK",
     "JobView",
-    "is_found_in_the_open",
+    "build_job_view",
     "is_secret",
-    "occurrences_shown",
-    "refusal_shown",
-    "schema_shown",
-    "shown",
-    "texts_shown",
+    "is_visible_match",
+    "masked_occurrences",
+    "masked_refusal",
+    "masked_schema",
+    "masked_texts",
 ]
 
-MAX_TEXT: Final = LONGEST
+MAX_SHOWN: Final = LONGEST
 """Characters of one text that a page shows."""
+MAX_HEADLINE: Final = 300
+"""Characters of a failure's first line in a table."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as the board shows it; see `StoredJob` for what the fields mean.
+    """A job as the board shows it.
 
     Attributes:
-        reason: Why the last attempt failed, whole.
-        headline: The first line of that.
-        traces: One text per failed attempt, the oldest first.
-        run_ms: How long its last run took, or has taken when it was read; None before the first.
+        stored: The job as it is stored, with its secrets masked and long texts cut. Its log lines
+            and its children's results are left out.
+        reason: Why the last attempt failed, or why the next worker will fail the job; empty where
+            neither is known.
+        headline: The first line of `reason`, cut to fit a table.
+        run_ms: How long its last run took in milliseconds, or has taken so far while it is active;
+            None before the first run.
     """
 
-    id: str
-    queue: str
-    state: State | None
-    name: str
-    data: Any
-    opts: Any
-    progress: Any
-    returnvalue: Any
+    stored: StoredJob
     reason: str
     headline: str
-    traces: tuple[str, ...]
-    enqueued_at: datetime | None
-    due_at: datetime | None
-    processed_on: datetime | None
-    finished_on: datetime | None
-    delay: timedelta
-    priority: int
-    attempts_made: int
-    attempts_started: int
-    max_attempts: int
-    stalled: int
-    processed_by: str | None
-    parent_key: str | None
-    deduplication_id: str | None
-    schedule_id: str | None
-    log_lines: int | None
-    locked_for: timedelta | None
     run_ms: float | None
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self.state in {"completed", "failed"}
+    def is_finished(self) -> bool:
+        """Whether it is completed or failed."""
+        return self.stored.state in {JobState.COMPLETED, JobState.FAILED}
 
     @property
     def is_iteration(self) -> bool:
-        """Whether it is a run of a schedule."""
-        return self.schedule_id is not None
+        """Whether a schedule has made it."""
+        return self.stored.schedule_id is not None
 
 
 class _JobRedactor:
-    """Masks what is secret in one job, and cuts what is too long to be read."""
+    """Masks one job's secrets in its texts and values, and cuts texts that are too long to show."""
 
     def __init__(self, job: StoredJob, queue: Queue[Any] | None) -> None:
-        self._veil = Redactor(_names(queue), job.data)
+        self._redactor = Redactor(_secret_names(queue), job.data)
 
     def text(self, text: str) -> str:
-        """A text."""
-        return self._veil.text(text[: 2 * MAX_TEXT])[:MAX_TEXT]
+        """A text, masked and cut."""
+        return self._redactor.text(text[: 2 * MAX_SHOWN])[:MAX_SHOWN]
+
+    def optional(self, text: str | None) -> str | None:
+        """A text, masked and cut; None stays None."""
+        return None if text is None else self.text(text)
 
     def value(self, value: Any) -> Any:
-        """A JSON value, as it was parsed; what was none is a text."""
-        return self.text(value) if isinstance(value, str) else self._veil.value(value)
+        """A parsed JSON value, masked; a text is what could not be parsed."""
+        return self.text(value) if isinstance(value, str) else self._redactor.value(value)
 
     def payload(self, data: Any) -> Any:
-        """The payload."""
-        return (
-            self._veil.broken(data[:MAX_TEXT]) if isinstance(data, str) else self._veil.value(data)
+        """A parsed payload, masked; a text is what could not be parsed."""
+        if isinstance(data, str):
+            return self._redactor.broken(data[:MAX_SHOWN])
+        return self._redactor.value(data)
+
+    def job(self, job: StoredJob) -> StoredJob:
+        """The stored job, masked; log lines and children's results are left out."""
+        return replace(
+            job,
+            name=self.text(job.name),
+            data=self.payload(job.data),
+            opts=self.value(job.opts),
+            progress=self.value(job.progress),
+            returnvalue=self.value(job.returnvalue),
+            failed_reason=self.optional(job.failed_reason),
+            deferred_failure=self.optional(job.deferred_failure),
+            stacktrace=tuple(map(self.text, job.stacktrace)),
+            processed_by=self.optional(job.processed_by),
+            parent_key=self.optional(job.parent_key),
+            deduplication_id=self.optional(job.deduplication_id),
+            schedule_id=self.optional(job.schedule_id),
+            logs=None,
+            child_results=None,
         )
 
 
-def _names(queue: Queue[Any] | None) -> frozenset[str]:
+def _secret_names(queue: Queue[Any] | None) -> frozenset[str]:
     return secret_names(queue.payload) if queue else frozenset()
 
 
-def shown(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> JobView:
-    """A job as the board shows it.
+def build_job_view(job: StoredJob, queue: Queue[Any] | None, now: datetime) -> JobView:
+    """Make the view of a job.
 
     Args:
-        job: What is stored.
-        queue: Its queue, where the catalog declares it.
-        now: What the time is, by the store's clock.
+        job: The job as it is stored.
+        queue: Its queue, if the catalog has it: its payload's model marks secrets.
+        now: The current time by the store's clock.
     """
-    redactor = _JobRedactor(job, queue)
-    reason = redactor.text(job.failed_reason or job.deferred_failure or "")
-    ended = (
-        job.finished_on
-        if job.state in {"completed", "failed"}
-        else now
-        if job.state == "active"
-        else None
-    )
-    ran = (ended - job.processed_on).total_seconds() * 1000 if ended and job.processed_on else None
-    return JobView(
-        id=job.id,
-        queue=job.queue,
-        state=job.state,
-        name=redactor.text(job.name),
-        data=redactor.payload(job.data),
-        opts=redactor.value(job.opts),
-        progress=redactor.value(job.progress),
-        returnvalue=redactor.value(job.returnvalue),
-        reason=reason,
-        headline=reason.partition("\n")[0][:300],
-        traces=tuple(map(redactor.text, job.stacktrace)),
-        enqueued_at=job.enqueued_at,
-        due_at=job.due_at,
-        processed_on=job.processed_on,
-        finished_on=job.finished_on,
-        delay=job.delay,
-        priority=job.priority,
-        attempts_made=job.attempts_made,
-        attempts_started=job.attempts_started,
-        max_attempts=job.max_attempts,
-        stalled=job.stalled,
-        processed_by=job.processed_by and redactor.text(job.processed_by),
-        parent_key=job.parent_key and redactor.text(job.parent_key),
-        deduplication_id=job.deduplication_id and redactor.text(job.deduplication_id),
-        schedule_id=job.schedule_id and redactor.text(job.schedule_id),
-        log_lines=job.log_lines,
-        locked_for=job.locked_for,
-        run_ms=None if ran is None else max(0.0, ran),
-    )
+    stored = _JobRedactor(job, queue).job(job)
+    reason = stored.failed_reason or stored.deferred_failure or ""
+    return JobView(stored, reason, reason.partition("\n")[0][:MAX_HEADLINE], _run_ms(job, now))
 
 
-def texts_shown(job: StoredJob, queue: Queue[Any] | None, texts: Iterable[str]) -> list[str]:
-    """What a job said, without its secrets."""
+def _run_ms(job: StoredJob, now: datetime) -> float | None:
+    """How long the last run took, or has taken so far, in milliseconds."""
+    if job.state in {JobState.COMPLETED, JobState.FAILED}:
+        ended = job.finished_on
+    else:
+        ended = now if job.state is JobState.ACTIVE else None
+    if ended is None or job.processed_on is None:
+        return None
+    return max(0.0, (ended - job.processed_on).total_seconds() * 1000)
+
+
+def masked_texts(job: StoredJob, queue: Queue[Any] | None, texts: Iterable[str]) -> list[str]:
+    """Texts that a job has written, such as log lines, with its secrets masked."""
     return [*map(_JobRedactor(job, queue).text, texts)]
 
 
-def occurrences_shown(
-    job: StoredJob, queue: Queue[Any] | None, found: Iterable[Occurrence]
-) -> list[Occurrence]:
-    """What happened to a job, without its secrets."""
+def masked_occurrences(
+    job: StoredJob, queue: Queue[Any] | None, timeline: Iterable[TimelineEntry]
+) -> list[TimelineEntry]:
+    """A job's timeline with its secrets masked."""
     redactor = _JobRedactor(job, queue)
     return [
-        replace(
-            each,
-            detail=redactor.text(each.detail),
-            trace=None if each.trace is None else redactor.text(each.trace),
-        )
-        for each in found
+        replace(each, detail=redactor.text(each.detail), trace=redactor.optional(each.trace))
+        for each in timeline
     ]
 
 
-def refusal_shown(
+def masked_refusal(
     queue: Queue[Any], data: Mapping[str, Any], refused: PayloadRefused
 ) -> PayloadRefused:
-    """What is wrong with a payload that somebody typed, without its secrets: a validator's own
-    words may quote one.
+    """The errors of a payload that was typed into a form, with its secrets masked.
+
+    A validator's own message may quote a secret.
     """
-    redactor = Redactor(_names(queue), data)
+    redactor = Redactor(_secret_names(queue), data)
     return PayloadRefused(
         queue.name, tuple((path, redactor.text(message)) for path, message in refused.errors)
     )
 
 
-def schema_shown(queue: Queue[Any]) -> dict[str, Any]:
-    """The JSON schema of a queue's payload, without what a secret is unless somebody says
-    otherwise.
-    """
+def masked_schema(queue: Queue[Any]) -> dict[str, Any]:
+    """The JSON schema of a queue's payload, without the default and example values of secrets."""
     schema: dict[str, Any] = queue.payload.model_json_schema(by_alias=True)
     definitions = schema.get("$defs", {})
     for model in (schema, *definitions.values()):
         for name, field in model.get("properties", {}).items():
             if is_secret(queue, name) or is_marked(field, definitions):
-                for told in {"default", "examples", "example", "const"} & field.keys():
-                    del field[told]
+                for keyword in {"default", "examples", "example", "const"} & field.keys():
+                    del field[keyword]
     return schema
 
 
 def is_secret(queue: Queue[Any] | None, name: str) -> bool:
-    """Whether a payload's field is masked; of a dotted name any part."""
-    redactor = Redactor(_names(queue))
+    """Whether a payload's field is masked; for a dotted name, whether any part of it is."""
+    redactor = Redactor(_secret_names(queue))
     return any(map(redactor.is_secret, (name, *name.split("."))))
 
 
-def is_found_in_the_open(job: StoredJob, queue: Queue[Any] | None, text: str) -> bool:
-    """Whether what was searched for stands in what the board shows: a search must not be a way to
-    guess a secret.
+def is_visible_match(job: StoredJob, queue: Queue[Any] | None, text: str) -> bool:
+    """Whether a text that was searched for is in what the board shows of a job.
+
+    A match in a masked part must not count: searching would be a way to guess a secret.
     """
     redactor = _JobRedactor(job, queue)
-    places = [
-        job.id,
-        redactor.text(job.failed_reason or ""),
-        json.dumps(redactor.payload(job.data), ensure_ascii=False),
-    ]
-    return any(text in place for place in places) or json.dumps(text)[1:-1] in places[2]
+    payload = json.dumps(redactor.payload(job.data), ensure_ascii=False)
+    places = [job.id, redactor.text(job.failed_reason or ""), payload]
+    return any(text in place for place in places) or json.dumps(text)[1:-1] in payload

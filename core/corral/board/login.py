@@ -1,6 +1,4 @@
-"""`Login`: who is who where the board runs alone: one administrator's password, one-time links,
-sessions.
-"""
+"""`Login`: logs the administrator in where the board runs alone, by password or by login link."""
 
 from __future__ import annotations
 
@@ -16,229 +14,254 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from corral.board.body import FORM, media_type, read_form
-from corral.board.guard import READS, comes_from_here, cookie_name, is_token, set_cookie, wants_json
 from corral.board.identity import Identity, Role
-from corral.board.messages import Refused, first
-from corral.board.passwords import Busy, Digest, Verifier
-from corral.board.rendering import Renderer
-from corral.board.sessions import LONGEST_TURN_SECONDS, Links, Ration, Session, Sessions, Tries
+from corral.board.messages import RequestRefused, first_value
+from corral.board.page_renderer import PageRenderer
+from corral.board.passwords import PasswordDigest, PasswordVerifier, VerifierBusy
+from corral.board.request_body import FORM, media_type, read_form
+from corral.board.request_guard import (
+    SAFE_METHODS,
+    cookie_name,
+    is_csrf_token,
+    is_same_origin,
+    set_cookie,
+    wants_json,
+)
+from corral.board.sessions import (
+    MAX_WAIT_SECONDS,
+    LoginLimiter,
+    LoginLinks,
+    LoginPacer,
+    Session,
+    Sessions,
+)
 
-__all__ = ["Login", "Told", "way_back"]
+__all__ = ["AuditWriter", "Login", "login_query"]
 
-Told = Callable[[str, str, Mapping[str, str]], Awaitable[None]]
-"""Writes to the audit log who did what, and how: `login`, `login-refused`, `logout`."""
+AuditWriter = Callable[[str, str, Mapping[str, str]], Awaitable[None]]
+"""Writes an entry to the audit log: who, what (`login`, `login-refused`, `logout`), details."""
 
 ADMINISTRATOR: Final = Identity("admin", Role.ADMIN)
 COOKIE: Final = "corral_board"
-MAX_BODY_BYTES: Final = 16 * 1024
+MAX_LOGIN_BYTES: Final = 16 * 1024
 BUSY_SECONDS: Final = 5
-_BELOW: Final = re.compile(r"/(?!/)[!-\[\]-~]{0,1000}")
-"""A path of this very host, as it stands in an address: browsers drop tabs, and take a backslash
-for a slash.
+TOO_MANY: Final = "too many login attempts: wait a moment"
+_LOCAL_PATH: Final = re.compile(r"/(?!/)[!-\[\]-~]{0,1000}")
+"""A path on this very host.
+
+Two slashes would name another host; browsers remove tabs and read a backslash as a slash, so both
+are excluded.
 """
 
 
-def way_back(wanted: str) -> str:
-    """The query of the login's page that leads on to where somebody wanted to go.
+def login_query(wanted: str) -> str:
+    """The query of the login page's address, so that a login leads on to the page that was wanted.
 
     Args:
-        wanted: The path below where the board is mounted, with its query.
+        wanted: That page: the path below the mount, with its query.
 
     Returns:
-        `?next=…`, or nothing where it leads to the overview in any case.
+        `?next=…`, or nothing where the login leads to the overview anyway.
     """
-    return f"?{urlencode({'next': wanted})}" if wanted != "/" and _BELOW.fullmatch(wanted) else ""
+    if wanted != "/" and _LOCAL_PATH.fullmatch(wanted):
+        return f"?{urlencode({'next': wanted})}"
+    return ""
 
 
-def _wanted(request: Request) -> str:
-    """Where somebody who logs in wanted to go: a path below where the board is mounted."""
+def _next_page(request: Request) -> str:
+    """Where a login leads: `next` of the query if it is a path below the mount, else `/`."""
     wanted = request.query_params.get("next", "")
-    return wanted if _BELOW.fullmatch(wanted) else "/"
+    return wanted if _LOCAL_PATH.fullmatch(wanted) else "/"
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """What is said to somebody who logs in or out.
+class _LoginReply:
+    """What the login page answers to a request that neither logs in nor logs out.
 
     Attributes:
         status: The HTTP status.
-        told: One sentence.
-        retry_after: After how many seconds it may be tried again, or 0.
+        message: One sentence; empty for the plain page.
+        retry_after: After how many seconds another attempt is allowed, or 0.
     """
 
     status: int
-    told: str
+    message: str
     retry_after: int = 0
 
 
 class Login:
-    """Logs people in, with the administrator's password or with a link that is good once.
+    """Logs in with the administrator's password, or with a login link that works once.
 
-    Sessions are in this process's memory. Every login begins a new one under a key that nobody has
-    known before, so that no key that was planted in a browser is ever anybody's.
+    Sessions are kept in this process's memory. Every login begins a session under a new random key,
+    so that a key that was planted in a browser before never becomes valid.
 
     Args:
-        password: The digest of the administrator's password; without one only links let anybody in.
-        clock: Seconds that never go back; tests move it.
+        password: The digest of the administrator's password; without it only links log in.
+        clock: A clock in seconds that never goes back; tests move it.
     """
 
     login_url: str | None = "/login"
 
     def __init__(
-        self, password: Digest | None = None, *, clock: Callable[[], float] = time.monotonic
+        self, password: PasswordDigest | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._password = None if password is None else Verifier(password)
+        self._password = None if password is None else PasswordVerifier(password)
         self._sessions = Sessions(clock)
-        self._links = Links(clock)
-        self._tries = Tries(clock)
-        self._ration = Ration(clock)
-        self._refused = Tries(clock)
+        self._links = LoginLinks(clock)
+        self._limiter = LoginLimiter(clock)
+        self._pacer = LoginPacer(clock)
+        self._audit_limiter = LoginLimiter(clock)
 
     def new_link(self) -> str:
-        """Make a link that logs in once, within a quarter of an hour: a path below where the board
-        is mounted.
+        """Create a link that logs in once, within 15 minutes; returns its path below the mount.
 
-        To open it shows a page with one button, and uses nothing up: a browser, a chat or a scanner
-        that looks at links before people do, would otherwise be who is logged in.
+        Opening it only shows a page with one button. Browsers, chats and mail scanners open links
+        before a person does, and would otherwise use it up.
         """
-        return f"/login?link={self._links.make()}"
+        return f"/login?link={self._links.create()}"
 
     async def identify(self, request: Request) -> Identity | None:
-        """Whose session it is."""
-        session = self._session(request)
+        """Who the request's session belongs to, or None."""
+        session = self._find_session(request)
         return session.identity if session else None
 
     def secret_of(self, request: Request) -> str | None:
-        """What the tokens of this session's forms are made of."""
-        session = self._session(request)
+        """What the tokens of this session's forms are made from; None without a session."""
+        session = self._find_session(request)
         return session.secret if session else None
 
-    async def answered(
-        self, request: Request, path: str, mount: str, renderer: Renderer, told: Told
+    async def answer(
+        self, request: Request, path: str, mount: str, renderer: PageRenderer, audit: AuditWriter
     ) -> Response | None:
-        """The answer to `/login` and `/logout`; None for any other path.
+        """Answer `/login` and `/logout`.
 
         Args:
-            request: Of anybody.
-            path: Below where the board is mounted.
-            mount: Where that is.
-            renderer: Renders the login's page.
-            told: Writes logins, refused ones and logouts to the audit log.
+            request: The request.
+            path: Its path below the mount.
+            mount: The path at which the board is mounted.
+            renderer: Renders the login page.
+            audit: Writes logins, refused logins and logouts to the audit log.
+
+        Returns:
+            The response, or None for any other path.
         """
         if path not in {"/login", "/logout"}:
             return None
-        if path == "/login" and request.method in READS:
-            if self._session(request) is not None and "link" not in request.query_params:
-                return RedirectResponse(f"{mount}{_wanted(request)}", 303)
-            return self._page(request, mount, renderer, _Answer(200, ""))
+        if path == "/login" and request.method in SAFE_METHODS:
+            if self._find_session(request) is not None and "link" not in request.query_params:
+                return RedirectResponse(f"{mount}{_next_page(request)}", 303)
+            return self._render_page(request, mount, renderer, _LoginReply(200, ""))
         if request.method != "POST":
             return Response(
                 "Method Not Allowed",
                 405,
                 {"allow": "POST" if path == "/logout" else "GET, HEAD, POST"},
             )
-        if not comes_from_here(request):
-            return self._page(
-                request, mount, renderer, _Answer(403, "this was not sent by a page of the board")
-            )
+        if not is_same_origin(request):
+            refusal = _LoginReply(403, "this was not sent by a page of the board")
+            return self._render_page(request, mount, renderer, refusal)
         try:
             if path == "/logout":
-                return await self._log_out(request, mount, told)
-            answer = await self._log_in(request, told)
-        except Refused as refused:
-            answer = _Answer(refused.status, refused.told)
-        if isinstance(answer, _Answer):
-            return self._page(request, mount, renderer, answer)
-        response = _done(request, f"{mount}{_wanted(request)}", "logged in")
-        set_cookie(request, response, COOKIE, answer)
+                return await self._log_out(request, mount, audit)
+            reply = await self._log_in(request, audit)
+        except RequestRefused as refused:
+            reply = _LoginReply(refused.status, refused.message)
+        if isinstance(reply, _LoginReply):
+            return self._render_page(request, mount, renderer, reply)
+        response = _success(request, f"{mount}{_next_page(request)}", "logged in")
+        set_cookie(request, response, COOKIE, reply)
         return response
 
-    async def _log_in(self, request: Request, told: Told) -> str | _Answer:
-        """Begin a session, and end the one that was; returns the new one's key."""
+    async def _log_in(self, request: Request, audit: AuditWriter) -> str | _LoginReply:
+        """Check a password or a link; begin a session in place of the old one.
+
+        Returns:
+            The new session's key, or the refusal.
+        """
         address = request.client.host if request.client else ""
-        seconds = self._tries.count(address)
+        seconds = self._limiter.count_attempt(address)
         if seconds:
-            return _Answer(429, "too many tries: wait a minute", seconds)
-        form = await read_form(request, MAX_BODY_BYTES)
-        link = first(form, "link")
+            return _LoginReply(429, "too many login attempts: wait a minute", seconds)
+        form = await read_form(request, MAX_LOGIN_BYTES)
+        link = first_value(form, "link")
+        details = {"by": "link" if link else "password", "address": address}
         if link:
-            if not self._links.use(link):
-                return await self._refuse(
-                    "this link has been used, or is too old",
-                    told,
-                    {"by": "link", "address": address},
-                )
+            if not self._links.redeem(link):
+                return await self._refuse("this link was used before or is too old", audit, details)
         elif self._password is None:
-            return _Answer(401, "only a link logs in here")
+            return _LoginReply(401, "only a login link logs in here")
         else:
-            wait = 0.0 if self._session(request) else self._ration.take(address)
+            wait = 0.0 if self._find_session(request) else self._pacer.reserve_turn(address)
             if wait is None:
-                return _Answer(429, "too many tries: wait a moment", round(LONGEST_TURN_SECONDS))
+                return _LoginReply(429, TOO_MANY, round(MAX_WAIT_SECONDS))
             await asyncio.sleep(wait)
             try:
-                right = await self._password.is_right(first(form, "password"))
-            except Busy:
-                return _Answer(429, "too many tries: wait a moment", BUSY_SECONDS)
-            if not right:
-                return await self._refuse(
-                    "this is not the password", told, {"by": "password", "address": address}
-                )
-        self._sessions.end(self._key(request))
-        self._ration.remember(address)
+                is_right = await self._password.verify(first_value(form, "password"))
+            except VerifierBusy:
+                return _LoginReply(429, TOO_MANY, BUSY_SECONDS)
+            if not is_right:
+                return await self._refuse("this is not the password", audit, details)
+        self._sessions.end(self._session_key(request))
+        self._pacer.remember(address)
         key = self._sessions.begin(ADMINISTRATOR)
-        await told(
-            ADMINISTRATOR.name, "login", {"by": "link" if link else "password", "address": address}
-        )
+        await audit(ADMINISTRATOR.name, "login", details)
         return key
 
-    async def _refuse(self, why: str, told: Told, how: Mapping[str, str]) -> _Answer:
-        if (
-            self._refused.count("") == 0
-        ):  # ten a minute, of everybody: a flood would push out what operators did
-            await told("nobody", "login-refused", how)
-        return _Answer(401, why)
+    async def _refuse(
+        self, message: str, audit: AuditWriter, details: Mapping[str, str]
+    ) -> _LoginReply:
+        # ten entries a minute for all addresses together: a flood of attempts would push what
+        # operators did out of the audit log
+        if self._audit_limiter.count_attempt("") == 0:
+            await audit("nobody", "login-refused", details)
+        return _LoginReply(401, message)
 
-    async def _log_out(self, request: Request, mount: str, told: Told) -> Response:
-        session = self._session(request)
+    async def _log_out(self, request: Request, mount: str, audit: AuditWriter) -> Response:
+        session = self._find_session(request)
         if session is not None:
-            form = await read_form(request, MAX_BODY_BYTES)
-            token = first(form, "csrf")
-            if media_type(request) == FORM and not is_token(
+            form = await read_form(request, MAX_LOGIN_BYTES)
+            token = first_value(form, "csrf")
+            if media_type(request) == FORM and not is_csrf_token(
                 token, session.secret, session.identity
             ):
-                raise Refused(403, "this form is of another session")
-            self._sessions.end(self._key(request))
-            await told(session.identity.name, "logout", {})
-        response = _done(request, f"{mount}/login", "logged out")
+                raise RequestRefused(403, "this form belongs to another session")
+            self._sessions.end(self._session_key(request))
+            await audit(session.identity.name, "logout", {})
+        response = _success(request, f"{mount}/login", "logged out")
         set_cookie(request, response, COOKIE, "")
         return response
 
-    def _page(self, request: Request, mount: str, renderer: Renderer, answer: _Answer) -> Response:
-        headers = {"retry-after": str(answer.retry_after)} if answer.retry_after else {}
-        if wants_json(request) and answer.status != 200:
+    def _render_page(
+        self, request: Request, mount: str, renderer: PageRenderer, reply: _LoginReply
+    ) -> Response:
+        headers = {"retry-after": str(reply.retry_after)} if reply.retry_after else {}
+        if wants_json(request) and reply.status != 200:
             return Response(
-                to_json({"told": answer.told}), answer.status, headers, "application/json"
+                to_json({"message": reply.message}), reply.status, headers, "application/json"
             )
         values = {
-            "told": answer.told,
-            "action": f"{mount}/login{way_back(_wanted(request))}",
-            "link": request.query_params.get("link", "") if answer.status == 200 else "",
+            "message": reply.message,
+            "action": f"{mount}/login{login_query(_next_page(request))}",
+            "link": request.query_params.get("link", "") if reply.status == 200 else "",
             "has_password": self._password is not None,
         }
-        return HTMLResponse(renderer.bare("login", mount, values), answer.status, headers)
+        page = renderer.render_login("login", mount, values)
+        return HTMLResponse(page, reply.status, headers)
 
-    def _session(self, request: Request) -> Session | None:
-        """The session; what an open page asks by itself is no use of it, or it would never end."""
-        by_itself = request.scope["path"].endswith("/live") or "hx-request" in request.headers
-        return self._sessions.find(self._key(request), used=not by_itself)
+    def _find_session(self, request: Request) -> Session | None:
+        """The request's session, or None.
+
+        What an open page requests by itself does not count as use, or the session would never end.
+        """
+        by_script = request.scope["path"].endswith("/live") or "hx-request" in request.headers
+        return self._sessions.find(self._session_key(request), used=not by_script)
 
     @staticmethod
-    def _key(request: Request) -> str:
+    def _session_key(request: Request) -> str:
         return request.cookies.get(cookie_name(request, COOKIE), "")
 
 
-def _done(request: Request, path: str, told: str) -> Response:
+def _success(request: Request, path: str, done: str) -> Response:
     if wants_json(request):
-        return Response(to_json({"done": told}), 200, media_type="application/json")
+        return Response(to_json({"done": done}), 200, media_type="application/json")
     return RedirectResponse(path, 303)

@@ -1,6 +1,6 @@
-"""What a handler is given and what it answers with: plain values.
+"""What a page's handler receives and what it returns: plain values.
 
-It knows no framework, and no framework knows it.
+This module imports no web framework, so that handlers can be read and tested without one.
 """
 
 from __future__ import annotations
@@ -11,49 +11,58 @@ from typing import Any
 
 from corral.board.identity import Identity
 
-__all__ = ["Answer", "Page", "Redirect", "Refused", "Request", "Stream", "first", "whole"]
+__all__ = [
+    "BoardPage",
+    "BoardRequest",
+    "EventStream",
+    "RawBody",
+    "Redirect",
+    "RequestRefused",
+    "first_value",
+    "parse_whole_number",
+]
 
 
-def first(form: Mapping[str, Sequence[str]], name: str, default: str = "") -> str:
-    """The first value of a field of a form."""
+def first_value(form: Mapping[str, Sequence[str]], name: str, default: str = "") -> str:
+    """The first value of a form field, or `default` where the form does not have the field."""
     return next(iter(form.get(name, ())), default)
 
 
-def whole(
+def parse_whole_number(
     typed: str, what: str, *, least: int = 0, most: int = 1_000_000_000, status: int = 400
 ) -> int:
-    """A whole number that somebody has typed, or that an address has.
+    """Parse a whole number from a form field or from an address.
 
     Args:
         typed: The text.
-        what: What it is called in the refusal.
-        least: The lowest that is taken.
-        most: The highest.
-        status: Of the refusal.
+        what: What the number is called in the error text.
+        least: The lowest number that is accepted.
+        most: The highest number that is accepted.
+        status: The HTTP status of the refusal.
 
     Raises:
-        Refused: It is none of those.
+        RequestRefused: The text is not a whole number within these bounds.
     """
     if not typed.isdecimal() or len(typed) > 10 or not least <= int(typed) <= most:
-        raise Refused(status, f"{what} is a whole number from {least} to {most}")
+        raise RequestRefused(status, f"{what} is a whole number from {least} to {most}")
     return int(typed)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One request, of somebody who has been let in.
+class BoardRequest:
+    """One request by a reader who may see the board.
 
     Attributes:
         method: `GET` or `POST`; a `HEAD` is answered as a `GET`, without its body.
-        path: Below where the board is mounted, with a leading slash; its escapes as they were sent.
-        mount: Where the board is mounted, without a slash at its end; empty at the root.
-        query: The query's fields; of a repeated one the last.
-        form: The body's fields, each with all of its values, of a form or of a JSON object.
+        path: The path below the mount, with a leading slash and with its escapes as they were sent.
+        mount: The path at which the board is mounted, without a trailing slash; empty at the root.
+        query: The query's fields; the last value of a repeated one.
+        form: The body's fields, each with all of its values, from a form or from a JSON object.
         parts: What the route's pattern took from the path, decoded: `queue`, `job_id`.
-        identity: Who asks.
-        csrf: What a form of this answer must bring back.
-        can_log_out: Whether the board logged them in, and can log them out.
-        is_data: Whether JSON is wanted instead of a page.
+        identity: Who sends the request.
+        csrf: The token that forms of the answer must send back.
+        can_log_out: Whether the board itself logged this reader in, and so can log them out.
+        is_data: Whether the client wants JSON instead of a page.
     """
 
     method: str
@@ -68,29 +77,31 @@ class Request:
     parts: Mapping[str, str] = field(default_factory=dict)
 
     def first(self, name: str, default: str = "") -> str:
-        """The first value of a field of the form."""
-        return first(self.form, name, default)
+        """The first value of a form field, or `default` where the form does not have the field."""
+        return first_value(self.form, name, default)
 
     def number(self, name: str, *, least: int = 0, status: int = 400) -> int | None:
-        """The whole number in a field of the form; None where it is empty.
+        """The whole number in a form field; None where the field is empty or missing.
 
         Raises:
-            Refused: It is none, or lower than `least`.
+            RequestRefused: The field holds something else, or a number below `least`.
         """
         typed = self.first(name).strip()
-        return whole(typed, name.replace("_", " "), least=least, status=status) if typed else None
+        if not typed:
+            return None
+        return parse_whole_number(typed, name.replace("_", " "), least=least, status=status)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A page: HTML from a template, or the same values as JSON to whoever asks for that.
+class BoardPage:
+    """A page: HTML made from a template, or the same values as JSON for a client that wants data.
 
     Attributes:
-        template: The template's name, without its ending.
-        title: Of the page.
+        template: The template's name, without `.html`.
+        title: The title of the HTML page.
         values: What the template shows; plain values and dataclasses.
         status: The HTTP status.
-        live: Whether a page in a browser asks again when something has changed.
+        live: Whether an open page reloads its content when something has changed.
     """
 
     template: str
@@ -102,30 +113,29 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Look there now: what a write answers.
+    """The answer to a write: the page to show next, and what was done.
 
     Attributes:
-        path: Below where the board is mounted.
-        told: What was done, a word of `rendering.TOLD`, with what it says of it; shown on top of
-        that page.
-        values: What the sentence tells: numbers and ids.
+        path: The page's path below the mount.
+        notice: A key of `page_renderer.NOTICES`: the sentence at the top of that page.
+        values: The numbers and ids in that sentence.
     """
 
     path: str
-    told: str = ""
+    notice: str = ""
     values: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Bytes, as they are: a file, metrics.
+class RawBody:
+    """An answer whose bytes are sent unchanged: a static file, or metrics.
 
     Attributes:
         body: The bytes.
-        content_type: Their type.
+        content_type: Their media type.
         status: The HTTP status.
-        cacheable: Whether a browser may keep it: true for files only, which have their hash in the
-        address.
+        cacheable: Whether a browser may keep it for good. Only for static files, whose address
+            changes with their content.
     """
 
     body: bytes
@@ -135,23 +145,27 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """Server-sent events, until the browser goes or the process ends."""
+class EventStream:
+    """Server-sent events, until the browser disconnects or the process ends.
+
+    Attributes:
+        events: The events, each as the text that is sent.
+    """
 
     events: AsyncIterator[str]
 
 
-class Refused(Exception):  # an answer, no fault of ours
-    """What was asked cannot be done; becomes a page that says so.
+class RequestRefused(Exception):  # an answer to the reader, not an error of ours
+    """The request cannot be carried out; the reader gets a page with the reason.
 
     Attributes:
         status: The HTTP status.
-        told: One sentence.
-        hint: What the reader can do, or None.
+        message: One sentence: why.
+        hint: What the reader can do about it, or None.
     """
 
-    def __init__(self, status: int, told: str, hint: str | None = None) -> None:
-        super().__init__(told)
+    def __init__(self, status: int, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
         self.status = status
-        self.told = told
+        self.message = message
         self.hint = hint

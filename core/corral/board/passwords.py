@@ -1,5 +1,6 @@
-"""Passwords as scrypt digests (RFC 7914): what the setting holds, and whether what somebody typed
-is it.
+"""The administrator's password as a scrypt digest (RFC 7914).
+
+The setting holds the digest; a login is checked against it.
 """
 
 from __future__ import annotations
@@ -12,38 +13,44 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Busy", "Digest", "Verifier"]
+__all__ = ["PasswordDigest", "PasswordVerifier", "VerifierBusy"]
 
 COST: Final = 2**15
 BLOCK: Final = 8
 LANES: Final = 3
-"""32 MiB and a fifth of a second a try; OWASP's cheat sheet on storing passwords counts it as much
-as 128 MiB once.
+"""scrypt's N, r and p: 32 MiB and a fifth of a second for one check.
+
+OWASP's password storage cheat sheet lists these as equal in strength to 128 MiB with one lane.
 """
-MOST_COST: Final = 2**18
-MOST_BLOCK: Final = 16
-MOST_LANES: Final = 16
+MAX_COST: Final = 2**18
+MAX_BLOCK: Final = 16
+MAX_LANES: Final = 16
 SALT_BYTES: Final = 16
 DIGEST_BYTES: Final = 32
-SHORTEST_PASSWORD: Final = 12
-"""Characters of a new password: the digest lies in files that are read by more than one person."""
-LONGEST_PASSWORD: Final = 1024
-MOST_WAITING: Final = 8
-"""Tries that wait while one is hashed; more are turned away, or many addresses at once would take
-all memory.
-"""
+MIN_PASSWORD: Final = 12
+"""Characters of a new password: its digest is kept in files that several people can read."""
+MAX_PASSWORD: Final = 1024
+MAX_WAITING: Final = 8
+"""Checks that may wait while one runs; more are refused, so that a flood cannot fill the memory."""
 
 
-class Busy(Exception):
-    """So many passwords are being checked that this one is not."""
+class VerifierBusy(Exception):  # an answer to the client, not an error of ours
+    """Too many passwords are being checked at once; this one was not checked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Digest:
+class PasswordDigest:
     """A password's digest; as text `scrypt:N:r:p:salt:digest`.
 
-    Colons, and base64 of the kind without `+` and `/`: a `$` would be a variable to shells and to
-    Compose files.
+    The parts are separated by colons and written in URL-safe base64, because shells and Compose
+    files would read a `$` as the start of a variable.
+
+    Attributes:
+        cost: scrypt's N.
+        block: scrypt's r.
+        lanes: scrypt's p.
+        salt: The salt.
+        digest: The digest itself.
     """
 
     cost: int
@@ -53,84 +60,81 @@ class Digest:
     digest: bytes
 
     @classmethod
-    def of(cls, password: str) -> Digest:
-        """Hash a new password.
+    def of(cls, password: str) -> PasswordDigest:
+        """Hash a new password with a new salt.
 
         Raises:
-            ValueError: It is too short, or too long.
+            ValueError: The password is too short or too long.
         """
-        if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-            raise ValueError(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+        if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+            raise ValueError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
         salt = secrets.token_bytes(SALT_BYTES)
         return cls(COST, BLOCK, LANES, salt, _scrypt(password, COST, BLOCK, LANES, salt))
 
     @classmethod
-    def parsed(cls, text: str) -> Digest:
-        """Read a digest's text.
+    def parsed(cls, text: str) -> PasswordDigest:
+        """Parse a digest's text.
 
         Raises:
-            ValueError: It is none, or one that is too cheap or too dear to check.
+            ValueError: The text is not a digest, or one that is too cheap or too costly to check.
         """
         kind, *numbers, salt, digest = text.split(":") if text.count(":") == 5 else ("", "", "")
         if kind != "scrypt" or not all(
             number.isascii() and number.isdecimal() for number in numbers
         ):
-            raise ValueError("this is no digest of a password")
+            raise ValueError("this is not the digest of a password")
         cost, block, lanes = map(int, numbers)
-        made = cls(cost, block, lanes, _bytes(salt), _bytes(digest))
-        is_power = made.cost & (made.cost - 1) == 0
+        made = cls(cost, block, lanes, _decode(salt), _decode(digest))
+        is_power_of_two = made.cost & (made.cost - 1) == 0
         if not (
-            is_power
-            and 2**14 <= made.cost <= MOST_COST
-            and BLOCK <= made.block <= MOST_BLOCK
-            and 1 <= made.lanes <= MOST_LANES
+            is_power_of_two
+            and 2**14 <= made.cost <= MAX_COST
+            and BLOCK <= made.block <= MAX_BLOCK
+            and 1 <= made.lanes <= MAX_LANES
             and len(made.salt) >= SALT_BYTES
             and len(made.digest) == DIGEST_BYTES
         ):
-            raise ValueError("this digest is not of the strength that is used here")
+            raise ValueError("this digest is weaker or costlier than the board accepts")
         return made
 
     def __str__(self) -> str:
-        """As the setting holds it."""
-        return (
-            f"scrypt:{self.cost}:{self.block}:{self.lanes}:{_text(self.salt)}:{_text(self.digest)}"
-        )
+        """The text that the setting holds."""
+        salt, digest = _encode(self.salt), _encode(self.digest)
+        return f"scrypt:{self.cost}:{self.block}:{self.lanes}:{salt}:{digest}"
 
-    def is_of(self, password: str) -> bool:
-        """Whether it is this password's; takes the time of one hashing, and the same for every
-        wrong one.
-        """
+    def matches(self, password: str) -> bool:
+        """Whether it is this password's digest; takes the same time for every wrong password."""
         return hmac.compare_digest(
             _scrypt(password, self.cost, self.block, self.lanes, self.salt), self.digest
         )
 
 
-class Verifier:
-    """Checks passwords beside the event loop, one at a time.
+class PasswordVerifier:
+    """Checks passwords in a thread, so that the event loop goes on; one at a time.
 
     Args:
-        digest: The password's.
+        digest: The digest of the right password.
     """
 
-    def __init__(self, digest: Digest) -> None:
+    def __init__(self, digest: PasswordDigest) -> None:
         self._digest = digest
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._waiting = 0
 
-    async def is_right(self, password: str) -> bool:
-        """Whether it is the password.
+    async def verify(self, password: str) -> bool:
+        """Check a password.
 
         Raises:
-            Busy: Too many others are asked about already.
+            VerifierBusy: Too many checks are waiting already.
         """
-        if len(password) > LONGEST_PASSWORD:
+        if len(password) > MAX_PASSWORD:
             return False
-        if self._waiting >= MOST_WAITING:
-            raise Busy
+        if self._waiting >= MAX_WAITING:
+            raise VerifierBusy
         self._waiting += 1
         try:
-            async with self._turn:
-                return await asyncio.to_thread(self._digest.is_of, password)
+            async with self._lock:
+                return await asyncio.to_thread(self._digest.matches, password)
         finally:
             self._waiting -= 1
 
@@ -147,9 +151,9 @@ def _scrypt(password: str, cost: int, block: int, lanes: int, salt: bytes) -> by
     )
 
 
-def _text(raw: bytes) -> str:
+def _encode(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def _bytes(text: str) -> bytes:
+def _decode(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

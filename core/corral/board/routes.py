@@ -1,6 +1,6 @@
-"""The routes: one table.
+"""The table of routes.
 
-What is not in it does not exist; every line says what somebody must be allowed to do.
+A path that is not in it does not exist. Every line names the action that a reader must be allowed.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from urllib.parse import unquote
 
 from corral.board.identity import Action
 from corral.board.pages import (
-    adding,
-    audit,
-    bulk,
-    catalog,
-    job,
-    live,
-    metrics,
-    operating,
-    overview,
-    quarantine,
-    queue,
-    schedules,
-    searching,
-    workers,
+    audit_page,
+    bulk_actions,
+    catalog_page,
+    job_form_page,
+    job_page,
+    live_stream,
+    metrics_page,
+    overview_page,
+    quarantine_page,
+    queue_actions,
+    queue_page,
+    schedules_page,
+    search_page,
+    workers_page,
 )
 
 if TYPE_CHECKING:
-    from corral.board.context import Handler
+    from corral.board.board_context import Handler
 
-__all__ = ["ROUTES", "Route", "found"]
+__all__ = ["ROUTES", "Route", "find_route"]
 
 
-LONGEST: Final = 4096
-"""Characters of a path; ids end at 128 here, and elsewhere nobody writes longer ones."""
+MAX_PATH: Final = 4096
+"""Characters of a path that are looked at; Corral's job ids have at most 128."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Route:
     Attributes:
         method: `GET` or `POST`.
         pattern: A path; `{queue}` and `{job_id}` stand for one segment each.
-        handler: Answers.
-        needs: What somebody must be allowed to do.
+        handler: Answers the request.
+        needs: The action that the reader must be allowed.
     """
 
     method: str
@@ -55,12 +55,12 @@ class Route:
     needs: Action
 
     def match(self, path: str) -> Mapping[str, str] | None:
-        """What the path has for the pattern's names, decoded, or None where it is another path.
+        """The decoded values of the pattern's names, or None where the path does not match.
 
-        Nothing is normalised: a path with an empty segment, a dot, an escape or another case is
-        another path.
+        Nothing is normalised: a path with an empty segment, a dot, an escape or another case does
+        not match.
         """
-        if len(path) > LONGEST:
+        if len(path) > MAX_PATH:
             return None
         wanted, given = self.pattern.split("/"), path.split("/")
         if len(wanted) != len(given):
@@ -81,48 +81,50 @@ _QUEUE = "/queues/{queue}"
 _JOB = f"{_QUEUE}/jobs/{{job_id}}"
 
 ROUTES: Final = (
-    Route("GET", "/", overview.show, Action.LOOK),
-    Route("GET", "/search", searching.show, Action.SEARCH),
-    Route("GET", "/schedules", schedules.show, Action.LOOK),
-    Route("POST", "/schedules/prune", schedules.prune, Action.PRUNE),
-    Route("GET", "/workers", workers.show, Action.LOOK),
-    Route("GET", "/catalog", catalog.show, Action.LOOK),
-    Route("GET", "/audit", audit.show, Action.AUDIT),
-    Route("GET", "/metrics", metrics.show, Action.SCRAPE),
-    Route("GET", "/live", live.show, Action.LOOK),
-    Route("GET", _QUEUE, queue.show, Action.LOOK),
-    Route("POST", f"{_QUEUE}/pause", operating.pause, Action.PAUSE),
-    Route("POST", f"{_QUEUE}/resume", operating.resume, Action.RESUME),
-    Route("POST", f"{_QUEUE}/limits", operating.limits, Action.LIMIT),
-    Route("POST", f"{_QUEUE}/drain", operating.drain, Action.DRAIN),
-    Route("POST", f"{_QUEUE}/clean", operating.clean, Action.CLEAN),
-    Route("POST", f"{_QUEUE}/retry", bulk.retry, Action.RETRY),
-    Route("POST", f"{_QUEUE}/promote", bulk.promote, Action.PROMOTE),
-    Route("POST", f"{_QUEUE}/remove", bulk.remove, Action.REMOVE),
-    Route("GET", f"{_QUEUE}/quarantine", quarantine.show, Action.LOOK),
-    Route("POST", f"{_QUEUE}/quarantine/return", quarantine.return_chosen, Action.RETURN),
-    Route("POST", f"{_QUEUE}/quarantine/discard", quarantine.discard_chosen, Action.DISCARD),
-    Route("GET", f"{_QUEUE}/add", adding.show, Action.ADD),
-    Route("POST", f"{_QUEUE}/add", adding.add, Action.ADD),
-    Route("GET", _JOB, job.show, Action.LOOK),
-    Route("GET", f"{_JOB}/logs", job.logs, Action.LOOK),
-    Route("POST", f"{_JOB}/retry", job.retry, Action.RETRY),
-    Route("POST", f"{_JOB}/promote", job.promote, Action.PROMOTE),
-    Route("POST", f"{_JOB}/remove", job.remove, Action.REMOVE),
-    Route("GET", f"{_JOB}/edit", adding.show_edit, Action.EDIT),
-    Route("POST", f"{_JOB}/edit", adding.edit, Action.EDIT),
+    Route("GET", "/", overview_page.show_overview, Action.LOOK),
+    Route("GET", "/search", search_page.show_search, Action.SEARCH),
+    Route("GET", "/schedules", schedules_page.show_schedules, Action.LOOK),
+    Route("POST", "/schedules/prune", schedules_page.prune_schedules, Action.PRUNE),
+    Route("GET", "/workers", workers_page.show_workers, Action.LOOK),
+    Route("GET", "/catalog", catalog_page.show_catalog, Action.LOOK),
+    Route("GET", "/audit", audit_page.show_audit_log, Action.AUDIT),
+    Route("GET", "/metrics", metrics_page.show_metrics, Action.SCRAPE),
+    Route("GET", "/live", live_stream.stream_changes, Action.LOOK),
+    Route("GET", _QUEUE, queue_page.show_queue, Action.LOOK),
+    Route("POST", f"{_QUEUE}/pause", queue_actions.pause_queue, Action.PAUSE),
+    Route("POST", f"{_QUEUE}/resume", queue_actions.resume_queue, Action.RESUME),
+    Route("POST", f"{_QUEUE}/limits", queue_actions.set_limits, Action.LIMIT),
+    Route("POST", f"{_QUEUE}/drain", queue_actions.drain_queue, Action.DRAIN),
+    Route("POST", f"{_QUEUE}/clean", queue_actions.clean_queue, Action.CLEAN),
+    Route("POST", f"{_QUEUE}/retry", bulk_actions.retry_jobs, Action.RETRY),
+    Route("POST", f"{_QUEUE}/promote", bulk_actions.promote_jobs, Action.PROMOTE),
+    Route("POST", f"{_QUEUE}/remove", bulk_actions.remove_jobs, Action.REMOVE),
+    Route("GET", f"{_QUEUE}/quarantine", quarantine_page.show_quarantine, Action.LOOK),
+    Route("POST", f"{_QUEUE}/quarantine/return", quarantine_page.return_jobs, Action.RETURN),
+    Route("POST", f"{_QUEUE}/quarantine/discard", quarantine_page.discard_jobs, Action.DISCARD),
+    Route("GET", f"{_QUEUE}/add", job_form_page.show_add_form, Action.ADD),
+    Route("POST", f"{_QUEUE}/add", job_form_page.add_job, Action.ADD),
+    Route("GET", _JOB, job_page.show_job, Action.LOOK),
+    Route("GET", f"{_JOB}/logs", job_page.show_job_log, Action.LOOK),
+    Route("POST", f"{_JOB}/retry", job_page.retry_job, Action.RETRY),
+    Route("POST", f"{_JOB}/promote", job_page.promote_job, Action.PROMOTE),
+    Route("POST", f"{_JOB}/remove", job_page.remove_job, Action.REMOVE),
+    Route("GET", f"{_JOB}/edit", job_form_page.show_edit_form, Action.EDIT),
+    Route("POST", f"{_JOB}/edit", job_form_page.edit_job, Action.EDIT),
 )
-"""Below where the board is mounted. Beside these there are only `/login` and `/logout`, where the
-board logs people in itself, and the files that pages load.
+"""All routes, below the mount.
+
+Beside them there are the static files and, where the board has its own login, `/login` and
+`/logout`.
 """
 
 
-def found(method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
-    """The route of a request, with what its path says; None where there is none.
+def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
+    """The route of a request with the values from its path; None where no route matches.
 
     Args:
         method: `GET` or `POST`.
-        path: Below where the board is mounted, escapes as they were sent.
+        path: The path below the mount, with its escapes as they were sent.
     """
     for route in ROUTES:
         if route.method == method and (parts := route.match(path)) is not None:

@@ -1,6 +1,4 @@
-"""Serves the board where no other application does: `corral board`, and beside the worker of
-`corral dev`.
-"""
+"""Serves the board without a host application: `corral board`, and the board in `corral dev`."""
 
 from __future__ import annotations
 
@@ -8,22 +6,22 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from corral.app import read_settings
 from corral.app.service import run_service
 from corral.board.application import Board
+from corral.board.board_settings import BoardSettings, resolve_environment
 from corral.board.login import Login
-from corral.board.settings import BoardSettings, environment_of
 from corral.errors import ConfigurationError, MissingExtra, StoreUnavailable
 from corral.forking import left_to_parent
 from corral.loggers import Logger
 from corral.observe.http_server import http_url
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
-from corral.shutdown import Demand, on_stop
+from corral.shutdown import StopHandler, on_stop
 from corral.tasks import start_task
 
 try:
@@ -32,7 +30,8 @@ try:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ModuleNotFoundError as missing:
     raise MissingExtra(
-        "the board needs uvicorn, which is not installed: install the extra 'board' from where you got corral"
+        "the board needs uvicorn, which is not installed:"
+        " install the extra 'board' from where you got corral"
     ) from missing
 
 __all__ = ["PORT", "beside_worker", "run_board"]
@@ -41,12 +40,10 @@ log = Logger("corral.board")
 
 PORT: Final = 8765
 GRACE_SECONDS: Final = 2
-"""How long answers that are being sent may take after SIGTERM; streams are ended before that."""
+"""How long answers may still be sent after SIGTERM; event streams are ended before that."""
 BACKLOG: Final = 128
 REQUEST_SECONDS: Final = 10.0
-"""How long a request may take to come, from its first byte to its last; and how long none may come
-at all.
-"""
+"""How long a request may take to arrive; for the first one, from the opening of the connection."""
 
 
 def run_board(host: str, port: int) -> None:
@@ -54,49 +51,55 @@ def run_board(host: str, port: int) -> None:
 
     Args:
         host: The address to listen on.
-        port: The port; 0 for one that is free.
+        port: The port; 0 for a free one.
 
     Raises:
-        CorralError: It is switched off, nobody would be asked who they are, or it must not start
-        for another reason.
+        CorralError: The board is switched off, nothing would check who uses it, a setting is wrong,
+            or the address cannot be used.
     """
     settings = read_settings()
     configure_logs(settings)
-    login, link = _login(settings, implied=False)
+    board_settings = BoardSettings()
+    login, link = _make_login(settings, board_settings, implied=False)
     board = Board(login=login)
+    board.start()
     if not board.is_on:
         raise ConfigurationError(
             "the board is switched off",
-            hint="set CORRAL_BOARD_ENABLED=true; without it the board is on where CORRAL_ENV is exactly development",
+            hint="set CORRAL_BOARD_ENABLED=true;"
+            " without it the board is on where CORRAL_ENV is exactly development",
         )
-    listener, own = _listening(host, port), BoardSettings.from_environment()
+    listener = _open_listener(host, port)
     if not _is_loopback(host):
         log.warning(
             "plain http beyond this machine: put a proxy with TLS before the board", host=host
         )
-        if not own.hosts:
+        if not board_settings.hosts:
             log.warning("CORRAL_BOARD_HOSTS is not set: only requests for localhost are answered")
-    if own.hosts and not own.proxy:
+    if board_settings.hosts and not board_settings.proxy:
         log.warning(
-            "CORRAL_BOARD_PROXY is not set: no X-Forwarded-For and no X-Forwarded-Proto is believed, and behind a proxy"
-            " all clients count as one"
+            "CORRAL_BOARD_PROXY is not set: X-Forwarded-For and X-Forwarded-Proto are ignored,"
+            " and behind a proxy all clients count as one"
         )
 
     async def run() -> None:
         try:
             await board.open()
         except StoreUnavailable as error:
-            log.warning("the board starts without its store, and waits for it", error=str(error))
+            log.warning(
+                "the board starts without its store, and connects when the store answers",
+                error=str(error),
+            )
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         with on_stop(
-            Demand(
+            StopHandler(
                 GRACE_SECONDS,
                 stop=lambda: loop.call_soon_threadsafe(stopped.set),
                 announce=_announce,
             )
         ):
-            async with _served(board, listener, link):
+            async with _serve(board, listener, link, board_settings.proxy):
                 await stopped.wait()
 
     run_service(run())
@@ -104,50 +107,56 @@ def run_board(host: str, port: int) -> None:
 
 @asynccontextmanager
 async def beside_worker(url: str) -> AsyncIterator[None]:
-    """Serve the board on the loopback interface while a development worker runs, unless it is
-    switched off.
+    """Serve the board on the loopback interface while a development worker runs.
+
+    Does nothing where the board is switched off.
 
     Args:
         url: The worker's store.
     """
-    login, link = _login(read_settings(), implied=True)
+    board_settings = BoardSettings()
+    login, link = _make_login(read_settings(), board_settings, implied=True)
     board = Board(login=login, url=url, development=True)
+    board.start()
     if not board.is_on:
         yield
         return
     try:
-        listener = _listening("127.0.0.1", PORT)
-    except ConfigurationError:  # another project's board
-        listener = _listening("127.0.0.1", 0)
-    async with _served(board, listener, link):
+        listener = _open_listener("127.0.0.1", PORT)
+    except ConfigurationError:  # the port is taken, perhaps by another project's board
+        listener = _open_listener("127.0.0.1", 0)
+    async with _serve(board, listener, link, board_settings.proxy):
         yield
 
 
-def _login(settings: Settings, *, implied: bool) -> tuple[Login | None, str | None]:
-    """Who logs people in, and in development a link that does; nobody where there is neither that
-    nor a password.
+def _make_login(
+    settings: Settings, board_settings: BoardSettings, *, implied: bool
+) -> tuple[Login | None, str | None]:
+    """The board's own login, and in development a login link.
+
+    Outside development and without a password there is neither.
     """
-    digest = BoardSettings.from_environment().digest
-    if environment_of(settings, implied=implied) == "development":
+    digest = board_settings.digest
+    if resolve_environment(settings, implied=implied) == "development":
         login = Login(digest)
         return login, login.new_link()
     return (None if digest is None else Login(digest)), None
 
 
 @asynccontextmanager
-async def _served(board: Board, listener: socket.socket, link: str | None) -> AsyncIterator[None]:
-    """Serve the board while inside; leaving ends open streams, then the server."""
-    logging.getLogger("uvicorn.error").setLevel(
-        logging.WARNING
-    )  # it says at INFO that it starts, as we do
-    proxy = BoardSettings.from_environment().proxy
+async def _serve(
+    board: Board, listener: socket.socket, link: str | None, proxy: Sequence[str]
+) -> AsyncIterator[None]:
+    """Serve the board while inside; on leaving, end open streams, then the server."""
+    # at INFO uvicorn logs that it starts, which is logged below
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         board,
-        http=_PunctualProtocol,
+        http=_RequestDeadlineProtocol,
         proxy_headers=bool(proxy),
-        forwarded_allow_ips=[*proxy],  # given, so that no variable of uvicorn's own is read
-        log_config=None,  # its lines go where ours go
-        access_log=False,  # a one-time link is part of an address
+        forwarded_allow_ips=[*proxy],  # given, or uvicorn reads FORWARDED_ALLOW_IPS
+        log_config=None,  # its lines go to our handlers
+        access_log=False,  # an address may contain a login link
         server_header=False,
         ws="none",
         lifespan="on",
@@ -158,9 +167,9 @@ async def _served(board: Board, listener: socket.socket, link: str | None) -> As
     serving = start_task(server.serve(sockets=[listener]), "corral-board")
     host, port = listener.getsockname()[:2]
     address = http_url(host, port)
-    log.info("board", url=f"{address}/")
+    log.info("board listening", url=f"{address}/")
     if link is not None:
-        log.info("this link logs in once, within a quarter of an hour", url=f"{address}{link}")
+        log.info("this link is good for one login within 15 minutes", url=f"{address}{link}")
     try:
         with left_to_parent(listener.fileno()):
             yield
@@ -171,54 +180,55 @@ async def _served(board: Board, listener: socket.socket, link: str | None) -> As
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever runs it."""
+    """A server that installs no signal handlers: `on_stop` handles signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Do nothing."""
         yield
 
 
-class _PunctualProtocol(H11Protocol):
-    """Hangs up on whoever has not sent a whole request in time, however many bytes come meanwhile.
+class _RequestDeadlineProtocol(H11Protocol):
+    """Closes a connection whose request is not complete after `REQUEST_SECONDS`.
 
-    uvicorn bounds only how long a connection may be idle after an answer.
+    It does so even while bytes arrive: a client that sends slowly on purpose would hold the
+    connection open. uvicorn itself only limits how long a connection may be idle after an answer.
     """
 
-    _late: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """For asyncio: somebody connects."""
+        """For asyncio: a client has connected."""
         super().connection_made(transport)
-        self._expect()
+        self._start_deadline()
 
     def data_received(self, data: bytes) -> None:
-        """For asyncio: a piece of a request has come."""
+        """For asyncio: a part of a request has arrived."""
         super().data_received(data)
-        if self._is_whole():
-            self._cancel()
-        elif self._late is None:  # the first piece of a further request
-            self._expect()
+        if self._is_complete():
+            self._cancel_deadline()
+        elif self._deadline is None:  # the first part of the next request
+            self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """For asyncio: the connection is closed."""
-        self._cancel()
+        """For asyncio: the connection was closed."""
+        self._cancel_deadline()
         super().connection_lost(exc)
 
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         return self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}
 
-    def _expect(self) -> None:
-        self._late = self.loop.call_later(REQUEST_SECONDS, self._hang_up)
+    def _start_deadline(self) -> None:
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._hang_up)
 
-    def _cancel(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _hang_up(self) -> None:
-        self._late = None
-        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:  # nothing of an answer was sent
+        self._deadline = None
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:  # no part of an answer was sent
             self.transport.write(
                 b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             )
@@ -227,11 +237,11 @@ class _PunctualProtocol(H11Protocol):
             self.transport.abort()
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket of an address.
+def _open_listener(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address.
 
     Raises:
-        ConfigurationError: There is no such address here, or the port is taken.
+        ConfigurationError: This machine does not have the address, or the port is taken.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -246,9 +256,10 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        told = f"the board cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}"
+        reason = (error.strerror or str(error)).lower()
         raise ConfigurationError(
-            told, hint="choose another with --port; 0 takes one that is free"
+            f"the board cannot listen on {host} port {port}: {reason}",
+            hint="choose another port with --port; 0 takes a free one",
         ) from None
     return listener
 
@@ -265,5 +276,5 @@ def _announce() -> None:
         "board stopping",
         waits_for="answers that are being sent",
         timeout_seconds=GRACE_SECONDS,
-        hint="a second signal cuts them off",
+        hint="a second signal stops at once",
     )

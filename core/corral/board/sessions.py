@@ -1,9 +1,8 @@
-"""Who has logged in where the board runs alone: sessions, one-time links, and how often somebody
-may try.
+"""The state of logins where the board runs alone: sessions, login links, limits on attempts.
 
-All of it is in this process's memory: a restart ends every session, and nothing that opens the
-board is ever stored. Whatever is a secret is kept as its SHA-256, and found by that: nothing here
-compares a secret with another.
+All of it is in this process's memory: a restart ends every session, and no secret that opens the
+board is ever stored. Secrets are kept as their SHA-256 and looked up by it, so that no code here
+compares a secret with another one.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Final
 
 from corral.board.identity import Identity
 
-__all__ = ["Links", "Ration", "Session", "Sessions", "Tries"]
+__all__ = ["LoginLimiter", "LoginLinks", "LoginPacer", "Session", "Sessions"]
 
 Monotonic = Callable[[], float]
 
@@ -28,36 +27,33 @@ KEY_BYTES: Final = 32
 SESSION_SECONDS: Final = 12 * 3600.0
 IDLE_SECONDS: Final = 3600.0
 LINK_SECONDS: Final = 15 * 60.0
-MOST_LINKS: Final = 16
-TRIES: Final = 10
-TRIES_SECONDS: Final = 60.0
-RATION: Final = 30
-"""Password tries a minute of all unknown addresses together: whoever has a botnet has any number of
-addresses.
+MAX_LINKS: Final = 16
+WINDOW_SECONDS: Final = 60.0
+"""The time over which login attempts are counted."""
+ATTEMPTS_PER_ADDRESS: Final = 10
+"""Login attempts that one address has in `WINDOW_SECONDS`."""
+ATTEMPTS_AT_ONCE: Final = 30
+"""Password checks in `WINDOW_SECONDS` for all unknown addresses together.
+
+A botnet has any number of addresses, so a limit per address does not stop it.
 """
-LONGEST_TURN_SECONDS: Final = 30.0
-"""How long a try beyond the ration may wait for its turn: proxies give up on an answer after a
-minute.
-"""
-MOST_KNOWN: Final = 1000
-"""Addresses that are remembered to have logged in; of more, the one whose login is the oldest is
-forgotten.
-"""
-MOST_ADDRESSES: Final = 10_000
-"""Addresses whose tries are remembered; of more, the one that has tried nothing for the longest
-time is forgotten.
-"""
+MAX_WAIT_SECONDS: Final = 30.0
+"""How long a further password check may wait for its turn: proxies give up after a minute."""
+MAX_KNOWN: Final = 1000
+"""Addresses with a successful login that are remembered; the oldest login is forgotten first."""
+MAX_ADDRESSES: Final = 10_000
+"""Addresses whose attempts are counted; the one without attempts for longest is forgotten first."""
 
 
 @dataclass(slots=True)
 class Session:
-    """Somebody's session.
+    """One session of a person who is logged in.
 
     Attributes:
-        identity: Whose.
-        began: When, in the clock's seconds.
-        seen: When the last request of it came.
-        secret: What the tokens of its forms are made of.
+        identity: The person.
+        began: When it began, in the clock's seconds.
+        seen: When its last request came, in the clock's seconds.
+        secret: What the tokens of its forms are made from.
     """
 
     identity: Identity
@@ -67,11 +63,10 @@ class Session:
 
 
 class Sessions:
-    """The sessions that are open: each for 12 h at most, and until nothing has come of it for an
-    hour.
+    """The open sessions; each ends after 12 hours, or after one hour without a request.
 
     Args:
-        clock: Seconds that never go back.
+        clock: A clock in seconds that never goes back.
     """
 
     def __init__(self, clock: Monotonic = time.monotonic) -> None:
@@ -79,23 +74,23 @@ class Sessions:
         self._open: dict[bytes, Session] = {}
 
     def begin(self, identity: Identity) -> str:
-        """Open one; returns its key, which nobody has known before."""
+        """Begin a session and return its key, which is new and random."""
         now = self._clock()
         self._open = {
             name: session for name, session in self._open.items() if self._is_open(session, now)
         }
         key = secrets.token_urlsafe(KEY_BYTES)
-        self._open[_name(key)] = Session(identity, now, now)
+        self._open[_digest(key)] = Session(identity, now, now)
         return key
 
     def find(self, key: str, *, used: bool = True) -> Session | None:
-        """The session of a key, or None where there is none any more.
+        """The open session of a key, or None.
 
         Args:
-            key: What the browser sent.
-            used: Whether somebody does something, so that the hour begins anew.
+            key: The key that the browser sent.
+            used: Whether a person made this request, so that the idle hour begins again.
         """
-        session = self._open.get(_name(key))
+        session = self._open.get(_digest(key))
         if session is None or not self._is_open(session, now := self._clock()):
             return None
         if used:
@@ -103,117 +98,121 @@ class Sessions:
         return session
 
     def end(self, key: str) -> None:
-        """Close one, at once."""
-        self._open.pop(_name(key), None)
+        """End the session of a key, if there is one."""
+        self._open.pop(_digest(key), None)
 
     @staticmethod
     def _is_open(session: Session, now: float) -> bool:
         return now - session.began < SESSION_SECONDS and now - session.seen < IDLE_SECONDS
 
 
-class Links:
-    """Keys that let somebody in once, within a quarter of an hour.
+class LoginLinks:
+    """Keys of login links: each logs in once, within 15 minutes.
 
     Args:
-        clock: Seconds that never go back.
+        clock: A clock in seconds that never goes back.
     """
 
     def __init__(self, clock: Monotonic = time.monotonic) -> None:
         self._clock = clock
-        self._made: dict[bytes, float] = {}
+        self._created: dict[bytes, float] = {}
 
-    def make(self) -> str:
-        """Make one; of too many the oldest is void."""
-        while len(self._made) >= MOST_LINKS:
-            del self._made[next(iter(self._made))]
+    def create(self) -> str:
+        """Create a key; beyond `MAX_LINKS` unused ones, the oldest becomes invalid."""
+        while len(self._created) >= MAX_LINKS:
+            del self._created[next(iter(self._created))]
         key = secrets.token_urlsafe(KEY_BYTES)
-        self._made[_name(key)] = self._clock()
+        self._created[_digest(key)] = self._clock()
         return key
 
-    def use(self, key: str) -> bool:
-        """Use one up; returns whether it was good."""
-        made = self._made.pop(_name(key), None)
-        return made is not None and self._clock() - made < LINK_SECONDS
+    def redeem(self, key: str) -> bool:
+        """Use a key up; returns whether it was valid."""
+        created = self._created.pop(_digest(key), None)
+        return created is not None and self._clock() - created < LINK_SECONDS
 
 
-class Tries:
-    """Counts what an address tries: ten in a minute.
+class LoginLimiter:
+    """Allows each address ten attempts a minute.
 
     Args:
-        clock: Seconds that never go back.
+        clock: A clock in seconds that never goes back.
     """
 
     def __init__(self, clock: Monotonic = time.monotonic) -> None:
         self._clock = clock
-        self._tried: dict[str, deque[float]] = {}
+        self._attempts: dict[str, deque[float]] = {}
 
-    def count(self, address: str) -> int:
-        """Count one try; returns 0, or after how many seconds the address may try again."""
-        now, who = self._clock(), _network(address)
-        tried = self._tried.pop(who, deque())
-        while tried and now - tried[0] >= TRIES_SECONDS:
-            tried.popleft()
-        self._tried[who] = tried  # at the end: what has tried last is forgotten last
-        if len(self._tried) > MOST_ADDRESSES:
-            del self._tried[next(iter(self._tried))]
-        if len(tried) >= TRIES:
-            return max(1, math.ceil(TRIES_SECONDS - (now - tried[0])))
-        tried.append(now)
+    def count_attempt(self, address: str) -> int:
+        """Count one attempt.
+
+        Returns:
+            0 if it is allowed, else after how many seconds the address may try again.
+        """
+        now, network = self._clock(), _network(address)
+        attempts = self._attempts.pop(network, deque())
+        while attempts and now - attempts[0] >= WINDOW_SECONDS:
+            attempts.popleft()
+        self._attempts[network] = attempts  # moved to the end: the front is dropped first
+        if len(self._attempts) > MAX_ADDRESSES:
+            del self._attempts[next(iter(self._attempts))]
+        if len(attempts) >= ATTEMPTS_PER_ADDRESS:
+            return max(1, math.ceil(WINDOW_SECONDS - (now - attempts[0])))
+        attempts.append(now)
         return 0
 
 
-class Ration:
-    """Spaces the password tries of all addresses that have not logged in before.
+class LoginPacer:
+    """Spaces the password checks of all addresses that have not had a successful login before.
 
-    The first `RATION` of a minute go at once. Beyond them each waits for a turn of its own, so that
-    somebody who tries from many addresses is slow, and the administrator at a new address is slow
-    and not locked out.
+    The first `ATTEMPTS_AT_ONCE` of a minute are checked at once. After them each check waits for a
+    turn of its own. An attacker with many addresses becomes slow; an administrator at a new address
+    becomes slow too, but is not locked out.
 
     Args:
-        clock: Seconds that never go back.
+        clock: A clock in seconds that never goes back.
     """
 
     def __init__(self, clock: Monotonic = time.monotonic) -> None:
         self._clock = clock
-        self._spent_until = -math.inf
+        self._reserved_until = -math.inf
         self._known: dict[str, None] = {}
 
-    def take(self, address: str) -> float | None:
-        """Take a turn.
+    def reserve_turn(self, address: str) -> float | None:
+        """Reserve the next free turn for an address.
 
         Returns:
-            How many seconds to wait for it; None where there are too many before it, and no turn
-            was taken.
+            How many seconds to wait for it; None where the wait would be longer than
+            `MAX_WAIT_SECONDS`, and then no turn is reserved.
         """
         if _network(address) in self._known:
             return 0.0
-        now, each = self._clock(), TRIES_SECONDS / RATION
-        spent_until = max(self._spent_until, now) + each
-        seconds = max(spent_until - now - TRIES_SECONDS, 0.0)
-        if seconds > LONGEST_TURN_SECONDS:
+        now, seconds_each = self._clock(), WINDOW_SECONDS / ATTEMPTS_AT_ONCE
+        reserved_until = max(self._reserved_until, now) + seconds_each
+        wait = max(reserved_until - now - WINDOW_SECONDS, 0.0)
+        if wait > MAX_WAIT_SECONDS:
             return None
-        self._spent_until = spent_until
-        return seconds
+        self._reserved_until = reserved_until
+        return wait
 
     def remember(self, address: str) -> None:
-        """Somebody has logged in from this address: what is tried there is not counted any more."""
-        who = _network(address)
-        self._known.pop(who, None)
-        self._known[who] = None
-        if len(self._known) > MOST_KNOWN:
+        """Remember a successful login: checks from this address never wait from now on."""
+        network = _network(address)
+        self._known.pop(network, None)
+        self._known[network] = None
+        if len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
 
 
-def _name(key: str) -> bytes:
+def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def _network(address: str) -> str:
-    """An IPv4 address; of IPv6 the 64 bits that one customer has."""
+    """What counts as one address: an IPv4 address, or the /64 of an IPv6 one (one customer's)."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address[:64]
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
-    return str(found)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)

@@ -1,4 +1,4 @@
-"""What makes a queue's declaration unfit: pure checks, each of which adds its findings to a report."""
+"""Checks of names, queues and processors. Each adds the problems it finds to a report."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 
 from corral.errors import JobRefused
-from corral.options import check_options, shown
+from corral.field_errors import field_errors
+from corral.options import check_options, short_repr
 from corral.payload import Payload
-from corral.plugins.entry_points import Claim, Provider
-from corral.plugins.report import Report, disabling
+from corral.plugins.entry_points import PluginEntryPoint, Provider
+from corral.plugins.report import Code, Report, disable_hint
 from corral.processor import Processor, call_fault, resource_fault
 from corral.queue import Queue
 from corral.schedule import first_run_ms
@@ -42,92 +43,99 @@ RESERVED: Final = frozenset(
         "max",
     }
 )
-"""A queue's settings begin with `CORRAL_<QUEUE>_`; under these names they would be read as settings
-of the core.
+"""Names that no queue may have.
+
+A queue's settings begin with `CORRAL_<QUEUE>_`: with one of these names they would be read as
+settings of the core.
 """
 
 FINGERPRINT_LENGTH: Final = 16
-"""Hex digits, 64 bits: enough to tell the versions of one schema apart, and short enough to be read
-in a diff.
-"""
+"""In hex digits: 64 bits tell the versions of one schema apart, and can be read in a diff."""
 
 PROSE: Final = frozenset({"title", "description", "examples"})
-"""Schema keywords that only people read: a better docstring is no other shape."""
+"""Schema keywords that only people read: a changed docstring does not change the schema."""
 DATA: Final = frozenset({"default", "const", "enum"})
-"""Schema keywords whose values are JSON of the payload's, not schemas."""
+"""Schema keywords whose values are data of the payload, not schemas."""
 NAMED: Final = frozenset({"properties", "$defs", "patternProperties"})
 """Schema keywords whose values map names to schemas."""
 
 
-def check_names(claims: Iterable[Claim], report: Report) -> None:
-    """Compare the names of entry points as they stand in the metadata: even what cannot be imported
-    has one.
+def check_names(entry_points: Iterable[PluginEntryPoint], report: Report) -> None:
+    """Compare the names of queues as the metadata has them.
+
+    So a queue whose plugin cannot be imported is checked as well.
 
     Args:
-        claims: The entry points that declare queues.
-        report: Gets the names that are taken twice, look alike, are reserved or are malformed.
+        entry_points: The entry points that declare queues.
+        report: Gets the names that are used twice, look alike, are reserved or are malformed.
     """
     by_name: dict[str, list[Provider]] = {}
     alike: dict[str, set[str]] = {}
-    for claim in claims:
-        by_name.setdefault(claim.name, []).append(claim.provider)
-        alike.setdefault(claim.name.lower().replace("_", "-"), set()).add(claim.name)
+    for each in entry_points:
+        by_name.setdefault(each.name, []).append(each.provider)
+        alike.setdefault(each.name.lower().replace("_", "-"), set()).add(each.name)
     for name, providers in sorted(by_name.items()):
-        if len(providers) > 1:
-            # the one that is named after the queue is the last one that anybody would want to
-            # disable
-            providers.sort(
-                key=lambda provider: (
-                    provider.distribution != f"corral-{name}",
-                    provider.distribution,
-                )
-            )
-            times = "twice" if len(providers) == 2 else f"{len(providers)} times"
-            told = " and ".join(provider.label for provider in providers)
-            hint = f"uninstall one, or {disabling(providers[1:])}"
-            report.add(
-                "duplicate-queue",
-                f"queue {name!r} is provided {times}: {told}",
-                providers,
-                hint=hint,
-            )
-        if not NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
-            hint = f"lower-case words joined by hyphens, at most {MAX_NAME_LENGTH} characters: 'report-exports'"
-            report.add(
-                "bad-name",
-                f"queue {name!r} of {providers[0]} is not named in kebab-case",
-                providers,
-                hint=hint,
-            )
-        if name in RESERVED:
-            hint = f"its settings, CORRAL_{name.upper()}_…, could not be told from those of Corral; choose another name"
-            report.add(
-                "reserved-name",
-                f"queue {name!r} of {providers[0]} has a reserved name",
-                providers,
-                hint=hint,
-            )
+        _check_name(name, providers, report)
     for names in alike.values():
         if len(names) > 1:
             involved = {name: by_name[name][0] for name in sorted(names)}
-            told = " and ".join(
-                f"{name!r} ({provider.label})" for name, provider in involved.items()
-            )
-            hint = f"rename one, or {disabling([*involved.values()][1:])}"
-            report.add(
-                "look-alike", f"these queues look alike: {told}", involved.values(), hint=hint
-            )
+            texts = (f"{name!r} ({provider.label})" for name, provider in involved.items())
+            message = f"these queues look alike: {' and '.join(texts)}"
+            hint = f"rename one, or {disable_hint([*involved.values()][1:])}"
+            report.add("look-alike", message, involved.values(), hint=hint)
+
+
+def _check_name(name: str, providers: list[Provider], report: Report) -> None:
+    """Check one queue's name.
+
+    Args:
+        name: The name.
+        providers: All distributions that declare a queue of that name; sorted in place.
+        report: Gets the problems.
+    """
+    if len(providers) > 1:
+        # The distribution that is named after the queue comes first: the hint disables the others.
+        providers.sort(key=lambda each: (each.distribution != f"corral-{name}", each.distribution))
+        times = "twice" if len(providers) == 2 else f"{len(providers)} times"
+        labels = " and ".join(provider.label for provider in providers)
+        report.add(
+            "duplicate-queue",
+            f"queue {name!r} is provided {times}: {labels}",
+            providers,
+            hint=f"uninstall one, or {disable_hint(providers[1:])}",
+        )
+    if not NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
+        report.add(
+            "bad-name",
+            f"queue {name!r} of {providers[0]} is not named in kebab-case",
+            providers,
+            hint=f"lower-case words joined by hyphens, at most {MAX_NAME_LENGTH} characters:"
+            " 'report-exports'",
+        )
+    if name in RESERVED:
+        report.add(
+            "reserved-name",
+            f"queue {name!r} of {providers[0]} has a reserved name",
+            providers,
+            hint=f"its settings, CORRAL_{name.upper()}_…, could not be told from those of Corral;"
+            " choose another name",
+        )
 
 
 def check_queue(queue: Queue[Any], provider: Provider, report: Report) -> str:
-    """Judge what a queue declares besides its name.
+    """Check what a queue declares besides its name: options, timeout, payload and schedule.
+
+    Args:
+        queue: The queue.
+        provider: The distribution that declares it.
+        report: Gets the problems.
 
     Returns:
-        The fingerprint of its payload, or "" where there is none.
+        The fingerprint of its payload, or "" if the payload has no JSON schema.
     """
 
-    def refuse(code: Any, what: str, hint: str | None = None) -> None:
-        report.add(code, f"queue {queue.name!r} of {provider} {what}", [provider], hint=hint)
+    def refuse(code: Code, problem: str, hint: str | None = None) -> None:
+        report.add(code, f"queue {queue.name!r} of {provider} {problem}", [provider], hint=hint)
 
     try:
         check_options(queue.options)
@@ -136,16 +144,17 @@ def check_queue(queue: Queue[Any], provider: Provider, report: Report) -> str:
     if queue.timeout is not None and not (
         isinstance(queue.timeout, timedelta) and queue.timeout > timedelta(0)
     ):
-        told = str(queue.timeout) if isinstance(queue.timeout, timedelta) else shown(queue.timeout)
+        timeout = queue.timeout
+        text = str(timeout) if isinstance(timeout, timedelta) else short_repr(timeout)
         refuse(
-            "bad-options", f"has the timeout {told}, which no job can keep", "a timedelta above 0"
+            "bad-options", f"has the timeout {text}, which no job can keep", "a timedelta above 0"
         )
     if queue.concurrency is not None and not (
         type(queue.concurrency) is int and queue.concurrency >= 1
     ):
         refuse(
             "bad-options",
-            f"has the concurrency {shown(queue.concurrency)}, with which no job can run",
+            f"has the concurrency {short_repr(queue.concurrency)}, with which no job can run",
         )
 
     if not (isinstance(queue.payload, type) and issubclass(queue.payload, Payload)):
@@ -160,8 +169,12 @@ def check_queue(queue: Queue[Any], provider: Provider, report: Report) -> str:
         refuse("bad-payload", f"has a payload without a JSON schema: {str(error).splitlines()[0]}")
         return ""
     for wrong in queue.schema_faults:
-        told = f"has a payload that would not reach a worker as it is: {wrong.path}: {wrong.what}"
-        refuse("bad-payload", told, wrong.hint)
+        problem = f"{wrong.path}: {wrong.what}"
+        refuse(
+            "bad-payload",
+            f"has a payload that would not reach a worker as it is: {problem}",
+            wrong.hint,
+        )
     fault = _schedule_fault(queue)
     if fault:
         refuse("bad-schedule", f"has a schedule that cannot be kept: {fault}")
@@ -169,6 +182,7 @@ def check_queue(queue: Queue[Any], provider: Provider, report: Report) -> str:
 
 
 def _schedule_fault(queue: Queue[Any]) -> str | None:
+    """Why a queue's schedule cannot enqueue its jobs; None if it can, or if there is none."""
     schedule = queue.schedule
     if schedule is None:
         return None
@@ -179,21 +193,19 @@ def _schedule_fault(queue: Queue[Any]) -> str | None:
     try:
         queue.payload.model_validate({})
     except ValidationError as error:
-        fields = ", ".join(
-            repr(".".join(map(str, problem["loc"]))) for problem in error.errors(include_url=False)
-        )
+        fields = ", ".join(repr(each.path) for each in field_errors(error))
         return f"a scheduled job has an empty payload, and this one needs {fields}"
     return None
 
 
 def check_processor(processor: Processor, subject: str, provider: Provider, report: Report) -> None:
-    """Judge whether a worker can call a processor, and open what it is given.
+    """Check that a worker can call a processor and open its resource.
 
     Args:
         processor: The processor.
-        subject: How a sentence about it begins.
-        provider: Who has it.
-        report: Gets what is wrong.
+        subject: The processor, as the subject of a sentence.
+        provider: The distribution that returned it.
+        report: Gets the problems.
     """
     queue = processor.queue
     if queue.timeout is not None and not processor.is_async:
@@ -206,8 +218,7 @@ def check_processor(processor: Processor, subject: str, provider: Provider, repo
 
 
 def fingerprint(payload: type[Payload]) -> str:
-    """A short digest of a payload's JSON schema: the same in every process that has the same shape
-    in mind.
+    """A short digest of a payload's JSON schema: equal in processes with equal schemas.
 
     Raises:
         PydanticUserError: The model has no JSON schema.
@@ -219,11 +230,11 @@ def fingerprint(payload: type[Payload]) -> str:
 
 
 def _shape(schema: Any, *, names: bool = False) -> Any:
-    """A JSON schema without its prose.
+    """A JSON schema without the parts that only people read.
 
     Args:
         schema: The schema, or a part of one.
-        names: Whether the keys of `schema` are names of the payload's own, and no keywords.
+        names: Whether the keys of `schema` are names that the payload defines, not keywords.
     """
     if isinstance(schema, list):
         return [_shape(part) for part in schema]
@@ -237,7 +248,6 @@ def _shape(schema: Any, *, names: bool = False) -> Any:
         if keyword not in PROSE
     }
     if "required" in shape:
-        shape["required"] = sorted(
-            shape["required"]
-        )  # in the order of the fields, which means nothing
+        # pydantic lists them in the order of the fields, which has no meaning
+        shape["required"] = sorted(shape["required"])
     return shape

@@ -1,9 +1,8 @@
-"""`corral.lock`: what a team has agreed to run: its queues, and the distributions that have hooks
-and no queue.
+"""The lock file `corral.lock`: the queues and plugins that a team allows to run.
 
-Written by `corral lock`, reviewed like code. Names are compared before any plugin is imported,
-versions and payloads after. It knows the file and how to compare it, and nothing of how a catalog
-comes to be.
+`corral lock` writes it, and it is reviewed like code. Names are compared before any plugin is
+imported, versions and payloads after. This module knows the file and how to compare it, and not how
+a catalog is built.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from corral.plugins.entry_points import (
     APPLICATION,
     BUILT_IN,
     QUEUES,
-    Claim,
+    PluginEntryPoint,
     Provider,
-    canonical,
+    canonical_name,
     is_patch,
 )
-from corral.plugins.report import Report
+from corral.plugins.report import Code, Report
 
 __all__ = [
     "LOCK_FILE",
     "Lock",
-    "Locked",
+    "LockedQueue",
     "check_complete",
     "check_lock",
     "check_lock_names",
@@ -40,13 +39,16 @@ __all__ = [
 ]
 
 LOCK_FILE: Final = Path("corral.lock")
-"""In the working directory: the file belongs to the application that is started there.
+"""The default path, in the working directory: the file belongs to the application started there.
 
-`CORRAL_LOCK` names another.
+`CORRAL_LOCK` names another path.
 """
 
 FORM: Final = 2
-"""Of the file. The first form had no number, and nothing of distributions without a queue."""
+"""The version of the file's form.
+
+The first form had no number, and did not list distributions without a queue.
+"""
 
 HEADER: Final = (
     "# What may run here. Written by `corral lock`; review every change as you review code.\n"
@@ -55,12 +57,12 @@ BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
-    """What is agreed on for one queue.
+class LockedQueue:
+    """A queue in the lock file.
 
     Attributes:
-        distribution: Who provides it.
-        version: In which version.
+        distribution: The distribution that provides it.
+        version: That distribution's version.
         fingerprint: The digest of its payload's JSON schema.
     """
 
@@ -71,78 +73,71 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """What is agreed on.
+    """The content of a lock file.
 
     Attributes:
-        queues: By name.
-        plugins: The versions of distributions that declare no queue, by canonical name; None where
-            the file is of the first form, which allows every one of them.
+        queues: The allowed queues by name.
+        plugins: The versions of allowed distributions that declare no queue, by canonical name.
+            None if the file has the first form, which allows all of them.
     """
 
-    queues: Mapping[str, Locked]
+    queues: Mapping[str, LockedQueue]
     plugins: Mapping[str, str] | None
 
     @property
     def distributions(self) -> Mapping[str, str]:
-        """The version of every distribution that is agreed on, by canonical name."""
-        return {canonical(each.distribution): each.version for each in self.queues.values()} | dict(
-            self.plugins or {}
-        )
+        """The version of every allowed distribution, by canonical name."""
+        return {
+            canonical_name(each.distribution): each.version for each in self.queues.values()
+        } | dict(self.plugins or {})
 
 
 def read_lock(path: Path = LOCK_FILE) -> Lock | None:
-    """The lock_entries of a file; None where there is no such file.
+    """Read a lock file; None if there is no file at this path.
 
     Raises:
-        ConfigurationError: The file is there, and cannot be read or is none of ours.
+        ConfigurationError: The file exists, and cannot be read or is no lock file.
     """
     try:
         text = path.read_text("utf-8")
         import tomllib  # noqa: PLC0415  # few processes have a lock file
 
-        return _lock(tomllib.loads(text))
+        return _parse_lock(tomllib.loads(text))
     except FileNotFoundError:
         return None
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-    ) as error:  # no TOML, or not of our shape
+    # no TOML, or TOML of another structure
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ConfigurationError(
             f"the lock file {str(path)!r} cannot be read: {error}",
             hint="restore it, or write it anew: corral lock",
         ) from error
 
 
-def _lock(tables: dict[str, Any]) -> Lock:
-    form, queues, plugins = (
-        tables.pop("form", 1),
-        tables.pop("queues", {}),
-        tables.pop("plugins", {}),
-    )
+def _parse_lock(tables: dict[str, Any]) -> Lock:
+    form = tables.pop("form", 1)
+    queues, plugins = tables.pop("queues", {}), tables.pop("plugins", {})
     if form not in {1, FORM}:
         raise ValueError(f"it is of the form {form!r}, and this release of Corral knows {FORM}")
     if tables:
         raise ValueError(f"it has {', '.join(map(repr, tables))}, which means nothing")
-    agreed = {name: Locked(**_texts(fields)) for name, fields in queues.items()}
-    versions = {canonical(name): _texts(fields)["version"] for name, fields in plugins.items()}
-    return Lock(agreed, None if form == 1 else versions)
+    locked = {name: LockedQueue(**_texts(fields)) for name, fields in queues.items()}
+    versions = {canonical_name(name): _texts(fields)["version"] for name, fields in plugins.items()}
+    return Lock(locked, None if form == 1 else versions)
 
 
 def _texts(fields: Mapping[str, object]) -> dict[str, str]:
+    """The fields of a table, if all of them are texts; else raises ValueError."""
     if not all(isinstance(value, str) for value in fields.values()):
         raise ValueError(f"{fields!r} are not all texts")
     return {name: str(value) for name, value in fields.items()}
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Write the lock_entries: the same queues and plugins give the same bytes.
+    """Write a lock file. The same queues and plugins give the same bytes.
 
     Args:
-        path: Where to; what is there is replaced.
-        lock: What to agree on: `catalog.lock_entries()`.
+        path: Where to write it; an existing file is replaced.
+        lock: The content: `catalog.lock_entries()`.
 
     Raises:
         ConfigurationError: The file cannot be written.
@@ -163,60 +158,50 @@ def write_lock(path: Path, lock: Lock) -> None:
 
 
 def _table(group: str, name: str, fields: Mapping[str, str]) -> str:
-    text = partial(
-        json.dumps, ensure_ascii=False
-    )  # a JSON string without escaped surrogates is a TOML string
+    # a JSON string without escaped surrogates is a TOML string
+    text = partial(json.dumps, ensure_ascii=False)
     key = name if BARE_KEY.fullmatch(name) else text(name)
     return f"\n[{group}.{key}]\n" + "".join(
         f"{field} = {text(value)}\n" for field, value in fields.items()
     )
 
 
-def check_lock_names(lock: Lock, claims: Iterable[Claim], report: Report) -> None:
-    """Compare names with the lock_entries, before anything is imported.
+def check_lock_names(lock: Lock, entry_points: Iterable[PluginEntryPoint], report: Report) -> None:
+    """Compare names with the lock file, before any plugin is imported.
 
     Args:
-        lock: The lock_entries.
-        claims: The entry points that are about to be imported; the application's and the core's own
-            are no matter of the lock file.
-        report: Gets every queue and plugin that is not agreed on; its entry points are `faulty`
-        then.
+        lock: The content of the lock file.
+        entry_points: The entry points that are about to be imported. The application and the core's
+            own plugins are not subject to the lock file.
+        report: Gets every queue and plugin that is not in the lock file; its entry points become
+            `faulty`.
     """
-    distributions = lock.distributions
-    for claim in claims:
-        if claim.group == APPLICATION or claim.provider.origin == BUILT_IN:
+    for each in entry_points:
+        if each.group == APPLICATION or each.provider.origin == BUILT_IN:
             continue
-        who, agreed = claim.provider, lock.queues.get(claim.name)
-        hint = f"agree to it: corral lock; or uninstall {who.distribution}"
-        if claim.group == QUEUES and agreed is None:
-            report.add(
-                "not-locked",
-                f"queue {claim.name!r} of {who} is not in the lock file",
-                [who],
-                hint=hint,
-            )
-        elif (
-            claim.group == QUEUES
-            and agreed
-            and canonical(agreed.distribution) != canonical(who.distribution)
-        ):
-            told = _differing("distribution", agreed.distribution, who.distribution)
-            message = f"queue {claim.name!r} of {who} differs from the lock file: {told}"
-            report.add("lock-differs", message, [who], hint=hint)
-        elif (
-            claim.group != QUEUES
-            and lock.plugins is not None
-            and canonical(who.distribution) not in distributions
-        ):
-            report.add(
-                "not-locked",
-                f"plugin {claim.name!r} of {who} is not in the lock file",
-                [who],
-                hint=hint,
-            )
-        else:
-            continue
-        report.faulty.add(claim)
+        refusal = _name_refusal(lock, each)
+        if refusal is not None:
+            code, message = refusal
+            hint = f"agree to it: corral lock; or uninstall {each.provider.distribution}"
+            report.add(code, message, [each.provider], hint=hint)
+            report.faulty.add(each)
+
+
+def _name_refusal(lock: Lock, entry_point: PluginEntryPoint) -> tuple[Code, str] | None:
+    """Why the lock file refuses an entry point: a problem's code and message; else None."""
+    name, provider = entry_point.name, entry_point.provider
+    distribution = canonical_name(provider.distribution)
+    if entry_point.group != QUEUES:
+        if lock.plugins is None or distribution in lock.distributions:
+            return None
+        return "not-locked", f"plugin {name!r} of {provider} is not in the lock file"
+    locked = lock.queues.get(name)
+    if locked is None:
+        return "not-locked", f"queue {name!r} of {provider} is not in the lock file"
+    if canonical_name(locked.distribution) == distribution:
+        return None
+    difference = _difference("distribution", locked.distribution, provider.distribution)
+    return "lock-differs", f"queue {name!r} of {provider} differs from the lock file: {difference}"
 
 
 def check_lock(
@@ -227,14 +212,13 @@ def check_lock(
     *,
     patches: bool = False,
 ) -> list[str]:
-    """Compare versions and payloads with what was agreed on.
+    """Compare versions and payloads with the lock file.
 
     Args:
-        lock: The lock_entries.
-        queues: The provider and the fingerprint of each queue that is installed and whose name is
-        agreed on.
-        plugins: The distributions that have hooks and no queue.
-        report: Gets what differs.
+        lock: The content of the lock file.
+        queues: The provider and the fingerprint of each installed queue whose name is locked.
+        plugins: The distributions that implement hooks and declare no queue.
+        report: Gets the differences.
         patches: Whether patch releases with the same payloads are allowed.
 
     Returns:
@@ -243,68 +227,55 @@ def check_lock(
     hint = "install what was agreed on, or agree to the change: corral lock"
     patched: dict[Provider, str] = {}
     for name, (provider, fingerprint) in sorted(queues.items()):
-        agreed = lock.queues[name]
-        version = _differing("version", agreed.version, provider.version)
-        shape = _differing("fingerprint", agreed.fingerprint, fingerprint)
-        if not shape and is_patch(agreed.version, provider.version):
+        locked = lock.queues[name]
+        version = _difference("version", locked.version, provider.version)
+        shape = _difference("fingerprint", locked.fingerprint, fingerprint)
+        if not shape and is_patch(locked.version, provider.version):
             patched[provider] = (
-                f"{provider} is a patch release of {agreed.version}, which is locked, with the same payloads"
+                f"{provider} is a patch release of {locked.version}, which is locked, with the"
+                " same payloads"
             )
-        elif told := ", ".join(filter(None, (version, shape))):
-            message = f"queue {name!r} of {provider} differs from the lock file: {told}"
+        elif differences := ", ".join(filter(None, (version, shape))):
+            message = f"queue {name!r} of {provider} differs from the lock file: {differences}"
             report.add("lock-differs", message, [provider], hint=hint)
     for provider in plugins:
-        locked = lock.distributions.get(canonical(provider.distribution), provider.version)
-        if is_patch(locked, provider.version):
-            patched[provider] = f"{provider} is a patch release of {locked}, which is locked"
-        elif told := _differing("version", locked, provider.version):
-            report.add(
-                "lock-differs",
-                f"plugin {provider} differs from the lock file: {told}",
-                [provider],
-                hint=hint,
-            )
+        version = lock.distributions.get(canonical_name(provider.distribution), provider.version)
+        if is_patch(version, provider.version):
+            patched[provider] = f"{provider} is a patch release of {version}, which is locked"
+        elif difference := _difference("version", version, provider.version):
+            message = f"plugin {provider} differs from the lock file: {difference}"
+            report.add("lock-differs", message, [provider], hint=hint)
     if patches:
         return [*patched.values()]
     for provider, text in patched.items():
-        report.add(
-            "patch-release",
-            text,
-            [provider],
-            hint="agree to it: corral lock; or CORRAL_LOCK_PATCHES=allow",
-        )
+        hint = "agree to it: corral lock; or CORRAL_LOCK_PATCHES=allow"
+        report.add("patch-release", text, [provider], hint=hint)
     return []
 
 
-def check_complete(lock: Lock, claims: Collection[Claim], report: Report) -> None:
-    """Find what was agreed on and is not there.
+def check_complete(lock: Lock, entry_points: Collection[PluginEntryPoint], report: Report) -> None:
+    """Find what is in the lock file and not installed.
 
     Args:
-        lock: The lock_entries.
-        claims: All that is installed, disabled or not: disabling is a decision, not a loss.
-        report: Gets every queue and distribution that is missing.
+        lock: The content of the lock file.
+        entry_points: All installed entry points, disabled ones included: disabling a plugin is a
+            decision, and does not make it missing.
+        report: Gets every missing queue and distribution.
     """
-    for name in sorted(
-        lock.queues.keys() - {claim.name for claim in claims if claim.group == QUEUES}
-    ):
+    installed = {each.name for each in entry_points if each.group == QUEUES}
+    for name in sorted(lock.queues.keys() - installed):
         hint = f"install {lock.queues[name].distribution}, or agree to its removal: corral lock"
-        report.add(
-            "locked-missing", f"queue {name!r} is in the lock file and not installed", hint=hint
-        )
-    for name in sorted(
-        (lock.plugins or {}).keys() - {canonical(claim.provider.distribution) for claim in claims}
-    ):
+        message = f"queue {name!r} is in the lock file and not installed"
+        report.add("locked-missing", message, hint=hint)
+    distributions = {canonical_name(each.provider.distribution) for each in entry_points}
+    for name in sorted((lock.plugins or {}).keys() - distributions):
         hint = "install it, or agree to its removal: corral lock"
-        report.add(
-            "locked-missing",
-            f"the plugin {name!r} is in the lock file and not installed",
-            hint=hint,
-        )
+        message = f"the plugin {name!r} is in the lock file and not installed"
+        report.add("locked-missing", message, hint=hint)
 
 
-def _differing(field: str, locked: str, installed: str) -> str:
-    return (
-        ""
-        if locked == installed
-        else f"{field} {locked!r} is locked and {installed!r} is installed"
-    )
+def _difference(field: str, locked: str, installed: str) -> str:
+    """How a locked value and an installed one differ; "" if they are equal."""
+    if locked == installed:
+        return ""
+    return f"{field} {locked!r} is locked and {installed!r} is installed"

@@ -1,8 +1,8 @@
-"""What a process tells the others about its catalog, and what it learns from theirs.
+"""Compares the catalogs of all processes that use one prefix.
 
-A record is one field of the hash `corral:<prefix>:catalog`, named after the process that writes it
-at its start. Pure functions: who reads and writes the hash, and which processes are gone, is known
-elsewhere.
+Each process writes the records of its queues at its start, into the field of its own name in the
+hash `corral:<prefix>:catalog`. The functions here are pure: the caller reads and writes the hash,
+and knows which processes have ended.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Record", "differences", "dumped", "parsed", "recorded"]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one process runs one queue with.
+    """One queue in the catalog of one process.
 
     Attributes:
-        distribution: Who provides it.
-        version: In which version.
+        distribution: The distribution that provides the queue.
+        version: That distribution's version.
         fingerprint: The digest of its payload's JSON schema.
-        role: `worker` where the process works the queue off, else `producer`.
+        role: `worker` if the process serves the queue, else `producer`.
         time: When the process started: Unix milliseconds, by the store's clock.
     """
 
@@ -38,10 +38,10 @@ class Record:
 
 
 def recorded(catalog: Catalog, now_ms: int) -> dict[str, Record]:
-    """What this process runs, by queue.
+    """The records of this process, by queue.
 
     Args:
-        catalog: Its catalog.
+        catalog: The process's catalog.
         now_ms: Unix milliseconds, by the store's clock.
     """
     return {
@@ -62,8 +62,9 @@ def dumped(records: Mapping[str, Record]) -> bytes:
 
 
 def parsed(raw: bytes) -> dict[str, Record]:
-    """A process's records from JSON; none where another release of Corral wrote something that this
-    one cannot read.
+    """A process's records from JSON.
+
+    Empty if another release of Corral wrote them in a form that this one cannot read.
     """
     try:
         return TypeAdapter(dict[str, Record]).validate_json(raw)
@@ -74,26 +75,29 @@ def parsed(raw: bytes) -> dict[str, Record]:
 def differences(
     own: Mapping[str, Record], others: Mapping[str, Mapping[str, Record]]
 ) -> tuple[str, ...]:
-    """What an operator should know before jobs are lost between processes that mean different
-    things by one name.
+    """Warnings about processes that have another declaration under the same queue name.
 
-    Another version of the same distribution is none: that is what a rolling deployment looks like.
+    Jobs can be lost between such processes. Another version of the same distribution with the same
+    payload is not reported: that is what a rolling deployment looks like.
 
     Args:
-        own: What this process runs.
-        others: What the others under its prefix run, by the name of the process.
+        own: This process's records.
+        others: The records of the other processes under its prefix, by the process's name.
 
     Returns:
         Sentences, one per queue and difference.
     """
     return tuple(
-        warning for queue in sorted(own) for warning in _differing(queue, own[queue], others)
+        warning
+        for queue in sorted(own)
+        for warning in _queue_differences(queue, own[queue], others)
     )
 
 
-def _differing(
+def _queue_differences(
     queue: str, mine: Record, others: Mapping[str, Mapping[str, Record]]
 ) -> Iterator[str]:
+    """A warning for each other declaration of one queue."""
     theirs: dict[str, list[str]] = {}
     for process, records in sorted(others.items()):
         record = records.get(queue)
@@ -101,11 +105,11 @@ def _differing(
             mine.distribution,
             mine.fingerprint,
         ):
-            theirs.setdefault(_told(record), []).append(f"{record.role} {process}")
-    for told, processes in theirs.items():
+            theirs.setdefault(_description(record), []).append(f"{record.role} {process}")
+    for other, processes in theirs.items():
         more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""
-        yield f"queue {queue!r} is {_told(mine)} here, and {told} in {processes[0]}{more}"
+        yield f"queue {queue!r} is {_description(mine)} here, and {other} in {processes[0]}{more}"
 
 
-def _told(record: Record) -> str:
+def _description(record: Record) -> str:
     return f"{record.distribution} {record.version} with payload {record.fingerprint}"

@@ -1,8 +1,7 @@
-"""The command line: parses arguments, calls `corral.app`, prints.
+"""The command line: parses arguments, calls `corral.app`, prints results.
 
-A command's module is loaded when it is asked for.
-
-Whatever is heavy is imported inside a command, since `corral --help` asks for all of them.
+The module of a command is loaded when the command is first used. Modules that are slow to load are
+imported inside the commands, because `corral --help` loads all command modules.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ from corral.shutdown import is_stopped_early, leave, stop_code
 __all__ = ["cli", "main"]
 
 _COMMANDS: Final = {
-    "audit": "audit",
-    "board": "board",
-    "catalog": "check lock plugins",
-    "database": "db outbox",
-    "job": "job",
-    "jobs": "enqueue queues",
-    "operator": "clean drain limit pause promote resume retry scrub",
-    "process": "dev health worker",
-    "quarantine": "quarantine",
-    "schedules": "schedules",
+    "audit_commands": "audit",
+    "board_commands": "board",
+    "catalog_commands": "check lock plugins",
+    "database_commands": "db outbox",
+    "job_commands": "job",
+    "operator_commands": "clean drain limit pause promote resume retry scrub",
+    "process_commands": "dev health worker",
+    "quarantine_commands": "quarantine",
+    "queue_commands": "enqueue queues",
+    "schedules_commands": "schedules",
 }
-"""By module, the commands that it defines."""
+"""The names of the commands that each module defines."""
 
 
 class _Commands(MutableMapping[str, click.Command]):
-    """The commands by their names; the module of one is loaded when it is asked for."""
+    """The commands by name; a command's module is loaded when the command is first used."""
 
     def __init__(self) -> None:
         self._module_of = {
@@ -57,55 +56,52 @@ class _Commands(MutableMapping[str, click.Command]):
         return len(self._module_of)
 
     def __setitem__(self, name: str, command: click.Command) -> NoReturn:
-        raise TypeError("commands stand in a table")
+        raise TypeError("commands are defined in corral.cli._COMMANDS")
 
     def __delitem__(self, name: str) -> NoReturn:
-        raise TypeError("commands stand in a table")
+        raise TypeError("commands are defined in corral.cli._COMMANDS")
 
 
 @click.group(
     commands=_Commands(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Results go to stdout, logs to stderr. Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 catalog "
-    "refused, 4 store unavailable, 5 stopped with jobs handed back, 130 or 143 ended by a signal.",
+    epilog="Results go to stdout, logs to stderr. Exit codes: 0 done, 1 failure, 2 usage or "
+    "configuration, 3 catalog refused, 4 store unavailable, 5 stopped with jobs handed back, "
+    "130 or 143 ended by a signal.",
 )
 @click.version_option(package_name="corral", message="%(package)s %(version)s")
 def cli() -> None:
-    """Work off queues that are plugins.
+    """Run and operate job queues that are plugins.
 
     \b
-    corral check                          what is installed, and whether it fits
-    corral dev                            a store and a worker, for development
-    corral enqueue emails '{"to": "…"}'   one job, from the shell
-    corral job list emails                what failed; `corral job show` says why
+    corral check                          check what is installed, list queues
+    corral dev                            run store, worker and board locally
+    corral enqueue emails '{"to": "…"}'   add one job
+    corral job list emails                list failed jobs; see corral job show
     """
 
 
-def _calm_collector() -> None:
-    """Keep the garbage collector from looking through what a command loads, which stays until the
-    command ends.
+def _relax_garbage_collector() -> None:
+    """Let the garbage collector run rarely: what a command loads stays until the command ends.
 
-    At its defaults it took 45 of the 270 ms of `corral enqueue`: 15 while modules were loaded, and
-    30 at the exit. A worker calms it further, see `corral.app.calm_collector`.
+    With its defaults it took 45 of the 270 ms of `corral enqueue`: 15 ms while modules were loaded,
+    and 30 ms at the exit. Workers go further, see `corral.app.tune_garbage_collector`.
     """
     gc.set_threshold(300_000)
     atexit.register(gc.freeze)
 
 
 def main() -> None:
-    """The `corral` program.
+    """Run the program `corral`.
 
-    A `CorralError` is a sentence and an exit code, and so is what the store said of itself.
-
-    Anything else is a bug with a traceback.
+    A `CorralError` is printed as one sentence and sets the exit code, and so does an error reply of
+    the store. Any other exception is a bug and shows its traceback.
     """
-    _calm_collector()
-    with suppress(
-        FileNotFoundError
-    ):  # the working directory was deleted, as old releases are below running workers
-        sys.path.insert(
-            0, str(Path.cwd())
-        )  # where CORRAL_APP is looked for: a console script leaves it out
+    _relax_garbage_collector()
+    # The working directory may have been deleted, like an old release of a running worker.
+    with suppress(FileNotFoundError):
+        # CORRAL_APP is imported from the working directory, which a console script leaves out.
+        sys.path.insert(0, str(Path.cwd()))
     try:
         code = cli.main(prog_name="corral", standalone_mode=False)
     except click.exceptions.Exit as done:
@@ -120,9 +116,9 @@ def main() -> None:
     except Exception as error:
         if "corral.store.replies" not in sys.modules:
             raise
-        from corral.store.replies import of_the_client
+        from corral.store.replies import explain_client_error
 
-        refused = of_the_client(error)
+        refused = explain_client_error(error)
         if refused is None:
             raise
         _exit_with(refused)

@@ -1,18 +1,20 @@
-"""Durations as one types them, and times as one reads them."""
+"""Durations as users type them, and times as users read them."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["age", "duration", "short"]
+__all__ = ["format_age", "format_duration", "parse_duration"]
 
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def duration(text: str) -> timedelta | None:
-    """A duration from `30s`, `1.5h`, `7d`: a number and one of ms, s, m, h, d; None from anything
-    else.
+def parse_duration(text: str) -> timedelta | None:
+    """Parse a duration such as `30s`, `1.5h` or `7d`: a number and one of ms, s, m, h, d.
+
+    Returns:
+        None if the text is anything else.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text, re.ASCII)
     if match is None:
@@ -23,7 +25,7 @@ def duration(text: str) -> timedelta | None:
         return None
 
 
-def short(span: timedelta) -> str:
+def format_duration(span: timedelta) -> str:
     """A duration in its two largest units: `40ms`, `3s`, `5m`, `2h59m`, `4d2h`."""
     seconds = abs(span.total_seconds())
     if 0 < seconds < 1:
@@ -37,9 +39,9 @@ def short(span: timedelta) -> str:
     return "".join(parts[:2]) or "0s"
 
 
-def age(moment: datetime | None) -> str:
-    """How long ago a time is, or in how long it will be; empty without one."""
+def format_age(moment: datetime | None) -> str:
+    """A time relative to now: `5m ago`, `in 2h`; empty for None."""
     if moment is None:
         return ""
     past = datetime.now(UTC) - moment
-    return f"{short(past)} ago" if past >= timedelta(0) else f"in {short(past)}"
+    return f"{format_duration(past)} ago" if past >= timedelta(0) else f"in {format_duration(past)}"

@@ -1,8 +1,8 @@
-"""Commands and their results: stdout is for those alone, whoever prints while a command runs.
+"""Commands and their results: while a command runs, only its result is written to stdout.
 
-A plugin that prints when it is imported, a hook, a C library, a child process: none may spoil the
-JSON or the id that a script reads. So while a command runs, stdout is turned to stderr, and
-`print_result` writes to what stdout was.
+A plugin, a hook, a C library or a child process may print at any time, and must not spoil the JSON
+or the id that a script reads. Therefore everything that is printed while a command runs goes to
+stderr, and `print_result` writes to the original stdout.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import click
 __all__ = ["Group", "command", "group", "is_on_terminal", "print_result"]
 
 _results: ContextVar[TextIO | None] = ContextVar("corral_results", default=None)
-"""What stdout was before the command began."""
+"""The original stdout of the running command."""
 
 
 class _Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
-        with _own_stdout():
+        with _reserve_stdout():
             return super().invoke(ctx)
 
 
 class Group(click.Group):
-    """A group whose commands have stdout for their results."""
+    """A group of commands; during each of them, only its result is written to stdout."""
 
     command_class = _Command
 
@@ -38,29 +38,29 @@ class Group(click.Group):
 command: Callable[..., Callable[[Callable[..., Any]], click.Command]] = partial(
     click.command, cls=_Command
 )
-"""As `click.command`, of a command that has stdout for its results."""
+"""Like `click.command`; while the command runs, only its result is written to stdout."""
 
 group: Callable[..., Callable[[Callable[..., Any]], Group]] = partial(click.group, cls=Group)
-"""As `click.group`, of a group of such commands."""
+"""Like `click.group`, for a `Group`."""
 
 
 def print_result(text: str) -> None:
-    """Print a line of a command's result."""
+    """Print a line of a command's result to the original stdout."""
     click.echo(text, file=_results.get())
 
 
 def is_on_terminal() -> bool:
-    """Whether results go to a terminal."""
+    """Whether the original stdout is a terminal."""
     return (_results.get() or sys.stdout).isatty()
 
 
 @contextmanager
-def _own_stdout() -> Iterator[None]:
+def _reserve_stdout() -> Iterator[None]:
     before = sys.stdout
     if before is None or sys.stderr is None:  # the caller has closed one of them
         yield
         return
-    results = _claimed(before)
+    results = _take_descriptor(before)
     token = _results.set(results)
     sys.stdout = sys.stderr
     try:
@@ -69,15 +69,15 @@ def _own_stdout() -> Iterator[None]:
         sys.stdout = before
         _results.reset(token)
         if results is not before:
-            with suppress(OSError):  # nobody reads it any more, which `print_result` has raised
+            with suppress(OSError):  # `print_result` has raised it already
                 results.close()
 
 
-def _claimed(stdout: TextIO) -> TextIO:
-    """What writes to stdout from now on, when nothing else does.
+def _take_descriptor(stdout: TextIO) -> TextIO:
+    """Take stdout away from everything else, and return a stream that still writes to it.
 
-    Where it is the process's own, its descriptor leads to stderr for the rest of the process: for
-    what is not written in Python, for children, and for what is printed at the exit.
+    If it is the process's file descriptor 1, that descriptor leads to stderr for the rest of the
+    process. So C code, child processes and code that runs at the exit cannot write to stdout.
     """
     try:
         if stdout.fileno() != 1:
@@ -85,6 +85,6 @@ def _claimed(stdout: TextIO) -> TextIO:
         stdout.flush()
         own = os.dup(1)
         os.dup2(sys.stderr.fileno(), 1)
-    except (OSError, ValueError):  # there is no descriptor behind it, as in a test
+    except (OSError, ValueError):  # it has no file descriptor, for example in a test
         return stdout
     return open(own, "w", encoding=stdout.encoding, errors=stdout.errors, buffering=1)  # noqa: PTH123  # it has no path

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees and is asked, and what happens where there is none."""
+"""Output and questions for a person at a terminal, and what happens without one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import click
 
 from corral.errors import ConfigurationError
 
-__all__ = ["cells_of", "confirm", "cut_to_cells", "printable", "progress", "show_damage"]
+__all__ = ["cell_width", "confirm", "cut_to_cells", "printable", "show_damage", "show_progress"]
 
 WIPE: Final = "\x1b[1A\x1b[2K"
-"""Goes up one line of a terminal, and clears it."""
+"""The control sequence that goes up one line and clears it."""
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """A text that cannot drive a terminal: control and direction characters are shown as escapes.
+    """A text that is safe to print: control and direction characters are replaced by escapes.
 
     Args:
-        text: Whatever a job contains.
-        lines: Whether line breaks and tabs stay.
+        text: Any text, such as the contents of a job.
+        lines: Whether line breaks and tabs are kept.
     """
     if text.isprintable():
         return text
@@ -37,39 +37,40 @@ def printable(text: str, *, lines: bool = False) -> str:
     )
 
 
-def cells_of(text: str) -> int:
-    """How many cells of a terminal a printable text takes: two for a wide character, none for what
-    combines.
+def cell_width(text: str) -> int:
+    """How many cells of a terminal a printable text takes.
+
+    A wide character takes two, a combining character none.
     """
     if text.isascii():
         return len(text)
-    return sum(map(_cells_of, text))
+    return sum(map(_cell_width, text))
 
 
 def cut_to_cells(text: str, cells: int) -> str:
-    """A printable text that takes at most so many cells; one that was cut ends with `…`."""
-    if cells_of(text) <= cells:
+    """Cut a printable text to at most this many cells; a text that was cut ends with `…`."""
+    if cell_width(text) <= cells:
         return text
     taken, left = "", cells - 1
     for character in text:
-        left -= _cells_of(character)
+        left -= _cell_width(character)
         if left < 0:
             break
         taken += character
     return f"{taken}…"
 
 
-def _cells_of(character: str) -> int:
+def _cell_width(character: str) -> int:
     if unicodedata.category(character) in {"Mn", "Me"}:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def show_damage(damaged: Iterable[str]) -> None:
-    """Say which keys of the store are of the wrong type, where the rest was shown.
+    """Print to stderr which keys of the store have the wrong type.
 
     Args:
-        damaged: What is wrong, each as `<key> is a <type>, not a <type>`.
+        damaged: One text for each key: `<key> is a <type>, not a <type>`.
     """
     for wrong in dict.fromkeys(damaged):
         click.echo(f"error: the key {printable(wrong)}", err=True)
@@ -77,21 +78,21 @@ def show_damage(damaged: Iterable[str]) -> None:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is done that cannot be undone.
+    """Ask for a confirmation before something is done that cannot be undone.
 
     Args:
         question: What is about to be done, without a question mark.
-        yes: Whether it was confirmed in the command already.
+        yes: Whether it was confirmed by `--yes` already.
 
     Raises:
-        ConfigurationError: There is nobody to ask.
+        ConfigurationError: There is no terminal to ask on.
         click.exceptions.Exit: The answer was no.
     """
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfigurationError(
-            f"nobody is at a terminal to confirm: {question}", hint="add --yes"
+            f"there is no terminal to confirm this on: {question}", hint="add --yes"
         )
     if not click.confirm(f"{question}?", err=True):
         click.echo("nothing was changed", err=True)
@@ -99,14 +100,14 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], object] | None]:
-    """Show a bar on stderr while something takes its time, and wipe it then; on a terminal only.
+def show_progress(label: str) -> Iterator[Callable[[int, int], object] | None]:
+    """Show a progress bar on stderr if that is a terminal, and clear it in the end.
 
     Args:
         label: What is being done.
 
     Yields:
-        `told(done, total)`, to be called after each step; None where nobody looks.
+        `update(done, total)`, to be called after each step; None without a terminal.
     """
     if not sys.stderr.isatty():
         yield None
@@ -122,10 +123,10 @@ def progress(label: str) -> Iterator[Callable[[int, int], object] | None]:
             empty_char=" ",
         ) as bar:
 
-            def tell(done: int, total: int) -> None:
+            def update(done: int, total: int) -> None:
                 bar.length = total
                 bar.update(done - bar.pos)
 
-            yield tell
+            yield update
     finally:
         click.echo(WIPE, err=True, nl=False, color=True)

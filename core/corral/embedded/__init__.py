@@ -1,3 +1,1 @@
-"""The developer's server: a Valkey that starts with the first process that needs it and ends with
-the last.
-"""
+"""The embedded store: a Valkey server that starts with its first user and stops with its last."""

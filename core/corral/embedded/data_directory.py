@@ -1,12 +1,10 @@
-"""The files of an embedded store's data directory: their names, its two locks, and where its socket
-has room.
+"""The data directory of an embedded store: its files, its two locks, and the path of its socket.
 
-It starts and stops nothing; `embedded` does.
+Nothing here starts or stops a server; `corral.embedded.server` does.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -24,23 +22,20 @@ from corral.embedded.server_binary import ServerBinary, version_in
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.forking import left_to_parent
 
-__all__ = ["POLL_SECONDS", "DataDirectory", "ensure_private", "locked"]
+__all__ = ["POLL_SECONDS", "DataDirectory", "ensure_private", "try_lock"]
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.005
-"""A server starts in 40 ms; nobody should notice the polling on top of it."""
+"""How often a lock or a server is tried again: a server starts in 40 ms, so this adds little."""
 JOIN_SECONDS = 15.0
-"""How long the last user may keep a new one waiting: longer than it may take to stop the server."""
+"""How long a new user waits for the last one, which may need 10 s to stop the server."""
 LONGEST_SOCKET_PATH = 100
-"""In bytes.
-
-The kernel's limit is 108 here and 104 on macOS, and the server exits where a path exceeds it.
-"""
+"""In bytes. The limit is 108 on Linux and 104 on macOS; a server with a longer path exits."""
 OWN_NAMES = re.compile(r"store\..+|users\.lock|appendonlydir|temp-.+|corral\.db.*|exports")
-"""What Corral keeps in a data directory.
+"""The names of the files that Corral keeps in a data directory.
 
-One that holds anything else has other uses, and is not ours to close.
+A directory with any other file is used for something else, so its rights are not changed.
 """
 
 
@@ -59,21 +54,21 @@ class DataDirectory:
         """The directory of a path.
 
         Raises:
-            ConfigurationError: The path is relative, and the working directory was deleted.
+            ConfigurationError: The path is relative, and the working directory is deleted.
         """
-        with cls(data_dir).blamed():
+        with cls(data_dir).naming_path():
             return cls(data_dir.resolve())
 
     @classmethod
-    def made(cls, data_dir: Path) -> DataDirectory:
-        """Make the directory and its lock files where they are missing.
+    def create(cls, data_dir: Path) -> DataDirectory:
+        """Create the directory and its lock files where they are missing.
 
         Raises:
             ConfigurationError: The directory cannot be written, or is open to other users; see
-            `ensure_private`.
+                `ensure_private`.
         """
         directory = cls.at(data_dir)
-        with directory.blamed():
+        with directory.naming_path():
             directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             ensure_private(directory.path)
             for file in (directory.lock, directory.users, directory.version):
@@ -82,32 +77,32 @@ class DataDirectory:
 
     @property
     def lock(self) -> Path:
-        """Held by the server for its lifetime."""
+        """The lock that the server holds for its lifetime."""
         return self.path / "store.lock"
 
     @property
     def users(self) -> Path:
-        """Shared by everybody who uses the store."""
+        """The lock that all users of the store share."""
         return self.path / "users.lock"
 
     @property
     def log(self) -> Path:
-        """What the server said since its last start."""
+        """The server's output since its last start."""
         return self.path / "store.log"
 
     @property
     def version(self) -> Path:
-        """Names the server that wrote the files last."""
+        """A file that names the server that last wrote the data."""
         return self.path / "store.version"
 
     @property
     def folder(self) -> Path:
-        """Names the folder of the socket, where the socket has no room here."""
+        """A file that names the socket's folder where the path of this one is too long."""
         return self.path / "store.folder"
 
     @property
     def socket(self) -> Path:
-        """Where the server listens. Does not exist where no server was started."""
+        """The socket on which the server listens; it need not exist."""
         near = self.path / "store.sock"
         if len(os.fsencode(near)) <= LONGEST_SOCKET_PATH:
             return near
@@ -115,20 +110,20 @@ class DataDirectory:
 
     @property
     def url(self) -> str:
-        """What clients connect to."""
+        """The URL that clients connect to."""
         return f"unix://{quote(os.fsencode(self.socket))}"
 
-    def room_for_socket(self) -> Path:
-        """`socket`, in a new folder where it would be too long to listen on.
+    def make_socket_folder(self) -> Path:
+        """Make another folder for the socket where its path is too long; return the path.
 
-        Only for whoever holds the lock.
+        Only the holder of the lock may call this.
         """
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
             self.folder.write_text(tempfile.mkdtemp(prefix="corral-"), encoding="utf-8")
         return self.socket
 
-    def forget_socket_folder(self) -> None:
-        """Undo `room_for_socket`. Only for whoever stopped the server."""
+    def remove_socket_folder(self) -> None:
+        """Remove what `make_socket_folder` made, after the server has stopped."""
         if folder := self._recorded_folder():
             shutil.rmtree(folder, ignore_errors=True)
         self.folder.unlink(missing_ok=True)
@@ -139,8 +134,8 @@ class DataDirectory:
             found = folder.lstat()
         except OSError:
             return None
-        # The temporary directory is everybody's: after it was cleaned, the same name may be
-        # somebody else's trap.
+        # All users share the temporary directory: after it was cleaned, another user may have made
+        # a folder of this name.
         private = (
             stat.S_ISDIR(found.st_mode)
             and found.st_uid == os.geteuid()
@@ -149,21 +144,26 @@ class DataDirectory:
         return folder if private else None
 
     def check_version(self, server: ServerBinary) -> None:
-        """Refuse a server older than the one that wrote the files, else note it.
+        """Refuse a server older than the one that wrote the files, else record its version.
 
-        Only for whoever holds the lock.
+        Only the holder of the lock may call this.
+
+        Raises:
+            StoreUnavailable: The server is older.
         """
         noted = self.version.read_text(encoding="utf-8") if self.version.exists() else ""
         if server.version[:2] < version_in(noted)[:2]:
             raise StoreUnavailable(
-                f"the data directory {str(self.path)!r} was written by {noted.strip()}, newer than {server}",
-                hint="update the extra 'embedded' from where you got corral, or set another CORRAL_DATA_DIR",
+                f"the data directory {str(self.path)!r} was written by {noted.strip()}, "
+                f"newer than {server}",
+                hint="update the extra 'embedded' from where you got corral, "
+                "or set another CORRAL_DATA_DIR",
             )
         self.version.write_text(f"{server}\n", encoding="utf-8")
 
     @contextmanager
-    def blamed(self) -> Iterator[None]:
-        """Turn the operating system's refusals into one sentence about this directory."""
+    def naming_path(self) -> Iterator[None]:
+        """Turn an OSError into a ConfigurationError that names this directory."""
         try:
             yield
         except OSError as error:
@@ -177,54 +177,56 @@ class DataDirectory:
         """The error for a locked directory without an answering server."""
         return StoreUnavailable(
             f"data directory in use: {str(self.path)!r} is locked, and its server does not answer",
-            hint=f"end the process that `fuser {self.lock}` names, or set CORRAL_DATA_DIR to another directory",
+            hint=f"end the process that `fuser {self.lock}` names, "
+            "or set CORRAL_DATA_DIR to another directory",
         )
 
     def not_started(self) -> StoreUnavailable:
         """The error for a server that ended before it answered."""
-        with self.blamed():
-            said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        last = said[-1].strip() if said else "it said nothing"
+        with self.naming_path():
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        last = lines[-1].strip() if lines else "it printed nothing"
         return StoreUnavailable(
             f"the embedded store in {str(self.path)!r} ended at its start: {last}",
-            hint=f"all it said is in {self.log}",
+            hint=f"its whole output is in {self.log}",
         )
 
     @contextmanager
-    def shared(self) -> Iterator[int]:
-        """Hold the users' lock, shared.
+    def join_users(self) -> Iterator[int]:
+        """Hold a share of the users' lock.
 
         Yields:
             Its descriptor.
 
         Raises:
-            StoreUnavailable: Somebody is stopping the server and does not come to an end.
+            StoreUnavailable: Another process has been stopping the server for too long.
         """
-        with self._opened(self.users) as users:
+        with self._open(self.users) as users:
             deadline = time.monotonic() + JOIN_SECONDS
-            while not locked(users, fcntl.LOCK_SH):
+            while not try_lock(users, shared=True):
                 if time.monotonic() > deadline:
                     raise self.in_use()
                 time.sleep(POLL_SECONDS)
             yield users
 
     @contextmanager
-    def free(self) -> Iterator[int | None]:
-        """Hold the server's lock, if no server does.
+    def try_server_lock(self) -> Iterator[int | None]:
+        """Hold the server's lock, if no server holds it.
 
         Yields:
-            Its descriptor, or None where a server lives. Closing does not unlock it for those who
-            inherited it.
+            Its descriptor, or None where a server lives. A server that has inherited the descriptor
+            keeps the lock when it is closed here.
         """
-        with self._opened(self.lock) as lock:
-            yield lock if locked(lock, fcntl.LOCK_EX) else None
+        with self._open(self.lock) as lock:
+            yield lock if try_lock(lock) else None
 
     @contextmanager
-    def _opened(self, path: Path) -> Iterator[int]:
-        """A descriptor to lock; silenced in a forked child, for as long as which the lock would
-        last otherwise.
+    def _open(self, path: Path) -> Iterator[int]:
+        """Open a file to lock.
+
+        A forked child gives the descriptor up: otherwise the lock would last as long as the child.
         """
-        with self.blamed():
+        with self.naming_path():
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         with left_to_parent(descriptor):
             try:
@@ -234,18 +236,18 @@ class DataDirectory:
 
 
 def ensure_private(path: Path) -> None:
-    """Take the rights of group and others from a data directory of ours; refuse one that has other
-    uses.
+    """Remove the rights of group and others from a data directory.
 
-    Its files hold every payload, and whoever reaches the socket in it is the store's user.
+    Its files contain every payload, and who can reach its socket can use the store. A directory
+    that is used for something else is refused, not changed.
 
     Args:
         path: The directory; it exists.
 
     Raises:
-        ConfigurationError: Other users have rights in it, and it is another user's, or holds what
-            is not Corral's, or its file system keeps no rights.
-        OSError: It cannot be looked at.
+        ConfigurationError: Other users have rights in it, and it belongs to another user, or
+            contains files that are not Corral's, or its file system has no such rights.
+        OSError: It cannot be read.
     """
     found = path.stat()
     if not found.st_mode & 0o077:
@@ -263,13 +265,26 @@ def ensure_private(path: Path) -> None:
             )
             return
     raise ConfigurationError(
-        f"the data directory {str(path)!r} is open to other users (mode {stat.S_IMODE(found.st_mode):04o})",
-        hint="chmod 700 it if it is for Corral alone, or set CORRAL_DATA_DIR to a directory of its own",
+        f"the data directory {str(path)!r} is open to other users "
+        f"(mode {stat.S_IMODE(found.st_mode):04o})",
+        hint="chmod 700 it if it is for Corral alone, "
+        "or set CORRAL_DATA_DIR to a directory of its own",
     )
 
 
-def locked(descriptor: int, how: int) -> bool:
-    """Try to lock a descriptor `LOCK_SH` or `LOCK_EX`, without waiting."""
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Try to lock a descriptor, without waiting.
+
+    Args:
+        descriptor: An open file.
+        shared: Whether other processes may hold the lock at the same time, shared as well.
+
+    Returns:
+        Whether this process holds the lock now.
+    """
+    import fcntl  # noqa: PLC0415  # Windows has none, and a producer there loads this module
+
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:

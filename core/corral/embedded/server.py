@@ -1,20 +1,19 @@
-"""The embedded store: a Valkey server of one data directory, started by whoever needs it first.
+"""The embedded store: a Valkey server for one data directory, started by its first user.
 
-It exists so that development, tests and a demo need nothing but Python, and never lose a job for
-it. The processes that use one data directory agree through two locks, which the kernel releases
-however a process ends:
+With it, development, tests and a demo need nothing but Python, and lose no job. The processes that
+use one data directory coordinate through two locks. The kernel releases both, however a process
+ends:
 
 * `store.lock` is locked exclusively before the server starts, and the server inherits the
   descriptor: while the lock is held a server lives, and no second one can open the same files.
-* `users.lock` is shared by everybody who uses the store. Whoever can make it exclusive on leaving
-  was the last, and stops the server.
+* `users.lock` is shared by all users of the store. A user that can make it exclusive on leaving was
+  the last one, and stops the server.
 
-This module knows nothing of queues, and of the server only how to start, ask and stop it.
+This module knows nothing of queues, and of the server only how to start it, ask it and stop it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -26,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from corral.embedded.data_directory import POLL_SECONDS, DataDirectory, ensure_private, locked
+from corral.embedded.data_directory import POLL_SECONDS, DataDirectory, ensure_private, try_lock
 from corral.embedded.server_binary import ServerBinary, find_server
 from corral.errors import ConfigurationError
 from corral.forking import forks
@@ -38,39 +37,37 @@ __all__ = ["attach", "chosen_store", "embedded_store"]
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0
-"""How long a server whose lock is held may leave us without any answer."""
+"""How long a server that holds its lock may give no answer at all."""
 LOAD_SECONDS = 300.0
-"""How long a server may take to read its files, as long as it answers that it does."""
+"""How long a server may take to read its files while it answers that it is loading."""
 STOP_SECONDS = 10.0
-"""How long a server may take to end: it writes its append-only file to the disk first."""
+"""How long a server may take to stop: it first writes its append-only file to the disk."""
 PING_SECONDS = 1.0
-"""How long one reply may take: less than `ANSWER_SECONDS`, so that a frozen server is asked more
-than once.
-"""
+"""How long one reply may take. Less than `ANSWER_SECONDS`, so a frozen server is asked again."""
 
 
 @contextmanager
 def chosen_store(settings: Settings, *, implied_development: bool = False) -> Iterator[str]:
-    """Use the store that the settings mean: `REDIS_URL`, else in development the embedded one.
+    """Use the store of the settings: `REDIS_URL`, else in development the embedded one.
 
-    Where neither `REDIS_URL` nor `CORRAL_ENV` is set, an embedded store that is running is used,
-    and none is started.
+    Where neither `REDIS_URL` nor `CORRAL_ENV` is set, a running embedded store is used, and none is
+    started.
 
     Args:
         settings: The process's settings.
-        implied_development: What is run is development, whatever `CORRAL_ENV` says.
+        implied_development: Whether this is development whatever the value of `CORRAL_ENV`.
 
     Yields:
-        The store's URL. Whether a server answers behind `REDIS_URL` is not asked.
+        The store's URL. Whether a server answers there is not checked for `REDIS_URL`.
 
     Raises:
-        ConfigurationError: There is no store, or `REDIS_URL` is no store's address.
+        ConfigurationError: No store is configured, or `REDIS_URL` is no URL of a store.
         NoServerBinary: As `embedded_store`.
         StoreUnavailable: As `embedded_store`.
     """
     if settings.redis_url is not None:
         url = settings.redis_url.get_secret_value()
-        Address.of(url)  # refused here, and not with the first job
+        Address.of(url)  # a faulty URL is refused here, not with the first job
         yield url
     elif implied_development or settings.is_development:
         with embedded_store(settings.data_dir, server=settings.valkey_server) as url:
@@ -84,8 +81,10 @@ def chosen_store(settings: Settings, *, implied_development: bool = False) -> It
         with attach(settings.data_dir) as running:
             if running is None:
                 raise ConfigurationError(
-                    f"no store is configured: REDIS_URL is not set, and none is running in {str(settings.data_dir)!r}",
-                    hint="set REDIS_URL=redis://host:6379/0, or CORRAL_ENV=development to start an embedded one",
+                    "no store is configured: REDIS_URL is not set, and none is running "
+                    f"in {str(settings.data_dir)!r}",
+                    hint="set REDIS_URL=redis://host:6379/0, "
+                    "or CORRAL_ENV=development to start an embedded one",
                 )
             yield running
 
@@ -94,27 +93,27 @@ def chosen_store(settings: Settings, *, implied_development: bool = False) -> It
 def embedded_store(data_dir: Path, *, server: str | None = None) -> Iterator[str]:
     """Use the store of a data directory, and start its server if none is running.
 
-    Leaving stops the server, unless other processes use it still.
+    Leaving stops the server, unless other processes still use it.
 
     Args:
-        data_dir: Where the store keeps its files; made if it does not exist.
-        server: The server to start, instead of searching for one (`CORRAL_VALKEY_SERVER`).
+        data_dir: Where the store keeps its files; created if it does not exist.
+        server: The server to start, instead of a search for one (`CORRAL_VALKEY_SERVER`).
 
     Yields:
-        The store's `unix://` URL; it answers.
+        The store's `unix://` URL; a server answers there.
 
     Raises:
         ConfigurationError: The directory cannot be written, or is open to other users.
         NoServerBinary: A server had to be started and none was found.
         StoreUnavailable: The directory is in use, or the server did not start.
     """
-    directory, forked = DataDirectory.made(data_dir), forks()
-    with directory.shared() as users:
+    directory, forked = DataDirectory.create(data_dir), forks()
+    with directory.join_users() as users:
         child = _bring_up(directory, server)
         try:
             yield directory.url
         finally:
-            if forked == forks():  # a child that was forked meanwhile is no user
+            if forked == forks():  # a child that was forked meanwhile does not count as a user
                 _leave(directory, users, child)
 
 
@@ -122,10 +121,10 @@ def embedded_store(data_dir: Path, *, server: str | None = None) -> Iterator[str
 def attach(data_dir: Path) -> Iterator[str | None]:
     """Use the store of a data directory if its server is running; never start one.
 
-    Leaving stops the server, unless other processes use it still.
+    Leaving stops the server, unless other processes still use it.
 
     Args:
-        data_dir: As for `embedded_store`; nothing is made in it.
+        data_dir: As for `embedded_store`; nothing is created in it.
 
     Yields:
         The store's `unix://` URL, or None where no server is running.
@@ -135,17 +134,16 @@ def attach(data_dir: Path) -> Iterator[str | None]:
         StoreUnavailable: The directory is in use.
     """
     directory = DataDirectory.at(data_dir)
-    with directory.blamed():
+    with directory.naming_path():
         exists = directory.lock.exists()
-        if (
-            exists
-        ):  # else nobody listens there; and a socket that another user put there is not our store
+        if exists:
+            # A socket in a directory that others can write may be another user's.
             ensure_private(directory.path)
     if not exists:
         yield None
         return
     forked = forks()
-    with directory.shared() as users:
+    with directory.join_users() as users:
         if not _answers(directory):
             yield None
             return
@@ -157,16 +155,15 @@ def attach(data_dir: Path) -> Iterator[str | None]:
 
 
 def _bring_up(directory: DataDirectory, server: str | None) -> int | None:
-    """Attach to the directory's server or start it; however many do that at once, one of them
-    starts it.
+    """Wait for the directory's server, or start it. Of several processes, one starts it.
 
     Returns:
-        The process id of a server that we started.
+        The process id of a server that this process has started, or None.
     """
     child: int | None = None
     try:
         while not _answers(directory):
-            with directory.free() as lock:
+            with directory.try_server_lock() as lock:
                 if lock is None:
                     continue
                 if child is not None:
@@ -184,11 +181,10 @@ def _bring_up(directory: DataDirectory, server: str | None) -> int | None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Leave the signals that end a program for later: a server whose id is not known yet, nobody
-    can stop.
+    """Block the signals that end a program until the server's process id is known.
 
-    This thread leaves them; where the program has others, one of them may still take a signal for
-    it.
+    Before that the server could not be stopped. Only this thread blocks them; another thread of the
+    program may still receive one.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
@@ -202,10 +198,10 @@ def _answers(directory: DataDirectory) -> bool:
     """Wait for the answer of the server that holds the lock.
 
     Returns:
-        True as soon as the store can be used, False where no server lives.
+        True as soon as the store can be used, False where no server runs.
 
     Raises:
-        StoreUnavailable: A server lives and does not answer.
+        StoreUnavailable: A server runs and does not answer.
     """
     deadline = time.monotonic() + ANSWER_SECONDS
     loading = time.monotonic() + LOAD_SECONDS
@@ -213,7 +209,7 @@ def _answers(directory: DataDirectory) -> bool:
         reply = _ping(directory.socket)
         if reply and not reply.startswith(b"-LOADING"):
             return True
-        with directory.free() as lock:
+        with directory.try_server_lock() as lock:
             if lock is not None:
                 return False
         if time.monotonic() > (loading if reply else deadline):
@@ -222,7 +218,7 @@ def _answers(directory: DataDirectory) -> bool:
 
 
 def _ping(path: Path) -> bytes:
-    """What the server answers, or nothing at all."""
+    """The beginning of the server's answer to PING; empty where there is none."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PING_SECONDS)
         try:
@@ -234,10 +230,10 @@ def _ping(path: Path) -> bytes:
 
 
 def _launch(directory: DataDirectory, server: ServerBinary, lock: int) -> int:
-    """Start the server, which keeps `lock` for its lifetime.
+    """Start the server, which holds `lock` for its lifetime.
 
     Returns:
-        Its process id; it does not answer yet.
+        Its process id. The server does not answer yet.
     """
     options = {
         "dir": directory.path,
@@ -245,28 +241,26 @@ def _launch(directory: DataDirectory, server: ServerBinary, lock: int) -> int:
         "port": 0,
         "save": "",
         "appendonly": "yes",
-        # Plain commands, which every server reads. The binary form of a newer one is refused by an
-        # older, or lost.
+        # Plain commands, which every server can read. The binary form of a newer server is refused
+        # by an older one, or lost.
         "aof-use-rdb-preamble": "no",
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
     }
-    with directory.blamed():
+    with directory.naming_path():
         directory.check_version(server)
-        options["unixsocket"] = directory.room_for_socket()
+        options["unixsocket"] = directory.make_socket_folder()
         arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return os.posix_spawn(
             "/bin/sh",
-            # The umask of this process is every thread's, so the child sets its own before it
-            # becomes the server.
+            # All threads share this process's umask, so the child sets its own before it becomes
+            # the server.
             ["sh", "-c", 'umask 077 && exec "$0" "$@"', server.path, *arguments],
             os.environ,
             file_actions=[
-                (
-                    os.POSIX_SPAWN_DUP2,
-                    lock,
-                    0,
-                ),  # reads nothing, and so keeps the lock for its lifetime
+                # As standard input, which the server never reads: so it holds the lock as long as
+                # it lives.
+                (os.POSIX_SPAWN_DUP2, lock, 0),
                 (
                     os.POSIX_SPAWN_OPEN,
                     1,
@@ -276,15 +270,17 @@ def _launch(directory: DataDirectory, server: ServerBinary, lock: int) -> int:
                 ),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
-            setsid=True,  # Ctrl-C is for the worker: it drains, and needs its store for that
+            setsid=True,  # Ctrl-C must reach only the worker: it drains, and needs the store
             setsigmask=(),
         )
 
 
 def _leave(directory: DataDirectory, users: int, child: int | None = None) -> None:
-    """Give up the users' lock, and stop the server if nobody else has it."""
+    """Give up the share of the users' lock; stop the server if no other process has one."""
+    import fcntl  # noqa: PLC0415  # Windows has none, and a producer there loads this module
+
     fcntl.flock(users, fcntl.LOCK_UN)
-    if locked(users, fcntl.LOCK_EX):
+    if try_lock(users):
         _stop(directory)
     if child is not None:
         _reap(child)
@@ -294,9 +290,9 @@ def _stop(directory: DataDirectory) -> None:
     asked = False
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
-        with directory.free() as lock:
+        with directory.try_server_lock() as lock:
             if lock is not None:
-                directory.forget_socket_folder()
+                directory.remove_socket_folder()
                 return
         if not asked and (pid := _server_pid(directory.socket)) is not None:
             if pid == 0:
@@ -306,23 +302,26 @@ def _stop(directory: DataDirectory) -> None:
             asked = True
         time.sleep(POLL_SECONDS)
     log.warning(
-        "the embedded store in %s has not stopped within %g s", directory.path, STOP_SECONDS
+        "the embedded store in %s has not stopped within %g s: it goes on in the background",
+        directory.path,
+        STOP_SECONDS,
     )
 
 
 def _reap(child: int) -> None:
-    """Leave no zombie of a server that we started and that has ended, whoever stopped it."""
+    """Collect a server that this process started, if it has ended, so that no zombie stays."""
     with suppress(ChildProcessError):
         os.waitpid(child, os.WNOHANG)
 
 
 def _server_pid(path: Path) -> int | None:
-    """Who listens on a socket, by the kernel's word: right in our process namespace, whatever the
-    server believes.
+    """The process that listens on a socket, as the kernel reports it for our process namespace.
+
+    The server's own number may be that of another namespace.
 
     Returns:
-        The process id; 0 where it runs in a container that we do not see into; None where nobody
-        listens.
+        The process id; 0 where it runs in a container that we cannot see into; None where no
+        process listens.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PING_SECONDS)

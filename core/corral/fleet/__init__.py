@@ -1,6 +1,4 @@
-"""What Corral's own processes tell each other through the store: heartbeats, which queues they
-have, finished minutes.
+"""What Corral's own processes share through the store: their records, and the minutes of queues.
 
-Nothing here is BullMQ's, and no other client reads it: the keys are `corral:<prefix>:…`. All of it
-may be lost.
+BullMQ knows nothing of it: the keys begin with `corral:<prefix>:`. No job is lost with them.
 """

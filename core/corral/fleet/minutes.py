@@ -1,9 +1,9 @@
-"""Wait and run times of the last day, by minutes: what workers add up, and what the board draws.
+"""Wait and run times of the last day, by minutes: workers add them up, and the board draws them.
 
-BullMQ counts how many jobs finished in a minute (wire § 6.23) and not how long they took; these
-figures do, for the runs of Corral's own workers. They are a hash of ours,
-`corral:<prefix>:<queue>:minutes`, of one field per minute of a day, so that it never grows.
-Figures, not accounts: what a worker could not write for certain, it leaves out.
+BullMQ counts how many jobs finished in a minute (wire § 6.23), but not how long they took. These
+figures cover the runs of Corral's own workers. The hash has one field for each minute of a day, so
+it never grows. The figures may be too low: a worker that does not know whether the store has its
+sums does not send them again.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Final
 from corral.errors import ConfigurationError
 from corral.store.clock import Clock
 from corral.store.connection import Link
+from corral.store.keys import minutes_key, queue_base
 from corral.store.scripts import run, script
 
 __all__ = ["KEPT_MINUTES", "Minute", "Sums", "add_minutes", "read_minutes"]
 
 KEPT_MINUTES: Final = 1440
-"""A day: what a page shows at most."""
+"""A day, which is the most that a page shows."""
 MINUTE_MS: Final = 60_000
 _LIVES_MS: Final = KEPT_MINUTES * MINUTE_MS + MINUTE_MS
-"""The last minute that was written is of interest for a day."""
+"""How long the hash lives after its last write: a day, and the minute that was written."""
 
 
 @dataclass(slots=True)
@@ -33,10 +34,10 @@ class Sums:
 
     Attributes:
         jobs: How many runs ended in it.
-        first_starts: How many of those were the first start of their job.
-        wait_ms: How long these had waited since they were due, together.
-        run_ms: How long the processors of all runs ran, together.
-        longest_run_ms: The longest of them.
+        first_starts: How many of these runs were the first start of their job.
+        wait_ms: How long the jobs of the first starts had waited since they were due, in total.
+        run_ms: How long the processors of all runs ran, in total.
+        longest_run_ms: How long the longest run took.
     """
 
     jobs: int = 0
@@ -53,11 +54,11 @@ class Minute:
     Attributes:
         at: When the minute began (aware, UTC), by the store's clock.
         jobs: How many runs ended: attempts, and starts that spent none.
-        wait_ms: How long jobs had waited between being due and their first start, together.
-        run_ms: How long the processors ran, together.
+        wait_ms: How long jobs had waited from their due time to their first start, in total.
+        run_ms: How long the processors ran, in total.
         longest_run_ms: How long the longest run took.
-        first_starts: How many runs `wait_ms` is the sum of: nobody knows since when a job waits
-        that is tried again.
+        first_starts: How many runs `wait_ms` is the sum of. Only first starts count: the store does
+            not say since when a job has waited for its next attempt.
     """
 
     at: datetime
@@ -69,12 +70,12 @@ class Minute:
 
     @property
     def mean_wait_ms(self) -> float | None:
-        """How long a job waited on average, or None where none was started for the first time."""
+        """How long a job waited on average; None where no job started for the first time."""
         return self.wait_ms / self.first_starts if self.first_starts else None
 
     @property
     def mean_run_ms(self) -> float | None:
-        """How long a run took on average, or None where none ended."""
+        """How long a run took on average; None where no run ended."""
         return self.run_ms / self.jobs if self.jobs else None
 
 
@@ -85,8 +86,8 @@ async def add_minutes(link: Link, prefix: str, queue: str, minutes: Mapping[int,
         link: The connection.
         prefix: The first part of the queue's keys.
         queue: Its name.
-        minutes: What to add, by the minute: Unix milliseconds of the store's clock, divided by
-        60,000.
+        minutes: What to add, by minute: Unix milliseconds of the store's clock, divided by
+            60,000.
 
     Raises:
         StoreUnavailable: The store is away; where its `outcome` is `"unknown"`, the sums may have
@@ -102,7 +103,12 @@ async def add_minutes(link: Link, prefix: str, queue: str, minutes: Mapping[int,
             sums.run_ms,
             sums.longest_run_ms,
         ]
-    await run(link, script("add_minutes"), [_key(prefix, queue)], arguments)
+    await run(
+        link,
+        script("add_minutes", __package__),
+        [minutes_key(queue_base(prefix, queue))],
+        arguments,
+    )
 
 
 async def read_minutes(
@@ -118,7 +124,7 @@ async def read_minutes(
         clock: What is added to the store's time, in tests.
 
     Returns:
-        So many, the newest last; those in which nothing ended are zero.
+        `count` minutes, the newest last; all figures of a minute in which no run ended are zero.
 
     Raises:
         ConfigurationError: `count` is out of bounds.
@@ -129,8 +135,9 @@ async def read_minutes(
             f"the history of a queue has 1 to {KEPT_MINUTES} minutes, not {count}"
         )
     offset_ms = clock.offset_ms if clock else 0
+    key = minutes_key(queue_base(prefix, queue))
     now, slots = await run(
-        link, script("minutes"), [_key(prefix, queue)], [offset_ms, count, KEPT_MINUTES]
+        link, script("minutes", __package__), [key], [offset_ms, count, KEPT_MINUTES]
     )
     return tuple(_minute(now - count + 1 + place, slot) for place, slot in enumerate(slots))
 
@@ -142,7 +149,3 @@ def _minute(minute: int, slot: bytes | None) -> Minute:
         return Minute(at)
     jobs, first_starts, wait_ms, run_ms, longest_run_ms = sums
     return Minute(at, jobs, wait_ms, run_ms, longest_run_ms, first_starts)
-
-
-def _key(prefix: str, queue: str) -> str:
-    return f"corral:{prefix}:{queue}:minutes"

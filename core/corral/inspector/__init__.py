@@ -1,9 +1,10 @@
-"""The operator's port over the store: look at jobs, and put right what went wrong.
+"""The operator's access to the store: read jobs, and repair what went wrong.
 
-The command line, the board and a processor's `deps.inspector` use the same `JobInspector`. Every
-change is one atomic script, or a row of them over at most `BATCH` jobs each; what each does to the
-keys is what BullMQ 6 does (wire § 6.14 to § 6.19). A name loads its module when it is first asked
-for: a process that writes one job needs two.
+The command line, the board and processors (`await deps.enter(corral.inspector.of_worker)`) use the
+same `JobInspector`. Every change is one atomic script, or a series of scripts over at most `BATCH`
+jobs each, and changes the keys as BullMQ 6 does (wire § 6.14 to § 6.19). A name of this package
+loads its module when it is first used, so that a process that enqueues one job loads only two of
+them.
 """
 
 from typing import TYPE_CHECKING
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING
 from corral.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from corral.inspector.audit import Audit, Audited
+    from corral.inspector.audit import Audit, AuditEntry
     from corral.inspector.inspector import CLEANABLE, JobInspector, drained_states
+    from corral.inspector.job_reader import JobPage
     from corral.inspector.limits import Limits
     from corral.inspector.quarantine import QuarantinedJob, QuarantinePage, ReturnedJob
-    from corral.inspector.reading import Page
     from corral.inspector.refusals import (
         CurrentIteration,
         DamagedKey,
@@ -23,57 +24,58 @@ if TYPE_CHECKING:
         JobNotFound,
         WrongState,
     )
-    from corral.inspector.search import Found
-    from corral.inspector.sizes import Sizes
-    from corral.inspector.stored import STATES, State, StoredJob
-    from corral.inspector.summary import Failure, FailureGroup, Summary
-    from corral.inspector.timeline import Occurrence
-    from corral.inspector.workers import Running, WorkerSeen
+    from corral.inspector.search import SearchResult
+    from corral.inspector.sizes import QueueSizes
+    from corral.inspector.stored_job import StoredJob
+    from corral.inspector.summary import Failure, FailureGroup, QueueSummary
+    from corral.inspector.timeline import TimelineEntry
+    from corral.inspector.worker_resource import of_worker
+    from corral.inspector.workers import RunningJob, WorkerStatus
 
 __all__ = [
     "CLEANABLE",
-    "STATES",
     "Audit",
-    "Audited",
+    "AuditEntry",
     "CurrentIteration",
     "DamagedKey",
     "Failure",
     "FailureGroup",
-    "Found",
     "JobInspector",
     "JobLocked",
     "JobNotFound",
+    "JobPage",
     "Limits",
-    "Occurrence",
-    "Page",
     "QuarantinePage",
     "QuarantinedJob",
+    "QueueSizes",
+    "QueueSummary",
     "ReturnedJob",
-    "Running",
-    "Sizes",
-    "State",
+    "RunningJob",
+    "SearchResult",
     "StoredJob",
-    "Summary",
-    "WorkerSeen",
+    "TimelineEntry",
+    "WorkerStatus",
     "WrongState",
     "drained_states",
+    "of_worker",
 ]
 
-if not TYPE_CHECKING:  # a checker that saw this would accept any name
+if not TYPE_CHECKING:  # type checkers would accept any name of a package with `__getattr__`
     __getattr__, __dir__ = on_demand(
         __name__,
         {
-            "audit": "Audit Audited",
+            "audit": "Audit AuditEntry",
             "inspector": "CLEANABLE JobInspector drained_states",
+            "job_reader": "JobPage",
             "limits": "Limits",
             "quarantine": "QuarantinedJob QuarantinePage ReturnedJob",
-            "reading": "Page",
             "refusals": "CurrentIteration DamagedKey JobLocked JobNotFound WrongState",
-            "search": "Found",
-            "sizes": "Sizes",
-            "stored": "STATES State StoredJob",
-            "summary": "Failure FailureGroup Summary",
-            "timeline": "Occurrence",
-            "workers": "Running WorkerSeen",
+            "search": "SearchResult",
+            "sizes": "QueueSizes",
+            "stored_job": "StoredJob",
+            "summary": "Failure FailureGroup QueueSummary",
+            "timeline": "TimelineEntry",
+            "worker_resource": "of_worker",
+            "workers": "RunningJob WorkerStatus",
         },
     )

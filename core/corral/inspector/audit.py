@@ -1,15 +1,14 @@
-"""What operators have changed, and who they were: a stream for each prefix, and the lines of logger
-`corral.audit`.
+"""The audit: what operators changed, and who they were.
 
-An entry names states and settings, never what a job carries: no payload, no result, no reason. So
-an account that is scrubbed out of jobs need not be scrubbed out of here.
+Entries are kept in one stream per prefix, and are also logged by the logger `corral.audit`. An
+entry holds states and settings, and never the contents of a job (payload, result, failed reason).
+Therefore personal data that is scrubbed from jobs never has to be scrubbed from the audit.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -22,50 +21,53 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from corral.errors import ConfigurationError, StoreUnavailable
-from corral.inspector.damage import naming_damage
+from corral.inspector.damage import report_damage
 from corral.inspector.refusals import DamagedKey
 from corral.loggers import Logger
 from corral.store.codec import fields_of
 from corral.store.connection import Link
+from corral.store.keys import FORMER_AUDIT, audit_key
 from corral.store.replies import ResponseError
-from corral.store.rights import audit_key
 from corral.store.scripts import call_again
 
-__all__ = ["FORMER_STREAM", "MAX_ENTRIES", "Audit", "Audited", "log_entry", "named", "this_process"]
+__all__ = [
+    "MAX_ENTRIES",
+    "Audit",
+    "AuditEntry",
+    "bounded_name",
+    "log_entry",
+    "process_identity",
+]
 
 log = Logger("corral.audit")
 
-FORMER_STREAM: Final = "corral:audit"
-"""Where releases up to this one wrote, of all prefixes of a store: it is read, and not written any
-more.
-"""
 KEPT: Final = 10_000
-"""About so many entries are kept; Redis drops the oldest in whole nodes."""
+"""How many entries the stream keeps, approximately: Redis trims whole nodes of a stream."""
 MAX_ENTRIES: Final = 500
-"""Per reading."""
+"""The most entries that one `Audit.read` returns."""
 SCANNED: Final = 1000
-"""Entries of the former stream per call; those of other prefixes are skipped."""
+"""Entries of the former stream that are read per call; entries of other prefixes are skipped."""
 MAX_NAME_LENGTH: Final = 200
-"""A refused login is told under the name that somebody typed."""
+"""Characters of a user's name. A refused login is recorded under the name that was typed."""
 _ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
-    """One change.
+class AuditEntry:
+    """One recorded change.
 
     Attributes:
         id: The entry's id in the stream.
-        at: When, by the store's clock (aware, UTC).
-        who: Whose change it was: `cli:<login>@<host>`, `worker:<name>`, or whom the board has
-        logged in.
+        at: When the change was made, by the store's clock (aware, UTC).
+        who: Who made the change: `cli:<login>@<host>`, `worker:<name>`, or the user who was logged
+            in to the board.
         what: The operation: `retry`, `pause`, `login`, …
         queue: The queue, or None.
-        job_id: The job, or None where there were many, or none.
-        before: The state, or the settings that were changed, as they were; None where that says
-        nothing.
-        after: As `before`, now.
-        count: How many jobs (of `scrub_events`, events) were changed by an operation on many.
+        job_id: The job; None if the operation changed several jobs, or none.
+        before: The state, or the changed settings, before the change; None if it does not apply.
+        after: The same after the change.
+        count: How many jobs an operation on many jobs changed (for `scrub_events`: how many
+            events).
     """
 
     id: str
@@ -80,14 +82,14 @@ class Audited:
 
 
 class Audit:
-    """The audit of the queues below one prefix.
+    """The audit of all queues that share a prefix.
 
-    What `JobInspector` changes is in here by itself: its entry is written by the script that makes
-    the change, so that the store has both or neither. The line in the log follows when the store
+    Changes made by a `JobInspector` are recorded automatically: the script that makes the change
+    also writes the entry, so the store has both or neither. The log line is written after the store
     has answered.
 
     Attributes:
-        stream: Its key, `corral:<prefix>:audit`.
+        stream: The key of the stream, `corral:<prefix>:audit`.
 
     Args:
         link: The connection.
@@ -110,73 +112,82 @@ class Audit:
         after: Any = None,
         count: int | None = None,
     ) -> None:
-        """Tell of something that no `JobInspector` did: a login, a job that was added.
+        """Record something that was not done by a `JobInspector`: a login, an added job.
 
-        First to the log, so that it is told even where the store is away. Whoever calls this after
-        a change and dies in between leaves a change of which nothing is told.
+        The log line is written first, so that it exists even if the store is away. If the caller
+        crashes between its change and this call, the change is not recorded.
 
         Args:
             who: Who did it; cut after 200 characters.
-            what: What was done, in a word.
-            queue: The queue it was done to.
-            job_id: The job it was done to.
-            before: What it was, serialisable as JSON. Never what a job carries: of an edited one,
-            which fields changed.
-            after: As `before`, what it is.
-            count: How many jobs it was done to.
+            what: The operation, in one word.
+            queue: The queue that was changed.
+            job_id: The job that was changed.
+            before: The state or settings before the change, serialisable as JSON. Never the
+                contents of a job: for an edited job, pass the names of the changed fields.
+            after: The same after the change.
+            count: How many jobs were changed.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
             DamagedKey: The stream's key is of another type.
         """
-        entry: dict[str, Any] = {"who": named(who), "what": what, "queue": queue, "job": job_id}
+        entry: dict[str, Any] = {
+            "who": bounded_name(who),
+            "what": what,
+            "queue": queue,
+            "job": job_id,
+        }
         entry |= {"before": before, "after": after, "count": count}
-        held = {field: value for field, value in entry.items() if value is not None}
-        log_entry(held)
+        given = {field: value for field, value in entry.items() if value is not None}
+        log_entry(given)
         for field in ("before", "after"):
-            if field in held:
-                held[field] = to_json(held[field])
-        flat = [part for pair in held.items() for part in pair]
-        async with naming_damage(self._link, self._prefix):
+            if field in given:
+                given[field] = to_json(given[field])
+        flat = [part for pair in given.items() for part in pair]
+        async with report_damage(self._link, self._prefix):
             await self._link.call(
                 "XADD", self.stream, "MAXLEN", "~", KEPT, "*", "prefix", self._prefix, *flat
             )
 
     async def ensure_writable(self) -> None:
-        """Refuse a change whose entry could not be written after it.
+        """Check, before a change is made, that its entry could be written afterwards.
 
-        A damaged stream passes: `write` reports it.
+        A damaged stream is not noticed here: `write` reports it.
 
         Raises:
             StoreUnavailable: The store is away, or its user may not write the stream.
         """
-        with suppress(
-            ResponseError
-        ):  # an entry of this id is always refused, after the user's rights were checked
+        # The store checks the user's rights first, and then always refuses the id 0-0.
+        with suppress(ResponseError):
             await self._link.call("XADD", self.stream, "0-0", "what", "nothing")
 
-    async def added(self, who: str, queue: str, job_id: str) -> None:
-        """Tell of a job that somebody added by hand.
+    async def record_added_job(self, who: str, queue: str, job_id: str) -> None:
+        """Record a job that an operator added by hand.
 
-        Where the store has gone away since, or the audit's key is damaged, the line in the log is
-        all there is: the job is there, and who was told of a failure would add it again.
+        If the store is away by now, or the audit's key is damaged, only the log line is written and
+        no error is raised: the job exists, and an operator who sees an error would add it again.
+
+        Args:
+            who: Who added it.
+            queue: The queue's name.
+            job_id: The job's id.
         """
         with suppress(StoreUnavailable, DamagedKey):
             await self.write(who, "add", queue=queue, job_id=job_id)
 
-    async def read(self, *, limit: int = 50, before_id: str | None = None) -> Sequence[Audited]:
-        """Some entries, the newest first.
+    async def read(self, *, limit: int = 50, before_id: str | None = None) -> Sequence[AuditEntry]:
+        """Read a page of entries, the newest first.
 
-        Those of the former stream are among them: of that, at most all is looked at, about 10,000
-        entries in calls of 1,000, where other prefixes of the store have written most of them.
+        Entries of the former stream are included. If other prefixes of the store wrote most of that
+        stream, all of it may have to be read: about 10,000 entries, in calls of 1,000.
 
         Args:
-            limit: How many, at most 500.
-            before_id: Only those older than this entry: the `id` of the last one of the page
-            before.
+            limit: How many entries, at most 500.
+            before_id: Read only entries older than this one: pass the `id` of the last entry of the
+                previous page.
 
         Raises:
-            ConfigurationError: `limit` is out of bounds, or `before_id` is no entry's id.
+            ConfigurationError: `limit` is out of bounds, or `before_id` is not an entry's id.
             StoreUnavailable: The store is away.
             DamagedKey: The stream's key is of another type.
         """
@@ -185,31 +196,34 @@ class Audit:
         if before_id is not None and not _ID.fullmatch(before_id):
             raise ConfigurationError(f"{before_id!r} is no entry of the audit")
         end = f"({before_id}" if before_id else "+"
-        async with naming_damage(self._link, self._prefix):
+        async with report_damage(self._link, self._prefix):
             entries = await self._read_stream(self.stream, end, limit)
-        found = [_read(*entry) for entry in entries]
+        found = [_decode_entry(*entry) for entry in entries]
         found += await self._read_former(end, limit)
         return sorted(found, key=lambda each: tuple(map(int, each.id.split("-"))), reverse=True)[
             :limit
         ]
 
-    async def _read_former(self, end: str, limit: int) -> list[Audited]:
-        """Entries of the former stream; none where that may not be read, or is on another node of a
-        cluster.
+    async def _read_former(self, end: str, limit: int) -> list[AuditEntry]:
+        """Read entries of the former stream.
+
+        There are none if the user may not read that key, or if a cluster keeps it on another node.
         """
-        found: list[Audited] = []
+        found: list[AuditEntry] = []
         batch = limit
         try:
-            while entries := await self._read_stream(FORMER_STREAM, end, batch):
+            while entries := await self._read_stream(FORMER_AUDIT, end, batch):
                 own = (
-                    _read(entry_id, fields) for entry_id, fields in entries if self._is_own(fields)
+                    _decode_entry(entry_id, fields)
+                    for entry_id, fields in entries
+                    if self._is_own(fields)
                 )
                 found += list(own)[: limit - len(found)]
                 if len(found) == limit or len(entries) < batch:
                     break
                 end, batch = f"({entries[-1][0].decode()}", SCANNED
         except ResponseError:
-            pass  # something else stands there
+            pass  # the key is not a stream
         except StoreUnavailable as error:
             if error.outcome == "unknown":
                 raise
@@ -218,7 +232,7 @@ class Audit:
     async def _read_stream(
         self, stream: str, end: str, count: int
     ) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """The entries before one of them, or of the end `+`; the newest first."""
+        """Read entries, the newest first, from `end` backwards (`+` is the end of the stream)."""
         found = await call_again(
             partial(self._link.call, "XREVRANGE", stream, end, "-", "COUNT", count)
         )
@@ -233,45 +247,50 @@ def log_entry(entry: Mapping[str, Any], *, outcome: str | None = None) -> None:
 
     Args:
         entry: Its fields, `before` and `after` as values.
-        outcome: `"unknown"`: the store was lost before it answered, so that only the stream says
-        whether it was done.
+        outcome: `"unknown"` if the connection was lost before the store answered: only the stream
+            shows whether the change was made.
     """
-    told = {("job_id" if field == "job" else field): value for field, value in entry.items()}
-    log.info("audit", **told, **({"outcome": outcome} if outcome else {}))
+    logged = {("job_id" if field == "job" else field): value for field, value in entry.items()}
+    log.info("audit", **logged, **({"outcome": outcome} if outcome else {}))
 
 
-def named(who: str) -> str:
-    """A name as it is kept: not empty, not longer than a line."""
+def bounded_name(who: str) -> str:
+    """A user's name as it is recorded: at most `MAX_NAME_LENGTH` characters, `nobody` if empty."""
     return who[:MAX_NAME_LENGTH].encode(errors="replace").decode() or "nobody"
 
 
-def this_process(kind: str = "process") -> str:
-    """`<kind>:<login>@<host>`: in whose name a process changes things that was not told another.
+def process_identity(kind: str = "process") -> str:
+    """The name under which this process records its changes: `<kind>:<login>@<host>`.
 
-    The login is that of the account that it runs under, whatever the environment says.
+    The login is that of the operating system account; the environment cannot change it.
+
+    Args:
+        kind: What kind of process this is, such as `cli`.
     """
+    import pwd  # noqa: PLC0415  # Windows has none
+
     try:
         login = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's process may run under a number that nobody has named
+    except KeyError:  # in a container, a process may run under a user id that has no account
         login = str(os.getuid())
-    return named(f"{kind}:{login}@{socket.gethostname()}")
+    return bounded_name(f"{kind}:{login}@{socket.gethostname()}")
 
 
-def _read(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Audited:
-    held = {
+def _decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> AuditEntry:
+    texts = {
         name.decode(errors="replace"): value.decode(errors="replace")
         for name, value in fields.items()
     }
-    count = held.get("count", "")
-    return Audited(
+    count = texts.get("count", "")
+    return AuditEntry(
         id=entry_id.decode(),
         at=datetime.fromtimestamp(int(entry_id.partition(b"-")[0]) / 1000, UTC),
-        who=held.get("who", ""),
-        what=held.get("what", ""),
-        queue=held.get("queue"),
-        job_id=held.get("job"),
-        before=_parsed(held.get("before")),
-        after=_parsed(held.get("after")),
+        who=texts.get("who", ""),
+        what=texts.get("what", ""),
+        queue=texts.get("queue"),
+        job_id=texts.get("job"),
+        before=_parsed(texts.get("before")),
+        after=_parsed(texts.get("after")),
         count=int(count) if count.isdecimal() and len(count) < 16 else None,
     )
 

@@ -1,8 +1,7 @@
-"""What is done to many jobs: in batches, so that no script keeps the workers waiting.
+"""Operations on many jobs, in batches, so that no single script blocks the workers for long.
 
-Each batch is atomic; the whole is not. A job that moves meanwhile may be missed, and is never done
-twice. One that is damaged is left, and the log says which key it is; it keeps no other job from
-being done.
+Each batch is atomic; the whole operation is not. A job that moves meanwhile may be missed, and is
+never changed twice. A damaged job is skipped, its key is logged, and all other jobs are changed.
 """
 
 from __future__ import annotations
@@ -11,107 +10,132 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from corral.errors import ConfigurationError
-from corral.inspector.calls import Calls, Change
+from corral.inspector.queue_access import AuditedOperation, QueueAccess
 from corral.inspector.refusals import MOST_NAMED, DamagedKey
-from corral.inspector.sizes import damaged_in
-from corral.inspector.stored import State, StoredJob, decode_contents, spellings
+from corral.inspector.sizes import decode_damage
+from corral.inspector.stored_job import StoredJob, decode_contents, spellings
+from corral.job_state import JobState
 from corral.loggers import Logger
 from corral.queue import Queue
 from corral.store.codec import fields_of
+from corral.store.keys import EVENTS
 
-__all__ = ["BATCH", "Told", "promote_all", "retry_failed", "scrub", "scrub_events", "sweep"]
+__all__ = [
+    "BATCH",
+    "ProgressCallback",
+    "promote_all",
+    "retry_failed",
+    "scrub",
+    "scrub_events",
+    "sweep",
+]
 
 log = Logger("corral.inspector")
 
 BATCH = 500
-"""Jobs per script call: a longer script would keep the workers waiting."""
+"""Jobs per script call: a longer script would block the workers."""
 PAGE = 100
 """Jobs per call where their contents are read: payloads may have a megabyte each."""
-SAYING: Final = (b"returnvalue", b"failedReason", b"data")
-"""The fields of events that hold what a processor said (wire § 7): its result, why it failed, its
-progress.
-"""
-FINISHED: Final[tuple[State, ...]] = ("completed", "failed")
+CONTENT_FIELDS: Final = (b"returnvalue", b"failedReason", b"data")
+"""Fields of events that hold a processor's output: result, failed reason, progress (wire § 7)."""
+FINISHED: Final[tuple[JobState, ...]] = (JobState.COMPLETED, JobState.FAILED)
 
-Told = Callable[[int, int], object]
-"""Is called after each batch with how many jobs were looked at, and how many there are to look at."""
+ProgressCallback = Callable[[int, int], object]
+"""Called after each batch with the number of jobs looked at so far, and the number of all jobs."""
 
 
-async def retry_failed(operation: Change, reason: str, reset: bool, told: Told | None) -> int:
-    """Retry the jobs that have failed until now, and whose failed reason begins so; returns how
-    many.
+async def retry_failed(
+    operation: AuditedOperation, reason: str, reset: bool, on_progress: ProgressCallback | None
+) -> int:
+    """Retry the jobs that have failed until now.
+
+    Args:
+        operation: The operation.
+        reason: Retry only jobs whose failed reason begins with this text; empty: all.
+        reset: Count attempts and starts from zero.
+        on_progress: Called after each batch.
+
+    Returns:
+        How many jobs were retried.
     """
-    total = await operation.calls.size(operation.queue, "failed")
+    total = await operation.access.size(operation.queue, "failed")
     looked = retried = skip = 0
     left: list[bytes] = []
     until: bytes | str = ""
     after: bytes | str = "-inf"
-    async with operation as change:
+    async with operation:
         while True:
             arguments = (until, after, skip, BATCH, reason, "1" if reset else "")
-            until, after, skip, seen, done, damaged = await change.run("retry_failed", *arguments)
+            reply = await operation.run("retry_failed", *arguments)
+            until, after, skip, seen, done, damaged = reply
             if not seen:
                 break
             looked += seen
             retried += done
             left += damaged
-            if told:
-                told(looked, max(looked, total))
-    _tell_left(operation, left)
+            if on_progress:
+                on_progress(looked, max(looked, total))
+    _log_damaged(operation, left)
     return retried
 
 
-async def promote_all(operation: Change, told: Told | None) -> int:
-    """Promote as many jobs as are delayed now, those due first first; returns how many wait."""
-    total = await operation.calls.size(operation.queue, "delayed")
+async def promote_all(operation: AuditedOperation, on_progress: ProgressCallback | None) -> int:
+    """Promote as many jobs as are delayed at the start, those due first first.
+
+    Returns:
+        How many jobs were promoted.
+    """
+    total = await operation.access.size(operation.queue, "delayed")
     looked = promoted = 0
     left: list[bytes] = []
-    async with operation as change:
+    async with operation:
         while looked < total:
-            codes = await change.run("run_now", min(BATCH, total - looked), len(left))
+            codes = await operation.run("run_now", min(BATCH, total - looked), len(left))
             if not codes:
                 break
             looked += len(codes)
             promoted += codes.count(1)
             left += [code for code in codes if isinstance(code, bytes)]
-            if told:
-                told(looked, total)
-    _tell_left(operation, left)
+            if on_progress:
+                on_progress(looked, total)
+    _log_damaged(operation, left)
     return promoted
 
 
 async def sweep(
-    operation: Change,
+    operation: AuditedOperation,
     containers: Sequence[str],
     *,
     age_ms: int | None,
     limit: int | None,
-    told: Told | None,
+    on_progress: ProgressCallback | None,
 ) -> int:
-    """Remove from containers what is old enough.
+    """Remove the jobs of some containers that are old enough.
 
     Args:
-        operation: The queue, and what this is called.
-        containers: One after the other.
-        age_ms: How old; None drains: any age.
-        limit: How many jobs may go, or None.
-        told: Hears of each batch.
+        operation: The operation.
+        containers: The containers, swept one after the other.
+        age_ms: The least age, in milliseconds; None drains: any age.
+        limit: The most jobs to remove, or None.
+        on_progress: Called after each batch.
 
     Returns:
-        How many are gone.
+        How many jobs were removed.
     """
-    sizes = [await operation.calls.size(operation.queue, container) for container in containers]
+    access, queue = operation.access, operation.queue
+    sizes = [await access.size(queue, container) for container in containers]
     looked = removed = 0
     left: list[bytes] = []
-    async with operation as change:
+    async with operation:
         for container, size in zip(containers, sizes, strict=True):
             kept = gone = 0
-            while kept + gone < size:  # what comes meanwhile stays
+            while kept + gone < size:  # jobs that arrive meanwhile are not removed
                 room = BATCH if limit is None else min(BATCH, limit - removed)
                 if room < 1:
                     break
                 age = "" if age_ms is None else age_ms
-                seen, swept, damaged = await change.run("sweep", container, age, kept, BATCH, room)
+                reply = await operation.run("sweep", container, age, kept, BATCH, room)
+                seen, swept, damaged = reply
                 if not seen:
                     break
                 left += damaged
@@ -119,138 +143,159 @@ async def sweep(
                 gone += swept
                 looked += seen
                 removed += swept
-                if told:
-                    told(looked, max(looked, sum(sizes)))
-    _tell_left(operation, left)
+                if on_progress:
+                    on_progress(looked, max(looked, sum(sizes)))
+    _log_damaged(operation, left)
     return removed
 
 
 async def scrub(
-    operation: Change, match: str | Callable[[StoredJob], bool], told: Told | None
+    operation: AuditedOperation,
+    match: str | Callable[[StoredJob], bool],
+    on_progress: ProgressCallback | None,
 ) -> int:
-    """Empty the finished jobs that match, and drop the events that hold the text; returns how many
-    jobs.
+    """Empty the finished jobs that match, and delete the events that hold the same content.
+
+    Args:
+        operation: The operation.
+        match: A text that is searched for in each job, or a function that is asked about each job.
+        on_progress: Called after each batch.
+
+    Returns:
+        How many jobs were emptied.
+
+    Raises:
+        ConfigurationError: The text is empty.
+        DamagedKey: Some finished jobs are damaged and could not be searched. All others were.
     """
-    calls, queue = operation.calls, operation.queue
-    texts = _texts(match) if isinstance(match, str) else ()
-    total = sum([await calls.size(queue, state) for state in FINISHED])
-    await calls.call(
-        queue, "XLEN", calls.base(queue) + "events"
-    )  # what is damaged is told before anything is scrubbed
+    access, queue = operation.access, operation.queue
+    texts = _all_spellings(match) if isinstance(match, str) else ()
+    total = sum([await access.size(queue, state) for state in FINISHED])
+    # A damaged event stream is reported before any job is scrubbed.
+    await access.call(queue, "XLEN", access.base(queue) + EVENTS)
     looked = 0
     scrubbed: set[str] = set()
     left: list[bytes] = []
-    async with operation as change:
+    async with operation:
         for state in FINISHED:
             start = 0
-            while ids := await _finished(calls, queue, state, start):
+            while ids := await _read_finished_ids(access, queue, state, start):
                 chosen = ids
                 if not isinstance(match, str):
-                    chosen, unread = await _chosen(calls, queue, state, ids, match)
+                    chosen, unread = await _select(access, queue, state, ids, match)
                     left += unread
                 if chosen:
-                    done, damaged = await change.run("scrub", len(texts), *texts, *chosen)
+                    done, damaged = await operation.run("scrub", len(texts), *texts, *chosen)
                     scrubbed.update(job_id.decode(errors="replace") for job_id in done)
                     left += damaged
                 start += len(ids)
                 looked += len(ids)
-                if told:
-                    told(looked, max(looked, total))
+                if on_progress:
+                    on_progress(looked, max(looked, total))
         if texts:
-            await _drop(
-                change, lambda _, said: any(text in value for value in said for text in texts)
+            await _delete_events(
+                operation,
+                lambda _, values: any(text in value for value in values for text in texts),
             )
         elif scrubbed:
-            await _drop(change, lambda job_id, _: job_id in scrubbed)
+            await _delete_events(operation, lambda job_id, _: job_id in scrubbed)
     if left:
         hint = "all other jobs were scrubbed; repair these, or remove them, and scrub again"
-        raise DamagedKey(*dict.fromkeys(damaged_in(left)), done=len(scrubbed), hint=hint)
+        raise DamagedKey(*dict.fromkeys(decode_damage(left)), done=len(scrubbed), hint=hint)
     return len(scrubbed)
 
 
-async def scrub_events(operation: Change, match: Callable[[str], bool]) -> int:
-    """Drop the events that say what matches; returns how many."""
-    async with operation as change:
-        return await _drop(change, lambda _, said: any(map(match, said)), counted=True)
+async def scrub_events(operation: AuditedOperation, match: Callable[[str], bool]) -> int:
+    """Delete the events that hold a matching text; returns how many."""
+    async with operation:
+        return await _delete_events(
+            operation, lambda _, values: any(map(match, values)), counted=True
+        )
 
 
-async def _drop(
-    change: Change, drops: Callable[[str, Sequence[str]], bool], *, counted: bool = False
+async def _delete_events(
+    operation: AuditedOperation,
+    selects: Callable[[str, Sequence[str]], bool],
+    *,
+    counted: bool = False,
 ) -> int:
-    """Take events out of the queue's log: results, failed reasons and progress are in there, too.
+    """Delete events that hold results, failed reasons or progress from the queue's event stream.
 
     Args:
-        change: The operation.
-        drops: Is asked about each event that says something: its job's id, and the values of its
-        other fields.
-        counted: Whether they are what the operation counts.
+        operation: The operation.
+        selects: Decides about each event with such contents, from the job's id and the values of
+            all other fields.
+        counted: Whether the audit counts the deleted events (or something else).
 
     Returns:
-        How many are gone.
+        How many events were deleted.
     """
-    gone = 0
+    deleted = 0
     after = "-"
-    events = change.calls.base(change.queue) + "events"
-    while entries := await change.calls.call(
-        change.queue, "XRANGE", events, after, "+", "COUNT", BATCH
-    ):
-        told = ((entry_id, fields_of(flat)) for entry_id, flat in entries)
-        dropped = [entry_id for entry_id, fields in told if _says(fields) and drops(*_read(fields))]
-        if dropped:
-            gone += await change.run("drop_events", "1" if counted else "", *dropped)
+    access, queue = operation.access, operation.queue
+    events = access.base(queue) + EVENTS
+    while entries := await access.call(queue, "XRANGE", events, after, "+", "COUNT", BATCH):
+        decoded = ((entry_id, fields_of(flat)) for entry_id, flat in entries)
+        chosen = [
+            entry_id
+            for entry_id, fields in decoded
+            if _has_content(fields) and selects(*_job_id_and_values(fields))
+        ]
+        if chosen:
+            deleted += await operation.run("drop_events", "1" if counted else "", *chosen)
         after = f"({entries[-1][0].decode()}"
-    return gone
+    return deleted
 
 
-def _says(fields: Mapping[bytes, bytes]) -> bool:
-    return any(name in fields for name in SAYING)
+def _has_content(fields: Mapping[bytes, bytes]) -> bool:
+    return any(name in fields for name in CONTENT_FIELDS)
 
 
-def _read(fields: Mapping[bytes, bytes]) -> tuple[str, Sequence[str]]:
+def _job_id_and_values(fields: Mapping[bytes, bytes]) -> tuple[str, Sequence[str]]:
     job_id = fields.get(b"jobId", b"").decode(errors="replace")
     return job_id, [
         value.decode(errors="replace") for name, value in fields.items() if name != b"jobId"
     ]
 
 
-def _texts(text: str) -> tuple[str, ...]:
+def _all_spellings(text: str) -> tuple[str, ...]:
     if not text:
-        raise ConfigurationError("an empty text is in every job", hint="give a user's id, for one")
+        raise ConfigurationError(
+            "an empty text is in every job", hint="give a text to search for, such as a user's id"
+        )
     return spellings(text)
 
 
-async def _finished(
-    calls: Calls, queue: Queue[Any] | str, state: State, start: int
+async def _read_finished_ids(
+    access: QueueAccess, queue: Queue[Any] | str, state: JobState, start: int
 ) -> Sequence[bytes]:
-    """The newest first: what ends meanwhile shows some job twice, and hides none."""
-    key = calls.base(queue) + state
-    found: Sequence[bytes] = await calls.call(queue, "ZREVRANGE", key, start, start + PAGE - 1)
+    """Read a page of finished jobs' ids, the newest first.
+
+    In this order, jobs that finish meanwhile make a job appear twice, and none is missed.
+    """
+    key = access.base(queue) + state
+    found: Sequence[bytes] = await access.call(queue, "ZREVRANGE", key, start, start + PAGE - 1)
     return found
 
 
-async def _chosen(
-    calls: Calls,
+async def _select(
+    access: QueueAccess,
     queue: Queue[Any] | str,
-    state: State,
+    state: JobState,
     ids: Sequence[bytes],
     match: Callable[[StoredJob], bool],
 ) -> tuple[Sequence[bytes], Sequence[bytes]]:
-    """The ids of those that are meant; and what is damaged of those that cannot be read."""
-    found, left = await calls.run("contents", queue, *ids)
-    return [
-        each[0] for each in found if match(decode_contents(calls.name(queue), state, each))
-    ], left
+    """The ids of the jobs that match, and the damage of those that cannot be read."""
+    found, left = await access.run("job_contents", queue, *ids)
+    name = access.name(queue)
+    return [each[0] for each in found if match(decode_contents(name, state, each))], left
 
 
-def _tell_left(operation: Change, left: Sequence[bytes]) -> None:
+def _log_damaged(operation: AuditedOperation, left: Sequence[bytes]) -> None:
     if left:
-        name, some = (
-            operation.calls.name(operation.queue),
-            [*dict.fromkeys(damaged_in(left))][:MOST_NAMED],
-        )
         log.warning(
-            "jobs left as they were: their keys are damaged",
-            queue=name,
+            "jobs were skipped: their keys are damaged",
+            queue=operation.access.name(operation.queue),
             count=len(left),
-            damaged=some,
+            damaged=[*dict.fromkeys(decode_damage(left))][:MOST_NAMED],
         )

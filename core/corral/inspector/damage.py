@@ -1,10 +1,8 @@
-"""Keys of the store that are of another type than they must be: an operator is told which, instead
-of a traceback.
-"""
+"""Keys of the store that have the wrong type: errors name the key, instead of a traceback."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -12,59 +10,44 @@ from corral.errors import StoreUnavailable
 from corral.inspector.escapes import escaped
 from corral.inspector.refusals import DamagedKey
 from corral.store.connection import Link
+from corral.store.keys import (
+    JOB_KEYS,
+    QUEUE_KEYS,
+    audit_key,
+    former_process_key,
+    job_key,
+    minutes_key,
+    process_key,
+    quarantine_key,
+    queue_base,
+)
 from corral.store.replies import ResponseError, refusal, unexpected
-from corral.store.rights import audit_key
 
-__all__ = ["damaged_keys", "damages", "naming_damage"]
+__all__ = ["damage_in_error", "find_damaged_keys", "report_damage"]
 
-OF_QUEUE: Final[Mapping[str, str]] = {
-    **dict.fromkeys(
-        ("wait", "active", "paused", "metrics:completed:data", "metrics:failed:data"), "list"
-    ),
-    **dict.fromkeys(
-        ("prioritized", "delayed", "waiting-children", "completed", "failed", "repeat", "marker"),
-        "zset",
-    ),
-    **dict.fromkeys(("meta", "metrics:completed", "metrics:failed"), "hash"),
-    **dict.fromkeys(("id", "pc"), "number"),
-    **dict.fromkeys(("limiter", "stalled-check"), "string"),
-    "events": "stream",
-    "stalled": "set",
-}
-"""What a queue's keys are (wire § 2.1)."""
-OF_JOB: Final[Mapping[str, str]] = {
-    "": "hash",
-    ":logs": "list",
-    ":lock": "string",
-    ":dependencies": "set",
-    ":processed": "hash",
-    ":failed": "hash",
-    ":unsuccessful": "zset",
-}
-"""What a job's keys are (wire § 2.2)."""
-_SAYS_DAMAGE: Final = ("WRONGTYPE", "not an integer", "not a valid float")
-"""What the store answers to a command whose key is of another type, or holds no number."""
+_DAMAGE_REPLIES: Final = ("WRONGTYPE", "not an integer", "not a valid float")
+"""Parts of the store's error replies if a key has the wrong type, or does not hold a number."""
 
 
 @asynccontextmanager
-async def naming_damage(
+async def report_damage(
     link: Link, prefix: str, *queues: str, job_id: str | None = None
 ) -> AsyncIterator[None]:
-    """Let the store's answer that a key is of the wrong type become a `DamagedKey` that says which.
+    """Raise `DamagedKey`, which names the key, where the store answers with a wrong-type error.
 
-    No error of the client library passes: here what an operator does, on a page or at a terminal,
-    meets the store.
+    All other error replies are raised as `StoreUnavailable`: pages and commands never see an
+    exception of the client library.
 
     Args:
-        link: The connection, to look at the keys once something went wrong: some twenty commands
-        for each queue.
+        link: The connection. After an error it is used to look at the keys' types: some twenty
+            commands for each queue.
         prefix: The first part of the keys.
-        queues: What was being read or changed.
-        job_id: The job, where it was one.
+        queues: The names of the queues that are read or changed.
+        job_id: The job that is read or changed, if it is a single one.
 
     Raises:
         DamagedKey: A key is of the wrong type.
-        StoreUnavailable: The store is away, refused, or answered with an error for another reason.
+        StoreUnavailable: The store is away, refused, or answered with another error.
     """
     try:
         yield
@@ -72,29 +55,32 @@ async def naming_damage(
         reply = error if isinstance(error, ResponseError) else error.__cause__
         if not isinstance(reply, ResponseError) or refusal(reply, link.url):
             raise
-        found = damages(reply)
-        if not found and any(word in str(reply) for word in _SAYS_DAMAGE):
-            found = await damaged_keys(link, _keys(prefix, queues, job_id))
+        found = damage_in_error(reply)
+        if not found and any(word in str(reply) for word in _DAMAGE_REPLIES):
+            found = await find_damaged_keys(link, _keys(prefix, queues, job_id))
         if found:
             raise DamagedKey(*found) from reply
         raise unexpected(reply, link.url) from reply
 
 
-def damages(error: ResponseError) -> list[str]:
-    """What a script says is damaged: `DAMAGED <key> is a <type>, not a <type>`; nothing of another
-    error.
+def damage_in_error(error: ResponseError) -> list[str]:
+    """The damage that a script reported by an error reply; empty for any other error.
+
+    Scripts of the inspector reply `DAMAGED <key> is a <type>, not a <type>`.
     """
-    word, _, told = str(error).partition(" ")
-    return [escaped(told.encode(errors="replace"))] if word == "DAMAGED" else []
+    word, _, damage = str(error).partition(" ")
+    return [escaped(damage.encode(errors="replace"))] if word == "DAMAGED" else []
 
 
-async def damaged_keys(link: Link, keys: Iterable[tuple[str, str]]) -> list[str]:
-    """Those of some keys that are of another type than they must be, each as `<key> is a <type>,
-    not a <type>`.
+async def find_damaged_keys(link: Link, keys: Iterable[tuple[str, str]]) -> list[str]:
+    """Check the types of keys, one or two commands for each.
 
     Args:
         link: The connection.
-        keys: Each with the type it must have; `number` for a text that is one.
+        keys: Each key with the type it must have; `number` for a string that holds a number.
+
+    Returns:
+        One text for each wrong key: `<key> is a <type>, not a <type>`.
 
     Raises:
         StoreUnavailable: The store is away.
@@ -118,11 +104,12 @@ def _is_number(text: bytes | None) -> bool:
 
 def _keys(prefix: str, queues: Iterable[str], job_id: str | None) -> Iterator[tuple[str, str]]:
     for queue in queues:
-        yield from ((f"{prefix}:{queue}:{name}", kind) for name, kind in OF_QUEUE.items())
-        yield from (
-            (f"corral:{prefix}:{queue}:{name}", "hash") for name in ("quarantine", "minutes")
-        )
+        base = queue_base(prefix, queue)
+        yield from ((base + name, kind) for name, kind in QUEUE_KEYS.items())
+        yield quarantine_key(base), "hash"
+        yield minutes_key(base), "hash"
         if job_id is not None:
-            yield from ((f"{prefix}:{queue}:{job_id}{end}", kind) for end, kind in OF_JOB.items())
-    yield from ((f"corral:{prefix}:{name}", "hash") for name in ("alive", "catalog"))
+            yield from ((job_key(base, job_id, part), kind) for part, kind in JOB_KEYS.items())
+    yield process_key(prefix), "hash"
+    yield former_process_key(prefix), "hash"
     yield audit_key(prefix), "stream"

@@ -1,5 +1,6 @@
-"""Ids and keys as texts: what is no UTF-8, or cannot be seen, is shown as an escape that means the
-same bytes again.
+"""Ids and keys as printable text.
+
+Bytes that are not UTF-8 or not printable become escapes, from which the same bytes can be restored.
 """
 
 from __future__ import annotations
@@ -12,24 +13,23 @@ _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(\\))")
 
 
 def escaped(raw: bytes) -> str:
-    r"""Bytes as a text of one line that can be typed: `\xff` for a byte that is no character, `\\`
-    for a backslash.
+    r"""Bytes as one line of text that can be typed: `\xff` for a byte, `\\` for a backslash.
 
-    Two different ids have two different texts.
+    Different bytes have different texts.
     """
     text = raw.decode(errors="surrogateescape")
     if text.isprintable() and "\\" not in text:
         return text
-    return "".join(map(_shown, text))
+    return "".join(map(_escape, text))
 
 
 def unescaped(text: str) -> bytes:
-    """The bytes that a text of `escaped` stands for; a backslash that begins no escape is one."""
+    """The bytes that `escaped` made a text of; a backslash that begins no escape stays one."""
     raw = text.encode(errors="surrogateescape")
     return _ESCAPE.sub(lambda found: b"\\" if found[2] else bytes([int(found[1], 16)]), raw)
 
 
-def _shown(character: str) -> str:
+def _escape(character: str) -> str:
     if character == "\\":
         return "\\\\"
     if character.isprintable():

@@ -1,8 +1,7 @@
-"""`JobInspector`: one object for all queues of a catalog.
+"""`JobInspector`: the operator's access to all queues of a catalog.
 
-It refuses a name that the catalog does not declare.
-
-What it reads is in `reading.py`; here is what it changes.
+Its changing methods are in this module, its reading methods in `job_reader.py`. It refuses the name
+of a queue that the catalog does not declare.
 """
 
 from __future__ import annotations
@@ -17,10 +16,17 @@ from pydantic_core import to_json
 from corral.catalog import Catalog
 from corral.errors import ConfigurationError
 from corral.inspector.audit import Audit
-from corral.inspector.bulk import Told, promote_all, retry_failed, scrub, scrub_events, sweep
-from corral.inspector.calls import Calls, Change
+from corral.inspector.bulk import (
+    ProgressCallback,
+    promote_all,
+    retry_failed,
+    scrub,
+    scrub_events,
+    sweep,
+)
+from corral.inspector.job_reader import JobReader
 from corral.inspector.quarantine import ReturnedJob, discard, discard_all, return_all, return_jobs
-from corral.inspector.reading import JobReader
+from corral.inspector.queue_access import AuditedOperation, QueueAccess
 from corral.inspector.refusals import (
     CurrentIteration,
     DamagedKey,
@@ -28,8 +34,9 @@ from corral.inspector.refusals import (
     JobNotFound,
     WrongState,
 )
-from corral.inspector.sizes import damaged_in
-from corral.inspector.stored import State, StoredJob
+from corral.inspector.sizes import decode_damage
+from corral.inspector.stored_job import StoredJob
+from corral.job_state import JobState
 from corral.options import milliseconds
 from corral.queue import Queue
 from corral.store.clock import Clock
@@ -38,41 +45,41 @@ from corral.store.connection import Link
 __all__ = ["CLEANABLE", "JobInspector", "drained_states"]
 
 BACK_FROM_PAUSE = 5000
-"""Ids that one call brings back from the list in which BullMQ 5 puts them aside."""
+"""Ids per call that are moved back from `paused`, where BullMQ 5 keeps them during a pause."""
 REFUSED = "payload refused:"
-"""How the failed reason of a job begins whose payload a worker could not read."""
-CLEANABLE: Final[tuple[State, ...]] = (
-    "waiting",
-    "active",
-    "prioritized",
-    "delayed",
-    "completed",
-    "failed",
+"""The beginning of the failed reason of a job whose payload a worker could not read."""
+CLEANABLE: Final[tuple[JobState, ...]] = (
+    JobState.WAITING,
+    JobState.ACTIVE,
+    JobState.PRIORITIZED,
+    JobState.DELAYED,
+    JobState.COMPLETED,
+    JobState.FAILED,
 )
-"""The states that `clean` knows: BullMQ cleans no parents that wait for their children."""
+"""The states that `clean` accepts: BullMQ does not clean parents that wait for their children."""
 
 
-def drained_states(*, delayed: bool) -> tuple[State, ...]:
+def drained_states(*, delayed: bool) -> tuple[JobState, ...]:
     """The states that `JobInspector.drain` empties."""
-    return ("waiting", "prioritized", "delayed") if delayed else ("waiting", "prioritized")
+    states = (JobState.WAITING, JobState.PRIORITIZED)
+    return (*states, JobState.DELAYED) if delayed else states
 
 
 class JobInspector(JobReader):
-    """Looks at the jobs of a catalog's queues, and changes them.
+    """Reads and changes the jobs of a catalog's queues.
 
-    A queue is given as its object or by its name; one that the catalog does not declare is refused
-    with `UnknownQueue`. Every method raises `StoreUnavailable` where the store is away; all may
-    then be called again. It raises `DamagedKey` where a key that it needs is of another type than
-    it must be, and has then changed nothing. What is done to many jobs leaves those that are
-    damaged, and says so in the log.
+    A queue is given as an object or by its name; a queue that the catalog does not declare is
+    refused with `UnknownQueue`. Every method raises `StoreUnavailable` if the store is away, and
+    may then be called again. It raises `DamagedKey` if a key that it needs has the wrong type, and
+    has then changed nothing. Operations on many jobs skip damaged jobs, and log them.
 
     Args:
         catalog: The queues.
         link: The connection; `close` closes it.
         prefix: The first part of the keys.
-        clock: Moves the store's time, in tests.
-        who: In whose name things are changed, for the audit; None: this process's,
-        `process:<login>@<host>`.
+        clock: Shifts the store's time, in tests.
+        who: The name under which changes are recorded in the audit; None: that of this process,
+            `process:<login>@<host>`.
     """
 
     def __init__(
@@ -84,88 +91,89 @@ class JobInspector(JobReader):
         clock: Clock | None = None,
         who: str | None = None,
     ) -> None:
-        self._calls = Calls(catalog, link, prefix, clock, who)
+        self._access = QueueAccess(catalog, link, prefix, clock, who)
 
     @property
     def audit(self) -> Audit:
-        """What was changed, and by whom. Whatever an inspector changes is in there by itself."""
-        return self._calls.audit
+        """The audit of all changes. The inspector records its own changes there."""
+        return self._access.audit
 
     def acting_as(self, who: str) -> JobInspector:
-        """An inspector on the same connection, whose changes are told in that name."""
-        calls = self._calls
+        """An inspector on the same connection, whose changes are recorded under that name."""
+        access = self._access
         acting = JobInspector(
-            calls.catalog, calls.link, prefix=calls.prefix, clock=calls.clock, who=who
+            access.catalog, access.link, prefix=access.prefix, clock=access.clock, who=who
         )
-        acting._calls.refused = calls.refused
+        acting._access.refused = access.refused
         return acting
 
     async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
-        """Remove a job with all of its keys, and the jobs that were added below it (wire § 6.17).
+        """Remove a job with all of its keys, and its children (wire § 6.17).
 
-        A parent that waited for it only goes on; a deduplication id that it owns is free.
+        If it was the last job that its parent waited for, the parent runs next. Its deduplication
+        id becomes free.
 
         Raises:
-            JobNotFound: There is no such job.
-            JobLocked: A worker runs it, or one below it.
-            CurrentIteration: A schedule waits for it.
+            JobNotFound: The queue has no job with this id.
+            JobLocked: A worker is running the job or one of its children.
+            CurrentIteration: It is the next iteration of a schedule.
         """
-        (code,) = await self._calls.change(
-            "remove", "remove", queue, self._calls.job_id(queue, job_id)
+        (code,) = await self._access.change(
+            "remove", "remove", queue, self._access.job_id(queue, job_id)
         )
         if code == 0:
-            raise JobLocked(self._calls.name(queue), job_id)
-        self._check(code, queue, job_id, "")
+            raise JobLocked(self._access.name(queue), job_id)
+        self._raise_refusal(code, queue, job_id, "")
 
     async def retry(self, queue: Queue[Any] | str, job_id: str, *, reset: bool = False) -> None:
-        """Make a failed or completed job wait again (wire § 6.16).
+        """Move a failed or completed job back to waiting (wire § 6.16).
 
-        Its priority and `lifo` are honoured. Its attempts count on, as in BullMQ: one that has
-        spent them all is tried once more.
+        Its priority and `lifo` are respected. As in BullMQ, the attempts are not reset: a job that
+        has used all of them is tried once more.
 
         Args:
             queue: The queue.
             job_id: The job.
-            reset: Whether attempts and starts count from zero.
+            reset: Count attempts and starts from zero.
 
         Raises:
-            JobNotFound: There is no such job.
-            WrongState: It has not finished.
+            JobNotFound: The queue has no job with this id.
+            WrongState: The job has neither failed nor completed.
         """
-        known = self._calls.job_id(queue, job_id)
-        (code,) = await self._calls.change("retry", "retry", queue, "1" if reset else "", known)
-        self._check(code, queue, job_id, "failed or completed")
+        known = self._access.job_id(queue, job_id)
+        (code,) = await self._access.change("retry", "retry", queue, "1" if reset else "", known)
+        self._raise_refusal(code, queue, job_id, "failed or completed")
 
     async def promote(self, queue: Queue[Any] | str, job_id: str) -> None:
-        """Let a delayed job wait from now on, by its priority (wire § 6.15).
+        """Move a delayed job to waiting, where its priority places it (wire § 6.15).
 
         Raises:
-            JobNotFound: There is no such job.
-            WrongState: It is not delayed.
+            JobNotFound: The queue has no job with this id.
+            WrongState: The job is not delayed.
         """
-        (code,) = await self._calls.change(
-            "promote", "run_now", queue, 0, 0, self._calls.job_id(queue, job_id)
+        (code,) = await self._access.change(
+            "promote", "run_now", queue, 0, 0, self._access.job_id(queue, job_id)
         )
-        self._check(code, queue, job_id, "delayed")
+        self._raise_refusal(code, queue, job_id, "delayed")
 
     async def edit(self, queue: Queue[Any] | str, job_id: str, payload: Mapping[str, Any]) -> None:
-        """Give a job another payload: one that waits, in whatever order, is delayed or has failed.
+        """Replace the payload of a waiting, prioritized, delayed or failed job.
 
-        The audit is told the names of the fields that differ, and no value.
+        The audit records the names of the changed fields, and no values.
 
         Args:
             queue: The queue.
             job_id: The job.
-            payload: With the fields' names as JSON spells them. What the queue's model does not
-                know, because another release wrote it, is kept.
+            payload: The new payload, with the fields' JSON names. Stored fields that the queue's
+                model does not have, because another release wrote them, are kept.
 
         Raises:
-            JobNotFound: There is no such job.
-            PayloadRefused: It has not the queue's shape.
-            JobLocked: A worker runs it, and has read its payload.
-            WrongState: It is completed.
+            JobNotFound: The queue has no job with this id.
+            PayloadRefused: The payload does not have the queue's shape.
+            JobLocked: A worker is running the job, and has already read its payload.
+            WrongState: The job is completed.
         """
-        declared = self._calls.catalog.get(queue).queue
+        declared = self._access.catalog.get(queue).queue
         stored = (await self.get(queue, job_id)).data
         before: dict[str, Any] = stored if isinstance(stored, dict) else {}
         known = {field.alias or name for name, field in declared.payload.model_fields.items()}
@@ -178,145 +186,187 @@ class JobInspector(JobReader):
             name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
         )
         arguments = (job_id, to_json(after) if unknown else dumped, to_json(changed))
-        code = await self._calls.change("edit", "edit", queue, *arguments)
+        code = await self._access.change("edit", "edit", queue, *arguments)
         if code == 0:
-            raise JobLocked(self._calls.name(queue), job_id)
-        self._check(code, queue, job_id, "waiting, prioritized, delayed or failed")
+            raise JobLocked(self._access.name(queue), job_id)
+        self._raise_refusal(code, queue, job_id, "waiting, prioritized, delayed or failed")
 
     async def retry_all_failed(
-        self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None
+        self,
+        queue: Queue[Any] | str,
+        *,
+        reset: bool = False,
+        on_progress: ProgressCallback | None = None,
     ) -> int:
-        """Make all jobs wait again that have failed until now, the oldest first.
+        """Move all jobs that have failed until now back to waiting, the oldest first.
 
-        As BullMQ's bulk retry, but each job's priority and `lifo` are honoured as in `retry` (trap
-        T16).
+        Unlike BullMQ's bulk retry, each job's priority and `lifo` are respected, as in `retry`
+        (trap T16).
 
         Args:
             queue: The queue.
             reset: As in `retry`.
-            told: Hears of each batch.
+            on_progress: Called after each batch: see `corral.inspector.bulk.ProgressCallback`.
 
         Returns:
-            How many wait again.
+            How many jobs are waiting again.
         """
-        return await retry_failed(self._change("retry_all_failed", queue), "", reset, told)
+        return await retry_failed(
+            self._operation("retry_all_failed", queue), "", reset, on_progress
+        )
 
     async def retry_refused(
-        self, queue: Queue[Any] | str, *, reset: bool = False, told: Told | None = None
+        self,
+        queue: Queue[Any] | str,
+        *,
+        reset: bool = False,
+        on_progress: ProgressCallback | None = None,
     ) -> int:
-        """As `retry_all_failed`, for the jobs whose payload a worker could not read: after a deploy
-        that can.
+        """Move the failed jobs back to waiting whose payload a worker could not read.
+
+        Use it after the deployment of workers that can. Arguments and result are those of
+        `retry_all_failed`.
         """
-        return await retry_failed(self._change("retry_refused", queue), REFUSED, reset, told)
+        return await retry_failed(
+            self._operation("retry_refused", queue), REFUSED, reset, on_progress
+        )
 
-    async def promote_all(self, queue: Queue[Any] | str, *, told: Told | None = None) -> int:
-        """Let all delayed jobs wait from now on, those due first first.
+    async def promote_all(
+        self, queue: Queue[Any] | str, *, on_progress: ProgressCallback | None = None
+    ) -> int:
+        """Move all delayed jobs to waiting, those due first first.
 
-        BullMQ's bulk promotion ignores priority and leaves the job's `delay` (trap T16); here each
-        is as in `promote`.
+        BullMQ's bulk promotion ignores the priority and keeps the job's `delay` (trap T16); here
+        each job is changed as by `promote`.
+
+        Args:
+            queue: The queue.
+            on_progress: Called after each batch: see `corral.inspector.bulk.ProgressCallback`.
 
         Returns:
-            How many wait now.
+            How many jobs are waiting now.
         """
-        return await promote_all(self._change("promote_all", queue), told)
+        return await promote_all(self._operation("promote_all", queue), on_progress)
 
     async def pause(self, queue: Queue[Any] | str) -> bool:
-        """Let no job of the queue start, by any worker; what runs goes on (wire § 6.14).
+        """Pause the queue: no worker starts its jobs; running jobs continue (wire § 6.14).
 
-        What waits is put aside as BullMQ 5 does it, unless BullMQ 6 has the queue alone; it counts
-        as waiting.
+        Waiting jobs are moved to the list `paused`, as BullMQ 5 does it, unless only BullMQ 6 uses
+        the queue. They still count as waiting.
 
         Returns:
-            Whether it was not paused before.
+            Whether this call paused the queue: False if it was paused already.
         """
-        return bool(await self._calls.change("pause", "pause", queue))
+        return bool(await self._access.change("pause", "pause", queue))
 
     async def resume(self, queue: Queue[Any] | str) -> bool:
-        """Let the queue's jobs start again; jobs that BullMQ 5 has put aside come back to the
-        front.
+        """Resume the queue: its jobs may start again.
+
+        Jobs in BullMQ 5's list `paused` are moved to the front of the waiting list.
 
         Returns:
-            Whether it was paused.
+            Whether the queue was paused.
         """
-        async with self._change("resume", queue) as change:
-            resumed, left = await change.run("resume", BACK_FROM_PAUSE)
+        async with self._operation("resume", queue) as operation:
+            resumed, left = await operation.run("resume", BACK_FROM_PAUSE)
             while left:
-                _, left = await change.run("resume", BACK_FROM_PAUSE)
+                _, left = await operation.run("resume", BACK_FROM_PAUSE)
         return bool(resumed)
 
     async def set_concurrency(self, queue: Queue[Any] | str, limit: int | None) -> None:
-        """Say how many of the queue's jobs run at once, over all workers; None: as many as the
-        workers take.
+        """Limit how many of the queue's jobs run at once, over all workers together.
+
+        Args:
+            queue: The queue.
+            limit: The most jobs, at least 1; None for no limit.
+
+        Raises:
+            ConfigurationError: The limit is less than 1.
         """
         if limit is not None and limit < 1:
             raise ConfigurationError(
                 f"{limit} jobs at once would be none", hint="pause the queue instead"
             )
-        await self._calls.change(
-            "set_concurrency", "limit", queue, "concurrency", "" if limit is None else limit
+        await self._access.change(
+            "set_concurrency", "set_limits", queue, "concurrency", "" if limit is None else limit
         )
 
     async def set_rate_limit(
         self, queue: Queue[Any] | str, limit: int | None, per: timedelta | None = None
     ) -> None:
-        """Say how many of the queue's jobs start in a while, over all workers; None: any number
-        (wire § 6.19).
+        """Limit how many of the queue's jobs start within a time, over all workers (wire § 6.19).
 
         Args:
             queue: The queue.
-            limit: How many.
+            limit: The most jobs, at least 1; None for no limit.
             per: The length of the window, at least a millisecond.
 
         Raises:
-            ConfigurationError: A limit without a window, or one of nothing.
+            ConfigurationError: The limit is less than 1, or there is no window.
         """
         window = 0 if per is None else milliseconds(per)
         if limit is not None and (limit < 1 or window < 1):
             raise ConfigurationError("a rate limit lets at least 1 job start in at least 1 ms")
         pairs: tuple[int | str, ...] = ("max", limit or "", "duration", window if limit else "")
-        await self._calls.change("set_rate_limit", "limit", queue, *pairs)
+        await self._access.change("set_rate_limit", "set_limits", queue, *pairs)
 
     async def drain(
-        self, queue: Queue[Any] | str, *, delayed: bool = False, told: Told | None = None
+        self,
+        queue: Queue[Any] | str,
+        *,
+        delayed: bool = False,
+        on_progress: ProgressCallback | None = None,
     ) -> int:
-        """Remove all jobs that wait, and with `delayed` those that are delayed (wire § 6.17).
+        """Remove all waiting and prioritized jobs, and optionally the delayed ones (wire § 6.17).
 
-        The next runs of schedules stay, wherever they wait: BullMQ's own may lose one there (trap
-        T13). A parent in the same queue that waited for a drained job only is drained with it, one
-        in another queue goes on.
+        The next iterations of schedules are kept in every state; BullMQ may remove one (trap T13).
+        If a removed job was the last that its parent waited for, the parent is removed too if it is
+        in the same queue, and runs next if it is in another queue.
+
+        Args:
+            queue: The queue.
+            delayed: Remove delayed jobs, too.
+            on_progress: Called after each batch: see `corral.inspector.bulk.ProgressCallback`.
 
         Returns:
-            How many jobs are gone, without such parents.
+            How many jobs were removed, parents not included.
         """
         containers = ["wait", "paused", "prioritized", *(["delayed"] if delayed else [])]
         return await sweep(
-            self._change("drain", queue), containers, age_ms=None, limit=None, told=told
+            self._operation("drain", queue),
+            containers,
+            age_ms=None,
+            limit=None,
+            on_progress=on_progress,
         )
 
     async def clean(
         self,
         queue: Queue[Any] | str,
-        state: State,
+        state: JobState,
         older_than: timedelta,
         *,
         limit: int | None = None,
-        told: Told | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> int:
-        """Remove jobs of a state that are old enough (wire § 6.17).
+        """Remove the jobs in one state that are old enough (wire § 6.17).
 
-        The age of a finished job counts from its end, that of another from its last start, else
-        from its making. Active jobs go only where no worker holds them; the next runs of schedules
-        stay.
+        The age of a finished job counts from its end, that of any other job from its last start, or
+        from when it was added. Active jobs are removed only if no worker holds their lock; the next
+        iterations of schedules are kept.
 
         Args:
             queue: The queue.
             state: One of `CLEANABLE`.
-            older_than: How old.
-            limit: How many to remove at most, or None.
-            told: Hears of each batch.
+            older_than: The least age.
+            limit: The most jobs to remove, or None.
+            on_progress: Called after each batch: see `corral.inspector.bulk.ProgressCallback`.
 
         Returns:
-            How many jobs are gone.
+            How many jobs were removed.
+
+        Raises:
+            ConfigurationError: Jobs in this state cannot be cleaned.
         """
         if state not in CLEANABLE:
             raise ConfigurationError(
@@ -325,7 +375,11 @@ class JobInspector(JobReader):
         containers = ["wait", "paused"] if state == "waiting" else [state]
         age_ms = milliseconds(older_than)
         return await sweep(
-            self._change("clean", queue), containers, age_ms=age_ms, limit=limit, told=told
+            self._operation("clean", queue),
+            containers,
+            age_ms=age_ms,
+            limit=limit,
+            on_progress=on_progress,
         )
 
     async def scrub(
@@ -333,96 +387,98 @@ class JobInspector(JobReader):
         queue: Queue[Any] | str,
         match: str | Callable[[StoredJob], bool],
         *,
-        told: Told | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> int:
-        """Take the contents out of finished jobs: payload, result, progress, failed reason, stack
-        traces, log lines.
+        """Empty finished jobs: remove payload, result, progress, failed reason, traces, log lines.
 
-        The jobs stay, with their times and counts. Events that hold the text, or that tell what
-        these jobs said, go, too. What has not finished is left alone, because it needs its payload;
-        so are ids and deduplication ids.
+        The jobs themselves are kept, with their times and counts. Events that hold the text, or the
+        output of these jobs, are deleted. Unfinished jobs are not changed, because they need their
+        payload. Ids and deduplication ids are not changed either.
 
         Args:
             queue: The queue.
-            match: A text that such a job contains (a user's id, say), as it is or as JSON spells
-                it; or a function that says whether a job is one: it is given all of it, `logs` and
-                `child_results` included.
-            told: Hears of each batch.
+            match: A text that the jobs contain (a user's id, for example), as it is or as JSON
+                spells it; or a function that is called with each finished job, including its `logs`
+                and `child_results`, and decides whether it is emptied.
+            on_progress: Called after each batch: see `corral.inspector.bulk.ProgressCallback`.
 
         Returns:
             How many jobs were scrubbed.
 
         Raises:
             ConfigurationError: The text is empty, which every job contains.
-            DamagedKey: Some finished jobs are damaged, so that nobody can look through them; its
-                `done` says how many of the others were scrubbed.
+            DamagedKey: Some finished jobs are damaged and could not be searched; its `done` is the
+                number of other jobs that were scrubbed.
         """
-        return await scrub(self._change("scrub", queue), match, told)
+        return await scrub(self._operation("scrub", queue), match, on_progress)
 
     async def scrub_events(self, queue: Queue[Any] | str, match: Callable[[str], bool]) -> int:
-        """Drop events that tell what a processor said, of jobs that are gone, too: `scrub` cannot
-        ask about those.
+        """Delete events that hold a processor's output, also those of removed jobs.
+
+        `scrub` with a function cannot find events of jobs that no longer exist.
 
         Args:
             queue: The queue.
-            match: Says whether a text (a result as JSON, a failed reason, a progress) makes its
-            event one.
+            match: Called with each text of an event (a result as JSON, a failed reason, a
+                progress); decides whether the event is deleted.
 
         Returns:
-            How many events are gone.
+            How many events were deleted.
         """
-        return await scrub_events(self._change("scrub_events", queue), match)
+        return await scrub_events(self._operation("scrub_events", queue), match)
 
     async def return_quarantined(
         self, queue: Queue[Any] | str, ids: Sequence[str]
     ) -> Sequence[ReturnedJob]:
-        """Let jobs come back from the quarantine: each waits, behind all others of its priority.
+        """Return jobs from the quarantine: each waits behind all other jobs of its priority.
 
-        What is kept of a job becomes its own key again. A job whose id is a key of the queue
-        (`completed`) comes back as `returned-completed`. Refused is one of which no hash is kept,
-        and one whose name is taken by now. One of which nothing was kept comes back where somebody
-        has repaired its own key in place.
+        The kept key becomes the job's own key again. A job whose id is the name of a key of the
+        queue (`completed`) gets a new id (`returned-completed`). A job is refused if its kept key
+        is not a hash, or if its own key exists by now. If no key was kept, the job is returned once
+        an operator has made its own key a hash.
 
         Args:
             queue: The queue.
-            ids: As `quarantined` spells them.
+            ids: The ids, spelled as in `list_quarantined`.
 
         Returns:
-            What became of each, in the same order.
+            One result for each id, in the same order.
         """
-        async with self._change("return_quarantined", queue) as change:
-            return await return_jobs(change, ids)
+        async with self._operation("return_quarantined", queue) as operation:
+            return await return_jobs(operation, ids)
 
     async def return_all_quarantined(self, queue: Queue[Any] | str) -> Sequence[ReturnedJob]:
-        """As `return_quarantined`, for all that are in quarantine now."""
-        return await return_all(self._change("return_quarantined", queue))
+        """Return all jobs that are in quarantine now; see `return_quarantined`."""
+        return await return_all(self._operation("return_quarantined", queue))
 
     async def discard_quarantined(
         self, queue: Queue[Any] | str, ids: Sequence[str]
     ) -> Sequence[str]:
-        """Remove jobs from the quarantine, with what is kept of them.
+        """Remove ids from the quarantine, with the keys that are kept of them.
 
         Args:
             queue: The queue.
-            ids: As `quarantined` spells them.
+            ids: The ids, spelled as in `list_quarantined`.
 
         Returns:
-            Those that were there, as they were given.
+            The ids that were in quarantine, as they were given.
         """
-        async with self._change("discard_quarantined", queue) as change:
-            return await discard(change, ids)
+        async with self._operation("discard_quarantined", queue) as operation:
+            return await discard(operation, ids)
 
     async def discard_all_quarantined(self, queue: Queue[Any] | str) -> int:
-        """As `discard_quarantined`, for all that are in quarantine now; returns how many."""
-        return await discard_all(self._change("discard_quarantined", queue))
+        """Remove all ids that are in quarantine now; returns how many."""
+        return await discard_all(self._operation("discard_quarantined", queue))
 
-    def _change(self, what: str, queue: Queue[Any] | str) -> Change:
-        return Change(self._calls, what, queue)
+    def _operation(self, what: str, queue: Queue[Any] | str) -> AuditedOperation:
+        return AuditedOperation(self._access, what, queue)
 
-    def _check(self, code: int | bytes, queue: Queue[Any] | str, job_id: str, wanted: str) -> None:
-        name = self._calls.name(queue)
+    def _raise_refusal(
+        self, code: int | bytes, queue: Queue[Any] | str, job_id: str, wanted: str
+    ) -> None:
+        name = self._access.name(queue)
         if isinstance(code, bytes):
-            raise DamagedKey(*damaged_in([code]))
+            raise DamagedKey(*decode_damage([code]))
         if code == -1:
             raise JobNotFound(name, job_id)
         if code == -3:

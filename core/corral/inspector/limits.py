@@ -1,4 +1,4 @@
-"""What holds a queue back: pause, concurrency of the whole queue, rate limit."""
+"""The limits of a whole queue: pause, concurrency, rate limit."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Final
 __all__ = ["LIMIT_FIELDS", "Limits", "decode_limits"]
 
 LIMIT_FIELDS: Final = ("paused", "concurrency", "max", "duration")
-"""The fields of `meta` that hold them."""
+"""The fields of the key `meta` that hold the limits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A queue's limits, over all of its workers (wire § 2.3).
+    """A queue's limits, which hold for all of its workers together (wire § 2.3).
 
     Attributes:
-        paused: Whether no job starts.
-        concurrency: How many jobs run at once, or None.
-        rate: How many jobs start in `per`, or None.
+        paused: Whether the queue is paused: no job starts.
+        concurrency: The most jobs that run at once; None for no limit.
+        rate: The most jobs that start within `per`; None for no limit.
         per: The length of the rate limit's window, or None.
     """
 
@@ -31,7 +31,7 @@ class Limits:
 
 
 def decode_limits(values: Sequence[bytes | None]) -> Limits:
-    """The limits, from the values of `LIMIT_FIELDS`."""
+    """Decode the limits from the values of `LIMIT_FIELDS`."""
     paused, concurrency, rate, duration = values
     per = timedelta(milliseconds=_integer(duration) or 1000) if rate else None
     return Limits(paused is not None, _integer(concurrency), _integer(rate), per)

@@ -1,9 +1,9 @@
-"""What workers have put aside because it cannot be a job as it stands: looked at, brought back, or
-thrown away.
+"""The quarantine of a queue: list it, return jobs to the queue, or discard them.
 
-An id comes here whose own key is no hash, or that is the name of one of the queue's own keys (trap
-T9). It is in the hash `corral:<prefix>:<queue>:quarantine`, and what was its key is kept below that
-name. Ids are bytes, so they are given and taken as `corral.inspector.escapes` spells them.
+Workers move an id to the quarantine if its own key is not a hash, or if it has the name of one of
+the queue's own keys (trap T9). The ids are in the hash `corral:<prefix>:<queue>:quarantine`, and
+what was the id's key is kept below that name. Ids are bytes; here they are texts with the escapes
+of `corral.inspector.escapes`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from corral.inspector.calls import Calls, Change
 from corral.inspector.escapes import escaped, unescaped
-from corral.inspector.stored import moment, number
+from corral.inspector.queue_access import AuditedOperation, QueueAccess
+from corral.inspector.stored_job import datetime_from_ms, parse_number
 from corral.queue import Queue
+from corral.store.keys import quarantine_key
 
 __all__ = [
     "MOST_START",
@@ -25,19 +26,19 @@ __all__ = [
     "ReturnedJob",
     "discard",
     "discard_all",
-    "quarantined",
+    "read_quarantine",
     "return_all",
     "return_jobs",
 ]
 
 MOST_START: Final = 10_000
-"""How far somebody may turn the pages: a script reads all that is before."""
+"""The largest `start` of a page: the script reads all entries before it."""
 RETURNED: Final = 20
-"""Ids per script call: each is looked for in lists that may be long."""
+"""Ids per script call: each id is searched in lists that may be long."""
 DISCARDED: Final = 500
 """Ids per script call."""
 SCANNED: Final = 1000
-"""Ids that are read at once."""
+"""Ids per HSCAN call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +46,17 @@ class QuarantinedJob:
     r"""One id in quarantine.
 
     Attributes:
-        id: The id, with escapes for what is no UTF-8 or cannot be seen (`\xff`); so spelt, it is
-        found again.
-        since: When it came here, or None.
-        origin: Where it stood: `wait`, `prioritized`, `delayed` or `active`; `key`, where nobody
-            has met the id yet, but one of the queue's own keys of that name was of the wrong type.
-        reason: Why, in one sentence that names the key.
-        key: Where the key of that id is kept now; empty where there is none.
-        returns_as: The id that it will have when it comes back: its own, unless that is a key of
-        the queue.
-        obstacle: Why it cannot come back, as far as its keys tell; empty where it can.
+        id: The id, with escapes for bytes that are not UTF-8 or not printable (`\xff`). Pass it to
+            other methods in this spelling.
+        since: When it was moved to the quarantine, or None.
+        origin: The container it was in: `wait`, `prioritized`, `delayed` or `active`. `key`: the id
+            was not found in a container, but one of the queue's own keys of that name had the
+            wrong type.
+        reason: Why it was moved, in one sentence that names the key.
+        key: Where the key of that id is kept now; empty if there is none.
+        returns_as: The id that the returned job will have: its own, unless a key of the queue has
+            that name.
+        obstacle: Why it cannot be returned; empty if it can.
     """
 
     id: str
@@ -68,12 +70,12 @@ class QuarantinedJob:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinePage:
-    """Some of those in quarantine.
+    """A page of the quarantine.
 
     Attributes:
-        jobs: What came last first, as long as there are not more than a thousand; else in no order.
-        total: How many there are.
-        start: The place of the first one.
+        jobs: The ids; the newest first if there are not more than a thousand, else in no order.
+        total: How many ids are in quarantine.
+        start: The index of the first id of the page.
     """
 
     jobs: Sequence[QuarantinedJob]
@@ -83,12 +85,12 @@ class QuarantinePage:
 
 @dataclass(frozen=True, slots=True)
 class ReturnedJob:
-    """What became of one id that was to come back.
+    """The result of returning one id from the quarantine.
 
     Attributes:
-        id: As it was given.
-        job_id: The id of the job that waits now; None where it could not come back.
-        refused: Why it could not; empty where it did.
+        id: The id as it was given.
+        job_id: The id of the job that is waiting now; None if it could not be returned.
+        refused: Why it could not be returned; empty if it was.
     """
 
     id: str
@@ -96,69 +98,72 @@ class ReturnedJob:
     refused: str
 
 
-async def quarantined(
-    calls: Calls, queue: Queue[Any] | str, start: int, limit: int
+async def read_quarantine(
+    access: QueueAccess, queue: Queue[Any] | str, start: int, limit: int
 ) -> QuarantinePage:
-    """One page; see `JobInspector.quarantined`."""
-    total, rows = await calls.run("quarantined", queue, start, limit)
-    return QuarantinePage([_decoded(row) for row in rows], total, start)
+    """Read one page; see `JobInspector.list_quarantined`."""
+    total, rows = await access.run("quarantine_page", queue, start, limit)
+    return QuarantinePage([_decode_row(row) for row in rows], total, start)
 
 
-async def return_jobs(change: Change, ids: Sequence[str]) -> Sequence[ReturnedJob]:
-    """Let ids come back, in the order in which they are given; what became of each."""
+async def return_jobs(operation: AuditedOperation, ids: Sequence[str]) -> Sequence[ReturnedJob]:
+    """Return ids from the quarantine to the queue, and report on each, in the same order."""
     found: list[ReturnedJob] = []
     for start in range(0, len(ids), RETURNED):
         some = ids[start : start + RETURNED]
-        replies = await change.run("return", *_pairs(some))
-        found += [_returned(job_id, reply) for job_id, reply in zip(some, replies, strict=True)]
+        replies = await operation.run("return_quarantined", *_pairs(some))
+        found += [
+            _decode_returned(job_id, reply) for job_id, reply in zip(some, replies, strict=True)
+        ]
     return found
 
 
-async def return_all(operation: Change) -> Sequence[ReturnedJob]:
-    """Let everything come back that is there now; what became of each."""
-    async with operation as change:
-        return await return_jobs(change, await _all_ids(change))
+async def return_all(operation: AuditedOperation) -> Sequence[ReturnedJob]:
+    """Return everything that is in quarantine now, and report on each id."""
+    async with operation:
+        return await return_jobs(operation, await _read_all_ids(operation))
 
 
-async def discard(change: Change, ids: Sequence[str]) -> Sequence[str]:
-    """Remove ids, with what is kept of them; returns those that were there."""
+async def discard(operation: AuditedOperation, ids: Sequence[str]) -> Sequence[str]:
+    """Remove ids and their keys from the quarantine; returns the ids that were there."""
     gone: list[str] = []
     for start in range(0, len(ids), DISCARDED):
         some = ids[start : start + DISCARDED]
-        codes = await change.run("discard", *_pairs(some))
+        codes = await operation.run("discard_quarantined", *_pairs(some))
         gone += [job_id for job_id, code in zip(some, codes, strict=True) if code == 1]
     return gone
 
 
-async def discard_all(operation: Change) -> int:
-    """Remove everything that is there now; returns how many."""
-    async with operation as change:
-        return len(await discard(change, await _all_ids(change)))
+async def discard_all(operation: AuditedOperation) -> int:
+    """Remove everything that is in quarantine now; returns how many ids."""
+    async with operation:
+        return len(await discard(operation, await _read_all_ids(operation)))
 
 
-async def _all_ids(change: Change) -> Sequence[str]:
-    """Collected before anything is changed: a change moves what is behind it."""
-    key = f"corral:{change.calls.base(change.queue)}quarantine"
+async def _read_all_ids(operation: AuditedOperation) -> Sequence[str]:
+    """Read all ids before the first one is changed, since changes disturb a running HSCAN."""
+    access, queue = operation.access, operation.queue
+    key = quarantine_key(access.base(queue))
     found: dict[bytes, None] = {}
     cursor = b"0"
     while True:
-        cursor, held = await change.calls.call(change.queue, "HSCAN", key, cursor, "COUNT", SCANNED)
+        cursor, held = await access.call(queue, "HSCAN", key, cursor, "COUNT", SCANNED)
         found.update(dict.fromkeys(held[::2]))
         if int(cursor) == 0:
             return [*map(escaped, found)]
 
 
 def _pairs(ids: Sequence[str]) -> Sequence[bytes | str]:
-    """Each id as it is stored, and as the audit spells it."""
+    """Each id as it is stored, followed by the id as the audit shows it."""
     raw = [unescaped(job_id) for job_id in ids]
     return [part for each in raw for part in (each, escaped(each))]
 
 
-def _decoded(row: Sequence[bytes]) -> QuarantinedJob:
+def _decode_row(row: Sequence[bytes]) -> QuarantinedJob:
     job_id, at, origin, reason, key, target, obstacle = row
     return QuarantinedJob(
         id=escaped(job_id),
-        since=moment(number(at.decode(errors="replace")) or None),
+        since=datetime_from_ms(parse_number(at.decode(errors="replace")) or None),
         origin=origin.decode(errors="replace"),
         reason=reason.decode(errors="replace"),
         key=escaped(key),
@@ -167,8 +172,8 @@ def _decoded(row: Sequence[bytes]) -> QuarantinedJob:
     )
 
 
-def _returned(job_id: str, reply: Sequence[Any]) -> ReturnedJob:
-    code, *told = reply
+def _decode_returned(job_id: str, reply: Sequence[Any]) -> ReturnedJob:
+    code, *texts = reply
     if code == 1:
-        return ReturnedJob(job_id, escaped(told[0]), "")
-    return ReturnedJob(job_id, None, escaped(told[0]) if told else "it is not in quarantine")
+        return ReturnedJob(job_id, escaped(texts[0]), "")
+    return ReturnedJob(job_id, None, escaped(texts[0]) if texts else "it is not in quarantine")

@@ -1,4 +1,4 @@
-"""Why an operation was refused: one type per condition. Nothing was changed."""
+"""Errors of refused operations, one class per reason. The refused operation changed nothing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from corral.errors import CorralError
 __all__ = ["CurrentIteration", "DamagedKey", "JobLocked", "JobNotFound", "WrongState"]
 
 MOST_NAMED = 5
-"""Damaged keys that one sentence names."""
+"""The most damaged keys that one error message names."""
 
 
 class _Refused(CorralError):
-    """An operation on one job that was refused.
+    """An operation on one job was refused.
 
     Attributes:
         queue: The queue's name.
@@ -25,7 +25,7 @@ class _Refused(CorralError):
 
 
 class JobNotFound(_Refused):
-    """No job of that id is in the queue."""
+    """The queue has no job with this id."""
 
     def __init__(self, queue: str, job_id: str, *, hint: str | None = None) -> None:
         hint = hint or "it may have ended and been removed by its retention"
@@ -33,7 +33,7 @@ class JobNotFound(_Refused):
 
 
 class JobLocked(_Refused):
-    """A worker is running the job, or a job that was added below it (wire § 6.17)."""
+    """A worker is running the job or one of its children (wire § 6.17)."""
 
     def __init__(self, queue: str, job_id: str) -> None:
         message = f"job {job_id!r} of queue {queue!r} is held by a worker, or a child of it is"
@@ -41,7 +41,7 @@ class JobLocked(_Refused):
 
 
 class WrongState(_Refused):
-    """The job is not in a state in which the operation makes sense (wire § 5.7, code -3)."""
+    """The operation is not possible in the state that the job is in (wire § 5.7, code -3)."""
 
     def __init__(self, queue: str, job_id: str, wanted: str) -> None:
         hint = f"corral job show {queue} {job_id}"
@@ -51,8 +51,9 @@ class WrongState(_Refused):
 
 
 class CurrentIteration(_Refused):
-    """The job is the iteration that a schedule waits for; without it the schedule would end (wire §
-    5.7, code -8).
+    """The job is the next iteration of a schedule (wire § 5.7, code -8).
+
+    Without it the schedule would end.
     """
 
     def __init__(self, queue: str, job_id: str) -> None:
@@ -61,20 +62,20 @@ class CurrentIteration(_Refused):
 
 
 class DamagedKey(CorralError):
-    """A key of the store is of another type than it must be, and what was asked for needs it.
+    """A key that the operation needs is of the wrong type.
 
     Attributes:
-        damaged: What is wrong, each as `<key> is a <type>, not a <type>`.
-        done: How many jobs an operation on many has changed nevertheless: those that do not need
-        that key.
+        damaged: One text for each damaged key: `<key> is a <type>, not a <type>`.
+        done: How many jobs an operation on many jobs has changed all the same: those that do not
+            need the damaged keys.
     """
 
     def __init__(self, *damaged: str, done: int = 0, hint: str | None = None) -> None:
         named = "; ".join(f"the key {each}" for each in damaged[:MOST_NAMED])
         more = f"; and {len(damaged) - MOST_NAMED} more" if len(damaged) > MOST_NAMED else ""
-        hint = (
-            hint
-            or "look at it with redis-cli, and repair it or rename it away; nothing was changed by this"
+        hint = hint or (
+            "look at it with redis-cli, and repair it or rename it away; "
+            "nothing was changed by this"
         )
         super().__init__(f"{named}{more}", hint=hint)
         self.damaged = damaged

@@ -1,6 +1,4 @@
-"""Finding jobs by what is in them, among very many: in short scripts, and never more than a bounded
-number of those.
-"""
+"""Search for jobs by their contents, with a bounded number of short scripts."""
 
 from __future__ import annotations
 
@@ -12,61 +10,65 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from corral.errors import ConfigurationError
-from corral.inspector.calls import Calls
+from corral.inspector.queue_access import QueueAccess
 from corral.inspector.refusals import DamagedKey
-from corral.inspector.sizes import sizes
-from corral.inspector.stored import STATES, State, StoredJob, decode_listed, decode_shown, spellings
+from corral.inspector.sizes import read_sizes
+from corral.inspector.stored_job import StoredJob, decode_listed, decode_shown, spellings
+from corral.job_state import JobState
 from corral.queue import Queue
 
-__all__ = ["MAX_PAGE", "MAX_TEXT", "Found", "search"]
+__all__ = ["MAX_PAGE", "MAX_TEXT", "SearchResult", "search"]
 
 MAX_PAGE = 100
 """Jobs per page: payloads may have a megabyte each."""
 MAX_TEXT = 200
-"""Characters that are looked for: a part of what somebody saw is enough."""
+"""The longest text to search for, in characters: a part of a text is enough to find its job."""
 BATCH = 500
-"""Jobs per script: a longer script would keep the workers waiting."""
+"""Jobs per script: a longer script would block the workers."""
 JOB_BYTES = 1_200
-"""What looking at a job costs besides its payload: about as much as so many bytes of that."""
+"""The fixed cost of reading a job, expressed in bytes of payload."""
 BATCH_BYTES = 512 * 1024
-"""How much a script reads at most, but for a single larger payload."""
+"""The most bytes that one script reads; only a single larger payload exceeds it."""
 BYTES = 5_000 * 1024
-"""As how much a search may count.
+"""The most bytes that one search reads, `JOB_BYTES` for each job included.
 
-With GIVEN: what the store does within 40 ms, so that a page has 10 for the rest.
+Together with `MAX_CANDIDATES` this takes the store at most 40 ms, which leaves a page 10 ms.
 """
-GIVEN = 300
-"""Jobs that one search takes out of the store, though none of them may be meant. They do not count
-as read: how far it came would tell of each job that holds a text where it is masked.
+MAX_CANDIDATES = 300
+"""The most jobs that one search fetches from the store, even if none of them matches in the end.
+
+Fetched jobs do not count as more bytes: otherwise the progress of a search would reveal which jobs
+hold a text in a masked field.
 """
 SCORE: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?")
-"""A score as the store spells it; Python's `float` takes more."""
-CONTAINED: Final[Mapping[str, State]] = {
-    "failed": "failed",
-    "active": "active",
-    "wait": "waiting",
-    "paused": "waiting",
-    "prioritized": "prioritized",
-    "delayed": "delayed",
-    "waiting-children": "waiting-children",
-    "completed": "completed",
+"""A score as the store writes it; Python's `float` accepts more spellings."""
+STATE_OF_CONTAINER: Final[Mapping[str, JobState]] = {
+    "failed": JobState.FAILED,
+    "active": JobState.ACTIVE,
+    "wait": JobState.WAITING,
+    "paused": JobState.WAITING,
+    "prioritized": JobState.PRIORITIZED,
+    "delayed": JobState.DELAYED,
+    "waiting-children": JobState.WAITING_CHILDREN,
+    "completed": JobState.COMPLETED,
 }
-"""The containers, what is asked for most first, and the states of their jobs; `paused` is BullMQ
-5's (wire § 6.14).
+"""The containers in the order of a search, with the states of their jobs.
+
+`paused` belongs to BullMQ 5 (wire § 6.14).
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found.
+class SearchResult:
+    """The result of a search.
 
     Attributes:
-        jobs: The jobs, one that has the text for its id first.
-        looked_at: How many jobs were looked at for it.
-        total: How many jobs there are in the states that were asked for.
-        cut: Whether some have not been looked at.
-        next: Where another search goes on with those; None if there are none.
-        share: How much it has read, of the most that a search may read: from 0 to 1.
+        jobs: The jobs that match; a job whose id is the text comes first.
+        looked_at: How many jobs were searched.
+        total: How many jobs there are in the states that were searched.
+        cut: Whether some jobs have not been searched.
+        next: Pass it as `after` to search the remaining jobs; None if there are none.
+        share: The part of the cost limit that this search used, from 0 to 1.
     """
 
     jobs: Sequence[StoredJob]
@@ -78,9 +80,13 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Behind which job a search goes on: its container, its score there (in a list its index), its
-    id.
+class _Position:
+    """The job after which a search continues.
+
+    Attributes:
+        container: Its container; the search begins with that container if the rest is empty.
+        place: Its score in the container; in a list, its index.
+        job_id: Its id.
     """
 
     container: str
@@ -92,60 +98,66 @@ class _Place:
 
 
 async def search(  # noqa: PLR0917  # as `JobInspector.search` names them
-    calls: Calls,
+    access: QueueAccess,
     queue: Queue[Any] | str,
     text: str,
     field: tuple[str, str] | None,
-    states: Collection[State],
+    states: Collection[JobState],
     match: Callable[[StoredJob], bool] | None,
     after: str | None,
     limit: int,
     share: float,
-) -> Found:
-    """Find jobs; see `JobInspector.search`."""
-    _check(text, field, limit)
-    name = calls.name(queue)
-    containers = [each for each, state in CONTAINED.items() if state in states]
-    place = _place(after, containers) if after else None
-    wanted = _Wanted(text, field, match)
-    counts = (await sizes(calls, queue)).counts  # where a key is damaged, nothing can be found
-    first = containers.index(place.container) if place else 0
-    ahead = [each for each in containers[first:] if counts[CONTAINED[each]]]
-    if not place or place.container not in ahead:
-        place = _Place(ahead[0]) if ahead else None
-    jobs = [] if after or not text else await _of_id(calls, queue, text, states, wanted)
-    looked, left_bytes, left_jobs = 0, math.ceil(BYTES * share), math.ceil(GIVEN * share)
-    while place and len(jobs) < limit and left_bytes > 0 and left_jobs > 0:
-        state = CONTAINED[place.container]
+) -> SearchResult:
+    """Search for jobs; see `JobInspector.search`."""
+    _check_bounds(text, field, limit)
+    name = access.name(queue)
+    containers = [each for each, state in STATE_OF_CONTAINER.items() if state in states]
+    position = _parse_position(after, containers) if after else None
+    query = _Query(text, field, match)
+    counts = (await read_sizes(access, queue)).counts  # containers whose key is damaged are skipped
+    first = containers.index(position.container) if position else 0
+    ahead = [each for each in containers[first:] if counts[STATE_OF_CONTAINER[each]]]
+    if not position or position.container not in ahead:
+        position = _Position(ahead[0]) if ahead else None
+    jobs = [] if after or not text else await _find_by_id(access, queue, text, states, query)
+    looked, left_bytes, left_jobs = 0, math.ceil(BYTES * share), math.ceil(MAX_CANDIDATES * share)
+    while position and len(jobs) < limit and left_bytes > 0 and left_jobs > 0:
+        state = STATE_OF_CONTAINER[position.container]
         hits = limit - len(jobs)
-        asked = (BATCH, JOB_BYTES, min(BATCH_BYTES, left_bytes), hits, *wanted.arguments)
-        seen, read, ended, at, job_id, found = await calls.run(
-            "search", queue, place.container, place.place, place.job_id, *asked
+        asked = (BATCH, JOB_BYTES, min(BATCH_BYTES, left_bytes), hits, *query.arguments)
+        seen, read, ended, at, job_id, found = await access.run(
+            "search", queue, position.container, position.place, position.job_id, *asked
         )
         looked += seen
         left_bytes -= read
         left_jobs -= len(found)
         for row in found:
             job = decode_listed(name, state, row)
-            if job.id != text and wanted(job):  # of that id it is here already
+            if job.id != text and query.matches(job):  # the job with that id was found above
                 jobs.append(job)
         if ended:
-            ahead = ahead[ahead.index(place.container) + 1 :]
-            place = _Place(ahead[0]) if ahead else None
+            ahead = ahead[ahead.index(position.container) + 1 :]
+            position = _Position(ahead[0]) if ahead else None
         else:
-            place = _Place(place.container, at.decode(), job_id)
-    total = sum(counts[state] or 0 for state in STATES if state in states)
+            position = _Position(position.container, at.decode(), job_id)
+    total = sum(counts[state] or 0 for state in JobState if state in states)
     used = share - left_bytes / BYTES
-    return Found(
-        jobs, max(looked, len(jobs)), total, place is not None, str(place) if place else None, used
+    return SearchResult(
+        jobs=jobs,
+        looked_at=max(looked, len(jobs)),
+        total=total,
+        cut=position is not None,
+        next=str(position) if position else None,
+        share=used,
     )
 
 
-class _Wanted:
-    """What is looked for.
+class _Query:
+    """The conditions of a search.
 
     Attributes:
-        arguments: What search.lua is told; what it gives has all of that somewhere.
+        arguments: The conditions for search.lua, which returns candidates: jobs that contain all of
+            these texts somewhere. `matches` decides about each candidate.
     """
 
     def __init__(
@@ -167,15 +179,15 @@ class _Wanted:
         self._field = field
         self._match = match
 
-    def __call__(self, job: StoredJob) -> bool:
-        """Whether a job that search.lua gave is meant."""
-        return (not self._field or _has(job.data, *self._field)) and (
+    def matches(self, job: StoredJob) -> bool:
+        """Whether a candidate that search.lua returned fulfils the conditions."""
+        return (not self._field or _has_value(job.data, *self._field)) and (
             not self._match or self._match(job)
         )
 
 
-def _has(data: Any, path: str, value: str) -> bool:
-    """Whether the member of that name, or at that dotted path, has that value."""
+def _has_value(data: Any, path: str, value: str) -> bool:
+    """Whether the member with that name, or at that dotted path, has that value."""
     for names in ([path], path.split(".")):
         found = data
         for name in names:
@@ -187,21 +199,26 @@ def _has(data: Any, path: str, value: str) -> bool:
     return False
 
 
-async def _of_id(
-    calls: Calls, queue: Queue[Any] | str, job_id: str, states: Collection[State], wanted: _Wanted
+async def _find_by_id(
+    access: QueueAccess,
+    queue: Queue[Any] | str,
+    job_id: str,
+    states: Collection[JobState],
+    query: _Query,
 ) -> list[StoredJob]:
-    """The job of that id, if it is meant."""
+    """Read the job with that id, if there is one and it matches."""
     try:
-        reply = await calls.run("show", queue, _encoded(job_id))
+        reply = await access.run("job", queue, _encoded(job_id))
     except DamagedKey:
         return []
     if not reply:
         return []
-    job = decode_shown(calls.name(queue), job_id, reply)
-    return [job] if (job.state in states or len(states) == len(STATES)) and wanted(job) else []
+    job = decode_shown(access.name(queue), job_id, reply)
+    is_in_states = job.state in states or len(states) == len(JobState)
+    return [job] if is_in_states and query.matches(job) else []
 
 
-def _check(text: str, field: tuple[str, str] | None, limit: int) -> None:
+def _check_bounds(text: str, field: tuple[str, str] | None, limit: int) -> None:
     if not 1 <= limit <= MAX_PAGE:
         raise ConfigurationError(f"a search finds 1 to {MAX_PAGE} jobs at once")
     if max(map(len, (text, *(field or ())))) > MAX_TEXT:
@@ -211,16 +228,16 @@ def _check(text: str, field: tuple[str, str] | None, limit: int) -> None:
         )
 
 
-def _place(after: str, containers: Sequence[str]) -> _Place:
+def _parse_position(after: str, containers: Sequence[str]) -> _Position:
     container, _, rest = after.partition(":")
     place, _, job_id = rest.partition(":")
-    whole = place.isascii() and place.isdecimal() and len(place) < 16
-    known = whole if container in {"wait", "paused", "active"} else SCORE.fullmatch(place)
-    if container not in containers or not (known or not place):
+    is_index = place.isascii() and place.isdecimal() and len(place) < 16
+    is_valid = is_index if container in {"wait", "paused", "active"} else SCORE.fullmatch(place)
+    if container not in containers or not (is_valid or not place):
         raise ConfigurationError(
-            "the place where this search is to go on is none", hint="start the search again"
+            "this is not a place where a search can continue", hint="start the search again"
         )
-    return _Place(container, place, _encoded(job_id))
+    return _Position(container, place, _encoded(job_id))
 
 
 def _quoted(text: str) -> Sequence[str]:
@@ -235,5 +252,5 @@ def _is_scalar(text: str) -> bool:
 
 
 def _encoded(text: str) -> bytes:
-    """As bytes: half a character, which JSON can hold, is looked for as such."""
+    """The text in UTF-8; a lone surrogate, which JSON can hold, is encoded as it is."""
     return text.encode(errors="surrogatepass")

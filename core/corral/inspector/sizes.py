@@ -1,4 +1,4 @@
-"""How many jobs are where, though keys of the queue are damaged."""
+"""How many jobs of a queue are in each state, even if some of its keys are damaged."""
 
 from __future__ import annotations
 
@@ -6,88 +6,95 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corral.inspector.calls import Calls
 from corral.inspector.escapes import escaped
 from corral.inspector.limits import Limits, decode_limits
+from corral.inspector.queue_access import QueueAccess
 from corral.inspector.refusals import DamagedKey
-from corral.inspector.stored import CONTAINER, STATES, State
+from corral.inspector.stored_job import CONTAINER
+from corral.job_state import JobState
 from corral.queue import Queue
 
-__all__ = ["Sizes", "all_sizes", "counts", "damaged_in", "known_size", "sizes", "state_counts"]
+__all__ = [
+    "QueueSizes",
+    "decode_damage",
+    "known_size",
+    "read_all_sizes",
+    "read_counts",
+    "read_sizes",
+    "state_counts",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """How many jobs a queue has.
+class QueueSizes:
+    """How many jobs a queue has, and its limits.
 
     Attributes:
-        counts: How many are in each state; None where the key that holds them is damaged.
-        quarantined: How many are in quarantine; None where its key is damaged.
-        limits: What holds the queue back; none where `meta` is damaged.
-        damaged: What is wrong with the queue's own keys, each as `<key> is a <type>, not a <type>`.
+        counts: How many jobs are in each state; None if the key that holds them is damaged.
+        quarantined: How many jobs are in quarantine; None if that key is damaged.
+        limits: The queue's limits; none if the key `meta` is damaged.
+        damaged: One text for each damaged key of the queue: `<key> is a <type>, not a <type>`.
     """
 
-    counts: Mapping[State, int | None]
+    counts: Mapping[JobState, int | None]
     quarantined: int | None
     limits: Limits
     damaged: tuple[str, ...]
 
 
-async def sizes(calls: Calls, queue: Queue[Any] | str) -> Sizes:
-    """How many jobs there are, in one call."""
-    found, quarantined, limits, wrongs = await calls.run("counts", queue)
-    return Sizes(
-        state_counts(found), known_size(quarantined), decode_limits(limits), damaged_in(wrongs)
+async def read_sizes(access: QueueAccess, queue: Queue[Any] | str) -> QueueSizes:
+    """Read a queue's sizes in one call."""
+    found, quarantined, limits, damaged = await access.run("counts", queue)
+    return QueueSizes(
+        state_counts(found), known_size(quarantined), decode_limits(limits), decode_damage(damaged)
     )
 
 
-async def all_sizes(calls: Calls) -> dict[str, Sizes]:
-    """How many jobs there are in each queue of the catalog, in one call for each; see
-    `Calls.of_each`.
-    """
+async def read_all_sizes(access: QueueAccess) -> dict[str, QueueSizes]:
+    """Read the sizes of each queue of the catalog, one call each; see `QueueAccess.read_each`."""
 
-    def unread(_: str, why: str) -> Sizes:
-        return Sizes(dict.fromkeys(STATES), None, Limits(), (why,))
+    def placeholder(_: str, problem: str) -> QueueSizes:
+        return QueueSizes(dict.fromkeys(JobState), None, Limits(), (problem,))
 
-    return await calls.of_each(lambda name: sizes(calls, name), unread)
+    return await access.read_each(lambda name: read_sizes(access, name), placeholder)
 
 
-async def counts(
-    calls: Calls, queue: Queue[Any] | str, states: Collection[State]
-) -> dict[State, int]:
-    """How many jobs are in each of some states, in one call.
+async def read_counts(
+    access: QueueAccess, queue: Queue[Any] | str, states: Collection[JobState]
+) -> dict[JobState, int]:
+    """Read how many jobs are in each of some states, in one call.
 
     Raises:
-        DamagedKey: Of one of them nobody can tell.
+        DamagedKey: The key that holds the jobs of one of these states is damaged.
     """
-    found = await sizes(calls, queue)
+    found = await read_sizes(access, queue)
     known = {
         state: count
         for state, count in found.counts.items()
         if count is not None and state in states
     }
-    base = escaped(calls.base(queue).encode())
+    base = escaped(access.base(queue).encode())
     unknown = tuple(f"{base}{CONTAINER[state]} is " for state in states if state not in known)
     if unknown:
         raise DamagedKey(*(each for each in found.damaged if each.startswith(unknown)))
     return known
 
 
-def state_counts(found: Sequence[int]) -> dict[State, int | None]:
-    """How many jobs are in each state, from the sizes that sizes.lua gives.
+def state_counts(found: Sequence[int]) -> dict[JobState, int | None]:
+    """How many jobs are in each state, from the sizes that sizes.lua returns.
 
-    What BullMQ 5 has put aside while the queue was paused waits (wire § 6.14).
+    Jobs that BullMQ 5 has moved to the list `paused` count as waiting (wire § 6.14).
     """
     wait, aside, *others = found
     waiting = wait + max(aside, 0) if wait >= 0 else wait
-    return dict(zip(STATES, map(known_size, (waiting, *others)), strict=True))
+    return dict(zip(JobState, map(known_size, (waiting, *others)), strict=True))
 
 
 def known_size(count: int) -> int | None:
-    """A count; None where its key is damaged."""
+    """A count as scripts return it, where a negative one means a damaged key: None."""
     return None if count < 0 else count
 
 
-def damaged_in(wrongs: Sequence[bytes]) -> tuple[str, ...]:
-    """What scripts say is damaged, as texts that can be shown."""
-    return tuple(map(escaped, wrongs))
+def decode_damage(damaged: Sequence[bytes]) -> tuple[str, ...]:
+    """The damage that scripts report, as printable texts."""
+    return tuple(map(escaped, damaged))

@@ -1,4 +1,4 @@
-"""A queue at a glance: what waits and since when, how much ends, what fails and why."""
+"""The summary of a queue: what is waiting and since when, throughput, and failures by reason."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from corral.inspector.calls import Calls
 from corral.inspector.limits import Limits, decode_limits
-from corral.inspector.sizes import damaged_in, known_size, state_counts
-from corral.inspector.stored import STATES, State, first_line, moment, number, parsed
+from corral.inspector.queue_access import QueueAccess
+from corral.inspector.sizes import decode_damage, known_size, state_counts
+from corral.inspector.stored_job import datetime_from_ms, first_line, parse_json, parse_number
+from corral.job_state import JobState
 from corral.queue import Queue
+from corral.store.keys import due_ms
 
 __all__ = [
     "Failure",
     "FailureGroup",
-    "Summary",
-    "alike",
-    "failures",
+    "QueueSummary",
+    "generalized_reason",
     "per_minute",
-    "summaries",
-    "summary",
+    "read_failures",
+    "read_summaries",
+    "read_summary",
 ]
 
 LOOKS = 8
-"""How many jobs are looked at at each end of a container."""
+"""How many jobs are read at each end of a container."""
 FAILURES = 500
-"""How many failed jobs are told apart by their reasons."""
+"""How many failed jobs are grouped by their reasons."""
 MINUTES = 60
-"""How many minutes of metrics a summary has."""
+"""How many minutes of metrics a summary contains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,9 @@ class Failure:
     """A job that failed for good.
 
     Attributes:
-        job_id: The job.
+        job_id: The job's id.
         at: When it failed.
-        reason: Why: the first line, cut after 200 characters.
+        reason: The first line of its failed reason, cut after 200 characters.
     """
 
     job_id: str
@@ -50,13 +52,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """Jobs that failed for reasons that are alike.
+    """Failed jobs whose reasons differ only in ids, numbers and addresses.
 
     Attributes:
-        reason: Why, with `…` for the ids, numbers and addresses in it.
-        count: How many, of the 500 that failed last.
+        reason: The common reason, with `…` in place of ids, numbers and addresses.
+        count: How many of the 500 jobs that failed last belong to this group.
         last_at: When the last of them failed.
-        last_job_id: Which job that was.
+        last_job_id: The id of the last of them.
     """
 
     reason: str
@@ -66,37 +68,36 @@ class FailureGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """One queue at a glance. Times are aware, in UTC.
+class QueueSummary:
+    """The summary of one queue. Times are aware, in UTC.
 
     Attributes:
-        queue: Its name.
+        queue: The queue's name.
         counts: How many jobs are in each state.
-        limits: What holds it back.
-        oldest_waiting: Since when the job waits, of those waiting and prioritized, that has waited
-            longest: since it was added, was due, was tried last, or was retried or promoted by
-            hand. Of the last two only the log tells, of which 300 events are looked at: others
-            count from when they were added or due. Looked for at both ends of the waiting list, and
-            among the first of each priority.
-        oldest_active: Since when the active job runs that started first, of the 40 that became
-        active first.
+        limits: The queue's limits.
+        oldest_waiting: Since when the waiting or prioritized job that has waited longest has been
+            waiting: since it was added, was due, was last tried, or was retried or promoted by
+            hand. The last two are known only from the last 300 events; older ones count from when
+            the job was added or due. The job is searched at both ends of the waiting list, and
+            among the first jobs of each priority.
+        oldest_active: Since when the longest running active job has been running, of the 40 jobs
+            that became active first.
         next_due: When the first delayed job is due.
-        completed_total: How many jobs were completed as long as somebody counted; it never falls
-        (wire § 6.23).
-        failed_total: As `completed_total`, of those that failed for good.
-        completed_per_minute: How many were completed in each of the last 60 minutes of the clock,
-            the oldest first; the last minute still runs.
-        failed_per_minute: As `completed_per_minute`, of those that failed for good.
+        completed_total: How many jobs have been completed since metrics are collected; it never
+            decreases (wire § 6.23).
+        failed_total: The same for jobs that failed for good.
+        completed_per_minute: How many jobs were completed in each of the last 60 minutes of the
+            clock, the oldest first; the last minute is still running.
+        failed_per_minute: The same for jobs that failed for good.
         last_failure: The job that failed last, or None.
-        quarantined: How many jobs are in quarantine, for an operator to look at.
-        damaged: What is wrong with the queue's own keys, each as `<key> is a <type>, not a <type>`.
-            Nothing is told of what these hold.
-        unknown: The states whose keys are damaged: they count no jobs, and nobody can tell how many
-        there are.
+        quarantined: How many jobs are in quarantine.
+        damaged: One text for each damaged key of the queue: `<key> is a <type>, not a <type>`. The
+            contents of these keys are missing in this summary.
+        unknown: The states whose keys are damaged. `counts` has 0 for them, which means unknown.
     """
 
     queue: str
-    counts: Mapping[State, int]
+    counts: Mapping[JobState, int]
     limits: Limits
     oldest_waiting: datetime | None
     oldest_active: datetime | None
@@ -108,44 +109,43 @@ class Summary:
     last_failure: Failure | None
     quarantined: int = 0
     damaged: tuple[str, ...] = ()
-    unknown: frozenset[State] = frozenset()
+    unknown: frozenset[JobState] = frozenset()
 
 
-async def summary(calls: Calls, queue: Queue[Any] | str) -> Summary:
-    """One queue at a glance, in one call."""
-    reply = await calls.run("summary", queue, LOOKS, MINUTES)
-    now_ms, sizes, limits, waiting, started, due, completed, failed, lately, quarantined, wrongs = (
-        reply
-    )
+async def read_summary(access: QueueAccess, queue: Queue[Any] | str) -> QueueSummary:
+    """Read the summary of one queue, in one call."""
+    reply = await access.run("summary", queue, LOOKS, MINUTES)
+    now_ms, sizes, limits, waiting, started, due, completed, failed, *rest = reply
+    last_failures, quarantined, damaged = rest
     completed_total, completed_per_minute = per_minute(completed, now_ms)
     failed_total, failed_per_minute = per_minute(failed, now_ms)
-    due_score = number(due.decode(errors="replace"))
+    due_score = parse_number(due.decode(errors="replace"))
     counts = state_counts(sizes)
-    return Summary(
-        queue=calls.name(queue),
+    return QueueSummary(
+        queue=access.name(queue),
         counts={state: count or 0 for state, count in counts.items()},
         limits=decode_limits(limits),
-        oldest_waiting=_earliest(_came_to_wait(now_ms, *each) for each in waiting),
+        oldest_waiting=_earliest(_waiting_since_ms(now_ms, *each) for each in waiting),
         oldest_active=_earliest(_ms(each) for each in started),
-        next_due=moment(None if due_score is None else due_score // 4096),
+        next_due=datetime_from_ms(None if due_score is None else due_ms(due_score)),
         completed_total=completed_total,
         failed_total=failed_total,
         completed_per_minute=completed_per_minute,
         failed_per_minute=failed_per_minute,
-        last_failure=next(map(_failure, lately), None),
+        last_failure=next(map(_decode_failure, last_failures), None),
         quarantined=known_size(quarantined) or 0,
-        damaged=damaged_in(wrongs),
+        damaged=decode_damage(damaged),
         unknown=frozenset(state for state, count in counts.items() if count is None),
     )
 
 
-async def summaries(calls: Calls) -> Sequence[Summary]:
-    """All queues at a glance, in one call for each; see `Calls.of_each`."""
+async def read_summaries(access: QueueAccess) -> Sequence[QueueSummary]:
+    """Read the summaries of all queues, one call each; see `QueueAccess.read_each`."""
 
-    def unread(name: str, why: str) -> Summary:
+    def placeholder(name: str, problem: str) -> QueueSummary:
         quiet = [0] * MINUTES
-        counts = dict.fromkeys(STATES, 0)
-        return Summary(
+        counts = dict.fromkeys(JobState, 0)
+        return QueueSummary(
             name,
             counts,
             Limits(),
@@ -157,18 +157,19 @@ async def summaries(calls: Calls) -> Sequence[Summary]:
             quiet,
             quiet,
             None,
-            damaged=(why,),
-            unknown=frozenset(STATES),
+            damaged=(problem,),
+            unknown=frozenset(JobState),
         )
 
-    return [*(await calls.of_each(lambda name: summary(calls, name), unread)).values()]
+    found = await access.read_each(lambda name: read_summary(access, name), placeholder)
+    return [*found.values()]
 
 
-async def failures(calls: Calls, queue: Queue[Any] | str) -> Sequence[FailureGroup]:
-    """Why jobs failed lately, the most frequent reason first, in one call."""
+async def read_failures(access: QueueAccess, queue: Queue[Any] | str) -> Sequence[FailureGroup]:
+    """Read the jobs that failed last, grouped by reason, the most frequent first; one call."""
     groups: dict[str, list[Failure]] = {}
-    for each in map(_failure, await calls.run("failures", queue, FAILURES)):
-        groups.setdefault(alike(each.reason), []).append(each)
+    for each in map(_decode_failure, await access.run("failures", queue, FAILURES)):
+        groups.setdefault(generalized_reason(each.reason), []).append(each)
     found = [
         FailureGroup(reason, len(jobs), jobs[0].at, jobs[0].job_id)
         for reason, jobs in groups.items()
@@ -178,59 +179,65 @@ async def failures(calls: Calls, queue: Queue[Any] | str) -> Sequence[FailureGro
 
 _PARTICULAR = re.compile(
     r"""
-      \b[a-z][a-z0-9+.-]*://[^\s'"<>)\]]+              # an address of the web, or of a store
-    | [^\s'"<>()\[\]:,;=]+@[^\s'"<>()\[\]:,;=]+         # of a mailbox
-    | \b(?=[\w-]*\d[\w-]*\d[\w-]*\d)[\w-]{8,}           # an id: long, with digits in it
-    | \b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b                   # hexadecimal
-    | (?<![A-Za-z0-9.])(?!(?:[1-5]\d\d|[245](?:\.\d{1,3}){2})(?![\d.,:]))  # no code of HTTP or SMTP: it says why, but
-      \d[\d.,:]*(?<![.,:])                              # a number, a time, an address of the network
+      # a URL
+      \b[a-z][a-z0-9+.-]*://[^\s'"<>)\]]+
+      # an e-mail address
+    | [^\s'"<>()\[\]:,;=]+@[^\s'"<>()\[\]:,;=]+
+      # an id: at least 8 characters, at least 3 digits among them
+    | \b(?=[\w-]*\d[\w-]*\d[\w-]*\d)[\w-]{8,}
+      # a hexadecimal number
+    | \b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b
+      # a number, a time or an IP address, but no status code of HTTP or SMTP: that is the reason
+    | (?<![A-Za-z0-9.])(?!(?:[1-5]\d\d|[245](?:\.\d{1,3}){2})(?![\d.,:]))
+      \d[\d.,:]*(?<![.,:])
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 
 
-def alike(reason: str) -> str:
-    """A reason without what makes it that of one job: `…` stands for ids, numbers and addresses."""
+def generalized_reason(reason: str) -> str:
+    """A failed reason with `…` in place of ids, numbers and addresses."""
     return _PARTICULAR.sub("…", reason)
 
 
 def per_minute(counted: Sequence[Any], now_ms: int) -> tuple[int, Sequence[int]]:
-    """What BullMQ counts of one outcome (wire § 6.23), against the clock.
+    """Align BullMQ's metrics of one outcome (wire § 6.23) with the minutes of the clock.
 
     Args:
         counted: `count`, `prevTS`, `prevCount`, and the list of counts per minute, the newest
-        first.
-        now_ms: Unix milliseconds.
+            first.
+        now_ms: The current time in Unix milliseconds.
 
     Returns:
-        How many there were, and how many in each of the last 60 minutes, the oldest first, the
-        running one last.
+        The total, and the counts of the last 60 minutes, the oldest first; the last minute is still
+        running.
     """
     count, since_ms, before = (int(_ms(each) or 0) for each in counted[:3])
     if not since_ms:
         return count, [0] * MINUTES
-    # The list ends a minute before the one in which the last job ended; of that one, only the sum
-    # is stored.
+    # The list lacks the minute in which the last job ended: that count is the total minus the count
+    # before that minute.
     newest = [max(0, count - before), *(int(_ms(each) or 0) for each in counted[3])]
     quiet = max(0, now_ms // 60_000 - since_ms // 60_000)
     minutes = ([0] * min(quiet, MINUTES) + newest + [0] * MINUTES)[:MINUTES]
     return count, minutes[::-1]
 
 
-def _came_to_wait(
+def _waiting_since_ms(
     now_ms: int,
     timestamp: bytes,
     opts: bytes | None,
     processed_on: bytes | None,
     logged: bytes | None,
 ) -> float | None:
-    """When a job came to wait, Unix milliseconds; not later than now: it may have been promoted
-    before its time.
+    """Since when a job has been waiting, in Unix milliseconds, or None.
+
+    It is never later than now, although a job that was promoted may have a later due time.
     """
     if logged:
         return _ms(logged)
     added = _ms(timestamp)
-    options = parsed((opts or b"{}").decode(errors="replace"))
+    options = parse_json((opts or b"{}").decode(errors="replace"))
     delay = options.get("delay") if isinstance(options, dict) else None
     if added is None:
         return None
@@ -238,14 +245,14 @@ def _came_to_wait(
     return min(max(due, _ms(processed_on) or 0), now_ms)
 
 
-def _failure(found: Sequence[bytes]) -> Failure:
+def _decode_failure(found: Sequence[bytes]) -> Failure:
     job_id, failed_ms, reason = (each.decode(errors="replace") for each in found)
-    return Failure(job_id, moment(number(failed_ms)), first_line(reason))
+    return Failure(job_id, datetime_from_ms(parse_number(failed_ms)), first_line(reason))
 
 
 def _earliest(times_ms: Iterable[float | None]) -> datetime | None:
-    return moment(min((each for each in times_ms if each), default=None))
+    return datetime_from_ms(min((each for each in times_ms if each), default=None))
 
 
 def _ms(raw: bytes | None) -> float | None:
-    return number(None if raw is None else raw.decode(errors="replace"))
+    return parse_number(None if raw is None else raw.decode(errors="replace"))

@@ -1,8 +1,8 @@
-"""What happened to a job: its own fields say how it began and ended, and the queue's log says when
-things happened.
+"""The timeline of a job.
 
-The log is short, and other jobs fill it: times of attempts in between may be gone. A time is never
-guessed.
+The job's own fields say how it began and ended; the queue's event stream says when things happened.
+The stream is short and shared by all jobs of the queue, so that the times of some attempts may be
+gone. A time is never guessed.
 """
 
 from __future__ import annotations
@@ -12,47 +12,46 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from corral.inspector.calls import Calls
-from corral.inspector.stored import StoredJob, first_line, moment, number
+from corral.inspector.queue_access import QueueAccess
+from corral.inspector.stored_job import StoredJob, datetime_from_ms, first_line, parse_number
 from corral.queue import Queue
 
-__all__ = ["Occurrence", "timeline"]
+__all__ = ["JobEvent", "TimelineEntry", "build_timeline", "read_timeline"]
 
 LOOKS = 1_000
-"""How many events are looked at after a job's beginning, and how many before its end."""
+"""How many events are read after the job was added, and how many before its end."""
 BYTES = 2 * 1024 * 1024
-"""How much is read of those, but for some that are larger: each result of a job may have a
-megabyte.
-"""
+"""After this many bytes of events no more are read: each result of a job may have a megabyte."""
 SLACK_MS = 500
-"""How far the clocks of producers and workers, which write times into jobs, may be off the store's,
-which logs.
+"""How far the clocks that write times into jobs may differ from the store's clock.
+
+Producers and workers write the times into jobs, the store those of the events.
 """
-UNTOLD: Final = ("progress", "retries-exhausted", "drained", "debounced")
-"""Events that tell nothing that another occurrence does not tell."""
-UNTRACED = 100
-"""How many attempts are told of which no stack trace is kept."""
+OMITTED_EVENTS: Final = ("progress", "retries-exhausted", "drained", "debounced")
+"""Events that add nothing to the other entries of a timeline."""
+MAX_UNTRACED = 100
+"""The most failed attempts without a stored stack trace that a timeline shows."""
 AFTER: Final[Mapping[str, str]] = {
     "delayed": "it was due, or was promoted",
-    "active": "it was given back",
+    "active": "its worker handed it back",
     "failed": "it was retried by hand",
     "completed": "it was retried by hand",
     "waiting-children": "the jobs below it have ended",
 }
-"""What it means that a job waits, by where it was before."""
+"""Why a job began to wait, by the container that it came from."""
 
 
 @dataclass(frozen=True, slots=True)
-class Occurrence:
-    """Something that happened to a job.
+class TimelineEntry:
+    """One step in the life of a job.
 
     Attributes:
-        at: When; None where the log does not reach back so far, or does not tell which of several
-        it was.
+        at: When it happened; None if the event stream does not reach back so far, or if it is
+            unclear which of several events it was.
         what: `added`, `delayed`, `waiting`, `active`, `attempt-failed`, `stalled`, `completed` or
-            `failed`, or another event of BullMQ's (wire § 5.6).
+            `failed`, or another event of BullMQ (wire § 5.6).
         detail: One line about it, or an empty text.
-        trace: The stack trace of a failed attempt.
+        trace: The stack trace of a failed attempt, or None.
     """
 
     at: datetime | None
@@ -62,15 +61,15 @@ class Occurrence:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """An entry of the queue's log about the job (wire § 5.6).
+class JobEvent:
+    """An entry of the queue's event stream about the job (wire § 5.6).
 
     Attributes:
-        at: When, by the store's clock.
-        what: Its name.
-        before: `prev`: the container that the job came from.
-        due: When the job is due, where it was delayed.
-        reason: Why it failed.
+        at: When it was written, by the store's clock.
+        what: The event's name.
+        before: The container that the job came from (`prev` of the event), or empty.
+        due: When the job is due, if it was delayed.
+        reason: The failed reason, or empty.
     """
 
     at: datetime | None
@@ -80,41 +79,43 @@ class Event:
     reason: str
 
 
-async def timeline(calls: Calls, queue: Queue[Any] | str, job: StoredJob) -> Sequence[Occurrence]:
-    """What happened to a job, in order, in one call or two."""
+async def read_timeline(
+    access: QueueAccess, queue: Queue[Any] | str, job: StoredJob
+) -> Sequence[TimelineEntry]:
+    """Read the job's events, in one or two calls, and build its timeline."""
     since = "-" if job.enqueued_at is None else max(0, _ms(job.enqueued_at) - SLACK_MS)
     until = "+" if job.finished_on is None else max(0, _ms(job.finished_on) + SLACK_MS)
     bounds = (LOOKS, BYTES)
-    entries, rest = await calls.run("happened", queue, job.id, "XRANGE", since, until, *bounds)
-    events, gap = [*map(_event, entries)], -1
+    entries, rest = await access.run("job_events", queue, job.id, "XRANGE", since, until, *bounds)
+    events, gap = [*map(_decode_event, entries)], -1
     if rest:
-        entries, hidden = await calls.run(
-            "happened", queue, job.id, "XREVRANGE", until, rest, *bounds
+        entries, hidden = await access.run(
+            "job_events", queue, job.id, "XREVRANGE", until, rest, *bounds
         )
         gap = len(events) if hidden else -1
-        events += map(_event, reversed(entries))
-    return told(job, events, gap)
+        events += map(_decode_event, reversed(entries))
+    return build_timeline(job, events, gap)
 
 
-def told(job: StoredJob, events: Sequence[Event], gap: int) -> Sequence[Occurrence]:
-    """What happened, in order.
+def build_timeline(job: StoredJob, events: Sequence[JobEvent], gap: int) -> Sequence[TimelineEntry]:
+    """Combine a job's fields and its events to a timeline, in order.
 
     Args:
         job: The job.
-        events: What the log says of it.
-        gap: Before which of the events some were not looked at; negative: before none.
+        events: The events about the job, in order.
+        gap: The index of the event before which some events were not read; negative: all were read.
     """
-    made = max((place for place, event in enumerate(events) if event.what == "added"), default=-1)
-    events, gap = events[max(made, 0) :], gap - max(made, 0)  # before that, another had its id
+    added = max((place for place, event in enumerate(events) if event.what == "added"), default=-1)
+    # Events before the last `added` are about an earlier job with the same id.
+    events, gap = events[max(added, 0) :], gap - max(added, 0)
     attempts = _failed_attempts(job)
-    numbers = _numbers(job, events, gap, len(attempts), begins=made >= 0)
+    numbers = _match_attempts(job, events, gap, len(attempts), begins=added >= 0)
     starts = [place for place, event in enumerate(events) if event.what == "active"]
-    untimed = (
-        gap if gap >= 0 else min(int(made >= 0), len(events))
-    )  # where those belong that the log does not show
+    # Attempts without an event are inserted before this place.
+    untimed = gap if gap >= 0 else min(int(added >= 0), len(events))
     if starts and not _is_certain(job):
         untimed = max(untimed, starts[-1])
-    found = [] if made >= 0 else [Occurrence(job.enqueued_at, "added", job.name)]
+    found = [] if added >= 0 else [TimelineEntry(job.enqueued_at, "added", job.name)]
     for place in range(len(events) + 1):
         if place == untimed:
             rest = {
@@ -129,26 +130,26 @@ def told(job: StoredJob, events: Sequence[Event], gap: int) -> Sequence[Occurren
             )
             found += rest.values()
             if job.processed_on and not (starts and starts[-1] >= untimed):
-                found.append(Occurrence(job.processed_on, "active", _by(job)))
+                found.append(TimelineEntry(job.processed_on, "active", _by(job)))
             if last:
                 found.append(replace(last, at=job.finished_on if job.state == "failed" else None))
         if place in numbers:
             found.append(replace(attempts[numbers[place]], at=events[place].at))
-        found += _occurrence(job, events[place]) if place < len(events) else []
+        found += _entries_of(job, events[place]) if place < len(events) else []
     seen = {event.what for event in events}
     if job.state in {"completed", "failed"} and job.state not in seen:
         found.append(
-            Occurrence(job.finished_on, job.state, _reason(job) if job.state == "failed" else "")
+            TimelineEntry(job.finished_on, job.state, _reason(job) if job.state == "failed" else "")
         )
     if job.due_at and "delayed" not in seen:
-        found.append(Occurrence(None, "delayed", _until(job.due_at)))
+        found.append(TimelineEntry(None, "delayed", _until(job.due_at)))
     return found
 
 
-def _failed_attempts(job: StoredJob) -> Sequence[Occurrence]:
-    """The attempts that failed, without their times."""
+def _failed_attempts(job: StoredJob) -> Sequence[TimelineEntry]:
+    """The failed attempts, without their times."""
     failed = min(
-        max(0, job.attempts_made - (job.state == "completed")), len(job.stacktrace) + UNTRACED
+        max(0, job.attempts_made - (job.state == "completed")), len(job.stacktrace) + MAX_UNTRACED
     )
     traces: list[str | None] = [*job.stacktrace]
     reason = first_line(job.failed_reason or "").rstrip("…")
@@ -157,27 +158,38 @@ def _failed_attempts(job: StoredJob) -> Sequence[Occurrence]:
         and len(traces) < failed
         and not (traces and reason in (traces[-1] or ""))
     ):
-        traces.append(
-            None
-        )  # it failed without running: its payload was refused, or it had stalled too often
+        # The last attempt failed without running: its payload was refused, or it stalled too often.
+        traces.append(None)
     traces = [*[None] * (failed - len(traces)), *traces]
     found = []
     for attempt, trace in enumerate(traces, 1):
         of = f" of {job.max_attempts}" if attempt <= job.max_attempts else ""
-        why = _why(trace) if trace else _reason(job) if attempt == len(traces) else ""
+        why = _exception_line(trace) if trace else _reason(job) if attempt == len(traces) else ""
         found.append(
-            Occurrence(
+            TimelineEntry(
                 None, "attempt-failed", f"attempt {attempt}{of}: {why}".removesuffix(": "), trace
             )
         )
     return found
 
 
-def _numbers(
-    job: StoredJob, events: Sequence[Event], gap: int, count: int, *, begins: bool
+def _match_attempts(
+    job: StoredJob, events: Sequence[JobEvent], gap: int, count: int, *, begins: bool
 ) -> dict[int, int]:
-    """Which failed attempt, from 0, ended with which event."""
-    ends = _ends(events, gap)
+    """Find the event with which each failed attempt ended.
+
+    Args:
+        job: The job.
+        events: The events about the job.
+        gap: As for `build_timeline`.
+        count: How many attempts failed.
+        begins: Whether the first event is the job's `added`.
+
+    Returns:
+        The attempt's index, from 0, by the event's index. Attempts are missing if it is unclear
+        which event ended them.
+    """
+    ends = _attempt_ends(events, gap)
     late = [place for place in ends if place >= gap]
     if not _is_certain(job):
         is_last = job.state == "failed" and late and events[late[-1]].what == "failed"
@@ -189,8 +201,8 @@ def _numbers(
     return numbers
 
 
-def _ends(events: Sequence[Event], gap: int) -> Sequence[int]:
-    """The events with which an attempt ended, neither in success nor in a stall."""
+def _attempt_ends(events: Sequence[JobEvent], gap: int) -> Sequence[int]:
+    """The indexes of the events with which an attempt ended other than by success or a stall."""
     ends: list[int] = []
     is_running = bool(events) and events[0].what != "added"
     for place, event in enumerate(events):
@@ -199,19 +211,20 @@ def _ends(events: Sequence[Event], gap: int) -> Sequence[int]:
         is_back = event.what == "waiting" and event.before == "active"
         if is_running and after != "stalled" and (is_back or event.what in {"delayed", "failed"}):
             ends.append(place)
-        if event.what not in {"active", *UNTOLD}:
+        if event.what not in {"active", *OMITTED_EVENTS}:
             is_running = False
     return ends
 
 
 def _is_certain(job: StoredJob) -> bool:
-    """Whether every start ended in success, a failure or a stall: in the log, one that was
-    postponed looks alike.
+    """Whether every start ended in success, a failure or a stall.
+
+    If not, some start was postponed (snoozed, for example), and events do not show which one.
     """
     return job.attempts_started - job.attempts_made - job.stalled - (job.state == "active") <= 0
 
 
-def _occurrence(job: StoredJob, event: Event) -> Sequence[Occurrence]:
+def _entries_of(job: StoredJob, event: JobEvent) -> Sequence[TimelineEntry]:
     detail = {
         "added": job.name,
         "delayed": _until(event.due),
@@ -219,17 +232,24 @@ def _occurrence(job: StoredJob, event: Event) -> Sequence[Occurrence]:
         "failed": first_line(event.reason),
         "stalled": "its worker was gone",
     }.get(event.what, "")
-    return [] if event.what in UNTOLD else [Occurrence(event.at, event.what, detail)]
+    return [] if event.what in OMITTED_EVENTS else [TimelineEntry(event.at, event.what, detail)]
 
 
-def _event(entry: Sequence[bytes]) -> Event:
+def _decode_event(entry: Sequence[bytes]) -> JobEvent:
     ms, what, before, due_ms, reason = (each.decode(errors="replace") for each in entry)
-    return Event(moment(number(ms)), what, before, moment(number(due_ms)), reason)
+    return JobEvent(
+        datetime_from_ms(parse_number(ms)),
+        what,
+        before,
+        datetime_from_ms(parse_number(due_ms)),
+        reason,
+    )
 
 
-def _why(trace: str) -> str:
-    """The line of a stack trace that says what was raised: the last of Python's, the first of
-    JavaScript's.
+def _exception_line(trace: str) -> str:
+    """The line of a stack trace that names the exception.
+
+    It is the last unindented line in Python, and the first line in JavaScript.
     """
     lines = [line for line in trace.splitlines() if line.strip()]
     is_python = any(line.startswith("Traceback (") for line in lines)

@@ -1,1 +1,1 @@
-"""What an operator sees of a process from outside. It watches; nothing here decides anything."""
+"""Logs, metrics, traces, health and probes: what operators see of a process. It decides nothing."""

@@ -1,8 +1,7 @@
-"""A small HTTP server for probes and scrapes, on a thread of its own: it answers although the event
-loop is stuck.
+"""A small HTTP server for probes and scrapes, which answers even if the event loop is blocked.
 
-It serves a fixed table of paths and nothing else, to few clients at a time, and gives none of them
-long.
+It runs on a thread of its own, serves a fixed table of paths and nothing else, to few clients at a
+time, and closes the connections of slow ones.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from corral.errors import ConfigurationError
 from corral.forking import left_to_parent
 from corral.loggers import Logger
 
-__all__ = ["Address", "Answer", "http_url", "served", "verdict"]
+__all__ = ["Address", "Answer", "http_url", "probe_answer", "serve_http"]
 
 log = Logger("corral")
 
 MAX_CONNECTIONS: Final = 16
-"""Probes and scrapers are few; whoever comes beyond is hung up on."""
+"""Probes and scrapers are few; further connections are closed at once."""
 IDLE_SECONDS: Final = 5.0
-"""How long a client may be silent."""
+"""How long a client may send nothing."""
 WHOLE_SECONDS: Final = 10.0
-"""How long a client may take altogether: one that sends a byte now and then holds nobody up."""
+"""How long a connection may last, also of a client that sends a byte now and then."""
 LOOK_SECONDS: Final = 0.2
-"""How often the server looks for clients that take too long, and whether it is to end: a worker's
-exit waits for it.
+"""How often the server checks for slow clients, and whether it is to end: a worker's exit waits for
+that.
 """
 
 
@@ -54,11 +53,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is answered.
+    """An HTTP response.
 
     Attributes:
         status: The HTTP status.
-        content_type: Of the body.
+        content_type: The body's media type.
         body: The body.
     """
 
@@ -67,40 +66,44 @@ class Answer:
     body: bytes
 
 
-def verdict(word: str, told: str, troubles: Sequence[str] = ()) -> Answer:
-    """The answer to a probe: 200, or 503 with the reason.
+def probe_answer(word: str, problem: str, troubles: Sequence[str] = ()) -> Answer:
+    """The answer to a probe: 200, or 503 with the reason, as JSON.
 
     Args:
-        word: What is asked: `healthy` or `ready`.
-        told: Why not, in one sentence; empty where all is well.
-        troubles: What an operator must know, a sentence each, although the probe need not act on
-        it.
+        word: The question: `healthy` or `ready`.
+        problem: Why the answer is no, in one sentence; empty if it is yes.
+        troubles: What an operator must know, a sentence each, although the answer does not depend
+            on it.
     """
-    said: dict[str, Any] = {word: not told}
-    said |= {name: value for name, value in (("told", told), ("troubles", [*troubles])) if value}
-    status = HTTPStatus.SERVICE_UNAVAILABLE if told else HTTPStatus.OK
-    return Answer(status, "application/json", json.dumps(said).encode() + b"\n")
+    body: dict[str, Any] = {word: not problem}
+    if problem:
+        body["reason"] = problem
+    if troubles:
+        body["troubles"] = [*troubles]
+    status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
+    return Answer(status, "application/json", json.dumps(body).encode() + b"\n")
 
 
 @contextmanager
-def served(address: Address, answers: Mapping[str, Callable[[], Answer]]) -> Iterator[str]:
+def serve_http(address: Address, answers: Mapping[str, Callable[[], Answer]]) -> Iterator[str]:
     """Serve while entered.
 
     Args:
         address: Where to listen.
-        answers: By path; called on a thread of the server.
+        answers: The function that answers, by path. It is called on a thread of the server.
 
     Yields:
         The URL, without a path.
 
     Raises:
-        ConfigurationError: The address cannot be listened on.
+        ConfigurationError: On entering: the server cannot listen on the address.
     """
     try:
         server = _Server(address, answers)
     except OSError as error:
         raise ConfigurationError(
-            f"port {address.port} of {address.host!r} cannot be listened on: {(error.strerror or str(error)).lower()}",
+            f"port {address.port} of {address.host!r} cannot be listened on:"
+            f" {(error.strerror or str(error)).lower()}",
             hint="another --metrics-port, or 0 for any that is free",
         ) from error
     thread = threading.Thread(
@@ -109,9 +112,8 @@ def served(address: Address, answers: Mapping[str, Callable[[], Answer]]) -> Ite
     thread.start()
     host, port = server.server_address[:2]
     try:
-        with left_to_parent(
-            server.fileno()
-        ):  # a child of a job that outlives the worker must not keep its port
+        # a process that a job forked, and that outlives the worker, must not keep its port
+        with left_to_parent(server.fileno()):
             yield http_url(str(host), port)
     finally:
         server.shutdown()
@@ -157,11 +159,11 @@ class _Server(socketserver.ThreadingTCPServer):
         now = time.monotonic()
         for request, deadline in tuple(self._deadlines.items()):
             if now > deadline:
-                with suppress(OSError):  # it has just gone by itself
+                with suppress(OSError):  # the client has just closed it
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # as it is called
-        log.error("a request for metrics or health failed", exc_info=True)  # noqa: LOG014  # called from a handler
+        log.error("request for metrics or health failed", exc_info=True)  # noqa: LOG014  # called in an except block
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -183,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Nothing of the request comes back: no page is made of it."""
+        """Send the name of the status only: nothing of the request is repeated."""
         del message, explain
         self._send(
             Answer(code, "text/plain; charset=utf-8", f"{HTTPStatus(code).phrase}\n".encode())
@@ -193,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "corral"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
-        """A probe every few seconds is no event."""
+        """Log nothing: a probe comes every few seconds."""
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)

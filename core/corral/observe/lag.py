@@ -1,6 +1,4 @@
-"""`LoopLag`: how late the event loop is, as a task on it measures, and as other threads may ask
-while it is stuck.
-"""
+"""`LoopLag`: how late an event loop runs its tasks; other threads can read it meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ REMEMBERED_SECONDS: Final = 60.0
 
 
 class LoopLag:
-    """Measures one event loop. Everything but `measure` may be called from any thread."""
+    """The lag of one event loop. Everything but `measure` may be called from any thread."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + BEAT_SECONDS
@@ -26,7 +24,7 @@ class LoopLag:
         )
 
     async def measure(self) -> None:
-        """Beat until cancelled."""
+        """Measure twice a second until cancelled."""
         while True:
             self._due = time.monotonic() + BEAT_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
@@ -35,11 +33,11 @@ class LoopLag:
 
     @property
     def seconds(self) -> float:
-        """How late the beat is that is due: 0 while the loop moves."""
+        """How late the present measurement is: 0 while the loop is not blocked."""
         return max(time.monotonic() - self._due, 0.0)
 
     @property
     def worst_seconds(self) -> float:
-        """How late it was at its worst within the last minute."""
+        """The largest lag within the last minute, in seconds."""
         since = time.monotonic() - REMEMBERED_SECONDS
         return max([self.seconds, *(late for at, late in tuple(self._measured) if at >= since)])

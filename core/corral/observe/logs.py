@@ -1,10 +1,8 @@
-"""Logs of `corral worker`, `dev` and `board`: one line per event on stderr, text on a terminal and
-JSON elsewhere.
+"""Logs of `corral worker`, `dev` and `board`: a line per event on stderr, as text or as JSON.
 
-All of it goes through the standard library's root logger and one handler: Corral's own lines, those
-of libraries, and those of whoever uses structlog in a processor. So whatever else listens to
-`logging`, an error tracker for one, hears them all. Lines are rendered by structlog. This module
-knows no worker and no store.
+All lines go through the standard library's root logger and one handler: Corral's own, those of
+libraries, and those of processors that use structlog. So other listeners of `logging`, such as an
+error tracker, get them all. structlog renders the lines. This module knows no worker and no store.
 """
 
 from __future__ import annotations
@@ -21,15 +19,16 @@ from importlib_metadata import EntryPoint
 
 from corral.errors import ConfigurationError
 from corral.job import current_job
-from corral.loggers import Logger, Template, concealing, origin, shown, word
-from corral.raised import described
+from corral.loggers import Logger, Template, as_word, masker_of, origin_fields, safe_repr
+from corral.raised import describe
 from corral.redactor import MASK, is_secret_name
 from corral.settings import Settings
 
 
 def _load_structlog_plainly() -> None:
-    """Load structlog as if rich were not installed: 0.3 s, for tracebacks with local variables that
-    nobody may see.
+    """Load structlog as if rich were not installed.
+
+    structlog would load rich, which takes 0.3 s, for tracebacks with local variables: payloads.
     """
     if "structlog" not in sys.modules and "rich" not in sys.modules:
         sys.modules["rich"] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
@@ -58,28 +57,28 @@ KEYS: Final = (
     "duration_ms",
     "worker",
 )
-"""These come first, in this order, in every line that has them."""
+"""Fields that come first in a line, in this order."""
 TRACEBACKS: Final = ("stack", "exception")
-"""These come last, and keep their line breaks on a terminal."""
+"""Fields that come last, and keep their line breaks on a terminal."""
 COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
 """Select Graphic Rendition codes (ECMA-48): dim, green, yellow, red, bold red."""
 
 
 def configure_logs(settings: Settings, stream: TextIO | None = None) -> logging.Handler:
-    """Send the logs of this process to one place, in one form.
+    """Send the logs of this process to one stream, in one form.
 
-    Only programs call this, once, as early as they can: a library never does. Values bound with
-    `structlog.contextvars` (the worker's name, say) are part of every line.
+    Only programs call this, once, as early as they can; libraries never do. Values that are bound
+    with `structlog.contextvars`, such as the worker's name, are part of every line.
 
     Args:
         settings: `log_level`, `log_format` and `log_processors`.
-        stream: Where lines go; what `sys.stderr` is at each line, if None.
+        stream: Where lines go. None: to `sys.stderr`, as it is when a line is written.
 
     Returns:
         The handler that writes them.
 
     Raises:
-        ConfigurationError: `log_processors` names nothing that can be used.
+        ConfigurationError: `log_processors` does not name a list of structlog processors.
     """
     level = logging.getLevelNamesMapping()[settings.log_level]
     terminal = (stream or sys.stderr).isatty()
@@ -89,17 +88,17 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> logging.
         formatter(
             console=console,
             colours=terminal and not os.environ.get("NO_COLOR"),
-            added=_added(settings.log_processors) if settings.log_processors else (),
+            added=_load_processors(settings.log_processors) if settings.log_processors else (),
         )
     )
-    # The list is changed in place: loggers that were used before hold on to it.
+    # The list is changed in place, because loggers that were used before refer to it.
     chain = structlog.get_config()["processors"] if structlog.is_configured() else []
     chain[:] = [structlog.contextvars.merge_contextvars, structlog.processors.StackInfoRenderer()]
     structlog.configure(
         processors=chain,
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_Target,
-        cache_logger_on_first_use=True,  # a line below the level costs 0.8 instead of 1.9 µs
+        logger_factory=_StructlogLogger,
+        cache_logger_on_first_use=True,  # a line below the level takes 0.8 instead of 1.9 µs
     )
     root = logging.getLogger()
     root.handlers = [each for each in root.handlers if not isinstance(each, _Handler)]
@@ -112,21 +111,20 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> logging.
 
 
 def name_worker(name: str) -> None:
-    """Put the worker's name into every line of this task, and of the tasks and threads that it
-    starts.
-    """
+    """Put a worker's name into the lines of this task, and of tasks and threads that it starts."""
     structlog.contextvars.bind_contextvars(worker=name)
 
 
 def formatter(
     *, console: bool, colours: bool = False, added: Sequence[Processor] = ()
 ) -> structlog.stdlib.ProcessorFormatter:
-    """What makes a line of a record.
+    """Make the formatter, which turns a record into a line.
 
     Args:
-        console: Text for people instead of JSON.
-        colours: With the escape sequences of a terminal.
-        added: A team's own processors: called with every line before it is masked and rendered.
+        console: Whether lines are text for people instead of JSON.
+        colours: Whether text has the escape sequences of a terminal.
+        added: A team's own processors. They are called with every line before it is masked and
+            rendered.
     """
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
@@ -137,17 +135,18 @@ def formatter(
             _add_origin,
             _stamp_console if console else _stamp_json,
             structlog.processors.ExceptionRenderer(
-                lambda exc_info: described(exc_info[1])[1].rstrip()
+                lambda exc_info: describe(exc_info[1])[1].rstrip()
             ),
+            _conceal_texts,
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             *map(_guarded, added),
-            _ordered,
+            _order_fields,
             *(
-                [_printable_texts, _console(colours)]
+                [_escape_texts, _console(colours)]
                 if console
-                else [structlog.processors.JSONRenderer(_dumped)]
+                else [structlog.processors.JSONRenderer(_to_json)]
             ),
             _conceal,  # type: ignore[list-item]  # it takes what the renderer has made
         ],
@@ -156,28 +155,30 @@ def formatter(
     )
 
 
-def _added(path: str) -> Sequence[Processor]:
-    """The processors that a setting names.
+def _load_processors(path: str) -> Sequence[Processor]:
+    """Load the processors that `CORRAL_LOG_PROCESSORS` names.
 
     Raises:
-        ConfigurationError: There is no list of them.
+        ConfigurationError: The name does not lead to a list of callables.
     """
     try:
         added = [*EntryPoint("log-processors", path, "CORRAL_LOG_PROCESSORS").load()]
     except Exception as error:
         raise ConfigurationError(
-            f"CORRAL_LOG_PROCESSORS names {path!r}, which cannot be used: {type(error).__name__}: {error}",
-            hint="write module:name of a list of structlog processors; is its folder on PYTHONPATH?",
+            f"CORRAL_LOG_PROCESSORS names {path!r}, which cannot be used:"
+            f" {type(error).__name__}: {error}",
+            hint="write module:name of a list of structlog processors;"
+            " is its folder on PYTHONPATH?",
         ) from error
     if odd := [each for each in added if not callable(each)]:
         raise ConfigurationError(
-            f"CORRAL_LOG_PROCESSORS names {path!r}, and {shown(odd[0])} in it cannot be called"
+            f"CORRAL_LOG_PROCESSORS names {path!r}, and {safe_repr(odd[0])} in it cannot be called"
         )
     return added
 
 
 def _guarded(processor: Processor) -> Processor:
-    """A team's processor. One that raises costs its own part of the line, and nobody's job."""
+    """A team's processor that cannot break a line or a job: its error becomes a field."""
 
     def process(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         before = dict(event)
@@ -185,21 +186,20 @@ def _guarded(processor: Processor) -> Processor:
             after = processor(logger, method, event)
             if isinstance(after, dict) and after.get("event") is not None:
                 return after
-            fault = f"it returned {type(after).__name__}, not the event's dict"
+            problem = f"it returned {type(after).__name__}, not the event's dict"
         except Exception as error:  # noqa: BLE001  # no job fails because of it
-            fault = described(error)[0]
+            problem = describe(error)[0]
+        name = getattr(processor, "__name__", safe_repr(processor))
         return {
             **before,
-            "log_processor_failed": f"{getattr(processor, '__name__', shown(processor))}: {fault}",
+            "log_processor_failed": f"{name}: {problem}",
         }
 
     return process
 
 
-class _Target(Logger):
-    """What structlog hands the lines of processors and plugins to; its own filter has let them
-    through.
-    """
+class _StructlogLogger(Logger):
+    """The logger that writes structlog's lines, which structlog has filtered by level already."""
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)
@@ -207,25 +207,37 @@ class _Target(Logger):
 
 
 def _read_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Take over what one of our loggers has made, or the text of another one's message."""
+    """Take the fields of a line of our own loggers, or the formatted message of another logger."""
     arguments, message = event.pop("positional_args", ()), event["_record"].msg
     if isinstance(message, Template):
         event.update(message.fields)
     elif arguments:
         try:
             event["event"] = event["event"] % arguments
-        except Exception:  # noqa: BLE001  # the library's slip, and what it wanted to say is still worth a line
+        except Exception:  # noqa: BLE001  # a library's mistake; the message without its arguments is still useful
             event["event"] = f"{event['event']} (its arguments do not fit)"
     event["event"] = event["event"].rstrip()
     return event
 
 
 def _add_origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Add the job in whose task or thread the line is written, and the trace."""
+    """Add the job in whose task or thread the line is written, and its trace."""
     if not isinstance(event["_record"].msg, Template):
-        for key, value in origin().items():
+        for key, value in origin_fields().items():
             event.setdefault(key, value)
     return event
+
+
+def _conceal_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Mask the secrets in another logger's line before it is rendered.
+
+    Rendering would escape what is escaped already, and the redactor knows one level of JSON. Lines
+    of our own loggers were masked when they were made.
+    """
+    if isinstance(event["_record"].msg, Template):
+        return event
+    mask = masker_of(current_job.get())
+    return {key: mask(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _stamp_json(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -241,7 +253,7 @@ def _stamp_console(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     return event
 
 
-def _ordered(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _order_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for key in event:
         if is_secret_name(str(key)):
             event[key] = MASK
@@ -250,17 +262,20 @@ def _ordered(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     return {**ordered, **event, **last}
 
 
-def _dumped(event: EventDict, **_: Any) -> str:
+def _to_json(event: EventDict, **_: Any) -> str:
     try:
-        return json.dumps(event, default=shown, skipkeys=True)
-    except (ValueError, RecursionError):  # it contains itself
+        return json.dumps(event, default=safe_repr, skipkeys=True)
+    except (ValueError, RecursionError):  # a value that contains itself
         return json.dumps(
-            {key: value if isinstance(value, str) else shown(value) for key, value in event.items()}
+            {
+                key: value if isinstance(value, str) else safe_repr(value)
+                for key, value in event.items()
+            }
         )
 
 
 def _console(colours: bool) -> ConsoleRenderer:
-    """Renders one line for people: time, level, event, then `key=value`, then tracebacks."""
+    """Make the renderer of lines for people: time, level, event, `key=value`, tracebacks."""
 
     def style(code: str) -> str:
         return f"\x1b[{code}m" if colours else ""
@@ -270,7 +285,7 @@ def _console(colours: bool) -> ConsoleRenderer:
     ) -> KeyValueColumnFormatter:
         return KeyValueColumnFormatter(key, style(code), style("0"), convert)
 
-    def level(key: str, value: object) -> str:  # noqa: ARG001  # as the renderer calls it
+    def level(key: str, value: object) -> str:  # noqa: ARG001  # the renderer passes both
         return f"{style(COLOURS.get(str(value), '0'))}{value!s:<8}{style('0')}"
 
     return ConsoleRenderer(
@@ -278,15 +293,15 @@ def _console(colours: bool) -> ConsoleRenderer:
             Column("timestamp", painted("2")),
             Column("level", level),
             Column("event", painted("1")),
-            Column("", painted("0", word, style("36"))),
+            Column("", painted("0", as_word, style("36"))),
         ],
         exception_formatter=plain_traceback,
         sort_keys=False,
     )
 
 
-def _printable_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """What the renderer would print as it is; it quotes the values of other keys."""
+def _escape_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what the renderer would print as it is; it quotes the values of other fields."""
     event["event"] = _printable(str(event["event"]))
     for key in TRACEBACKS:
         if key in event:
@@ -295,8 +310,9 @@ def _printable_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> 
 
 
 def _printable(text: str, keep: str = "") -> str:
-    """The text with control characters escaped: what a job says must not move the cursor or forge a
-    line.
+    """The text with its control characters escaped.
+
+    A text of a job must not move a terminal's cursor, or look like another line.
     """
     if text.isprintable():
         return text
@@ -306,14 +322,12 @@ def _printable(text: str, keep: str = "") -> str:
 
 
 def _conceal(_logger: WrappedLogger, _method: str, line: str) -> str:
-    """A line without what is secret, wherever it came from."""
-    return concealing(current_job.get())(line)
+    """Mask the secrets in a rendered line."""
+    return masker_of(current_job.get())(line)
 
 
 class _Handler(logging.Handler):
-    """Writes whole lines, from any thread, and never raises: nobody fails because nobody reads the
-    log.
-    """
+    """Writes whole lines, from any thread, and never raises: an unread log breaks nothing."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
@@ -325,11 +339,14 @@ class _Handler(logging.Handler):
             line = self.format(record)
         except structlog.DropEvent:
             return
-        except Exception as error:  # noqa: BLE001  # its text may be what is wrong with it
-            line = f"a line of {record.name} at {record.levelname} cannot be rendered: {described(error)[0]}"
+        except Exception as error:  # noqa: BLE001  # a line that cannot be rendered is reported as one
+            line = (
+                f"a line of {record.name} at {record.levelname} cannot be rendered:"
+                f" {describe(error)[0]}"
+            )
         try:
             stream = self._stream or sys.stderr
             stream.write(f"{line}\n")
             stream.flush()
         except (OSError, ValueError, AttributeError):
-            pass  # the other end of the pipe is gone, or the stream is closed, or there is none
+            pass  # the pipe's reader has ended, or the stream is closed, or there is none

@@ -1,10 +1,10 @@
 """`/metrics`: what Prometheus scrapes. Needs the extra `metrics`.
 
-Two sources. `StoreMetrics` asks the store when it is scraped, one round trip per queue, so its
-figures are the same in every process that serves them: queries take the maximum, not the sum.
-`WorkerMetrics` tells what one worker process counted. Labels are queues of the closed catalog,
-outcomes and installed distributions; nothing that a job carries. docs/metrics.md lists every
-metric.
+There are two sources. `StoreMetrics` asks the store when it is scraped, in one round trip per
+queue. Its figures are the same in every process that serves them, so queries take the maximum and
+not the sum.
+`WorkerMetrics` has what one worker process counted. Labels are queues of the catalog, outcomes and
+installed distributions, and nothing that a job carries. docs/metrics.md lists every metric.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from types import MappingProxyType
 from typing import Final, get_args
 
 from corral.errors import MissingExtra, StoreUnavailable
-from corral.observe.figures import Figures, read_figures, read_figures_blocking
-from corral.observe.tally import Distribution, Tally, Worked
+from corral.observe.queue_figures import (
+    QueueFigures,
+    read_queue_figures,
+    read_queue_figures_blocking,
+)
+from corral.observe.tally import Distribution, QueueTally, Tally
 from corral.outcome import LeaseLost, Outcome
 from corral.plugins import Plugins
 from corral.store.connection import Link, ThreadLink
@@ -38,7 +42,8 @@ except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] != "prometheus_client":
         raise
     raise MissingExtra(
-        "metrics need prometheus_client, which is not installed: install the extra 'metrics' from where you got corral"
+        "metrics need prometheus_client, which is not installed:"
+        " install the extra 'metrics' from where you got corral"
     ) from missing
 
 __all__ = [
@@ -51,9 +56,9 @@ __all__ = [
 ]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
-"""What a body made by `render` is served as."""
+"""The media type of what `render` returns."""
 READ_SECONDS: Final = 2.0
-"""How long a reply of the store may take in a scrape; Prometheus gives up after 10 s."""
+"""How long a reply of the store may take in a scrape; Prometheus waits for 10 s."""
 
 SIZES: Final = {
     "bullmq_waiting_jobs": ("wait", "Jobs that are ready to run, without a priority."),
@@ -70,14 +75,14 @@ SIZES: Final = {
 OUTCOMES: Final = {
     kind: re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in get_args(Outcome)
 }
-"""All types of outcome, and what each is called as a label: `TimedOut` is `timed_out`."""
+"""The label of each type of outcome: `TimedOut` is `timed_out`."""
 
 
 class StoreMetrics(Collector):
     """The store's figures, for a registry of prometheus_client.
 
-    Each scrape asks the store, on the thread that scrapes and on a connection of its own. Where the
-    store is away, `corral_store_up` is 0 and its other figures are missing.
+    Each scrape asks the store, on the thread of the scrape and on a connection of its own. If the
+    store is away, `corral_store_up` is 0 and the other figures are missing.
 
     Args:
         queues: The names of the catalog's queues.
@@ -89,54 +94,52 @@ class StoreMetrics(Collector):
         self._queues = tuple(queues)
         self._url = url
         self._prefix = prefix
-        self._turn = threading.Lock()
+        self._scrape_lock = threading.Lock()
         self._link: ThreadLink | None = None
 
     def describe(self) -> Iterator[Metric]:
-        """The metrics without figures: a registry asks for their names, and that is no reason to
-        ask the store.
-        """
+        """The metrics without figures, for a registry that asks for their names."""
         return _store_families({})
 
     def collect(self) -> Iterator[Metric]:
         """Ask the store."""
-        with self._turn:
+        with self._scrape_lock:
             try:
                 found = self._read()
             except StoreUnavailable:
-                self._drop()
+                self._disconnect()
                 found = {}
         return _store_families(found or None)
 
-    def _read(self) -> dict[str, Figures]:
+    def _read(self) -> dict[str, QueueFigures]:
         self._link = self._link or ThreadLink(self._url, READ_SECONDS)
-        found: dict[str, Figures] = {}
+        found: dict[str, QueueFigures] = {}
         for name in self._queues:
-            with _of_one_queue():
-                found[name] = read_figures_blocking(self._link, self._prefix, name)
+            with _skip_damaged_queue():
+                found[name] = read_queue_figures_blocking(self._link, self._prefix, name)
         return found
 
     def close(self) -> None:
-        """Close the connection; a later scrape opens another."""
-        with self._turn:
-            self._drop()
+        """Close the connection. A later scrape opens another one."""
+        with self._scrape_lock:
+            self._disconnect()
 
-    def _drop(self) -> None:
+    def _disconnect(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.close()
 
 
 class WorkerMetrics(Collector):
-    """What one worker process counted.
+    """The metrics of one worker process.
 
     Args:
-        tally: Counts its jobs.
-        queues: The names of the queues that it serves: they are there from the start, with zeros.
+        tally: The counts of its jobs.
+        queues: The names of the queues that it serves. They are there from the start, with zeros.
         stalled: How many jobs of dead workers it has put back, by queue.
-        lag_seconds: How late its event loop is.
-        plugins: What it has loaded.
-        repaired: How often it has made a declared schedule again that was gone, by queue.
+        lag_seconds: Returns the lag of its event loop.
+        plugins: The plugins that it has loaded.
+        repaired: How often it has repaired a declared schedule that was gone, by queue.
     """
 
     def __init__(
@@ -158,7 +161,7 @@ class WorkerMetrics(Collector):
         self._plugins = sorted((each.distribution, each.version, each.origin) for each in providers)
 
     def collect(self) -> Iterator[Metric]:
-        """Tell what was counted until now."""
+        """Return what was counted until now."""
         duration = HistogramMetricFamily(
             "corral_job_duration_seconds",
             "How long processors ran, in this process.",
@@ -175,7 +178,7 @@ class WorkerMetrics(Collector):
             labels=["queue", "outcome"],
         )
         lost = CounterMetricFamily(
-            "corral_leases_lost_total", "Runs whose lock went to somebody else.", labels=["queue"]
+            "corral_leases_lost_total", "Runs whose lock went to another worker.", labels=["queue"]
         )
         stalled = _stalled(self._stalled, self._queues)
         repaired = CounterMetricFamily(
@@ -184,12 +187,12 @@ class WorkerMetrics(Collector):
             labels=["queue"],
         )
         for queue in self._queues:
-            worked = self._tally.queues.get(queue) or Worked()
-            _observe(duration, queue, worked.duration)
-            _observe(wait, queue, worked.wait)
+            counts = self._tally.queues.get(queue) or QueueTally()
+            _add_histogram(duration, queue, counts.duration)
+            _add_histogram(wait, queue, counts.wait)
             for outcome, label in OUTCOMES.items():
-                ended.add_metric([queue, label], worked.outcomes[outcome])
-            lost.add_metric([queue], worked.outcomes[LeaseLost])
+                ended.add_metric([queue, label], counts.outcomes[outcome])
+            lost.add_metric([queue], counts.outcomes[LeaseLost])
             repaired.add_metric([queue], self._repaired.get(queue, 0))
         yield from (duration, wait, ended, lost, stalled, repaired)
         yield GaugeMetricFamily(
@@ -206,7 +209,7 @@ class WorkerMetrics(Collector):
 
 
 class ParentMetrics(Collector):
-    """What the parent of worker processes counted.
+    """The metrics of the parent of worker processes.
 
     Args:
         queues: The names of the queues that they serve.
@@ -218,16 +221,15 @@ class ParentMetrics(Collector):
         self._stalled = stalled
 
     def collect(self) -> Iterator[Metric]:
-        """Tell what was counted until now."""
+        """Return what was counted until now."""
         yield _stalled(self._stalled, self._queues)
 
 
 def render(*collectors: Collector) -> bytes:
-    """The body of `/metrics`, served as `CONTENT_TYPE`.
+    """Render the body of `/metrics`, of the type `CONTENT_TYPE`.
 
     Args:
-        collectors: What to tell. Those that ask the store block: an event loop calls this on a
-        thread.
+        collectors: The metrics. `StoreMetrics` blocks, so an event loop must call this on a thread.
     """
     registry = CollectorRegistry(auto_describe=False)
     for each in collectors:
@@ -236,9 +238,10 @@ def render(*collectors: Collector) -> bytes:
 
 
 @contextmanager
-def _of_one_queue() -> Iterator[None]:
-    """Go on past a damaged key or a missing right: the figures of the other queues are told all the
-    same.
+def _skip_damaged_queue() -> Iterator[None]:
+    """Skip a queue with a damaged key, or one that the store's user may not read.
+
+    The figures of the other queues are served all the same.
     """
     try:
         yield
@@ -250,25 +253,25 @@ def _of_one_queue() -> Iterator[None]:
 
 
 async def render_metrics(link: Link, prefix: str, queues: Iterable[str]) -> bytes:
-    """The body of `/metrics` of a process that is no worker, without a thread: the store's figures.
+    """Render `/metrics` of a process that is no worker, on its event loop: the store's figures.
 
     Args:
         link: The connection.
         prefix: The first part of the keys.
         queues: The names of the catalog's queues.
     """
-    found: dict[str, Figures] = {}
+    found: dict[str, QueueFigures] = {}
     try:
         for name in queues:
-            with _of_one_queue():
-                found[name] = await read_figures(link, prefix, name)
+            with _skip_damaged_queue():
+                found[name] = await read_queue_figures(link, prefix, name)
     except StoreUnavailable:
         found = {}
-    return render(_Told(_store_families(found or None)))
+    return render(_KnownMetrics(_store_families(found or None)))
 
 
-class _Told(Collector):
-    """Metrics that are known already."""
+class _KnownMetrics(Collector):
+    """Metrics that were read before they are rendered."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = tuple(families)
@@ -277,18 +280,18 @@ class _Told(Collector):
         return self._families
 
 
-def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
-    """The figures of the store; None where it is away."""
+def _store_families(found: Mapping[str, QueueFigures] | None) -> Iterator[Metric]:
+    """The metrics of the store. `found` has the figures by queue; None if the store is away."""
     yield GaugeMetricFamily(
         "corral_store_up", "Whether the store answered this scrape.", value=found is not None
     )
     if found is None:
         return
-    for metric, (container, told) in SIZES.items():
+    for metric, (container, text) in SIZES.items():
         yield _gauge(
-            metric, told, {name: each.sizes.get(container) for name, each in found.items()}
+            metric, text, {name: each.sizes.get(container) for name, each in found.items()}
         )
-    for metric, told, values in (
+    for metric, text, values in (
         (
             "bullmq_completed_jobs_total",
             "Jobs that were ever completed.",
@@ -301,7 +304,7 @@ def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
         ),
     ):
         family = CounterMetricFamily(
-            metric, f"{told} Removing jobs does not lower it.", labels=["queue"]
+            metric, f"{text} Removing jobs does not lower it.", labels=["queue"]
         )
         for name, value in values.items():
             if value is not None:
@@ -319,7 +322,8 @@ def _store_families(found: Mapping[str, Figures] | None) -> Iterator[Metric]:
     )
     yield _gauge(
         "corral_queue_quarantined_jobs",
-        "Jobs that workers have put aside because they cannot be jobs as they stand: `corral quarantine list`.",
+        "Jobs that workers have put aside because they cannot be jobs as they stand:"
+        " `corral quarantine list`.",
         {name: each.quarantined for name, each in found.items()},
     )
     workers = max((each.workers for each in found.values()), default=0)
@@ -339,16 +343,16 @@ def _stalled(counted: Mapping[str, int], queues: Iterable[str]) -> Metric:
     return family
 
 
-def _gauge(name: str, told: str, values: Mapping[str, float | None]) -> Metric:
-    """A gauge; a queue of which nobody can tell, because its key is damaged, is not in it."""
-    family = GaugeMetricFamily(name, told, labels=["queue"])
+def _gauge(name: str, text: str, values: Mapping[str, float | None]) -> Metric:
+    """A gauge. A queue whose value is unknown, because its key is damaged, is left out."""
+    family = GaugeMetricFamily(name, text, labels=["queue"])
     for queue, value in values.items():
         if value is not None:
             family.add_metric([queue], value)
     return family
 
 
-def _observe(family: HistogramMetricFamily, queue: str, measured: Distribution) -> None:
+def _add_histogram(family: HistogramMetricFamily, queue: str, measured: Distribution) -> None:
     buckets, total = list[tuple[str, float]](), 0
     for bound, count in zip(
         [*map(str, measured.bounds), "+Inf"], tuple(measured.counts), strict=True

@@ -1,10 +1,8 @@
-"""`Tally`: what one worker process counts of its own jobs, as a plugin of our own on
-`corral_job_ended`.
+"""`Tally`: what one worker process counts of its own jobs, as a subscriber of `corral_job_ended`.
 
-Plain numbers that only grow, by queue: the histograms of `corral.observe.metrics` are made of them,
-and every few seconds what was added goes to the store, as the minutes that the board draws. Labels
-are queues and outcomes, from the closed catalog and a closed union: nothing that a job carries can
-become one.
+It holds plain numbers that only grow, by queue. `corral.observe.metrics` makes its histograms of
+them, and every few seconds what was added is written to the store, for the board's charts. Its keys
+are queues of the catalog and types of outcomes: nothing that a job carries becomes a label.
 """
 
 from __future__ import annotations
@@ -18,16 +16,16 @@ from typing import Any, Final
 from corral.errors import StoreUnavailable
 from corral.fleet.minutes import KEPT_MINUTES, Sums, add_minutes
 from corral.hookspecs import hookimpl
-from corral.job import Job
+from corral.job import Job, run_state
 from corral.outcome import LeaseLost, Outcome
 from corral.store.connection import Link
 
-__all__ = ["DURATION_SECONDS", "WAIT_SECONDS", "Distribution", "Tally", "Worked"]
+__all__ = ["DURATION_SECONDS", "WAIT_SECONDS", "Distribution", "QueueTally", "Tally"]
 
 DURATION_SECONDS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
-"""Upper bounds of the buckets, in seconds: from a row in a database to an export of half an hour."""
+"""Upper bounds of the buckets, in seconds: from a database row to an export of half an hour."""
 WAIT_SECONDS: Final = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
-"""As above: from a queue that nobody notices to one that is behind by hours."""
+"""Upper bounds of the buckets, in seconds: from an idle queue to one that is behind by hours."""
 
 
 @dataclass(slots=True)
@@ -36,8 +34,8 @@ class Distribution:
 
     Attributes:
         bounds: The upper bounds of the buckets, in seconds.
-        counts: One per bucket, and a last one for what is above all bounds.
-        seconds: All of it together.
+        counts: The count of each bucket, and a last one for what is above all bounds.
+        seconds: The sum of all durations.
     """
 
     bounds: tuple[float, ...]
@@ -48,20 +46,20 @@ class Distribution:
         self.counts = [0] * (len(self.bounds) + 1)
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Count one duration."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.seconds += seconds
 
 
 @dataclass(slots=True)
-class Worked:
-    """What was counted of one queue since the process started.
+class QueueTally:
+    """The counts of one queue since the process started.
 
     Attributes:
-        outcomes: How many runs ended how, by the outcome's type.
+        outcomes: The number of runs, by the type of their outcome.
         duration: How long processors ran.
-        wait: How long jobs had waited since they were due, at their first start.
-        minutes: What was not written to the store yet, by minute of its clock.
+        wait: How long jobs had been due when they were first started.
+        minutes: What is not written to the store yet, by minute of the store's clock.
     """
 
     outcomes: Counter[type[Outcome]] = field(default_factory=Counter[type[Outcome]])
@@ -74,21 +72,22 @@ class Tally:
     """Counts the runs of a worker process.
 
     Attributes:
-        queues: What was counted, by the name of the queue.
+        queues: The counts by the name of the queue.
     """
 
     def __init__(self) -> None:
-        self.queues: dict[str, Worked] = {}
+        self.queues: dict[str, QueueTally] = {}
 
     @hookimpl
     def corral_job_ended(self, job: Job[Any], outcome: Outcome) -> None:
-        """Count a run. Times are the store's, and differences of this process's monotonic clock."""
+        """Count a run. Times are the store's, or differences of this process's monotonic clock."""
         name = job.queue.name
-        worked = self.queues.get(name) or self.queues.setdefault(name, Worked())
+        worked = self.queues.get(name) or self.queues.setdefault(name, QueueTally())
         worked.outcomes[type(outcome)] += 1
         if type(outcome) is LeaseLost:
-            return  # somebody else runs the job, and will tell how long that took
-        seconds, started_ms = job.run.seconds, job.processed_ms
+            return  # another worker runs the job, and will count it
+        run = run_state(job)
+        seconds, started_ms = run.seconds, run.processed_ms
         run_ms = int(seconds * 1000)
         minute = (started_ms + run_ms) // 60_000
         sums = worked.minutes.get(minute) or worked.minutes.setdefault(minute, Sums())
@@ -98,21 +97,22 @@ class Tally:
             sums.longest_run_ms = run_ms
         worked.duration.add(seconds)
         if job.starts == 1:
-            wait_ms = started_ms - job.scheduled_ms
-            if wait_ms > 0:  # else it was promoted by hand
+            wait_ms = started_ms - run.scheduled_ms
+            if wait_ms > 0:  # it is negative if an operator promoted the job
                 sums.wait_ms += wait_ms
             sums.first_starts += 1
             worked.wait.add(wait_ms / 1000 if wait_ms > 0 else 0.0)
 
     async def write(self, link: Link, prefix: str) -> None:
-        """Add what was counted since the last time to the store's minutes: one round trip per queue
-        that has any.
+        """Add what was counted since the last call to the minutes in the store.
 
-        What is not certain to be missing is not written again: a figure too low for some seconds is
-        better than one that counts twice.
+        It takes a round trip for each queue with new counts. If it is unknown whether a write
+        arrived, it is not repeated: a figure may be too low for some seconds, but never counts
+        twice.
 
         Raises:
-            StoreUnavailable: The store is away; what it refused is kept for the next time.
+            StoreUnavailable: The store is away. What it certainly did not take is kept for the next
+                call.
         """
         for queue, worked in self.queues.items():
             if not worked.minutes:
@@ -122,12 +122,12 @@ class Tally:
                 await add_minutes(link, prefix, queue, minutes)
             except StoreUnavailable as error:
                 if error.outcome == "refused":
-                    worked.minutes = _together(minutes, worked.minutes)
+                    worked.minutes = _merged(minutes, worked.minutes)
                 raise
 
 
-def _together(before: dict[int, Sums], since: Mapping[int, Sums]) -> dict[int, Sums]:
-    """Both, without minutes that the store would not keep."""
+def _merged(before: dict[int, Sums], since: Mapping[int, Sums]) -> dict[int, Sums]:
+    """Both sums, without minutes that are too old for the store to keep."""
     for minute, sums in since.items():
         kept = before.setdefault(minute, Sums())
         kept.jobs += sums.jobs

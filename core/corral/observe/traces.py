@@ -1,10 +1,9 @@
-"""Traces: a span for each job that is enqueued and for each run of one, by OpenTelemetry's API
-(wire § 6.24).
+"""Traces: a span for each enqueued job and for each run, with OpenTelemetry's API (wire § 6.24).
 
-A plugin like others, which the core brings along: it is loaded where that API is installed, and
-asks for no SDK. The trace context travels as the carrier that bullmq-otel writes, so that a trace
-goes on in Node, and from there in here. A span says where a job goes and how its run ended. It is
-not given the payload, and an exception's message, which may quote one, is not recorded.
+A built-in plugin, which is loaded if that API is installed; it needs no SDK. The trace context
+travels in the carrier that bullmq-otel writes, so that a trace continues in Node and back. A span
+shows the queue and how the run ended. It has neither the payload nor the message of an exception,
+which may quote the payload.
 """
 
 from __future__ import annotations
@@ -20,52 +19,50 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from corral.errors import RateLimited, Snooze
 from corral.hookspecs import hookimpl
-from corral.job import Job
+from corral.job import Job, run_state
 from corral.queue import Queue
 
 __all__ = ["corral_enqueuing", "corral_job_context"]
 
 SYSTEM: Final = "bullmq"
-"""Of whichever client: the system is what is in the store.
+"""The messaging system of the store, whichever client wrote the job.
 
-Names are of OpenTelemetry's messaging conventions.
+The names of attributes are those of OpenTelemetry's messaging conventions.
 """
 
 _tracer: Final = trace.get_tracer("corral", version("corral"))
-"""The API's stand-in, which becomes the application's own as soon as that configures one."""
+"""A proxy of the API, which uses the application's tracer provider once that is configured."""
 
 _NOTHING: Final = nullcontext()
 
 
-class _Provider:
-    """The application's tracer provider, which it may configure at any time, once and for good."""
+class _TracerProvider:
+    """The application's tracer provider, which it may configure at any time, but only once."""
 
     def __init__(self) -> None:
         self._proxy = trace.ProxyTracerProvider()
-        self._is_there = False
+        self._is_configured = False
 
-    def is_there(self) -> bool:
-        """Whether anybody records spans.
+    def is_configured(self) -> bool:
+        """Whether the application has configured a provider, so that spans are recorded.
 
-        If not, what is in carriers is handed on, and nothing else is done.
-
-        The API makes stand-ins for tracers as long as there is no provider. To ask for a tracer
-        takes 0.2 µs then; `trace.get_tracer_provider` takes 0.6 µs, because it looks into the
-        environment each time.
+        If not, carriers are passed on, and nothing else is done. The API returns proxies of tracers
+        until there is a provider. Asking for a tracer takes 0.2 µs then;
+        `trace.get_tracer_provider` takes 0.6 µs, because it reads the environment each time.
         """
-        if not self._is_there:
-            self._is_there = type(self._proxy.get_tracer("corral")) is not trace.ProxyTracer
-        return self._is_there
+        if not self._is_configured:
+            self._is_configured = type(self._proxy.get_tracer("corral")) is not trace.ProxyTracer
+        return self._is_configured
 
 
-_provider: Final = _Provider()
+_provider: Final = _TracerProvider()
 
 
 @hookimpl
-def corral_enqueuing(queue: Queue[Any], carrier: dict[str, str]) -> None:
-    """Put a producer's span into the carrier: a child of the current span, or the first of a trace."""
-    if not (_provider.is_there() or trace.get_current_span().get_span_context().is_valid):
-        return
+def corral_enqueuing(queue: Queue[Any]) -> dict[str, str]:
+    """Put a producer's span into the carrier: a child of the current span, or a new trace."""
+    if not (_provider.is_configured() or trace.get_current_span().get_span_context().is_valid):
+        return {}
     span = _tracer.start_span(
         f"add {queue.name}",
         kind=SpanKind.PRODUCER,
@@ -76,14 +73,16 @@ def corral_enqueuing(queue: Queue[Any], carrier: dict[str, str]) -> None:
             "messaging.destination.name": queue.name,
         },
     )
+    carrier: dict[str, str] = {}
     propagate.inject(carrier, trace.set_span_in_context(span))
     span.end()
+    return carrier
 
 
 @hookimpl
 def corral_job_context(job: Job[Any]) -> AbstractContextManager[None]:
     """Hold a consumer's span around the processor: a child of the span in the job's carrier."""
-    return _Run(job) if job.carrier_text or _provider.is_there() else _NOTHING
+    return _Run(job) if run_state(job).carrier_text or _provider.is_configured() else _NOTHING
 
 
 class _Run(AbstractContextManager[None]):
@@ -97,8 +96,7 @@ class _Run(AbstractContextManager[None]):
     def __enter__(self) -> None:
         job = self._job
         carrier = job.carrier
-        # from an empty context: what happened to be current where the worker was started is no part
-        # of the job
+        # an empty context: a span that was current where the worker started is not the job's parent
         parent = propagate.extract(carrier, Context()) if carrier else Context()
         self._span = _tracer.start_span(
             f"process {job.queue.name}",
@@ -114,12 +112,10 @@ class _Run(AbstractContextManager[None]):
             },
         )
         self._token = context.attach(trace.set_span_in_context(self._span, parent))
-        told = self._span.get_span_context()
-        if told.is_valid:
-            job.run.trace = (
-                told.trace_id,
-                told.span_id,
-            )  # for the log's line of how the job ended, after the span has
+        span_context = self._span.get_span_context()
+        if span_context.is_valid:
+            # for the log line about the end of the job, which is written after the span has ended
+            run_state(job).trace = (span_context.trace_id, span_context.span_id)
 
     def __exit__(
         self,
@@ -130,15 +126,14 @@ class _Run(AbstractContextManager[None]):
         span = self._span
         if kind is not None and issubclass(kind, (Snooze, RateLimited)):
             span.set_attribute(
-                "corral.job.outcome", "snoozed" if issubclass(kind, Snooze) else "rate_limited"
+                "corral.job.outcome", "snoozed" if issubclass(kind, Snooze) else "queue_limited"
             )
         elif kind is not None:
             span.set_attribute("error.type", _name(kind))
             span.set_status(StatusCode.ERROR)
         span.end()
-        if (
-            kind is not GeneratorExit
-        ):  # then the loop is gone, and this runs in whatever context collects the garbage
+        # after GeneratorExit the loop is gone, and this runs in the garbage collector's context
+        if kind is not GeneratorExit:
             context.detach(self._token)
 
 

@@ -1,7 +1,6 @@
-"""What installed distributions declare, read from their metadata: names first, and nothing
-imported.
+"""Reads from the metadata of installed distributions which plugins they declare; imports nothing.
 
-Pure reading: it judges no name and knows no hook.
+It only reads: it judges no name and knows no hook.
 """
 
 from __future__ import annotations
@@ -18,36 +17,35 @@ __all__ = [
     "BUILT_IN",
     "PLUGINS",
     "QUEUES",
-    "Broken",
-    "Claim",
+    "PluginEntryPoint",
     "Provider",
-    "canonical",
-    "found",
+    "UnreadableDistribution",
+    "canonical_name",
     "is_patch",
+    "read_entry_points",
 ]
 
 QUEUES: Final = "corral.queues"
-"""The group in which an entry point declares the queue of its name."""
+"""The group of entry points whose names are queues."""
 
 PLUGINS: Final = "corral.plugins"
-"""The group of plugins that declare no queue."""
+"""The group of entry points of plugins that declare no queue."""
 
 APPLICATION: Final = "CORRAL_APP"
-"""Stands where a group would, for the module that the environment names and no entry point."""
+"""In place of a group: the module that the environment variable names, which has no entry point."""
 
 BUILT_IN: Final = "built in"
-"""The origin of what the core brings along."""
+"""The origin of plugins that are part of the core."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Who provides something.
+    """The distribution, or the application, that provides a plugin.
 
     Attributes:
-        distribution: The distribution's name; of the application, which is none, its module.
+        distribution: The distribution's name; for the application, the name of its module.
         version: The distribution's version, or "".
-        origin: `wheel`, `editable`, `vcs <short commit>`, `application`, or `built in`: the core's
-        own.
+        origin: `wheel`, `editable`, `vcs <short commit>`, `application`, or `built in`.
     """
 
     distribution: str
@@ -65,14 +63,14 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """An entry point, as it stands in the metadata.
+class PluginEntryPoint:
+    """An entry point in one of our groups, as the metadata states it.
 
     Attributes:
         name: Its name; in the group `corral.queues`, the name of a queue.
         value: The module it names, or `module:attribute`.
         group: `corral.queues`, `corral.plugins`, or `CORRAL_APP`.
-        provider: Whose entry point it is.
+        provider: The distribution that declares it.
     """
 
     name: str
@@ -82,117 +80,123 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """An installed distribution that declares something, and whose metadata cannot be read.
+class UnreadableDistribution:
+    """An installed distribution that declares a plugin and whose metadata cannot be read.
 
     Attributes:
-        told: What can be said of it.
-        provider: The distribution, where at least that can be read.
+        problem: What is wrong, as a sentence.
+        provider: The distribution, if at least its name can be read.
     """
 
-    told: str
+    problem: str
     provider: Provider | None = None
 
 
-def canonical(name: str) -> str:
-    """A distribution's name as package indexes compare it: case and the kind of separator do not
-    count.
+def canonical_name(name: str) -> str:
+    """A distribution's name in the spelling that package indexes compare.
+
+    Case and the kind of separator (`-`, `_`, `.`) do not count.
     """
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def is_patch(locked: str, installed: str) -> bool:
-    """Whether a version is a later patch release of another: `1.4.3` of `1.4.2`, and no
-    pre-release.
+    """Whether the installed version is a later patch release of the locked one.
+
+    `1.4.3` is a patch release of `1.4.2`; a pre-release never is one.
     """
-    found = [
+    matches = [
         re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.post(\d+))?", each)
         for each in (locked, installed)
     ]
-    if found[0] is None or found[1] is None:
+    if matches[0] is None or matches[1] is None:
         return False
-    before, after = ([int(part or 0) for part in each.groups()] for each in found if each)
+    before, after = ([int(part or 0) for part in each.groups()] for each in matches if each)
     return before[:2] == after[:2] and before[2:] < after[2:]
 
 
-def found(path: Sequence[str] | None = None) -> Iterator[Claim | Broken]:
-    """The entry points that installed distributions have in our groups.
+def read_entry_points(
+    path: Sequence[str] | None = None,
+) -> Iterator[PluginEntryPoint | UnreadableDistribution]:
+    """Read the entry points that installed distributions have in our groups.
 
-    A distribution that is there more than once (a folder that is on the path twice, a checkout
-    beside its wheel, what an interrupted uninstallation left) counts once, as the one that Python
-    takes.
+    A distribution that is installed more than once counts once, as the one that Python imports.
+    That happens with a folder that is on the path twice, with a checkout beside its wheel, and
+    after an interrupted uninstallation.
 
     Args:
         path: Where to look instead of `sys.path`.
 
     Yields:
-        Sorted by distribution and name: the order of installation says nothing.
+        Entry points and unreadable distributions, sorted by distribution and name: the order of
+        installation has no meaning.
     """
     where = {} if path is None else {"path": list(path)}
     names: set[str] = set()
     nameless: list[Distribution] = []
     for distribution in Distribution.discover(**where):
-        # searched as text first: a stranger's entry points, however broken, are no matter of ours
+        # Searched as text first: other packages' entry points, however broken, do not concern us.
         text = distribution.read_text("entry_points.txt") or ""
         if f"[{QUEUES}]" in text or f"[{PLUGINS}]" in text:
             known = _name_and_version(distribution)
-            names.add(canonical(known[0])) if known else nameless.append(distribution)
-    claims: list[Claim] = []
+            names.add(canonical_name(known[0])) if known else nameless.append(distribution)
+    entry_points: list[PluginEntryPoint] = []
     for name in sorted(names):
-        there = ((one, _name_and_version(one)) for one in Distribution.discover(name=name, **where))
-        taken, known = next((each for each in there if each[1]), (None, None))
-        if taken is None or known is None:
-            continue  # a leftover that pip had renamed before it removed it: its folder is not one of this name
-        provider = Provider(*known, _origin(taken))
-        points = _points(taken)
-        if points is None:
-            yield Broken(f"the entry points of {provider} cannot be read", provider)
+        same = (
+            (each, _name_and_version(each)) for each in Distribution.discover(name=name, **where)
+        )
+        imported, known = next((each for each in same if each[1]), (None, None))
+        if imported is None or known is None:
+            # A folder that pip renames before it removes it: it no longer has this name.
+            continue
+        provider = Provider(*known, _origin(imported))
+        declared = _declared(imported)
+        if declared is None:
+            yield UnreadableDistribution(f"the entry points of {provider} cannot be read", provider)
         else:
-            claims += [Claim(*point, provider) for point in sorted(points)]
-    yield from claims
-    healthy = {(claim.name, claim.value, claim.group) for claim in claims}
+            entry_points += [PluginEntryPoint(*each, provider) for each in sorted(declared)]
+    yield from entry_points
+    readable = {(each.name, each.value, each.group) for each in entry_points}
     for distribution in nameless:
-        points = _points(distribution) or set()
-        if not points <= healthy:  # else it is what was left of one of them
-            told = ", ".join(f"{name} = {value}" for name, value, _ in sorted(points))
-            yield Broken(f"an installed distribution whose name cannot be read declares {told}")
+        declared = _declared(distribution) or set()
+        if not declared <= readable:  # else it is the rest of one that was read
+            texts = ", ".join(f"{name} = {value}" for name, value, _ in sorted(declared))
+            yield UnreadableDistribution(
+                f"an installed distribution whose name cannot be read declares {texts}"
+            )
 
 
 def _name_and_version(distribution: Distribution) -> tuple[str, str] | None:
-    """Both from one reading of the metadata, which each property would read anew; None where there
-    is no name.
+    """The distribution's name and version, or None if it has no name.
+
+    Read at once: each of importlib's properties would parse the metadata again.
     """
     try:
         metadata = distribution.metadata
         name, version = (
             (metadata["Name"], metadata.get("Version")) if metadata is not None else ("", "")
         )
-    except (
-        FileNotFoundError,
-        KeyError,
-        TypeError,
-    ):  # no metadata, or no name in it: releases differ in what they say
+    # No metadata, or no name in it: which one is raised depends on importlib-metadata's release.
+    except (FileNotFoundError, KeyError, TypeError):
         return None
     return (name, version or "") if name else None
 
 
-def _points(distribution: Distribution) -> set[tuple[str, str, str]] | None:
-    """Entry points of our groups as `(name, value, group)`, or None where the file cannot be
-    parsed.
-    """
+def _declared(distribution: Distribution) -> set[tuple[str, str, str]] | None:
+    """The entry points in our groups as `(name, value, group)`; None if they cannot be parsed."""
     try:
-        points = list(distribution.entry_points)
-    except TypeError:  # what becomes of a line without "="
+        entry_points = list(distribution.entry_points)
+    except TypeError:  # importlib-metadata's answer to a line without "="
         return None
     return {
-        (point.name, point.value, point.group)
-        for point in points
-        if point.group in {QUEUES, PLUGINS}
+        (each.name, each.value, each.group)
+        for each in entry_points
+        if each.group in {QUEUES, PLUGINS}
     }
 
 
 def _origin(distribution: Distribution) -> str:
-    """How it came here, as the installer recorded it (PEP 610)."""
+    """How the distribution was installed, as the installer recorded it (PEP 610)."""
     origin = distribution.origin
     if getattr(getattr(origin, "dir_info", None), "editable", False):
         return "editable"

@@ -1,7 +1,7 @@
-"""`Plugins`: imports what entry points name, registers their hooks, and asks the hooks that
-register things.
+"""`Plugins`: imports the modules that entry points name, and registers and calls their hooks.
 
-One at a time, so that each fault is told with the name of whoever made it, and none hides another.
+Each plugin is handled on its own, so that every problem is reported with the name of the plugin
+that caused it, and none hides another.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from types import ModuleType
 from typing import Any, Final, TypeVar, cast
 
 from importlib_metadata import EntryPoint
-from pluggy import HookCaller, HookimplOpts, HookRelay, PluginManager, PluginValidationError
+from pluggy import HookCaller, HookimplOpts, PluginManager, PluginValidationError
 
 from corral import hookspecs
+from corral.plugins.built_in import built_in_plugins
 from corral.plugins.entry_points import (
     APPLICATION,
     BUILT_IN,
     PLUGINS,
-    Broken,
-    Claim,
+    PluginEntryPoint,
     Provider,
-    canonical,
-    found,
+    UnreadableDistribution,
+    canonical_name,
+    read_entry_points,
 )
-from corral.plugins.printing import stdout_turned
-from corral.plugins.relay import RAISED, Implementation, Relay
-from corral.plugins.report import Code, Report, disabling, summary
+from corral.plugins.printing import stdout_to_stderr
+from corral.plugins.relay import PLUGIN_ERRORS, Implementation, Relay
+from corral.plugins.report import Code, Report, disable_hint, error_summary
 
 __all__ = ["Plugin", "Plugins"]
 
-OWN: Final = Provider("corral", "", BUILT_IN)
-"""Who provides what is no plugin but Corral's own."""
-CORE_HOOKS: Final = frozenset(name for name in vars(hookspecs) if name.startswith("corral_"))
+CORE: Final = Provider("corral", "", BUILT_IN)
+"""The provider of hook implementations that are part of Corral and no plugin."""
 
 T = TypeVar("T")
 
@@ -45,19 +45,19 @@ class Plugin:
     """A loaded module, however many entry points name it.
 
     Attributes:
-        module: What the entry points led to: a module, or an object in one.
-        claims: The entry points, at least one.
+        module: The object that the entry points name: a module, or an attribute of one.
+        entry_points: The entry points, at least one.
         hooks: The names of the hooks it implements.
     """
 
     module: object
-    claims: tuple[Claim, ...]
+    entry_points: tuple[PluginEntryPoint, ...]
     hooks: tuple[str, ...]
 
     @property
     def provider(self) -> Provider:
-        """The distribution that brings it."""
-        return self.claims[0].provider
+        """The distribution that provides the plugin."""
+        return self.entry_points[0].provider
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,19 +65,17 @@ class Plugins:
     """The plugins of one process.
 
     Attributes:
-        claims: Every entry point that was found in our groups, those of disabled plugins included.
-        disabled: Those of `claims` that are disabled.
-        loaded: What was imported, in order; the application last.
-        hook: Calls hooks that plugins offer: `hook.acme_find_user(user_id=…)`.
-        relay: Calls the subscribers of the hooks that run with every job.
-        warnings: What is odd, and no reason to refuse the start; sentences.
-        report: What is wrong so far.
+        entry_points: Every entry point in our groups, those of disabled plugins included.
+        disabled: Those of `entry_points` that are disabled.
+        loaded: The imported plugins, in order; the application is the last.
+        relay: Calls the hooks that run with every job.
+        warnings: Sentences about what looks wrong and does not refuse the start.
+        report: The problems that were found so far.
     """
 
-    claims: tuple[Claim, ...]
-    disabled: frozenset[Claim]
+    entry_points: tuple[PluginEntryPoint, ...]
+    disabled: frozenset[PluginEntryPoint]
     loaded: tuple[Plugin, ...]
-    hook: HookRelay
     relay: Relay
     warnings: tuple[str, ...]
     report: Report
@@ -86,67 +84,106 @@ class Plugins:
     @classmethod
     def load(
         cls,
-        claims: Iterable[Claim | Broken] | None = None,
+        entry_points: Iterable[PluginEntryPoint | UnreadableDistribution] | None = None,
         *,
         application: str | None = None,
         disabled: Iterable[str] = (),
-        check: Callable[[Iterable[Claim], Report], None] | None = None,
+        check: Callable[[Iterable[PluginEntryPoint], Report], None] | None = None,
     ) -> Plugins:
-        """Find, import and register.
+        """Import plugins and register their hooks.
 
-        Nothing that a plugin does wrong is raised: it is in the report.
-
-        What they print meanwhile goes to stderr: stdout may be data.
+        Nothing that a plugin does wrong is raised: it is in the report. What plugins print while
+        they are loaded goes to stderr, because stdout may be data.
 
         Args:
-            claims: What to load instead of what is installed, as from `found`.
+            entry_points: What to load. None: what is installed, and the core's built-in plugins.
             application: The module that `CORRAL_APP` names. It is loaded last and may implement
                 hooks, but declares no queues.
-            disabled: What `CORRAL_DISABLED_PLUGINS` names: a distribution, or entry points of that
-                name, whoever has them.
-            check: Looks at the names of what is to be imported, before anything is. Entry points
-                that it makes `faulty` are not imported.
+            disabled: The names in `CORRAL_DISABLED_PLUGINS`: a distribution, or entry points of
+                that name in any distribution.
+            check: Called with the entry points before any is imported. Those that it adds to
+                `report.faulty` are not imported.
         """
-        with stdout_turned():
-            return cls._load(claims, application, disabled, check)
+        if entry_points is None:
+            entry_points = [*read_entry_points(), *built_in_plugins()]
+        with stdout_to_stderr():
+            return cls._load(entry_points, application, disabled, check)
 
     @classmethod
     def _load(
         cls,
-        claims: Iterable[Claim | Broken] | None,
+        entry_points: Iterable[PluginEntryPoint | UnreadableDistribution],
         application: str | None,
         disabled: Iterable[str],
-        check: Callable[[Iterable[Claim], Report], None] | None,
+        check: Callable[[Iterable[PluginEntryPoint], Report], None] | None,
     ) -> Plugins:
         report = Report()
-        names = {canonical(name): name for name in disabled}
-        installed = tuple(_readable(found() if claims is None else claims, names, report))
-        off = frozenset(
-            claim for claim in installed if not names.keys().isdisjoint(_names_of(claim))
-        )
-        wanted = [claim for claim in installed if claim not in off]
+        names = {canonical_name(name): name for name in disabled}
+        installed = tuple(_report_unreadable(entry_points, names, report))
+        off = frozenset(each for each in installed if not names.keys().isdisjoint(_names_of(each)))
+        wanted = [each for each in installed if each not in off]
         if application:
-            wanted.append(
-                Claim(
-                    application, application, APPLICATION, Provider(application, "", "application")
-                )
-            )
+            provider = Provider(application, "", "application")
+            wanted.append(PluginEntryPoint(application, application, APPLICATION, provider))
         if check is not None:
             check(wanted, report)
-            wanted = [claim for claim in wanted if claim not in report.faulty]
+            wanted = [each for each in wanted if each not in report.faulty]
 
+        return cls._register_all(
+            _import_modules(wanted, report),
+            report,
+            entry_points=installed,
+            disabled=off,
+            warnings=tuple(_warn_of_unknown_names(names, installed)),
+        )
+
+    @classmethod
+    def of_modules(cls, modules: Mapping[str, object]) -> Plugins:
+        """Plugins of modules that are imported already and that no entry point names; for tests.
+
+        The core's built-in plugins are among them.
+
+        Args:
+            modules: The modules by name, in the order in which they are registered: the hooks of
+                the last one are called first. Any object with functions that are marked with
+                `hookimpl` will do.
+
+        Raises:
+            CatalogError: A module has a hook that cannot be called.
+        """
+        report = Report()
+        pairs = _import_modules(built_in_plugins(), report)
+        for name, module in modules.items():
+            provider = Provider(name, "", "application")
+            pairs.append((module, (PluginEntryPoint(name, name, PLUGINS, provider),)))
+        with stdout_to_stderr():
+            plugins = cls._register_all(pairs, report)
+        report.raise_problems()
+        return plugins
+
+    @classmethod
+    def _register_all(
+        cls,
+        modules: Iterable[tuple[object, tuple[PluginEntryPoint, ...]]],
+        report: Report,
+        *,
+        entry_points: tuple[PluginEntryPoint, ...] = (),
+        disabled: frozenset[PluginEntryPoint] = frozenset(),
+        warnings: tuple[str, ...] = (),
+    ) -> Plugins:
+        """Register modules: first the hooks that they offer, then their implementations."""
         manager = PluginManager("corral")
         manager.add_hookspecs(hookspecs)
         loaded = [
             Plugin(
-                module, naming, tuple(sorted(hook for hook, _, _ in _implemented(manager, module)))
+                module, naming, tuple(sorted(hook for hook, _, _ in _marked_hooks(manager, module)))
             )
-            for module, naming in _imported(wanted, report)
+            for module, naming in modules
         ]
         for plugin in loaded:
             _add_hookspecs(manager, plugin, report)
         registered = {
-            id(plugin.module): plugin.claims
+            id(plugin.module): plugin.entry_points
             for plugin in loaded
             if _register(manager, plugin, report)
         }
@@ -155,46 +192,62 @@ class Plugins:
                 Implementation(
                     caller.name, registered[id(made.plugin)], made.function, made.argnames
                 )
-                for made in reversed(
-                    caller.get_hookimpls()
-                )  # the order in which pluggy would call them
+                # reversed: the order in which pluggy would call them
+                for made in reversed(caller.get_hookimpls())
             )
-            for caller in _specified(manager)
+            for caller in _offered_hooks(manager)
         }
         return cls(
-            claims=installed,
-            disabled=off,
+            entry_points=entry_points,
+            disabled=disabled,
             loaded=tuple(loaded),
-            hook=manager.hook,
             relay=Relay(implementations),
-            warnings=tuple(_unmatched(names, installed)),
+            warnings=warnings,
             report=report,
             _implementations=implementations,
         )
 
     def with_own(self, *subscribers: object) -> Plugins:
-        """These plugins, and parts of Corral itself that subscribe to the core's hooks.
+        """These plugins, and parts of Corral itself that implement the core's hooks.
 
-        They are called before everybody else's: what they measure or open encloses it.
+        Those are called before the plugins, so that what they measure or open encloses the plugins.
 
         Args:
             subscribers: Objects with methods that are marked with `hookimpl`.
         """
         manager, joined = PluginManager("corral"), dict(self._implementations)
         for subscriber in subscribers:
-            claims = (Claim(type(subscriber).__name__, type(subscriber).__module__, PLUGINS, OWN),)
-            for hook, _, function in _implemented(manager, subscriber):
-                own = Implementation(
-                    hook, claims, function, tuple(inspect.signature(function).parameters)
-                )
+            kind = type(subscriber)
+            named = (PluginEntryPoint(kind.__name__, kind.__module__, PLUGINS, CORE),)
+            for hook, _, function in _marked_hooks(manager, subscriber):
+                arguments = tuple(inspect.signature(function).parameters)
+                own = Implementation(hook, named, function, arguments)
                 joined[hook] = (own, *joined.get(hook, ()))
         return replace(self, relay=Relay(joined), _implementations=joined)
 
     def implementations(self, hook: str) -> tuple[Implementation, ...]:
-        """Who answers a hook, in the order in which they are called; nobody answers one that nobody
-        offers.
+        """The implementations of a hook, in the order in which they are called.
+
+        None for a hook that no loaded plugin offers.
         """
         return self._implementations.get(hook, ())
+
+    def implementations_of(self, spec: Callable[..., Any]) -> tuple[Implementation, ...]:
+        """The implementations of a plugin's hook, in the order in which they are called.
+
+        Args:
+            spec: The hook's specification: the function that is marked with `hookspec`.
+
+        Raises:
+            LookupError: No loaded plugin offers the hook.
+        """
+        implementations = self._implementations.get(spec.__name__)
+        if implementations is None:
+            raise LookupError(
+                f"no loaded plugin offers the hook {spec.__name__!r}: the plugin that defines it"
+                " returns the module of its hook specifications from corral_hookspecs"
+            )
+        return implementations
 
     def ask(
         self, hook: str, kind: type[T], report: Report, *, only: Collection[str] | None = None
@@ -203,86 +256,92 @@ class Plugins:
 
         Args:
             hook: A hook without arguments that returns an iterable.
-            kind: What the iterable holds.
-            report: Gets what goes wrong.
+            kind: The type of the iterable's items.
+            report: Gets the problems.
             only: Names of the distributions to ask, or None for all.
 
         Yields:
-            What was registered, with who did.
+            Each registered item, with its provider.
         """
         for implementation in self.implementations(hook):
             if only is None or implementation.provider.distribution in only:
-                for item in _answer(implementation.claims, hook, implementation, kind, report):
+                named = implementation.entry_points
+                for item in _call_registering(named, hook, implementation, kind, report):
                     yield implementation.provider, item
 
 
-def _readable(
-    claims: Iterable[Claim | Broken], disabled: Container[str], report: Report
-) -> Iterator[Claim]:
-    for one in claims:
-        if isinstance(one, Claim):
-            yield one
-        elif one.provider is None:
-            report.add(
-                "broken-metadata", one.told, hint="install it again, or remove its dist-info folder"
-            )
-        elif canonical(one.provider.distribution) not in disabled:
-            hint = f"install it again, or {disabling([one.provider])}"
-            report.add("broken-metadata", one.told, [one.provider], hint=hint)
+def _report_unreadable(
+    entry_points: Iterable[PluginEntryPoint | UnreadableDistribution],
+    disabled: Container[str],
+    report: Report,
+) -> Iterator[PluginEntryPoint]:
+    """Yield the entry points; report unreadable distributions that are not disabled."""
+    for each in entry_points:
+        if isinstance(each, PluginEntryPoint):
+            yield each
+        elif each.provider is None:
+            hint = "install it again, or remove its dist-info folder"
+            report.add("broken-metadata", each.problem, hint=hint)
+        elif canonical_name(each.provider.distribution) not in disabled:
+            hint = f"install it again, or {disable_hint([each.provider])}"
+            report.add("broken-metadata", each.problem, [each.provider], hint=hint)
 
 
-def _names_of(claim: Claim) -> set[str]:
-    return {canonical(claim.name), canonical(claim.provider.distribution)}
+def _names_of(entry_point: PluginEntryPoint) -> set[str]:
+    """The names by which a plugin can be disabled."""
+    return {canonical_name(entry_point.name), canonical_name(entry_point.provider.distribution)}
 
 
-def _unmatched(disabled: Mapping[str, str], claims: Iterable[Claim]) -> Iterator[str]:
-    """A warning for each name that disables nothing: one list may be shared by processes that
-    differ in plugins.
+def _warn_of_unknown_names(
+    disabled: Mapping[str, str], entry_points: Iterable[PluginEntryPoint]
+) -> Iterator[str]:
+    """A warning for each name that disables nothing.
+
+    That is no error: processes with different plugins may share one setting.
     """
-    known = {name for claim in claims for name in _names_of(claim)}
+    known = {name for each in entry_points for name in _names_of(each)}
     for name, as_written in disabled.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            yield f"CORRAL_DISABLED_PLUGINS names {as_written!r}, which is not installed{meant}"
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            yield f"CORRAL_DISABLED_PLUGINS names {as_written!r}, which is not installed{hint}"
 
 
-def _imported(claims: Iterable[Claim], report: Report) -> list[tuple[object, tuple[Claim, ...]]]:
-    """Each module once, with all entry points that lead to it."""
-    by_value: dict[str, list[Claim]] = {}
-    for claim in claims:
-        by_value.setdefault(claim.value, []).append(claim)
-    modules: dict[int, tuple[object, tuple[Claim, ...]]] = {}
+def _import_modules(
+    entry_points: Iterable[PluginEntryPoint], report: Report
+) -> list[tuple[object, tuple[PluginEntryPoint, ...]]]:
+    """Import each module once; returns it with all entry points that name it."""
+    by_value: dict[str, list[PluginEntryPoint]] = {}
+    for each in entry_points:
+        by_value.setdefault(each.value, []).append(each)
+    modules: dict[int, tuple[object, tuple[PluginEntryPoint, ...]]] = {}
     for value, naming in by_value.items():
         try:
             module = EntryPoint(naming[0].name, value, naming[0].group).load()
-        except RAISED as error:
+        except PLUGIN_ERRORS as error:
             hint = "install what it needs" if isinstance(error, ImportError) else None
             if naming[0].group == APPLICATION:
                 hint = "CORRAL_APP names a module that Python finds: is its folder on PYTHONPATH?"
-            report.blame(
-                "import-error",
-                naming,
-                f"failed to import {value!r}: {summary(error)}",
-                hint=hint,
-                cause=error,
-            )
+            message = f"failed to import {value!r}: {error_summary(error)}"
+            report.add_for_plugin("import-error", naming, message, hint=hint, cause=error)
             continue
         _, before = modules.get(id(module), (module, ()))
         modules[id(module)] = (module, (*before, *naming))
     return list(modules.values())
 
 
-def _implemented(
+def _marked_hooks(
     manager: PluginManager, module: object
 ) -> Iterator[tuple[str, HookimplOpts, Callable[..., Any]]]:
+    """The attributes of a module that are marked with `hookimpl`: hook, options and function."""
     for attribute in dir(module):
         options = manager.parse_hookimpl_opts(module, attribute)
         if options is not None:
             yield options.get("specname") or attribute, options, getattr(module, attribute)
 
 
-def _specified(manager: PluginManager) -> list[HookCaller]:
+def _offered_hooks(manager: PluginManager) -> list[HookCaller]:
+    """The hooks that have a specification: the core's, and those that plugins offer."""
     return [
         caller
         for caller in vars(manager.hook).values()
@@ -291,49 +350,54 @@ def _specified(manager: PluginManager) -> list[HookCaller]:
 
 
 def _add_hookspecs(manager: PluginManager, plugin: Plugin, report: Report) -> None:
-    """Make the hooks known that a plugin offers: before anybody's implementations are looked at."""
-    for hook, options, function in _implemented(manager, plugin.module):
+    """Add the hooks that a plugin offers.
+
+    Called for all plugins before the implementations of any are checked.
+    """
+    for hook, options, function in _marked_hooks(manager, plugin.module):
         if hook != "corral_hookspecs" or _fault(manager, hook, options, function):
             continue
-        for namespace in _answer(plugin.claims, hook, function, object, report):
+        for namespace in _call_registering(plugin.entry_points, hook, function, object, report):
             try:
                 manager.add_hookspecs(cast("ModuleType", namespace))  # pluggy takes any object
-            except ValueError as error:  # no hook in it, or one that exists
-                report.blame(
-                    "bad-hookspecs", plugin.claims, f"offers hooks that cannot be used: {error}"
-                )
+            except ValueError as error:  # it holds no hook, or one that exists already
+                message = f"offers hooks that cannot be used: {error}"
+                report.add_for_plugin("bad-hookspecs", plugin.entry_points, message)
 
 
 def _register(manager: PluginManager, plugin: Plugin, report: Report) -> bool:
-    """Register a module if all its hooks can be called; pluggy itself stops at the first that
-    cannot.
+    """Register a plugin's hooks if all of them can be called.
+
+    All are checked here: pluggy would stop at the first that cannot be called.
+
+    Returns:
+        Whether the plugin is registered.
     """
     faults = [
         fault
-        for hook, options, function in _implemented(manager, plugin.module)
+        for hook, options, function in _marked_hooks(manager, plugin.module)
         if (fault := _fault(manager, hook, options, function))
     ]
     for code, message, hint in faults:
-        report.blame(code, plugin.claims, message, hint=hint)
-    if "corral_queues" in plugin.hooks and plugin.claims[0].group == APPLICATION:
+        report.add_for_plugin(code, plugin.entry_points, message, hint=hint)
+    if "corral_queues" in plugin.hooks and plugin.entry_points[0].group == APPLICATION:
         hint = (
             "make a distribution of them, with an entry point in the group corral.queues for each"
         )
-        report.blame("application-declares", plugin.claims, "declares queues", hint=hint)
+        report.add_for_plugin(
+            "application-declares", plugin.entry_points, "declares queues", hint=hint
+        )
         return False
     if faults:
         return False
     try:
-        manager.register(plugin.module, plugin.claims[0].value)
+        manager.register(plugin.module, plugin.entry_points[0].value)
+    # pluggy before 1.7: it takes an argument for which the hook has a default
     except PluginValidationError as error:
-        report.blame(
-            "hook-wrapper",
-            plugin.claims,
-            f"has a hook that cannot be called: {str(error).splitlines()[-1]}",
-        )
-        if manager.is_registered(
-            plugin.module
-        ):  # pluggy up to 1.6 leaves what it refused registered
+        message = f"has a hook that cannot be called: {str(error).splitlines()[-1]}"
+        report.add_for_plugin("hook-arguments", plugin.entry_points, message)
+        # pluggy up to 1.6 leaves a plugin registered that it refused
+        if manager.is_registered(plugin.module):
             manager.unregister(plugin.module)
         return False
     return True
@@ -342,75 +406,69 @@ def _register(manager: PluginManager, plugin: Plugin, report: Report) -> bool:
 def _fault(
     manager: PluginManager, hook: str, options: HookimplOpts, function: Callable[..., Any]
 ) -> tuple[Code, str, str | None] | None:
-    """Why an implementation cannot be called, as a problem's code, message and hint."""
+    """Why an implementation cannot be called: a problem's code, message and hint; else None."""
     caller = getattr(manager.hook, hook, None)
     if caller is None or caller.spec is None:
         if options.get("optionalhook"):
             return None
-        close = difflib.get_close_matches(hook, [known.name for known in _specified(manager)], n=1)
-        meant = f"did you mean {close[0]!r}? " if close else ""
-        hint = f"{meant}a hook that another plugin offers is marked @hookimpl(optionalhook=True)"
-        return "unknown-hook", f"implements the unknown hook {hook!r}", hint
-    if hook in CORE_HOOKS and (options.get("wrapper") or options.get("hookwrapper")):
-        return (
-            "hook-wrapper",
-            f"wraps the hook {hook!r}, which is called plugin by plugin",
-            "implement it instead",
+        known = [offered.name for offered in _offered_hooks(manager)]
+        close = difflib.get_close_matches(hook, known, n=1)
+        suggestion = f"did you mean {close[0]!r}? " if close else ""
+        hint = (
+            f"{suggestion}a hook that another plugin offers is marked @hookimpl(optionalhook=True)"
         )
-    given = {*caller.spec.argnames, *caller.spec.kwargnames}
+        return "unknown-hook", f"implements the unknown hook {hook!r}", hint
+    if options.get("wrapper") or options.get("hookwrapper"):
+        message = f"wraps the hook {hook!r}, which is called plugin by plugin"
+        return "hook-wrapper", message, "implement it instead"
+    arguments = {*caller.spec.argnames, *caller.spec.kwargnames}
     wrong = [
         parameter.name
         for parameter in inspect.signature(function).parameters.values()
-        if parameter.name not in given
+        if parameter.name not in arguments
         and parameter.default is parameter.empty
         and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
     ]
     if wrong:
-        told = ", ".join(map(repr, wrong))
+        names = ", ".join(map(repr, wrong))
+        message = f"implements the hook {hook!r} with arguments that it does not have: {names}"
         hint = (
             f"its arguments are: {', '.join(caller.spec.argnames)}"
-            if given
+            if arguments
             else "it takes no arguments"
         )
-        return (
-            "hook-arguments",
-            f"implements the hook {hook!r} with arguments that it does not have: {told}",
-            hint,
-        )
+        return "hook-arguments", message, hint
     return None
 
 
-def _answer(
-    claims: tuple[Claim, ...],
+def _call_registering(
+    entry_points: tuple[PluginEntryPoint, ...],
     hook: str,
     function: Callable[[], object],
     kind: type[T],
     report: Report,
 ) -> list[T]:
-    """What one implementation registers; what it should not have registered is a problem, and left
-    out.
+    """Call one implementation of a hook that registers things.
+
+    Returns:
+        The items of the right type; the others are reported as a problem.
     """
     try:
-        with stdout_turned():
+        with stdout_to_stderr():
             result = function()
             items = list(result) if isinstance(result, Iterable) else None
-    except RAISED as error:
-        report.blame("hook-raised", claims, f"raised in {hook}: {summary(error)}", cause=error)
+    except PLUGIN_ERRORS as error:
+        message = f"raised in {hook}: {error_summary(error)}"
+        report.add_for_plugin("hook-raised", entry_points, message, cause=error)
         return []
     if items is None:
-        told = type(result).__name__
-        report.blame(
-            "hook-result",
-            claims,
-            f"returned {told} from {hook} instead of a list of {kind.__name__}",
-        )
+        found = type(result).__name__
+        message = f"returned {found} from {hook} instead of a list of {kind.__name__}"
+        report.add_for_plugin("hook-result", entry_points, message)
         return []
     wrong = sorted({type(item).__name__ for item in items if not isinstance(item, kind)})
     if wrong:
-        told = ", ".join(wrong)
-        report.blame(
-            "hook-result",
-            claims,
-            f"returned {told} in the list from {hook} instead of {kind.__name__}",
-        )
+        found = ", ".join(wrong)
+        message = f"returned {found} in the list from {hook} instead of {kind.__name__}"
+        report.add_for_plugin("hook-result", entry_points, message)
     return [item for item in items if isinstance(item, kind)]

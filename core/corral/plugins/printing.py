@@ -1,4 +1,4 @@
-"""`stdout_turned`: what plugins print while they are loaded goes to stderr.
+"""`stdout_to_stderr`: sends what plugins print while they are loaded to stderr.
 
 A program's stdout may be data.
 """
@@ -11,23 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO, cast
 
-__all__ = ["stdout_turned"]
+__all__ = ["stdout_to_stderr"]
 
 _lock: Final = threading.Lock()
-"""Held while `sys.stdout` is replaced: of two threads that connect at once, none may put back the
-other's stand-in.
+"""Held while `sys.stdout` is replaced.
+
+Without it, one of two threads that connect at once could restore the other's replacement.
 """
 
 
-class _Turned:
-    """Stands for stdout: stderr for threads that load plugins, and what it was for all others,
-    which print data.
+class _Replacement:
+    """Replaces stdout: stderr for threads that load plugins, the original for all others.
 
-    A plugin may keep it, in a handler of `logging` for one: once nobody loads plugins it is what it
-    was for everybody.
+    A plugin may keep a reference to it, for example in a handler of `logging`. When no thread loads
+    plugins any more, it acts as the original for everybody.
 
     Args:
-        stdout: What it was.
+        stdout: The original.
     """
 
     def __init__(self, stdout: TextIO) -> None:
@@ -40,20 +40,19 @@ class _Turned:
 
 
 @contextmanager
-def stdout_turned() -> Iterator[None]:
-    """Turn what this thread prints to stderr while entered."""
+def stdout_to_stderr() -> Iterator[None]:
+    """Send what this thread prints to stderr while the context is entered."""
     thread = threading.get_ident()
     with _lock:
         before: object = sys.stdout
-        turned = before if isinstance(before, _Turned) else _Turned(sys.stdout)
-        turned.threads.append(thread)
-        sys.stdout = cast("TextIO", turned)
+        replacement = before if isinstance(before, _Replacement) else _Replacement(sys.stdout)
+        replacement.threads.append(thread)
+        sys.stdout = cast("TextIO", replacement)
     try:
         yield
     finally:
         with _lock:
-            turned.threads.remove(thread)
-            if (
-                not turned.threads and cast("object", sys.stdout) is turned
-            ):  # no plugin has put another one there
-                sys.stdout = turned.stdout
+            replacement.threads.remove(thread)
+            # A plugin may have put another object in its place: that one stays.
+            if not replacement.threads and cast("object", sys.stdout) is replacement:
+                sys.stdout = replacement.stdout

@@ -1,4 +1,4 @@
-"""`Report`: everything that is wrong with what is installed, gathered before anything is raised."""
+"""`Report`: all problems of the installed plugins, collected before anything is raised."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from corral.errors import CatalogError, Problem
-from corral.plugins.entry_points import APPLICATION, Claim, Provider
+from corral.plugins.entry_points import APPLICATION, PluginEntryPoint, Provider
 
-__all__ = ["Code", "Report", "blamed", "disabling", "summary"]
+__all__ = ["Code", "Report", "disable_hint", "error_summary", "subject_of"]
 
 MAX_SUMMARY_LENGTH: Final = 300
-"""A report has one line per problem; the whole text is in the traceback."""
+"""In characters. A report has one line per problem; the traceback has the whole text."""
 
 Code = Literal[
     "application-declares",
@@ -45,27 +45,27 @@ Code = Literal[
     "undeclared-queue",
     "unknown-hook",
 ]
-"""Every `Problem.code` that refuses a start. Machines read them: none is ever renamed."""
+"""Every `Problem.code` that refuses a start. Programs read these codes: none is ever renamed."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What is wrong.
+    """The problems that were found.
 
     Attributes:
         problems: In the order in which they were found.
-        causes: The exceptions behind them, tracebacks and all; each carries its problem's message
-        as a note.
-        faulty: Entry points whose module could not be asked for all it provides: what is missing
-            from them is a consequence, not a second problem.
+        causes: The exceptions that plugins raised, with their tracebacks; each carries its
+            problem's message as a note.
+        faulty: Entry points whose module could not be loaded or asked completely. What they do not
+            provide follows from that, and is not reported as a second problem.
     """
 
     problems: list[Problem] = field(default_factory=list[Problem])
     causes: list[BaseException] = field(default_factory=list[BaseException])
-    faulty: set[Claim] = field(default_factory=set[Claim])
+    faulty: set[PluginEntryPoint] = field(default_factory=set[PluginEntryPoint])
 
     def copy(self) -> Report:
-        """A report to go on with; what is added to it is not added here."""
+        """A copy: what is added to it is not added to this report."""
         return Report(self.problems.copy(), self.causes.copy(), self.faulty.copy())
 
     def add(
@@ -81,47 +81,47 @@ class Report:
         Args:
             code: Its code.
             message: One sentence that names the queue and its provider.
-            providers: Who is involved.
+            providers: The distributions that are involved.
             hint: What the reader can do.
         """
         self.problems.append(
             Problem(code, message, hint, tuple(dict.fromkeys(map(str, providers))))
         )
 
-    def blame(
+    def add_for_plugin(
         self,
         code: Code,
-        claims: Sequence[Claim],
+        entry_points: Sequence[PluginEntryPoint],
         message: str,
         *,
         hint: str | None = None,
         cause: BaseException | None = None,
     ) -> None:
-        """Add a problem of a module.
+        """Add a problem of one module, and note its entry points as faulty.
 
         Args:
             code: The problem's code.
-            claims: The entry points that name the module.
-            message: What it did, without its name: the sentence begins with that.
-            hint: What the reader can do, other than disabling it.
-            cause: What was raised.
+            entry_points: The entry points that name the module.
+            message: What the module did, without a subject: the entry points are put before it.
+            hint: What the reader can do, other than disabling the plugin.
+            cause: The exception that the module raised.
         """
-        message = f"{blamed(claims)} {message}"
-        providers = [claim.provider for claim in claims]
-        if claims[0].group != APPLICATION:
-            hint = f"{hint}, or {disabling(providers)}" if hint else disabling(providers)
+        message = f"{subject_of(entry_points)} {message}"
+        providers = [each.provider for each in entry_points]
+        if entry_points[0].group != APPLICATION:
+            hint = f"{hint}, or {disable_hint(providers)}" if hint else disable_hint(providers)
         self.add(code, message, providers, hint=hint)
-        self.faulty.update(claims)
+        self.faulty.update(entry_points)
         if cause is not None:
             cause.add_note(message)
             self.causes.append(cause)
 
     def raise_problems(self) -> None:
-        """Refuse to go on if anything is wrong.
+        """Raise if there is any problem.
 
         Raises:
-            CatalogError: With all problems. Its `__cause__` is what plugins raised; where several
-            did, as a group.
+            CatalogError: With all problems. Its `__cause__` is the exception that a plugin raised;
+                of several, an exception group.
         """
         if not self.problems:
             return
@@ -131,22 +131,22 @@ class Report:
         raise CatalogError(tuple(self.problems)) from cause
 
 
-def blamed(claims: Sequence[Claim]) -> str:
+def subject_of(entry_points: Sequence[PluginEntryPoint]) -> str:
     """Entry points as the subject of a sentence: `plugin 'emails' (corral-emails 0.1.0)`."""
-    if claims[0].group == APPLICATION:
-        return f"application {claims[0].name!r}"
-    names = ", ".join(dict.fromkeys(repr(claim.name) for claim in claims))
-    providers = ", ".join(dict.fromkeys(str(claim.provider) for claim in claims))
-    return f"{'plugin' if len(claims) == 1 else 'plugins'} {names} ({providers})"
+    if entry_points[0].group == APPLICATION:
+        return f"application {entry_points[0].name!r}"
+    names = ", ".join(dict.fromkeys(repr(each.name) for each in entry_points))
+    providers = ", ".join(dict.fromkeys(str(each.provider) for each in entry_points))
+    return f"{'plugin' if len(entry_points) == 1 else 'plugins'} {names} ({providers})"
 
 
-def disabling(providers: Iterable[Provider]) -> str:
-    """How to go on without them."""
+def disable_hint(providers: Iterable[Provider]) -> str:
+    """A hint that says how to start without these distributions."""
     names = ",".join(dict.fromkeys(provider.distribution for provider in providers))
     return f"disable it: CORRAL_DISABLED_PLUGINS={names}"
 
 
-def summary(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
     if len(text) > MAX_SUMMARY_LENGTH:

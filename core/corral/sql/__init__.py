@@ -1,13 +1,17 @@
-"""SQL for plugins and applications: an engine, a ledger of effects that happened, an outbox, and
-the tables of both.
+"""SQL for plugins and applications: an engine, a ledger of effects, an outbox, and their tables.
 
-Needs the extra `sql`. It knows the catalog and the store, and no worker: what is opened here is
-opened by whoever needs it.
+Needs the extra `sql`. It knows the catalog and the store, and no worker.
 """
 
 try:
     from corral.sql.creating import MadeTable, create_tables, require_tables
-    from corral.sql.engines import Connection, create_engine, engine, unavailable
+    from corral.sql.engines import (
+        Connection,
+        connection_of,
+        create_engine,
+        database_errors,
+        engine,
+    )
     from corral.sql.ledger import Ledger
     from corral.sql.outbox import Outbox
     from corral.sql.relay import OutboxRelay, Relayed
@@ -19,7 +23,8 @@ except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] != "sqlalchemy":
         raise
     raise MissingExtra(
-        "corral.sql needs SQLAlchemy, which is not installed: install the extra 'sql' from where you got corral"
+        "corral.sql needs SQLAlchemy, which is not installed: "
+        "install the extra 'sql' from where you got corral"
     ) from missing
 
 __all__ = [
@@ -31,13 +36,14 @@ __all__ = [
     "OutboxRelay",
     "Relayed",
     "TransactionSpoilt",
+    "connection_of",
     "create_engine",
     "create_tables",
+    "database_errors",
     "engine",
     "ensure_unspoilt",
     "ledger",
     "metadata",
     "outbox",
     "require_tables",
-    "unavailable",
 ]

@@ -1,4 +1,4 @@
-"""Making the tables: the core's own, then those of every plugin that implements `corral_tables`."""
+"""Creates the tables: the core's own, then those of each plugin that implements `corral_tables`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from corral.errors import CatalogError, ConfigurationError, DatabaseUnavailable, Problem
 from corral.plugins import Plugins, Provider
 from corral.redactor import masked
-from corral.sql.engines import unavailable
+from corral.sql.engines import database_errors
 from corral.sql.tables import metadata
 
-__all__ = ["MadeTable", "create_tables", "offered", "require_tables"]
+__all__ = ["MadeTable", "collect_tables", "create_tables", "require_tables"]
 
 LOCK: Final = 0x636F7272616C  # "corral"
-"""PostgreSQL's advisory lock under which tables are made: two that make them at once would trip
-over each other.
-"""
+"""PostgreSQL's advisory lock for creating tables: two programs that do so at once would fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class MadeTable:
-    """A table that there is now.
+    """A table that exists now.
 
     Attributes:
-        table: Its name, with its schema where it has one.
+        table: Its name, with its schema if it has one.
         provider: The distribution that declares it.
-        made: False where it existed before, and was left as it was.
+        made: Whether this call created it. False: it existed, and was left as it was.
     """
 
     table: str
@@ -40,74 +38,70 @@ class MadeTable:
     made: bool
 
 
-def offered(plugins: Plugins) -> list[tuple[Provider, MetaData]]:
-    """Everybody's tables: the core's own first, the others in the order in which plugins are
-    called.
+def collect_tables(plugins: Plugins) -> list[tuple[Provider, MetaData]]:
+    """Collect the tables of all: the core's own first, then the plugins' in their calling order.
 
     Raises:
         CatalogError: A plugin could not be asked, or two declare tables of one name.
     """
     report = plugins.report.copy()
     core = Provider("corral", version("corral"), "")
-    asked = [(core, metadata), *plugins.ask("corral_tables", MetaData, report)]
+    declared = [(core, metadata), *plugins.ask("corral_tables", MetaData, report)]
     report.raise_problems()
     owners: dict[str, tuple[Provider, Table]] = {}
     problems: list[Problem] = []
     for provider, table in (
-        (provider, table) for provider, tables in asked for table in tables.tables.values()
+        (provider, table) for provider, tables in declared for table in tables.tables.values()
     ):
         first, before = owners.setdefault(table.fullname.lower(), (provider, table))
         if before is not table:
-            problems.append(_claimed_twice(table.fullname, first, provider))
+            problems.append(_duplicate_table(table.fullname, first, provider))
     if problems:
         raise CatalogError(tuple(problems))
-    return asked
+    return declared
 
 
 async def create_tables(engine: AsyncEngine, plugins: Plugins) -> list[MadeTable]:
-    """Make those tables that are missing, all of them or none.
+    """Create the tables that are missing, all of them or none.
 
-    Safe to repeat, and for several at once.
-
-    A table that exists is left as it is, whatever its columns: changing tables is a migration, and
-    yours.
+    Safe to repeat, and for several programs at once. A table that exists is left as it is, whatever
+    its columns are: changing tables is a migration, which is the application's task.
 
     Args:
-        engine: Where.
-        plugins: Whose.
+        engine: The database.
+        plugins: The plugins that declare tables.
 
     Returns:
-        Every table, in the order of their making.
+        Every table, in the order in which they are created.
 
     Raises:
-        CatalogError: As `offered`.
+        CatalogError: As for `collect_tables`.
         DatabaseUnavailable: The database is away.
     """
-    asked = offered(plugins)
-    with unavailable(engine):
+    declared = collect_tables(plugins)
+    with database_errors(engine):
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
                 await connection.execute(
                     text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK}
                 )
-            return await connection.run_sync(_create, asked)
+            return await connection.run_sync(_create, declared)
 
 
 async def require_tables(engine: AsyncEngine, *tables: Table) -> None:
-    """Refuse a database that lacks tables: for a plugin to call when a worker opens what its
-    processor needs.
+    """Refuse a database that lacks tables.
 
-    A database that is away cannot be asked, and is no reason not to start: the attempts of jobs
-    will tell.
+    A plugin calls it when a worker opens what its processor needs. If the database is away, it does
+    nothing: the worker may start, and the attempts of jobs will fail with the reason.
 
     Args:
         engine: The database.
-        tables: What is needed.
+        tables: The tables that are needed.
 
     Raises:
-        ConfigurationError: Some are missing; it names them, and the command that makes them.
+        ConfigurationError: Some are missing; it names them, and the command that creates them.
     """
-    with suppress(DatabaseUnavailable), unavailable(engine):
+    with suppress(DatabaseUnavailable), database_errors(engine):
         async with engine.execution_options(sqlite_begin="DEFERRED").connect() as connection:
             missing = await connection.run_sync(_missing, tables)
         if missing:
@@ -127,18 +121,20 @@ def _missing(connection: Connection, tables: Sequence[Table]) -> str:
     return f"the table{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
 
 
-def _create(connection: Connection, asked: Sequence[tuple[Provider, MetaData]]) -> list[MadeTable]:
+def _create(
+    connection: Connection, declared: Sequence[tuple[Provider, MetaData]]
+) -> list[MadeTable]:
     made: dict[str, MadeTable] = {}
-    for provider, tables in asked:
+    for provider, tables in declared:
         inspector = inspect(connection)
         for table in tables.sorted_tables:
-            is_there = inspector.has_table(table.name, schema=table.schema)
-            made.setdefault(table.fullname, MadeTable(table.fullname, provider, not is_there))
+            exists = inspector.has_table(table.name, schema=table.schema)
+            made.setdefault(table.fullname, MadeTable(table.fullname, provider, not exists))
         tables.create_all(connection)
     return list(made.values())
 
 
-def _claimed_twice(table: str, *providers: Provider) -> Problem:
+def _duplicate_table(table: str, *providers: Provider) -> Problem:
     names = tuple(dict.fromkeys(map(str, providers)))
     if len(names) == 1:
         return Problem(

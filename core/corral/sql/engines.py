@@ -1,8 +1,8 @@
-"""Where every connection to the SQL database is made: SQLite for one machine, PostgreSQL for many.
+"""Makes every connection to the SQL database: SQLite for one machine, PostgreSQL for many.
 
-Out of the box SQLite fails where PostgreSQL waits: two transactions that read first and write then
-cannot both go on, and the second is told at once that the database is locked. So every transaction
-takes its turn at its beginning.
+By default SQLite fails where PostgreSQL waits: of two transactions that read first and write then,
+the second fails at once with "database is locked". So here every SQLite transaction takes the write
+lock when it begins.
 """
 
 from __future__ import annotations
@@ -31,34 +31,36 @@ from corral.redactor import masked
 from corral.settings import Settings
 
 if TYPE_CHECKING:
-    from corral.processor import Deps
+    from corral.deps import Deps
 
-__all__ = ["Connection", "connected", "create_engine", "engine", "unavailable"]
+__all__ = ["Connection", "connection_of", "create_engine", "database_errors", "engine"]
 
 Connection = AsyncConnection | AsyncSession
 """What a caller has its transaction on."""
 
 TURN_SECONDS: Final = 30.0
-"""How long a SQLite transaction waits for its turn before it fails with `database is locked`."""
+"""How long a SQLite transaction waits for the write lock before it fails."""
 
+_URL_HINT: Final = (
+    "write sqlite+aiosqlite:///path/to.db or postgresql+asyncpg://user:password@host/name"
+)
 _DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
 _ALIASES: Final = {
     "postgres": "postgresql+asyncpg",
     "postgresql": "postgresql+asyncpg",
     "sqlite": "sqlite+aiosqlite",
 }
-"""What people write without a driver: SQLAlchemy would take one that blocks the event loop."""
+"""URLs without a driver: for these, SQLAlchemy would take one that blocks the event loop."""
 
 
 @asynccontextmanager
-async def engine(deps: Deps) -> AsyncIterator[AsyncEngine]:  # noqa: ARG001  # what `deps.enter` opens takes it
-    """The engine of a worker, on the database that `CORRAL_DATABASE_URL` names: `await
-    deps.enter(corral.sql.engine)`.
+async def engine(deps: Deps) -> AsyncIterator[AsyncEngine]:  # noqa: ARG001  # `deps.enter` passes it
+    """The engine of a worker: `await deps.enter(corral.sql.engine)`.
 
-    Nothing is connected before it is used.
+    Its database is the one that `CORRAL_DATABASE_URL` names. It connects when it is first used.
 
     Raises:
-        ConfigurationError: As `create_engine`.
+        ConfigurationError: As for `create_engine`.
     """
     opened = create_engine()
     try:
@@ -68,23 +70,22 @@ async def engine(deps: Deps) -> AsyncIterator[AsyncEngine]:  # noqa: ARG001  # w
 
 
 def create_engine(url: str | None = None) -> AsyncEngine:
-    """An engine outside a worker, in an API process for one.
+    """Create an engine outside of a worker, in an API process for example.
 
-    Whoever makes it disposes of it: `await engine.dispose()`.
+    The caller disposes of it: `await engine.dispose()`.
 
     On SQLite, files are in WAL mode, foreign keys are enforced, and a transaction begins with
-    `BEGIN IMMEDIATE`: writers wait for each other, up to 30 s. One that only reads need not wait:
-    `engine.execution_options(sqlite_begin="DEFERRED")`. What is bound to a statement is not in the
-    text of its error.
+    `BEGIN IMMEDIATE`: writers wait for each other, up to 30 s. A transaction that only reads need
+    not wait: `engine.execution_options(sqlite_begin="DEFERRED")`. The text of a statement's error
+    does not contain its parameters.
 
     Args:
         url: `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; the driver may be left out. None
-            for what `CORRAL_DATABASE_URL` says, and without that for `corral.db` in the data
-            directory.
+            for `CORRAL_DATABASE_URL`, or without that for `corral.db` in the data directory.
 
     Raises:
-        ConfigurationError: The URL is none, or of a database that nothing here is made for; or the
-            data directory is open to other users.
+        ConfigurationError: It is no URL, or of a database that is not supported; or the data
+            directory is open to other users.
         MissingExtra: The database's driver is not installed.
     """
     in_data_dir = False
@@ -102,8 +103,8 @@ def create_engine(url: str | None = None) -> AsyncEngine:
         {"connect_args": {"timeout": TURN_SECONDS}} if sqlite else {"pool_pre_ping": True}
     )
     try:
-        # an error's text becomes a failed job's reason, and a line of the log: no place for
-        # addresses and ids
+        # hide_parameters: an error's text becomes a failed job's reason, and a line of the log.
+        # Neither is a place for addresses and ids.
         made = create_async_engine(parsed, hide_parameters=True, **options)
     except ModuleNotFoundError as error:
         raise MissingExtra(
@@ -119,17 +120,18 @@ def create_engine(url: str | None = None) -> AsyncEngine:
     return made
 
 
-async def connected(given: Connection) -> AsyncConnection:
-    """The connection whose transaction the caller is in."""
+async def connection_of(given: Connection) -> AsyncConnection:
+    """The connection that has the caller's transaction, of a session or of itself."""
     return await given.connection() if isinstance(given, AsyncSession) else given
 
 
 @contextmanager
-def unavailable(engine: AsyncEngine) -> Iterator[None]:
-    """Tell a database that is away from one that refuses a statement.
+def database_errors(engine: AsyncEngine) -> Iterator[None]:
+    """Raise an error of ours if the database is away; let refused statements through.
 
     Raises:
-        DatabaseUnavailable: It could not be reached, or hung up.
+        DatabaseUnavailable: The database could not be reached, or closed the connection.
+        ConfigurationError: It lacks one of our tables.
     """
     where = masked(engine.url.render_as_string(hide_password=True))
     try:
@@ -137,39 +139,42 @@ def unavailable(engine: AsyncEngine) -> Iterator[None]:
     except (OSError, PoolTimeout) as error:
         raise DatabaseUnavailable(f"the database at {where} is unavailable: {error}") from error
     except DBAPIError as error:
-        told = " ".join(str(error.orig).split()) or type(error.orig).__name__
+        reason = " ".join(str(error.orig).split()) or type(error.orig).__name__
         if isinstance(error, IntegrityError | DataError | NotSupportedError):
             raise
-        if "corral_" in told and any(
-            words in told for words in ("no such table", "does not exist")
+        if "corral_" in reason and any(
+            words in reason for words in ("no such table", "does not exist")
         ):
             raise ConfigurationError(
-                f"the database at {where} lacks a table: {told}", hint="corral db create"
+                f"the database at {where} lacks a table: {reason}", hint="corral db create"
             ) from error
         if isinstance(error, ProgrammingError):
             raise
-        raise DatabaseUnavailable(f"the database at {where} is unavailable: {told}") from error
+        raise DatabaseUnavailable(f"the database at {where} is unavailable: {reason}") from error
 
 
 def _parsed(text: str) -> URL:
     try:
         url = make_url(text)
-    except (SQLAlchemyError, ValueError):  # its text may hold what was meant as a password
+    except (SQLAlchemyError, ValueError):  # `from None`: its text may hold the password
         raise ConfigurationError(
-            "CORRAL_DATABASE_URL is no URL of a database",
-            hint="write sqlite+aiosqlite:///path/to.db or postgresql+asyncpg://user:password@host/name",
+            "CORRAL_DATABASE_URL is no URL of a database", hint=_URL_HINT
         ) from None
     url = url.set(drivername=_ALIASES.get(url.drivername, url.drivername))
     if url.get_backend_name() not in _DRIVERS:
         raise ConfigurationError(
-            f"CORRAL_DATABASE_URL names the database {url.drivername!r}, which is neither SQLite nor PostgreSQL",
-            hint="write sqlite+aiosqlite:///path/to.db or postgresql+asyncpg://user:password@host/name",
+            f"CORRAL_DATABASE_URL names the database {url.drivername!r}, "
+            "which is neither SQLite nor PostgreSQL",
+            hint=_URL_HINT,
         )
     return url
 
 
 def _make_folder(url: URL, *, private: bool) -> None:
-    """SQLite makes files, not folders; the data directory is nobody else's, whatever made it."""
+    """Make the folder of a SQLite file, which SQLite does not make.
+
+    A data directory of ours is made private.
+    """
     if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
         folder = Path(url.database).parent
         try:
@@ -183,9 +188,8 @@ def _make_folder(url: URL, *, private: bool) -> None:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = (
-        None  # the driver would begin transactions at its own time, after the first read
-    )
+    # Else the driver itself begins transactions, after the first read.
+    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")

@@ -1,9 +1,8 @@
 """`Outbox`: enqueues in the caller's transaction.
 
-What is rolled back was never enqueued, what is committed will be.
-
-It writes a row; `OutboxRelay` carries it to the store. It knows how a row is written, and nothing
-of the store.
+If the transaction is rolled back, the job was never enqueued; if it is committed, it will be. This
+module writes rows; `OutboxRelay` carries them to the store. It knows how a row is written, and
+nothing of the store.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from sqlalchemy import insert
 from corral.errors import JobRefused
 from corral.jobs import CheckedJob, CheckedSchedule, JobChecks, JobScheduler, Written
 from corral.queue import Queue
-from corral.sql.engines import Connection, connected
+from corral.sql.engines import Connection, connection_of
 from corral.sql.tables import now_ms, outbox
 from corral.store.codec import JobEncoder, NewJob
 
@@ -25,16 +24,15 @@ __all__ = ["Outbox"]
 
 
 _INSERT: Final = insert(outbox).inline().values(created_ms=now_ms(), refused=False)
-"""Inline: nobody asks for the number that the row gets."""
+"""Inline: the number that the row gets is not read back."""
 
 
 class Outbox:
-    """Enqueues in a transaction of the SQL database: `await
-    Outbox(jobs).within(connection).enqueue(emails, …)`.
+    """Enqueues in a transaction: `await Outbox(jobs).within(connection).enqueue(emails, …)`.
 
     Args:
-        jobs: What `corral.connect()` yields, or a worker's `deps.jobs`. It checks and numbers the
-            jobs; it is not asked to write them, so the store need not even be there.
+        jobs: What `corral.connect()` yields, or a worker's `deps.jobs`. It checks the jobs and
+            makes their ids. It does not write them, so the store may be away.
     """
 
     def __init__(self, jobs: JobScheduler) -> None:
@@ -46,15 +44,17 @@ class Outbox:
         self._prefix = jobs.prefix
 
     def within(self, connection: Connection) -> JobScheduler:
-        """A `JobScheduler` that enqueues in a transaction: for code that enqueues, and need not
-        know of one.
+        """A `JobScheduler` that enqueues in a transaction.
+
+        Pass it to code that enqueues and need not know of the transaction.
 
         It refuses what the scheduler of this outbox refuses. An id is final at once, and a `delay`
-        counts from the call, not from the relay. Each `Enqueued.created` is true: whether a job of
-        an id of the caller's exists already is found out later, and such a job is left as it is.
+        counts from the call, not from the relay. `Enqueued.created` is always true: whether a job
+        with an id of the caller's exists is found out by the relay, which leaves such a job as it
+        is.
 
-        Its `schedule` and `unschedule` refuse: a schedule is in the store at once, and no rollback
-        would take it back.
+        Its `schedule` and `unschedule` raise `JobRefused`: a schedule is in the store at once, and
+        no rollback would take it back.
 
         Args:
             connection: The caller's connection or session, in its transaction.
@@ -76,7 +76,7 @@ class _Transaction(JobScheduler):
     async def _write(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> Sequence[Written]:
         self._jobs._leave_to_outbox(queue, jobs)  # noqa: SLF001  # the same port
         rows = [self._row(queue.name, job) for job in map(JobEncoder(queue.name).encode, jobs)]
-        await (await connected(self._connection)).execute(_INSERT, rows)
+        await (await connection_of(self._connection)).execute(_INSERT, rows)
         return [True] * len(rows)
 
     def _row(self, queue: str, job: NewJob) -> dict[str, Any]:
@@ -93,10 +93,10 @@ class _Transaction(JobScheduler):
             "nonce": job.nonce,
         }
 
-    async def _keep_schedule(self, queue: Queue[Any], schedule: CheckedSchedule) -> datetime:  # noqa: ARG002  # the port's
+    async def _keep_schedule(self, queue: Queue[Any], schedule: CheckedSchedule) -> datetime:  # noqa: ARG002  # of the base class
         _refuse_schedule(schedule.id)
 
-    async def _end_schedule(self, schedule_id: str) -> bool:
+    async def _end_schedule(self, queue: Queue[Any], schedule_id: str) -> bool:  # noqa: ARG002  # of the base class
         _refuse_schedule(schedule_id)
 
 

@@ -1,9 +1,7 @@
-"""`OutboxRelay`: carries the outbox's rows to the store, each under its own job id, and deletes
-them after that.
+"""`OutboxRelay`: carries the outbox's rows to the store, each under its own job id.
 
-Its order makes it safe: a row is deleted only after the store has acknowledged its job. A relay
-that dies in between leaves the row, the next one writes the job again, and the store finds that it
-has it.
+It deletes a row only after the store has acknowledged the job. If a relay dies in between, the row
+stays, the next relay writes the job again, and the store finds that it has it.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from corral.catalog import Catalog
 from corral.errors import CorralError, StoreUnavailable, UnknownQueue
 from corral.loggers import Logger
-from corral.sql.engines import unavailable
+from corral.sql.engines import database_errors
 from corral.sql.tables import now_ms, outbox
 from corral.store.codec import NewJob
 from corral.store.connection import Link
@@ -34,14 +32,13 @@ __all__ = ["OutboxRelay", "Relayed"]
 log = Logger("corral.outbox")
 
 POLL_SECONDS: Final = 0.5
-"""How long an idle relay waits before it looks again: on average, half of it is what the outbox
-adds to a job.
-"""
+"""How long an idle relay waits before it looks again. On average, a job waits half of it."""
 LONGEST_BACKOFF_SECONDS: Final = 5.0
-"""How long a relay waits at most for a database or a store that is away."""
+"""How long a relay waits at most before it tries a database or a store again that was away."""
 LET_GO: Final = "SET LOCAL idle_in_transaction_session_timeout = '30s'"
-"""PostgreSQL takes the rows back from a relay whose machine has vanished; TCP alone would notice
-hours later.
+"""PostgreSQL takes the rows back from a relay whose machine has vanished.
+
+TCP alone would notice hours later.
 """
 
 
@@ -62,14 +59,15 @@ class Relayed:
 
 
 class OutboxRelay:
-    """Relays one database's outbox to one store. Any number of them may run at once.
+    """Relays one database's outbox to one store. Any number of relays may run at once.
 
-    A row whose queue is not in the catalog is told, and left to a relay that knows it. One that the
-    store refuses is set aside for good (`refused`), with its error. Neither stops the others.
+    A row whose queue is not in the catalog is logged, and left to a relay that knows the queue. A
+    row that the store refuses is set aside for good (`refused`), with its error. Neither stops the
+    other rows.
 
     Args:
         engine: The database.
-        catalog: Which queues there are.
+        catalog: The queues.
         url: The store.
         prefix: The first part of the keys; rows of other prefixes are left alone.
     """
@@ -81,18 +79,18 @@ class OutboxRelay:
         self._link = Link(url)
         self._prefix = prefix
         self._stores: dict[str, QueueStore] = {}
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._stop = asyncio.Event()
         own = outbox.c.prefix == prefix
         self._due = own & ~outbox.c.refused & outbox.c.queue.in_(catalog.entries)
         self._unknown = own & outbox.c.error.is_(None) & outbox.c.queue.not_in(catalog.entries)
 
     async def drain(self) -> Relayed:
-        """Relay what there is.
+        """Relay all rows that are due now.
 
         Raises:
-            StoreUnavailable: The store is away. What it has acknowledged is relayed.
-            DatabaseUnavailable: The database is.
+            StoreUnavailable: The store is away. The rows that it has acknowledged are relayed.
+            DatabaseUnavailable: The database is away.
             ConfigurationError: It has no outbox.
         """
         done = Relayed()
@@ -101,33 +99,31 @@ class OutboxRelay:
         return done
 
     async def run(self) -> None:
-        """Relay until stopped. An outage of the store or the database is told once, and waited out."""
+        """Relay until stopped. An outage of store or database is logged once, and waited out."""
         tries = 0
         while not self._stop.is_set():
             try:
-                if tries:
-                    await self._link.call(
-                        "PING"
-                    )  # a store that is away is no reason to hold a transaction open
+                if tries:  # no transaction is held open while the store is away
+                    await self._link.call("PING")
                 busy = await self._batch() != Relayed()
-            except Exception as error:  # noqa: BLE001  # the relay of a process is one task, and nobody restarts it
+            except Exception as error:  # noqa: BLE001  # a process has one relay, which must go on
                 if not tries:
-                    _tell(error)
+                    _log_failure(error)
                 tries = min(tries + 1, 10)
                 await self._pause(min(0.05 * 2**tries, LONGEST_BACKOFF_SECONDS))
             else:
                 if tries:
-                    log.info("the outbox is relayed again")
+                    log.info("relaying the outbox works again")
                 tries = 0
                 if not busy:
                     await self._pause(POLL_SECONDS)
 
     def stop(self) -> None:
-        """End `run` after the batch that is on its way."""
+        """End `run` after the batch that is being relayed."""
         self._stop.set()
 
     async def close(self) -> None:
-        """Close the connection to the store; the engine is its owner's."""
+        """Close the connection to the store; the engine belongs to the caller."""
         await self._link.close()
 
     async def _pause(self, seconds: float) -> None:
@@ -136,14 +132,13 @@ class OutboxRelay:
                 await self._stop.wait()
 
     async def _batch(self) -> Relayed:
-        """Relay up to `MAX_BATCH` rows, in one transaction that holds them; none is begun where
-        there are none.
+        """Relay up to `MAX_BATCH` rows, in one transaction that locks them.
 
-        Rows of unknown queues are looked for behind a backlog, not once per batch of it: that reads
-        all of the table.
+        Without such rows, no transaction is begun. Rows of unknown queues are looked for when the
+        backlog is done, not once per batch of it: that reads the whole table.
         """
         done = Relayed()
-        with unavailable(self._engine):
+        with database_errors(self._engine):
             if await self._is_any(self._due):
                 async with self._engine.begin() as connection:
                     done, failure = await self._relay(connection)
@@ -151,7 +146,7 @@ class OutboxRelay:
                     raise failure
             if done.jobs + done.set_aside < MAX_BATCH and await self._is_any(self._unknown):
                 async with self._engine.begin() as connection:
-                    done += Relayed(set_aside=await self._set_unknown_aside(connection))
+                    done += Relayed(set_aside=await self._mark_unknown(connection))
         return done
 
     async def _is_any(self, rows: ColumnElement[bool]) -> bool:
@@ -162,7 +157,7 @@ class OutboxRelay:
         if self._engine.dialect.name == "postgresql":
             await connection.execute(text(LET_GO))
         age = (now_ms() - outbox.c.created_ms).label("age_ms")
-        # SQLite needs and knows no row locks: the transaction has the whole file
+        # SQLite has no row locks, and needs none: the transaction has the whole file.
         held = select(outbox, age).where(self._due).order_by(outbox.c.id).limit(MAX_BATCH)
         rows = (await connection.execute(held.with_for_update(skip_locked=True))).all()
         written: list[int] = []
@@ -173,26 +168,24 @@ class OutboxRelay:
                 own = [row for row in rows if row.queue == queue]
                 await self._write(queue, own, written, refused)
         except StoreUnavailable as error:
-            failure = error  # what was acknowledged before is deleted all the same
+            failure = error  # the rows that were acknowledged before are deleted all the same
         if written:
             await connection.execute(delete(outbox).where(outbox.c.id.in_(written)))
-        for number, told in refused.items():
+        for number, reason in refused.items():
             await connection.execute(
-                update(outbox).where(outbox.c.id == number).values(refused=True, error=told)
+                update(outbox).where(outbox.c.id == number).values(refused=True, error=reason)
             )
             log.warning(
                 "the store refused a job of the outbox; its row is set aside",
                 row=number,
-                error=told,
+                error=reason,
             )
         return Relayed(len(written), len(refused)), failure
 
     async def _write(
         self, queue: str, rows: Sequence[Row[Any]], written: list[int], refused: dict[int, str]
     ) -> None:
-        """Write rows of one queue: together, or, where the store refuses that, one by one to find
-        the culprit.
-        """
+        """Write rows of one queue together; if the store refuses, write them one by one."""
         store = self._stores.get(queue)
         if store is None:
             store = self._stores[queue] = QueueStore(self._link, self._prefix, queue)
@@ -203,22 +196,19 @@ class OutboxRelay:
                 await store.add(batch)
                 written += [row.id for row in rows[done : done + len(batch)]]
                 done += len(batch)
-        except (
-            ResponseError,
-            ValueError,
-        ) as error:  # ValueError: somebody wrote into a row what is no JSON
+        except (ResponseError, ValueError) as error:  # ValueError: a row was edited, and is no JSON
             if len(rows) == 1:
-                told = (
-                    unexpected(error, self._link.url)
+                reason = (
+                    str(unexpected(error, self._link.url))
                     if isinstance(error, ResponseError)
                     else f"ValueError: {error}"
                 )
-                refused[rows[0].id] = str(told)
+                refused[rows[0].id] = reason
                 return
             for row in rows[done:]:
                 await self._write(queue, [row], written, refused)
 
-    async def _set_unknown_aside(self, connection: AsyncConnection) -> int:
+    async def _mark_unknown(self, connection: AsyncConnection) -> int:
         names = (
             (await connection.execute(select(outbox.c.queue).where(self._unknown).distinct()))
             .scalars()
@@ -236,10 +226,10 @@ class OutboxRelay:
                 )
                 rows = (await connection.execute(aside)).rowcount
                 count += rows
-                if name not in self._told:
-                    self._told.add(name)
+                if name not in self._logged:
+                    self._logged.add(name)
                     log.warning(
-                        "jobs of the outbox are set aside",
+                        "jobs in the outbox wait: no installed plugin declares their queue",
                         rows=rows,
                         error=str(error),
                         hint=error.hint,
@@ -248,7 +238,7 @@ class OutboxRelay:
 
 
 def _job(row: Row[Any]) -> NewJob:
-    """The job of a row. Of its delay, what the row has waited is gone."""
+    """The job of a row. The time that the row has waited is subtracted from its delay."""
     delay_ms, opts = row.delay_ms, row.opts.encode()
     if delay_ms:
         delay_ms = max(delay_ms - max(row.age_ms, 0), 0)
@@ -265,8 +255,10 @@ def _job(row: Row[Any]) -> NewJob:
     )
 
 
-def _tell(error: Exception) -> None:
+def _log_failure(error: Exception) -> None:
     if isinstance(error, CorralError):
-        log.warning("the outbox is not relayed", error=str(error), hint=error.hint)
+        log.warning(
+            "relaying the outbox failed, and is tried again", error=str(error), hint=error.hint
+        )
     else:
-        log.error("the outbox is not relayed", exc_info=error)
+        log.error("relaying the outbox failed, and is tried again", exc_info=error)

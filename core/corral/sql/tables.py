@@ -1,4 +1,4 @@
-"""The tables of the core's own, and the one clock that they are written by: the database's."""
+"""The core's own tables, and the clock that their times come from: the database's."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ __all__ = ["Moment", "ledger", "metadata", "now_ms", "outbox"]
 class Moment(TypeDecorator[datetime]):
     """A column of aware datetimes, in UTC on every database.
 
-    SQLite has no time zones, and would compare texts of several; it gives back naive datetimes,
-    too.
+    SQLite has no time zones: it would compare texts of several zones, and returns naive datetimes.
     """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """What is written: UTC.
+        """The value as it is written: in UTC.
 
         Raises:
             ValueError: The datetime has no time zone.
@@ -49,13 +48,14 @@ class Moment(TypeDecorator[datetime]):
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  # SQLAlchemy's signature
-        """What is read: aware, UTC."""
+        """The value as it is read: aware, in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 metadata: Final = MetaData()
+"""The tables of the ledger and the outbox, for migrations."""
 
 ledger: Final = Table(
     "corral_ledger",
@@ -64,15 +64,14 @@ ledger: Final = Table(
     Column("key", String(128), primary_key=True),
     Column("claimed_ms", BigInteger, nullable=False),
 )
-"""Effects that have happened: one row each."""
+"""Effects that have happened, one row each."""
 Index("corral_ledger_age", ledger.c.scope, ledger.c.claimed_ms)
 
 outbox: Final = Table(
     "corral_outbox",
     metadata,
-    Column(
-        "id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True
-    ),  # SQLite counts up INTEGER only
+    # On SQLite, only an INTEGER counts up by itself.
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
     Column("prefix", Text, nullable=False),
     Column("queue", Text, nullable=False),
     Column("job_id", Text, nullable=False),
@@ -88,7 +87,7 @@ outbox: Final = Table(
     Column("error", Text),
     sqlite_autoincrement=True,
 )
-"""Jobs that are to be written to the store: `NewJob`, and what became of it so far."""
+"""Jobs to be written to the store: the fields of `NewJob`, and what failed so far."""
 Index(
     "corral_outbox_due",
     outbox.c.prefix,
@@ -99,7 +98,7 @@ Index(
 
 
 class now_ms(GenericFunction[int]):  # noqa: N801  # a SQL function is written in lower case
-    """Unix milliseconds, by the database's clock: one clock for all machines that share it."""
+    """Unix milliseconds by the database's clock: one clock for all machines that share it."""
 
     type = BigInteger()
     inherit_cache = True

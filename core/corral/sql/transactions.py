@@ -1,5 +1,6 @@
-"""What others have done to a transaction: hooks that are handed a connection may ruin it without a
-word.
+"""`ensure_unspoilt`: a check after a hook that was handed a connection.
+
+The hook may have made the transaction unusable without any error.
 """
 
 from __future__ import annotations
@@ -14,25 +15,23 @@ __all__ = ["TransactionSpoilt", "ensure_unspoilt"]
 
 
 class TransactionSpoilt(CorralError):
-    """Somebody ended a transaction that was not theirs, or caught an error of the database in it
-    and went on.
-    """
+    """A transaction is unusable: other code ended it, or caught a database error in it."""
 
 
 async def ensure_unspoilt(connection: Connection, hook: str) -> None:
     """Refuse to go on in a transaction that will commit nothing.
 
-    PostgreSQL rolls a transaction back in which a statement has failed, and calls that a commit:
-    whoever catches the statement's error and goes on loses everything else that was written, and
-    nobody is told. Call this after a hook that was handed the connection, before the transaction's
+    PostgreSQL rolls back a transaction in which a statement has failed, and reports its commit as
+    successful: if a hook catches the error of its statement, everything else that was written is
+    lost silently. Call this after a hook that was handed the connection, before the transaction's
     end.
 
     Args:
-        connection: Where the transaction is.
+        connection: The connection or session that has the transaction.
         hook: The hook's name, for the error.
 
     Raises:
-        TransactionSpoilt: It is.
+        TransactionSpoilt: The transaction is unusable.
         DBAPIError: The database went away.
     """
     try:

@@ -1,4 +1,4 @@
-"""The store: Redis or Valkey, and BullMQ's keys.
+"""The store: Redis or Valkey, BullMQ's keys in it, and the scripts that change them.
 
-It knows no payload models, no hooks and no catalog.
+This package knows no payload models, no hooks and no catalog.
 """

@@ -1,4 +1,4 @@
-"""`StoreAddress`: where queues are kept."""
+"""`StoreAddress`: the store, and the prefix of the queues in it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["StoreAddress"]
 
 @dataclass(frozen=True, slots=True)
 class StoreAddress:
-    """Where queues are kept.
+    """The store, and the prefix of the queues in it.
 
     Attributes:
-        url: The store; it may hold a password.
+        url: The store's URL; it may contain a password, and is not shown in a repr.
         prefix: The first part of the keys.
-        clock: Moves the store's time, in tests; shared by those whose time is moved together.
+        clock: Moves the store's time in tests; shared by all whose time moves together.
     """
 
     url: str = field(repr=False)
@@ -27,7 +27,7 @@ class StoreAddress:
     clock: Clock | None = None
 
     def queue(self, name: str, *, options: JobOptions | None = None, lane: int = 0) -> QueueStore:
-        """One queue, by a connection of its own that is made when it is first needed.
+        """One queue, through a connection of its own, which opens with the first call.
 
         Args:
             name: The queue's name.

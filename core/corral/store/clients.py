@@ -1,34 +1,32 @@
-"""Which queues have workers, by the names of the store's connections (wire § 7.3): ours, and those
-of other clients.
-"""
+"""Which queues have workers of any client, by the names of their connections (wire § 7.3)."""
 
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from corral.errors import StoreUnavailable
 from corral.store.connection import Link
+from corral.store.keys import STALLED_CHECK, parse_connection_name, queue_key
 from corral.store.replies import ResponseError, is_missing_right
 
-__all__ = ["WorkerConnection", "served", "worker_connections"]
+__all__ = ["WorkerConnection", "read_served_queues", "worker_connections"]
 
 _PAIR = re.compile(r"(\S+?)=(\S*)")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConnection:
-    """A connection that is named as a worker's.
+    """A connection whose name is a worker's.
 
     Attributes:
         name: The worker's name; empty where it has none.
-        queue: What it works off.
+        queue: The queue that it works off.
         address: Where it comes from: a network address, or the path of a socket.
-        library: The name and version of its client library, as far as the store knows them.
+        library: The name and version of its client library; empty where the store has neither.
         age: Seconds since it was opened.
-        idle: Seconds since it said anything.
+        idle: Seconds since its last command.
     """
 
     name: str
@@ -52,11 +50,11 @@ async def worker_connections(
     Args:
         link: The store.
         prefix: The first part of the keys.
-        queues: Names that are known. BullMQ for Python does not encode the name of a queue, and
-            only a known name can be distinguished from an encoded one.
+        queues: Known names. BullMQ for Python writes a queue's name without base64, and only a
+            known name can be told from an encoded one.
 
     Raises:
-        StoreUnavailable: The store is away, or does not tell this user of connections.
+        StoreUnavailable: The store is away, or its user may not list connections.
         ResponseError: The store does not know the command.
     """
     listed = await link.call("CLIENT", "LIST", "TYPE", "normal")
@@ -65,14 +63,14 @@ async def worker_connections(
     return [each for each in found if each]
 
 
-async def served(link: Link, prefix: str, queues: Iterable[str]) -> set[str]:
-    """Those of some queues that a worker of any client serves, as far as the store tells.
+async def read_served_queues(link: Link, prefix: str, queues: Iterable[str]) -> set[str]:
+    """Which of some queues a worker of any client serves.
 
-    A store that does not tell of connections tells of stalled checks: a worker makes one every half
-    minute, and the key of the last one stays until the next is due (wire § 6.12).
+    Where the user may not list connections, the keys of stalled checks decide: every worker makes a
+    check each half minute, and its key stays until the next check is due (wire § 6.12).
 
     Raises:
-        StoreUnavailable: The store is away, or tells this user neither.
+        StoreUnavailable: The store is away, or its user may do neither.
     """
     names = list(queues)
     try:
@@ -83,27 +81,22 @@ async def served(link: Link, prefix: str, queues: Iterable[str]) -> set[str]:
     except StoreUnavailable as error:
         if not is_missing_right(error):
             raise
-    return {name for name in names if await link.call("EXISTS", f"{prefix}:{name}:stalled-check")}
+    checks = {name: queue_key(prefix, name, STALLED_CHECK) for name in names}
+    return {name for name, key in checks.items() if await link.call("EXISTS", key)}
 
 
 def _connection(
     fields: Mapping[str, str], prefix: str, queues: Collection[str]
 ) -> WorkerConnection | None:
-    start, whole = f"{prefix}:", fields.get("name", "")
-    if not whole.startswith(start):
+    parts = parse_connection_name(fields.get("name", ""), prefix)
+    if parts is None:
         return None
-    queue, is_named, name = whole.removeprefix(start).partition(":w:")
-    if ":" in queue:
-        return None  # a listener's, `…:qe`
-    if queue not in queues:
-        try:
-            queue = b64decode(queue, validate=True).decode()
-        except ValueError:
-            return None
+    written, decoded, name = parts
+    queue = written if written in queues else decoded
+    if not queue:
+        return None
     library = " ".join(filter(None, (fields.get("lib-name"), fields.get("lib-ver"))))
     age, idle = (
         int(text) if (text := fields.get(key, "")).isdecimal() else 0 for key in ("age", "idle")
     )
-    return WorkerConnection(
-        name if is_named else "", queue, fields.get("addr", ""), library, age, idle
-    )
+    return WorkerConnection(name, queue, fields.get("addr", ""), library, age, idle)

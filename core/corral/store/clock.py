@@ -1,4 +1,4 @@
-"""`Clock`: how far a test has moved time. Time itself is the store's, and a clock adds to it."""
+"""`Clock`: how far a test has moved time forward. It is added to the store's own time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["Clock"]
 
 @dataclass(slots=True, eq=False)
 class Clock:
-    """Added to the store's time by all who share it: nothing, but in tests.
+    """What every script adds to the store's time; zero but in tests.
 
     Attributes:
         offset_ms: How far time was moved forward.
-        by_hand: Whether a test moves time: then a burst ends before a rate limit does, as before a
-        delayed job is due.
+        by_hand: Whether a test moves time. A burst then does not wait for the end of a rate limit,
+            as it never waits until a delayed job is due.
     """
 
     offset_ms: int = 0

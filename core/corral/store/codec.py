@@ -1,8 +1,6 @@
-"""BullMQ's field names and number formats, and nothing else: bytes on one side, small records on
-the other.
+"""BullMQ's field names and number formats: bytes on one side, small records on the other.
 
-The only module that knows how a job is spelt in the store (wire § 3, § 4). It knows no payload
-models.
+The only module that knows how a job is stored (wire § 3, § 4). It knows no payload models.
 """
 
 from __future__ import annotations
@@ -35,12 +33,11 @@ from corral.outcome import (
     Failed,
     HandedBack,
     Outcome,
-    RateLimited,
+    QueueLimited,
     Retried,
     Snoozed,
     TimedOut,
 )
-from corral.store.late import Late
 
 __all__ = [
     "BROKEN",
@@ -51,9 +48,11 @@ __all__ = [
     "FetchedJob",
     "JobEncoder",
     "NewJob",
+    "PendingSuccessor",
     "StoredOptions",
     "decode_damage",
     "decode_job",
+    "decode_pending_successors",
     "encode_declared",
     "encode_defaults",
     "encode_endings",
@@ -65,23 +64,25 @@ __all__ = [
 ]
 
 REFUSED, BROKEN = 1, -20
-"""Codes of our own beside the wire's."""
+"""Codes of our own, beside those of BullMQ's scripts (wire § 15); see `Advanced.codes`."""
 NO_LIMIT = 1000
-"""How many aged jobs one ending removes where the job's own retention names no limit (wire § 6.7)."""
+"""How many aged jobs one ending removes where its retention names no limit (wire § 6.7)."""
 OWN_LIMIT = 0
-"""In place of a limit: our default, which holds for the jobs that end under it and removes no
-others (kept.lua).
+"""In place of a limit: our default retention, which removes only jobs that ended under it.
+
+See `lua/kept.lua`.
 """
 KEEP_ALL = (-1, "", NO_LIMIT)
 """Retention in the store's own terms (count, age, limit): nothing is removed."""
 LONGEST_MS = 1e14
-"""A longer backoff (3,000 years) is read as this one: Python's durations end at 10^17 ms."""
+"""A longer backoff is read as this one, 3,000 years: Python's durations end at 10^17 ms."""
 
 SAFE = 2**53
 """The largest integer that JavaScript and Lua count to without a gap."""
 TICK_DIGITS = 16
-"""An iteration's id ends with so many at most, in Unix milliseconds; Python refuses to read 4,301
-of them.
+"""How many digits the time at the end of an iteration's id may have, in Unix milliseconds.
+
+Python refuses to read a number of more than 4,300 digits.
 """
 
 _OWN_ID = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
@@ -100,8 +101,8 @@ class NewJob:
         delay_ms: How long until it is due.
         priority: 0 for none.
         lifo: Whether it runs before those that wait.
-        nonce: A text that is part of `opts`, where the caller chose the id: it tells a repeated try
-            of ours from another job of that id.
+        nonce: A random text in `opts`, where the caller chose the id. By it a repeated call
+            recognises the job that its first try made.
     """
 
     id: str
@@ -116,7 +117,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class StoredOptions:
-    """A job's `opts` as stored, by whichever client.
+    """A job's `opts` as stored, by any client.
 
     Attributes:
         attempts: 0 and 1 both mean one attempt.
@@ -125,12 +126,12 @@ class StoredOptions:
         delay_ms: The delay that was asked for.
         lifo: Whether an immediate retry goes to the front.
         keep_completed: Retention in the store's own terms (count, age in seconds or empty, limit),
-        or None.
+            or None.
         keep_failed: As `keep_completed`.
         keep_logs: How many log lines are kept, 0 for all.
         stack_trace_limit: How many stack traces are kept, None for all.
-        carrier: The trace context (`tm`), or None; also where it is not to be used (`omc`).
-        ours: Whether Corral made the job; None where only its id tells, see `is_ours`.
+        carrier: The trace context (`tm`); None where there is none, or `omc` forbids its use.
+        ours: Whether Corral made the job; None where only its id shows it, see `is_ours`.
         readable: False where the text is not a JSON object; the other fields are then empty.
     """
 
@@ -163,10 +164,10 @@ class FetchedJob:
         timestamp_ms: When it was enqueued, Unix milliseconds.
         processed_ms: When this start happened, Unix milliseconds.
         stacktrace: The JSON text of the stack traces so far.
-        deferred_failure: Why the job must be failed without running it, or None.
+        deferred_failure: Why the job must fail without being run, or None.
         deduplicated: Whether it owns, or owned, a deduplication id.
         schedule_id: The job scheduler it is an iteration of, or None.
-        stored_id: The id as the store has it: what other clients wrote need not be UTF-8.
+        stored_id: The id as the store has it: an id of another client need not be UTF-8.
         stalls: How often it stalled.
     """
 
@@ -193,8 +194,9 @@ class FetchedJob:
 
     @property
     def scheduled_ms(self) -> int:
-        """When the job was due first, Unix milliseconds: an iteration's tick, else enqueueing plus
-        delay.
+        """When the job was first due, Unix milliseconds.
+
+        That is the tick of a schedule's iteration; of any other job, its enqueueing plus its delay.
         """
         if self.schedule_id is not None:
             tick = self.id.rpartition(":")[2]
@@ -213,7 +215,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something damaged that a script has found.
+    """A damaged key that a script has found.
 
     Attributes:
         name: The id of a job, or the name of one of the queue's own keys.
@@ -225,31 +227,54 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingSuccessor:
+    """A fetched iteration of a cron schedule whose successor the script could not make.
+
+    A script cannot parse a cron expression; it only knows the ticks that its caller sent. The job
+    must not run before its successor exists, or its schedule would end with it.
+
+    Attributes:
+        job_id: The fetched iteration, as the store has it.
+        schedule_id: Its job scheduler.
+        pattern: The cron expression.
+        tz: The time zone; empty where the scheduler names none.
+        after_ms: The successor is the first tick after this, Unix milliseconds.
+    """
+
+    job_id: bytes
+    schedule_id: str
+    pattern: str
+    tz: str
+    after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Advanced:
     """The reply to one `advance`.
 
     Attributes:
         now_ms: The store's time, Unix milliseconds.
-        due_ms: Milliseconds until the next delayed job is due, or None without one. Only known
-            where fewer jobs came than were wanted.
+        due_ms: Milliseconds until the next delayed job is due; None where there is none, and where
+            as many jobs came as were wanted: then the script does not look.
         limited_ms: Milliseconds until the rate limit ends, 0 without one.
         codes: One per ending: 0 applied; `REFUSED` the job was damaged and is failed; `BROKEN`
             nothing was changed, because a key is damaged that only an operator can repair; else the
             wire's negative code.
         jobs: What was fetched, in the order it should start.
         repeated: Whether this is the stored reply of an earlier try of the same call.
-        late: The iterations among the jobs that must be advanced before they run.
-        held: How many jobs that stalled before were left waiting, because they may not start beside
-        others that did.
+        pending_successors: The iterations among the jobs whose successors must be made before they
+            run.
+        held: How many jobs that stalled before were left waiting, because no more of them may
+            start now.
         refused: Why, by the place of each ending whose code is `REFUSED`.
-        quarantined: What was found damaged and put into the quarantine.
-        broken: The key that only an operator can repair, and its type; empty where there is none.
-        unread: What an earlier try of the same call has fetched and this reply has no room for:
-            only ids and tokens are known. The jobs are to be handed back.
+        quarantined: The damaged keys that were moved into the quarantine.
+        broken: A damaged key that only an operator can repair, and its type; else empty.
+        unread: The jobs that an earlier try of the same call fetched and this reply has no room
+            for. Only their ids and tokens are known; hand them back.
         cut: Whether the fetch ended because the jobs were large, and not because there were no
-        more.
-        others_count: What another client's worker has counted by a rate limit of its own, though
-            the queue has none; 0 where it has counted nothing.
+            more.
+        others_count: How many starts another client's worker has counted under a rate limit of its
+            own, though the queue has none; 0 where there is no such count.
     """
 
     now_ms: int
@@ -258,7 +283,7 @@ class Advanced:
     codes: Sequence[int]
     jobs: Sequence[FetchedJob]
     repeated: bool
-    late: Sequence[Late] = ()
+    pending_successors: Sequence[PendingSuccessor] = ()
     held: int = 0
     refused: Mapping[int, str] = field(default_factory=dict[int, str])
     quarantined: Sequence[Damage] = ()
@@ -269,12 +294,11 @@ class Advanced:
 
 
 def is_ours(job_id: str, options: StoredOptions) -> bool:
-    """Whether Corral made a job: its default retention holds for no other.
+    """Whether Corral made a job. Our default retention holds for no other job.
 
-    Our member of `opts` tells where the caller, or a schedule, chose the id. Other jobs of ours
-    have an id that a producer of ours made: such ids have a form, and BullMQ's clients write an id
-    that their caller chose into `opts`, so one of theirs that has this form by chance is not taken
-    for ours.
+    Where the caller, or a schedule, chose the id, `opts` has a member `corral`. All other jobs of
+    ours have an id of our producers' form. BullMQ's clients write an id that their caller chose
+    into `opts`, so a job of theirs whose id has this form by chance does not count as ours.
     """
     return options.ours if options.ours is not None else _OWN_ID.fullmatch(job_id) is not None
 
@@ -284,8 +308,8 @@ def encode_options(
 ) -> bytes:
     """A job's options as BullMQ stores them (wire § 4).
 
-    Our default retention is not among them: other clients would apply it to jobs of their own. All
-    that a default job has to say fits into 64 bytes, up to which its hash stays compact
+    Our default retention is left out: other clients would apply it to their own jobs. The options
+    of a job without any of its own fit into 64 bytes, the size up to which its hash stays compact
     (`hash-max-listpack-value`).
 
     Args:
@@ -334,10 +358,10 @@ class JobEncoder:
         self._delay_ms = 0
 
     def encode(self, job: CheckedJob) -> NewJob:
-        """A job as the store takes it.
+        """Encode a job.
 
-        What the last job's options say is kept: the jobs of a call share them, and so do all calls
-        that name none.
+        The encoded options of the last job are kept: all jobs of a call share theirs, and so do all
+        calls without options.
         """
         options = job.options
         if options is not self._options:
@@ -362,7 +386,7 @@ class JobEncoder:
 
 
 def encode_new_jobs(jobs: Iterable[NewJob]) -> list[str | bytes | int]:
-    """The jobs' arguments of `add.lua`: what neighbours share is written once."""
+    """Encode jobs as the arguments of `add.lua`; what neighbours share is written once."""
     arguments: list[Any] = []
     count_at, shared = 0, None
     for job in jobs:
@@ -377,9 +401,7 @@ def encode_new_jobs(jobs: Iterable[NewJob]) -> list[str | bytes | int]:
 
 
 def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The fields of a hash, or of an entry of a stream: they come as one field, one value, and so
-    on.
-    """
+    """A flat reply `[field, value, field, value, …]`, of a hash or a stream's entry, as a dict."""
     each = iter(flat)
     return dict(zip(each, each, strict=True))
 
@@ -387,15 +409,15 @@ def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 def decode_job(
     job_id: bytes, flat: Sequence[bytes], token: str, now_ms: int, *, started: bool = False
 ) -> FetchedJob:
-    """A fetched job from its hash.
+    """Decode a fetched job from its hash.
 
     Args:
         job_id: Its id.
         flat: Field, value, field, value, …
         token: The lock's token.
         now_ms: When it was fetched.
-        started: Whether the hash already counts this start: as a repeated call finds it, not as the
-        first one did.
+        started: Whether the hash counts this start already. It does in the reply to a repeated
+            call, and does not in the first one.
     """
     fields = fields_of(flat)
     get = fields.get
@@ -422,19 +444,31 @@ def decode_job(
 
 
 def decode_damage(reports: Sequence[bytes]) -> list[Damage]:
-    """What a script has put into its `reports`, see `lua/damage.lua`."""
+    """Decode the `reports` of a script, see `lua/damage.lua`."""
     texts = [text.decode(errors="replace") for text in reports]
     return [Damage(name, reason) for name, reason in zip(texts[::2], texts[1::2], strict=True)]
 
 
+def decode_pending_successors(reply: Sequence[Sequence[Any]]) -> list[PendingSuccessor]:
+    """Decode the pending successors of a script's reply, see `lua/iterate.lua`."""
+    pending: list[PendingSuccessor] = []
+    for job_id, *texts, after_ms in reply:
+        schedule_id, pattern, tz = (text.decode(errors="replace") for text in texts)
+        pending.append(PendingSuccessor(job_id, schedule_id, pattern, tz, after_ms))
+    return pending
+
+
 def encode_endings(endings: Iterable[Ending], declared: JobOptions) -> list[str | bytes | int]:
-    """The endings' arguments of `advance.lua`: how many shapes there are, the shapes, then three
-    per ending.
+    """Encode endings as the arguments of `advance.lua`.
+
+    These are the number of shapes, the shapes, then three arguments for each ending. A shape is
+    what endings have in common.
 
     Args:
-        endings: No `LeaseLost` among them: that one has nothing to write.
-        declared: The queue's options; their retention holds for a job that carries none. Where they
-            name none, it is the default for a job of ours, and another client's job is kept.
+        endings: The endings. There must be no `LeaseLost` among them: it writes nothing.
+        declared: The queue's options. Their retention holds for a job that has none of its own.
+            Where they have none either, a job of ours gets the default, and another client's job
+            is kept.
     """
     completed = _kept(declared.keep_completed, DEFAULT_COMPLETED)
     failed = _kept(declared.keep_failed, DEFAULT_FAILED)
@@ -465,9 +499,9 @@ def encode_endings(endings: Iterable[Ending], declared: JobOptions) -> list[str 
 
 
 def encode_defaults(declared: JobOptions) -> list[str | int]:
-    """The arguments of `due.lua`: count and age of the default, for completed and for failed jobs.
+    """Encode the default retention for `due.lua`: count and age of completed and of failed jobs.
 
-    They are empty where the declaration names a retention: then that one holds for all jobs.
+    Both are empty where the declaration names a retention, because that one holds for all jobs.
     """
     completed = DEFAULT_COMPLETED if declared.keep_completed is None else None
     failed = DEFAULT_FAILED if declared.keep_failed is None else None
@@ -475,9 +509,7 @@ def encode_defaults(declared: JobOptions) -> list[str | int]:
 
 
 def encode_declared(declared: JobOptions) -> list[str | int]:
-    """The arguments of `history.lua`: count and age of what the declaration names; empty where it
-    names nothing.
-    """
+    """Encode the declared retention for `history.lua`: count and age, empty where there is none."""
     return [*_count_and_age(declared.keep_completed), *_count_and_age(declared.keep_failed)]
 
 
@@ -486,7 +518,7 @@ def _count_and_age(retention: Retention | None) -> Sequence[str | int]:
 
 
 def made_by_others(sample: Sequence[Sequence[bytes]]) -> int:
-    """How many jobs of a sample, the id and the `opts` of each, Corral did not make."""
+    """How many jobs of a sample, given as pairs of id and `opts`, Corral did not make."""
     return sum(
         not is_ours(job_id.decode(errors="replace"), _decode_options(opts))
         for job_id, opts in sample
@@ -496,8 +528,9 @@ def made_by_others(sample: Sequence[Sequence[bytes]]) -> int:
 def _kept(
     declared: Retention | None, default: Retention
 ) -> tuple[tuple[int, str, int], tuple[int, str, int]]:
-    """What stays of jobs whose options name no retention, count, age and limit: of others' jobs,
-    and of ours.
+    """Retention of jobs whose own options name none, for jobs of other clients and for ours.
+
+    Each is count, age and limit.
     """
     if declared is not None:
         return (_retention(declared),) * 2
@@ -514,7 +547,7 @@ def _kind(outcome: Outcome) -> tuple[str, str | bytes, int]:
             return "r", reason, delay_ms
         case Snoozed(delay_ms):
             return "s", "", delay_ms
-        case RateLimited(delay_ms):
+        case QueueLimited(delay_ms):
             return "l", "", max(delay_ms, 1)
         case HandedBack():
             return "b", "", 0
@@ -555,7 +588,7 @@ def _encode_retention(retention: Retention) -> bool | dict[str, float]:
 
 @lru_cache(maxsize=1024)
 def _decode_options(raw: bytes) -> StoredOptions:
-    """Parsed once per distinct text: the jobs of a queue mostly share theirs byte for byte."""
+    """Decode `opts`. Cached, because most jobs of a queue have byte for byte the same."""
     try:
         stored = from_json(raw)
     except ValueError:

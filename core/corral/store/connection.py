@@ -1,8 +1,7 @@
-"""Where every connection to the store is made, and how its failures are told apart.
+"""Connections to the store. All of them are made here, and their failures are classified here.
 
-A `Link` is one connection on an event loop, a `ThreadLink` one of a thread. Neither retries
-anything: a command that was interrupted closes the connection, and the next command opens a new
-one.
+A `Link` is one connection on an event loop, a `ThreadLink` one of a thread. Neither retries a
+command: one that was interrupted closes the connection, and the next command opens a new one.
 """
 
 from __future__ import annotations
@@ -33,22 +32,21 @@ from corral.store.wire import (
 __all__ = ["BLOCK_SECONDS", "Link", "ThreadLink", "blocking_link"]
 
 COMMAND_SECONDS: Final = 3.0
-"""How long the store may be silent while a reply is due. With BLOCK_SECONDS it bounds how long
-swallowed bytes stop a worker (under 8 s).
+"""How long the store may be silent while a reply is due.
+
+Together with BLOCK_SECONDS it bounds for how long a network that swallows bytes can stop a worker:
+under 8 s.
 """
 BLOCK_SECONDS: Final = 4.0
 """How long a worker waits for a marker in one command: BullMQ's own wait is 5 s (wire § 7.2)."""
 READ_MARGIN_SECONDS: Final = 2.0
-"""How much longer than its block a blocking command may take before its connection counts as dead."""
+"""How much longer than its block a command may take before its connection counts as dead."""
 IDLE_SECONDS: Final = 5.0
-"""A connection that was idle for longer is asked for a PONG before it is used: routers forget idle
-connections.
-"""
+"""A connection that was idle for longer gets a PING before it is used: routers drop idle ones."""
 LARGE_BYTES: Final = 32 * 1024
+"""From how many bytes on a request is large."""
 LARGE_IDLE_SECONDS: Final = 0.1
-"""So is one, after this time, before a large request: its bound is long, and a dead store would be
-noticed late.
-"""
+"""The same before a large request: it may take long, so a dead store would be noticed late."""
 PING: Final = hiredis.pack_command(("PING",))
 READ_BYTES: Final = 2**16
 REPLICATED_SECONDS: Final = 1.0
@@ -63,12 +61,12 @@ class Link:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
-        pipelined: Whether a call is sent while others wait for their replies; all of them fail with
-            the connection. The reply to one that is cancelled is dropped as it comes, where
-            otherwise the connection is closed.
+        pipelined: Whether a call is sent while others wait for their replies. All of them fail with
+            the connection. Where a call is cancelled, its reply is dropped; on a link that is not
+            pipelined, the connection is closed.
         name: What `CLIENT LIST` shows, or None.
         read_seconds: How long the store may be silent while a reply is due. A reply may take longer
-            as long as it flows; a large request has a second more for each 32 KiB.
+            as long as bytes keep coming; a request has one second more for each 32 KiB.
     """
 
     def __init__(
@@ -94,16 +92,17 @@ class Link:
 
     @property
     def is_connecting(self) -> bool:
-        """Whether a call waits for its connection; of a link that is not pipelined, or for its
-        reply.
+        """Whether a call waits for its connection.
+
+        On a link that is not pipelined, also whether one waits for its reply.
         """
         return self._turn.locked()
 
     @property
     def unheard_seconds(self) -> float:
-        """In the middle of a reply, how long no byte of it has come; else infinite.
+        """For how long no byte has come in the middle of a reply; infinite outside of one.
 
-        Callable from any thread.
+        May be read from any thread.
         """
         wire = self._wire
         return time.monotonic() - wire.heard if wire is not None and wire.receives else math.inf
@@ -113,16 +112,16 @@ class Link:
 
         Args:
             command: Its words.
-            replicated: Whether to wait then, up to `REPLICATED_SECONDS`, until a replica has what
-                the command wrote. It must write something: on Valkey 9, WAIT counts every replica
-                for a connection that wrote nothing.
+            replicated: Whether to wait afterwards, up to `REPLICATED_SECONDS`, until a replica has
+                what the command wrote. The command must write something: on Valkey 9, WAIT counts
+                every replica for a connection that wrote nothing.
 
         Returns:
             The reply as RESP2 gives it, texts as bytes.
 
         Raises:
             StoreUnavailable: `outcome` is `"refused"` where the command certainly had no effect,
-                else `"unknown"`: also where it was done, and no replica has confirmed it.
+                else `"unknown"`, also where it was done and no replica has confirmed it.
             ResponseError: The server understood the command and answered with an error.
         """
         if self._forks != forks():
@@ -156,9 +155,8 @@ class Link:
             self._drop(wire)
             raise unavailable(error, self.url, refused=False) from error
         except BaseException:
-            if (
-                not self._pipelined
-            ):  # what was interrupted must not be done any more: a wait would take a marker
+            if not self._pipelined:
+                # An interrupted command must not go on: a blocking wait would take a marker.
                 self._drop(wire)
             raise
         if replicated:
@@ -171,14 +169,11 @@ class Link:
             return
         async with self._turn:
             self._drop(self._wire)
-            await asyncio.sleep(
-                0
-            )  # the loop closes the socket in its next round, and may have no later one
+            # The loop closes the socket in its next round, and may have no later one.
+            await asyncio.sleep(0)
 
     async def _is_alive(self, wire: Wire, size: int) -> bool:
-        """Whether a connection can take a request of so many bytes; asked only where it has been
-        idle.
-        """
+        """Whether a connection can take a request of so many bytes; PING only where it was idle."""
         idle = 0.0 if wire.asked else time.monotonic() - wire.heard
         if wire.lost is not None or idle <= (
             IDLE_SECONDS if size < LARGE_BYTES else LARGE_IDLE_SECONDS
@@ -188,13 +183,14 @@ class Link:
             await wire.ask(PING, min(GREETING_SECONDS, self._read_seconds))
         except OSError:
             return False
-        except ResponseError:  # whatever it says, it answers
+        except ResponseError:  # any answer shows that the connection works
             return True
         return True
 
     async def _wait_for_replica(self, wire: Wire) -> None:
-        """Wait until a replica has what this connection has written; whatever goes wrong, it is
-        written.
+        """Wait until a replica has what this connection has written.
+
+        The store itself has it already, so every failure here has the outcome `"unknown"`.
         """
         command: tuple[Any, ...] = ("WAIT", 1, round(REPLICATED_SECONDS * 1000))
         try:
@@ -237,7 +233,7 @@ class ThreadLink:
     Args:
         url: As for `Link`.
         read_seconds: How long connecting may take, and how long the store may be silent while a
-        reply is due.
+            reply is due.
     """
 
     def __init__(self, url: str, read_seconds: float) -> None:
@@ -271,7 +267,7 @@ class ThreadLink:
             connection.close()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: send nothing; the next call opens a connection of the child's own."""
+        """In a forked child, drop the parent's connection; the next call opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             silence(connection.fileno())
@@ -339,7 +335,6 @@ def blocking_link(url: str, name: str) -> Link:
 
     Args:
         url: As for `Link`.
-        name: `<prefix>:<base64(queue)>:w:<worker>`: how Bull Board and Node's `getWorkers`
-        recognise a worker.
+        name: What `CLIENT LIST` shows, see `corral.store.keys.worker_connection_name`.
     """
     return Link(url, name=name, read_seconds=BLOCK_SECONDS + READ_MARGIN_SECONDS)

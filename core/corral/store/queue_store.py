@@ -1,8 +1,6 @@
 """`QueueStore`: one queue's keys, and the few operations that change them.
 
-Each is one script, hence atomic.
-
-It knows Redis and BullMQ's keys; it knows no payload models, no hooks and no catalog.
+Each operation is one script, hence atomic.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corral.errors import CorralError
+from corral.job_state import JobState
 from corral.options import JobOptions
 from corral.store.clock import Clock
 from corral.store.codec import (
@@ -22,6 +21,7 @@ from corral.store.codec import (
     NewJob,
     decode_damage,
     decode_job,
+    decode_pending_successors,
     encode_declared,
     encode_defaults,
     encode_endings,
@@ -29,14 +29,23 @@ from corral.store.codec import (
     made_by_others,
 )
 from corral.store.connection import Link, ThreadLink
-from corral.store.late import decode_late
+from corral.store.keys import (
+    COMPLETED,
+    CONTAINERS,
+    FAILED,
+    LISTS,
+    MARKER,
+    READY,
+    call_key,
+    notes_key,
+    queue_base,
+)
 from corral.store.replies import ResponseError
 from corral.store.rights import missing_rights
 from corral.store.scripts import run, run_blocking, script
 
 __all__ = [
     "BATCH_BYTES",
-    "CONTAINERS",
     "FETCH_BYTES",
     "MAX_BATCH",
     "Note",
@@ -48,42 +57,41 @@ __all__ = [
 ]
 
 MAX_BATCH = 500
-"""Jobs per script call: Lua can unpack about 8,000 values, and a longer script would keep others
-waiting.
+"""Jobs per script call.
+
+Lua can unpack about 8,000 values, and a longer script would keep other clients waiting.
 """
 BATCH_BYTES = 1024 * 1024
-"""Bytes of new jobs, or of endings, per script call: at 32 KiB/s, the slowest link that is
-supported, they take half a minute. One that is larger goes alone.
+"""Bytes of new jobs, or of endings, per script call; a larger job or ending goes alone.
+
+At 32 KiB/s, the slowest link that is supported, they take half a minute.
 """
 FETCH_BYTES = 256 * 1024
-"""How large the jobs of one fetch may be together as long as the speed of the link is not known: 8
-s on the slowest.
-"""
+"""How many bytes one fetch may bring while the speed of the link is unknown: 8 s on the slowest."""
 METRICS_MINUTES = 20_160
 """How many minutes of counts are kept: two weeks."""
 LAST_CALL_MS = 60_000
 """How long the record of a worker's last call is kept, as `release.lua` keeps it."""
-CONTAINERS = ("wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed")
-"""A job is in exactly one of these (wire § 1)."""
 
 _NOTHING_ODD = (0, (), 0, (), (), b"", 0, 0)
-"""What a reply of `advance.lua` that ends early leaves out."""
+"""What a short reply of `advance.lua` leaves out."""
 
 
 class StaleCall(CorralError):
-    """The store has already answered a later call of this worker: this one arrived as a ghost and
-    changed nothing.
+    """The store has already answered a later call of this worker, so this one changed nothing.
+
+    It was sent earlier, and the network delivered it late.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """What a stalled check did.
+    """What a stalled check found.
 
     Attributes:
         job_ids: The jobs that went back to the waiting list.
         wait_ms: When the next check is allowed, in milliseconds from now.
-        quarantined: What was found damaged and put into the quarantine.
+        quarantined: The damaged keys that were moved into the quarantine.
     """
 
     job_ids: Sequence[str]
@@ -93,7 +101,7 @@ class Stalled:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a running job said.
+    """Progress, or a log line, of a running job.
 
     Attributes:
         job_id: The job.
@@ -114,11 +122,10 @@ def job_bytes(job: NewJob) -> int:
 
 
 def batches(jobs: Iterable[NewJob]) -> Iterator[list[NewJob]]:
-    """Cut jobs into what one `QueueStore.add` takes: at most `MAX_BATCH`, and about `BATCH_BYTES`
-    together.
+    """Cut jobs into batches for `QueueStore.add`: at most `MAX_BATCH`, and about `BATCH_BYTES`.
 
     Args:
-        jobs: Read only as far as the batch needs that is asked for.
+        jobs: Read only as far as the next batch needs.
     """
     batch: list[NewJob] = []
     total = 0
@@ -139,17 +146,17 @@ class QueueStore:
     Attributes:
         prefix: The first part of its keys.
         queue: Its name.
-        base: `<prefix>:<queue>:`, what all of its keys begin with.
+        base: `<prefix>:<queue>:`, with which all of its keys begin.
         clock: What every script adds to the store's time.
         lane: Which of a worker's connections this is, from 0.
 
     Args:
         link: The connection.
-        options: The queue's own; their retention holds for jobs that carry none, see
-        `codec.encode_endings`.
+        options: The queue's own. Their retention holds for jobs that have none, see
+            `codec.encode_endings`.
         lane: Calls of one worker that may be on their way at the same time go through stores of
-        different lanes.
-        clock: Shared by those whose time is moved together, in tests.
+            different lanes.
+        clock: In tests, shared by all whose time moves together.
     """
 
     def __init__(
@@ -164,7 +171,7 @@ class QueueStore:
     ) -> None:
         self.prefix = prefix
         self.queue = queue
-        self.base = f"{prefix}:{queue}:"
+        self.base = queue_base(prefix, queue)
         self.clock = clock or Clock()
         self._link = link
         self._options = options or JobOptions()
@@ -177,12 +184,12 @@ class QueueStore:
 
     @property
     def unheard_seconds(self) -> float:
-        """In the middle of a reply, how long no byte of it has come; else infinite."""
+        """For how long no byte has come in the middle of a reply; infinite outside of one."""
         return self._link.unheard_seconds
 
     @property
     def is_connecting(self) -> bool:
-        """Whether a call waits for its connection, and not for its reply; only of a pipelined link."""
+        """As `Link.is_connecting`: whether a call waits for its connection."""
         return self._link.is_connecting
 
     @property
@@ -190,19 +197,22 @@ class QueueStore:
         """Added to the store's time by every script; zero but in tests."""
         return self.clock.offset_ms
 
-    async def add(self, jobs: Sequence[NewJob], *, replicated: bool = False) -> list[bool]:
+    async def add(
+        self, jobs: Sequence[NewJob], *, replicated: bool = False
+    ) -> list[bool | JobState]:
         """Write jobs.
 
-        Safe to repeat after a lost reply: a job that an earlier try has made is not made again, as
-        long as it has not run and been removed in between (its retention decides how long it
-        stays).
+        May be repeated after a lost reply: a job that an earlier try has made is not made again,
+        unless it has run and been removed in between. Its retention decides how long it stays.
 
         Args:
             jobs: One of `batches`.
             replicated: Whether to wait until a replica has them, see `Link.call`.
 
         Returns:
-            One flag per job: whether it is this call's own, or its id existed.
+            One entry per job: True where this call, or an earlier try of it, made the job. Else its
+            id existed: the state of the job that has it, or False where that state is not known (a
+            container is damaged, or none holds the job).
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write. Where its `outcome` is
@@ -212,7 +222,9 @@ class QueueStore:
         """
         arguments = [self.offset_ms, *encode_new_jobs(jobs)]
         made = await run(self._link, script("add"), [self.base], arguments, replicated=replicated)
-        return [True] * made if isinstance(made, int) else [each == 1 for each in made]
+        if isinstance(made, int):
+            return [True] * made
+        return [each == 1 or (bool(each) and JobState(each.decode())) for each in made]
 
     async def advance(
         self,
@@ -229,20 +241,20 @@ class QueueStore:
     ) -> Advanced:
         """Finish jobs and fetch more.
 
-        Safe to repeat: the same `seq` again changes nothing and gives the same reply.
+        May be repeated: the same `seq` again changes nothing and gives the same reply.
 
         Args:
             worker: The worker's name; unique among all workers of the queue.
-            seq: Counts up with each call of this worker; in each lane only one call may be on its
-            way.
+            seq: Counts up with each call of this worker. In each lane only one call may be on its
+                way.
             endings: The jobs that ended, at most `MAX_BATCH`; a `LeaseLost` among them is refused.
             want: How many jobs to fetch at most, up to `MAX_BATCH`.
             lock_ms: How long a fetched job's lock lives without renewal.
             ticks: The coming ticks of the queue's cron schedules, made by `schedules.encode_ticks`.
             suspects: How many of the fetched jobs may have stalled before.
             confirm_from: A fetched job that stalled so often must be confirmed (`confirm`) before
-                it runs: until then a worker that dies has not run it, and it is charged nothing.
-                None: no job must be.
+                it runs. If the worker dies before that, it has not run the job, and no stall is
+                counted. None: no job needs it.
             max_bytes: How large the fetched jobs may be together; the first one may be larger.
 
         Returns:
@@ -264,7 +276,7 @@ class QueueStore:
                 raise StaleCall(f"call {seq} of worker {worker} came after a later one") from error
             raise
         now, due, limited, codes, flat, *odd = reply
-        repeated, late, held, refused, reports, broken, others_count, cut = odd or _NOTHING_ODD
+        repeated, pending, held, refused, reports, broken, others_count, cut = odd or _NOTHING_ODD
         token = f"{worker}:{seq}"
         jobs: list[FetchedJob] = []
         unread: list[FetchedJob] = []
@@ -283,7 +295,7 @@ class QueueStore:
             unread=unread,
             cut=cut == 1,
             repeated=repeated == 1,
-            late=decode_late(late),
+            pending_successors=decode_pending_successors(pending),
             held=held,
             refused={
                 place - 1: why.decode(errors="replace")
@@ -295,7 +307,7 @@ class QueueStore:
         )
 
     async def mend(self) -> list[Damage]:
-        """Put what stands where one of the queue's own keys belongs into the quarantine.
+        """Move keys of a wrong type away from the names of the queue's own keys.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
@@ -304,7 +316,7 @@ class QueueStore:
         return decode_damage(await self.operate("mend"))
 
     async def confirm(self, job: FetchedJob) -> None:
-        """Say that a job is about to start which must be confirmed, see `advance`.
+        """Confirm that a job is about to start, see `confirm_from` of `advance`.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
@@ -327,11 +339,12 @@ class QueueStore:
             leases: `(job id, token)` pairs.
             lock_ms: How long the locks live from now.
             worker: The worker whose calls are on their way.
-            calls: `(lane, seq)` of each: the locks of what it has brought are renewed, too.
+            calls: `(lane, seq)` of each: the locks of the jobs that it has fetched are renewed,
+                too.
 
         Returns:
-            The places in `leases` of those whose lock is not held any more, and the places in
-            `calls` of those that have brought a job whose lock is not.
+            The places in `leases` of jobs whose lock is not held any more, and the places in
+            `calls` of calls that have fetched a job whose lock is not held any more.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
@@ -349,8 +362,9 @@ class QueueStore:
         return lost, incomplete
 
     async def check_stalled(self, interval_ms: int, max_stalled: int) -> Stalled:
-        """Put jobs of dead workers back to the head of the waiting list; a no-op while another
-        check's time runs.
+        """Put jobs of dead workers back to the head of the waiting list.
+
+        Does nothing while the interval of another check runs.
 
         Args:
             interval_ms: How long no other check runs.
@@ -366,10 +380,9 @@ class QueueStore:
         )
 
     async def remove_due(self) -> None:
-        """Remove those of our own finished jobs whose default retention is over; at most 1,000 of
-        each state.
+        """Remove finished jobs of ours whose default retention is over, at most 1,000 per state.
 
-        Endings do so, too. This is for a queue in which no job ends.
+        Endings do the same. This is for a queue in which no job ends.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
@@ -377,13 +390,12 @@ class QueueStore:
         """
         await self.operate("due", *encode_defaults(self._options))
 
-    async def history_at_risk(self) -> Mapping[str, int]:
-        """How many finished jobs the retention that the declaration names removes, where others
-        made some of them.
+    async def count_finished_jobs_at_risk(self) -> Mapping[str, int]:
+        """How many finished jobs the declared retention would remove, if others made some of them.
 
         Returns:
-            Their number, by `completed` and `failed`; empty where a sample of them are all Corral's
-            own.
+            Their number, by `completed` and `failed`; empty where all jobs of a sample are
+            Corral's own.
 
         Raises:
             StoreUnavailable: The store is away.
@@ -391,15 +403,14 @@ class QueueStore:
         if self._options.keep_completed is None and self._options.keep_failed is None:
             return {}
         found = await self.operate("history", *encode_declared(self._options))
-        counts = zip(("completed", "failed"), found, strict=True)
+        counts = zip((COMPLETED, FAILED), found, strict=True)
         return {name: due for name, (due, sample) in counts if made_by_others(sample)}
 
     async def release(self, worker: str, max_stalled: int, *, lanes: int = 1) -> list[str]:
-        """Do to the jobs of a worker that is certainly dead what the stalled check would do,
-        without its wait.
+        """Do at once what the stalled check would do to the jobs of a worker that is dead.
 
-        Only locks with the worker's own tokens are touched. What it had sent and arrives later
-        changes nothing.
+        Only locks with the worker's own tokens are touched. A call of the dead worker that arrives
+        later changes nothing.
 
         Args:
             worker: Its name; no later worker may have the same.
@@ -425,16 +436,16 @@ class QueueStore:
         *,
         lanes: int,
     ) -> int:
-        """Write the last endings of a worker whose event loop is stuck, from another thread, and
-        release the rest.
+        """Write the last endings of a worker whose event loop is stuck, and release its other jobs.
+
+        From another thread.
 
         Args:
             link: The thread's own connection.
             worker: The worker's name.
-            endings: What is known of its jobs.
-            max_stalled: As for `release`, and so is `lanes`: a call on its way may have brought
-            jobs.
-            lanes: See there.
+            endings: How its jobs ended, as far as that is known.
+            max_stalled: As for `release`.
+            lanes: As for `release`: a call on its way may have fetched jobs.
 
         Returns:
             How many jobs were released beside `endings`.
@@ -442,7 +453,7 @@ class QueueStore:
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
         """
-        last = f"{worker}:last"  # a number of its own: the loop may have sent any
+        last = f"{worker}:last"  # with numbers of its own: the loop may have used any
         keys = [self.base, self._record(last, 0)]
         for seq, start in enumerate(range(0, len(endings), MAX_BATCH), 1):
             arguments = [
@@ -470,17 +481,16 @@ class QueueStore:
     async def note(self, notes: Iterable[Note], worker: str = "", seq: int = 0) -> list[Damage]:
         """Write progress and log lines of running jobs.
 
-        Safe to repeat under a number: the same `seq` again, or an earlier one that comes late,
-        writes nothing.
+        May be repeated under a number: the same `seq` again, or an earlier one, writes nothing.
 
         Args:
             notes: At most `MAX_BATCH`.
             worker: The worker's name; unique among all workers of the queue.
             seq: Counts up with each call of this worker; only one may be on its way. 0: the call is
-            not repeated.
+                not repeated.
 
         Returns:
-            The jobs whose keys are damaged, so that something could not be written.
+            The jobs for which something could not be written, because their keys are damaged.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
@@ -488,7 +498,7 @@ class QueueStore:
         arguments: list[Any] = [seq]
         for note in notes:
             arguments += [note.job_id, note.kind, note.text, note.keep]
-        keys = [self.base, f"corral:{self.base}call:{worker}:notes"]
+        keys = [self.base, notes_key(self.base, worker)]
         return (
             decode_damage(await run(self._link, script("note"), keys, arguments))
             if len(arguments) > 1
@@ -508,7 +518,7 @@ class QueueStore:
         return await run(self._link, script(name), [self.base], [self.offset_ms, *arguments])
 
     async def missing_rights(self) -> str:
-        """What the store's user may not do that a worker does, or empty; see `corral.store.rights`.
+        """Which rights of a worker the store's user lacks; see `corral.store.rights`.
 
         Raises:
             StoreUnavailable: The store is away.
@@ -516,13 +526,14 @@ class QueueStore:
         return await missing_rights(self._link, self.prefix, self.queue, "worker")
 
     async def signal(self) -> None:
-        """Put the marker back that a cancelled wait may have taken; a left-over one costs an empty
-        fetch.
+        """Put back the marker that a cancelled wait may have taken.
+
+        A marker too many costs an empty fetch.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
         """
-        await self._link.call("ZADD", f"{self.base}marker", 0, "0")
+        await self._link.call("ZADD", self.base + MARKER, 0, READY)
 
     async def counts(self) -> dict[str, int]:
         """How many jobs are in each container, by the container's name.
@@ -533,7 +544,7 @@ class QueueStore:
         source = (
             "return {"
             + ",".join(
-                f"redis.call('{'LLEN' if name in {'wait', 'active'} else 'ZCARD'}', KEYS[1] .. '{name}')"
+                f"redis.call('{'LLEN' if name in LISTS else 'ZCARD'}', KEYS[1] .. '{name}')"
                 for name in CONTAINERS
             )
             + "}"
@@ -542,8 +553,7 @@ class QueueStore:
         return dict(zip(CONTAINERS, replies, strict=True))
 
     def _record(self, worker: str, lane: int) -> str:
-        """The key of what a worker's last call did."""
-        return f"corral:{self.base}call:{worker}" + (f":{lane}" if lane else "")
+        return call_key(self.base, worker, lane)
 
     async def close(self) -> None:
         """Close the connection; a later call opens another."""

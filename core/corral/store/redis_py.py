@@ -1,8 +1,7 @@
-"""All that needs redis-py: unusual URLs, TLS, and what redis-py's own errors mean where a plugin
-lets one out.
+"""Everything that needs redis-py: unusual URLs, TLS, and errors of redis-py that a plugin raises.
 
-Loaded only where one of them is there: redis-py takes 60 ms to load and 7 MiB, and a connection of
-ours needs none of it.
+Loaded only where it is needed: redis-py takes 60 ms and 7 MiB to load, and our own connections work
+without it.
 """
 
 from __future__ import annotations
@@ -50,15 +49,14 @@ _WORDS: Final[Mapping[type[RedisError], str]] = {
     TryAgainError: "TRYAGAIN",
     ClusterCrossSlotError: "CROSSSLOT",
 }
-"""redis-py takes the first word of these replies away, and its class stands for it."""
+"""redis-py removes the first word of these replies, and raises a class in its place."""
 
 
 def read_url(url: str) -> Address:
     """Read a URL as redis-py does, with its options behind a question mark.
 
     Raises:
-        ConfigurationError: redis-py does not take it, or would take a part of it for something
-        else.
+        ConfigurationError: redis-py refuses the URL, or would misread a part of it.
     """
     try:
         _check_parts(urlsplit(url))
@@ -67,9 +65,9 @@ def read_url(url: str) -> Address:
         tls = made.ssl_context.get() if isinstance(made, redis.asyncio.SSLConnection) else None
     except (ValueError, TypeError, RedisError, OSError) as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        told = f"redis-py has no option {unknown[1]!r}" if unknown else str(error)
+        reason = f"redis-py has no option {unknown[1]!r}" if unknown else str(error)
         raise ConfigurationError(
-            f"REDIS_URL {masked(url)!r} is not a store's address: {told}",
+            f"REDIS_URL {masked(url)!r} is not a store's address: {reason}",
             hint="write redis://host:6379/0, rediss://… or unix:///path/to.sock",
         ) from error
     login = (
@@ -88,10 +86,13 @@ def read_url(url: str) -> Address:
 
 
 def _check_parts(parts: SplitResult) -> None:
-    """Refuse what redis-py leaves out without a word.
+    """Refuse what redis-py would silently misread.
 
-    A database that is no number is 0 to it, and of `/1/2` it makes 12; an option without a value
-    and whatever follows a `#` do not exist. A ValueError says which it is.
+    It reads a database that is not a number as 0 and `/1/2` as 12, and ignores an option without a
+    value and everything after a `#`.
+
+    Raises:
+        ValueError: One of these; its text names the part.
     """
     if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,9}", unquote(parts.path)):
         raise ValueError("what follows the host is no number of a database")
@@ -106,8 +107,10 @@ def _check_parts(parts: SplitResult) -> None:
 
 
 def as_ours(error: Exception) -> replies.ResponseError | OSError | None:
-    """What our own connection would have raised in place of an error of redis-py; None where it is
-    none of its.
+    """The error that our own connection raises in place of one of redis-py's.
+
+    Returns:
+        None where the error is not redis-py's.
     """
     if not isinstance(error, RedisError):
         return None

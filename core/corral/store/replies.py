@@ -1,12 +1,12 @@
 """What the store's error replies mean, in one place.
 
-Some answer what was asked. The others say "not now" or "not you": what is the matter, what an
-operator does about it, and whether a command that was answered so may have written something, is
-decided here.
+Some errors answer the command. The others are refusals, "not now" or "not you". For each refusal
+this module knows what is wrong, what an operator can do, and whether the command may have written
+something.
 
-Redis prefixes an error with a word. Inside of a script the same refusals come with the script's
-name behind them, and those of access control and of a cluster in words of their own, which differ
-between Redis 7.0 and later servers.
+An error reply begins with a word. Inside of a script a refusal comes with the script's name behind
+it; refusals of access control and of a cluster have words of their own there, which differ between
+Redis 7.0 and later servers.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = [
     "RIGHTS_HINT",
     "NoScriptError",
     "ResponseError",
+    "explain_client_error",
     "is_missing_right",
     "is_unreplicated",
-    "of_the_client",
     "refusal",
     "unavailable",
     "unexpected",
@@ -40,21 +40,24 @@ __all__ = [
 class ResponseError(Exception):
     """The store understood a command and answered with an error.
 
-    Its text begins with the store's own word, except for `ERR`, which says nothing.
+    Its text begins with the store's own word; `ERR` is left out, because it means nothing.
     """
 
 
 class NoScriptError(ResponseError):
-    """The store does not have the script that it was to run."""
+    """The store does not have the script that it should run."""
 
 
 RIGHTS_HINT: Final = "give the store's user the access rules of its role: docs/store-users.md"
-"""What to do about a missing right, wherever it is found."""
-_REPLICAS_HINT: Final = "bring a replica back (INFO replication lists them), and enqueue again under the same job_id: no second job is made"
+"""The hint of every refusal for want of a right."""
+_REPLICAS_HINT: Final = (
+    "bring a replica back (INFO replication lists them), and enqueue again under the same job_id: "
+    "no second job is made"
+)
 _PRIMARY: Final = "let REDIS_URL name the primary, or a name that follows it"
 _CLUSTER: Final = (
-    "Corral talks to one server and follows no cluster: name a server that is none, or, with all keys in one slot "
-    "(CORRAL_PREFIX={bull}), the node that holds it"
+    "Corral talks to one server and follows no cluster: name a server that is none, or, with all "
+    "keys in one slot (CORRAL_PREFIX={bull}), the node that holds it"
 )
 
 
@@ -63,9 +66,9 @@ class _Kind:
     """One kind of refusal.
 
     Attributes:
-        sentence: What is the matter with the store, after "the store at …".
+        sentence: What is wrong with the store, after "the store at …".
         hint: What to do about it.
-        outcome: `"unknown"` where it may come in the middle of a script that has written already.
+        outcome: `"unknown"` where the refusal may come in a script that has written already.
     """
 
     sentence: str
@@ -110,8 +113,10 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     ),
     "CROSSSLOT": _Kind("is a cluster, and these keys are in different slots of it", _CLUSTER),
 }
-"""By the first word of the reply. Each is given before a command runs, or at the first write of a
-script: a script that has written is not stopped by any of them any more.
+"""Refusals, by the first word of the reply.
+
+The store gives each of them before a command runs, or at the first write of a script. None of them
+stops a script that has written.
 """
 _IN_SCRIPT: Final = _Kind(_KINDS["NOPERM"].sentence, RIGHTS_HINT, "unknown")
 _ELSEWHERE: Final = "is a node of a cluster that does not serve all of these keys"
@@ -120,7 +125,7 @@ _PHRASES: Final[Mapping[str, _Kind]] = {
     "The user executing the script can't": _IN_SCRIPT,  # Redis 7.0
     "Script attempted to": _Kind(_ELSEWHERE, _CLUSTER, "unknown"),
     "Attempted to access": _Kind(_ELSEWHERE, _CLUSTER, "unknown"),  # Valkey
-    "Protocol error: unauthenticated": _KINDS["NOAUTH"],  # said of a long command before it is read
+    "Protocol error: unauthenticated": _KINDS["NOAUTH"],  # of a long command, before it is read
     "unknown command": _Kind(
         "does not know a command that Corral needs", "its provider may have taken it away: ask"
     ),
@@ -138,84 +143,90 @@ _PHRASES: Final[Mapping[str, _Kind]] = {
         "the number ends REDIS_URL: CONFIG GET databases says how many there are",
     ),
 }
-"""By how the reply begins, where it has no word of its own."""
+"""Refusals without a word of their own, by how the reply begins."""
 _WHERE: Final = re.compile(r" script: (?:\w+, )?on @?user_script:\d+\.?$")
 _ARGUMENTS: Final = ", with args beginning with:"
-"""What follows it may be a payload."""
+"""What follows this in a reply may be a payload."""
 
 
 def refusal(error: BaseException, url: str) -> StoreUnavailable | None:
-    """What an error reply means that says "not now" or "not you"; None where it answers what was
-    asked.
+    """Explain an error reply by which the store refuses a command.
 
     Args:
         error: What the connection raised.
         url: The store.
+
+    Returns:
+        None where the reply is no refusal, but answers the command.
     """
     found = _kind(error)
     if found is None:
         return None
-    kind, told = found
-    message = f"{_store(url)} {kind.sentence}" + (f" ({told})" if told else "")
+    kind, reason = found
+    message = f"{_store(url)} {kind.sentence}" + (f" ({reason})" if reason else "")
     return StoreUnavailable(message, outcome=kind.outcome, hint=kind.hint)
 
 
 def unavailable(error: BaseException, url: str, *, refused: bool) -> StoreUnavailable:
-    """A store that could not be asked, or whose reply did not come.
+    """The error of a store that could not be reached, or whose reply did not come.
 
     Args:
         error: What the connection raised.
         url: The store.
-        refused: Whether nothing was sent that could have had an effect.
+        refused: Whether nothing was sent that could have had an effect; then `outcome` is
+            `"refused"`, else `"unknown"`.
     """
-    told = _cause(error)
+    cause = _cause(error)
     return refusal(error, url) or StoreUnavailable(
-        f"{_store(url)} is unavailable: {told}", outcome="refused" if refused else "unknown"
+        f"{_store(url)} is unavailable: {cause}", outcome="refused" if refused else "unknown"
     )
 
 
 def unreplicated(url: str, seconds: float) -> StoreUnavailable:
-    """A write that is done, and that no replica has confirmed.
+    """The error of a write that is done, but that no replica has confirmed.
 
     Args:
         url: The store.
-        seconds: How long was waited for a replica.
+        seconds: How long the call has waited for a replica.
     """
     return StoreUnavailable(
-        f"{_store(url)} has written it, but no replica had it within {seconds:g} s: it is lost if the store fails over",
+        f"{_store(url)} has written it, but no replica had it within {seconds:g} s: "
+        "it is lost if the store fails over",
         outcome="unknown",
         hint=_REPLICAS_HINT,
     )
 
 
 def unexpected(error: ResponseError, url: str) -> StoreUnavailable:
-    """An error reply where none belongs: a key that somebody has damaged, or a server that is none
-    of those we know.
+    """The error of a reply that should not occur: a damaged key, or a server that we do not know.
 
     Args:
-        error: The reply. `DAMAGED …` is what our own scripts say when they have changed nothing.
+        error: The reply. Our own scripts answer `DAMAGED …` where they have changed nothing.
         url: The store.
     """
     if known := refusal(error, url):
         return known
-    told = _told(str(error))
-    word, _, damage = told.partition(" ")
+    reason = _without_place(str(error))
+    word, _, damage = reason.partition(" ")
     if word == "DAMAGED":
         return StoreUnavailable(
             f"{_store(url)} has a damaged key: {damage}",
-            hint="look at it with redis-cli, and repair it or rename it away; nothing was changed by this",
+            hint="look at it with redis-cli, and repair it or rename it away; "
+            "nothing was changed by this",
         )
     may_have_written = word != "WRONGTYPE" or _WHERE.search(str(error)) is not None
     return StoreUnavailable(
-        f"{_store(url)} answers with an error: {told}",
+        f"{_store(url)} answers with an error: {reason}",
         outcome="unknown" if may_have_written else "refused",
         hint="a key of the wrong type, or a server that is neither Valkey nor Redis 7, may be why",
     )
 
 
-def of_the_client(error: Exception) -> StoreUnavailable | None:
-    """What an error of a client of the store means, ours or redis-py's, wherever it comes from;
-    None for any other.
+def explain_client_error(error: Exception) -> StoreUnavailable | None:
+    """Explain an error of a client of the store, ours or redis-py's.
+
+    Returns:
+        None where the error is of another kind.
     """
     if isinstance(error, ResponseError):
         return unexpected(error, "")
@@ -230,17 +241,17 @@ def of_the_client(error: Exception) -> StoreUnavailable | None:
 
 
 def is_missing_right(error: StoreUnavailable) -> bool:
-    """Whether the store's access control has refused, so that trying again helps nobody."""
+    """Whether a right is missing, so that trying again does not help."""
     return error.hint == RIGHTS_HINT
 
 
 def is_unreplicated(error: StoreUnavailable) -> bool:
-    """Whether it is written, and only the replicas lack it, so that writing again helps nobody."""
+    """Whether only a replica's confirmation is missing, so that writing again does not help."""
     return error.hint == _REPLICAS_HINT
 
 
 def _cause(error: BaseException) -> str:
-    """Why, without the number that the system gives it."""
+    """The reason of an error, without the operating system's number."""
     if (
         isinstance(error, OSError)
         and error.errno
@@ -255,8 +266,8 @@ def _store(url: str) -> str:
 
 
 def _kind(error: BaseException) -> tuple[_Kind, str] | None:
-    """The kind of an error reply, and what the server has said besides."""
-    text = _told(str(error)).removeprefix("ERR ")
+    """The kind of an error reply, and the rest of its text."""
+    text = _without_place(str(error)).removeprefix("ERR ")
     word, _, rest = text.partition(" ")
     if isinstance(error, ResponseError) and word in _KINDS:
         return _KINDS[word], rest
@@ -266,8 +277,6 @@ def _kind(error: BaseException) -> tuple[_Kind, str] | None:
     return None
 
 
-def _told(text: str) -> str:
-    """An error's text without the place in a script and without arguments, which nobody needs to
-    read.
-    """
+def _without_place(text: str) -> str:
+    """An error's text without the place in a script, and without the command's arguments."""
     return _WHERE.sub("", text.partition(_ARGUMENTS)[0].strip()).rstrip(".")

@@ -1,4 +1,4 @@
-"""Which rights the store's user lacks: found before they are missed, and named."""
+"""Find which rights the store's user lacks, before work fails half-way for want of them."""
 
 from __future__ import annotations
 
@@ -8,50 +8,51 @@ from typing import Final, Literal
 
 from corral.errors import StoreUnavailable
 from corral.store.connection import Link
+from corral.store.keys import (
+    META,
+    audit_key,
+    former_process_key,
+    probe_key,
+    process_key,
+    queue_base,
+)
 from corral.store.replies import RIGHTS_HINT, ResponseError, is_missing_right
 from corral.store.scripts import run, script
 
-__all__ = ["Role", "audit_key", "ensure_rights", "missing_rights"]
+__all__ = ["Role", "ensure_rights", "missing_rights"]
 
 Role = Literal["worker", "operator"]
-"""Who needs which rights."""
+"""Who uses the store: each needs other rights, see docs/store-users.md."""
 
-PROCESSES: Final = ("alive", "catalog")
-"""What every worker process writes besides its queues."""
 MOST_NAMED: Final = 8
-"""Commands in one sentence: somebody who lacks more lacks a whole category."""
+"""How many names one sentence lists: a user who lacks more lacks a whole category."""
 _KEYS: Final = ("access a key", "access one of the keys")
-"""How Valkey, and Redis 7.0, say that it is a key, and no command, that somebody may not have."""
-
-
-def audit_key(prefix: str) -> str:
-    """The stream in which the changes of operators are written down, of the queues below a prefix."""
-    return f"corral:{prefix}:audit"
+"""What Valkey, and Redis 7.0, answer where the user lacks a key and not a command."""
 
 
 async def missing_rights(link: Link, prefix: str, queue: str, role: Role) -> str:
-    """Try what a role does to a queue.
+    """Try every command and key that a role needs for a queue.
 
     Args:
         link: The connection.
         prefix: The first part of the keys.
         queue: The queue.
-        role: A worker, or an operator, who needs more.
+        role: The role. An operator needs more than a worker.
 
     Returns:
-        What the store's user lacks, as `the commands ZADD, XADD and the keys corral:bull:alive`;
-        empty where that is nothing, or where the store takes no writes now.
+        What the store's user lacks, as `the commands ZADD, XADD and the keys corral:bull:alive`.
+        Empty where it lacks nothing, or where the store takes no writes now.
 
     Raises:
         StoreUnavailable: The store is away, or refuses for another reason.
     """
-    base = f"{prefix}:{queue}:"
-    own = [f"hash corral:{prefix}:{name}" for name in PROCESSES]
+    base = queue_base(prefix, queue)
+    own = [f"hash {process_key(prefix)}", f"hash {former_process_key(prefix)}"]
     if role == "operator":
         own = [f"stream {audit_key(prefix)}"]
     found: Sequence[Sequence[bytes]]
     try:
-        found = await run(link, script("probe"), [base], [role, f"hash {base}meta", *own])
+        found = await run(link, script("probe"), [base], [role, f"hash {base}{META}", *own])
     except StoreUnavailable as error:
         if not is_missing_right(error):
             raise
@@ -62,18 +63,18 @@ async def missing_rights(link: Link, prefix: str, queue: str, role: Role) -> str
             else "the commands EVAL, EVALSHA"
         )
     commands, keys = ([each.decode(errors="replace") for each in part] for part in found)
-    if role == "worker" and not keys and not await _may_wait(link, f"corral:{base}probe"):
+    if role == "worker" and not keys and not await _may_wait(link, probe_key(base)):
         commands.append("BZPOPMIN")
-    told = [f"the commands {_listed(commands)}"] if commands else []
-    told += [f"the keys {_listed(keys)}"] if keys else []
-    return " and ".join(told)
+    missing = [f"the commands {_listed(commands)}"] if commands else []
+    missing += [f"the keys {_listed(keys)}"] if keys else []
+    return " and ".join(missing)
 
 
 async def ensure_rights(link: Link, prefix: str, queue: str) -> None:
-    """Refuse a change of an operator's that the store would refuse in its middle.
+    """Refuse an operator's change that the store would refuse half-way.
 
     Raises:
-        StoreUnavailable: A right is missing, and nothing was changed; or as `missing_rights`.
+        StoreUnavailable: A right is missing, and nothing was changed; also as `missing_rights`.
     """
     if lacking := await missing_rights(link, prefix, queue, "operator"):
         raise StoreUnavailable(
@@ -82,11 +83,10 @@ async def ensure_rights(link: Link, prefix: str, queue: str) -> None:
 
 
 async def _may_wait(link: Link, key: str) -> bool:
-    """Whether the one command is allowed that Redis 7.0 lets no script call."""
+    """Whether the user may call `BZPOPMIN`, which Redis 7.0 allows in no script."""
     try:
-        with suppress(
-            ResponseError
-        ):  # no time to wait is called so: nobody waits, and rights are checked before
+        # "never" is no timeout, so the call fails at once; the store checks rights before.
+        with suppress(ResponseError):
             await link.call("BZPOPMIN", key, "never")
     except StoreUnavailable as error:
         if not is_missing_right(error):

@@ -1,7 +1,7 @@
 """A queue's schedules in the store: BullMQ's job schedulers (wire § 6.21).
 
-Their next iterations are made by whoever fetches one, inside the fetch. A script cannot read a cron
-expression, so the fetch is told the coming ticks beforehand (`encode_ticks`).
+A fetch that takes one iteration makes the next one. A script cannot parse a cron expression, so the
+worker sends the coming ticks with the fetch (`encode_ticks`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ from pydantic_core import to_json
 from corral.errors import CorralError
 from corral.options import JobOptions
 from corral.schedule import Cron, Every, cron_ticks, period_ms
-from corral.store.codec import encode_options, integer
-from corral.store.late import Late, decode_late
+from corral.store.codec import (
+    PendingSuccessor,
+    decode_pending_successors,
+    encode_options,
+    integer,
+)
+from corral.store.keys import removed_schedules_key
 from corral.store.queue_store import QueueStore
 from corral.store.scripts import call_again
 
@@ -34,23 +39,26 @@ __all__ = [
 ]
 
 COMING = 8
-"""How many ticks a script is told: a promoted iteration takes one, and the next call tells others."""
+"""How many coming ticks a call sends: one is used at a time, and the next call sends newer ones."""
 SLACK_MS = 2_000
-"""Ticks are counted from a little before what we think the time is: the store's clock decides, and
-may be behind.
+"""From how long before our own time on the ticks are listed.
+
+The store's clock decides which tick is next, and it may be behind ours.
 """
 OVERDUE_MS = 60_000
-"""How late a tick must be at least before it is told, and how late where nobody can say how long
-its period is.
+"""How late a tick must be at least before it is reported as overdue.
+
+It is also the limit where the length of the period cannot be computed.
 """
 PRUNED = "prune"
-"""The mark of a schedule that was removed because nobody declared it: a worker that starts and
-declares it makes it again, one that was there before does not.
+"""The mark of a schedule that was removed because no package declares it any more.
+
+A worker that starts and declares it makes it again; a worker that ran before does not.
 """
 
 Why = Literal["asked", "start", "check"]
-"""Who wants a schedule ensured: somebody on purpose, a worker that starts, or a worker that repairs
-what is gone.
+"""Why a schedule is ensured: a program asked for it, a worker starts, or a worker checks whether it
+is lost.
 """
 
 
@@ -62,7 +70,7 @@ class NewSchedule:
         id: Unique within its queue. A declared one has the queue's name.
         name: BullMQ's name for its jobs.
         data: The payload of its jobs, strict JSON text.
-        options: Of its jobs; their delay is the wait for the tick.
+        options: Of its jobs. A delay has no meaning in them: it is the wait for the tick.
         when: When it runs.
     """
 
@@ -75,13 +83,13 @@ class NewSchedule:
 
 @dataclass(frozen=True, slots=True)
 class StoredSchedule:
-    """A job scheduler, made by whichever client.
+    """A job scheduler, made by any client.
 
     Attributes:
         id: Unique within its queue.
         next_ms: The tick of its current iteration, Unix milliseconds.
-        alive: Whether that iteration exists and has not ended: nobody makes the next one for a dead
-        schedule.
+        alive: Whether that iteration exists and has not ended. No client makes the next iteration
+            of a schedule that is not alive.
         pattern: The cron expression, or None.
         tz: Its time zone, or None.
         every_ms: The interval, or None.
@@ -99,8 +107,7 @@ class StoredSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """A schedule without a next run: somebody has fetched the last one and made none, or it is
-    gone.
+    """A schedule without a next run: the last one was fetched without making it, or is gone.
 
     Attributes:
         id: Unique within its queue.
@@ -108,7 +115,7 @@ class Overdue:
         late_ms: How long ago that is.
         pattern: The cron expression, empty where it runs in fixed steps.
         tz: Its time zone, empty where it names none.
-        gone: Whether the run is gone, or has ended: nobody will make the next one.
+        gone: Whether the run is gone, or has ended: no client will make the next one.
     """
 
     id: str
@@ -120,10 +127,9 @@ class Overdue:
 
 
 def overdue_ms(overdue: Overdue) -> int:
-    """How late the run of a schedule that we cannot read may be, in milliseconds: one period, else
-    `OVERDUE_MS`.
+    """How late the run of a schedule that we cannot parse may be, in milliseconds.
 
-    The period can be told where it is only the time zone that is not known here.
+    That is one period where only the time zone is unknown here, else `OVERDUE_MS`.
     """
     try:
         first, second = cron_ticks(overdue.pattern, "UTC", overdue.tick_ms, 2)
@@ -133,11 +139,12 @@ def overdue_ms(overdue: Overdue) -> int:
 
 
 def coming_ticks(pattern: str, tz: str, now_ms: int, count: int = COMING) -> list[int]:
-    """`[from, tick, tick, …]` in Unix milliseconds: after any moment from `from` on comes the next
-    tick in the list.
+    """List the coming ticks of a cron expression: `[from, tick, tick, …]` in Unix milliseconds.
+
+    The list has every tick between `from` and its last one.
 
     Raises:
-        ValueError: The pattern cannot be read, or names no day that comes.
+        ValueError: The pattern cannot be parsed, or matches no future day.
     """
     start = now_ms - SLACK_MS
     ticks = cron_ticks(
@@ -147,7 +154,7 @@ def coming_ticks(pattern: str, tz: str, now_ms: int, count: int = COMING) -> lis
 
 
 def encode_ticks(known: Mapping[tuple[str, str], Sequence[int]]) -> bytes:
-    """What `coming_ticks` gave for each `(pattern, tz)`, as the scripts read it."""
+    """Encode the `coming_ticks` of each `(pattern, tz)` for the scripts, see `lua/iterate.lua`."""
     return to_json({f"{pattern}\n{tz}": ticks for (pattern, tz), ticks in known.items()})
 
 
@@ -163,35 +170,30 @@ class Schedules:
 
     @property
     def removed_key(self) -> str:
-        """The key of the hash that has a field for each declared schedule that an operator has
-        removed.
-
-        It is not below the queue's own keys, where BullMQ's `removeOrphanedJobs` would delete it
-        (trap T11).
-        """
-        return f"corral:{self._store.base}removed-schedules"
+        """The hash of the declared schedules that an operator has removed."""
+        return removed_schedules_key(self._store.base)
 
     async def ensure(self, new: NewSchedule, why: Why = "asked") -> tuple[str, int]:
         """Install a schedule, or leave it exactly as it is where it is the same and alive.
 
-        Of a changed one, a tick that is due already stays and runs; a coming one is replaced. One
-        whose chain has ended is resumed. Whatever happens, no more than two iterations have not
-        started: one due, and one to come.
+        Where a schedule has changed, a tick that is due already stays and runs, and a coming one is
+        replaced. A schedule that is not alive is resumed. At most two iterations have not started
+        afterwards: one that is due, and one to come.
 
         Args:
             new: The schedule.
-            why: `asked`: whatever was removed is made again. `start`: one that an operator has
-                removed stays removed, until its declaration says another time. `check`: only what
-                is gone is made again, and nothing that an operator has removed.
+            why: `asked`: a removed schedule is made again. `start`: one that an operator has
+                removed stays removed until its declaration names another time. `check`: only a
+                schedule that is gone is made again, and none that an operator has removed.
 
         Returns:
-            `untouched`, `made`, `changed` or `resumed`, and its next tick in Unix milliseconds; or
-            `different`: in a check, one of another definition that is alive; or `removed`: by an
-            operator.
+            What was done, and the next tick in Unix milliseconds. `untouched`, `made`, `changed` or
+            `resumed`; `different` where a check found a live schedule of another definition;
+            `removed` where an operator has removed it.
 
         Raises:
-            ValueError: The cron expression cannot be read, or the period is too short.
-            CorralError: So many of its coming ticks were promoted by hand that none is left.
+            ValueError: The cron expression cannot be parsed, or the period is too short.
+            CorralError: So many coming ticks were promoted by hand that none is left.
             StoreUnavailable: The store is away, or refuses to write.
             ResponseError: A key of the queue is damaged; it is named, and nothing was changed.
         """
@@ -211,12 +213,12 @@ class Schedules:
         )
 
     async def remove(self, schedule_id: str, *, mark: str = "") -> bool:
-        """Remove a schedule and its coming iteration; one that waits or runs already is left.
+        """Remove a schedule and its coming iteration; one that waits or runs already stays.
 
         Args:
             schedule_id: The schedule.
-            mark: `PRUNED`, or what `removal` gives: kept in the store, so that no worker takes the
-                schedule for lost and makes it again. Only a declared schedule needs one.
+            mark: `PRUNED`, or the mark of `removal`. It is kept in the store, so that no worker
+                takes the schedule for lost and makes it again. Only a declared schedule needs one.
 
         Returns:
             Whether there was one.
@@ -227,11 +229,10 @@ class Schedules:
         return bool(await self._store.operate("unschedule", schedule_id, mark))
 
     async def overdue(self) -> list[Overdue]:
-        """The schedules whose last run was due more than `OVERDUE_MS` ago, and that have no next
-        one.
+        """The schedules without a next run whose last run was due more than `OVERDUE_MS` ago.
 
-        Those that wait behind a backlog, in a paused queue, or have ended by their own limit are
-        none.
+        A run that waits behind a backlog or in a paused queue does not count, nor does a schedule
+        that has ended by its own limit.
 
         Raises:
             StoreUnavailable: The store is away.
@@ -250,20 +251,20 @@ class Schedules:
             for schedule_id, tick, pattern, tz, gone in found
         ]
 
-    async def advance(self, late: Late) -> bool:
-        """Make the next iteration of one that was fetched without it.
+    async def make_successor(self, pending: PendingSuccessor) -> bool:
+        """Make the successor of an iteration that was fetched without one.
 
         Returns:
-            False where the store's clock is too far from ours; ask again.
+            False where the store's clock is too far from ours: call it again.
 
         Raises:
-            ValueError: The cron expression cannot be read.
+            ValueError: The cron expression cannot be parsed.
             StoreUnavailable: The store is away, or refuses to write.
         """
-        ticks = encode_ticks(
-            {(late.pattern, late.tz): coming_ticks(late.pattern, late.tz, late.at_ms)}
-        )
-        return not decode_late(await self._store.operate("tick", ticks, late.job_id))
+        rule = pending.pattern, pending.tz
+        ticks = encode_ticks({rule: coming_ticks(*rule, pending.after_ms)})
+        reply = await self._store.operate("tick", ticks, pending.job_id)
+        return not decode_pending_successors(reply)
 
     async def list(self) -> list[StoredSchedule]:
         """Every schedule of the queue, the next to run first.
@@ -277,8 +278,10 @@ class Schedules:
         ]
 
     async def get(self, schedule_id: str) -> StoredSchedule | None:
-        """One schedule, or None where there is none of this id: programs may have made thousands of
-        others.
+        """One schedule, without reading the others, of which there may be thousands.
+
+        Returns:
+            None where no schedule has this id.
 
         Raises:
             StoreUnavailable: The store is away.
@@ -288,8 +291,9 @@ class Schedules:
 
 
 def removal(when: Cron | Every) -> str:
-    """The mark of a declared schedule that an operator has removed: it holds until the declaration
-    says otherwise.
+    """The mark of a schedule that an operator has removed.
+
+    It holds until the declaration names another time: the mark contains the present one.
     """
     return "\n".join(["remove", *map(str, _rule(when))])
 

@@ -1,4 +1,4 @@
-"""The Lua scripts: read from `lua/`, joined with what they include, and run by their digest."""
+"""The Lua scripts: read from `lua/`, joined with the files they include, run by their digest."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ STORE = "corral.store"
 """The package whose scripts other packages may include."""
 
 PROMPT_SECONDS = 0.5
-"""A connection that the other side has closed fails at once.
+"""A call that fails within this time may be made again.
 
-One that is only silent is not asked twice.
+A connection that the other side has closed fails at once. One that is only silent takes longer, and
+is not tried twice.
 """
 
 _INCLUDE = re.compile(r"^([ \t]*)-- @include (\w+\.lua)$", re.MULTILINE)
@@ -41,10 +42,10 @@ class Script:
 
 @cache
 def script(name: str, package: str = STORE) -> Script:
-    """The script `lua/<name>.lua` of a package, with its `-- @include` lines replaced by the files
-    they name.
+    """Read the script `lua/<name>.lua` of a package.
 
-    A file is looked for in the package's own `lua/`, then in the store's.
+    Each line `-- @include <file>` is replaced by that file, which is looked for in the
+    package's own `lua/`, then in the store's.
     """
     source = _source(f"{name}.lua", package)
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
@@ -58,9 +59,9 @@ async def run(
     *,
     replicated: bool = False,
 ) -> Any:
-    """Run a script; a server that has forgotten it is sent its source.
+    """Run a script by its digest; a server that does not have it gets the source.
 
-    A server that answers "no such script" has run nothing, so this never runs a script twice.
+    A server that answers `NOSCRIPT` has run nothing, so this never runs a script twice.
 
     Args:
         link: The connection.
@@ -83,14 +84,14 @@ async def run(
 
 
 async def call_again(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call that may be made twice; make it again where the first one finds its connection
-    closed.
+    """Make a call, and once more where its connection turns out to be closed.
 
-    Servers and load balancers close connections that idle, and the next request finds out. Only for
-    calls that change nothing, or that change nothing when they are repeated.
+    Servers and load balancers close idle connections, and the next request fails. Only for calls
+    that change nothing, or change nothing more when they are repeated.
 
     Raises:
-        StoreUnavailable: As `Link.call`, of the second one; `outcome` is that of both.
+        StoreUnavailable: As `Link.call`. After a second call, `outcome` is `"unknown"`: the first
+            one may have had an effect.
     """
     began = time.monotonic()
     try:

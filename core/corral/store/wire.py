@@ -1,11 +1,11 @@
 """`Wire`: one open connection to the store.
 
-Requests go out, replies come back in order; nothing is sent twice.
+Requests go out, and replies come back in the same order. Nothing is sent twice.
 
-hiredis packs and parses; redis-py reads unusual URLs and makes the TLS context. The rest is ours,
-for three reasons: redis-py bounds the time of a whole reply, so a large reply on a slow link is
-fetched again and again and never arrives; its asyncio client spends 68 µs of CPU on a round trip
-for which 13 are enough; and loading it takes 60 ms and 7 MiB.
+hiredis packs requests and parses replies; redis-py reads unusual URLs and makes the TLS context.
+The rest is ours, for three reasons. redis-py bounds the time of a whole reply, so a large reply on
+a slow link is fetched again and again and never arrives. Its asyncio client spends 68 µs of CPU on
+a round trip, where 13 µs are enough. And loading it takes 60 ms and 7 MiB.
 """
 
 from __future__ import annotations
@@ -46,27 +46,28 @@ PLAIN_URL: Final = re.compile(
     r"|unix://(?P<path>/[\w./~%-]+)",
     re.ASCII,
 )
-"""What most URLs look like, and what is read here.
-
-redis-py reads all others: TLS, options, addresses of IPv6.
-"""
+"""The URLs that are read here: most of them. redis-py reads those with TLS, options or IPv6."""
 PORT: Final = 6379
 CONNECT_SECONDS: Final = 2.0
-"""How long a connection may take to open: a store that is further away is not usable."""
+"""How long a connection may take to open; a store that needs longer is not usable."""
 GREETING_SECONDS: Final = 1.0
-"""How long each reply may take while a connection is being made: if the network swallows the
-greeting, the next try follows soon, and a worker works within 2 s of the end of an outage.
+"""How long each reply may take while a connection is being made.
+
+If the network swallows the greeting, the next try follows soon: a worker works within 2 s of the
+end of an outage.
 """
 BYTES_PER_SECOND: Final = 32 * 1024
-"""The slowest link that we work on: a request may take a second longer for each 32 KiB."""
+"""The slowest link that is supported: a request may take one second longer for each 32 KiB."""
 DEAD_PEER_MS: Final = 3_000
-"""How long the peer may leave sent bytes unacknowledged: without it, a large request to a host that
-is gone would wait for as long as the slowest link may take.
+"""How long the peer may leave sent bytes unacknowledged.
+
+Without this bound, a large request to a host that is gone would wait as long as on the slowest
+link.
 """
 SET_LIBRARY: Final = ("CLIENT", "SETINFO", "LIB-NAME", "corral")
-"""Redis knows it since 7.2."""
+"""Known to Redis since 7.2."""
 MEASURED_BYTES: Final = 64 * 1024
-"""A reply must be larger than this to say how fast the link is."""
+"""From how many bytes on a reply is used to measure the speed of the link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Address:
         path: Its unix socket; empty with a host.
         tls: The TLS context; None for an open connection.
         login: The arguments of AUTH; empty without a password.
-        name: What `CLIENT LIST` shows, where the URL says; else empty.
+        name: What `CLIENT LIST` shows; empty where the URL names none.
         database: The number of the database.
     """
 
@@ -93,14 +94,13 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Read a URL: `redis://`, `rediss://` or `unix://`, with redis-py's options behind a
-        question mark.
+        """Read a URL: `redis://`, `rediss://` or `unix://`, with redis-py's options behind a `?`.
 
-        An application may share its URL with us: of its options, those that concern the client and
-        not the connection mean nothing here. Timeouts are ours.
+        An application may share its URL with Corral. Options that concern the client and not the
+        connection are ignored here, and so are timeouts: Corral has its own.
 
         Raises:
-            ConfigurationError: It is no URL of a store.
+            ConfigurationError: This is no URL of a store.
         """
         plain = PLAIN_URL.fullmatch(url)
         if plain is None:
@@ -114,12 +114,12 @@ class Address:
         return cls(host, port, path, None, login, "", int(plain["database"] or 0))
 
     def greeting(self, name: str | None) -> Iterator[tuple[Any, ...]]:
-        """The commands to begin with.
+        """The commands to begin a connection with.
 
-        At least one is sent: a store that accepts connections and answers nothing is noticed here.
+        There is at least one, so a store that accepts connections and answers nothing is noticed.
 
         Args:
-            name: What `CLIENT LIST` shows; None: what the URL says.
+            name: What `CLIENT LIST` shows; None: the name in the URL.
         """
         if self.login:
             yield ("AUTH", *self.login)
@@ -134,10 +134,10 @@ class _Request(NamedTuple):
     """A request whose reply is awaited.
 
     Attributes:
-        reply: Gets it.
+        reply: The future that gets it.
         size: Of the request, in bytes.
         silence: How long the store may be silent, in seconds; see `Wire.ask`.
-        deadline: When its reply is late, by the monotonic clock, if nothing comes before.
+        deadline: When the request fails, by the monotonic clock, unless a byte comes before.
     """
 
     reply: asyncio.Future[Any]
@@ -175,7 +175,7 @@ class Wire(asyncio.Protocol):
 
     @property
     def receives(self) -> bool:
-        """Whether a part of a reply has come, and the rest is awaited."""
+        """Whether a part of a reply has come, and the rest has not."""
         return bool(self._awaited) and self._size > 0
 
     @property
@@ -260,11 +260,7 @@ class Wire(asyncio.Protocol):
             self.bytes_per_second = self._size / max(now - self._first, 0.001)
         self._size = 0
         if not self._awaited:
-            self._end(
-                ConnectionError(
-                    f"the store said something that nobody had asked for: {reply!r:.100}"
-                )
-            )
+            self._end(ConnectionError(f"the store sent a reply without a request: {reply!r:.100}"))
             return
         future, size, _, _ = self._awaited.popleft()
         self._unanswered -= size
@@ -282,9 +278,9 @@ class Wire(asyncio.Protocol):
         self._timer = self._loop.call_later(self._deadline - time.monotonic(), self._look)
 
     def _look(self) -> None:
-        """End a request that has waited for too long.
+        """Close the connection where a request has waited too long.
 
-        One timer serves all requests: most end long before it.
+        One timer serves all requests, because most of them end long before it.
         """
         self._timer = None
         if not self._awaited:
@@ -314,7 +310,7 @@ async def connect(url: str, name: str | None, read_seconds: float) -> Wire:
         url: `redis://`, `rediss://` or `unix://`.
         name: What `CLIENT LIST` shows, or None.
         read_seconds: How long each step may take at most; `CONNECT_SECONDS` and `GREETING_SECONDS`
-        where they are less.
+            are bounds, too.
 
     Raises:
         ConfigurationError: The URL is no store's.
@@ -358,14 +354,15 @@ def request_seconds(size: int, seconds: float) -> float:
 
     Args:
         size: Of the request, in bytes.
-        seconds: How long the reply to a small one may take.
+        seconds: How long the reply to a small request may take.
     """
     return seconds + size / BYTES_PER_SECOND
 
 
 def can_do_without(command: tuple[Any, ...], error: ResponseError) -> bool:
-    """Whether an error reply to a command of the greeting costs nothing: only what `CLIENT LIST`
-    shows.
+    """Whether a connection works although the store refused a command of its greeting.
+
+    Only the library's name in `CLIENT LIST` is not needed.
     """
     return command is SET_LIBRARY and str(error).lower().startswith(("unknown", "noperm"))
 
@@ -373,7 +370,7 @@ def can_do_without(command: tuple[Any, ...], error: ResponseError) -> bool:
 def new_reader() -> hiredis.Reader:
     """A parser of replies: a text is bytes, an error a `ResponseError`.
 
-    The error's text begins with the store's own word, except for `ERR`, which says nothing.
+    The error's text begins with the store's own word; `ERR` is left out.
     """
     return hiredis.Reader(replyError=_reply_error)
 

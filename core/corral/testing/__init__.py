@@ -1,6 +1,7 @@
 """The kit for authors of queues, and of code that enqueues.
 
-* `job` makes the job that a processor is called with: no worker, no store.
+* `job` makes the job that a processor is called with: no worker, no store. `progress_of` and
+  `log_of` return what the processor reported with it; `cancel` cancels it.
 * `RecordingJobScheduler` keeps what is enqueued: no store.
 * The pytest fixtures `corral_store` and `corral_kit` (a `Kit`) give a real store, a worker that
   drains it, and time that moves when the test says so; `corral_worker` starts worker processes.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from corral.testing.kit import Kit
     from corral.testing.leaks import find_leaks
     from corral.testing.recording import RecordedJob, RecordedSchedule, RecordingJobScheduler
-    from corral.testing.single import job
+    from corral.testing.single import cancel, job, log_of, progress_of
     from corral.testing.stored import FoundJob
     from corral.testing.waiting import wait_until
     from corral.testing.worker_process import WorkerProcess, WorkerProcesses
@@ -38,8 +39,11 @@ __all__ = [
     "Run",
     "WorkerProcess",
     "WorkerProcesses",
+    "cancel",
     "find_leaks",
     "job",
+    "log_of",
+    "progress_of",
     "wait_until",
 ]
 
@@ -52,7 +56,7 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
             "kit": "Kit",
             "leaks": "find_leaks",
             "recording": "RecordedJob RecordedSchedule RecordingJobScheduler",
-            "single": "job",
+            "single": "cancel job log_of progress_of",
             "stored": "FoundJob",
             "waiting": "wait_until",
             "worker_process": "WorkerProcess WorkerProcesses",

@@ -7,14 +7,13 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType, SimpleNamespace
 from typing import Any
 
 from corral.app import Installed, read_installed
-from corral.catalog import Catalog, Role
-from corral.catalog import Entry as CatalogEntry
+from corral.catalog import Catalog, CatalogEntry, Role
 from corral.catalog.check import check_processor, check_queue
-from corral.inspector import JobInspector
+from corral.inspector import JobInspector, of_worker
 from corral.job import P
 from corral.jobs import CheckedJob, CheckedSchedule, JobChecks, JobScheduler, Written
 from corral.plugins import Provider, Relay, Report
@@ -62,6 +61,29 @@ class Kit(JobScheduler):
         self._clock = Clock(by_hand=True)
         self._handed: dict[str, CatalogEntry] = {}
         self._read: dict[Role, Installed] = {}
+        self._hooks: tuple[object, ...] = ()
+
+    def __call__(self, *, hooks: Iterable[object]) -> Kit:
+        """A kit of the same store and time in which more code answers hooks.
+
+        It is asked before the installed plugins are:
+
+        ```python
+        @hookimpl
+        def acme_find_user(user_id: str) -> User:
+            return User(user_id, "ada@example.org")
+
+
+        kit = corral_kit(hooks=[acme_find_user])
+        ```
+
+        Args:
+            hooks: Functions that are marked with `hookimpl`, or objects that have such functions.
+        """
+        kit = Kit(self.url, prefix=self.prefix)
+        kit._clock, kit._handed = self._clock, self._handed
+        kit._hooks = (*self._hooks, *map(_subscriber, hooks))
+        return kit
 
     # time
 
@@ -113,7 +135,7 @@ class Kit(JobScheduler):
             self._catalog(installed).entries,
             max_payload_bytes=installed.settings.max_payload_bytes,
             enqueuing=installed.plugins.relay.enqueuing,
-            tries_all=True,
+            proves_all=True,
         )
 
     async def _write(self, queue: Queue[Any], jobs: Sequence[CheckedJob]) -> Sequence[Written]:
@@ -124,9 +146,9 @@ class Kit(JobScheduler):
         async with self.connect() as scheduler:
             return await scheduler._keep_schedule(queue, schedule)  # noqa: SLF001  # the same port
 
-    async def _end_schedule(self, schedule_id: str) -> bool:
+    async def _end_schedule(self, queue: Queue[Any], schedule_id: str) -> bool:
         async with self.connect() as scheduler:
-            return await scheduler._end_schedule(schedule_id)  # noqa: SLF001  # the same port
+            return await scheduler._end_schedule(queue, schedule_id)  # noqa: SLF001  # the same port
 
     # what was enqueued
 
@@ -241,7 +263,7 @@ class Kit(JobScheduler):
                     settings=worker_settings,
                     plugins=dataclasses.replace(installed.plugins, relay=relay),
                     jobs=jobs,
-                    inspector=inspector,
+                    provided={of_worker: inspector},
                     burst=True,
                     clock=self._clock,
                     idle=hops.to_next,
@@ -295,7 +317,7 @@ class Kit(JobScheduler):
             prefix=self.prefix,
             max_payload_bytes=installed.settings.max_payload_bytes,
             clock=self._clock,
-            tries_all=True,
+            proves_all=True,
         )
         try:
             yield jobs
@@ -314,7 +336,9 @@ class Kit(JobScheduler):
 
     def _installed(self, role: Role) -> Installed:
         if role not in self._read:
-            self._read[role] = read_installed(role)
+            installed = read_installed(role)
+            plugins = installed.plugins.with_own(*self._hooks)
+            self._read[role] = dataclasses.replace(installed, plugins=plugins)
         return self._read[role]
 
     def _catalog(self, installed: Installed) -> Catalog:
@@ -356,6 +380,13 @@ def _check_processors(processors: Iterable[Processor]) -> None:
             report,
         )
     report.raise_problems()
+
+
+def _subscriber(hook: object) -> object:
+    """An object with hooks, as plugins are; a function becomes one."""
+    if not isinstance(hook, FunctionType):
+        return hook
+    return SimpleNamespace(**{hook.__name__: hook})
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -5,36 +5,29 @@ It knows BullMQ's keys (wire § 2), and no others.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import redis
 
-from corral.store.queue_store import CONTAINERS
+from corral.store.keys import (
+    CONTAINERS,
+    JOB_KEYS,
+    LISTS,
+    LOCK,
+    PAUSED,
+    QUEUE_KEYS,
+    is_deduplication,
+    is_iteration,
+    is_schedule,
+    queue_base,
+    queue_pattern,
+)
 from corral.testing.stored import open_client
 
 __all__ = ["find_leaks"]
 
-LISTS = ("wait", "paused", "active")
-QUEUE_KEYS = frozenset(
-    {
-        *CONTAINERS,
-        "paused",
-        "id",
-        "pc",
-        "marker",
-        "events",
-        "meta",
-        "stalled",
-        "stalled-check",
-        "limiter",
-        "repeat",
-    }
-    | {f"metrics:{ending}{data}" for ending in ("completed", "failed") for data in ("", ":data")}
-)
-"""The keys of a queue (wire § 2.1)."""
-JOB_SUFFIXES = ("logs", "dependencies", "processed", "failed", "unsuccessful")
-"""The keys of a job (wire § 2.2), without `lock`: no lock may outlive its worker."""
+JOB_PARTS = frozenset(JOB_KEYS) - {"", LOCK}
+"""The keys of a job that may stay beside it: all but its lock, which ends with its worker."""
 
 
 def find_leaks(url: str, prefix: str = "bull") -> list[str]:
@@ -51,9 +44,7 @@ def find_leaks(url: str, prefix: str = "bull") -> list[str]:
     """
     keys: dict[str, dict[str, str]] = {}
     with open_client(url) as client:
-        found = [
-            _text(key) for key in client.scan_iter(match=_literal(f"{prefix}:") + "*", count=1000)
-        ]
+        found = [_text(key) for key in client.scan_iter(match=queue_pattern(prefix), count=1000)]
         with client.pipeline() as asking:
             for key in found:
                 asking.type(key)
@@ -64,14 +55,15 @@ def find_leaks(url: str, prefix: str = "bull") -> list[str]:
         return sorted(
             leak
             for queue, held in keys.items()
-            for leak in _leaks(client, f"{prefix}:{queue}", held)
+            for leak in _leaks(client, queue_base(prefix, queue), held)
         )
 
 
-def _leaks(client: redis.Redis, queue: str, keys: dict[str, str]) -> list[str]:
+def _leaks(client: redis.Redis, base: str, keys: dict[str, str]) -> list[str]:
+    queue = base.removesuffix(":")
     places: dict[str, list[str]] = {}
-    for state in (*CONTAINERS, *(["paused"] if keys.get("paused") == "list" else [])):
-        key = f"{queue}:{state}"
+    for state in (*CONTAINERS, *([PAUSED] if keys.get(PAUSED) == "list" else [])):
+        key = base + state
         ids = client.lrange(key, 0, -1) if state in LISTS else client.zrange(key, 0, -1)
         for job in map(_text, ids):
             places.setdefault(job, []).append(state)
@@ -85,30 +77,31 @@ def _leaks(client: redis.Redis, queue: str, keys: dict[str, str]) -> list[str]:
     leaks += [
         f"{queue}: id {job} is in {places[job][0]} and has no job" for job in places.keys() - jobs
     ]
-    leaks += [f"{queue}:{key} is left ({keys[key]})" for key in keys if not _is_known(key, jobs)]
+    leaks += [f"{base}{key} is left ({keys[key]})" for key in keys if not _is_known(key, jobs)]
     return leaks
 
 
 def _is_job(key: str) -> bool:
     """Whether a hash with this name is a job, not another hash of a queue or of a job."""
-    if key in QUEUE_KEYS or key.startswith("dn:") or key.rpartition(":")[2] in JOB_SUFFIXES:
+    if key in QUEUE_KEYS or is_deduplication(key) or _split(key)[1] in JOB_PARTS:
         return False
-    return ":" not in key or re.fullmatch(r"repeat:.+:\d+", key) is not None
+    return ":" not in key or is_iteration(key)
 
 
 def _is_known(key: str, jobs: set[str]) -> bool:
-    if key in QUEUE_KEYS or key in jobs or key.startswith(("de:", "dn:")):
+    if key in QUEUE_KEYS or key in jobs or is_deduplication(key):
         return True
-    owner, _, suffix = key.rpartition(":")
-    if suffix in JOB_SUFFIXES:
+    owner, part = _split(key)
+    if part in JOB_PARTS:
         return owner in jobs
-    return key.startswith("repeat:") and suffix != "lock"
+    return is_schedule(key) and part != LOCK
+
+
+def _split(key: str) -> tuple[str, str]:
+    """A job's id, and which of its keys this is."""
+    owner, colon, name = key.rpartition(":")
+    return owner, colon + name
 
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _literal(text: str) -> str:
-    """The text as a `SCAN` pattern that matches only itself."""
-    return re.sub(r"([*?\[\]\\])", r"\\\1", text)

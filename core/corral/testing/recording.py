@@ -10,7 +10,14 @@ from typing import Any
 
 from corral.errors import JobRefused, UnknownQueue
 from corral.job import P
-from corral.jobs import CheckedJob, CheckedSchedule, JobChecks, JobScheduler, Written
+from corral.jobs import (
+    CheckedJob,
+    CheckedSchedule,
+    JobChecks,
+    JobScheduler,
+    Written,
+    initial_state,
+)
 from corral.options import EnqueueOptions, JobOptions
 from corral.payload import Payload
 from corral.queue import Queue
@@ -85,7 +92,7 @@ class RecordingJobScheduler(JobScheduler):
             self._queue,
             self._queues,
             new_id=lambda: f"job-{next(numbers)}",
-            tries_all=True,
+            proves_all=True,
         )
 
     @property
@@ -151,11 +158,8 @@ class RecordingJobScheduler(JobScheduler):
         self._schedules[queue.name, schedule.id] = recorded
         return datetime.fromtimestamp(first_ms / 1000, UTC)
 
-    async def _end_schedule(self, schedule_id: str) -> bool:
-        made = [key for key in self._schedules if key[1] == schedule_id]
-        for key in made:
-            del self._schedules[key]
-        return bool(made)
+    async def _end_schedule(self, queue: Queue[Any], schedule_id: str) -> bool:
+        return self._schedules.pop((queue.name, schedule_id), None) is not None
 
     def _queue(self, queue: Queue[P] | str) -> Queue[P]:
         if not isinstance(queue, str):
@@ -165,10 +169,11 @@ class RecordingJobScheduler(JobScheduler):
             raise UnknownQueue(queue, hint=f"queues given to RecordingJobScheduler: {known}")
         return self._queues[queue]
 
-    def _record(self, queue: Queue[Any], job: CheckedJob) -> bool:
-        """Keep a job. Returns False if there is one with this id already."""
-        if any((queue.name, job.id) == (known.queue, known.id) for known in self.jobs):
-            return False
+    def _record(self, queue: Queue[Any], job: CheckedJob) -> Written:
+        """Keep a job. If there is one with this id already, return its state: that of a new job."""
+        for known in self.jobs:
+            if (queue.name, job.id) == (known.queue, known.id):
+                return initial_state(known.options)
         self.jobs.append(
             RecordedJob(job.id, queue.name, job.payload, job.data, job.overrides, job.options)
         )

@@ -1,4 +1,7 @@
-"""`job`: makes the job that a processor is called with, without a worker or a store."""
+"""`job`: makes the job that a processor is called with, without a worker or a store.
+
+`progress_of` and `log_of` read what the processor reported with it, and `cancel` cancels it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from corral.errors import UnknownQueue
-from corral.job import Job, P
+from corral.job import Job, P, RunState, run_state
 from corral.jobs import JobChecks
 from corral.queue import Queue
 
-__all__ = ["job"]
+__all__ = ["cancel", "job", "log_of", "progress_of"]
 
 ENQUEUED_AT = datetime(2030, 1, 1, tzinfo=UTC)
 """When `job` says that its job was enqueued. Fixed, so that no test depends on the day."""
@@ -33,8 +36,8 @@ def job(
 ) -> Job[P]:
     """Make the job that a processor is called with.
 
-    What the processor reports is found in `job.run.said`; a test that sets `job.run.cancelled`
-    shows the processor that its result is no longer wanted.
+    `progress_of` and `log_of` return what the processor reports with it. `cancel` shows the
+    processor that its result is no longer wanted.
 
     Args:
         queue: The queue that it seems to come from.
@@ -54,7 +57,7 @@ def job(
             one.
         JobRefused: Its size or the queue's options are refused, as a scheduler refuses them.
     """
-    checked = JobChecks(_itself, (), tries_all=True).job(queue, payload, {})
+    checked = JobChecks(_itself, (), proves_all=True).check_job(queue, payload, {})
     scheduled_for = scheduled_for or enqueued_at
     return Job(
         id=id,
@@ -64,11 +67,40 @@ def job(
         attempt=attempt,
         max_attempts=max(1, queue.options.attempts if max_attempts is None else max_attempts),
         starts=attempt if starts is None else starts,
-        enqueued_ms=_unix_ms(enqueued_at),
-        processed_ms=_unix_ms(processed_on or scheduled_for),
-        scheduled_ms=_unix_ms(scheduled_for),
-        carrier_text=json.dumps(dict(carrier)) if carrier else None,
+        _run=RunState(
+            enqueued_ms=_unix_ms(enqueued_at),
+            processed_ms=_unix_ms(processed_on or scheduled_for),
+            scheduled_ms=_unix_ms(scheduled_for),
+            carrier_text=json.dumps(dict(carrier)) if carrier else None,
+        ),
     )
+
+
+def progress_of(job: Job[Any]) -> list[Any]:
+    """Return the progress that a processor has reported, in order, as its JSON reads.
+
+    Args:
+        job: A job made by `job`.
+    """
+    return [json.loads(text) for kind, text in run_state(job).notes if kind == "progress"]
+
+
+def log_of(job: Job[Any]) -> list[str]:
+    """Return the lines that a processor has added to the job's log, in order.
+
+    Args:
+        job: A job made by `job`.
+    """
+    return [str(text) for kind, text in run_state(job).notes if kind == "log"]
+
+
+def cancel(job: Job[Any]) -> None:
+    """Set `job.cancelled`, as a worker does that shuts down or has lost the job's lock.
+
+    Args:
+        job: A job made by `job`.
+    """
+    run_state(job).cancelled = True
 
 
 def _itself(queue: Queue[Any] | str) -> Queue[Any]:

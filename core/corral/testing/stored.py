@@ -6,7 +6,6 @@ loop.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,24 +14,36 @@ from typing import Any
 import redis
 
 from corral.errors import PayloadRefused
-from corral.inspector.stored import CONTAINER, State
+from corral.inspector.stored_job import CONTAINER
+from corral.job_state import JobState
 from corral.payload import Payload
 from corral.queue import Queue
 from corral.store.codec import decode_job
-from corral.store.queue_store import CONTAINERS
+from corral.store.keys import (
+    CONTAINERS,
+    DELAYED,
+    LIMITER,
+    LISTS,
+    META,
+    PAUSED,
+    PRIORITIZED,
+    WAIT,
+    due_ms,
+    queue_base,
+    queue_key,
+    queue_of,
+    queue_pattern,
+)
 
 __all__ = ["FoundJob", "StoredQueues", "open_client"]
 
 READ_SECONDS = 5.0
 """How long a reply may take. A test's store is on this machine."""
-_STATE: dict[str, State] = {container: state for state, container in CONTAINER.items()} | {
-    "paused": "waiting"
+_STATE: dict[str, JobState] = {container: state for state, container in CONTAINER.items()} | {
+    PAUSED: JobState.WAITING
 }
-LISTS = {"wait", "paused", "active"}
-PLACES = (*CONTAINERS, "paused")
+PLACES = (*CONTAINERS, PAUSED)
 """`paused` holds waiting jobs of a paused queue that BullMQ 5 may use (wire § 6.14)."""
-SCORE_PER_MS = 4096
-"""A delayed job's score is its due time times this (wire § 6.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +53,7 @@ class FoundJob:
     Attributes:
         id: The job's id.
         queue: The queue's name.
-        state: Where it is: `waiting`, `active`, `prioritized`, `delayed`, `waiting-children`,
-        `completed` or `failed`.
+        state: The state of the job.
         payload: The payload; None if it does not fit the queue's model.
         raw: The payload as the JSON text that the store holds.
         attempts_made: How many attempts have ended.
@@ -51,7 +61,7 @@ class FoundJob:
 
     id: str
     queue: str
-    state: State
+    state: JobState
     payload: Payload | None
     raw: bytes
     attempts_made: int
@@ -89,7 +99,7 @@ class StoredQueues:
 
     def jobs(self, queue: Queue[Any]) -> list[FoundJob]:
         """All jobs of a queue, in whatever state, in the order they were enqueued."""
-        base = f"{self._prefix}:{queue.name}:"
+        base = queue_base(self._prefix, queue.name)
         with self._client.pipeline() as asking:
             for container in PLACES:
                 (asking.lrange if container in LISTS else asking.zrange)(base + container, 0, -1)
@@ -123,11 +133,11 @@ class StoredQueues:
         with self._client.pipeline() as asking:
             asking.time()
             for queue in queues:
-                base = f"{self._prefix}:{queue}:"
-                asking.hexists(f"{base}meta", "paused")
-                asking.zrange(f"{base}delayed", 0, 0, withscores=True)
-                asking.exists(f"{base}wait", f"{base}prioritized")
-                asking.pttl(f"{base}limiter")
+                base = queue_base(self._prefix, queue)
+                asking.hexists(base + META, "paused")
+                asking.zrange(base + DELAYED, 0, 0, withscores=True)
+                asking.exists(base + WAIT, base + PRIORITIZED)
+                asking.pttl(base + LIMITER)
             clock, *replies = asking.execute()
         now_ms = _time_ms(clock) + offset_ms
         waits: list[int] = []
@@ -135,20 +145,20 @@ class StoredQueues:
             if paused:
                 continue
             if delayed:
-                waits.append(max(int(delayed[0][1]) // SCORE_PER_MS - now_ms, 0))
+                waits.append(max(int(due_ms(delayed[0][1])) - now_ms, 0))
             if waiting:
                 waits.append(max(limited_ms, 0))
         return min(waits, default=None)
 
     def limited(self) -> list[str]:
         """The names of all queues that have a rate limit running."""
-        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._prefix}:") + "*:limiter"
+        pattern = queue_pattern(self._prefix, LIMITER)
         keys = self._client.scan_iter(match=pattern, count=1000)
-        return [key.decode()[len(self._prefix) + 1 : -len(":limiter")] for key in keys]
+        return [queue_of(key.decode(), self._prefix, LIMITER) for key in keys]
 
     def shorten_limits(self, queues: Iterable[str], by_ms: int) -> None:
         """Shorten rate limits: they expire by the server's clock, which a kit does not move."""
-        keys = [f"{self._prefix}:{queue}:limiter" for queue in queues]
+        keys = [queue_key(self._prefix, queue, LIMITER) for queue in queues]
         with self._client.pipeline() as asking:
             for key in keys:
                 asking.pttl(key)

@@ -1,12 +1,12 @@
-"""Runs processors: the only module that does.
+"""Runs processors; no other module calls one.
 
-A fetched job goes in, an `Outcome` comes out, and nothing escapes.
+It takes a fetched job, returns an `Outcome`, and lets no exception escape.
 
-Between a processor's end and its outcome only somebody else's objects are read: an exception, a
-result, a payload. Each of them may raise whatever it likes, `KeyboardInterrupt` included, and
-`Execution` still answers: at last with a failed attempt that says so.
+Making an outcome means reading objects that are not ours: the exception, the result, the payload.
+Each of them may raise anything when it is read, `KeyboardInterrupt` included. `Execution` still
+returns an outcome: in the worst case a failed attempt whose reason says that.
 
-It knows no store: what the outcome changes there is the consumer's business.
+It does not know the store. The consumer writes the outcome.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic_core import to_json
 
 from corral.errors import Fail, PayloadRefused, RateLimited, Retry, Snooze
 from corral.forking import forks
-from corral.job import KEEP_LOGS, Job, Run, current_job
+from corral.job import KEEP_LOGS, Job, RunState, current_job
 from corral.loggers import Logger
 from corral.options import backoff_delay_ms
 from corral.outcome import (
@@ -33,59 +33,54 @@ from corral.outcome import (
     HandedBack,
     LeaseLost,
     Outcome,
+    QueueLimited,
     Retried,
     Snoozed,
     TimedOut,
 )
-from corral.outcome import RateLimited as QueueLimited
 from corral.payload import unsafe_integers
 from corral.plugins import Relay
 from corral.processor import Processor
-from corral.raised import class_name, described, shortened, without_frames_of
+from corral.raised import class_name, describe, plain_text, remove_frames_of, shortened
 from corral.redactor import Redactor, secret_names
 from corral.store.codec import FetchedJob
 from corral.worker.forked_children import end_child
 from corral.worker.threads import Threads
 
-__all__ = ["Execution", "Running"]
+__all__ = ["ActiveJob", "Execution"]
 
 log = Logger("corral.worker")
 
 MAX_RESULT_BYTES = 64 * 1024
-"""A larger result belongs into storage of its own: this one is kept in the store's memory, twice
-(hash and event).
-"""
-WITHHELD: Final = "the text is withheld: what is secret in it could not be masked"
+"""A larger result belongs elsewhere: the store keeps it in memory twice (hash and event)."""
+WITHHELD: Final = "the text is withheld: its secrets could not be masked"
 UNKNOWN_DELAY_MS: Final = 1_000
-"""The wait before the next attempt where the backoff itself cannot be computed."""
+"""The wait before the next attempt if the backoff itself cannot be computed."""
 
 Interruption = Literal["timeout", "lease", "shutdown"]
 
 
 @dataclass(slots=True, eq=False)
-class Running:
-    """A job that this worker has the lock of.
+class ActiveJob:
+    """A job whose lock this worker holds: the worker's own record of it.
 
     Attributes:
-        fetched: The job as the store has it.
-        job: The job as its processor sees it; the payload of a refused one is None.
-        refusal: How it ends without running, or None.
+        fetched: The job as it is in the store.
+        job: The job as its processor sees it; the payload of a refused job is None.
+        run: The job's run state.
+        refusal: The outcome of a job that must not run, or None.
         task: The task that runs it.
-        interruption: Why the worker cancelled it, or None.
+        interruption: Why the worker interrupted it, or None.
         started: When it was started, by the monotonic clock.
     """
 
     fetched: FetchedJob
     job: Job[Any]
+    run: RunState
     refusal: Outcome | None = None
     task: asyncio.Task[None] | None = None
     interruption: Interruption | None = None
     started: float = field(default_factory=time.monotonic)
-
-    @property
-    def run(self) -> Run:
-        """What the processor says while it runs."""
-        return self.job.run
 
 
 class Execution:
@@ -93,15 +88,15 @@ class Execution:
 
     Args:
         processor: The queue's processor.
-        resource: What its `using` half opened, or None.
+        resource: The resource that the processor's `using` opened, or None.
         relay: Enters the subscribers of `corral_job_context`.
-        threads: Where `def` processors run.
-        keep_logs: How many log lines a job keeps that does not say itself.
+        threads: Runs `def` processors.
+        keep_logs: How many log lines a job keeps if the job itself does not say.
 
     Attributes:
         queue: The queue.
         on_loop: Whether the processor is an `async def`.
-        timeout_seconds: How long it may run, or None for no bound.
+        timeout_seconds: How long it may run, or None for no limit.
     """
 
     def __init__(
@@ -128,30 +123,40 @@ class Execution:
         self.timeout_seconds = (
             None if self.queue.timeout is None else self.queue.timeout.total_seconds()
         )
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
-    def prepare(self, fetched: FetchedJob) -> Running:
-        """The job as its processor sees it, or why it must not run.
+    def prepare(self, fetched: FetchedJob) -> ActiveJob:
+        """Make the job as its processor sees it, or find out why it must not run.
 
-        Raises nothing: a job is no matter of its batch.
+        Raises nothing: one bad job must not affect the others of its batch.
 
         Args:
-            fetched: The job as the store has it.
+            fetched: The job as it is in the store.
         """
         payload = None
         refusal: Outcome | None
         try:
             payload, refusal = self._read(fetched)
         except BaseException as error:  # noqa: BLE001  # the payload's own code runs in there
-            refusal = self._last_resort(fetched, error)
+            refusal = self._outcome_without_details(fetched, error)
         try:
-            return Running(fetched, self._job(fetched, payload), refusal)
+            return self._active_job(fetched, payload, refusal)
         finally:
-            del refusal  # the exception in it has frames, and those have this one: a cycle
+            # The exception in it refers to frames, and one of them is this one: a cycle.
+            del refusal
 
-    def _job(self, fetched: FetchedJob, payload: Any) -> Job[Any]:
+    def _active_job(self, fetched: FetchedJob, payload: Any, refusal: Outcome | None) -> ActiveJob:
         options = fetched.options
-        return Job(  # by position, as in `decode_job`
+        run = RunState(  # by position, as in `decode_job`
+            fetched.timestamp_ms,
+            fetched.processed_ms,
+            fetched.scheduled_ms,
+            options.carrier,
+            fetched,
+            # Progress waits among the lines: if a job keeps few of them, it would push them out.
+            max(options.keep_logs or self._keep_logs, KEEP_LOGS),
+        )
+        job = Job(
             fetched.id,
             self.queue,
             fetched.name,
@@ -159,43 +164,39 @@ class Execution:
             fetched.attempts_made + 1,
             max(1, options.attempts),
             fetched.attempts_started,
-            fetched.timestamp_ms,
-            fetched.processed_ms,
-            fetched.scheduled_ms,
-            # progress waits among the lines: where a job keeps few of them, it would push them out
-            Run(stored=fetched, kept=max(options.keep_logs or self._keep_logs, KEEP_LOGS)),
-            options.carrier,
+            run,
         )
+        return ActiveJob(fetched, job, run, refusal)
 
     def kept_logs(self, fetched: FetchedJob) -> int:
-        """How many log lines a job keeps, the last ones.
+        """Return how many log lines a job keeps: the last ones.
 
         Args:
             fetched: The job.
         """
         return fetched.options.keep_logs or self._keep_logs
 
-    async def run(self, running: Running) -> Outcome:
-        """Run the processor. Raises nothing, but `GeneratorExit` where it is closed itself.
+    async def run(self, active: ActiveJob) -> Outcome:
+        """Run the processor. Raises nothing, except `GeneratorExit` if it is closed itself.
 
-        No local variable in here may hold an outcome: the exception in it has frames, and those
-        lead back to here.
+        No local variable in here may hold an outcome: the exception in it refers to frames, and
+        those refer to this one.
 
         Args:
-            running: What `prepare` returned, without a refusal.
+            active: The result of `prepare`, without a refusal.
         """
-        job, began = running.job, time.monotonic()
+        job, began = active.job, time.monotonic()
         current_job.set(job)
         timer = None
         try:
             if self.timeout_seconds is not None:
                 timer = self._loop.call_later(
-                    self.timeout_seconds, self.interrupt, running, "timeout"
+                    self.timeout_seconds, self.interrupt, active, "timeout"
                 )
             if not self.on_loop:
                 result, error = await self._threads.start(self._call_on_thread, job)
                 if error is not None:
-                    return self.raised(running, error)
+                    return self.outcome_of_error(active, error)
             elif self._job_context is not None:
                 with self._job_context(job):
                     result = await self._function(job)
@@ -205,72 +206,71 @@ class Execution:
             if self._forks != forks():
                 end_child(error=raised)
             if issubclass(type(raised), GeneratorExit) and not self._loop.is_running():
-                raise  # the loop is closed over us: nobody reads an outcome any more
-            return self.raised(running, raised)
+                raise  # the loop was closed while this ran: no code is left to read an outcome
+            return self.outcome_of_error(active, raised)
         finally:
-            job.run.seconds = time.monotonic() - began
+            active.run.seconds = time.monotonic() - began
             if timer is not None:
                 timer.cancel()
         if self._forks != forks():
             end_child()
-        if result is None and running.interruption is None:
+        if result is None and active.interruption is None:
             return _NOTHING
-        return self._returned(running, result)
+        return self._outcome_of_result(active, result)
 
-    def raised(self, running: Running, error: BaseException) -> Outcome:
-        """How a run ends that an exception has ended. Raises nothing.
+    def outcome_of_error(self, active: ActiveJob, error: BaseException) -> Outcome:
+        """Return the outcome of a run that raised an exception. Raises nothing.
 
         Args:
-            running: The job.
-            error: Whatever was raised; what our own frames add to its traceback is taken away.
+            active: The job.
+            error: The exception. Our own frames are removed from its traceback.
         """
-        fetched = running.fetched
+        fetched = active.fetched
         try:
-            without_frames_of(error, _OWN_FILES)
-            return self._interrupted(running, error) or self._veiled(
-                fetched, self._decided(fetched, error)
+            remove_frames_of(error, _OWN_FILES)
+            return self._interruption_outcome(active, error) or self._masked(
+                fetched, self._decide(fetched, error)
             )
         except BaseException:  # noqa: BLE001  # the exception's own code runs in there
-            return self._last_resort(fetched, error)
+            return self._outcome_without_details(fetched, error)
 
-    def unfinished(self, running: Running) -> Outcome:
-        """How a job ends whose task is done and has told no outcome. Raises nothing.
+    def outcome_of_unfinished(self, active: ActiveJob) -> Outcome:
+        """Return the outcome of a job whose task ended without one. Raises nothing.
 
         Args:
-            running: The job.
+            active: The job.
         """
-        task = running.task
+        task = active.task
         if task is None or task.cancelled():
-            return self.raised(
-                running, asyncio.CancelledError("the job's task was cancelled before it began")
+            return self.outcome_of_error(
+                active, asyncio.CancelledError("the job's task was cancelled before it began")
             )
-        error = (
-            task.exception()
-        )  # compared with None: it may be anybody's, and have a truth of its own
-        return self.raised(
-            running,
+        error = task.exception()  # compared with None: its class may define __bool__
+        return self.outcome_of_error(
+            active,
             RuntimeError("the job's task ended without an outcome") if error is None else error,
         )
 
-    def interrupt(self, running: Running, why: Interruption) -> None:
-        """Stop a running job: an `async def` is cancelled; a `def` sees `job.cancelled`, and keeps
-        its thread.
+    def interrupt(self, active: ActiveJob, why: Interruption) -> None:
+        """Interrupt a job: an `async def` is cancelled.
+
+        A `def` cannot be: it sees `job.cancelled`, and keeps its thread until it returns.
 
         Args:
-            running: The job.
+            active: The job.
             why: Decides its outcome. The first reason counts.
         """
-        if running.interruption is None:
-            running.interruption = why
-        running.run.cancelled = True
-        if self.on_loop and running.task is not None:
-            running.task.cancel()
+        if active.interruption is None:
+            active.interruption = why
+        active.run.cancelled = True
+        if self.on_loop and active.task is not None:
+            active.task.cancel()
 
     def _call_on_thread(self, job: Job[Any]) -> tuple[Any, BaseException | None]:
-        """What the processor returned, or what it raised.
+        """Call a `def` processor; return its result and None, or None and what it raised.
 
-        A future cannot carry every exception: it refuses `StopIteration`, and `GeneratorExit` would
-        close the coroutine that awaits it.
+        The exception is returned, because a future cannot carry every exception: it refuses
+        `StopIteration`, and `GeneratorExit` would close the coroutine that awaits it.
         """
         try:
             if self._job_context is None:
@@ -282,7 +282,7 @@ class Execution:
             raised = RuntimeError("the processor raised StopIteration")  # as it does in a coroutine
             raised.__cause__ = stopped
             return None, raised
-        except BaseException as error:  # noqa: BLE001  # a SystemExit in a processor is a failed attempt, no more
+        except BaseException as error:  # noqa: BLE001  # even a SystemExit is only a failed attempt
             if self._forks != forks():
                 end_child(error=error)
             return None, error
@@ -291,126 +291,133 @@ class Execution:
         return result, None
 
     def _read(self, fetched: FetchedJob) -> tuple[Any, Outcome | None]:
-        """The payload, or None and why the job must not run."""
+        """Return the payload and None, or None and the outcome of a job that must not run."""
         if fetched.deferred_failure is not None:
-            return None, self._veiled(fetched, Failed(shortened(fetched.deferred_failure)))
+            return None, self._masked(fetched, Failed(shortened(fetched.deferred_failure)))
         if not fetched.options.readable:
             return None, Failed("job refused: opts is not a JSON object")
         try:
             payload, unknown = self.queue.parsed(fetched.data)
         except PayloadRefused as error:
             reason = shortened(f"payload refused: {error.fields}")
-            return None, self._veiled(fetched, Failed(reason, error=error.with_traceback(None)))
-        except BaseException as error:  # noqa: BLE001  # a validator of the payload's model may raise anything
-            reason, trace = described(without_frames_of(error, _OWN_FILES))
-            return None, self._veiled(
+            return None, self._masked(fetched, Failed(reason, error=error.with_traceback(None)))
+        except BaseException as error:  # noqa: BLE001  # a model's validator may raise anything
+            reason, trace = describe(remove_frames_of(error, _OWN_FILES))
+            return None, self._masked(
                 fetched, Failed(shortened(f"payload refused: {reason}"), trace, error=error)
             )
         if unknown:
-            self._tell_once("payload fields ignored", unknown)
+            self._warn_once("payload fields ignored", unknown)
         return payload, None
 
-    def _returned(self, running: Running, result: Any) -> Outcome:
-        """How a run ends whose processor has returned. Raises nothing."""
+    def _outcome_of_result(self, active: ActiveJob, result: Any) -> Outcome:
+        """Return the outcome of a run whose processor returned. Raises nothing."""
         try:
-            # It may have finished after all: a def, though, may have returned because it saw
-            # `job.cancelled`.
-            if running.interruption != "shutdown" or not self.on_loop:
-                interrupted = self._interrupted(running)
+            # At a shutdown, an `async def` that returns has finished in time. A `def` may have
+            # returned early because it saw `job.cancelled`.
+            if active.interruption != "shutdown" or not self.on_loop:
+                interrupted = self._interruption_outcome(active)
                 if interrupted is not None:
                     return interrupted
-            return self._veiled(running.fetched, _written(result))
+            return self._masked(active.fetched, _encode_result(result))
         except BaseException as error:  # noqa: BLE001  # the result's own code runs in there
-            return self._last_resort(running.fetched, error)
+            return self._outcome_without_details(active.fetched, error)
 
-    def _interrupted(self, running: Running, error: BaseException | None = None) -> Outcome | None:
-        match running.interruption:
+    def _interruption_outcome(
+        self, active: ActiveJob, error: BaseException | None = None
+    ) -> Outcome | None:
+        """Return the outcome of a run that the worker interrupted, or None if it did not."""
+        match active.interruption:
             case "lease":
                 return LeaseLost()
             case "shutdown":
                 return HandedBack()
             case "timeout":
-                limit = self.queue.timeout
-                reason = f"TimeoutError: the processor ran longer than {limit.total_seconds() if limit else 0:g} s"
-                return TimedOut(reason, self._retry_ms(running.fetched), reason, error=error)
+                limit = f"{self.timeout_seconds or 0:g} s"
+                reason = f"TimeoutError: the processor ran longer than {limit}"
+                return TimedOut(reason, self._retry_ms(active.fetched), reason, error=error)
             case None:
                 return None
 
-    def _veiled(self, fetched: FetchedJob, outcome: Outcome) -> Outcome:
-        """An outcome that says nothing secret: why a job failed goes to logs, to events, to boards."""
-        if not isinstance(outcome, Failed | Retried):
+    def _masked(self, fetched: FetchedJob, outcome: Outcome) -> Outcome:
+        """Return the outcome with its secrets masked: logs, events and boards show its texts."""
+        if not isinstance(outcome, Failed | Retried | Snoozed | QueueLimited):
+            return outcome
+        if not outcome.reason and isinstance(outcome, Snoozed | QueueLimited):
             return outcome
         try:
             names = secret_names(self.queue.payload)
             try:
-                clear = Redactor(names, json.loads(fetched.data)).text
+                mask = Redactor(names, json.loads(fetched.data)).text
             except (ValueError, RecursionError):
-                clear = Redactor(names).broken
-            return replace(
-                outcome, reason=shortened(clear(outcome.reason)), traceback=clear(outcome.traceback)
-            )
-        except BaseException:  # noqa: BLE001  # a text comes out masked, or not at all
-            kind = "" if outcome.error is None else f"{class_name(outcome.error)}: "
-            return replace(outcome, reason=shortened(f"{kind}{WITHHELD}"), traceback="")
+                mask = Redactor(names).broken
+            reason = shortened(mask(outcome.reason))
+            if isinstance(outcome, Failed | Retried):
+                return replace(outcome, reason=reason, traceback=mask(outcome.traceback))
+            return replace(outcome, reason=reason)
+        except BaseException:  # noqa: BLE001  # a text that cannot be masked is not shown
+            if isinstance(outcome, Failed | Retried):
+                kind = "" if outcome.error is None else f"{class_name(outcome.error)}: "
+                return replace(outcome, reason=shortened(f"{kind}{WITHHELD}"), traceback="")
+            return replace(outcome, reason=WITHHELD)
 
-    def _last_resort(self, fetched: FetchedJob, error: BaseException) -> Outcome:
-        """A failed attempt of which nothing can be told: nothing of it but its class is looked at."""
-        without_frames_of(error, _OWN_FILES)
-        reason = shortened(f"{class_name(error)}: how the job ended cannot be told")
+    def _outcome_without_details(self, fetched: FetchedJob, error: BaseException) -> Outcome:
+        """Return a failed attempt whose exception cannot be read: only its class is looked at."""
+        remove_frames_of(error, _OWN_FILES)
+        reason = shortened(f"{class_name(error)}: the job's result or exception cannot be read")
         if fetched.attempts_made + 1 >= fetched.options.attempts:
             return Failed(reason, error=error)
         return Retried(reason, UNKNOWN_DELAY_MS, error=error)
 
-    def _decided(self, fetched: FetchedJob, error: BaseException) -> Outcome:
-        kind = type(error)  # isinstance would ask the exception for a `__class__`
+    def _decide(self, fetched: FetchedJob, error: BaseException) -> Outcome:
+        """Return the outcome that an exception asks for; the texts are not masked yet."""
+        kind = type(error)  # isinstance would read the exception's `__class__`
         delay_ms = None if issubclass(kind, Fail) else self._retry_ms(fetched)
         try:
             if issubclass(kind, Snooze):
-                return Snoozed(max(_wait_ms(error), 0))
+                return Snoozed(max(_wait_ms(error, "after"), 0), _reason(error))
             if issubclass(kind, RateLimited):
-                return QueueLimited(max(_wait_ms(error), 1))
+                return QueueLimited(max(_wait_ms(error, "after"), 1), _reason(error))
             if issubclass(kind, Retry) and delay_ms is not None:
-                delay_ms = max(_wait_ms(error), 0)
-        except BaseException as fault:  # noqa: BLE001  # what it wants to wait is no duration, or cannot be read
-            return _failed(without_frames_of(fault, _OWN_FILES), delay_ms)
+                delay_ms = _wait_of_retry_ms(error, delay_ms)
+        except BaseException as fault:  # noqa: BLE001  # its wait is no duration, or raises
+            return _failed(remove_frames_of(fault, _OWN_FILES), delay_ms)
         return _failed(error, delay_ms)
 
     def _retry_ms(self, fetched: FetchedJob) -> int | None:
-        """How long to wait before the next attempt, or None where this was the last one (wire §
-        6.8).
-        """
+        """Return the backoff before the next attempt; None if this was the last (wire § 6.8)."""
         options = fetched.options
         failed = fetched.attempts_made + 1
         if failed >= options.attempts:
             return None
         if options.unknown_backoff is not None:
-            self._tell_once(
-                "backoff types unknown: the queue's own is used", {options.unknown_backoff}
+            self._warn_once(
+                "backoff types unknown: the queue's own backoff is used", {options.unknown_backoff}
             )
             return backoff_delay_ms(self.queue.options.backoff, failed)
         return backoff_delay_ms(options.backoff, failed) if options.backoff else 0
 
-    def _tell_once(self, event: str, names: Collection[str]) -> None:
-        new = sorted(name for name in names if (event, name) not in self._told)
+    def _warn_once(self, event: str, names: Collection[str]) -> None:
+        """Log a warning about names that it was not logged for yet."""
+        new = sorted(name for name in names if (event, name) not in self._logged)
         if new:
-            self._told.update((event, name) for name in new)
-            with suppress(
-                Exception
-            ):  # the program's own logging may be broken: that is no job's fault
+            self._logged.update((event, name) for name in new)
+            # The program's own logging may be broken: the job must not fail for it.
+            with suppress(Exception):
                 log.warning(event, queue=self.queue.name, names=new)
 
 
 _OWN_FILES: Final = frozenset(
     each.__code__.co_filename for each in (Execution.prepare, Threads.start)
 )
-"""Whose frames are left out of the beginning of a traceback: they say nothing of the processor."""
+"""Frames of these files are removed from the start of a traceback: they are not the processor's."""
 
 _NOTHING: Final = Completed()
 
 
 def _failed(error: BaseException, delay_ms: int | None) -> Failed | Retried:
-    """A failed attempt, and in how long the next one follows; None: none does."""
-    reason, trace = described(error)
+    """Return a failed attempt; without a delay, no further attempt follows."""
+    reason, trace = describe(error)
     return (
         Failed(reason, trace, error=error)
         if delay_ms is None
@@ -418,29 +425,51 @@ def _failed(error: BaseException, delay_ms: int | None) -> Failed | Retried:
     )
 
 
-def _wait_ms(error: BaseException) -> int:
-    """What a processor wants to wait.
+def _wait_of_retry_ms(error: BaseException, backoff_ms: int) -> int:
+    """Return the wait that a `Retry` asks for.
 
     Raises:
-        BaseException: It is no duration, or raises whatever it likes when it is looked at.
+        BaseException: As `_wait_ms`.
     """
-    after = error.after  # type: ignore[attr-defined]  # asked of those exceptions only that have it
-    if not issubclass(type(after), timedelta):
-        raise TypeError(f"{class_name(error)}.after is a {type(after).__name__}, not a timedelta")
-    return timedelta.__floordiv__(
-        after, timedelta(milliseconds=1)
-    )  # a subclass's own methods are not asked
+    if error.at_least is None:  # type: ignore[attr-defined]  # every Retry has it
+        return max(_wait_ms(error, "after"), 0)
+    return max(_wait_ms(error, "at_least"), backoff_ms)
 
 
-def _written(result: Any) -> Outcome:
-    """What a processor returned, as JSON text."""
+def _wait_ms(error: BaseException, name: Literal["after", "at_least"]) -> int:
+    """Return a wait that a processor asks for, as the attribute `name` of what it raised.
+
+    Raises:
+        BaseException: It is no duration, or reading it raises.
+    """
+    wait = getattr(error, name)
+    if not issubclass(type(wait), timedelta):
+        raise TypeError(f"{class_name(error)}.{name} is a {type(wait).__name__}, not a timedelta")
+    # Called on the class: a subclass's own methods must not run.
+    return timedelta.__floordiv__(wait, timedelta(milliseconds=1))
+
+
+def _reason(error: BaseException) -> str:
+    """Return the reason that a processor gives for a wait, or an empty text.
+
+    Raises:
+        BaseException: Reading it raises.
+    """
+    return shortened(plain_text(error.reason) or "")  # type: ignore[attr-defined]  # both have it
+
+
+def _encode_result(result: Any) -> Outcome:
+    """Return the outcome of a processor that returned this: completed, with the JSON text.
+
+    It is a failure if the result cannot be written as JSON, or is too large.
+    """
     if result is None:
         return _NOTHING
     try:
         text = to_json(result, inf_nan_mode="null")
     except BaseException as error:  # noqa: BLE001  # a result's own code runs in there
-        reason, _ = described(
-            without_frames_of(error, _OWN_FILES), "the result cannot be written as JSON"
+        reason, _ = describe(
+            remove_frames_of(error, _OWN_FILES), "the result cannot be written as JSON"
         )
         return Failed(reason, error=error)
     if len(text) > MAX_RESULT_BYTES:

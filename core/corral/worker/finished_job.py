@@ -1,4 +1,4 @@
-"""`FinishedJob`: a job whose processor is done with it, and what the log says of that."""
+"""`FinishedJob`: a job whose run has ended, and the log line that says how."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from corral.loggers import Logger, fields_of
+from corral.loggers import Logger, job_fields
 from corral.outcome import (
     Completed,
     Failed,
     HandedBack,
     LeaseLost,
     Outcome,
-    RateLimited,
+    QueueLimited,
     Retried,
     Snoozed,
     TimedOut,
 )
-from corral.worker.execution import Running
+from corral.worker.execution import ActiveJob
 from corral.worker.leases import Lease
 
 __all__ = ["FinishedJob", "least_level", "level_of"]
@@ -29,60 +29,63 @@ log = Logger("corral.worker")
 
 DROPPED = {
     -1: "job was removed while it ran: the result is dropped",
-    -3: "job was moved by somebody else while it ran: the result is dropped",
+    -3: "job was moved by another client while it ran: the result is dropped",
 }
-"""What happened where the store refused an ending (wire § 5.7) although nobody else has the lock."""
+"""What happened if the store refused an ending although no other worker has the lock, by code.
+
+See wire § 5.7.
+"""
 
 
 _LEVELS: Final[Mapping[type[Outcome], int]] = {
     Completed: logging.DEBUG,
     Snoozed: logging.DEBUG,
-    RateLimited: logging.DEBUG,
+    QueueLimited: logging.DEBUG,
     Retried: logging.INFO,
     HandedBack: logging.INFO,
     TimedOut: logging.INFO,
     Failed: logging.ERROR,
 }
-"""The level of an outcome's line, or the lower of two that it may have.
+"""The level of an outcome's log line, or the lower of two that it may have.
 
-What is not named here is a warning.
+An outcome that is not listed is logged as a warning.
 """
 
 
 @dataclass(slots=True, eq=False)
 class FinishedJob:
-    """A job whose ending is to be written.
+    """A job whose run has ended, and whose ending is still to be written to the store.
 
     Attributes:
-        running: The job.
+        active: The job, as it ran.
         lease: Its lock.
         outcome: How it ended.
-        unwritable: Whether the store failed over this ending alone.
+        unwritable: Whether the script failed although this ending was the only one of its call.
     """
 
-    running: Running
+    active: ActiveJob
     lease: Lease
     outcome: Outcome
     unwritable: bool = False
 
     @property
     def size(self) -> int:
-        """About how many bytes it adds to a call."""
+        """The approximate number of bytes that it adds to a call."""
         if isinstance(self.outcome, Completed):
             return len(self.outcome.returnvalue)
-        return len(self.running.fetched.stacktrace) + len(getattr(self.outcome, "traceback", ""))
+        return len(self.active.fetched.stacktrace) + len(getattr(self.outcome, "traceback", ""))
 
-    def tell(self, outcome: Outcome, code: int = 0) -> None:
-        """Log an ending that the store has.
+    def log_ending(self, outcome: Outcome, code: int = 0) -> None:
+        """Log how the job ended, after the store has written or refused the ending.
 
         Args:
-            outcome: `self.outcome`, or what the store has made of it.
-            code: Why the store refused it, or 0.
+            outcome: `self.outcome`, or another one if the store has changed it.
+            code: The code with which the store refused it, or 0.
         """
-        job = self.running.job
+        job = self.active.job
         known = {
-            **fields_of(job),
-            "duration_ms": round((time.monotonic() - self.running.started) * 1000),
+            **job_fields(job),
+            "duration_ms": round((time.monotonic() - self.active.started) * 1000),
         }
         match outcome:
             case Failed(reason, trace) | TimedOut(reason, None, trace):
@@ -95,20 +98,21 @@ class FinishedJob:
                 log.warning(DROPPED.get(code, "lock lost: the result is dropped"), **known)
             case HandedBack():
                 log.info("job handed back", **known)
+            case Snoozed(reason=str(reason)) | QueueLimited(reason=str(reason)) if reason:
+                log.debug("job ended", outcome=type(outcome).__name__, reason=reason, **known)
             case _:
                 log.debug("job ended", outcome=type(outcome).__name__, **known)
 
 
 def level_of(outcome: Outcome) -> int:
-    """The level of the line that `FinishedJob.tell` writes, one of `logging`'s numbers."""
+    """Return the level of the line that `log_ending` writes, one of `logging`'s numbers."""
     return _LEVELS.get(type(outcome), logging.WARNING)
 
 
 def least_level() -> int:
-    """The lowest level of which lines are written, one of `logging`'s numbers; WARNING where it is
-    a higher one.
+    """Return the lowest level that is logged, one of `logging`'s numbers; at most WARNING.
 
-    A batch of endings asks once: nothing is prepared for lines that are not written.
+    It is read once per batch of endings, so that no line is prepared that is not written.
 
     Raises:
         Exception: The program's own logging is broken.

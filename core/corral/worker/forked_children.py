@@ -1,5 +1,6 @@
-"""What becomes of a child that a processor has forked and not ended: it must not do the worker's
-work a second time.
+"""Ends a child process that a processor has forked and not ended.
+
+It must not do the worker's work a second time.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ __all__ = ["LoopGuard", "end_child"]
 log = Logger("corral.worker")
 
 LOG_SECONDS: Final = 1
-"""How long the last line of a child may take: a thread that only the parent has may hold a lock of
-its logs.
+"""How long the child's last log line may take.
+
+A lock of the logging may be held by a thread that exists in the parent only.
 """
 
 
@@ -36,18 +38,19 @@ class LoopGuard:
         on_fork(self)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: `end_child` is what the loop calls next, and whatever another thread
-        would hand to it.
+        """Make the loop of a forked child call `end_child` next; called in the child.
+
+        So does everything that another thread passes to the loop.
         """
         self._loop.call_soon(end_child)
-        # No public call puts it before the steps of other jobs that are ready. uvloop shows the
-        # queue to the collector alone.
-        if ready := next((each for each in _held_by(self._loop) if type(each) is deque), None):
+        # No public call puts it before the steps of other jobs that are ready. uvloop's queue can
+        # be found through the garbage collector only.
+        if ready := next((each for each in _referents_of(self._loop) if type(each) is deque), None):
             ready.rotate(1)
         vars(self._loop)["call_soon_threadsafe"] = end_child
 
 
-def _held_by(loop: asyncio.AbstractEventLoop) -> list[Any]:
+def _referents_of(loop: asyncio.AbstractEventLoop) -> list[Any]:
     return [getattr(loop, "_ready", None), *gc.get_referents(loop)]
 
 
@@ -57,8 +60,8 @@ def end_child(
     """End this process, a forked child that has come back to the worker.
 
     Args:
-        error: What the job raised in the child. A `SystemExit` is an end on purpose: its exit code
-        is kept.
+        error: The exception that the job raised in the child. A `SystemExit` ends it on purpose:
+            its exit code is kept.
     """
     code = error.code if isinstance(error, SystemExit) else 1
     try:
@@ -66,7 +69,7 @@ def end_child(
         signal.alarm(LOG_SECONDS)
         if not isinstance(error, SystemExit):
             hint = "end a forked child with os._exit, or let multiprocessing fork it"
-            told = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
-            log.error("a forked child came back to the worker and is ended", hint=hint, **told)
+            reason = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
+            log.error("a forked child came back to the worker and is ended", hint=hint, **reason)
     finally:
         os._exit(code if isinstance(code, int) else 0 if code is None else 1)

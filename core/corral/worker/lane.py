@@ -1,7 +1,6 @@
 """`Lane`: one connection of a consumer, and the call to the store that is on its way through it.
 
-A call survives any outage of the store by being repeated, under the same number, on a new
-connection.
+A call survives an outage of the store: it is repeated under the same number on a new connection.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ __all__ = ["Lane"]
 T = TypeVar("T")
 
 MAX_FETCH_BYTES = 16 * 1024 * 1024
-"""How large the jobs of one fetch may be on the fastest link: the store reads so much in about 20
-ms, and serves nobody else meanwhile.
+"""Bytes of the jobs of one fetch on the fastest link.
+
+The store takes about 20 ms to read them, and serves no other client meanwhile.
 """
 
 
@@ -39,9 +39,9 @@ class Lane:
         store: The queue, by this connection.
         worker: The worker's name; unique among all workers.
         numbers: Numbers the calls of all lanes of the consumer: a lock's token has the number of
-        the call that took it.
+            the call that took it.
         lock_seconds: How long a lock lives without renewal.
-        outage: Told when the store is away.
+        outage: Receives failures of the store.
     """
 
     def __init__(
@@ -61,23 +61,21 @@ class Lane:
 
     @property
     def silent_seconds(self) -> float:
-        """How long the store has not answered, or in the middle of a reply, how long no byte of it
-        has come.
-        """
+        """Seconds since the store answered, or during a reply, since a byte of it came."""
         return min(self._backoff.silent_seconds, self.store.unheard_seconds)
 
     @property
     def still_seconds(self) -> float:
-        """How long no call was answered, and none failed."""
+        """Seconds since a call was answered or failed."""
         return self._backoff.still_seconds
 
     @property
     def failing_seconds(self) -> float:
-        """How long calls have failed, one after the other; 0 where the last one has not."""
+        """For how many seconds all calls have failed; 0 if the last one has not."""
         return self._backoff.failing_seconds
 
     def next_call(self) -> PendingCall:
-        """The next call, with a number of its own."""
+        """Return the next call, with a number of its own."""
         return PendingCall(self.store, self._worker, next(self._numbers), time.monotonic())
 
     async def advance(
@@ -90,16 +88,15 @@ class Lane:
         suspects: int,
         confirm_from: int,
     ) -> Advanced:
-        """Finish jobs and fetch more: one call under one number, repeated until the store answers
-        it.
+        """Finish jobs and fetch more: one call under one number, until the store answers it.
 
         Args:
-            call: What `next_call` returned.
+            call: The result of `next_call`.
             endings: The jobs that ended.
             want: How many jobs to fetch at most.
-            ticks: Asked at each try for the coming ticks of the queue's cron schedules.
-            suspects: As for `QueueStore.advance`.
-            confirm_from: As for `QueueStore.advance`.
+            ticks: Returns the coming ticks of the queue's cron schedules; called at each try.
+            suspects: As in `QueueStore.advance`.
+            confirm_from: As in `QueueStore.advance`.
 
         Raises:
             ResponseError: The script failed.
@@ -122,32 +119,32 @@ class Lane:
         return await self.persist(once)
 
     async def persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeat something until the store answers, with a reply or with an error of its own.
+        """Repeat `attempt` until the store answers, and return its reply.
 
         Raises:
-            ResponseError: It answered with an error.
+            ResponseError: The store answered with an error.
         """
         while True:
             try:
                 reply = await attempt()
             except StoreUnavailable as error:
-                await self._backoff.failed(error)
+                await self._backoff.wait_after(error)
             except ResponseError:
-                self._backoff.answered()
+                self._backoff.report_answer()
                 raise
             else:
-                self._backoff.succeeded()
+                self._backoff.report_success()
                 return reply
 
     async def pause(self) -> None:
-        """Wait before the next try of what the store answered with an error."""
+        """Wait before another try of a call that the store answered with an error."""
         await self._backoff.wait()
 
     def _fetch_sizes(self) -> Iterator[int]:
-        """How large the jobs of one fetch may be, for each try of its call.
+        """Yield how many bytes of jobs one fetch may bring, for each try of its call.
 
-        It is what the link brings in a quarter of a lock's life. If the call must be repeated more
-        than once, its reply may be what the link breaks under: the later tries ask for less and
+        It is what the link carries in a quarter of a lock's life. If the call must be repeated more
+        than once, the size of its reply may be what breaks the link: later tries ask for less and
         less.
         """
         size = FETCH_BYTES

@@ -1,7 +1,7 @@
 """The lease thread: renews the locks of running jobs on a connection and a thread of its own.
 
 A processor that blocks the event loop must not lose its lock, so nothing here runs on the loop. A
-renewal never creates a key: a job that was removed while it ran leaves nothing behind.
+renewal never creates a key: a job that was removed while it ran stays removed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from corral.worker.outage import ConnectionReport
 __all__ = ["Lease", "Leases", "PendingCall"]
 
 LOOP_SILENCE_SECONDS = 300.0
-"""A process whose event loop has not moved for so long is hung, and must not keep its jobs for
-ever.
-"""
+"""After this time without a turn of its event loop a process is hung, and its leases end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,16 +30,16 @@ class Lease:
         store: The job's queue.
         job_id: The job.
         token: The lock's token.
-        lost: Called with `holder` on the lease thread when the lock is somebody else's.
-        holder: Who has the lock.
+        on_loss: Called with `holder` on the lease thread when another worker has the lock.
+        holder: The worker's record of the job.
         renewed: When it was renewed last, by the monotonic clock.
-        until: When renewal ends, by the monotonic clock; None: as long as the loop moves.
+        until: When renewal ends, by the monotonic clock; None: as long as the event loop runs.
     """
 
     store: QueueStore
     job_id: str | bytes
     token: str
-    lost: Callable[[Any], object]
+    on_loss: Callable[[Any], object]
     holder: object
     renewed: float
     until: float | None
@@ -49,15 +47,16 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class PendingCall:
-    """A call on its way that may bring jobs.
+    """A call on its way that may fetch jobs.
 
-    Their locks are renewed from when it is sent until its reply is read.
+    The locks of these jobs are renewed from when it is sent until its reply is read.
 
     Attributes:
         store: The queue, and the lane of the call.
         worker: The worker's name.
         seq: The number of the call.
-        renewed: When it was sent, or when what it brought was renewed last, by the monotonic clock.
+        renewed: When it was sent, or when its jobs' locks were renewed last, by the monotonic
+            clock.
     """
 
     store: QueueStore
@@ -72,24 +71,24 @@ class Leases:
     Args:
         url: The store.
         lock_seconds: How long a lock lives without renewal.
-        contact: Told of each renewal and of each that failed, on the lease thread.
+        connection: Receives each renewal, and each that failed, on the lease thread.
     """
 
     def __init__(
         self,
         url: str,
         lock_seconds: float,
-        contact: ConnectionReport,
+        connection: ConnectionReport,
     ) -> None:
         self._url = url
         self._lock_ms = int(lock_seconds * 1000)
         self._age = lock_seconds / 4
-        self._contact = contact
+        self._connection = connection
         self._held: set[Lease] = set()
         self._pending: set[PendingCall] = set()
         self._guard = threading.Lock()
         self._stop = threading.Event()
-        self._loop_moved = time.monotonic()
+        self._last_turn = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="corral-leases", daemon=True)
 
     def start(self) -> None:
@@ -101,9 +100,9 @@ class Leases:
         self._stop.set()
         self._thread.join(timeout=5.0)
 
-    def loop_moved(self) -> None:
-        """Tell that the event loop is alive."""
-        self._loop_moved = time.monotonic()
+    def note_turn(self) -> None:
+        """Record that the event loop runs."""
+        self._last_turn = time.monotonic()
 
     def hold(self, leases: Sequence[Lease]) -> None:
         """Renew these from now on."""
@@ -111,17 +110,17 @@ class Leases:
             self._held.update(leases)
 
     def release(self, leases: Sequence[Lease]) -> None:
-        """Renew these no longer: the store has taken their outcome."""
+        """Stop renewing these: the store has written their endings."""
         with self._guard:
             self._held.difference_update(leases)
 
     def expect(self, call: PendingCall) -> None:
-        """Renew what a call brings from now on."""
+        """Renew the locks of the jobs that a call fetches, from now on."""
         with self._guard:
             self._pending.add(call)
 
-    def answered(self, call: PendingCall) -> None:
-        """Renew what it brings no longer: its reply was read, or will not come."""
+    def forget(self, call: PendingCall) -> None:
+        """Stop renewing them: the call's reply was read, or will not come."""
         with self._guard:
             self._pending.discard(call)
 
@@ -141,21 +140,23 @@ class Leases:
                         [lease for lease in due if lease.store.base == queue],
                         [call for call in calls if call.store.base == queue],
                     )
-            except Exception as error:  # noqa: BLE001  # no error may end this thread: every lock would be lost with it
-                # Closed, not reused: its next reply might be this renewal's.
+            except Exception as error:  # noqa: BLE001  # without this thread every lock is lost
+                # Closed, not reused: the reply to this renewal might still come.
                 if link is not None:
                     link.close()
                 link = None
-                self._contact.failed(error)
+                self._connection.report_failure(error)
             else:
-                if due:  # else nothing need have been written: a store that refuses writes answers that, too
-                    self._contact.answered()
+                # Without a due lease nothing may have been written, and a store that refuses writes
+                # answers that as well.
+                if due:
+                    self._connection.report_answer()
         if link is not None:
             link.close()
 
     def _due(self) -> tuple[list[Lease], list[PendingCall]]:
         now = time.monotonic()
-        if now - self._loop_moved > LOOP_SILENCE_SECONDS:
+        if now - self._last_turn > LOOP_SILENCE_SECONDS:
             return [], []
         with self._guard:
             leases = [
@@ -186,7 +187,7 @@ class Leases:
                 continue
             with self._guard:
                 # A job that ended while its renewal was on its way has released its lock itself.
-                gone = lease in self._held
+                is_held = lease in self._held
                 self._held.discard(lease)
-            if gone:
-                lease.lost(lease.holder)
+            if is_held:
+                lease.on_loss(lease.holder)

@@ -1,6 +1,4 @@
-"""`Lookout`: knows why the next call to the store should ask for jobs, and when to look without
-being told.
-"""
+"""`Lookout`: knows why the next call should ask for jobs, and when a timer must ask."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ class Reason(Enum):
     """Why a call may find a job."""
 
     START = auto()
-    """Nobody has looked yet."""
+    """The worker has just started, and has not asked yet."""
     SIGNAL = auto()
     """A marker came, or the wait for one ended without it."""
     TIME = auto()
@@ -29,19 +27,19 @@ class Reason(Enum):
     TURN = auto()
     """A job that stalled before may start now."""
     MORE = auto()
-    """The last reply was full, or an earlier call's: it need not be all that there is."""
+    """The last reply was full, or repeated an earlier call's: there may be more jobs."""
     FAILURE = auto()
-    """A call has failed: what it would have brought is still there."""
+    """A call has failed: the jobs that it would have fetched are still there."""
     SLOTS = auto()
-    """The last call has not asked for all slots that were free."""
+    """The last call did not ask for jobs for all free slots."""
 
 
 class Lookout:
     """Why, and when, to ask the store for jobs.
 
     Attributes:
-        found_nothing: Whether the last call that asked for jobs was told that there is nothing to
-        wait for.
+        found_nothing: Whether the last call that asked for jobs brought none, and there is nothing
+            to wait for.
 
     Args:
         wake: Called when there is a reason.
@@ -58,7 +56,7 @@ class Lookout:
         return bool(self._reasons)
 
     def add(self, reason: Reason) -> None:
-        """Have the next call ask for jobs, whenever that is made."""
+        """Have the next call ask for jobs, without causing one."""
         self._reasons.add(reason)
 
     def look(self, reason: Reason) -> None:
@@ -66,23 +64,26 @@ class Lookout:
         self._reasons.add(reason)
         self._wake()
 
-    def asking(self, *, for_all_slots: bool) -> None:
-        """A call asks for jobs now: it answers every reason that there was.
+    def clear(self, *, for_all_slots: bool) -> None:
+        """Forget the reasons there are, because a call that asks for jobs is being sent.
 
-        One that comes meanwhile is a new one.
+        A reason that comes while it is on its way counts for the next call.
+
+        Args:
+            for_all_slots: Whether the call asks for as many jobs as there are free slots.
         """
         self._reasons.clear()
         if not for_all_slots:
             self._reasons.add(Reason.SLOTS)
 
-    def answered(self, reply: Advanced, want: int, *, clock_by_hand: bool) -> None:
-        """Take from a reply whether, and when, to ask again.
+    def read_reply(self, reply: Advanced, want: int, *, clock_by_hand: bool) -> None:
+        """Decide by a reply whether, and when, to ask again.
 
         Args:
             reply: The reply.
-            want: How many jobs its call has asked for.
+            want: How many jobs its call asked for.
             clock_by_hand: Whether the store's time only moves when a test moves it: then no limit
-            ends by itself.
+                ends by itself.
         """
         if reply.repeated or reply.cut or (want > 0 and len(reply.jobs) == want):
             self._reasons.add(Reason.MORE)
@@ -97,7 +98,7 @@ class Lookout:
             self._look_in(reply.due_ms / 1000 + 0.001)
 
     def stop(self) -> None:
-        """Look no more by oneself."""
+        """Cancel the timer that asks for jobs."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -1,8 +1,8 @@
-"""`Marker`: waits for the queue's wake-up signal (wire § 5.4), on a connection that is named after
-the worker.
+"""`Marker`: waits for the queue's wake-up signal (wire § 5.4).
 
-One pop wakes one worker and takes the marker away. Whoever popped it must fetch, or put it back:
-otherwise jobs wait although there are idle workers.
+It has a connection of its own, which is named after the worker. One pop wakes one worker and
+removes the marker. The worker that popped it must fetch, or put it back: otherwise jobs wait
+although there are idle workers.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from contextlib import suppress
 
 from corral.errors import StoreUnavailable
 from corral.store.connection import BLOCK_SECONDS, Link
+from corral.store.keys import MARKER
 from corral.store.queue_store import QueueStore
 from corral.store.replies import ResponseError
-from corral.tasks import start_task
+from corral.tasks import end_tasks, start_task
 from corral.worker.outage import Backoff, Outage
-from corral.worker.stopping import end_tasks
 
 __all__ = ["Marker"]
 
@@ -26,11 +26,11 @@ class Marker:
     """One worker's view of one queue's marker.
 
     Args:
-        lanes: The queue; all are closed when the own connection breaks: they may be as dead without
-        anybody knowing.
-        link: The own connection, for blocking commands.
-        outage: Told when the store is away.
-        on_signal: Called when there may be work: a marker came, or the wait ended without one.
+        lanes: The queue, by the consumer's connections. All are closed when the connection for
+            blocking commands breaks: they may be broken as well, without having noticed.
+        link: The connection for blocking commands.
+        outage: Receives failures of the store.
+        on_signal: Called when there may be jobs: a marker came, or the wait ended without one.
     """
 
     def __init__(
@@ -51,22 +51,22 @@ class Marker:
         return self._held
 
     def start(self) -> None:
-        """Be ready to wait."""
+        """Start the task that waits."""
         self._waiting = start_task(self._wait(), f"corral-marker-{self._store.queue}")
 
     def want(self) -> None:
         """Wait for the marker, once."""
         self._wanted.set()
 
-    def fetching(self) -> None:
-        """A fetch is made: it is what a held marker stood for, and no further one is wanted."""
+    def release(self) -> None:
+        """Forget a held marker, and wait for no other: a fetch is being sent."""
         self._wanted.clear()
         self._held = False
 
     async def put_back(self) -> None:
-        """Leave a held marker to others.
+        """Put a held marker back for other workers.
 
-        Without it they wait for the end of their block; no job is lost.
+        If this fails, they wake up when their blocking pop ends; no job is lost.
         """
         if self._held:
             self._held = False
@@ -74,14 +74,14 @@ class Marker:
                 await self._store.signal()
 
     async def stop(self) -> None:
-        """Wait no more."""
+        """Stop waiting, and put back a held marker."""
         if self._waiting is not None:
             await end_tasks([self._waiting])
             self._waiting = None
             await self.put_back()
 
     async def close(self) -> None:
-        """Close the own connection and the queue's."""
+        """Close the connection for blocking commands, and the queue's."""
         await self._link.close()
         for lane in self._lanes:
             await lane.close()
@@ -90,23 +90,21 @@ class Marker:
         while True:
             await self._wanted.wait()
             try:
-                popped = await self._link.call(
-                    "BZPOPMIN", f"{self._store.base}marker", BLOCK_SECONDS
-                )
+                popped = await self._link.call("BZPOPMIN", self._store.base + MARKER, BLOCK_SECONDS)
             except asyncio.CancelledError:
                 self._held = True  # an interrupted wait may have taken it
                 raise
             except StoreUnavailable as error:
                 for lane in self._lanes:
                     await lane.close()
-                await self._backoff.failed(error)
-            except ResponseError:  # something else stands there
-                self._backoff.answered()
+                await self._backoff.wait_after(error)
+            except ResponseError:  # the key has another type
+                self._backoff.report_answer()
                 with suppress(StoreUnavailable, ResponseError):
                     await self._store.mend()
                 await self._backoff.wait()
             else:
-                self._backoff.succeeded()
+                self._backoff.report_success()
                 self._held |= popped is not None
             self._wanted.clear()
             self._on_signal()

@@ -1,6 +1,4 @@
-"""`Neighbours`: what other clients do to one queue that its operator should change, in the log once
-each.
-"""
+"""`Neighbours`: warns of other clients that harm a queue."""
 
 from __future__ import annotations
 
@@ -21,8 +19,10 @@ FIRST_WITHOUT_PAUSED: Final = 6
 
 
 class Neighbours:
-    """Watches one queue for two versions of BullMQ that lose each other's jobs, and for a limit
-    that only others know.
+    """Watches the other clients of one queue, and logs a warning once for each problem.
+
+    The problems: two versions of BullMQ that lose each other's jobs, and a rate limit that only
+    another client knows.
 
     Args:
         store: The queue.
@@ -34,18 +34,18 @@ class Neighbours:
         self._was_limited = False
         self._count = 0
         self._saw_none = False
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     async def look(self) -> None:
-        """Look which versions of BullMQ use the queue. For now and then: it is a call to the store.
+        """Find out which versions of BullMQ use the queue.
 
-        Only the version of the client that connected last is in the store (wire § 2.3, trap T1).
-        Two versions share a queue where it changes, or where jobs stand in the list that only
-        BullMQ 5 needs.
+        It is a call to the store, to be made from time to time. The store has the version of the
+        client that connected last, and no other (wire § 2.3, trap T1). Two versions share a queue
+        if that changes, or if there are jobs in the list that only BullMQ 5 needs.
 
         Raises:
             StoreUnavailable: The store is away.
-            ResponseError: It answers with an error.
+            ResponseError: The store answered with an error.
         """
         version, aside, limited = await self._store.operate("neighbours")
         self._was_limited = self._was_limited or limited == 1
@@ -58,15 +58,16 @@ class Neighbours:
         if has_changed or (is_new and aside):
             resume = f"`corral resume {self._store.queue}`"
             self._warn_once(
-                "BullMQ 5 and BullMQ 6 share a queue: what 6 adds while the queue is paused is lost when 5 resumes it",
+                "BullMQ 5 and BullMQ 6 share a queue: jobs that 6 adds while the queue is paused"
+                " are lost when 5 resumes it",
                 f"use one major version of BullMQ per queue; until then, resume it with {resume}",
             )
 
-    def saw_count(self, count: int) -> None:
-        """Take what a fetch has read: `Advanced.others_count`.
+    def check_count(self, count: int) -> None:
+        """Check the counter of a rate limit that a fetch has read: `Advanced.others_count`.
 
-        Where a limit for all workers was taken away, its count is left over for a while, and
-        neither changes nor comes again.
+        After a limit for all workers was removed, its counter remains for a while. It neither
+        changes nor comes back, so that it can be told from the counter of another client's limit.
         """
         if not count:
             self._saw_none = True
@@ -75,12 +76,13 @@ class Neighbours:
         if comes_anew or (self._count and count != self._count):
             limit = f"`corral limit {self._store.queue} --rate 100/1m`"
             self._warn_once(
-                "another client's worker limits the rate of a queue by itself: Corral's workers do not know its limit",
+                "another client's worker limits the rate of a queue by itself: Corral's workers do"
+                " not know its limit",
                 f"limit it for all workers: {limit}, or BullMQ's setGlobalRateLimit",
             )
         self._count, self._saw_none = count, False
 
     def _warn_once(self, sentence: str, hint: str) -> None:
-        if sentence not in self._said:
-            self._said.add(sentence)
+        if sentence not in self._logged:
+            self._logged.add(sentence)
             log.warning(sentence, queue=self._store.queue, hint=hint)

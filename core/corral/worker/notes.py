@@ -1,7 +1,7 @@
-"""`Notes`: what the jobs of one queue say, progress and log lines, on its way to the store.
+"""`Notes`: writes the progress and the log lines of one queue's jobs to the store.
 
-Words are never worth a job: they are written in bounded calls, each in a few tries, and what is
-left then is dropped. No ending waits long for them.
+No job fails or waits long for its notes. They are written in bounded calls, each is tried a few
+times, and the notes that are left then are dropped.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from corral.errors import StoreUnavailable
-from corral.job import Run
+from corral.job import RunState
 from corral.loggers import Logger
 from corral.store.codec import FetchedJob
 from corral.store.queue_store import MAX_BATCH, Note, QueueStore
 from corral.store.replies import ResponseError
-from corral.tasks import start_task
+from corral.tasks import end_tasks, start_task
 from corral.worker.outage import ConnectionReport, Outage
-from corral.worker.stopping import end_tasks
 
 __all__ = ["Notes"]
 
@@ -27,31 +26,29 @@ log = Logger("corral.worker")
 GATHER_SECONDS = 0.1
 """How long progress and log lines may gather before they are written."""
 CALL_BYTES = 256 * 1024
-"""How much of them one call writes: even a slow link carries it within the time that a reply may
-take.
-"""
+"""Bytes of notes in one call: even a slow link carries them before the reply is overdue."""
 TRIES = 3
 """How often a call is tried."""
 AGAIN_SECONDS = 0.5
-"""How long the next try waits: a store that is restarted loses nobody's words."""
+"""How long the next try waits: notes survive a restart of the store."""
 FIRST_SECONDS = 1.0
-"""How long endings wait for the words that were said before them.
+"""How long endings wait for the notes that were added before them.
 
-A store that takes longer gets the endings first.
+If the store takes longer, it gets the endings first.
 """
 
 
 class Notes:
-    """What the jobs of one queue have said and the store does not have yet.
+    """The notes of one queue's jobs that the store does not have yet.
 
     Attributes:
-        due: Whether some of it is to be written now.
+        due: Whether some of them are to be written now.
 
     Args:
-        store: The queue, on another lane than its endings take.
+        store: The queue, on another lane than the one for endings.
         worker: The worker's name; unique among all workers.
-        outage: Told when the store is away.
-        kept_logs: How many log lines a job keeps.
+        outage: Receives failures of the store.
+        kept_logs: Returns how many log lines a job keeps.
         wake: Called when notes are due, or were written.
     """
 
@@ -65,11 +62,11 @@ class Notes:
     ) -> None:
         self._store = store
         self._worker = worker
-        self._contact = ConnectionReport(outage)
+        self._connection = ConnectionReport(outage)
         self._kept_logs = kept_logs
         self._wake = wake
         self._loop = asyncio.get_running_loop()
-        self._speaking: dict[Run, FetchedJob] = {}
+        self._gathered: dict[RunState, FetchedJob] = {}
         self.due = False
         self._seq = 0
         self._dropped = False
@@ -84,28 +81,26 @@ class Notes:
             writing.result()
         return self._writing is None
 
-    def spoke(self, run: Run, fetched: FetchedJob) -> None:
-        """A processor said something: it is written soon, with what others say meanwhile."""
-        if not self._speaking:
+    def gather(self, run: RunState, fetched: FetchedJob) -> None:
+        """Have the notes of a job written soon, together with those that others add meanwhile."""
+        if not self._gathered:
             self._loop.call_later(GATHER_SECONDS, self._write_soon)
-        self._speaking[run] = fetched
+        self._gathered[run] = fetched
 
-    def ended(self, run: Run, fetched: FetchedJob) -> None:
-        """A job has ended: what it said last is written at once, before its ending."""
-        if run.words:
-            self._speaking[run] = fetched
+    def finish(self, run: RunState, fetched: FetchedJob) -> None:
+        """Have the last notes of a job that has ended written at once, before its ending."""
+        if run.buffer:
+            self._gathered[run] = fetched
             self.due = True
 
     async def write(self) -> None:
-        """Write what jobs have said, and wait for that, but not for long: nothing else may wait for
-        words.
-        """
+        """Write the gathered notes, and wait for that at most `FIRST_SECONDS`."""
         self.due = False
         notes: list[Note] = []
-        for run, fetched in self._speaking.items():
-            with suppress(Exception):  # `job.run` is in the processor's hands
-                notes += _notes_of(run, fetched, self._kept_logs(fetched))
-        self._speaking.clear()
+        for run, fetched in self._gathered.items():
+            with suppress(Exception):  # the processor's code can reach its run state
+                notes += _take_notes(run, fetched, self._kept_logs(fetched))
+        self._gathered.clear()
         if notes:
             self._writing = writing = start_task(
                 self._write(notes), f"corral-notes-{self._store.queue}"
@@ -114,7 +109,7 @@ class Notes:
             await asyncio.wait([writing], timeout=FIRST_SECONDS)
 
     async def stop(self) -> None:
-        """Write no more."""
+        """Stop writing."""
         writing, self._writing = self._writing, None
         if writing is not None:
             await end_tasks([writing])
@@ -124,8 +119,9 @@ class Notes:
         self._wake()
 
     async def _write(self, notes: list[Note]) -> None:
-        """Write notes in bounded calls, each in a few tries under one number; what is left then is
-        given up.
+        """Write notes in bounded calls.
+
+        Each call is tried a few times under one number. Notes that are left then are dropped.
         """
         queue = self._store.queue
         for batch in _batches(notes):
@@ -137,42 +133,48 @@ class Notes:
                     refused = await self._store.note(batch, self._worker, self._seq)
                     break
                 except StoreUnavailable as error:
-                    self._contact.failed(error)
+                    self._connection.report_failure(error)
                     failed: Exception = error
                 except ResponseError as error:
-                    self._contact.answered()
+                    self._connection.report_answer()
                     log.warning(
-                        "progress and log lines refused by the store", queue=queue, error=str(error)
+                        "progress and log lines dropped: the store refused them",
+                        queue=queue,
+                        error=str(error),
                     )
                     return
             else:
                 if not self._dropped:
                     self._dropped = True
-                    log.warning("progress and log lines dropped", queue=queue, error=str(failed))
+                    log.warning(
+                        "progress and log lines dropped: the store is unavailable",
+                        queue=queue,
+                        error=str(failed),
+                    )
                 return
-            self._contact.answered()
+            self._connection.report_answer()
             self._dropped = False
             for damage in refused:
                 log.warning(
-                    "progress or log line lost: a key of the job is damaged",
+                    "progress or log line dropped: a key of the job is damaged",
                     queue=queue,
                     job_id=damage.name,
                     error=damage.reason,
                 )
 
 
-def _notes_of(run: Run, fetched: FetchedJob, keep: int) -> Iterator[Note]:
-    """What a job has said since it was asked last."""
-    for kind, said in run.take():
-        # `Job` has made a plain text of everything: nobody else's method is called on the worker's
-        # loop.
-        text = said.encode(errors="replace") if type(said) is str else said
+def _take_notes(run: RunState, fetched: FetchedJob, keep: int) -> Iterator[Note]:
+    """Take a job's notes since the last call, as the store takes them."""
+    for kind, note in run.take_notes():
+        # `Job` makes plain texts only. Anything else is dropped: its methods must not run on the
+        # worker's loop.
+        text = note.encode(errors="replace") if type(note) is str else note
         if type(text) is bytes:
             yield Note(fetched.stored_id, "p" if kind == "progress" else "l", text, keep)
 
 
 def _batches(notes: Sequence[Note]) -> Iterator[list[Note]]:
-    """Notes in as few calls as may be."""
+    """Divide notes into as few calls as possible."""
     batch: list[Note] = []
     size = 0
     for note in notes:

@@ -1,4 +1,4 @@
-"""What a worker does while the store is away: wait, with jitter, and say so once."""
+"""Outages of the store: a worker waits with jitter, and logs an outage once."""
 
 from __future__ import annotations
 
@@ -21,138 +21,137 @@ REMIND_SECONDS = 30.0
 
 
 class Outage:
-    """One worker's view of its store: all of its loops and threads report here, so that an outage
-    is told once.
+    """Whether one worker's store is away, as its loops and threads report.
+
+    All of them report to one object, so that an outage is logged once.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
-        self._told = 0.0
+        self._logged = 0.0
         self._ended = -math.inf
-        self._to_tell: list[Callable[[], object]] = []
+        self._on_end: list[Callable[[], object]] = []
 
     @property
     def lasts(self) -> bool:
         """Whether the store is away."""
         return self._since is not None
 
-    def failed(self, error: Exception, answered: float) -> None:
+    def report_failure(self, error: Exception, answered: float) -> None:
         """A connection failed. Callable from any thread.
 
         Args:
             error: Why.
-            answered: When it answered last, by the monotonic clock. One that was silent since
-                before an outage ended broke in that one: it tells nothing new.
+            answered: When the connection last answered, by the monotonic clock. If that was before
+                the previous outage ended, its failure belongs to that outage.
         """
         now = time.monotonic()
         if self._since is None:
             if answered < self._ended:
                 return
-            self._since = self._told = now
+            self._since = self._logged = now
             log.warning("store unavailable", error=str(error))
-        elif now - self._told >= REMIND_SECONDS:
-            self._told = now
+        elif now - self._logged >= REMIND_SECONDS:
+            self._logged = now
             log.warning(
                 "store still unavailable", error=str(error), seconds=round(now - self._since)
             )
 
-    def ended(self) -> None:
-        """The store has answered. Callable from any thread."""
+    def end(self) -> None:
+        """End the outage, if there is one: the store has answered. Callable from any thread."""
         if self._since is not None:
             since, self._since, self._ended = self._since, None, time.monotonic()
             log.info("store is back", seconds=round(self._ended - since, 1))
-            for tell in self._to_tell:
-                with suppress(RuntimeError):  # of an event loop that is closed by now
-                    tell()
+            for callback in self._on_end:
+                with suppress(RuntimeError):  # its event loop is closed by now
+                    callback()
 
-    def on_end(self, tell: Callable[[], object]) -> None:
-        """Call something whenever an outage has ended, on whichever thread finds out.
+    def on_end(self, callback: Callable[[], object]) -> None:
+        """Have a function called when an outage has ended, on the thread that notices it.
 
         Args:
-            tell: What to call: the store may have come back empty.
+            callback: The function. The store may have come back empty.
         """
-        self._to_tell.append(tell)
+        self._on_end.append(callback)
 
 
 class ConnectionReport:
-    """What one connection after the other, of one loop or thread, tells of the store.
+    """Reports to an `Outage` how the connections of one loop or thread do, one after the other.
 
     Args:
-        outage: Where it is told.
+        outage: Receives the reports.
     """
 
     def __init__(self, outage: Outage) -> None:
         self._outage = outage
-        self._answered = math.inf  # a connection that is yet to be made is no leftover of anything
+        self._answered = math.inf  # a connection that is still to be made belongs to no old outage
 
-    def failed(self, error: Exception) -> None:
-        """The connection failed, or could not be made."""
-        self._outage.failed(error, self._answered)
+    def report_failure(self, error: Exception) -> None:
+        """Report that the connection failed, or could not be made."""
+        self._outage.report_failure(error, self._answered)
         self._answered = math.inf
 
-    def answered(self) -> None:
-        """The store answered."""
+    def report_answer(self) -> None:
+        """Report that the store answered."""
         self._answered = time.monotonic()
-        self._outage.ended()
+        self._outage.end()
 
 
 class Backoff:
-    """The waits of one loop: from 50 ms to 1 s, with full jitter, so that a fleet does not return
-    all at once.
+    """The waits of one loop between its tries: from 50 ms to 1 s, with full jitter.
 
-    They count from the start of what failed: who has waited for a reply in vain has waited.
+    The jitter keeps a fleet from returning all at once. A wait counts from the start of the call
+    that failed: time that was spent on waiting for its reply is part of the wait.
 
     Args:
-        outage: Where failures are reported.
+        outage: Receives failures of the store.
     """
 
     def __init__(self, outage: Outage) -> None:
-        self._contact = ConnectionReport(outage)
+        self._connection = ConnectionReport(outage)
         self._tries = 0
         self._succeeded = self._began = self._moved = time.monotonic()
         self._failing: float | None = None
 
     @property
     def silent_seconds(self) -> float:
-        """How long the store has not answered this loop."""
+        """Seconds since a call of this loop succeeded."""
         return time.monotonic() - self._succeeded
 
     @property
     def failing_seconds(self) -> float:
-        """How long the calls of this loop have failed, one after the other; 0 where the last one
-        has not.
-        """
-        since = self._failing  # asked by the thread of the probes
+        """For how many seconds all calls of this loop have failed; 0 if the last one has not."""
+        since = self._failing  # read by the thread of the probes
         return 0.0 if since is None else time.monotonic() - since
 
     @property
     def still_seconds(self) -> float:
-        """How long no call of this loop was answered, and none failed: every call does one of both."""
+        """Seconds since a call of this loop was answered or failed, as each call is in the end."""
         return time.monotonic() - self._moved
 
-    async def failed(self, error: Exception) -> None:
+    async def wait_after(self, error: Exception) -> None:
         """Report a failure and wait."""
-        self._contact.failed(error)
+        self._connection.report_failure(error)
         self._moved = time.monotonic()
         if self._failing is None:
             self._failing = self._moved
         await self.wait()
 
     async def wait(self) -> None:
-        """Wait before the next try of what the store answered with an error: that is no outage."""
+        """Wait before the next try. An error that the store answered with is no outage."""
         longest = min(FIRST_SECONDS * 2**self._tries, LONGEST_SECONDS)
         self._tries = min(self._tries + 1, 10)
         due = self._began + random.random() * longest  # noqa: S311  # jitter, no secret
         await asyncio.sleep(max(due - time.monotonic(), FIRST_SECONDS / 5))
         self._began = time.monotonic()
 
-    def answered(self) -> None:
-        """The store answered with an error: it is there, and nothing was achieved."""
+    def report_answer(self) -> None:
+        """Report an error that the store answered with: it is there, but the call failed."""
         self._failing, self._moved = None, time.monotonic()
-        self._contact.answered()
+        self._connection.report_answer()
 
-    def succeeded(self) -> None:
-        """The store answered."""
+    def report_success(self) -> None:
+        """Report a call that succeeded."""
         self._tries, self._failing = 0, None
         self._succeeded = self._began = self._moved = time.monotonic()
-        self._contact.answered()
+        self._connection.report_answer()

@@ -1,10 +1,9 @@
-"""`ScheduleKeeper`: keeps what one queue declares in the store, as long as a worker serves it (wire
-§ 6.21).
+"""`ScheduleKeeper`: keeps the schedule that a queue declares in the store (wire § 6.21).
 
-A schedule that is made once, at start, ends for good when the store comes back empty or one of its
-keys is deleted. So it is looked at again after every outage and once per stalled interval. The
-repeated look only repairs what is gone: what another release declares, and what an operator has
-removed, is left as it is.
+A schedule that was installed once, at start, would end for good if the store came back empty or one
+of its keys were deleted. So a worker checks it after every outage and once per stalled interval.
+These checks only repair what is gone: a schedule that another release declares, or that an operator
+has removed, is left as it is.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ __all__ = ["ScheduleKeeper", "declared_by"]
 log = Logger("corral.worker")
 
 SPREAD_SECONDS = 0.1
-"""Keeps a fleet's checks apart."""
+"""Jitter that keeps a fleet's checks apart."""
 AGAIN_SECONDS = 2.0
-"""How soon a check is repeated that the store has not answered, or has refused: its memory may be
-full for hours.
+"""How soon a check is repeated that the store has not answered, or has refused.
+
+A store whose memory is full may refuse for hours.
 """
 TROUBLE = "schedule"
 """The kind of our sentences in `Worker.troubles`."""
 
 
 def declared_by(queue: Queue[Any]) -> NewSchedule | None:
-    """The schedule that a queue declares, or None.
+    """Return the schedule that a queue declares, or None.
 
-    Its payload is empty, and the worker fills in the model's defaults: an older worker's may
-    differ.
+    Its payload is empty: each worker fills in its own model's defaults, which differ by release.
     """
     if queue.schedule is None:
         return None
@@ -65,17 +64,16 @@ class ScheduleKeeper:
         self._declared = declared_by(queue)
         self._installed = asyncio.Event()
         self._due = asyncio.Event()
-        self._doubtful = True
-        self._broken = ""
-        self._late: list[str] = []
-        self._told: set[str] = set()
+        self._may_doubt = True
+        self._problem = ""
+        self._overdue: list[str] = []
+        self._logged: set[str] = set()
 
     async def install(self) -> None:
-        """Install what the queue declares, or say that what is installed is declared no longer,
-        when a worker starts.
+        """Install the schedule that the queue declares, when a worker starts.
 
-        A schedule that cannot be installed, because its keys are damaged, keeps nobody from working
-        off the queue.
+        If the queue declares none any more, and one is installed, this is logged. A schedule that
+        cannot be installed, because its keys are damaged, does not stop the worker.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
@@ -85,15 +83,15 @@ class ScheduleKeeper:
         except StoreUnavailable:
             raise
         except (ResponseError, CorralError, ValueError) as error:
-            self._breaks(error)
+            self._report_problem(error)
         self._installed.set()
 
-    def doubt(self) -> None:
-        """Nothing waits and nothing is to come: look soon whether the schedule is still there.
+    def check_soon(self) -> None:
+        """Check soon whether the schedule is still there: the queue has no job now or later.
 
-        Where it was, as in a paused queue, only the next regular look counts again.
+        If the check finds it, as in a paused queue, calls are ignored until the next regular check.
         """
-        if self._declared and self._doubtful:
+        if self._declared and self._may_doubt:
             self._due.set()
 
     async def keep(
@@ -105,138 +103,142 @@ class ScheduleKeeper:
         repaired: Counter[str],
         checked: Callable[[], object],
     ) -> None:
-        """Check after every outage and once per interval, until cancelled; begins when `install` is
-        done.
+        """Check after every outage and once per interval until cancelled; wait for `install` first.
 
         Args:
-            outage: Wakes it when one has ended.
+            outage: Causes a check when an outage has ended.
             interval_seconds: The time between two checks.
-            troubles: Has a sentence under `(queue, "schedule")` while something is wrong that an
-            operator must know.
-            repaired: How often a schedule was repaired, by queue.
-            checked: Told of each check.
+            troubles: Gets a sentence under `(queue, "schedule")` as long as there is a problem that
+                an operator must solve.
+            repaired: Counts repaired schedules, by queue.
+            checked: Called at each check.
         """
         await self._installed.wait()
         loop = asyncio.get_running_loop()
         outage.on_end(lambda: loop.call_soon_threadsafe(self._due.set))
         seconds = interval_seconds
         while True:
-            self._tell(troubles)
+            self._list_problems(troubles)
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds + random.random() * SPREAD_SECONDS):  # noqa: S311  # no secret
                     await self._due.wait()
-            doubted = self._due.is_set()
+            was_early = self._due.is_set()
             self._due.clear()
             checked()
             try:
-                mended = await self._check()
-            except StoreUnavailable:  # the consumer tells, and wakes us when it is back
+                was_repaired = await self._check()
+            except StoreUnavailable:  # the consumer logs it; the end of the outage wakes us
                 seconds = min(AGAIN_SECONDS, interval_seconds)
             else:
-                repaired[self._store.queue] += mended
-                self._doubtful = mended or not doubted
+                repaired[self._store.queue] += was_repaired
+                self._may_doubt = was_repaired or not was_early
                 seconds = interval_seconds
 
     async def _install(self) -> None:
         if self._declared is None:
             if await self._schedules.get(self._store.queue):
                 log.warning(
-                    "schedule is not declared any more and still runs: `corral schedules prune` removes it",
+                    "schedule is not declared any more and still runs: `corral schedules prune`"
+                    " removes it",
                     queue=self._store.queue,
                 )
             return
-        word, next_ms = await self._schedules.ensure(self._declared, "start")
-        told = {"queue": self._store.queue, "next": _moment(next_ms)}
-        if word == "removed":
-            self._tell_removed()
-        elif word == "resumed":
+        change, next_ms = await self._schedules.ensure(self._declared, "start")
+        fields = {"queue": self._store.queue, "next": _iso_time(next_ms)}
+        if change == "removed":
+            self._warn_removed()
+        elif change == "resumed":
             log.warning(
                 "schedule had ended: another client ran its tick and made no next one; resumed",
-                **told,
+                **fields,
             )
-        elif word != "untouched":
-            log.info(f"schedule {word}", **told)
+        elif change != "untouched":
+            log.info(f"schedule {change}", **fields)
 
     async def _check(self) -> bool:
-        """Look once; returns whether the schedule was gone and is there again."""
-        mended = False
+        """Check once; return whether the schedule was gone and was repaired."""
+        was_repaired = False
         try:
-            mended = self._declared is not None and await self._repair(self._declared)
-            self._late = [
-                self._sentence(each) for each in await self._schedules.overdue() if _is_lost(each)
+            was_repaired = self._declared is not None and await self._repair(self._declared)
+            self._overdue = [
+                self._warn_overdue(each)
+                for each in await self._schedules.overdue()
+                if _is_lost(each)
             ]
         except StoreUnavailable:
             raise
         except (ResponseError, CorralError, ValueError) as error:
-            self._breaks(error)
+            self._report_problem(error)
         else:
-            self._broken = ""
-        return mended
+            self._problem = ""
+        return was_repaired
 
     async def _repair(self, declared: NewSchedule) -> bool:
-        word, next_ms = await self._schedules.ensure(declared, "check")
-        told = {"queue": self._store.queue, "next": _moment(next_ms)}
-        if word == "removed":
-            self._tell_removed()
-        elif word == "different":
+        change, next_ms = await self._schedules.ensure(declared, "check")
+        fields = {"queue": self._store.queue, "next": _iso_time(next_ms)}
+        if change == "removed":
+            self._warn_removed()
+        elif change == "different":
             self._warn_once(
-                "schedule is not as it is declared here, and is left so: another release may have installed it; the"
-                " next worker that starts decides",
-                **told,
+                "schedule differs from the one that is declared here, and is left as it is: another"
+                " release may have installed it; the next worker that starts decides",
+                **fields,
             )
-        elif word == "made":
-            log.warning("schedule was gone from the store: made again", **told)
-        elif word == "resumed":
+        elif change == "made":
+            log.warning("schedule was gone from the store: made again", **fields)
+        elif change == "resumed":
             log.warning(
                 "schedule would not have run any more, because its next run was gone: resumed",
-                **told,
+                **fields,
             )
-        return word in {"made", "resumed"}
+        return change in {"made", "resumed"}
 
-    def _tell_removed(self) -> None:
+    def _warn_removed(self) -> None:
         self._warn_once(
-            "schedule was removed by an operator and stays removed: `corral schedules restore` brings it back",
+            "schedule was removed by an operator and stays removed: `corral schedules restore`"
+            " brings it back",
             queue=self._store.queue,
         )
 
-    def _breaks(self, error: Exception) -> None:
-        self._broken = f"the schedules of queue {self._store.queue!r} cannot be kept: {error}"
+    def _report_problem(self, error: Exception) -> None:
+        self._problem = f"the schedules of queue {self._store.queue!r} cannot be kept: {error}"
         self._warn_once(
-            "schedules cannot be kept, jobs are worked off all the same", error=str(error)
+            "schedules cannot be kept: jobs still run, but no schedule is repaired",
+            error=str(error),
         )
 
-    def _sentence(self, overdue: Overdue) -> str:
-        tick = _moment(overdue.tick_ms)
-        told = {"queue": self._store.queue, "schedule": overdue.id, "due": tick}
+    def _warn_overdue(self, overdue: Overdue) -> str:
+        """Log that a schedule is overdue, and return a sentence for operators."""
+        tick = _iso_time(overdue.tick_ms)
+        fields = {"queue": self._store.queue, "schedule": overdue.id, "due": tick}
         if overdue.gone:
             self._warn_once(
-                "schedule has no next run: its last one is gone, or ended without one", **told
+                "schedule has no next run: its last one is gone, or ended without one", **fields
             )
             return (
-                f"schedule {overdue.id!r} of queue {self._store.queue!r} has no next run since {tick}:"
-                " schedule it again, or end it with unschedule()"
+                f"schedule {overdue.id!r} of queue {self._store.queue!r} has no next run since"
+                f" {tick}: schedule it again, or end it with unschedule(queue, id)"
             )
-        told["expression"] = overdue.pattern
+        fields["expression"] = overdue.pattern
         self._warn_once(
             "schedule is overdue: only another client can read its cron expression, and none has",
-            **told,
+            **fields,
         )
         return (
-            f"schedule {overdue.id!r} of queue {self._store.queue!r} was due at {tick}, and its cron expression"
-            f" {overdue.pattern!r} can only be read by another client"
+            f"schedule {overdue.id!r} of queue {self._store.queue!r} was due at {tick}, and its"
+            f" cron expression {overdue.pattern!r} can only be read by another client"
         )
 
-    def _warn_once(self, event: str, **told: Any) -> None:
-        """Log a warning the first time that it is true of a schedule, for as long as the process
-        lives.
-        """
-        about = f"{event} {told.get('schedule', '')} {told.get('error', '')}"
-        if about not in self._told:
-            self._told.add(about)
-            log.warning(event, **{"queue": self._store.queue, **told})
+    def _warn_once(self, event: str, **fields: Any) -> None:
+        """Log a warning once per schedule and error in this process."""
+        about = f"{event} {fields.get('schedule', '')} {fields.get('error', '')}"
+        if about not in self._logged:
+            self._logged.add(about)
+            log.warning(event, **{"queue": self._store.queue, **fields})
 
-    def _tell(self, troubles: MutableMapping[tuple[str, str], str]) -> None:
-        sentences = [*filter(None, [self._broken]), *self._late]
+    def _list_problems(self, troubles: MutableMapping[tuple[str, str], str]) -> None:
+        """Write the present problems into `troubles`, or remove those that are solved."""
+        sentences = [*filter(None, [self._problem]), *self._overdue]
         if sentences:
             troubles[self._store.queue, TROUBLE] = "; ".join(sentences)
         else:
@@ -244,9 +246,7 @@ class ScheduleKeeper:
 
 
 def _is_lost(overdue: Overdue) -> bool:
-    """Whether no next run will be made: the last one is gone, or its expression is another client's
-    to read.
-    """
+    """Whether no next run will come: the last one is gone, or we cannot parse its expression."""
     if overdue.gone:
         return True
     try:
@@ -256,5 +256,5 @@ def _is_lost(overdue: Overdue) -> bool:
     return False
 
 
-def _moment(unix_ms: int) -> str:
+def _iso_time(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat()

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from corral.forking import forks
-from corral.job import Run
+from corral.job import RunState
 from corral.loggers import Logger
 from corral.outcome import HandedBack, Outcome
 from corral.store.codec import FetchedJob
 from corral.tasks import OwnTask
-from corral.worker.execution import Execution, Running
+from corral.worker.execution import ActiveJob, Execution
 from corral.worker.finished_job import FinishedJob
 from corral.worker.lane import Lane
 from corral.worker.leases import Lease, Leases
@@ -23,7 +23,7 @@ __all__ = ["Slots"]
 log = Logger("corral.worker")
 
 UNFINISHED_SECONDS = 2.0
-"""How often to look for jobs whose task is done and has told no outcome."""
+"""How often to look for jobs whose task is done and has left no outcome."""
 
 
 class Slots:
@@ -37,13 +37,13 @@ class Slots:
     Args:
         execution: Runs the processor.
         concurrency: How many jobs run at once.
-        lane: Confirms the start of jobs that have stalled; its store has the locks.
+        lane: Confirms the start of jobs that have stalled; its store holds the locks.
         leases: Renews the locks.
         lock_seconds: How long a lock lives without renewal.
         suspects: Lets jobs that stalled before start one at a time, among all queues of the
-        process.
+            process.
         max_stalled: How often a job may stall before it is failed.
-        notes: Writes what the jobs say.
+        notes: Writes the jobs' progress and log lines.
         on_ended: Called with each ending.
     """
 
@@ -73,8 +73,8 @@ class Slots:
         self._loop = asyncio.get_running_loop()
         self._forks = forks()
         self._reserved = 0
-        self._running: dict[Running, Lease] = {}
-        self._abandoned: list[Running] = []
+        self._running: dict[ActiveJob, Lease] = {}
+        self._abandoned: list[ActiveJob] = []
         self._sweep_later: asyncio.TimerHandle | None = None
 
     @property
@@ -89,23 +89,21 @@ class Slots:
 
     @property
     def fetched(self) -> list[FetchedJob]:
-        """The jobs that run. From any thread."""
+        """The jobs that run, as they were fetched. Callable from any thread."""
         return [each.fetched for each in list(self._running)]
 
     @property
-    def unended(self) -> list[Running]:
-        """The jobs whose task is done, and whose ending was not told."""
+    def without_ending(self) -> list[ActiveJob]:
+        """The jobs whose task is done and which still take a slot: they have no ending."""
         return [each for each in list(self._running) if each.task is not None and each.task.done()]
 
     @property
     def stuck(self) -> int:
         """How many processors still run although they were abandoned."""
-        return sum(
-            running.task is not None and not running.task.done() for running in self._abandoned
-        )
+        return sum(active.task is not None and not active.task.done() for active in self._abandoned)
 
     def reserve(self, count: int) -> None:
-        """Keep slots free for what a call may bring; a negative number gives them back."""
+        """Keep slots free for the jobs that a call may bring; a negative number releases them."""
         self._reserved += count
 
     def start(
@@ -114,107 +112,106 @@ class Slots:
         """Start jobs.
 
         Args:
-            jobs: What was fetched.
+            jobs: The fetched jobs.
             locked: When their locks were set or renewed, by the monotonic clock.
-            refusals: How those end that must not run, by their stored id.
+            refusals: The outcomes of jobs that must not run, by their stored id.
         """
         timeout_seconds = self._execution.timeout_seconds
-        store, lost, spoke = self._lane.store, self._lost, self._spoke
+        store, on_loss, on_note = self._lane.store, self._on_loss, self._on_note
         leases: list[Lease] = []
         for fetched in jobs:
-            running = self._execution.prepare(fetched)
-            running.refusal = refusals.get(fetched.stored_id) or running.refusal
+            active = self._execution.prepare(fetched)
+            active.refusal = refusals.get(fetched.stored_id) or active.refusal
             until = None
             if timeout_seconds is not None:
-                until = running.started + timeout_seconds + self._lock_seconds
-            lease = Lease(store, fetched.stored_id, fetched.token, lost, running, locked, until)
-            self._running[running] = lease
+                until = active.started + timeout_seconds + self._lock_seconds
+            lease = Lease(store, fetched.stored_id, fetched.token, on_loss, active, locked, until)
+            self._running[active] = lease
             leases.append(lease)
             if fetched.is_suspect:
-                self._suspects.started(running)
-            running.run.spoke = spoke
-            running.task = task = OwnTask(self._process(running), loop=self._loop)
-            task.job = running.job
+                self._suspects.start(active)
+            active.run.on_note = on_note
+            active.task = task = OwnTask(self._process(active), loop=self._loop)
+            task.job = active.job
         self._leases.hold(leases)
         self.started += len(leases)
 
     def hand_back(self) -> None:
         """Interrupt what still runs; its jobs go back to the waiting list with no attempt spent."""
-        for running in list(self._running):
-            self._execution.interrupt(running, "shutdown")
+        for active in list(self._running):
+            self._execution.interrupt(active, "shutdown")
 
     def abandon(self) -> None:
-        """Hand back even what did not react to `hand_back`; whatever its processor returns later is
-        dropped.
-        """
-        for running in list(self._running):
-            self._abandoned.append(running)
-            self._end(running, HandedBack())
+        """Hand back the jobs that did not react to `hand_back`; their later results are dropped."""
+        for active in list(self._running):
+            self._abandoned.append(active)
+            self._end(active, HandedBack())
 
     def watch(self) -> None:
-        """Look from now on for jobs whose task is done and has told no outcome."""
+        """Start to look for jobs whose task is done and has left no outcome."""
         self._sweep_later = self._loop.call_later(UNFINISHED_SECONDS, self._end_unfinished)
 
     def stop_watching(self) -> None:
-        """Look no more."""
+        """Stop to look for them."""
         if self._sweep_later is not None:
             self._sweep_later.cancel()
 
-    async def _process(self, running: Running) -> None:
+    async def _process(self, active: ActiveJob) -> None:
         try:
-            if running.refusal is None and running.fetched.stalls >= self._max_stalled:
-                await self._lane.persist(lambda: self._lane.store.confirm(running.fetched))
-            self._end(running, running.refusal or await self._execution.run(running))
-        except asyncio.CancelledError:  # before the processor had begun
-            self._end(running, self._execution.unfinished(running))
+            if active.refusal is None and active.fetched.stalls >= self._max_stalled:
+                await self._lane.persist(lambda: self._lane.store.confirm(active.fetched))
+            self._end(active, active.refusal or await self._execution.run(active))
+        except asyncio.CancelledError:  # it came before the processor began
+            self._end(active, self._execution.outcome_of_unfinished(active))
         except GeneratorExit as closed:
-            # Thrown into a coroutine, it closes what that awaits, whose outcome is lost: by whoever
-            # closes this one, or by a future that the processor awaits.
+            # The code that closes this coroutine, or a future that the processor awaits, throws
+            # it. It has closed the coroutine that this one awaits, and that one's outcome is lost.
             if not self._loop.is_running():
                 raise
-            self._end(running, self._execution.raised(running, closed.with_traceback(None)))
-            if running.task is not None:
-                running.task.cancel()  # else it may wait for ever, for something that was closed with its coroutine
+            self._end(active, self._execution.outcome_of_error(active, closed.with_traceback(None)))
+            if active.task is not None:
+                # It may await something that was closed with its coroutine, and wait for ever.
+                active.task.cancel()
 
     def _end_unfinished(self) -> None:
-        """End jobs whose task is done and has told no outcome: something else cancelled it before
-        it began, say.
+        """End jobs whose task is done and has left no outcome.
+
+        Other code has cancelled it before it began, for example.
         """
         self.watch()
-        for running in self.unended:
-            outcome = self._execution.unfinished(running)
-            self._end(running, outcome)
+        for active in self.without_ending:
+            outcome = self._execution.outcome_of_unfinished(active)
+            self._end(active, outcome)
             known = {
                 "queue": self._lane.store.queue,
-                "job_id": running.fetched.id,
+                "job_id": active.fetched.id,
                 "outcome": type(outcome).__name__,
             }
-            log.warning("a job's task was done without an outcome: the job is ended", **known)
+            log.warning("a job's task ended without an outcome: the job is ended", **known)
 
-    def _lost(self, running: Running) -> None:
-        """The lock of a job is somebody else's. From the lease thread."""
-        self._loop.call_soon_threadsafe(self._lose, running)
+    def _on_loss(self, active: ActiveJob) -> None:
+        """React to a lock that another worker has now. Called on the lease thread."""
+        self._loop.call_soon_threadsafe(self._lose, active)
 
-    def _lose(self, running: Running) -> None:
-        if running in self._running:
-            self._execution.interrupt(running, "lease")
+    def _lose(self, active: ActiveJob) -> None:
+        if active in self._running:
+            self._execution.interrupt(active, "lease")
 
-    def _spoke(self, run: Run, fetched: FetchedJob) -> None:
-        """A job said something.
+    def _on_note(self, run: RunState, fetched: FetchedJob) -> None:
+        """React to a job's progress or log line. Called on its processor's thread.
 
-        From its processor's thread; what it says in a child that it has forked is lost.
+        Notes of a child that the processor has forked are lost.
         """
         if self._forks == forks():
-            self._loop.call_soon_threadsafe(self._notes.spoke, run, fetched)
+            self._loop.call_soon_threadsafe(self._notes.gather, run, fetched)
 
-    def _end(self, running: Running, outcome: Outcome) -> None:
-        lease = self._running.pop(running, None)
+    def _end(self, active: ActiveJob, outcome: Outcome) -> None:
+        lease = self._running.pop(active, None)
         if lease is None:
             return  # abandoned: its job was handed back while a thread still ran it
         self.handed_back += isinstance(outcome, HandedBack)
-        running.refusal = None  # as of now only the ending holds the exception
-        running.run.spoke = (
-            None  # what a thread of it still says is not written: another run may have begun
-        )
-        self._notes.ended(running.run, running.fetched)
-        self._on_ended(FinishedJob(running, lease, outcome))
+        active.refusal = None  # from now on only the ending holds the exception
+        # Notes that a thread of it still adds are not written: another run may have begun.
+        active.run.on_note = None
+        self._notes.finish(active.run, active.fetched)
+        self._on_ended(FinishedJob(active, lease, outcome))

@@ -1,8 +1,9 @@
-"""`Suspects`: jobs that stalled before start one after the other in a process, beside fresh ones.
+"""`Suspects`: a process starts jobs that stalled before one at a time, beside fresh ones.
 
-When a process dies, every job that it ran is charged a stall, because nobody can tell which one
-killed it. If they all started together again, the innocent ones would die beside the guilty one
-until all are failed. One at a time, only the guilty one is there when the process dies again.
+When a process dies, each job that it ran is charged a stall, because it is unknown which one killed
+it. If all of them started together again, the harmless ones would die with the one that kills the
+process, until all are failed. If they start one at a time, only that one is running when the
+process dies again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 __all__ = ["Suspects"]
 
 ALONE_SECONDS = 1.0
-"""A suspect that has lived for so long is taken for innocent: the next one starts beside it."""
+"""A suspect that has run for so long is considered harmless: the next one starts beside it."""
 
 
 class Suspects:
@@ -26,8 +27,10 @@ class Suspects:
         self._waiting: set[Callable[[], None]] = set()
 
     def reserve(self) -> object | None:
-        """Claim the turn to start one, for a call that may bring it; None where it is another's, or
-        one runs alone.
+        """Take the turn to start a suspect, for a call that may fetch one.
+
+        Returns:
+            The turn, or None if another call has it, or if a suspect runs alone.
         """
         if self._turn is not None or self._running is not None:
             return None
@@ -35,26 +38,28 @@ class Suspects:
         return self._turn
 
     def release(self, turn: object) -> None:
-        """Give the turn back; nothing follows where it was used."""
+        """Give the turn back; does nothing if it was used."""
         if self._turn is not turn:
             return
         self._turn = None
         if self._running is None:
             self._wake()
 
-    def started(self, running: object) -> None:
-        """Use the turn: the next one may start when the store has this one's ending, or after
-        `ALONE_SECONDS`.
+    def start(self, running: object) -> None:
+        """Use the turn: this suspect runs alone, until its ending is written or `ALONE_SECONDS`.
 
-        Until the store has it, a job that has ended is charged a stall if the process dies.
+        Until its ending is written, a job that has ended is charged a stall if the process dies.
         """
         self._turn = None
         self._running = running
-        self._timer = asyncio.get_running_loop().call_later(ALONE_SECONDS, self.ended, running)
+        self._timer = asyncio.get_running_loop().call_later(
+            ALONE_SECONDS, self.release_job, running
+        )
 
-    def ended(self, running: object) -> None:
-        """The store has a job's ending, or it lived long enough; ignored unless it is the suspect
-        started last.
+    def release_job(self, running: object) -> None:
+        """Let the next suspect start: this one's ending is written, or it has run long enough.
+
+        Ignored unless the job is the suspect that was started last.
         """
         if self._running is not running:
             return
@@ -63,8 +68,8 @@ class Suspects:
         self._running = self._timer = None
         self._wake()
 
-    def when_free(self, look: Callable[[], None]) -> None:
-        """Call once when a suspect may start: some wait in the store."""
+    def call_when_free(self, look: Callable[[], None]) -> None:
+        """Call a function once when a suspect may start; for a queue with suspects in the store."""
         self._waiting.add(look)
         if self._turn is None and self._running is None:
             self._wake()

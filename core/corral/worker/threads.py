@@ -1,8 +1,8 @@
 """Daemon threads for `def` processors, one per running job, reused.
 
-Not an executor of the standard library: those have a bound that is not ours, and the interpreter
-joins them at exit, so that one processor that never returns would keep a stopped worker alive for
-ever.
+Not an executor of the standard library: those have a limit of their own, and the interpreter joins
+their threads at exit, so that one processor that never returns would keep a stopped worker alive
+for ever.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Threads:
     """Runs functions on threads, each in a copy of its caller's context.
 
     Args:
-        name: What the threads are called.
+        name: The first part of the threads' names.
     """
 
     def __init__(self, name: str) -> None:
@@ -40,12 +40,12 @@ class Threads:
         """Start a function on a thread of its own.
 
         Args:
-            function: Runs in a copy of the current context.
-            argument: What it is called with.
+            function: The function. It runs in a copy of the current context.
+            argument: Its argument.
 
         Returns:
-            Its result or its exception. Cancelling the future does not stop the thread: nothing
-            can.
+            A future of its result or its exception. Cancelling the future does not stop the thread:
+            nothing can.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         inbox = self._idle.pop() if self._idle else self._spawn()
@@ -53,7 +53,7 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """End the idle threads; a busy one ends with what it does, or with its process."""
+        """End the idle threads; a busy one ends with its function, or with the process."""
         self._closed = True
         while self._idle:
             self._idle.pop().put(None)
@@ -70,21 +70,14 @@ class Threads:
             result, error = None, None
             try:
                 result = context.run(function, argument)
-            except BaseException as raised:  # noqa: BLE001  # a SystemExit in a processor is a failed attempt, no more
+            except BaseException as raised:  # noqa: BLE001  # even a SystemExit is only a failed attempt
                 error = raised
             try:
                 self._loop.call_soon_threadsafe(self._done, inbox, future, result, error)
-            except RuntimeError:  # the loop is closed: nobody waits for this any more
+            except RuntimeError:  # the loop is closed: nothing waits for the result any more
                 return
-            del (
-                call,
-                context,
-                function,
-                argument,
-                future,
-                result,
-                error,
-            )  # an idle thread keeps no job alive
+            # An idle thread must not keep a job alive.
+            del call, context, function, argument, future, result, error
 
     def _done(
         self,
@@ -102,9 +95,8 @@ class Threads:
         if error is None:
             future.set_result(result)
             return
-        if issubclass(
-            type(error), StopIteration
-        ):  # a future refuses to carry this one; a coroutine turns it, too
+        # A future refuses to carry a StopIteration; a coroutine replaces it in the same way.
+        if issubclass(type(error), StopIteration):
             stopped, error = error, RuntimeError("the processor raised StopIteration")
             error.__cause__ = stopped
         future.set_exception(error)

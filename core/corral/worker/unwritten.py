@@ -1,4 +1,4 @@
-"""`Unwritten`: the endings of one queue's jobs that the store does not have yet."""
+"""`UnwrittenEndings`: the endings of one queue's jobs that the store does not have yet."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from corral.store.queue_store import BATCH_BYTES
 from corral.worker.finished_job import FinishedJob
 
-__all__ = ["Unwritten"]
+__all__ = ["UnwrittenEndings"]
 
 STUCK_SECONDS = 0.5
 """How long an ending that the store could not write waits for its next try."""
 
 
-class Unwritten:
+class UnwrittenEndings:
     """The endings that the store does not have yet.
 
     Attributes:
-        count: How many there are, those of calls that are on their way included.
-        ready: Those that the next calls hand over, in order.
+        count: How many there are, including those of calls that are on their way.
+        ready: Those that the next calls write, in order.
 
     Args:
         wake: Called when stuck endings are ready again.
@@ -35,27 +35,24 @@ class Unwritten:
 
     @property
     def has_stuck(self) -> bool:
-        """Whether there are endings that the store could not write, and that wait for their next
-        try.
-        """
+        """Whether endings that the store could not write wait for their next try."""
         return bool(self._stuck)
 
     def add(self, ended: FinishedJob) -> None:
-        """A job has ended."""
+        """Have the ending of a job written by the next call."""
         self.ready.append(ended)
         self.count += 1
 
     def take(self, most: int) -> list[FinishedJob]:
-        """Take out what one call hands over: at most so many, of about `BATCH_BYTES` together."""
-        room = _fitting(self.ready, most)
+        """Take out the endings of one call: at most `most`, and about `BATCH_BYTES` of them."""
+        room = _count_fitting(self.ready, most)
         taken, self.ready = self.ready[:room], self.ready[room:]
         return taken
 
     def retry_later(self, ended: list[FinishedJob]) -> None:
-        """Keep endings that the store could not write, and make them ready again in
-        `STUCK_SECONDS`.
+        """Make endings that the store could not write ready again in `STUCK_SECONDS`.
 
-        Those of one call stay together, and one call's endings are tried after the other's.
+        The endings of one call stay together, and the calls' endings are tried one after the other.
         """
         if ended:
             self._stuck.append(ended)
@@ -63,7 +60,7 @@ class Unwritten:
             self._timer = self._loop.call_later(STUCK_SECONDS, self._retry)
 
     def stop(self) -> None:
-        """Make nothing ready any more."""
+        """Stop making endings ready again."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -74,10 +71,8 @@ class Unwritten:
         self._wake()
 
 
-def _fitting(ended: Sequence[FinishedJob], most: int) -> int:
-    """How many of these endings go into one call: at most `most`, and of about `BATCH_BYTES`
-    together.
-    """
+def _count_fitting(ended: Sequence[FinishedJob], most: int) -> int:
+    """Return how many endings fit into one call: at most `most`, and about `BATCH_BYTES`."""
     size = 0
     for place, each in enumerate(ended[:most]):
         size += each.size

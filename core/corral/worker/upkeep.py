@@ -1,7 +1,7 @@
 """What a worker does for its queues besides running jobs.
 
-It looks for jobs whose worker died (wire § 6.12), and removes finished jobs of ours whose retention
-is over.
+It finds jobs whose worker died (wire § 6.12), and removes Corral's finished jobs whose retention is
+over.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["recover_stalled"]
 log = Logger("corral.worker")
 
 SPREAD_SECONDS = 0.1
-"""Keeps a fleet's checks apart.
+"""Jitter that keeps a fleet's checks apart.
 
 More would delay recovery beyond max(2 x interval, lock + interval).
 """
@@ -40,33 +40,34 @@ async def recover_stalled(
     *,
     look_further: Callable[[], Awaitable[object]],
 ) -> None:
-    """Check at once, and then whenever a check is allowed, until cancelled; remove finished jobs
-    that are due, too.
+    """Put stalled jobs back, at once and then whenever a check is allowed, until cancelled.
+
+    Each check also removes finished jobs that are due.
 
     Args:
         store: The queue.
-        settings: The time between two checks, whoever makes them; how often a job may stall before
-        it is failed.
-        outage: Told when the store is away.
-        counted: How many jobs were found, by queue.
-        on_damage: Called with what was put into the quarantine, and the error of a key that an
-        operator must repair.
-        look_further: Called after each check, for what else is to be looked at now and then; what
-            it fails with is left to the next check.
+        settings: The time between two checks, which all workers share; and how often a job may
+            stall before it is failed.
+        outage: Receives failures of the store.
+        counted: Counts the jobs that were found, by queue.
+        on_damage: Called with the jobs that were put into the quarantine, and the error of a key
+            that an operator must repair.
+        look_further: Called after each check, for other checks that are made from time to time. An
+            error of the store in it is ignored, and the next check calls it again.
     """
     backoff, interval_ms = Backoff(outage), int(settings.stalled_interval_seconds * 1000)
     while True:
         try:
             stalled = await store.check_stalled(interval_ms, settings.max_stalled)
         except StoreUnavailable as error:
-            await backoff.failed(error)
+            await backoff.wait_after(error)
             continue
         except ResponseError as error:
-            backoff.answered()
+            backoff.report_answer()
             on_damage((), str(error))
             await backoff.wait()
             continue
-        backoff.succeeded()
+        backoff.report_success()
         if stalled.quarantined:
             on_damage(stalled.quarantined, "")
         counted[store.queue] += len(stalled.job_ids)

@@ -1,4 +1,4 @@
-"""`Worker`: one process's consumers, their resources, and the way they stop."""
+"""`Worker`: runs the consumers of one process, opens their resources, and stops them."""
 
 from __future__ import annotations
 
@@ -8,33 +8,30 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from corral.deps import Deps, OpenResource
 from corral.fleet.processes import process_name
 from corral.jobs import JobScheduler
 from corral.loggers import Logger
 from corral.plugins import Plugins
-from corral.processor import Deps, Processor
+from corral.processor import Processor
 from corral.settings import WorkerSettings
 from corral.store.address import StoreAddress
 from corral.store.clock import Clock
 from corral.store.connection import ThreadLink
-from corral.tasks import start_task
+from corral.tasks import end_tasks, start_task
 from corral.worker.consumer import Consumer
-from corral.worker.execution import Execution, Running
+from corral.worker.execution import ActiveJob, Execution
 from corral.worker.forked_children import LoopGuard
 from corral.worker.leases import Leases
 from corral.worker.outage import ConnectionReport, Outage
 from corral.worker.slots import Slots
-from corral.worker.stopping import end_tasks
 from corral.worker.suspects import Suspects
 from corral.worker.threads import Threads
 from corral.worker.upkeep import recover_stalled
 
-if TYPE_CHECKING:
-    from corral.inspector import JobInspector  # stands beside the worker, which only hands it on
-
-__all__ = ["Stopped", "Worker"]
+__all__ = ["StopReport", "Worker"]
 
 log = Logger("corral.worker")
 
@@ -43,32 +40,34 @@ CANCEL_SECONDS = 0.3
 FLUSH_SECONDS = 1.0
 """How long the last call to the store may take."""
 THREAD_SECONDS = 0.5
-"""How long the store may be silent where jobs are handed back by another thread: the process ends a
-second later.
+"""How long the store may be silent when another thread hands jobs back.
+
+The process ends a second later.
 """
 LOOK_SECONDS = 0.1
-"""How often a stopping worker looks whether anything still runs."""
+"""How often a stopping worker checks whether a job still runs."""
 BEAT_SECONDS = 1.0
-"""How often the leases are told that the loop moves, and slots are looked at whose job has ended."""
+"""How often the event loop is recorded as running, and slots are checked for ended jobs."""
 FAILING_SECONDS = 15.0
-"""How long a queue's calls to the store may fail before an operator must know: an ordinary failover
-is over by then.
+"""How long a queue's calls to the store may fail before it is listed as a problem.
+
+An ordinary failover is over by then.
 """
 CALLS = "calls"
-"""The kind of our own sentences among the troubles."""
+"""The kind of our own sentences in `Worker.all_troubles`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class StopReport:
     """How a worker ended.
 
     Attributes:
         handed_back: How many jobs went back to the waiting list unfinished.
-        stuck: How many processors still run, on a thread or deaf to their cancellation: do not wait
-        for them.
-        unwritten: How many endings the store did not take: those jobs will be found stalled, and
-        run again.
-        unclosed: Whether a resource failed to close; the log says how. Of the jobs it says nothing.
+        stuck: How many processors still run, on a thread or because they ignore their cancellation:
+            do not wait for them.
+        unwritten: How many endings were not written: those jobs will be found stalled, and run
+            again.
+        unclosed: Whether a resource failed to close, as the log says. It does not concern the jobs.
     """
 
     handed_back: int = 0
@@ -78,7 +77,7 @@ class Stopped:
 
     @property
     def in_order(self) -> bool:
-        """Whether every job that was started has ended, and the store has its ending."""
+        """Whether each job that was started has ended, and its ending is written."""
         return not (self.handed_back or self.stuck or self.unwritten)
 
 
@@ -90,11 +89,11 @@ class Worker:
         opens: The queue whose resource it is opening, or failed to open; else None.
         stalled: How many jobs of dead workers it has found and put back, by queue.
         repaired: How often it has found that a declared schedule was gone, and has made it again,
-        by queue.
-        troubles: What an operator must know while it is so, as sentences, by queue and kind:
-            `damage`, a key that must be repaired by hand; `ending`, one that the store fails to
-            write; `rights`, something that the store's user may not do; `schedule`, one that nobody
-            here can advance. See `all_troubles`.
+            by queue.
+        troubles: The present problems that an operator must solve, as sentences, by queue and kind:
+            `damage`, a key that must be repaired by hand; `ending`, an ending that cannot be
+            written; `rights`, rights that the store's user lacks; `schedule`, a schedule that this
+            worker cannot keep. See `all_troubles`.
 
     Args:
         processors: One per queue.
@@ -104,14 +103,15 @@ class Worker:
         concurrency: How many jobs run at once, by queue name; overrides declarations and settings.
         plugins: The loaded plugins.
         jobs: Enqueues follow-up jobs.
-        inspector: What processors look at jobs with, or None.
+        provided: Resources that processors may enter and that the worker's owner closes; see
+            `Deps`.
         burst: Whether to end when nothing waits and nothing runs.
-        name: Unique among all workers; made up where it is None.
+        name: Unique among all workers; generated if it is None.
         clock: Moves the store's time, in tests.
-        idle: Asked when a burst seems to have nothing left to do; it goes on as long as the answer
-        is True.
-        on_check: Called after every outage and once per stalled interval, for what else must be
-        true in the store.
+        idle: Called when a burst seems to have nothing left to do; the burst goes on as long as it
+            returns True.
+        on_check: Called after every outage and once per stalled interval, for other checks of the
+            store.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Worker:
         settings: WorkerSettings,
         plugins: Plugins,
         jobs: JobScheduler,
-        inspector: JobInspector | None = None,
+        provided: Mapping[OpenResource[Any], object] | None = None,
         concurrency: Mapping[str, int] | None = None,
         burst: bool = False,
         name: str | None = None,
@@ -138,7 +138,7 @@ class Worker:
         self._settings = settings
         self._plugins = plugins
         self._jobs = jobs
-        self._inspector = inspector
+        self._provided = provided
         self._concurrency = concurrency or {}
         self._burst = burst
         self._idle = idle
@@ -153,11 +153,11 @@ class Worker:
         self.troubles: dict[tuple[str, str], str] = {}
         self._suspects = Suspects()
         self._made = time.monotonic()
-        self._unended: dict[Running, float] = {}
+        self._without_ending: dict[ActiveJob, float] = {}
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether `stop` was called."""
         return self._stop.is_set()
 
     @property
@@ -177,59 +177,59 @@ class Worker:
 
     @property
     def silent_seconds(self) -> float:
-        """For how long the most silent of its queues has fetched nothing, and was not told that
-        there is nothing.
-        """
+        """Seconds since the store last answered a call of a queue: the highest of all queues."""
         made = time.monotonic() - self._made  # none serves yet: a resource is being opened
         return max((consumer.silent_seconds for consumer in self._consumers), default=made)
 
     @property
     def still_seconds(self) -> float:
-        """For how long a queue's calls have neither been answered nor failed: as none ever does."""
+        """Seconds since a call of a queue was answered or failed: the highest of all queues.
+
+        It stays small even in an outage, because calls fail then; if it grows, calls hang.
+        """
         made = time.monotonic() - self._made
         return max((consumer.still_seconds for consumer in self._consumers), default=made)
 
     @property
-    def unended_seconds(self) -> float:
-        """How long ago a slot was seen first whose job's task has ended, and which is not free yet;
-        0 without one.
-        """
+    def without_ending_seconds(self) -> float:
+        """For how many seconds a job takes a slot although its task has ended; 0 without one."""
         now = time.monotonic()
-        return now - min(self._unended.values(), default=now)
+        return now - min(self._without_ending.values(), default=now)
 
     @property
     def all_troubles(self) -> dict[tuple[str, str], str]:
         """`troubles`, and under the kind `calls` the queues whose calls have failed for long.
 
-        From any thread.
+        Callable from any thread.
         """
         failing = [
             each.queue.name for each in self._consumers if each.failing_seconds > FAILING_SECONDS
         ]
-        told = "calls of queue {!r} to the store have failed for more than {:g} s"
+        sentence = "calls of queue {!r} to the store have failed for more than {:g} s"
         return {
             **self.troubles,
-            **{(queue, CALLS): told.format(queue, FAILING_SECONDS) for queue in failing},
+            **{(queue, CALLS): sentence.format(queue, FAILING_SECONDS) for queue in failing},
         }
 
     def stop(self) -> None:
-        """Fetch no more, let running jobs finish within the shutdown timeout, hand the rest back."""
+        """Fetch no more, let jobs finish within the shutdown timeout, then hand back the rest."""
         self._stop.set()
         if self._opening is not None:
             self._opening.reschedule(0)
             self._opening = None
 
     def hurry(self) -> None:
-        """Stop, and hand back at once what runs."""
+        """Stop, and hand back the running jobs at once."""
         self._hurries = True
         self.stop()
 
     def hand_back(self) -> int:
-        """Hand back the jobs of a worker that will not: its event loop is stuck, and its process
-        ends. From any thread.
+        """Hand back the jobs of a worker whose event loop is stuck and whose process ends.
+
+        Callable from any thread.
 
         Returns:
-            How many jobs there were.
+            How many jobs were handed back.
 
         Raises:
             StoreUnavailable: The store is away. The stalled check will find the jobs.
@@ -240,24 +240,24 @@ class Worker:
         finally:
             link.close()
 
-    async def run(self) -> Stopped:
-        """Serve the queues.
+    async def run(self) -> StopReport:
+        """Serve the queues until stopped; in burst mode until there is nothing left to do.
 
         Returns:
-            How it ended, when it was stopped or, in burst mode, when there was nothing left to do.
+            How it ended.
         """
         return await start_task(self._run(), "corral-worker")
 
-    async def _run(self) -> Stopped:
+    async def _run(self) -> StopReport:
         lock_seconds = self._settings.lock_seconds
         leases = Leases(self._address.url, lock_seconds, ConnectionReport(self._outage))
         threads = Threads("corral-processor")
         leases.start()
         guard = LoopGuard(asyncio.get_running_loop())
-        stopped: Stopped | None = None
+        stopped: StopReport | None = None
         try:
             async with AsyncExitStack() as resources:
-                deps = Deps(self._jobs, self._plugins.hook, resources, self._inspector)
+                deps = Deps(self._jobs, self._plugins, resources, self._provided)
                 self._consumers = consumers = await self._open(deps, leases, threads)
                 if consumers or not self.is_stopping:
                     served = {
@@ -265,7 +265,7 @@ class Worker:
                     }
                     log.info("worker started", queues=served)
                     await self._serve(consumers, leases)
-                stopped = Stopped(
+                stopped = StopReport(
                     handed_back=sum(each.slots.handed_back for each in consumers),
                     stuck=sum(each.slots.stuck for each in consumers),
                     unwritten=sum(each.unwritten.count for each in consumers),
@@ -283,9 +283,9 @@ class Worker:
         return stopped
 
     async def _open(self, deps: Deps, leases: Leases, threads: Threads) -> Sequence[Consumer]:
-        """Open the resources; none where the worker was told to stop before all were open."""
+        """Open the resources; return no consumers if `stop` is called before all are open."""
         try:
-            # Its deadline is set when the worker is told to stop.
+            # `stop` sets its deadline.
             async with asyncio.timeout(0 if self.is_stopping else None) as self._opening:
                 return [
                     await self._consumer(processor, deps, leases, threads)
@@ -335,9 +335,9 @@ class Worker:
         ]
         upkeep += [start_task(self._keep_schedule(each), "corral-schedule") for each in consumers]
         upkeep.append(start_task(self._beat(consumers, leases), "corral-heartbeat"))
-        asked = start_task(self._stop.wait(), "corral-stop")
+        stopping = start_task(self._stop.wait(), "corral-stop")
         try:
-            tasks: set[asyncio.Task[Any]] = {serving, asked, *upkeep}
+            tasks: set[asyncio.Task[Any]] = {serving, stopping, *upkeep}
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -346,7 +346,7 @@ class Worker:
                 consumer.stop()
             await self._drain(consumers, serving)
         finally:
-            await end_tasks([serving, *upkeep, asked])
+            await end_tasks([serving, *upkeep, stopping])
         if not serving.cancelled():
             serving.result()
 
@@ -373,10 +373,12 @@ class Worker:
 
     async def _beat(self, consumers: Sequence[Consumer], leases: Leases) -> None:
         while True:
-            leases.loop_moved()
-            now, seen = time.monotonic(), self._unended
-            self._unended = {
-                job: seen.get(job, now) for consumer in consumers for job in consumer.slots.unended
+            leases.note_turn()
+            now, seen = time.monotonic(), self._without_ending
+            self._without_ending = {
+                job: seen.get(job, now)
+                for consumer in consumers
+                for job in consumer.slots.without_ending
             }
             await asyncio.sleep(BEAT_SECONDS)
 
@@ -386,7 +388,7 @@ class Worker:
             if self._outage.lasts and not any(
                 each.slots.running or each.unwritten.count for each in consumers
             ):
-                break  # there is nothing to wait for but a store that is away
+                break  # only a store that is away is left to wait for
             await asyncio.wait([serving], timeout=LOOK_SECONDS)
         for give_up, seconds in ((Slots.hand_back, CANCEL_SECONDS), (Slots.abandon, FLUSH_SECONDS)):
             if not serving.done():
@@ -395,15 +397,17 @@ class Worker:
                 await asyncio.wait([serving], timeout=seconds)
         if not serving.done():
             log.warning(
-                "the store took no last word: its stalled check will find the jobs that were running"
+                "the endings of the last jobs could not be written to the store:"
+                " the stalled check will find these jobs, and they will run again"
             )
 
 
 async def _work_off(
     consumers: Sequence[Consumer], idle: Callable[[], Awaitable[bool]] | None
 ) -> None:
-    """Run consumers until a round of all has started no job: in a burst, one queue's job may
-    enqueue into another.
+    """Run consumers, in a burst again and again, until a round of all has started no job.
+
+    In a burst, one queue's job may enqueue into another queue.
     """
     started, more = 0, True
     try:

@@ -1,6 +1,4 @@
-"""The processor alone, with a stand-in for the real work; then producer, store, worker and file
-together.
-"""
+"""The processor alone with a stand-in for the real work; then everything together."""
 
 from pathlib import Path
 

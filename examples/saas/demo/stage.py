@@ -153,8 +153,8 @@ class Stage:
             Missing: It answered something else.
         """
         answer: httpx2.Response = await self.api.request(method, path, **arguments)  # type: ignore[arg-type]  # what httpx2 takes
-        told = f"{method} {path} -> {expected}, not {answer.status_code} {answer.text[:200]}"
-        check(answer.status_code == expected, told)
+        message = f"{method} {path} -> {expected}, not {answer.status_code} {answer.text[:200]}"
+        check(answer.status_code == expected, message)
         return answer
 
 
@@ -265,9 +265,9 @@ async def create_tables(screen: Screen) -> None:
     creating = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "corral", "db", "create"), stdout=asyncio.subprocess.PIPE
     )
-    told, _ = await creating.communicate()
+    message, _ = await creating.communicate()
     check(creating.returncode == 0, f"corral db create that ends with 0, not {creating.returncode}")
-    screen.tell("database", f"SQLite; corral db create made {len(told.splitlines()) - 1} tables")
+    screen.tell("database", f"SQLite; corral db create made {len(message.splitlines()) - 1} tables")
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 import redis.asyncio
 from sqlalchemy import inspect, text
 
+from corral import JobState
 from examples.saas.demo.post_office import GREYLISTED, UNKNOWN, Mail
 from examples.saas.demo.stage import GRACE_SECONDS, Stage, check
 
@@ -123,7 +124,7 @@ async def kill_it_in_the_middle(stage: Stage) -> None:
 
     async def in_the_middle() -> bool:
         mailed = await rows(stage, "corral_ledger") == 3
-        refused = (await stage.inspector.counts("emails"))["failed"] == 1
+        refused = (await stage.inspector.counts("emails"))[JobState.FAILED] == 1
         return mailed and refused and stage.partner.reached.is_set()
 
     await stage.wait_until(in_the_middle, "three mails and the beginning of a delivery")
@@ -281,8 +282,8 @@ async def forget(stage: Stage, bob: Member, carol: Member) -> None:
 
     async def quiet() -> bool:
         counts = await stage.inspector.counts("account-deletions")
-        active = (await stage.inspector.counts("emails"))["active"]
-        return counts["completed"] >= 2 and active == 0
+        active = (await stage.inspector.counts("emails"))[JobState.ACTIVE]
+        return counts[JobState.COMPLETED] >= 2 and active == 0
 
     await stage.wait_until(quiet, "the end of both deletions")
     await stage.call("GET", "/account", 401, headers=carol.headers)
@@ -308,16 +309,21 @@ async def nothing_is_left(stage: Stage) -> None:
     ):
         counts = await stage.inspector.counts(queue)
         left = {
-            state: counts[state]
-            for state in ("waiting", "active", "delayed", "prioritized")
+            state.value: counts[state]
+            for state in (
+                JobState.WAITING,
+                JobState.ACTIVE,
+                JobState.DELAYED,
+                JobState.PRIORITIZED,
+            )
             if counts[state]
         }
         check(not left, f"nothing left to do in {queue}, not {left}")
         check(
-            counts["failed"] == (queue == "emails"),
+            counts[JobState.FAILED] == (queue == "emails"),
             f"no failed job in {queue} but the mail for {UNKNOWN}",
         )
-    (failed,) = (await stage.inspector.list("emails", "failed")).jobs
+    (failed,) = (await stage.inspector.list("emails", JobState.FAILED)).jobs
     check(
         "550 5.1.1" in str(failed.failed_reason),
         f"a failed job that says why, not {failed.failed_reason}",

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from corral.sql.tables import outbox
+from corral.sql import outbox
 from examples.saas import accounts
 from examples.saas.tables import users
 from examples.saas.tests.conftest import ADMIN_TOKEN, STRIPE_SECRET

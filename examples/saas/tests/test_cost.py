@@ -70,7 +70,7 @@ def environ(corral_store: str, tmp_path: Path) -> dict[str, str]:
         if not name.startswith(("CORRAL_", "REDIS_", "PYTHON"))
     }
     cache = os.environ.get("PYTHONPYCACHEPREFIX", str(tmp_path / "pycache"))
-    told = own | {
+    settings = own | {
         "PYTHONPYCACHEPREFIX": cache,
         "REDIS_URL": corral_store,
         "CORRAL_ENV": "production",
@@ -82,8 +82,8 @@ def environ(corral_store: str, tmp_path: Path) -> dict[str, str]:
         "CORRAL_BILLING_WEBHOOKS_RETRY_PROVIDERS": "stripe",
         "CORRAL_DATA_EXPORTS_STORAGE": str(tmp_path / "exports"),
     }
-    run(told, "db", "create")
-    return told
+    run(settings, "db", "create")
+    return settings
 
 
 def run(environ: dict[str, str], *arguments: str) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import Queue, hookimpl, testing
 from corral.inspector import StoredJob
-from corral.inspector.stored import decode_stored
+from corral.inspector.stored_job import decode_stored
 from corral.sql import Outbox, create_engine
 from corral.testing import Kit
 from corral_account_deletions import account_deletions
@@ -117,7 +117,7 @@ Take = Callable[..., None]
 
 @pytest.fixture
 def taking_part(monkeypatch: pytest.MonkeyPatch) -> Take:
-    """`taking_part(corral_erase_account=…)`: the application implements hooks."""
+    """`taking_part(account_deletions_erase=…)`: the application implements hooks."""
 
     def take_part(**hooks: Callable[..., Any]) -> None:
         application = ModuleType("acme_jobs")
@@ -210,8 +210,10 @@ class Accounts:
         """Carry out what comes due in that time; how each run ended, and its result or reason."""
         ended = []
         for run in await self.kit.drain(DELETIONS, for_=for_):
-            told = getattr(run.outcome, "returnvalue", None) or getattr(run.outcome, "reason", None)
-            ended.append((type(run.outcome).__name__, told))
+            message = getattr(run.outcome, "returnvalue", None) or getattr(
+                run.outcome, "reason", None
+            )
+            ended.append((type(run.outcome).__name__, message))
         return ended
 
 
@@ -250,7 +252,7 @@ def erase_orders() -> Callable[..., Any]:
 @pytest.fixture
 def erasing(taking_part: Take) -> None:
     """The application erases users and their orders."""
-    taking_part(corral_erase_account=_erase_orders)
+    taking_part(account_deletions_erase=_erase_orders)
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import corral.sql
+import corral_account_deletions
 from corral import Deps, testing
 from corral.errors import ConfigurationError
+from corral.inspector import of_worker
 from corral.plugins import Plugins
 from corral_account_deletions.configured import check_tables, erase_configured
 from corral_account_deletions.processor import open_deletions
@@ -312,7 +314,8 @@ columns = { order_id = "none" }
 async def deps() -> AsyncIterator[Deps]:
     async with AsyncExitStack() as resources:
         inspector: Any = SimpleNamespace(queues=("emails",))
-        yield Deps(testing.RecordingJobScheduler(), Plugins.load([]).hook, resources, inspector)
+        plugins = Plugins.of_modules({"the plugin": corral_account_deletions})
+        yield Deps(testing.RecordingJobScheduler(), plugins, resources, {of_worker: inspector})
 
 
 @pytest.mark.asyncio

@@ -23,8 +23,8 @@ ADA = "ada@example.org"
 
 
 def result(outcome: str, rows: int = 0, scrubbed: int = 0, removed: int = 0) -> tuple[str, bytes]:
-    told = {"outcome": outcome, "rows": rows, "jobsScrubbed": scrubbed, "jobsRemoved": removed}
-    return "Completed", json.dumps(told, separators=(",", ":")).encode()
+    message = {"outcome": outcome, "rows": rows, "jobsScrubbed": scrubbed, "jobsRemoved": removed}
+    return "Completed", json.dumps(message, separators=(",", ":")).encode()
 
 
 async def users(accounts: Any) -> list[str]:
@@ -109,11 +109,13 @@ async def test_a_participant_that_raises_stops_everything_and_the_job_is_tried_a
             raise LookupError(f"{ADA} has an open invoice")
         return removed
 
-    taking_part(corral_erase_account=refuse_twice)
+    taking_part(account_deletions_erase=refuse_twice)
     request = await accounts.asked()
     first, second, third = await accounts.drained()
-    told = "DeletionFailed: nothing was erased: corral_erase_account of acme_jobs: LookupError: "
-    assert first == second == ("Retried", f"{told}[e-mail address] has an open invoice")
+    message = (
+        "DeletionFailed: nothing was erased: account_deletions_erase of acme_jobs: LookupError: "
+    )
+    assert first == second == ("Retried", f"{message}[e-mail address] has an open invoice")
     assert third == result("deleted", rows=3)
     (job,) = accounts.kit.jobs(account_deletions)
     assert job.attempts_made == 3
@@ -130,7 +132,7 @@ async def test_nothing_is_erased_where_a_later_participant_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The plugin's own participant comes after the application's, and its file is broken."""
-    taking_part(corral_erase_account=erase_orders)
+    taking_part(account_deletions_erase=erase_orders)
     request = await accounts.asked()
     before = await accounts.dumped()
 
@@ -141,7 +143,7 @@ async def test_nothing_is_erased_where_a_later_participant_raises(
     ended = await accounts.drained()
     assert [kind for kind, _ in ended] == ["Retried"] * 9 + ["Failed"]
     assert ended[-1][1] == (
-        "DeletionFailed: nothing was erased: corral_erase_account of corral_account_deletions: OSError: no such file"
+        "DeletionFailed: nothing was erased: account_deletions_erase of corral_account_deletions: OSError: no such file"
     )
     assert await accounts.dumped() == before
     assert await accounts.request(request.id) == request, "it is open, and `corral retry` goes on"
@@ -158,7 +160,7 @@ async def test_a_participant_that_swallows_the_databases_refusal_erases_nothing_
             await connection.execute(text("INSERT INTO orders VALUES (9, 'nobody', '')"))
         return removed
 
-    taking_part(corral_erase_account=swallow)
+    taking_part(account_deletions_erase=swallow)
     request = await accounts.asked()
     ended = await accounts.drained()
     done = await accounts.request(request.id)
@@ -178,7 +180,7 @@ async def test_a_recorder_that_swallows_the_databases_refusal_confirms_nothing(
         with contextlib.suppress(DBAPIError):
             await connection.execute(text("INSERT INTO orders VALUES (9, 'nobody', '')"))
 
-    taking_part(corral_record_deletion=swallow, corral_erase_account=erase_orders)
+    taking_part(account_deletions_record_request=swallow, account_deletions_erase=erase_orders)
     await accounts.asked()
     ended = await accounts.drained()
     confirmed = [mail.payload.to for mail in await mails(accounts)]
@@ -207,7 +209,7 @@ async def test_what_is_refused_at_the_commit_is_told_without_the_address(
     async def erase_notes(connection: Any) -> None:
         await connection.execute(text("DELETE FROM notes"))
 
-    taking_part(corral_erase_account=erase_notes)
+    taking_part(account_deletions_erase=erase_notes)
     await accounts.asked()
     ended = await accounts.drained()
     assert [kind for kind, _ in ended] == ["Retried"] * 9 + ["Failed"]
@@ -219,11 +221,11 @@ async def test_what_is_refused_at_the_commit_is_told_without_the_address(
 async def test_a_participant_that_does_not_count_is_named(
     accounts: Any, taking_part: Callable[..., None], answer: object
 ) -> None:
-    taking_part(corral_erase_account=lambda: answer)
+    taking_part(account_deletions_erase=lambda: answer)
     await accounts.asked()
     assert (await accounts.drained())[0] == (
         "Retried",
-        "DeletionFailed: nothing was erased: TypeError: corral_erase_account of acme_jobs returned no counts by name",
+        "DeletionFailed: nothing was erased: TypeError: account_deletions_erase of acme_jobs returned no counts by name",
     )
 
 
@@ -349,9 +351,9 @@ async def test_an_application_may_keep_the_requests(
         return (await connection.execute(change, values)).rowcount == 1
 
     taking_part(
-        corral_deletion_request=find,
-        corral_record_deletion=record,
-        corral_erase_account=erase_orders,
+        account_deletions_find_request=find,
+        account_deletions_record_request=record,
+        account_deletions_erase=erase_orders,
     )
     payload = {"userId": "ada-4711", "requestedAt": now.isoformat()}
     await accounts.kit.enqueue(account_deletions, {**payload, "requestId": "f1"})
@@ -370,13 +372,15 @@ async def test_a_request_that_nobody_records_is_not_carried_out(
 ) -> None:
     now = accounts.kit.now
     found = DeletionRequest("f1", "ada-4711", ADA, None, now, now)
-    taking_part(corral_deletion_request=lambda: found, corral_erase_account=erase_orders)
+    taking_part(account_deletions_find_request=lambda: found, account_deletions_erase=erase_orders)
     await accounts.kit.enqueue(
         account_deletions, {"userId": "ada-4711", "requestId": "f1", "requestedAt": now.isoformat()}
     )
-    (kind, told), *_ = await accounts.drained()
+    (kind, message), *_ = await accounts.drained()
     assert kind == "Retried"
-    assert "nobody has recorded deletion request 'f1': see corral_record_deletion" in told
+    assert (
+        "nobody has recorded deletion request 'f1': see account_deletions_record_request" in message
+    )
     assert await users(accounts) == ["ada-4711", "bob-1"]
 
 
@@ -385,12 +389,12 @@ async def test_an_address_that_the_mail_queue_refuses_does_not_keep_the_deletion
 ) -> None:
     request = await accounts.asked(email="ada at example.org")
     assert await accounts.drained() == [result("deleted", rows=3)]
-    (told,) = [
+    (message,) = [
         each
         for each in caplog.messages
         if each.startswith("a deletion cannot be confirmed by mail: ")
     ]
-    assert "[e-mail address] is no address" in told
+    assert "[e-mail address] is no address" in message
     assert "ada at" not in caplog.text
     assert (await accounts.request(request.id)).email is None
     assert await mails(accounts) == []

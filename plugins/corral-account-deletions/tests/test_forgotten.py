@@ -14,8 +14,7 @@ import redis
 from sqlalchemy import select, update
 
 from corral import Every, Job, Payload, Queue, Retention
-from corral.sql import Outbox
-from corral.sql.tables import outbox
+from corral.sql import Outbox, outbox
 
 pytestmark = pytest.mark.asyncio
 
@@ -291,7 +290,7 @@ async def test_what_a_participant_enqueues_runs_and_is_scrubbed(
                 job_id="told",
             )
 
-    taking_part(corral_erase_account=enqueue)
+    taking_part(account_deletions_erase=enqueue)
     await accounts.asked(grace=timedelta(0))
     assert [kind for kind, _ in await accounts.drained(timedelta(0))] == ["Snoozed"]
     await accounts.relayed()

@@ -195,7 +195,7 @@ async def test_a_worker_with_a_tables_file_that_does_not_fit_says_so_and_does_no
         TABLES.replace("users]", "user]").replace('"note"', '"remark"'), "utf-8"
     )
     assert site.worker().wait(timeout=60) == 2
-    told = (site.folder / "worker.log").read_text("utf-8")
-    assert "accounts.toml' was refused:" in told
-    assert "table 'user' is not in the database; did you mean 'users'?" in told
-    assert "table 'orders' has no column 'remark'" in told
+    message = (site.folder / "worker.log").read_text("utf-8")
+    assert "accounts.toml' was refused:" in message
+    assert "table 'user' is not in the database; did you mean 'users'?" in message
+    assert "table 'orders' has no column 'remark'" in message

@@ -9,19 +9,21 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from types import ModuleType
 from typing import Any
 
-import pluggy
 import pytest
 import pytest_asyncio
 from sqlalchemy import column, func, insert, select, table, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from corral import JobScheduler, hookspecs, sql, testing
-from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry, corral_hookspecs
+import corral_billing_webhooks_retry
+from corral import Deps, JobScheduler, hookimpl, sql, testing
+from corral.plugins import Plugins
+from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry
 from corral_billing_webhooks_retry.desk import Desk
 from corral_billing_webhooks_retry.processor import Handed, hand_over
 from corral_billing_webhooks_retry.settings import PREFIX
@@ -72,14 +74,21 @@ class Till:
         """The desk of a worker; the subscribers are packages `acme_0`, `acme_1` …, told in this
         order.
         """
-        manager = pluggy.PluginManager("corral")
-        for offered in corral_hookspecs():
-            manager.add_hookspecs(offered)
-        for number, subscriber in reversed(list(enumerate(subscribers))):
-            package: Any = ModuleType(f"acme_{number}")
-            package.corral_billing_event = hookspecs.hookimpl(subscriber)
-            manager.register(package)
-        return Desk(self.engine, manager.hook, self.jobs, frozenset({"stripe", "google-play"}))
+        return Desk(self.engine, self.deps(*subscribers), frozenset({"stripe", "google-play"}))
+
+    def deps(
+        self,
+        *subscribers: Callable[..., Any],
+        hook: str = "billing_webhooks_retry_event",
+        resources: AsyncExitStack | None = None,
+    ) -> Deps:
+        """What a worker offers whose packages `acme_0`, `acme_1` … implement a hook, in this order."""
+        packages: dict[str, ModuleType] = {}
+        for number, subscriber in enumerate(subscribers):
+            packages[f"acme_{number}"] = ModuleType(f"acme_{number}")
+            setattr(packages[f"acme_{number}"], hook, hookimpl(subscriber))
+        modules = {"the plugin": corral_billing_webhooks_retry, **dict(reversed(packages.items()))}
+        return Deps(self.jobs, Plugins.of_modules(modules), resources or AsyncExitStack())
 
     async def hand_over(self, desk: Desk, sent: BillingEvent | None = None, **job: Any) -> str:
         """What the processor makes of a job: its status."""

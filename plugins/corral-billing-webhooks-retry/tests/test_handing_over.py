@@ -15,9 +15,8 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from corral import Deps, Fail, sql
+from corral import Fail, HookRaised, sql
 from corral.errors import ConfigurationError, DatabaseUnavailable
-from corral.hooks import HookRaised
 from corral.sql import TransactionSpoilt
 from corral_billing_webhooks_retry import BillingEvent, enqueue_event
 from corral_billing_webhooks_retry.desk import SCOPE
@@ -128,7 +127,8 @@ class TestASubscriberThatFails:
         desk = till.desk(till.pay, enqueue, refuse_later if awaited else refuse, till.pay)
         for attempt in (1, 2):
             with pytest.raises(
-                HookRaised, match=r"^acme_2 raised in corral_billing_event: ValueError: no price$"
+                HookRaised,
+                match=r"^acme_2 raised in billing_webhooks_retry_event: ValueError: no price$",
             ):
                 await till.hand_over(desk, attempt=attempt)
             assert await till.left() == (0, 0, 0)
@@ -229,7 +229,7 @@ class TestTheDeskOfAWorker:
     @pytest.fixture
     def deps(self, resources: AsyncExitStack, till: Any) -> Any:
         """`deps(subscriber, …)`: what a worker offers whose packages subscribe so."""
-        return lambda *subscribers: Deps(till.jobs, till.desk(*subscribers).hook, resources)
+        return lambda *subscribers, **named: till.deps(*subscribers, resources=resources, **named)
 
     async def test_is_on_its_database_and_for_the_providers_of_the_settings(
         self, deps: Any, till: Any, monkeypatch: pytest.MonkeyPatch
@@ -241,13 +241,19 @@ class TestTheDeskOfAWorker:
                 await till.hand_over(desk, till.event(provider="stripe"))
         assert await till.effects() == ["paddle evt_1"]
 
+    async def test_asks_implementations_of_the_old_name_too(self, deps: Any, till: Any) -> None:
+        async with open_desk(deps(till.pay, hook="corral_billing_event")) as desk:
+            assert await till.hand_over(desk) == "handled"
+            assert await till.hand_over(desk) == "replayed"
+        assert len(await till.effects()) == 1
+
     async def test_says_at_the_start_that_nobody_subscribes(
         self, deps: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with open_desk(deps()):
             pass
         assert caplog.messages == [
-            "nobody subscribes to corral_billing_event: every event is ignored"
+            "nobody subscribes to billing_webhooks_retry_event: every event is ignored"
         ]
 
     async def test_is_not_opened_with_a_setting_that_cannot_be_used(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.options import check_job_id
+from corral import check_job_id
 from corral_billing_webhooks_retry import job_id_for
 
 HASHED = re.compile(r"sha256\.[0-9a-f]{64}")

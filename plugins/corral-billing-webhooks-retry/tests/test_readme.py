@@ -102,7 +102,10 @@ async def test_the_subscriber_marks_the_invoice_and_enqueues_the_mail(
         }
     )
     async with corral_kit.connect(Queue("emails", Mail)) as till.jobs:
-        assert await till.hand_over(till.desk(made["corral_billing_event"]), event) == "handled"
+        assert (
+            await till.hand_over(till.desk(made["billing_webhooks_retry_event"]), event)
+            == "handled"
+        )
     async with till.engine.connect() as connection:
         paid = await connection.scalar(select(invoices.c.paid_at))
     assert paid.replace(tzinfo=event.occurred_at.tzinfo) == event.occurred_at

@@ -22,7 +22,7 @@ def test_providers_are_separated_by_commas(
 ) -> None:
     if written is not None:
         monkeypatch.setenv(f"{PREFIX}PROVIDERS", written)
-    assert BillingSettings.from_environment().providers == providers
+    assert BillingSettings().providers == providers
 
 
 def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(
@@ -31,7 +31,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(
     monkeypatch.setenv(f"{PREFIX}PROVIDER", "stripe")
     monkeypatch.setenv(f"{PREFIX}PROVIDERS", "stripe,Paddle Inc")
     with pytest.raises(ConfigurationError) as refused:
-        BillingSettings.from_environment()
+        BillingSettings()
     first, *faults = str(refused.value).splitlines()
     assert first == "the settings of billing-webhooks-retry were refused:"
     assert faults == [
@@ -43,4 +43,4 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(
 def test_a_list_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{PREFIX}PROVIDERS", ",")
     with pytest.raises(ConfigurationError, match="PROVIDERS"):
-        BillingSettings.from_environment()
+        BillingSettings()

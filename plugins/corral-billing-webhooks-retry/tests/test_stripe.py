@@ -178,9 +178,9 @@ def test_an_empty_secret_is_refused_before_anybody_signs_with_it() -> None:
 
 
 def test_a_refusal_tells_neither_secret_nor_signature() -> None:
-    with pytest.raises(SignatureRefused) as told:
+    with pytest.raises(SignatureRefused) as parsed:
         verified(BODY, f"t={SIGNED},v1={OTHER}", SECRET, now=NOW)
-    said = f"{told.value} {told.value.hint}"
+    said = f"{parsed.value} {parsed.value.hint}"
     assert [secret for secret in (SECRET, GOOD, OTHER) if secret in said] == []
 
 
@@ -201,9 +201,9 @@ def test_a_refusal_tells_neither_secret_nor_signature() -> None:
     ids=lambda value: repr(value)[:30],
 )
 def test_what_is_signed_and_no_event_is_told_by_its_fields(body: bytes, paths: list[str]) -> None:
-    with pytest.raises(PayloadRefused) as told:
+    with pytest.raises(PayloadRefused) as parsed:
         verified(body, f"t={SIGNED},v1={signature(body)}", SECRET, now=NOW)
-    assert [path for path, _ in told.value.errors] == paths
+    assert [path for path, _ in parsed.value.errors] == paths
 
 
 def test_an_event_that_tells_its_moment_as_text_is_read_too() -> None:

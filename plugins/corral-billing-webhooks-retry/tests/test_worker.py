@@ -48,7 +48,7 @@ def told(name):
     return True
 
 @hookimpl
-async def corral_billing_event(event, connection):
+async def billing_webhooks_retry_event(event, connection):
     row = {"event": f"{event.provider} {event.event_id}"}
     await connection.execute(text("INSERT INTO payments VALUES (:event)"), row)
     if told("refuse"):
@@ -210,7 +210,7 @@ async def test_a_subscriber_that_raises_is_asked_again_until_it_does_not(
     processor = billing_webhooks_retry.processed_by(hand_over, using=open_desk)
     (first,) = await site.kit.drain(processor)
     assert isinstance(first.outcome, Retried)
-    said = "HookRaised: acme_billing raised in corral_billing_event: LookupError: no price"
+    said = "HookRaised: acme_billing raised in billing_webhooks_retry_event: LookupError: no price"
     assert (first.outcome.reason, first.outcome.delay_ms) == (said, 30_000)
     assert await till.left() == (0, 0, 0)
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
-import pluggy
 import pytest
 import redis
 from pydantic import StringConstraints
@@ -28,8 +27,10 @@ from sqlalchemy import text
 
 import corral
 import corral_data_exports
-from corral import Deps, Payload, Queue, hookspecs, testing
+from corral import Deps, Payload, Queue, hookimpl, testing
 from corral.embedded.server import embedded_store
+from corral.inspector import of_worker
+from corral.plugins import Plugins
 from corral.sql import create_engine
 from corral_data_exports import DataExport, data_exports
 from corral_data_exports.processor import Exports, open_exports
@@ -80,17 +81,10 @@ class Mail(Payload):
 emails = Queue("emails", Mail)
 
 
-def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
-    """The hooks as a worker calls them, with a subscriber for each that is named."""
-    manager = pluggy.PluginManager("corral")
-    manager.add_hookspecs(hookspecs)
-    for offered in corral_data_exports.corral_hookspecs():
-        manager.add_hookspecs(offered)
-    manager.register(corral_data_exports)
-    named = {name: hookspecs.hookimpl(made) for name, made in subscribers.items()}
-    manager.register(SimpleNamespace(**named), name="acme")
-    manager.check_pending()
-    return manager.hook
+def plugins_with(**subscribers: Callable[..., Any]) -> Plugins:
+    """This plugin, and the package `acme` with a subscriber for each hook that is named."""
+    acme = SimpleNamespace(**{name: hookimpl(made) for name, made in subscribers.items()})
+    return Plugins.of_modules({"corral_data_exports": corral_data_exports, "acme": acme})
 
 
 @pytest.fixture
@@ -149,7 +143,8 @@ class Shop:
         """What a worker opens, with subscribers to the hooks."""
         async with asyncio.timeout(SECONDS), AsyncExitStack() as resources:
             queues: Any = SimpleNamespace(queues=self.queues)
-            deps = Deps(self.jobs, hook_of(**subscribers), resources, queues)
+            plugins = plugins_with(**subscribers)
+            deps = Deps(self.jobs, plugins, resources, {of_worker: queues})
             yield await resources.enter_async_context(open_exports(deps))
 
     def job(self, user_id: str = "1", *, form: str = "json", **told: Any) -> corral.Job[DataExport]:
@@ -160,8 +155,8 @@ class Shop:
 
     @staticmethod
     def percents(job: corral.Job[Any]) -> list[int]:
-        """The progress that a job has told, in order."""
-        return [json.loads(said) for kind, said in job.run.said if kind == "progress"]
+        """The progress that a job has reported, in order."""
+        return testing.progress_of(job)
 
     def archives(self) -> list[str]:
         """Everything that is in the storage's folder."""
@@ -239,7 +234,7 @@ async def noise():
             await wait_while(step)
 
 @hookimpl
-def corral_export_account():
+def data_exports_records():
     from corral_data_exports import RecordSet
     return [RecordSet("noise", noise(), rows=RECORDS)]
 

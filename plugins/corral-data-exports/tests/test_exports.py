@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from corral.hooks import HookRaised
+from corral import HookRaised
 from corral_data_exports import RecordSet
 from corral_data_exports.exporting import RecordsFailed
 from corral_data_exports.processor import export_data
@@ -136,7 +136,7 @@ async def test_a_user_without_rows_gets_empty_entries(shop) -> None:
 async def test_the_database_is_that_of_one_moment(shop) -> None:
     """An order that is stored while other records are read is in no table of the archive."""
 
-    def corral_export_account() -> dict[str, Any]:
+    def data_exports_records() -> dict[str, Any]:
         async def slow() -> AsyncIterator[dict[str, object]]:
             await shop.run(
                 "INSERT INTO orders VALUES (13, 1, 'meanwhile', 0, false); UPDATE orders SET note = 'new'"
@@ -145,7 +145,7 @@ async def test_the_database_is_that_of_one_moment(shop) -> None:
 
         return {"slow": slow()}
 
-    async with shop.exports(corral_export_account=corral_export_account) as exports:
+    async with shop.exports(data_exports_records=data_exports_records) as exports:
         made = await export_data(shop.job(), exports)
 
     read = shop.read(made.key)
@@ -160,7 +160,7 @@ async def test_the_database_is_that_of_one_moment(shop) -> None:
 async def test_participants_hand_over_record_sets_mappings_or_nothing_and_may_be_asynchronous(
     shop,
 ) -> None:
-    async def corral_export_account(user_id: str, connection: Any) -> list[RecordSet]:
+    async def data_exports_records(user_id: str, connection: Any) -> list[RecordSet]:
         assert (
             await connection.scalar(text("SELECT email FROM users WHERE id = 1"))
             == "ada@example.org"
@@ -171,7 +171,7 @@ async def test_participants_hand_over_record_sets_mappings_or_nothing_and_may_be
             RecordSet("\x1b[2J", records_of()),
         ]
 
-    async with shop.exports(corral_export_account=corral_export_account) as exports:
+    async with shop.exports(data_exports_records=data_exports_records) as exports:
         made = await export_data(shop.job(), exports)
     read = shop.read(made.key)
     assert list(read) == [
@@ -191,13 +191,13 @@ async def test_participants_hand_over_record_sets_mappings_or_nothing_and_may_be
 
 
 async def test_a_participant_that_has_nothing_says_none(shop) -> None:
-    async with shop.exports(corral_export_account=lambda user_id: None) as exports:
+    async with shop.exports(data_exports_records=lambda user_id: None) as exports:
         made = await export_data(shop.job(), exports)
     assert list(shop.read(made.key)) == ["orders.json", "visits.json", "manifest.json"]
 
 
 async def test_one_that_returns_something_else_is_named(shop) -> None:
-    async with shop.exports(corral_export_account=lambda user_id: [{"id": 1}]) as exports:
+    async with shop.exports(data_exports_records=lambda user_id: [{"id": 1}]) as exports:
         with pytest.raises(RecordsFailed, match="acme returned a dict where a RecordSet belongs"):
             await export_data(shop.job(), exports)
     assert shop.archives() == []
@@ -225,7 +225,7 @@ async def test_one_that_returns_what_is_no_list_is_named_too(shop) -> None:
         (raising(), "the record sets of acme cannot be read: LookupError: no books"),
     ]:
         async with shop.exports(
-            corral_export_account=lambda user_id, returned=returned: returned
+            data_exports_records=lambda user_id, returned=returned: returned
         ) as exports:
             with pytest.raises(RecordsFailed, match=why):
                 await export_data(shop.job(), exports)
@@ -239,7 +239,7 @@ async def test_one_that_raises_leaves_no_archive_and_the_next_run_makes_it(shop)
     raised: list[int] = []
     closed: list[int] = []
 
-    def corral_export_account() -> dict[str, Any]:
+    def data_exports_records() -> dict[str, Any]:
         async def broken() -> AsyncIterator[dict[str, object]]:
             try:
                 for number in range(4000):
@@ -254,7 +254,7 @@ async def test_one_that_raises_leaves_no_archive_and_the_next_run_makes_it(shop)
         return {"broken": broken()}
 
     job = shop.job()
-    async with shop.exports(corral_export_account=corral_export_account) as exports:
+    async with shop.exports(data_exports_records=data_exports_records) as exports:
         with pytest.raises(
             RecordsFailed, match="the records of 'broken' cannot be read: LookupError: gone"
         ):
@@ -269,12 +269,12 @@ async def test_one_that_raises_leaves_no_archive_and_the_next_run_makes_it(shop)
 
 
 async def test_one_that_raises_when_it_is_asked_is_named(shop) -> None:
-    def corral_export_account() -> None:
+    def data_exports_records() -> None:
         raise LookupError("no books")
 
-    async with shop.exports(corral_export_account=corral_export_account) as exports:
+    async with shop.exports(data_exports_records=data_exports_records) as exports:
         with pytest.raises(
-            HookRaised, match="acme raised in corral_export_account: LookupError: no books"
+            HookRaised, match="acme raised in data_exports_records: LookupError: no books"
         ):
             await export_data(shop.job(), exports)
     assert shop.archives() == []
@@ -282,7 +282,7 @@ async def test_one_that_raises_when_it_is_asked_is_named(shop) -> None:
 
 async def test_a_record_that_a_csv_has_no_column_for_is_named(shop) -> None:
     records = {"odd": records_of({"a": 1}, {"a": 1, "b": 2})}
-    async with shop.exports(corral_export_account=lambda user_id: records) as exports:
+    async with shop.exports(data_exports_records=lambda user_id: records) as exports:
         with pytest.raises(
             RecordsFailed, match=r"a record of 'odd' cannot be written: UnlikeRecord: .*'b'"
         ):
@@ -291,7 +291,7 @@ async def test_a_record_that_a_csv_has_no_column_for_is_named(shop) -> None:
 
 async def test_a_record_that_is_no_mapping_is_named(shop) -> None:
     async with shop.exports(
-        corral_export_account=lambda user_id: {"odd": records_of((1, 2))}
+        data_exports_records=lambda user_id: {"odd": records_of((1, 2))}
     ) as exports:
         with pytest.raises(
             RecordsFailed,
@@ -303,7 +303,7 @@ async def test_a_record_that_is_no_mapping_is_named(shop) -> None:
 async def test_an_export_that_is_cancelled_is_not_seen(shop) -> None:
     started = asyncio.Event()
 
-    def corral_export_account() -> dict[str, Any]:
+    def data_exports_records() -> dict[str, Any]:
         async def endless() -> AsyncIterator[dict[str, object]]:
             number = 0
             while True:
@@ -315,7 +315,7 @@ async def test_an_export_that_is_cancelled_is_not_seen(shop) -> None:
 
         return {"endless": endless()}
 
-    async with shop.exports(corral_export_account=corral_export_account) as exports:
+    async with shop.exports(data_exports_records=data_exports_records) as exports:
         running = asyncio.create_task(export_data(shop.job(), exports))
         await started.wait()
         assert len(shop.archives()) == 1
@@ -335,7 +335,7 @@ async def test_a_participant_that_never_waits_leaves_others_the_event_loop(shop)
             await asyncio.sleep(0)
 
     records = {"many": records_of(*({"id": number} for number in range(20_000)))}
-    async with shop.exports(corral_export_account=lambda user_id: records) as exports:
+    async with shop.exports(data_exports_records=lambda user_id: records) as exports:
         running = asyncio.create_task(other())
         await export_data(shop.job(), exports)
         running.cancel()

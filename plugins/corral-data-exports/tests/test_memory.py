@@ -38,9 +38,9 @@ print(os.waitstatus_to_exitcode(status), used.ru_maxrss)
 def peak_mib() -> float:
     """The peak of a worker that works off what there is, in MiB."""
     launched = [sys.executable, "-c", LAUNCHER]
-    told = subprocess.run(launched, capture_output=True, text=True, check=True, timeout=120)
-    code, peak = map(int, told.stdout.split())
-    assert code == 0, told.stderr
+    message = subprocess.run(launched, capture_output=True, text=True, check=True, timeout=120)
+    code, peak = map(int, message.stdout.split())
+    assert code == 0, message.stderr
     return peak * UNIT / 2**20
 
 

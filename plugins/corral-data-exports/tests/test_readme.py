@@ -44,7 +44,7 @@ def example(hook: str) -> Any:
 
 async def test_a_participant_and_an_application_that_knows_its_users(shop) -> None:
     await shop.run(TABLES)
-    hooks = {name: example(name) for name in ("corral_export_account", "corral_export_user")}
+    hooks = {name: example(name) for name in ("data_exports_records", "data_exports_recipient")}
     async with shop.exports(**hooks) as exports:
         made = await export_data(shop.job("7"), exports)
     assert json.loads(shop.read(made.key)["posts.json"]) == [

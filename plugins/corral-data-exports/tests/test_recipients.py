@@ -38,10 +38,10 @@ async def test_an_unknown_user_fails_for_good(shop, user_id: str) -> None:
 
 
 async def test_the_application_says_who_a_user_is_before_the_table_does(shop) -> None:
-    async def corral_export_user(user_id: str) -> Recipient | None:
+    async def data_exports_recipient(user_id: str) -> Recipient | None:
         return Recipient("Ada.Lovelace@example.org", locale="de-AT") if user_id == "1" else None
 
-    async with shop.exports(corral_export_user=corral_export_user) as exports:
+    async with shop.exports(data_exports_recipient=data_exports_recipient) as exports:
         await export_data(shop.job("1"), exports)
         await export_data(shop.job("2", id="other"), exports)
     assert [(job.payload.to, job.payload.locale) for job in shop.jobs.jobs] == [
@@ -51,9 +51,9 @@ async def test_the_application_says_who_a_user_is_before_the_table_does(shop) ->
 
 
 async def test_an_application_that_returns_no_recipient_is_told_so(shop) -> None:
-    async with shop.exports(corral_export_user=lambda user_id: "ada@example.org") as exports:
+    async with shop.exports(data_exports_recipient=lambda user_id: "ada@example.org") as exports:
         with pytest.raises(
-            TypeError, match="corral_export_user returned a str where a Recipient belongs"
+            TypeError, match="data_exports_recipient returned a str where a Recipient belongs"
         ):
             await export_data(shop.job(), exports)
 
@@ -81,10 +81,10 @@ async def test_an_id_may_be_a_uuid(shop) -> None:
 async def test_the_same_export_again_is_one_archive_and_one_mail(shop) -> None:
     asked: list[str] = []
 
-    def corral_export_account(user_id: str) -> None:
+    def data_exports_records(user_id: str) -> None:
         asked.append(user_id)
 
-    async with shop.exports(corral_export_account=corral_export_account) as exports:
+    async with shop.exports(data_exports_records=data_exports_records) as exports:
         first = await export_data(shop.job(), exports)
         before = (shop.folder / first.key).stat()
         again = shop.job(attempt=2)
@@ -167,7 +167,9 @@ async def test_without_a_queue_for_mail_there_is_an_archive(shop) -> None:
 
 
 async def test_an_address_that_mail_refuses_fails_for_good_and_is_not_repeated(shop) -> None:
-    async with shop.exports(corral_export_user=lambda user_id: Recipient("ada at home")) as exports:
+    async with shop.exports(
+        data_exports_recipient=lambda user_id: Recipient("ada at home")
+    ) as exports:
         with pytest.raises(
             Fail, match=r"is there, but the queue emails refused the mail's to$"
         ) as refused:
@@ -226,19 +228,19 @@ async def test_what_is_not_set_up_is_said_at_the_start_and_what_comes_of_it(
 ) -> None:
     setting(TABLES="", BASE_URL="", LINK_SECRET="")
     await started(shop)
-    told = caplog.text
-    assert "every export will fail" in told
-    assert "archives will hold a manifest alone" in told
-    assert "there is no link to send" in told
+    message = caplog.text
+    assert "every export will fail" in message
+    assert "archives will hold a manifest alone" in message
+    assert "there is no link to send" in message
 
     caplog.clear()
     setting(TABLES="tables.toml", BASE_URL="https://app.example", LINK_SECRET=SECRET)
     shop.without_mail()
     await started(shop)
-    told = caplog.text
-    assert "no queue emails is installed" in told
-    assert "export will fail" not in told
-    assert "manifest" not in told
+    message = caplog.text
+    assert "no queue emails is installed" in message
+    assert "export will fail" not in message
+    assert "manifest" not in message
 
 
 async def test_where_everything_is_set_up_nothing_is_said(shop, caplog) -> None:

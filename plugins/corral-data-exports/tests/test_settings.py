@@ -19,7 +19,7 @@ SECRET = "0123456789abcdef" * 2
 
 def refusal() -> list[str]:
     with pytest.raises(ConfigurationError) as refused:
-        ExportSettings.from_environment()
+        ExportSettings()
     first, *faults = str(refused.value).splitlines()
     assert first == "the settings of data-exports were refused:"
     return [fault.strip() for fault in faults]
@@ -27,7 +27,7 @@ def refusal() -> list[str]:
 
 def test_without_any_archives_are_in_the_data_directory_and_there_are_no_links(monkeypatch) -> None:
     monkeypatch.setenv("CORRAL_DATA_DIR", "/somewhere")
-    settings = ExportSettings.from_environment()
+    settings = ExportSettings()
     assert settings.location == "/somewhere/exports"
     assert (settings.base_url, settings.link_secret, settings.tables) == (None, None, None)
     assert settings.link_lifetime == timedelta(days=3)
@@ -38,7 +38,7 @@ def test_links_need_two_settings(setting) -> None:
     both = "CORRAL_DATA_EXPORTS_BASE_URL and CORRAL_DATA_EXPORTS_LINK_SECRET: one without the other"
     assert refusal() == [both]
     setting(LINK_SECRET=SECRET)
-    assert SECRET not in repr(ExportSettings.from_environment())
+    assert SECRET not in repr(ExportSettings())
     setting(BASE_URL="")
     assert refusal() == [both]
 
@@ -85,7 +85,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_p
 def test_a_storage_that_takes_nothing_is_refused(setting, location, why) -> None:
     setting(STORAGE=location)
     with pytest.raises(ConfigurationError, match=why) as refused:
-        Storage.opened(ExportSettings.from_environment())
+        Storage.opened(ExportSettings())
     assert str(refused.value).startswith(
         f"CORRAL_DATA_EXPORTS_STORAGE {location!r} cannot be used: "
     )
@@ -95,7 +95,7 @@ def test_a_storage_that_takes_nothing_is_refused(setting, location, why) -> None
 @pytest.mark.parametrize("location", ["{}/with space", "file://{}/with%20space"])
 def test_a_directory_is_made_for_its_owner_alone(setting, tmp_path: Path, location: str) -> None:
     setting(STORAGE=location.format(tmp_path))
-    assert not Storage.opened(ExportSettings.from_environment()).can_sign
+    assert not Storage.opened(ExportSettings()).can_sign
     assert (tmp_path / "with space").stat().st_mode & 0o777 == 0o700
 
 
@@ -172,9 +172,9 @@ def test_a_wrong_tables_file_is_refused_in_words_that_name_file_and_table(
     path.write_text(text, "utf-8")
     with pytest.raises(ConfigurationError) as refused:
         TablesFile.read(path)
-    first, *told = str(refused.value).splitlines()
+    first, *message = str(refused.value).splitlines()
     assert first == f"the tables file {str(path)!r} was refused:"
-    assert sorted(told) == sorted(f"  {fault}" for fault in faults)
+    assert sorted(message) == sorted(f"  {fault}" for fault in faults)
 
 
 @pytest.mark.parametrize("data", [b"[tables.orders", b"\xff"])

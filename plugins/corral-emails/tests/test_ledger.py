@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio
 @pytest_asyncio.fixture
 async def deps() -> AsyncIterator[Deps]:
     async with AsyncExitStack() as resources:
-        yield Deps(testing.RecordingJobScheduler(), Plugins.load([]).hook, resources)
+        yield Deps(testing.RecordingJobScheduler(), Plugins.load([]), resources)
 
 
 @pytest.fixture
@@ -134,5 +134,5 @@ async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_complet
     monkeypatch.setattr(sql.Ledger, "claim", claim)
     await send_email(testing.job(emails, WELCOME), remembering)
     assert len(postbox.envelopes) == 1
-    (told,) = caplog.messages
-    assert told.startswith("a mail was accepted, and that could not be recorded: ")
+    (message,) = caplog.messages
+    assert message.startswith("a mail was accepted, and that could not be recorded: ")

@@ -21,14 +21,14 @@ def setting(monkeypatch):
 
 def refusal() -> list[str]:
     with pytest.raises(ConfigurationError) as refused:
-        EmailSettings.from_environment()
+        EmailSettings()
     first, *faults = str(refused.value).splitlines()
     assert first == "the settings of emails were refused:"
     return [fault.strip() for fault in faults]
 
 
 def test_without_any_mail_goes_to_a_server_on_this_machine() -> None:
-    settings = EmailSettings.from_environment()
+    settings = EmailSettings()
     assert (settings.host, settings.effective_port, settings.tls_mode) == ("localhost", 25, "none")
     assert settings.sender.email == "no-reply@localhost"
 
@@ -41,10 +41,10 @@ def test_another_machine_is_spoken_to_in_private_unless_said_otherwise(
     setting, tls, mode, port
 ) -> None:
     setting(HOST="mx.acme.example", SENDER="Acme <no-reply@acme.example>", TLS=tls)
-    settings = EmailSettings.from_environment()
+    settings = EmailSettings()
     assert (settings.tls_mode, settings.effective_port) == (mode, port)
     setting(PORT="2525")
-    assert EmailSettings.from_environment().effective_port == 2525
+    assert EmailSettings().effective_port == 2525
 
 
 def test_another_machine_needs_a_sender(setting) -> None:
@@ -62,7 +62,7 @@ def test_a_password_is_not_sent_in_clear_text_and_never_shown(setting) -> None:
     )
     assert refusal() == ["CORRAL_EMAILS_TLS: 'none' would send the password in clear text"]
     setting(TLS="starttls")
-    assert "hunter2" not in repr(EmailSettings.from_environment())
+    assert "hunter2" not in repr(EmailSettings())
 
 
 @pytest.mark.parametrize("name", ["USERNAME", "PASSWORD"])

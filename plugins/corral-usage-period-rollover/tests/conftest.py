@@ -6,19 +6,20 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import pluggy
 import pytest
 import pytest_asyncio
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import corral_usage_period_rollover
-from corral import JobScheduler, hookspecs, testing
+from corral import Deps, JobScheduler, hookimpl, testing
+from corral.plugins import Plugins
 from corral.sql import create_engine
 from corral_usage_period_rollover.rollover import Closed, Rollover
 from corral_usage_period_rollover.tables import usage_periods, usage_totals
@@ -72,18 +73,20 @@ class Books:
         self, subscription_id: str = "ada"
     ) -> list[tuple[datetime, datetime, datetime | None]]:
         """Its periods in order: start, end, and when each was closed."""
-        told = usage_periods.c
-        query = select(told.started_at, told.ends_at, told.closed_at).where(
-            told.subscription_id == subscription_id
+        message = usage_periods.c
+        query = select(message.started_at, message.ends_at, message.closed_at).where(
+            message.subscription_id == subscription_id
         )
         async with self.engine.connect() as connection:
-            return [tuple(row) for row in await connection.execute(query.order_by(told.started_at))]
+            return [
+                tuple(row) for row in await connection.execute(query.order_by(message.started_at))
+            ]
 
     async def totals(self, subscription_id: str = "ada") -> dict[tuple[datetime, str], int]:
         """What was totalled, by the beginning of the period and the metric."""
-        told = usage_totals.c
-        query = select(told.started_at, told.metric, told.amount).where(
-            told.subscription_id == subscription_id
+        message = usage_totals.c
+        query = select(message.started_at, message.metric, message.amount).where(
+            message.subscription_id == subscription_id
         )
         async with self.engine.connect() as connection:
             return {
@@ -91,25 +94,19 @@ class Books:
             }
 
 
-def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
-    """The plugin's hooks as a worker calls them, with a subscriber for each hook that is named."""
-    manager = pluggy.PluginManager("corral")
-    manager.add_hookspecs(hookspecs)
-    for offered in corral_usage_period_rollover.corral_hookspecs():
-        manager.add_hookspecs(offered)
-    manager.register(corral_usage_period_rollover)
-    made = {name: hookspecs.hookimpl(function) for name, function in subscribers.items()}
-    manager.register(SimpleNamespace(**made), "acme_jobs")
-    manager.check_pending()
-    return manager.hook
+def deps_of(jobs: JobScheduler, **subscribers: Callable[..., Any]) -> Deps:
+    """What a worker offers, with a subscriber in `acme_jobs` for each hook that is named."""
+    acme = SimpleNamespace(**{name: hookimpl(made) for name, made in subscribers.items()})
+    modules = {"the plugin": corral_usage_period_rollover, "acme_jobs": acme}
+    return Deps(jobs, Plugins.of_modules(modules), AsyncExitStack())
 
 
 @pytest.fixture
 def books(engine: AsyncEngine, jobs: JobScheduler) -> Callable[..., Books]:
-    """`books(corral_usage_period_closed=…)`: the database, its rollover, and subscribers to its
+    """`books(usage_period_rollover_closed=…)`: the database, its rollover, and subscribers to its
     hooks.
     """
-    return lambda **subscribers: Books(engine, Rollover(engine, hook_of(**subscribers), jobs))
+    return lambda **subscribers: Books(engine, Rollover(engine, deps_of(jobs, **subscribers)))
 
 
 @pytest.fixture

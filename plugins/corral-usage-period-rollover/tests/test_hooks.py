@@ -39,7 +39,7 @@ async def test_a_subscriber_that_raises_leaves_its_period_open_and_nothing_half_
         if broken and period.started_at == at(10):
             raise ValueError("no price")
 
-    book = books(corral_usage_period_closed=bill)
+    book = books(usage_period_rollover_closed=bill)
     await book.run(
         lambda connection: connection.execute(
             text("CREATE TABLE invoices (subscription TEXT, amount INT)")
@@ -51,7 +51,7 @@ async def test_a_subscriber_that_raises_leaves_its_period_open_and_nothing_half_
 
     with pytest.raises(
         PeriodsLeft,
-        match="'ada': acme_jobs raised in corral_usage_period_closed: ValueError: no price",
+        match="'ada': acme_jobs raised in usage_period_rollover_closed: ValueError: no price",
     ):
         await book.close(at(12, 5))
     assert await book.periods() == [(at(9), at(10), at(12, 5)), (at(10), at(11), None)]
@@ -71,7 +71,7 @@ async def test_a_subscriber_that_raises_for_one_subscription_does_not_stop_the_o
         if period.subscription_id in {"bob", "cy"}:
             raise LookupError(period.subscription_id)
 
-    book = books(corral_usage_period_closed=refuse)
+    book = books(usage_period_rollover_closed=refuse)
     for name in ("ada", "bob", "cy", "dan"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
     with pytest.raises(PeriodsLeft, match=r"'bob'.*, and 1 more"):
@@ -82,7 +82,7 @@ async def test_a_subscriber_that_raises_for_one_subscription_does_not_stop_the_o
     assert closed == {"ada": True, "bob": False, "cy": False, "dan": True}
 
 
-@pytest.mark.parametrize("hook", ["corral_usage_totals", "corral_usage_period_closed"])
+@pytest.mark.parametrize("hook", ["usage_period_rollover_totals", "usage_period_rollover_closed"])
 async def test_a_subscriber_that_swallows_the_database_s_refusal_does_not_make_a_period_look_closed(
     books: Any, hook: str
 ) -> None:
@@ -120,11 +120,11 @@ async def test_a_subscriber_that_ends_the_transaction_is_told_and_does_not_stop_
         if period.subscription_id == "ada":
             await getattr(connection, ending)()
 
-    book = books(corral_usage_period_closed=end)
+    book = books(usage_period_rollover_closed=end)
     for name in ("ada", "bob"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
     with pytest.raises(
-        PeriodsLeft, match="'ada': corral_usage_period_closed left the transaction unusable"
+        PeriodsLeft, match="'ada': usage_period_rollover_closed left the transaction unusable"
     ):
         await book.close(at(10, 5))
     assert len(await book.periods("bob")) == 2
@@ -132,12 +132,15 @@ async def test_a_subscriber_that_ends_the_transaction_is_told_and_does_not_stop_
 
 async def test_an_answer_that_is_no_total_leaves_the_period_open(books: Any) -> None:
     book = books(
-        corral_usage_totals=lambda period: 7 if period.subscription_id == "ada" else {"seats": 7}
+        usage_period_rollover_totals=lambda period: (
+            7 if period.subscription_id == "ada" else {"seats": 7}
+        )
     )
     for name in ("ada", "bob"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
     with pytest.raises(
-        PeriodsLeft, match="'ada': corral_usage_totals was answered with int, which is no mapping"
+        PeriodsLeft,
+        match="'ada': usage_period_rollover_totals was answered with int, which is no mapping",
     ):
         await book.close(at(10, 5))
     assert await book.periods("ada") == [(at(9), at(10), None)]
@@ -163,11 +166,15 @@ async def test_a_total_that_the_table_does_not_take_is_named_and_stops_nobody_el
     characters.
     """
     book = books(
-        corral_usage_totals=lambda period: told if period.subscription_id == "ada" else {"seats": 7}
+        usage_period_rollover_totals=lambda period: (
+            told if period.subscription_id == "ada" else {"seats": 7}
+        )
     )
     for name in ("ada", "bob"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
-    with pytest.raises(PeriodsLeft, match=f"'ada': corral_usage_totals was answered {why}"):
+    with pytest.raises(
+        PeriodsLeft, match=f"'ada': usage_period_rollover_totals was answered {why}"
+    ):
         await book.close(at(10, 5))
     assert await book.periods("ada") == [(at(9), at(10), None)]
     assert await book.totals("bob") == {(at(9), "seats"): 7}
@@ -190,7 +197,7 @@ async def test_the_application_may_count_by_itself(books: Any) -> None:
         assert (await connection.scalar(select(func.count()).select_from(usage_periods))) == 1
         return {"seats": 12} if period.started_at == at(9) else {}
 
-    book = books(corral_usage_totals=totals)
+    book = books(usage_period_rollover_totals=totals)
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     await book.run(record_usage, "ada", "requests", 5, recorded_at=at(9))
     await book.close(at(10, 5))
@@ -201,7 +208,7 @@ async def test_the_application_may_leave_some_subscriptions_to_the_counters(book
     def totals(period: Any) -> dict[str, int] | None:
         return {"seats": 12} if period.subscription_id == "ada" else None
 
-    book = books(corral_usage_totals=totals)
+    book = books(usage_period_rollover_totals=totals)
     for name in ("ada", "bob"):
         await book.run(begin_subscription, name, "hour", started_at=at(9))
         await book.run(record_usage, name, "requests", 5, recorded_at=at(9))

@@ -59,7 +59,7 @@ async def test_leaves_alone_what_is_not_over(books: Any) -> None:
 
 async def test_twice_is_the_same(books: Any) -> None:
     told: list[ClosedPeriod] = []
-    book = books(corral_usage_period_closed=told_to(told))
+    book = books(usage_period_rollover_closed=told_to(told))
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     await book.run(record_usage, "ada", "requests", 3, recorded_at=at(9))
     await book.close(at(10, 5))
@@ -73,7 +73,7 @@ async def test_twice_is_the_same(books: Any) -> None:
 
 async def test_the_tick_after_three_missed_ones_closes_each_period_in_turn(books: Any) -> None:
     told: list[ClosedPeriod] = []
-    book = books(corral_usage_period_closed=told_to(told))
+    book = books(usage_period_rollover_closed=told_to(told))
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     for hour in (9, 10, 11, 12):
         await book.run(record_usage, "ada", "requests", hour, recorded_at=at(hour, 30))
@@ -267,7 +267,7 @@ async def test_a_database_that_fails_is_told_as_it_is(books: Any) -> None:
 async def test_two_rollovers_at_once_close_each_period_once(books: Any) -> None:
     told: list[tuple[str, datetime]] = []
     book = books(
-        corral_usage_period_closed=lambda period: told.append(
+        usage_period_rollover_closed=lambda period: told.append(
             (period.subscription_id, period.started_at)
         )
     )
@@ -308,7 +308,7 @@ async def test_a_crash_in_the_middle_leaves_whole_periods_and_the_next_run_does_
         if period.subscription_id == "s3":
             raise Killed
 
-    book = books(corral_usage_period_closed=die)
+    book = books(usage_period_rollover_closed=die)
     for number in range(6):
         await book.run(begin_subscription, f"s{number}", "hour", started_at=at(9))
     with pytest.raises(Killed):

@@ -113,7 +113,7 @@ async def test_a_second_run_of_one_tick_changes_nothing(
     def tell(period: ClosedPeriod) -> None:
         told.append(period)
 
-    rollover: Rollover = books(corral_usage_period_closed=tell).rollover
+    rollover: Rollover = books(usage_period_rollover_closed=tell).rollover
     (run,) = await day.kit.drain(PROCESSOR, until=day.hour + HOUR + 10 * MINUTE)
     before = await day.book.periods(), await day.book.totals()
 

@@ -45,7 +45,7 @@ def told(name):
     return True
 
 @hookimpl
-async def corral_usage_period_closed(period, connection, jobs):
+async def usage_period_rollover_closed(period, connection, jobs):
     row = {"subscription": period.subscription_id, "amount": period.totals.get("requests", 0)}
     follow_up = {"job_id": f"follow-up-{row['amount']}", "delay": timedelta(days=1)}
     await jobs.enqueue("usage-period-rollover", {}, **follow_up)
@@ -220,16 +220,16 @@ async def test_a_subscriber_that_raises_fails_the_attempt_and_the_next_one_does_
     await wait_until(lambda: "finishedOn" in site.job(job_id), "the job has ended")
 
     job = site.job(job_id)
-    told = json.loads(job["returnvalue"])
+    message = json.loads(job["returnvalue"])
     assert job["atm"] == "2"
     assert (
-        "subscription 'ada': acme_jobs raised in corral_usage_period_closed: LookupError: no price"
+        "subscription 'ada': acme_jobs raised in usage_period_rollover_closed: LookupError: no price"
         in job["stacktrace"]
     )
-    assert (told["periods"], told["subscriptions"]) == (2, 1), (
+    assert (message["periods"], message["subscriptions"]) == (2, 1), (
         "the first hour was closed by the first attempt"
     )
-    assert datetime.fromisoformat(told["tick"]) == datetime.fromtimestamp(
+    assert datetime.fromisoformat(message["tick"]) == datetime.fromtimestamp(
         int(job["timestamp"]) / 1000, UTC
     )
     await wait_until(lambda: len(site.follow_ups()) == 3, "the outbox was relayed")

@@ -21,13 +21,13 @@ from typing import Any
 
 import httpcore2
 import httpx2
-import pluggy
 import pytest
 import pytest_asyncio
 import trustme
 
 import corral_webhooks_outgoing
-from corral import Deps, hookspecs, testing
+from corral import Deps, hookimpl, testing
+from corral.plugins import Plugins
 from corral_webhooks_outgoing.answer import Answer
 from corral_webhooks_outgoing.courier import Courier
 from corral_webhooks_outgoing.guard import Guard
@@ -256,19 +256,11 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def hook_of(**subscribers: Callable[..., Any]) -> pluggy.HookRelay:
-    """The plugin's hooks as a worker calls them, with a subscriber for each hook that is named."""
-    manager = pluggy.PluginManager("corral")
-    manager.add_hookspecs(hookspecs)
-    for offered in corral_webhooks_outgoing.corral_hookspecs():
-        manager.add_hookspecs(offered)
-    manager.register(corral_webhooks_outgoing)
-    application = SimpleNamespace(
-        **{name: hookspecs.hookimpl(made) for name, made in subscribers.items()}
-    )
-    manager.register(application, "the application")
-    manager.check_pending()
-    return manager.hook
+def plugins_with(**subscribers: Callable[..., Any]) -> Plugins:
+    """This plugin, and an application with a subscriber for each hook that is named."""
+    application = SimpleNamespace(**{name: hookimpl(made) for name, made in subscribers.items()})
+    modules = {"the plugin": corral_webhooks_outgoing, "the application": application}
+    return Plugins.of_modules(modules)
 
 
 @pytest_asyncio.fixture
@@ -279,9 +271,9 @@ async def courier_with() -> AsyncIterator[Callable[..., Courier]]:
     async with AsyncExitStack() as opened:
 
         def make(network: Any = None, **settings: Any) -> Courier:
-            told = WebhookSettings(**settings)
-            guard = Guard(allow_private=told.allow_private, network=network)
-            courier = Courier(told, guard)
+            message = WebhookSettings(**settings)
+            guard = Guard(allow_private=message.allow_private, network=network)
+            courier = Courier(message, guard)
             opened.push_async_callback(courier.close)
             return courier
 
@@ -308,7 +300,7 @@ async def deliveries_with(
     corral_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Opening]:
     """Opens deliveries as a worker does: `await deliveries_with(allow_private=1,
-    corral_webhook_endpoint=…)`.
+    webhooks_outgoing_endpoint=…)`.
 
     With `internet`, connections are made in there. Names of hooks are subscribers, all else is
     settings.
@@ -316,10 +308,10 @@ async def deliveries_with(
     async with AsyncExitStack() as opened:
 
         async def opening(internet: Internet | None = None, **given: Any) -> Deliveries:
-            hooks = {name: given.pop(name) for name in list(given) if name.startswith("corral_")}
+            hooks = {name: given.pop(name) for name in list(given) if name.startswith("webhooks_")}
             for name, value in given.items():
                 monkeypatch.setenv(f"{PREFIX}{name.upper()}", str(value))
-            deps = Deps(testing.RecordingJobScheduler(), hook_of(**hooks), opened)
+            deps = Deps(testing.RecordingJobScheduler(), plugins_with(**hooks), opened)
             deliveries = await opened.enter_async_context(open_deliveries(deps))
             if internet is None:
                 return deliveries

@@ -59,6 +59,6 @@ def test_the_status_is_told_and_how_the_body_begins() -> None:
     "body", [bytes(range(256)) * 300, b"\x1b[2J" * 9, "\u202e\u0000é…".encode() * 999, b"\xff" * 9]
 )
 def test_what_is_told_of_a_body_is_short_printable_and_one_line(body) -> None:
-    told = str(Answer(500, None, body))
-    assert told.isprintable()
-    assert len(told) <= 220
+    message = str(Answer(500, None, body))
+    assert message.isprintable()
+    assert len(message) <= 220

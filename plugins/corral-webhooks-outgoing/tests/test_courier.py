@@ -273,9 +273,9 @@ async def test_the_status_is_the_answer_whatever_becomes_of_the_body(
 
 async def test_what_is_no_http_is_told_and_not_at_length(courier, receiver) -> None:
     receiver.replies.append(b"SSH-2.0-OpenSSH_9.2" + b"x" * 5000 + b"\r\n\r\n")
-    with pytest.raises(Unanswered, match="RemoteProtocolError: illegal status line") as told:
+    with pytest.raises(Unanswered, match="RemoteProtocolError: illegal status line") as refused:
         await post(courier, receiver)
-    assert len(str(told.value)) <= 300
+    assert len(str(refused.value)) <= 300
 
 
 async def test_a_receiver_that_hangs_up_is_told(courier, receiver) -> None:

@@ -15,10 +15,9 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from standardwebhooks import Webhook
 
-from corral import Fail, Job, JobScheduler, Payload, Queue, Retry, sql, testing
+from corral import Fail, HookRaised, Job, JobScheduler, Payload, Queue, Retry, sql, testing
 from corral.errors import ConfigurationError, DatabaseUnavailable
-from corral.hooks import HookRaised
-from corral.sql.tables import outbox
+from corral.sql import outbox
 from corral_webhooks_outgoing import WebhookDelivery, webhooks_outgoing
 from corral_webhooks_outgoing.endpoints import (
     Endpoint,
@@ -296,7 +295,7 @@ async def test_the_application_s_own_endpoints_come_first_and_ours_after_them(
         await connection.execute(text("SELECT 1"))
         return Endpoint("own", url, (SECRET,)) if endpoint_id == "own" else None
 
-    deliveries = await opening(corral_webhook_endpoint=own)
+    deliveries = await opening(webhooks_outgoing_endpoint=own)
     for endpoint_id in ("own", "ep_1"):
         await deliver(job(endpoint_id, endpoint=endpoint_id), deliveries)
     assert [request.line.split()[1] for request in receiver.requests] == [
@@ -310,13 +309,15 @@ async def test_an_application_that_cannot_say_has_the_job_tried_again(opening, r
         raise LookupError("the vault is sealed")
 
     with pytest.raises(HookRaised, match="LookupError: the vault is sealed"):
-        await deliver(job(), await opening(corral_webhook_endpoint=own))
+        await deliver(job(), await opening(webhooks_outgoing_endpoint=own))
     assert receiver.requests == []
 
 
 async def test_an_application_that_returns_something_else_is_told(opening, receiver) -> None:
-    with pytest.raises(TypeError, match="corral_webhook_endpoint returned str, not an Endpoint"):
-        await deliver(job(), await opening(corral_webhook_endpoint=lambda: "https://example.org/"))
+    with pytest.raises(TypeError, match="webhooks_outgoing_endpoint returned str, not an Endpoint"):
+        await deliver(
+            job(), await opening(webhooks_outgoing_endpoint=lambda: "https://example.org/")
+        )
     assert receiver.requests == []
 
 
@@ -327,11 +328,11 @@ async def test_of_a_410_everybody_is_told_and_the_table_is_changed_all_the_same(
         await jobs.enqueue(notices, Notice(text=endpoint.id))
         return "enough"  # it is no answer that would keep others from being told
 
-    deliveries = await opening(corral_webhook_endpoint_gone=gone)
+    deliveries = await opening(webhooks_outgoing_endpoint_gone=gone)
     receiver.replies.append(answering(410))
     with pytest.raises(Fail, match="wants no more events"):
         await deliver(job(), deliveries)
-    assert [notice.text for notice in deliveries.jobs.payloads(notices)] == ["ep_1"]
+    assert [notice.text for notice in deliveries.deps.jobs.payloads(notices)] == ["ep_1"]
     async with deliveries.engine.connect() as connection:
         assert list(await connection.scalars(select(outbox.c.queue))) == ["notices"]
     assert not await is_enabled(deliveries)
@@ -346,7 +347,7 @@ async def test_if_somebody_cannot_act_on_a_410_nothing_is_changed_and_the_next_a
         if raising:
             raise LookupError("no owner")
 
-    deliveries = await opening(corral_webhook_endpoint_gone=gone)
+    deliveries = await opening(webhooks_outgoing_endpoint_gone=gone)
     receiver.replies += [answering(410), answering(410)]
     with pytest.raises(HookRaised, match="LookupError: no owner"):
         await deliver(job(), deliveries)
@@ -364,7 +365,7 @@ async def test_somebody_who_swallows_the_database_s_refusal_cannot_make_an_endpo
         with pytest.raises(DBAPIError):
             await connection.execute(text("SELECT nothing FROM nowhere"))
 
-    deliveries = await opening(corral_webhook_endpoint_gone=gone)
+    deliveries = await opening(webhooks_outgoing_endpoint_gone=gone)
     receiver.replies.append(answering(410))
     with pytest.raises(Exception) as ended:  # noqa: PT011  # PostgreSQL's own, or Fail where SQLite went on
         await deliver(job(), deliveries)

@@ -9,7 +9,7 @@ from corral_webhooks_outgoing.settings import PREFIX, WebhookSettings
 
 
 def test_without_any_nothing_private_is_reached_and_an_attempt_lasts_fifteen_seconds() -> None:
-    settings = WebhookSettings.from_environment()
+    settings = WebhookSettings()
     assert (settings.allow_private, settings.connect_timeout_seconds, settings.timeout_seconds) == (
         False,
         5.0,
@@ -22,7 +22,7 @@ def test_without_any_nothing_private_is_reached_and_an_attempt_lasts_fifteen_sec
 )
 def test_private_addresses_are_allowed_by_a_plain_yes(monkeypatch, value, allowed) -> None:
     monkeypatch.setenv(f"{PREFIX}ALLOW_PRIVATE", value)
-    assert WebhookSettings.from_environment().allow_private is allowed
+    assert WebhookSettings().allow_private is allowed
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,14 @@ def test_private_addresses_are_allowed_by_a_plain_yes(monkeypatch, value, allowe
 )
 def test_ports(monkeypatch, value, ports) -> None:
     monkeypatch.setenv(f"{PREFIX}PORTS", value)
-    assert WebhookSettings.from_environment().ports == ports
+    assert WebhookSettings().ports == ports
 
 
 @pytest.mark.parametrize("value", ["0", "65536", "*", "https", "8000-9000", "-1"])
 def test_ports_that_are_none_are_refused(monkeypatch, value) -> None:
     monkeypatch.setenv(f"{PREFIX}PORTS", value)
     with pytest.raises(ConfigurationError, match=f"{PREFIX}PORTS"):
-        WebhookSettings.from_environment()
+        WebhookSettings()
 
 
 def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(monkeypatch) -> None:
@@ -49,7 +49,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(monkeypatch) -
     }.items():
         monkeypatch.setenv(PREFIX + name, value)
     with pytest.raises(ConfigurationError) as refused:
-        WebhookSettings.from_environment()
+        WebhookSettings()
     first, *faults = str(refused.value).splitlines()
     assert first == "the settings of webhooks-outgoing were refused:"
     assert (

@@ -79,7 +79,7 @@ async def guarded(authority, deliveries_with, endpoint, resolver, internet, cana
     return await deliveries_with(
         internet,
         ports=ports,
-        corral_webhook_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,)),
+        webhooks_outgoing_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,)),
     )
 
 
@@ -117,9 +117,9 @@ async def test_the_guard_alone_holds_where_the_text_of_the_url_was_not_judged(
         if parsed.scheme in {"http", "https"} and parsed.host:
             with pytest.raises(
                 (NotPublic, Unanswered)
-            ) as told:  # Unanswered: a name with a percent sign has no address
+            ) as message:  # Unanswered: a name with a percent sign has no address
                 await guarded.sender.courier.post(parsed, Message(b"{}", {}))
-            refused += told.type is NotPublic
+            refused += message.type is NotPublic
     # to httpx2, what stands before an @ is a user, whatever backslash is in it: then the host is
     # public for real
     assert (set(internet.dialled) <= {PUBLIC}, canaries.connections) == (True, 0)
@@ -133,7 +133,7 @@ async def test_in_development_the_same_canaries_are_reached(
     resolver.answers |= {name: [addresses] for name, addresses in NAMES.items()}
     deliveries = await deliveries_with(
         allow_private=1,
-        corral_webhook_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,)),
+        webhooks_outgoing_endpoint=lambda: Endpoint("ep_1", endpoint["url"], (SECRET,)),
     )
     hosts = [
         "127.0.0.1:{4}",

@@ -1,6 +1,4 @@
-"""Debian's Chromium, driven by Playwright; and pages that remember what the browser complained
-about.
-"""
+"""Debian's Chromium, driven by Playwright; pages record what the browser complains about."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ FLAGS = (
     "--disable-dev-shm-usage",
 )
 WAIT_MS = 20_000
-"""How long anything on a page is waited for: enough for two loaded cores."""
+"""How long tests wait for anything on a page: enough for two loaded cores."""
 expect.set_options(timeout=WAIT_MS)
 TELL = """addEventListener("securitypolicyviolation", event =>
     console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`))"""
@@ -48,7 +46,7 @@ OVERFLOW = "[document.documentElement.scrollWidth, innerWidth]"
 
 
 def chromium_program() -> str:
-    """The program; without it these tests are skipped at home, and fail where CI is true."""
+    """The program; without it these tests are skipped locally, and fail where CI is true."""
     program = shutil.which("chromium")
     if program is None and os.environ.get("CI") == "true":
         pytest.fail(NO_CHROMIUM, pytrace=False)
@@ -57,7 +55,7 @@ def chromium_program() -> str:
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """A browser with a profile of its own, gone afterwards."""
+    """A browser with a profile of its own, which is deleted afterwards."""
     program = chromium_program()
     async with async_playwright() as playwright:
         # as root Chromium has no sandbox to offer; all that it loads here is our own
@@ -71,12 +69,11 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 class Tab:
-    """A page, and what the browser said against it.
+    """A page, and the browser's complaints about it.
 
     Attributes:
         page: Playwright's page.
-        complaints: Console errors and warnings, CSP reports, scripts that failed, dialogs, in
-        order.
+        complaints: Console errors and warnings, CSP reports, failed scripts, dialogs, in order.
     """
 
     def __init__(self, page: Page) -> None:
@@ -97,11 +94,9 @@ class Tab:
         await dialog.dismiss()
 
     def forgive(self, status: int) -> None:
-        """Take off the list that the answer of a page had this status: Chromium calls that an
-        error.
-        """
-        told = f"status of {status}"
-        self.complaints = [each for each in self.complaints if told not in each]
+        """Drop complaints about a page's status: Chromium calls it an error."""
+        status_text = f"status of {status}"
+        self.complaints = [each for each in self.complaints if status_text not in each]
 
     async def overflow(self) -> int:
         """By how many pixels the page is wider than the window."""
@@ -109,7 +104,7 @@ class Tab:
         return int(width) - int(inner)
 
     async def axe(self, node_modules: Path) -> list[str]:
-        """What axe-core calls a serious or critical violation, each with where it is."""
+        """The serious and critical violations that axe-core finds, each with its place."""
         source = (node_modules / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
         await self.page.evaluate(f"{source}; 0")
         result: Any = await self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
@@ -122,6 +117,6 @@ class Tab:
 
 
 async def opened(context: BrowserContext) -> Tab:
-    """A new page."""
+    """Open a new page."""
     await context.add_init_script(TELL)
     return Tab(await context.new_page())

@@ -23,7 +23,7 @@ class BullBoard:
     """Bull Board on BullMQ's queues; see `bull_board.mjs`.
 
     Attributes:
-        url: Where it is, without a path.
+        url: Its address, without a path.
     """
 
     def __init__(self, url: str, client: httpx2.AsyncClient) -> None:
@@ -31,19 +31,19 @@ class BullBoard:
         self._client = client
 
     async def get(self, path: str) -> Any:
-        """What it answers, parsed."""
+        """Get an address; returns the parsed answer."""
         answer = await self._client.get(f"{self.url}{path}")
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     async def put(self, path: str, method: str = "PUT", **json: Any) -> Any:
-        """Have something done; what it answers."""
+        """Send a command; returns the parsed answer."""
         answer = await self._client.request(method, f"{self.url}{path}", json=json)
         assert answer.status_code < 300, answer.text
         return answer
 
     async def queues(self) -> dict[str, Any]:
-        """Every queue as its overview has it, by name."""
+        """Every queue in its overview, by name."""
         return {each["name"]: each for each in (await self.get("/board/api/queues"))["queues"]}
 
     async def queue(self, name: str, status: str = "latest") -> Any:
@@ -54,7 +54,7 @@ class BullBoard:
         return next(each for each in answer["queues"] if each["name"] == name)
 
     async def job(self, queue: str, job_id: str) -> Any:
-        """A job as it shows it."""
+        """A job as Bull Board shows it."""
         return (await self.get(f"/board/api/queues/{queue}/{job_id}"))["job"]
 
 
@@ -66,8 +66,8 @@ async def bull_board(
 
     Args:
         node_modules: The directory that holds Node's `node_modules`.
-        socket: The store's.
-        queues: Their names.
+        socket: The store's socket.
+        queues: The queues' names.
     """
     if not (node_modules / "node_modules" / "@bull-board").is_dir():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(MISSING)

@@ -1,6 +1,4 @@
-"""A real browser on a real board: Debian's Chromium, `corral board`, a worker, and the six queues
-of this checkout.
-"""
+"""A real browser on a real board: Chromium, `corral board`, a worker, and six queues."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ WaitUntil = Callable[..., Awaitable[None]]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give all that is skipped for want of Chromium, or of Node, one place, so that it is told in
-    one counted line.
-    """
+    """Skip all tests that lack Chromium or Node in one place, so that one line counts them."""
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple):
         report.longrepr = (str(Path(__file__).parent), 0, report.longrepr[2])
@@ -36,15 +32,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(autouse=True)
 def quiet(own_logs: None) -> None:
-    """Thousands of jobs fail here on purpose: their tracebacks would hide what a test has to say."""
+    """Switch logs off: thousands of jobs fail here on purpose."""
     logging.getLogger("corral").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """Where screenshots are left: TEST_ARTEFACTS, else `.artefacts` in the checkout; below it
-    `board`.
-    """
+    """The folder for screenshots: `board` below TEST_ARTEFACTS, or below `.artefacts`."""
     root = Path(os.environ.get("TEST_ARTEFACTS") or Path(__file__).parents[3] / ".artefacts")
     folder = root / "board"
     folder.mkdir(parents=True, exist_ok=True)

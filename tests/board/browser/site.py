@@ -1,6 +1,4 @@
-"""`Site`: a store, `corral board` on it as a user runs it, and a crew that works off all queues
-that are installed.
-"""
+"""`Site`: a store, `corral board` on it, and a worker for all installed queues."""
 
 from __future__ import annotations
 
@@ -21,11 +19,11 @@ from playwright.async_api import Browser, BrowserContext
 
 from board.browser.browsing import Tab, opened
 from corral import Job
-from corral.app.heartbeat import alive
+from corral.app.child_process import start_heartbeats
 from corral.app.installed import Installed, read_installed
-from corral.app.observed import observed
+from corral.app.observation import observe_worker
 from corral.app.operating import inspector
-from corral.app.producing import announced, scheduler
+from corral.app.producing import announce_process, open_scheduler
 from corral.inspector import JobInspector
 from corral.jobs import JobScheduler
 from corral.observe.tally import Tally
@@ -34,7 +32,7 @@ from corral.worker.worker import Worker
 __all__ = ["Crew", "Site", "environment_of", "process", "served"]
 
 START_SECONDS = 60.0
-"""How long a process may take to say that it listens, on a machine that is busy."""
+"""How long a process may take to listen, on a busy machine."""
 
 Work = Callable[[Job[Any]], Awaitable[Any]]
 
@@ -44,8 +42,8 @@ class Crew:
     """What the processors of all queues do.
 
     Attributes:
-        name: The worker's.
-        work: By queue; what is not here completes at once.
+        name: The worker's name.
+        work: By queue; jobs of other queues complete at once.
     """
 
     name: str = ""
@@ -61,14 +59,14 @@ class Site:
     """One test's board.
 
     Attributes:
-        url: Where the board is, without a slash at its end.
+        url: The board's address, without a trailing slash.
         store_url: The store.
-        raw: A plain client of the store, replies as text.
-        installed: What is installed here.
-        jobs: Enqueues.
-        inspector: Looks at jobs.
+        raw: A plain client of the store; replies are text.
+        installed: Settings, plugins and catalog.
+        jobs: Enqueues jobs.
+        inspector: Reads and changes jobs.
         browser: The browser.
-        session: What somebody who is logged in has, for new contexts.
+        session: The session state of a reader who is logged in, for new windows.
     """
 
     url: str
@@ -89,7 +87,7 @@ class Site:
     async def context(
         self, *, width: int = 1400, dark: bool = False, **options: Any
     ) -> BrowserContext:
-        """A window of somebody who is logged in."""
+        """Open a window of a reader who is logged in."""
         if self.session is None:
             async with await self.browser.new_context() as window:
                 page = await window.new_page()
@@ -107,24 +105,23 @@ class Site:
         )
 
     async def tab(self, path: str = "/", **options: Any) -> Tab:
-        """A page of somebody who is logged in."""
+        """Open a page of a reader who is logged in."""
         tab = await opened(await self.context(**options))
         await tab.page.goto(f"{self.url}{path}")
         return tab
 
     @asynccontextmanager
     async def crew(self, **work: Work) -> AsyncIterator[Crew]:
-        """A worker on all queues, made of what `corral worker` is made of, with processors of the
-        test's.
+        """A worker on all queues, made as `corral worker` makes it, with the test's own processors.
 
         Args:
-            work: What is done, by queue, `_` for a dash.
+            work: The processors by queue, with `_` for a dash.
         """
         crew = Crew(work={name.replace("_", "-"): each for name, each in work.items()})
         installed = _worked_off(self.installed, crew)
         settings, tally = installed.settings, Tally()
-        async with announced(installed, self.store_url) as name:
-            crew.name = name
+        async with announce_process(installed, self.store_url) as record:
+            crew.name = record.name
             worker = Worker(
                 [entry.processor for entry in installed.catalog if entry.processor is not None],
                 url=self.store_url,
@@ -132,12 +129,10 @@ class Site:
                 settings=settings.worker.model_copy(update={"shutdown_timeout_seconds": 5.0}),
                 plugins=installed.plugins.with_own(tally),
                 jobs=self.jobs,
-                name=name,
+                name=record.name,
             )
-            async with (
-                alive(worker, self.store_url, settings.prefix) as link,
-                observed(worker, tally, installed, link, None),
-            ):
+            start_heartbeats(worker, record)
+            async with observe_worker(worker, tally, installed, record.link, None):
                 running = asyncio.create_task(worker.run(), name="the crew")
                 try:
                     yield crew
@@ -147,7 +142,7 @@ class Site:
 
 
 def _worked_off(installed: Installed, crew: Crew) -> Installed:
-    """What is installed, with the crew's processors in the place of the plugins' own."""
+    """What is installed, with the crew's processors in place of the plugins' own."""
     entries = {
         name: replace(entry, processor=entry.queue.processed_by(partial(crew.process, name)))
         for name, entry in installed.catalog.entries.items()
@@ -164,9 +159,7 @@ async def process(
     log: Path,
     pass_fds: tuple[int, ...] = (),
 ) -> AsyncIterator[Any]:
-    """A process whose output goes to a file; stopped in order afterwards, by force where it does
-    not stop.
-    """
+    """A process whose output goes to a file; terminated afterwards, and killed if need be."""
     with log.open("wb") as output:
         running = await asyncio.create_subprocess_exec(
             *command,
@@ -190,7 +183,7 @@ async def process(
 
 
 def environment_of(store_url: str, **own: str) -> dict[str, str]:
-    """What a process of ours is started with: nothing of the caller's that is meant for Corral."""
+    """The environment of a process: the caller's, without variables for Corral."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -207,11 +200,11 @@ async def served(
     until: Callable[..., Awaitable[None]],
     **environment: str,
 ) -> AsyncIterator[Site]:
-    """`corral board` on a store."""
+    """Run `corral board` on a store."""
     log = folder / "board.log"
-    told = environment_of(store_url, **environment)
+    variables = environment_of(store_url, **environment)
     command = (sys.executable, "-m", "corral", "board", "--port", "0")
-    async with process(*command, cwd=folder, environment=told, log=log) as running:
+    async with process(*command, cwd=folder, environment=variables, log=log) as running:
 
         def links() -> list[str]:
             assert running.returncode is None, log.read_text()
@@ -225,7 +218,7 @@ async def served(
         installed = read_installed()
         async with (
             redis.asyncio.Redis.from_url(store_url, decode_responses=True) as raw,
-            scheduler(installed, store_url) as jobs,
+            open_scheduler(installed, store_url) as jobs,
             inspector(installed, store_url) as looking,
         ):
             url = link.partition("/login")[0]

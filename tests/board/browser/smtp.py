@@ -1,4 +1,4 @@
-"""A real SMTP server that refuses mails for a while, and takes its time."""
+"""A real SMTP server that refuses mails for a while, and answers slowly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Postbox", "receiving"]
 
 
 class Postbox:
-    """What the server received, and how it answers.
+    """What the server has received, and how it answers.
 
     Attributes:
-        port: Where it listens.
-        mails: What it took.
-        is_broken: Whether it refuses what comes.
+        port: The port on which it listens.
+        mails: The mails that it has accepted.
+        is_broken: Whether it refuses mails.
         answers: While this is not set, a mail's text is not answered.
     """
 

@@ -1,4 +1,4 @@
-"""Fills the six queues as an operator finds them on a bad day: every state, every kind of trouble."""
+"""Fills the six queues as on a bad day: jobs in every state, with every kind of trouble."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def mail(number: int, **variables: Any) -> dict[str, Any]:
 
 @dataclass
 class Stock:
-    """Jobs by what they are.
+    """The jobs in the queues.
 
     Attributes:
         crew: The worker.
         ids: Of `emails`: `failed`, `completed`, `delayed`, `active`, `prioritized`.
-        go_on: Lets what is active end.
+        go_on: Lets the active jobs end.
     """
 
     crew: Crew
@@ -47,17 +47,19 @@ class Stock:
 
 @asynccontextmanager
 async def filled(site: Site, until: Callable[..., Awaitable[None]]) -> AsyncIterator[Stock]:
-    """All six queues with jobs, and a worker that is at it."""
+    """Fill all six queues, with a worker that runs jobs."""
     go_on = asyncio.Event()
 
     async def emails(job: Job[Any]) -> Any:
-        told = job.payload.variables
+        variables = job.payload.variables
         job.log(f"rendered {job.payload.template} for {job.payload.to}")
-        if told.get("holds"):
+        if variables.get("holds"):
             job.progress(40)
             await go_on.wait()
-        if told.get("fails") is not None:
-            raise (ConnectionError if told["fails"] == 0 else Fail)(REASONS[int(told["fails"])])
+        if variables.get("fails") is not None:
+            raise (ConnectionError if variables["fails"] == 0 else Fail)(
+                REASONS[int(variables["fails"])]
+            )
         return {"message_id": f"<{job.id}@example.com>"}
 
     async def exports(job: Job[Any]) -> None:

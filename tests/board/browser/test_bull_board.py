@@ -1,6 +1,4 @@
-"""Six queues that Corral has filled and worked off, in the real Bull Board, and what is done there
-with their jobs.
-"""
+"""Six queues of Corral in the real Bull Board, and what is done there with their jobs."""
 
 from __future__ import annotations
 
@@ -75,7 +73,7 @@ async def _a_running_job(real: BullBoard, stock: Stock) -> None:
 async def _what_is_done_there(
     site: Site, real: BullBoard, stock: Stock, wait_until: WaitUntil
 ) -> None:
-    """Retry, promote and add, in Bull Board; Corral's worker does the work."""
+    """Retry, promote and add in Bull Board; Corral's worker runs the jobs."""
 
     async def until(job_id: str, state: str) -> None:
         async def is_there() -> bool:

@@ -1,6 +1,4 @@
-"""What pages cost the store: each of them on 100,000 jobs, and twenty open ones on a queue that is
-busy.
-"""
+"""What pages cost the store: each on 100,000 jobs, and twenty open ones on a busy queue."""
 
 from __future__ import annotations
 
@@ -42,15 +40,20 @@ for n = 1, tonumber(ARGV[2]) do
     if held[at] == 'data' then held[at + 1] = string.gsub(ARGV[3], '%%', n) end
   end
   redis.call('HSET', ARGV[4] .. id, unpack(held))
-  if of_list then redis.call('LPUSH', KEYS[2], id) else redis.call('ZADD', KEYS[2], tonumber(ARGV[5]) + n, id) end
+  if of_list then
+    redis.call('LPUSH', KEYS[2], id)
+  else
+    redis.call('ZADD', KEYS[2], tonumber(ARGV[5]) + n, id)
+  end
 end
 """
-"""Copies a job so many times, each with a number of its own in its payload."""
+"""Copies a job a number of times, each with its own number in the payload."""
 
 
 async def fill(site: Site, wait_until: WaitUntil) -> dict[str, str]:
-    """100,000 jobs of `emails`, in three states, and 6,000 of each other queue; returns a job of
-    each state.
+    """Add 100,000 jobs of `emails`, in three states, and 6,000 of each other queue.
+
+    Returns a job of each state.
     """
 
     async def work(job: Job[Any]) -> None:
@@ -93,10 +96,9 @@ async def fill(site: Site, wait_until: WaitUntil) -> dict[str, str]:
 
 
 async def worked_ms(site: Site) -> float:
-    """How long the store's thread has worked, by its processor's clock: what waits for a busy
-    machine costs nothing.
+    """The processor time of the store's thread, which does not depend on how busy the machine is.
 
-    Not by `commandstats`: what a script calls is in there twice.
+    `commandstats` would not do: it counts what a script calls twice.
     """
     used = await site.raw.info("cpu")
     return 1000 * float(used["used_cpu_user_main_thread"] + used["used_cpu_sys_main_thread"])
@@ -203,7 +205,7 @@ async def test_twenty_open_pages_cost_the_store_less_than_200_commands_a_second(
 
 
 async def _busy(site: Site) -> None:
-    """Add some ten jobs a second, until cancelled."""
+    """Add about ten jobs a second, until cancelled."""
     number = 0
     while True:
         await site.jobs.enqueue("emails", mail(number))

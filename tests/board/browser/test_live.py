@@ -1,4 +1,4 @@
-"""An open page follows what happens: by its stream, and by asking where there is none."""
+"""An open page follows changes: by its stream, and by polling where there is none."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from corral import Job
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-class Told:
-    """A processor that says what it is told to say.
+class Scripted:
+    """A processor that writes what a test gives it.
 
     Attributes:
         says: What comes next: a log line, progress, or None for the end.
@@ -35,8 +35,8 @@ class Told:
 
 
 async def test_what_a_running_job_says_is_shown_at_once(site: Site) -> None:
-    told = Told()
-    async with site.crew(emails=told.work):
+    scripted = Scripted()
+    async with site.crew(emails=scripted.work):
         job = await site.jobs.enqueue("emails", mail(1))
         tab = await site.tab(f"/queues/emails/jobs/{job.id}")
         page = tab.page
@@ -44,42 +44,42 @@ async def test_what_a_running_job_says_is_shown_at_once(site: Site) -> None:
         await expect(state).to_have_text("active")
         await page.evaluate("window.stayed = true")
         for said, percent in (("the first line", 20), ("<b>the second</b> line", 75)):
-            told.says.put_nowait(said)
-            told.says.put_nowait(percent)
+            scripted.says.put_nowait(said)
+            scripted.says.put_nowait(percent)
             await expect(page.locator("pre.log")).to_contain_text(said)
             await expect(page.get_by_role("progressbar")).to_have_attribute("value", str(percent))
-        told.says.put_nowait({"records": 17, "of": "invoices"})
+        scripted.says.put_nowait({"records": 17, "of": "invoices"})
         await expect(page.get_by_text('"records": 17')).to_be_visible()
-        told.says.put_nowait(None)
+        scripted.says.put_nowait(None)
         await expect(state).to_have_text("completed")
         assert await page.evaluate("window.stayed"), "the page was loaded again"
         assert tab.complaints == []
 
 
 async def test_a_page_whose_stream_fails_asks_again_and_again(site: Site) -> None:
-    told, refused = Told(), 0
+    scripted, refused = Scripted(), 0
 
     async def refuse(route: Route) -> None:
         nonlocal refused
         refused += 1
         await route.fulfill(status=503, body="")
 
-    async with site.crew(emails=told.work):
+    async with site.crew(emails=scripted.work):
         job = await site.jobs.enqueue("emails", mail(1))
         window = await site.context()
         await window.route("**/live?**", refuse)
         tab = await opened(window)
         await tab.page.goto(f"{site.url}/queues/emails/jobs/{job.id}")
         await tab.page.evaluate("window.stayed = true")
-        told.says.put_nowait("a line that no stream tells of")
+        scripted.says.put_nowait("a line that no stream tells of")
         await expect(tab.page.locator("pre.log")).to_contain_text("no stream tells")
-        told.says.put_nowait(None)
+        scripted.says.put_nowait(None)
         await expect(tab.page.locator(".head .state")).to_have_text("completed")
         assert refused
         assert await tab.page.evaluate("window.stayed"), "the page was loaded again"
 
 
-async def test_a_page_on_which_somebody_has_chosen_or_types_waits_for_them(site: Site) -> None:
+async def test_a_page_does_not_reload_while_its_reader_selects_or_types(site: Site) -> None:
     await site.jobs.enqueue_many("emails", [mail(n) for n in range(3)])
     tab, beside = (
         await site.tab("/queues/emails?state=waiting"),
@@ -87,7 +87,7 @@ async def test_a_page_on_which_somebody_has_chosen_or_types_waits_for_them(site:
     )
     page = tab.page
     rows, there = (each.page.locator("table.jobs tbody tr") for each in (tab, beside))
-    box = page.get_by_role("checkbox", name="Choose job").first
+    box = page.get_by_role("checkbox", name="Select job").first
     await expect(rows).to_have_count(3)
     await box.check()
     await site.jobs.enqueue("emails", mail(4))
@@ -108,10 +108,8 @@ async def test_a_page_on_which_somebody_has_chosen_or_types_waits_for_them(site:
     assert tab.complaints == []
 
 
-async def test_tabs_that_nobody_sees_keep_no_connection(site: Site) -> None:
-    """A browser has six connections to one server: more open tabs than that would wait for each
-    other for ever.
-    """
+async def test_hidden_tabs_keep_no_connection(site: Site) -> None:
+    """A browser has six connections to one server: further tabs would wait forever."""
     window = await site.context()
     tabs = [await opened(window) for _ in range(8)]
     for tab in tabs:

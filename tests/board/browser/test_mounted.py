@@ -1,6 +1,4 @@
-"""The board below a path of an application, behind the login of that: `examples/saas`, as uvicorn
-serves it.
-"""
+"""The board mounted in `examples/saas`, behind its login, served by uvicorn."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from playwright.async_api import Browser, expect
 from board.browser.browsing import opened
 from board.browser.site import environment_of, process
 from corral.app.installed import read_installed
-from corral.app.producing import scheduler
+from corral.app.producing import open_scheduler
 from examples.saas.demo.sockets import listening
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -92,7 +90,7 @@ async def test_an_admin_of_an_application_works_on_its_board(
 ) -> None:
     async with (
         application(store_url, tmp_path, wait_until) as api,
-        scheduler(read_installed(), store_url) as jobs,
+        open_scheduler(read_installed(), store_url) as jobs,
     ):
         ada = {"email": "ada@example.org", "name": "Ada"}
         token = (await api.post("/signup", json=ada)).json()["token"]

@@ -41,7 +41,7 @@ async def refuse(job: Job[Any]) -> None:
 async def fill(
     site: Site, wait_until: WaitUntil, *, failed: int, completed: int = 0, delayed: int = 0
 ) -> None:
-    """Give the queue `emails` jobs, worked off by a worker."""
+    """Give the queue `emails` jobs that a worker runs."""
 
     async def work(job: Job[Any]) -> None:
         if job.payload.variables["fails"]:
@@ -75,9 +75,7 @@ async def real_worker(site: Site, folder: Path, smtp_port: int) -> AsyncIterator
 
 
 async def stands(page: Page, state: str, *, scripted: bool) -> None:
-    """Wait until the job's page says so: by itself, or where there are no scripts whenever it is
-    loaded again.
-    """
+    """Wait until the job's page shows a state: by itself, or by reloading without scripts."""
     place = page.locator(".head .state")
     if scripted:
         await expect(place).to_have_text(state)
@@ -147,11 +145,11 @@ async def test_fifty_jobs_are_chosen_and_removed(
     await fill(site, wait_until, failed=70)
     tab = await site.tab("/queues/emails?state=failed", java_script_enabled=scripted)
     page = tab.page
-    boxes = page.get_by_role("checkbox", name="Choose job")
+    boxes = page.get_by_role("checkbox", name="Select job")
     await expect(boxes).to_have_count(50)
     chosen = await boxes.evaluate_all("boxes => boxes.map(box => box.value)")
     if scripted:
-        await page.get_by_role("checkbox", name="All on this page").check()
+        await page.get_by_role("checkbox", name="Select all on this page").check()
     else:
         for at in range(50):
             await boxes.nth(at).check()

@@ -1,6 +1,4 @@
-"""Every page, wide and narrow, light and dark: nothing to complain of, nothing too wide, everything
-within reach.
-"""
+"""Every page, wide and narrow, light and dark: no complaints, not too wide, accessible."""
 
 from __future__ import annotations
 
@@ -58,13 +56,13 @@ def pages_of(stock: Stock) -> dict[str, str]:
 async def looked_at(
     tab: Tab, name: str, path: str, site: Site, artefacts: Path, view: str
 ) -> list[str]:
-    """Open a page, keep a picture of it, and return what is wrong with it."""
+    """Open a page, take a screenshot, and return what is wrong with it."""
     await tab.page.goto(f"{site.url}{path}")
     return await seen(tab, name, artefacts, view)
 
 
 async def seen(tab: Tab, name: str, artefacts: Path, view: str) -> list[str]:
-    """Keep a picture of the page that is open, and return what is wrong with it."""
+    """Take a screenshot of the open page, and return what is wrong with it."""
     await tab.page.wait_for_function("document.readyState === 'complete'")
     await tab.page.screenshot(path=artefacts / f"{name}-{view}.png", full_page=True)
     tab.forgive({"not-found": 404, "add-refused": 422}.get(name, 0))
@@ -95,9 +93,9 @@ async def test_every_page_is_right(
 
 
 async def behind_a_form(tab: Tab, site: Site, **how: Any) -> AsyncIterator[tuple[str, Tab]]:
-    """Pages that have no address of their own, and the one for people who have not logged in."""
+    """Pages without an address of their own, and the login page."""
     await tab.page.goto(f"{site.url}/queues/emails?state=failed")
-    await tab.page.get_by_role("checkbox", name="Choose job").first.check()
+    await tab.page.get_by_role("checkbox", name="Select job").first.check()
     await tab.page.get_by_role("button", name="Remove", exact=True).click()
     await expect(tab.page.get_by_text("Remove 1 job of emails?")).to_be_visible()
     yield "confirm", tab
@@ -122,9 +120,7 @@ HOSTILE = (
 
 
 async def foreign(site: Site, job_id: str, text: str) -> None:
-    """A failed job as another client may have written it: the same text wherever a client can put
-    one.
-    """
+    """A failed job as another client may have written it: the same text wherever one can be."""
     seen = {"to": text, "template": text, "variables": {text: [text, {"deep": text}]}}
     fields = {
         "name": text,
@@ -185,7 +181,7 @@ async def test_texts_that_are_hostile_or_far_too_long_stay_texts(
         "long-edit-foreign": f"{job}/{quote(ids[len(HOSTILE)], safe='')}/edit",
         "long-catalog": "/catalog",
         "long-audit": "/audit",
-        "told": f"/queues/emails?told=added&id={quote(HOSTILE[0] + LONG[:200])}",
+        "notice": f"/queues/emails?notice=added&id={quote(HOSTILE[0] + LONG[:200])}",
         "not-found": f"/queues/{quote(HOSTILE[1] + LONG[:150], safe='')}",
     }
     wrong: list[str] = []
@@ -222,7 +218,7 @@ async def test_what_means_harm_in_any_field_runs_nothing(site: Site, half: slice
 
 
 async def test_what_would_be_wrong_is_seen(site: Site, node_modules: Path) -> None:
-    """The tests above hold nothing if the browser said nothing."""
+    """The tests above prove nothing if the browser reported nothing."""
     tab = await site.tab("/")
     assert await tab.axe(node_modules) == []
     assert await tab.overflow() <= 0
@@ -233,9 +229,9 @@ async def test_what_would_be_wrong_is_seen(site: Site, node_modules: Path) -> No
     await tab.page.evaluate(spoil)
     await tab.page.wait_for_event("console")
     await tab.page.evaluate("console.error('an error of a page')")
-    told = "\n".join(tab.complaints)
-    assert "CSP: script-src-attr" in told
-    assert "an error of a page" in told
+    complaints = "\n".join(tab.complaints)
+    assert "CSP: script-src-attr" in complaints
+    assert "an error of a page" in complaints
     assert await tab.overflow() > 1000
     found = {each.partition(":")[0] for each in await tab.axe(node_modules)}
     assert found == {"critical button-name", "critical image-alt"}

@@ -1,1 +1,4 @@
-"""The handlers, one module per page. Each says in its docstring what it costs the store."""
+"""The handlers: one module per page, and one per group of actions.
+
+Each handler's docstring says what it costs the store.
+"""

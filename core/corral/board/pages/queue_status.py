@@ -1,4 +1,4 @@
-"""`QueueStatus`: one queue as the overview and its own page tell it first."""
+"""`QueueStatus`: what the overview and a queue's own page say about a queue first."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from corral.board.context import BoardContext
-from corral.inspector import DamagedKey, Summary, WorkerSeen
+from corral.board.board_context import BoardContext
+from corral.inspector import DamagedKey, QueueSummary, WorkerStatus
+from corral.job_state import JobState
 
-__all__ = ["QueueStatus", "at_work", "queue_status_of", "workers_seen"]
+__all__ = ["QueueStatus", "build_queue_status", "live_workers", "read_workers"]
 
-LONG: Final = timedelta(minutes=5)
-"""A job that has waited longer is told of, even where nothing else is wrong."""
+LONG_WAIT: Final = timedelta(minutes=5)
+"""A queue whose oldest job has waited longer gets a warning, even if nothing else is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """A queue at a glance.
+    """A queue's summary, its workers, and warnings about it.
 
     Attributes:
-        summary: What the store says.
-        workers: How many processes work it off.
+        summary: The counts and figures from the store.
+        workers: How many workers serve the queue.
         waiting: How many jobs could start now: waiting and prioritized ones.
-        told: What an operator should know first, in words; empty where all is well.
+        warnings: What an operator should know first, such as `paused` or `no worker`.
     """
 
-    summary: Summary
+    summary: QueueSummary
     workers: int
     waiting: int
-    told: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -38,44 +39,45 @@ class QueueStatus:
         return self.summary.queue
 
 
-def at_work(workers: Iterable[WorkerSeen]) -> Sequence[WorkerSeen]:
-    """Those that are not silent."""
+def live_workers(workers: Iterable[WorkerStatus]) -> Sequence[WorkerStatus]:
+    """The workers that have reported lately; the others are silent."""
     return [worker for worker in workers if worker.state != "silent"]
 
 
-async def workers_seen(
+async def read_workers(
     context: BoardContext,
-) -> tuple[Sequence[WorkerSeen] | None, tuple[str, ...]]:
-    """Every worker; or None, and what is wrong with the key that tells of them: queues are shown
-    all the same.
+) -> tuple[Sequence[WorkerStatus] | None, tuple[str, ...]]:
+    """Read all workers; costs one `JobInspector.workers`.
 
-    Costs what `JobInspector.workers` does.
+    Returns:
+        The workers, and nothing; or None and the damaged keys, so that a page can be shown without
+        its workers.
     """
     try:
-        return await context.recent.get("workers", context.inspector.workers), ()
+        return await context.cache.get("workers", context.inspector.workers), ()
     except DamagedKey as error:
         return None, error.damaged
 
 
-def queue_status_of(
-    summary: Summary, workers: Collection[WorkerSeen] | None, now: datetime
+def build_queue_status(
+    summary: QueueSummary, workers: Collection[WorkerStatus] | None, now: datetime
 ) -> QueueStatus:
-    """Judge a queue.
+    """Work out the status of a queue.
 
     Args:
-        summary: What the store says.
-        workers: Those that are at work; None where nobody can tell.
-        now: The store's time.
+        summary: The queue's counts and figures.
+        workers: The running workers; None if they could not be read.
+        now: The current time by the store's clock.
     """
     serving = sum(summary.queue in worker.queues for worker in workers or ())
-    waiting = summary.counts["waiting"] + summary.counts["prioritized"]
-    told = []
+    waiting = summary.counts[JobState.WAITING] + summary.counts[JobState.PRIORITIZED]
+    warnings = []
     if summary.limits.paused:
-        told.append("paused")
+        warnings.append("paused")
     if summary.damaged:
-        told.append("damaged")
+        warnings.append("damaged")
     if not serving and workers is not None:
-        told.append("no worker" if not waiting else "no worker: nothing of this starts")
-    if waiting and summary.oldest_waiting and now - summary.oldest_waiting > LONG:
-        told.append("waits long")
-    return QueueStatus(summary, serving, waiting, tuple(told))
+        warnings.append("no worker: no job starts" if waiting else "no worker")
+    if waiting and summary.oldest_waiting and now - summary.oldest_waiting > LONG_WAIT:
+        warnings.append("long wait")
+    return QueueStatus(summary, serving, waiting, tuple(warnings))

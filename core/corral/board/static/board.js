@@ -1,11 +1,11 @@
-// What a page does by itself: it asks again when something has changed, keeps times moving, draws the charts, and
-// listens to a few keys. Without it every page still works.
+// The script of every page: it reloads the content when something has changed, keeps times up to date, draws the
+// charts, and handles a few keys. Every page works without it.
 "use strict";
 
 (() => {
   const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 
-  function words(seconds) {
+  function durationText(seconds) {
     if (seconds < 10) return `${seconds.toFixed(1)} s`;
     const at = units.findIndex(([size]) => seconds >= size);
     const [size, name] = units[at];
@@ -14,12 +14,12 @@
     return `${Math.floor(seconds / size)} ${name}${rest ? ` ${rest} ${below[1]}` : ""}`;
   }
 
-  function tellTimes() {
+  function updateTimes() {
     for (const each of document.querySelectorAll("time")) {
       const at = new Date(each.dateTime);
       if ("ago" in each.dataset) {
         const gap = (Date.now() - at) / 1000;
-        each.textContent = gap >= 0 ? `${words(gap)} ago` : `in ${words(-gap)}`;
+        each.textContent = gap >= 0 ? `${durationText(gap)} ago` : `in ${durationText(-gap)}`;
       } else if (!each.dataset.local) {
         each.dataset.local = "1";
         const ms = { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" };
@@ -30,48 +30,48 @@
     }
   }
 
-  // live: one stream of signals; where there is none, a question every five seconds
+  // live pages: one event stream; while there is none, a reload every five seconds
 
-  let asking = false;
-  let wanted = false;
+  let isLoading = false;
+  let isDue = false;
 
   async function refresh() {
-    if (document.hidden || asking) { wanted = true; return; }
+    if (document.hidden || isLoading) { isDue = true; return; }
     const chosen = document.querySelector("input[name=id]:checked, input[name=all]:checked");
     const typing = document.activeElement && document.activeElement.closest("#page input:not([type=checkbox]), #page select, #page textarea");
-    if (chosen || typing) { wanted = true; return; }
-    asking = true;
-    wanted = false;
+    if (chosen || typing) { isDue = true; return; }
+    isLoading = true;
+    isDue = false;
     try {
-      const url = location.pathname + location.search.replace(/([?&])(told|n|id)=[^&]*/g, "$1").replace(/[?&]+$/, "");
+      const url = location.pathname + location.search.replace(/([?&])(notice|n|id)=[^&]*/g, "$1").replace(/[?&]+$/, "");
       await htmx.ajax("GET", url, { target: "#page", select: "#page", swap: "outerMorph", headers: { Accept: "text/html" } });
     } finally {
-      asking = false;
+      isLoading = false;
     }
   }
 
-  // A page that nobody sees holds no stream: a browser has six connections to one server, over all of its tabs.
+  // A hidden tab holds no stream: a browser has six connections to one server for all of its tabs together.
   function listen() {
     const address = document.body.dataset.live;
     if (!address) return;
     let stream = null;
     let polling = 0;
     const poll = () => { if (!polling) polling = setInterval(refresh, 5000); };
-    const rest = () => { clearInterval(polling); polling = 0; };
+    const stopPolling = () => { clearInterval(polling); polling = 0; };
     const open = () => {
       if (stream || document.hidden) return;
       if (!window.EventSource) { poll(); return; }
       stream = new EventSource(address);
       stream.addEventListener("changed", refresh);
-      stream.onopen = rest;
+      stream.onopen = stopPolling;
       stream.onerror = poll;
     };
-    const close = () => { stream?.close(); stream = null; rest(); };
+    const close = () => { stream?.close(); stream = null; stopPolling(); };
     addEventListener("pagehide", close);
     addEventListener("pageshow", (event) => { if (event.persisted) { open(); refresh(); } });
     document.addEventListener("visibilitychange", () => { if (document.hidden) close(); else { open(); refresh(); } });
-    document.addEventListener("change", () => { if (wanted) refresh(); });
-    document.addEventListener("focusout", () => setTimeout(() => { if (wanted) refresh(); }, 0));
+    document.addEventListener("change", () => { if (isDue) refresh(); });
+    document.addEventListener("focusout", () => setTimeout(() => { if (isDue) refresh(); }, 0));
     open();
   }
 
@@ -85,16 +85,16 @@
     return `${+(ms / 1000 / size).toFixed(1)} ${name}`;
   };
   let drawn = [];
-  let known = "";
+  let drawnData = "";
 
   function draw() {
     const place = document.getElementById("charts");
-    const told = document.getElementById("history")?.dataset.history;
-    if (!place || !told || !window.uPlot) return;
+    const data = document.getElementById("history")?.dataset.history;
+    if (!place || !data || !window.uPlot) return;
     for (const each of drawn) each.destroy();
     drawn = [];
-    known = told;
-    const history = JSON.parse(told);
+    drawnData = data;
+    const history = JSON.parse(data);
     const minutes = history.completed.map((_, at) => history.from + 60 * at);
     const axis = { stroke: ink("--soft"), grid: { stroke: ink("--line"), width: 1 }, ticks: { stroke: ink("--line"), width: 1 } };
     const line = (label, name, show = false, dash = undefined) => (
@@ -114,9 +114,9 @@
       (_, at) => at.map(length));
   }
 
-  // keys and boxes
+  // keys and check boxes
 
-  function keys(event) {
+  function handleKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox]), select, textarea")) return;
     if (event.key === "/") {
       event.preventDefault();
@@ -132,23 +132,23 @@
     }
   }
 
-  function tick(event) {
+  function selectAll(event) {
     if (!event.target.matches("[data-all]")) return;
     for (const each of document.querySelectorAll("input[name=id]")) each.checked = event.target.checked;
   }
 
-  function settled() {
-    tellTimes();
+  function updatePage() {
+    updateTimes();
     for (const each of document.querySelectorAll("[data-tail]")) each.scrollTop = each.scrollHeight;
-    if (document.getElementById("history")?.dataset.history !== known) draw();
+    if (document.getElementById("history")?.dataset.history !== drawnData) draw();
   }
 
-  document.addEventListener("keydown", keys);
-  document.addEventListener("change", tick);
-  document.addEventListener("htmx:after:swap", settled);
+  document.addEventListener("keydown", handleKey);
+  document.addEventListener("change", selectAll);
+  document.addEventListener("htmx:after:swap", updatePage);
   addEventListener("resize", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  settled();
+  updatePage();
   listen();
-  setInterval(tellTimes, 1000);
+  setInterval(updateTimes, 1000);
 })();

@@ -1,13 +1,13 @@
--- How many jobs are in which state.
+-- Count the jobs in each state.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms
--- Returns {sizes, quarantined, limits, wrongs}
---         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed, failed; -1 of a damaged one
---         quarantined: how many ids are there; -1 where it is damaged   limits: paused, concurrency, max, duration
---         wrongs: what is damaged of the queue's own keys
+-- Returns {sizes, quarantined, limits, damaged}
+--         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed, failed; -1 for a damaged key
+--         quarantined: how many ids are in quarantine; -1 if that key is damaged
+--         limits: paused, concurrency, max, duration   damaged: one text for each damaged key of the queue
 
--- @include opening.lua
+-- @include queue_state.lua
 -- @include sizes.lua
 
-return {sizes(), quarantined(), limits(), wrongs()}
+return {sizes(), quarantine_size(), limits(), damaged_keys()}

@@ -1,25 +1,27 @@
--- Let no job of the queue start (wire 6.14). What runs goes on.
+-- Pause the queue: none of its jobs may start (wire 6.14). Running jobs continue.
 --
--- What waits stays where it is only if BullMQ 6 says that it uses the queue, and no BullMQ 5 has put anything aside. Else it
--- is put aside as BullMQ 5 does, whose `resume` would overwrite it otherwise (trap T1); all others' `resume` bring it back.
--- Where the queue is paused already, that is made good.
+-- Waiting jobs stay in `wait` only if BullMQ 6 says that it uses the queue, and BullMQ 5 has left nothing in `paused`.
+-- Otherwise they are moved to `paused`, as BullMQ 5 does, because its `resume` would overwrite `wait` (trap T1); every
+-- other client's `resume` moves them back. If the queue is paused already, waiting jobs are moved all the same.
 --
--- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
--- ARGV  1 offset_ms
--- Returns {paused, told}: 1 if it was paused by this call, 0 if it was already.
+-- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
+-- ARGV  1 offset_ms   then the arguments of audit_entry.lua
+-- Returns {paused, audited}: 1 if this call paused the queue, 0 if it was paused already.
 
--- @include opening.lua
--- @include told.lua
+-- @include queue_state.lua
+-- @include audit_entry.lua
 -- @include put_aside.lua
 
-local wrong = broken('meta')
+local wrong = first_damaged('meta')
 if wrong then return refusal(wrong) end
-if not meta[1] then call('HSET', base .. 'meta', 'paused', 1) end -- the first write: one that a full store refuses
+-- The first write: a full store refuses it before anything is changed.
+if not meta[1] then call('HSET', base .. 'meta', 'paused', 1) end
 local major = tonumber(string.match(call('HGET', base .. 'meta', 'version') or '', '^bullmq:(%d+)'))
 local is_aside = call('EXISTS', base .. 'paused') == 1
-if (is_aside or not major or major < 6) and not broken('wait', 'paused') then put_aside() end
-if meta[1] then return {0, told} end
-if not broken('marker') then call('DEL', base .. 'marker') end -- else it is a job whose id is `marker` (trap T9)
+if (is_aside or not major or major < 6) and not first_damaged('wait', 'paused') then put_aside() end
+if meta[1] then return {0, audited} end
+-- A damaged `marker` is the key of a job with that id (trap T9).
+if not first_damaged('marker') then call('DEL', base .. 'marker') end
 redis.pcall('XADD', events, '*', 'event', 'paused')
-tell(nil, {paused = false}, {paused = true})
-return {1, told}
+write_entry(nil, {paused = false}, {paused = true})
+return {1, audited}

@@ -1,12 +1,15 @@
--- Included after opening.lua: the queue's quarantine, to which workers bring an id whose own key is no hash, or that is the
--- name of one of the queue's own keys (trap T9). It is a hash: by id {"at", "from", "reason", "key"} as JSON; `key` is
--- where the key of that id is kept now, or empty. Ids are bytes.
+-- Included after queue_state.lua: the queue's quarantine. Workers move an id there if its own key is not a hash, or if it
+-- has the name of one of the queue's own keys (trap T9).
+--
+-- The quarantine is a hash: by id {"at", "from", "reason", "key"} as JSON. `key`: where the key of that id is kept now, or
+-- empty. Ids are bytes.
 
 local quarantine = 'corral:' .. base .. 'quarantine'
 local is_key_word = repairs().is_key_word
 
--- What is written of an id, each field a text; '' where there is none. Whoever wrote it, it can be read.
-local function entry_of(text)
+-- Decode the entry of an id: each field is a text, '' if it is missing. It never fails: if the text is not such JSON, it
+-- becomes the reason.
+local function decode_entry(text)
   local known, held = pcall(cjson.decode, text)
   if not known or type(held) ~= 'table' then return {at = '', from = '', reason = text, key = ''} end
   local entry = {}
@@ -16,11 +19,11 @@ local function entry_of(text)
     entry[field] = type(value) == 'string' and value or ''
   end
   local below = quarantine .. ':'
-  if string.sub(entry.key, 1, #below) ~= below then entry.key = '' end -- nobody's business here
+  if string.sub(entry.key, 1, #below) ~= below then entry.key = '' end -- not a key of the quarantine
   return entry
 end
 
--- The ends of the keys that are kept beside an id's own; one that is another id's own is not among them.
+-- The suffixes of the keys that are kept beside an id's own key. A suffix that makes the key of another id is left out.
 local function suffixes_of(entry)
   local found = {}
   local name = string.sub(entry.key, #quarantine + 2)
@@ -30,8 +33,9 @@ local function suffixes_of(entry)
   return found
 end
 
--- How an id may come back: the key of its job, and the id that it will have; or nil, that id, and why it cannot.
-local function way_out(id, entry)
+-- Where an id can be returned from: the kept key, and the id that the job will have. If it cannot be returned: nil, that
+-- id, and the reason.
+local function return_target(id, entry)
   local target = is_key_word(id) and 'returned-' .. id or id
   local source, own = entry.key, base .. target
   if id == '' then return nil, target, 'no job can have an empty id' end
@@ -53,11 +57,12 @@ local function way_out(id, entry)
   return source, target
 end
 
--- Forget what is written of an id. Where a key of the same id was kept before that one, what is written tells of it now.
-local function forget(id, entry)
+-- Remove the entry of an id. If an earlier key of the same id is kept as well, the entry is changed to name that key.
+local function remove_entry(id, entry)
   call('HDEL', quarantine, id)
   local first = quarantine .. ':' .. id
-  local number = string.sub(entry.key, 1, #first + 1) == first .. '~' and tonumber(string.sub(entry.key, #first + 2)) or 1
+  local is_numbered = string.sub(entry.key, 1, #first + 1) == first .. '~'
+  local number = is_numbered and tonumber(string.sub(entry.key, #first + 2)) or 1
   for n = math.min(number, 1000) - 1, 1, -1 do
     local name = n == 1 and id or id .. '~' .. n
     local is_anothers = n > 1 and call('HEXISTS', quarantine, name) == 1

@@ -1,22 +1,22 @@
--- Included after opening.lua: what must be settled before a job's keys may go (wire 6.17, 6.20).
+-- Included after queue_state.lua: what must be checked and updated before a job's keys are deleted (wire 6.17, 6.20).
 
-local any_delayed = false -- relations.lua sets it where it makes the job that a deduplication id kept back
+local any_delayed = false -- relations.lua sets it if it adds the job that a deduplication id held back
 -- @include relations.lua
 -- @include remove_jobs.lua
 
--- The iteration that a schedule waits for: without it the schedule ends (wire 6.17, code -8). The second value says what
--- is damaged, where nobody can tell.
+-- Whether a job is the next iteration of a schedule, which would end without it (wire 6.17, code -8). The second value is
+-- the damage that makes the answer unknown.
 local function is_current_iteration(id)
   if string.sub(id, 1, 7) ~= 'repeat:' then return false end
   local schedule = call('HGET', base .. id, 'rjk')
   if not schedule then return false end
-  local wrong = broken('repeat')
+  local wrong = first_damaged('repeat')
   if wrong then return false, wrong end
   local tick = call('ZSCORE', base .. 'repeat', schedule)
   return tick and id == 'repeat:' .. schedule .. ':' .. tick
 end
 
--- A removed job owns its deduplication id no longer; what was kept back for it goes with it.
+-- Free the deduplication id of a job that is removed, and delete the job that this id held back.
 local function drop_deduplication(id)
   local deduplication = call('HGET', base .. id, 'deid')
   if deduplication and redis.pcall('GET', base .. 'de:' .. deduplication) == id then
@@ -24,7 +24,7 @@ local function drop_deduplication(id)
   end
 end
 
--- A parent's queue (`<prefix>:<queue>:`) and id; or nil, and what is damaged.
+-- A parent's queue (`<prefix>:<queue>:`) and id; or nil and the damage.
 local function known_parent(key, parent_key)
   local known, queue, parent = pcall(parent_of, key, parent_key)
   if known and type(queue) == 'string' and (type(parent) == 'string' or type(parent) == 'number') then
@@ -33,7 +33,8 @@ local function known_parent(key, parent_key)
   return nil, key .. ' is a hash whose parent cannot be read'
 end
 
--- What is damaged of all that is written when a job leaves its parent, and with a parent of the same queue maybe its own.
+-- The damage of the keys that are written when a job leaves its parent, or nil. A parent in the same queue may be removed
+-- as well, so that its own parent is checked, too.
 local function damaged_family(key)
   local seen = {}
   while not seen[key] do

@@ -1,22 +1,22 @@
--- Remove jobs, and what was added below them (wire 6.17).
+-- Remove jobs and their children (wire 6.17).
 --
--- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
--- ARGV  1 offset_ms   2.. ids
--- Returns {codes, told}, one code per id: 1 removed; 0 it, or a job below it, is locked by a worker; -1 no such job; -8 it is the
---         iteration that a schedule waits for; a text says which key of it, or of a job below it, is damaged. Nothing of
---         a job is changed where its code is not 1.
+-- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
+-- ARGV  1 offset_ms   2.. ids   then the arguments of audit_entry.lua
+-- Returns {codes, audited}, one code per id: 1 removed; 0 a worker holds the lock of the job or of a child; -1 no such job;
+--         -8 it is the next iteration of a schedule; a text: a key of the job, or of a child, is damaged. A job whose code
+--         is not 1 is not changed at all.
 
--- @include opening.lua
--- @include told.lua
+-- @include queue_state.lua
+-- @include audit_entry.lua
 -- @include removal.lua
 
-local BELOW = {
+local CHILD_KEYS = {
   processed = {'HKEYS', 'hash'}, failed = {'HKEYS', 'hash'}, unsuccessful = {'ZRANGE', 'zset'},
   dependencies = {'SMEMBERS', 'set'},
 }
 
--- A job's queue (`<prefix>:<queue>:`) and id, from its key. Ids may hold colons, and names of queues may not (trap T10);
--- a queue below another prefix is told by the last colon.
+-- A job's queue (`<prefix>:<queue>:`) and id, from its key. Ids may contain colons, names of queues may not (trap T10). For
+-- another prefix, whose length is unknown, the last colon is taken.
 local prefix = string.match(KEYS[1], '^(.*:)[^:]+:$')
 
 local function place_of(key)
@@ -25,10 +25,10 @@ local function place_of(key)
   return string.match(key, '^(.*:)([^:]*)$')
 end
 
--- The keys of the jobs right below a job.
+-- The keys of a job's direct children.
 local function children_of(key)
   local found = {}
-  for suffix, how in pairs(BELOW) do
+  for suffix, how in pairs(CHILD_KEYS) do
     local name = key .. ':' .. suffix
     local held = how[1] == 'ZRANGE' and call('ZRANGE', name, 0, -1) or call(how[1], name)
     for _, child in ipairs(held) do found[#found + 1] = child end
@@ -36,8 +36,8 @@ local function children_of(key)
   return found
 end
 
--- Do something with another queue's keys for one's own.
-local function within(queue, act, ...)
+-- Call a function with another queue as `base`.
+local function with_queue(queue, act, ...)
   local own = base
   base, events = queue, queue .. 'events'
   local first, second = act(...)
@@ -45,21 +45,21 @@ local function within(queue, act, ...)
   return first, second
 end
 
-local containers = {} -- of the jobs below, by key
+local containers = {} -- the children's containers, by key
 
--- Why a job, or one below it, cannot go: 0 where a worker holds it, a text where a key is damaged; nil where it can.
-local function hindrance(key, seen)
+-- Why a job or one of its children cannot be removed: 0 if a worker holds a lock, a text if a key is damaged; or nil.
+local function obstacle(key, seen)
   if seen[key] then return nil end
   seen[key] = true
   if call('EXISTS', key .. ':lock') == 1 then return 0 end
   local wrong = damage(key, 'hash')
-  for suffix, how in pairs(BELOW) do wrong = wrong or damage(key .. ':' .. suffix, how[2]) end
+  for suffix, how in pairs(CHILD_KEYS) do wrong = wrong or damage(key .. ':' .. suffix, how[2]) end
   if wrong then return wrong end
   for _, child in ipairs(children_of(key)) do
     local queue, id = place_of(child)
-    local found = hindrance(child, seen)
+    local found = obstacle(child, seen)
     if not found and queue and call('EXISTS', child) == 1 then
-      containers[child], found = within(queue, container_of, id)
+      containers[child], found = with_queue(queue, container_of, id)
     end
     if found then return found end
   end
@@ -74,14 +74,16 @@ local function take_out(id, container)
   end
 end
 
-local gone = {} -- by key: children that name each other end nothing
+local gone = {} -- by key: children that name each other must not cause an endless recursion
 
 local function remove(id, container)
   local key = base .. id
   gone[key] = true
   for _, child in ipairs(children_of(key)) do
     local queue, child_id = place_of(child)
-    if queue and not gone[child] and call('EXISTS', child) == 1 then within(queue, remove, child_id, containers[child]) end
+    if queue and not gone[child] and call('EXISTS', child) == 1 then
+      with_queue(queue, remove, child_id, containers[child])
+    end
   end
   take_out(id, container)
   drop_deduplication(id)
@@ -89,8 +91,8 @@ local function remove(id, container)
   emit('removed', 'jobId', id, 'prev', container or 'unknown')
 end
 
--- The code of a job that stays; nil where it can go.
-local function refused(id, container, unread)
+-- The code of a job that cannot be removed, or nil.
+local function refusal_code(id, container, unread)
   local key = base .. id
   if not container and not unread and call('EXISTS', key) == 0 then return -1 end
   local wrong = unread or damage(key, 'hash')
@@ -98,7 +100,7 @@ local function refused(id, container, unread)
   local is_current
   is_current, wrong = is_current_iteration(id)
   if is_current then return -8 end
-  return wrong or hindrance(key, {}) or damaged_family(key)
+  return wrong or obstacle(key, {}) or damaged_family(key)
 end
 
 local ids, codes, changed = {}, {}, {}
@@ -107,7 +109,7 @@ for i = 2, #ARGV do
   local id = ARGV[i]
   ids[#ids + 1] = id
   local container, unread = container_of(id)
-  local code = refused(id, container, unread)
+  local code = refusal_code(id, container, unread)
   if not code then
     leave_parent(base .. id)
     remove(id, container)
@@ -117,5 +119,5 @@ for i = 2, #ARGV do
   end
   codes[#codes + 1] = code
 end
-tell_jobs(ids, changed, before)
-return {codes, told}
+write_entry_of_jobs(ids, changed, before)
+return {codes, audited}

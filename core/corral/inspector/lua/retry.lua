@@ -1,13 +1,14 @@
--- Make finished jobs wait again (wire 6.16).
+-- Move finished jobs back to waiting (wire 6.16).
 --
--- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
--- ARGV  1 offset_ms   2 reset ('1' to count attempts and starts from zero, or '')   3.. ids
--- Returns {codes, told}, one code per id: 1 it waits again; -1 no such job; -3 it is neither failed nor completed; a text
---         says which key of it, or of what it needs, is damaged. Nothing of a job is changed where its code is not 1.
+-- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
+-- ARGV  1 offset_ms   2 reset: '1' counts attempts and starts from zero; or ''   3.. ids
+--       then the arguments of audit_entry.lua
+-- Returns {codes, audited}, one code per id: 1 it is waiting again; -1 no such job; -3 it has neither failed nor completed; a
+--         text: a key of the job, or one that it needs, is damaged. A job whose code is not 1 is not changed at all.
 
--- @include opening.lua
--- @include told.lua
--- @include retrying.lua
+-- @include queue_state.lua
+-- @include audit_entry.lua
+-- @include retry_job.lua
 
 local ids, codes, changed = {}, {}, {}
 local before, after
@@ -19,24 +20,24 @@ for i = 3, #ARGV do
   else
     local state, unread
     for _, name in ipairs({'failed', 'completed'}) do
-      local wrong = broken(name)
+      local wrong = first_damaged(name)
       unread = unread or wrong
       if not state and not wrong and call('ZSCORE', base .. name, id) then state = name end
     end
-    local way, wrong
+    local place, wrong
     if state then
-      way, wrong = ready(id, state)
+      place, wrong = place_for_retry(id, state)
     else
       wrong = unread
     end
     if state and not wrong then
       call('ZREM', base .. state, id)
-      before, after = state, retry(id, state, ARGV[2] == '1', way)
+      before, after = state, retry(id, state, ARGV[2] == '1', place)
       changed[#changed + 1] = id
     end
     codes[#codes + 1] = wrong or state and 1 or -3
   end
 end
 if #changed > 0 then signal_work() end
-tell_jobs(ids, changed, before, after)
-return {codes, told}
+write_entry_of_jobs(ids, changed, before, after)
+return {codes, audited}

@@ -1,14 +1,15 @@
--- Let delayed jobs wait from now on (wire 6.15).
+-- Move delayed jobs to waiting (wire 6.15).
 --
--- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
--- ARGV  1 offset_ms   2 limit: with no ids, how many are taken, the next due first   3 skip: after so many   4.. ids
--- Returns {codes, told}, one code per job: 1 it waits; -1 no such job; -3 it is not delayed; a text says what is damaged, and
---         nothing of that job is changed.
+-- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
+-- ARGV  1 offset_ms   2 limit, 3 skip: without ids, take `limit` jobs in the order of their due times, after skipping `skip`
+--       4.. ids   then the arguments of audit_entry.lua
+-- Returns {codes, audited}, one code per job: 1 it is waiting; -1 no such job; -3 it is not delayed; a text: a key is damaged,
+--         and the job is not changed.
 
--- @include opening.lua
--- @include told.lua
+-- @include queue_state.lua
+-- @include audit_entry.lua
 
-local wrong = broken('delayed')
+local wrong = first_damaged('delayed')
 if wrong then return refusal(wrong) end
 
 local ids = {}
@@ -26,12 +27,12 @@ for i, id in ipairs(ids) do
   elseif not call('ZSCORE', base .. 'delayed', id) then
     codes[i] = -3
   else
-    local way
-    way, wrong = way_back(base .. id)
+    local place
+    place, wrong = waiting_place(base .. id)
     codes[i] = wrong or 1
     if not wrong then
       call('ZREM', base .. 'delayed', id)
-      after = put_back(id, way, 'delayed')
+      after = put_into_waiting(id, place, 'delayed')
       call('HSET', base .. id, 'delay', 0)
       changed[#changed + 1] = id
     end
@@ -39,8 +40,8 @@ for i, id in ipairs(ids) do
 end
 if #changed > 0 then signal_work() end
 if #ARGV > 3 then
-  tell_jobs(ids, changed, 'delayed', after)
+  write_entry_of_jobs(ids, changed, 'delayed', after)
 elseif #changed > 0 then
-  tell(nil, 'delayed', 'waiting', #changed)
+  write_entry(nil, 'delayed', 'waiting', #changed)
 end
-return {codes, told}
+return {codes, audited}

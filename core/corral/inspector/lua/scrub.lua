@@ -1,15 +1,15 @@
--- Take out of finished jobs what somebody has put in: payload, result, progress, reasons, traces and log lines.
+-- Empty finished jobs: remove payload, result, progress, failed reason, stack traces and log lines.
 --
--- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
--- ARGV  1 offset_ms   2 count of texts   then the texts: any of them in a job makes it match; none: every job matches
---       then ids
--- Returns {{ids that matched, left}, told}. A job that is not finished is left alone: it needs its payload. left: what is
---         damaged of jobs that nobody can look through, or empty, for that.
+-- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
+-- ARGV  1 offset_ms   2 count of texts   then the texts: a job matches if it contains any of them; none: every job matches
+--       then ids   then the arguments of audit_entry.lua
+-- Returns {{ids of the emptied jobs, left}, audited}. A job that is not finished is not changed: it needs its payload.
+--         left: one text for each job that could not be searched or emptied because a key is damaged.
 
--- @include opening.lua
--- @include told.lua
+-- @include queue_state.lua
+-- @include audit_entry.lua
 
-local wrong = broken('completed', 'failed')
+local wrong = first_damaged('completed', 'failed')
 if wrong then return refusal(wrong) end
 
 local texts, first = {}, 3 + ARGV[2]
@@ -30,7 +30,8 @@ for i = first, #ARGV do
   local id = ARGV[i]
   local key = base .. id
   local finished = call('ZSCORE', base .. 'completed', id) or call('ZSCORE', base .. 'failed', id)
-  wrong = finished and (damage(key, 'hash') or damage(key .. ':logs', 'list') or damage(key .. ':processed', 'hash')) or nil
+  wrong = finished and (damage(key, 'hash') or damage(key .. ':logs', 'list') or damage(key .. ':processed', 'hash'))
+  wrong = wrong or nil
   left[#left + 1] = wrong
   if finished and not wrong and call('EXISTS', key) == 1 then
     local held = call('HMGET', key, unpack(FIELDS))
@@ -48,5 +49,5 @@ for i = first, #ARGV do
     end
   end
 end
-if #scrubbed > 0 then tell(nil, nil, nil, #scrubbed) end
-return {{scrubbed, left}, told}
+if #scrubbed > 0 then write_entry(nil, nil, nil, #scrubbed) end
+return {{scrubbed, left}, audited}

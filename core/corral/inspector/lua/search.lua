@@ -1,42 +1,46 @@
--- Look at the next of many jobs of one container, the newest first, and give those that match.
+-- Look at the next batch of jobs in one container, the newest first, and return the candidates of a search.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 container
---       3 place, 4 id: of the job that was looked at last: its score, in a list its index; '' to begin
---       5 looks: how many jobs are looked at   6 each: how many bytes it counts as to look at one
---       7 bytes: no other is looked at after so many of payloads and reasons; what is dear to look at counts as more
---       8 hits: no other is looked at after so many that match
---       9 count of texts, and the texts: any of them in the payload or in the failed reason; none: every job
---       then count of names, and the names: of a member of the payload, as JSON spells them; none: every job
---       then count of values, and how they begin as JSON spells them: any of them after any of the names
--- Returns {looked, read, ended, place, id, jobs}: how many were looked at, and as how many bytes they count; 1 if there
---         are no more, else 0; where the next call goes on; {id, flat hash, due score or ''} of each that matches.
---         A member may be one of another object of the payload that has the same name: the caller looks at what it means.
+--       3 place, 4 id: of the job that was looked at last: its score (in a list its index), its id; '' to begin
+--       5 looks: how many jobs are looked at   6 each: the cost of looking at a job, in bytes
+--       7 bytes: no other job is looked at after this cost; texts that are slow to search cost more than their length
+--       8 hits: no other job is looked at after this many candidates
+--       9 count of texts, and the texts: a job matches if its payload or failed reason contains any of them; none: every job
+--       then count of names, and the names of a member of the payload, as JSON spells them; none: every job
+--       then count of values, and the beginnings of values, as JSON spells them: any of them must follow any of the names
+-- Returns {looked, read, ended, place, id, jobs}: how many jobs were looked at, and their cost in bytes; 1 if there are no
+--         more, else 0; where the next call continues; jobs: rows {id, flat hash, due score or ''} of the candidates.
+--         A member may belong to another object of the payload with the same name: the caller checks the parsed payload.
 
--- @include opening.lua
+-- @include queue_state.lua
 
 local container, place, id = ARGV[2], ARGV[3], ARGV[4]
 local looks, each_bytes, bytes, hits = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local set = base .. container
 local is_list = container == 'wait' or container == 'active' or container == 'paused'
-local MOST_MEMBERS = 500 -- of one name in one payload; who has more is given to the caller
-local MEMBER_BYTES = 200 -- what looking at one of them costs, as if so many bytes more were read
-local STOPS = 2.5 -- string.find stops at each byte that is the text's first: only such bytes cost so much more
-local SAMPLE_BYTES, LARGE_BYTES = 32, 4096 -- how often it stops is told by so many bytes, in every large payload and every eighth
-local MANY_STOPS = 8 -- fewer cost little, and how far a search came would tell of each character of what is masked
+local MOST_MEMBERS = 500 -- members of one name in one payload that are checked; a job with more of them is a candidate
+local MEMBER_BYTES = 200 -- the cost of checking one of them, in bytes
+-- string.find stops at each byte that equals the text's first byte. The extra cost of a stop, in bytes:
+local STOPS = 2.5
+-- How often it stops is estimated from a sample of the payload: of every large payload, and of every eighth job.
+local SAMPLE_BYTES, LARGE_BYTES = 32, 4096
+-- Fewer stops in a sample are ignored: they cost little, and otherwise the progress of a search would reveal characters of
+-- masked fields.
+local MANY_STOPS = 8
 
 local argument = 9
-local function strings()
+local function read_strings()
   local found, count = {}, tonumber(ARGV[argument])
   for i = argument + 1, argument + count do found[#found + 1] = ARGV[i] end
   argument = argument + count + 1
   return found
 end
-local texts = strings()
-local names = strings()
-local values = strings()
+local texts = read_strings()
+local names = read_strings()
+local values = read_strings()
 
--- Where the next job stands, though others came or went since.
+-- The index of the next job, even if jobs were added or removed since the last call.
 local function next_place()
   if place == '' then return 0 end
   if is_list then
@@ -53,9 +57,9 @@ local function next_place()
 end
 
 local first = string.sub(texts[1] or values[#values] or '', 1, 1)
-local dear, members = 0, 0
+local extra_cost, members = 0, 0 -- extra cost per byte
 
--- How much more than to read it a byte of data costs that is like this one.
+-- Estimate the extra cost per byte of searching this text and similar ones.
 local function estimate(data)
   local start = math.floor(#data / 2)
   local sample, stops, at = string.sub(data, start, start + SAMPLE_BYTES - 1), 0, 0
@@ -64,7 +68,7 @@ local function estimate(data)
     if not at then break end
     stops = stops + 1
   end
-  dear = stops > MANY_STOPS and STOPS * stops / SAMPLE_BYTES or 0
+  extra_cost = stops > MANY_STOPS and STOPS * stops / SAMPLE_BYTES or 0
 end
 
 local function holds(data, strings)
@@ -102,7 +106,7 @@ for _, each in ipairs(ids) do
   if not held.err then
     local data, reason = held[1] or '', held[2] or ''
     if looked % 8 == 1 or #data > LARGE_BYTES then estimate(data) end
-    read = read + math.floor((#data + #reason) * (1 + dear))
+    read = read + math.floor((#data + #reason) * (1 + extra_cost))
     if (holds(data, texts) or holds(reason, texts)) and has_member(data) then
       local hash = call('HGETALL', base .. each)
       if #hash > 0 then

@@ -1,17 +1,17 @@
--- Included after opening.lua: how many jobs are where, though keys are damaged.
+-- Included after queue_state.lua: count the jobs in each container, even if some keys are damaged.
 
--- What is damaged of the queue's own keys, by name.
-local function wrongs()
+-- One text for each damaged key of the queue, sorted.
+local function damaged_keys()
   local found = {}
   for name, wanted in pairs(TYPES) do
-    if name ~= 'priority' then found[#found + 1] = damage(base .. name, wanted) end -- BullMQ's dead key
+    if name ~= 'priority' then found[#found + 1] = damage(base .. name, wanted) end -- BullMQ no longer uses that key
   end
   found[#found + 1] = damage('corral:' .. base .. 'quarantine', 'hash')
   table.sort(found)
   return found
 end
 
--- Of wait, paused, active, prioritized, delayed, waiting-children, completed, failed; -1 of one that is damaged.
+-- The sizes of wait, paused, active, prioritized, delayed, waiting-children, completed, failed; -1 for a damaged key.
 local function sizes()
   local found = {}
   for i, name in ipairs({'wait', 'paused', 'active'}) do found[i] = read('LLEN', base .. name) or -1 end
@@ -21,10 +21,10 @@ local function sizes()
   return found
 end
 
--- How many are in quarantine; -1 where that is damaged.
-local function quarantined() return read('HLEN', 'corral:' .. base .. 'quarantine') or -1 end
+-- How many ids are in quarantine; -1 if that key is damaged.
+local function quarantine_size() return read('HLEN', 'corral:' .. base .. 'quarantine') or -1 end
 
--- paused, concurrency, max, duration
+-- The fields paused, concurrency, max, duration of `meta`.
 local function limits()
   return read('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration') or {false, false, false, false}
 end

@@ -1,25 +1,27 @@
--- One queue at a glance. It looks at no more jobs however many there are.
+-- Read the summary of one queue. It looks at a bounded number of jobs.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 looks: how many jobs are looked at, per end of a container   3 minutes of metrics
--- Returns {now_ms, sizes, limits, waiting, started, due, completed, failed, failures, quarantined, wrongs}
---         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed, failed; -1 of a damaged one
+-- ARGV  1 offset_ms   2 looks: how many jobs are read at each end of a container   3 minutes of metrics
+-- Returns {now_ms, sizes, limits, waiting, started, due, completed, failed, failures, quarantined, damaged}
+--         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed, failed; -1 for a damaged key
 --         limits: paused, concurrency, max, duration
---         waiting: {timestamp, opts, processedOn, when it came to wait by the log} of jobs that may have waited longest
+--         waiting: rows {timestamp, opts, processedOn, ms of the last event `waiting`} of jobs that may have waited longest
 --         started: processedOn of the active jobs that came first   due: the lowest score of `delayed`, or ''
 --         completed, failed: {count, prevTS, prevCount, {counts per minute, the newest first}} each
---         failures: as in failing.lua, at most one   quarantined: how many ids are there; -1 where it is damaged
---         wrongs: what is damaged of the queue's own keys; nothing of those is in the rest
+--         failures: at most one row, as in last_failures.lua
+--         quarantined: how many ids are in quarantine; -1 if that key is damaged
+--         damaged: one text for each damaged key of the queue; their contents are missing in the other values
 
--- @include opening.lua
--- @include failing.lua
+-- @include queue_state.lua
+-- @include last_failures.lua
 -- @include sizes.lua
 
 local looks, minutes = tonumber(ARGV[2]), tonumber(ARGV[3])
-local EVENTS = 300 -- how many of the last events are looked at: a retry of many jobs at once shows in them
+local EVENTS = 300 -- how many of the last events are read: enough to find a recent retry of many jobs at once
 local LONG_MS = 60000
 
--- Next to run are the oldest, but for what is `lifo`, was retried or promoted, or is more urgent.
+-- The jobs that run next are the oldest, except for jobs that are `lifo`, retried, promoted, or more urgent: therefore both
+-- ends of the lists are read.
 local ids, is_known = {}, {}
 local function add(found)
   for _, id in ipairs(found) do
@@ -32,7 +34,7 @@ for _, name in ipairs({'wait', 'paused'}) do
   add(read('LRANGE', base .. name, 0, looks - 1) or {})
 end
 local priority = 0
-for _ = 1, looks do -- the oldest of each priority (wire 5.3)
+for _ = 1, looks do -- the oldest job of each priority (wire 5.3)
   local least = priority * 4294967296
   local found = read('ZRANGEBYSCORE', base .. 'prioritized', least, '+inf', 'WITHSCORES', 'LIMIT', 0, 1) or {}
   if not found[2] then break end
@@ -40,7 +42,7 @@ for _ = 1, looks do -- the oldest of each priority (wire 5.3)
   priority = math.max(priority, math.floor(found[2] / 4294967296)) + 1
 end
 
--- When a job was retried or promoted by hand, only the log says: it is looked at where one seems to wait for long.
+-- Only the events say when a job was retried or promoted by hand. They are read if a job seems to have waited for long.
 local waiting, long = {}, {}
 for _, id in ipairs(ids) do
   local held = redis.pcall('HMGET', base .. id, 'timestamp', 'opts', 'processedOn')
@@ -51,7 +53,7 @@ for _, id in ipairs(ids) do
   end
 end
 local before, looked, bytes = '+', 0, 0
-while next(long) and looked < EVENTS and bytes < 500000 do -- some have a result in them
+while next(long) and looked < EVENTS and bytes < 500000 do -- events may hold results
   local entries = read('XREVRANGE', events, before, '-', 'COUNT', 50) or {}
   for _, entry in ipairs(entries) do
     local event = entry[2]
@@ -70,7 +72,7 @@ for _, id in ipairs(read('LRANGE', base .. 'active', -5 * looks, -1) or {}) do
   if type(since) == 'string' then started[#started + 1] = since end
 end
 
-local function counted(name)
+local function read_metrics(name)
   local key = base .. 'metrics:' .. name
   local counts = read('HMGET', key, 'count', 'prevTS', 'prevCount') or {false, false, false}
   counts[4] = read('LRANGE', key .. ':data', 0, minutes - 1) or {}
@@ -79,8 +81,9 @@ end
 
 local all_sizes, all_limits = sizes(), limits()
 local first_due = (read('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES') or {})[2] or ''
-local completed, failed = counted('completed'), counted('failed')
-local in_quarantine = quarantined()
+local completed, failed = read_metrics('completed'), read_metrics('failed')
+local in_quarantine = quarantine_size()
 return {
-  now, all_sizes, all_limits, waiting, started, first_due, completed, failed, last_failures(5, 1), in_quarantine, wrongs(),
+  now, all_sizes, all_limits, waiting, started, first_due, completed, failed, last_failures(5, 1), in_quarantine,
+  damaged_keys(),
 }

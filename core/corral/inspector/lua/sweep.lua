@@ -1,13 +1,15 @@
--- Remove those of the next jobs of a container that are old enough (wire 6.17: clean, and drain). The iterations that
--- schedules wait for stay, and so do active jobs that a worker holds.
+-- Remove the jobs of a container that are old enough (wire 6.17: clean, and drain), one batch. The next iterations of
+-- schedules are kept, and so are active jobs that a worker holds.
 --
--- KEYS  1 `<prefix>:<queue>:`   2, and the end of ARGV: see told.lua
--- ARGV  1 offset_ms   2 container   3 age_ms; '' drains: any age, and no event
---       4 skip: so many jobs were looked at and left   5 looks: how many are looked at   6 limit: how many may go
--- Returns {{looked, removed, left}, told}; looked 0: there are no more; left: what is damaged of jobs that are left for that.
+-- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
+-- ARGV  1 offset_ms   2 container   3 age_ms: the least age; '' drains: any age, and no event
+--       4 skip: how many jobs earlier calls have looked at and kept   5 looks: how many jobs are looked at
+--       6 limit: the most jobs to remove   then the arguments of audit_entry.lua
+-- Returns {{looked, removed, left}, audited}; looked: 0 if there are no more; left: one text for each job that is kept
+--         because a key is damaged.
 
--- @include opening.lua
--- @include told.lua
+-- @include queue_state.lua
+-- @include audit_entry.lua
 -- @include removal.lua
 
 local container, skip, looks, limit = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -17,7 +19,7 @@ local set = base .. container
 local is_list = container == 'wait' or container == 'active' or container == 'paused'
 local is_finished = container == 'completed' or container == 'failed'
 
-local wrong = broken(container)
+local wrong = first_damaged(container)
 if wrong then return refusal(wrong) end
 
 local ids = {}
@@ -30,8 +32,8 @@ else
   ids = call('ZRANGE', set, skip, skip + looks - 1)
 end
 
--- Whether a job goes. The second value says what is damaged where it stays for that.
-local function goes(id)
+-- Whether a job is removed. The second value is the damage for which it is kept.
+local function can_be_removed(id)
   local key = base .. id
   if container == 'active' and call('EXISTS', key .. ':lock') == 1 then return false end
   local held = redis.pcall('HMGET', key, 'finishedOn', 'processedOn', 'timestamp', 'parentKey')
@@ -42,8 +44,8 @@ local function goes(id)
   return not (is_current or unread), unread
 end
 
--- A parent that loses its last child here: of the same queue it goes, too; of another it runs next, and unlike BullMQ
--- we tell who listens there.
+-- Take a job out of its parent. A parent that loses its last child is removed if it is in the same queue; otherwise it runs
+-- next, and unlike BullMQ we also write the event in its queue.
 local function unlink(id)
   local key = base .. id
   local parent_key = call('HGET', key, 'parentKey')
@@ -61,25 +63,26 @@ end
 local gone, left = {}, {}
 for i, id in ipairs(ids) do
   if #gone >= limit then break end
-  local does, unread = goes(id)
-  if does then
+  local is_removed, unread = can_be_removed(id)
+  if is_removed then
     gone[#gone + 1] = id
-    if is_list then call('LSET', set, -skip - i, '') end -- no id is empty: taken out below, all at once
+    -- In a list it is replaced by an empty text, which is never an id; those are removed all at once below.
+    if is_list then call('LSET', set, -skip - i, '') end
   end
   left[#left + 1] = unread
 end
 if #gone > 0 then
   if is_list then
-    call('LREM', set, -#gone, '') -- from the right: it stops at the last of them
+    call('LREM', set, -#gone, '') -- from the right, so that LREM stops after the last of them
   else
     call('ZREM', set, unpack(gone))
   end
-  for _, id in ipairs(gone) do -- only now: a parent that is released enters a list, and moves its places
+  for _, id in ipairs(gone) do -- only now: a released parent is added to a list, which shifts its indexes
     unlink(id)
     drop_deduplication(id)
   end
   remove_jobs(gone)
   if not drains then redis.pcall('XADD', events, '*', 'event', 'cleaned', 'count', #gone) end
-  tell(nil, not drains and state_in(container) or nil, nil, #gone)
+  write_entry(nil, not drains and state_in(container) or nil, nil, #gone)
 end
-return {{#ids, #gone, left}, told}
+return {{#ids, #gone, left}, audited}

@@ -5,17 +5,18 @@
 --       then per group, one or more neighbours that share all but their ids and data:
 --         count, name, opts, delay_ms, priority, lifo ('1' or ''), nonce ('' without)
 --         then per job of the group: id, data
--- Returns the number of jobs where each of them was made, by this call or by an earlier try of it. Else a list, one number
---         per job: 1 it was made, 0 its id existed.
+-- Returns the number of jobs where all of them were made, by this call or by an earlier try of it. Else a list, one entry
+--         per job: 1 it was made, or the state of the job that had its id already ('waiting', …); '' where no container
+--         holds that job, or one that may hold it cannot be read.
 -- Errors  DAMAGED  a key has a wrong type; no job was made
 --         any of a store that refuses to write; no job was made. NOPERM and CROSSSLOT may come in the middle: their
 --                 word stands first where all was undone
 --
--- A repeated call makes no second job. An id without a nonce was made by the client for one call, so whoever has it
--- is that call's own job; an id that the caller chose carries a nonce in opts that tells our try from another's job.
+-- A repeated call makes no second job. An id without a nonce was made by our producer for one call, so an existing job of
+-- that id is this call's own. Where the caller chose the id, a nonce in opts shows whether an earlier try made the job.
 --
--- Most calls add plain jobs whose ids are new: lean_add.lua does just that. It may be left out: what follows it does the
--- same for every call, and takes back what a failed attempt of either has written.
+-- Most calls add plain jobs whose ids are new: lean_add.lua is the fast path for these. The script also works without it:
+-- the rest does the same for every call, and takes back what a failed attempt of either has written.
 
 local base, call = KEYS[1], redis.call
 local clock = call('TIME')
@@ -31,7 +32,7 @@ end
 -- A group begins at `at` with its count; its jobs begin at `at + SHARED`.
 local SHARED, EACH, size = 7, 2, #ARGV
 local ids, keys, total = {}, {}, 0
-local seen, twice, plain = {}, false, true -- the ids; whether one is there twice; whether all jobs go to the waiting list
+local seen, twice, plain = {}, false, true -- the ids, as keys; whether one occurs twice; whether all jobs go to the waiting list
 local at = 2
 while at < size do
   plain = plain and ARGV[at + 3] == '0' and ARGV[at + 4] == '0' and ARGV[at + 5] == ''
@@ -45,7 +46,7 @@ while at < size do
   end
   at = last + EACH
 end
-local any_exists = redis.pcall('EXISTS', unpack(keys)) ~= 0 -- a refusal, too: add_all hears of it once more
+local any_exists = redis.pcall('EXISTS', unpack(keys)) ~= 0 -- also true for a refusal: add_all gets that again
 local first, last = 0, 0 -- how many ids this call has put at the left and at the right end of the waiting list
 local done, replies = true, nil -- not `done`: an attempt failed, with the error `replies`, and left `seen`, `first`, `last`
 
@@ -72,9 +73,13 @@ local function add_all()
       local ours = exists and not seen[id]
         and (nonce == '' or string.find(call('HGET', key, 'opts') or '', nonce, 1, true) ~= nil)
       if not ours then attempts = attempts + 1 end
-      if exists and not ours then emit_capped('duplicated', 'jobId', id) end
-      if not exists then
-        seen[id] = true
+      local reply = 1
+      if exists and not ours then
+        emit_capped('duplicated', 'jobId', id)
+        -- @include existing_state.lua
+        reply = seen[id] or existing_state(id)
+      elseif not exists then
+        seen[id] = delay > 0 and 'delayed' or priority > 0 and 'prioritized' or 'waiting'
         call('HSET', key, 'name', name, 'data', ARGV[place + 1], 'opts', opts, 'timestamp', now, 'delay', ARGV[at + 3],
           'priority', ARGV[at + 4])
         call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
@@ -94,8 +99,8 @@ local function add_all()
           emit_capped('waiting', 'jobId', id)
         end
       end
-      made[number] = (ours or not exists) and 1 or 0
-      all = all and made[number] == 1
+      made[number] = reply
+      all = all and reply == 1
     end
     at = last_place + EACH
   end
@@ -118,7 +123,7 @@ end
 
 if done then done, replies = pcall(add_all) end
 if not done then
-  -- No job is left without a container: all are made, or none. Nor is anything told of them.
+  -- No job is left without a container: all are made, or none. Their events are removed, too.
   local function take_back(...)
     local reply = redis.pcall(...)
     if type(reply) == 'table' and repairs().late_refusal(reply) then error(reply, 0) end
@@ -134,8 +139,8 @@ if not done then
     if last > 0 then take_back('LTRIM', wait_list, 0, -last - 1) end
     local asked = {}
     for _, id in ipairs(ids) do asked[id] = true end
-    local told = redis.pcall('XRANGE', events, clock[1] * 1000 + math.floor(clock[2] / 1000), '+')
-    for _, entry in ipairs(told) do
+    local entries = redis.pcall('XRANGE', events, clock[1] * 1000 + math.floor(clock[2] / 1000), '+')
+    for _, entry in ipairs(entries) do
       local fields = {}
       for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
       local id = fields.jobId or ''

@@ -22,10 +22,10 @@
 --         attempts     opts.attempts      flags  'l' opts.lifo, 'd' the job has a deduplication id
 --       then per ending: the number of its shape, from 1; id; text: returnvalue JSON, or failed reason
 -- Returns {now_ms, due_ms, limited_ms, codes, jobs}, and only where one of them is not 0 or empty, behind these:
---         repeated, late, held, refused, reports, broken, others_count, cut
+--         repeated, pending, held, refused, reports, broken, others_count, cut
 --         due_ms       until the next delayed job, -1 without one (only looked up where less than `want` came)
 --         limited_ms   until the rate limit ends, 0 without one
---         codes        0 where all endings were applied. Else a list, per ending: 0 applied; 1 the job was damaged and is
+--         codes        0 where all endings were applied. Else a list, per ending: 0 applied; 1 the job was damaged and has
 --                      failed, see refused; -1 no such job, -2 no lock, -3 not active, -4 has pending children,
 --                      -6 another's lock, -9 has failed children; -20 nothing was changed: a key is damaged that an
 --                      operator must repair
@@ -33,17 +33,17 @@
 --                      the order they were fetched
 --         repeated     1: this is the reply of an earlier try of the same call. n is 0 for each job that max_bytes left no
 --                      room for
---         late         the iterations among them that still need their next one, see iterate.lua
---         held         how many jobs that stalled before were looked past
---         refused      flat: the place (from 1) of an ending of code 1, and why
---         reports, broken  what was found damaged, see damage.lua; broken is '' where there is none
+--         pending      the iterations among the jobs whose successors are not made yet, see iterate.lua
+--         held         how many jobs that stalled before were skipped
+--         refused      flat: the place (from 1) of an ending of code 1, and the reason
+--         reports, broken  the damaged keys, see damage.lua; broken is '' where there is none
 --         others_count see fetch.lua
 --         cut          1 where max_bytes ended the fetch
--- Errors  STALECALL    a later call of this worker was already answered: this one is a late ghost
+-- Errors  STALECALL    a later call of this worker was already answered: this one was sent before it and arrived after it
 --         DAMAGED      `meta` is no hash; nothing was changed
 --
--- Most calls end jobs that have completed and fetch fresh ones: lean_endings.lua and lean_fetch.lua do just that. They may
--- be left out: what follows them does the same for every call, and goes on where they have stopped.
+-- Most calls end jobs that have completed and fetch fresh ones: lean_endings.lua and lean_fetch.lua are the fast path for
+-- these. The script also works without them: the rest does the same for every call, and goes on where they have stopped.
 
 local base, record, ticks_json, call = KEYS[1], KEYS[2], ARGV[7], redis.call
 local seq, worker, want, lock_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -60,18 +60,18 @@ for i = 1, count do locks[i] = base .. ARGV[ENDINGS + i * ENDING + 2] .. ':lock'
 locks[count + 1], locks[count + 2] = record, base .. 'limiter'
 local tokens = call('MGET', unpack(locks)) -- nil for what is no text, too
 local last, limiter = tokens[count + 1], tokens[count + 2]
--- What earlier calls of this worker have looked up, so that not each must: the minute in which they last saw whether one
--- has passed; the second in which they last looked at the middle of `active`, and when the job there was started, Unix ms:
--- 0 where not many are active, see middle.lua.
+-- What earlier calls of this worker have looked up, so that not every call must: the minute up to which the metrics are
+-- rolled; the second in which they last looked at the middle of `active`, and when the job there was started, Unix ms, or 0
+-- where few jobs are active, see middle.lua.
 local rolled, second, middle = 0, 0, 0
 
 if last then
-  -- What a call did: seq, rolled, second, middle, now_ms, codes, ids of the fetched jobs, late, refused.
+  -- What a call did: seq, rolled, second, middle, now_ms, codes, ids of the fetched jobs, pending, refused.
   local _, answered
   _, answered, rolled, second, middle = cmsgpack.unpack_limit(last, 4, 0)
   if answered > seq then return redis.error_reply('STALECALL ' .. seq .. ' after ' .. answered) end
   if answered == seq then
-    local _, _, _, _, then_ms, codes, ids, late, refused = cmsgpack.unpack(last)
+    local _, _, _, _, then_ms, codes, ids, pending, refused = cmsgpack.unpack(last)
     local jobs, bytes = {}, tonumber(ARGV[10])
     for _, id in ipairs(ids) do
       if redis.pcall('GET', base .. id .. ':lock') == token then
@@ -84,15 +84,15 @@ if last then
         end
       end
     end
-    return {then_ms, -1, 0, codes, jobs, 1, late or {}, 0, refused or {}, {}, '', 0, 0}
+    return {then_ms, -1, 0, codes, jobs, 1, pending or {}, 0, refused or {}, {}, '', 0, 0}
   end
 end
 
 local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration', 'opts.maxLenEvents')
 -- @include check_meta.lua
 local max_events = meta[5] and string.find(meta[5], '^%d+$') and meta[5] or '10000'
-local ended, free, fetched, fetched_ids, untold, odd = 0, false, {}, {}, {}, false -- what the lean paths do, and leave
-local told, final = 0, false -- the codes, 0 where all endings were applied; whether the last one was the end of its job
+local ended, free, fetched, fetched_ids, unwritten, odd = 0, false, {}, {}, {}, false -- set by the fast paths
+local end_codes, final = 0, false -- 0 where all endings were applied, else codes; whether the last one finished its job
 
 -- @include lean_endings.lua
 if ended == count and not odd then
@@ -103,25 +103,25 @@ end
 local queue, is_paused = base, meta[1]
 -- @include wait_list.lua
 
--- The rest is a function because of what closures cost: each that refers to a local of the chunk walks past all other
--- locals that closures refer to. Inside of a function they share its references.
+-- The rest is a function for the sake of speed: a closure that refers to a local of the chunk walks past all other captured
+-- locals of the chunk. Inside of a function, closures share its references.
 local function advance()
 
 -- @include promote.lua
 if odd then pcall(repairs().mend) end
 -- @include endings.lua
 for i = 1, #codes do
-  if codes[i] ~= 0 then told = codes end
+  if codes[i] ~= 0 then end_codes = codes end
 end
-if ended < count and told == 0 and not damage then
+if ended < count and end_codes == 0 and not damage then
   -- @include lean_fetch.lua
 end
-for _, event in ipairs(untold) do attempt(nil, call, 'XADD', events, '*', unpack(event)) end
+for _, event in ipairs(unwritten) do attempt(nil, call, 'XADD', events, '*', unpack(event)) end
 -- @include iterate.lua
 -- @include fetch.lua
 
 if #codes > 0 or #fetched > 0 then
-  local done = cmsgpack.pack(seq, rolled, second, middle, now, told, fetched_ids, #late > 0 and late, refused or false)
+  local done = cmsgpack.pack(seq, rolled, second, middle, now, end_codes, fetched_ids, #pending > 0 and pending, refused or false)
   call('SET', record, done, 'PX', 2 * lock_ms)
 end
 local jobs, size = {}, 0
@@ -133,11 +133,11 @@ for i = 1, #fetched do
   for n = 1, length do jobs[size + n] = hash[n] end
   size = size + length
 end
-if #late > 0 or held > 0 or refused or damage or others_count or cut then
-  return {now, due_ms, limited_ms, told, jobs, 0, late, held, refused or {}, damage and damage.reports or {},
+if #pending > 0 or held > 0 or refused or damage or others_count or cut then
+  return {now, due_ms, limited_ms, end_codes, jobs, 0, pending, held, refused or {}, damage and damage.reports or {},
     damage and damage.broken or '', others_count or 0, cut and 1 or 0}
 end
-return {now, due_ms, limited_ms, told, jobs}
+return {now, due_ms, limited_ms, end_codes, jobs}
 
 end
 

@@ -1,8 +1,8 @@
--- Confirm that a job is about to start which stalled so often that the next time is its last. A worker that dies before
--- has not run it, and costs it nothing.
+-- Confirm that a job is about to start that has stalled so often that its next stall is the last one. If the worker dies
+-- before this call, it has not run the job, and no stall is counted.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms (not used: every script of its kind takes it)   2 id
--- Returns nothing of interest.
+-- ARGV  1 offset_ms (not used: `QueueStore.operate` sends it to every script)   2 id
+-- Returns a number without meaning.
 
 redis.pcall('SREM', 'corral:' .. KEYS[1] .. 'unconfirmed', ARGV[2])

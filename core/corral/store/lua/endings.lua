@@ -1,7 +1,7 @@
--- Included by advance.lua: takes jobs out of `active` and puts them where their ending says (wire 6.6 to 6.11). The first
--- `ended` of them are applied already, see lean_endings.lua.
+-- Included by advance.lua: take jobs out of `active` and put each into the container of its ending (wire 6.6 to 6.11). The
+-- first `ended` of them are done already, see lean_endings.lua.
 -- Leaves: codes, one per ending; final, whether the last one finished its job for good; refused, nil or flat: the place
--- (from 1) of each job that was damaged and so failed, and why.
+-- (from 1) of each job that was damaged and therefore failed, and the reason.
 
 local codes, refused = {}, nil
 for i = 1, ended do codes[i] = 0 end
@@ -14,14 +14,14 @@ if count > ended then
     children[2 * i - 1], children[2 * i] = key .. ':dependencies', key .. ':unsuccessful'
   end
   local any_children = call('EXISTS', unpack(children)) > 0
-  -- The first write, and one that a full store allows: from here on the script may write whatever it has to.
+  -- The first write, and a full store allows this one: after it the script may write everything.
   if type(redis.pcall('XTRIM', events, 'MAXLEN', '~', max_events)) == 'table' then
     attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events)
   end
 
   local taken -- the job that was taken out of `active` and is in no other container yet
 
-  -- Why a job cannot be ended by us, or 0 (wire 5.5, 6.6). Nothing was changed where this is not 0.
+  -- The code of why this worker cannot end a job, or 0 (wire 5.5, 6.6). With any other code nothing was changed.
   local function refusal(i, id, held, completes)
     local key = base .. id
     if not tokens[i] and call('EXISTS', key) == 0 then return -1 end
@@ -33,7 +33,7 @@ if count > ended then
     if tokens[i] ~= held then return -6 end
     local started = middle > 0 and redis.pcall('HGET', key, 'processedOn')
     if call('LREM', base .. 'active', (tonumber(started) or 0) > middle and 1 or -1, id) == 0 then
-      -- Ours, and in no place at all: `active` was damaged and removed while the job ran.
+      -- We hold its lock, but it is in no container: `active` was damaged and removed while the job ran.
       for _, name in ipairs({'wait', 'paused'}) do
         if call('LPOS', base .. name, id) then return -3 end
       end
@@ -48,7 +48,7 @@ if count > ended then
 
   local any_delayed, relations = false, nil
 
-  -- What is due to parents and to deduplication ids; made by the first job that has any, see damage.lua for why.
+  -- The functions for parents and deduplication ids, made by the first job that needs them; damage.lua says why.
   local function relate()
     if relations then return relations end
     -- @include relations.lua
@@ -95,7 +95,7 @@ if count > ended then
       call('HDEL', key, 'defa')
     end
     retain(kind, id, keep_count, ARGV[shape + 7], ARGV[shape + 8])
-    if kind == 'f' then trim_kept() end -- a failed child that is removed releases its parent, and an event says so
+    if kind == 'f' then trim_kept() end -- removing a failed child releases its parent, which writes an event
     if kind == 'c' then
       call('XADD', events, '*', 'event', 'completed', 'jobId', id, 'returnvalue', text, 'prev', 'active')
     else
@@ -132,9 +132,9 @@ if count > ended then
       any_delayed = true
       return
     end
-    -- No worker honours this value but one that knows a limit of its own; ours do always (wire 6.19, trap T18).
+    -- A worker of BullMQ honours this value only if it has a limit of its own; ours always do (wire 6.19, trap T18).
     if kind == 'l' then
-      call('GET', base .. 'limiter') -- an error where something else stands there: SET would overwrite it
+      call('GET', base .. 'limiter') -- fails on another type, which SET would overwrite
       limiter = '9007199254740991'
       call('SET', base .. 'limiter', limiter, 'PX', ARGV[shape + 5])
     end
@@ -157,7 +157,7 @@ if count > ended then
     local kind, held = ARGV[shape + 1], ARGV[shape + 2]
     local done, code = attempt(put_back_taken, end_job, i, kind, id, text, shape)
     if not done then
-      -- The end of a damaged job, whatever its run gave: failed for good, and kept. Its relations are left as they are.
+      -- End a damaged job, whatever its outcome: failed for good, and kept. Its parent and children are left alone.
       local function fail_damaged(reason)
         local key = base .. id
         if call('LREM', base .. 'active', -1, id) == 0 then error('not active', 0) end
@@ -207,7 +207,7 @@ if count > ended then
   end
   if #released > 0 then
     call('UNLINK', unpack(released))
-    redis.pcall('SREM', base .. 'stalled', unpack(ended_ids)) -- the stalled check mends what else stands there
+    redis.pcall('SREM', base .. 'stalled', unpack(ended_ids)) -- the stalled check repairs another type
   end
   if counts.c > 0 and not pcall(count_minutes, 'completed', counts.c) then pcall(repairs().mend) end
   if counts.f > 0 and not pcall(count_minutes, 'failed', counts.f) then pcall(repairs().mend) end

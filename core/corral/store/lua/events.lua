@@ -4,12 +4,12 @@
 -- @include damage.lua
 local events = base .. 'events'
 
--- A capped entry; the cap is the queue's own (wire 5.6).
+-- Write an entry and trim the stream to the queue's own cap (wire 5.6).
 local function emit_capped(...)
   return call('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', ...)
 end
 
--- A job that is due at `due` ms: order within one millisecond is kept (wire 5.2).
+-- Add a job that is due at `due` ms, behind those of the same millisecond (wire 5.2).
 local function add_delayed(id, due)
   local score, highest = due * 4096, due * 4096 + 4095
   local last = call('ZREVRANGEBYSCORE', base .. 'delayed', highest, score, 'WITHSCORES', 'LIMIT', 0, 1)

@@ -1,10 +1,10 @@
--- Renew the locks of running jobs (wire 6.13), and of those that calls on their way have brought already: a reply that
--- waits behind a blocked event loop loses its jobs to nobody.
+-- Renew the locks of running jobs (wire 6.13), and of jobs that a call has fetched whose reply is still on its way: while
+-- that waits for a blocked event loop, no other worker may take the jobs.
 --
 -- KEYS  1 `<prefix>:<queue>:`   then the records of calls on their way (advance.lua)
 -- ARGV  1 lock_ms   2 worker   then per record: seq   then per job: id, token
--- Returns the places (from 0) of the jobs whose lock is not ours any more; and -n where the nth record has brought a job
--- whose lock is not. Nothing is created for them: a removed job leaves no key.
+-- Returns the places (from 0) of the jobs whose lock is not ours any more; and -n where the nth call has fetched a job whose
+-- lock is not ours any more. Nothing is created: a removed job leaves no key.
 
 local base, lock_ms, calls = KEYS[1], ARGV[1], #KEYS - 1
 local lost, kept = {}, {}
@@ -42,6 +42,6 @@ for place, lock in ipairs(locks) do
     lost[#lost + 1] = place - 1
   end
 end
--- An error where something else stands there: the stalled check mends it.
+-- Fails where `stalled` is no set; the stalled check repairs that.
 if #kept > 0 then redis.pcall('SREM', base .. 'stalled', unpack(kept)) end
 return lost

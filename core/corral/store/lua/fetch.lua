@@ -1,22 +1,22 @@
--- Included by advance.lua, after endings.lua: moves jobs to `active` and locks them (wire 6.3). It goes on from `fetched`
--- and `fetched_ids`, what lean_fetch.lua has fetched.
--- Leaves: fetched, fetched_ids, due_ms, limited_ms, held, cut, others_count: what `limiter` counts though the queue has no
--- rate limit, or nil; and the marker where work is left for others.
+-- Included by advance.lua, after endings.lua: move jobs to `active` and lock them (wire 6.3). It adds to `fetched` and
+-- `fetched_ids`, which have what lean_fetch.lua has fetched.
+-- Leaves: fetched, fetched_ids, due_ms, limited_ms, held, cut; others_count: the count in `limiter` where the queue has no
+-- rate limit, or nil; and the marker where jobs are left for other workers.
 --
--- A job that stalled before may be what kills workers. `suspects` of them may start here, beside fresh ones; the others
--- stay where they wait, and up to LOOK of them are looked past.
+-- A job that stalled before may be what killed its worker. `suspects` of them may start here, beside fresh jobs. The others
+-- stay where they wait, and up to LOOK of them are skipped.
 
 local LOOK = 200
 local due_ms, limited_ms, others_count = -1, 0, nil
-local held, held_ids, held_prioritized = 0, {}, 0 -- all; of `wait`, taken out until the end; how many of `prioritized`
+local held, held_ids, held_prioritized = 0, {}, 0 -- all skipped; those of `wait`, taken out until the end; number in `prioritized`
 local suspects, confirm_from = tonumber(ARGV[8]), tonumber(ARGV[9]) or math.huge
-local bytes, cut = tonumber(ARGV[10]), false -- what is left of max_bytes; whether a job was left because of it
+local bytes, cut = tonumber(ARGV[10]), false -- rest of max_bytes; whether a job was left because of it
 local paused, concurrency = meta[1], tonumber(meta[2])
 local limit = tonumber(meta[3])
 if concurrency ~= concurrency then concurrency = nil end -- some client's NaN
 if limit ~= limit then limit = nil end
 
--- How many jobs may start now: of `want`, what global concurrency and rate limit leave.
+-- How many of the wanted jobs the global concurrency and the rate limit allow now.
 local function room()
   local left = want - #fetched
   if left > 0 and concurrency then left = math.min(left, concurrency - call('LLEN', base .. 'active')) end
@@ -28,7 +28,7 @@ local function room()
     if ttl > 0 then return 0 end
     started = 0
   elseif started and not limit then
-    others_count = started -- by a worker of another client that has a limit of its own (wire 6.19)
+    others_count = started -- by another client's worker with a limit of its own (wire 6.19)
   end
   if limit and left > 0 then left = math.min(left, math.max(limit - (started or 0), 0)) end
   return left
@@ -36,10 +36,10 @@ end
 
 local function is_iteration(id) return string.find(id, 'repeat:', 1, true) == 1 end
 
--- Read a job that might start, before its id leaves its container; about its size is taken from `bytes`. Returns its hash,
--- how often it was started, whether it is to be failed without running, and whether its start must be confirmed. Without
--- one: nil, and 'ghost', its hash is gone (trap T14); 'held', a suspect that may not start now; or why it goes to the
--- quarantine.
+-- Read a job that might start, before its id leaves its container; its approximate size is subtracted from `bytes`. Returns
+-- its hash, how often it was started, whether it must fail without being run, and whether its start must be confirmed. Or
+-- nil and a reason: 'ghost', its hash is gone (trap T14); 'held', it stalled before and may not start now; or a sentence why
+-- it goes into the quarantine.
 local function read_job(id)
   local key = base .. id
   if string.find(KEY_WORDS, id, 1, true) and repairs().is_key_word(id) then
@@ -49,7 +49,7 @@ local function read_job(id)
   if head == 're' and is_iteration(id) and call('ZSCORE', base .. 'repeat', string.sub(id, 8)) then
     return nil, key .. ' is no job but a job scheduler'
   end
-  if held > 0 and suspects < 1 then -- among suspects: no payload is read for one that may not start
+  if held > 0 and suspects < 1 then -- do not read the payloads of suspects that may not start
     local found = redis.pcall('HMGET', key, 'stc', 'defa')
     if not found.err and (tonumber(found[1]) or 0) > 0 and not found[2] then return nil, 'held' end
   end
@@ -64,7 +64,7 @@ local function read_job(id)
     elseif field == 'defa' then doomed = true
     elseif field == 'stc' then stalls = tonumber(hash[i + 1]) or 0 end
   end
-  if #hash > 16 then -- not as it was made: traces and progress count, too
+  if #hash > 16 then -- the job has run before: traces and progress count, too
     size = 0
     for i = 2, #hash, 2 do size = size + #hash[i] end
   end
@@ -76,7 +76,7 @@ local function read_job(id)
   return hash, starts, doomed, stalls >= confirm_from and not doomed
 end
 
--- Lock a job that is in `active`, and count its start. It was read as a hash, so only what it tells others can fail.
+-- Lock a job that is in `active`, and count its start. It was read as a hash, so only its event can fail.
 local function start(job, starts, doomed)
   local id = job[1]
   local key = base .. id
@@ -90,15 +90,15 @@ local function start(job, starts, doomed)
   local hash = job[2]
   local done, reason = attempt(nil, advance_schedule, id, hash)
   if done then return doomed end
-  -- Its schedule would end with it: it is failed, and runs again once that is repaired.
+  -- If it ran, its schedule would end with it. So it fails, and may be retried when the key is repaired.
   call('HSET', key, 'defa', 'job refused: ' .. reason)
   hash[#hash + 1], hash[#hash + 2] = 'defa', 'job refused: ' .. reason
   return true
 end
 
--- One round: up to `n` ids in the order they run, waiting before prioritized (wire 6.4). All are read before the first
--- leaves its container, and all are in `active` before the first of them is touched. Returns whether another round may
--- find more.
+-- One round: up to `n` ids in the order they run, waiting before prioritized (wire 6.4). All are read before the first one
+-- leaves its container, and all are in `active` before the first one is changed. Returns whether another round may find
+-- more.
 local function take_round(n)
   local list, scores = base .. 'wait', nil
   local ids = call('LRANGE', list, -n, -1)
@@ -107,7 +107,7 @@ local function take_round(n)
     local scored = call('ZRANGE', base .. 'prioritized', held_prioritized, held_prioritized + n - 1, 'WITHSCORES')
     if #scored == 0 then
       local dropped = held_prioritized == 0 and redis.pcall('GETDEL', base .. 'pc')
-      if type(dropped) == 'table' then repairs().pass_on_refusal(dropped) end -- else something else stands there
+      if type(dropped) == 'table' then repairs().pass_on_refusal(dropped) end -- another type is left alone
       return false
     end
     scores = {}
@@ -123,7 +123,7 @@ local function take_round(n)
     local hash, found, fails, confirms = read_job(id)
     if hash then
       if bytes < 0 and (at > 1 or #fetched > 0) then
-        -- The reply is full: this one and those behind it stay where they are.
+        -- The reply is full: this job and those behind it stay where they are.
         cut, waiting = true, waiting - i
         if scores then
           for behind = 1, i do scores[ids[behind]] = nil end
@@ -155,7 +155,7 @@ local function take_round(n)
       for _, id in ipairs(held_now) do scores[id] = nil end
     end
   end
-  -- The first write, and one that a full store allows.
+  -- The first write, and a full store allows this one.
   if not scores then
     call('LTRIM', list, 0, -waiting - 1)
     for _, id in ipairs(held_now or {}) do held_ids[#held_ids + 1] = id end
@@ -197,7 +197,7 @@ local function take_round(n)
   return held < LOOK and not cut
 end
 
--- Fetch, and see what follows from how much was found. Run again after a failure: it goes on where it was.
+-- Fetch, then set due_ms, marker and event by how much was found. After a failure it runs again, and goes on.
 local function fetch_jobs()
   if want > 0 then promote_due() end
   while want > 0 and not paused do
@@ -208,13 +208,13 @@ local function fetch_jobs()
     local first = call('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES')
     if first[2] then due_ms = math.max(math.floor(first[2] / 4096) - now, 0) end
   end
-  -- The chain rule (wire 5.4): who took work wakes the next one, as long as there is work that may be taken.
+  -- The chain rule (wire 5.4): a worker that took jobs wakes the next one, as long as there are more that may start.
   if #codes > 0 or #fetched > 0 then
     local left = #held_ids > 0 or call('EXISTS', base .. 'wait', base .. 'prioritized') > 0
     local blocked = paused or (concurrency and left and call('LLEN', base .. 'active') >= concurrency)
     if left and not blocked then call('ZADD', base .. 'marker', 0, '0') end
   end
-  -- An emptied queue says so, but for what already waits for its time (wire 5.6).
+  -- An emptied queue writes an event; delayed jobs keep it from that only if they were looked up (wire 5.6).
   if final and #fetched == 0 and limited_ms == 0 and (want == 0 or (due_ms < 0 and not paused)) and #held_ids == 0
     and call('EXISTS', base .. 'wait', wait_list, base .. 'active', base .. 'prioritized') == 0 then
     call('XADD', events, '*', 'event', 'drained')

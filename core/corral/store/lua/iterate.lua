@@ -1,10 +1,11 @@
--- Included where a job scheduler gets its next iteration (wire 6.21); needs events.lua and `ticks_json`: the coming
--- ticks of cron patterns, `{"<pattern>\n<tz>": [from, tick, tick, …]}` in Unix ms. A script cannot read a pattern.
--- Leaves in late: per iteration whose pattern's ticks were not among them: id, schedule, pattern, tz, Unix ms.
+-- Included where a job scheduler gets its next iteration (wire 6.21). A script cannot parse a cron pattern, so the caller
+-- sends the coming ticks. Needs events.lua and `ticks_json`: `{"<pattern>\n<tz>": [from, tick, tick, …]}` in Unix ms.
+-- Leaves pending: the iterations without a successor, because their next tick was not among those: {id, schedule, pattern,
+-- tz, the successor's tick is later than this in Unix ms}.
 
-local late, ticks = {}, nil
+local pending, ticks = {}, nil
 
--- The pattern's first tick after `at`, if the caller has told it.
+-- The pattern's first tick after `at`, if the caller has sent it.
 local function tick_after(pattern, tz, at)
   ticks = ticks or cjson.decode(ticks_json)
   local known = ticks[pattern .. '\n' .. tz] or {}
@@ -15,8 +16,8 @@ end
 
 -- @include iteration.lua
 
--- Store a tick's job where its time and its priority put it, and say that it is the schedule's current one. What is half
--- made is removed again: nobody makes an iteration whose key exists.
+-- Make the job of a tick, and record it as the schedule's current one. A job that is half made is removed: as long as its
+-- key exists, no client makes this iteration again.
 local function put_iteration(schedule, ms, name, data, opts)
   local id = iteration_id(schedule, ms)
   local delay, priority = math.max(ms - now, 0), tonumber(opts.priority) or 0
@@ -47,7 +48,7 @@ local function grid_point(every, offset)
 end
 
 -- Make the iteration that follows a fetched one. Only the scheduler's current iteration has a next one, so a stalled
--- or retried tick does not make it twice. An error tells what is damaged; nothing was changed then.
+-- or retried tick does not make it twice. An error names what is damaged; nothing was changed then.
 local function advance_schedule(id, hash)
   local job = {}
   for i = 1, #hash, 2 do job[hash[i]] = hash[i + 1] end
@@ -72,7 +73,7 @@ local function advance_schedule(id, hash)
   else
     following = tick_after(pattern, tz, math.max(now, tick))
     if not following then
-      late[#late + 1] = {id, schedule, pattern, tz, math.max(now, tick)}
+      pending[#pending + 1] = {id, schedule, pattern, tz, math.max(now, tick)}
       return
     end
     if last and following > last then return end

@@ -1,7 +1,7 @@
--- Included where it matters what became of an iteration. Needs in scope: base (`<prefix>:<queue>:`).
+-- Included by scripts that must know in which container an iteration is. Needs in scope: base (`<prefix>:<queue>:`).
 
--- The container that holds a job, or nil; and where it is nil, whether it may be further in: of a list `looks` ids are
--- looked at from each end, so that no long one is read through.
+-- The container that holds a job, or nil; and with nil, whether it may still be in the middle of a list: only `looks` ids
+-- are read from each end, because a list may be long.
 local function container_of(id, looks)
   for _, name in ipairs({'delayed', 'prioritized', 'completed', 'failed', 'waiting-children'}) do
     if redis.call('ZSCORE', base .. name, id) then return name end
@@ -18,7 +18,7 @@ local function container_of(id, looks)
   return nil, further
 end
 
--- Whether a job is in a container in which it has yet to end.
+-- Whether a job is in a container, and has not ended.
 local function has_yet_to_end(id, looks)
   local name, further = container_of(id, looks)
   return further or (name ~= nil and name ~= 'completed' and name ~= 'failed')

@@ -1,12 +1,12 @@
--- Included where jobs of ours go that ended under our default retention.
--- Such an id is in `corral:<prefix>:<queue>:kept:completed|failed` with the score that was written into BullMQ's set of
--- that name. A job that is retried, run again or removed, by whichever client, has another score there, or none: it is
--- only forgotten. BullMQ's own retention would remove what other clients have kept.
+-- Included where our default retention removes jobs. BullMQ's own retention would also remove jobs of other clients.
+-- The id of each job that ended under the default is in `corral:<prefix>:<queue>:kept:completed|failed`, with the score
+-- that it got in BullMQ's set of that name. If any client retries, runs or removes the job, the score there changes or
+-- goes: then the id is only dropped from our set.
 -- Needs in scope: base (`<prefix>:<queue>:`), now (Unix ms), call, remove_jobs.
 
-local MOST = 1000 -- how many a call removes, as BullMQ's retention with an age; more are left to later calls
+local MOST = 1000 -- how many jobs a call removes, as BullMQ's retention with an age does; later calls remove the rest
 
--- Note that jobs have ended: score, id, score, id, … Where something else than our set stands, it is moved aside.
+-- Record that jobs have ended: score, id, score, id, … A key that is no sorted set is renamed first.
 local function record_kept(name, scored)
   local key = 'corral:' .. base .. 'kept:' .. name
   if type(redis.pcall('ZADD', key, unpack(scored))) == 'number' then return end
@@ -14,7 +14,7 @@ local function record_kept(name, scored)
   call('ZADD', key, unpack(scored))
 end
 
--- Remove those that are older than `age` (seconds), and all but the newest `count`; -1 counts none. `leave` as for
+-- Remove the jobs that are older than `age` (seconds), and all but the newest `count`; -1 means any number. `leave` as for
 -- remove_jobs.
 local function remove_due(name, count, age, leave)
   local key, set = 'corral:' .. base .. 'kept:' .. name, base .. name

@@ -1,9 +1,9 @@
--- Included by add.lua: jobs of new ids that only go to the waiting list of a queue without a pause and without a limit on
--- how many run. It does what the rest of add.lua does for them, in the same order, and asks for nothing that cannot be.
--- Where it fails, it leaves in `done`, `replies`, `seen` and `first` what there is to take back.
+-- Included by add.lua: the fast path. It adds jobs with new ids that go to the waiting list, in a queue without a pause and
+-- without a concurrency limit. It writes what the rest of add.lua would write, in the same order, with fewer reads.
+-- Where it fails, `done`, `replies`, `seen` and `first` say what must be taken back.
 
 if plain and not (twice or any_exists or meta[1] or meta[2]) then
-  -- What it needs is handed in: what a closure takes from around it costs more.
+  -- Passed as arguments: locals that a closure captures cost more.
   local function add_plain(call, base, now, max_events, ids, keys, ARGV, size)
     local events, at, number, total = base .. 'events', 2, 0, #ids
     while at < size do
@@ -16,7 +16,7 @@ if plain and not (twice or any_exists or meta[1] or meta[2]) then
         call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
         if number < total then
           call('XADD', events, '*', 'event', 'waiting', 'jobId', id)
-        else -- the stream is trimmed once, by the last entry
+        else -- only the last entry trims the stream
           call('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', 'waiting', 'jobId', id)
         end
       end

@@ -1,13 +1,13 @@
--- Included by advance.lua: endings as most are. The jobs have completed, under one retention that keeps them at first. It
--- does what endings.lua does for them, with fewer commands and no closure of its own, and sees first whether anything is in
--- the way: a parent, a child, a deduplication id, a lock that is not ours, a damaged key, a full store.
--- Leaves: ended, how many endings are applied: always the first ones, the rest is for endings.lua; free, whether neither
--- `delayed` nor `stalled` exists; final, middle, second and rolled, see advance.lua; odd, whether something is to be mended.
+-- Included by advance.lua: the fast path of endings. All jobs have completed, under one retention that keeps them at first.
+-- It writes what endings.lua would write, with fewer commands and no closure. Before it writes, it checks for everything that
+-- only endings.lua can do: a parent, a child, a deduplication id, a lock that is not ours, a damaged key, a full store.
+-- Leaves: ended, how many endings it has applied, always the first ones; free, whether neither `delayed` nor `stalled`
+-- exists; final, middle, second and rolled, see advance.lua; odd, whether a key must be repaired.
 
 if count > 0 then
   local events, active = base .. 'events', base .. 'active'
   local keep_count, keep_age, keep_limit = ARGV[SHAPES + SHAPE + 6], ARGV[SHAPES + SHAPE + 7], ARGV[SHAPES + SHAPE + 8]
-  local fit = keep_count ~= '0' -- nothing was found in the way
+  local fit = keep_count ~= '0' -- the fast path may go on
   for number = 1, tonumber(ARGV[11]) do
     local shape = SHAPES + number * SHAPE
     fit = fit and ARGV[shape + 1] == 'c' and (ARGV[shape + 10] == '' or ARGV[shape + 10] == 'l')
@@ -37,7 +37,7 @@ if count > 0 then
     fit = not tail.err
   end
 
-  -- The first write finds out whether the store takes any, and whether `events` is a stream.
+  -- The first write. It shows whether the store accepts writes, and whether `events` is a stream.
   local entry, completed = nil, base .. 'completed'
   if fit then
     entry = redis.pcall('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', 'completed', 'jobId', ids[1],
@@ -47,9 +47,9 @@ if count > 0 then
   if fit then
     for i = 1, tail and count or 0 do
       fit = fit and mine[tail[i]]
-      mine[tail[i] or ''] = nil -- an id that stands there twice is found out
+      mine[tail[i] or ''] = nil -- so a second entry of the same id does not fit
     end
-    if tail and fit then -- they are those that run longest
+    if tail and fit then -- these jobs run longest
       call('LTRIM', active, 0, -count - 1)
       ended = count
     else
@@ -58,7 +58,7 @@ if count > 0 then
       while ended < count do
         local started = middle > 0 and call('HGET', keys[ended + 1], 'processedOn')
         local side = (tonumber(started) or 0) > middle and 1 or -1
-        -- Not active, or nobody can tell: from here on the rest decides.
+        -- Not active, or `active` cannot be read: endings.lua does this ending and those behind it.
         if redis.pcall('LREM', active, side, ids[ended + 1]) ~= 1 then break end
         ended = ended + 1
       end

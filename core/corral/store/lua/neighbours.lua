@@ -1,9 +1,9 @@
--- What tells which other clients use a queue, and how (wire 2.3, 6.14).
+-- Which other clients use a queue, and how (wire 2.3, 6.14).
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms (not used: every script of its kind takes it)
--- Returns {version, aside, limited}: of the client that connected last, or ''; 1 where jobs stand in BullMQ 5's `paused`,
---         else 0; 1 where the queue has a rate limit for all workers, else 0.
+-- ARGV  1 offset_ms (not used: `QueueStore.operate` sends it to every script)
+-- Returns {version, aside, limited}: version of the client that connected last, or ''; aside, 1 where BullMQ 5 has put
+--         jobs into `paused`, else 0; limited, 1 where the queue has a rate limit for all workers, else 0.
 
 local meta = redis.pcall('HMGET', KEYS[1] .. 'meta', 'version', 'max')
 local aside = redis.pcall('LLEN', KEYS[1] .. 'paused')

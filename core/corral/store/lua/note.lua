@@ -1,19 +1,19 @@
--- Record what running jobs said: progress and log lines (wire 6.13).
+-- Write progress and log lines of running jobs (wire 6.13).
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the number of this worker's last call, `corral:<prefix>:<queue>:call:<worker>:notes`
--- ARGV  1 seq, counts up with each call of this worker: the same again, or an earlier one, writes nothing; 0 for a call
---         that is not repeated
+-- ARGV  1 seq, counts up with each call of this worker: a call with the same number, or a lower one, writes nothing; 0 for
+--         a call that is not repeated
 --       then per note: id, kind ('p' progress, 'l' log line), text, how many lines are kept (0 keeps all)
--- Returns, flat, what could not be written: id, why. A job that is gone is skipped: it must leave no keys behind.
+-- Returns, flat, the notes that could not be written: id, reason. A job that is gone is skipped: it must leave no keys.
 
 local base, now = KEYS[1], 0 -- nothing is put into the quarantine here
 -- @include damage.lua
-local REMEMBERED_MS = 600000 -- much longer than any try of a call may be on its way
+local REMEMBERED_MS = 600000 -- much longer than a call can be on its way
 local seq = tonumber(ARGV[1])
 if seq > 0 then
   local last = tonumber(call('GET', KEYS[2]) or 0)
   if not last or last >= seq then return {} end
-  call('SET', KEYS[2], seq, 'PX', REMEMBERED_MS) -- the first write: a store that is full has refused all of the call
+  call('SET', KEYS[2], seq, 'PX', REMEMBERED_MS) -- the first write: a full store refuses the whole call here
 end
 local max_events = redis.pcall('HGET', base .. 'meta', 'opts.maxLenEvents')
 if type(max_events) ~= 'string' or not string.find(max_events, '^%d+$') then max_events = '10000' end

@@ -1,9 +1,10 @@
 -- The job schedulers whose current iteration was due long ago, and that have no next one. Either the iteration was fetched
--- and has yet to end: nobody could read its pattern, or made the next one. Or it is gone, or has ended: the scheduler does
--- not run any more. Behind a backlog an iteration was not fetched yet; by its own limit or end a scheduler ends as it should.
+-- and has not ended, and no client made the next one, for example because none could parse the pattern. Or it is gone or has
+-- ended: the scheduler does not run any more. An iteration behind a backlog does not count, because it was not fetched, nor
+-- does a scheduler that has reached its own limit or end.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 overdue_ms: how long ago
+-- ARGV  1 offset_ms   2 overdue_ms, how long ago it was due
 -- Returns {now in Unix ms, {{id, tick in Unix ms, pattern or '', tz or '', 1 where it does not run any more}, …}}; none
 --         where the queue is paused
 -- Errors  DAMAGED <key> is a <type>, not a <type>
@@ -18,7 +19,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
 local wrong = repairs().first_wrong('repeat', 'meta')
 if wrong then return redis.error_reply('DAMAGED ' .. wrong) end
 
-local MOST = 1000 -- those that have ended stay in the set, in front
+local MOST = 1000 -- schedulers that have ended stay in the set, in front
 local LOOKS = 1000
 local replies = {}
 if redis.call('HEXISTS', base .. 'meta', 'paused') == 1 then return {now, replies} end
@@ -32,7 +33,7 @@ for i = 1, #found, 2 do
   if redis.call('TYPE', key).ok == 'hash' and (kind == 'hash' or kind == 'none') then
     local rule = redis.call('HMGET', key, 'pattern', 'tz', 'limit', 'ic', 'endDate')
     local limit, made = tonumber(rule[3]), tonumber(rule[4]) or 0
-    local has_run_out = rule[5] or (limit and made >= limit) -- what comes after its last run may be behind its end
+    local has_run_out = rule[5] or (limit and made >= limit) -- its next tick may be after its end
     local run = redis.call('HMGET', base .. id, 'ats', 'finishedOn')
     local gone = kind == 'none' or run[2]
     local stands = rule[1] and run[1] and has_yet_to_end(id, LOOKS)

@@ -1,7 +1,7 @@
--- Included where a job is made that nobody has asked for by `add.lua`: the next iteration of a schedule, or the job that a
--- deduplication id kept back. Needs what events.lua and wait_list.lua leave.
+-- Included where a job is made without `add.lua`: the next iteration of a schedule, or the job that a deduplication id kept
+-- back. Needs what events.lua and wait_list.lua leave.
 
--- Put a job where its time and its priority say; the container is the last that is written. `due` is in Unix ms.
+-- Put a job into the container of its due time (Unix ms) and its priority; the container is written last.
 local function place_job(id, delay, due, priority, lifo)
   if delay > 0 then return add_delayed(id, due) end
   emit_capped('waiting', 'jobId', id)

@@ -1,14 +1,14 @@
--- Try, without changing anything of a queue, which commands and keys the store's access control lets this user have.
--- Asking is no way: ACL DRYRUN and ACL WHOAMI are refused to just those who lack something.
+-- Try which commands and keys the store's access control allows this user, without changing anything of a queue. ACL DRYRUN
+-- and ACL WHOAMI are no help: they are refused to the users who lack a right.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 role: `worker`, or `operator`: all of these commands
 --       then the other keys that are written: `<type> <key>`, a hash or a stream
--- Returns {commands, keys}: those that are refused. Both are empty where a store that takes no writes keeps it from
--- being tried.
+-- Returns {commands, keys}: those that are refused. Both are empty where the store accepts no writes, so that nothing could
+-- be tried.
 --
--- The commands are tried on `corral:<prefix>:<queue>:probe`, a text that all others refuse as the wrong type; those that
--- take a text end with it. A key is tried with a command that is malformed, which is found after access was checked.
+-- The commands are tried on `corral:<prefix>:<queue>:probe`, a string: commands for other types fail on it as the wrong
+-- type, and those for strings may change it. A key is tried with a malformed command: the store checks access first.
 
 -- With their arguments after the key.
 local WORKERS = {
@@ -27,7 +27,7 @@ local LAST = {'RPOPLPUSH', 'RENAME', 'GETDEL', 'UNLINK', 'DEL'}
 local probe = 'corral:' .. KEYS[1] .. 'probe'
 local commands, keys = {}, {}
 
--- What access control says: 'key', 'command', or nil where it lets the command pass, whatever became of that.
+-- What access control refused, 'key' or 'command'; nil where it let the command pass, even if that failed.
 local function denied(...)
   local reply = redis.pcall(...)
   local text = type(reply) == 'table' and reply.err
@@ -51,7 +51,7 @@ for i = 2, #ARGV do
     note('HSET', key, denied('HSET', key, 'f', 'v', 'f'))
   end
 end
-commands = {} -- they are tried again
+commands = {} -- they are tried once more below
 
 note('TIME', nil, denied('TIME'))
 local what, other = denied('SET', probe, 'x', 'PX', 10000)

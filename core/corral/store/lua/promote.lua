@@ -1,4 +1,4 @@
--- Included by advance.lua, after events.lua: jobs whose time has come (wire 6.5).
+-- Included by advance.lua, after events.lua: move delayed jobs that are due to where they wait (wire 6.5).
 
 local function promote_due()
   local delayed = base .. 'delayed'
@@ -11,7 +11,7 @@ local function promote_due()
       damaged[i] = repairs().text_of(found)
     elseif found or call('EXISTS', base .. id) == 1 then
       priorities[i] = tonumber(found) or 0
-    end -- else a ghost: its hash is gone, and writing to it would make a job of nothing (trap T14)
+    end -- else its hash is gone, and a write would make a job without data (trap T14)
   end
 
   local plain, placed = {}, 0
@@ -33,7 +33,7 @@ local function promote_due()
     if #plain > 0 then call('LPUSH', wait_list, unpack(plain)) end
   end
 
-  call('ZREM', delayed, unpack(ids)) -- the first write, and one that a full store allows
+  call('ZREM', delayed, unpack(ids)) -- the first write, and a full store allows this one
   local done, err = pcall(place)
   if not done then
     for _, id in ipairs(plain) do call('ZADD', delayed, now * 4096, id) end

@@ -1,7 +1,7 @@
 -- Included where a paused queue's jobs must all be in `paused` and none in `wait` (wire 6.14, trap T1): see wait_list.lua.
 -- Needs in scope: base (`<prefix>:<queue>:`).
 
--- Move what waits behind what is in `paused` already; the order of both stays.
+-- Move the jobs in `wait` behind those in `paused`; both keep their order.
 local function put_aside()
   local list, aside = base .. 'wait', base .. 'paused'
   if redis.call('EXISTS', list) == 0 then return end

@@ -1,6 +1,6 @@
--- Included by scripts that only look, and show what they can though a key is damaged.
+-- Included by scripts that only read, and that read the rest where a key is damaged.
 
--- A command's reply; nil where the key is of another type.
+-- A command's reply; nil where the key is of a wrong type.
 local function read(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) ~= 'table' or not reply.err then return reply end

@@ -10,7 +10,7 @@ local queue, is_paused = base, meta[1]
 -- @include wait_list.lua
 local recovered, taken = {}, nil
 
--- The first write, and one that a full store allows: from here on the script may write whatever it has to.
+-- The first write, and a full store allows this one: after it the script may write everything.
 attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events)
 
 -- An iteration of a schedule that still exists is never failed for stalling: that would end the schedule.
@@ -18,8 +18,8 @@ local function is_iteration(schedule)
   return schedule and (call('EXISTS', base .. 'repeat:' .. schedule) == 1 or call('ZSCORE', base .. 'repeat', schedule))
 end
 
--- A job that nobody holds any more: to the head of the waiting list, or for the next worker to fail it. A stall is
--- charged unless it is known that no processor ran (confirm.lua).
+-- Put a job without a lock at the head of the waiting list, or mark it so that the next worker fails it. A stall is counted
+-- unless it is known that no processor ran (confirm.lua).
 local function recover(id)
   local key = base .. id
   local found = redis.pcall('HMGET', key, 'stc', 'rjk', 'name', 'data')
@@ -52,7 +52,7 @@ local function put_back_taken()
   taken = nil
 end
 
--- Take a job back; what cannot be taken back stays in `active`.
+-- Take a job back. A job that cannot be taken back stays in `active`.
 local function try_to_recover(id)
   return attempt(put_back_taken, recover, id)
 end

@@ -1,14 +1,14 @@
--- Included by endings.lua: what a job's ending means for its parent and for its deduplication id (wire 6.20, 6.22).
--- Such jobs come from other clients; their parents and their keys must not wait for ever because we did the work.
+-- Included by endings.lua: what a job's ending changes for its parent and for its deduplication id (wire 6.20, 6.22). Only
+-- other clients make such jobs, but any of our workers may run them.
 
--- Put a parent whose children are done where its own options say; the caller has taken it out of its container. Where
--- its last child was removed rather than finished, BullMQ lets it run next, whatever its delay and priority.
+-- Put a parent whose children are done into the container of its own options; the caller has taken it out of the old one.
+-- Where its last child was removed and not finished, BullMQ lets it run next, without regard to its delay and priority.
 local function enqueue_parent(queue, id, next_to_run)
   local key = queue .. id
   local hash = next_to_run and {} or call('HMGET', key, 'delay', 'priority')
   local delay, priority = tonumber(hash[1]) or 0, tonumber(hash[2]) or 0
   local queue_meta = call('HMGET', queue .. 'meta', 'paused', 'concurrency')
-  -- What tells others is `pcall`: once the parent is in its container, nothing may put it into a second one.
+  -- Events are written by `pcall`: once the parent is in its container, an error must not put it into a second one.
   if delay > 0 then
     call('ZADD', queue .. 'delayed', (now + delay) * 4096, id)
     redis.pcall('XADD', queue .. 'events', '*', 'event', 'delayed', 'jobId', id, 'delay', now + delay)
@@ -30,8 +30,8 @@ local function enqueue_parent(queue, id, next_to_run)
   redis.pcall('XADD', queue .. 'events', '*', 'event', 'waiting', 'jobId', id, 'prev', 'waiting-children')
 end
 
--- Run what follows after something was taken away; if it fails, put that back, so that the whole may be tried again.
--- `put_back` uses redis.call: what it touches is not what is damaged (damage.lua).
+-- Run a step after an id was taken out of a container. If it fails, put the id back, so that all may be tried again.
+-- `put_back` uses redis.call: its keys are not the damaged ones (damage.lua).
 local function or_put_back(put_back, step, ...)
   local done, err = pcall(step, ...)
   if not done then
@@ -107,12 +107,12 @@ local function enqueue_next(deduplication, next_key)
   local fields = call('HMGET', next_key, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk')
   local opts, id = cjson.decode(fields[3] or ''), fields[4]
   if type(opts) ~= 'table' or not (fields[1] and fields[2] and id) then error('it holds no job', 0) end
-  -- SADD makes a key that is not there: an empty waiting list would be a set from then on
+  -- SADD would create a missing key: an empty waiting list would become a set
   if fields[7] and fields[7] ~= (fields[5] or '') .. ':dependencies' then error('its pdk is not of its parent', 0) end
   local key = base .. id
   if string.find(KEY_WORDS, id, 1, true) and repairs().is_key_word(id) then error('its job has the id ' .. id, 0) end
-  if call('EXISTS', key) == 1 then -- made by somebody else meanwhile
-    call('HGET', key, 'name') -- an error where it is no job
+  if call('EXISTS', key) == 1 then -- another client has made it meanwhile
+    call('HGET', key, 'name') -- fails where it is no job
     emit_capped('duplicated', 'jobId', id)
     return call('DEL', next_key)
   end

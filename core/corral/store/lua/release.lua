@@ -1,4 +1,4 @@
--- Take back at once what a worker held that is known to be dead: nobody waits for its locks to run out.
+-- Take back at once the jobs of a worker that is known to be dead, before its locks expire.
 --
 -- KEYS  1 `<prefix>:<queue>:`   then the records of the worker's last calls, one per lane (advance.lua)
 -- ARGV  1 worker   2 max_stalled   3 offset_ms
@@ -10,7 +10,7 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[3]
 -- @include recovery.lua
 
--- A call that the worker sent and that comes only now would take jobs for nobody: it is refused as a ghost.
+-- A call of the dead worker may still arrive, and would fetch jobs that no process runs: this makes it a STALECALL.
 for lane = 2, #KEYS do
   call('SET', KEYS[lane], cmsgpack.pack(9007199254740991, 0, 0, 0), 'PX', 60000)
 end

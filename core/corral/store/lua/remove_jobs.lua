@@ -2,12 +2,12 @@
 
 local SUFFIXES = {'', ':logs', ':dependencies', ':processed', ':failed', ':unsuccessful'}
 
--- Delete what belongs to jobs; their locks end on their own. `leave` is called with each job's key before: for failed
--- jobs it is leave_parent of relations.lua, nil for others.
+-- Delete the keys of jobs, without their locks, which expire. `leave` is called before with each job's key: leave_parent of
+-- relations.lua for failed jobs, nil for others.
 local function remove_jobs(ids, leave)
   local keys = {}
   for _, id in ipairs(ids) do
-    if leave then pcall(leave, base .. id) end -- a parent that is damaged keeps nothing else from going
+    if leave then pcall(leave, base .. id) end -- a damaged parent must not stop the removal
     for _, suffix in ipairs(SUFFIXES) do keys[#keys + 1] = base .. id .. suffix end
     if #keys > 6000 then
       call('UNLINK', unpack(keys))

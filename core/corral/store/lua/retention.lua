@@ -4,9 +4,9 @@
 -- @include trim_set.lua
 -- @include roll_minutes.lua
 
--- Jobs of equal retention that finish together enter their set, and it is trimmed, once. `unkept` are those that could
--- not enter it, by id: they are in `active` again.
--- `own`: those that entered it under our default, by kind; nil without any. See kept.lua.
+-- Jobs of equal retention that finish together enter their set in one command, and it is trimmed once. `unkept` has, by id,
+-- the jobs that could not enter it; they are in `active` again.
+-- `own` has, by kind, the jobs that entered it under our default retention; nil without any. See kept.lua.
 local kept, unkept, own = {}, {}, nil
 
 local function trim_kept()
@@ -42,7 +42,7 @@ local function retain(kind, id, keep_count, age, limit)
   kept.scored[#kept.scored + 1] = id
 end
 
--- Run by `pcall`: a count that fails changes nothing of an ending.
+-- Run by `pcall`: an ending stands even if its count fails.
 local function count_minutes(name, finished)
   local points, key = tonumber(ARGV[6]), base .. 'metrics:' .. name
   if points > 0 then roll_minutes(key, call('HINCRBY', key, 'count', finished) - finished, points) end

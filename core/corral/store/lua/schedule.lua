@@ -1,20 +1,20 @@
--- Ensure a job scheduler (wire 6.21): one of the same definition whose chain is alive is left exactly as it is.
+-- Ensure a job scheduler (wire 6.21). One with the same definition and a live iteration is left exactly as it is.
 --
--- Whatever is called when, it leaves at most two iterations that have not started: one that is due, and one to come.
+-- Afterwards there are at most two iterations that have not started: one that is due, and one to come.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 id   3 every_ms, '' for a pattern   4 pattern   5 tz   6 ticks_json, see iterate.lua
 --       7 name   8 data   9 opts of its jobs, JSON text
---       10 why: `asked` by somebody who wants it; `start` of a worker that declares it; `check`: repair what is gone
+--       10 why: `asked` by a program; `start` of a worker that declares it; `check`: make only what is gone
 -- Returns {word, next_ms}
---         untouched   the same and alive
---         different   (check) another definition, and alive: left as it is
---         removed     (start, check) an operator has removed it, see unschedule.lua: left so, until it is asked for; a
---                     start makes it again where it was pruned, or where its declaration differs from the removed one
+--         untouched   it has the same definition and is alive
+--         different   (check) it has another definition and is alive; it is left as it is
+--         removed     (start, check) an operator has removed it, see unschedule.lua; it is left so until `asked`. A start
+--                     makes it again where it was pruned, or where its declaration differs from the removed one
 --         made        there was none
---         changed     its definition was another; a tick that is due stays and runs, a coming one is replaced
---         resumed     it is as it should be again: its next iteration, or a part of its keys, was missing
---         unknown     the ticks did not reach; next_ms is the store's time, to count them from
+--         changed     it had another definition; a tick that is due stays and runs, a coming one is replaced
+--         resumed     its next iteration, or some of its keys, were missing, and are there again
+--         unknown     there were too few ticks; next_ms is the store's time, from which to compute others
 -- Errors  DAMAGED <key> is a <type>, not a <type>; or is no counter. Nothing was changed
 
 local base, schedule, every, pattern, tz = KEYS[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
@@ -24,7 +24,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
 local meta = redis.pcall('HMGET', base .. 'meta', 'paused', 'concurrency', 'opts.maxLenEvents')
 local max_events = not meta.err and meta[3] and string.find(meta[3], '^%d+$') and meta[3] or '10000'
 -- @include events.lua
--- What can be mended is left to the stalled check, which tells of it.
+-- Damage that can be repaired is left to the stalled check, which reports it.
 local wrong = repairs().first_wrong('repeat') or repairs().wrong_type(base .. 'repeat:' .. schedule, 'hash')
   or repairs().first_wrong('delayed', 'prioritized', 'wait', 'active', 'paused', 'waiting-children', 'completed', 'failed',
     'meta', 'id', 'pc', 'marker', 'events')
@@ -43,8 +43,8 @@ local mark = call('HGET', marks, schedule)
 local as_removed = table.concat({'remove', ARGV[3], pattern, tz}, '\n')
 if mark and (why == 'check' or (why == 'start' and mark == as_removed)) then return {'removed', 0} end
 
--- Ids that are looked at in a list, from each end. Where a run waits behind more, it counts as waiting, and one run more
--- is the lesser evil: reading a million of them takes tens of milliseconds.
+-- How many ids of a list are read from each end: reading a million takes tens of milliseconds. A run behind more ids than
+-- that counts as waiting, at the price of one run too many.
 local LOOKS = 20000
 
 local key = base .. 'repeat:' .. schedule
@@ -56,13 +56,13 @@ local kind = current and call('TYPE', base .. current).ok
 local place, further
 if current then place, further = container_of(current, LOOKS) end
 if further then place = 'wait' end
--- Whether somebody makes the next iteration when this one is fetched, or has yet to after it was.
+-- Whether the next iteration is made when this one is fetched, or by the worker that has fetched it.
 local alive = place and place ~= 'completed' and place ~= 'failed' and kind == 'hash'
   and call('HGET', base .. current, 'rjk') == schedule
 
 local rule = {every = tonumber(found[1]), pattern = found[2], tz = found[3]}
 local made = tonumber(found[7])
-if alive and not recorded then -- the iteration still tells what it follows
+if alive and not recorded then -- the iteration still has the rule
   local known, opts = pcall(cjson.decode, call('HGET', base .. current, 'opts') or '')
   if known and type(opts) == 'table' and type(opts['repeat']) == 'table' then rule = opts['repeat'] end
   made = tonumber(rule.count)
@@ -76,8 +76,8 @@ if alive and recorded then
   if why == 'check' then return {'different', tick} end
 end
 
--- From here on it is written. First, what else of it there is: an iteration that is not the current one makes no next
--- one, and is there because the definition changed while it waited, or because keys were lost.
+-- From here on the scheduler is written. First, find its other iterations: they make no successors, and exist because the
+-- definition changed while they waited, or because keys were lost.
 local start = 'repeat:' .. schedule .. ':'
 
 local function own(ids)
@@ -115,7 +115,7 @@ end
 local current_is_due = alive and (place ~= 'delayed' or tick <= now)
 busy = busy or current_is_due
 
--- The iterations to come: there will be one, and it is made below.
+-- The coming iterations. All of them are removed, and one is made below.
 local coming, gone = {}, {}
 for _, job in ipairs(own(call('ZRANGEBYSCORE', base .. 'delayed', '(' .. until_now, '+inf', 'LIMIT', 0, LOOKS))) do
   if not job.started and job.ms > now then
@@ -150,8 +150,8 @@ end
 local word = not tick and not recorded and 'made'
   or (same or why == 'check' or (timing and not recorded)) and 'resumed' or 'changed'
 
--- Two that are due are enough: with a third to come, every change of a paused queue would leave one more. The last of
--- them, by preference the current one, carries the new definition on.
+-- Where two iterations are due, no coming one is made: otherwise every change in a paused queue would leave one more. The
+-- current one of them, or else the last, gets the new definition.
 if #waiting > 1 then
   local chosen = waiting[1]
   for _, job in ipairs(waiting) do
@@ -173,12 +173,12 @@ elseif timing and tick and tick > now then
 elseif timing and (tick or recorded) then
   due = grid_point(every, tonumber(found[8]) or (tick or 0) % every)
 elseif not tick and not recorded and coming[1] then
-  due = coming[1].ms -- its keys were lost, but for this: it keeps its phase
+  due = coming[1].ms -- only this iteration was not lost: keep its phase
 else
   due = busy and now + every or now
 end
--- A tick whose job is kept, or was promoted by hand and waits, has run or will (trap T27): the next one is ours. An id
--- that has lost its job is dropped where it is fetched (trap T14), and must not find another one there.
+-- Whether the tick's job exists: kept after its run, or promoted by hand and waiting (trap T27). Then the next tick is
+-- taken. An id in a container without a job also counts: its fetch drops it (trap T14), and must not drop a new job.
 local function is_taken()
   local id = iteration_id(schedule, due)
   if gone[id] then return false end

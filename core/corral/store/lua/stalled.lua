@@ -15,7 +15,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[3]
 -- @include recovery.lua
 -- @include put_aside.lua
 
--- Once per interval all keys are looked at; what has no end here is no check, and must not be overwritten.
+-- Once per interval all keys are checked, this one too: a `stalled-check` of another type must not be overwritten.
 repairs().mend()
 call('SET', base .. 'stalled-check', now, 'PX', ARGV[1])
 

@@ -1,9 +1,9 @@
--- Make the next iteration for one that was fetched without it (see iterate.lua).
+-- Make the successor of an iteration that was fetched without one (see iterate.lua).
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 ticks_json, see iterate.lua   3 the fetched iteration's id
--- Errors  DAMAGED  a key of the schedule is; nothing was changed
--- Returns what is still late: empty, or {{id, schedule, pattern, tz, Unix ms}} where the ticks did not reach.
+-- Errors  DAMAGED  a key of the schedule is damaged; nothing was changed
+-- Returns {}, or {{id, schedule, pattern, tz, Unix ms}} where there were too few ticks; see iterate.lua.
 
 local base, ticks_json = KEYS[1], ARGV[2]
 local clock = redis.call('TIME')
@@ -16,4 +16,4 @@ local queue, is_paused = base, meta[1]
 -- @include iterate.lua
 local done, reason = attempt(nil, advance_schedule, ARGV[3], call('HGETALL', base .. ARGV[3]))
 if not done then return redis.error_reply('DAMAGED ' .. reason) end
-return late
+return pending

@@ -1,15 +1,15 @@
--- Remove a job scheduler and its coming iteration (wire 6.21); one that waits or runs already is left.
+-- Remove a job scheduler and its coming iteration (wire 6.21); one that waits or runs already stays.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 id   3 how it was removed, kept so that no worker makes it again; '' keeps nothing, and then
---       nobody can tell it from a schedule that was lost. `prune`, or `remove`, every_ms, pattern and tz in four lines
+--       it looks like a schedule that was lost. `prune`, or `remove`, every_ms, pattern and tz in four lines
 -- Returns 1, or 0 where there was none
 -- Errors  WRONGTYPE  a key is damaged; nothing was changed
 
 local base, schedule = KEYS[1], ARGV[2]
 -- @include iteration.lua
 
--- What is written below is read first: a key of a wrong type ends this here, where nothing has changed.
+-- Read every key that is written below: one of a wrong type fails here, where nothing has changed.
 redis.call('ZCARD', base .. 'delayed')
 redis.call('XLEN', base .. 'events')
 if ARGV[3] ~= '' then redis.call('HLEN', 'corral:' .. base .. 'removed-schedules') end

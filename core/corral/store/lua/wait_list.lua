@@ -1,8 +1,8 @@
--- Included by scripts that put waiting jobs into a queue, after they have read whether it is paused: which list such jobs
--- enter (wire 6.14, trap T1). BullMQ 6 leaves them in `wait` while the queue is paused. BullMQ 5 keeps them in `paused`, and
--- its `resume` renames `paused` to `wait`: whatever stands in `wait` then is overwritten, and no client finds those jobs again.
+-- Included by scripts that put waiting jobs into a queue, after they have read whether it is paused: the list that the jobs
+-- must enter (wire 6.14, trap T1). BullMQ 6 leaves jobs in `wait` while the queue is paused. BullMQ 5 keeps them in `paused`,
+-- and its `resume` renames `paused` to `wait`: jobs that are in `wait` then are overwritten, and no client finds them again.
 -- Needs in scope: queue (`<prefix>:<queue>:`), is_paused.
--- Leaves: wait_list, the key. Nothing is asked of the store unless the queue is paused.
+-- Leaves: wait_list, the key. Unless the queue is paused, this sends no command.
 
 local wait_list = queue .. 'wait'
 if is_paused then
@@ -13,5 +13,5 @@ if is_paused then
     if redis.call('TYPE', wait_list).ok == 'list' then redis.call('RENAME', wait_list, aside) end
     kind = 'list'
   end
-  if kind == 'list' then wait_list = aside end -- anything else there is damaged, and the stalled check mends it
+  if kind == 'list' then wait_list = aside end -- any other type is damage, which the stalled check repairs
 end

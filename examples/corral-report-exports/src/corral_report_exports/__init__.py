@@ -1,10 +1,13 @@
 """The queue `report-exports`. This file is all that a producer ever loads."""
 
+from pathlib import Path
 from typing import Literal
 
-from corral import Payload, Processor, Queue, hookimpl
+from pydantic_settings import SettingsConfigDict
 
-__all__ = ["ReportExport", "report_exports"]
+from corral import Payload, PluginSettings, Processor, Queue, hookimpl
+
+__all__ = ["ReportExport", "ReportSettings", "report_exports"]
 
 
 class ReportExport(Payload):
@@ -18,10 +21,24 @@ class ReportExport(Payload):
 report_exports = Queue("report-exports", ReportExport)
 
 
+class ReportSettings(PluginSettings):
+    """`CORRAL_REPORT_EXPORTS_DIR`: where the files go."""
+
+    model_config = SettingsConfigDict(env_prefix="CORRAL_REPORT_EXPORTS_")
+
+    dir: Path = Path("exports")
+
+
 @hookimpl
 def corral_queues() -> list[Queue]:
     """Declare the queue, in every process."""
     return [report_exports]
+
+
+@hookimpl
+def corral_settings() -> list[type[PluginSettings]]:
+    """Declare the settings: a misspelt variable refuses the start."""
+    return [ReportSettings]
 
 
 @hookimpl

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from corral import Deps, Job
-from corral_report_exports import ReportExport
-from corral_report_exports.reports import ExportedReport, Reports, ReportSettings
+from corral_report_exports import ReportExport, ReportSettings
+from corral_report_exports.reports import ExportedReport, Reports
 
 __all__ = ["export_report", "open_reports"]
 

@@ -12,22 +12,11 @@ from pathlib import Path
 from typing import Self
 
 from fpdf import FPDF
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from corral import Fail
-from corral_report_exports import ReportExport
+from corral_report_exports import ReportExport, ReportSettings
 
-__all__ = ["ExportedReport", "ReportSettings", "Reports"]
-
-
-class ReportSettings(BaseSettings):
-    """`CORRAL_REPORT_EXPORTS_DIR`: where the files go."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="CORRAL_REPORT_EXPORTS_", env_ignore_empty=True, frozen=True
-    )
-
-    dir: Path = Path("exports")
+__all__ = ["ExportedReport", "Reports"]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # workers have it, producers need not
     from sqlalchemy import MetaData
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from corral import PluginSettings
     from corral_account_deletions.requests import DeletionRequest
 
 __all__ = ["AccountDeletion", "account_deletions"]
@@ -69,6 +70,14 @@ def corral_queues() -> list[Queue]:
 
 
 @hookimpl
+def corral_settings() -> list[type[PluginSettings]]:
+    """Declare the settings, `CORRAL_ACCOUNT_DELETIONS_…`."""
+    from corral_account_deletions.settings import DeletionSettings  # noqa: PLC0415  # read where it is needed
+
+    return [DeletionSettings]
+
+
+@hookimpl
 def corral_processors() -> list[Processor]:
     """Bind its processor; the database is imported in here."""
     from corral_account_deletions.processor import delete_account, open_deletions  # noqa: PLC0415  # workers only
@@ -91,7 +100,7 @@ def corral_hookspecs() -> list[object]:
 
 
 @hookimpl(trylast=True)
-def corral_deletion_request(
+def account_deletions_find_request(
     request_id: str, connection: AsyncConnection
 ) -> Awaitable[DeletionRequest | None]:
     """The request of our own table, where the application does not keep its own."""
@@ -101,7 +110,7 @@ def corral_deletion_request(
 
 
 @hookimpl(trylast=True)
-def corral_record_deletion(
+def account_deletions_record_request(
     request: DeletionRequest, connection: AsyncConnection
 ) -> Awaitable[bool]:
     """How far it is, in our own table."""
@@ -111,7 +120,9 @@ def corral_record_deletion(
 
 
 @hookimpl
-def corral_erase_account(user_id: str, connection: AsyncConnection) -> Awaitable[Mapping[str, int]]:
+def account_deletions_erase(
+    user_id: str, connection: AsyncConnection
+) -> Awaitable[Mapping[str, int]]:
     """Erase what the file `CORRAL_ACCOUNT_DELETIONS_TABLES` names: rows, and columns of rows."""
     from corral_account_deletions.configured import erase_configured  # noqa: PLC0415  # as above
 

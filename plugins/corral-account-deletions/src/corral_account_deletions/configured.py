@@ -50,7 +50,7 @@ async def erase_configured(connection: AsyncConnection, user_id: str) -> Mapping
         Exception: The database refused; a row of a table that is not configured refers to one that
         is, mostly.
     """
-    path = DeletionSettings.from_environment().tables
+    path = DeletionSettings().tables
     return {} if path is None else await connection.run_sync(_erase, read_tables(path), user_id)
 
 

@@ -10,21 +10,19 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pluggy import HookRelay
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from corral import Exponential, Fail, Retention, Snooze
+from corral import Answer, Deps, EnqueueOptions, Exponential, Fail, HookRaised, Retention, Snooze
 from corral.errors import JobRefused
-from corral.hooks import Answer, HookRaised, all_answers, first_answer
-from corral.jobs import EnqueueOptions, JobScheduler
 from corral.sql import Outbox, ensure_unspoilt
+from corral_account_deletions import hookspecs
 from corral_account_deletions.person import Person
 from corral_account_deletions.requests import DeletionRequest
 from corral_account_deletions.tables import account_deletion_receipts
@@ -68,8 +66,7 @@ class Deletion:
 
     Args:
         engine: The database.
-        hook: Calls the plugin's hooks.
-        jobs: Enqueues the confirmation.
+        deps: Asks the plugin's hooks, and enqueues the confirmation.
         user_keys: As `Person`.
         tells: Whether there is a queue for the confirmation.
     """
@@ -77,15 +74,13 @@ class Deletion:
     def __init__(
         self,
         engine: AsyncEngine,
-        hook: HookRelay,
-        jobs: JobScheduler,
+        deps: Deps,
         *,
         user_keys: frozenset[str],
         tells: bool,
     ) -> None:
         self._engine = engine
-        self._hook = hook
-        self._jobs = jobs
+        self._deps = deps
         self._user_keys = user_keys
         self._tells = tells
 
@@ -157,9 +152,8 @@ class Deletion:
                 return int(await connection.scalar(removed) or 0)
 
     async def _request(self, connection: AsyncConnection, request_id: str) -> DeletionRequest:
-        asked = self._hook.corral_deletion_request
-        request: DeletionRequest | None = await first_answer(
-            asked, request_id=request_id, connection=connection
+        request = await self._deps.ask_first(
+            hookspecs.account_deletions_find_request, request_id=request_id, connection=connection
         )
         if request is None:
             raise Fail(f"no deletion request {request_id!r}")
@@ -168,9 +162,10 @@ class Deletion:
     async def _erase(
         self, connection: AsyncConnection, request: DeletionRequest, person: Person
     ) -> None:
-        asked = self._hook.corral_erase_account
-        answers = await all_answers(asked, user_id=request.user_id, connection=connection)
-        await ensure_unspoilt(connection, asked.name)
+        answers = await self._deps.ask_all(
+            hookspecs.account_deletions_erase, user_id=request.user_id, connection=connection
+        )
+        await ensure_unspoilt(connection, "account_deletions_erase")
         await take_back(connection, person)
         receipts = [
             {"request_id": request.id, "participant": participant, "name": name, "amount": amount}
@@ -181,15 +176,15 @@ class Deletion:
         await self._record(connection, request)
 
     async def _record(self, connection: AsyncConnection, request: DeletionRequest) -> None:
-        asked = self._hook.corral_record_deletion
-        if not any(
-            answer.value
-            for answer in await all_answers(asked, request=request, connection=connection)
-        ):
+        answers = await self._deps.ask_all(
+            hookspecs.account_deletions_record_request, request=request, connection=connection
+        )
+        if not any(answer.value for answer in answers):
             raise LookupError(
-                f"nobody has recorded deletion request {request.id!r}: see corral_record_deletion"
+                f"nobody has recorded deletion request {request.id!r}:"
+                " see account_deletions_record_request"
             )
-        await ensure_unspoilt(connection, asked.name)
+        await ensure_unspoilt(connection, "account_deletions_record_request")
 
     async def _tell(
         self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str
@@ -199,14 +194,14 @@ class Deletion:
             mail["locale"] = request.locale
         options: EnqueueOptions = {**MAIL_OPTIONS, "job_id": mail_id}
         try:
-            await Outbox(self._jobs).within(connection).enqueue(MAIL_QUEUE, mail, **options)
+            await Outbox(self._deps.jobs).within(connection).enqueue(MAIL_QUEUE, mail, **options)
         except JobRefused as error:  # no further attempt would make it a better address
             log.warning(
                 "a deletion cannot be confirmed by mail: %s", person.left_out_of(str(error))
             )
 
 
-def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:
+def _counted(answers: list[Answer[Mapping[str, int] | None]]) -> Counter[tuple[str, str]]:
     """The receipts: a participant with several implementations has one for each name all the same.
 
     Raises:
@@ -220,7 +215,7 @@ def _counted(answers: list[Answer]) -> Counter[tuple[str, str]]:
                 counted[str(answer.provider), str(name)] += int(amount)
         except (AttributeError, TypeError, ValueError):
             raise TypeError(
-                f"corral_erase_account of {answer.provider} returned no counts by name"
+                f"account_deletions_erase of {answer.provider} returned no counts by name"
             ) from None
     return counted
 
@@ -245,12 +240,12 @@ def _discreet(what: str) -> Iterator[list[Person]]:
 
 def _told(what: str, error: Exception, known: list[Person]) -> DeletionFailed:
     cause: BaseException = error
-    told = ""
+    message = ""
     if isinstance(error, HookRaised) and error.__cause__ is not None:
         cause = error.__cause__
-        told = f"{error.hook} of {error.provider}: "
+        message = f"{error.hook} of {error.provider}: "
     texts = [
-        f"{what}: {told}{type(cause).__name__}: {cause}",
+        f"{what}: {message}{type(cause).__name__}: {cause}",
         "".join(traceback.format_exception(cause)),
     ]
     for person in known:

@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
-from pluggy import HookspecMarker
+from corral import hookspec
 
 if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from corral_account_deletions.requests import DeletionRequest
 
-__all__ = ["corral_deletion_request", "corral_erase_account", "corral_record_deletion"]
-
-hookspec = HookspecMarker("corral")
+__all__ = [
+    "account_deletions_erase",
+    "account_deletions_find_request",
+    "account_deletions_record_request",
+]
 
 
 @hookspec
-def corral_erase_account(
+def account_deletions_erase(
     user_id: str, connection: AsyncConnection
 ) -> Awaitable[Mapping[str, int] | None] | Mapping[str, int] | None:
     """Erase what you keep about a user, or make it nobody's.
@@ -45,8 +47,8 @@ def corral_erase_account(
     """
 
 
-@hookspec(firstresult=True)
-def corral_deletion_request(
+@hookspec
+def account_deletions_find_request(
     request_id: str, connection: AsyncConnection
 ) -> Awaitable[DeletionRequest | None] | DeletionRequest | None:
     """Find a deletion request, and lock it until the transaction ends (`SELECT … FOR UPDATE`).
@@ -65,14 +67,14 @@ def corral_deletion_request(
 
 
 @hookspec
-def corral_record_deletion(
+def account_deletions_record_request(
     request: DeletionRequest, connection: AsyncConnection
 ) -> Awaitable[bool] | bool | None:
-    """Write down how far a deletion is. Whoever answers `corral_deletion_request` does this, too.
+    """Write down how far a deletion is.
 
-    Everybody is asked, twice per deletion, in the transaction that holds the request: with
-    `processed_at`, when all was erased; then with `finished_at`, and without its `email`, which
-    must go.
+    Implement it together with `account_deletions_find_request`. All implementations are called,
+    twice per deletion, in the transaction that holds the request: with `processed_at`, when all was
+    erased; then with `finished_at`, and without its `email`, which must go.
 
     Args:
         request: The request as it is from now on.

@@ -58,9 +58,9 @@ class Person:
 
     def is_in(self, job: StoredJob) -> bool:
         """Whether anything that is stored of a job is about them."""
-        told = [job.data, job.returnvalue, job.progress, job.child_results]
+        message = [job.data, job.returnvalue, job.progress, job.child_results]
         texts = [job.failed_reason, job.deferred_failure, job.stacktrace, job.logs]
-        return self.is_identified_in(told) or self.is_addressed_in([*told, *texts])
+        return self.is_identified_in(message) or self.is_addressed_in([*message, *texts])
 
     def left_out_of(self, text: str) -> str:
         """A text without the address."""

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+import corral.inspector
 import corral.sql
 from corral import Deps, Job, Snooze
 from corral.errors import DatabaseUnavailable
@@ -68,7 +69,7 @@ async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
         ConfigurationError: A setting cannot be used, the database lacks our tables, or the tables
             file names what is not there. A database that is away fails the jobs' attempts.
     """
-    settings = DeletionSettings.from_environment()
+    settings = DeletionSettings()
     engine = await deps.enter(corral.sql.engine)
     user_keys = frozenset({"userid"})
     if settings.tables is not None:
@@ -77,14 +78,15 @@ async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
         } - {"id"}
     await corral.sql.require_tables(engine, *metadata.tables.values(), corral.sql.outbox)
     if settings.tables is not None:
-        with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
+        with suppress(DatabaseUnavailable), corral.sql.database_errors(engine):
             async with engine.connect() as connection:
                 await check_tables(connection, settings.tables)
-    tells = MAIL_QUEUE in deps.inspector.queues
+    inspector = await deps.enter(corral.inspector.of_worker)
+    tells = MAIL_QUEUE in inspector.queues
     if not tells:
         log.warning("no queue 'emails' is installed: deletions are not confirmed by mail")
-    deletion = Deletion(engine, deps.hook, deps.jobs, user_keys=user_keys, tells=tells)
-    yield Deletions(deletion, Traces(deps.inspector, deps.jobs))
+    deletion = Deletion(engine, deps, user_keys=user_keys, tells=tells)
+    yield Deletions(deletion, Traces(inspector, deps.jobs))
 
 
 async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> DeletedAccount:

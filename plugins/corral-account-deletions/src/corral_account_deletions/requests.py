@@ -13,9 +13,8 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from corral.jobs import JobScheduler
-from corral.sql import Connection
-from corral.sql.engines import connected
+from corral import JobScheduler
+from corral.sql import Connection, connection_of
 from corral_account_deletions import AccountDeletion, account_deletions
 from corral_account_deletions.settings import DeletionSettings
 from corral_account_deletions.tables import account_deletion_requests
@@ -89,10 +88,10 @@ async def request_deletion(
     """
     if user_id.casefold() == email.casefold():
         raise ValueError("a user's id that is the e-mail address could not be forgotten")
-    grace = DeletionSettings.from_environment().grace if grace is None else grace
+    grace = DeletionSettings().grace if grace is None else grace
     now = datetime.now(UTC)
     made = DeletionRequest(uuid4().hex, user_id, email, locale, now, now + grace)
-    own = await connected(connection)
+    own = await connection_of(connection)
     insert = postgresql.insert if own.dialect.name == "postgresql" else sqlite.insert
     stored = (
         insert(account_deletion_requests)

@@ -9,14 +9,14 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from corral.queue_settings import QueueSettings
+from corral import PluginSettings
 
 __all__ = ["DeletionSettings"]
 
 PREFIX = "CORRAL_ACCOUNT_DELETIONS_"
 
 
-class DeletionSettings(QueueSettings):
+class DeletionSettings(PluginSettings):
     """The settings of `account-deletions`.
 
     Attributes:

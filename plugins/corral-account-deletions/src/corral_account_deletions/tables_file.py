@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from corral.errors import ConfigurationError
+from corral.field_errors import FieldError, field_errors, with_small_initial
 
 __all__ = ["ConfiguredTable", "read_tables", "refused"]
 
@@ -78,7 +79,7 @@ def read_tables(path: Path) -> Mapping[str, ConfiguredTable]:
             f"the tables file {str(path)!r} cannot be read: {error}"
         ) from error
     except ValidationError as error:
-        raise refused(path, [_told(fault) for fault in error.errors(include_url=False)]) from None
+        raise refused(path, [_sentence(each) for each in field_errors(error)]) from None
     return {name: table for name, table in read.tables.items() if table.action is not None}
 
 
@@ -87,17 +88,16 @@ def refused(path: Path, faults: Sequence[str]) -> ConfigurationError:
     return ConfigurationError("\n  ".join([f"the tables file {str(path)!r} was refused:", *faults]))
 
 
-def _told(fault: ErrorDetails) -> str:
+def _sentence(error: FieldError) -> str:
     """One fault, with the table it is in."""
-    where = [str(part) for part in fault["loc"]]
+    where = [str(part) for part in error.location]
     in_table = where[0] == "tables" and len(where) > 1
     table = f"table {where[1]!r}: " if in_table else ""
     rest = where[2:] if in_table else where
-    if fault["type"] == "extra_forbidden":
+    if error.type == "extra_forbidden":
         known = ConfiguredTable.model_fields if in_table else _File.model_fields
         near = difflib.get_close_matches(rest[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(map(repr, known))}"
         return f"{table}{rest[-1]!r} is not known; {hint}"
-    message = fault["msg"]
-    field = f"{rest[0]}: " if rest else ""
-    return f"{table}{field}{message[:1].lower()}{message[1:]}"
+    message = with_small_initial(error.message)
+    return f"{table}{rest[0]}: {message}" if rest else f"{table}{message}"

@@ -11,10 +11,9 @@ from pydantic_core import from_json
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from corral.inspector import JobInspector, JobLocked, JobNotFound, State, StoredJob
-from corral.inspector.refusals import CurrentIteration
-from corral.jobs import JobScheduler
-from corral.sql.tables import outbox
+from corral import JobScheduler, JobState
+from corral.inspector import CurrentIteration, JobInspector, JobLocked, JobNotFound, StoredJob
+from corral.sql import outbox
 from corral_account_deletions import account_deletions
 from corral_account_deletions.person import Person
 
@@ -25,7 +24,12 @@ log = logging.getLogger("corral_account_deletions")
 PAGE: Final = 100
 """Jobs per call: what the inspector reads at once."""
 
-UNSTARTED: Final[tuple[State, ...]] = ("delayed", "waiting-children", "prioritized", "waiting")
+UNSTARTED: Final[tuple[JobState, ...]] = (
+    JobState.DELAYED,
+    JobState.WAITING_CHILDREN,
+    JobState.PRIORITIZED,
+    JobState.WAITING,
+)
 """In the order of a job's life: one that moves on meanwhile is met again."""
 
 
@@ -80,13 +84,13 @@ class Traces:
                             "a job for a deleted account is removed: %s of queue %s", job.id, queue
                         )
             if queue != account_deletions.name:  # of which we are one, and no other one says more
-                async for job in self._listed(queue, "active"):
+                async for job in self._listed(queue, JobState.ACTIVE):
                     swept += Swept(left=person.is_in(job))
             swept += Swept(scrubbed=await self._inspector.scrub(queue, person.is_in))
             await self._inspector.scrub_events(queue, person.is_addressed_in)
         return swept
 
-    async def _listed(self, queue: str, state: State) -> AsyncIterator[StoredJob]:
+    async def _listed(self, queue: str, state: JobState) -> AsyncIterator[StoredJob]:
         """List from the end: jobs that leave at the front then repeat others, and hide none."""
         total = (await self._inspector.counts(queue))[state]
         for start in range((total - 1) // PAGE * PAGE, -1, -PAGE):
@@ -105,7 +109,7 @@ class Traces:
             try:
                 await self._inspector.remove(job.queue, job.id)
             except CurrentIteration:
-                await self._jobs.unschedule(str(job.schedule_id))
+                await self._jobs.unschedule(job.queue, str(job.schedule_id))
                 await self._inspector.remove(job.queue, job.id)
         except JobLocked:
             return Swept(left=1)

@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AwareDatetime, JsonValue, StringConstraints
 
-from corral import Exponential, JobOptions, Payload, Processor, Queue, Retention, hookimpl
+from corral import (
+    Exponential,
+    JobOptions,
+    Payload,
+    Processor,
+    Queue,
+    Retention,
+    check_job_id,
+    hookimpl,
+)
 from corral.errors import JobRefused
-from corral.options import check_job_id
 from corral_billing_webhooks_retry import hookspecs
 
 if TYPE_CHECKING:  # for annotations alone
-    from corral import Enqueued, JobScheduler
+    from corral import Enqueued, JobScheduler, PluginSettings
 
 __all__ = ["BillingEvent", "billing_webhooks_retry", "enqueue_event", "job_id_for"]
 
@@ -85,8 +93,8 @@ def job_id_for(provider: str, event_id: str) -> str:
             return plain
     # the length tells the two apart, and no plain id is without a dash; half a surrogate pair is
     # text, too
-    told = f"{len(provider)}:{plain}".encode("utf-8", "surrogatepass")
-    return f"sha256.{hashlib.sha256(told).hexdigest()}"
+    message = f"{len(provider)}:{plain}".encode("utf-8", "surrogatepass")
+    return f"sha256.{hashlib.sha256(message).hexdigest()}"
 
 
 async def enqueue_event(jobs: JobScheduler, event: BillingEvent) -> Enqueued:
@@ -114,6 +122,14 @@ async def enqueue_event(jobs: JobScheduler, event: BillingEvent) -> Enqueued:
 def corral_queues() -> list[Queue]:
     """Declare the queue."""
     return [billing_webhooks_retry]
+
+
+@hookimpl
+def corral_settings() -> list[type[PluginSettings]]:
+    """Declare the settings, `CORRAL_BILLING_WEBHOOKS_RETRY_…`."""
+    from corral_billing_webhooks_retry.settings import BillingSettings  # noqa: PLC0415  # it imports this module
+
+    return [BillingSettings]
 
 
 @hookimpl

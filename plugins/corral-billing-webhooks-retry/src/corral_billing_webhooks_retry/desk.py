@@ -8,17 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pluggy import HookRelay
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from corral import JobScheduler, sql
-from corral.hooks import all_answers
-from corral_billing_webhooks_retry import BillingEvent, job_id_for
+from corral import Deps, sql
+from corral_billing_webhooks_retry import BillingEvent, hookspecs, job_id_for
 
 __all__ = ["SCOPE", "Desk"]
 
 SCOPE: Final = "billing-webhooks-retry"
 """Of the ledger: its keys are what `job_id_for` makes of an event."""
+
+HOOKS: Final = (hookspecs.billing_webhooks_retry_event, hookspecs.corral_billing_event)
+"""The hook, and its old name, whose implementations are asked after those of the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +28,18 @@ class Desk:
 
     Attributes:
         engine: The database.
-        hook: Calls `corral_billing_event`.
-        jobs: What subscribers enqueue with, once it is bound to their transaction.
+        deps: Asks the hook, and enqueues for subscribers, bound to their transaction.
         providers: Whose events are handled.
     """
 
     engine: AsyncEngine
-    hook: HookRelay
-    jobs: JobScheduler
+    deps: Deps
     providers: frozenset[str]
 
     @property
     def subscribed(self) -> bool:
         """Whether anybody wants to be told."""
-        return bool(self.hook.corral_billing_event.get_hookimpls())
+        return any(self.deps.implementers(hook) for hook in HOOKS)
 
     async def hand_over(self, event: BillingEvent) -> bool:
         """Call every subscriber with an event and record it, in one transaction and once.
@@ -55,15 +54,14 @@ class Desk:
             DatabaseUnavailable: Nothing was committed, or, where the reply to COMMIT was lost, all
             of it.
         """
-        with sql.unavailable(self.engine):
+        with sql.database_errors(self.engine):
             async with self.engine.begin() as connection:
                 if not await sql.Ledger.claim(
                     connection, SCOPE, job_id_for(event.provider, event.event_id)
                 ):
                     return False
-                jobs = sql.Outbox(self.jobs).within(connection)
-                await all_answers(
-                    self.hook.corral_billing_event, event=event, connection=connection, jobs=jobs
-                )
-                await sql.ensure_unspoilt(connection, "corral_billing_event")
+                jobs = sql.Outbox(self.deps.jobs).within(connection)
+                for hook in HOOKS:
+                    await self.deps.ask_all(hook, event=event, connection=connection, jobs=jobs)
+                await sql.ensure_unspoilt(connection, "billing_webhooks_retry_event")
         return True

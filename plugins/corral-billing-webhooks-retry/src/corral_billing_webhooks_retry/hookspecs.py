@@ -11,23 +11,21 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from pluggy import HookspecMarker
+from corral import hookspec
 
 if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from corral.jobs import JobScheduler
+    from corral import JobScheduler
     from corral_billing_webhooks_retry import BillingEvent
 
-__all__ = ["corral_billing_event"]
-
-hookspec = HookspecMarker("corral")
+__all__ = ["billing_webhooks_retry_event", "corral_billing_event"]
 
 
 @hookspec
-def corral_billing_event(
+def billing_webhooks_retry_event(
     event: BillingEvent, connection: AsyncConnection, jobs: JobScheduler
-) -> Awaitable[object] | None:
+) -> Awaitable[None] | None:
     """A payment provider says that something has happened.
 
     Called once per event for everybody who subscribes, one after the other; again only where that
@@ -35,6 +33,21 @@ def corral_billing_event(
 
     Args:
         event: The event, of whatever type: leave alone what is not yours.
+        connection: The transaction that writes the event down. Do not commit it.
+        jobs: Enqueues in this transaction.
+    """
+
+
+@hookspec
+def corral_billing_event(
+    event: BillingEvent, connection: AsyncConnection, jobs: JobScheduler
+) -> Awaitable[None] | None:
+    """The old name of `billing_webhooks_retry_event`, which is asked as well.
+
+    A package that implements both is called twice for each event: implement one of the two.
+
+    Args:
+        event: The event, of whatever type.
         connection: The transaction that writes the event down. Do not commit it.
         jobs: Enqueues in this transaction.
     """

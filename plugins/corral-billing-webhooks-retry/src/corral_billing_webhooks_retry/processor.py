@@ -40,12 +40,12 @@ async def open_desk(deps: Deps) -> AsyncIterator[Desk]:
         ConfigurationError: A setting cannot be used, or the database has no ledger: `corral db
         create` was not run.
     """
-    settings = BillingSettings.from_environment()
-    desk = Desk(await deps.enter(sql.engine), deps.hook, deps.jobs, settings.providers)
+    settings = BillingSettings()
+    desk = Desk(await deps.enter(sql.engine), deps, settings.providers)
     if desk.subscribed:
         await sql.require_tables(desk.engine, sql.ledger)
     else:
-        log.warning("nobody subscribes to corral_billing_event: every event is ignored")
+        log.warning("nobody subscribes to billing_webhooks_retry_event: every event is ignored")
     yield desk
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from corral.queue_settings import QueueSettings
+from corral import PluginSettings
 from corral_billing_webhooks_retry import Provider
 
 __all__ = ["BillingSettings"]
@@ -23,7 +23,7 @@ def _split(value: object) -> object:
     )
 
 
-class BillingSettings(QueueSettings):
+class BillingSettings(PluginSettings):
     """The settings of `billing-webhooks-retry`.
 
     Attributes:

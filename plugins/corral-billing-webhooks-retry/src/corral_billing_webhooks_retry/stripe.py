@@ -103,13 +103,13 @@ def _read(header: str) -> tuple[str, list[str]]:
 
 def _event(body: bytes) -> BillingEvent:
     try:
-        told = from_json(body, allow_inf_nan=False)
+        parsed = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise PayloadRefused(
             billing_webhooks_retry.name, (("body", f"is no JSON: {error}"),)
         ) from None
-    if not isinstance(told, Mapping):
+    if not isinstance(parsed, Mapping):
         raise PayloadRefused(billing_webhooks_retry.name, (("body", "is no JSON object"),))
     named = {"eventId": "id", "type": "type", "occurredAt": "created"}
-    fields = {ours: told[theirs] for ours, theirs in named.items() if theirs in told}
-    return billing_webhooks_retry.validated({"provider": "stripe", **fields, "body": told})
+    fields = {ours: parsed[theirs] for ours, theirs in named.items() if theirs in parsed}
+    return billing_webhooks_retry.validated({"provider": "stripe", **fields, "body": parsed})

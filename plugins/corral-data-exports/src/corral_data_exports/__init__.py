@@ -20,6 +20,8 @@ from corral_data_exports.records import Recipient, RecordSet
 if TYPE_CHECKING:  # workers have it, producers need not
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from corral import PluginSettings
+
 __all__ = ["DataExport", "Recipient", "RecordSet", "data_exports"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=128)]
@@ -60,6 +62,14 @@ def corral_queues() -> list[Queue]:
 
 
 @hookimpl
+def corral_settings() -> list[type[PluginSettings]]:
+    """Declare the settings, `CORRAL_DATA_EXPORTS_…`."""
+    from corral_data_exports.settings import ExportSettings  # noqa: PLC0415  # read where it is needed
+
+    return [ExportSettings]
+
+
+@hookimpl
 def corral_processors() -> list[Processor]:
     """Bind its processor; database, archive and storage are imported in here."""
     from corral_data_exports.processor import export_data, open_exports  # noqa: PLC0415  # workers only
@@ -74,7 +84,7 @@ def corral_hookspecs() -> list[object]:
 
 
 @hookimpl
-def corral_export_account(user_id: str, connection: AsyncConnection) -> Awaitable[list[RecordSet]]:
+def data_exports_records(user_id: str, connection: AsyncConnection) -> Awaitable[list[RecordSet]]:
     """The rows of the tables that `CORRAL_DATA_EXPORTS_TABLES` names."""
     from corral_data_exports.tables import ConfiguredTables  # noqa: PLC0415  # a producer has no SQLAlchemy
 
@@ -82,7 +92,9 @@ def corral_export_account(user_id: str, connection: AsyncConnection) -> Awaitabl
 
 
 @hookimpl(trylast=True)
-def corral_export_user(user_id: str, connection: AsyncConnection) -> Awaitable[Recipient | None]:
+def data_exports_recipient(
+    user_id: str, connection: AsyncConnection
+) -> Awaitable[Recipient | None]:
     """Find a user in the table that `[users]` of the tables file names."""
     from corral_data_exports.tables import ConfiguredTables  # noqa: PLC0415  # a producer has no SQLAlchemy
 

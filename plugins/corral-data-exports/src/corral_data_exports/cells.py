@@ -47,8 +47,10 @@ def cell(value: object) -> str:
             return str(value) if value.is_finite() else ""
         case str():
             return neutral(value)
-    told = to_jsonable_python(value, bytes_mode="base64", fallback=plain)
-    return neutral(told if isinstance(told, str) else to_json(told, inf_nan_mode="null").decode())
+    jsonable = to_jsonable_python(value, bytes_mode="base64", fallback=plain)
+    return neutral(
+        jsonable if isinstance(jsonable, str) else to_json(jsonable, inf_nan_mode="null").decode()
+    )
 
 
 def plain(value: object) -> object:

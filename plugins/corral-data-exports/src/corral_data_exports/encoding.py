@@ -56,10 +56,10 @@ class JsonArray:
         except (
             PydanticSerializationError
         ):  # half a surrogate pair, for one: only an escape can say that
-            told = to_jsonable_python(
+            jsonable = to_jsonable_python(
                 dict(record), bytes_mode="base64", inf_nan_mode="null", fallback=plain
             )
-            return before + json.dumps(told).encode()
+            return before + json.dumps(jsonable).encode()
 
     def end(self) -> bytes:
         """See `Encoder`."""

@@ -12,12 +12,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from pluggy import HookRelay
 from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from corral.hooks import all_answers
-from corral_data_exports import DataExport
+from corral import Deps
+from corral_data_exports import DataExport, hookspecs
 from corral_data_exports.archive import Archive
 from corral_data_exports.encoding import encoder
 from corral_data_exports.entry_names import MANIFEST, entry_names
@@ -40,16 +39,16 @@ class RecordsFailed(Exception):
     """A participant's records are missing, or cannot be read or written; the message names it."""
 
 
-async def record_sets(
-    hook: HookRelay, user_id: str, connection: AsyncConnection
-) -> list[RecordSet]:
+async def record_sets(deps: Deps, user_id: str, connection: AsyncConnection) -> list[RecordSet]:
     """Ask everybody for their record sets; nobody's records are read yet.
 
     Raises:
         RecordsFailed: Somebody returned what is none.
         HookRaised: Somebody raised.
     """
-    asked = await all_answers(hook.corral_export_account, user_id=user_id, connection=connection)
+    asked = await deps.ask_all(
+        hookspecs.data_exports_records, user_id=user_id, connection=connection
+    )
     sets: list[RecordSet] = []
     for answer in asked:
         value: Any = answer.value

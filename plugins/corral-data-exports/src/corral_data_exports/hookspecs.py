@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from pluggy import HookspecMarker
-
+from corral import hookspec
 from corral_data_exports.records import Recipient, RecordSet
 
 if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["RecordSets", "corral_export_account", "corral_export_user"]
-
-hookspec = HookspecMarker("corral")
+__all__ = ["RecordSets", "data_exports_recipient", "data_exports_records"]
 
 RecordSets: TypeAlias = Iterable[RecordSet] | Mapping[str, AsyncIterable[Mapping[str, object]]]
 """What a participant returns; the mapping of name to records is for those who do not depend on this
@@ -29,7 +26,7 @@ plugin.
 
 
 @hookspec
-def corral_export_account(
+def data_exports_records(
     user_id: str, connection: AsyncConnection
 ) -> Awaitable[RecordSets | None] | RecordSets | None:
     """Hand over what is kept about a user.
@@ -49,8 +46,8 @@ def corral_export_account(
     """
 
 
-@hookspec(firstresult=True)
-def corral_export_user(
+@hookspec
+def data_exports_recipient(
     user_id: str, connection: AsyncConnection
 ) -> Awaitable[Recipient | None] | Recipient | None:
     """Say who a user is: where the mail goes that tells of the archive.

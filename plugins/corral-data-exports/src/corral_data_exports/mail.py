@@ -6,9 +6,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from corral import Fail, Job
+from corral import Fail, Job, JobScheduler
 from corral.errors import PayloadRefused, UnknownQueue
-from corral.jobs import JobScheduler
 from corral_data_exports import DataExport
 from corral_data_exports.links import signed_link
 from corral_data_exports.records import Recipient

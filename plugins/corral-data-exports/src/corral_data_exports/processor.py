@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from pluggy import HookCaller, HookRelay
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+import corral.inspector
 import corral.sql
 import corral_data_exports
 from corral import Deps, Fail, Job
 from corral.errors import DatabaseUnavailable
-from corral.hooks import first_answer
-from corral_data_exports import DataExport
+from corral_data_exports import DataExport, hookspecs
 from corral_data_exports.exporting import record_sets, write_archive
 from corral_data_exports.mail import MAIL_QUEUE, ReadyMail
 from corral_data_exports.records import Recipient
@@ -51,14 +50,12 @@ class Exports:
 
     Args:
         engine: The database that participants read.
-        hook: Calls `corral_export_user` and `corral_export_account`.
+        deps: Asks `data_exports_recipient` and `data_exports_records`.
         storage: Where archives go.
         mail: Tells the user.
     """
 
-    def __init__(
-        self, engine: AsyncEngine, hook: HookRelay, storage: Storage, mail: ReadyMail
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, deps: Deps, storage: Storage, mail: ReadyMail) -> None:
         # SQLite takes a writer's turn at BEGIN unless it is told otherwise; others ignore the
         # options of the other
         self._engine = engine.execution_options(sqlite_begin="DEFERRED")
@@ -66,7 +63,7 @@ class Exports:
             self._engine = engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
-        self.hook = hook
+        self.deps = deps
         self.storage = storage
         self.mail = mail
 
@@ -78,7 +75,7 @@ class Exports:
             DatabaseUnavailable: The database cannot be reached.
         """
         async with AsyncExitStack() as stack:
-            with corral.sql.unavailable(
+            with corral.sql.database_errors(
                 self._engine
             ):  # not around the block: storages raise OSError, too
                 connection = await stack.enter_async_context(self._engine.connect())
@@ -91,14 +88,15 @@ class Exports:
             Fail: Nobody knows them.
             HookRaised: Somebody raised.
         """
-        found = await first_answer(
-            self.hook.corral_export_user, user_id=user_id, connection=connection
+        found = await self.deps.ask_first(
+            hookspecs.data_exports_recipient, user_id=user_id, connection=connection
         )
         if found is None:
             raise Fail(f"user {user_id!r} is unknown, or has no address")
         if not isinstance(found, Recipient):
             raise TypeError(
-                f"corral_export_user returned a {type(found).__name__} where a Recipient belongs"
+                f"data_exports_recipient returned a {type(found).__name__}"
+                " where a Recipient belongs"
             )
         return found
 
@@ -113,34 +111,39 @@ async def open_exports(deps: Deps) -> AsyncIterator[Exports]:
         ConfigurationError: A setting cannot be used, or the tables' file names what the database
         has not.
     """
-    settings = ExportSettings.from_environment()
+    settings = ExportSettings()
     tables = ConfiguredTables.from_environment()
     storage = Storage.opened(settings)
     engine = await deps.enter(corral.sql.engine)
-    exports = Exports(engine, deps.hook, storage, ReadyMail(deps.jobs, storage, settings))
-    with suppress(DatabaseUnavailable), corral.sql.unavailable(engine):
+    exports = Exports(engine, deps, storage, ReadyMail(deps.jobs, storage, settings))
+    with suppress(DatabaseUnavailable), corral.sql.database_errors(engine):
         async with exports.snapshot() as connection:
             await tables.check(connection)
-    for missing in _missing(deps, tables, exports.mail):
+    inspector = await deps.enter(corral.inspector.of_worker)
+    has_mail_queue = MAIL_QUEUE in inspector.queues
+    for missing in _missing(deps, tables, exports.mail, has_mail_queue=has_mail_queue):
         log.warning(missing)
     yield exports
 
 
-def _missing(deps: Deps, tables: ConfiguredTables, mail: ReadyMail) -> Iterator[str]:
+def _missing(
+    deps: Deps, tables: ConfiguredTables, mail: ReadyMail, *, has_mail_queue: bool
+) -> Iterator[str]:
     """What is not set up, and what comes of it.
 
     A worker starts without it: it may have other queues to serve.
     """
-    if tables.users is None and not _others(deps.hook.corral_export_user):
+    if tables.users is None and not _has_others(deps, hookspecs.data_exports_recipient):
         yield (
             "nobody says who a user is, so every export will fail: "
-            "set CORRAL_DATA_EXPORTS_TABLES to a file with [users], or implement corral_export_user"
+            "set CORRAL_DATA_EXPORTS_TABLES to a file with [users],"
+            " or implement data_exports_recipient"
         )
-    if not tables.exported and not _others(deps.hook.corral_export_account):
+    if not tables.exported and not _has_others(deps, hookspecs.data_exports_records):
         yield (
             "nobody hands over records, so archives will hold a manifest alone: "
             "set CORRAL_DATA_EXPORTS_TABLES to a file with tables,"
-            " or implement corral_export_account"
+            " or implement data_exports_records"
         )
     if not mail.has_links:
         yield (
@@ -148,13 +151,13 @@ def _missing(deps: Deps, tables: ConfiguredTables, mail: ReadyMail) -> Iterator[
             "set CORRAL_DATA_EXPORTS_BASE_URL and CORRAL_DATA_EXPORTS_LINK_SECRET,"
             " or keep archives in an object store"
         )
-    elif MAIL_QUEUE not in deps.inspector.queues:
+    elif not has_mail_queue:
         yield "nobody is told of finished exports, because no queue emails is installed"
 
 
-def _others(hook: HookCaller) -> bool:
-    """Whether anybody but this plugin implements a hook."""
-    return any(made.plugin is not corral_data_exports for made in hook.get_hookimpls())
+def _has_others(deps: Deps, spec: Callable[..., object]) -> bool:
+    """Whether another module than this plugin implements a hook."""
+    return any(name != corral_data_exports.__name__ for name in deps.implementers(spec))
 
 
 async def export_data(job: Job[DataExport], exports: Exports) -> FinishedExport:
@@ -175,7 +178,7 @@ async def export_data(job: Job[DataExport], exports: Exports) -> FinishedExport:
         recipient = await exports.recipient(export.user_id, connection)
         size = await exports.storage.size(key)
         if size is None:
-            sets = await record_sets(exports.hook, export.user_id, connection)
+            sets = await record_sets(exports.deps, export.user_id, connection)
             async with exports.storage.writing(key) as out:
                 size = await write_archive(
                     export, sets, out, made_at=job.processed_on, tell=job.progress

@@ -13,7 +13,7 @@ from pydantic import AnyHttpUrl, Field, FilePath, SecretStr, field_validator, mo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
-from corral.queue_settings import QueueSettings
+from corral import PluginSettings
 from corral.settings import Settings
 
 __all__ = ["ExportSettings"]
@@ -28,7 +28,7 @@ MAX_LINK_SECONDS = 7 * 24 * 3600
 """S3 signs for a week at most."""
 
 
-class ExportSettings(QueueSettings):
+class ExportSettings(PluginSettings):
     """The settings of `data-exports`.
 
     Attributes:

@@ -96,7 +96,7 @@ async def open_export(key: str, settings: ExportSettings | None = None) -> Opene
         ConfigurationError: The settings cannot be used.
         Exception: The storage failed; whatever obstore raises.
     """
-    return await Storage.opened(settings or ExportSettings.from_environment()).open(key)
+    return await Storage.opened(settings or ExportSettings()).open(key)
 
 
 class Storage:

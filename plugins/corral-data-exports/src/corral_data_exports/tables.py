@@ -69,7 +69,7 @@ class ConfiguredTables:
         Raises:
             ConfigurationError: The file cannot be read, or says what cannot be understood.
         """
-        path = ExportSettings.from_environment().tables
+        path = ExportSettings().tables
         return cls(path, TablesFile() if path is None else TablesFile.read(path))
 
     async def check(self, connection: AsyncConnection) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from corral.errors import ConfigurationError
+from corral.field_errors import FieldError, field_errors, with_small_initial
 
 __all__ = ["ExportedTable", "TablesFile", "Users", "refused"]
 
@@ -86,9 +87,7 @@ class TablesFile(_Part):
         try:
             return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
         except ValidationError as error:  # a ValueError, too
-            raise refused(
-                path, [_told(fault) for fault in error.errors(include_url=False)]
-            ) from None
+            raise refused(path, [_sentence(each) for each in field_errors(error)]) from None
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"the tables file {str(path)!r} cannot be read: {error}"
@@ -100,17 +99,17 @@ def refused(path: Path | None, faults: Sequence[str]) -> ConfigurationError:
     return ConfigurationError("\n  ".join([f"the tables file {str(path)!r} was refused:", *faults]))
 
 
-def _told(fault: ErrorDetails) -> str:
+def _sentence(error: FieldError) -> str:
     """One fault, with the part of the file it is in."""
-    parts = [str(part) for part in fault["loc"]]
+    parts = [str(part) for part in error.location]
     known, place, rest = TablesFile.model_fields, "", parts
     if parts[0] == "tables" and len(parts) > 1:
         known, place, rest = ExportedTable.model_fields, f"table {parts[1]!r}: ", parts[2:]
     elif parts[0] == "users" and len(parts) > 1:
         known, place, rest = Users.model_fields, "[users]: ", parts[1:]
-    if fault["type"] == "extra_forbidden":
+    if error.type == "extra_forbidden":
         near = difflib.get_close_matches(rest[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(map(repr, known))}"
         return f"{place}{rest[-1]!r} is not known; {hint}"
-    message = fault["msg"]
-    return f"{place}{f'{rest[0]}: ' if rest else ''}{message[:1].lower()}{message[1:]}"
+    message = with_small_initial(error.message)
+    return f"{place}{rest[0]}: {message}" if rest else f"{place}{message}"

@@ -6,12 +6,15 @@ It must know neither SMTP nor templates: corral and pydantic's e-mail extra are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BeforeValidator, EmailStr, JsonValue, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from corral import Payload, Processor, Queue, hookimpl
+
+if TYPE_CHECKING:  # settings are loaded where they are read
+    from corral import PluginSettings
 
 __all__ = ["EmailJob", "emails"]
 
@@ -80,6 +83,14 @@ emails = Queue("emails", EmailJob)
 def corral_queues() -> list[Queue]:
     """Declare the queue."""
     return [emails]
+
+
+@hookimpl
+def corral_settings() -> list[type[PluginSettings]]:
+    """Declare the settings, `CORRAL_EMAILS_…`."""
+    from corral_emails.settings import EmailSettings  # noqa: PLC0415  # read where it is needed
+
+    return [EmailSettings]
 
 
 @hookimpl

@@ -61,7 +61,7 @@ class Accepted:
         """
         from corral import sql  # noqa: PLC0415  # as above
 
-        with sql.unavailable(self._engine):
+        with sql.database_errors(self._engine):
             async with self._reading.connect() as connection:
                 return await sql.Ledger.claimed(connection, SCOPE, key)
 
@@ -73,7 +73,7 @@ class Accepted:
         from corral import sql  # noqa: PLC0415  # as above
 
         try:
-            with sql.unavailable(self._engine):
+            with sql.database_errors(self._engine):
                 async with self._engine.begin() as connection:
                     await sql.Ledger.claim(connection, SCOPE, key)
         except Exception as error:  # noqa: BLE001  # whatever it is: another attempt would send the mail again

@@ -40,7 +40,7 @@ async def open_mailer(deps: Deps) -> AsyncIterator[Mailer]:
         ConfigurationError: A `CORRAL_EMAILS_…` setting cannot be used, or the database has no
         ledger.
     """
-    settings = EmailSettings.from_environment()
+    settings = EmailSettings()
     mailer = Mailer(settings, accepted=await Accepted.opened(deps))
     try:
         yield mailer

@@ -13,7 +13,7 @@ from pydantic import DirectoryPath, Field, NameEmail, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
-from corral.queue_settings import QueueSettings
+from corral import PluginSettings
 
 __all__ = ["EmailSettings"]
 
@@ -28,7 +28,7 @@ PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 """The ports that RFC 5321, 6409 and 8314 name for each TLS mode."""
 
 
-class EmailSettings(QueueSettings):
+class EmailSettings(PluginSettings):
     """The settings of `emails`.
 
     Attributes:

@@ -117,10 +117,10 @@ class Mailer:
                 await self._client.rcpt(recipient, encoding=encoding)
             await self._client.data(message.as_bytes(policy=POLICY.clone(utf8=utf8)))
         except SMTPResponseException as refused:
-            told = " ".join(
+            text = " ".join(
                 refused.message.encode(errors="replace").decode().split()
             )  # a server may say any bytes
-            reply = f"{self._server} answered {refused.code} {told}"
+            reply = f"{self._server} answered {refused.code} {text}"
             if 500 <= refused.code < 600:
                 raise Fail(reply) from refused
             if 400 <= refused.code < 500:

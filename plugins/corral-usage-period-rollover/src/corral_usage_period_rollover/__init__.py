@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # workers have it, producers need not
     from sqlalchemy import MetaData
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from corral import PluginSettings
     from corral_usage_period_rollover.periods import Period
 
 __all__ = ["UsagePeriodRollover", "usage_period_rollover"]
@@ -48,6 +49,14 @@ def corral_queues() -> list[Queue]:
 
 
 @hookimpl
+def corral_settings() -> list[type[PluginSettings]]:
+    """Declare the settings, `CORRAL_USAGE_PERIOD_ROLLOVER_…`."""
+    from corral_usage_period_rollover.settings import RolloverSettings  # noqa: PLC0415  # read where it is needed
+
+    return [RolloverSettings]
+
+
+@hookimpl
 def corral_processors() -> list[Processor]:
     """Bind its processor; the database is imported in here."""
     from corral_usage_period_rollover.processor import open_rollover, roll_over  # noqa: PLC0415  # workers only
@@ -70,7 +79,7 @@ def corral_hookspecs() -> list[object]:
 
 
 @hookimpl(trylast=True)
-def corral_usage_totals(
+def usage_period_rollover_totals(
     period: Period, connection: AsyncConnection
 ) -> Awaitable[Mapping[str, int]]:
     """The totals of our own counters, where the application does not keep its own."""

@@ -1,4 +1,4 @@
-"""The default of `corral_usage_totals`: sums the table `usage_counters`, each counter once."""
+"""The default of `usage_period_rollover_totals`: sums the table `usage_counters`."""
 
 from __future__ import annotations
 

@@ -11,21 +11,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
-from pluggy import HookspecMarker
+from corral import hookspec
 
 if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from corral.jobs import JobScheduler
+    from corral import JobScheduler
     from corral_usage_period_rollover.periods import ClosedPeriod, Period
 
-__all__ = ["corral_usage_period_closed", "corral_usage_totals"]
-
-hookspec = HookspecMarker("corral")
+__all__ = ["usage_period_rollover_closed", "usage_period_rollover_totals"]
 
 
-@hookspec(firstresult=True)
-def corral_usage_totals(
+@hookspec
+def usage_period_rollover_totals(
     period: Period, connection: AsyncConnection
 ) -> Awaitable[Mapping[str, int]] | Mapping[str, int] | None:
     """Total the usage of a period that is being closed.
@@ -43,9 +41,9 @@ def corral_usage_totals(
 
 
 @hookspec
-def corral_usage_period_closed(
+def usage_period_rollover_closed(
     period: ClosedPeriod, connection: AsyncConnection, jobs: JobScheduler
-) -> Awaitable[object] | None:
+) -> Awaitable[None] | None:
     """React to a closed period and its successor; both are committed after the last subscriber.
 
     Called once per closing, for everybody who subscribes, one after the other: billing, quotas.

@@ -43,7 +43,7 @@ async def open_rollover(deps: Deps) -> AsyncIterator[Rollover]:
     """
     engine = await deps.enter(corral.sql.engine)
     await corral.sql.require_tables(engine, *metadata.tables.values())
-    yield Rollover(engine, deps.hook, deps.jobs)
+    yield Rollover(engine, deps)
 
 
 async def roll_over(job: Job[UsagePeriodRollover], rollover: Rollover) -> RolledOver:

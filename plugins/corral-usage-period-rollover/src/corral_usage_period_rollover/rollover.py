@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from pluggy import HookRelay
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from corral.hooks import HookRaised, all_answers, first_answer
-from corral.jobs import JobScheduler
+from corral import Deps, HookRaised
 from corral.sql import Outbox, TransactionSpoilt, ensure_unspoilt
+from corral_usage_period_rollover import hookspecs
 from corral_usage_period_rollover.periods import ClosedPeriod, Period, next_boundary
 from corral_usage_period_rollover.tables import (
     METRIC_LENGTH,
@@ -60,14 +59,14 @@ class Rollover:
 
     Args:
         engine: The database.
-        hook: Calls `corral_usage_totals` and `corral_usage_period_closed`.
-        jobs: What subscribers enqueue with, once it is bound to their transaction.
+        deps: Asks `usage_period_rollover_totals` and `usage_period_rollover_closed`, and enqueues
+            for subscribers, bound to their transaction.
     """
 
-    def __init__(self, engine: AsyncEngine, hook: HookRelay, jobs: JobScheduler) -> None:
+    def __init__(self, engine: AsyncEngine, deps: Deps) -> None:
         self._engine = engine
-        self._hook = hook
-        self._outbox = Outbox(jobs)
+        self._deps = deps
+        self._outbox = Outbox(deps.jobs)
 
     async def close_due(self, now: datetime, tick: datetime) -> Closed:
         """Close every period that ended at or before now, and its successors that did, too.
@@ -180,23 +179,23 @@ class Rollover:
         return opened
 
     async def _totals(self, period: Period, connection: AsyncConnection) -> Mapping[str, int]:
-        hook = self._hook.corral_usage_totals
-        told: object = await first_answer(hook, period=period, connection=connection)
-        await ensure_unspoilt(connection, hook.name)
-        if not isinstance(told, Mapping):
+        spec = hookspecs.usage_period_rollover_totals
+        totals: object = await self._deps.ask_first(spec, period=period, connection=connection)
+        await ensure_unspoilt(connection, spec.__name__)
+        if not isinstance(totals, Mapping):
             raise HookMisused(
-                f"{hook.name} was answered with {type(told).__name__}, which is no mapping"
+                f"{spec.__name__} was answered with {type(totals).__name__}, which is no mapping"
             )
-        for metric, amount in told.items():
+        for metric, amount in totals.items():
             if (why := _unfit(metric, amount)) is not None:
-                raise HookMisused(f"{hook.name} was answered {why}")
-        return dict(told)
+                raise HookMisused(f"{spec.__name__} was answered {why}")
+        return dict(totals)
 
     async def _tell(self, period: ClosedPeriod, connection: AsyncConnection) -> None:
-        hook = self._hook.corral_usage_period_closed
+        spec = hookspecs.usage_period_rollover_closed
         jobs = self._outbox.within(connection)
-        if await all_answers(hook, period=period, connection=connection, jobs=jobs):
-            await ensure_unspoilt(connection, hook.name)
+        if await self._deps.ask_all(spec, period=period, connection=connection, jobs=jobs):
+            await ensure_unspoilt(connection, spec.__name__)
 
 
 def _unfit(metric: object, amount: object) -> str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # workers have it, producers need not
     from sqlalchemy import MetaData
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from corral import PluginSettings
     from corral_webhooks_outgoing.endpoints import Endpoint
 
 __all__ = ["WebhookDelivery", "webhooks_outgoing"]
@@ -65,6 +66,14 @@ def corral_queues() -> list[Queue]:
 
 
 @hookimpl
+def corral_settings() -> list[type[PluginSettings]]:
+    """Declare the settings, `CORRAL_WEBHOOKS_OUTGOING_…`."""
+    from corral_webhooks_outgoing.settings import WebhookSettings  # noqa: PLC0415  # read where it is needed
+
+    return [WebhookSettings]
+
+
+@hookimpl
 def corral_processors() -> list[Processor]:
     """Bind its processor; HTTP and the database are imported in here."""
     from corral_webhooks_outgoing.processor import deliver, open_deliveries  # noqa: PLC0415  # workers only
@@ -87,7 +96,7 @@ def corral_hookspecs() -> list[object]:
 
 
 @hookimpl(trylast=True)
-def corral_webhook_endpoint(
+def webhooks_outgoing_endpoint(
     endpoint_id: str, connection: AsyncConnection
 ) -> Awaitable[Endpoint | None]:
     """The endpoint of our own table, where the application does not keep its own."""
@@ -97,7 +106,7 @@ def corral_webhook_endpoint(
 
 
 @hookimpl(trylast=True)
-def corral_webhook_endpoint_gone(
+def webhooks_outgoing_endpoint_gone(
     endpoint: Endpoint, connection: AsyncConnection
 ) -> Awaitable[None]:
     """Disable the endpoint in our own table, if it has it under the address that answered."""

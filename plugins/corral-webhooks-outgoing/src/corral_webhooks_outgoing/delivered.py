@@ -36,7 +36,7 @@ class Delivered:
         Where that fails it is told, and no more: the receiver has the event.
         """
         try:
-            with sql.unavailable(self._engine):
+            with sql.database_errors(self._engine):
                 async with self._engine.begin() as connection:
                     await sql.Ledger.claim(connection, SCOPE, key)
         except Exception as error:  # noqa: BLE001  # whatever it is: another attempt would send the event again

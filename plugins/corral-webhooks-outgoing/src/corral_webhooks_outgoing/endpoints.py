@@ -3,7 +3,7 @@
 For the application, each in its own transaction.
 
 This is the table that is asked where the application does not keep endpoints of its own
-(`corral_webhook_endpoint`).
+(`webhooks_outgoing_endpoint`).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ async def add_endpoint(
         ConfigurationError: A `CORRAL_WEBHOOKS_OUTGOING_…` setting cannot be used.
         IntegrityError: There is an endpoint of this id.
     """
-    settings = WebhookSettings.from_environment()
+    settings = WebhookSettings()
     accepted_url(url, allow_private=settings.allow_private, ports=settings.ports)
     if endpoint_id is None:
         endpoint_id = f"ep_{random.token_hex(12)}"

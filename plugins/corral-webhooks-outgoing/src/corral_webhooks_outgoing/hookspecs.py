@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from pluggy import HookspecMarker
+from corral import hookspec
 
 if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from corral.jobs import JobScheduler
+    from corral import JobScheduler
     from corral_webhooks_outgoing.endpoints import Endpoint
 
-__all__ = ["corral_webhook_endpoint", "corral_webhook_endpoint_gone"]
-
-hookspec = HookspecMarker("corral")
+__all__ = ["webhooks_outgoing_endpoint", "webhooks_outgoing_endpoint_gone"]
 
 
-@hookspec(firstresult=True)
-def corral_webhook_endpoint(
+@hookspec
+def webhooks_outgoing_endpoint(
     endpoint_id: str, connection: AsyncConnection
 ) -> Awaitable[Endpoint | None] | Endpoint | None:
     """Look an endpoint up.
@@ -44,9 +42,9 @@ def corral_webhook_endpoint(
 
 
 @hookspec
-def corral_webhook_endpoint_gone(
+def webhooks_outgoing_endpoint_gone(
     endpoint: Endpoint, connection: AsyncConnection, jobs: JobScheduler
-) -> Awaitable[object] | None:
+) -> Awaitable[None] | None:
     """An endpoint has answered 410 Gone: it wants no more events. Disable it where it is kept.
 
     Called for everybody, one after the other and in one transaction: whoever only wants to tell the

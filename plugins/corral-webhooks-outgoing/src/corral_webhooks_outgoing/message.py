@@ -59,8 +59,8 @@ def signed(job: Job[WebhookDelivery], endpoint: Endpoint, now: datetime) -> Mess
     except Exception:  # noqa: BLE001  # it may be any kind, and none may be told, because its text may be the secret
         signatures = []
     if not signatures:
-        told = "has no secret, or one that is not whsec_ and 24 to 64 bytes in base64"
-        raise Fail(f"webhook endpoint {endpoint.id!r} {told}") from None
+        message = "has no secret, or one that is not whsec_ and 24 to 64 bytes in base64"
+        raise Fail(f"webhook endpoint {endpoint.id!r} {message}") from None
     return Message(
         body,
         {

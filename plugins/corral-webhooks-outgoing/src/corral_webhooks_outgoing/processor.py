@@ -10,14 +10,12 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pluggy import HookRelay
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from corral import Deps, Fail, Job, JobScheduler, Retry, sql
-from corral.hooks import all_answers, first_answer
-from corral_webhooks_outgoing import WebhookDelivery
+from corral import Deps, Fail, Job, Retry, sql
+from corral_webhooks_outgoing import WebhookDelivery, hookspecs
 from corral_webhooks_outgoing.answer import NotDelivered
 from corral_webhooks_outgoing.delivered import Delivered
 from corral_webhooks_outgoing.endpoints import Endpoint
@@ -53,16 +51,15 @@ class Deliveries:
 
     Attributes:
         engine: The database.
-        hook: Asks where endpoints are, and tells that one is gone.
-        jobs: What whoever is told enqueues with, once it is bound to their transaction.
+        deps: Asks the plugin's hooks, and enqueues for their implementations, bound to their
+            transaction.
         settings: Where requests may go.
         delivered: Remembers which were accepted.
         closing: Ends with the worker.
     """
 
     engine: AsyncEngine
-    hook: HookRelay
-    jobs: JobScheduler
+    deps: Deps
     settings: WebhookSettings
     delivered: Delivered
     closing: AsyncExitStack
@@ -86,18 +83,18 @@ class Deliveries:
         """
         name = job.payload.endpoint_id
         reading = self.engine.execution_options(sqlite_begin="DEFERRED")
-        with sql.unavailable(self.engine):
+        with sql.database_errors(self.engine):
             async with reading.connect() as connection:
                 if await self.delivered.has(connection, job.idempotency_key):
                     return None
-                found = await first_answer(
-                    self.hook.corral_webhook_endpoint, endpoint_id=name, connection=connection
+                found = await self.deps.ask_first(
+                    hookspecs.webhooks_outgoing_endpoint, endpoint_id=name, connection=connection
                 )
         if found is None:
             raise Fail(f"no webhook endpoint has the id {name!r}")
         if not isinstance(found, Endpoint):
             raise TypeError(
-                f"corral_webhook_endpoint returned {type(found).__name__}, not an Endpoint"
+                f"webhooks_outgoing_endpoint returned {type(found).__name__}, not an Endpoint"
             )
         if not found.enabled:
             raise Fail(f"webhook endpoint {name!r} is disabled")
@@ -111,12 +108,12 @@ class Deliveries:
             TransactionSpoilt: A subscriber failed in the database and hid it.
             DatabaseUnavailable: The database is away.
         """
-        with sql.unavailable(self.engine):
+        with sql.database_errors(self.engine):
             async with self.engine.begin() as connection:
-                gone = self.hook.corral_webhook_endpoint_gone
-                jobs = sql.Outbox(self.jobs).within(connection)
-                await all_answers(gone, endpoint=endpoint, connection=connection, jobs=jobs)
-                await sql.ensure_unspoilt(connection, gone.name)
+                spec = hookspecs.webhooks_outgoing_endpoint_gone
+                jobs = sql.Outbox(self.deps.jobs).within(connection)
+                await self.deps.ask_all(spec, endpoint=endpoint, connection=connection, jobs=jobs)
+                await sql.ensure_unspoilt(connection, spec.__name__)
         log.warning("webhook endpoint %r wants no more events", endpoint.id)
 
 
@@ -128,7 +125,7 @@ async def open_deliveries(deps: Deps) -> AsyncIterator[Deliveries]:
         ConfigurationError: A `CORRAL_WEBHOOKS_OUTGOING_…` setting cannot be used, or the database
         lacks a table.
     """
-    settings = WebhookSettings.from_environment()
+    settings = WebhookSettings()
     if settings.allow_private:
         log.warning(
             "webhooks may reach addresses that are not public:"
@@ -137,7 +134,7 @@ async def open_deliveries(deps: Deps) -> AsyncIterator[Deliveries]:
     engine = await deps.enter(sql.engine)
     await sql.require_tables(engine, sql.ledger, webhook_endpoints)
     async with AsyncExitStack() as closing:
-        yield Deliveries(engine, deps.hook, deps.jobs, settings, Delivered(engine), closing)
+        yield Deliveries(engine, deps, settings, Delivered(engine), closing)
 
 
 async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebhook:
@@ -162,10 +159,10 @@ async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebh
     if answer.accepted:
         await deliveries.delivered.record(job.idempotency_key)
         return SentWebhook(webhook_id=event_id, status=answer.status)
-    told = f"webhook endpoint {endpoint.id!r} {answer}"
+    message = f"webhook endpoint {endpoint.id!r} {answer}"
     if answer.gone:
         await deliveries.tell_gone(endpoint)
-        raise Fail(f"{told} (it wants no more events)")
+        raise Fail(f"{message} (it wants no more events)")
     if wait := answer.wait(datetime.now(UTC)):
-        raise Retry(told, after=wait)
-    raise NotDelivered(told)
+        raise Retry(message, after=wait)
+    raise NotDelivered(message)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from corral.queue_settings import QueueSettings
+from corral import PluginSettings
 
 __all__ = ["WebhookSettings"]
 
@@ -23,7 +23,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 
 
-class WebhookSettings(QueueSettings):
+class WebhookSettings(PluginSettings):
     """The settings of `webhooks-outgoing`.
 
     Attributes:

@@ -1,0 +1,31 @@
+"""`/`: every queue in one row.
+
+A row shows what waits and since when, what fails and why, and the last hour.
+"""
+
+from __future__ import annotations
+
+from corral.board.board_context import BoardContext
+from corral.board.messages import BoardPage, BoardRequest
+from corral.board.pages.failure_reasons import read_summaries
+from corral.board.pages.queue_status import build_queue_status, live_workers, read_workers
+
+__all__ = ["show_overview"]
+
+
+async def show_overview(_request: BoardRequest, context: BoardContext) -> BoardPage:
+    """Show the overview.
+
+    Costs two script calls per queue, whatever the queue's size, and one `JobInspector.workers`.
+    """
+    summaries = await context.cache.get("summaries", lambda: read_summaries(context))
+    workers, damaged = await read_workers(context)
+    running = None if workers is None else live_workers(workers)
+    values = {
+        "queues": [build_queue_status(each, running, context.now) for each in summaries],
+        "workers": None if running is None else len(running),
+        "broken": len(context.problems),
+        "damaged": [*damaged, *(key for each in summaries for key in each.damaged)],
+        "now": context.now,
+    }
+    return BoardPage("overview", "Queues", values, live=True)

@@ -1,0 +1,236 @@
+"""`corral check`, `corral lock`, `corral plugins`: the installed queues and plugins."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import traceback
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from corral.cli.results import command, is_on_terminal, print_result
+from corral.cli.terminal import printable
+from corral.cli.text_table import show_table
+from corral.errors import CatalogError, Problem
+
+if TYPE_CHECKING:
+    from corral.plugins.entry_points import PluginEntryPoint
+
+__all__ = ["check", "lock", "plugins"]
+
+
+@command()
+@click.option(
+    "--producer",
+    is_flag=True,
+    help="Check only what a producer needs: the declarations, not the processors.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(producer: bool, as_json: bool) -> None:
+    """Check the installed plugins as a worker does at its start, and list the queues.
+
+    The exit code is 3 if the plugins do not make a catalog.
+
+    \b
+    corral check
+    corral check --producer --json
+    """
+    from corral.app import read_installed
+    from corral.catalog.lock import LOCK_FILE
+
+    try:
+        installed = read_installed("producer" if producer else "check")
+    except CatalogError as error:
+        _show_problems(error, as_json)
+        raise click.exceptions.Exit(error.exit_code) from error
+    entries = list(installed.catalog)
+    if as_json:
+        queues = [
+            {
+                "name": entry.queue.name,
+                "distribution": entry.provider.distribution,
+                "version": entry.provider.version,
+                "origin": entry.provider.origin,
+            }
+            for entry in entries
+        ]
+        print_result(json.dumps({"ok": True, "queues": queues, "problems": []}))
+        return
+    for warning in (*installed.plugins.warnings, *installed.catalog.warnings):
+        click.echo(f"warning: {warning}", err=True)
+    if entries:
+        rows = [
+            (
+                each.queue.name,
+                each.provider.distribution,
+                each.provider.version,
+                each.provider.origin,
+            )
+            for each in entries
+        ]
+        show_table(["QUEUE", "DISTRIBUTION", "VERSION", "ORIGIN"], rows)
+    else:
+        print_result("no queues are installed")
+    path = installed.settings.lock or LOCK_FILE
+    print_result(
+        f"catalog is locked: {path}"
+        if installed.catalog.is_locked
+        else f"catalog is open: no {path}"
+    )
+
+
+def _show_problems(error: CatalogError, as_json: bool) -> None:
+    if error.__cause__ is not None and not as_json:
+        traceback.print_exception(error.__cause__)
+    if not as_json:
+        click.echo(f"error: {error}", err=True)
+        return
+    problems = [
+        {
+            "code": each.code,
+            "message": each.message,
+            "hint": each.hint,
+            "providers": list(each.providers),
+        }
+        for each in error.problems
+    ]
+    print_result(json.dumps({"ok": False, "queues": [], "problems": problems}))
+
+
+@command()
+def lock() -> None:
+    """Write `corral.lock`, the list of queues and plugins that may run here.
+
+    With this file, all others are refused.
+
+    \b
+    corral lock && git add corral.lock
+    """
+    from corral.app import read_plugins
+    from corral.catalog import Catalog
+    from corral.catalog.lock import LOCK_FILE, write_lock
+
+    settings, loaded = read_plugins(by_lock=False)
+    catalog = Catalog.build(loaded, role="check")
+    path = settings.lock or LOCK_FILE
+    write_lock(path, catalog.lock_entries())
+    others = f" and {_counted(len(catalog.plugins), 'other plugin')}" if catalog.plugins else ""
+    print_result(f"{path}: {_counted(len(catalog), 'queue')}{others}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+@command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plugins(as_json: bool) -> None:
+    """List the installed plugins: what each offers, its package, and what is wrong.
+
+    A plugin is `loaded`, `disabled` by CORRAL_DISABLED_PLUGINS, or `failed`: then `corral check`
+    refuses its package, and the reason is shown.
+
+    \b
+    corral plugins
+    corral plugins --json
+    """
+    from corral.app import read_plugins
+    from corral.catalog import Catalog
+
+    settings, loaded = read_plugins()
+    problems: tuple[Problem, ...] = ()
+    try:
+        Catalog.build(loaded, role="check")
+    except CatalogError as error:
+        problems = error.problems
+    hooks = {each: plugin.hooks for plugin in loaded.loaded for each in plugin.entry_points}
+    rows = [
+        _plain_plugin(each, hooks.get(each), problems, disabled=settings.disabled_plugins)
+        for each in dict.fromkeys((*loaded.entry_points, *hooks))
+    ]
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if as_json:
+        print_result(json.dumps(rows))
+    elif rows:
+        _print_plugins(rows)
+    else:
+        print_result("no plugins are installed")
+    installed = {str(each.provider) for each in loaded.entry_points}
+    for problem in problems:
+        if as_json and not installed.isdisjoint(problem.providers):
+            continue  # it is the reason of a row
+        click.echo(f"error: {problem.message}", err=True)
+        if problem.hint:
+            click.echo(f"  hint: {problem.hint}", err=True)
+
+
+def _plain_plugin(
+    entry_point: PluginEntryPoint,
+    hooks: Sequence[str] | None,
+    problems: Sequence[Problem],
+    *,
+    disabled: Collection[str],
+) -> dict[str, Any]:
+    """One row of the listing, as values for JSON.
+
+    Args:
+        entry_point: The plugin's entry point.
+        hooks: The hooks that the plugin implements; None if it was not imported.
+        problems: Everything that is wrong with the installed plugins.
+        disabled: The names in CORRAL_DISABLED_PLUGINS.
+    """
+    from corral.plugins.entry_points import QUEUES, canonical_name
+
+    reasons = [each.message for each in problems if str(entry_point.provider) in each.providers]
+    own_names = {
+        canonical_name(entry_point.name),
+        canonical_name(entry_point.provider.distribution),
+    }
+    disabling = [name for name in disabled if canonical_name(name) in own_names]
+    state, reason = "loaded", None
+    if disabling:
+        state, reason = "disabled", f"CORRAL_DISABLED_PLUGINS names {disabling[0]}"
+    elif reasons:
+        state, reason = "failed", "; ".join(reasons)
+    elif hooks is None:
+        state, reason = "failed", "it was not imported"
+    return {
+        "name": entry_point.name,
+        "group": entry_point.group,
+        "offers": "queue" if entry_point.group == QUEUES else "hooks",
+        "distribution": entry_point.provider.distribution,
+        "version": entry_point.provider.version,
+        "origin": entry_point.provider.origin,
+        "state": state,
+        "reason": reason,
+        "hooks": list(hooks or ()),
+    }
+
+
+def _print_plugins(rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = {
+        "PLUGIN": "name",
+        "OFFERS": "offers",
+        "DISTRIBUTION": "distribution",
+        "VERSION": "version",
+        "ORIGIN": "origin",
+        "STATE": "state",
+    }
+    cells = [[row[key] for key in columns.values()] for row in rows]
+    if is_on_terminal():  # the hooks of one plugin need a line of their own
+        show_table([*columns], cells, elastic=2)
+    else:
+        hooks = [" ".join(row["hooks"]) for row in rows]
+        with_hooks = [[*row, each] for row, each in zip(cells, hooks, strict=True)]
+        show_table([*columns, "HOOKS"], with_hooks)
+    for row in rows:
+        if row["state"] == "disabled":
+            print_result(f"\n{row['name']} is disabled: {printable(row['reason'])}")
+    if is_on_terminal():
+        for row in rows:
+            if row["hooks"]:
+                names = textwrap.fill(" ".join(row["hooks"]), 76)
+                print_result(f"\n{row['name']} implements\n{textwrap.indent(names, '  ')}")

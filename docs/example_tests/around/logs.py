@@ -1,0 +1,3 @@
+"""Before the examples of docs/logs.md."""
+
+import logging
