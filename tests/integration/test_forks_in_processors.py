@@ -63,7 +63,12 @@ def process(job, method):
     process = multiprocessing.get_context(method).Process(target=time.sleep, args=(300,))
     process.start()
     process.terminate()
-    process.join(20)
+    end = time.monotonic() + 20
+    # While another thread of this process reaps the child (each `start` does), `join` returns
+    # at once, and the exit code is None until that thread has recorded it.
+    while process.exitcode is None and time.monotonic() < end:
+        process.join(0.005)
+        time.sleep(0.001)
     return process.exitcode
 
 
