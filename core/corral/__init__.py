@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UnknownQueue,
     )
     from corral.hookspecs import hookimpl, hookspec
+    from corral.inspector import JobInspector
     from corral.job import Job
     from corral.job_state import JobState
     from corral.jobs import Durability, Enqueued, Entry, JobScheduler
@@ -93,6 +94,7 @@ __all__ = [
     "connect_blocking",
     "hookimpl",
     "hookspec",
+    "open_inspector",
 ]
 
 
@@ -143,6 +145,35 @@ def connect_blocking(
     from corral.app import connect_blocking  # noqa: PLC0415  # it would load the store's client
 
     return connect_blocking(durability=durability)
+
+
+def open_inspector() -> AbstractAsyncContextManager[JobInspector]:
+    """Open an inspector, for a program that reads or repairs jobs of the installed queues.
+
+    ```python
+    import corral
+
+
+    async def failed_mails() -> list[str]:
+        async with corral.open_inspector() as inspector:
+            page = await inspector.list("emails", corral.JobState.FAILED)
+        return [job.id for job in page.jobs]
+    ```
+
+    On entering, it reads the settings, loads the plugins, builds the catalog and looks up the URL
+    of the store, as `connect` does. A processor takes its worker's inspector instead:
+    `await deps.enter(corral.inspector.of_worker)`.
+
+    Returns:
+        A context manager that yields the inspector, and closes it.
+
+    Raises:
+        CorralError: On entering: a setting is wrong, the catalog is refused, or no store is
+            configured.
+    """
+    from corral.app import open_inspector  # noqa: PLC0415  # it would load the store's client
+
+    return open_inspector()
 
 
 if not TYPE_CHECKING:  # with a `__getattr__` in sight, a type checker accepts any name

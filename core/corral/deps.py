@@ -107,7 +107,7 @@ class Deps:
         resources: AsyncExitStack,
         provided: Mapping[OpenResource[Any], object] | None = None,
     ) -> None:
-        """Made by the worker, and by tests of a resource.
+        """Made by the worker, and in tests by `corral.testing.deps`.
 
         Args:
             jobs: Enqueues follow-up jobs.

@@ -1,7 +1,29 @@
 """Validation errors of pydantic as sentences that name the field and never quote its value.
 
-Settings, payloads and configuration files all report wrong fields through this module.
-Pydantic's own text (`str(error)`) must not be shown: it quotes the value, which may be a password.
+Corral reports wrong settings and payloads with them; a plugin that reads a file with a pydantic
+model can do the same. Pydantic's own text (`str(error)`) must not be shown: it quotes the value,
+which may be a password.
+
+```python
+from pydantic import BaseModel, ValidationError
+
+from corral.field_errors import field_errors
+
+
+class Mailbox(BaseModel):
+    host: str
+    port: int
+
+
+try:
+    Mailbox.model_validate({"port": "hunter2"})
+except ValidationError as error:
+    sentences = [each.sentence() for each in field_errors(error)]
+assert sentences == [
+    "host: field required",
+    "port: input should be a valid integer, unable to parse string as an integer",
+]
+```
 """
 
 from __future__ import annotations
@@ -13,7 +35,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-__all__ = ["FieldError", "field_errors", "field_errors_of", "with_small_initial"]
+__all__ = ["FieldError", "field_errors"]
 
 RAISED_BY_VALIDATORS: Final = ("Value error, ", "Assertion failed, ")
 """What pydantic puts before the text of a ValueError or an AssertionError of a validator."""
@@ -49,24 +71,19 @@ class FieldError:
                 message stands alone and keeps its capital letter: it has a subject of its own.
         """
         name = self.path if subject is None else subject
-        return f"{name}: {with_small_initial(self.message)}" if name else self.message
+        return f"{name}: {self.message[:1].lower()}{self.message[1:]}" if name else self.message
 
 
-def field_errors(error: ValidationError) -> tuple[FieldError, ...]:
-    """Read the errors of a validation, one per wrong field, in pydantic's order."""
-    return field_errors_of(error.errors(include_url=False))
+def field_errors(error: ValidationError | Iterable[ErrorDetails]) -> tuple[FieldError, ...]:
+    """Read the errors of a validation, one per wrong field, in pydantic's order.
 
-
-def field_errors_of(details: Iterable[ErrorDetails]) -> tuple[FieldError, ...]:
-    """Read what `ValidationError.errors()` returned, or a part of it."""
+    Args:
+        error: What pydantic raised, or some of the items that its `errors()` returned.
+    """
+    details = error.errors(include_url=False) if isinstance(error, ValidationError) else error
     return tuple(
         FieldError(each["loc"], each["type"], _message(each), each.get("input")) for each in details
     )
-
-
-def with_small_initial(text: str) -> str:
-    """The text with a small first letter, so that it can follow a colon."""
-    return text[:1].lower() + text[1:]
 
 
 def _message(details: ErrorDetails) -> str:

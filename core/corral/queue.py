@@ -22,7 +22,7 @@ from pydantic_core import PydanticSerializationError, SchemaSerializer, to_json
 
 from corral.deps import Deps
 from corral.errors import PayloadRefused
-from corral.field_errors import FieldError, field_errors, field_errors_of
+from corral.field_errors import FieldError, field_errors
 from corral.job import Job, P
 from corral.options import JobOptions
 from corral.payload import Payload, unsafe_integers
@@ -210,7 +210,7 @@ class Queue(Generic[P]):
             None if len(wrong) == len(problems) else without_unknown(raw, problems, self._problems)
         )
         if known is None:
-            raise PayloadRefused(self.name, _as_pairs(field_errors_of(wrong or problems)))
+            raise PayloadRefused(self.name, _as_pairs(field_errors(wrong or problems)))
         raw, unknown = known
         return self.payload.__pydantic_validator__.validate_json(raw), unknown
 

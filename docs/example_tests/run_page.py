@@ -52,7 +52,9 @@ def is_a_test(source: str) -> bool:
 
 async def run(source: str, name: str, line: int, namespace: dict[str, Any]) -> None:
     """Run a piece of a program in a namespace."""
-    code = compile("\n" * (line - 1) + source, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    text, flags = "\n" * (line - 1) + source, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    # without this module's future import: pydantic could not resolve an example's annotations
+    code = compile(text, name, "exec", flags, dont_inherit=True)
     if code.co_flags & inspect.CO_COROUTINE:
         await eval(code, namespace)  # noqa: S307  # that is what running an example means
     else:

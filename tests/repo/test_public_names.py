@@ -15,43 +15,6 @@ from pathlib import Path
 
 import pytest
 
-NOT_YET: dict[str, set[str]] = {
-    "examples/saas/demo/stage.py": {
-        "corral.app.operating.inspector",
-        "corral.app.read_installed",
-        "corral.embedded.server.embedded_store",
-    },
-    "plugins/corral-account-deletions/src/corral_account_deletions/tables_file.py": {
-        "corral.field_errors.FieldError",
-        "corral.field_errors.field_errors",
-        "corral.field_errors.with_small_initial",
-    },
-    "plugins/corral-account-deletions/tests/conftest.py": {
-        "corral.app.installed.read_plugins",
-        "corral.inspector.stored_job.decode_stored",
-    },
-    "plugins/corral-account-deletions/tests/test_configured.py": {"corral.plugins.Plugins"},
-    "plugins/corral-billing-webhooks-retry/tests/conftest.py": {"corral.plugins.Plugins"},
-    "plugins/corral-data-exports/src/corral_data_exports/tables_file.py": {
-        "corral.field_errors.FieldError",
-        "corral.field_errors.field_errors",
-        "corral.field_errors.with_small_initial",
-    },
-    "plugins/corral-data-exports/tests/conftest.py": {
-        "corral.embedded.server.embedded_store",
-        "corral.plugins.Plugins",
-    },
-    "plugins/corral-emails/tests/test_ledger.py": {"corral.plugins.Plugins"},
-    "plugins/corral-usage-period-rollover/tests/conftest.py": {"corral.plugins.Plugins"},
-    "plugins/corral-webhooks-outgoing/tests/conftest.py": {"corral.plugins.Plugins"},
-    "plugins/corral-webhooks-outgoing/tests/test_worker.py": {
-        "corral.embedded.server.embedded_store",
-    },
-}
-"""Files that use a name that is not public, each with these names. Strict: what is no longer used
-is taken from this list.
-"""
-
 FENCE = re.compile(r"^ *```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 IMPORT = re.compile(r"^ *((?:from corral[\w.]* import [\w, ]+|import corral[\w.]*))", re.MULTILINE)
@@ -115,7 +78,7 @@ def test_only_public_names_are_imported(
     for path in looked_at:
         if names := private(source_of(path), public):
             found[path.relative_to(root).as_posix()] = names
-    assert found == NOT_YET
+    assert found == {}
 
 
 def test_a_name_that_is_not_public_is_found() -> None:

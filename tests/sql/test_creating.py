@@ -15,6 +15,7 @@ from corral import hookimpl, sql
 from corral.errors import CatalogError, ConfigurationError
 from corral.plugins import PluginEntryPoint, Plugins, Provider, built_in_plugins
 from corral.plugins.entry_points import PLUGINS
+from corral.sql.creating import create_tables
 
 pytestmark = pytest.mark.asyncio
 
@@ -58,7 +59,7 @@ async def test_the_tables_of_the_core_and_of_every_plugin_are_made_once(
     Table("acme_lines", acme, Column("parcel", ForeignKey("acme_parcels.id"), primary_key=True))
     loaded = plugins(monkeypatch, acme=lambda: [acme], usage=lambda: [own])
 
-    made = await sql.create_tables(bare_engine, loaded)
+    made = await create_tables(bare_engine, loaded)
     assert sorted((each.table, each.provider.distribution, each.made) for each in made) == [
         ("acme_lines", "acme", True),
         ("acme_parcels", "acme", True),
@@ -68,13 +69,13 @@ async def test_the_tables_of_the_core_and_of_every_plugin_are_made_once(
         ("corral_outbox", "corral", True),
     ]
     assert await there(bare_engine) == sorted(each.table for each in made)
-    again = await sql.create_tables(bare_engine, loaded)
+    again = await create_tables(bare_engine, loaded)
     assert [(each.table, each.made) for each in again] == [(each.table, False) for each in made]
 
 
 async def test_making_them_several_times_at_once_makes_each_once(bare_engine, monkeypatch) -> None:
     loaded = plugins(monkeypatch, acme=lambda: [tables("acme_parcels")])
-    reports = await asyncio.gather(*(sql.create_tables(bare_engine, loaded) for _ in range(4)))
+    reports = await asyncio.gather(*(create_tables(bare_engine, loaded) for _ in range(4)))
     made = [each.table for report in reports for each in report if each.made]
     assert sorted(made) == ["acme_parcels", *CORE]
 
@@ -83,7 +84,7 @@ async def test_a_table_that_one_plugin_hands_on_for_another_is_no_conflict(
     bare_engine, monkeypatch
 ) -> None:
     shared = tables("acme_parcels")
-    made = await sql.create_tables(
+    made = await create_tables(
         bare_engine, plugins(monkeypatch, acme=lambda: [shared], usage=lambda: [shared])
     )
     assert [each.table for each in made].count("acme_parcels") == 1
@@ -97,7 +98,7 @@ async def test_two_plugins_with_tables_of_one_name_are_refused_both_by_name(
         monkeypatch, acme=lambda: [tables("acme_parcels")], usage=lambda: [tables(theirs)]
     )
     with pytest.raises(CatalogError) as refused:
-        await sql.create_tables(bare_engine, loaded)
+        await create_tables(bare_engine, loaded)
     (problem,) = refused.value.problems
     assert problem.code == "duplicate-table"
     assert sorted(problem.providers) == ["acme 1.0", "usage 1.0"]
@@ -114,7 +115,7 @@ async def test_a_plugin_cannot_have_the_cores_tables(bare_engine, monkeypatch) -
     with pytest.raises(
         CatalogError, match=r"table 'corral_ledger' is declared twice: corral \S+ and acme 1\.0"
     ):
-        await sql.create_tables(
+        await create_tables(
             bare_engine, plugins(monkeypatch, acme=lambda: [tables("corral_ledger")])
         )
 
@@ -135,7 +136,7 @@ async def test_a_plugin_that_cannot_be_asked_is_blamed_and_nothing_is_made(
     bare_engine, monkeypatch, answer, code
 ) -> None:
     with pytest.raises(CatalogError) as refused:
-        await sql.create_tables(bare_engine, plugins(monkeypatch, acme=answer))
+        await create_tables(bare_engine, plugins(monkeypatch, acme=answer))
     (problem,) = refused.value.problems
     assert problem.code == code
     assert "acme 1.0" in problem.message

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from corral import Deps, sql, testing
 from corral.errors import ConfigurationError, CorralError, DatabaseUnavailable, MissingExtra
 from corral.plugins import Plugins
+from corral.sql.creating import create_tables
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +151,7 @@ async def test_foreign_keys_are_enforced(engine: AsyncEngine) -> None:
 async def test_a_database_that_does_not_answer_is_reported_in_one_sentence(url, wait_until) -> None:
     engine = sql.create_engine(url)
     with pytest.raises(DatabaseUnavailable, match=r"the database at .* is unavailable: ") as raised:
-        await sql.create_tables(engine, Plugins.load([]))
+        await create_tables(engine, Plugins.load([]))
     await engine.dispose()
     left = [thread for thread in threading.enumerate() if "_connection_worker" in thread.name]
     await wait_until(
@@ -165,7 +166,7 @@ async def test_a_database_that_does_not_exist_is_reported_too(request) -> None:
     server = request.getfixturevalue("_corral_postgresql")
     engine = sql.create_engine(f"postgresql://corral@/nothing?host={server.folder}")
     with pytest.raises(DatabaseUnavailable, match='database "nothing" does not exist'):
-        await sql.create_tables(engine, Plugins.load([]))
+        await create_tables(engine, Plugins.load([]))
     await engine.dispose()
 
 

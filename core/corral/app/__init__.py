@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         read_plugins,
         read_settings,
     )
-    from corral.app.operating import count_jobs, enqueue_once, operate
+    from corral.app.operating import count_jobs, enqueue_once, open_inspector, operate
     from corral.app.parent_process import run_processes
     from corral.app.producing import connect, connect_blocking
     from corral.app.scheduling import (
@@ -37,6 +37,7 @@ __all__ = [
     "enqueue_once",
     "list_schedules",
     "log_lock",
+    "open_inspector",
     "operate",
     "prune_schedules",
     "read_installed",
@@ -56,7 +57,7 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
         {
             "databases": "create_database relay_outbox",
             "installed": "Installed log_lock read_installed read_plugins read_settings",
-            "operating": "count_jobs enqueue_once operate",
+            "operating": "count_jobs enqueue_once open_inspector operate",
             "parent_process": "run_processes",
             "producing": "connect connect_blocking",
             "scheduling": "list_schedules prune_schedules remove_schedule restore_schedule",

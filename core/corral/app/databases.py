@@ -23,7 +23,8 @@ from corral.shutdown import StopHandler, on_stop
 from corral.tasks import end_tasks, start_task
 
 if TYPE_CHECKING:
-    from corral.sql import MadeTable, OutboxRelay, Relayed
+    from corral.sql import OutboxRelay, Relayed
+    from corral.sql.creating import MadeTable
 
 __all__ = ["create_database", "prepare_database", "relay_beside_worker", "relay_outbox"]
 
@@ -36,7 +37,7 @@ delete from the outbox are found written by the next relay.
 
 
 def create_database() -> Sequence[MadeTable]:
-    """Create the tables that are missing; see `corral.sql.create_tables`.
+    """Create the tables that are missing; see `corral.sql.creating.create_tables`.
 
     Raises:
         CorralError: The extra is not installed, a plugin cannot be asked, or the database is away.
@@ -65,11 +66,12 @@ def prepare_database(installed: Installed) -> None:
 def _create_tables(settings: Settings, plugins: Plugins) -> Sequence[MadeTable]:
     _require_sqlalchemy(plugins)
     from corral import sql  # noqa: PLC0415  # an extra
+    from corral.sql.creating import create_tables  # noqa: PLC0415  # as above
 
     async def create() -> Sequence[MadeTable]:
         engine = sql.create_engine(_database_url(settings))
         try:
-            return await sql.create_tables(engine, plugins)
+            return await create_tables(engine, plugins)
         finally:
             await engine.dispose()
 

@@ -21,7 +21,14 @@ from corral.store.connection import Link
 if TYPE_CHECKING:
     from corral.inspector import JobInspector, QueueSizes
 
-__all__ = ["configure_command_logs", "count_jobs", "enqueue_once", "inspector", "operate"]
+__all__ = [
+    "configure_command_logs",
+    "count_jobs",
+    "enqueue_once",
+    "inspector",
+    "open_inspector",
+    "operate",
+]
 
 T = TypeVar("T")
 
@@ -44,6 +51,15 @@ async def inspector(
         yield made
     finally:
         await made.close()
+
+
+@asynccontextmanager
+async def open_inspector() -> AsyncIterator[JobInspector]:
+    """Open the inspector of an operator's program; see `corral.open_inspector`."""
+    installed = read_installed()
+    with chosen_store(installed.settings) as url:
+        async with inspector(installed, url) as made:
+            yield made
 
 
 def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str) -> T:

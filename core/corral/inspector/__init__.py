@@ -1,10 +1,10 @@
 """The operator's access to the store: read jobs, and repair what went wrong.
 
-The command line, the board and processors (`await deps.enter(corral.inspector.of_worker)`) use the
-same `JobInspector`. Every change is one atomic script, or a series of scripts over at most `BATCH`
-jobs each, and changes the keys as BullMQ 6 does (wire § 6.14 to § 6.19). A name of this package
-loads its module when it is first used, so that a process that enqueues one job loads only two of
-them.
+The command line, the board, programs (`corral.open_inspector`) and processors
+(`await deps.enter(corral.inspector.of_worker)`) use the same `JobInspector`. Every change is one
+atomic script, or a series of scripts over at most `BATCH` jobs each, and changes the keys as BullMQ
+6 does (wire § 6.14 to § 6.19). A name of this package loads its module when it is first used, so
+that a process that enqueues one job loads only two of them.
 """
 
 from typing import TYPE_CHECKING

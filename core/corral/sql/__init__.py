@@ -4,7 +4,7 @@ Needs the extra `sql`. It knows the catalog and the store, and no worker.
 """
 
 try:
-    from corral.sql.creating import MadeTable, create_tables, require_tables
+    from corral.sql.creating import require_tables
     from corral.sql.engines import (
         Connection,
         connection_of,
@@ -30,7 +30,6 @@ except ModuleNotFoundError as missing:
 __all__ = [
     "Connection",
     "Ledger",
-    "MadeTable",
     "Moment",
     "Outbox",
     "OutboxRelay",
@@ -38,7 +37,6 @@ __all__ = [
     "TransactionSpoilt",
     "connection_of",
     "create_engine",
-    "create_tables",
     "database_errors",
     "engine",
     "ensure_unspoilt",

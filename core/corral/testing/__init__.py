@@ -2,6 +2,7 @@
 
 * `job` makes the job that a processor is called with: no worker, no store. `progress_of` and
   `log_of` return what the processor reported with it; `cancel` cancels it.
+* `deps` makes the `Deps` that a processor's resource is opened with: no worker, no store.
 * `RecordingJobScheduler` keeps what is enqueued: no store.
 * The pytest fixtures `corral_store` and `corral_kit` (a `Kit`) give a real store, a worker that
   drains it, and time that moves when the test says so; `corral_worker` starts worker processes.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from corral.testing.kit import Kit
     from corral.testing.leaks import find_leaks
     from corral.testing.recording import RecordedJob, RecordedSchedule, RecordingJobScheduler
+    from corral.testing.resources import deps
     from corral.testing.single import cancel, job, log_of, progress_of
     from corral.testing.stored import FoundJob
     from corral.testing.waiting import wait_until
@@ -40,6 +42,7 @@ __all__ = [
     "WorkerProcess",
     "WorkerProcesses",
     "cancel",
+    "deps",
     "find_leaks",
     "job",
     "log_of",
@@ -56,6 +59,7 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
             "kit": "Kit",
             "leaks": "find_leaks",
             "recording": "RecordedJob RecordedSchedule RecordingJobScheduler",
+            "resources": "deps",
             "single": "cancel job log_of progress_of",
             "stored": "FoundJob",
             "waiting": "wait_until",

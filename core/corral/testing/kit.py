@@ -181,6 +181,22 @@ class Kit(JobScheduler):
         """Fail if the store has a job of this queue that matches; see `assert_enqueued`."""
         no_match(self._queue(queue), matching, self._all_jobs())
 
+    @asynccontextmanager
+    async def open_inspector(self) -> AsyncIterator[JobInspector]:
+        """Open an inspector in this kit's time, as `corral.open_inspector` does.
+
+        It has everything that is stored of a job, and repairs what an operator would:
+
+        ```python
+        await corral_kit.enqueue(emails, mail, job_id="welcome-ada")
+        async with corral_kit.open_inspector() as inspector:
+            job = await inspector.get(emails, "welcome-ada")
+        assert (job.state, job.log_lines) == ("waiting", 0)
+        ```
+        """
+        async with self._inspector(self._installed("producer")) as inspector:
+            yield inspector
+
     # a worker
 
     async def relay(self) -> int:

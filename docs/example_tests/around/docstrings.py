@@ -1,14 +1,18 @@
 """Before the examples in docstrings of the core; the module's own names are there as well."""
 
-from typing import Annotated
+import os
+import types
 
 from fastapi import FastAPI
-from pydantic import DirectoryPath, Field
-from pydantic_settings import SettingsConfigDict
 
 from acme_pages import emails
+from corral import hookimpl
+from corral.testing import Kit
 
 app = FastAPI()
+corral_kit = Kit(os.environ["REDIS_URL"])
+mail = {"to": "ada@example.org", "template": "welcome"}
+User = types.SimpleNamespace
 
 
 async def who_is_it(request):

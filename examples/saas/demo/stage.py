@@ -21,10 +21,9 @@ import httpx2
 import redis.asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import corral
 from corral import sql
-from corral.app import read_installed
-from corral.app.operating import inspector
-from corral.embedded.server import embedded_store
+from corral.embedded import embedded_store
 from corral.inspector import JobInspector
 from examples.saas.demo.partner import Delivery, Partner, open_partner
 from examples.saas.demo.post_office import Mail, PostOffice, Refusal, open_post_office
@@ -187,7 +186,7 @@ async def setting_up(folder: Path, screen: Screen) -> AsyncIterator[Stage]:
         engine = sql.create_engine()
         opened.push_async_callback(engine.dispose)
         store = await opened.enter_async_context(redis.asyncio.Redis.from_url(url))
-        looking = await opened.enter_async_context(inspector(read_installed(), url))
+        looking = await opened.enter_async_context(corral.open_inspector())
         processes = await opened.enter_async_context(AsyncExitStack())
         await opened.enter_async_context(
             running(

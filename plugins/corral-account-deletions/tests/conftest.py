@@ -16,13 +16,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import redis
 from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import Queue, hookimpl, testing
 from corral.inspector import StoredJob
-from corral.inspector.stored_job import decode_stored
 from corral.sql import Outbox, create_engine
 from corral.testing import Kit
 from corral_account_deletions import account_deletions
@@ -192,19 +190,10 @@ class Accounts:
         """Carry the outbox to the store."""
         return await self.kit.relay()
 
-    def stored(self, queue: Queue[Any], job_id: str) -> StoredJob:
+    async def stored(self, queue: Queue[Any], job_id: str) -> StoredJob:
         """What the store has of a job."""
-        with redis.Redis.from_url(self.kit.url) as store:
-            key = f"{self.kit.prefix}:{queue.name}"
-            fields = store.hgetall(f"{key}:{job_id}")
-            due = store.zscore(f"{key}:delayed", job_id)
-        return decode_stored(
-            queue.name,
-            job_id,
-            None,
-            [each for field in fields.items() for each in field],
-            due_score=due,
-        )
+        async with self.kit.open_inspector() as inspector:
+            return await inspector.get(queue, job_id)
 
     async def drained(self, for_: timedelta = timedelta(days=31)) -> list[tuple[str, Any]]:
         """Carry out what comes due in that time; how each run ended, and its result or reason."""
@@ -218,13 +207,11 @@ class Accounts:
 
 
 @pytest_asyncio.fixture
-async def accounts(engine: AsyncEngine, corral_kit: Kit, with_emails: None) -> Accounts:
+async def accounts(
+    engine: AsyncEngine, corral_database: str, corral_kit: Kit, with_emails: None
+) -> Accounts:
     """An application with Ada and Bob, who have two orders and one."""
     made = Accounts(engine, corral_kit)
-    from corral.app.installed import read_plugins
-    from corral.sql import create_tables
-
-    await create_tables(engine, read_plugins()[1])
     await made.run(
         "CREATE TABLE users (id VARCHAR(40) PRIMARY KEY, email VARCHAR(80) UNIQUE)",
         "CREATE TABLE orders (id INTEGER PRIMARY KEY, user_id VARCHAR(40) REFERENCES users (id), note VARCHAR(80))",

@@ -20,7 +20,6 @@ import corral_account_deletions
 from corral import Deps, testing
 from corral.errors import ConfigurationError
 from corral.inspector import of_worker
-from corral.plugins import Plugins
 from corral_account_deletions.configured import check_tables, erase_configured
 from corral_account_deletions.processor import open_deletions
 from corral_account_deletions.tables import metadata
@@ -314,8 +313,11 @@ columns = { order_id = "none" }
 async def deps() -> AsyncIterator[Deps]:
     async with AsyncExitStack() as resources:
         inspector: Any = SimpleNamespace(queues=("emails",))
-        plugins = Plugins.of_modules({"the plugin": corral_account_deletions})
-        yield Deps(testing.RecordingJobScheduler(), plugins, resources, {of_worker: inspector})
+        yield testing.deps(
+            plugins={"the plugin": corral_account_deletions},
+            resources=resources,
+            provided={of_worker: inspector},
+        )
 
 
 @pytest.mark.asyncio

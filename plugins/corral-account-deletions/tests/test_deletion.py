@@ -119,7 +119,7 @@ async def test_a_participant_that_raises_stops_everything_and_the_job_is_tried_a
     assert third == result("deleted", rows=3)
     (job,) = accounts.kit.jobs(account_deletions)
     assert job.attempts_made == 3
-    stored = accounts.stored(account_deletions, f"deletion-{request.id}")
+    stored = await accounts.stored(account_deletions, f"deletion-{request.id}")
     assert len(stored.stacktrace) == 2
     assert "in refuse_twice" in stored.stacktrace[0], "it says where"
     assert ADA not in repr(stored), "and not whom"

@@ -141,7 +141,7 @@ async def test_no_table_and_no_job_holds_the_address_and_others_keep_theirs(
     assert "ada-4711" not in str(
         [job.payload for job in kit.jobs(notes) if job.state == "completed"]
     )
-    named = accounts.stored(notes, "nada-1-named")
+    named = await accounts.stored(notes, "nada-1-named")
     assert named.data["userId"] == "nada-1"
 
 
@@ -209,8 +209,8 @@ async def test_a_short_id_scrubs_nothing_of_others(accounts: Any, erasing: None)
     await accounts.kit.drain(NOTES)
     await accounts.asked("1", grace=timedelta(0))
     await _drained(accounts)
-    assert accounts.stored(notes, "named").data == {}
-    other = accounts.stored(notes, "other")
+    assert (await accounts.stored(notes, "named")).data == {}
+    other = await accounts.stored(notes, "other")
     assert (other.data["quantity"], other.returnvalue) == (1, {"wrote": "1"})
 
 
@@ -272,9 +272,9 @@ async def test_a_job_for_many_that_failed_at_the_user_is_not_removed(
     first = await _drained(accounts, timedelta(0))
     assert [kind for kind, _ in first] == ["Snoozed"]
     await accounts.kit.drain(notes.processed_by(at_ada), for_=timedelta(seconds=10))
-    assert accounts.stored(notes, "for-all").returnvalue == "done"
+    assert (await accounts.stored(notes, "for-all")).returnvalue == "done"
     assert [kind for kind, _ in await _drained(accounts)] == ["Completed"]
-    assert accounts.stored(notes, "for-all").stacktrace == ()
+    assert (await accounts.stored(notes, "for-all")).stacktrace == ()
 
 
 async def test_what_a_participant_enqueues_runs_and_is_scrubbed(

@@ -27,8 +27,8 @@ async def test_a_request_is_stored_and_its_job_comes_after_the_grace_period(acco
         {"user_id": "ada-4711", "request_id": request.id, "requested_at": request.requested_at},
     )
     assert (job.id, job.state) == (f"deletion-{request.id}", "delayed")
-    due_at = accounts.stored(account_deletions, job.id).due_at
-    assert timedelta(days=13) < due_at - request.requested_at < timedelta(days=15)
+    stored = await accounts.stored(account_deletions, job.id)
+    assert timedelta(days=13) < stored.due_at - request.requested_at < timedelta(days=15)
 
 
 async def test_code_that_asks_is_tested_without_a_store(accounts: Any) -> None:

@@ -22,7 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 import corral_billing_webhooks_retry
 from corral import Deps, JobScheduler, hookimpl, sql, testing
-from corral.plugins import Plugins
 from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry
 from corral_billing_webhooks_retry.desk import Desk
 from corral_billing_webhooks_retry.processor import Handed, hand_over
@@ -88,7 +87,7 @@ class Till:
             packages[f"acme_{number}"] = ModuleType(f"acme_{number}")
             setattr(packages[f"acme_{number}"], hook, hookimpl(subscriber))
         modules = {"the plugin": corral_billing_webhooks_retry, **dict(reversed(packages.items()))}
-        return Deps(self.jobs, Plugins.of_modules(modules), resources or AsyncExitStack())
+        return testing.deps(jobs=self.jobs, plugins=modules, resources=resources)
 
     async def hand_over(self, desk: Desk, sent: BillingEvent | None = None, **job: Any) -> str:
         """What the processor makes of a job: its status."""

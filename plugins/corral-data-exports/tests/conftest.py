@@ -27,10 +27,9 @@ from sqlalchemy import text
 
 import corral
 import corral_data_exports
-from corral import Deps, Payload, Queue, hookimpl, testing
-from corral.embedded.server import embedded_store
+from corral import Payload, Queue, hookimpl, testing
+from corral.embedded import embedded_store
 from corral.inspector import of_worker
-from corral.plugins import Plugins
 from corral.sql import create_engine
 from corral_data_exports import DataExport, data_exports
 from corral_data_exports.processor import Exports, open_exports
@@ -79,12 +78,6 @@ class Mail(Payload):
 
 
 emails = Queue("emails", Mail)
-
-
-def plugins_with(**subscribers: Callable[..., Any]) -> Plugins:
-    """This plugin, and the package `acme` with a subscriber for each hook that is named."""
-    acme = SimpleNamespace(**{name: hookimpl(made) for name, made in subscribers.items()})
-    return Plugins.of_modules({"corral_data_exports": corral_data_exports, "acme": acme})
 
 
 @pytest.fixture
@@ -140,11 +133,15 @@ class Shop:
 
     @asynccontextmanager
     async def exports(self, **subscribers: Callable[..., Any]) -> AsyncIterator[Exports]:
-        """What a worker opens, with subscribers to the hooks."""
+        """What a worker opens; in the package `acme`, a subscriber for each hook that is named."""
+        acme = SimpleNamespace(**{name: hookimpl(made) for name, made in subscribers.items()})
         async with asyncio.timeout(SECONDS), AsyncExitStack() as resources:
-            queues: Any = SimpleNamespace(queues=self.queues)
-            plugins = plugins_with(**subscribers)
-            deps = Deps(self.jobs, plugins, resources, {of_worker: queues})
+            deps = testing.deps(
+                jobs=self.jobs,
+                plugins={"corral_data_exports": corral_data_exports, "acme": acme},
+                resources=resources,
+                provided={of_worker: SimpleNamespace(queues=self.queues)},
+            )
             yield await resources.enter_async_context(open_exports(deps))
 
     def job(self, user_id: str = "1", *, form: str = "json", **told: Any) -> corral.Job[DataExport]:

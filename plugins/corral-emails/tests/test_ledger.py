@@ -13,7 +13,6 @@ from sqlalchemy.exc import ProgrammingError
 
 from corral import Deps, sql, testing
 from corral.errors import ConfigurationError, DatabaseUnavailable
-from corral.plugins import Plugins
 from corral_emails import emails
 from corral_emails.processor import open_mailer, send_email
 from corral_emails.settings import PREFIX
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.asyncio
 @pytest_asyncio.fixture
 async def deps() -> AsyncIterator[Deps]:
     async with AsyncExitStack() as resources:
-        yield Deps(testing.RecordingJobScheduler(), Plugins.load([]), resources)
+        yield testing.deps(resources=resources)
 
 
 @pytest.fixture

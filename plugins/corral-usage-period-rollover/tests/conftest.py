@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from types import SimpleNamespace
@@ -19,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import corral_usage_period_rollover
 from corral import Deps, JobScheduler, hookimpl, testing
-from corral.plugins import Plugins
 from corral.sql import create_engine
 from corral_usage_period_rollover.rollover import Closed, Rollover
 from corral_usage_period_rollover.tables import usage_periods, usage_totals
@@ -98,7 +96,7 @@ def deps_of(jobs: JobScheduler, **subscribers: Callable[..., Any]) -> Deps:
     """What a worker offers, with a subscriber in `acme_jobs` for each hook that is named."""
     acme = SimpleNamespace(**{name: hookimpl(made) for name, made in subscribers.items()})
     modules = {"the plugin": corral_usage_period_rollover, "acme_jobs": acme}
-    return Deps(jobs, Plugins.of_modules(modules), AsyncExitStack())
+    return testing.deps(jobs=jobs, plugins=modules)
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ import trustme
 
 import corral_webhooks_outgoing
 from corral import Deps, hookimpl, testing
-from corral.plugins import Plugins
 from corral_webhooks_outgoing.answer import Answer
 from corral_webhooks_outgoing.courier import Courier
 from corral_webhooks_outgoing.guard import Guard
@@ -256,11 +255,11 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def plugins_with(**subscribers: Callable[..., Any]) -> Plugins:
-    """This plugin, and an application with a subscriber for each hook that is named."""
+def deps_with(resources: AsyncExitStack, **subscribers: Callable[..., Any]) -> Deps:
+    """What a worker offers, with a subscriber in the application for each hook that is named."""
     application = SimpleNamespace(**{name: hookimpl(made) for name, made in subscribers.items()})
     modules = {"the plugin": corral_webhooks_outgoing, "the application": application}
-    return Plugins.of_modules(modules)
+    return testing.deps(plugins=modules, resources=resources)
 
 
 @pytest_asyncio.fixture
@@ -311,7 +310,7 @@ async def deliveries_with(
             hooks = {name: given.pop(name) for name in list(given) if name.startswith("webhooks_")}
             for name, value in given.items():
                 monkeypatch.setenv(f"{PREFIX}{name.upper()}", str(value))
-            deps = Deps(testing.RecordingJobScheduler(), plugins_with(**hooks), opened)
+            deps = deps_with(opened, **hooks)
             deliveries = await opened.enter_async_context(open_deliveries(deps))
             if internet is None:
                 return deliveries

@@ -22,7 +22,7 @@ from standardwebhooks import Webhook
 
 import corral
 from corral import sql
-from corral.embedded.server import embedded_store
+from corral.embedded import embedded_store
 from corral_webhooks_outgoing import WebhookDelivery, webhooks_outgoing
 from corral_webhooks_outgoing.endpoints import add_endpoint
 from corral_webhooks_outgoing.settings import PREFIX

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from corral.errors import ConfigurationError
-from corral.field_errors import FieldError, field_errors, with_small_initial
+from corral.field_errors import FieldError, field_errors
 
 __all__ = ["ConfiguredTable", "read_tables", "refused"]
 
@@ -92,12 +92,11 @@ def _sentence(error: FieldError) -> str:
     """One fault, with the table it is in."""
     where = [str(part) for part in error.location]
     in_table = where[0] == "tables" and len(where) > 1
-    table = f"table {where[1]!r}: " if in_table else ""
+    table = [f"table {where[1]!r}"] if in_table else []
     rest = where[2:] if in_table else where
     if error.type == "extra_forbidden":
         known = ConfiguredTable.model_fields if in_table else _File.model_fields
         near = difflib.get_close_matches(rest[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(map(repr, known))}"
-        return f"{table}{rest[-1]!r} is not known; {hint}"
-    message = with_small_initial(error.message)
-    return f"{table}{rest[0]}: {message}" if rest else f"{table}{message}"
+        return ": ".join([*table, f"{rest[-1]!r} is not known; {hint}"])
+    return error.sentence(": ".join([*table, *rest[:1]]))

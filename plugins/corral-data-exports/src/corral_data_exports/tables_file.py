@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from corral.errors import ConfigurationError
-from corral.field_errors import FieldError, field_errors, with_small_initial
+from corral.field_errors import FieldError, field_errors
 
 __all__ = ["ExportedTable", "TablesFile", "Users", "refused"]
 
@@ -102,14 +102,13 @@ def refused(path: Path | None, faults: Sequence[str]) -> ConfigurationError:
 def _sentence(error: FieldError) -> str:
     """One fault, with the part of the file it is in."""
     parts = [str(part) for part in error.location]
-    known, place, rest = TablesFile.model_fields, "", parts
+    known, place, rest = TablesFile.model_fields, list[str](), parts
     if parts[0] == "tables" and len(parts) > 1:
-        known, place, rest = ExportedTable.model_fields, f"table {parts[1]!r}: ", parts[2:]
+        known, place, rest = ExportedTable.model_fields, [f"table {parts[1]!r}"], parts[2:]
     elif parts[0] == "users" and len(parts) > 1:
-        known, place, rest = Users.model_fields, "[users]: ", parts[1:]
+        known, place, rest = Users.model_fields, ["[users]"], parts[1:]
     if error.type == "extra_forbidden":
         near = difflib.get_close_matches(rest[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(map(repr, known))}"
-        return f"{place}{rest[-1]!r} is not known; {hint}"
-    message = with_small_initial(error.message)
-    return f"{place}{rest[0]}: {message}" if rest else f"{place}{message}"
+        return ": ".join([*place, f"{rest[-1]!r} is not known; {hint}"])
+    return error.sentence(": ".join([*place, *rest[:1]]))
