@@ -16,6 +16,7 @@ from corral.cli.text_table import show_table
 from corral.errors import CatalogError, Problem
 
 if TYPE_CHECKING:
+    from corral.plugins import Plugins
     from corral.plugins.entry_points import PluginEntryPoint
 
 __all__ = ["check", "lock", "plugins"]
@@ -137,14 +138,9 @@ def plugins(as_json: bool) -> None:
     corral plugins --json
     """
     from corral.app import read_plugins
-    from corral.catalog import Catalog
 
     settings, loaded = read_plugins()
-    problems: tuple[Problem, ...] = ()
-    try:
-        Catalog.build(loaded, role="check")
-    except CatalogError as error:
-        problems = error.problems
+    problems = _find_problems(loaded)
     hooks = {each: plugin.hooks for plugin in loaded.loaded for each in plugin.entry_points}
     rows = [
         _plain_plugin(each, hooks.get(each), problems, disabled=settings.disabled_plugins)
@@ -165,6 +161,26 @@ def plugins(as_json: bool) -> None:
         click.echo(f"error: {problem.message}", err=True)
         if problem.hint:
             click.echo(f"  hint: {problem.hint}", err=True)
+
+
+def _find_problems(loaded: Plugins) -> list[Problem]:
+    """Find what `corral check` refuses: of the catalog, and of the plugins' settings."""
+    from corral.catalog import Catalog
+    from corral.plugins.declared_settings import find_setting_problems
+    from corral.plugins.report import Report
+
+    problems: list[Problem] = []
+    try:
+        Catalog.build(loaded, role="check")
+    except CatalogError as error:
+        problems += error.problems
+    report = Report()
+    settings = find_setting_problems(loaded, report, values=True)
+    problems += report.problems
+    for provider, sentence in dict.fromkeys(settings):
+        message = f"{provider} cannot read its settings: {sentence}"
+        problems.append(Problem("bad-setting", message, None, (str(provider),)))
+    return problems
 
 
 def _plain_plugin(
