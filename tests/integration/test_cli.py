@@ -281,7 +281,16 @@ class TestEnqueue:
         assert (job["delay"], job["priority"]) == ("5400000", "3")
         code, out, err = run("enqueue", "acme-letters", "{}", "--job-id", "a.1")
         assert (code, out) == (0, "a.1\n")
-        assert "job a.1 of queue 'acme-letters' exists already and was left as it is\n" in err
+        assert err.endswith("job a.1 exists already and is delayed; nothing was added\n")
+
+    @pytest.mark.corral_untidy("its job is in no state")
+    def test_an_id_whose_job_is_in_no_state_exists(
+        self, run: Callable[..., Ran], store: redis.Redis
+    ) -> None:
+        store.hset("bull:acme-letters:a.1", mapping={"name": "acme-letters", "data": "{}"})
+        code, out, err = run("enqueue", "acme-letters", "{}", "--job-id", "a.1")
+        assert (code, out) == (0, "a.1\n")
+        assert err.endswith("job a.1 exists already; nothing was added\n")
 
     def test_reads_standard_input_and_files(
         self, run: Callable[..., Ran], store: redis.Redis, tmp_path: Path

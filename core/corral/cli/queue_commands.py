@@ -59,6 +59,8 @@ def enqueue(
 ) -> None:
     """Add one job and print its id.
 
+    If the queue has a job with that id, nothing is added, and stderr says in which state it is.
+
     \b
     corral enqueue emails '{"to": "ada@example.com", "template": "welcome",
         "variables": {"name": "Ada", "url": "https://example.com/start"}}'
@@ -79,9 +81,8 @@ def enqueue(
     enqueued = enqueue_once(queue, _read_payload(payload), options)
     print_result(enqueued.id)
     if not enqueued.created:
-        click.echo(
-            f"job {enqueued.id} of queue {queue!r} exists already and was left as it is", err=True
-        )
+        state = f" and is {enqueued.state}" if enqueued.state else ""
+        click.echo(f"job {enqueued.id} exists already{state}; nothing was added", err=True)
 
 
 @command()
