@@ -37,7 +37,7 @@ from corral.store.connection import Link
 pytestmark = pytest.mark.asyncio
 
 ALIVE = "corral:bull:alive"
-REFUSED = "the store refuses this process's heartbeats"
+REFUSED = "the store refused to write this process's heartbeat"
 META = "the key bull:letters:meta is a list, not a hash: no job of queue 'letters' starts"
 CRON = "schedule 'nightly' of queue 'letters' is overdue: its cron expression cannot be read here"
 

@@ -234,7 +234,7 @@ class OwnRecord:
     async def keep(self) -> None:
         """Write the record again and again, until cancelled; then remove it.
 
-        Where the store is away, or its hash is damaged, the next round writes the record.
+        If the store is away or refuses the record, the next round tries again.
         """
         try:
             while True:
@@ -266,7 +266,8 @@ class OwnRecord:
             if self._heartbeat is not None and not self._is_refused:
                 self._is_refused = True
                 log.warning(
-                    "the store refuses this process's heartbeats: the process counts as gone",
+                    "the store refused to write this process's heartbeat: `corral health` and the"
+                    " board count the process as dead until a later heartbeat is written",
                     error=str(error),
                 )
             return False
