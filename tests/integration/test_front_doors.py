@@ -45,6 +45,35 @@ class TestConnect:
                 pytest.fail("it connected")
 
 
+class TestOpenInspector:
+    @pytest.mark.asyncio
+    async def test_reads_and_repairs_jobs_of_installed_queues(
+        self, workshop: Any, acme: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(acme)
+        monkeypatch.setenv("REDIS_URL", workshop.url)
+        async with corral.connect() as jobs:
+            await jobs.enqueue("acme-letters", {"text": "hello"}, job_id="a")
+        async with corral.open_inspector() as inspector:
+            found = await inspector.get("acme-letters", "a")
+            assert (found.state, found.data["text"]) == ("waiting", "hello")
+            await inspector.remove("acme-letters", "a")
+            with pytest.raises(UnknownQueue):
+                await inspector.get("acme-leters", "a")
+        assert await workshop.raw.exists("bull:acme-letters:a") == 0
+
+    @pytest.mark.asyncio
+    async def test_fails_before_it_yields_where_there_is_no_store(
+        self, acme: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(acme)
+        monkeypatch.delenv("REDIS_URL", raising=False)
+        monkeypatch.setenv("CORRAL_ENV", "production")
+        with pytest.raises(corral.CorralError, match="no store is configured"):
+            async with corral.open_inspector():
+                pytest.fail("it connected")
+
+
 CUTTING = """
 from typing import Annotated
 from pydantic import AfterValidator

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from corral import (
     RateLimited,
     Snooze,
     hookimpl,
+    hookspec,
 )
 from corral.errors import CatalogError, PayloadRefused, UnknownQueue
 from corral.inspector import of_worker
@@ -443,3 +446,66 @@ async def test_a_test_answers_hooks_in_a_kit_of_the_same_store_and_time(corral_k
     await corral_kit.enqueue(letters, Letter(), job_id="later")
     await corral_kit.drain(letters.processed_by(carried))
     assert len(ended) == 2, "the fixture's own kit asks the installed plugins alone"
+
+
+@hookspec
+def acme_find_user(user_id: str) -> str | None:
+    """Find the address of a user."""
+
+
+@pytest.mark.asyncio
+async def test_a_test_answers_a_hook_that_a_plugin_offers(
+    corral_kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @hookimpl
+    def corral_hookspecs() -> list[object]:
+        return [SimpleNamespace(acme_find_user=acme_find_user)]
+
+    def answering(address: str) -> Any:
+        def find_user(user_id: str) -> str:
+            return user_id + address
+
+        find_user.__name__ = "acme_find_user"
+        return hookimpl(find_user)
+
+    installed = SimpleNamespace(
+        corral_hookspecs=corral_hookspecs, acme_find_user=answering("@installed.example")
+    )
+    monkeypatch.setitem(sys.modules, "acme_users", installed)
+    monkeypatch.setenv("CORRAL_APP", "acme_users")
+
+    @asynccontextmanager
+    async def open_users(deps: Deps) -> AsyncIterator[str | None]:
+        yield await deps.ask_first(acme_find_user, user_id="ada")
+
+    async def address(job: Job[Letter], found: str | None) -> str | None:
+        return found
+
+    working = letters.processed_by(address, using=open_users)
+    await corral_kit.enqueue(letters, Letter())
+    assert (await corral_kit.drain(working)).outcomes(letters) == [
+        Completed(b'"ada@installed.example"')
+    ]
+    kit = corral_kit(hooks=[answering("@test.example")])
+    await kit.enqueue(letters, Letter())
+    assert (await kit.drain(working)).outcomes(letters) == [Completed(b'"ada@test.example"')]
+
+
+@pytest.mark.asyncio
+async def test_an_inspector_has_everything_of_a_job_in_moved_time(corral_kit: Kit) -> None:
+    async def fail(job: Job[Letter]) -> None:
+        raise LookupError("no such letter")
+
+    await corral_kit.enqueue(stubborn, Letter(text="hello"), job_id="a")
+    await corral_kit.drain(stubborn.processed_by(fail))
+    corral_kit.travel(DAY)
+    async with corral_kit.open_inspector() as inspector:
+        found = await inspector.get(stubborn, "a")
+        assert (found.state, found.data["text"], len(found.stacktrace)) == ("delayed", "hello", 1)
+        assert found.due_at is not None
+        assert found.due_at < corral_kit.now
+        await inspector.promote(stubborn, "a")
+        await corral_kit.enqueue(parcels, Letter(), job_id="b")
+        with pytest.raises(UnknownQueue):
+            await inspector.get("leters", "b")
+    assert [job.state for job in corral_kit.jobs(stubborn)] == ["waiting"]

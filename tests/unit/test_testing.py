@@ -6,14 +6,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Annotated
 
 import pytest
 from pydantic import AfterValidator, Field
 
 from corral import (
+    CatalogError,
     Cron,
+    Deps,
     Enqueued,
     Every,
     Fixed,
@@ -22,10 +27,12 @@ from corral import (
     Payload,
     PayloadRefused,
     Queue,
+    hookimpl,
+    hookspec,
 )
 from corral.errors import JobRefused, UnknownQueue
 from corral.jobs import EnqueueOptions, JobScheduler
-from corral.testing import RecordingJobScheduler, cancel, job, log_of, progress_of
+from corral.testing import RecordingJobScheduler, cancel, deps, job, log_of, progress_of
 
 
 class Order(Payload):
@@ -374,3 +381,59 @@ def test_every_name_of_the_surface_is_configured() -> None:
     assert [name for name in corral.testing.__all__ if not hasattr(corral.testing, name)] == []
     assert set(corral.testing.__all__) <= set(dir(corral.testing))
     assert not hasattr(corral.testing, "no_such_name")
+
+
+@hookspec
+def acme_find_user(user_id: str) -> str | None:
+    """Find the address of a user."""
+
+
+@hookimpl
+def corral_hookspecs() -> list[object]:
+    return [SimpleNamespace(acme_find_user=acme_find_user)]
+
+
+ACME = SimpleNamespace(corral_hookspecs=corral_hookspecs)
+
+
+def users(address: str | None) -> SimpleNamespace:
+    return SimpleNamespace(acme_find_user=hookimpl(lambda user_id: address and user_id + address))
+
+
+@asynccontextmanager
+async def open_inbox(_deps: Deps) -> AsyncIterator[list[str]]:
+    letters = ["open"]
+    yield letters
+    letters.append("closed")
+
+
+class TestDeps:
+    @pytest.mark.asyncio
+    async def test_asks_the_plugins_that_it_is_given_the_last_one_first(self) -> None:
+        given = {"acme": ACME, "acme_crm": users("@crm.example"), "acme_ldap": users(None)}
+        made = deps(plugins=given)
+        assert await made.ask_first(acme_find_user, user_id="ada") == "ada@crm.example"
+        assert made.implementers(acme_find_user) == ("acme_ldap", "acme_crm")
+        with pytest.raises(LookupError, match="acme_find_user"):
+            await deps().ask_first(acme_find_user, user_id="ada")
+
+    @pytest.mark.asyncio
+    async def test_enters_what_is_provided_and_the_stack_closes_the_rest(self) -> None:
+        async with AsyncExitStack() as resources:
+            inbox = await deps(resources=resources).enter(open_inbox)
+            assert inbox == ["open"]
+            assert await deps(provided={open_inbox: ["another"]}).enter(open_inbox) == ["another"]
+        assert inbox == ["open", "closed"]
+
+    @pytest.mark.asyncio
+    async def test_enqueues_with_the_scheduler_that_it_is_given(self) -> None:
+        jobs = RecordingJobScheduler(orders)
+        await deps(jobs=jobs).jobs.enqueue(orders, Order(order_id="7"))
+        jobs.assert_enqueued(orders, {"order_id": "7"})
+        assert isinstance(deps().jobs, RecordingJobScheduler)
+
+    @pytest.mark.asyncio
+    async def test_refuses_a_hook_that_cannot_be_called(self) -> None:
+        wrong = SimpleNamespace(acme_find_user=hookimpl(lambda name: name))
+        with pytest.raises(CatalogError, match="acme_find_user"):
+            deps(plugins={"acme": ACME, "acme_crm": wrong})
