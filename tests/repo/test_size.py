@@ -1,7 +1,7 @@
 """How large Corral is: statements, which say how much there is to understand, and no lines.
 
-A docstring or a comment costs nothing here. Each limit is the state of the day it was set, and a
-tenth on top; a change that needs more raises it, and its commit says why.
+10 % air above the present, rounded up to tens; a limit is raised by a commit that says why. A
+docstring or a comment costs nothing here.
 """
 
 from __future__ import annotations
@@ -11,36 +11,56 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import corral
 from corral import hookspecs, sql_hookspecs
 from corral.settings import Settings, WorkerSettings
 
-MAX_STATEMENTS = {
-    "the API": 4_400,
-    "app": 1_200,
-    "board": 2_300,
-    "catalog": 530,
-    "cli": 1_100,
-    "embedded": 450,
-    "fleet": 270,
-    "inspector": 1_700,
-    "observe": 900,
-    "plugins": 550,
-    "sql": 480,
-    "store": 1_700,
-    "testing": 950,
-    "worker": 2_050,
+
+class Size(NamedTuple):
+    """A limit, and how large it was when the limit was set."""
+
+    present: int
+    limit: int
+
+
+STATEMENTS = {
+    "the API": Size(3_204, limit=3_530),
+    "app": Size(1_068, limit=1_180),
+    "board": Size(2_267, limit=2_500),
+    "catalog": Size(459, limit=510),
+    "cli": Size(974, limit=1_080),
+    "embedded": Size(326, limit=360),
+    "fleet": Size(233, limit=260),
+    "inspector": Size(1_385, limit=1_530),
+    "observe": Size(787, limit=870),
+    "plugins": Size(526, limit=580),
+    "sql": Size(428, limit=480),
+    "store": Size(1_262, limit=1_390),
+    "testing": Size(840, limit=930),
+    "worker": Size(1_824, limit=2_010),
 }
-"""Statements of Python, by package of `core/corral`; "the API" is what lies beside the packages."""
-MAX_LUA_LINES = {"fleet": 25, "inspector": 1_900, "observe": 70, "store": 2_400}
-"""Lines of Lua that are neither blank nor a comment."""
-MAX_FILE_STATEMENTS = 420
-MAX_FUNCTION_STATEMENTS = 60
-MAX_PARAMETERS = 16
-"""`self` counts."""
-MAX_HOOKS = 8
-MAX_SETTINGS = 24
+"""Of Python, by package of `core/corral`; "the API" is what lies beside the packages."""
+
+LUA_LINES = {
+    "fleet": Size(19, limit=30),
+    "inspector": Size(985, limit=1_090),
+    "observe": Size(58, limit=70),
+    "store": Size(1_872, limit=2_060),
+}
+"""By package of `core/corral`: lines that are neither blank nor a comment."""
+
+LARGEST = {
+    "statements of a file": Size(318, limit=350),
+    "statements of a function": Size(32, limit=40),
+    "parameters of a function": Size(14, limit=16),
+    "hooks": Size(8, limit=8),
+    "settings": Size(22, limit=24),
+}
+"""`self` counts as a parameter. The last three are not rounded up to tens, and hooks have no air:
+each is a promise to plugins.
+"""
 
 NAMES_THAT_SAY_NOTHING = {
     *("utils", "util", "helpers", "helper", "common", "base", "manager", "types", "models", "misc"),
@@ -78,8 +98,8 @@ def test_each_package_stays_within_its_limit(written: tuple[Path, ...], root: Pa
     found: Counter[str] = Counter()
     for package, _, tree in core_modules(written, root):
         found[package] += statements(tree)
-    assert found.keys() == MAX_STATEMENTS.keys()
-    assert {name: n for name, n in found.items() if n > MAX_STATEMENTS[name]} == {}
+    assert found.keys() == STATEMENTS.keys()
+    assert {name: n for name, n in found.items() if n > STATEMENTS[name].limit} == {}
     print(f"statements: {dict(sorted(found.items()))}, {found.total()} in all")
 
 
@@ -89,7 +109,8 @@ def test_the_scripts_stay_within_their_limit(written: tuple[Path, ...], root: Pa
         if path.suffix == ".lua" and path.is_relative_to(root / "core"):
             text = path.read_text("utf-8")
             found[path.parent.parent.name] += len(re.findall(r"^\s*(?!--)\S", text, re.MULTILINE))
-    assert {name: n for name, n in found.items() if n > MAX_LUA_LINES.get(name, 0)} == {}
+    assert found.keys() == LUA_LINES.keys()
+    assert {name: n for name, n in found.items() if n > LUA_LINES[name].limit} == {}
     print(f"lines of Lua: {dict(found)}")
 
 
@@ -108,12 +129,12 @@ def test_files_and_functions_can_be_read_at_one_sitting(
                 taken = node.args
                 count = len(taken.posonlyargs) + len(taken.args) + len(taken.kwonlyargs)
                 parameters[name] = max(parameters.get(name, 0), count)
-    for what, limit in (
-        (files, MAX_FILE_STATEMENTS),
-        (functions, MAX_FUNCTION_STATEMENTS),
-        (parameters, MAX_PARAMETERS),
+    for largest, what in (
+        ("statements of a file", files),
+        ("statements of a function", functions),
+        ("parameters of a function", parameters),
     ):
-        assert {name: n for name, n in what.items() if n > limit} == {}
+        assert {name: n for name, n in what.items() if n > LARGEST[largest].limit} == {}
         print(sorted(what.items(), key=lambda item: -item[1])[:3])
 
 
@@ -130,12 +151,12 @@ def test_there_are_at_most_eight_hooks() -> None:
         for name, value in vars(module).items()
         if hasattr(value, "corral_spec")
     ]
-    assert 0 < len(specified) <= MAX_HOOKS, specified
+    assert 0 < len(specified) <= LARGEST["hooks"].limit, specified
 
 
 def test_the_core_has_at_most_24_settings() -> None:
     count = len(Settings.model_fields.keys() - {"worker"}) + len(WorkerSettings.model_fields)
-    assert count <= MAX_SETTINGS
+    assert count <= LARGEST["settings"].limit
 
 
 def test_no_module_has_a_name_that_says_nothing(written: tuple[Path, ...], root: Path) -> None:
