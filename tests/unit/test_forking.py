@@ -67,12 +67,12 @@ def test_silencing_a_closed_descriptor_is_no_error() -> None:
 def test_an_error_in_one_resource_does_not_skip_the_others() -> None:
     calls: list[str] = []
 
-    class Told:
+    class Failing:
         def leave_to_parent(self) -> None:
             calls.append("informed")
             raise RuntimeError
 
-    both = [Told(), Told()]
+    both = [Failing(), Failing()]
     for each in both:
         on_fork(each)
     assert in_child(lambda: calls == ["informed", "informed"])
