@@ -175,7 +175,7 @@ class Consumer:
             suspects=suspects,
             max_stalled=max_stalled,
             notes=self._notes,
-            on_ended=self._on_ended,
+            on_ended=self._add_ending,
         )
         self._stage = Stage.LACKING_RIGHTS
         self._context = contextvars.copy_context()
@@ -515,7 +515,7 @@ class Consumer:
     def _on_turn(self) -> None:
         self._lookout.look(Reason.TURN)
 
-    def _on_ended(self, ended: FinishedJob) -> None:
+    def _add_ending(self, ended: FinishedJob) -> None:
         """Write the ending of a job with the next call; the last job of a batch sends that call."""
         if isinstance(ended.outcome, LeaseLost):
             self._suspects.release_job(ended.active)

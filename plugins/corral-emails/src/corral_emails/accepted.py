@@ -63,7 +63,7 @@ class Accepted:
 
         with sql.database_errors(self._engine):
             async with self._reading.connect() as connection:
-                return await sql.Ledger.claimed(connection, SCOPE, key)
+                return await sql.Ledger.is_claimed(connection, SCOPE, key)
 
     async def record(self, key: str) -> None:
         """Remember that a mail was taken.

@@ -28,7 +28,7 @@ class Delivered:
 
     async def has(self, connection: AsyncConnection, key: str) -> bool:
         """Whether a delivery was accepted."""
-        return await sql.Ledger.claimed(connection, SCOPE, key)
+        return await sql.Ledger.is_claimed(connection, SCOPE, key)
 
     async def record(self, key: str) -> None:
         """Remember that one was.
