@@ -1,10 +1,11 @@
--- Renew the locks of running jobs (wire 6.13), and of jobs that a call has fetched whose reply is still on its way: while
--- that waits for a blocked event loop, no other worker may take the jobs.
+-- Renew the locks of running jobs (wire 6.13), and of jobs that a call has fetched whose reply is
+-- still on its way: while that waits for a blocked event loop, no other worker may take the jobs.
 --
 -- KEYS  1 `<prefix>:<queue>:`   then the records of calls on their way (advance.lua)
 -- ARGV  1 lock_ms   2 worker   then per record: seq   then per job: id, token
--- Returns the places (from 0) of the jobs whose lock is not ours any more; and -n where the nth call has fetched a job whose
--- lock is not ours any more. Nothing is created: a removed job leaves no key.
+-- Returns the places (from 0) of the jobs whose lock is not ours any more; and -n where the nth
+-- call has fetched a job whose lock is not ours any more. Nothing is created: a removed job leaves
+-- no key.
 
 local base, lock_ms, calls = KEYS[1], ARGV[1], #KEYS - 1
 local lost, kept = {}, {}
