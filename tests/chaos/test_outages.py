@@ -45,7 +45,7 @@ class Watched:
         return f"{share:.1%} CPU"
 
     def check_log(self) -> str:
-        """Check that at most `MAX_LINES` lines were logged since it began; returns their number in words."""
+        """Check that few lines were logged since the outage began; returns their number."""
         lines = [line["event"] for line in self._worker.log[self._said :]]
         assert len(lines) <= MAX_LINES, lines
         return f"{len(lines)} log lines"
@@ -68,7 +68,8 @@ async def test_a_store_that_was_stopped(scene: Scene, figure: Figure) -> None:
     assert scene.each_started_once(enqueued)
     resumed = scene.starts(since=back)[0].at - back
     figure(
-        f"store stopped for {OUTAGE_SECONDS:g} s: on after {resumed:.2f} s, {waited}, {watched.check_log()}"
+        f"store stopped for {OUTAGE_SECONDS:g} s: on after {resumed:.2f} s, {waited},"
+        f" {watched.check_log()}"
     )
     assert resumed <= RESUME_SECONDS
 
@@ -135,7 +136,8 @@ async def test_a_network_that_swallows_bytes(scene: Scene, figure: Figure) -> No
         )  # they ran for longer than their lock: it was renewed
         logged = watched.check_log()
     figure(
-        f"bytes swallowed: on after {first:.2f} s, with everything after {resumed:.2f} s, {waited}, {logged}"
+        f"bytes swallowed: on after {first:.2f} s, with everything after {resumed:.2f} s, {waited},"
+        f" {logged}"
     )
     assert resumed <= SWALLOWED_RESUME_SECONDS
 

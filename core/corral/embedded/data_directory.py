@@ -182,7 +182,7 @@ class DataDirectory:
         )
 
     def build_start_error(self) -> StoreUnavailable:
-        """Build the error for a server that ended before it answered, with the last line of its log."""
+        """Build the error for a server that ended before it answered: the last line of its log."""
         with self.naming_path():
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         last = lines[-1].strip() if lines else "it printed nothing"

@@ -127,7 +127,7 @@ class Tally:
 
 
 def _merge_minutes(before: dict[int, Sums], since: Mapping[int, Sums]) -> dict[int, Sums]:
-    """Add the sums of `since` to `before`; returns them without minutes too old for the store to keep."""
+    """Add the sums of `since` to `before`; returns those that the store still keeps."""
     for minute, sums in since.items():
         kept = before.setdefault(minute, Sums())
         kept.jobs += sums.jobs

@@ -183,7 +183,7 @@ def _name_and_version(distribution: Distribution) -> tuple[str, str] | None:
 
 
 def _read_declared(distribution: Distribution) -> set[tuple[str, str, str]] | None:
-    """Read the entry points in our groups: `(name, value, group)`; None if they cannot be parsed."""
+    """Read our groups' entry points: `(name, value, group)`; None if they cannot be parsed."""
     try:
         entry_points = list(distribution.entry_points)
     except TypeError:  # importlib-metadata's answer to a line without "="
