@@ -91,7 +91,7 @@ def job_id_for(provider: str, event_id: str) -> str:
             pass
         else:
             return plain
-    # the length tells the two apart, and no plain id is without a dash; half a surrogate pair is
+    # the length keeps the two apart, and no plain id is without a dash; half a surrogate pair is
     # text, too
     message = f"{len(provider)}:{plain}".encode("utf-8", "surrogatepass")
     return f"sha256.{hashlib.sha256(message).hexdigest()}"
