@@ -33,7 +33,7 @@ class Delivered:
     async def record(self, key: str) -> None:
         """Remember that one was.
 
-        Where that fails it is told, and no more: the receiver has the event.
+        A failure is logged as a warning and not raised: the receiver has the event.
         """
         try:
             with sql.database_errors(self._engine):
