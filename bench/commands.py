@@ -97,9 +97,9 @@ def _worker(store: Store, folder: str, environment: dict[str, str]) -> Iterator[
     """A worker that waits on all its queues, and how long it took to."""
     log = Path(folder) / "worker.log"
     began = time.perf_counter()
-    with log.open("wb") as told_to:
+    with log.open("wb") as output:
         process = subprocess.Popen(
-            [_corral(), "worker"], cwd=folder, env=environment, stdout=told_to, stderr=told_to
+            [_corral(), "worker"], cwd=folder, env=environment, stdout=output, stderr=output
         )
     try:
         while store.blocked_clients() < PLUGINS:

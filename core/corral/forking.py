@@ -24,7 +24,7 @@ from weakref import WeakSet
 
 from corral.shutdown import SIGNALS, is_listening, stop_listening
 
-__all__ = ["InheritedResource", "forks", "leave_alone", "left_to_parent", "on_fork", "silence"]
+__all__ = ["InheritedResource", "forks", "leave_alone", "on_fork", "silence", "silence_in_children"]
 
 
 class InheritedResource(Protocol):
@@ -87,8 +87,8 @@ def on_fork(inherited: InheritedResource) -> None:
 
 
 @contextmanager
-def left_to_parent(descriptor: int) -> Iterator[None]:
-    """Context manager: a child that is forked inside it has the descriptor silenced."""
+def silence_in_children(descriptor: int) -> Iterator[None]:
+    """Silence the descriptor in each child that is forked inside this context manager."""
     _forks.descriptors.add(descriptor)
     try:
         yield

@@ -248,7 +248,7 @@ class _Writer:
         """
         self._last = sum(len(part.jobs) for part in batch)
         try:
-            with _client_errors_translated(self._url):
+            with _translate_client_errors(self._url):
                 written = await self._add(batch, before)
         except Exception as error:  # noqa: BLE001  # every waiting caller must get it
             _set_error(batch, error)
@@ -382,7 +382,7 @@ class _Patience:
 
 
 @contextmanager
-def _client_errors_translated(url: str) -> Iterator[None]:
+def _translate_client_errors(url: str) -> Iterator[None]:
     """Raise a script's error reply as an error of ours.
 
     Callers of a producer never get an exception of the client library.
@@ -527,7 +527,7 @@ class RedisJobScheduler(JobScheduler):
         new = NewSchedule(schedule.id, queue.name, schedule.data, queue.options, schedule.when)
         schedules = Schedules(self._writer(queue).store)
         try:
-            with _client_errors_translated(self._url):
+            with _translate_client_errors(self._url):
                 _, next_ms = await call_again(lambda: schedules.ensure(new))
         except ValueError as error:
             raise JobRefused(f"schedule {schedule.id!r} cannot be kept: {error}") from None
@@ -536,7 +536,7 @@ class RedisJobScheduler(JobScheduler):
     async def _end_schedule(self, queue: Queue[Any], schedule_id: str) -> bool:
         self.ensure_usable()
         schedules = Schedules(self._writer(queue).store)
-        with _client_errors_translated(self._url):
+        with _translate_client_errors(self._url):
             # Asked before the removal: a removal whose reply is lost is repeated, and the second
             # one finds nothing.
             existed = await _has_schedule(schedules, schedule_id)

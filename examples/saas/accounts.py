@@ -116,7 +116,7 @@ async def sign_up(
     except IntegrityError:
         raise Refused("this address has an account") from None
     await begin_subscription(work.connection, user.id, "hour", started_at=member_since or now)
-    await work.tell(UserRegistered(user.id, email, name))
+    await work.publish(UserRegistered(user.id, email, name))
     if invite is not None:
         await _redeem(work.connection, invite, user.id)
     return SignedUp(user.id, token)
@@ -178,13 +178,13 @@ async def closed_hours(connection: AsyncConnection, user: User) -> list[ClosedHo
 async def order_export(work: Work, user: User, format: Literal["json", "csv"]) -> str:  # noqa: A002  # the payload's word
     """Have everything that is kept about a user packed; returns the export's id."""
     export_id = f"exp_{secrets.token_hex(8)}"
-    await work.tell(ExportOrdered(user.id, export_id, format))
+    await work.publish(ExportOrdered(user.id, export_id, format))
     return export_id
 
 
 async def delete_account(work: Work, user: User) -> None:
     """Have the account erased when the grace period is over."""
-    await work.tell(AccountDeletionOrdered(user.id, user.email))
+    await work.publish(AccountDeletionOrdered(user.id, user.email))
 
 
 async def restore_account(work: Work, user: User) -> bool:
@@ -194,12 +194,12 @@ async def restore_account(work: Work, user: User) -> bool:
 
 async def receive_billing_event(work: Work, event: BillingEvent) -> None:
     """Take what the payment provider says; its signature has been verified."""
-    await work.tell(BillingEventReceived(event))
+    await work.publish(BillingEventReceived(event))
 
 
 async def order_rollover(work: Work) -> None:
     """Close what is due now, without waiting for the hour."""
-    await work.tell(RolloverOrdered())
+    await work.publish(RolloverOrdered())
 
 
 async def _redeem(connection: AsyncConnection, code: str, user_id: str) -> None:

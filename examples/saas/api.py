@@ -119,7 +119,7 @@ async def usage(me: Me, work: InWork) -> list[dict[str, datetime | int]]:
 
 @router.post("/exports", status_code=202)
 async def order_export(body: Export, me: Me, work: InWork) -> dict[str, str]:
-    """Pack everything that is kept about me; a mail tells when that is done."""
+    """Pack everything that is kept about me; a mail says when that is done."""
     return {"id": await accounts.order_export(work, me, body.format)}
 
 
@@ -156,7 +156,7 @@ async def stripe_event(
 
 @router.post("/endpoints", status_code=201, dependencies=[Depends(operator)])
 async def add_webhook_endpoint(body: Endpoint, work: InWork) -> dict[str, str]:
-    """Tell a partner of what happens; the answer has the secret that deliveries are signed with."""
+    """Send a partner what happens; the answer has the secret that deliveries are signed with."""
     try:
         endpoint = await add_endpoint(work.connection, body.url)
     except EndpointRefused as error:
@@ -185,7 +185,7 @@ def create_app() -> FastAPI:
     settings = Settings()  # type: ignore[call-arg]  # read from the environment
 
     @asynccontextmanager
-    async def opened(app: FastAPI) -> AsyncIterator[None]:
+    async def open_resources(app: FastAPI) -> AsyncIterator[None]:
         queues.start()  # a wrong setting of the board stops the application here
         engine = sql.create_engine()
         try:
@@ -197,13 +197,13 @@ def create_app() -> FastAPI:
             await queues.close()
             await engine.dispose()
 
-    app = FastAPI(title="Acme", lifespan=opened)
+    app = FastAPI(title="Acme", lifespan=open_resources)
     app.include_router(router)
     app.include_router(board.router)
     queues = board.mount_board(app)
 
     @app.exception_handler(Refused)
-    async def refused(_request: Request, error: Refused) -> JSONResponse:
+    async def answer_refusal(_request: Request, error: Refused) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 409)
 
     return app

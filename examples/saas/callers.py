@@ -15,25 +15,32 @@ from examples.saas.work import Work, working
 __all__ = ["InWork", "Me", "operator"]
 
 
-async def begun(request: Request) -> AsyncIterator[Work]:
-    """The transaction of a request. It is committed before the answer; an error rolls back."""
+async def begin_work(request: Request) -> AsyncIterator[Work]:
+    """Begin the transaction of a request.
+
+    It is committed before the answer is sent; an error rolls it back.
+    """
     async with working(request.app.state.engine, request.app.state.jobs) as work:
         yield work
 
 
 # scope="function": committed before the answer leaves, not after it
-InWork = Annotated[Work, Depends(begun, scope="function")]
+InWork = Annotated[Work, Depends(begin_work, scope="function")]
 
 
-async def logged_in(work: InWork, authorization: Annotated[str, Header()] = "") -> User:
-    """Whoever's token came with the request."""
+async def require_user(work: InWork, authorization: Annotated[str, Header()] = "") -> User:
+    """Return the user whose token came with the request.
+
+    Raises:
+        HTTPException: 401: there is no token, or it is nobody's.
+    """
     user = await accounts.authenticate(work.connection, authorization.removeprefix("Bearer "))
     if user is None:
         raise HTTPException(401, "log in first", {"WWW-Authenticate": "Bearer"})
     return user
 
 
-Me = Annotated[User, Depends(logged_in)]
+Me = Annotated[User, Depends(require_user)]
 
 
 def operator(request: Request, authorization: Annotated[str, Header()] = "") -> None:

@@ -45,7 +45,7 @@ class AccountDeletionOrdered:
 
 @dataclass(frozen=True, slots=True)
 class BillingEventReceived:
-    """The payment provider told us something, and its signature was right."""
+    """The payment provider has sent an event, and its signature was right."""
 
     event: BillingEvent
 

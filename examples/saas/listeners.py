@@ -60,7 +60,7 @@ async def announce_user(
 async def export_data(
     event: ExportOrdered, _connection: AsyncConnection, jobs: JobScheduler
 ) -> None:
-    """The archive; its job tells the user when it is ready."""
+    """The archive; its job informs the user when it is ready."""
     export = DataExport(user_id=event.user_id, export_id=event.export_id, format=event.format)
     await jobs.enqueue(data_exports, export, job_id=event.export_id)
 

@@ -80,11 +80,11 @@ async def data_exports_records(
     Everything else is exported as `accounts.toml` says.
     """
 
-    async def billed() -> AsyncIterator[Mapping[str, object]]:
+    async def stream_invoices() -> AsyncIterator[Mapping[str, object]]:
         own = select(invoices.c.period_start, invoices.c.requests).where(
             invoices.c.user_id == user_id
         )
         async for start, requests in await connection.stream(own.order_by(invoices.c.period_start)):
             yield {"hour": start, "requests": requests, "cents": requests * 2}
 
-    return {"invoices": billed()}
+    return {"invoices": stream_invoices()}

@@ -28,8 +28,8 @@ class Work:
     connection: AsyncConnection
     jobs: JobScheduler
 
-    async def tell(self, event: Event) -> None:
-        """Hand an event to whoever listens.
+    async def publish(self, event: Event) -> None:
+        """Call the listeners of an event.
 
         What they do is committed with everything else, or not at all.
         """

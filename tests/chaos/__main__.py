@@ -53,17 +53,17 @@ async def performed(
             continue
         report = await perform(run, side, site=site, seed=seed, rounds=rounds)
         print(report, flush=True)
-        for sentence in summed_up(report.told):
+        for sentence in summed_up(report.violations):
             print(f"    {sentence}", flush=True)
         reports.append(report)
     return reports
 
 
-def summed_up(told: Sequence[str], most: int = 8) -> Iterator[str]:
+def summed_up(sentences: Sequence[str], most: int = 8) -> Iterator[str]:
     """The first sentences, and how many more there are."""
-    yield from told[:most]
-    if len(told) > most:
-        yield f"… and {len(told) - most} more"
+    yield from sentences[:most]
+    if len(sentences) > most:
+        yield f"… and {len(sentences) - most} more"
 
 
 def table(sides: Sequence[str], rows: Sequence[tuple[Run, Sequence[Report]]]) -> Iterator[str]:
@@ -95,7 +95,12 @@ async def main() -> int:
         rows = [(run, await performed(run, sides, Path(site), wish.seed, rounds)) for run in chosen]
     print("\n".join(table([side.name for side in sides], rows)))
     return int(
-        any(report.told for _, reports in rows for report in reports if report.side == Corral.name)
+        any(
+            report.violations
+            for _, reports in rows
+            for report in reports
+            if report.side == Corral.name
+        )
     )
 
 

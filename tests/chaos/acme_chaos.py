@@ -190,7 +190,7 @@ async def appeared(path: Path) -> None:
 def hold(where: str, job: Job[Any]) -> None:
     """Wait to be killed, if the payload says that here is where; the journal says when that begins."""
     if getattr(job.payload, "holds", None) == where and not has_written("hold", job):
-        write("hold", job, told=where)
+        write("hold", job, where=where)
         time.sleep(HOLD_SECONDS)
         raise RuntimeError(f"job {job.id} has held its process, and nobody has killed it")
 

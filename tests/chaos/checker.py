@@ -110,39 +110,39 @@ def faults(
 
     Args:
         left: The queues.
-        enqueued: The ids that producers were told are written.
+        enqueued: The ids of the jobs whose enqueue was acknowledged.
         lines: What the processors wrote down.
         excused: Jobs whose starts are not counted.
     """
     known = Counter(job for each in left for job in each.jobs)
-    told = [f"{job} is lost" for job in enqueued if job not in known]
-    told += [f"{job} was never enqueued" for job in known.keys() - set(enqueued)]
+    violations = [f"{job} is lost" for job in enqueued if job not in known]
+    violations += [f"{job} was never enqueued" for job in known.keys() - set(enqueued)]
     for each in left:
-        told += [*_misplaced(each), *_unfinished(each), *_miscounted(each, lines, excused)]
-    return told
+        violations += [*_misplaced(each), *_unfinished(each), *_miscounted(each, lines, excused)]
+    return violations
 
 
 def run_faults(left: Snapshot, lines: Sequence[Line], bounds: Bounds) -> list[str]:
-    """What is wrong after a run whose producers wrote down what they were told, one sentence each.
+    """What is wrong after a run whose producers recorded the answers they got, one sentence each.
 
     Args:
         left: The queue. All of its jobs are `fenced`, and none was removed.
         lines: The whole journal.
         bounds: What the run's faults account for.
     """
-    told = history.told(lines)
+    answers = history.answers(lines)
     losses = history.losses(lines)
     # jobs of which the store has forgotten that they started, or that they ended
     excused = {line.id for line in lines if _is_forgotten(line.at, losses, bounds.set_back_seconds)}
     expected = {
         job
-        for job, at in told.acked.items()
+        for job, at in answers.acked.items()
         if job in left.jobs or not _is_forgotten(at, losses, bounds.lost_seconds)
     }
-    known = expected | (told.unknown & left.jobs.keys())
+    known = expected | (answers.unknown & left.jobs.keys())
     return [
         *faults([left], known, [line for line in lines if line.id not in excused], excused=excused),
-        *_invented(left, told, lines),
+        *_invented(left, answers, lines),
         *_doubled(lines, excused, bounds),
         *_unfenced(left, lines, excused),
         *_late(left, lines, bounds),
@@ -158,7 +158,7 @@ def _is_forgotten(moment: float, losses: Sequence[history.Span], seconds: float)
     return seconds > 0 and any(each.begin - seconds < moment <= each.end for each in losses)
 
 
-def _invented(left: Snapshot, told: history.Told, lines: Sequence[Line]) -> Iterator[str]:
+def _invented(left: Snapshot, answers: history.Answers, lines: Sequence[Line]) -> Iterator[str]:
     """What producers were certainly refused is nowhere, and nothing runs that no producer wanted to
     write.
     """
@@ -168,10 +168,10 @@ def _invented(left: Snapshot, told: history.Told, lines: Sequence[Line]) -> Iter
         if line.event == "start" and not line.id.startswith(history.ITERATION)
     }
     yield from (
-        f"{job} was refused and is there" for job in sorted(told.refused & left.jobs.keys())
+        f"{job} was refused and is there" for job in sorted(answers.refused & left.jobs.keys())
     )
-    yield from (f"{job} was refused and started" for job in sorted(told.refused & started))
-    invented = started - told.acked.keys() - told.unknown - told.refused
+    yield from (f"{job} was refused and started" for job in sorted(answers.refused & started))
+    invented = started - answers.acked.keys() - answers.unknown - answers.refused
     yield from (f"{job} started and was never enqueued" for job in sorted(invented))
 
 

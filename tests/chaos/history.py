@@ -1,5 +1,5 @@
-"""What a journal shows: who was told what, which starts there were, and how faults and starts lie
-in time.
+"""What a journal shows: which answers producers got, which starts there were, and how faults and
+starts lie in time.
 
 All of it is computed from the lines alone. What of it is a fault, `chaos.checker` decides.
 """
@@ -36,7 +36,7 @@ NO_OUTAGES = {
 }
 """Faults of processes and of the network: while any other lasts, the store serves nobody."""
 ITERATION = "repeat:"
-"""What the ids of a schedule's jobs begin with: no producer is told of them."""
+"""What the ids of a schedule's jobs begin with: no producer enqueues them."""
 TOUCHED_SECONDS = 1.0
 """How long after an outage due jobs may start: where the next outage begins before, they may start
 after that one.
@@ -44,8 +44,8 @@ after that one.
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What producers know of their jobs.
+class Answers:
+    """The answers that producers recorded for their jobs.
 
     Attributes:
         acked: When a job was acknowledged, Unix seconds, by id.
@@ -98,12 +98,12 @@ class Span:
     end: float
 
 
-def told(lines: Sequence[Line]) -> Told:
-    """What producers were told."""
+def answers(lines: Sequence[Line]) -> Answers:
+    """The answers that producers recorded, from the lines of a journal."""
     acked = {line.id: line.at for line in lines if line.event == "enq.ok"}
     refused = frozenset(line.id for line in lines if line.event == "enq.fail")
     invoked = {line.id for line in lines if line.event == "enq.invoke"}
-    return Told(acked, frozenset(invoked - acked.keys() - refused), refused)
+    return Answers(acked, frozenset(invoked - acked.keys() - refused), refused)
 
 
 def spans(lines: Sequence[Line]) -> list[Span]:
@@ -185,7 +185,7 @@ def _without(begin: float, end: float, gaps: Sequence[Span]) -> float:
 def kills(lines: Sequence[Line]) -> Counter[str]:
     """What each kill hit, by the number of its test in the reliability page's list: R-01 to R-06."""
     hit: Counter[str] = Counter()
-    holds = {(line.pid, line.id): line.told for line in lines if line.event == "hold"}
+    holds = {(line.pid, line.id): line.where for line in lines if line.event == "hold"}
     answered = {line.id for line in lines if line.event in {"enq.ok", "enq.fail", "enq.unknown"}}
     killed = [each for each in executions(lines) if each.how == "killed"]
     for line in lines:
@@ -202,8 +202,8 @@ def kills(lines: Sequence[Line]) -> Counter[str]:
                 for each in killed
                 if each.pid == line.pid
             }
-            where = {told for (pid, _), told in holds.items() if pid == line.pid}
-            kinds |= {name for told, name in HELD.items() if told in where}
+            held = {where for (pid, _), where in holds.items() if pid == line.pid}
+            kinds |= {name for where, name in HELD.items() if where in held}
             hit.update(kinds or {"R-01 idle"})
     return hit
 

@@ -29,7 +29,7 @@ class Line:
         fence: The `job.fence` of this start; empty where the test makes the line.
         locked: Whether the store held a lock on the job when it started; None where it did not
         look.
-        told: Of `hold`, where the process waits.
+        where: Of `hold`, where the process waits.
     """
 
     at: float
@@ -39,7 +39,7 @@ class Line:
     attempt: int = 1
     fence: tuple[int, ...] = ()
     locked: bool | None = None
-    told: str = ""
+    where: str = ""
 
 
 class Journal:

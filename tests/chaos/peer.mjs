@@ -24,7 +24,7 @@ function write(event, id, more = {}) {
   appendFileSync(wish.journal, `${JSON.stringify({ at, pid: process.pid, event, id, ...more })}\n`);
 }
 
-function told(event, job, more = {}) {
+function writeJob(event, job, more = {}) {
   write(event, job.id, { attempt: job.attemptsMade + 1, fence: [job.timestamp, job.attemptsStarted], ...more });
 }
 
@@ -32,24 +32,24 @@ function hold(where, job) {
   if (job.data.holds !== where) return;
   const lines = existsSync(wish.journal) ? readFileSync(wish.journal, 'utf8').trimEnd().split('\n').map(JSON.parse) : [];
   if (lines.some((line) => line.event === 'hold' && line.id === job.id)) return;
-  told('hold', job, { told: where });
+  writeJob('hold', job, { where });
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, HOLD_SECONDS * 1000); // holds the event loop
   throw new Error(`job ${job.id} has held its process, and nobody has killed it`);
 }
 
 async function process_(job) {
   hold('fetched', job);
-  told('start', job);
+  writeJob('start', job);
   const ms = job.data.ms ?? TICK_MS;
   for (let step = 0; step < Math.floor(ms / STEP_MS); step += 1) await sleep(STEP_MS);
   await sleep(ms % STEP_MS);
   if (job.attemptsMade < (job.data.fails ?? 0)) {
-    told('raise', job);
+    writeJob('raise', job);
     throw new Error(`attempt ${job.attemptsMade + 1} fails, as the data says`);
   }
-  told('effect', job);
+  writeJob('effect', job);
   hold('effect', job);
-  told('end', job);
+  writeJob('end', job);
   return job.attemptsStarted;
 }
 

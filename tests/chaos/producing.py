@@ -1,7 +1,7 @@
 """A producer process: `python -m chaos.producing URL JOURNAL PLAN [DURABILITY]` enqueues what the
 plan says, and when.
 
-It writes down what it wants before each call and what it was told after it. It stops when the plan
+It records each call before it is made, and its answer after it. It stops when the plan
 ends or on SIGTERM, and waits for its calls then.
 """
 

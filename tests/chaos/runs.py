@@ -50,7 +50,7 @@ BASE = "bull:chaos:"
 MAX_EVENTS = 1000
 """Where the event stream is cut: a run writes more."""
 PLAN_SECONDS = 120.0
-"""Longer than any run: producers are told to stop."""
+"""Longer than any run: the run stops its producers before that."""
 DRAIN_SECONDS = 30.0
 """How long a queue may take to come to rest after the last fault."""
 RESUME_SECONDS = 10.0
@@ -118,7 +118,7 @@ class Report:
         refused_effects: How many effects came from a start that a later one had overtaken.
         faults: How many faults there were, by name.
         hit: What the kills hit.
-        told: What is wrong, a sentence each.
+        violations: What is wrong, a sentence each.
     """
 
     run: str
@@ -140,7 +140,7 @@ class Report:
     refused_effects: int
     faults: Mapping[str, int]
     hit: Mapping[str, int]
-    told: Sequence[str]
+    violations: Sequence[str]
 
     def __str__(self) -> str:
         faults = ", ".join(f"{count} x {name}" for name, count in self.faults.items())
@@ -375,7 +375,7 @@ class Load:
             return [
                 line
                 for line in lines
-                if line.event == "hold" and line.told == where and line.pid in living
+                if line.event == "hold" and line.where == where and line.pid in living
             ]
 
         living = {each.pid: each for each in self.workers}
@@ -805,10 +805,10 @@ def faked(offset: str, folder: Path) -> dict[str, str]:
 
 def moved_seconds(environment: Mapping[str, str]) -> float:
     """How far off the clock of a process with this environment is; blocks for 20 ms."""
-    told = subprocess.run(
+    printed = subprocess.run(
         ["date", "+%s"], env={**os.environ, **environment}, capture_output=True, check=True
     ).stdout
-    return int(told) - time.time()
+    return int(printed) - time.time()
 
 
 async def move_clocks(load: Load) -> None:
@@ -888,10 +888,10 @@ async def perform(
             **(TIMED.get(run.name[0], {}) if timed else {}),
         )
         leaks = await asyncio.to_thread(find_leaks, scene.store.url)
-        told = [*load.notes, *run_faults(left, lines, bounds), *leaks]
+        violations = [*load.notes, *run_faults(left, lines, bounds), *leaks]
         if run.every_ms:
-            told += checker.tick_faults(lines, run.every_ms)
-        return _reported(run, side, seed, time.monotonic() - began, left, lines, told)
+            violations += checker.tick_faults(lines, run.every_ms)
+        return _reported(run, side, seed, time.monotonic() - began, left, lines, violations)
 
 
 TIMED: Mapping[str, Mapping[str, float]] = {
@@ -913,10 +913,10 @@ def _reported(
     seconds: float,
     left: Snapshot,
     lines: Sequence[Line],
-    told: Sequence[str],
+    violations: Sequence[str],
 ) -> Report:
-    heard = history.told(lines)
-    lost = [at for job, at in heard.acked.items() if job not in left.jobs]
+    answers = history.answers(lines)
+    lost = [at for job, at in answers.acked.items() if job not in left.jobs]
     losses = [each.end for each in history.losses(lines)]
     ages = [min((loss - at for loss in losses if loss >= at), default=float("inf")) for at in lost]
     return Report(
@@ -924,9 +924,9 @@ def _reported(
         side=side.name,
         seed=seed,
         seconds=seconds,
-        acked=len(heard.acked),
-        unknown=len(heard.unknown),
-        refused=len(heard.refused),
+        acked=len(answers.acked),
+        unknown=len(answers.unknown),
+        refused=len(answers.refused),
         lost=len(lost),
         lost_age=max(ages, default=0.0),
         doubled=history.extra_starts(lines),
@@ -939,5 +939,5 @@ def _reported(
         refused_effects=checker.sink(lines)[1],
         faults=Counter(each.name for each in history.spans(lines)),
         hit=history.kills(lines),
-        told=told,
+        violations=violations,
     )

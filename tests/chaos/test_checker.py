@@ -1,5 +1,5 @@
-"""The checker tells every fault that it is there for: one that finds nothing anywhere would pass
-every other test.
+"""The checker reports every violation that it is there for: one that finds nothing anywhere would
+pass every other test.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def test_a_healthy_queue_has_no_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "told"),
+    ("break_it", "violation"),
     [
         (lambda q: q["enqueued"].add("d"), "d is lost"),
         (lambda q: q["enqueued"].remove("b"), "b was never enqueued"),
@@ -66,10 +66,12 @@ def test_a_healthy_queue_has_no_faults() -> None:
         ),
     ],
 )
-def test_each_fault_is_told(break_it: Callable[[dict[str, Any]], object], told: str) -> None:
+def test_each_violation_is_reported(
+    break_it: Callable[[dict[str, Any]], object], violation: str
+) -> None:
     queue = healthy()
     break_it(queue)
-    assert told in found(queue)
+    assert violation in found(queue)
 
 
 @pytest.mark.asyncio
@@ -134,8 +136,8 @@ def ran() -> dict[str, Any]:
     }
 
 
-def _call(told: str, job: str, at: float) -> list[Line]:
-    return [Line(at, 5, "enq.invoke", job), Line(at + 0.01, 5, told, job)]
+def _call(answer: str, job: str, at: float) -> list[Line]:
+    return [Line(at, 5, "enq.invoke", job), Line(at + 0.01, 5, answer, job)]
 
 
 def _start(job: str, at: float, pid: int, start: int) -> list[Line]:
@@ -212,7 +214,7 @@ def runs_on(run: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "told"),
+    ("break_it", "violation"),
     [
         # I1: and what a crash may take
         (lambda r: r["lines"].extend(_call("enq.ok", "z", 1.0)), "z is lost"),
@@ -263,12 +265,12 @@ def runs_on(run: dict[str, Any]) -> None:
         (lambda r: r["counted"].update(failed=1), "1 jobs are counted as failed, and there are 0"),
     ],
 )
-def test_each_fault_of_a_run_is_told(
-    break_it: Callable[[dict[str, Any]], object], told: str
+def test_each_violation_of_a_run_is_reported(
+    break_it: Callable[[dict[str, Any]], object], violation: str
 ) -> None:
     run = ran()
     break_it(run)
-    assert told in judged(run)
+    assert violation in judged(run)
 
 
 def test_what_the_faults_account_for_is_none() -> None:
@@ -299,7 +301,7 @@ def test_what_the_faults_account_for_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ticks", "told"),
+    ("ticks", "violations"),
     [
         ([1000, 2000, 3000], []),
         ([1000, 2000, 2000], ["repeat:x:2000 started 2 times"]),
@@ -307,9 +309,11 @@ def test_what_the_faults_account_for_is_none() -> None:
         ([], ["the schedule never ran"]),
     ],
 )
-def test_a_tick_that_is_missing_or_doubled_is_told(ticks: list[int], told: list[str]) -> None:
+def test_a_tick_that_is_missing_or_doubled_is_reported(
+    ticks: list[int], violations: list[str]
+) -> None:
     lines = [Line(tick / 1000, 7, "start", f"repeat:x:{tick}", 1, (0, 1)) for tick in ticks]
-    assert checker.tick_faults(lines, 1000) == told
+    assert checker.tick_faults(lines, 1000) == violations
 
 
 @pytest.mark.parametrize(
@@ -319,8 +323,8 @@ def test_a_tick_that_is_missing_or_doubled_is_told(ticks: list[int], told: list[
         (_start("a", 1.0, 7, 1), "R-01 idle"),
         (_start("a", 1.0, 7, 1)[:1], "R-02 running"),
         (_start("a", 1.0, 7, 1)[:2], "R-03 effect"),
-        ([Line(1.0, 7, "hold", "a", told="fetched")], "R-04 unstarted"),
-        ([Line(1.0, 7, "hold", "a", told="failing")], "R-05 failing"),
+        ([Line(1.0, 7, "hold", "a", where="fetched")], "R-04 unstarted"),
+        ([Line(1.0, 7, "hold", "a", where="failing")], "R-05 failing"),
     ],
 )
 def test_the_journal_tells_what_a_kill_hit(lines: list[Line], hit: str) -> None:

@@ -207,14 +207,14 @@ async def test_nobody_is_configured(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("says", "told"),
+    ("says", "message"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "Protocol error"),
         (b"-ERR max number of clients reached\r\n", "max number of clients reached"),
         (b"", "closed the connection"),
     ],
 )
-async def test_something_else_answers(scene: Scene, kind: str, says: bytes, told: str) -> None:
+async def test_something_else_answers(scene: Scene, kind: str, says: bytes, message: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(says)
@@ -226,7 +226,7 @@ async def test_something_else_answers(scene: Scene, kind: str, says: bytes, told
         opened(kind, f"unix://{path}") as call,
     ):
         error = await failing(call("GET", "key"))
-    assert told in str(error)
+    assert message in str(error)
     assert error.outcome == "refused"
 
 
@@ -390,8 +390,8 @@ async def test_pipelined_calls_fail_with_their_connection_and_the_next_opens_ano
             await asyncio.sleep(0)
         proxy.sever()
         proxy.let_go()
-        told = await asyncio.gather(*asked, return_exceptions=True)
-        assert [getattr(each, "outcome", None) for each in told] == ["unknown"] * 3
+        errors = await asyncio.gather(*asked, return_exceptions=True)
+        assert [getattr(each, "outcome", None) for each in errors] == ["unknown"] * 3
         assert await call("PING") == b"PONG"
         assert await made(scene) == connections + 1
 

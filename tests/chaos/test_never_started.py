@@ -48,7 +48,7 @@ def brings_jobs(reply: bytes) -> bool:
     return MARK.encode() in reply
 
 
-async def told(scene: Scene, enqueued: list[str]) -> list[str]:
+async def find_violations(scene: Scene, enqueued: list[str]) -> list[str]:
     """What is wrong with jobs that must all have run once, with no stall."""
     charged, failed = await scene.stalls(enqueued), await scene.failed()
     runs = {job: scene.journal.starts(of=job) for job in enqueued}
@@ -82,7 +82,7 @@ async def test_processors_that_hold_the_event_loop_beyond_the_lock_cost_no_job_a
     figure(
         f"{jobs} jobs, every sixth holds the event loop: {len(charged)} charged with a stall, {len(failed)} failed"
     )
-    assert await told(scene, enqueued) == []
+    assert await find_violations(scene, enqueued) == []
     await scene.completed(enqueued)
 
 
@@ -103,7 +103,7 @@ async def test_what_a_reply_brings_that_waits_unread_longer_than_the_lock_costs_
         figure(
             f"a reply waited {5 * HANG_MS} ms to be read: {len(charged)} of its {len(unread)} jobs charged"
         )
-        assert await told(scene, [hanging, *unread]) == []
+        assert await find_violations(scene, [hanging, *unread]) == []
         assert all(line.locked for line in scene.starts() if line.id in unread)
         await scene.completed([hanging, *unread])
 
@@ -158,7 +158,7 @@ async def test_what_a_late_reply_brings_runs_with_a_living_lock_or_costs_nothing
             f"{proxy.held} replies {seconds} s late, {proxy.cuts} cut: {sum(each != '1' for each in fetches)} of "
             f"{len(enqueued)} jobs handed back, {len(charged)} charged with a stall"
         )
-        wrong = await told(scene, enqueued)
+        wrong = await find_violations(scene, enqueued)
         assert [
             each for each in wrong if not (all_else and each.endswith("is charged with 1 stalls"))
         ] == []
@@ -198,7 +198,7 @@ async def test_jobs_whose_workers_die_before_they_read_the_reply_never_fail(
     await scene.settled(len(unread) + len(hanging))
     charged = await scene.stalls(unread)
     figure(f"{len(hung)} workers killed, {len(charged)} of {len(unread)} unread jobs charged")
-    assert await told(scene, unread) == []
+    assert await find_violations(scene, unread) == []
     assert await scene.failed() <= set(hanging)
 
 
@@ -241,7 +241,7 @@ async def test_jobs_that_a_dead_process_has_not_read_are_handed_back_by_its_pare
         (doomed,) = parent.children().values()
         os.kill(doomed, signal.SIGKILL)
         await scene.settled(len(unread) + 1)
-        assert await told(scene, unread) == []
+        assert await find_violations(scene, unread) == []
         assert await scene.failed() == {hanging}, "no stall is allowed, and this one ran"
         parent.terminate()
         assert await parent.ended() == 0

@@ -44,8 +44,8 @@ class Watched:
         assert share < MAX_CPU, f"{share:.1%} of a core"
         return f"{share:.1%} CPU"
 
-    def told(self) -> str:
-        """Asked when all is done: it must have told the outage, and not at length."""
+    def check_log(self) -> str:
+        """Check that few lines were logged since the outage began; returns their number."""
         lines = [line["event"] for line in self._worker.log[self._said :]]
         assert len(lines) <= MAX_LINES, lines
         return f"{len(lines)} log lines"
@@ -68,7 +68,8 @@ async def test_a_store_that_was_stopped(scene: Scene, figure: Figure) -> None:
     assert scene.each_started_once(enqueued)
     resumed = scene.starts(since=back)[0].at - back
     figure(
-        f"store stopped for {OUTAGE_SECONDS:g} s: on after {resumed:.2f} s, {waited}, {watched.told()}"
+        f"store stopped for {OUTAGE_SECONDS:g} s: on after {resumed:.2f} s, {waited},"
+        f" {watched.check_log()}"
     )
     assert resumed <= RESUME_SECONDS
 
@@ -94,7 +95,7 @@ async def test_a_store_that_forgets(scene: Scene, figure: Figure, fault: str) ->
         line.at for line in scene.journal.lines() if line.event == "end"
     )  # no job could start before
     resumed = scene.starts(since=done)[0].at - max(free, done)
-    told = watched.told()
+    logged = watched.check_log()
 
     await scene.store.client.execute_command(*fault.split())
     done = time.time()
@@ -102,7 +103,7 @@ async def test_a_store_that_forgets(scene: Scene, figure: Figure, fault: str) ->
     rested = await scene.started(*late) - done
     await scene.completed([*enqueued, *late])
     assert scene.each_started_once([*enqueued, *late])
-    figure(f"{fault}: on after {resumed:.2f} s at work, {rested:.2f} s at rest, {told}")
+    figure(f"{fault}: on after {resumed:.2f} s at work, {rested:.2f} s at rest, {logged}")
     assert max(resumed, rested) <= RESUME_SECONDS
 
 
@@ -133,9 +134,10 @@ async def test_a_network_that_swallows_bytes(scene: Scene, figure: Figure) -> No
         assert scene.each_started_once(
             [*enqueued, *later]
         )  # they ran for longer than their lock: it was renewed
-        told = watched.told()
+        logged = watched.check_log()
     figure(
-        f"bytes swallowed: on after {first:.2f} s, with everything after {resumed:.2f} s, {waited}, {told}"
+        f"bytes swallowed: on after {first:.2f} s, with everything after {resumed:.2f} s, {waited},"
+        f" {logged}"
     )
     assert resumed <= SWALLOWED_RESUME_SECONDS
 
@@ -166,7 +168,7 @@ async def idle(worker: Worker, scene: Scene, seconds: float, figure: Figure) -> 
     enqueued = time.time()
     late = await scene.enqueue({})
     picked_up = await scene.started(*late) - enqueued
-    assert watched.told() == "0 log lines"
+    assert watched.check_log() == "0 log lines"
     figure(
         f"idle for {seconds:g} s: no reconnect, {watched.waited()}, picked up after {picked_up * 1000:.1f} ms"
     )

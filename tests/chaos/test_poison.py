@@ -68,8 +68,8 @@ async def test_one_poison_job_among_29_fails_and_takes_none_of_them_along(
     dies: str,
     ms: int,
 ) -> None:
-    """Where no stall is allowed, those that ran in its process at its only start cannot be told
-    from it.
+    """Where no stall is allowed, those that ran in its process at its only start cannot be
+    distinguished from it.
 
     Nor can those that had run to their end there, as long as the store has not heard of that.
     """

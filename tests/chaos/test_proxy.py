@@ -1,4 +1,4 @@
-"""The proxy loses what it is told to lose, and nothing else."""
+"""The proxy loses what it is set to lose, and nothing else."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ async def made(run: Run, site: Path, rounds: int, figure: Figure, *, timed: bool
     seed = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
     report = await perform(run, Corral(), site=site, seed=seed, rounds=rounds, timed=timed)
     figure(str(report))
-    assert not report.told, "\n".join([str(report), *report.told])
+    assert not report.violations, "\n".join([str(report), *report.violations])
     return report
 
 

@@ -125,7 +125,7 @@ async def restarted_empty(scene: Scene) -> None:
 
 
 async def flushed(scene: Scene) -> None:
-    """By another team. No connection ends, so nobody is told.
+    """By another team. No connection ends, so no client notices.
 
     Between two iterations: one that was fetched and has not begun makes the next one itself, and
     nothing is gone then.
@@ -175,11 +175,11 @@ async def test_a_schedule_outlives_its_store(
     since = time.time()
     client = scene.store.client
 
-    async def is_told() -> bool:
+    async def are_registered() -> bool:
         return bool(await client.hlen("corral:bull:alive") == len(workers))
 
     await scene.until(lambda: len(scene.starts(since=since)) >= 3, "three more ticks")
-    await scene.until(is_told, "both workers have written their records again")
+    await scene.until(are_registered, "both workers have written their records again")
     again = scene.starts(since=since)
     plain = "plain"
     await client.hset(

@@ -275,7 +275,9 @@ def _badly_ended(left: Left, job: bytes, names: Collection[str]) -> Iterator[Fau
     if where == "completed" or not names:
         return
     reason = (
-        left.reasons.get(job, "") if where == "failed" else _told(left.quarantine.get(job, b""))
+        left.reasons.get(job, "")
+        if where == "failed"
+        else _stored_reason(left.quarantine.get(job, b""))
     )
     if not any(name in reason for name in names):
         yield Fault(
@@ -285,8 +287,8 @@ def _badly_ended(left: Left, job: bytes, names: Collection[str]) -> Iterator[Fau
         )
 
 
-def _told(value: bytes) -> str:
-    """The reason that a value of the quarantine tells, or all of what is there."""
+def _stored_reason(value: bytes) -> str:
+    """The reason in a value of the quarantine, or the whole value if it has none."""
     text = _text(value)
     try:
         return str(json.loads(text)["reason"])

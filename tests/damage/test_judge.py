@@ -94,7 +94,7 @@ def test_a_healthy_queue_has_no_faults() -> None:
         (lambda q: q["places"].update({b"gone": ("completed",)}), ("orphan", b"gone")),
     ],
 )
-def test_each_fault_is_told(
+def test_each_fault_is_reported(
     break_it: Callable[[dict[str, Any]], object], expected: tuple[str, bytes]
 ) -> None:
     queue = healthy()

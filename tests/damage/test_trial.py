@@ -121,7 +121,7 @@ async def test_a_snapshot_is_taken_before_a_worker_hears_of_an_error(
     await trial.layout.clear()
 
 
-async def test_only_a_lock_that_was_lost_may_be_told_as_lost(binary: Any) -> None:
+async def test_only_a_lock_that_was_lost_may_be_reported_as_lost(binary: Any) -> None:
     lost = {
         "event": "lock lost: the result is dropped",
         "log_level": "warning",

@@ -250,7 +250,7 @@ class Trial:
             await hand.open()
         if case.stops:
             if not await self.until(lambda: hand.tells(layout.key(case.key))):
-                self.fault("untold", f"the worker does not tell that {case.key} is damaged")
+                self.fault("unreported", f"the worker does not tell that {case.key} is damaged")
             await layout.repair()
         elif case.when == "held" and case.aside[0] in {"prioritized", "delayed"}:
             await self._give_back()
@@ -259,7 +259,7 @@ class Trial:
         if not await self.until(lambda: self._done(GOOD)):
             self.fault("worker", "jobs that were added in the end are not completed")
         if case.stops and not await self.until(lambda: not hand.tells("")):
-            self.fault("untold", f"the worker still tells that {case.key} is damaged")
+            self.fault("unreported", f"the worker still tells that {case.key} is damaged")
 
     async def _give_back(self) -> None:
         """The jobs in what the test took away can only run once they are back."""

@@ -204,7 +204,7 @@ async def test_nothing_of_what_a_job_carries_is_kept(
     assert [line["what"] for line in logged] == ["scrub"]
 
 
-async def test_a_scrub_that_finds_events_only_is_told_too(
+async def test_a_scrub_that_finds_events_only_is_recorded_too(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
     inspector = inspect()
@@ -216,7 +216,7 @@ async def test_a_scrub_that_finds_events_only_is_told_too(
 
 
 class TestWho:
-    async def test_each_change_is_told_in_the_name_it_was_made_in(
+    async def test_each_change_is_recorded_with_the_name_it_was_made_in(
         self, letters: Queue[Any], inspect: Callable[..., JobInspector]
     ) -> None:
         inspector = inspect()
@@ -249,7 +249,7 @@ class TestWho:
         ].who == f"process:{os.getuid()}@{socket.gethostname()}"
 
 
-class TestTold:
+class TestWrittenByOthers:
     """Entries that no inspector writes: logins, and jobs that the board adds."""
 
     async def test_it_is_read_as_it_was_written(self, inspect: Callable[..., JobInspector]) -> None:
@@ -353,7 +353,7 @@ class TestLog:
             {"event": "audit", "log_level": "info", "who": "eve", "what": "login refused"},
         ]
 
-    async def test_a_change_whose_answer_was_lost_is_told_as_unknown(
+    async def test_a_change_whose_answer_was_lost_is_recorded_as_unknown(
         self, monkeypatch: pytest.MonkeyPatch, letters: Queue[Any], inspect: Any
     ) -> None:
         """The stream shows it: the entry is written together with the change."""
@@ -379,7 +379,7 @@ class TestLog:
         assert await inspector.is_paused(letters)
         assert [each.what for each in await inspector.audit.read()] == ["pause"]
 
-    async def test_a_change_that_was_not_sent_is_refused_and_not_told(
+    async def test_a_change_that_was_not_sent_is_refused_and_not_recorded(
         self, monkeypatch: pytest.MonkeyPatch, letters: Queue[Any], inspect: Any
     ) -> None:
         inspector = inspect()
@@ -406,7 +406,7 @@ class TestProcesses:
         assert listing.wait() == 0, listing.said
         return json.loads(listing.result), ran
 
-    async def test_a_command_is_told_as_the_account_that_ran_it(self, command: Any) -> None:
+    async def test_a_command_is_recorded_as_the_account_that_ran_it(self, command: Any) -> None:
         """The log line goes to stderr, so that it does not mix with the command's result."""
         (entry,), ran = await self.audited(command, "pause", "acme-threads", "--json")
         who = f"cli:{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
@@ -438,7 +438,7 @@ class TestProcesses:
         assert [row[3] for row in rows[1:]] == ["resume", "pause"]
         assert shown.result.rstrip().endswith("paused false -> paused true")
 
-    async def test_a_processor_is_told_as_its_worker(self, command: Any) -> None:
+    async def test_a_processor_is_recorded_as_its_worker(self, command: Any) -> None:
         assert command("enqueue", "acme-letters", '{"text": "pause acme-threads"}').wait() == 0
         (entry, added), ran = await self.audited(command, "worker", "acme-letters", "--burst")
         lines = [json.loads(line) for line in ran.said.splitlines()]

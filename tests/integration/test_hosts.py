@@ -207,7 +207,7 @@ def test_sentry_hears_of_a_hook_that_raises_and_is_shown_no_local_variable(
     assert '"vars"' not in json.dumps(event)
 
 
-def test_sentry_hears_of_warnings_where_it_is_told_to(host: Any, tmp_path: Path) -> None:
+def test_sentry_gets_warnings_where_it_is_configured_to(host: Any, tmp_path: Path) -> None:
     setup = SENTRY.replace(
         "auto_enabling",
         "integrations=[LoggingIntegration(event_level=logging.WARNING)], auto_enabling",

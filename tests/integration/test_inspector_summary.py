@@ -230,7 +230,7 @@ async def test_failures_that_are_alike_are_one(
 
 
 @pytest.mark.asyncio
-async def test_what_node_counts_is_told_as_what_we_count(
+async def test_what_node_counts_is_shown_as_what_we_count(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
     """As BullMQ leaves it (wire § 6.23): the list ends before the minute of the last finish."""

@@ -26,7 +26,7 @@ def whats(found: Sequence[TimelineEntry]) -> list[str]:
 
 
 @pytest.mark.asyncio
-async def test_three_failed_attempts_are_told_with_their_times_and_traces(
+async def test_three_failed_attempts_are_shown_with_their_times_and_traces(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
     jobs = workshop.producer(letters)
@@ -55,7 +55,7 @@ async def test_three_failed_attempts_are_told_with_their_times_and_traces(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("others", [50, 3000], ids=["a few", "many"])
-async def test_the_beginning_and_the_end_are_told_of_a_job_in_a_busy_queue(
+async def test_the_beginning_and_the_end_of_a_job_in_a_busy_queue_are_shown(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector], others: int
 ) -> None:
     """Events are read from both ends of a job's life; times in between are not guessed."""
@@ -178,7 +178,7 @@ async def test_an_attempt_that_never_ran_has_no_trace_of_another(
 
 
 @pytest.mark.asyncio
-async def test_what_another_job_of_that_id_did_is_not_told(
+async def test_what_another_job_of_that_id_did_is_not_shown(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
     jobs, inspector = workshop.producer(letters), inspect()
@@ -292,7 +292,7 @@ def events(*names: str) -> list[JobEvent]:
         ),
     ],
 )
-def test_what_ended_each_attempt_is_told_from_the_log(
+def test_what_ended_each_attempt_is_read_from_the_log(
     job: dict[str, Any], log: list[str], gap: int, found: list[str]
 ) -> None:
     assert whats(build_timeline(stored(**job), events(*log), gap)) == found

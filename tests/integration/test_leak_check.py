@@ -61,7 +61,9 @@ async def test_each_kind_of_leak_is_found(
 
 
 @untidy
-async def test_all_leaks_are_told_in_order_whatever_the_prefix(raw: Any, store_url: str) -> None:
+async def test_all_leaks_are_reported_in_order_whatever_the_prefix(
+    raw: Any, store_url: str
+) -> None:
     await raw.set("own*:q:8:lock", "token")
     await raw.set("own*:q:7:lock", "token")
     await raw.set("owner:q:7:lock", "of another prefix")

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from corral import Job, Payload, Queue
-from corral.store.connection import Link
+from corral.store.connection import Link, ThreadLink
 from corral.store.queue_store import QueueStore
 from corral.worker import leases as leases_module
 from corral.worker.leases import Lease, Leases
@@ -198,3 +198,104 @@ async def test_no_result_of_200_is_written_if_another_worker_has_the_locks(works
     await workshop.raw.delete(
         "bull:letters:active", *locks, *(f"bull:letters:{enqueued.id}" for enqueued in made)
     )
+
+
+@pytest.mark.parametrize("kept", ["all", "all but one", "none"])
+async def test_a_reply_read_after_its_record_has_expired_starts_only_what_is_still_locked(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    """All that goes between the worker and the store was held back so long.
+
+    With all locks kept it is the call that waited, and not its reply.
+    """
+    queue, count = Queue("letters", Letter), 3
+    advance, fetched, is_late = QueueStore.advance, asyncio.Event(), asyncio.Event()
+    ran = []
+
+    async def read_late(store: QueueStore, *arguments: Any, **options: Any) -> Any:
+        reply = await advance(store, *arguments, **options)
+        if reply.jobs and not fetched.is_set():
+            fetched.set()
+            await is_late.wait()
+        return reply
+
+    async def run(job: Job[Letter]) -> None:
+        ran.append(job.id)
+
+    monkeypatch.setattr(QueueStore, "advance", read_late)
+    monkeypatch.setattr(Leases, "expect", lambda *_: None)  # renewals are held back
+    made = await workshop.producer(queue).enqueue_many(queue, [Letter()] * count)
+    held = made[: {"all": count, "all but one": count - 1, "none": 0}[kept]]
+    locks = {each.id: f"bull:letters:{each.id}:lock" for each in made}
+    lost = locks.keys() - {each.id for each in held}
+    sent = time.monotonic()
+    with capture_logs() as logged:
+        async with workshop.working(
+            queue.processed_by(run),
+            concurrency={"letters": count},
+            lock_seconds=LOCK_SECONDS,
+            stalled_interval_seconds=60,
+        ):
+            await workshop.wait_until(fetched.is_set, "the jobs are fetched")
+            records = [key async for key in workshop.raw.scan_iter("corral:bull:letters:call:*")]
+            assert await workshop.raw.delete(*records) == 1
+            for job, lock in locks.items():
+                if job in lost:
+                    await workshop.raw.set(lock, "another:1")
+                else:
+                    assert await workshop.raw.pexpire(lock, 60_000)
+            await workshop.wait_until(
+                lambda: time.monotonic() > sent + 2 * LOCK_SECONDS, "a lock's life is over"
+            )
+            is_late.set()
+            await workshop.wait_until(lambda: len(ran) == len(held), "what is still locked runs")
+            if lost:
+                await workshop.wait_until(lambda: dropped(logged), "the others are dropped")
+    assert sorted(ran) == sorted(each.id for each in held)
+    assert dropped(logged) == ([len(lost)] if lost else [])
+    for job in lost:
+        assert await workshop.raw.get(locks[job]) == "another:1", "it is the other's"
+        await workshop.raw.delete(locks[job], f"bull:letters:{job}")
+    if lost:
+        await workshop.raw.delete("bull:letters:active")
+
+
+def dropped(logged: list[Any]) -> list[int]:
+    return [line["jobs"] for line in logged if line["event"].startswith("fetched jobs are dropped")]
+
+
+async def test_a_full_store_renews_locks(lease: Any, raw: Any, store_url: str) -> None:
+    link = ThreadLink(store_url, read_seconds=5.0)
+    held = await lease("a", lambda: None)
+    await raw.config_set("maxmemory", 1)
+    try:
+        assert held.store.extend(link, [("a", "t:1")], 60_000) == (set(), set())
+    finally:
+        await raw.config_set("maxmemory", 0)
+        link.close()
+    assert await raw.pttl("bull:letters:a:lock") > 50_000
+    await raw.delete("bull:letters:a:lock")
+
+
+@pytest.mark.parametrize(
+    ("record", "is_renewed"),
+    [(7, True), (6, False), (None, False)],
+    ids=["its record", "the record of the call before", "no record"],
+)
+async def test_a_call_on_its_way_counts_as_renewed_only_if_the_store_knows_it(
+    workshop: Any, store_url: str, record: int | None, is_renewed: bool
+) -> None:
+    queue = Queue("letters", Letter)
+    enqueued = await workshop.producer(queue).enqueue(queue, Letter())
+    link = Link(store_url)
+    store = QueueStore(link, "bull", "letters")
+    if record is not None:
+        await store.advance("w", record, [], 1, lock_ms=1000, ticks=b"", suspects=0)
+    thread_link = ThreadLink(store_url, read_seconds=5.0)
+    _, not_renewed = store.extend(thread_link, [], 60_000, worker="w", calls=[(store.lane, 7)])
+    assert not_renewed == (set() if is_renewed else {0})
+    lock = f"bull:letters:{enqueued.id}:lock"
+    assert (await workshop.raw.pttl(lock) > 50_000) is is_renewed
+    thread_link.close()
+    await link.close()
+    await workshop.raw.delete(lock)

@@ -212,7 +212,7 @@ def test_a_lock_file_of_the_first_form_is_read_with_one_warning(
 
 
 @pytest.mark.parametrize("door", ["worker"])
-def test_a_patch_release_is_told_as_one_and_a_setting_allows_it(
+def test_a_patch_release_is_reported_as_one_and_a_setting_allows_it(
     corral: Corral, tmp_path: Path, door: str
 ) -> None:
     assert corral("lock").returncode == 0

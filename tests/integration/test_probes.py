@@ -384,7 +384,7 @@ class TestOfAWorkerInThisProcess:
                 job = await jobs.enqueue(letters, Letter())
                 await workshop.wait_until(p.readiness_problem, "it is not ready")
 
-                async def is_told() -> bool:
+                async def is_in_heartbeat() -> bool:
                     return any(
                         heartbeat.troubles for heartbeat in (await heartbeats.read()).values()
                     )
@@ -392,7 +392,7 @@ class TestOfAWorkerInThisProcess:
                 async with keep_record(OwnRecord(Link(store_url), "bull", "w")) as own:
                     start_heartbeats(working.worker, own)
                     heartbeats = ProcessRecords(own.link, "bull")  # as `corral health` reads it
-                    await workshop.wait_until(is_told, "its heartbeat says so")
+                    await workshop.wait_until(is_in_heartbeat, "its heartbeat says so")
                 why = "calls of queue 'acme-letters' to the store have failed for more than 0.5 s"
                 assert (p.readiness_problem(), p.health_problem(), p.troubles()) == (
                     why,

@@ -374,7 +374,7 @@ def test_a_test_that_asks_for_a_database_runs_on_each_that_is_configured(suite: 
     assert "6 passed" in said(suite(DATABASES, *NEITHER, *BOTH))
 
 
-def test_a_database_that_nobody_knows_is_told(suite: Suite) -> None:
+def test_an_unknown_database_is_reported(suite: Suite) -> None:
     out = said(suite(DATABASES, *NEITHER, "-o", "corral_databases=oracle"), code=1)
     assert "corral_databases names 'oracle', which is neither sqlite nor postgresql" in out
 

@@ -92,7 +92,7 @@ def test_an_id_is_found_by_the_text_it_is_shown_as(raw: bytes, shown: str) -> No
 
 @pytest.mark.asyncio
 class TestListing:
-    async def test_everything_of_it_is_told(
+    async def test_everything_of_it_is_shown(
         self, put_aside: Any, inspect: Callable[..., JobInspector]
     ) -> None:
         await put_aside(b"a\xff", origin="prioritized", at=1_700_000_000_000)

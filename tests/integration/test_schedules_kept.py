@@ -261,7 +261,9 @@ class TestOfAnotherClient:
         yield moved
         await raw.flushall()
 
-    async def test_is_told_while_it_is_true(self, office: Office, workshop: Any, hand: Any) -> None:
+    async def test_is_reported_while_it_is_true(
+        self, office: Office, workshop: Any, hand: Any
+    ) -> None:
         async with self.foreign(workshop, hand, FOREIGN, "UTC", timedelta(minutes=5)) as job:
             with capture_logs() as logs:
                 async with office.working(OFTEN) as worker:
@@ -294,7 +296,7 @@ class TestOfAnotherClient:
             ("30 2 * * *", "Mars/Olympus", timedelta(hours=25), True),
         ],
     )
-    async def test_is_told_when_it_is_late_by_a_period(
+    async def test_is_reported_when_it_is_late_by_a_period(
         self,
         pattern: str,
         tz: str,
@@ -314,7 +316,7 @@ class TestOfAnotherClient:
             assert bool(worker.troubles) is is_reported
 
     @pytest.mark.parametrize("why", ["paused", "not fetched", "ended", "readable"])
-    async def test_is_not_told_where_something_else_is_the_reason(
+    async def test_is_not_reported_where_something_else_is_the_reason(
         self, why: str, office: Office, workshop: Any, hand: Any
     ) -> None:
         pattern = "5 * * * *" if why == "readable" else FOREIGN
@@ -466,7 +468,7 @@ class TestWithoutANextRun:
             ("waits behind others", timedelta(hours=1), False),
         ],
     )
-    async def test_is_told(
+    async def test_is_reported(
         self,
         case: str,
         late: timedelta,

@@ -275,7 +275,7 @@ def terminal(
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_whoever_asks_is_told_one_sentence_and_what_to_do(
+def test_every_caller_gets_one_sentence_and_what_to_do(
     kind: str, state: str, terminal: Callable[..., tuple[int, str, str]]
 ) -> None:
     made, sentence = STATES[state]
@@ -329,7 +329,7 @@ async def _look(url: str) -> tuple[int, str]:
 
 
 @pytest.mark.asyncio
-async def test_a_worker_that_waits_while_its_store_becomes_a_replica_is_told(
+async def test_a_worker_that_waits_notices_that_its_store_becomes_a_replica(
     kind: str, wait_until: Any
 ) -> None:
     with server(kind) as store:

@@ -451,7 +451,7 @@ PARTLY = {
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("case", PARTLY)
-async def test_a_producer_is_told_whether_its_job_may_be_there(
+async def test_a_producer_learns_whether_its_job_may_be_there(
     shop: Workshop, users: Server, case: str
 ) -> None:
     without, outcome = PARTLY[case]

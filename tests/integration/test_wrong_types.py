@@ -283,7 +283,7 @@ async def test_what_is_not_affected_can_be_read(
 
 
 @pytest.mark.asyncio
-async def test_what_every_key_is_wrong_in_is_told_at_a_glance(
+async def test_all_keys_of_a_wrong_type_are_shown_at_a_glance(
     store: redis.Redis, inspect: Callable[..., JobInspector]
 ) -> None:
     inspector = inspect()

@@ -21,7 +21,7 @@ async def story(inspector: JobInspector, job_id: str) -> list[TimelineEntry]:
 
 
 @pytest.mark.parametrize("worker", ["node", "corral"])
-async def test_three_failed_attempts_of_a_job_of_node_are_told(
+async def test_three_failed_attempts_of_a_job_of_node_are_shown(
     node: Node, scene: Scene, all_done: Any, inspector: JobInspector, worker: str
 ) -> None:
     (job_id,) = await node.add({"data": {"fails": 3}, "opts": THRICE})
@@ -53,7 +53,7 @@ async def test_three_failed_attempts_of_a_job_of_node_are_told(
     assert (group.count, group.last_job_id) == (1, job_id)
 
 
-async def test_what_succeeds_at_last_is_told_with_what_failed(
+async def test_what_succeeds_at_last_is_shown_with_what_failed(
     node: Node, scene: Scene, all_done: Any, inspector: JobInspector
 ) -> None:
     ids = await node.add(

@@ -111,7 +111,7 @@ async def test_a_producer_of_ours_in_a_queue_that_node_works_off(
         assert await finished(scene, state) == {*history[state], ours[place]}
 
 
-async def test_an_iteration_that_node_made_of_our_schedule_is_still_told_for_ours(
+async def test_an_iteration_that_node_made_of_our_schedule_is_still_marked_as_ours(
     scene: Scene, node: Node
 ) -> None:
     """BullMQ copies what it does not know from one iteration to the next."""

@@ -204,7 +204,7 @@ class Lockstep:
         before = await self._digest()
         again = await self.store.advance(WORKER, self.seq, endings, want)
         await self._unchanged(before, "advance")
-        _same("repeated advance", _told(again), _told(ours))
+        _same("repeated advance", _stable_reply(again), _stable_reply(ours))
         _same("codes", list(ours.codes), theirs["codes"])
         _same(
             "fetched",
@@ -444,7 +444,7 @@ _KNOWN = (
 )
 
 
-def _told(advanced: Advanced) -> tuple[Any, ...]:
+def _stable_reply(advanced: Advanced) -> tuple[Any, ...]:
     """What a repeated call must answer again.
 
     The time until more is due depends on the moment of the call.

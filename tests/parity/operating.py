@@ -105,7 +105,7 @@ class Case:
 WAITS_AGAIN = r"post:events · #\d+( event| jobId| prev)?"
 # BullMQ says that it cleaned nothing; and when it removes children first, that their parent waits,
 # and is removed.
-ONLY_TOLD = r"\w+:events · .*"
+EVENT_LINES = r"\w+:events · .*"
 
 
 async def pause_beside_6(sides: Sides) -> bool:
@@ -254,7 +254,7 @@ CASES: dict[str, Case] = {
         tree=parent(
             QUEUE, child("a"), child("b"), child("c", OTHER, delay=LONG), child("d", priority=3)
         ),
-        apart=ONLY_TOLD,
+        apart=EVENT_LINES,
     ),
     "remove one of two children": Case(
         [],
@@ -305,7 +305,7 @@ CASES: dict[str, Case] = {
         asked("clean", age_ms=LONG, limit=0, state="failed"),
         lambda sides: sides.inspector.clean(QUEUE, "failed", HOUR),
         [FAILS],
-        apart=ONLY_TOLD,
+        apart=EVENT_LINES,
     ),
     "clean failed": Case(
         PLAIN,
@@ -339,7 +339,7 @@ CASES: dict[str, Case] = {
         asked("clean", age_ms=0, limit=0, state="active"),
         lambda sides: sides.inspector.clean(QUEUE, "active", NOTHING),
         active=2,
-        apart=ONLY_TOLD,
+        apart=EVENT_LINES,
     ),
     "clean the last child of a parent elsewhere": Case(
         [],

@@ -437,7 +437,7 @@ def test_a_worker_asks_only_those_whose_queues_it_serves(catalogs: Any) -> None:
     assert "corral_report_exports.processor" not in result["modules"]
 
 
-def test_a_worker_that_is_to_serve_what_nobody_declares_is_told_so(catalogs: Any) -> None:
+def test_a_worker_that_is_to_serve_an_undeclared_queue_is_refused(catalogs: Any) -> None:
     result = catalogs.build("corral-report-exports", role="worker", serves=["report-export"])
     assert (
         result["error"]

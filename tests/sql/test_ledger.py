@@ -100,8 +100,8 @@ async def test_an_orm_session_claims_in_its_own_transaction(engine: AsyncEngine)
         await session.rollback()
     async with AsyncSession(engine) as session, session.begin():
         assert await Ledger.claim(session, "billing", "evt_1")
-        assert await Ledger.claimed(session, "billing", "evt_1")
-        assert not await Ledger.claimed(session, "billing", "evt_2")
+        assert await Ledger.is_claimed(session, "billing", "evt_1")
+        assert not await Ledger.is_claimed(session, "billing", "evt_2")
     assert await claims(engine) == 1
 
 

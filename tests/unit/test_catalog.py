@@ -239,7 +239,7 @@ def test_a_processor_that_could_not_be_asked_for_is_not_missing_as_well(site: An
     assert [code for code, _ in refusals(site, role="worker")] == ["hook-raised"]
 
 
-def test_a_plugin_without_hooks_is_told_that_nothing_comes_of_it(site: Any) -> None:
+def test_a_plugin_without_hooks_is_reported_as_without_effect(site: Any) -> None:
     site.module("acme", "def corral_job_ended(job): pass")
     site.install("acme", "audit = acme", group="corral.plugins")
     assert refusals(site) == [

@@ -63,7 +63,7 @@ def test_names_whose_settings_would_be_those_of_the_core(name: str) -> None:
     assert named(f"{name}-s") == []
 
 
-def test_three_claims_are_told_with_the_one_to_keep_first() -> None:
+def test_three_claims_are_reported_with_the_one_to_keep_first() -> None:
     report = Report()
     providers = [Provider(name, "1.0", "wheel") for name in ("acme", "corral-a", "zeta")]
     check_names(

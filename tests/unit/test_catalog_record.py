@@ -74,7 +74,7 @@ def test_another_version_with_the_same_payload_is_a_rolling_deployment() -> None
     )
 
 
-def test_another_distribution_or_another_payload_is_told_with_both_sides() -> None:
+def test_another_distribution_or_another_payload_is_reported_with_both_sides() -> None:
     foreign = replace(
         WORKER, distribution="acme-mail", version="2.3.1", fingerprint="cafe000000000000"
     )
@@ -84,10 +84,10 @@ def test_another_distribution_or_another_payload_is_told_with_both_sides() -> No
         "w1": {"emails": newer},
         "p1": {"emails": replace(foreign, role="producer")},
     }
-    foreign_told, newer_told = differences({"emails": WORKER}, others)
+    of_foreign, of_newer = differences({"emails": WORKER}, others)
     here = "queue 'emails' is corral-emails 0.1.0 with payload 02071a546d444bae here, and"
-    assert foreign_told == f"{here} acme-mail 2.3.1 with payload cafe000000000000 in producer p1"
+    assert of_foreign == f"{here} acme-mail 2.3.1 with payload cafe000000000000 in producer p1"
     assert (
-        newer_told
+        of_newer
         == f"{here} corral-emails 0.2.0 with payload beef000000000000 in worker w1 and 1 more"
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from corral.forking import forks, left_to_parent, on_fork, silence
+from corral.forking import forks, on_fork, silence, silence_in_children
 from corral.observe.logs import configure_logs
 from corral.settings import Settings
 
@@ -50,7 +50,7 @@ def test_a_descriptor_is_silenced_only_in_the_child_and_only_inside_the_context(
         def is_silent() -> bool:
             return os.path.samestat(os.fstat(ours.fileno()), Path(os.devnull).stat())
 
-        with left_to_parent(ours.fileno()):
+        with silence_in_children(ours.fileno()):
             assert in_child(is_silent)
             ours.send(b"x")
             assert theirs.recv(8) == b"x", "the parent's is open, and the child has sent nothing"
@@ -67,12 +67,12 @@ def test_silencing_a_closed_descriptor_is_no_error() -> None:
 def test_an_error_in_one_resource_does_not_skip_the_others() -> None:
     calls: list[str] = []
 
-    class Told:
+    class Failing:
         def leave_to_parent(self) -> None:
             calls.append("informed")
             raise RuntimeError
 
-    both = [Told(), Told()]
+    both = [Failing(), Failing()]
     for each in both:
         on_fork(each)
     assert in_child(lambda: calls == ["informed", "informed"])

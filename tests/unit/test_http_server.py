@@ -33,7 +33,7 @@ def url() -> Iterator[str]:
         yield url
 
 
-def test_what_an_operator_must_know_is_told_and_turns_no_probe_red() -> None:
+def test_what_an_operator_must_know_is_reported_and_turns_no_probe_red() -> None:
     well, unwell = (
         probe_answer("healthy", "", ("a is damaged",)),
         probe_answer("healthy", "stuck", ("a is damaged",)),

@@ -229,7 +229,7 @@ def test_a_difference_names_the_fields_and_both_values() -> None:
     )
 
 
-def test_a_patch_release_with_the_same_payloads_is_told_as_one_and_may_be_allowed() -> None:
+def test_a_patch_release_with_the_same_payloads_is_reported_as_one_and_may_be_allowed() -> None:
     warning = (
         "corral-emails 0.1.3 is a patch release of 0.1.0, which is locked, with the same payloads"
     )

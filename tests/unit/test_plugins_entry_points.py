@@ -95,7 +95,7 @@ def test_what_an_interrupted_uninstallation_left_makes_no_claim(site: Any) -> No
     assert list(read_entry_points([str(site.folder)])) == [REPORTS]
 
 
-def test_a_distribution_without_a_name_that_declares_something_else_is_told(site: Any) -> None:
+def test_a_distribution_without_a_name_that_declares_something_else_is_reported(site: Any) -> None:
     site.install("acme-reports", "reports = acme_reports")
     nameless = site.install("acme-mail", "emails = acme_mail")
     (nameless / "METADATA").unlink()
@@ -106,7 +106,9 @@ def test_a_distribution_without_a_name_that_declares_something_else_is_told(site
     ]
 
 
-def test_entry_points_that_cannot_be_parsed_are_told_with_whose_they_are(site: Any) -> None:
+def test_entry_points_that_cannot_be_parsed_are_reported_with_their_distributions(
+    site: Any,
+) -> None:
     site.install("acme-reports", "reports")
     (broken,) = read_entry_points([str(site.folder)])
     assert broken == UnreadableDistribution(

@@ -115,7 +115,7 @@ def test_an_application_that_is_a_plugin_already_is_loaded_once(site: Any, codes
     assert [plugin.provider.label for plugin in plugins.loaded] == ["acme 1.0 (wheel)"]
 
 
-def test_an_application_that_cannot_be_imported_is_told_where_to_look(site: Any) -> None:
+def test_an_application_that_cannot_be_imported_is_reported_with_where_to_look(site: Any) -> None:
     (problem,) = site.load(application="acme_jobs").report.problems
     assert problem.message.startswith(
         "application 'acme_jobs' failed to import 'acme_jobs': ModuleNotFoundError"
@@ -135,7 +135,7 @@ def test_what_is_disabled_is_not_imported(site: Any, codes: Any) -> None:
     assert "acme" not in sys.modules
 
 
-def test_all_unknown_hooks_and_all_wrong_arguments_of_all_modules_are_told(
+def test_all_unknown_hooks_and_all_wrong_arguments_of_all_modules_are_reported(
     site: Any, codes: Any
 ) -> None:
     for name in ("one", "two"):

@@ -36,7 +36,7 @@ def test_a_healthy_while_makes_the_waits_begin_anew() -> None:
 
 
 @pytest.mark.parametrize("code", [0, 5])
-def test_one_that_was_told_to_stop_is_replaced_at_once(code: int) -> None:
+def test_one_that_was_signalled_to_stop_is_replaced_at_once(code: int) -> None:
     policy = RestartPolicy()
     policy.next_start(1, AT_ONCE, 1.0)
     assert policy.next_start(code, AT_ONCE, 1.0) == 0.0
@@ -75,7 +75,7 @@ def test_the_parent_exits_with_the_worst(codes: list[int], expected: int) -> Non
     assert exit_code(codes) == expected
 
 
-def test_an_end_is_told_in_words() -> None:
+def test_an_end_is_described_in_words() -> None:
     assert [describe_exit(code) for code in (0, 3, -11, -250)] == [
         "exit code 0",
         "exit code 3",

@@ -101,7 +101,7 @@ class TestJob:
         with pytest.raises(JobRefused, match="attempts -1 is negative"):
             job(Queue("orders", Order, options=JobOptions(attempts=-1)), {"orderId": "a"})
 
-    def test_says_what_it_is_told_to(self) -> None:
+    def test_says_what_it_is_set_to_say(self) -> None:
         tick = datetime(2031, 5, 1, 12, 5, tzinfo=UTC)
         late = job(
             orders,

@@ -110,7 +110,7 @@ def test_exactly_the_unknown_fields_are_left_out(
     assert exactly(read) == exactly(queue.parsed(json.dumps(meant).encode())[0])
 
 
-def test_an_unknown_field_is_told_from_a_known_one_further_inside_where_a_tag_is_named_like_a_field() -> (
+def test_an_unknown_field_is_not_taken_for_a_known_one_inside_where_a_tag_is_named_like_a_field() -> (
     None
 ):
     queue = Queue("wallets", Wallet)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from corral.app.installed import Installed, read_installed, read_plugins
 from corral.app.service import run_service
-from corral.embedded.server import chosen_store
+from corral.embedded.server import open_store
 from corral.errors import MissingExtra
 from corral.loggers import Logger
 from corral.observe.logs import configure_logs
@@ -114,7 +114,7 @@ def relay_outbox(*, once: bool) -> Relayed | None:
     """
     installed = read_installed()
     configure_logs(installed.settings)
-    with chosen_store(installed.settings) as url:
+    with open_store(installed.settings) as url:
 
         async def relay() -> Relayed | None:
             async with _open_relay(installed, url) as relay:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from corral.app.installed import Installed, read_installed
 from corral.app.producing import open_scheduler
-from corral.embedded.server import chosen_store
+from corral.embedded.server import open_store
 from corral.inspector.audit import Audit, process_identity
 from corral.inspector.damage import report_damage
 from corral.jobs import Enqueued, EnqueueOptions
@@ -80,7 +80,7 @@ def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str
     configure_command_logs(installed.settings)
     for name in queues:
         installed.catalog.get(name)
-    with chosen_store(installed.settings) as url:
+    with open_store(installed.settings) as url:
 
         async def run() -> T:
             async with inspector(installed, url, process_identity("cli")) as made:
@@ -99,7 +99,7 @@ def enqueue_once(queue: str, payload: Mapping[str, Any], options: EnqueueOptions
     configure_command_logs(installed.settings)
     # refuse a wrong payload before the store is contacted, or an embedded one started
     installed.catalog.get(queue).queue.validated(payload)
-    with chosen_store(installed.settings) as url:
+    with open_store(installed.settings) as url:
 
         async def write() -> Enqueued:
             link, prefix = Link(url), installed.settings.prefix

@@ -26,7 +26,7 @@ from corral.app.observation import observe_parent
 from corral.app.restart_policy import ORDERLY_EXIT_CODES, RestartPolicy, describe_exit, exit_code
 from corral.app.service import run_service
 from corral.app.working import check_store
-from corral.embedded.server import chosen_store
+from corral.embedded.server import open_store
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.fleet.processes import OwnRecord, ProcessRecord, ProcessRecords, process_name
 from corral.loggers import Logger
@@ -102,7 +102,7 @@ def run_processes(
     options += ["--shutdown-timeout", f"{shutdown_timeout_seconds:g}"]
     options += [f"{name}={number}" if number else name for name, number in served.items()]
     log_lock(installed)
-    with chosen_store(settings) as url:
+    with open_store(settings) as url:
         timeout = shutdown_timeout_seconds
         parent = _Parent(
             installed, url, queues, options, burst=burst, timeout_seconds=timeout, address=address

@@ -25,7 +25,7 @@ from corral.app.installed import Installed, log_lock, read_installed
 from corral.blocking import BlockingJobScheduler
 from corral.catalog.record import differences, dumped, parsed, recorded
 from corral.catalog.unserved import warn_of_unserved
-from corral.embedded.server import chosen_store
+from corral.embedded.server import open_store
 from corral.errors import SchedulerUnusable, StoreUnavailable
 from corral.fleet.processes import OwnRecord, ProcessRecord, ProcessRecords, process_name
 from corral.forking import forks, leave_alone, on_fork
@@ -134,7 +134,7 @@ async def _hold(
 ) -> None:
     """Keep a producer open until its `with` block is left."""
     installed = installed or _read()
-    with chosen_store(installed.settings) as url:
+    with open_store(installed.settings) as url:
         async with (
             watch_for_workers(installed, url) as used,
             open_scheduler(installed, url, used, durability=durability) as jobs,

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from corral.app.installed import read_installed
 from corral.app.operating import configure_command_logs
 from corral.catalog import Catalog
-from corral.embedded.server import chosen_store
+from corral.embedded.server import open_store
 from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector import DamagedKey
 from corral.inspector.audit import Audit, process_identity
@@ -145,7 +145,7 @@ def _change(name: str, what: str, change: Callable[[Schedules, NewSchedule], Awa
         finally:
             await link.close()
 
-    with chosen_store(installed.settings) as url:
+    with open_store(installed.settings) as url:
         return asyncio.run(run(url))
 
 
@@ -163,7 +163,7 @@ def _list(*, prune: bool) -> list[ListedSchedule]:
         finally:
             await link.close()
 
-    with chosen_store(installed.settings) as url:
+    with open_store(installed.settings) as url:
         return asyncio.run(look(url))
 
 

@@ -16,7 +16,7 @@ from corral.app.observation import observe_worker
 from corral.app.operating import inspector
 from corral.app.producing import announce_process, open_scheduler, watch_for_workers
 from corral.app.service import run_service
-from corral.embedded.server import chosen_store
+from corral.embedded.server import open_store
 from corral.errors import ConfigurationError, CorralError, ResourceOpenError, StoreUnavailable
 from corral.fleet.processes import eviction_policy
 from corral.inspector import of_worker
@@ -96,7 +96,7 @@ def run_worker(
         settings = settings.model_copy(update={"worker": worker})
         installed = Installed(settings, installed.plugins, installed.catalog)
     new_loop = _new_loop(settings.worker)
-    with chosen_store(settings, implied_development=development) as url:
+    with open_store(settings, implied_development=development) as url:
         if development:
             log.info("store is ready", url=url, data_dir=str(settings.data_dir))
             prepare_database(installed)

@@ -17,7 +17,7 @@ from corral.board.identity import Identity
 from corral.board.messages import BoardPage, BoardRequest, EventStream, RawBody, Redirect
 from corral.board.read_cache import ReadCache
 from corral.catalog import Catalog
-from corral.embedded.server import chosen_store
+from corral.embedded.server import open_store
 from corral.errors import Problem
 from corral.fleet.minutes import Minute, read_minutes
 from corral.fleet.processes import store_time_ms
@@ -188,7 +188,7 @@ class BoardContexts:
             if url is None:
                 store = ExitStack()
                 opened.callback(store.close)
-                url = await asyncio.to_thread(store.enter_context, chosen_store(installed.settings))
+                url = await asyncio.to_thread(store.enter_context, open_store(installed.settings))
             job_inspector = await opened.enter_async_context(inspector(installed, url))
             jobs = await opened.enter_async_context(open_scheduler(installed, url))
             link = Link(url)

@@ -16,7 +16,7 @@ from corral.board.application import Board
 from corral.board.board_settings import BoardSettings, resolve_environment
 from corral.board.login import Login
 from corral.errors import ConfigurationError, MissingExtra, StoreUnavailable
-from corral.forking import left_to_parent
+from corral.forking import silence_in_children
 from corral.loggers import Logger
 from corral.observe.http_server import http_url
 from corral.observe.logs import configure_logs
@@ -171,7 +171,7 @@ async def _serve(
     if link is not None:
         log.info("this link is good for one login within 15 minutes", url=f"{address}{link}")
     try:
-        with left_to_parent(listener.fileno()):
+        with silence_in_children(listener.fileno()):
             yield
     finally:
         board.end_streams()

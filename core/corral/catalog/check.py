@@ -117,7 +117,7 @@ def _check_name(name: str, providers: list[Provider], report: Report) -> None:
             "reserved-name",
             f"queue {name!r} of {providers[0]} has a reserved name",
             providers,
-            hint=f"its settings, CORRAL_{name.upper()}_…, could not be told from those of Corral;"
+            hint=f"its settings, CORRAL_{name.upper()}_…, would look like those of Corral;"
             " choose another name",
         )
 

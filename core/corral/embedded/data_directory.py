@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from corral.embedded.server_binary import ServerBinary, version_in
 from corral.errors import ConfigurationError, StoreUnavailable
-from corral.forking import left_to_parent
+from corral.forking import silence_in_children
 
 __all__ = ["POLL_SECONDS", "DataDirectory", "ensure_private", "try_lock"]
 
@@ -106,7 +106,7 @@ class DataDirectory:
         near = self.path / "store.sock"
         if len(os.fsencode(near)) <= LONGEST_SOCKET_PATH:
             return near
-        return (self._recorded_folder() or self.path) / near.name
+        return (self._find_socket_folder() or self.path) / near.name
 
     @property
     def url(self) -> str:
@@ -124,11 +124,11 @@ class DataDirectory:
 
     def remove_socket_folder(self) -> None:
         """Remove what `make_socket_folder` made, after the server has stopped."""
-        if folder := self._recorded_folder():
+        if folder := self._find_socket_folder():
             shutil.rmtree(folder, ignore_errors=True)
         self.folder.unlink(missing_ok=True)
 
-    def _recorded_folder(self) -> Path | None:
+    def _find_socket_folder(self) -> Path | None:
         try:
             folder = Path(self.folder.read_text(encoding="utf-8"))
             found = folder.lstat()
@@ -181,8 +181,8 @@ class DataDirectory:
             "or set CORRAL_DATA_DIR to another directory",
         )
 
-    def not_started(self) -> StoreUnavailable:
-        """The error for a server that ended before it answered."""
+    def build_start_error(self) -> StoreUnavailable:
+        """Build the error for a server that ended before it answered: the last line of its log."""
         with self.naming_path():
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         last = lines[-1].strip() if lines else "it printed nothing"
@@ -228,7 +228,7 @@ class DataDirectory:
         """
         with self.naming_path():
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        with left_to_parent(descriptor):
+        with silence_in_children(descriptor):
             try:
                 yield descriptor
             finally:

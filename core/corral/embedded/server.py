@@ -32,7 +32,7 @@ from corral.forking import forks
 from corral.settings import Settings
 from corral.store.wire import Address
 
-__all__ = ["attach", "chosen_store", "embedded_store"]
+__all__ = ["attach", "embedded_store", "open_store"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ PING_SECONDS = 1.0
 
 
 @contextmanager
-def chosen_store(settings: Settings, *, implied_development: bool = False) -> Iterator[str]:
+def open_store(settings: Settings, *, implied_development: bool = False) -> Iterator[str]:
     """Use the store of the settings: `REDIS_URL`, else in development the embedded one.
 
     Where neither `REDIS_URL` nor `CORRAL_ENV` is set, a running embedded store is used, and none is
@@ -168,9 +168,9 @@ def _bring_up(directory: DataDirectory, server: str | None) -> int | None:
                     continue
                 if child is not None:
                     _reap(child)
-                    raise directory.not_started()
+                    raise directory.build_start_error()
                 found = find_server(server)
-                with _uninterrupted():
+                with _block_stop_signals():
                     child = _launch(directory, found, lock)
     except (KeyboardInterrupt, SystemExit):
         if child is not None:
@@ -180,7 +180,7 @@ def _bring_up(directory: DataDirectory, server: str | None) -> int | None:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _block_stop_signals() -> Iterator[None]:
     """Block the signals that end a program until the server's process id is known.
 
     Before that the server could not be stopped. Only this thread blocks them; another thread of the

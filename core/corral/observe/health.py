@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from corral.embedded.server import attach, chosen_store
+from corral.embedded.server import attach, open_store
 from corral.errors import StoreUnavailable
 from corral.fleet.processes import LIVE_SECONDS, ProcessRecord, ProcessRecords, host_of
 from corral.inspector.damage import report_damage
@@ -129,5 +129,5 @@ def _read_heartbeats(settings: Settings) -> dict[str, ProcessRecord]:
             if running is None:
                 raise StoreUnavailable(f"no store is running in {str(settings.data_dir)!r}")
             return asyncio.run(read(running))
-    with chosen_store(settings) as url:
+    with open_store(settings) as url:
         return asyncio.run(read(url))

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
 from corral.errors import ConfigurationError
-from corral.forking import left_to_parent
+from corral.forking import silence_in_children
 from corral.loggers import Logger
 
 __all__ = ["Address", "Answer", "http_url", "probe_answer", "serve_http"]
@@ -113,7 +113,7 @@ def serve_http(address: Address, answers: Mapping[str, Callable[[], Answer]]) ->
     host, port = server.server_address[:2]
     try:
         # a process that a job forked, and that outlives the worker, must not keep its port
-        with left_to_parent(server.fileno()):
+        with silence_in_children(server.fileno()):
             yield http_url(str(host), port)
     finally:
         server.shutdown()

@@ -122,12 +122,12 @@ class Tally:
                 await add_minutes(link, prefix, queue, minutes)
             except StoreUnavailable as error:
                 if error.outcome == "refused":
-                    worked.minutes = _merged(minutes, worked.minutes)
+                    worked.minutes = _merge_minutes(minutes, worked.minutes)
                 raise
 
 
-def _merged(before: dict[int, Sums], since: Mapping[int, Sums]) -> dict[int, Sums]:
-    """Both sums, without minutes that are too old for the store to keep."""
+def _merge_minutes(before: dict[int, Sums], since: Mapping[int, Sums]) -> dict[int, Sums]:
+    """Add the sums of `since` to `before`; returns those that the store still keeps."""
     for minute, sums in since.items():
         kept = before.setdefault(minute, Sums())
         kept.jobs += sums.jobs

@@ -150,7 +150,7 @@ def read_entry_points(
             # A folder that pip renames before it removes it: it no longer has this name.
             continue
         provider = Provider(*known, _origin(imported))
-        declared = _declared(imported)
+        declared = _read_declared(imported)
         if declared is None:
             yield UnreadableDistribution(f"the entry points of {provider} cannot be read", provider)
         else:
@@ -158,7 +158,7 @@ def read_entry_points(
     yield from entry_points
     readable = {(each.name, each.value, each.group) for each in entry_points}
     for distribution in nameless:
-        declared = _declared(distribution) or set()
+        declared = _read_declared(distribution) or set()
         if not declared <= readable:  # else it is the rest of one that was read
             texts = ", ".join(f"{name} = {value}" for name, value, _ in sorted(declared))
             yield UnreadableDistribution(
@@ -182,8 +182,8 @@ def _name_and_version(distribution: Distribution) -> tuple[str, str] | None:
     return (name, version or "") if name else None
 
 
-def _declared(distribution: Distribution) -> set[tuple[str, str, str]] | None:
-    """The entry points in our groups as `(name, value, group)`; None if they cannot be parsed."""
+def _read_declared(distribution: Distribution) -> set[tuple[str, str, str]] | None:
+    """Read our groups' entry points: `(name, value, group)`; None if they cannot be parsed."""
     try:
         entry_points = list(distribution.entry_points)
     except TypeError:  # importlib-metadata's answer to a line without "="

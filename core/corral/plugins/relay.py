@@ -117,7 +117,7 @@ class Relay:
             try:
                 added = call(queue, payload)
                 if added is not None:
-                    carrier.update(_checked_texts(added))
+                    carrier.update(_check_texts(added))
             except PLUGIN_ERRORS as error:
                 self.log_once(subscriber, error, queue, payload)
         return carrier
@@ -192,8 +192,8 @@ class _WrongReturn(Exception):
     """An implementation returned a value that its hook cannot use."""
 
 
-def _checked_texts(added: object) -> dict[str, str]:
-    """What an implementation of `corral_enqueuing` adds to a job.
+def _check_texts(added: object) -> dict[str, str]:
+    """Check what an implementation of `corral_enqueuing` adds to a job; returns it as a new dict.
 
     Raises:
         _WrongReturn: It is no mapping of texts to texts. The message quotes no value.

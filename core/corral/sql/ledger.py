@@ -54,7 +54,7 @@ class Ledger:
         return claimed.first() is not None
 
     @staticmethod
-    async def claimed(connection: Connection, scope: str, key: str) -> bool:
+    async def is_claimed(connection: Connection, scope: str, key: str) -> bool:
         """Whether an effect has happened, as far as the caller's transaction sees.
 
         It claims nothing.

@@ -51,7 +51,7 @@ async def worker_connections(
         link: The store.
         prefix: The first part of the keys.
         queues: Known names. BullMQ for Python writes a queue's name without base64, and only a
-            known name can be told from an encoded one.
+            known name can be distinguished from an encoded one.
 
     Raises:
         StoreUnavailable: The store is away, or its user may not list connections.

@@ -139,10 +139,12 @@ class Link:
                 raise
             reply = wire.ask(packed, self._read_seconds)
             if not self._pipelined:
-                return await self._received(wire, reply, replicated=replicated)
-        return await self._received(wire, reply, replicated=replicated)
+                return await self._await_reply(wire, reply, replicated=replicated)
+        return await self._await_reply(wire, reply, replicated=replicated)
 
-    async def _received(self, wire: Wire, reply: asyncio.Future[Any], *, replicated: bool) -> Any:
+    async def _await_reply(
+        self, wire: Wire, reply: asyncio.Future[Any], *, replicated: bool
+    ) -> Any:
         try:
             received = await reply
         except ResponseError as error:
@@ -289,7 +291,9 @@ class ThreadLink:
         to = Address.of(self.url)
         self._reader = new_reader()
         try:
-            self._connection = connection = _connected(to, min(CONNECT_SECONDS, self._read_seconds))
+            self._connection = connection = _open_socket(
+                to, min(CONNECT_SECONDS, self._read_seconds)
+            )
             for command in to.greeting(None):
                 try:
                     self._ask(
@@ -306,7 +310,7 @@ class ThreadLink:
         return connection
 
 
-def _connected(to: Address, seconds: float) -> socket.socket:
+def _open_socket(to: Address, seconds: float) -> socket.socket:
     if to.path:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(seconds)

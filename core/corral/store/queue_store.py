@@ -344,13 +344,14 @@ class QueueStore:
 
         Returns:
             The places in `leases` of jobs whose lock is not held any more, and the places in
-            `calls` of calls that have fetched a job whose lock is not held any more.
+            `calls` of calls whose locks are not all renewed: one is not held any more, or the store
+            has no record of the call, because it has not arrived or its record has expired.
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write.
         """
         lost: set[int] = set()
-        incomplete: set[int] = set()
+        not_renewed: set[int] = set()
         keys = [self.base, *(self._record(worker, lane) for lane, _ in calls)]
         for start in range(0, max(len(leases), 1), MAX_BATCH):
             arguments: list[Any] = [lock_ms, worker, *(seq for _, seq in calls)]
@@ -358,8 +359,27 @@ class QueueStore:
                 arguments += [job_id, token]
             places = run_blocking(link, script("extend"), keys, arguments)
             lost.update(start + place for place in places if place >= 0)
-            incomplete.update(-place - 1 for place in places if place < 0)
-        return lost, incomplete
+            not_renewed.update(-place - 1 for place in places if place < 0)
+        return lost, not_renewed
+
+    async def renew(self, jobs: Sequence[FetchedJob], lock_ms: int) -> list[FetchedJob]:
+        """Renew the locks of jobs that were fetched and have not started.
+
+        Args:
+            jobs: The jobs, at most `MAX_BATCH`.
+            lock_ms: How long the locks live from now.
+
+        Returns:
+            The jobs whose lock is still held.
+
+        Raises:
+            StoreUnavailable: The store is away, or refuses to write.
+        """
+        arguments: list[Any] = [lock_ms, ""]
+        for job in jobs:
+            arguments += [job.stored_id, job.token]
+        lost = set(await run(self._link, script("extend"), [self.base], arguments))
+        return [job for place, job in enumerate(jobs) if place not in lost]
 
     async def check_stalled(self, interval_ms: int, max_stalled: int) -> Stalled:
         """Put jobs of dead workers back to the head of the waiting list.

@@ -124,12 +124,12 @@ class Kit(JobScheduler):
             queues: Queues that are not installed, to which it may enqueue by name.
         """
         self._hand(queues)
-        installed = self._installed("producer")
+        installed = self._load_installed("producer")
         async with self._scheduler(installed, installed.plugins.relay) as jobs:
             yield jobs
 
     def _checks(self) -> JobChecks:
-        installed = self._installed("producer")
+        installed = self._load_installed("producer")
         return JobChecks(
             self._queue,
             self._catalog(installed).entries,
@@ -155,7 +155,7 @@ class Kit(JobScheduler):
     def jobs(self, queue: Queue[Any] | str) -> list[FoundJob]:
         """All jobs of one queue in the store, in any state, in the order they were enqueued."""
         declared = self._queue(queue)
-        with self._stored() as stored:
+        with self._open_stored() as stored:
             return stored.jobs(declared)
 
     def assert_enqueued(
@@ -214,7 +214,7 @@ class Kit(JobScheduler):
         from corral import sql  # noqa: PLC0415  # an extra
 
         engine = sql.create_engine()
-        catalog = self._catalog(self._installed("producer"))
+        catalog = self._catalog(self._load_installed("producer"))
         relay = sql.OutboxRelay(engine, catalog, url=self.url, prefix=self.prefix)
         try:
             return (await relay.drain()).jobs
@@ -254,7 +254,7 @@ class Kit(JobScheduler):
         deadline = time.monotonic() + seconds
         self._hand([processor.queue for processor in processors])
         _check_processors(processors)
-        installed = self._installed("producer" if processors else "worker")
+        installed = self._load_installed("producer" if processors else "worker")
         working = processors or [
             entry.processor for entry in installed.catalog if entry.processor is not None
         ]
@@ -268,7 +268,7 @@ class Kit(JobScheduler):
             self._scheduler(installed, relay) as jobs,
             self._inspector(installed) as inspector,
         ):
-            with self._stored() as stored:
+            with self._open_stored() as stored:
                 hops = Hops(
                     stored, self._clock, queues=names, runs=runs, end_ms=end_ms, deadline=deadline
                 )
@@ -309,18 +309,18 @@ class Kit(JobScheduler):
         return end_ms
 
     def _now_ms(self) -> int:
-        with self._stored() as stored:
+        with self._open_stored() as stored:
             return stored.now_ms() + self._clock.offset_ms
 
-    def _stored(self) -> AbstractContextManager[StoredQueues]:
+    def _open_stored(self) -> AbstractContextManager[StoredQueues]:
         return StoredQueues.at(self.url, self.prefix)
 
     def _move(self, by_ms: int) -> None:
         if by_ms < 0:
             raise ValueError(f"time moves forward only, not by {by_ms} ms")
         self._clock.offset_ms += by_ms
-        with self._stored() as stored:
-            stored.shorten_limits(stored.limited(), by_ms)
+        with self._open_stored() as stored:
+            stored.shorten_limits(stored.find_limited(), by_ms)
 
     @asynccontextmanager
     async def _scheduler(
@@ -350,7 +350,7 @@ class Kit(JobScheduler):
         finally:
             await inspector.close()
 
-    def _installed(self, role: Role) -> Installed:
+    def _load_installed(self, role: Role) -> Installed:
         if role not in self._read:
             installed = read_installed(role)
             plugins = installed.plugins.with_own(*self._hooks)
@@ -363,11 +363,11 @@ class Kit(JobScheduler):
 
     def _queue(self, queue: Queue[P] | str) -> Queue[P]:
         self._hand([queue])
-        return self._catalog(self._installed("producer")).get(queue).queue
+        return self._catalog(self._load_installed("producer")).get(queue).queue
 
     def _all_jobs(self) -> list[FoundJob]:
-        catalog = self._catalog(self._installed("producer"))
-        with self._stored() as stored:
+        catalog = self._catalog(self._load_installed("producer"))
+        with self._open_stored() as stored:
             return [job for entry in catalog for job in stored.jobs(entry.queue)]
 
     def _knows(self, queue: Queue[Any]) -> bool:

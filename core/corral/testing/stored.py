@@ -150,8 +150,8 @@ class StoredQueues:
                 waits.append(max(limited_ms, 0))
         return min(waits, default=None)
 
-    def limited(self) -> list[str]:
-        """The names of all queues that have a rate limit running."""
+    def find_limited(self) -> list[str]:
+        """Find the names of all queues that have a rate limit running."""
         pattern = queue_pattern(self._prefix, LIMITER)
         keys = self._client.scan_iter(match=pattern, count=1000)
         return [queue_of(key.decode(), self._prefix, LIMITER) for key in keys]

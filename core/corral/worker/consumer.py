@@ -19,6 +19,7 @@ import asyncio
 import contextvars
 import itertools
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
 
@@ -147,6 +148,7 @@ class Consumer:
         self._first = self._lanes[0]
         self.store = stores[0]
         self._lock_seconds = lock_seconds
+        self._lock_ms = int(lock_seconds * 1000)
         self._leases = leases
         self._job_ended = relay.job_ended
         self._suspects = suspects
@@ -175,7 +177,7 @@ class Consumer:
             suspects=suspects,
             max_stalled=max_stalled,
             notes=self._notes,
-            on_ended=self._on_ended,
+            on_ended=self._add_ending,
         )
         self._stage = Stage.LACKING_RIGHTS
         self._context = contextvars.copy_context()
@@ -441,21 +443,43 @@ class Consumer:
             for pending in reply.pending_successors
         }
         self._unstarted += reply.unread
-        if time.monotonic() - pending.renewed < self._lock_seconds:
-            self.slots.start(reply.jobs, pending.renewed, refusals)
-        elif reply.jobs:
-            self._unstarted += reply.jobs
-            log.warning(
-                "fetched jobs are handed back: the event loop was blocked longer than a lock lives",
-                queue=self.queue.name,
-                jobs=len(reply.jobs),
-                lock_ms=int(self._lock_seconds * 1000),
-            )
+        jobs = reply.jobs
+        while jobs and time.monotonic() - pending.renewed >= self._lock_seconds:
+            jobs = await self._renew(lane, pending, jobs)
+        self.slots.start(jobs, pending.renewed, refusals)
         self._lookout.read_reply(reply, want, clock_by_hand=lane.store.clock.by_hand)
         if want and not reply.jobs and reply.due_ms is None:
             self.schedule.check_soon()
         if reply.held:
             self._suspects.call_when_free(self._on_turn)
+
+    async def _renew(
+        self, lane: Lane, pending: PendingCall, jobs: Sequence[FetchedJob]
+    ) -> Sequence[FetchedJob]:
+        """Renew the locks of fetched jobs if it is not known whether they still live.
+
+        It is more than a lock's life since the call was made, and the lease thread has found no
+        record of it. If the call waited that long before it was sent, the locks are new. If its
+        reply did, they may have expired, and another worker may run the jobs.
+
+        Returns:
+            The jobs whose lock is still held.
+        """
+
+        async def once() -> tuple[float, list[FetchedJob]]:
+            return time.monotonic(), await lane.store.renew(jobs, self._lock_ms)
+
+        sent, held = await lane.persist(once)
+        pending.renewed = max(pending.renewed, sent)
+        if lost := len(jobs) - len(held):
+            log.warning(
+                "fetched jobs are dropped: their locks expired before the store's reply was read,"
+                " and another worker may run them",
+                queue=self.queue.name,
+                jobs=lost,
+                lock_ms=self._lock_ms,
+            )
+        return held
 
     async def _split(
         self,
@@ -515,7 +539,7 @@ class Consumer:
     def _on_turn(self) -> None:
         self._lookout.look(Reason.TURN)
 
-    def _on_ended(self, ended: FinishedJob) -> None:
+    def _add_ending(self, ended: FinishedJob) -> None:
         """Write the ending of a job with the next call; the last job of a batch sends that call."""
         if isinstance(ended.outcome, LeaseLost):
             self._suspects.release_job(ended.active)

@@ -171,7 +171,7 @@ class Leases:
     ) -> None:
         started = time.monotonic()
         store = (leases[0] if leases else calls[0]).store
-        lost, incomplete = store.extend(
+        lost, not_renewed = store.extend(
             link,
             [(lease.job_id, lease.token) for lease in leases],
             self._lock_ms,
@@ -179,7 +179,7 @@ class Leases:
             calls=[(call.store.lane, call.seq) for call in calls],
         )
         for place, call in enumerate(calls):
-            if place not in incomplete:
+            if place not in not_renewed:
                 call.renewed = started
         for place, lease in enumerate(leases):
             lease.renewed = started

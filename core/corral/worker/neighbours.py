@@ -67,7 +67,7 @@ class Neighbours:
         """Check the counter of a rate limit that a fetch has read: `Advanced.others_count`.
 
         After a limit for all workers was removed, its counter remains for a while. It neither
-        changes nor comes back, so that it can be told from the counter of another client's limit.
+        changes nor comes back: this distinguishes it from the counter of another client's limit.
         """
         if not count:
             self._saw_none = True

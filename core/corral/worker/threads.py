@@ -73,19 +73,20 @@ class Threads:
             except BaseException as raised:  # noqa: BLE001  # even a SystemExit is only a failed attempt
                 error = raised
             try:
-                self._loop.call_soon_threadsafe(self._done, inbox, future, result, error)
+                self._loop.call_soon_threadsafe(self._deliver_result, inbox, future, result, error)
             except RuntimeError:  # the loop is closed: nothing waits for the result any more
                 return
             # An idle thread must not keep a job alive.
             del call, context, function, argument, future, result, error
 
-    def _done(
+    def _deliver_result(
         self,
         inbox: SimpleQueue[_Call | None],
         future: asyncio.Future[Any],
         result: Any,
         error: BaseException | None,
     ) -> None:
+        """Make the thread idle, or end it, and set the result of the call's future."""
         if self._closed:
             inbox.put(None)
         else:

@@ -13,7 +13,7 @@ from pathlib import Path
 from corral.errors import CorralError
 from examples.saas.demo.screen import Screen
 from examples.saas.demo.stage import QUEUES, Missing, Stage, setting_up
-from examples.saas.demo.story import Member, all_six, nothing_is_left
+from examples.saas.demo.story import Member, all_six, check_nothing_is_left
 
 
 async def demo(folder: Path, screen: Screen, *, chaos: bool, serve: bool) -> None:
@@ -28,7 +28,7 @@ async def demo(folder: Path, screen: Screen, *, chaos: bool, serve: bool) -> Non
         async with screen.showing_queues(stage.inspector, QUEUES):
             people = await all_six(stage, chaos=chaos)
             screen.heading("the end")
-            await nothing_is_left(stage)
+            await check_nothing_is_left(stage)
         if serve:
             await stay_up(stage, people)
         await stage.stop_worker()
@@ -38,15 +38,21 @@ async def stay_up(stage: Stage, people: dict[str, Member]) -> None:
     """Say where everything is, until the worker ends or somebody has had enough."""
     screen = stage.screen
     screen.heading("everything stays up until Ctrl-C")
-    screen.tell("api", f"{stage.api.base_url}docs")
-    screen.tell("ada", f"curl -H '{header(people['ada'].headers)}' {stage.api.base_url}account")
-    screen.tell("operator", f"curl -X POST -H '{header(stage.admin)}' {stage.api.base_url}rollover")
+    screen.print_lines("api", f"{stage.api.base_url}docs")
+    screen.print_lines(
+        "ada", f"curl -H '{header(people['ada'].headers)}' {stage.api.base_url}account"
+    )
+    screen.print_lines(
+        "operator", f"curl -X POST -H '{header(stage.admin)}' {stage.api.base_url}rollover"
+    )
     granted = {"email": people["ada"].email, "role": "admin"}
     await stage.api.put("/board-grants", json=granted, headers=stage.admin)
     token = people["ada"].headers["Authorization"].removeprefix("Bearer ")
-    screen.tell("board", f"{stage.api.base_url}admin/queues/", f"as ada, with the token {token}")
-    screen.tell("queues", f"REDIS_URL={os.environ['REDIS_URL']} corral queues")
-    screen.tell("logs", str(stage.folder / "worker.log"), str(stage.folder / "api.log"))
+    screen.print_lines(
+        "board", f"{stage.api.base_url}admin/queues/", f"as ada, with the token {token}"
+    )
+    screen.print_lines("queues", f"REDIS_URL={os.environ['REDIS_URL']} corral queues")
+    screen.print_lines("logs", str(stage.folder / "worker.log"), str(stage.folder / "api.log"))
     await stage.worker.wait()
 
 
@@ -56,7 +62,7 @@ def header(headers: dict[str, str]) -> str:
 
 
 def main() -> int:
-    """Read the arguments, run, and tell what is missing."""
+    """Read the arguments, run, and print what is missing."""
     parser = argparse.ArgumentParser(prog="python -m examples.saas.demo", description=__doc__)
     parser.add_argument(
         "--chaos", action="store_true", help="kill -9 the worker once, in the middle"
@@ -70,10 +76,12 @@ def main() -> int:
             asyncio.run(demo(folder, screen, chaos=arguments.chaos, serve=arguments.serve))
         except (Missing, TimeoutError, CorralError) as error:
             screen.heading("MISSING")
-            screen.tell("", str(error) or type(error).__name__)
+            screen.print_lines("", str(error) or type(error).__name__)
             for log in (folder / "worker.log", folder / "api.log"):
                 if log.exists():
-                    screen.tell(log.stem, *log.read_text("utf-8", "replace").splitlines()[-30:])
+                    screen.print_lines(
+                        log.stem, *log.read_text("utf-8", "replace").splitlines()[-30:]
+                    )
             return 1
         except asyncio.CancelledError:
             return 128 + signal.SIGTERM
@@ -82,7 +90,7 @@ def main() -> int:
         finally:
             os.chdir(Path(__file__).parent)  # out of the folder that is about to be removed
     killed = ", although the worker was killed once" if arguments.chaos else ""
-    screen.tell("ok", f"six queues, driven over HTTP, every effect checked{killed}")
+    screen.print_lines("ok", f"six queues, driven over HTTP, every effect checked{killed}")
     return 0
 
 

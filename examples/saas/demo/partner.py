@@ -46,7 +46,7 @@ class Partner:
         answers: While this is not set, no request is answered.
     """
 
-    def __init__(self, tell: Callable[[Delivery], None]) -> None:
+    def __init__(self, on_delivery: Callable[[Delivery], None]) -> None:
         self.url = ""
         self.secret = ""
         self.deliveries: list[Delivery] = []
@@ -54,7 +54,7 @@ class Partner:
         self.reached = asyncio.Event()
         self.answers = asyncio.Event()
         self.answers.set()
-        self._tell = tell
+        self._on_delivery = on_delivery
 
     async def receive(self, request: Request) -> Response:
         """Answer a delivery."""
@@ -65,20 +65,20 @@ class Partner:
         try:
             event = Webhook(self.secret).verify(body, dict(request.headers))
         except WebhookVerificationError as error:
-            return self._answered(event_id, f"refused: {error}", Response(status_code=401))
+            return self._record_answer(event_id, f"refused: {error}", Response(status_code=401))
         if not self.deliveries:
-            return self._answered(
+            return self._record_answer(
                 event_id, "too busy, come back in 1 s", Response(None, 503, {"Retry-After": "1"})
             )
         repeated = event_id in self.events
         self.events[event_id] = event
-        return self._answered(
+        return self._record_answer(
             event_id, "known already" if repeated else "verified", Response(status_code=204)
         )
 
-    def _answered(self, event_id: str, answer: str, response: Response) -> Response:
+    def _record_answer(self, event_id: str, answer: str, response: Response) -> Response:
         self.deliveries.append(Delivery(event_id, answer))
-        self._tell(self.deliveries[-1])
+        self._on_delivery(self.deliveries[-1])
         return response
 
 
@@ -90,13 +90,13 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def open_partner(tell: Callable[[Delivery], None]) -> AsyncIterator[Partner]:
+async def open_partner(on_delivery: Callable[[Delivery], None]) -> AsyncIterator[Partner]:
     """Listen on a port of the kernel's choice until the block ends.
 
     Args:
-        tell: Hears of each delivery.
+        on_delivery: Called with each delivery.
     """
-    partner = Partner(tell)
+    partner = Partner(on_delivery)
     app = Starlette(routes=[Route("/hooks", partner.receive, methods=["POST"])])
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
     with listening() as listener:

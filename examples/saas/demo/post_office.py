@@ -15,7 +15,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 __all__ = ["GREYLISTED", "UNKNOWN", "Mail", "PostOffice", "Refusal", "open_post_office"]
 
 GREYLISTED = "grace@example.org"
-"""Is told to come back, the first time."""
+"""Gets a temporary refusal, the first time."""
 
 UNKNOWN = "nobody@example.org"
 """Does not exist."""
@@ -66,9 +66,9 @@ class PostOffice:
         refusals: What it did not, in order.
     """
 
-    def __init__(self, tell: Callable[[Mail | Refusal], None]) -> None:
+    def __init__(self, on_event: Callable[[Mail | Refusal], None]) -> None:
         self.port = 0
-        self._tell = tell
+        self._on_event = on_event
         self.mails: list[Mail] = []
         self.refusals: list[Refusal] = []
 
@@ -91,25 +91,25 @@ class PostOffice:
             envelope.rcpt_tos.append(address)
         else:
             self.refusals.append(Refusal(address, reply))
-            self._tell(self.refusals[-1])
+            self._on_event(self.refusals[-1])
         return reply
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  # as above
         """Keep a mail."""
         message = message_from_bytes(envelope.content or b"", policy=POLICY)  # type: ignore[arg-type]  # bytes, as we did not ask for text
         self.mails.append(Mail(tuple(envelope.rcpt_tos), message))
-        self._tell(self.mails[-1])
+        self._on_event(self.mails[-1])
         return "250 OK: kept"
 
 
 @asynccontextmanager
-async def open_post_office(tell: Callable[[Mail | Refusal], None]) -> AsyncIterator[PostOffice]:
+async def open_post_office(on_event: Callable[[Mail | Refusal], None]) -> AsyncIterator[PostOffice]:
     """Listen on a port of the kernel's choice until the block ends.
 
     Args:
-        tell: Hears of each mail and each refusal.
+        on_event: Called with each mail and each refusal.
     """
-    office = PostOffice(tell)
+    office = PostOffice(on_event)
     server = await asyncio.get_running_loop().create_server(
         lambda: SMTP(office, hostname="post.example.org", timeout=30), "127.0.0.1", 0
     )

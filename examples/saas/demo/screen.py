@@ -29,19 +29,19 @@ class Screen:
         self._table: list[str] = []
         """What stands below the lines now."""
 
-    def tell(self, who: str, *lines: str) -> None:
+    def print_lines(self, who: str, *lines: str) -> None:
         """Print lines. The first one has the time, and the person, where that is another one."""
         seconds = time.monotonic() - self._started
-        told: list[str] = []
+        printed: list[str] = []
         for number, line in enumerate(lines):
             name = click.style(f"{who if who != self._last else '':>9}", bold=True)
-            told.append(
+            printed.append(
                 f"{'':20}{line}"
                 if number
                 else f"{name}{click.style(f' {seconds:6.2f} s  ', dim=True)}{line}"
             )
             self._last = who
-        self._draw(told, self._table)
+        self._draw(printed, self._table)
 
     def heading(self, text: str) -> None:
         """Begin a part of the story."""

@@ -108,7 +108,7 @@ class Stage:
         self.worker = await self.processes.enter_async_context(
             running(self.folder / "worker.log", sys.executable, "-m", "corral", "worker")
         )
-        self.screen.tell(
+        self.screen.print_lines(
             "worker", f"corral worker, process {self.worker.pid}, serves all six queues"
         )
 
@@ -124,7 +124,7 @@ class Stage:
         async with asyncio.timeout(STOP_SECONDS):
             code = await self.worker.wait()
         check(code == 0, f"a worker that ends with 0, not {code}")
-        self.screen.tell(
+        self.screen.print_lines(
             "worker", f"stopped {time.monotonic() - asked:.2f} s after SIGTERM, exit code 0"
         )
 
@@ -163,10 +163,10 @@ async def setting_up(folder: Path, screen: Screen) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as opened:
         url = opened.enter_context(embedded_store(folder / "data"))
         office = await opened.enter_async_context(
-            open_post_office(lambda event: tell_mail(screen, event))
+            open_post_office(lambda event: print_mail(screen, event))
         )
         partner = await opened.enter_async_context(
-            open_partner(lambda event: tell_delivery(screen, event))
+            open_partner(lambda event: print_delivery(screen, event))
         )
         listener = opened.enter_context(listening())
         port = listener.getsockname()[1]
@@ -179,9 +179,9 @@ async def setting_up(folder: Path, screen: Screen) -> AsyncIterator[Stage]:
             admin=admin,
             stripe_secret=stripe_secret,
         )
-        screen.tell("store", f"embedded Valkey, {url}")
-        screen.tell("mail", f"SMTP on port {office.port}")
-        screen.tell("partner", f"{partner.url}, verifies what it gets")
+        screen.print_lines("store", f"embedded Valkey, {url}")
+        screen.print_lines("mail", f"SMTP on port {office.port}")
+        screen.print_lines("partner", f"{partner.url}, verifies what it gets")
         await create_tables(screen)
         engine = sql.create_engine()
         opened.push_async_callback(engine.dispose)
@@ -210,7 +210,7 @@ async def setting_up(folder: Path, screen: Screen) -> AsyncIterator[Stage]:
         check(
             (await api.get("/openapi.json")).status_code == 200, "an API that answers"
         )  # it listens already
-        screen.tell("api", f"uvicorn, http://127.0.0.1:{port}/docs")
+        screen.print_lines("api", f"uvicorn, http://127.0.0.1:{port}/docs")
         yield Stage(
             screen=screen,
             folder=folder,
@@ -266,7 +266,9 @@ async def create_tables(screen: Screen) -> None:
     )
     message, _ = await creating.communicate()
     check(creating.returncode == 0, f"corral db create that ends with 0, not {creating.returncode}")
-    screen.tell("database", f"SQLite; corral db create made {len(message.splitlines()) - 1} tables")
+    screen.print_lines(
+        "database", f"SQLite; corral db create made {len(message.splitlines()) - 1} tables"
+    )
 
 
 @asynccontextmanager
@@ -290,14 +292,14 @@ async def running(
                 await process.wait()
 
 
-def tell_mail(screen: Screen, event: Mail | Refusal) -> None:
-    """A line for what the mail server did."""
+def print_mail(screen: Screen, event: Mail | Refusal) -> None:
+    """Print a line for what the mail server did."""
     if isinstance(event, Mail):
-        screen.tell("mail", f"to {', '.join(event.to)}: {event.message['Subject']}")
+        screen.print_lines("mail", f"to {', '.join(event.to)}: {event.message['Subject']}")
     else:
-        screen.tell("mail", f"to {event.to}: turned away, {event.reply}")
+        screen.print_lines("mail", f"to {event.to}: turned away, {event.reply}")
 
 
-def tell_delivery(screen: Screen, event: Delivery) -> None:
-    """A line for what the partner did."""
-    screen.tell("partner", f"{event.event_id}: {event.answer}")
+def print_delivery(screen: Screen, event: Delivery) -> None:
+    """Print a line for what the partner did."""
+    screen.print_lines("partner", f"{event.event_id}: {event.answer}")

@@ -19,7 +19,7 @@ from corral import JobState
 from examples.saas.demo.post_office import GREYLISTED, UNKNOWN, Mail
 from examples.saas.demo.stage import GRACE_SECONDS, Stage, check
 
-__all__ = ["Member", "all_six", "nothing_is_left"]
+__all__ = ["Member", "all_six", "check_nothing_is_left"]
 
 USED = (120, 80, 45)
 """Ada's requests in each of the hours that are over."""
@@ -55,7 +55,7 @@ async def all_six(stage: Stage, *, chaos: bool) -> dict[str, Member]:
     await stage.start_worker()
     if chaos:
         await kill_it_in_the_middle(stage)
-    await mail_and_webhooks_arrived(stage, people)
+    await check_mail_and_webhooks(stage, people)
     stage.screen.heading("the payment provider says three times that Ada has paid")
     await bill(stage, people["ada"])
     stage.screen.heading("Ada's last three hours are closed, by a rollover out of turn")
@@ -75,19 +75,21 @@ async def meet_partner(stage: Stage) -> None:
         )
     ).json()
     stage.partner.secret = added["secret"]
-    stage.screen.tell("api", f"POST /endpoints -> {added['id']}")
+    stage.screen.print_lines("api", f"POST /endpoints -> {added['id']}")
 
 
 async def refuse_what_is_wrong(stage: Stage) -> None:
     """An injected header, and a request that fails after it has enqueued: neither sends mail."""
     injected = {"email": "ada@example.org\r\nBcc: eve@example.org", "name": "Eve"}
     await stage.call("POST", "/signup", 422, json=injected)
-    stage.screen.tell("api", "POST /signup with a header in the address -> 422")
+    stage.screen.print_lines("api", "POST /signup with a header in the address -> 422")
     late = {"email": "eve@example.org", "name": "Eve", "invite": "spent"}
     await stage.call("POST", "/signup", 409, json=late)
-    stage.screen.tell("api", "POST /signup that fails after its listeners have enqueued -> 409")
-    check(await rows(stage, "corral_outbox") == 0, "an outbox without a row")
-    stage.screen.tell("", "rolled back: the outbox is empty, and so is the store")
+    stage.screen.print_lines(
+        "api", "POST /signup that fails after its listeners have enqueued -> 409"
+    )
+    check(await count_rows(stage, "corral_outbox") == 0, "an outbox without a row")
+    stage.screen.print_lines("", "rolled back: the outbox is empty, and so is the store")
     check(
         not [key async for key in stage.store.scan_iter("bull:*")],
         "a store without a key of any queue",
@@ -111,7 +113,7 @@ async def sign_up_everybody(stage: Stage) -> dict[str, Member]:
             ).isoformat()
         made = (await stage.call("POST", "/signup", 201, json=body)).json()
         people[name] = Member(made["id"], email, {"Authorization": f"Bearer {made['token']}"})
-        stage.screen.tell("api", f"POST /signup {email} -> {made['id']}")
+        stage.screen.print_lines("api", f"POST /signup {email} -> {made['id']}")
     return people
 
 
@@ -123,23 +125,23 @@ async def kill_it_in_the_middle(stage: Stage) -> None:
     """
 
     async def in_the_middle() -> bool:
-        mailed = await rows(stage, "corral_ledger") == 3
+        mailed = await count_rows(stage, "corral_ledger") == 3
         refused = (await stage.inspector.counts("emails"))[JobState.FAILED] == 1
         return mailed and refused and stage.partner.reached.is_set()
 
     await stage.wait_until(in_the_middle, "three mails and the beginning of a delivery")
     await stage.kill_worker()
-    stage.screen.tell("worker", "kill -9, while the partner was about to answer")
+    stage.screen.print_lines("worker", "kill -9, while the partner was about to answer")
     stage.partner.answers.set()
     await stage.start_worker()
 
 
-async def mail_and_webhooks_arrived(stage: Stage, people: dict[str, Member]) -> None:
-    """Everybody who exists has one mail, whole; the partner has one event for each."""
+async def check_mail_and_webhooks(stage: Stage, people: dict[str, Member]) -> None:
+    """Check that everybody who exists has one mail, whole, and the partner one event for each."""
     expected = {member.email for name, member in people.items() if name != "nobody"}
     events = {f"registered-{member.id}" for member in people.values()}
 
-    async def arrived() -> bool:
+    async def has_everything() -> bool:
         mailed = {to for mail in stage.office.mails for to in mail.to}
         turned = {refusal.to for refusal in stage.office.refusals}
         return (
@@ -149,7 +151,7 @@ async def mail_and_webhooks_arrived(stage: Stage, people: dict[str, Member]) -> 
         )
 
     await stage.wait_until(
-        arrived, f"a mail for {len(expected)} people, a webhook for each of {len(events)}"
+        has_everything, f"a mail for {len(expected)} people, a webhook for each of {len(events)}"
     )
     check(
         stage.partner.events.keys() == events,
@@ -185,21 +187,31 @@ async def bill(stage: Stage, ada: Member) -> None:
     body = json.dumps(event).encode()
     for _ in range(3):
         await stage.call(
-            "POST", "/webhooks/stripe", 202, content=body, headers=signed(body, stage.stripe_secret)
+            "POST",
+            "/webhooks/stripe",
+            202,
+            content=body,
+            headers=sign_body(body, stage.stripe_secret),
         )
     await stage.call(
-        "POST", "/webhooks/stripe", 400, content=body, headers=signed(body, "whsec_somebody_elses")
+        "POST",
+        "/webhooks/stripe",
+        400,
+        content=body,
+        headers=sign_body(body, "whsec_somebody_elses"),
     )
-    stage.screen.tell("api", "POST /webhooks/stripe -> 202 three times, and 400 for a forged one")
+    stage.screen.print_lines(
+        "api", "POST /webhooks/stripe -> 202 three times, and 400 for a forged one"
+    )
 
-    async def paid() -> bool:
+    async def has_paid_plan() -> bool:
         return bool(
             (await stage.call("GET", "/account", 200, headers=ada.headers)).json()["plan"] == "paid"
         )
 
-    await stage.wait_until(paid, "a paid plan for Ada")
-    check(await rows(stage, "payments") == 1, "one payment for three events")
-    stage.screen.tell("database", "one payment of 49.00, and a paid plan")
+    await stage.wait_until(has_paid_plan, "a paid plan for Ada")
+    check(await count_rows(stage, "payments") == 1, "one payment for three events")
+    stage.screen.print_lines("database", "one payment of 49.00, and a paid plan")
 
 
 async def meter(stage: Stage, ada: Member) -> None:
@@ -210,24 +222,24 @@ async def meter(stage: Stage, ada: Member) -> None:
         body = {"requests": requests, "at": (start + timedelta(hours=hour)).isoformat()}
         await stage.call("POST", "/usage", 201, json=body, headers=account)
     await stage.call("POST", "/rollover", 202, headers=stage.admin)
-    stage.screen.tell(
+    stage.screen.print_lines(
         "api", f"POST /usage: {', '.join(map(str, USED))} requests; POST /rollover -> 202"
     )
 
-    async def closed() -> bool:
+    async def has_closed_hours() -> bool:
         return len((await stage.call("GET", "/usage", 200, headers=account)).json()) >= len(USED)
 
-    await stage.wait_until(closed, "three closed hours for Ada")
+    await stage.wait_until(has_closed_hours, "three closed hours for Ada")
     hours = (await stage.call("GET", "/usage", 200, headers=account)).json()
     check(
         [hour["requests"] for hour in hours] == list(USED),
         f"hours with {USED} requests, not {hours}",
     )
-    check(await rows(stage, "invoices") >= len(USED), "an invoice for each closed hour")
-    told = ", ".join(
+    check(await count_rows(stage, "invoices") >= len(USED), "an invoice for each closed hour")
+    invoiced = ", ".join(
         f"{datetime.fromisoformat(hour['hour']):%H:%M} {hour['requests']}" for hour in hours
     )
-    stage.screen.tell("database", f"closed and invoiced: {told}")
+    stage.screen.print_lines("database", f"closed and invoiced: {invoiced}")
 
 
 async def export(stage: Stage, ada: Member) -> None:
@@ -237,12 +249,12 @@ async def export(stage: Stage, ada: Member) -> None:
     made = (
         await stage.call("POST", "/exports", 202, json={"format": "csv"}, headers=ada.headers)
     ).json()
-    stage.screen.tell("api", f"POST /exports -> {made['id']}")
+    stage.screen.print_lines("api", f"POST /exports -> {made['id']}")
 
-    async def told() -> bool:
-        return got(stage, ada, "ready")
+    async def is_announced() -> bool:
+        return has_mail(stage, ada, "ready")
 
-    await stage.wait_until(told, "a mail that tells Ada of her archive")
+    await stage.wait_until(is_announced, "a mail to Ada about her archive")
     link = mail_to(stage, ada, "ready").link
     archive = zipfile.ZipFile(io.BytesIO((await stage.call("GET", link, 200)).content))
     await stage.call("GET", link.replace("signature=", "signature=x"), 404)
@@ -257,10 +269,10 @@ async def export(stage: Stage, ada: Member) -> None:
     ]
     check(notes == ["Buy milk", f"'{FORMULA}"], f"harmless notes, not {notes}")
     check(b"bob@" not in b"".join(content.values()), "nobody else's data")
-    stage.screen.tell(
+    stage.screen.print_lines(
         "archive", ", ".join(f"{entry['name']} ({entry['rows']})" for entry in manifest["entries"])
     )
-    stage.screen.tell("", f"a formula in a cell is text: {notes[1]}")
+    stage.screen.print_lines("", f"a formula in a cell is text: {notes[1]}")
 
 
 async def forget(stage: Stage, bob: Member, carol: Member) -> None:
@@ -268,38 +280,38 @@ async def forget(stage: Stage, bob: Member, carol: Member) -> None:
     await stage.call("POST", "/notes", 201, json={"text": "my secret"}, headers=carol.headers)
     for member in (bob, carol):
         await stage.call("DELETE", "/account", 202, headers=member.headers)
-        stage.screen.tell(
+        stage.screen.print_lines(
             "api", f"DELETE /account of {member.email} -> 202, to be erased after {GRACE_SECONDS} s"
         )
         if member is bob:
             await stage.call("POST", "/account/restore", 200, headers=bob.headers)
-            stage.screen.tell("api", f"POST /account/restore of {bob.email} -> 200")
+            stage.screen.print_lines("api", f"POST /account/restore of {bob.email} -> 200")
 
-    async def gone() -> bool:
-        return got(stage, carol, "deleted")
+    async def is_confirmed() -> bool:
+        return has_mail(stage, carol, "deleted")
 
-    await stage.wait_until(gone, "a mail that tells Carol that her account is deleted")
+    await stage.wait_until(is_confirmed, "a mail to Carol that her account is deleted")
 
-    async def quiet() -> bool:
+    async def has_ended() -> bool:
         counts = await stage.inspector.counts("account-deletions")
         active = (await stage.inspector.counts("emails"))[JobState.ACTIVE]
         return counts[JobState.COMPLETED] >= 2 and active == 0
 
-    await stage.wait_until(quiet, "the end of both deletions")
+    await stage.wait_until(has_ended, "the end of both deletions")
     await stage.call("GET", "/account", 401, headers=carol.headers)
     await stage.call("GET", "/account", 200, headers=bob.headers)
-    for where, content in {**await tables(stage), **await stored(stage)}.items():
+    for where, content in {**await read_tables(stage), **await read_store(stage)}.items():
         check(carol.email not in content, f"no trace of {carol.email} in {where}")
-    receipt = (await tables(stage))["account_deletion_receipts"]
+    receipt = (await read_tables(stage))["account_deletion_receipts"]
     check("notes" in receipt, f"a receipt of what was erased, not {receipt}")
-    stage.screen.tell(
+    stage.screen.print_lines(
         "database",
         f"{carol.email} is in no table and in no job of the store; {bob.email} is still there",
     )
 
 
-async def nothing_is_left(stage: Stage) -> None:
-    """Nothing waits or runs, and the one job that failed says why."""
+async def check_nothing_is_left(stage: Stage) -> None:
+    """Check that nothing waits or runs, and that the one job that failed says why."""
     for queue in (
         "emails",
         "webhooks-outgoing",
@@ -328,10 +340,10 @@ async def nothing_is_left(stage: Stage) -> None:
         "550 5.1.1" in str(failed.failed_reason),
         f"a failed job that says why, not {failed.failed_reason}",
     )
-    stage.screen.tell("store", f"one job has failed: {failed.failed_reason}")
+    stage.screen.print_lines("store", f"one job has failed: {failed.failed_reason}")
 
 
-def got(stage: Stage, member: Member, subject: str) -> bool:
+def has_mail(stage: Stage, member: Member, subject: str) -> bool:
     """Whether a member has a mail whose subject has a word."""
     return any(
         mail.to == (member.email,) and subject in mail.message["Subject"]
@@ -350,21 +362,21 @@ def mail_to(stage: Stage, member: Member, subject: str) -> Mail:
     return found[0]
 
 
-def signed(body: bytes, secret: str) -> dict[str, str]:
-    """The header that the payment provider sends."""
+def sign_body(body: bytes, secret: str) -> dict[str, str]:
+    """Sign a body now, and return the header that the payment provider sends."""
     moment = str(int(time.time()))
     digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
     return {"Stripe-Signature": f"t={moment},v1={digest}"}
 
 
-async def rows(stage: Stage, table: str) -> int:
-    """How many rows a table has."""
+async def count_rows(stage: Stage, table: str) -> int:
+    """Count the rows of a table."""
     async with stage.engine.connect() as connection:
         return int(await connection.scalar(text(f"SELECT COUNT(*) FROM {table}")))  # noqa: S608  # names of our own
 
 
-async def tables(stage: Stage) -> dict[str, str]:
-    """The contents of every table, as text."""
+async def read_tables(stage: Stage) -> dict[str, str]:
+    """Read the contents of every table, as text."""
     async with stage.engine.connect() as connection:
         names = await connection.run_sync(lambda own: inspect(own).get_table_names())
         rows: dict[str, str] = {}
@@ -374,15 +386,15 @@ async def tables(stage: Stage) -> dict[str, str]:
         return rows
 
 
-async def stored(stage: Stage) -> dict[str, str]:
-    """The contents of every key of the store, as text."""
+async def read_store(stage: Stage) -> dict[str, str]:
+    """Read the contents of every key of the store, as text."""
     return {
-        str(key): str(await content(stage.store, key)) async for key in stage.store.scan_iter("*")
+        str(key): str(await read_key(stage.store, key)) async for key in stage.store.scan_iter("*")
     }
 
 
-async def content(store: redis.asyncio.Redis, key: bytes) -> object:
-    """Whatever is under a key."""
+async def read_key(store: redis.asyncio.Redis, key: bytes) -> object:
+    """Read whatever is under a key."""
     match await store.type(key):
         case b"string":
             return await store.get(key)

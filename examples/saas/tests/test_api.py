@@ -25,24 +25,24 @@ ADA = {"email": "ada@example.org", "name": "Ada"}
 
 
 @pytest.fixture
-def enqueued(engine: AsyncEngine) -> Callable[[], Awaitable[list[str]]]:
+def read_outbox(engine: AsyncEngine) -> Callable[[], Awaitable[list[str]]]:
     """The queues of the jobs that wait to be relayed, in order."""
 
-    async def enqueued() -> list[str]:
+    async def read_outbox() -> list[str]:
         async with engine.connect() as connection:
             return list(await connection.scalars(select(outbox.c.queue).order_by(outbox.c.id)))
 
-    return enqueued
+    return read_outbox
 
 
-async def logged_in(api: httpx2.AsyncClient, **body: str) -> dict[str, str]:
+async def sign_up(api: httpx2.AsyncClient, **body: str) -> dict[str, str]:
     made = await api.post("/signup", json={**ADA, **body})
     assert made.status_code == 201, made.text
     return {"Authorization": f"Bearer {made.json()['token']}"}
 
 
-async def test_an_account_from_the_beginning_to_the_end(api, enqueued) -> None:
-    me = await logged_in(api)
+async def test_an_account_from_the_beginning_to_the_end(api, read_outbox) -> None:
+    me = await sign_up(api)
     assert (await api.get("/account", headers=me)).json()["email"] == "ada@example.org"
     assert (await api.post("/notes", json={"text": "Buy milk"}, headers=me)).status_code == 201
     assert (await api.post("/usage", json={"requests": 3}, headers=me)).status_code == 201
@@ -51,31 +51,31 @@ async def test_an_account_from_the_beginning_to_the_end(api, enqueued) -> None:
     assert (await api.delete("/account", headers=me)).status_code == 202
     assert (await api.post("/account/restore", headers=me)).status_code == 200
     assert (await api.post("/account/restore", headers=me)).status_code == 409
-    assert await enqueued() == ["emails", "data-exports", "account-deletions"]
+    assert await read_outbox() == ["emails", "data-exports", "account-deletions"]
 
 
 async def test_a_request_that_fails_after_its_listeners_ran_mails_nobody(
-    api, engine, enqueued, corral_kit
+    api, engine, read_outbox, corral_kit
 ) -> None:
     refused = await api.post("/signup", json={**ADA, "invite": "spent"})
     assert (refused.status_code, refused.json()) == (
         409,
         {"detail": "this invite is unknown or was redeemed"},
     )
-    assert await enqueued() == []
+    assert await read_outbox() == []
     async with engine.connect() as connection:
         assert await connection.scalar(select(func.count()).select_from(users)) == 0
     assert corral_kit.jobs("emails") == []
 
 
 async def test_what_was_committed_is_mailed(api, corral_kit) -> None:
-    await logged_in(api)
+    await sign_up(api)
     assert await corral_kit.relay() == 1
     assert corral_kit.assert_enqueued("emails", {"to": "ada@example.org"}).state == "waiting"
     assert await corral_kit.relay() == 0
 
 
-async def test_neither_does_one_that_breaks(api, enqueued, monkeypatch) -> None:
+async def test_neither_does_one_that_breaks(api, read_outbox, monkeypatch) -> None:
     """A bug after the listeners, which nobody has foreseen."""
 
     async def breaks(*_arguments: object) -> None:
@@ -84,23 +84,23 @@ async def test_neither_does_one_that_breaks(api, enqueued, monkeypatch) -> None:
     monkeypatch.setattr(accounts, "_redeem", breaks)
     with pytest.raises(RuntimeError, match="coffee"):
         await api.post("/signup", json={**ADA, "invite": "any"})
-    assert await enqueued() == []
+    assert await read_outbox() == []
 
 
-async def test_one_account_for_an_address(api, enqueued) -> None:
-    await logged_in(api)
+async def test_one_account_for_an_address(api, read_outbox) -> None:
+    await sign_up(api)
     again = await api.post("/signup", json=ADA)
     assert (again.status_code, again.json()["detail"]) == (409, "this address has an account")
-    assert await enqueued() == ["emails"]
+    assert await read_outbox() == ["emails"]
 
 
-async def test_an_address_with_a_header_in_it_is_refused_at_the_field(api, enqueued) -> None:
+async def test_an_address_with_a_header_in_it_is_refused_at_the_field(api, read_outbox) -> None:
     refused = await api.post(
         "/signup", json={**ADA, "email": "ada@example.org\r\nBcc: eve@example.org"}
     )
     assert refused.status_code == 422
     assert refused.json()["detail"][0]["loc"] == ["body", "email"]
-    assert await enqueued() == []
+    assert await read_outbox() == []
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ async def test_nobody_gets_in_without_a_token(api, method, path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/endpoints", "/rollover"])
-async def test_what_is_for_operators_is_for_nobody_else(api, path, enqueued) -> None:
-    me = await logged_in(api)
+async def test_what_is_for_operators_is_for_nobody_else(api, path, read_outbox) -> None:
+    me = await sign_up(api)
     for headers in (
         {},
         me,
@@ -129,10 +129,10 @@ async def test_what_is_for_operators_is_for_nobody_else(api, path, enqueued) -> 
             "POST", path, json={"url": "https://partner.example/"}, headers=_bytes(headers)
         )
         assert answer.status_code == 403
-    assert await enqueued() == ["emails"]
+    assert await read_outbox() == ["emails"]
 
 
-async def test_an_operator_adds_an_endpoint_and_closes_hours(api, enqueued) -> None:
+async def test_an_operator_adds_an_endpoint_and_closes_hours(api, read_outbox) -> None:
     added = await api.post(
         "/endpoints", json={"url": "https://partner.example/hooks"}, headers=OPERATOR
     )
@@ -141,22 +141,22 @@ async def test_an_operator_adds_an_endpoint_and_closes_hours(api, enqueued) -> N
     refused = await api.post("/endpoints", json={"url": "https://127.0.0.1/"}, headers=OPERATOR)
     assert refused.status_code == 409
     assert (await api.post("/rollover", headers=OPERATOR)).status_code == 202
-    await logged_in(api)
-    assert await enqueued() == ["usage-period-rollover", "emails", "webhooks-outgoing"]
+    await sign_up(api)
+    assert await read_outbox() == ["usage-period-rollover", "emails", "webhooks-outgoing"]
 
 
-async def test_only_the_payment_provider_is_believed(api, enqueued) -> None:
+async def test_only_the_payment_provider_is_believed(api, read_outbox) -> None:
     body = json.dumps(
         {"id": "evt_1", "type": "invoice.paid", "created": int(time.time()), "data": {}}
     ).encode()
     for secret, expected in ((STRIPE_SECRET, 202), ("whsec_somebody_elses", 400)):
-        answer = await api.post("/webhooks/stripe", content=body, headers=signed(body, secret))
+        answer = await api.post("/webhooks/stripe", content=body, headers=sign_body(body, secret))
         assert answer.status_code == expected
     assert (await api.post("/webhooks/stripe", content=body)).status_code == 400
     assert (
-        await api.post("/webhooks/stripe", content=b"{}", headers=signed(b"{}", STRIPE_SECRET))
+        await api.post("/webhooks/stripe", content=b"{}", headers=sign_body(b"{}", STRIPE_SECRET))
     ).status_code == 400
-    assert await enqueued() == ["billing-webhooks-retry"]
+    assert await read_outbox() == ["billing-webhooks-retry"]
 
 
 async def test_an_archive_needs_its_link(api) -> None:
@@ -167,7 +167,7 @@ async def test_an_archive_needs_its_link(api) -> None:
     ).status_code == 404
 
 
-def signed(body: bytes, secret: str) -> dict[str, str]:
+def sign_body(body: bytes, secret: str) -> dict[str, str]:
     moment = str(int(time.time()))
     digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
     return {"Stripe-Signature": f"t={moment},v1={digest}"}

@@ -55,7 +55,7 @@ NOT_FOR_AN_IDLE_WORKER: Final = {
     "html",
     "corral.board",
 }
-TELLING: Final = """
+PRINT_MODULES: Final = """
 import atexit, sys
 atexit.register(lambda: print("loaded:", *sys.modules, file=sys.stderr))
 """
@@ -63,7 +63,7 @@ atexit.register(lambda: print("loaded:", *sys.modules, file=sys.stderr))
 
 @pytest.fixture
 def environ(corral_store: str, tmp_path: Path) -> dict[str, str]:
-    """What the six plugins of a production process are told, on SQLite; nothing of the caller's."""
+    """The settings of a production process with six plugins, on SQLite; none of the caller's."""
     own = {
         name: value
         for name, value in os.environ.items()
@@ -173,7 +173,7 @@ def test_a_worker_is_ready_within_six_tenths_of_a_second(
 
 def test_an_idle_worker_has_in_memory_what_it_uses(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(TELLING, "utf-8")
+    (tmp_path / "site" / "sitecustomize.py").write_text(PRINT_MODULES, "utf-8")
     with waiting_worker(environ, tmp_path):
         pass  # it compiles, which leaves memory behind
     with waiting_worker(environ, tmp_path) as (worker, _, _):

@@ -125,7 +125,7 @@ def test_a_file_is_read(file: Callable[[str], Path]) -> None:
         ("tables = 7", ["tables: input should be a valid dictionary"]),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told_with_its_table(
+def test_what_is_wrong_in_a_file_is_reported_with_its_table(
     file: Callable[[str], Path], content: str, faults: list[str]
 ) -> None:
     assert refusal(file(content)) == faults
@@ -339,7 +339,7 @@ async def test_a_worker_does_not_start_with_a_file_that_does_not_fit_the_databas
     file(GOOD)
     async with open_deletions(deps) as deletions:
         person = deletions.deletion.person(SimpleNamespace(user_id="1", email=None))  # type: ignore[arg-type]  # enough of a request
-    assert person.is_identified_in({"customer_id": 1}), "the file tells what users' ids are called"
+    assert person.is_identified_in({"customer_id": 1}), "the file names the columns of users' ids"
     assert person.is_identified_in({"owner": "1"})
     assert not person.is_identified_in({"id": 1}), "which is everything's name for its id"
 
@@ -364,7 +364,7 @@ async def test_a_worker_starts_while_the_database_is_away(
 
 
 @pytest.mark.asyncio
-async def test_settings_that_cannot_be_used_are_told_at_once(
+async def test_settings_that_cannot_be_used_are_reported_at_once(
     deps: Deps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"GRACE_DAYS": "soon", "TABLE": "x"}.items():

@@ -191,7 +191,7 @@ async def test_a_recorder_that_swallows_the_databases_refusal_confirms_nothing(
         assert (await users(accounts), confirmed) == (["ada-4711", "bob-1"], [])
 
 
-async def test_what_is_refused_at_the_commit_is_told_without_the_address(
+async def test_what_is_refused_at_the_commit_is_reported_without_the_address(
     accounts: Any, taking_part: Callable[..., None]
 ) -> None:
     """A deferred foreign key: nobody raises before the transaction ends."""
@@ -246,7 +246,7 @@ async def test_a_job_that_nobody_asked_for_is_failed_for_good(accounts: Any, era
     assert await users(accounts) == ["ada-4711", "bob-1"]
 
 
-async def test_a_job_that_comes_too_early_waits_for_the_day_that_the_user_was_told(
+async def test_a_job_that_comes_too_early_waits_for_the_day_that_the_user_was_given(
     accounts: Any, erasing: None
 ) -> None:
     """Forged, or promoted by an operator."""

@@ -35,7 +35,7 @@ notes = Queue("notes", Note)
 
 
 async def note(job: Job[Note]) -> Any:
-    """Says in every way there is what it was told to."""
+    """Write what the payload says to every place where a job can leave text."""
     payload = job.payload
     if payload.says == "fails":
         raise LookupError(f"nobody is called {payload.to}")
@@ -150,21 +150,21 @@ async def test_all_that_is_for_later_is_looked_through(accounts: Any, erasing: N
         for _ in range(130):
             await jobs.enqueue_many("emails", [_mail(ADA), _mail(NADA)], delay=300 * DAY)
     await accounts.asked(grace=timedelta(0))
-    ((_, told),) = await _drained(accounts)
-    assert b'"jobsRemoved":130' in told
+    ((_, result),) = await _drained(accounts)
+    assert b'"jobsRemoved":130' in result
     assert [job.payload.to for job in accounts.kit.jobs("emails")] == [NADA] * 130
 
 
 async def test_a_job_whose_turn_has_come_is_waited_for_and_not_taken_away(
     accounts: Any, erasing: None
 ) -> None:
-    """It may be a payment that the provider tells of once: nothing that was to be done is lost."""
-    told: list[str] = []
+    """It may be a payment that the provider reports once: nothing that was to be done is lost."""
+    booked: list[str] = []
 
     async def book(job: Job[Note]) -> str:
         if job.attempt == 1 and job.id == "tried-again":
             raise LookupError("the books are closed")
-        told.append(job.id)
+        booked.append(job.id)
         return f"booked for {ADA}"
 
     async with accounts.kit.connect(notes) as jobs:
@@ -182,7 +182,7 @@ async def test_a_job_whose_turn_has_come_is_waited_for_and_not_taken_away(
     )
     await accounts.relayed()
     await accounts.kit.drain(notes.processed_by(book), for_=timedelta(seconds=10))
-    assert sorted(told) == ["committed", "first", "tried-again", "waits"]
+    assert sorted(booked) == ["committed", "first", "tried-again", "waits"]
     assert [kind for kind, _ in await _drained(accounts)] == ["Completed"]
     assert ADA not in stored(accounts.kit.url)
 
@@ -287,7 +287,7 @@ async def test_what_a_participant_enqueues_runs_and_is_scrubbed(
             await later.enqueue(
                 "emails",
                 {**_mail("boss@example.org"), "variables": {"user": user_id}},
-                job_id="told",
+                job_id="notice",
             )
 
     taking_part(account_deletions_erase=enqueue)
@@ -295,7 +295,7 @@ async def test_what_a_participant_enqueues_runs_and_is_scrubbed(
     assert [kind for kind, _ in await accounts.drained(timedelta(0))] == ["Snoozed"]
     await accounts.relayed()
     sent = await accounts.kit.drain(_emails().processed_by(_send))
-    assert {run.job.id for run in sent} == {"goodbye", "told"}
+    assert {run.job.id for run in sent} == {"goodbye", "notice"}
     assert [kind for kind, _ in await accounts.drained(timedelta(minutes=1))] == ["Completed"]
     assert ADA not in stored(accounts.kit.url)
 
@@ -310,8 +310,8 @@ async def test_without_a_queue_for_mail_it_is_said_once_and_goes_on(
     )
     ended = await accounts.drained()
     assert [kind for kind, _ in ended] == ["Completed"] * 2
-    told = [each for each in caplog.messages if "emails" in each]
-    assert told == ["no queue 'emails' is installed: deletions are not confirmed by mail"]
+    warnings = [each for each in caplog.messages if "emails" in each]
+    assert warnings == ["no queue 'emails' is installed: deletions are not confirmed by mail"]
     for request in (first, second):
         done = await accounts.request(request.id)
         assert (done.email, done.finished_at is None) == (None, False)

@@ -82,7 +82,7 @@ def test_nobody_knows_the_address() -> None:
     assert person.left_out_of("as it was") == "as it was"
 
 
-def test_a_text_is_told_without_the_address() -> None:
+def test_the_address_is_taken_out_of_a_text() -> None:
     assert (
         ADA.left_out_of("Key (email)=(ada+x@example.org) exists")
         == "Key (email)=([e-mail address]) exists"

@@ -31,7 +31,7 @@ from corral import hookimpl
 from corral_account_deletions.deletion import Deletion
 from corral_account_deletions.traces import Traces
 
-def told(name):
+def take_file(name):
     try:
         Path(name).unlink()
     except FileNotFoundError:
@@ -40,10 +40,10 @@ def told(name):
 
 def dying(name, whole):
     async def call(*arguments, **named):
-        if told(f"die-before-{name}"):
+        if take_file(f"die-before-{name}"):
             os.kill(os.getpid(), 9)
         result = await whole(*arguments, **named)
-        if told(f"die-after-{name}"):
+        if take_file(f"die-after-{name}"):
             os.kill(os.getpid(), 9)
         return result
     return call
@@ -55,7 +55,7 @@ Deletion.finish = dying("finish", Deletion.finish)
 @contextmanager
 def corral_job_context(job):
     yield
-    if job.queue.name == "account-deletions" and told("die-before-completion"):
+    if job.queue.name == "account-deletions" and take_file("die-before-completion"):
         os.kill(os.getpid(), 9)
 '''
 

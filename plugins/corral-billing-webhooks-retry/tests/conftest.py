@@ -1,5 +1,5 @@
-"""A table that events have an effect on, and the desk in front of it with a test's subscribers, on
-either database.
+"""A table that events have an effect on, and a dispatcher with a test's subscribers, on either
+database.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 import corral_billing_webhooks_retry
 from corral import Deps, JobScheduler, hookimpl, sql, testing
 from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry
-from corral_billing_webhooks_retry.desk import Desk
-from corral_billing_webhooks_retry.processor import Handed, hand_over
+from corral_billing_webhooks_retry.event_dispatcher import EventDispatcher
+from corral_billing_webhooks_retry.processor import EventResult, dispatch_event
 from corral_billing_webhooks_retry.settings import PREFIX
 
 SECONDS = 60
 """How long a program may take, or what is waited for."""
 
 payments = table("payments", column("event"))
-"""The effect: one row for each event that was handed over."""
+"""The effect: one row for each event that a subscriber was called with."""
 
 
-class Till:
+class PaymentsDatabase:
     """A database with payments.
 
     Attributes:
@@ -69,11 +69,13 @@ class Till:
         """Which of the two databases it is."""
         return self.engine.dialect.name == "postgresql"
 
-    def desk(self, *subscribers: Callable[..., Any]) -> Desk:
-        """The desk of a worker; the subscribers are packages `acme_0`, `acme_1` …, told in this
-        order.
+    def dispatcher(self, *subscribers: Callable[..., Any]) -> EventDispatcher:
+        """The dispatcher of a worker; the subscribers are packages `acme_0`, `acme_1` …, called in
+        this order.
         """
-        return Desk(self.engine, self.deps(*subscribers), frozenset({"stripe", "google-play"}))
+        return EventDispatcher(
+            self.engine, self.deps(*subscribers), frozenset({"stripe", "google-play"})
+        )
 
     def deps(
         self,
@@ -89,21 +91,23 @@ class Till:
         modules = {"the plugin": corral_billing_webhooks_retry, **dict(reversed(packages.items()))}
         return testing.deps(jobs=self.jobs, plugins=modules, resources=resources)
 
-    async def hand_over(self, desk: Desk, sent: BillingEvent | None = None, **job: Any) -> str:
-        """What the processor makes of a job: its status."""
+    async def run_job(
+        self, dispatcher: EventDispatcher, sent: BillingEvent | None = None, **job: Any
+    ) -> str:
+        """Run the processor with a job, and return the status in its result."""
         async with asyncio.timeout(SECONDS):
-            handed: Handed = await hand_over(
-                testing.job(billing_webhooks_retry, sent or self.event(), **job), desk
+            result: EventResult = await dispatch_event(
+                testing.job(billing_webhooks_retry, sent or self.event(), **job), dispatcher
             )
-        return handed.status
+        return result.status
 
     async def effects(self) -> list[str]:
         """The payments that were made."""
         async with self.engine.connect() as connection:
             return list(await connection.scalars(select(payments.c.event).order_by("event")))
 
-    async def left(self) -> tuple[int, int, int]:
-        """How many rows there are: payments, claims in the ledger, jobs in the outbox."""
+    async def count_rows(self) -> tuple[int, int, int]:
+        """Count the rows that there are: payments, claims in the ledger, jobs in the outbox."""
         async with self.engine.connect() as connection:
             counted = [
                 await connection.scalar(select(func.count()).select_from(each))
@@ -120,12 +124,14 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest_asyncio.fixture
-async def till(corral_database: str, corral_kit: testing.Kit) -> AsyncIterator[Till]:
+async def payments_db(
+    corral_database: str, corral_kit: testing.Kit
+) -> AsyncIterator[PaymentsDatabase]:
     engine = sql.create_engine(corral_database)
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE payments (event TEXT)"))
     async with corral_kit.connect() as jobs:
-        yield Till(engine, jobs)
+        yield PaymentsDatabase(engine, jobs)
     await engine.dispose()
 
 

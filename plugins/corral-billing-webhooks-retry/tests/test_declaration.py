@@ -71,7 +71,7 @@ async def test_an_integer_that_other_readers_would_change_is_refused() -> None:
         await enqueue_event(testing.RecordingJobScheduler(), event)
 
 
-def test_a_worker_without_a_database_client_is_told_what_to_install(python) -> None:
+def test_a_worker_without_a_database_client_learns_what_to_install(python) -> None:
     probe = """
 import sys
 sys.modules["sqlalchemy"] = None

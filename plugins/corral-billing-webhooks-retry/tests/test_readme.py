@@ -82,12 +82,12 @@ async def test_the_route_enqueues_what_stripe_signed_once_and_refuses_the_rest()
 
 
 async def test_the_subscriber_marks_the_invoice_and_enqueues_the_mail(
-    till: Any, corral_kit: testing.Kit
+    payments_db: Any, corral_kit: testing.Kit
 ) -> None:
     invoices = Table(
         "invoices", MetaData(), Column("id", String), Column("paid_at", DateTime(timezone=True))
     )
-    async with till.engine.begin() as connection:
+    async with payments_db.engine.begin() as connection:
         await connection.run_sync(invoices.create)
         await connection.execute(insert(invoices).values(id="in_1"))
     made: dict[str, Any] = {"invoices": invoices}
@@ -101,12 +101,14 @@ async def test_the_subscriber_marks_the_invoice_and_enqueues_the_mail(
             "body": {"data": {"object": {"id": "in_1", "customer_email": "ada@example.org"}}},
         }
     )
-    async with corral_kit.connect(Queue("emails", Mail)) as till.jobs:
+    async with corral_kit.connect(Queue("emails", Mail)) as payments_db.jobs:
         assert (
-            await till.hand_over(till.desk(made["billing_webhooks_retry_event"]), event)
+            await payments_db.run_job(
+                payments_db.dispatcher(made["billing_webhooks_retry_event"]), event
+            )
             == "handled"
         )
-    async with till.engine.connect() as connection:
+    async with payments_db.engine.connect() as connection:
         paid = await connection.scalar(select(invoices.c.paid_at))
     assert paid.replace(tzinfo=event.occurred_at.tzinfo) == event.occurred_at
-    assert await till.left() == (0, 1, 1)
+    assert await payments_db.count_rows() == (0, 1, 1)

@@ -1,4 +1,4 @@
-"""`CORRAL_BILLING_WEBHOOKS_RETRY_…`: whose events are handled, and how a wrong setting is told."""
+"""`CORRAL_BILLING_WEBHOOKS_RETRY_…`: whose events are handled, and how a wrong setting is reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_providers_are_separated_by_commas(
     assert BillingSettings().providers == providers
 
 
-def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(
+def test_everything_that_is_wrong_is_reported_at_once_and_by_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(f"{PREFIX}PROVIDER", "stripe")

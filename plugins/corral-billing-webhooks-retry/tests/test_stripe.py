@@ -200,7 +200,9 @@ def test_a_refusal_tells_neither_secret_nor_signature() -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_what_is_signed_and_no_event_is_told_by_its_fields(body: bytes, paths: list[str]) -> None:
+def test_what_is_signed_and_no_event_is_reported_by_its_fields(
+    body: bytes, paths: list[str]
+) -> None:
     with pytest.raises(PayloadRefused) as parsed:
         verified(body, f"t={SIGNED},v1={signature(body)}", SECRET, now=NOW)
     assert [path for path, _ in parsed.value.errors] == paths

@@ -25,22 +25,22 @@ import corral
 from corral import Job, testing
 from corral.outcome import Completed, Failed, Retried
 from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry, enqueue_event
-from corral_billing_webhooks_retry.desk import Desk
-from corral_billing_webhooks_retry.processor import Handed, hand_over, open_desk
+from corral_billing_webhooks_retry.event_dispatcher import EventDispatcher
+from corral_billing_webhooks_retry.processor import EventResult, dispatch_event, open_dispatcher
 
 pytestmark = pytest.mark.asyncio
 
 NAME = billing_webhooks_retry.name
 
 APPLICATION = '''
-"""Books a payment for each event; dies, or refuses, once for each file that tells it to."""
+"""Books a payment for each event; dies, or refuses, once for each file of that name."""
 import os, signal
 from contextlib import contextmanager
 from pathlib import Path
 from sqlalchemy import text
 from corral import hookimpl
 
-def told(name):
+def take_file(name):
     try:
         Path(name).unlink()
     except FileNotFoundError:
@@ -51,16 +51,16 @@ def told(name):
 async def billing_webhooks_retry_event(event, connection):
     row = {"event": f"{event.provider} {event.event_id}"}
     await connection.execute(text("INSERT INTO payments VALUES (:event)"), row)
-    if told("refuse"):
+    if take_file("refuse"):
         raise LookupError("no price")
-    if told("die before the commit"):
+    if take_file("die before the commit"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 @hookimpl
 @contextmanager
 def corral_job_context(job):
     yield
-    if told("die before the completion"):  # the processor has returned, and the store does not know of it
+    if take_file("die before the completion"):  # the processor has returned, and the store does not know of it
         os.kill(os.getpid(), signal.SIGKILL)
 '''
 
@@ -103,7 +103,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(
-    till: Any,
+    payments_db: Any,
     corral_kit: testing.Kit,
     compiled: Path,
     tmp_path: Path,
@@ -142,19 +142,19 @@ class Counted:
 
     def __init__(self) -> None:
         self.most = self._now = 0
-        self.processor = billing_webhooks_retry.processed_by(self._run, using=open_desk)
+        self.processor = billing_webhooks_retry.processed_by(self._run, using=open_dispatcher)
 
-    async def _run(self, job: Job[BillingEvent], desk: Desk) -> Handed:
+    async def _run(self, job: Job[BillingEvent], dispatcher: EventDispatcher) -> EventResult:
         self._now += 1
         self.most = max(self.most, self._now)
         try:
-            return await hand_over(job, desk)
+            return await dispatch_event(job, dispatcher)
         finally:
             self._now -= 1
 
 
-async def sent(kit: testing.Kit, event: BillingEvent, times: int) -> int:
-    """An event that is sent so often, 8 times at once; returns how many jobs it has made."""
+async def send_repeatedly(kit: testing.Kit, event: BillingEvent, times: int) -> int:
+    """Send an event that often, 8 times at once; return how many jobs that has made."""
     turn = asyncio.Semaphore(8)
 
     async def send(jobs: corral.JobScheduler) -> bool:
@@ -166,32 +166,34 @@ async def sent(kit: testing.Kit, event: BillingEvent, times: int) -> int:
 
 
 async def test_100_replays_are_one_job_and_one_effect_also_when_the_job_is_forgotten(
-    site: Site, till: Any
+    site: Site, payments_db: Any
 ) -> None:
-    processor = billing_webhooks_retry.processed_by(hand_over, using=open_desk)
-    event, other = till.event(), till.event("evt_2")
+    processor = billing_webhooks_retry.processed_by(dispatch_event, using=open_dispatcher)
+    event, other = payments_db.event(), payments_db.event("evt_2")
 
-    assert await sent(site.kit, event, 100) == 1
+    assert await send_repeatedly(site.kit, event, 100) == 1
     (run,) = await site.kit.drain(processor)
     assert run.outcome == Completed(b'{"status":"handled"}')
-    assert await sent(site.kit, event, 100) == 0, "the queue still knows"
+    assert await send_repeatedly(site.kit, event, 100) == 0, "the queue still knows"
 
     site.kit.travel(timedelta(days=2))
-    await sent(site.kit, other, 1)
+    await send_repeatedly(site.kit, other, 1)
     await site.kit.drain(processor)
     assert site.states() == {"stripe-evt_2": "completed"}, (
         "as the queue has it, the first job never was"
     )
 
-    assert await sent(site.kit, event, 100) == 1
+    assert await send_repeatedly(site.kit, event, 100) == 1
     (run,) = await site.kit.drain(processor)
     assert (run.job.id, run.outcome) == ("stripe-evt_1", Completed(b'{"status":"replayed"}'))
-    assert await till.effects() == ["stripe evt_1", "stripe evt_2"]
+    assert await payments_db.effects() == ["stripe evt_1", "stripe evt_2"]
 
 
-async def test_100_jobs_of_one_event_8_at_a_time_have_one_effect(site: Site, till: Any) -> None:
+async def test_100_jobs_of_one_event_8_at_a_time_have_one_effect(
+    site: Site, payments_db: Any
+) -> None:
     """A producer that gives them no id of their own still pays once."""
-    await site.kit.enqueue_many(billing_webhooks_retry, [till.event()] * 100)
+    await site.kit.enqueue_many(billing_webhooks_retry, [payments_db.event()] * 100)
     counted = Counted()
     drained = await site.kit.drain(counted.processor)
     assert Counter(run.outcome for run in drained) == {
@@ -199,43 +201,43 @@ async def test_100_jobs_of_one_event_8_at_a_time_have_one_effect(site: Site, til
         Completed(b'{"status":"replayed"}'): 99,
     }
     assert counted.most == 8
-    assert await till.effects() == ["stripe evt_1"]
+    assert await payments_db.effects() == ["stripe evt_1"]
 
 
 async def test_a_subscriber_that_raises_is_asked_again_until_it_does_not(
-    site: Site, till: Any
+    site: Site, payments_db: Any
 ) -> None:
     (site.folder / "refuse").touch()
-    await sent(site.kit, till.event(), 1)
-    processor = billing_webhooks_retry.processed_by(hand_over, using=open_desk)
+    await send_repeatedly(site.kit, payments_db.event(), 1)
+    processor = billing_webhooks_retry.processed_by(dispatch_event, using=open_dispatcher)
     (first,) = await site.kit.drain(processor)
     assert isinstance(first.outcome, Retried)
     said = "HookRaised: acme_billing raised in billing_webhooks_retry_event: LookupError: no price"
     assert (first.outcome.reason, first.outcome.delay_ms) == (said, 30_000)
-    assert await till.left() == (0, 0, 0)
+    assert await payments_db.count_rows() == (0, 0, 0)
 
     (second,) = await site.kit.drain(processor, for_=timedelta(minutes=1))
     assert second.outcome == Completed(b'{"status":"handled"}')
-    assert await till.effects() == ["stripe evt_1"]
+    assert await payments_db.effects() == ["stripe evt_1"]
 
 
 async def test_an_event_that_nobody_can_handle_is_given_up_after_17_hours_and_stays_for_somebody_to_look(
-    site: Site, till: Any
+    site: Site, payments_db: Any
 ) -> None:
     def refuse() -> None:
         raise LookupError("no price")
 
     processor = billing_webhooks_retry.processed_by(
-        hand_over, using=lambda _: nullcontext(till.desk(refuse))
+        dispatch_event, using=lambda _: nullcontext(payments_db.dispatcher(refuse))
     )
-    await sent(site.kit, till.event(), 1)
+    await send_repeatedly(site.kit, payments_db.event(), 1)
     drained = await site.kit.drain(processor, for_=timedelta(hours=18))
     assert [type(outcome) for outcome in drained.outcomes(NAME)] == [Retried] * 11 + [Failed]
     first, *_, last = (run.job.processed_on for run in drained)
     assert timedelta(hours=17) < last - first < timedelta(hours=17, minutes=5)
 
     site.kit.travel(timedelta(days=29))
-    assert await sent(site.kit, till.event(), 1) == 0, "the job is still there"
+    assert await send_repeatedly(site.kit, payments_db.event(), 1) == 0, "the job is still there"
     assert site.states() == {"stripe-evt_1": "failed"}
 
 
@@ -244,14 +246,14 @@ async def test_an_event_that_nobody_can_handle_is_given_up_after_17_hours_and_st
     [("die before the commit", 0, "handled"), ("die before the completion", 1, "replayed")],
 )
 async def test_a_worker_that_is_killed_leaves_one_effect(
-    site: Site, till: Any, wait_until: Any, moment: str, committed: int, status: str
+    site: Site, payments_db: Any, wait_until: Any, moment: str, committed: int, status: str
 ) -> None:
-    await sent(site.kit, till.event(), 1)
+    await send_repeatedly(site.kit, payments_db.event(), 1)
     (site.folder / moment).touch()
 
     assert site.worker().wait(timeout=60) == -signal.SIGKILL
     assert site.states() == {"stripe-evt_1": "active"}
-    assert await till.left() == (committed, committed, 0)
+    assert await payments_db.count_rows() == (committed, committed, 0)
 
     second = site.worker()
     await wait_until(
@@ -260,5 +262,5 @@ async def test_a_worker_that_is_killed_leaves_one_effect(
     second.terminate()
     assert second.wait(timeout=60) == 0
     assert site.result("stripe-evt_1") == {"status": status}
-    assert await till.effects() == ["stripe evt_1"]
-    assert await till.left() == (1, 1, 0)
+    assert await payments_db.effects() == ["stripe evt_1"]
+    assert await payments_db.count_rows() == (1, 1, 0)

@@ -144,10 +144,12 @@ class Shop:
             )
             yield await resources.enter_async_context(open_exports(deps))
 
-    def job(self, user_id: str = "1", *, form: str = "json", **told: Any) -> corral.Job[DataExport]:
+    def job(
+        self, user_id: str = "1", *, form: str = "json", **options: Any
+    ) -> corral.Job[DataExport]:
         """A job, as a worker hands it over."""
         return testing.job(
-            data_exports, {"userId": user_id, "exportId": "e1", "format": form}, **told
+            data_exports, {"userId": user_id, "exportId": "e1", "format": form}, **options
         )
 
     @staticmethod
@@ -172,8 +174,8 @@ class Shop:
 
     def manifest(self, key: str) -> dict[str, Any]:
         """An archive's manifest."""
-        told: dict[str, Any] = json.loads(self.read(key)["manifest.json"])
-        return told
+        manifest: dict[str, Any] = json.loads(self.read(key)["manifest.json"])
+        return manifest
 
 
 @pytest.fixture
@@ -183,7 +185,7 @@ def shop(
     setting: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Shop:
-    """The shop, with everything set that exports can be told."""
+    """The shop, with every setting of exports."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tables.toml").write_text(TABLES, "utf-8")
     setting(
@@ -204,7 +206,7 @@ def wait_until() -> Callable[..., Any]:
 
 
 APPLICATION = '''
-"""Hands over records that do not compress; waits, or dies, where a file tells it to."""
+"""Hands over records that do not compress; waits, or dies, where there is a file of that name."""
 import asyncio, hashlib, os
 from contextlib import contextmanager
 from pathlib import Path
@@ -212,20 +214,20 @@ from corral import hookimpl
 
 RECORDS = 8000
 
-def told(name):
+def exists(name):
     return Path(name).exists()
 
 async def wait_while(name):
-    while told(name):
+    while exists(name):
         await asyncio.sleep(0.02)
 
 async def noise():
     for number in range(1, RECORDS + 1):
         yield {"noise": hashlib.shake_256(str(number).encode()).hexdigest(2000)}
-        if number == RECORDS // 2 and told("wait"):
+        if number == RECORDS // 2 and exists("wait"):
             Path("waits").touch()
             await wait_while("wait")
-        if number % (RECORDS // 4) == 0 and told("step"):
+        if number % (RECORDS // 4) == 0 and exists("step"):
             step = f"step-{number * 4 // RECORDS}"
             Path(step).touch()
             await wait_while(step)
@@ -237,7 +239,7 @@ def data_exports_records():
 
 @hookimpl
 def corral_enqueuing(queue):
-    if queue.name == "emails" and told("die-before-mail"):
+    if queue.name == "emails" and exists("die-before-mail"):
         os.unlink("die-before-mail")
         os._exit(9)
 
@@ -245,7 +247,7 @@ def corral_enqueuing(queue):
 @contextmanager
 def corral_job_context(job):
     yield
-    if told("die-after"):  # the processor has returned, and the store does not know of it
+    if exists("die-after"):  # the processor has returned, and the store does not know of it
         os.unlink("die-after")
         os._exit(9)
 '''
@@ -305,15 +307,15 @@ class Site:
         waiting = self.store.lrange("bull:emails:wait", 0, -1)
         return [json.loads(self.store.hget(f"bull:emails:{job_id}", "data")) for job_id in waiting]
 
-    def tell(self, name: str) -> None:
-        """Make the file that tells the application to do something."""
+    def create_file(self, name: str) -> None:
+        """Make the file that has the application do something."""
         (self.folder / name).touch()
 
-    def untell(self, name: str) -> None:
+    def remove_file(self, name: str) -> None:
         """Remove it."""
         (self.folder / name).unlink()
 
-    def is_told(self, name: str) -> bool:
+    def has_file(self, name: str) -> bool:
         """Whether it is there; the application makes some, too."""
         return (self.folder / name).exists()
 

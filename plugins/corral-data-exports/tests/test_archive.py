@@ -28,21 +28,21 @@ PIECES = st.lists(st.one_of(st.binary(max_size=300), st.just(b"x" * 100_000)), m
 )  # in a busy moment one may take longer than the 200 ms that it is given
 @given(st.lists(PIECES, max_size=4))
 def test_an_archive_is_what_was_put_in(entries: list[list[bytes]]) -> None:
-    archive, made, told = Archive(), io.BytesIO(), []
+    archive, made, reported = Archive(), io.BytesIO(), []
     for number, pieces in enumerate(entries):
         archive.begin(f"e{number}.json")
         for piece in pieces:
             made.write(archive.add(piece))
         rest, entry = archive.end()
         made.write(rest)
-        told.append(entry)
+        reported.append(entry)
     made.write(archive.close())
 
     with zipfile.ZipFile(made) as read:
         assert read.testzip() is None
         whole = [b"".join(pieces) for pieces in entries]
         assert [read.read(name) for name in read.namelist()] == whole
-    assert told == [
+    assert reported == [
         Entry(f"e{number}.json", len(data), hashlib.sha256(data).hexdigest())
         for number, data in enumerate(whole)
     ]
@@ -88,8 +88,8 @@ def test_mappings_of_any_type_are_mappings(form) -> None:
     """SQLAlchemy's rows are no dicts."""
     inner = MappingProxyType({"b": [MappingProxyType({"c": 1})]})
     text = as_text(form, [MappingProxyType({"a": inner, "d": ZoneInfo("UTC")})])
-    told = json.loads(text)[0] if form == "json" else next(csv.DictReader(io.StringIO(text)))
-    assert told == {"a": {"b": [{"c": 1}]} if form == "json" else '{"b":[{"c":1}]}', "d": "UTC"}
+    record = json.loads(text)[0] if form == "json" else next(csv.DictReader(io.StringIO(text)))
+    assert record == {"a": {"b": [{"c": 1}]} if form == "json" else '{"b":[{"c":1}]}', "d": "UTC"}
 
 
 def test_json_holds_also_what_utf_8_cannot() -> None:
@@ -116,22 +116,22 @@ def test_csv_loses_no_column_in_silence(columns) -> None:
         writer.record({"id": 2, "note": "x"})
 
 
-def told(expected: list[int | None], rows: list[list[int]]) -> list[int]:
+def reported_percents(expected: list[int | None], rows: list[list[int]]) -> list[int]:
     said: list[int] = []
     progress = Progress(expected, said.append)
     for counted in rows:
         for number in counted:
-            progress.moved(number)
-        progress.set_done()
+            progress.record_rows(number)
+        progress.finish_set()
     return said
 
 
 def test_progress_counts_records_where_all_are_known() -> None:
-    assert told([300, 100], [[150, 300], [50, 100]]) == [0, 37, 74, 86, 99]
+    assert reported_percents([300, 100], [[150, 300], [50, 100]]) == [0, 37, 74, 86, 99]
 
 
 def test_progress_counts_record_sets_where_one_is_not() -> None:
-    assert told([300, None, 0], [[150, 300], [7, 8], []]) == [0, 16, 33, 66, 99]
+    assert reported_percents([300, None, 0], [[150, 300], [7, 8], []]) == [0, 16, 33, 66, 99]
 
 
 @given(
@@ -141,7 +141,7 @@ def test_progress_counts_record_sets_where_one_is_not() -> None:
     )
 )
 def test_progress_only_grows_whatever_was_announced(sets) -> None:
-    said = told([expected for expected, _ in sets], [sorted(rows) for _, rows in sets])
+    said = reported_percents([expected for expected, _ in sets], [sorted(rows) for _, rows in sets])
     assert said == sorted(set(said))
     assert said[0] == 0
     assert said[-1] == (99 if sets else 0)

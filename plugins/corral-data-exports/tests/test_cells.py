@@ -104,7 +104,7 @@ def test_what_is_none_is_left_alone_and_numbers_stay_numbers(value: object, text
 
 
 @pytest.mark.parametrize(("value", "text"), OTHERS, ids=ascii)
-def test_what_is_no_text_is_told_as_text_and_judged_as_such(value: object, text: str) -> None:
+def test_what_is_no_text_is_written_as_text_and_checked_like_text(value: object, text: str) -> None:
     assert cell(value) == text
 
 

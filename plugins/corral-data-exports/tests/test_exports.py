@@ -93,16 +93,14 @@ CREATE TABLE crm.things (owner TEXT, at TIMESTAMPTZ, doc JSONB, raw BYTEA, many 
 INSERT INTO crm.things VALUES ('1', '2027-01-02 03:04:05Z', '{"a": [1]}', '\\xfbff', 1.25, '10.0.0.0/8')
 """,
 }
-TOLD = {
+EXPORTED = {
     "sqlite": ["2027-01-02 03:04:05", {"a": [1]}, "-_8=", 1.25, "yesterday"],
     "postgresql": ["2027-01-02T03:04:05Z", {"a": [1]}, "-_8=", "1.2500000000", "10.0.0.0/8"],
 }
 
 
 async def test_values_of_all_kinds_in_a_table_of_a_schema(shop) -> None:
-    """What SQLite keeps is told as it is kept, even where it is not what the column was declared
-    as.
-    """
+    """What SQLite keeps is exported as it is kept, also where the column was declared differently."""
     database = shop.url.partition("+")[0]
     schema = {"sqlite": "main", "postgresql": "crm"}[database]
     await shop.run(KINDS[database])
@@ -114,13 +112,13 @@ async def test_values_of_all_kinds_in_a_table_of_a_schema(shop) -> None:
         as_csv = await export_data(shop.job(form="csv"), exports)
 
     assert json.loads(shop.read(as_json.key)[f"{schema}_things.json"]) == [
-        dict(zip(names, TOLD[database], strict=True))
+        dict(zip(names, EXPORTED[database], strict=True))
     ]
     header, row = csv.reader(
         io.StringIO(shop.read(as_csv.key)[f"{schema}_things.csv"].decode(), newline="")
     )
     assert header == names
-    at, _, _, many, odd = map(str, TOLD[database])
+    at, _, _, many, odd = map(str, EXPORTED[database])
     assert row == [at, '{"a":[1]}', "'-_8=", many, odd]
 
 

@@ -1,4 +1,4 @@
-"""Exports on both databases: for whom, how often, who is told, and what a worker checks when it
+"""Exports on both databases: for whom, how often, who gets the mail, and what a worker checks when it
 starts.
 """
 
@@ -29,7 +29,7 @@ SECRET = "a secret of thirty-two bytes, or more"
 
 @pytest.mark.parametrize("user_id", ["99", "ada", "1 ", "1_0", "01x", "9" * 30, "3"])
 async def test_an_unknown_user_fails_for_good(shop, user_id: str) -> None:
-    """User 3 has no address: nobody could be told."""
+    """User 3 has no address: no mail could be sent."""
     async with shop.exports() as exports:
         with pytest.raises(Fail, match=f"user '{user_id}' is unknown, or has no address"):
             await export_data(shop.job(user_id), exports)
@@ -50,7 +50,7 @@ async def test_the_application_says_who_a_user_is_before_the_table_does(shop) ->
     ]
 
 
-async def test_an_application_that_returns_no_recipient_is_told_so(shop) -> None:
+async def test_a_hook_that_returns_no_recipient_fails_the_job_and_is_named(shop) -> None:
     async with shop.exports(data_exports_recipient=lambda user_id: "ada@example.org") as exports:
         with pytest.raises(
             TypeError, match="data_exports_recipient returned a str where a Recipient belongs"
@@ -118,7 +118,7 @@ async def test_progress_grows_to_a_hundred(shop) -> None:
     assert [entry["rows"] for entry in shop.manifest(made.key)["entries"]] == [5000, 1]
 
 
-# telling the user
+# the mail to the user
 
 
 async def test_the_mail_has_a_link_that_opens_the_archive_until_it_expires(shop, setting) -> None:

@@ -1,5 +1,5 @@
 """`CORRAL_DATA_EXPORTS_…` and the tables' file: what holds without any, and how a wrong one is
-told.
+reported.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def test_a_base_url_that_no_key_can_be_put_behind_is_refused(setting, rest: str)
     ]
 
 
-def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_path) -> None:
+def test_everything_that_is_wrong_is_reported_at_once_and_by_its_name(setting, tmp_path) -> None:
     setting(
         STORRAGE="x",
         TABLES=str(tmp_path / "none.toml"),
@@ -85,7 +85,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_p
 def test_a_storage_that_takes_nothing_is_refused(setting, location, why) -> None:
     setting(STORAGE=location)
     with pytest.raises(ConfigurationError, match=why) as refused:
-        Storage.opened(ExportSettings())
+        Storage.prepare(ExportSettings())
     assert str(refused.value).startswith(
         f"CORRAL_DATA_EXPORTS_STORAGE {location!r} cannot be used: "
     )
@@ -95,7 +95,7 @@ def test_a_storage_that_takes_nothing_is_refused(setting, location, why) -> None
 @pytest.mark.parametrize("location", ["{}/with space", "file://{}/with%20space"])
 def test_a_directory_is_made_for_its_owner_alone(setting, tmp_path: Path, location: str) -> None:
     setting(STORAGE=location.format(tmp_path))
-    assert not Storage.opened(ExportSettings()).can_sign
+    assert not Storage.prepare(ExportSettings()).can_sign
     assert (tmp_path / "with space").stat().st_mode & 0o777 == 0o700
 
 

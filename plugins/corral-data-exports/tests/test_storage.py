@@ -81,7 +81,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path, setting) -> Storage:
         request.getfixturevalue("bucket")
     else:
         setting(STORAGE=str(tmp_path / "exports"))
-    return Storage.opened(ExportSettings())
+    return Storage.prepare(ExportSettings())
 
 
 async def write(storage: Storage, data: bytes = NOISE, key: str = KEY) -> None:
@@ -144,7 +144,7 @@ async def test_what_killed_runs_left_in_a_directory_is_removed_by_the_next(
     other = f"{KEY[::-1]}.0123456789abcdef.part"
     for name in (f"{KEY}.0123456789abcdef.part", f"{KEY}.fedcba9876543210.part#1", other):
         (tmp_path / name).write_bytes(b"left")
-    await write(Storage.opened(ExportSettings()))
+    await write(Storage.prepare(ExportSettings()))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([KEY, other])
 
 
@@ -152,7 +152,7 @@ async def test_what_nobody_goes_on_with_is_purged_from_a_directory_with_the_arch
     tmp_path, setting
 ) -> None:
     setting(STORAGE=str(tmp_path))
-    storage = Storage.opened(ExportSettings())
+    storage = Storage.prepare(ExportSettings())
     for name in (
         f"{KEY}.0123456789abcdef.part",
         f"{KEY}.0123456789abcdef.part#1",
@@ -218,12 +218,12 @@ async def test_an_archive_in_a_directory_is_on_the_disk_before_it_is_seen(
         synced.append((os.fstat(opened).st_ino, (tmp_path / KEY).exists()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    await write(Storage.opened(ExportSettings()))
+    await write(Storage.prepare(ExportSettings()))
     assert synced == [((tmp_path / KEY).stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 
 async def test_an_upload_to_s3_is_in_parts_and_none_is_left_open(bucket: str) -> None:
-    storage = Storage.opened(ExportSettings())
+    storage = Storage.prepare(ExportSettings())
     async with storage.writing(KEY) as out:
         await out.write(NOISE)
         assert ask(f"{bucket}?uploads").count("<UploadId>") == 1
@@ -238,10 +238,10 @@ async def test_an_upload_to_s3_is_in_parts_and_none_is_left_open(bucket: str) ->
 
 
 async def test_s3_signs_a_link_that_downloads_a_zip(bucket: str) -> None:
-    storage = Storage.opened(ExportSettings())
+    storage = Storage.prepare(ExportSettings())
     assert storage.can_sign
     await write(storage)
-    url = await storage.signed_url(KEY, timedelta(hours=1))
+    url = await storage.sign_url(KEY, timedelta(hours=1))
     assert url is not None
     assert url.startswith(f"{bucket}/of/users/{KEY}?")
     assert "X-Amz-Expires=3600&" in url
@@ -269,7 +269,7 @@ async def test_an_export_to_s3_mails_the_store_s_own_link(shop, bucket: str, set
 
 async def test_a_directory_signs_nothing(tmp_path, setting) -> None:
     setting(STORAGE=str(tmp_path))
-    assert await Storage.opened(ExportSettings()).signed_url(KEY, timedelta(hours=1)) is None
+    assert await Storage.prepare(ExportSettings()).sign_url(KEY, timedelta(hours=1)) is None
 
 
 async def test_the_key_is_the_same_for_the_same_export_and_a_plain_name_for_any() -> None:

@@ -23,13 +23,13 @@ RECORDS = 8000
 async def test_a_killed_export_is_not_seen_and_succeeds_when_it_is_tried_again(
     site, shop, wait_until
 ) -> None:
-    """It waits half-way, after more than one part of the archive was made, until it is told to go
-    on.
+    """It waits half-way, after more than one part of the archive was made, until the file is
+    removed.
     """
-    site.tell("wait")
+    site.create_file("wait")
     job_id = await site.enqueue(EXPORT)
     worker = site.worker()
-    await wait_until(lambda: site.is_told("waits"), "half of the records are written")
+    await wait_until(lambda: site.has_file("waits"), "half of the records are written")
     await wait_until(lambda: site.progress(job_id) == 49, "the store knows how far it is")
     assert shop.is_on_its_way(KEY)
 
@@ -37,7 +37,7 @@ async def test_a_killed_export_is_not_seen_and_succeeds_when_it_is_tried_again(
     assert worker.wait(timeout=15) == -signal.SIGKILL
     assert shop.is_on_its_way(KEY), "what was killed is not seen"
     assert site.mails() == []
-    site.untell("wait")
+    site.remove_file("wait")
 
     site.worker()
     await wait_until(lambda: "finishedOn" in site.job(job_id), "another worker has ended the job")
@@ -53,18 +53,18 @@ async def test_a_killed_export_is_not_seen_and_succeeds_when_it_is_tried_again(
 
 async def test_progress_is_seen_to_move_while_it_runs(site, shop, wait_until) -> None:
     """Each step is read from the store before the export may go on to the next one."""
-    site.tell("step")
+    site.create_file("step")
     job_id = await site.enqueue(EXPORT)
     site.worker()
     for step in range(1, 5):
-        await wait_until(lambda step=step: site.is_told(f"step-{step}"), f"step {step} is reached")
+        await wait_until(lambda step=step: site.has_file(f"step-{step}"), f"step {step} is reached")
         exact = 99 * step * RECORDS // 4 // (RECORDS + 3)
         written = {exact, exact - 1}  # a few of the records wait to be compressed
         await wait_until(
             lambda written=written: site.progress(job_id) in written, f"the store says {exact} %"
         )
         assert "finishedOn" not in site.job(job_id)
-        site.untell(f"step-{step}")
+        site.remove_file(f"step-{step}")
     await wait_until(lambda: "finishedOn" in site.job(job_id), "the job has ended")
     assert site.progress(job_id) == 100
 
@@ -76,7 +76,7 @@ async def test_a_crash_after_the_effect_leaves_one_archive_and_one_mail(
     """It dies when the archive is there: before the mail's job is written, or after it and before
     the completion.
     """
-    site.tell(when)
+    site.create_file(when)
     job_id = await site.enqueue(EXPORT)
     assert site.worker().wait(timeout=60) == 9
     assert "finishedOn" not in site.job(job_id)
@@ -98,8 +98,8 @@ async def test_a_crash_after_the_effect_leaves_one_archive_and_one_mail(
     assert mailed in ([], [mail])
     assert mail["to"] == "ada@example.org"
     assert mail["variables"]["url"].startswith(f"https://app.example/exports/{KEY}?expires=")
-    told: dict[str, Any] = json.loads(job["returnvalue"])
-    assert told == {
+    result: dict[str, Any] = json.loads(job["returnvalue"])
+    assert result == {
         "key": KEY,
         "size": after.st_size,
         "mail": f"data-exports.{job_id}.export-ready",

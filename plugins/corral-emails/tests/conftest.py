@@ -28,7 +28,7 @@ SECONDS = 60
 
 
 class Postbox:
-    """What the server received, and what it is told to answer.
+    """What the server received, and what it is to answer.
 
     Attributes:
         port: Where it listens.

@@ -1,4 +1,4 @@
-"""Mail that arrives at a real SMTP server, or does not, and what the job is told then."""
+"""Mail that arrives at a real SMTP server, or does not, and what the job reports then."""
 
 from __future__ import annotations
 

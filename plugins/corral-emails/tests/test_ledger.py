@@ -124,7 +124,7 @@ async def test_while_the_database_is_away_a_worker_starts_and_sends_nothing(
     [OSError("gone"), ProgrammingError("INSERT", {}, Exception("permission denied"))],
     ids=["away", "refused"],
 )
-async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_completes(
+async def test_an_acceptance_that_cannot_be_recorded_is_logged_and_the_job_completes(
     postbox, remembering, monkeypatch, caplog, error
 ) -> None:
     async def claim(*_: object) -> bool:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from corral import Fail, Job, testing
 from corral_emails import EmailJob, emails
-from corral_emails.message import composed, recipients
+from corral_emails.message import compose_message, recipients
 from corral_emails.processor import send_email
 from corral_emails.rendering import Rendered
 
@@ -223,7 +223,7 @@ class TestInjection:
         for address in HOSTILE:
             job = forged(EmailJob.model_construct(to=address, template="x", variables={}))
             try:
-                message = composed(job, Rendered("s", "t", "<p>h</p>"), mailer.sender)
+                message = compose_message(job, Rendered("s", "t", "<p>h</p>"), mailer.sender)
             except Fail:
                 continue
             assert len(recipients(message)) == 1

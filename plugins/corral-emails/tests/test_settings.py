@@ -1,5 +1,5 @@
 """`CORRAL_EMAILS_…`: what holds without any, what another machine needs, and how a wrong one is
-told.
+reported.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def test_a_login_is_two_settings(setting, name) -> None:
     assert refusal() == ["CORRAL_EMAILS_USERNAME and CORRAL_EMAILS_PASSWORD: one without the other"]
 
 
-def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(setting, tmp_path) -> None:
+def test_everything_that_is_wrong_is_reported_at_once_and_by_its_name(setting, tmp_path) -> None:
     setting(
         HOSTT="x",
         PORT="70000",

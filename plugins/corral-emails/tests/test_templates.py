@@ -33,7 +33,7 @@ def own(tmp_path: Path) -> Templates:
 
 def test_variables_are_escaped_in_html_and_nowhere_else(own, tmp_path) -> None:
     write(tmp_path, "hello", "{{ name }}", "{{ name }}", "{{ name }}")
-    hello = own.rendered(job("hello", name="<b>&Co</b>"))
+    hello = own.render(job("hello", name="<b>&Co</b>"))
     assert (hello.subject, hello.text, hello.html) == (
         "<b>&Co</b>",
         "<b>&Co</b>",
@@ -42,25 +42,25 @@ def test_variables_are_escaped_in_html_and_nowhere_else(own, tmp_path) -> None:
 
 
 def test_an_attribute_cannot_be_left(own) -> None:
-    html = own.rendered(job("welcome", name="x", url='"><script>alert(1)</script>')).html
+    html = own.render(job("welcome", name="x", url='"><script>alert(1)</script>')).html
     assert "<script" not in html
     assert html.count("&#34;&gt;&lt;script&gt;") == 1
 
 
 def test_the_applications_own_come_first_and_the_shipped_stay(own, tmp_path) -> None:
     write(tmp_path, "welcome", "Hi {{ name }}")
-    assert own.rendered(job("welcome", name="Ada")).subject == "Hi Ada"
-    assert own.rendered(job("account-deleted")).subject == "Your account at Acme is deleted"
+    assert own.render(job("welcome", name="Ada")).subject == "Hi Ada"
+    assert own.render(job("account-deleted")).subject == "Your account at Acme is deleted"
 
 
 def test_a_change_is_seen_without_a_restart(own, tmp_path) -> None:
     write(tmp_path, "hello", "one")
-    assert own.rendered(job("hello")).subject == "one"
+    assert own.render(job("hello")).subject == "one"
     write(tmp_path, "hello", "another")
     os.utime(
         tmp_path / "hello" / "subject.txt", (0, 0)
     )  # both writes may fall into one tick of the file system's clock
-    assert own.rendered(job("hello")).subject == "another"
+    assert own.render(job("hello")).subject == "another"
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_a_change_is_seen_without_a_restart(own, tmp_path) -> None:
 def test_a_locale_takes_the_nearest_variant(own, tmp_path, locale, subject) -> None:
     for folder, text in {"hello": "Hello", "hello/de": "Hallo", "hello/de-at": "Servus"}.items():
         write(tmp_path, folder, text)
-    assert own.rendered(job("hello", locale)).subject == subject
+    assert own.render(job("hello", locale)).subject == subject
 
 
 def test_a_variant_of_a_shipped_template_is_a_folder_of_the_applications(own, tmp_path) -> None:
     write(tmp_path, "welcome/de", "Willkommen")
-    assert own.rendered(job("welcome", "de", name="Ada", url="u")).subject == "Willkommen"
-    assert own.rendered(job("welcome", "en", name="Ada", url="u")).subject == "Welcome to Acme, Ada"
+    assert own.render(job("welcome", "de", name="Ada", url="u")).subject == "Willkommen"
+    assert own.render(job("welcome", "en", name="Ada", url="u")).subject == "Welcome to Acme, Ada"
 
 
 def test_own_templates_may_extend_the_shipped_layout(own, tmp_path) -> None:
@@ -93,7 +93,7 @@ def test_own_templates_may_extend_the_shipped_layout(own, tmp_path) -> None:
         "hello",
         html='{% extends "layout.html" %}{% block body %}{{ button("u", "Go") }}{% endblock %}',
     )
-    assert "Acme" in own.rendered(job("hello")).html
+    assert "Acme" in own.render(job("hello")).html
 
 
 class TestFailsForGood:
@@ -101,7 +101,7 @@ class TestFailsForGood:
         with pytest.raises(
             Fail, match=r"^no email template is named 'wellcome': did you mean 'welcome'\?$"
         ):
-            own.rendered(job("wellcome"))
+            own.render(job("wellcome"))
 
     def test_an_unknown_template_with_what_there_is(self, own, tmp_path) -> None:
         write(tmp_path, "zebra")
@@ -109,25 +109,25 @@ class TestFailsForGood:
             Fail,
             match=r"'x': there are account-deleted, export-ready, password-reset, welcome, zebra$",
         ):
-            own.rendered(job("x"))
+            own.render(job("x"))
 
     def test_a_missing_variable(self, own) -> None:
         with pytest.raises(
             Fail, match=r"^template 'welcome/subject\.txt' needs .*: 'name' is undefined$"
         ):
-            own.rendered(job("welcome", url="u"))
+            own.render(job("welcome", url="u"))
 
     def test_a_missing_file(self, own, tmp_path) -> None:
         write(tmp_path, "hello")
         (tmp_path / "hello" / "body.html").unlink()
         with pytest.raises(Fail, match=r"hello/body\.html"):
-            own.rendered(job("hello"))
+            own.render(job("hello"))
 
     @pytest.mark.parametrize("place", ["subject", "text", "html"])
     def test_a_broken_template_with_its_line(self, own, tmp_path, place) -> None:
         write(tmp_path, "hello", **{place: "one\n{% if %}"})
         with pytest.raises(Fail, match=r"^template 'hello/.*' is broken in line 2: "):
-            own.rendered(job("hello"))
+            own.render(job("hello"))
 
     @pytest.mark.parametrize(
         "expression",
@@ -139,7 +139,7 @@ class TestFailsForGood:
         with pytest.raises(
             Fail, match=r"^template 'hello/.*' cannot be rendered: (Type|ZeroDivision)Error: "
         ):
-            own.rendered(job("hello", count="1"))
+            own.render(job("hello", count="1"))
 
     def test_a_file_that_is_no_utf_8(self, own, tmp_path) -> None:
         write(tmp_path, "hello")
@@ -148,7 +148,7 @@ class TestFailsForGood:
             with pytest.raises(
                 Fail, match=rf"^template 'hello/{name}' cannot be rendered: UnicodeDecodeError: "
             ):
-                own.rendered(job("hello"))
+                own.render(job("hello"))
 
 
 @pytest.mark.parametrize(

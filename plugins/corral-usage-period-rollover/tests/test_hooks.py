@@ -113,7 +113,7 @@ async def test_a_subscriber_that_swallows_the_database_s_refusal_does_not_make_a
 
 
 @pytest.mark.parametrize("ending", ["commit", "rollback"])
-async def test_a_subscriber_that_ends_the_transaction_is_told_and_does_not_stop_the_others(
+async def test_a_subscriber_that_ends_the_transaction_is_named_and_does_not_stop_the_others(
     books: Any, ending: str
 ) -> None:
     async def end(period: ClosedPeriod, connection: Any) -> None:
@@ -148,7 +148,7 @@ async def test_an_answer_that_is_no_total_leaves_the_period_open(books: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("totals", "why"),
     [
         ({"seats": Decimal(7)}, "'seats' with Decimal, which is no whole number; hint: int"),
         ({"seats": None}, "'seats' with NoneType"),
@@ -160,14 +160,14 @@ async def test_an_answer_that_is_no_total_leaves_the_period_open(books: Any) -> 
     ],
 )
 async def test_a_total_that_the_table_does_not_take_is_named_and_stops_nobody_else(
-    books: Any, told: dict[Any, Any], why: str
+    books: Any, totals: dict[Any, Any], why: str
 ) -> None:
     """What sums up a PostgreSQL bigint is a Decimal; SQLite would keep half a seat, and 65
     characters.
     """
     book = books(
         usage_period_rollover_totals=lambda period: (
-            told if period.subscription_id == "ada" else {"seats": 7}
+            totals if period.subscription_id == "ada" else {"seats": 7}
         )
     )
     for name in ("ada", "bob"):

@@ -29,13 +29,13 @@ def at(hour: int, minute: int = 0, *, day: int = 1) -> datetime:
     return datetime(2027, 1, day, hour, minute, tzinfo=UTC)
 
 
-def told_to(told: list[ClosedPeriod]) -> Callable[[ClosedPeriod], None]:
-    """A subscriber that keeps what it is told; `list.append` has no argument of the hook's name."""
+def append_to(closed: list[ClosedPeriod]) -> Callable[[ClosedPeriod], None]:
+    """Make a subscriber that appends each period; `list.append` has other argument names."""
 
-    def tell(period: ClosedPeriod) -> None:
-        told.append(period)
+    def append(period: ClosedPeriod) -> None:
+        closed.append(period)
 
-    return tell
+    return append
 
 
 async def test_closes_what_is_over_totals_it_and_opens_the_next(books: Any) -> None:
@@ -58,8 +58,8 @@ async def test_leaves_alone_what_is_not_over(books: Any) -> None:
 
 
 async def test_twice_is_the_same(books: Any) -> None:
-    told: list[ClosedPeriod] = []
-    book = books(usage_period_rollover_closed=told_to(told))
+    received: list[ClosedPeriod] = []
+    book = books(usage_period_rollover_closed=append_to(received))
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     await book.run(record_usage, "ada", "requests", 3, recorded_at=at(9))
     await book.close(at(10, 5))
@@ -68,12 +68,12 @@ async def test_twice_is_the_same(books: Any) -> None:
     assert await book.close(at(10, 6)) == Closed(0, 0)
 
     assert (await book.periods(), await book.totals()) == before
-    assert len(told) == 1
+    assert len(received) == 1
 
 
 async def test_the_tick_after_three_missed_ones_closes_each_period_in_turn(books: Any) -> None:
-    told: list[ClosedPeriod] = []
-    book = books(usage_period_rollover_closed=told_to(told))
+    received: list[ClosedPeriod] = []
+    book = books(usage_period_rollover_closed=append_to(received))
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     for hour in (9, 10, 11, 12):
         await book.run(record_usage, "ada", "requests", hour, recorded_at=at(hour, 30))
@@ -84,7 +84,7 @@ async def test_the_tick_after_three_missed_ones_closes_each_period_in_turn(books
         *((at(hour), at(hour + 1), at(13, 7)) for hour in (9, 10, 11, 12)),
         (at(13), at(14), None),
     ]
-    assert told == [
+    assert received == [
         ClosedPeriod(
             "ada",
             at(hour),
@@ -110,10 +110,10 @@ async def test_the_tick_is_written_down(books: Any) -> None:
         tick=at(10, 5), periods=1, subscriptions=1
     )
     async with book.engine.connect() as connection:
-        told = usage_periods.c
+        periods = usage_periods.c
         row = (
             await connection.execute(
-                select(told.tick, told.closed_at).where(told.started_at == at(9))
+                select(periods.tick, periods.closed_at).where(periods.started_at == at(9))
             )
         ).one()
     assert tuple(row) == (at(10, 5), job.processed_on)
@@ -252,7 +252,7 @@ async def test_rows_that_contradict_each_other_do_not_stop_the_others(books: Any
     assert (await book.periods("bob"))[0][2] == at(10, 5)
 
 
-async def test_a_database_that_fails_is_told_as_it_is(books: Any) -> None:
+async def test_an_error_of_the_database_is_raised_as_it_is(books: Any) -> None:
     book = books()
     await book.run(begin_subscription, "ada", "hour", started_at=at(9))
     await book.run(record_usage, "ada", "requests", recorded_at=at(9))
@@ -265,9 +265,9 @@ async def test_a_database_that_fails_is_told_as_it_is(books: Any) -> None:
 
 
 async def test_two_rollovers_at_once_close_each_period_once(books: Any) -> None:
-    told: list[tuple[str, datetime]] = []
+    received: list[tuple[str, datetime]] = []
     book = books(
-        usage_period_rollover_closed=lambda period: told.append(
+        usage_period_rollover_closed=lambda period: received.append(
             (period.subscription_id, period.started_at)
         )
     )
@@ -282,9 +282,8 @@ async def test_two_rollovers_at_once_close_each_period_once(books: Any) -> None:
     for name in names:
         assert await book.totals(name) == {(at(9), "requests"): 5}
         assert len(await book.periods(name)) == 3
-    # a transaction that is refused the lock is rolled back with its subscribers' writes, and tells
-    # nobody here
-    assert sorted(set(told)) == sorted(told)
+    # a transaction that is refused the lock is rolled back before it calls a subscriber
+    assert sorted(set(received)) == sorted(received)
 
 
 async def test_what_is_due_is_worked_off_in_pages(

@@ -108,12 +108,12 @@ async def test_three_missed_ticks_are_caught_up_by_the_next(day: Day) -> None:
 async def test_a_second_run_of_one_tick_changes_nothing(
     day: Day, books: Callable[..., Any]
 ) -> None:
-    told: list[ClosedPeriod] = []
+    received: list[ClosedPeriod] = []
 
-    def tell(period: ClosedPeriod) -> None:
-        told.append(period)
+    def receive(period: ClosedPeriod) -> None:
+        received.append(period)
 
-    rollover: Rollover = books(usage_period_rollover_closed=tell).rollover
+    rollover: Rollover = books(usage_period_rollover_closed=receive).rollover
     (run,) = await day.kit.drain(PROCESSOR, until=day.hour + HOUR + 10 * MINUTE)
     before = await day.book.periods(), await day.book.totals()
 
@@ -121,4 +121,4 @@ async def test_a_second_run_of_one_tick_changes_nothing(
 
     assert (again.tick, again.periods, again.subscriptions) == (run.job.scheduled_for, 0, 0)
     assert (await day.book.periods(), await day.book.totals()) == before
-    assert told == []
+    assert received == []

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio
 HOUR = timedelta(hours=1)
 
 APPLICATION = '''
-"""Bills in the rollover's transaction; dies, or refuses, once for each file that tells it to."""
+"""Bills in the rollover's transaction; dies, or refuses, once for each file of that name."""
 import os
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,7 +37,7 @@ from pathlib import Path
 from sqlalchemy import text
 from corral import hookimpl
 
-def told(name):
+def take_file(name):
     try:
         Path(name).unlink()
     except FileNotFoundError:
@@ -50,14 +50,14 @@ async def usage_period_rollover_closed(period, connection, jobs):
     follow_up = {"job_id": f"follow-up-{row['amount']}", "delay": timedelta(days=1)}
     await jobs.enqueue("usage-period-rollover", {}, **follow_up)
     await connection.execute(text("INSERT INTO invoices VALUES (:subscription, :amount)"), row)
-    if period.totals.get("requests") == 2 and told("refuse"):
+    if period.totals.get("requests") == 2 and take_file("refuse"):
         raise LookupError("no price")
 
 @hookimpl
 @contextmanager
 def corral_job_context(job):
     yield
-    if told("die"):  # the processor has returned, and the store does not know of it
+    if take_file("die"):  # the processor has returned, and the store does not know of it
         os._exit(9)
 '''
 
@@ -86,7 +86,7 @@ class Site:
         return self.workers[-1]
 
     def follow_ups(self) -> list[str]:
-        """The jobs that the application enqueued when it was told, and that the outbox's relay has
+        """The jobs that the application enqueued when it was called, and that the outbox's relay has
         carried here.
         """
         delayed = self.store.zrange("bull:usage-period-rollover:delayed", 0, -1)

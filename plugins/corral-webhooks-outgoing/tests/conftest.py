@@ -65,7 +65,7 @@ class Request:
 
 
 class Receiver:
-    """An HTTP server that answers what it is told to, and 204 after that.
+    """An HTTP server that gives the answers of `replies`, and 204 after that.
 
     Attributes:
         port: Where it listens.

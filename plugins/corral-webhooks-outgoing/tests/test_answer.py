@@ -1,4 +1,4 @@
-"""What an answer means: when to come back, and what is told of it."""
+"""What an answer means: when to come back, and what is reported of it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_only_429_and_503_are_asked(status) -> None:
     assert wait("7", status) is None
 
 
-def test_the_status_is_told_and_how_the_body_begins() -> None:
+def test_the_status_is_reported_and_how_the_body_begins() -> None:
     assert str(Answer(503)) == "answered 503"
     assert str(Answer(503, None, b"  try\n\tlater ")) == "answered 503: try later"
     assert str(Answer(302)) == "answered 302 (redirects are not followed)"
@@ -58,7 +58,7 @@ def test_the_status_is_told_and_how_the_body_begins() -> None:
 @pytest.mark.parametrize(
     "body", [bytes(range(256)) * 300, b"\x1b[2J" * 9, "\u202e\u0000é…".encode() * 999, b"\xff" * 9]
 )
-def test_what_is_told_of_a_body_is_short_printable_and_one_line(body) -> None:
+def test_what_is_reported_of_a_body_is_short_printable_and_one_line(body) -> None:
     message = str(Answer(500, None, body))
     assert message.isprintable()
     assert len(message) <= 220

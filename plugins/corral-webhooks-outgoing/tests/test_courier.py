@@ -196,7 +196,7 @@ async def test_a_name_that_is_never_answered_does_not_keep_a_worker_from_ending(
         socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
 
         async def ask():
-            sender = Sender.opened(WebhookSettings(connect_timeout_seconds=0.1))
+            sender = Sender.open(WebhookSettings(connect_timeout_seconds=0.1))
             try:
                 await sender.courier.post(httpx2.URL("https://hooks.example.org/"), Message(b"{}", {}))
             except Unanswered as error:
@@ -208,7 +208,7 @@ async def test_a_name_that_is_never_answered_does_not_keep_a_worker_from_ending(
     assert python(textwrap.dedent(program)) == "no connection within 0.1 s"
 
 
-async def test_a_name_that_cannot_be_resolved_and_a_receiver_that_is_away_are_told(
+async def test_a_name_that_cannot_be_resolved_and_a_receiver_that_is_away_are_reported(
     courier_with, resolver, internet
 ) -> None:
     courier = courier_with(internet)
@@ -271,14 +271,14 @@ async def test_the_status_is_the_answer_whatever_becomes_of_the_body(
     assert (answer.status, answer.body[:6]) == (500, b"sorry ")
 
 
-async def test_what_is_no_http_is_told_and_not_at_length(courier, receiver) -> None:
+async def test_what_is_no_http_is_reported_and_not_at_length(courier, receiver) -> None:
     receiver.replies.append(b"SSH-2.0-OpenSSH_9.2" + b"x" * 5000 + b"\r\n\r\n")
     with pytest.raises(Unanswered, match="RemoteProtocolError: illegal status line") as refused:
         await post(courier, receiver)
     assert len(str(refused.value)) <= 300
 
 
-async def test_a_receiver_that_hangs_up_is_told(courier, receiver) -> None:
+async def test_a_receiver_that_hangs_up_is_reported(courier, receiver) -> None:
     async def hang_up(writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 

@@ -155,7 +155,7 @@ async def test_a_crash_between_the_answer_and_the_row_is_the_window_and_receiver
     [OSError("gone"), ProgrammingError("INSERT", {}, Exception("permission denied"))],
     ids=["away", "refused"],
 )
-async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_completes(
+async def test_an_acceptance_that_cannot_be_recorded_is_logged_and_the_job_completes(
     opening, monkeypatch, caplog, error
 ) -> None:
     deliveries = await opening()
@@ -166,8 +166,8 @@ async def test_an_acceptance_that_cannot_be_recorded_is_told_and_the_job_complet
 
     monkeypatch.setattr(sql.Ledger, "claim", claim)
     assert await deliver(job(), deliveries) == SENT
-    (told,) = caplog.messages
-    assert told.startswith("a webhook was accepted, and that could not be recorded: ")
+    (warning,) = caplog.messages
+    assert warning.startswith("a webhook was accepted, and that could not be recorded: ")
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 409, 429, 500, 502, 503])
@@ -176,10 +176,10 @@ async def test_whatever_is_no_acceptance_is_tried_again_with_a_clear_reason(
 ) -> None:
     deliveries = await opening()
     receiver.replies.append(answering(status, b"<h1>not\r\nnow</h1>\x1b[2J"))
-    with pytest.raises(NotDelivered) as told:
+    with pytest.raises(NotDelivered) as refused:
         await deliver(job(), deliveries)
-    assert str(told.value).startswith(f"webhook endpoint 'ep_1' answered {status}")
-    assert str(told.value).endswith(": <h1>not now</h1>\ufffd[2J")
+    assert str(refused.value).startswith(f"webhook endpoint 'ep_1' answered {status}")
+    assert str(refused.value).endswith(": <h1>not now</h1>\ufffd[2J")
     assert await deliver(job(attempt=2), deliveries) == SENT
     assert len(receiver.requests) == 2
     assert await is_enabled(deliveries)
@@ -203,9 +203,9 @@ async def test_a_receiver_that_is_away_is_tried_again(opening, receiver, serving
 async def test_a_receiver_that_is_busy_says_when(opening, receiver, status) -> None:
     deliveries = await opening()
     receiver.replies.append(answering(status, b"busy", retry_after="7"))
-    with pytest.raises(Retry, match=f"answered {status}: busy") as told:
+    with pytest.raises(Retry, match=f"answered {status}: busy") as retry:
         await deliver(job(), deliveries)
-    assert told.value.after == timedelta(seconds=7)
+    assert retry.value.after == timedelta(seconds=7)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -313,7 +313,9 @@ async def test_an_application_that_cannot_say_has_the_job_tried_again(opening, r
     assert receiver.requests == []
 
 
-async def test_an_application_that_returns_something_else_is_told(opening, receiver) -> None:
+async def test_a_hook_that_returns_something_else_fails_the_job_and_is_named(
+    opening, receiver
+) -> None:
     with pytest.raises(TypeError, match="webhooks_outgoing_endpoint returned str, not an Endpoint"):
         await deliver(
             job(), await opening(webhooks_outgoing_endpoint=lambda: "https://example.org/")
@@ -321,12 +323,12 @@ async def test_an_application_that_returns_something_else_is_told(opening, recei
     assert receiver.requests == []
 
 
-async def test_of_a_410_everybody_is_told_and_the_table_is_changed_all_the_same(
+async def test_a_410_is_announced_to_all_and_the_table_is_changed_all_the_same(
     opening, receiver
 ) -> None:
     async def gone(endpoint: Endpoint, jobs: JobScheduler) -> str:
         await jobs.enqueue(notices, Notice(text=endpoint.id))
-        return "enough"  # it is no answer that would keep others from being told
+        return "enough"  # it is no answer that would keep others from being called
 
     deliveries = await opening(webhooks_outgoing_endpoint_gone=gone)
     receiver.replies.append(answering(410))
@@ -406,7 +408,7 @@ async def test_a_worker_that_may_reach_private_addresses_says_so(deliveries_with
     ]
 
 
-async def test_neither_secrets_nor_what_is_in_the_address_are_told_anywhere(
+async def test_neither_secrets_nor_what_is_in_the_address_appear_anywhere(
     opening, receiver, corral_kit, caplog
 ) -> None:
     deliveries = await opening()
@@ -415,20 +417,20 @@ async def test_neither_secrets_nor_what_is_in_the_address_are_told_anywhere(
         *(answering(204), answering(500, b"no"), answering(302, location="/"), answering(410)),
         *(answering(429, retry_after="7"), b"nonsense\r\n\r\n"),
     ]
-    told: list[str] = []
+    texts: list[str] = []
     for number, reply in enumerate(replies):
         receiver.replies.append(reply)
         try:
-            told.append(repr(await deliver(job(f"job-{number}"), deliveries)))
+            texts.append(repr(await deliver(job(f"job-{number}"), deliveries)))
         except Exception:  # noqa: BLE001  # each of them is looked through
-            told.append(traceback.format_exc())
+            texts.append(traceback.format_exc())
     receiver.replies.append(answering(500))
     await corral_kit.enqueue(webhooks_outgoing, job().payload)
     await corral_kit.drain(webhooks_outgoing.processed_by(deliver, using=open_deliveries))
     with redis.Redis.from_url(corral_kit.url, decode_responses=True) as store:
         for key in store.scan_iter("*"):
             kind = store.type(key)
-            told.append(
+            texts.append(
                 str(
                     store.hgetall(key)
                     if kind == "hash"
@@ -437,7 +439,7 @@ async def test_neither_secrets_nor_what_is_in_the_address_are_told_anywhere(
                     else key
                 )
             )
-    everything = "\n".join([*told, caplog.text])
+    everything = "\n".join([*texts, caplog.text])
     assert "answered 500: no" in everything
     assert "ep_1" in everything
     found = [

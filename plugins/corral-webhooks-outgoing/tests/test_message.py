@@ -15,7 +15,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from corral import Fail, testing
 from corral_webhooks_outgoing import webhooks_outgoing
 from corral_webhooks_outgoing.endpoints import Endpoint
-from corral_webhooks_outgoing.message import signed
+from corral_webhooks_outgoing.message import sign_message
 
 SECRETS = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
 DELIVERY = {
@@ -28,7 +28,7 @@ DELIVERY = {
 
 def message(*secrets: str, attempt: int = 1, now: datetime | None = None, **job: object):
     endpoint = Endpoint("ep_1", "https://hooks.example.org/", secrets or SECRETS[:1])
-    return signed(
+    return sign_message(
         testing.job(webhooks_outgoing, DELIVERY, attempt=attempt, **job),
         endpoint,
         now or datetime.now(UTC),
@@ -97,7 +97,9 @@ def test_a_replay_of_an_old_attempt_is_refused() -> None:
         ),
     ],
 )
-def test_a_secret_of_the_applications_that_is_none_fails_for_good_and_is_not_told(secrets) -> None:
+def test_a_secret_of_the_applications_that_is_none_fails_for_good_and_is_not_repeated(
+    secrets,
+) -> None:
     with pytest.raises(Fail) as failed:
         message(*secrets)
     assert str(failed.value) == (

@@ -1,4 +1,4 @@
-"""`CORRAL_WEBHOOKS_OUTGOING_…`: what holds without any, and how a wrong one is told."""
+"""`CORRAL_WEBHOOKS_OUTGOING_…`: what holds without any, and how a wrong one is reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_ports_that_are_none_are_refused(monkeypatch, value) -> None:
         WebhookSettings()
 
 
-def test_everything_that_is_wrong_is_told_at_once_and_by_its_name(monkeypatch) -> None:
+def test_everything_that_is_wrong_is_reported_at_once_and_by_its_name(monkeypatch) -> None:
     for name, value in {
         "ALOW_PRIVATE": "1",
         "ALLOW_PRIVATE": "perhaps",

@@ -34,7 +34,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 pytestmark = pytest.mark.asyncio
 
 APPLICATION = '''
-"""Dies once, if a file tells it to, when the processor has returned and the store does not know of it."""
+"""Dies once, if there is a certain file, when the processor has returned and the store does not know of it."""
 import os
 from contextlib import contextmanager
 from pathlib import Path

@@ -44,17 +44,15 @@ async def read_failure_groups(
 
 async def read_summary(context: BoardContext, queue: str) -> QueueSummary:
     """Read a queue's summary; costs two script calls."""
-    return await _with_masked_failure(context, await context.inspector.summary(queue))
+    return await _mask_failure(context, await context.inspector.summary(queue))
 
 
 async def read_summaries(context: BoardContext) -> Sequence[QueueSummary]:
     """Read the summaries of all queues; costs two script calls for each."""
-    return [
-        await _with_masked_failure(context, each) for each in await context.inspector.summaries()
-    ]
+    return [await _mask_failure(context, each) for each in await context.inspector.summaries()]
 
 
-async def _with_masked_failure(context: BoardContext, summary: QueueSummary) -> QueueSummary:
+async def _mask_failure(context: BoardContext, summary: QueueSummary) -> QueueSummary:
     failure = summary.last_failure
     if failure is None:
         return summary

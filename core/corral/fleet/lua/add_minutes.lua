@@ -1,8 +1,10 @@
 -- Add to the figures of some minutes: pure sums and a maximum, so that any number of workers may.
 --
--- KEYS  1 `corral:<prefix>:<queue>:minutes`, a hash: minute % kept -> 'minute jobs first_starts wait_ms run_ms longest_ms'
+-- KEYS  1 `corral:<prefix>:<queue>:minutes`, a hash: minute % kept -> 'minute jobs first_starts
+--         wait_ms run_ms longest_ms'
 -- ARGV  1 kept, how many minutes the hash holds   2 how long it lives from now, ms
---       then per minute: the minute (Unix ms / 60,000), jobs, first_starts, wait_ms, run_ms, longest_ms
+--       then per minute: the minute (Unix ms / 60,000), jobs, first_starts, wait_ms, run_ms,
+--         longest_ms
 -- Returns 1. A minute replaces the one of the day before; sums that arrive a day late are dropped.
 
 local FIELDS = 6

@@ -2,8 +2,8 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 looks: how many jobs are read
--- Returns one row per job: {id, name, processedOn, pb, lock token, lock_ms}. Missing texts are ''. lock_ms: time until the
---         lock expires; negative without a lock.
+-- Returns one row per job: {id, name, processedOn, pb, lock token, lock_ms}. Missing texts are ''.
+--         lock_ms: time until the lock expires; negative without a lock.
 
 -- @include queue_state.lua
 

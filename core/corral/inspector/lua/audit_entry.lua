@@ -1,11 +1,13 @@
--- Included after queue_state.lua by every script that changes something: the audit's entry is written together with the
--- change. If the audit's key is damaged, the script is refused and changes nothing.
+-- Included after queue_state.lua by every script that changes something: the audit's entry is
+-- written together with the change. If the audit's key is damaged, the script is refused and
+-- changes nothing.
 --
 -- Needs:  KEYS 2: the audit's stream.
---         The last four of ARGV: who; what (the operation); the id of the entry that earlier batches of this operation
---         wrote, or ''; the count in that entry.
--- Leaves: ARGV without those four, so that the script sees only its own arguments; audited, false or {entry's id, flat
---         entry}, which the script returns after its own reply; previous_entry; and the functions below.
+--         The last four of ARGV: who; what (the operation); the id of the entry that earlier
+--         batches of this operation wrote, or ''; the count in that entry.
+-- Leaves: ARGV without those four, so that the script sees only its own arguments; audited, false
+--         or {entry's id, flat entry}, which the script returns after its own reply;
+--         previous_entry; and the functions below.
 
 local previous_count, previous_entry = table.remove(ARGV), table.remove(ARGV)
 local what, who = table.remove(ARGV), table.remove(ARGV)
@@ -14,8 +16,8 @@ local audited = false
 local damaged_audit = damage(KEYS[2], 'stream')
 if damaged_audit then return refusal(damaged_audit) end
 
--- Write the entry. `count`: how many jobs an operation on many jobs has changed. An operation in batches has one entry:
--- each batch replaces it by one with the new total.
+-- Write the entry. `count`: how many jobs an operation on many jobs has changed. An operation in
+-- batches has one entry: each batch replaces it by one with the new total.
 local function write_entry(job, before, after, count)
   local prefix, queue = string.match(KEYS[1], '^(.*):([^:]+):$')
   local entry = {'prefix', prefix, 'who', who, 'what', what, 'queue', queue}

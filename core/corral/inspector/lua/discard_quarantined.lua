@@ -1,7 +1,8 @@
 -- Remove ids from the quarantine, with the keys that are kept there.
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
--- ARGV  1 offset_ms   then pairs: an id, and the id as the audit shows it   then the arguments of audit_entry.lua
+-- ARGV  1 offset_ms   then pairs: an id, and the id as the audit shows it
+--       then the arguments of audit_entry.lua
 -- Returns {codes, audited}, one code per id: 1 removed; -1 the id is not in quarantine.
 
 -- @include queue_state.lua

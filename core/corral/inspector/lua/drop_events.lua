@@ -1,7 +1,8 @@
 -- Delete entries of the queue's event stream (wire 7).
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
--- ARGV  1 offset_ms   2 '1' if the audit counts these events, '' if it counts something else   3.. the entries' ids
+-- ARGV  1 offset_ms   2 '1' if the audit counts these events, '' if it counts something else
+--       3.. the entries' ids
 --       then the arguments of audit_entry.lua
 -- Returns {how many were deleted, audited}.
 

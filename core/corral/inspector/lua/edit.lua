@@ -1,9 +1,11 @@
 -- Replace the payload of a job that no worker has read, as BullMQ's `updateData` does.
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
--- ARGV  1 offset_ms   2 id   3 the payload, JSON text   4 the names of the changed fields, a JSON list
+-- ARGV  1 offset_ms   2 id   3 the payload, JSON text
+--       4 the names of the changed fields, a JSON list
 --       then the arguments of audit_entry.lua
--- Returns {code, audited}: 1 done; 0 a worker holds the job; -1 no such job; -3 it is completed, or in no container.
+-- Returns {code, audited}: 1 done; 0 a worker holds the job; -1 no such job; -3 it is completed, or
+--         in no container.
 
 -- @include queue_state.lua
 -- @include audit_entry.lua

@@ -2,9 +2,11 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 id
--- Returns {now_ms, container, flat hash, count of log lines, lock_ms, due score}; nothing if there is no such job.
+-- Returns {now_ms, container, flat hash, count of log lines, lock_ms, due score}; nothing if there
+--         is no such job.
 --         container: '' if no container holds the job   count: -1 if that key is damaged
---         lock_ms: time until the lock expires; negative without a lock   due score: '' unless the job is delayed
+--         lock_ms: time until the lock expires; negative without a lock
+--         due score: '' unless the job is delayed
 
 -- @include queue_state.lua
 

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2.. ids
--- Returns {jobs, left}; jobs: rows {id, flat hash, log lines, results of the children}; an id without a hash is skipped.
+-- Returns {jobs, left}; jobs: rows {id, flat hash, log lines, results of the children}; an id
+--         without a hash is skipped.
 --         left: one text for each job that cannot be read because a key is damaged.
 
 -- @include queue_state.lua

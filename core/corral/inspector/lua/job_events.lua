@@ -1,10 +1,12 @@
 -- Read the events about one job from the queue's event stream, in one direction.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 id   3 command: XRANGE or XREVRANGE   4 first, 5 last: the range of that command
---       6 looks: the most events that are read   7 bytes: no more events are read after this many bytes
--- Returns {entries, rest}; entries: rows {ms, event, prev or '', delay or '', the beginning of the failed reason or ''}
---         in the command's order; rest: where the unread events begin, or ''.
+-- ARGV  1 offset_ms   2 id   3 command: XRANGE or XREVRANGE
+--       4 first, 5 last: the range of that command
+--       6 looks: the most events that are read
+--       7 bytes: no more events are read after this many bytes
+-- Returns {entries, rest}; entries: rows {ms, event, prev or '', delay or '', the beginning of the
+--         failed reason or ''} in the command's order; rest: where the unread events begin, or ''.
 
 -- @include queue_state.lua
 

@@ -1,7 +1,7 @@
 -- Included after queue_state.lua: read the jobs that failed last.
 
--- Returns rows {id, failed at (ms), the beginning of the reason}, the newest first: at most `wanted` of the last `looks`
--- jobs. An id without a key, or whose key is not a hash, is skipped.
+-- Returns rows {id, failed at (ms), the beginning of the reason}, the newest first: at most
+-- `wanted` of the last `looks` jobs. An id without a key, or whose key is not a hash, is skipped.
 local function last_failures(looks, wanted)
   local found = {}
   local failed = read('ZREVRANGE', base .. 'failed', 0, looks - 1, 'WITHSCORES') or {}

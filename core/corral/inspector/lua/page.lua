@@ -1,11 +1,13 @@
--- Read a page of the jobs in one container: those that run next first, or those that finished last first.
+-- Read a page of the jobs in one container: those that run next first, or those that finished last
+-- first.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 container   3 start   4 limit   5 '1': the newest first, in every container; or ''
--- Returns {now_ms, total, jobs, left}; jobs: rows {id, flat hash, due score or ''}; an id without a hash is skipped (wire
---         6.25); left: one text for each job whose key is not a hash.
---         Jobs that BullMQ 5 has moved to `paused` are listed after those in `wait`: they are older, and run before them
---         (wire 6.14).
+-- ARGV  1 offset_ms   2 container   3 start   4 limit
+--       5 '1': the newest first, in every container; or ''
+-- Returns {now_ms, total, jobs, left}; jobs: rows {id, flat hash, due score or ''}; an id without a
+--         hash is skipped (wire 6.25); left: one text for each job whose key is not a hash.
+--         Jobs that BullMQ 5 has moved to `paused` are listed after those in `wait`: they are
+--         older, and run before them (wire 6.14).
 
 -- @include queue_state.lua
 
@@ -15,7 +17,8 @@ local ids, total = {}, nil
 local wrong = first_damaged(container)
 if wrong then return refusal(wrong) end
 
--- Append the ids at the indexes `from` to `to` of several lists, as if they were one list, to `ids`.
+-- Append the ids at the indexes `from` to `to` of several lists, as if they were one list, to
+-- `ids`.
 local function add_ids(lists, from, to)
   local before = 0
   for _, name in ipairs(lists) do

@@ -1,8 +1,9 @@
 -- Pause the queue: none of its jobs may start (wire 6.14). Running jobs continue.
 --
--- Waiting jobs stay in `wait` only if BullMQ 6 says that it uses the queue, and BullMQ 5 has left nothing in `paused`.
--- Otherwise they are moved to `paused`, as BullMQ 5 does, because its `resume` would overwrite `wait` (trap T1); every
--- other client's `resume` moves them back. If the queue is paused already, waiting jobs are moved all the same.
+-- Waiting jobs stay in `wait` only if BullMQ 6 says that it uses the queue, and BullMQ 5 has left
+-- nothing in `paused`. Otherwise they are moved to `paused`, as BullMQ 5 does, because its `resume`
+-- would overwrite `wait` (trap T1); every other client's `resume` moves them back. If the queue is
+-- paused already, waiting jobs are moved all the same.
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
 -- ARGV  1 offset_ms   then the arguments of audit_entry.lua

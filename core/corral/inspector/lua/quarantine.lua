@@ -1,14 +1,14 @@
--- Included after queue_state.lua: the queue's quarantine. Workers move an id there if its own key is not a hash, or if it
--- has the name of one of the queue's own keys (trap T9).
+-- Included after queue_state.lua: the queue's quarantine. Workers move an id there if its own key
+-- is not a hash, or if it has the name of one of the queue's own keys (trap T9).
 --
--- The quarantine is a hash: by id {"at", "from", "reason", "key"} as JSON. `key`: where the key of that id is kept now, or
--- empty. Ids are bytes.
+-- The quarantine is a hash: by id {"at", "from", "reason", "key"} as JSON. `key`: where the key of
+-- that id is kept now, or empty. Ids are bytes.
 
 local quarantine = 'corral:' .. base .. 'quarantine'
 local is_key_word = repairs().is_key_word
 
--- Decode the entry of an id: each field is a text, '' if it is missing. It never fails: if the text is not such JSON, it
--- becomes the reason.
+-- Decode the entry of an id: each field is a text, '' if it is missing. It never fails: if the text
+-- is not such JSON, it becomes the reason.
 local function decode_entry(text)
   local known, held = pcall(cjson.decode, text)
   if not known or type(held) ~= 'table' then return {at = '', from = '', reason = text, key = ''} end
@@ -23,7 +23,8 @@ local function decode_entry(text)
   return entry
 end
 
--- The suffixes of the keys that are kept beside an id's own key. A suffix that makes the key of another id is left out.
+-- The suffixes of the keys that are kept beside an id's own key. A suffix that makes the key of
+-- another id is left out.
 local function suffixes_of(entry)
   local found = {}
   local name = string.sub(entry.key, #quarantine + 2)
@@ -33,8 +34,8 @@ local function suffixes_of(entry)
   return found
 end
 
--- Where an id can be returned from: the kept key, and the id that the job will have. If it cannot be returned: nil, that
--- id, and the reason.
+-- Where an id can be returned from: the kept key, and the id that the job will have. If it cannot
+-- be returned: nil, that id, and the reason.
 local function return_target(id, entry)
   local target = is_key_word(id) and 'returned-' .. id or id
   local source, own = entry.key, base .. target
@@ -57,7 +58,8 @@ local function return_target(id, entry)
   return source, target
 end
 
--- Remove the entry of an id. If an earlier key of the same id is kept as well, the entry is changed to name that key.
+-- Remove the entry of an id. If an earlier key of the same id is kept as well, the entry is changed
+-- to name that key.
 local function remove_entry(id, entry)
   call('HDEL', quarantine, id)
   local first = quarantine .. ':' .. id

@@ -1,9 +1,10 @@
--- Read a page of the quarantine: the newest first if it has not more than a thousand ids, otherwise in no order.
+-- Read a page of the quarantine: the newest first if it has not more than a thousand ids, otherwise
+-- in no order.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 start   3 limit
--- Returns {total, entries}; entries: rows {id, at, from, reason, key, the id that the returned job will have, why it cannot
---         be returned or ''}.
+-- Returns {total, entries}; entries: rows {id, at, from, reason, key, the id that the returned job
+--         will have, why it cannot be returned or ''}.
 
 -- @include queue_state.lua
 -- @include quarantine.lua

@@ -1,10 +1,12 @@
 -- Included first by every script in this directory: reads the queue's `meta` and the store's clock.
 --
 -- Needs:  KEYS 1 `<prefix>:<queue>:`   ARGV 1 offset_ms, added to the server's time
--- Leaves: base, now (ms), meta (paused, concurrency), max_events, what events.lua leaves, and the functions below.
+-- Leaves: base, now (ms), meta (paused, concurrency), max_events, what events.lua leaves, and the
+--         functions below.
 --
--- Scripts read a key, and thereby notice that it has the wrong type, before they change anything. A script that needs such
--- a key replies with the error `DAMAGED <key> is a <type>, not a <type>`, and has changed nothing.
+-- Scripts read a key, and thereby notice that it has the wrong type, before they change anything. A
+-- script that needs such a key replies with the error `DAMAGED <key> is a <type>, not a <type>`,
+-- and has changed nothing.
 
 local base = KEYS[1]
 local clock = redis.call('TIME')
@@ -21,10 +23,12 @@ local function refusal(wrong) return redis.error_reply('DAMAGED ' .. wrong) end
 
 -- @include read.lua
 
--- Write an event, and trim the stream as BullMQ does. A damaged stream is ignored: the change itself has been made.
+-- Write an event, and trim the stream as BullMQ does. A damaged stream is ignored: the change
+-- itself has been made.
 local function emit(...) redis.pcall('XADD', events, 'MAXLEN', '~', max_events, '*', 'event', ...) end
 
--- Wake a worker if it may start a job (wire 5.1, 5.4). This only saves time: workers look by themselves within seconds.
+-- Wake a worker if it may start a job (wire 5.1, 5.4). This only saves time: workers look by
+-- themselves within seconds.
 local function signal_work()
   local limit = tonumber(meta[2])
   local active = limit and redis.pcall('LLEN', base .. 'active')
@@ -33,9 +37,9 @@ local function signal_work()
   end
 end
 
--- The place of a job that is to wait, which depends on its priority. Returns the score in `prioritized` (a number) or the
--- key of the list (wait_list.lua); or nil and the damage. Only the counter `pc` that breaks ties is changed: gaps in it do
--- no harm.
+-- The place of a job that is to wait, which depends on its priority. Returns the score in
+-- `prioritized` (a number) or the key of the list (wait_list.lua); or nil and the damage. Only the
+-- counter `pc` that breaks ties is changed: gaps in it do no harm.
 local function waiting_place(key)
   local wrong = damage(key, 'hash')
   if wrong then return nil, wrong end
@@ -54,7 +58,8 @@ local function waiting_place(key)
   return priority * 4294967296 + call('INCR', base .. 'pc') % 4294967296
 end
 
--- Put a job into the place that `waiting_place` returned. The caller has removed it from its container. Returns its state.
+-- Put a job into the place that `waiting_place` returned. The caller has removed it from its
+-- container. Returns its state.
 local function put_into_waiting(id, place, previous, lifo)
   local has_priority = type(place) == 'number'
   if has_priority then
@@ -70,8 +75,8 @@ local function put_into_waiting(id, place, previous, lifo)
   return has_priority and 'prioritized' or 'waiting'
 end
 
--- The container that holds a job (wire 6.25), or nil. If a container is damaged, the job may be in there: then the second
--- value is the damage.
+-- The container that holds a job (wire 6.25), or nil. If a container is damaged, the job may be in
+-- there: then the second value is the damage.
 local function container_of(id)
   local wrong
   local function holds(command, name)

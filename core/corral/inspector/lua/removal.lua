@@ -1,11 +1,12 @@
--- Included after queue_state.lua: what must be checked and updated before a job's keys are deleted (wire 6.17, 6.20).
+-- Included after queue_state.lua: what must be checked and updated before a job's keys are deleted
+-- (wire 6.17, 6.20).
 
 local any_delayed = false -- relations.lua sets it if it adds the job that a deduplication id held back
 -- @include relations.lua
 -- @include remove_jobs.lua
 
--- Whether a job is the next iteration of a schedule, which would end without it (wire 6.17, code -8). The second value is
--- the damage that makes the answer unknown.
+-- Whether a job is the next iteration of a schedule, which would end without it (wire 6.17,
+-- code -8). The second value is the damage that makes the answer unknown.
 local function is_current_iteration(id)
   if string.sub(id, 1, 7) ~= 'repeat:' then return false end
   local schedule = call('HGET', base .. id, 'rjk')
@@ -33,8 +34,8 @@ local function known_parent(key, parent_key)
   return nil, key .. ' is a hash whose parent cannot be read'
 end
 
--- The damage of the keys that are written when a job leaves its parent, or nil. A parent in the same queue may be removed
--- as well, so that its own parent is checked, too.
+-- The damage of the keys that are written when a job leaves its parent, or nil. A parent in the
+-- same queue may be removed as well, so that its own parent is checked, too.
 local function damaged_family(key)
   local seen = {}
   while not seen[key] do

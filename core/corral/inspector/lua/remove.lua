@@ -2,9 +2,9 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
 -- ARGV  1 offset_ms   2.. ids   then the arguments of audit_entry.lua
--- Returns {codes, audited}, one code per id: 1 removed; 0 a worker holds the lock of the job or of a child; -1 no such job;
---         -8 it is the next iteration of a schedule; a text: a key of the job, or of a child, is damaged. A job whose code
---         is not 1 is not changed at all.
+-- Returns {codes, audited}, one code per id: 1 removed; 0 a worker holds the lock of the job or of
+--         a child; -1 no such job; -8 it is the next iteration of a schedule; a text: a key of the
+--         job, or of a child, is damaged. A job whose code is not 1 is not changed at all.
 
 -- @include queue_state.lua
 -- @include audit_entry.lua
@@ -15,8 +15,8 @@ local CHILD_KEYS = {
   dependencies = {'SMEMBERS', 'set'},
 }
 
--- A job's queue (`<prefix>:<queue>:`) and id, from its key. Ids may contain colons, names of queues may not (trap T10). For
--- another prefix, whose length is unknown, the last colon is taken.
+-- A job's queue (`<prefix>:<queue>:`) and id, from its key. Ids may contain colons, names of queues
+-- may not (trap T10). For another prefix, whose length is unknown, the last colon is taken.
 local prefix = string.match(KEYS[1], '^(.*:)[^:]+:$')
 
 local function place_of(key)
@@ -47,7 +47,8 @@ end
 
 local containers = {} -- the children's containers, by key
 
--- Why a job or one of its children cannot be removed: 0 if a worker holds a lock, a text if a key is damaged; or nil.
+-- Why a job or one of its children cannot be removed: 0 if a worker holds a lock, a text if a key
+-- is damaged; or nil.
 local function obstacle(key, seen)
   if seen[key] then return nil end
   seen[key] = true

@@ -1,10 +1,11 @@
 -- Resume the queue: its jobs may start again (wire 6.14).
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
--- ARGV  1 offset_ms   2 limit: how many ids in `paused`, where BullMQ 5 keeps them, one call moves back to `wait`
+-- ARGV  1 offset_ms   2 limit: how many ids in `paused`, where BullMQ 5 keeps them, one call moves
+--         back to `wait`
 --       then the arguments of audit_entry.lua
--- Returns {{resumed, left}, audited}; resumed: 1 if this call resumed the queue, 0 if it was not paused; left: how many ids
---         are still in `paused`.
+-- Returns {{resumed, left}, audited}; resumed: 1 if this call resumed the queue, 0 if it was not
+--         paused; left: how many ids are still in `paused`.
 
 -- @include queue_state.lua
 -- @include audit_entry.lua

@@ -3,8 +3,9 @@
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
 -- ARGV  1 offset_ms   2 reset: '1' counts attempts and starts from zero; or ''   3.. ids
 --       then the arguments of audit_entry.lua
--- Returns {codes, audited}, one code per id: 1 it is waiting again; -1 no such job; -3 it has neither failed nor completed; a
---         text: a key of the job, or one that it needs, is damaged. A job whose code is not 1 is not changed at all.
+-- Returns {codes, audited}, one code per id: 1 it is waiting again; -1 no such job; -3 it has
+--         neither failed nor completed; a text: a key of the job, or one that it needs, is
+--         damaged. A job whose code is not 1 is not changed at all.
 
 -- @include queue_state.lua
 -- @include audit_entry.lua

@@ -2,11 +2,13 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
 -- ARGV  1 offset_ms   2 until_ms: later failures are not retried; '' in the first call: now
---       3 from_ms, 4 skip: where the last call stopped: it has seen and left `skip` jobs that failed at from_ms
---       5 limit: how many jobs are looked at   6 reason: only failed reasons that begin with this text; '': all
+--       3 from_ms, 4 skip: where the last call stopped: it has seen and left `skip` jobs that
+--         failed at from_ms
+--       5 limit: how many jobs are looked at
+--       6 reason: only failed reasons that begin with this text; '': all
 --       7 reset: as in retry.lua   then the arguments of audit_entry.lua
--- Returns {{until_ms, from_ms, skip, looked, retried, left}, audited}; looked: 0 if there are no more; left: one text for
---         each job that was skipped because of a damaged key.
+-- Returns {{until_ms, from_ms, skip, looked, retried, left}, audited}; looked: 0 if there are no
+--         more; left: one text for each job that was skipped because of a damaged key.
 
 -- @include queue_state.lua
 -- @include audit_entry.lua

@@ -15,7 +15,8 @@ local function place_for_retry(id, state)
   return waiting_place(base .. id)
 end
 
--- Let the parent wait for this job again, if it had counted it as finished. The parent itself is not moved.
+-- Let the parent wait for this job again, if it had counted it as finished. The parent itself is
+-- not moved.
 local function rejoin_parent(key, state)
   local parent = call('HGET', key, 'parentKey')
   if not parent then return end
@@ -27,8 +28,8 @@ local function rejoin_parent(key, state)
   end
 end
 
--- Move a job to the place that `place_for_retry` returned. The caller has removed it from its container. `reset` counts
--- attempts and starts from zero. Returns its state.
+-- Move a job to the place that `place_for_retry` returned. The caller has removed it from its
+-- container. `reset` counts attempts and starts from zero. Returns its state.
 local function retry(id, state, reset, place)
   local key = base .. id
   local known, opts = pcall(cjson.decode, call('HGET', key, 'opts') or '{}')

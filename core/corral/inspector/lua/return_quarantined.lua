@@ -1,9 +1,11 @@
 -- Return jobs from the quarantine: each waits behind all other jobs of its priority.
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
--- ARGV  1 offset_ms   then pairs: an id, and the id as the audit shows it   then the arguments of audit_entry.lua
--- Returns {replies, audited}, one reply per id: {1, the id that the job has now}; {0, why it cannot be returned}; {-1}: it is
---         not in quarantine. An id that is not returned is not changed at all.
+-- ARGV  1 offset_ms   then pairs: an id, and the id as the audit shows it
+--       then the arguments of audit_entry.lua
+-- Returns {replies, audited}, one reply per id: {1, the id that the job has now}; {0, why it cannot
+--         be returned}; {-1}: it is not in quarantine. An id that is not returned is not changed at
+--         all.
 
 -- @include queue_state.lua
 -- @include audit_entry.lua
@@ -12,7 +14,8 @@
 local damaged = damage(quarantine, 'hash')
 if damaged then return refusal(damaged) end
 
--- Move a job out of the quarantine; the caller has checked that this is possible. Returns its state.
+-- Move a job out of the quarantine; the caller has checked that this is possible. Returns its
+-- state.
 local function return_job(id, entry, source, target, place)
   local own = base .. target
   if source ~= own then

@@ -1,10 +1,11 @@
 -- Move delayed jobs to waiting (wire 6.15).
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
--- ARGV  1 offset_ms   2 limit, 3 skip: without ids, take `limit` jobs in the order of their due times, after skipping `skip`
+-- ARGV  1 offset_ms   2 limit, 3 skip: without ids, take `limit` jobs in the order of their due
+--         times, after skipping `skip`
 --       4.. ids   then the arguments of audit_entry.lua
--- Returns {codes, audited}, one code per job: 1 it is waiting; -1 no such job; -3 it is not delayed; a text: a key is damaged,
---         and the job is not changed.
+-- Returns {codes, audited}, one code per job: 1 it is waiting; -1 no such job; -3 it is not
+--         delayed; a text: a key is damaged, and the job is not changed.
 
 -- @include queue_state.lua
 -- @include audit_entry.lua

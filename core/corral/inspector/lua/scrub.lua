@@ -1,10 +1,13 @@
 -- Empty finished jobs: remove payload, result, progress, failed reason, stack traces and log lines.
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
--- ARGV  1 offset_ms   2 count of texts   then the texts: a job matches if it contains any of them; none: every job matches
+-- ARGV  1 offset_ms   2 count of texts
+--       then the texts: a job matches if it contains any of them; none: every job matches
 --       then ids   then the arguments of audit_entry.lua
--- Returns {{ids of the emptied jobs, left}, audited}. A job that is not finished is not changed: it needs its payload.
---         left: one text for each job that could not be searched or emptied because a key is damaged.
+-- Returns {{ids of the emptied jobs, left}, audited}. A job that is not finished is not changed: it
+--         needs its payload.
+--         left: one text for each job that could not be searched or emptied because a key is
+--           damaged.
 
 -- @include queue_state.lua
 -- @include audit_entry.lua

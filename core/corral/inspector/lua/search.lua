@@ -1,17 +1,25 @@
--- Look at the next batch of jobs in one container, the newest first, and return the candidates of a search.
+-- Look at the next batch of jobs in one container, the newest first, and return the candidates of a
+-- search.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 container
---       3 place, 4 id: of the job that was looked at last: its score (in a list its index), its id; '' to begin
+--       3 place, 4 id: of the job that was looked at last: its score (in a list its index), its id;
+--         '' to begin
 --       5 looks: how many jobs are looked at   6 each: the cost of looking at a job, in bytes
---       7 bytes: no other job is looked at after this cost; texts that are slow to search cost more than their length
+--       7 bytes: no other job is looked at after this cost; texts that are slow to search cost more
+--         than their length
 --       8 hits: no other job is looked at after this many candidates
---       9 count of texts, and the texts: a job matches if its payload or failed reason contains any of them; none: every job
---       then count of names, and the names of a member of the payload, as JSON spells them; none: every job
---       then count of values, and the beginnings of values, as JSON spells them: any of them must follow any of the names
--- Returns {looked, read, ended, place, id, jobs}: how many jobs were looked at, and their cost in bytes; 1 if there are no
---         more, else 0; where the next call continues; jobs: rows {id, flat hash, due score or ''} of the candidates.
---         A member may belong to another object of the payload with the same name: the caller checks the parsed payload.
+--       9 count of texts, and the texts: a job matches if its payload or failed reason contains any
+--         of them; none: every job
+--       then count of names, and the names of a member of the payload, as JSON spells them; none:
+--         every job
+--       then count of values, and the beginnings of values, as JSON spells them: any of them must
+--         follow any of the names
+-- Returns {looked, read, ended, place, id, jobs}: how many jobs were looked at, and their cost in
+--         bytes; 1 if there are no more, else 0; where the next call continues; jobs: rows {id,
+--         flat hash, due score or ''} of the candidates.
+--         A member may belong to another object of the payload with the same name: the caller
+--         checks the parsed payload.
 
 -- @include queue_state.lua
 
@@ -21,12 +29,14 @@ local set = base .. container
 local is_list = container == 'wait' or container == 'active' or container == 'paused'
 local MOST_MEMBERS = 500 -- members of one name in one payload that are checked; a job with more of them is a candidate
 local MEMBER_BYTES = 200 -- the cost of checking one of them, in bytes
--- string.find stops at each byte that equals the text's first byte. The extra cost of a stop, in bytes:
+-- string.find stops at each byte that equals the text's first byte. The extra cost of a stop, in
+-- bytes:
 local STOPS = 2.5
--- How often it stops is estimated from a sample of the payload: of every large payload, and of every eighth job.
+-- How often it stops is estimated from a sample of the payload: of every large payload, and of
+-- every eighth job.
 local SAMPLE_BYTES, LARGE_BYTES = 32, 4096
--- Fewer stops in a sample are ignored: they cost little, and otherwise the progress of a search would reveal characters of
--- masked fields.
+-- Fewer stops in a sample are ignored: they cost little, and otherwise the progress of a search
+-- would reveal characters of masked fields.
 local MANY_STOPS = 8
 
 local argument = 9

@@ -1,7 +1,8 @@
 -- Change the concurrency or the rate limit of the whole queue (wire 6.18, 6.19).
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
--- ARGV  1 offset_ms   then pairs: a field of `meta` ('concurrency', 'max', 'duration'), and its value; '' removes the field
+-- ARGV  1 offset_ms   then pairs: a field of `meta` ('concurrency', 'max', 'duration'), and its
+--         value; '' removes the field
 --       then the arguments of audit_entry.lua
 -- Returns {0, audited}. A worker is woken if jobs are waiting: a wider limit may let one start.
 

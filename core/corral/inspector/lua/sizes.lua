@@ -11,7 +11,8 @@ local function damaged_keys()
   return found
 end
 
--- The sizes of wait, paused, active, prioritized, delayed, waiting-children, completed, failed; -1 for a damaged key.
+-- The sizes of wait, paused, active, prioritized, delayed, waiting-children, completed, failed;
+-- -1 for a damaged key.
 local function sizes()
   local found = {}
   for i, name in ipairs({'wait', 'paused', 'active'}) do found[i] = read('LLEN', base .. name) or -1 end

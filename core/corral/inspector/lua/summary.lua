@@ -1,16 +1,22 @@
 -- Read the summary of one queue. It looks at a bounded number of jobs.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 looks: how many jobs are read at each end of a container   3 minutes of metrics
--- Returns {now_ms, sizes, limits, waiting, started, due, completed, failed, failures, quarantined, damaged}
---         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed, failed; -1 for a damaged key
+-- ARGV  1 offset_ms   2 looks: how many jobs are read at each end of a container
+--       3 minutes of metrics
+-- Returns {now_ms, sizes, limits, waiting, started, due, completed, failed, failures, quarantined,
+--         damaged}
+--         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed,
+--           failed; -1 for a damaged key
 --         limits: paused, concurrency, max, duration
---         waiting: rows {timestamp, opts, processedOn, ms of the last event `waiting`} of jobs that may have waited longest
---         started: processedOn of the active jobs that came first   due: the lowest score of `delayed`, or ''
+--         waiting: rows {timestamp, opts, processedOn, ms of the last event `waiting`} of jobs that
+--           may have waited longest
+--         started: processedOn of the active jobs that came first
+--         due: the lowest score of `delayed`, or ''
 --         completed, failed: {count, prevTS, prevCount, {counts per minute, the newest first}} each
 --         failures: at most one row, as in last_failures.lua
 --         quarantined: how many ids are in quarantine; -1 if that key is damaged
---         damaged: one text for each damaged key of the queue; their contents are missing in the other values
+--         damaged: one text for each damaged key of the queue; their contents are missing in the
+--           other values
 
 -- @include queue_state.lua
 -- @include last_failures.lua
@@ -20,8 +26,8 @@ local looks, minutes = tonumber(ARGV[2]), tonumber(ARGV[3])
 local EVENTS = 300 -- how many of the last events are read: enough to find a recent retry of many jobs at once
 local LONG_MS = 60000
 
--- The jobs that run next are the oldest, except for jobs that are `lifo`, retried, promoted, or more urgent: therefore both
--- ends of the lists are read.
+-- The jobs that run next are the oldest, except for jobs that are `lifo`, retried, promoted, or
+-- more urgent: therefore both ends of the lists are read.
 local ids, is_known = {}, {}
 local function add(found)
   for _, id in ipairs(found) do
@@ -42,7 +48,8 @@ for _ = 1, looks do -- the oldest job of each priority (wire 5.3)
   priority = math.max(priority, math.floor(found[2] / 4294967296)) + 1
 end
 
--- Only the events say when a job was retried or promoted by hand. They are read if a job seems to have waited for long.
+-- Only the events say when a job was retried or promoted by hand. They are read if a job seems to
+-- have waited for long.
 local waiting, long = {}, {}
 for _, id in ipairs(ids) do
   local held = redis.pcall('HMGET', base .. id, 'timestamp', 'opts', 'processedOn')

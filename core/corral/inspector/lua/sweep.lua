@@ -1,12 +1,13 @@
--- Remove the jobs of a container that are old enough (wire 6.17: clean, and drain), one batch. The next iterations of
--- schedules are kept, and so are active jobs that a worker holds.
+-- Remove the jobs of a container that are old enough (wire 6.17: clean, and drain), one batch. The
+-- next iterations of schedules are kept, and so are active jobs that a worker holds.
 --
 -- KEYS  1 `<prefix>:<queue>:`   2 the audit's stream: see audit_entry.lua
 -- ARGV  1 offset_ms   2 container   3 age_ms: the least age; '' drains: any age, and no event
---       4 skip: how many jobs earlier calls have looked at and kept   5 looks: how many jobs are looked at
+--       4 skip: how many jobs earlier calls have looked at and kept
+--       5 looks: how many jobs are looked at
 --       6 limit: the most jobs to remove   then the arguments of audit_entry.lua
--- Returns {{looked, removed, left}, audited}; looked: 0 if there are no more; left: one text for each job that is kept
---         because a key is damaged.
+-- Returns {{looked, removed, left}, audited}; looked: 0 if there are no more; left: one text for
+--         each job that is kept because a key is damaged.
 
 -- @include queue_state.lua
 -- @include audit_entry.lua
@@ -44,8 +45,8 @@ local function can_be_removed(id)
   return not (is_current or unread), unread
 end
 
--- Take a job out of its parent. A parent that loses its last child is removed if it is in the same queue; otherwise it runs
--- next, and unlike BullMQ we also write the event in its queue.
+-- Take a job out of its parent. A parent that loses its last child is removed if it is in the same
+-- queue; otherwise it runs next, and unlike BullMQ we also write the event in its queue.
 local function unlink(id)
   local key = base .. id
   local parent_key = call('HGET', key, 'parentKey')
@@ -66,7 +67,8 @@ for i, id in ipairs(ids) do
   local is_removed, unread = can_be_removed(id)
   if is_removed then
     gone[#gone + 1] = id
-    -- In a list it is replaced by an empty text, which is never an id; those are removed all at once below.
+    -- In a list it is replaced by an empty text, which is never an id; those are removed all at
+    -- once below.
     if is_list then call('LSET', set, -skip - i, '') end
   end
   left[#left + 1] = unread

@@ -1,12 +1,16 @@
 -- What a scrape asks of one queue (wire 2.1, 6.23, 6.25).
 --
--- KEYS  1 `<prefix>:<queue>:`   2 `corral:<prefix>:alive`, the records of all processes (corral.fleet.processes)
+-- KEYS  1 `<prefix>:<queue>:`
+--       2 `corral:<prefix>:alive`, the records of all processes (corral.fleet.processes)
 -- ARGV  1 offset_ms   2 how old a heartbeat may be, ms
--- Returns {sizes, finished, paused, oldest_ms, workers, quarantined}; -1 stands for a figure whose key is damaged
+-- Returns {sizes, finished, paused, oldest_ms, workers, quarantined}; -1 stands for a figure whose
+--         key is damaged
 --         sizes      of the containers, in the order of `CONTAINERS`
---         finished   how many jobs were ever completed, and failed: BullMQ's own counts, which nothing lowers
+--         finished   how many jobs were ever completed, and failed: BullMQ's own counts, which
+--                    nothing lowers
 --         paused     1 or 0
---         oldest_ms  for how long the job that runs next could have been running, 0 where none waits
+--         oldest_ms  for how long the job that runs next could have been running, 0 where none
+--                    waits
 --         workers    how many worker processes have a recent heartbeat
 --         quarantined  how many ids are in the quarantine
 
@@ -18,7 +22,8 @@ local LOOK = 10
 
 -- @include read.lua
 
--- Since when a job waits. A job that was started before waits since some time after that start, which is not stored.
+-- Since when a job waits. A job that was started before waits since some time after that start,
+-- which is not stored.
 local function since(id)
   local job = read('HMGET', base .. id, 'timestamp', 'opts', 'ats', 'processedOn')
   if not job then return nil, false end
@@ -28,7 +33,8 @@ local function since(id)
   return made and made + delay, true
 end
 
--- The time of the first of the next jobs that was never started; if all were, that of the first of them.
+-- The time of the first of the next jobs that was never started; if all were, that of the first of
+-- them.
 local function waits_since(ids)
   local fallback
   for _, id in ipairs(ids) do
@@ -52,7 +58,8 @@ for _, at in pairs({
   paused = waits_since((next_in_line('paused'))),
   prioritized = waits_since(read('ZRANGE', base .. 'prioritized', 0, LOOK - 1) or {}),
 }) do oldest = math.min(oldest, at) end
--- A delayed job that is due and was not promoted: without a worker, nothing else shows that it waits.
+-- A delayed job that is due and was not promoted: without a worker, nothing else shows that it
+-- waits.
 local overdue = read('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES') or {}
 if overdue[2] then oldest = math.min(oldest, math.floor(overdue[2] / 4096)) end
 

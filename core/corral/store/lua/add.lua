@@ -5,18 +5,21 @@
 --       then per group, one or more neighbours that share all but their ids and data:
 --         count, name, opts, delay_ms, priority, lifo ('1' or ''), nonce ('' without)
 --         then per job of the group: id, data
--- Returns the number of jobs where all of them were made, by this call or by an earlier try of it. Else a list, one entry
---         per job: 1 it was made, or the state of the job that had its id already ('waiting', …); '' where no container
---         holds that job, or one that may hold it cannot be read.
+-- Returns the number of jobs where all of them were made, by this call or by an earlier try of it.
+--         Else a list, one entry per job: 1 it was made, or the state of the job that had its id
+--         already ('waiting', …); '' where no container holds that job, or one that may hold it
+--         cannot be read.
 -- Errors  DAMAGED  a key has a wrong type; no job was made
---         any of a store that refuses to write; no job was made. NOPERM and CROSSSLOT may come in the middle: their
---                 word stands first where all was undone
+--         any of a store that refuses to write; no job was made. NOPERM and CROSSSLOT may come in
+--                 the middle: their word stands first where all was undone
 --
--- A repeated call makes no second job. An id without a nonce was made by our producer for one call, so an existing job of
--- that id is this call's own. Where the caller chose the id, a nonce in opts shows whether an earlier try made the job.
+-- A repeated call makes no second job. An id without a nonce was made by our producer for one call,
+-- so an existing job of that id is this call's own. Where the caller chose the id, a nonce in opts
+-- shows whether an earlier try made the job.
 --
--- Most calls add plain jobs whose ids are new: lean_add.lua is the fast path for these. The script also works without it:
--- the rest does the same for every call, and takes back what a failed attempt of either has written.
+-- Most calls add plain jobs whose ids are new: lean_add.lua is the fast path for these. The script
+-- also works without it: the rest does the same for every call, and takes back what a failed
+-- attempt of either has written.
 
 local base, call = KEYS[1], redis.call
 local clock = call('TIME')
@@ -56,8 +59,9 @@ local queue, is_paused = base, meta[1]
 -- @include wait_list.lua
 local delayed, ready = false, false
 
--- First in, first out: plain jobs enter the left end in one command. A lifo job enters the right end, a delayed or a
--- prioritized one another container, so their order among the plain ones does not matter.
+-- First in, first out: plain jobs enter the left end in one command. A lifo job enters the right
+-- end, a delayed or a prioritized one another container, so their order among the plain ones does
+-- not matter.
 local function add_all()
   local to_left, made, attempts, at, number = {}, {}, 0, 2, 0
   seen, first, last, delayed, ready = {}, 0, 0, false, false
@@ -115,8 +119,8 @@ local function add_all()
     local running = limit and redis.pcall('LLEN', base .. 'active')
     if type(running) ~= 'number' or running < limit then call('ZADD', base .. 'marker', 0, '0') end
   end
-  -- Last: nobody else's numbers are taken back. A repeated call adds 0, since it must write something: Valkey's WAIT
-  -- waits only for what its own connection has written.
+  -- Last: nobody else's numbers are taken back. A repeated call adds 0, since it must write
+  -- something: Valkey's WAIT waits only for what its own connection has written.
   call('INCRBY', base .. 'id', attempts)
   return all and total or made
 end

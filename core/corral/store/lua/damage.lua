@@ -1,18 +1,20 @@
--- Included by events.lua: what scripts do where a key is damaged, so that only the job of that key is lost.
--- Redis rolls nothing back: a script that ends half-way would leave jobs in no container, where no client ever finds them.
--- So what a script does for one job is a step of its own. `attempt` runs it; after a failure, it repairs keys and tries again.
+-- Included by events.lua: what scripts do where a key is damaged, so that only the job of that key
+-- is lost.
+-- Redis rolls nothing back: a script that ends half-way would leave jobs in no container, where no
+-- client ever finds them. So what a script does for one job is a step of its own. `attempt` runs
+-- it; after a failure, it repairs keys and tries again.
 -- Needs in scope: base (`<prefix>:<queue>:`), now (Unix ms).
--- Leaves: call, KEY_WORDS, attempt, repairs; damage, nil until a damaged key was found, then with the fields reports
--- (flat: id or name of a key that was moved into the quarantine, reason) and broken (a key that only an operator can
--- repair, or nil).
+-- Leaves: call, KEY_WORDS, attempt, repairs; damage, nil until a damaged key was found, then with
+-- the fields reports (flat: id or name of a key that was moved into the quarantine, reason) and
+-- broken (a key that only an operator can repair, or nil).
 
 local call = redis.call
 local damage
 
 -- @include key_words.lua
 
--- The functions that are needed only where a key is damaged. A closure costs the server about 900 instructions whether it
--- is called or not, so the first caller makes them.
+-- The functions that are needed only where a key is damaged. A closure costs the server about 900
+-- instructions whether it is called or not, so the first caller makes them.
 local function repairs()
   if damage then return damage end
   local reports = {}
@@ -61,8 +63,9 @@ local function repairs()
       and type(redis.pcall('ZSCORE', base .. 'repeat', string.sub(id, 8))) == 'string'
   end
 
-  -- Put an id into the quarantine (`corral:<prefix>:<queue>:quarantine`), and move the key of that name there. BullMQ
-  -- deletes unknown keys below the queue's own prefix, and does not find it there.
+  -- Put an id into the quarantine (`corral:<prefix>:<queue>:quarantine`), and move the key of that
+  -- name there. BullMQ deletes unknown keys below the queue's own prefix, and does not find it
+  -- there.
   local function set_aside(id, from, reason)
     local quarantine, key = 'corral:' .. base .. 'quarantine', base .. id
     local kind = redis.call('TYPE', quarantine).ok
@@ -88,8 +91,8 @@ local function repairs()
     reports[#reports + 1] = reason
   end
 
-  -- Move keys of a wrong type away from the names of the queue's own keys. No client can go on without `meta`, `wait` and
-  -- `active`, so these are left for an operator to repair.
+  -- Move keys of a wrong type away from the names of the queue's own keys. No client can go on
+  -- without `meta`, `wait` and `active`, so these are left for an operator to repair.
   local function mend()
     if damage.broken then return end
     for name, wanted in pairs(TYPES) do
@@ -108,8 +111,9 @@ local function repairs()
     end
   end
 
-  -- The word of a refusal that may come in the middle of a script; nil for any other error. There are two: by access
-  -- control, whose text differs between Redis 7.0 and later servers, and by a cluster, where the key is on another node.
+  -- The word of a refusal that may come in the middle of a script; nil for any other error. There
+  -- are two: by access control, whose text differs between Redis 7.0 and later servers, and by a
+  -- cluster, where the key is on another node.
   local function late_refusal(err)
     local text = text_of(err)
     if string.find(text, 'ACL failure in script', 1, true)
@@ -117,7 +121,8 @@ local function repairs()
     return string.find(text, 'non local key', 1, true) and 'CROSSSLOT' or nil
   end
 
-  -- Raise an error that is no damage: the store refuses to write, or the caller lacks a right. Another try would not help.
+  -- Raise an error that is no damage: the store refuses to write, or the caller lacks a right.
+  -- Another try would not help.
   local function pass_on_refusal(err)
     local word = string.match(text_of(err), '^%-?(%u+)%f[ ]')
     if late_refusal(err) or (word and word ~= 'ERR' and word ~= 'WRONGTYPE') then error(err, 0) end
@@ -149,8 +154,9 @@ local function repairs()
   return damage
 end
 
--- Run a step. If it fails, undo it, repair the queue's keys, and run it once more: a step must allow that. Returns true and
--- what the step returned, or false and a sentence that names the damaged key.
+-- Run a step. If it fails, undo it, repair the queue's keys, and run it once more: a step must
+-- allow that. Returns true and what the step returned, or false and a sentence that names the
+-- damaged key.
 local function attempt(undo, step, ...)
   local done, result = pcall(step, ...)
   if done then return true, result end

@@ -1,8 +1,10 @@
--- Remove the finished jobs of ours whose default retention is over, where no other job ends; forget those that are gone.
+-- Remove the finished jobs of ours whose default retention is over, where no other job ends; forget
+-- those that are gone.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 count   3 age_s of completed jobs   4 count   5 age_s of failed ones, see kept.lua; both are ''
---       where the queue's declaration names a retention: that one holds for all jobs, and our own sets are deleted
+-- ARGV  1 offset_ms   2 count   3 age_s of completed jobs   4 count
+--       5 age_s of failed ones, see kept.lua; both are '' where the queue's declaration names a
+--       retention: that one holds for all jobs, and our own sets are deleted
 -- A key of the wrong type is left alone: endings and the stalled check repair it.
 
 local base = KEYS[1]

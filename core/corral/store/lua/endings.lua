@@ -1,7 +1,8 @@
--- Included by advance.lua: take jobs out of `active` and put each into the container of its ending (wire 6.6 to 6.11). The
--- first `ended` of them are done already, see lean_endings.lua.
--- Leaves: codes, one per ending; final, whether the last one finished its job for good; refused, nil or flat: the place
--- (from 1) of each job that was damaged and therefore failed, and the reason.
+-- Included by advance.lua: take jobs out of `active` and put each into the container of its ending
+-- (wire 6.6 to 6.11). The first `ended` of them are done already, see lean_endings.lua.
+-- Leaves: codes, one per ending; final, whether the last one finished its job for good; refused,
+-- nil or flat: the place (from 1) of each job that was damaged and therefore failed, and the
+-- reason.
 
 local codes, refused = {}, nil
 for i = 1, ended do codes[i] = 0 end
@@ -21,7 +22,8 @@ if count > ended then
 
   local taken -- the job that was taken out of `active` and is in no other container yet
 
-  -- The code of why this worker cannot end a job, or 0 (wire 5.5, 6.6). With any other code nothing was changed.
+  -- The code of why this worker cannot end a job, or 0 (wire 5.5, 6.6). With any other code nothing
+  -- was changed.
   local function refusal(i, id, held, completes)
     local key = base .. id
     if not tokens[i] and call('EXISTS', key) == 0 then return -1 end
@@ -33,7 +35,8 @@ if count > ended then
     if tokens[i] ~= held then return -6 end
     local started = middle > 0 and redis.pcall('HGET', key, 'processedOn')
     if call('LREM', base .. 'active', (tonumber(started) or 0) > middle and 1 or -1, id) == 0 then
-      -- We hold its lock, but it is in no container: `active` was damaged and removed while the job ran.
+      -- We hold its lock, but it is in no container: `active` was damaged and removed while the job
+      -- ran.
       for _, name in ipairs({'wait', 'paused'}) do
         if call('LPOS', base .. name, id) then return -3 end
       end
@@ -48,7 +51,8 @@ if count > ended then
 
   local any_delayed, relations = false, nil
 
-  -- The functions for parents and deduplication ids, made by the first job that needs them; damage.lua says why.
+  -- The functions for parents and deduplication ids, made by the first job that needs them;
+  -- damage.lua says why.
   local function relate()
     if relations then return relations end
     -- @include relations.lua
@@ -132,7 +136,8 @@ if count > ended then
       any_delayed = true
       return
     end
-    -- A worker of BullMQ honours this value only if it has a limit of its own; ours always do (wire 6.19, trap T18).
+    -- A worker of BullMQ honours this value only if it has a limit of its own; ours always do
+    -- (wire 6.19, trap T18).
     if kind == 'l' then
       call('GET', base .. 'limiter') -- fails on another type, which SET would overwrite
       limiter = '9007199254740991'
@@ -157,7 +162,8 @@ if count > ended then
     local kind, held = ARGV[shape + 1], ARGV[shape + 2]
     local done, code = attempt(put_back_taken, end_job, i, kind, id, text, shape)
     if not done then
-      -- End a damaged job, whatever its outcome: failed for good, and kept. Its parent and children are left alone.
+      -- End a damaged job, whatever its outcome: failed for good, and kept. Its parent and children
+      -- are left alone.
       local function fail_damaged(reason)
         local key = base .. id
         if call('LREM', base .. 'active', -1, id) == 0 then error('not active', 0) end

@@ -1,11 +1,12 @@
--- Included by add.lua where the id of a job exists already: in which state that job is. It stands inside of the branch,
--- since making a closure costs about 900 instructions, and most calls need none.
+-- Included by add.lua where the id of a job exists already: in which state that job is. It stands
+-- inside of the branch, since making a closure costs about 900 instructions, and most calls need
+-- none.
 -- Needs in scope: base (`<prefix>:<queue>:`).
 
--- The state's public name. '' where no container holds the job, and where one that may hold it cannot be read: a damaged
--- key, or a missing right, is no reason to refuse the call.
--- Searching a list costs time in proportion to its length. So `LOOKS` ids are compared at each end of it, and a job that
--- is in no other container is taken to be in the middle of a longer list.
+-- The state's public name. '' where no container holds the job, and where one that may hold it
+-- cannot be read: a damaged key, or a missing right, is no reason to refuse the call.
+-- Searching a list costs time in proportion to its length. So `LOOKS` ids are compared at each end
+-- of it, and a job that is in no other container is taken to be in the middle of a longer list.
 local function existing_state(id)
   local LOOKS, unread, state = 100, false, ''
   local function ask(command, name, ...)

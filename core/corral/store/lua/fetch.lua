@@ -1,10 +1,10 @@
--- Included by advance.lua, after endings.lua: move jobs to `active` and lock them (wire 6.3). It adds to `fetched` and
--- `fetched_ids`, which have what lean_fetch.lua has fetched.
--- Leaves: fetched, fetched_ids, due_ms, limited_ms, held, cut; others_count: the count in `limiter` where the queue has no
--- rate limit, or nil; and the marker where jobs are left for other workers.
+-- Included by advance.lua, after endings.lua: move jobs to `active` and lock them (wire 6.3). It
+-- adds to `fetched` and `fetched_ids`, which have what lean_fetch.lua has fetched.
+-- Leaves: fetched, fetched_ids, due_ms, limited_ms, held, cut; others_count: the count in `limiter`
+-- where the queue has no rate limit, or nil; and the marker where jobs are left for other workers.
 --
--- A job that stalled before may be what killed its worker. `suspects` of them may start here, beside fresh jobs. The others
--- stay where they wait, and up to LOOK of them are skipped.
+-- A job that stalled before may be what killed its worker. `suspects` of them may start here,
+-- beside fresh jobs. The others stay where they wait, and up to LOOK of them are skipped.
 
 local LOOK = 200
 local due_ms, limited_ms, others_count = -1, 0, nil
@@ -36,10 +36,11 @@ end
 
 local function is_iteration(id) return string.find(id, 'repeat:', 1, true) == 1 end
 
--- Read a job that might start, before its id leaves its container; its approximate size is subtracted from `bytes`. Returns
--- its hash, how often it was started, whether it must fail without being run, and whether its start must be confirmed. Or
--- nil and a reason: 'ghost', its hash is gone (trap T14); 'held', it stalled before and may not start now; or a sentence why
--- it goes into the quarantine.
+-- Read a job that might start, before its id leaves its container; its approximate size is
+-- subtracted from `bytes`. Returns its hash, how often it was started, whether it must fail without
+-- being run, and whether its start must be confirmed. Or nil and a reason: 'ghost', its hash is
+-- gone (trap T14); 'held', it stalled before and may not start now; or a sentence why it goes into
+-- the quarantine.
 local function read_job(id)
   local key = base .. id
   if string.find(KEY_WORDS, id, 1, true) and repairs().is_key_word(id) then
@@ -76,7 +77,8 @@ local function read_job(id)
   return hash, starts, doomed, stalls >= confirm_from and not doomed
 end
 
--- Lock a job that is in `active`, and count its start. It was read as a hash, so only its event can fail.
+-- Lock a job that is in `active`, and count its start. It was read as a hash, so only its event can
+-- fail.
 local function start(job, starts, doomed)
   local id = job[1]
   local key = base .. id
@@ -90,15 +92,16 @@ local function start(job, starts, doomed)
   local hash = job[2]
   local done, reason = attempt(nil, advance_schedule, id, hash)
   if done then return doomed end
-  -- If it ran, its schedule would end with it. So it fails, and may be retried when the key is repaired.
+  -- If it ran, its schedule would end with it. So it fails, and may be retried when the key is
+  -- repaired.
   call('HSET', key, 'defa', 'job refused: ' .. reason)
   hash[#hash + 1], hash[#hash + 2] = 'defa', 'job refused: ' .. reason
   return true
 end
 
--- One round: up to `n` ids in the order they run, waiting before prioritized (wire 6.4). All are read before the first one
--- leaves its container, and all are in `active` before the first one is changed. Returns whether another round may find
--- more.
+-- One round: up to `n` ids in the order they run, waiting before prioritized (wire 6.4). All are
+-- read before the first one leaves its container, and all are in `active` before the first one is
+-- changed. Returns whether another round may find more.
 local function take_round(n)
   local list, scores = base .. 'wait', nil
   local ids = call('LRANGE', list, -n, -1)
@@ -197,7 +200,8 @@ local function take_round(n)
   return held < LOOK and not cut
 end
 
--- Fetch, then set due_ms, marker and event by how much was found. After a failure it runs again, and goes on.
+-- Fetch, then set due_ms, marker and event by how much was found. After a failure it runs again,
+-- and goes on.
 local function fetch_jobs()
   if want > 0 then promote_due() end
   while want > 0 and not paused do
@@ -208,13 +212,15 @@ local function fetch_jobs()
     local first = call('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES')
     if first[2] then due_ms = math.max(math.floor(first[2] / 4096) - now, 0) end
   end
-  -- The chain rule (wire 5.4): a worker that took jobs wakes the next one, as long as there are more that may start.
+  -- The chain rule (wire 5.4): a worker that took jobs wakes the next one, as long as there are
+  -- more that may start.
   if #codes > 0 or #fetched > 0 then
     local left = #held_ids > 0 or call('EXISTS', base .. 'wait', base .. 'prioritized') > 0
     local blocked = paused or (concurrency and left and call('LLEN', base .. 'active') >= concurrency)
     if left and not blocked then call('ZADD', base .. 'marker', 0, '0') end
   end
-  -- An emptied queue writes an event; delayed jobs keep it from that only if they were looked up (wire 5.6).
+  -- An emptied queue writes an event; delayed jobs keep it from that only if they were looked up
+  -- (wire 5.6).
   if final and #fetched == 0 and limited_ms == 0 and (want == 0 or (due_ms < 0 and not paused)) and #held_ids == 0
     and call('EXISTS', base .. 'wait', wait_list, base .. 'active', base .. 'prioritized') == 0 then
     call('XADD', events, '*', 'event', 'drained')

@@ -1,8 +1,9 @@
--- Which finished jobs the retention of a queue's declaration would remove: their number, and a sample.
+-- Which finished jobs the retention of a queue's declaration would remove: their number, and a
+-- sample.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 count   3 age_s of completed jobs   4 count   5 age_s of failed ones; both '' where the declaration
---       has no retention (wire 6.7)
+-- ARGV  1 offset_ms   2 count   3 age_s of completed jobs   4 count
+--       5 age_s of failed ones; both '' where the declaration has no retention (wire 6.7)
 -- Returns for completed and for failed jobs {number, {{id, opts}, …}}; the sample is spread evenly.
 
 local base = KEYS[1]

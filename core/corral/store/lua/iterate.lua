@@ -1,7 +1,8 @@
--- Included where a job scheduler gets its next iteration (wire 6.21). A script cannot parse a cron pattern, so the caller
--- sends the coming ticks. Needs events.lua and `ticks_json`: `{"<pattern>\n<tz>": [from, tick, tick, …]}` in Unix ms.
--- Leaves pending: the iterations without a successor, because their next tick was not among those: {id, schedule, pattern,
--- tz, the successor's tick is later than this in Unix ms}.
+-- Included where a job scheduler gets its next iteration (wire 6.21). A script cannot parse a cron
+-- pattern, so the caller sends the coming ticks. Needs events.lua and `ticks_json`:
+-- `{"<pattern>\n<tz>": [from, tick, tick, …]}` in Unix ms.
+-- Leaves pending: the iterations without a successor, because their next tick was not among those:
+-- {id, schedule, pattern, tz, the successor's tick is later than this in Unix ms}.
 
 local pending, ticks = {}, nil
 
@@ -16,8 +17,8 @@ end
 
 -- @include iteration.lua
 
--- Make the job of a tick, and record it as the schedule's current one. A job that is half made is removed: as long as its
--- key exists, no client makes this iteration again.
+-- Make the job of a tick, and record it as the schedule's current one. A job that is half made is
+-- removed: as long as its key exists, no client makes this iteration again.
 local function put_iteration(schedule, ms, name, data, opts)
   local id = iteration_id(schedule, ms)
   local delay, priority = math.max(ms - now, 0), tonumber(opts.priority) or 0
@@ -47,8 +48,9 @@ local function grid_point(every, offset)
   return point
 end
 
--- Make the iteration that follows a fetched one. Only the scheduler's current iteration has a next one, so a stalled
--- or retried tick does not make it twice. An error names what is damaged; nothing was changed then.
+-- Make the iteration that follows a fetched one. Only the scheduler's current iteration has a next
+-- one, so a stalled or retried tick does not make it twice. An error names what is damaged; nothing
+-- was changed then.
 local function advance_schedule(id, hash)
   local job = {}
   for i = 1, #hash, 2 do job[hash[i]] = hash[i + 1] end

@@ -1,7 +1,8 @@
--- Included by scripts that must know in which container an iteration is. Needs in scope: base (`<prefix>:<queue>:`).
+-- Included by scripts that must know in which container an iteration is. Needs in scope: base
+-- (`<prefix>:<queue>:`).
 
--- The container that holds a job, or nil; and with nil, whether it may still be in the middle of a list: only `looks` ids
--- are read from each end, because a list may be long.
+-- The container that holds a job, or nil; and with nil, whether it may still be in the middle of a
+-- list: only `looks` ids are read from each end, because a list may be long.
 local function container_of(id, looks)
   for _, name in ipairs({'delayed', 'prioritized', 'completed', 'failed', 'waiting-children'}) do
     if redis.call('ZSCORE', base .. name, id) then return name end

@@ -1,6 +1,7 @@
--- Included by add.lua: the fast path. It adds jobs with new ids that go to the waiting list, in a queue without a pause and
--- without a concurrency limit. It writes what the rest of add.lua would write, in the same order, with fewer reads.
--- Where it fails, `done`, `replies`, `seen` and `first` say what must be taken back.
+-- Included by add.lua: the fast path. It adds jobs with new ids that go to the waiting list, in a
+-- queue without a pause and without a concurrency limit. It writes what the rest of add.lua would
+-- write, in the same order, with fewer reads. Where it fails, `done`, `replies`, `seen` and `first`
+-- say what must be taken back.
 
 if plain and not (twice or any_exists or meta[1] or meta[2]) then
   -- Passed as arguments: locals that a closure captures cost more.

@@ -1,8 +1,10 @@
--- Included by advance.lua: the fast path of endings. All jobs have completed, under one retention that keeps them at first.
--- It writes what endings.lua would write, with fewer commands and no closure. Before it writes, it checks for everything that
--- only endings.lua can do: a parent, a child, a deduplication id, a lock that is not ours, a damaged key, a full store.
--- Leaves: ended, how many endings it has applied, always the first ones; free, whether neither `delayed` nor `stalled`
--- exists; final, middle, second and rolled, see advance.lua; odd, whether a key must be repaired.
+-- Included by advance.lua: the fast path of endings. All jobs have completed, under one retention
+-- that keeps them at first. It writes what endings.lua would write, with fewer commands and no
+-- closure. Before it writes, it checks for everything that only endings.lua can do: a parent, a
+-- child, a deduplication id, a lock that is not ours, a damaged key, a full store.
+-- Leaves: ended, how many endings it has applied, always the first ones; free, whether neither
+-- `delayed` nor `stalled` exists; final, middle, second and rolled, see advance.lua; odd, whether a
+-- key must be repaired.
 
 if count > 0 then
   local events, active = base .. 'events', base .. 'active'

@@ -1,9 +1,12 @@
--- Included by advance.lua after endings without a problem: the fast path of a fetch. The jobs are in `wait`, and there is no
--- limit, no pause, no priority, no delayed job that is due, and among the jobs no iteration and none that stalled before. It
--- writes what fetch.lua would write, with fewer commands and no closure.
--- Needs in scope: end_codes, the codes of the endings, or 0 where all were applied; final, as endings.lua leaves it.
--- Returns the reply of the script. Where it cannot do all of the fetch, it returns nothing, fetch.lua goes on, and these say
--- what is done: fetched and fetched_ids; unwritten, the events that could not be written; odd, whether the marker could not.
+-- Included by advance.lua after endings without a problem: the fast path of a fetch. The jobs are
+-- in `wait`, and there is no limit, no pause, no priority, no delayed job that is due, and among
+-- the jobs no iteration and none that stalled before. It writes what fetch.lua would write, with
+-- fewer commands and no closure.
+-- Needs in scope: end_codes, the codes of the endings, or 0 where all were applied; final, as
+-- endings.lua leaves it.
+-- Returns the reply of the script. Where it cannot do all of the fetch, it returns nothing,
+-- fetch.lua goes on, and these say what is done: fetched and fetched_ids; unwritten, the events
+-- that could not be written; odd, whether the marker could not.
 
 if want > 0 and not (meta[1] or meta[2] or meta[3] or limiter) and (ARGV[9] == '' or tonumber(ARGV[9]) > 0) then
   local events, active, wait, prioritized = base .. 'events', base .. 'active', base .. 'wait', base .. 'prioritized'

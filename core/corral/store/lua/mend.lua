@@ -1,4 +1,5 @@
--- Move keys of a wrong type from the names of the queue's own keys into the quarantine, see damage.lua.
+-- Move keys of a wrong type from the names of the queue's own keys into the quarantine, see
+-- damage.lua.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms

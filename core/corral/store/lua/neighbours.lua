@@ -2,8 +2,9 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms (not used: `QueueStore.operate` sends it to every script)
--- Returns {version, aside, limited}: version of the client that connected last, or ''; aside, 1 where BullMQ 5 has put
---         jobs into `paused`, else 0; limited, 1 where the queue has a rate limit for all workers, else 0.
+-- Returns {version, aside, limited}: version of the client that connected last, or ''; aside, 1
+--         where BullMQ 5 has put jobs into `paused`, else 0; limited, 1 where the queue has a rate
+--         limit for all workers, else 0.
 
 local meta = redis.pcall('HMGET', KEYS[1] .. 'meta', 'version', 'max')
 local aside = redis.pcall('LLEN', KEYS[1] .. 'paused')

@@ -1,10 +1,13 @@
 -- Write progress and log lines of running jobs (wire 6.13).
 --
--- KEYS  1 `<prefix>:<queue>:`   2 the number of this worker's last call, `corral:<prefix>:<queue>:call:<worker>:notes`
--- ARGV  1 seq, counts up with each call of this worker: a call with the same number, or a lower one, writes nothing; 0 for
---         a call that is not repeated
---       then per note: id, kind ('p' progress, 'l' log line), text, how many lines are kept (0 keeps all)
--- Returns, flat, the notes that could not be written: id, reason. A job that is gone is skipped: it must leave no keys.
+-- KEYS  1 `<prefix>:<queue>:`
+--       2 the number of this worker's last call, `corral:<prefix>:<queue>:call:<worker>:notes`
+-- ARGV  1 seq, counts up with each call of this worker: a call with the same number, or a lower
+--         one, writes nothing; 0 for a call that is not repeated
+--       then per note: id, kind ('p' progress, 'l' log line), text, how many lines are kept (0
+--         keeps all)
+-- Returns, flat, the notes that could not be written: id, reason. A job that is gone is skipped: it
+--         must leave no keys.
 
 local base, now = KEYS[1], 0 -- nothing is put into the quarantine here
 -- @include damage.lua

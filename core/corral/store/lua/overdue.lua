@@ -1,12 +1,13 @@
--- The job schedulers whose current iteration was due long ago, and that have no next one. Either the iteration was fetched
--- and has not ended, and no client made the next one, for example because none could parse the pattern. Or it is gone or has
--- ended: the scheduler does not run any more. An iteration behind a backlog does not count, because it was not fetched, nor
--- does a scheduler that has reached its own limit or end.
+-- The job schedulers whose current iteration was due long ago, and that have no next one. Either
+-- the iteration was fetched and has not ended, and no client made the next one, for example because
+-- none could parse the pattern. Or it is gone or has ended: the scheduler does not run any more. An
+-- iteration behind a backlog does not count, because it was not fetched, nor does a scheduler that
+-- has reached its own limit or end.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 overdue_ms, how long ago it was due
--- Returns {now in Unix ms, {{id, tick in Unix ms, pattern or '', tz or '', 1 where it does not run any more}, …}}; none
---         where the queue is paused
+-- Returns {now in Unix ms, {{id, tick in Unix ms, pattern or '', tz or '', 1 where it does not run
+--         any more}, …}}; none where the queue is paused
 -- Errors  DAMAGED <key> is a <type>, not a <type>
 
 local base = KEYS[1]

@@ -1,14 +1,16 @@
--- Try which commands and keys the store's access control allows this user, without changing anything of a queue. ACL DRYRUN
--- and ACL WHOAMI are no help: they are refused to the users who lack a right.
+-- Try which commands and keys the store's access control allows this user, without changing
+-- anything of a queue. ACL DRYRUN and ACL WHOAMI are no help: they are refused to the users who
+-- lack a right.
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 role: `worker`, or `operator`: all of these commands
 --       then the other keys that are written: `<type> <key>`, a hash or a stream
--- Returns {commands, keys}: those that are refused. Both are empty where the store accepts no writes, so that nothing could
--- be tried.
+-- Returns {commands, keys}: those that are refused. Both are empty where the store accepts no
+-- writes, so that nothing could be tried.
 --
--- The commands are tried on `corral:<prefix>:<queue>:probe`, a string: commands for other types fail on it as the wrong
--- type, and those for strings may change it. A key is tried with a malformed command: the store checks access first.
+-- The commands are tried on `corral:<prefix>:<queue>:probe`, a string: commands for other types
+-- fail on it as the wrong type, and those for strings may change it. A key is tried with a
+-- malformed command: the store checks access first.
 
 -- With their arguments after the key.
 local WORKERS = {
@@ -27,7 +29,8 @@ local LAST = {'RPOPLPUSH', 'RENAME', 'GETDEL', 'UNLINK', 'DEL'}
 local probe = 'corral:' .. KEYS[1] .. 'probe'
 local commands, keys = {}, {}
 
--- What access control refused, 'key' or 'command'; nil where it let the command pass, even if that failed.
+-- What access control refused, 'key' or 'command'; nil where it let the command pass, even if that
+-- failed.
 local function denied(...)
   local reply = redis.pcall(...)
   local text = type(reply) == 'table' and reply.err

@@ -1,4 +1,5 @@
--- Included by advance.lua, after events.lua: move delayed jobs that are due to where they wait (wire 6.5).
+-- Included by advance.lua, after events.lua: move delayed jobs that are due to where they wait
+-- (wire 6.5).
 
 local function promote_due()
   local delayed = base .. 'delayed'

@@ -1,4 +1,5 @@
--- Included where a paused queue's jobs must all be in `paused` and none in `wait` (wire 6.14, trap T1): see wait_list.lua.
+-- Included where a paused queue's jobs must all be in `paused` and none in `wait` (wire 6.14,
+-- trap T1): see wait_list.lua.
 -- Needs in scope: base (`<prefix>:<queue>:`).
 
 -- Move the jobs in `wait` behind those in `paused`; both keep their order.

@@ -13,13 +13,14 @@ local recovered, taken = {}, nil
 -- The first write, and a full store allows this one: after it the script may write everything.
 attempt(nil, call, 'XTRIM', events, 'MAXLEN', '~', max_events)
 
--- An iteration of a schedule that still exists is never failed for stalling: that would end the schedule.
+-- An iteration of a schedule that still exists is never failed for stalling: that would end the
+-- schedule.
 local function is_iteration(schedule)
   return schedule and (call('EXISTS', base .. 'repeat:' .. schedule) == 1 or call('ZSCORE', base .. 'repeat', schedule))
 end
 
--- Put a job without a lock at the head of the waiting list, or mark it so that the next worker fails it. A stall is counted
--- unless it is known that no processor ran (confirm.lua).
+-- Put a job without a lock at the head of the waiting list, or mark it so that the next worker
+-- fails it. A stall is counted unless it is known that no processor ran (confirm.lua).
 local function recover(id)
   local key = base .. id
   local found = redis.pcall('HMGET', key, 'stc', 'rjk', 'name', 'data')

@@ -1,14 +1,16 @@
--- Included by endings.lua: what a job's ending changes for its parent and for its deduplication id (wire 6.20, 6.22). Only
--- other clients make such jobs, but any of our workers may run them.
+-- Included by endings.lua: what a job's ending changes for its parent and for its deduplication id
+-- (wire 6.20, 6.22). Only other clients make such jobs, but any of our workers may run them.
 
--- Put a parent whose children are done into the container of its own options; the caller has taken it out of the old one.
--- Where its last child was removed and not finished, BullMQ lets it run next, without regard to its delay and priority.
+-- Put a parent whose children are done into the container of its own options; the caller has taken
+-- it out of the old one. Where its last child was removed and not finished, BullMQ lets it run
+-- next, without regard to its delay and priority.
 local function enqueue_parent(queue, id, next_to_run)
   local key = queue .. id
   local hash = next_to_run and {} or call('HMGET', key, 'delay', 'priority')
   local delay, priority = tonumber(hash[1]) or 0, tonumber(hash[2]) or 0
   local queue_meta = call('HMGET', queue .. 'meta', 'paused', 'concurrency')
-  -- Events are written by `pcall`: once the parent is in its container, an error must not put it into a second one.
+  -- Events are written by `pcall`: once the parent is in its container, an error must not put it
+  -- into a second one.
   if delay > 0 then
     call('ZADD', queue .. 'delayed', (now + delay) * 4096, id)
     redis.pcall('XADD', queue .. 'events', '*', 'event', 'delayed', 'jobId', id, 'delay', now + delay)
@@ -30,8 +32,8 @@ local function enqueue_parent(queue, id, next_to_run)
   redis.pcall('XADD', queue .. 'events', '*', 'event', 'waiting', 'jobId', id, 'prev', 'waiting-children')
 end
 
--- Run a step after an id was taken out of a container. If it fails, put the id back, so that all may be tried again.
--- `put_back` uses redis.call: its keys are not the damaged ones (damage.lua).
+-- Run a step after an id was taken out of a container. If it fails, put the id back, so that all
+-- may be tried again. `put_back` uses redis.call: its keys are not the damaged ones (damage.lua).
 local function or_put_back(put_back, step, ...)
   local done, err = pcall(step, ...)
   if not done then
@@ -63,7 +65,8 @@ local function fail_parent(queue, id, child)
   end)
 end
 
--- The parent's queue (`<prefix>:<queue>:`) and id, from the child's `parent` field, else from the key's last colon.
+-- The parent's queue (`<prefix>:<queue>:`) and id, from the child's `parent` field, else from the
+-- key's last colon.
 local function parent_of(key, parent_key)
   local text = call('HGET', key, 'parent')
   local known, parent = pcall(cjson.decode, text or '')

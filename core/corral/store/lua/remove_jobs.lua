@@ -2,8 +2,8 @@
 
 local SUFFIXES = {'', ':logs', ':dependencies', ':processed', ':failed', ':unsuccessful'}
 
--- Delete the keys of jobs, without their locks, which expire. `leave` is called before with each job's key: leave_parent of
--- relations.lua for failed jobs, nil for others.
+-- Delete the keys of jobs, without their locks, which expire. `leave` is called before with each
+-- job's key: leave_parent of relations.lua for failed jobs, nil for others.
 local function remove_jobs(ids, leave)
   local keys = {}
   for _, id in ipairs(ids) do

@@ -1,12 +1,14 @@
--- Included by endings.lua: how long finished jobs stay (wire 6.7), and the per-minute counts (wire 6.23).
+-- Included by endings.lua: how long finished jobs stay (wire 6.7), and the per-minute counts
+-- (wire 6.23).
 
 -- @include remove_jobs.lua
 -- @include trim_set.lua
 -- @include roll_minutes.lua
 
--- Jobs of equal retention that finish together enter their set in one command, and it is trimmed once. `unkept` has, by id,
--- the jobs that could not enter it; they are in `active` again.
--- `own` has, by kind, the jobs that entered it under our default retention; nil without any. See kept.lua.
+-- Jobs of equal retention that finish together enter their set in one command, and it is trimmed
+-- once. `unkept` has, by id, the jobs that could not enter it; they are in `active` again.
+-- `own` has, by kind, the jobs that entered it under our default retention; nil without any. See
+-- kept.lua.
 local kept, unkept, own = {}, {}, nil
 
 local function trim_kept()

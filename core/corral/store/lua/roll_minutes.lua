@@ -1,7 +1,8 @@
 -- Included where ended jobs are counted by the minute (wire 6.23).
 
--- Called where a new minute has begun since the last entry of `<key>:data`. That list gets one entry per minute, the newest
--- first, `points` at most. `before` is the `count` of the hash `key` before this call.
+-- Called where a new minute has begun since the last entry of `<key>:data`. That list gets one
+-- entry per minute, the newest first, `points` at most. `before` is the `count` of the hash `key`
+-- before this call.
 local function roll_minutes(key, before, points)
   local previous = call('HMGET', key, 'prevTS', 'prevCount')
   if not previous[1] then

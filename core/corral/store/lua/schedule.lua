@@ -1,20 +1,27 @@
--- Ensure a job scheduler (wire 6.21). One with the same definition and a live iteration is left exactly as it is.
+-- Ensure a job scheduler (wire 6.21). One with the same definition and a live iteration is left
+-- exactly as it is.
 --
--- Afterwards there are at most two iterations that have not started: one that is due, and one to come.
+-- Afterwards there are at most two iterations that have not started: one that is due, and one to
+-- come.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 id   3 every_ms, '' for a pattern   4 pattern   5 tz   6 ticks_json, see iterate.lua
+-- ARGV  1 offset_ms   2 id   3 every_ms, '' for a pattern   4 pattern   5 tz
+--       6 ticks_json, see iterate.lua
 --       7 name   8 data   9 opts of its jobs, JSON text
---       10 why: `asked` by a program; `start` of a worker that declares it; `check`: make only what is gone
+--       10 why: `asked` by a program; `start` of a worker that declares it; `check`: make only what
+--         is gone
 -- Returns {word, next_ms}
 --         untouched   it has the same definition and is alive
 --         different   (check) it has another definition and is alive; it is left as it is
---         removed     (start, check) an operator has removed it, see unschedule.lua; it is left so until `asked`. A start
---                     makes it again where it was pruned, or where its declaration differs from the removed one
+--         removed     (start, check) an operator has removed it, see unschedule.lua; it is left so
+--                     until `asked`. A start makes it again where it was pruned, or where its
+--                     declaration differs from the removed one
 --         made        there was none
---         changed     it had another definition; a tick that is due stays and runs, a coming one is replaced
+--         changed     it had another definition; a tick that is due stays and runs, a coming one is
+--                     replaced
 --         resumed     its next iteration, or some of its keys, were missing, and are there again
---         unknown     there were too few ticks; next_ms is the store's time, from which to compute others
+--         unknown     there were too few ticks; next_ms is the store's time, from which to compute
+--                     others
 -- Errors  DAMAGED <key> is a <type>, not a <type>; or is no counter. Nothing was changed
 
 local base, schedule, every, pattern, tz = KEYS[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
@@ -43,8 +50,8 @@ local mark = call('HGET', marks, schedule)
 local as_removed = table.concat({'remove', ARGV[3], pattern, tz}, '\n')
 if mark and (why == 'check' or (why == 'start' and mark == as_removed)) then return {'removed', 0} end
 
--- How many ids of a list are read from each end: reading a million takes tens of milliseconds. A run behind more ids than
--- that counts as waiting, at the price of one run too many.
+-- How many ids of a list are read from each end: reading a million takes tens of milliseconds. A
+-- run behind more ids than that counts as waiting, at the price of one run too many.
 local LOOKS = 20000
 
 local key = base .. 'repeat:' .. schedule
@@ -56,7 +63,8 @@ local kind = current and call('TYPE', base .. current).ok
 local place, further
 if current then place, further = container_of(current, LOOKS) end
 if further then place = 'wait' end
--- Whether the next iteration is made when this one is fetched, or by the worker that has fetched it.
+-- Whether the next iteration is made when this one is fetched, or by the worker that has fetched
+-- it.
 local alive = place and place ~= 'completed' and place ~= 'failed' and kind == 'hash'
   and call('HGET', base .. current, 'rjk') == schedule
 
@@ -76,8 +84,8 @@ if alive and recorded then
   if why == 'check' then return {'different', tick} end
 end
 
--- From here on the scheduler is written. First, find its other iterations: they make no successors, and exist because the
--- definition changed while they waited, or because keys were lost.
+-- From here on the scheduler is written. First, find its other iterations: they make no successors,
+-- and exist because the definition changed while they waited, or because keys were lost.
 local start = 'repeat:' .. schedule .. ':'
 
 local function own(ids)
@@ -150,8 +158,8 @@ end
 local word = not tick and not recorded and 'made'
   or (same or why == 'check' or (timing and not recorded)) and 'resumed' or 'changed'
 
--- Where two iterations are due, no coming one is made: otherwise every change in a paused queue would leave one more. The
--- current one of them, or else the last, gets the new definition.
+-- Where two iterations are due, no coming one is made: otherwise every change in a paused queue
+-- would leave one more. The current one of them, or else the last, gets the new definition.
 if #waiting > 1 then
   local chosen = waiting[1]
   for _, job in ipairs(waiting) do
@@ -177,8 +185,9 @@ elseif not tick and not recorded and coming[1] then
 else
   due = busy and now + every or now
 end
--- Whether the tick's job exists: kept after its run, or promoted by hand and waiting (trap T27). Then the next tick is
--- taken. An id in a container without a job also counts: its fetch drops it (trap T14), and must not drop a new job.
+-- Whether the tick's job exists: kept after its run, or promoted by hand and waiting (trap T27).
+-- Then the next tick is taken. An id in a container without a job also counts: its fetch drops it
+-- (trap T14), and must not drop a new job.
 local function is_taken()
   local id = iteration_id(schedule, due)
   if gone[id] then return false end

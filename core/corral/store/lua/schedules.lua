@@ -1,8 +1,10 @@
 -- The job schedulers of a queue, the next to run first (wire 2.4).
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms (not used: `QueueStore.operate` sends it to every script)   2 the id of one, or '' for all
--- Returns {{id, tick in Unix ms, 1 or 0, {field, value, …}}, …}; 1 where the current iteration exists and has not ended
+-- ARGV  1 offset_ms (not used: `QueueStore.operate` sends it to every script)
+--       2 the id of one, or '' for all
+-- Returns {{id, tick in Unix ms, 1 or 0, {field, value, …}}, …}; 1 where the current iteration
+--         exists and has not ended
 
 local base = KEYS[1]
 -- @include iteration.lua
@@ -10,7 +12,8 @@ local base = KEYS[1]
 
 local LOOKS = 1000 -- there may be thousands of schedules, and a long list to search for each
 
--- Whether an iteration exists and has not ended. Otherwise no client makes the scheduler's next one.
+-- Whether an iteration exists and has not ended. Otherwise no client makes the scheduler's next
+-- one.
 local function lives(id)
   return redis.call('EXISTS', base .. id) == 1 and has_yet_to_end(id, LOOKS)
 end

@@ -2,8 +2,8 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 interval_ms   2 max_stalled   3 offset_ms
--- Returns {wait_ms, ids, reports}: when the next check is allowed, which jobs went back to the waiting list, and see
--- damage.lua.
+-- Returns {wait_ms, ids, reports}: when the next check is allowed, which jobs went back to the
+-- waiting list, and see damage.lua.
 -- Errors  DAMAGED  `meta`, `wait` or `active` has a wrong type; no job was changed
 
 local base, max_stalled = KEYS[1], tonumber(ARGV[2])
@@ -15,7 +15,8 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[3]
 -- @include recovery.lua
 -- @include put_aside.lua
 
--- Once per interval all keys are checked, this one too: a `stalled-check` of another type must not be overwritten.
+-- Once per interval all keys are checked, this one too: a `stalled-check` of another type must not
+-- be overwritten.
 repairs().mend()
 call('SET', base .. 'stalled-check', now, 'PX', ARGV[1])
 

@@ -3,7 +3,8 @@
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 ticks_json, see iterate.lua   3 the fetched iteration's id
 -- Errors  DAMAGED  a key of the schedule is damaged; nothing was changed
--- Returns {}, or {{id, schedule, pattern, tz, Unix ms}} where there were too few ticks; see iterate.lua.
+-- Returns {}, or {{id, schedule, pattern, tz, Unix ms}} where there were too few ticks; see
+--         iterate.lua.
 
 local base, ticks_json = KEYS[1], ARGV[2]
 local clock = redis.call('TIME')

@@ -1,8 +1,11 @@
--- Remove a job scheduler and its coming iteration (wire 6.21); one that waits or runs already stays.
+-- Remove a job scheduler and its coming iteration (wire 6.21); one that waits or runs already
+-- stays.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 id   3 how it was removed, kept so that no worker makes it again; '' keeps nothing, and then
---       it looks like a schedule that was lost. `prune`, or `remove`, every_ms, pattern and tz in four lines
+-- ARGV  1 offset_ms   2 id
+--       3 how it was removed, kept so that no worker makes it again; '' keeps nothing, and then
+--       it looks like a schedule that was lost. `prune`, or `remove`, every_ms, pattern and tz in
+--       four lines
 -- Returns 1, or 0 where there was none
 -- Errors  WRONGTYPE  a key is damaged; nothing was changed
 

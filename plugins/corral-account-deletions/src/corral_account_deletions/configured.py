@@ -1,7 +1,7 @@
 """The participant without code: deletes rows and overwrites columns as the tables file says.
 
 Overwriting comes first, because it may let go of rows that are deleted then. Rows are deleted
-before the rows that they refer to: the database's own foreign keys tell the order, whatever the
+before the rows that they refer to: the database's own foreign keys give the order, whatever the
 file's is.
 """
 
@@ -58,7 +58,7 @@ def _erase(
     connection: Connection, configured: Mapping[str, ConfiguredTable], user_id: str
 ) -> Mapping[str, int]:
     metadata = MetaData()
-    tables = {name: _reflected(connection, metadata, name) for name in configured}
+    tables = {name: _reflect_table(connection, metadata, name) for name in configured}
     deleted = [name for name, entry in configured.items() if entry.action == "delete"]
     removed = {}
     for name, entry in configured.items():
@@ -78,7 +78,7 @@ def _erase(
     return removed
 
 
-def _reflected(connection: Connection, metadata: MetaData, name: str) -> Table:
+def _reflect_table(connection: Connection, metadata: MetaData, name: str) -> Table:
     schema, table = _split(name)
     return Table(table, metadata, schema=schema, autoload_with=connection, resolve_fks=False)
 
@@ -140,7 +140,7 @@ def _faults(connection: Connection, configured: Mapping[str, ConfiguredTable]) -
                 f"{_near(table, inspector.get_table_names(schema))}"
             )
             continue
-        columns = _reflected(connection, MetaData(), name).c
+        columns = _reflect_table(connection, MetaData(), name).c
         faults += [
             f"table {name!r} has no column {column!r}{_near(column, columns.keys())}"
             for column in dict.fromkeys([entry.user_column, *entry.overwritten])

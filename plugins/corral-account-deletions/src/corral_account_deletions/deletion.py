@@ -1,4 +1,4 @@
-"""Carrying a deletion out, in three steps that each leave a mark: erase, forget, tell.
+"""Carrying a deletion out, in three steps that each leave a mark: erase, scrub, confirm.
 
 Everything is erased in one transaction, with the receipts and `processed_at`. Then the queues are
 gone through, which is no transaction and may be done again. The last transaction enqueues the mail,
@@ -38,8 +38,8 @@ scrubbed.
 """
 
 LEEWAY: Final = timedelta(minutes=1)
-"""A job that comes so much too early is on time: `due_at` was told by another clock than the
-store's.
+"""A job that comes so much too early is on time: `due_at` was read from another clock
+than the store's.
 """
 
 log = logging.getLogger("corral_account_deletions")
@@ -57,7 +57,7 @@ MAIL_OPTIONS: Final[EnqueueOptions] = {
 class DeletionFailed(Exception):
     """A transaction was rolled back.
 
-    What is told of it is told without the user's address: the job keeps it.
+    Its message and its note are without the user's address, because the job keeps both.
     """
 
 
@@ -68,7 +68,7 @@ class Deletion:
         engine: The database.
         deps: Asks the plugin's hooks, and enqueues the confirmation.
         user_keys: As `Person`.
-        tells: Whether there is a queue for the confirmation.
+        has_mail_queue: Whether there is a queue for the confirmation.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class Deletion:
         deps: Deps,
         *,
         user_keys: frozenset[str],
-        tells: bool,
+        has_mail_queue: bool,
     ) -> None:
         self._engine = engine
         self._deps = deps
         self._user_keys = user_keys
-        self._tells = tells
+        self._has_mail_queue = has_mail_queue
 
     def person(self, request: DeletionRequest) -> Person:
         """Who is to be forgotten."""
@@ -142,8 +142,8 @@ class Deletion:
                     return None
                 if await take_back(connection, known[0]):
                     raise Snooze(after=AGAIN)
-                if request.email is not None and self._tells:
-                    await self._tell(connection, request, known[0], mail_id)
+                if request.email is not None and self._has_mail_queue:
+                    await self._enqueue_confirmation(connection, request, known[0], mail_id)
                 await self._record(
                     connection, replace(request, email=None, locale=None, finished_at=now)
                 )
@@ -186,7 +186,7 @@ class Deletion:
             )
         await ensure_unspoilt(connection, "account_deletions_record_request")
 
-    async def _tell(
+    async def _enqueue_confirmation(
         self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str
     ) -> None:
         mail: dict[str, Any] = {"to": request.email, "template": "account-deleted", "variables": {}}
@@ -234,11 +234,13 @@ def _discreet(what: str) -> Iterator[list[Person]]:
         yield known
     except (Fail, Snooze):
         raise
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is told with care
-        raise _told(what, error, known) from None  # printed, the original would speak for itself
+    except Exception as error:  # noqa: BLE001  # any error may hold the address
+        raise _masked_failure(
+            what, error, known
+        ) from None  # printed, the original would speak for itself
 
 
-def _told(what: str, error: Exception, known: list[Person]) -> DeletionFailed:
+def _masked_failure(what: str, error: Exception, known: list[Person]) -> DeletionFailed:
     cause: BaseException = error
     message = ""
     if isinstance(error, HookRaised) and error.__cause__ is not None:

@@ -1,4 +1,4 @@
-"""Whose a text or a payload is: told by the user's e-mail address, and by their id. Pure."""
+"""Recognizes texts and payloads that are about a user, by e-mail address and id. Pure."""
 
 from __future__ import annotations
 

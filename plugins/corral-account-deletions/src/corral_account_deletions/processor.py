@@ -82,10 +82,10 @@ async def open_deletions(deps: Deps) -> AsyncIterator[Deletions]:
             async with engine.connect() as connection:
                 await check_tables(connection, settings.tables)
     inspector = await deps.enter(corral.inspector.of_worker)
-    tells = MAIL_QUEUE in inspector.queues
-    if not tells:
+    has_mail_queue = MAIL_QUEUE in inspector.queues
+    if not has_mail_queue:
         log.warning("no queue 'emails' is installed: deletions are not confirmed by mail")
-    deletion = Deletion(engine, deps, user_keys=user_keys, tells=tells)
+    deletion = Deletion(engine, deps, user_keys=user_keys, has_mail_queue=has_mail_queue)
     yield Deletions(deletion, Traces(inspector, deps.jobs))
 
 

@@ -20,8 +20,8 @@ class DeletionSettings(PluginSettings):
     """The settings of `account-deletions`.
 
     Attributes:
-        grace_days: How long a user may change their mind, where `request_deletion` is not told
-        otherwise.
+        grace_days: How long a user may change their mind, where `request_deletion` is called
+        without `grace`.
         tables: A TOML file of tables that hold users' data; see `tables_file`. A producer need not
         have it.
     """

@@ -69,14 +69,15 @@ class Traces:
     async def erase(self, person: Person) -> Swept:
         """Remove jobs that are due later and addressed to a person; clear finished jobs about them.
 
-        What is due, or has begun, is left to end, whatever it is for: a payment may be told in it.
+        What is due, or has begun, is left to end, whatever it is for: it may be the only notice of
+        a payment.
         A job that runs while this looks has moved on to where it is looked at next, or is counted
         as left.
         """
         swept = Swept()
         for queue in self._inspector.queues:
             for state in UNSTARTED:
-                async for job in self._listed(queue, state):
+                async for job in self._list_jobs(queue, state):
                     taken = await self._take_out(job, person)
                     swept += taken
                     if taken.removed:
@@ -84,13 +85,13 @@ class Traces:
                             "a job for a deleted account is removed: %s of queue %s", job.id, queue
                         )
             if queue != account_deletions.name:  # of which we are one, and no other one says more
-                async for job in self._listed(queue, JobState.ACTIVE):
+                async for job in self._list_jobs(queue, JobState.ACTIVE):
                     swept += Swept(left=person.is_in(job))
             swept += Swept(scrubbed=await self._inspector.scrub(queue, person.is_in))
             await self._inspector.scrub_events(queue, person.is_addressed_in)
         return swept
 
-    async def _listed(self, queue: str, state: JobState) -> AsyncIterator[StoredJob]:
+    async def _list_jobs(self, queue: str, state: JobState) -> AsyncIterator[StoredJob]:
         """List from the end: jobs that leave at the front then repeat others, and hide none."""
         total = (await self._inspector.counts(queue))[state]
         for start in range((total - 1) // PAGE * PAGE, -1, -PAGE):

@@ -60,7 +60,7 @@ billing_webhooks_retry = Queue(
     "billing-webhooks-retry",
     BillingEvent,
     options=JobOptions(
-        # the provider was told that all is well, and may not send it again: twelve attempts last 17
+        # the provider has received a success, and may not send it again: twelve attempts last 17
         # hours
         attempts=12,
         backoff=Exponential(delay=timedelta(seconds=30)),
@@ -91,7 +91,7 @@ def job_id_for(provider: str, event_id: str) -> str:
             pass
         else:
             return plain
-    # the length tells the two apart, and no plain id is without a dash; half a surrogate pair is
+    # the length keeps the two apart, and no plain id is without a dash; half a surrogate pair is
     # text, too
     message = f"{len(provider)}:{plain}".encode("utf-8", "surrogatepass")
     return f"sha256.{hashlib.sha256(message).hexdigest()}"
@@ -135,9 +135,9 @@ def corral_settings() -> list[type[PluginSettings]]:
 @hookimpl
 def corral_processors() -> list[Processor]:
     """Bind its processor; the database is imported in here."""
-    from corral_billing_webhooks_retry.processor import hand_over, open_desk  # noqa: PLC0415  # workers only
+    from corral_billing_webhooks_retry.processor import dispatch_event, open_dispatcher  # noqa: PLC0415  # workers only
 
-    return [billing_webhooks_retry.processed_by(hand_over, using=open_desk)]
+    return [billing_webhooks_retry.processed_by(dispatch_event, using=open_dispatcher)]
 
 
 @hookimpl

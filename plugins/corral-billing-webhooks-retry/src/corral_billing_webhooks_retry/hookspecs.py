@@ -1,4 +1,4 @@
-"""The hook that this plugin offers: who is told of a billing event.
+"""The hook that this plugin offers: its implementations are called with each billing event.
 
 It is called by the worker, inside the transaction that writes the event down as handled, with its
 connection. Whatever is written through it is there if and only if the event is handled. A hook is a

@@ -1,4 +1,4 @@
-"""The processor of `billing-webhooks-retry`: hands an event over, unless that was done before."""
+"""The processor of `billing-webhooks-retry`: calls the subscribers with an event, once."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pydantic import BaseModel, ConfigDict
 
 from corral import Deps, Fail, Job, sql
 from corral_billing_webhooks_retry import BillingEvent
-from corral_billing_webhooks_retry.desk import Desk
+from corral_billing_webhooks_retry.event_dispatcher import EventDispatcher
 from corral_billing_webhooks_retry.settings import PREFIX, BillingSettings
 
-__all__ = ["Handed", "hand_over", "open_desk"]
+__all__ = ["EventResult", "dispatch_event", "open_dispatcher"]
 
 log = logging.getLogger("corral_billing_webhooks_retry")
 
 
-class Handed(BaseModel):
+class EventResult(BaseModel):
     """The job's result.
 
     Attributes:
-        status: `handled`: every subscriber was told. `replayed`: they had been, before. `ignored`:
-        there is none.
+        status: `handled`: every subscriber was called. `replayed`: an earlier run called them.
+        `ignored`: there is none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,26 +33,26 @@ class Handed(BaseModel):
 
 
 @asynccontextmanager
-async def open_desk(deps: Deps) -> AsyncIterator[Desk]:
-    """The desk of this worker, on the worker's database, which may be away.
+async def open_dispatcher(deps: Deps) -> AsyncIterator[EventDispatcher]:
+    """Open the dispatcher of this worker, on the worker's database, which may be away.
 
     Raises:
         ConfigurationError: A setting cannot be used, or the database has no ledger: `corral db
         create` was not run.
     """
     settings = BillingSettings()
-    desk = Desk(await deps.enter(sql.engine), deps, settings.providers)
-    if desk.subscribed:
-        await sql.require_tables(desk.engine, sql.ledger)
+    dispatcher = EventDispatcher(await deps.enter(sql.engine), deps, settings.providers)
+    if dispatcher.has_subscribers:
+        await sql.require_tables(dispatcher.engine, sql.ledger)
     else:
         log.warning("nobody subscribes to billing_webhooks_retry_event: every event is ignored")
-    yield desk
+    yield dispatcher
 
 
-async def hand_over(job: Job[BillingEvent], desk: Desk) -> Handed:
-    """Hand the event of a job over.
+async def dispatch_event(job: Job[BillingEvent], dispatcher: EventDispatcher) -> EventResult:
+    """Call the subscribers with the event of a job, unless that was done before.
 
-    Where nobody subscribes nothing is written down: nothing was done, and the event can come again.
+    Without subscribers nothing is recorded, so that the event can be sent again.
 
     Returns:
         What became of it.
@@ -65,11 +65,11 @@ async def hand_over(job: Job[BillingEvent], desk: Desk) -> Handed:
         it.
     """
     event = job.payload
-    if event.provider not in desk.providers:
-        known = ", ".join(sorted(desk.providers))
+    if event.provider not in dispatcher.providers:
+        known = ", ".join(sorted(dispatcher.providers))
         raise Fail(
             f"billing provider {event.provider!r} is not in {PREFIX}PROVIDERS, which has {known}"
         )
-    if not desk.subscribed:
-        return Handed(status="ignored")
-    return Handed(status="handled" if await desk.hand_over(event) else "replayed")
+    if not dispatcher.has_subscribers:
+        return EventResult(status="ignored")
+    return EventResult(status="handled" if await dispatcher.dispatch(event) else "replayed")

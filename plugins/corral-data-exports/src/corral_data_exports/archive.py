@@ -55,7 +55,7 @@ class Archive:
     def begin(self, name: str) -> None:
         """Begin an entry; the one before has ended."""
         self._name, self._size, self._digest, self._ended = name, 0, hashlib.sha256(), False
-        self._zip.add(self._given(), name)
+        self._zip.add(self._yield_pieces(), name)
         self._output = self._zip.file()
 
     def add(self, piece: bytes) -> bytes:
@@ -77,7 +77,7 @@ class Archive:
         """The archive's directory, which is its end."""
         return b"".join(self._zip.footer())
 
-    def _given(self) -> Iterator[bytes]:
+    def _yield_pieces(self) -> Iterator[bytes]:
         while self._pieces or not self._ended:
             if not self._pieces:
                 raise RuntimeError("zipstream-ng asked for data before it handed on what it had")

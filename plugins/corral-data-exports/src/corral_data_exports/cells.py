@@ -17,7 +17,9 @@ from pydantic_core import to_json, to_jsonable_python
 __all__ = ["cell", "neutral", "plain"]
 
 STARTS: Final = frozenset("=+-@\N{MINUS SIGN}")
-"""What a formula starts with. Full-width, small and raised forms are told by their NFKC form."""
+"""What a formula starts with. Full-width, small and raised forms are recognized by their NFKC
+form.
+"""
 
 BREAKS: Final = frozenset("\t\r\n")
 """Characters that a spreadsheet may read as the end of a cell; the next one may be a formula."""

@@ -72,7 +72,7 @@ class CsvTable:
     def __init__(self, columns: tuple[str, ...] | None) -> None:
         self._columns = columns
         self._known = frozenset(columns or ())
-        self._told_header = False
+        self._has_header = False
         self._text = io.StringIO(newline="")
         self._csv = csv.writer(self._text, lineterminator="\r\n")
 
@@ -90,21 +90,21 @@ class CsvTable:
             raise UnlikeRecord(
                 f"a record has columns that were neither announced nor in the first: {unknown}"
             )
-        self._header(self._columns)
+        self._write_header(self._columns)
         self._csv.writerow([cell(record.get(column)) for column in self._columns])
-        return self._taken()
+        return self._take_text()
 
     def end(self) -> bytes:
         """See `Encoder`."""
-        self._header(self._columns or ())
-        return self._taken()
+        self._write_header(self._columns or ())
+        return self._take_text()
 
-    def _header(self, columns: tuple[str, ...]) -> None:
-        if columns and not self._told_header:
-            self._told_header = True
+    def _write_header(self, columns: tuple[str, ...]) -> None:
+        if columns and not self._has_header:
+            self._has_header = True
             self._csv.writerow([cell(str(column)) for column in columns])
 
-    def _taken(self) -> bytes:
+    def _take_text(self) -> bytes:
         text = self._text.getvalue()
         self._text.seek(0)
         self._text.truncate()

@@ -1,6 +1,6 @@
 """Makes one archive: asks the participants, and writes their records to the storage in parts.
 
-It knows nothing of queues and mail; of a job it is given somebody to tell how far it is.
+It knows nothing of queues, jobs and mail; its progress goes to a callback.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def record_sets(deps: Deps, user_id: str, connection: AsyncConnection) -> 
             value = list(value or ())
         except Exception as error:  # a generator may raise anything
             raise RecordsFailed(
-                f"the record sets of {answer.provider} cannot be read: {_told(error)}"
+                f"the record sets of {answer.provider} cannot be read: {_error_text(error)}"
             ) from error
         for found in value:
             if not isinstance(found, RecordSet):
@@ -79,7 +79,7 @@ async def write_archive(
     out: AsyncWritableFile,
     *,
     made_at: datetime,
-    tell: Callable[[int], object],
+    on_progress: Callable[[int], object],
 ) -> int:
     """Write all records and the manifest.
 
@@ -88,7 +88,7 @@ async def write_archive(
         sets: Everybody's record sets.
         out: Takes the archive's bytes.
         made_at: What the manifest says as its moment.
-        tell: Is told percents that grow, from 0 to 99.
+        on_progress: Called with whole percents that grow, from 0 to 99.
 
     Returns:
         The length of the archive in bytes.
@@ -97,7 +97,7 @@ async def write_archive(
         RecordsFailed: A record set could not be read or written.
         Exception: The storage failed.
     """
-    archive, progress, size = Archive(), Progress([found.rows for found in sets], tell), 0
+    archive, progress, size = Archive(), Progress([found.rows for found in sets], on_progress), 0
     entries: list[dict[str, object]] = []
 
     async def write(made: bytes) -> None:
@@ -113,7 +113,7 @@ async def write_archive(
         rows = await _write_records(export, found, archive, write, progress)
         made, entry = archive.end()
         await write(made)
-        progress.set_done()
+        progress.finish_set()
         entries.append({"records": found.name, "rows": rows, **asdict(entry)})
     archive.begin(MANIFEST)
     await write(archive.add(_manifest(export, entries, made_at)))
@@ -146,12 +146,12 @@ async def _write_records(
                 piece += encode.record(record)
             except Exception as error:  # values are anything
                 raise RecordsFailed(
-                    f"a record of {found.name!r} cannot be written: {_told(error)}"
+                    f"a record of {found.name!r} cannot be written: {_error_text(error)}"
                 ) from error
             rows += 1
             if len(piece) >= PIECE_BYTES or rows - begun >= PIECE_RECORDS:
                 await compress()
-                progress.moved(rows)
+                progress.record_rows(rows)
     piece += encode.end()
     await compress()
     return rows
@@ -166,7 +166,7 @@ async def _records(found: RecordSet) -> AsyncGenerator[Mapping[str, object], Non
             yield record
     except Exception as error:  # a participant may raise anything
         raise RecordsFailed(
-            f"the records of {found.name!r} cannot be read: {_told(error)}"
+            f"the records of {found.name!r} cannot be read: {_error_text(error)}"
         ) from error
     finally:
         if (close := getattr(found.records, "aclose", None)) is not None:
@@ -186,5 +186,5 @@ def _manifest(export: DataExport, entries: list[dict[str, object]], made_at: dat
     return to_json(said, indent=2)
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -50,7 +50,7 @@ def data_exports_records(
 def data_exports_recipient(
     user_id: str, connection: AsyncConnection
 ) -> Awaitable[Recipient | None] | Recipient | None:
-    """Say who a user is: where the mail goes that tells of the archive.
+    """Say who a user is: where the mail about the archive goes.
 
     Called once per attempt. The first answer that is not None counts; without one of the
     application's, the table that `[users]` of `CORRAL_DATA_EXPORTS_TABLES` names is looked at.

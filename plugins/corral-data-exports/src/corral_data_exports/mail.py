@@ -1,4 +1,4 @@
-"""Telling the user: one job of the queue `emails`, by its name, with a link that expires."""
+"""Informing the user: one job of the queue `emails`, by its name, with a link that expires."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ReadyMail:
         Args:
             job: The export.
             key: Its archive.
-            recipient: Whom to tell.
+            recipient: Who gets the mail.
 
         Returns:
             The id of the mail's job; None where there is no link to send, or no queue `emails`.
@@ -88,7 +88,7 @@ class ReadyMail:
 
     async def _link(self, key: str, expires: datetime) -> str:
         settings = self._settings
-        signed = await self._storage.signed_url(key, settings.link_lifetime)
+        signed = await self._storage.sign_url(key, settings.link_lifetime)
         if signed is not None:
             return signed
         assert settings.link_secret is not None  # noqa: S101  # the settings have both or neither

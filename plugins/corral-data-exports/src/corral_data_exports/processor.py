@@ -52,11 +52,11 @@ class Exports:
         engine: The database that participants read.
         deps: Asks `data_exports_recipient` and `data_exports_records`.
         storage: Where archives go.
-        mail: Tells the user.
+        mail: Enqueues the mail to the user.
     """
 
     def __init__(self, engine: AsyncEngine, deps: Deps, storage: Storage, mail: ReadyMail) -> None:
-        # SQLite takes a writer's turn at BEGIN unless it is told otherwise; others ignore the
+        # without this option SQLite takes a writer's turn at BEGIN; each database ignores the
         # options of the other
         self._engine = engine.execution_options(sqlite_begin="DEFERRED")
         if engine.dialect.name == "postgresql":
@@ -113,7 +113,7 @@ async def open_exports(deps: Deps) -> AsyncIterator[Exports]:
     """
     settings = ExportSettings()
     tables = ConfiguredTables.from_environment()
-    storage = Storage.opened(settings)
+    storage = Storage.prepare(settings)
     engine = await deps.enter(corral.sql.engine)
     exports = Exports(engine, deps, storage, ReadyMail(deps.jobs, storage, settings))
     with suppress(DatabaseUnavailable), corral.sql.database_errors(engine):
@@ -147,12 +147,12 @@ def _missing(
         )
     if not mail.has_links:
         yield (
-            "nobody is told of finished exports, because there is no link to send: "
+            "users get no mail about finished exports, because there is no link to send: "
             "set CORRAL_DATA_EXPORTS_BASE_URL and CORRAL_DATA_EXPORTS_LINK_SECRET,"
             " or keep archives in an object store"
         )
     elif not has_mail_queue:
-        yield "nobody is told of finished exports, because no queue emails is installed"
+        yield "users get no mail about finished exports, because no queue emails is installed"
 
 
 def _has_others(deps: Deps, spec: Callable[..., object]) -> bool:
@@ -181,7 +181,7 @@ async def export_data(job: Job[DataExport], exports: Exports) -> FinishedExport:
             sets = await record_sets(exports.deps, export.user_id, connection)
             async with exports.storage.writing(key) as out:
                 size = await write_archive(
-                    export, sets, out, made_at=job.processed_on, tell=job.progress
+                    export, sets, out, made_at=job.processed_on, on_progress=job.progress
                 )
     job.progress(100)
     return FinishedExport(key=key, size=size, mail=await exports.mail.ensure(job, key, recipient))

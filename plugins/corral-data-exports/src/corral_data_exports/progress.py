@@ -12,17 +12,19 @@ LAST: Final = 99
 
 
 class Progress:
-    """Counts, and tells each whole percent once.
+    """Counts, and reports each whole percent once.
 
-    What it tells only grows, whatever participants announced.
+    What it reports only grows, whatever participants announced.
 
     Args:
         expected: How many records each set says it has, in their order; None for those that do not
         know.
-        tell: Is told whole percents, from 0 to 99.
+        on_progress: Called with whole percents, from 0 to 99.
     """
 
-    def __init__(self, expected: Sequence[int | None], tell: Callable[[int], object]) -> None:
+    def __init__(
+        self, expected: Sequence[int | None], on_progress: Callable[[int], object]
+    ) -> None:
         known = [rows for rows in expected if rows is not None]
         by_rows = len(known) == len(expected) and sum(known) > 0
         total = sum(known) if by_rows else len(expected)
@@ -30,26 +32,26 @@ class Progress:
         self._expected = list(expected)
         self._done = 0
         self._before = 0.0
-        self._told = -1
-        self._tell = tell
-        self._say(0.0)
+        self._reported = -1
+        self._on_progress = on_progress
+        self._report(0.0)
 
-    def moved(self, rows: int) -> None:
-        """So many records of the present set are written."""
+    def record_rows(self, rows: int) -> None:
+        """Record how many records of the present set are written."""
         expected = self._expected[self._done]
         if expected:
-            self._say(self._before + self._shares[self._done] * min(1.0, rows / expected))
+            self._report(self._before + self._shares[self._done] * min(1.0, rows / expected))
 
-    def set_done(self) -> None:
-        """The present set is written, and the next one begins."""
+    def finish_set(self) -> None:
+        """Record that the present set is written, and begin the next one."""
         self._before += self._shares[self._done]
         self._done += 1
-        self._say(self._before)
+        self._report(self._before)
 
-    def _say(self, share: float) -> None:
+    def _report(self, share: float) -> None:
         percent = min(
             LAST, int(share * LAST + 1e-9)
         )  # shares are fractions, and their sum may fall short of a whole
-        if percent > self._told:
-            self._told = percent
-            self._tell(percent)
+        if percent > self._reported:
+            self._reported = percent
+            self._on_progress(percent)

@@ -32,7 +32,7 @@ class RecordSet:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Who is told that the export is ready.
+    """Who gets the mail that the export is ready.
 
     Attributes:
         email: The address.

@@ -96,7 +96,7 @@ async def open_export(key: str, settings: ExportSettings | None = None) -> Opene
         ConfigurationError: The settings cannot be used.
         Exception: The storage failed; whatever obstore raises.
     """
-    return await Storage.opened(settings or ExportSettings()).open(key)
+    return await Storage.prepare(settings or ExportSettings()).open(key)
 
 
 class Storage:
@@ -111,8 +111,8 @@ class Storage:
         self._folder = where if isinstance(where, Path) else None
 
     @classmethod
-    def opened(cls, settings: ExportSettings) -> Storage:
-        """The storage that the settings name.
+    def prepare(cls, settings: ExportSettings) -> Storage:
+        """Prepare the storage that the settings name.
 
         Nothing is connected; a directory is made, for its owner alone.
 
@@ -199,8 +199,8 @@ class Storage:
         """Whether it makes links that expire; a directory does not."""
         return self._folder is None
 
-    async def signed_url(self, key: str, lifetime: timedelta) -> str | None:
-        """A link that the object store itself has signed; None where archives are in a directory.
+    async def sign_url(self, key: str, lifetime: timedelta) -> str | None:
+        """Make a link that the object store itself signs; None where archives are in a directory.
 
         Raises:
             Exception: The store's credentials cannot sign; whatever obstore raises.

@@ -123,12 +123,12 @@ class ConfiguredTables:
                 select(func.count()).select_from(_table(name)).where(mine)
             )
             selected = [_selected(column, columns, connection.dialect.name) for column in export]
-            records = _streamed(connection, selected, name, mine)
+            records = _stream_rows(connection, selected, name, mine)
             made.append(RecordSet(name, records, rows=rows, columns=tuple(export)))
         return made
 
 
-async def _streamed(
+async def _stream_rows(
     connection: AsyncConnection,
     selected: list[ColumnElement[Any]],
     name: str,
@@ -202,7 +202,7 @@ def _selected(name: str, columns: Columns, dialect: str) -> ColumnElement[Any]:
     """A column, as its values are handed over.
 
     SQLite keeps what it is given, whatever the column was declared as, so a declared type is
-    believed only where the value would be told wrongly without it.
+    believed only where the value would be exported wrongly without it.
     """
     kind = columns.get(name, NullType())
     if dialect == "sqlite" and not isinstance(kind, Boolean | JSON):

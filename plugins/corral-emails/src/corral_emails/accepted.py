@@ -36,8 +36,8 @@ class Accepted:
         self._reading = engine.execution_options(sqlite_begin="DEFERRED")
 
     @classmethod
-    async def opened(cls, deps: Deps) -> Accepted | None:
-        """The ledger of a worker, or None where `CORRAL_DATABASE_URL` is not set.
+    async def open(cls, deps: Deps) -> Accepted | None:
+        """Open the ledger of a worker; None where `CORRAL_DATABASE_URL` is not set.
 
         The database may be away.
 
@@ -63,12 +63,12 @@ class Accepted:
 
         with sql.database_errors(self._engine):
             async with self._reading.connect() as connection:
-                return await sql.Ledger.claimed(connection, SCOPE, key)
+                return await sql.Ledger.is_claimed(connection, SCOPE, key)
 
     async def record(self, key: str) -> None:
         """Remember that a mail was taken.
 
-        Where that fails it is told, and no more: the mail is on its way.
+        A failure is logged as a warning and not raised: the mail is on its way.
         """
         from corral import sql  # noqa: PLC0415  # as above
 

@@ -24,7 +24,7 @@ from corral_emails import EmailJob
 if TYPE_CHECKING:
     from corral_emails.rendering import Rendered
 
-__all__ = ["composed", "from_address", "needs_utf8", "recipients", "sender_of"]
+__all__ = ["compose_message", "from_address", "needs_utf8", "recipients", "sender_of"]
 
 POLICY = SMTP.clone(cte_type="7bit")
 """Bodies pass every server, also one that takes no 8-bit text."""
@@ -36,8 +36,8 @@ hold. Each ends a line for some reader of headers, or has no place in one.
 """
 
 
-def composed(job: Job[EmailJob], rendered: Rendered, sender: Address) -> EmailMessage:
-    """The mail of one job; the same for every attempt but for its `Date`.
+def compose_message(job: Job[EmailJob], rendered: Rendered, sender: Address) -> EmailMessage:
+    """Compose the mail of one job; the same for every attempt but for its `Date`.
 
     Raises:
         Fail: An address cannot be used, or a header would be more than one line.

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from corral import Deps, Job
 from corral_emails import EmailJob
 from corral_emails.accepted import Accepted
-from corral_emails.message import composed
+from corral_emails.message import compose_message
 from corral_emails.settings import EmailSettings
 from corral_emails.smtp import Mailer
 
@@ -41,7 +41,7 @@ async def open_mailer(deps: Deps) -> AsyncIterator[Mailer]:
         ledger.
     """
     settings = EmailSettings()
-    mailer = Mailer(settings, accepted=await Accepted.opened(deps))
+    mailer = Mailer(settings, accepted=await Accepted.open(deps))
     try:
         yield mailer
     finally:
@@ -62,7 +62,7 @@ async def send_email(job: Job[EmailJob], mailer: Mailer) -> SentEmail:
         Exception: The server could not be reached, or would not talk to us; whatever aiosmtplib
         raises.
     """
-    message = composed(job, mailer.templates.rendered(job.payload), mailer.sender)
+    message = compose_message(job, mailer.templates.render(job.payload), mailer.sender)
     accepted = mailer.accepted
     if accepted is None:
         await mailer.send(message)

@@ -65,15 +65,15 @@ class Templates:
         )
         self._environment.globals.update(sender=sender)
 
-    def rendered(self, job: EmailJob) -> Rendered:
-        """The mail's subject and both bodies.
+    def render(self, job: EmailJob) -> Rendered:
+        """Render the mail's subject and both bodies.
 
         Raises:
             Fail: The template does not exist or is broken, or a variable is missing or not what the
             template needs.
         """
         folder = self._folder(job)
-        subject, text, html = (self._render(f"{folder}/{name}", job) for name in FILES)
+        subject, text, html = (self._render_file(f"{folder}/{name}", job) for name in FILES)
         return Rendered(subject.strip(), text, html)
 
     def _folder(self, job: EmailJob) -> str:
@@ -98,10 +98,10 @@ class Templates:
         except TemplateNotFound:
             return False
         except (TemplateError, UnicodeDecodeError):
-            return True  # broken: told with its line when it is rendered
+            return True  # broken: rendering it fails the job and names the line
         return True
 
-    def _render(self, name: str, job: EmailJob) -> str:
+    def _render_file(self, name: str, job: EmailJob) -> str:
         try:
             return self._environment.get_template(name).render(job.variables)
         except UndefinedError as error:

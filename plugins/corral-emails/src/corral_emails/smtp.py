@@ -79,7 +79,7 @@ class Mailer:
         """
         async with self._turn:
             try:
-                await self._ready()
+                await self._ensure_connected()
                 await self._hand_over(message)
             except (Fail, Deferred):
                 raise  # the connection is fine; the next mail resets what is left of this one
@@ -89,7 +89,7 @@ class Mailer:
                 self._client.close()
                 raise
 
-    async def _ready(self) -> None:
+    async def _ensure_connected(self) -> None:
         """Make sure that a connection is open, greeted, and ready for the next mail."""
         if self._client.is_connected:
             try:

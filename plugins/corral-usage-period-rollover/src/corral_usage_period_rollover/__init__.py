@@ -83,6 +83,6 @@ def usage_period_rollover_totals(
     period: Period, connection: AsyncConnection
 ) -> Awaitable[Mapping[str, int]]:
     """The totals of our own counters, where the application does not keep its own."""
-    from corral_usage_period_rollover.counters import counted  # noqa: PLC0415  # a producer has no SQLAlchemy
+    from corral_usage_period_rollover.counters import count_usage  # noqa: PLC0415  # a producer has no SQLAlchemy
 
-    return counted(period, connection)
+    return count_usage(period, connection)

@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from corral_usage_period_rollover.periods import Period
 from corral_usage_period_rollover.tables import usage_counters
 
-__all__ = ["counted"]
+__all__ = ["count_usage"]
 
 
-async def counted(period: Period, connection: AsyncConnection) -> Mapping[str, int]:
+async def count_usage(period: Period, connection: AsyncConnection) -> Mapping[str, int]:
     """Count what was recorded before the period's end and counted in no other.
 
     That is the period's own usage, and what came too late for an earlier one. Counters are marked

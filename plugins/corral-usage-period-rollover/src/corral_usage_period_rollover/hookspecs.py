@@ -1,4 +1,4 @@
-"""The hooks that this plugin offers: where usage comes from, and who is told of a closed period.
+"""The hooks that this plugin offers: one totals usage, one reacts to a closed period.
 
 Both are called by the worker, inside the transaction that closes the period, with its connection.
 Whatever they write through it is there if and only if the period is closed. A hook is a function or

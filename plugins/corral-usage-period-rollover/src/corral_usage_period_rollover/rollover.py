@@ -84,7 +84,7 @@ class Rollover:
         periods = subscriptions = 0
         left: list[tuple[str, Exception]] = []
         page: Sequence[str] = ()
-        while page := await self._due(now, after=page[-1] if page else None):
+        while page := await self._list_due(now, after=page[-1] if page else None):
             for subscription_id in page:
                 before, is_due = periods, True
                 try:
@@ -108,7 +108,7 @@ class Rollover:
             ) from first
         return Closed(periods, subscriptions)
 
-    async def _due(self, now: datetime, *, after: str | None) -> Sequence[str]:
+    async def _list_due(self, now: datetime, *, after: str | None) -> Sequence[str]:
         periods = usage_periods.c
         due = select(periods.subscription_id).where(
             periods.closed_at.is_(None), periods.ends_at <= now
@@ -159,7 +159,7 @@ class Rollover:
                 closed_at=now,
                 tick=tick,
             )
-            await self._tell(closed, connection)
+            await self._call_subscribers(closed, connection)
         return True, opened is not None and opened.ends_at <= now
 
     async def _open_next(self, period: Period, connection: AsyncConnection) -> Period | None:
@@ -191,7 +191,7 @@ class Rollover:
                 raise HookMisused(f"{spec.__name__} was answered {why}")
         return dict(totals)
 
-    async def _tell(self, period: ClosedPeriod, connection: AsyncConnection) -> None:
+    async def _call_subscribers(self, period: ClosedPeriod, connection: AsyncConnection) -> None:
         spec = hookspecs.usage_period_rollover_closed
         jobs = self._outbox.within(connection)
         if await self._deps.ask_all(spec, period=period, connection=connection, jobs=jobs):

@@ -45,7 +45,7 @@ _OURS: Final = {
 }
 
 LONGEST_FAILURE: Final = 300
-"""Characters; what is wrong with an answer is told with some of it."""
+"""Characters of the text that says what is wrong with an answer, and may repeat some of it."""
 
 _FAILURES: Final = (
     httpcore2.NetworkError,
@@ -95,7 +95,7 @@ class Courier:
         try:
             async with (
                 asyncio.timeout(self._settings.timeout_seconds),
-                self._sent(url, message) as response,
+                self._stream_request(url, message) as response,
             ):
                 head = response.status, _retry_after(response)
                 async with aclosing(response.aiter_stream()) as chunks:
@@ -106,14 +106,14 @@ class Courier:
         except _FAILURES as error:
             failure = error
         if head is None:
-            raise Unanswered(self._told(failure)) from failure
+            raise Unanswered(self._describe_failure(failure)) from failure
         return Answer(*head, bytes(body))
 
     async def close(self) -> None:
         """Close all connections."""
         await self._pool.aclose()
 
-    def _sent(
+    def _stream_request(
         self, url: httpx2.URL, message: Message
     ) -> AbstractAsyncContextManager[httpcore2.Response]:
         headers = {"host": url.netloc.decode("ascii"), **_OURS, **message.headers}
@@ -129,7 +129,7 @@ class Courier:
             extensions={"timeout": {"connect": self._settings.connect_timeout_seconds}},
         )
 
-    def _told(self, failure: Exception | None) -> str:
+    def _describe_failure(self, failure: Exception | None) -> str:
         if isinstance(failure, httpcore2.ConnectTimeout):
             return f"no connection within {self._settings.connect_timeout_seconds:g} s"
         if isinstance(failure, TimeoutError):

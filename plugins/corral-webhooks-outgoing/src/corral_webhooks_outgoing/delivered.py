@@ -28,12 +28,12 @@ class Delivered:
 
     async def has(self, connection: AsyncConnection, key: str) -> bool:
         """Whether a delivery was accepted."""
-        return await sql.Ledger.claimed(connection, SCOPE, key)
+        return await sql.Ledger.is_claimed(connection, SCOPE, key)
 
     async def record(self, key: str) -> None:
         """Remember that one was.
 
-        Where that fails it is told, and no more: the receiver has the event.
+        A failure is logged as a warning and not raised: the receiver has the event.
         """
         try:
             with sql.database_errors(self._engine):

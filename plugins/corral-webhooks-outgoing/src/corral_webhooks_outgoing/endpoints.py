@@ -92,7 +92,7 @@ async def add_endpoint(
         raise EndpointRefused(
             "a webhook endpoint's id is not made of 1 to 128 visible ASCII characters"
         )
-    endpoint = Endpoint(endpoint_id, url, (_or_made_up(secret),))
+    endpoint = Endpoint(endpoint_id, url, (_check_or_create_secret(secret),))
     row = {"id": endpoint_id, "url": url, "secret": endpoint.secrets[0], "enabled": True}
     await connection.execute(insert(webhook_endpoints).values(row))
     return endpoint
@@ -114,7 +114,7 @@ async def list_endpoints(connection: Connection) -> list[Endpoint]:
 
 async def enable_endpoint(connection: Connection, endpoint_id: str) -> bool:
     """Send to it again. False where there is no such endpoint."""
-    return await _changed(connection, endpoint_id, enabled=True)
+    return await _update_endpoint(connection, endpoint_id, enabled=True)
 
 
 async def disable_endpoint(connection: Connection, endpoint_id: str) -> bool:
@@ -122,7 +122,7 @@ async def disable_endpoint(connection: Connection, endpoint_id: str) -> bool:
 
     False where there is no such endpoint.
     """
-    return await _changed(connection, endpoint_id, enabled=False)
+    return await _update_endpoint(connection, endpoint_id, enabled=False)
 
 
 async def remove_endpoint(connection: Connection, endpoint_id: str) -> bool:
@@ -152,17 +152,17 @@ async def rotate_secret(
     Raises:
         EndpointRefused: The secret cannot be used.
     """
-    changed = {"secret": _or_made_up(secret), "previous_secret": _own.secret}
+    changed = {"secret": _check_or_create_secret(secret), "previous_secret": _own.secret}
     return (
         await find_endpoint(connection, endpoint_id)
-        if await _changed(connection, endpoint_id, **changed)
+        if await _update_endpoint(connection, endpoint_id, **changed)
         else None
     )
 
 
 async def end_rotation(connection: Connection, endpoint_id: str) -> bool:
     """Sign with the newest secret only. False where there is no such endpoint."""
-    return await _changed(connection, endpoint_id, previous_secret=None)
+    return await _update_endpoint(connection, endpoint_id, previous_secret=None)
 
 
 async def disable_address(connection: Connection, endpoint: Endpoint) -> None:
@@ -171,7 +171,7 @@ async def disable_address(connection: Connection, endpoint: Endpoint) -> None:
     await connection.execute(update(webhook_endpoints).where(same).values(enabled=False))
 
 
-async def _changed(connection: Connection, endpoint_id: str, **values: Any) -> bool:
+async def _update_endpoint(connection: Connection, endpoint_id: str, **values: Any) -> bool:
     change = (
         update(webhook_endpoints).where(_own.id == endpoint_id).values(values).returning(_own.id)
     )
@@ -198,7 +198,7 @@ def accepted_secret(secret: str) -> str:
     return secret
 
 
-def _or_made_up(secret: str | None) -> str:
+def _check_or_create_secret(secret: str | None) -> str:
     if secret is None:
         return PREFIX + base64.b64encode(random.token_bytes(SECRET_BYTES)).decode()
     return accepted_secret(secret)

@@ -69,7 +69,7 @@ class Guard(AsyncNetworkBackend):
             ConnectTimeout: It took too long.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        addresses = await self._resolved(host, port, timeout)
+        addresses = await self._resolve(host, port, timeout)
         if not self._allow_private:
             for address in addresses:
                 if not is_public(ip_address(address)):
@@ -92,7 +92,7 @@ class Guard(AsyncNetworkBackend):
                 failure = error
         raise failure
 
-    async def _resolved(self, host: str, port: int, timeout: float | None) -> list[str]:
+    async def _resolve(self, host: str, port: int, timeout: float | None) -> list[str]:
         asked: Future[list[str]] = Future()
         asked.set_running_or_notify_cancel()  # an answer that comes after the timeout is dropped
         threading.Thread(

@@ -1,4 +1,4 @@
-"""The hooks that this plugin offers: where endpoints are kept, and who is told that one is gone.
+"""The hooks that this plugin offers: one looks an endpoint up, one reacts when it is gone.
 
 Both are called by the worker. A hook is a function or an `async def`; what it returns is awaited
 where that can be awaited.
@@ -47,8 +47,8 @@ def webhooks_outgoing_endpoint_gone(
 ) -> Awaitable[None] | None:
     """An endpoint has answered 410 Gone: it wants no more events. Disable it where it is kept.
 
-    Called for everybody, one after the other and in one transaction: whoever only wants to tell the
-    endpoint's owner does not keep the table from being changed.
+    Called for everybody, one after the other and in one transaction: an implementation that only
+    writes to the endpoint's owner does not keep the table from being changed.
 
     Args:
         endpoint: The endpoint as it was when the request was made.

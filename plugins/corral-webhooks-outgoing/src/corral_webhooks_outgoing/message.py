@@ -15,7 +15,7 @@ from corral import Fail, Job
 from corral_webhooks_outgoing import WebhookDelivery
 from corral_webhooks_outgoing.endpoints import Endpoint, accepted_secret
 
-__all__ = ["Message", "signed"]
+__all__ = ["Message", "sign_message"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Message:
     headers: dict[str, str]
 
 
-def signed(job: Job[WebhookDelivery], endpoint: Endpoint, now: datetime) -> Message:
-    """The request of one attempt.
+def sign_message(job: Job[WebhookDelivery], endpoint: Endpoint, now: datetime) -> Message:
+    """Make and sign the request of one attempt.
 
     `timestamp` in the body is when the event was enqueued. The one in the headers is the attempt's:
     receivers refuse what is more than some minutes old.
@@ -56,7 +56,7 @@ def signed(job: Job[WebhookDelivery], endpoint: Endpoint, now: datetime) -> Mess
             Webhook(accepted_secret(secret)).sign(event.event_id, now, text)
             for secret in endpoint.secrets
         ]
-    except Exception:  # noqa: BLE001  # it may be any kind, and none may be told, because its text may be the secret
+    except Exception:  # noqa: BLE001  # of any kind; its text may hold the secret, so it is not repeated
         signatures = []
     if not signatures:
         message = "has no secret, or one that is not whsec_ and 24 to 64 bytes in base64"

@@ -19,7 +19,7 @@ from corral_webhooks_outgoing import WebhookDelivery, hookspecs
 from corral_webhooks_outgoing.answer import NotDelivered
 from corral_webhooks_outgoing.delivered import Delivered
 from corral_webhooks_outgoing.endpoints import Endpoint
-from corral_webhooks_outgoing.message import signed
+from corral_webhooks_outgoing.message import sign_message
 from corral_webhooks_outgoing.settings import WebhookSettings
 from corral_webhooks_outgoing.tables import webhook_endpoints
 
@@ -69,7 +69,7 @@ class Deliveries:
         """Makes the requests; loaded and opened for the first, and closed with the worker."""
         from corral_webhooks_outgoing.sending import Sender  # noqa: PLC0415  # 7 MiB: see there
 
-        sender = Sender.opened(self.settings)
+        sender = Sender.open(self.settings)
         self.closing.push_async_callback(sender.close)
         return sender
 
@@ -100,7 +100,7 @@ class Deliveries:
             raise Fail(f"webhook endpoint {name!r} is disabled")
         return found
 
-    async def tell_gone(self, endpoint: Endpoint) -> None:
+    async def announce_gone(self, endpoint: Endpoint) -> None:
         """Disable an endpoint that wants no more events, and call the subscribers, or do neither.
 
         Raises:
@@ -155,13 +155,13 @@ async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebh
     endpoint = await deliveries.endpoint(job)
     if endpoint is None:
         return SentWebhook(webhook_id=event_id, status=None)
-    answer = await deliveries.sender.send(signed(job, endpoint, datetime.now(UTC)), endpoint)
+    answer = await deliveries.sender.send(sign_message(job, endpoint, datetime.now(UTC)), endpoint)
     if answer.accepted:
         await deliveries.delivered.record(job.idempotency_key)
         return SentWebhook(webhook_id=event_id, status=answer.status)
     message = f"webhook endpoint {endpoint.id!r} {answer}"
     if answer.gone:
-        await deliveries.tell_gone(endpoint)
+        await deliveries.announce_gone(endpoint)
         raise Fail(f"{message} (it wants no more events)")
     if wait := answer.wait(datetime.now(UTC)):
         raise Retry(message, after=wait)

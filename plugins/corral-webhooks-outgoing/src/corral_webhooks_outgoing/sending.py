@@ -34,8 +34,8 @@ class Sender:
         self._settings = settings
 
     @classmethod
-    def opened(cls, settings: WebhookSettings) -> Sender:
-        """A sender with a courier of its own. Nothing is connected."""
+    def open(cls, settings: WebhookSettings) -> Sender:
+        """Open a sender with a courier of its own. Nothing is connected."""
         guard = Guard(allow_private=settings.allow_private)
         return cls(Courier(settings, guard), settings)
 

@@ -1,4 +1,4 @@
-"""The desk where events are handed over: each once, in one transaction with its row of the ledger.
+"""Calls the subscribers with an event: once, in one transaction with the event's ledger row.
 
 It knows nothing of jobs.
 """
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from corral import Deps, sql
 from corral_billing_webhooks_retry import BillingEvent, hookspecs, job_id_for
 
-__all__ = ["SCOPE", "Desk"]
+__all__ = ["SCOPE", "EventDispatcher"]
 
 SCOPE: Final = "billing-webhooks-retry"
 """Of the ledger: its keys are what `job_id_for` makes of an event."""
@@ -23,8 +23,8 @@ HOOKS: Final = (hookspecs.billing_webhooks_retry_event, hookspecs.corral_billing
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """Where events are handed over.
+class EventDispatcher:
+    """Calls the subscribers with events.
 
     Attributes:
         engine: The database.
@@ -37,15 +37,15 @@ class Desk:
     providers: frozenset[str]
 
     @property
-    def subscribed(self) -> bool:
-        """Whether anybody wants to be told."""
+    def has_subscribers(self) -> bool:
+        """Whether any plugin implements the hook."""
         return any(self.deps.implementers(hook) for hook in HOOKS)
 
-    async def hand_over(self, event: BillingEvent) -> bool:
+    async def dispatch(self, event: BillingEvent) -> bool:
         """Call every subscriber with an event and record it, in one transaction and once.
 
         Returns:
-            False where it had been done.
+            False if it was done before.
 
         Raises:
             HookRaised: A subscriber raised; nothing was committed.

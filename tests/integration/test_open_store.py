@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from corral.embedded.server import chosen_store, embedded_store
+from corral.embedded.server import embedded_store, open_store
 from corral.errors import ConfigurationError
 from corral.settings import Settings
 
@@ -16,7 +16,7 @@ def test_the_configured_store_comes_first(data_dir: Path) -> None:
     settings = Settings(
         redis_url="redis://user:secret@host/0", env="development", data_dir=data_dir
     )
-    with chosen_store(settings, implied_development=True) as url:
+    with open_store(settings, implied_development=True) as url:
         assert url == "redis://user:secret@host/0"
     assert not data_dir.exists()
 
@@ -26,13 +26,13 @@ def test_a_configured_store_that_is_misspelt_is_refused_before_anything_is_sent(
     data_dir: Path, url: str
 ) -> None:
     refused = pytest.raises(ConfigurationError, match="is not a store's address")
-    with refused, chosen_store(Settings(redis_url=url, data_dir=data_dir)):
+    with refused, open_store(Settings(redis_url=url, data_dir=data_dir)):
         pass
 
 
 @pytest.mark.parametrize(("env", "implied"), [("development", False), ("production", True)])
 def test_development_starts_the_embedded_store(data_dir: Path, env: str, implied: bool) -> None:
-    with chosen_store(Settings(env=env, data_dir=data_dir), implied_development=implied) as url:
+    with open_store(Settings(env=env, data_dir=data_dir), implied_development=implied) as url:
         assert url == f"unix://{data_dir}/store.sock"
         with redis.Redis.from_url(url) as store:
             assert store.ping()
@@ -43,7 +43,7 @@ def test_production_has_no_store_unless_one_is_configured(data_dir: Path) -> Non
     refused = pytest.raises(
         ConfigurationError, match="REDIS_URL is not set and CORRAL_ENV is 'production'"
     )
-    with embedded_store(data_dir), refused, chosen_store(settings):
+    with embedded_store(data_dir), refused, open_store(settings):
         pass
 
 
@@ -54,11 +54,11 @@ def test_without_an_environment_a_running_store_is_used_and_none_is_started(
     settings = Settings(data_dir=data_dir)
     with (
         pytest.raises(ConfigurationError, match="no store is configured") as refused,
-        chosen_store(settings),
+        open_store(settings),
     ):
         pass
     assert refused.value.exit_code == 2
     assert "CORRAL_ENV=development" in str(refused.value.hint)
     assert not data_dir.exists()
-    with embedded_store(data_dir) as running, chosen_store(settings) as url:
+    with embedded_store(data_dir) as running, open_store(settings) as url:
         assert url == running
