@@ -37,9 +37,9 @@ STATEMENTS = {
     "observe": Size(787, limit=870),
     "plugins": Size(526, limit=580),
     "sql": Size(428, limit=480),
-    "store": Size(1_262, limit=1_390),
+    "store": Size(1_268, limit=1_400),
     "testing": Size(840, limit=930),
-    "worker": Size(1_824, limit=2_010),
+    "worker": Size(1_833, limit=2_020),
 }
 """Of Python, by package of `core/corral`; "the API" is what lies beside the packages."""
 
@@ -52,7 +52,7 @@ LUA_LINES = {
 """By package of `core/corral`: lines that are neither blank nor a comment."""
 
 LARGEST = {
-    "statements of a file": Size(318, limit=350),
+    "statements of a file": Size(320, limit=360),
     "statements of a function": Size(32, limit=40),
     "parameters of a function": Size(14, limit=16),
     "hooks": Size(8, limit=8),

@@ -57,7 +57,7 @@ async def inspector(
 async def open_inspector() -> AsyncIterator[JobInspector]:
     """Open the inspector of an operator's program; see `corral.open_inspector`."""
     installed = read_installed()
-    with chosen_store(installed.settings) as url:
+    with open_store(installed.settings) as url:
         async with inspector(installed, url) as made:
             yield made
 

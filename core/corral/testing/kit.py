@@ -194,7 +194,7 @@ class Kit(JobScheduler):
         assert (job.state, job.log_lines) == ("waiting", 0)
         ```
         """
-        async with self._inspector(self._installed("producer")) as inspector:
+        async with self._inspector(self._load_installed("producer")) as inspector:
             yield inspector
 
     # a worker
