@@ -136,13 +136,20 @@ def _unknown(settings: type[PluginSettings]) -> Iterator[str]:
     known = [*fields, *file_variables(settings).values()]
     delimiter = settings.model_config.get("env_nested_delimiter")
     nested = tuple(f"{name}{delimiter}".upper() for name in fields) if delimiter else ()
-    of_others = tuple(_longer_prefixes(prefix))
-    for name in sorted(os.environ):
-        plain = name.upper()
-        if not plain.startswith(prefix) or plain.startswith((*of_others, *nested)):
-            continue
-        if plain not in known:
-            meant = _nearest(plain.removeprefix(prefix), [each[len(prefix) :] for each in known])
+    unread = [
+        name
+        for name in sorted(os.environ)
+        if name.upper().startswith(prefix)
+        and not name.upper().startswith(nested)
+        and name.upper() not in known
+    ]
+    # Looked up last, and only for such names: it reads the metadata of everything installed.
+    of_others = tuple(_longer_prefixes(prefix)) if unread else ()
+    for name in unread:
+        if not name.upper().startswith(of_others):
+            meant = _nearest(
+                name.upper().removeprefix(prefix), [each[len(prefix) :] for each in known]
+            )
             yield f"{name} is not a setting" + (f"; did you mean {prefix}{meant}?" if meant else "")
 
 

@@ -104,6 +104,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
 async def test_a_costly_body_is_refused(board: Board, body: Callable[[], bytes]) -> None:
     sent, browser = body(), Browser(board, "admin")
     headers = {**HERE, "content-type": "application/json", "accept": "application/json"}
+    await browser.ask("POST", "/queues/letters/pause", headers=headers, body=b"")  # starts it
     began = time.process_time()
     got = await browser.ask("POST", "/queues/letters/pause", headers=headers, body=sent)
     assert time.process_time() - began < SECONDS * slowness()

@@ -145,10 +145,10 @@ async def test_a_worker_without_an_outbox_says_so_and_works(
         return await raw.zscore("bull:acme-letters:completed", job) is not None
 
     await wait_until(ran, "the job has run")
-    await wait_until(lambda: "not relayed" in worker.said, "it is reported")
+    await wait_until(lambda: "relaying the outbox failed" in worker.said, "it is reported")
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait() == 0
-    lines = [json.loads(line) for line in worker.said.splitlines() if "not relayed" in line]
+    lines = [json.loads(line) for line in worker.said.splitlines() if "relaying the outbox failed" in line]
     assert [line["hint"] for line in lines] == ["corral db create"]
 
 
