@@ -14,9 +14,10 @@ from pypdf import PdfReader
 
 from corral import Fail, PayloadRefused, testing
 from corral.outcome import Failed
-from corral_report_exports import ReportExport, ReportSettings, report_exports
+from corral_report_exports import ReportExport, report_exports
 from corral_report_exports.processor import export_report, open_reports
 from corral_report_exports.reports import Reports, write_whole
+from corral_report_exports.settings import ReportSettings
 
 PDF = ReportExport(user_id="ada", report_id="q3-sales", format="pdf")
 CSV = ReportExport(user_id="ada", report_id="q3-sales", format="csv")

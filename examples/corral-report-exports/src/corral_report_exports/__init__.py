@@ -1,13 +1,15 @@
 """The queue `report-exports`. This file is all that a producer ever loads."""
 
-from pathlib import Path
-from typing import Literal
+from __future__ import annotations
 
-from pydantic_settings import SettingsConfigDict
+from typing import TYPE_CHECKING, Literal
 
-from corral import Payload, PluginSettings, Processor, Queue, hookimpl
+from corral import Payload, Processor, Queue, hookimpl
 
-__all__ = ["ReportExport", "ReportSettings", "report_exports"]
+if TYPE_CHECKING:
+    from corral import PluginSettings
+
+__all__ = ["ReportExport", "report_exports"]
 
 
 class ReportExport(Payload):
@@ -21,14 +23,6 @@ class ReportExport(Payload):
 report_exports = Queue("report-exports", ReportExport)
 
 
-class ReportSettings(PluginSettings):
-    """`CORRAL_REPORT_EXPORTS_DIR`: where the files go."""
-
-    model_config = SettingsConfigDict(env_prefix="CORRAL_REPORT_EXPORTS_")
-
-    dir: Path = Path("exports")
-
-
 @hookimpl
 def corral_queues() -> list[Queue]:
     """Declare the queue, in every process."""
@@ -38,6 +32,8 @@ def corral_queues() -> list[Queue]:
 @hookimpl
 def corral_settings() -> list[type[PluginSettings]]:
     """Declare the settings: a misspelt variable refuses the start."""
+    from corral_report_exports.settings import ReportSettings
+
     return [ReportSettings]
 
 

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from corral import Deps, Job
-from corral_report_exports import ReportExport, ReportSettings
+from corral_report_exports import ReportExport
 from corral_report_exports.reports import ExportedReport, Reports
+from corral_report_exports.settings import ReportSettings
 
 __all__ = ["export_report", "open_reports"]
 

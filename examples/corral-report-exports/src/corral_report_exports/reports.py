@@ -14,7 +14,8 @@ from typing import Self
 from fpdf import FPDF
 
 from corral import Fail
-from corral_report_exports import ReportExport, ReportSettings
+from corral_report_exports import ReportExport
+from corral_report_exports.settings import ReportSettings
 
 __all__ = ["ExportedReport", "Reports"]
 
