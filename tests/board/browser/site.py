@@ -211,7 +211,7 @@ async def served(
             lines = [
                 json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")
             ]
-            return [line["url"] for line in lines if "link logs in" in line["event"]]
+            return [line["url"] for line in lines if "/login?link=" in line.get("url", "")]
 
         await until(links, "the board listens", seconds=START_SECONDS, every=0.05)
         link = links()[0]
