@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from corral.app.child_process import start_heartbeats, stop_with_parent
-from corral.app.databases import prepare_database, relay_beside_worker
+from corral.app.sql_database import prepare_database, relay_beside_worker
 from corral.app.installed import Installed, log_lock, read_installed
 from corral.app.observation import observe_worker
 from corral.app.operating import inspector
