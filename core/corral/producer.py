@@ -24,7 +24,7 @@ from corral.errors import ConfigurationError, JobRefused, SchedulerUnusable, Sto
 from corral.forking import forks
 from corral.job_state import JobState
 from corral.jobs import CheckedJob, CheckedSchedule, Durability, JobChecks, JobScheduler, Written
-from corral.plugins import Relay
+from corral.plugins import JobHooks
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.codec import JobEncoder, NewJob
@@ -420,7 +420,7 @@ class RedisJobScheduler(JobScheduler):
 
     Args:
         catalog: The queues.
-        relay: Calls the implementations of the hook `corral_enqueuing`.
+        job_hooks: Calls the implementations of the hook `corral_enqueuing`.
         url: The store.
         prefix: The first part of the keys.
         max_payload_bytes: A larger payload is refused.
@@ -433,7 +433,7 @@ class RedisJobScheduler(JobScheduler):
     def __init__(
         self,
         catalog: Catalog,
-        relay: Relay,
+        job_hooks: JobHooks,
         *,
         url: str,
         prefix: str,
@@ -453,7 +453,7 @@ class RedisJobScheduler(JobScheduler):
             lambda queue: catalog.get(queue).queue,
             catalog.entries,
             max_payload_bytes=max_payload_bytes,
-            enqueuing=relay.enqueuing,
+            enqueuing=job_hooks.enqueuing,
             proves_all=proves_all,
         )
         self.prefix: str = prefix

@@ -12,7 +12,7 @@ import pytest
 
 from corral.board import pages, routes, static_files
 from corral.board.identity import NEEDED, Action
-from corral.board.page_renderer import NOTICES, PageRenderer, format_duration
+from corral.board.page_renderer import NOTICES, PageRenderer, duration_in_words
 
 BOARD = Path(inspect.getfile(routes)).parent
 
@@ -31,7 +31,7 @@ BOARD = Path(inspect.getfile(routes)).parent
     ],
 )
 def test_a_duration_has_at_most_two_units(length: float | timedelta | None, words: str) -> None:
-    assert format_duration(length) == words
+    assert duration_in_words(length) == words
 
 
 def test_a_time_is_readable_without_a_script() -> None:

@@ -330,9 +330,9 @@ async def producer(
     provider = Provider("acme-chaos", "1.0", "wheel")
     entries = {queue.name: CatalogEntry(queue, provider, "") for queue in (chaos, chaos_threads)}
     catalog = Catalog(MappingProxyType(entries))
-    relay = Plugins.load([]).relay
+    job_hooks = Plugins.load([]).job_hooks
     jobs = RedisJobScheduler(
-        catalog, relay, url=url, prefix=prefix, max_payload_bytes=2**20, durability=durability
+        catalog, job_hooks, url=url, prefix=prefix, max_payload_bytes=2**20, durability=durability
     )
     try:
         yield jobs

@@ -138,7 +138,7 @@ async def stage(
     plugins = Plugins.load([])
     catalog = Catalog(MappingProxyType({}))
     jobs = RedisJobScheduler(
-        catalog, plugins.relay, url=store_url, prefix="bull", max_payload_bytes=1
+        catalog, plugins.job_hooks, url=store_url, prefix="bull", max_payload_bytes=1
     )
     async with watching(binary, monkeypatch) as watch:
         yield Stage(store_url, binary, watch, plugins, jobs)

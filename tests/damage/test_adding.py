@@ -60,9 +60,9 @@ async def test_an_add_beside_a_damaged_key_is_whole_or_nothing(
     provider = Provider("acme", "1.0", "wheel")
     queues = [Queue(f"add{number}", Note) for number in range(len(DAMAGES))]
     entries = MappingProxyType({queue.name: CatalogEntry(queue, provider, "") for queue in queues})
-    relay = Plugins.load([]).relay
+    job_hooks = Plugins.load([]).job_hooks
     jobs = RedisJobScheduler(
-        Catalog(entries), relay, url=store_url, prefix="bull", max_payload_bytes=1000
+        Catalog(entries), job_hooks, url=store_url, prefix="bull", max_payload_bytes=1000
     )
     faults: list[str] = []
 

@@ -102,7 +102,10 @@ class Workshop:
         entries = {queue.name: CatalogEntry(queue, provider, "") for queue in queues}
         settings = {"prefix": "bull", "max_payload_bytes": 1024 * 1024, **settings}
         jobs = RedisJobScheduler(
-            Catalog(MappingProxyType(entries)), self.plugins.relay, url=url or self.url, **settings
+            Catalog(MappingProxyType(entries)),
+            self.plugins.job_hooks,
+            url=url or self.url,
+            **settings,
         )
         self.producers.append(jobs)
         return jobs

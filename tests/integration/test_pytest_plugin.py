@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from corral.testing.databases import server_programs
 from corral.testing.plugin import NO_POSTGRESQL
+from corral.testing.postgresql_server import server_programs
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "example_tests" / "test_reports.py"
@@ -387,9 +387,9 @@ def test_without_postgresql_its_half_is_skipped_in_one_counted_line_and_fails_in
 ) -> None:
     absent = f"""
         import os
-        import corral.testing.databases
+        import corral.testing.postgresql_server
         os.environ["CI"] = "{ci}"
-        corral.testing.databases.server_programs = lambda: None
+        corral.testing.postgresql_server.server_programs = lambda: None
     """
     out = said(suite({**DATABASES, "conftest.py": absent}, *NEITHER, *BOTH, "-rs"), code=code)
     assert counted in out

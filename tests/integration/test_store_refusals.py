@@ -309,7 +309,7 @@ async def _enqueue(url: str) -> StoreUnavailable:
     provider = Provider("acme", "1.0", "wheel")
     catalog = Catalog(MappingProxyType({QUEUE: CatalogEntry(letters, provider, "")}))
     jobs = RedisJobScheduler(
-        catalog, Plugins.load([]).relay, url=url, prefix="bull", max_payload_bytes=1024
+        catalog, Plugins.load([]).job_hooks, url=url, prefix="bull", max_payload_bytes=1024
     )
     try:
         with pytest.raises(StoreUnavailable) as raised:

@@ -43,7 +43,7 @@ engine = sql.create_engine(database)
 
 ENQUEUE = f"""{SCENE}
 async def main():
-    jobs = RedisJobScheduler(catalog, Plugins.load([]).relay, url=store, prefix="bull", max_payload_bytes=1000)
+    jobs = RedisJobScheduler(catalog, Plugins.load([]).job_hooks, url=store, prefix="bull", max_payload_bytes=1000)
     async with engine.begin() as connection:
         job = await sql.Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"))
         if moment == ["before"]:
@@ -100,7 +100,11 @@ class Post:
         self._url = url
         plugins = Plugins.load([])
         self.jobs = RedisJobScheduler(
-            catalog_of(self.queue), plugins.relay, url=url, prefix="bull", max_payload_bytes=1000
+            catalog_of(self.queue),
+            plugins.job_hooks,
+            url=url,
+            prefix="bull",
+            max_payload_bytes=1000,
         )
         self._plugins = plugins
 

@@ -59,7 +59,7 @@ def catalog_of(*queues: Queue[Any]) -> Catalog:
 async def jobs(store_url: str) -> AsyncIterator[RedisJobScheduler]:
     scheduler = RedisJobScheduler(
         catalog_of(letters, parcels),
-        Plugins.load([]).relay,
+        Plugins.load([]).job_hooks,
         url=store_url,
         prefix="bull",
         max_payload_bytes=1000,
@@ -306,7 +306,7 @@ async def test_large_rows_are_relayed_in_parts_of_about_one_mib(
 ) -> None:
     relay, catalog = relay_of(), catalog_of(letters, parcels)
     scheduler = RedisJobScheduler(
-        catalog, Plugins.load([]).relay, url=store_url, prefix="bull", max_payload_bytes=2**20
+        catalog, Plugins.load([]).job_hooks, url=store_url, prefix="bull", max_payload_bytes=2**20
     )
     entries = [
         corral.Entry(Letter(text="x" * 20_000), job_id=f"letter-{number}") for number in range(100)

@@ -42,7 +42,7 @@ async def test_the_carrier_is_taken_when_the_row_is_written(
     catalog = Catalog(MappingProxyType({letters.name: CatalogEntry(letters, ACME, "")}))
     plugins = Plugins.load([PluginEntryPoint("traces", traces.__name__, PLUGINS, ACME)])
     jobs = RedisJobScheduler(
-        catalog, plugins.relay, url=store_url, prefix="bull", max_payload_bytes=1000
+        catalog, plugins.job_hooks, url=store_url, prefix="bull", max_payload_bytes=1000
     )
     with use_span(span(1)):
         async with engine.begin() as connection:

@@ -35,7 +35,7 @@ from corral.outcome import (
     Snoozed,
     TimedOut,
 )
-from corral.plugins import Implementation, PluginEntryPoint, Provider, Relay
+from corral.plugins import Implementation, JobHooks, PluginEntryPoint, Provider
 from corral.plugins.entry_points import PLUGINS
 from corral.store.codec import decode_job
 from corral.worker.execution import ActiveJob, Execution
@@ -70,7 +70,7 @@ def prepare(threads: Threads) -> Prepare:
     def prepare(
         function: Any, queue: Queue[Any] = letters, **fields: bytes
     ) -> tuple[Execution, ActiveJob]:
-        execution = Execution(queue.processed_by(function), None, Relay({}), threads)
+        execution = Execution(queue.processed_by(function), None, JobHooks({}), threads)
         stored = {"data": b'{"text":"hello"}', "opts": TWO_ATTEMPTS, **fields}
         flat = [part for name, value in stored.items() for part in (name.encode(), value)]
         return execution, execution.prepare(decode_job(b"a", flat, "worker:1", 1_900_000_000_000))
@@ -928,7 +928,7 @@ class TestContexts:
         execution = Execution(
             letters.processed_by(function),
             None,
-            Relay({"corral_job_context": subscribers}),
+            JobHooks({"corral_job_context": subscribers}),
             threads,
         )
         for text, expected in ((b"x", Completed), (b"fail", Failed)):

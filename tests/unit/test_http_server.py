@@ -14,22 +14,22 @@ import pytest
 from corral.app.parent_process import address_options
 from corral.errors import ConfigurationError
 from corral.observe import http_server
-from corral.observe.http_server import Address, Answer, probe_answer, serve_http
+from corral.observe.http_server import HttpAnswer, ListenAddress, probe_answer, serve_http
 
 
-def broken() -> Answer:
+def broken() -> HttpAnswer:
     raise RuntimeError("a bug")
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
     answers = {
-        "/metrics": lambda: Answer(200, "text/plain", b"figures\n"),
+        "/metrics": lambda: HttpAnswer(200, "text/plain", b"figures\n"),
         "/healthz": lambda: probe_answer("healthy", ""),
         "/readyz": lambda: probe_answer("ready", "the worker drains"),
         "/broken": broken,
     }
-    with serve_http(Address("127.0.0.1", 0), answers) as url:
+    with serve_http(ListenAddress("127.0.0.1", 0), answers) as url:
         yield url
 
 
@@ -119,10 +119,10 @@ def test_whoever_comes_beyond_the_bound_is_hung_up_on_and_the_silent_are_cut(
 
 def test_nothing_is_left_when_it_ends(url: str) -> None:
     with serve_http(
-        Address("localhost", 0), {"/x": lambda: Answer(200, "text/plain", b"")}
+        ListenAddress("localhost", 0), {"/x": lambda: HttpAnswer(200, "text/plain", b"")}
     ) as other:
         assert ask(other, "/x")[0] == 200
-        taken = serve_http(Address("127.0.0.1", urlsplit(url).port or 0), {})
+        taken = serve_http(ListenAddress("127.0.0.1", urlsplit(url).port or 0), {})
         with pytest.raises(
             ConfigurationError, match="cannot be listened on: address already in use"
         ) as refused:
@@ -135,7 +135,7 @@ def test_nothing_is_left_when_it_ends(url: str) -> None:
 
 
 def test_a_host_that_is_none_is_refused() -> None:
-    nobodys = serve_http(Address("203.0.113.1", 9300), {})
+    nobodys = serve_http(ListenAddress("203.0.113.1", 9300), {})
     with pytest.raises(
         ConfigurationError, match=r"port 9300 of '203\.0\.113\.1' cannot be listened on"
     ):
@@ -144,6 +144,11 @@ def test_a_host_that_is_none_is_refused() -> None:
 
 def test_each_process_of_a_parent_has_a_port_of_its_own() -> None:
     assert address_options(None, 0) == ()
-    options = [address_options(Address("127.0.0.1", 9300), place)[-1] for place in range(3)]
+    options = [address_options(ListenAddress("127.0.0.1", 9300), place)[-1] for place in range(3)]
     assert options == ["9301", "9302", "9303"]
-    assert address_options(Address("::1", 0), 2) == ("--metrics-host", "::1", "--metrics-port", "0")
+    assert address_options(ListenAddress("::1", 0), 2) == (
+        "--metrics-host",
+        "::1",
+        "--metrics-port",
+        "0",
+    )

@@ -17,7 +17,7 @@ def corral_tables():
 PROGRAM = """
 import json, sys
 sys.modules["sqlalchemy"] = None  # as where the extra 'sql' is not installed
-from corral.app.databases import create_database
+from corral.app.sql_database import create_database
 from corral.app.installed import read_installed
 from corral.errors import MissingExtra
 installed = read_installed()

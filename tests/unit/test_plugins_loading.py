@@ -162,7 +162,7 @@ def test_fewer_arguments_and_arguments_with_a_default_are_fine(site: Any, codes:
     site.install("acme", "acme = acme", group="corral.plugins")
     plugins = site.load()
     assert codes(plugins) == []
-    assert plugins.relay.enqueuing(None, None) == {"x": "1"}
+    assert plugins.job_hooks.enqueuing(None, None) == {"x": "1"}
 
 
 OFFERING = """
@@ -257,6 +257,6 @@ def test_loading_twice_in_one_process_gives_two_sets_that_share_nothing(site: An
     site.module("acme", DECLARING.format(names=["a"]))
     site.install("acme", "a = acme")
     first, second = site.load(), site.load()
-    assert first.relay is not second.relay
+    assert first.job_hooks is not second.job_hooks
     assert first.report is not second.report
     assert first.loaded[0].module is second.loaded[0].module

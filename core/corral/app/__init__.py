@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from corral.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from corral.app.databases import create_database, relay_outbox
     from corral.app.installed import (
         Installed,
         log_lock,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
         remove_schedule,
         restore_schedule,
     )
+    from corral.app.sql_database import create_database, relay_outbox
     from corral.app.working import run_worker, tune_garbage_collector
 
 __all__ = [
@@ -55,7 +55,7 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
     __getattr__, __dir__ = on_demand(
         __name__,
         {
-            "databases": "create_database relay_outbox",
+            "sql_database": "create_database relay_outbox",
             "installed": "Installed log_lock read_installed read_plugins read_settings",
             "operating": "count_jobs enqueue_once open_inspector operate",
             "parent_process": "run_processes",

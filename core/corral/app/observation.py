@@ -20,7 +20,7 @@ from corral.worker.worker import Worker
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from corral.observe.http_server import Address
+    from corral.observe.http_server import ListenAddress
     from corral.observe.probes import ParentProbes, WorkerProbes
 
 __all__ = ["observe_parent", "observe_worker"]
@@ -33,7 +33,7 @@ WRITE_SECONDS = 5.0
 
 @asynccontextmanager
 async def observe_worker(
-    worker: Worker, tally: Tally, installed: Installed, link: Link, address: Address | None
+    worker: Worker, tally: Tally, installed: Installed, link: Link, address: ListenAddress | None
 ) -> AsyncIterator[None]:
     """Observe a worker while entered.
 
@@ -82,7 +82,7 @@ async def observe_parent(
     stalled: Mapping[str, int],
     installed: Installed,
     url: str,
-    address: Address,
+    address: ListenAddress,
 ) -> AsyncIterator[None]:
     """Serve a parent's health and the store's figures while entered.
 
@@ -125,19 +125,19 @@ async def _write_minutes(tally: Tally, link: Link, prefix: str) -> None:
 @contextmanager
 def _serving(
     probes: WorkerProbes | ParentProbes,
-    address: Address,
+    address: ListenAddress,
     installed: Installed,
     url: str,
     *collectors: Collector,
 ) -> Iterator[None]:
-    from corral.observe.http_server import Answer, probe_answer, serve_http  # noqa: PLC0415  # http.server takes 1 MiB: only if served
+    from corral.observe.http_server import HttpAnswer, probe_answer, serve_http  # noqa: PLC0415  # http.server takes 1 MiB: only if served
     from corral.observe.metrics import CONTENT_TYPE, StoreMetrics, render  # noqa: PLC0415  # an extra
 
     with ExitStack() as ending:
         store = StoreMetrics(installed.catalog.entries, url=url, prefix=installed.settings.prefix)
         ending.callback(store.close)
         answers = {
-            "/metrics": lambda: Answer(200, CONTENT_TYPE, render(store, *collectors)),
+            "/metrics": lambda: HttpAnswer(200, CONTENT_TYPE, render(store, *collectors)),
             "/healthz": lambda: probe_answer("healthy", probes.health_problem(), probes.troubles()),
             "/readyz": lambda: probe_answer("ready", probes.readiness_problem(), probes.troubles()),
         }

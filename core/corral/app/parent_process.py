@@ -40,7 +40,7 @@ from corral.tasks import end_tasks
 from corral.worker.consumer import LANES
 
 if TYPE_CHECKING:
-    from corral.observe.http_server import Address
+    from corral.observe.http_server import ListenAddress
 
 __all__ = ["address_options", "run_processes"]
 
@@ -63,7 +63,7 @@ def run_processes(
     burst: bool = False,
     concurrency: int | None = None,
     shutdown_timeout_seconds: float | None = None,
-    address: Address | None = None,
+    address: ListenAddress | None = None,
 ) -> int:
     """Keep worker processes running until asked to stop, or in a burst until each has ended.
 
@@ -144,7 +144,7 @@ class _Child:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def address_options(address: Address | None, place: int) -> Sequence[str]:
+def address_options(address: ListenAddress | None, place: int) -> Sequence[str]:
     """The command-line options that say where the process in a place serves metrics and health.
 
     Each process in a place has the same port, so that a scraper's target stays.
@@ -169,7 +169,7 @@ class _Parent:
         *,
         burst: bool,
         timeout_seconds: float,
-        address: Address | None,
+        address: ListenAddress | None,
     ) -> None:
         self._installed = installed
         self._settings = settings = installed.settings

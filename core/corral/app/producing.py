@@ -282,7 +282,7 @@ async def open_scheduler(
     settings = installed.settings
     jobs = RedisJobScheduler(
         installed.catalog,
-        installed.plugins.relay,
+        installed.plugins.job_hooks,
         url=url,
         prefix=settings.prefix,
         max_payload_bytes=settings.max_payload_bytes,

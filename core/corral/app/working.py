@@ -10,12 +10,12 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from corral.app.child_process import start_heartbeats, stop_with_parent
-from corral.app.databases import prepare_database, relay_beside_worker
 from corral.app.installed import Installed, log_lock, read_installed
 from corral.app.observation import observe_worker
 from corral.app.operating import inspector
 from corral.app.producing import announce_process, open_scheduler, watch_for_workers
 from corral.app.service import run_service
+from corral.app.sql_database import prepare_database, relay_beside_worker
 from corral.embedded.server import open_store
 from corral.errors import ConfigurationError, CorralError, ResourceOpenError, StoreUnavailable
 from corral.fleet.processes import eviction_policy
@@ -31,7 +31,7 @@ from corral.store.replies import RIGHTS_HINT, ResponseError, is_missing_right
 from corral.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from corral.observe.http_server import Address
+    from corral.observe.http_server import ListenAddress
 
 __all__ = ["check_store", "run_worker", "tune_garbage_collector"]
 
@@ -48,7 +48,7 @@ def run_worker(
     shutdown_timeout_seconds: float | None = None,
     development: bool = False,
     child: str | None = None,
-    address: Address | None = None,
+    address: ListenAddress | None = None,
     beside: Beside | None = None,
 ) -> int:
     """Run a worker until it is stopped.
@@ -158,7 +158,7 @@ async def _run_worker(
     burst: bool,
     lenient: bool,
     child: str | None,
-    address: Address | None,
+    address: ListenAddress | None,
 ) -> int:
     settings, catalog, tally = installed.settings, installed.catalog, Tally()
     await check_store(url, lenient=lenient, warns=child is None)

@@ -23,7 +23,7 @@ __all__ = [
     "MASK",
     "JobView",
     "build_job_view",
-    "is_secret",
+    "is_masked_field",
     "is_visible_match",
     "masked_occurrences",
     "masked_refusal",
@@ -175,13 +175,13 @@ def masked_schema(queue: Queue[Any]) -> dict[str, Any]:
     definitions = schema.get("$defs", {})
     for model in (schema, *definitions.values()):
         for name, field in model.get("properties", {}).items():
-            if is_secret(queue, name) or is_marked(field, definitions):
+            if is_masked_field(queue, name) or is_marked(field, definitions):
                 for keyword in {"default", "examples", "example", "const"} & field.keys():
                     del field[keyword]
     return schema
 
 
-def is_secret(queue: Queue[Any] | None, name: str) -> bool:
+def is_masked_field(queue: Queue[Any] | None, name: str) -> bool:
     """Whether a payload's field is masked; for a dotted name, whether any part of it is."""
     redactor = Redactor(_secret_names(queue))
     return any(map(redactor.is_secret, (name, *name.split("."))))

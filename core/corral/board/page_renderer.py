@@ -18,7 +18,7 @@ from corral.board import static_files
 from corral.board.identity import Action
 from corral.board.messages import BoardPage, BoardRequest
 
-__all__ = ["NOTICES", "PageRenderer", "format_duration", "format_json"]
+__all__ = ["NOTICES", "PageRenderer", "duration_in_words", "format_json"]
 
 NOTHING: Final = "-"
 """Shown where there is no time, or no duration."""
@@ -59,7 +59,7 @@ class PageRenderer:
         self._environment.filters.update(
             pretty=format_json,
             oneline=_format_json_line,
-            duration=format_duration,
+            duration=duration_in_words,
             moment=_format_time,
             ago=_format_age,
             number=_format_number,
@@ -114,7 +114,7 @@ def _format_json_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)[:300]
 
 
-def format_duration(value: timedelta | float | None) -> str:
+def duration_in_words(value: timedelta | float | None) -> str:
     """A duration in at most two units, such as `3 min 20 s`; a number is milliseconds."""
     if value is None:
         return NOTHING
@@ -162,7 +162,7 @@ def _format_age(value: datetime | None, now: datetime) -> str | Markup:
     gap = now - value
     return _time_element(
         value.astimezone(UTC),
-        f"{format_duration(gap)} ago" if gap >= timedelta(0) else f"in {format_duration(-gap)}",
+        f"{duration_in_words(gap)} ago" if gap >= timedelta(0) else f"in {duration_in_words(-gap)}",
         " data-ago",
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat, zip_longest
 from typing import Any, Final, Literal
 
-from corral.board.job_view import MASK, is_secret, masked_schema
+from corral.board.job_view import MASK, is_masked_field, masked_schema
 from corral.board.messages import first_value
 from corral.errors import PayloadRefused
 from corral.queue import Queue
@@ -75,7 +75,7 @@ def _build_field(
     if not required and prop.get("default") not in (None, ""):
         words.append(f"{json.dumps(prop['default'], ensure_ascii=False)} by default")
     hint = "; ".join(filter(None, words))
-    return FormField(name, kind, required, choices, hint, secret=is_secret(queue, name))
+    return FormField(name, kind, required, choices, hint, secret=is_masked_field(queue, name))
 
 
 def _resolved(prop: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -78,13 +78,14 @@ class Route:
 
 
 _QUEUE = "/queues/{queue}"
+_QUARANTINE = f"{_QUEUE}/quarantine"
 _JOB = f"{_QUEUE}/jobs/{{job_id}}"
 
 ROUTES: Final = (
     Route("GET", "/", overview_page.show_overview, Action.LOOK),
     Route("GET", "/search", search_page.show_search, Action.SEARCH),
     Route("GET", "/schedules", schedules_page.show_schedules, Action.LOOK),
-    Route("POST", "/schedules/prune", schedules_page.prune_schedules, Action.PRUNE),
+    Route("POST", "/schedules/prune", schedules_page.prune_schedules_from_page, Action.PRUNE),
     Route("GET", "/workers", workers_page.show_workers, Action.LOOK),
     Route("GET", "/catalog", catalog_page.show_catalog, Action.LOOK),
     Route("GET", "/audit", audit_page.show_audit_log, Action.AUDIT),
@@ -99,9 +100,11 @@ ROUTES: Final = (
     Route("POST", f"{_QUEUE}/retry", bulk_actions.retry_jobs, Action.RETRY),
     Route("POST", f"{_QUEUE}/promote", bulk_actions.promote_jobs, Action.PROMOTE),
     Route("POST", f"{_QUEUE}/remove", bulk_actions.remove_jobs, Action.REMOVE),
-    Route("GET", f"{_QUEUE}/quarantine", quarantine_page.show_quarantine, Action.LOOK),
-    Route("POST", f"{_QUEUE}/quarantine/return", quarantine_page.return_jobs, Action.RETURN),
-    Route("POST", f"{_QUEUE}/quarantine/discard", quarantine_page.discard_jobs, Action.DISCARD),
+    Route("GET", _QUARANTINE, quarantine_page.show_quarantine, Action.LOOK),
+    Route("POST", f"{_QUARANTINE}/return", quarantine_page.return_quarantined_jobs, Action.RETURN),
+    Route(
+        "POST", f"{_QUARANTINE}/discard", quarantine_page.discard_quarantined_jobs, Action.DISCARD
+    ),
     Route("GET", f"{_QUEUE}/add", job_form_page.show_add_form, Action.ADD),
     Route("POST", f"{_QUEUE}/add", job_form_page.add_job, Action.ADD),
     Route("GET", _JOB, job_page.show_job, Action.LOOK),

@@ -27,33 +27,38 @@ _COMMANDS: Final = {
     "board_commands": "board",
     "catalog_commands": "check lock plugins",
     "database_commands": "db outbox",
-    "job_commands": "job",
+    "job_commands": "job:job_group",
     "operator_commands": "clean drain limit pause promote resume retry scrub",
     "process_commands": "dev health worker",
     "quarantine_commands": "quarantine",
     "queue_commands": "enqueue queues",
     "schedules_commands": "schedules",
 }
-"""The names of the commands that each module defines."""
+"""The commands that each module defines: the name that a user types, and after a colon the name of
+its function where the two differ.
+"""
 
 
 class _Commands(MutableMapping[str, click.Command]):
     """The commands by name; a command's module is loaded when the command is first used."""
 
     def __init__(self) -> None:
-        self._module_of = {
-            name: module for module, names in _COMMANDS.items() for name in names.split()
+        self._function_of = {
+            name: (module, function or name)
+            for module, commands in _COMMANDS.items()
+            for name, _, function in (each.partition(":") for each in commands.split())
         }
 
     def __getitem__(self, name: str) -> click.Command:
-        command: click.Command = getattr(import_module(f"corral.cli.{self._module_of[name]}"), name)
+        module, function = self._function_of[name]
+        command: click.Command = getattr(import_module(f"corral.cli.{module}"), function)
         return command
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._module_of)
+        return iter(self._function_of)
 
     def __len__(self) -> int:
-        return len(self._module_of)
+        return len(self._function_of)
 
     def __setitem__(self, name: str, command: click.Command) -> NoReturn:
         raise TypeError("commands are defined in corral.cli._COMMANDS")

@@ -22,14 +22,14 @@ from corral.job_state import JobState
 if TYPE_CHECKING:
     from corral.inspector import JobInspector, StoredJob
 
-__all__ = ["STATES", "job", "run_on_each_job"]
+__all__ = ["STATES", "job_group", "run_on_each_job"]
 
 STATES = tuple(state.value for state in JobState)
 """The values of `JobState`, in its order."""
 
 
-@group()
-def job() -> None:
+@group("job")
+def job_group() -> None:
     """List, show and remove jobs.
 
     \b
@@ -38,7 +38,7 @@ def job() -> None:
     """
 
 
-@job.command("list")
+@job_group.command("list")
 @click.argument("queue")
 @click.option(
     "--state",
@@ -95,7 +95,7 @@ def list_jobs(queue: str, state: str, limit: int, start: int, as_json: bool) -> 
         raise click.exceptions.Exit(1)
 
 
-@job.command()
+@job_group.command()
 @click.argument("queue")
 @click.argument("job_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -126,7 +126,7 @@ def show(queue: str, job_id: str, as_json: bool) -> None:
         print_result("\n".join(f"  {line}" for line in printable(text, lines=True).splitlines()))
 
 
-@job.command()
+@job_group.command()
 @click.argument("queue")
 @click.argument("job_id", metavar="ID")
 @click.option(
@@ -159,11 +159,11 @@ def logs(queue: str, job_id: str, limit: int, as_json: bool) -> None:
         click.echo(f"job {printable(job_id)} has no log lines", err=True)
 
 
-@job.command()
+@job_group.command("remove")
 @click.argument("queue")
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def remove(queue: str, job_ids: tuple[str, ...], as_json: bool) -> None:
+def remove_jobs_by_id(queue: str, job_ids: tuple[str, ...], as_json: bool) -> None:
     """Remove jobs and their children. A job that a worker is running is not removed.
 
     \b

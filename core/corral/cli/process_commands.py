@@ -81,9 +81,9 @@ def worker(
     served = _parse_queues(queues)
     address = None
     if metrics_port is not None:
-        from corral.observe.http_server import Address
+        from corral.observe.http_server import ListenAddress
 
-        address = Address(metrics_host, metrics_port)
+        address = ListenAddress(metrics_host, metrics_port)
     if processes is not None:
         from corral.app import run_processes
 

@@ -53,10 +53,10 @@ def prune(as_json: bool) -> None:
     _print_schedules(prune_schedules(), as_json, "nothing to remove")
 
 
-@schedules.command()
+@schedules.command("remove")
 @click.argument("queue")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def remove(queue: str, as_json: bool) -> None:
+def remove_declared_schedule(queue: str, as_json: bool) -> None:
     """Remove the schedule that a queue declares.
 
     Workers do not install it again until it is restored.

@@ -12,7 +12,7 @@ from typing import Any, Final
 from corral.errors import ConfigurationError
 from corral.inspector.queue_access import AuditedOperation, QueueAccess
 from corral.inspector.refusals import MOST_NAMED, DamagedKey
-from corral.inspector.sizes import decode_damage
+from corral.inspector.sizes import decode_damaged_keys
 from corral.inspector.stored_job import StoredJob, decode_contents, spellings
 from corral.job_state import JobState
 from corral.loggers import Logger
@@ -25,8 +25,8 @@ __all__ = [
     "ProgressCallback",
     "promote_all",
     "retry_failed",
-    "scrub",
     "scrub_events",
+    "scrub_jobs",
     "sweep",
 ]
 
@@ -149,7 +149,7 @@ async def sweep(
     return removed
 
 
-async def scrub(
+async def scrub_jobs(
     operation: AuditedOperation,
     match: str | Callable[[StoredJob], bool],
     on_progress: ProgressCallback | None,
@@ -201,7 +201,7 @@ async def scrub(
             await _delete_events(operation, lambda job_id, _: job_id in scrubbed)
     if left:
         hint = "all other jobs were scrubbed; repair these, or remove them, and scrub again"
-        raise DamagedKey(*dict.fromkeys(decode_damage(left)), done=len(scrubbed), hint=hint)
+        raise DamagedKey(*dict.fromkeys(decode_damaged_keys(left)), done=len(scrubbed), hint=hint)
     return len(scrubbed)
 
 
@@ -297,5 +297,5 @@ def _log_damaged(operation: AuditedOperation, left: Sequence[bytes]) -> None:
             "jobs were skipped: their keys are damaged",
             queue=operation.access.name(operation.queue),
             count=len(left),
-            damaged=[*dict.fromkeys(decode_damage(left))][:MOST_NAMED],
+            damaged=[*dict.fromkeys(decode_damaged_keys(left))][:MOST_NAMED],
         )

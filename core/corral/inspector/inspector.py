@@ -20,8 +20,8 @@ from corral.inspector.bulk import (
     ProgressCallback,
     promote_all,
     retry_failed,
-    scrub,
     scrub_events,
+    scrub_jobs,
     sweep,
 )
 from corral.inspector.job_reader import JobReader
@@ -34,7 +34,7 @@ from corral.inspector.refusals import (
     JobNotFound,
     WrongState,
 )
-from corral.inspector.sizes import decode_damage
+from corral.inspector.sizes import decode_damaged_keys
 from corral.inspector.stored_job import StoredJob
 from corral.job_state import JobState
 from corral.options import milliseconds
@@ -410,7 +410,7 @@ class JobInspector(JobReader):
             DamagedKey: Some finished jobs are damaged and could not be searched; its `done` is the
                 number of other jobs that were scrubbed.
         """
-        return await scrub(self._operation("scrub", queue), match, on_progress)
+        return await scrub_jobs(self._operation("scrub", queue), match, on_progress)
 
     async def scrub_events(self, queue: Queue[Any] | str, match: Callable[[str], bool]) -> int:
         """Delete events that hold a processor's output, also those of removed jobs.
@@ -478,7 +478,7 @@ class JobInspector(JobReader):
     ) -> None:
         name = self._access.name(queue)
         if isinstance(code, bytes):
-            raise DamagedKey(*decode_damage([code]))
+            raise DamagedKey(*decode_damaged_keys([code]))
         if code == -1:
             raise JobNotFound(name, job_id)
         if code == -3:

@@ -21,7 +21,7 @@ from corral.inspector.refusals import JobNotFound
 from corral.inspector.search import MAX_PAGE, SearchResult, search
 from corral.inspector.sizes import (
     QueueSizes,
-    decode_damage,
+    decode_damaged_keys,
     read_all_sizes,
     read_counts,
     read_sizes,
@@ -144,7 +144,10 @@ class JobReader:
             "page", queue, CONTAINER[state], start, limit, "1" if newest_first else ""
         )
         return JobPage(
-            [decode_listed(name, state, row) for row in jobs], total, start, decode_damage(left)
+            [decode_listed(name, state, row) for row in jobs],
+            total,
+            start,
+            decode_damaged_keys(left),
         )
 
     async def get(self, queue: Queue[Any] | str, job_id: str) -> StoredJob:

@@ -16,7 +16,7 @@ from corral.queue import Queue
 
 __all__ = [
     "QueueSizes",
-    "decode_damage",
+    "decode_damaged_keys",
     "known_size",
     "read_all_sizes",
     "read_counts",
@@ -46,7 +46,10 @@ async def read_sizes(access: QueueAccess, queue: Queue[Any] | str) -> QueueSizes
     """Read a queue's sizes in one call."""
     found, quarantined, limits, damaged = await access.run("counts", queue)
     return QueueSizes(
-        state_counts(found), known_size(quarantined), decode_limits(limits), decode_damage(damaged)
+        state_counts(found),
+        known_size(quarantined),
+        decode_limits(limits),
+        decode_damaged_keys(damaged),
     )
 
 
@@ -95,6 +98,6 @@ def known_size(count: int) -> int | None:
     return None if count < 0 else count
 
 
-def decode_damage(damaged: Sequence[bytes]) -> tuple[str, ...]:
+def decode_damaged_keys(damaged: Sequence[bytes]) -> tuple[str, ...]:
     """The damage that scripts report, as printable texts."""
     return tuple(map(escaped, damaged))

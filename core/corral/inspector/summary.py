@@ -10,7 +10,7 @@ from typing import Any
 
 from corral.inspector.limits import Limits, decode_limits
 from corral.inspector.queue_access import QueueAccess
-from corral.inspector.sizes import decode_damage, known_size, state_counts
+from corral.inspector.sizes import decode_damaged_keys, known_size, state_counts
 from corral.inspector.stored_job import datetime_from_ms, first_line, parse_json, parse_number
 from corral.job_state import JobState
 from corral.queue import Queue
@@ -134,7 +134,7 @@ async def read_summary(access: QueueAccess, queue: Queue[Any] | str) -> QueueSum
         failed_per_minute=failed_per_minute,
         last_failure=next(map(_decode_failure, last_failures), None),
         quarantined=known_size(quarantined) or 0,
-        damaged=decode_damage(damaged),
+        damaged=decode_damaged_keys(damaged),
         unknown=frozenset(state for state, count in counts.items() if count is None),
     )
 

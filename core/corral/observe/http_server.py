@@ -22,7 +22,7 @@ from corral.errors import ConfigurationError
 from corral.forking import silence_in_children
 from corral.loggers import Logger
 
-__all__ = ["Address", "Answer", "http_url", "probe_answer", "serve_http"]
+__all__ = ["HttpAnswer", "ListenAddress", "http_url", "probe_answer", "serve_http"]
 
 log = Logger("corral")
 
@@ -39,7 +39,7 @@ that.
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ListenAddress:
     """Where to listen.
 
     Attributes:
@@ -52,7 +52,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """An HTTP response.
 
     Attributes:
@@ -66,7 +66,7 @@ class Answer:
     body: bytes
 
 
-def probe_answer(word: str, problem: str, troubles: Sequence[str] = ()) -> Answer:
+def probe_answer(word: str, problem: str, troubles: Sequence[str] = ()) -> HttpAnswer:
     """The answer to a probe: 200, or 503 with the reason, as JSON.
 
     Args:
@@ -81,11 +81,13 @@ def probe_answer(word: str, problem: str, troubles: Sequence[str] = ()) -> Answe
     if troubles:
         body["troubles"] = [*troubles]
     status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
-    return Answer(status, "application/json", json.dumps(body).encode() + b"\n")
+    return HttpAnswer(status, "application/json", json.dumps(body).encode() + b"\n")
 
 
 @contextmanager
-def serve_http(address: Address, answers: Mapping[str, Callable[[], Answer]]) -> Iterator[str]:
+def serve_http(
+    address: ListenAddress, answers: Mapping[str, Callable[[], HttpAnswer]]
+) -> Iterator[str]:
     """Serve while entered.
 
     Args:
@@ -131,7 +133,9 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: Address, answers: Mapping[str, Callable[[], Answer]]) -> None:
+    def __init__(
+        self, address: ListenAddress, answers: Mapping[str, Callable[[], HttpAnswer]]
+    ) -> None:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
@@ -188,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Send the name of the status only: nothing of the request is repeated."""
         del message, explain
         self._send(
-            Answer(code, "text/plain; charset=utf-8", f"{HTTPStatus(code).phrase}\n".encode())
+            HttpAnswer(code, "text/plain; charset=utf-8", f"{HTTPStatus(code).phrase}\n".encode())
         )
 
     def version_string(self) -> str:
@@ -197,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
         """Log nothing: a probe comes every few seconds."""
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: HttpAnswer) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))

@@ -8,18 +8,18 @@ state: a process may load plugins twice.
 
 from corral.plugins.built_in import built_in_plugins
 from corral.plugins.entry_points import PluginEntryPoint, Provider, read_entry_points
+from corral.plugins.job_hooks import Implementation, JobHooks
 from corral.plugins.loading import Plugin, Plugins
-from corral.plugins.relay import Implementation, Relay
 from corral.plugins.report import Code, Report
 
 __all__ = [
     "Code",
     "Implementation",
+    "JobHooks",
     "Plugin",
     "PluginEntryPoint",
     "Plugins",
     "Provider",
-    "Relay",
     "Report",
     "built_in_plugins",
     "read_entry_points",

@@ -28,8 +28,8 @@ from corral.plugins.entry_points import (
     canonical_name,
     read_entry_points,
 )
+from corral.plugins.job_hooks import PLUGIN_ERRORS, Implementation, JobHooks
 from corral.plugins.printing import stdout_to_stderr
-from corral.plugins.relay import PLUGIN_ERRORS, Implementation, Relay
 from corral.plugins.report import Code, Report, disable_hint, error_summary
 
 __all__ = ["Plugin", "Plugins"]
@@ -68,7 +68,7 @@ class Plugins:
         entry_points: Every entry point in our groups, those of disabled plugins included.
         disabled: Those of `entry_points` that are disabled.
         loaded: The imported plugins, in order; the application is the last.
-        relay: Calls the hooks that run with every job.
+        job_hooks: Calls the hooks that run with every job.
         warnings: Sentences about what looks wrong and does not refuse the start.
         report: The problems that were found so far.
     """
@@ -76,7 +76,7 @@ class Plugins:
     entry_points: tuple[PluginEntryPoint, ...]
     disabled: frozenset[PluginEntryPoint]
     loaded: tuple[Plugin, ...]
-    relay: Relay
+    job_hooks: JobHooks
     warnings: tuple[str, ...]
     report: Report
     _implementations: Mapping[str, tuple[Implementation, ...]]
@@ -201,7 +201,7 @@ class Plugins:
             entry_points=entry_points,
             disabled=disabled,
             loaded=tuple(loaded),
-            relay=Relay(implementations),
+            job_hooks=JobHooks(implementations),
             warnings=warnings,
             report=report,
             _implementations=implementations,
@@ -223,7 +223,7 @@ class Plugins:
                 arguments = tuple(inspect.signature(function).parameters)
                 own = Implementation(hook, named, function, arguments)
                 joined[hook] = (own, *joined.get(hook, ()))
-        return replace(self, relay=Relay(joined), _implementations=joined)
+        return replace(self, job_hooks=JobHooks(joined), _implementations=joined)
 
     def implementations(self, hook: str) -> tuple[Implementation, ...]:
         """The implementations of a hook, in the order in which they are called.

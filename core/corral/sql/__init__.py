@@ -14,7 +14,7 @@ try:
     )
     from corral.sql.ledger import Ledger
     from corral.sql.outbox import Outbox
-    from corral.sql.relay import OutboxRelay, Relayed
+    from corral.sql.outbox_relay import OutboxRelay, Relayed
     from corral.sql.tables import Moment, ledger, metadata, outbox
     from corral.sql.transactions import TransactionSpoilt, ensure_unspoilt
 except ModuleNotFoundError as missing:

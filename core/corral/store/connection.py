@@ -23,9 +23,9 @@ from corral.store.wire import (
     Address,
     Wire,
     can_do_without,
-    connect,
     new_reader,
     notice_dead_peer,
+    open_wire,
     request_seconds,
 )
 
@@ -216,7 +216,7 @@ class Link:
     async def _open(self) -> Wire:
         self._drop(self._wire)
         try:
-            self._wire = wire = await connect(self.url, self._name, self._read_seconds)
+            self._wire = wire = await open_wire(self.url, self._name, self._read_seconds)
         except (ResponseError, OSError) as error:
             raise unavailable(error, self.url, refused=True) from error
         return wire

@@ -34,9 +34,9 @@ __all__ = [
     "Address",
     "Wire",
     "can_do_without",
-    "connect",
     "new_reader",
     "notice_dead_peer",
+    "open_wire",
     "request_seconds",
 ]
 
@@ -303,7 +303,7 @@ class Wire(asyncio.Protocol):
                 future.set_exception(self.lost)
 
 
-async def connect(url: str, name: str | None, read_seconds: float) -> Wire:
+async def open_wire(url: str, name: str | None, read_seconds: float) -> Wire:
     """Open a connection and greet the store.
 
     Args:

@@ -11,13 +11,13 @@ from typing import Any
 
 from corral.job import Job
 from corral.outcome import Outcome
-from corral.plugins import Relay
+from corral.plugins import JobHooks
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.testing.stored import StoredQueues
 from corral.worker.worker import Worker
 
-__all__ = ["Drained", "Hops", "Run", "recording_relay", "work_off"]
+__all__ = ["Drained", "Hops", "Run", "recording_job_hooks", "work_off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +67,16 @@ class Drained:
         return len(self.runs)
 
 
-def recording_relay(relay: Relay, runs: list[Run]) -> Relay:
-    """A copy of a relay that also appends each run to `runs`."""
-    report = relay.job_ended
+def recording_job_hooks(job_hooks: JobHooks, runs: list[Run]) -> JobHooks:
+    """A copy of `job_hooks` that also appends each run to `runs`."""
+    report = job_hooks.job_ended
 
     def job_ended(job: Job[Any], outcome: Outcome) -> None:
         runs.append(Run(job, outcome))
         if report is not None:
             report(job, outcome)
 
-    recording = copy.copy(relay)
+    recording = copy.copy(job_hooks)
     recording.job_ended = job_ended
     return recording
 

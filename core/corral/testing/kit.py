@@ -16,13 +16,13 @@ from corral.catalog.check import check_processor, check_queue
 from corral.inspector import JobInspector, of_worker
 from corral.job import P
 from corral.jobs import CheckedJob, CheckedSchedule, JobChecks, JobScheduler, Written
-from corral.plugins import Provider, Relay, Report
+from corral.plugins import JobHooks, Provider, Report
 from corral.processor import Processor
 from corral.producer import RedisJobScheduler
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
-from corral.testing.draining import Drained, Hops, Run, recording_relay, work_off
+from corral.testing.draining import Drained, Hops, Run, recording_job_hooks, work_off
 from corral.testing.matching import Matching, first_match, no_match
 from corral.testing.stored import FoundJob, StoredQueues
 from corral.worker.worker import Worker
@@ -125,7 +125,7 @@ class Kit(JobScheduler):
         """
         self._hand(queues)
         installed = self._load_installed("producer")
-        async with self._scheduler(installed, installed.plugins.relay) as jobs:
+        async with self._scheduler(installed, installed.plugins.job_hooks) as jobs:
             yield jobs
 
     def _checks(self) -> JobChecks:
@@ -134,7 +134,7 @@ class Kit(JobScheduler):
             self._queue,
             self._catalog(installed).entries,
             max_payload_bytes=installed.settings.max_payload_bytes,
-            enqueuing=installed.plugins.relay.enqueuing,
+            enqueuing=installed.plugins.job_hooks.enqueuing,
             proves_all=True,
         )
 
@@ -260,12 +260,12 @@ class Kit(JobScheduler):
         ]
         names = [processor.queue.name for processor in working]
         runs: list[Run] = []
-        relay = recording_relay(installed.plugins.relay, runs)
+        job_hooks = recording_job_hooks(installed.plugins.job_hooks, runs)
         worker_settings = installed.settings.worker.model_copy(
             update={"shutdown_timeout_seconds": SHUTDOWN_SECONDS}
         )
         async with (
-            self._scheduler(installed, relay) as jobs,
+            self._scheduler(installed, job_hooks) as jobs,
             self._inspector(installed) as inspector,
         ):
             with self._open_stored() as stored:
@@ -277,7 +277,7 @@ class Kit(JobScheduler):
                     url=self.url,
                     prefix=self.prefix,
                     settings=worker_settings,
-                    plugins=dataclasses.replace(installed.plugins, relay=relay),
+                    plugins=dataclasses.replace(installed.plugins, job_hooks=job_hooks),
                     jobs=jobs,
                     provided={of_worker: inspector},
                     burst=True,
@@ -324,11 +324,11 @@ class Kit(JobScheduler):
 
     @asynccontextmanager
     async def _scheduler(
-        self, installed: Installed, relay: Relay
+        self, installed: Installed, job_hooks: JobHooks
     ) -> AsyncIterator[RedisJobScheduler]:
         jobs = RedisJobScheduler(
             self._catalog(installed),
-            relay,
+            job_hooks,
             url=self.url,
             prefix=self.prefix,
             max_payload_bytes=installed.settings.max_payload_bytes,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from corral.testing.databases import PostgreSQL
     from corral.testing.kit import Kit
+    from corral.testing.postgresql_server import PostgreSQL
     from corral.testing.worker_process import WorkerProcesses
 
 UNTIDY = "corral_untidy"
@@ -138,7 +138,7 @@ def corral_worker(corral_kit: Kit, tmp_path: Path) -> Iterator[WorkerProcesses]:
 @pytest.fixture(scope="session")
 def _corral_postgresql() -> Iterator[PostgreSQL]:
     """The PostgreSQL of this pytest process, started for the first test that asks for it."""
-    from corral.testing.databases import postgresql_cluster, server_programs  # noqa: PLC0415  # as above
+    from corral.testing.postgresql_server import postgresql_cluster, server_programs  # noqa: PLC0415  # as above
 
     programs = server_programs()
     if programs is None and os.environ.get("CI") == "true":

@@ -25,7 +25,7 @@ from enum import Enum, auto
 
 from corral.loggers import Logger
 from corral.outcome import Completed, Failed, HandedBack, LeaseLost, Outcome, Snoozed
-from corral.plugins import Relay
+from corral.plugins import JobHooks
 from corral.store.address import StoreAddress
 from corral.store.codec import BROKEN, REFUSED, Advanced, Ending, FetchedJob, PendingSuccessor
 from corral.store.connection import ThreadLink, blocking_link
@@ -116,7 +116,7 @@ class Consumer:
         concurrency: How many jobs run at once.
         lock_seconds: How long a lock lives without renewal.
         leases: Renews the locks.
-        relay: Calls the subscribers of `corral_job_ended`.
+        job_hooks: Calls the subscribers of `corral_job_ended`.
         outage: Receives failures of the store.
         suspects: Lets jobs that stalled before start one at a time, among all queues of the
             process.
@@ -134,7 +134,7 @@ class Consumer:
         concurrency: int,
         lock_seconds: float,
         leases: Leases,
-        relay: Relay,
+        job_hooks: JobHooks,
         outage: Outage,
         suspects: Suspects,
         max_stalled: int,
@@ -150,7 +150,7 @@ class Consumer:
         self._lock_seconds = lock_seconds
         self._lock_ms = int(lock_seconds * 1000)
         self._leases = leases
-        self._job_ended = relay.job_ended
+        self._job_ended = job_hooks.job_ended
         self._suspects = suspects
         self._max_stalled = max_stalled
         self.troubles = QueueTroubles(queue.name, troubles)

@@ -39,7 +39,7 @@ from corral.outcome import (
     TimedOut,
 )
 from corral.payload import unsafe_integers
-from corral.plugins import Relay
+from corral.plugins import JobHooks
 from corral.processor import Processor
 from corral.raised import class_name, describe, plain_text, remove_frames_of, shortened
 from corral.redactor import Redactor, secret_names
@@ -89,7 +89,7 @@ class Execution:
     Args:
         processor: The queue's processor.
         resource: The resource that the processor's `using` opened, or None.
-        relay: Enters the subscribers of `corral_job_context`.
+        job_hooks: Enters the subscribers of `corral_job_context`.
         threads: Runs `def` processors.
         keep_logs: How many log lines a job keeps if the job itself does not say.
 
@@ -103,7 +103,7 @@ class Execution:
         self,
         processor: Processor,
         resource: object,
-        relay: Relay,
+        job_hooks: JobHooks,
         threads: Threads,
         *,
         keep_logs: int = KEEP_LOGS,
@@ -116,7 +116,7 @@ class Execution:
             self._function: Callable[[Job[Any]], Any] = lambda job: function(job, resource)
         else:
             self._function = function
-        self._job_context = relay.job_context
+        self._job_context = job_hooks.job_context
         self._threads = threads
         self._loop = asyncio.get_running_loop()
         self._forks = forks()

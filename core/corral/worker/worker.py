@@ -309,7 +309,7 @@ class Worker:
             Execution(
                 processor,
                 resource,
-                self._plugins.relay,
+                self._plugins.job_hooks,
                 threads,
                 keep_logs=self._settings.keep_logs,
             ),
@@ -320,7 +320,7 @@ class Worker:
             or self._settings.concurrency,
             lock_seconds=self._settings.lock_seconds,
             leases=leases,
-            relay=self._plugins.relay,
+            job_hooks=self._plugins.job_hooks,
             outage=self._outage,
             suspects=self._suspects,
             max_stalled=self._settings.max_stalled,

@@ -13,7 +13,7 @@ from typing import Final
 from corral.board.board_context import BoardContext
 from corral.board.job_view import masked_schema
 from corral.board.messages import BoardPage, BoardRequest
-from corral.board.page_renderer import format_duration
+from corral.board.page_renderer import duration_in_words
 from corral.board.pages.schedules_page import next_ticks, schedule_in_words
 from corral.catalog import CatalogEntry
 from corral.catalog.record import differences, parsed, recorded
@@ -106,7 +106,7 @@ def _build_card(entry: CatalogEntry, context: BoardContext) -> CatalogCard:
         schema=json.dumps(masked_schema(queue), indent=2, ensure_ascii=False),
         options={
             "attempts": f"{options.attempts}, {_backoff_in_words(options.backoff)}",
-            "timeout": format_duration(queue.timeout) if queue.timeout else "none",
+            "timeout": duration_in_words(queue.timeout) if queue.timeout else "none",
             "at once": f"{concurrency} in each worker",
             "completed": _retention_in_words(options.keep_completed, DEFAULT_COMPLETED),
             "failed": _retention_in_words(options.keep_failed, DEFAULT_FAILED),
@@ -119,12 +119,12 @@ def _build_card(entry: CatalogEntry, context: BoardContext) -> CatalogCard:
 def _backoff_in_words(backoff: Fixed | Exponential) -> str:
     jitter = f", up to {backoff.jitter:.0%} less" if backoff.jitter else ""
     doubling = ", doubling" if isinstance(backoff, Exponential) else ""
-    return f"{format_duration(backoff.delay)} apart{doubling}{jitter}"
+    return f"{duration_in_words(backoff.delay)} apart{doubling}{jitter}"
 
 
 def _retention_in_words(declared: Retention | None, default: Retention) -> str:
     retention = declared or default
-    parts = [format_duration(retention.age)] if retention.age is not None else []
+    parts = [duration_in_words(retention.age)] if retention.age is not None else []
     parts += [f"the last {retention.count}"] if retention.count is not None else []
     kept = f"kept for {' and '.join(parts)}" if parts else "kept forever"
     return kept if declared else f"{kept}; jobs added by other clients forever"

@@ -16,7 +16,7 @@ from corral.inspector import DamagedKey, FailureGroup, JobNotFound, QueueSummary
 from corral.inspector.stored_job import first_line
 from corral.inspector.summary import generalized_reason
 
-__all__ = ["MAX_REASONS", "read_failure_groups", "read_summaries", "read_summary"]
+__all__ = ["MAX_REASONS", "read_failure_groups", "read_masked_summaries", "read_masked_summary"]
 
 MAX_REASONS: Final = 6
 """Reasons on a page: one job is read for each."""
@@ -42,12 +42,12 @@ async def read_failure_groups(
     return shown, [replace(each, reason=MASK) for each in groups[MAX_REASONS:]]
 
 
-async def read_summary(context: BoardContext, queue: str) -> QueueSummary:
+async def read_masked_summary(context: BoardContext, queue: str) -> QueueSummary:
     """Read a queue's summary; costs two script calls."""
     return await _mask_failure(context, await context.inspector.summary(queue))
 
 
-async def read_summaries(context: BoardContext) -> Sequence[QueueSummary]:
+async def read_masked_summaries(context: BoardContext) -> Sequence[QueueSummary]:
     """Read the summaries of all queues; costs two script calls for each."""
     return [await _mask_failure(context, each) for each in await context.inspector.summaries()]
 

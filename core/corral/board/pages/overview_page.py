@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from corral.board.board_context import BoardContext
 from corral.board.messages import BoardPage, BoardRequest
-from corral.board.pages.failure_reasons import read_summaries
-from corral.board.pages.queue_status import build_queue_status, live_workers, read_workers
+from corral.board.pages.failure_reasons import read_masked_summaries
+from corral.board.pages.queue_status import build_queue_status, live_workers, read_cached_workers
 
 __all__ = ["show_overview"]
 
@@ -18,8 +18,8 @@ async def show_overview(_request: BoardRequest, context: BoardContext) -> BoardP
 
     Costs two script calls per queue, whatever the queue's size, and one `JobInspector.workers`.
     """
-    summaries = await context.cache.get("summaries", lambda: read_summaries(context))
-    workers, damaged = await read_workers(context)
+    summaries = await context.cache.get("summaries", lambda: read_masked_summaries(context))
+    workers, damaged = await read_cached_workers(context)
     running = None if workers is None else live_workers(workers)
     values = {
         "queues": [build_queue_status(each, running, context.now) for each in summaries],

@@ -19,7 +19,7 @@ from corral.board.pages.queue_page import JOBS_PER_PAGE, Pagination
 from corral.inspector.quarantine import MOST_START
 from corral.redactor import Redactor
 
-__all__ = ["discard_jobs", "return_jobs", "show_quarantine"]
+__all__ = ["discard_quarantined_jobs", "return_quarantined_jobs", "show_quarantine"]
 
 MAX_AT_ONCE: Final = 10_000
 """How many jobs one request returns or discards: a person waits for the answer."""
@@ -43,7 +43,9 @@ async def show_quarantine(request: BoardRequest, context: BoardContext) -> Board
     return BoardPage("quarantine", f"{name}: quarantine", values, live=True)
 
 
-async def return_jobs(request: BoardRequest, context: BoardContext) -> Redirect | BoardPage:
+async def return_quarantined_jobs(
+    request: BoardRequest, context: BoardContext
+) -> Redirect | BoardPage:
     """Let jobs wait again once that is confirmed; costs a script call per 20 jobs."""
     name, ids = _parse_selection(request, context)
     path = _quarantine_path(name)
@@ -65,7 +67,9 @@ async def return_jobs(request: BoardRequest, context: BoardContext) -> Redirect 
     return Redirect(path, "returned", {"n": len(returned)})
 
 
-async def discard_jobs(request: BoardRequest, context: BoardContext) -> Redirect | BoardPage:
+async def discard_quarantined_jobs(
+    request: BoardRequest, context: BoardContext
+) -> Redirect | BoardPage:
     """Remove jobs and their keys once that is confirmed; costs a script call per 500 jobs."""
     name, ids = _parse_selection(request, context)
     path = _quarantine_path(name)

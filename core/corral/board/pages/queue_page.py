@@ -10,8 +10,8 @@ from typing import Any, Final
 from corral.board.board_context import BoardContext
 from corral.board.job_view import build_job_view
 from corral.board.messages import BoardPage, BoardRequest, RequestRefused, parse_whole_number
-from corral.board.pages.failure_reasons import read_failure_groups, read_summary
-from corral.board.pages.queue_status import build_queue_status, live_workers, read_workers
+from corral.board.pages.failure_reasons import read_failure_groups, read_masked_summary
+from corral.board.pages.queue_status import build_queue_status, live_workers, read_cached_workers
 from corral.board.pages.search_page import SearchQuery, parse_search_query, search_queue
 from corral.fleet.minutes import Minute
 from corral.inspector import DamagedKey, JobPage, QueueSummary
@@ -61,8 +61,8 @@ async def show_queue(request: BoardRequest, context: BoardContext) -> BoardPage:
     """
     queue = context.queue(request.parts["queue"])
     name = queue.name
-    summary = await context.cache.get(("summary", name), lambda: read_summary(context, name))
-    workers, damaged_workers = await read_workers(context)
+    summary = await context.cache.get(("summary", name), lambda: read_masked_summary(context, name))
+    workers, damaged_workers = await read_cached_workers(context)
     # whether there are failures is part of the key, so that the first one is shown at once
     key = ("failures", name, bool(summary.counts[JobState.FAILED]))
     failures, other_failures = await context.cache.get(

@@ -11,7 +11,7 @@ from corral.board.board_context import BoardContext
 from corral.inspector import DamagedKey, QueueSummary, WorkerStatus
 from corral.job_state import JobState
 
-__all__ = ["QueueStatus", "build_queue_status", "live_workers", "read_workers"]
+__all__ = ["QueueStatus", "build_queue_status", "live_workers", "read_cached_workers"]
 
 LONG_WAIT: Final = timedelta(minutes=5)
 """A queue whose oldest job has waited longer gets a warning, even if nothing else is wrong."""
@@ -44,7 +44,7 @@ def live_workers(workers: Iterable[WorkerStatus]) -> Sequence[WorkerStatus]:
     return [worker for worker in workers if worker.state != "silent"]
 
 
-async def read_workers(
+async def read_cached_workers(
     context: BoardContext,
 ) -> tuple[Sequence[WorkerStatus] | None, tuple[str, ...]]:
     """Read all workers; costs one `JobInspector.workers`.

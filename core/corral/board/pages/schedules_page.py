@@ -9,12 +9,18 @@ from typing import Final
 from corral.app.scheduling import ListedSchedule, read_schedules
 from corral.board.board_context import BoardContext
 from corral.board.messages import BoardPage, BoardRequest, Redirect
-from corral.board.page_renderer import format_duration
+from corral.board.page_renderer import duration_in_words
 from corral.inspector.stored_job import datetime_from_ms
 from corral.schedule import Cron, Every, cron_ticks
 from corral.store.schedules import StoredSchedule
 
-__all__ = ["ScheduleRow", "next_ticks", "prune_schedules", "schedule_in_words", "show_schedules"]
+__all__ = [
+    "ScheduleRow",
+    "next_ticks",
+    "prune_schedules_from_page",
+    "schedule_in_words",
+    "show_schedules",
+]
 
 TICKS_SHOWN: Final = 5
 
@@ -55,7 +61,7 @@ async def show_schedules(_request: BoardRequest, context: BoardContext) -> Board
     return BoardPage("schedules", "Schedules", values, live=True)
 
 
-async def prune_schedules(_request: BoardRequest, context: BoardContext) -> Redirect:
+async def prune_schedules_from_page(_request: BoardRequest, context: BoardContext) -> Redirect:
     """Remove the schedules that their queues no longer declare; costs one script call for each."""
     removed = await read_schedules(
         context.installed.catalog, context.link, context.prefix, prune_as=context.who
@@ -99,7 +105,7 @@ def _build_unstored_row(each: ListedSchedule, context: BoardContext) -> Schedule
 def schedule_in_words(schedule: Cron | Every | None) -> str:
     """When a declared schedule runs, in words; empty without one."""
     if isinstance(schedule, Every):
-        return f"every {format_duration(schedule.period)}"
+        return f"every {duration_in_words(schedule.period)}"
     return f"{schedule.expression} {schedule.tz}" if schedule else ""
 
 
@@ -112,7 +118,7 @@ def next_ticks(schedule: Cron | Every | None, now: datetime) -> tuple[tuple[date
 
 def _stored_in_words(stored: StoredSchedule) -> str:
     if stored.every_ms:
-        return f"every {format_duration(stored.every_ms)}"
+        return f"every {duration_in_words(stored.every_ms)}"
     return f"{stored.pattern or 'no interval and no cron expression'} {stored.tz or 'UTC'}"
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from corral.board.board_context import BoardContext
-from corral.board.job_view import JobView, build_job_view, is_secret, is_visible_match
+from corral.board.job_view import JobView, build_job_view, is_masked_field, is_visible_match
 from corral.board.messages import BoardPage, BoardRequest, RequestRefused
 from corral.inspector import StoredJob
 from corral.job_state import JobState
 
-__all__ = ["SearchQuery", "SearchResult", "parse_search_query", "search_queue", "show_search"]
+__all__ = ["QueueSearchResult", "SearchQuery", "parse_search_query", "search_queue", "show_search"]
 
 MAX_QUERY: Final = 500
 """Characters of a search."""
@@ -34,7 +34,7 @@ class SearchQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
+class QueueSearchResult:
     """What a search has found in one queue.
 
     Attributes:
@@ -74,7 +74,7 @@ def parse_search_query(query: Mapping[str, str]) -> SearchQuery | None:
 
 async def search_queue(
     context: BoardContext, name: str, query: SearchQuery, state: JobState | None, share: float = 1.0
-) -> SearchResult:
+) -> QueueSearchResult:
     """Search one queue.
 
     What the board masks is not found: otherwise a search would be a way to guess it.
@@ -87,9 +87,9 @@ async def search_queue(
         share: The part of a search's cost limit that it may use, 0 to 1.
     """
     queue = context.queue(name)
-    if query.field and is_secret(queue, query.field[0]):
+    if query.field and is_masked_field(queue, query.field[0]):
         # not searched at all: how far the search came would depend on the secret, too
-        return SearchResult(name, [], 0, 0, False, None)
+        return QueueSearchResult(name, [], 0, 0, False, None)
 
     def is_match(job: StoredJob) -> bool:
         return bool(query.field) or is_visible_match(job, queue, query.text)
@@ -104,7 +104,7 @@ async def search_queue(
         share=share,
     )
     jobs = [build_job_view(each, queue, context.now) for each in found.jobs]
-    return SearchResult(
+    return QueueSearchResult(
         queue=name,
         jobs=jobs,
         looked_at=found.looked_at,
@@ -124,7 +124,7 @@ async def show_search(request: BoardRequest, context: BoardContext) -> BoardPage
     """
     query = parse_search_query(request.query)
     names = context.inspector.queues
-    results: dict[str, SearchResult] = {}
+    results: dict[str, QueueSearchResult] = {}
     if query:
         known = await context.inspector.all_sizes()
         sizes = {name: sum(filter(None, each.counts.values())) for name, each in known.items()}

@@ -1,4 +1,4 @@
-"""`Relay`: calls the implementations of the hooks that run with every job, each on its own.
+"""`JobHooks`: calls the implementations of the hooks that run with every job, each on its own.
 
 An implementation that raises is logged, once per hook and provider. It stops neither the other
 implementations nor the worker.
@@ -24,7 +24,7 @@ from corral.plugins.entry_points import PluginEntryPoint, Provider
 from corral.queue import Queue
 from corral.raised import describe
 
-__all__ = ["PLUGIN_ERRORS", "Implementation", "Relay"]
+__all__ = ["PLUGIN_ERRORS", "Implementation", "JobHooks"]
 
 log = Logger("corral.plugins")
 
@@ -87,7 +87,7 @@ _NO_CONTEXT: Final = nullcontext()
 """Entering a `nullcontext` does nothing, so a context manager of that type is never entered."""
 
 
-class Relay:
+class JobHooks:
     """The hooks that run with every job.
 
     A hook without an implementation is None here: testing for that is all it costs.
@@ -221,24 +221,24 @@ class _JobContext(AbstractContextManager[None]):
     They see the processor's exception and cannot swallow it: a hook does not decide how a job ends.
 
     Args:
-        relay: Logs what they raise.
+        job_hooks: Logs what they raise.
         job: The job.
         subscriber: The first implementation that returned a context manager to enter.
         context: That context manager.
         others: The implementations after it, which were not called yet.
     """
 
-    __slots__ = ("_context", "_entered", "_job", "_others", "_relay", "_subscriber")
+    __slots__ = ("_context", "_entered", "_job", "_job_hooks", "_others", "_subscriber")
 
     def __init__(
         self,
-        relay: Relay,
+        job_hooks: JobHooks,
         job: Job[Any],
         subscriber: Implementation,
         context: AbstractContextManager[object],
         others: Iterator[Subscriber],
     ) -> None:
-        self._relay = relay
+        self._job_hooks = job_hooks
         self._job = job
         self._subscriber = subscriber
         self._context = context
@@ -248,7 +248,7 @@ class _JobContext(AbstractContextManager[None]):
     def __enter__(self) -> None:
         self._enter(self._subscriber, self._context)
         for subscriber, call in self._others:
-            context = self._relay.call_job_context(subscriber, call, self._job)
+            context = self._job_hooks.call_job_context(subscriber, call, self._job)
             if type(context) is not nullcontext:
                 self._enter(subscriber, context)
 
@@ -256,7 +256,7 @@ class _JobContext(AbstractContextManager[None]):
         try:
             context.__enter__()
         except BaseException as error:  # noqa: BLE001  # in a worker: see the module's docstring
-            self._relay.log_once(subscriber, error, self._job.queue, self._job.payload)
+            self._job_hooks.log_once(subscriber, error, self._job.queue, self._job.payload)
         else:
             self._entered.append((subscriber, context))
 
@@ -271,4 +271,4 @@ class _JobContext(AbstractContextManager[None]):
             try:
                 context.__exit__(kind, error, traceback)
             except BaseException as raised:  # noqa: BLE001  # in a worker: see the module's docstring
-                self._relay.log_once(subscriber, raised, self._job.queue, self._job.payload)
+                self._job_hooks.log_once(subscriber, raised, self._job.queue, self._job.payload)

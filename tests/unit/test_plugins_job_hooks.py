@@ -59,7 +59,7 @@ def job() -> Job[Nothing]:
 
 @pytest.fixture
 def two(site: Any) -> Any:
-    """`two(fault)`: a relay with the subscribers `bad`, which has the fault, and `good`; and the
+    """`two(fault)`: job hooks with the subscribers `bad`, which has the fault, and `good`; and the
     modules.
     """
 
@@ -69,7 +69,7 @@ def two(site: Any) -> Any:
             site.install(name, f"{name} = {name}", group="corral.plugins")
         plugins = site.load()
         assert plugins.report.problems == []
-        return plugins.relay, sys.modules["bad"].seen, sys.modules["good"].seen
+        return plugins.job_hooks, sys.modules["bad"].seen, sys.modules["good"].seen
 
     return load
 
@@ -87,9 +87,9 @@ def two(site: Any) -> Any:
 def test_a_wrong_return_of_enqueuing_is_logged_once_and_stops_nothing(
     returned: str, reason: str, two: Any
 ) -> None:
-    relay, bad, _ = two(f"return {returned}")
+    job_hooks, bad, _ = two(f"return {returned}")
     with capture_logs() as logs:
-        added = [relay.enqueuing(queue, Nothing()) for _ in range(3)]
+        added = [job_hooks.enqueuing(queue, Nothing()) for _ in range(3)]
     assert added == [{"by": "good"}] * 3
     assert bad == ["enqueuing"] * 3, "it is called again all the same"
     (line,) = logs
@@ -99,37 +99,37 @@ def test_a_wrong_return_of_enqueuing_is_logged_once_and_stops_nothing(
 
 def test_a_mapping_that_cannot_be_read_is_a_fault_of_the_subscriber(two: Any) -> None:
     lost = "type('Lost', (dict,), {'items': lambda self: self.lost})()"
-    relay, *_ = two(f"return {lost}")
+    job_hooks, *_ = two(f"return {lost}")
     with capture_logs() as logs:
-        assert relay.enqueuing(queue, Nothing()) == {"by": "good"}
+        assert job_hooks.enqueuing(queue, Nothing()) == {"by": "good"}
     assert [line["error"] for line in logs] == [
         "AttributeError: 'Lost' object has no attribute 'lost'"
     ]
 
 
 def test_what_several_add_is_merged_and_the_one_called_later_wins(two: Any) -> None:
-    relay, *_ = two("return {'by': 'bad', 'only': 'here'}")
-    assert relay.enqueuing(queue, Nothing()) == {"by": "bad", "only": "here"}
+    job_hooks, *_ = two("return {'by': 'bad', 'only': 'here'}")
+    assert job_hooks.enqueuing(queue, Nothing()) == {"by": "bad", "only": "here"}
 
 
 def test_one_that_returns_none_adds_nothing(two: Any) -> None:
-    relay, *_ = two("return None")
+    job_hooks, *_ = two("return None")
     with capture_logs() as logs:
-        assert relay.enqueuing(queue, Nothing()) == {"by": "good"}
+        assert job_hooks.enqueuing(queue, Nothing()) == {"by": "good"}
     assert logs == []
 
 
 def test_without_subscribers_there_is_nothing_to_call(site: Any) -> None:
-    relay = site.load().relay
-    assert (relay.enqueuing, relay.job_context, relay.job_ended) == (None, None, None)
+    job_hooks = site.load().job_hooks
+    assert (job_hooks.enqueuing, job_hooks.job_context, job_hooks.job_ended) == (None, None, None)
 
 
 def test_everybody_is_called_with_what_he_asks_for(two: Any, job: Job[Nothing]) -> None:
-    relay, *seen = two("pass")
-    relay.enqueuing(queue, Nothing())
-    with relay.job_context(job):
+    job_hooks, *seen = two("pass")
+    job_hooks.enqueuing(queue, Nothing())
+    with job_hooks.job_context(job):
         pass
-    relay.job_ended(job, Completed())
+    job_hooks.job_ended(job, Completed())
     assert seen == [["enqueuing", "enter 7", "leave", "Completed"]] * 2
 
 
@@ -137,12 +137,12 @@ def test_everybody_is_called_with_what_he_asks_for(two: Any, job: Job[Nothing]) 
 def test_one_that_raises_stops_neither_the_others_nor_the_worker(
     fault: str, two: Any, job: Job[Nothing]
 ) -> None:
-    relay, _, good = two(fault)
+    job_hooks, _, good = two(fault)
     with capture_logs() as logs:
-        relay.enqueuing(queue, Nothing())
-        with relay.job_context(job):
+        job_hooks.enqueuing(queue, Nothing())
+        with job_hooks.job_context(job):
             good.append("processor")
-        relay.job_ended(job, Completed())
+        job_hooks.job_ended(job, Completed())
     assert good == ["enqueuing", "enter 7", "processor", "leave", "Completed"]
     assert [(line["hook"], line["provider"]) for line in logs] == [
         ("corral_enqueuing", "bad 1.0 (wheel)"),
@@ -157,18 +157,18 @@ def test_one_that_raises_stops_neither_the_others_nor_the_worker(
 def test_in_a_worker_nothing_that_is_raised_ends_it_or_loses_the_job(
     fault: str, two: Any, job: Job[Nothing]
 ) -> None:
-    relay, _, good = two(f"import asyncio; raise {fault}")
+    job_hooks, _, good = two(f"import asyncio; raise {fault}")
     with capture_logs() as logs:
-        with relay.job_context(job):
+        with job_hooks.job_context(job):
             good.append("processor")
-        relay.job_ended(job, Completed())
+        job_hooks.job_ended(job, Completed())
     assert good == ["enter 7", "processor", "leave", "Completed"]
     assert [line["hook"] for line in logs] == ["corral_job_context", "corral_job_ended"]
     with (
         capture_logs(),
         pytest.raises(BaseException, match="x"),
     ):  # a producer's Ctrl-C is the producer's
-        relay.enqueuing(queue, Nothing())
+        job_hooks.enqueuing(queue, Nothing())
 
 
 @pytest.mark.parametrize("fault", ["Exception", "SystemExit", "KeyboardInterrupt", "GeneratorExit"])
@@ -178,18 +178,18 @@ def test_an_exception_of_which_no_traceback_can_be_made_is_logged_by_its_class(
     no = f"lambda *_: (each for each in ()).throw({fault})"
     names = "'__getattr__', '__str__', '__repr__'"
     members = f"dict.fromkeys([{names}], {no}) | dict(__notes__=property({no}))"
-    relay, *seen = two(f"raise type('Evil', ({fault},), {members})")
+    job_hooks, *seen = two(f"raise type('Evil', ({fault},), {members})")
     for _ in range(2):
-        relay.job_ended(job, Completed())
+        job_hooks.job_ended(job, Completed())
     assert seen == [["Completed"] * 2] * 2
     assert caplog.text.count("error='Evil: its text cannot be read'") == 1
 
 
 def test_it_is_logged_once_with_its_traceback(two: Any, job: Job[Nothing]) -> None:
-    relay, bad, _ = two("raise LookupError('no span')")
+    job_hooks, bad, _ = two("raise LookupError('no span')")
     with capture_logs() as logs:
         for _ in range(3):
-            relay.job_ended(job, Completed())
+            job_hooks.job_ended(job, Completed())
     assert bad == ["Completed"] * 3, "it is called again all the same"
     (line,) = logs
     assert line["log_level"] == "error"
@@ -207,7 +207,7 @@ def test_what_is_secret_in_the_payload_is_masked_in_what_a_subscriber_raises(sit
     )
     site.install("leaky", "leaky = leaky", group="corral.plugins")
     with capture_logs() as logs:
-        site.load().relay.enqueuing(Queue("logins", Login), Login(password="hunter2-hunter2"))
+        site.load().job_hooks.enqueuing(Queue("logins", Login), Login(password="hunter2-hunter2"))
     (line,) = logs
     assert line["error"] == "LookupError: ••••••"
     assert "hunter2" not in line["exception"]
@@ -216,8 +216,8 @@ def test_what_is_secret_in_the_payload_is_masked_in_what_a_subscriber_raises(sit
 def test_a_context_sees_the_processor_s_exception_and_passes_it_on(
     two: Any, job: Job[Nothing]
 ) -> None:
-    relay, bad, good = two("pass")
-    with capture_logs() as logs, pytest.raises(KeyError), relay.job_context(job):
+    job_hooks, bad, good = two("pass")
+    with capture_logs() as logs, pytest.raises(KeyError), job_hooks.job_context(job):
         raise KeyError("from the processor")
     assert bad == good == ["enter 7", "KeyError", "leave"]
     assert logs == [], "that is no fault of theirs"
@@ -239,7 +239,7 @@ def test_contexts_are_left_in_the_reverse_of_the_order_in_which_they_were_entere
         "b", "outer = outer", group="corral.plugins"
     )  # what is registered last is called first
     site.install("a", "inner = inner", group="corral.plugins")
-    with site.load().relay.job_context(job):
+    with site.load().job_hooks.job_context(job):
         pass
     assert sys.modules["order"].seen == ["enter outer", "enter inner", "leave inner", "leave outer"]
 
@@ -251,7 +251,7 @@ def test_a_context_cannot_swallow_how_a_job_ended(site: Any, job: Job[Nothing]) 
         " contextlib.suppress(KeyError)",
     )
     site.install("bad", "bad = bad", group="corral.plugins")
-    with pytest.raises(KeyError), site.load().relay.job_context(job):
+    with pytest.raises(KeyError), site.load().job_hooks.job_context(job):
         raise KeyError("from the processor")
 
 
@@ -268,7 +268,7 @@ def test_what_is_no_context_manager_or_fails_on_leaving_is_logged(
 ) -> None:
     site.module("bad", f"import contextlib\n@hookimpl\ndef corral_job_context(): return {context}")
     site.install("bad", "bad = bad", group="corral.plugins")
-    with capture_logs() as logs, site.load().relay.job_context(job):
+    with capture_logs() as logs, site.load().job_hooks.job_context(job):
         pass
     assert [line["hook"] for line in logs] == ["corral_job_context"]
 
@@ -277,14 +277,14 @@ def test_a_subscriber_s_fault_loads_neither_structlog_nor_a_store() -> None:
     program = """
 import sys
 from corral import Payload, Queue
-from corral.plugins import PluginEntryPoint, Implementation, Provider, Relay
+from corral.plugins import PluginEntryPoint, Implementation, Provider, JobHooks
 class Letter(Payload): pass
 def raises(queue):
     raise LookupError
 point = PluginEntryPoint("a", "a", "corral.plugins", Provider("a", "1", "wheel"))
 raising = Implementation("corral_enqueuing", (point,), raises, ("queue",))
-relay = Relay({"corral_enqueuing": [raising]})
-relay.enqueuing(Queue("letters", Letter), Letter())
+job_hooks = JobHooks({"corral_enqueuing": [raising]})
+job_hooks.enqueuing(Queue("letters", Letter), Letter())
 assert not {"structlog", "redis", "rich"} & set(sys.modules)
 """
     ended = subprocess.run(
@@ -312,7 +312,7 @@ def test_corral_s_own_parts_are_called_first_and_are_blamed_like_others(
     plugins, counter = site.load(), Counter()
     joined = plugins.with_own(counter)
     with capture_logs() as logs:
-        joined.relay.job_ended(job, Completed())
+        joined.job_hooks.job_ended(job, Completed())
     assert (counter.before, sys.modules["good"].seen) == ([[]], ["Completed"])
     assert [line["provider"] for line in logs] == ["corral (built in)"]
     assert [each.provider.distribution for each in joined.implementations("corral_job_ended")] == [
@@ -320,4 +320,4 @@ def test_corral_s_own_parts_are_called_first_and_are_blamed_like_others(
         "good",
     ]
     assert len(plugins.implementations("corral_job_ended")) == 1, "the others are as they were"
-    assert joined.relay.enqueuing is not None
+    assert joined.job_hooks.enqueuing is not None
