@@ -406,7 +406,9 @@ class TestTasks:
             print(f"ended after {late:.0f} ms")
             assert late <= 5_000
         warned = [
-            line["job_id"] for line in logged if line["event"].startswith("a job's task ended without")
+            line["job_id"]
+            for line in logged
+            if line["event"].startswith("a job's task ended without")
         ]
         assert sorted(warned) == sorted(made[1:])
 

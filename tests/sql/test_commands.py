@@ -148,7 +148,11 @@ async def test_a_worker_without_an_outbox_says_so_and_works(
     await wait_until(lambda: "relaying the outbox failed" in worker.said, "it is reported")
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait() == 0
-    lines = [json.loads(line) for line in worker.said.splitlines() if "relaying the outbox failed" in line]
+    lines = [
+        json.loads(line)
+        for line in worker.said.splitlines()
+        if "relaying the outbox failed" in line
+    ]
     assert [line["hint"] for line in lines] == ["corral db create"]
 
 
