@@ -116,7 +116,7 @@ async def test_each_page_costs_the_store_at_most_50_ms_on_100_000_jobs(
         "/": "emails",
         "/queues/emails": "40\u202f001",
         "/queues/emails?state=completed": "20\u202f001",
-        "/queues/emails?state=waiting&start=39000": "Before",
+        "/queues/emails?state=waiting&start=39000": "Previous",
         "/queues/emails?q=Person+%2339990": "looked at",
         "/queues/emails?q=nothing+has+this+text": "and stopped there",
         "/queues/emails?q=template%3Dnone": "looked at",

@@ -108,6 +108,68 @@ async def test_a_page_does_not_reload_while_its_reader_selects_or_types(site: Si
     assert tab.complaints == []
 
 
+class Held:
+    """Holds back the answers to a page's reloads until they are let go.
+
+    Attributes:
+        asked: Set while a reload waits for its answer.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._may_answer = asyncio.Event()
+
+    async def route(self, route: Route) -> None:
+        if "hx-request" not in route.request.headers:
+            await route.continue_()
+            return
+        answer = await route.fetch()
+        self.asked.set()
+        await self._may_answer.wait()
+        await route.fulfill(response=answer)
+
+    def let_go(self) -> None:
+        self._may_answer.set()
+
+
+async def test_a_reload_on_its_way_leaves_alone_what_its_reader_selects_meanwhile(
+    site: Site,
+) -> None:
+    await site.jobs.enqueue_many("emails", [mail(n) for n in range(3)])
+    held, tab = Held(), await site.tab("/queues/emails?state=waiting")
+    page = tab.page
+    rows = page.locator("table.jobs tbody tr")
+    box = page.get_by_role("checkbox", name="Select job").first
+    await expect(rows).to_have_count(3)
+    await page.route("**/queues/emails?**", held.route)
+    await site.jobs.enqueue("emails", mail(4))
+    await held.asked.wait()
+    await box.check()
+    async with page.expect_event("requestfinished", lambda it: "hx-request" in it.headers):
+        held.let_go()
+    await page.evaluate("new Promise(requestAnimationFrame)")
+    await expect(rows).to_have_count(3)
+    await expect(box).to_be_checked()
+    await box.uncheck()
+    await expect(rows).to_have_count(4)
+    assert tab.complaints == []
+
+
+async def test_what_changes_during_a_reload_is_shown_by_another_one(site: Site) -> None:
+    held, tab = Held(), await site.tab("/queues/emails?state=waiting")
+    page = tab.page
+    rows = page.locator("table.jobs tbody tr")
+    beside = await site.tab("/queues/emails?state=waiting")
+    await page.route("**/queues/emails?**", held.route)
+    await site.jobs.enqueue("emails", mail(1))
+    await held.asked.wait()
+    await site.jobs.enqueue("emails", mail(2))
+    await expect(beside.page.locator("table.jobs tbody tr")).to_have_count(2)
+    held.let_go()
+    await expect(rows).to_have_count(2)
+    assert tab.complaints == []
+
+
 async def test_hidden_tabs_keep_no_connection(site: Site) -> None:
     """A browser has six connections to one server: further tabs would wait forever."""
     window = await site.context()

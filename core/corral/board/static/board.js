@@ -35,11 +35,15 @@
   let isLoading = false;
   let isDue = false;
 
-  async function refresh() {
-    if (document.hidden || isLoading) { isDue = true; return; }
+  // A reload would take away what the reader has selected or typed, or shows it to nobody.
+  function mustWait() {
     const chosen = document.querySelector("input[name=id]:checked, input[name=all]:checked");
     const typing = document.activeElement && document.activeElement.closest("#page input:not([type=checkbox]), #page select, #page textarea");
-    if (chosen || typing) { isDue = true; return; }
+    return document.hidden || chosen || typing;
+  }
+
+  async function refresh() {
+    if (isLoading || mustWait()) { isDue = true; return; }
     isLoading = true;
     isDue = false;
     try {
@@ -48,6 +52,14 @@
     } finally {
       isLoading = false;
     }
+    if (isDue && !mustWait()) refresh();  // something has changed while it was loading
+  }
+
+  // The reader may have begun to select or to type while the page was loading.
+  function keepPage(event) {
+    if (!isLoading || !mustWait()) return;
+    isDue = true;
+    event.preventDefault();
   }
 
   // A hidden tab holds no stream: a browser has six connections to one server for all of its tabs together.
@@ -145,6 +157,7 @@
 
   document.addEventListener("keydown", handleKey);
   document.addEventListener("change", selectAll);
+  document.addEventListener("htmx:after:request", keepPage);
   document.addEventListener("htmx:after:swap", updatePage);
   addEventListener("resize", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
