@@ -1,6 +1,6 @@
 """What a payload's schema says about its way from a producer to a worker.
 
-`schema_faults` finds what can never arrive unchanged; the catalog refuses it. `doubt_of` makes a
+`schema_faults` finds what can never arrive unchanged; the catalog refuses it. `round_trip_check` makes a
 function that judges one payload: if the schema leaves open how it is read back, the producer reads
 it back. Neither can say what validators and serializers do with a value.
 
@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter
 
-__all__ = ["DEEPEST", "SchemaFault", "doubt_of", "schema_faults"]
+__all__ = ["DEEPEST", "SchemaFault", "round_trip_check", "schema_faults"]
 
 DEEPEST: Final = 100
 """Levels of nesting up to which a payload is judged; a deeper one is read back.
@@ -28,7 +28,7 @@ Beyond 190 to 200 levels, pydantic writes texts that it does not read.
 """
 
 Schema: TypeAlias = dict[str, Any]
-Doubt: TypeAlias = Callable[[Any], bool]
+RoundTripCheck: TypeAlias = Callable[[Any], bool]
 
 NOT_IN_KEYS: Final = frozenset(
     {
@@ -341,7 +341,7 @@ def _secret_serializer() -> object:
     )
 
 
-def doubt_of(model: type[BaseModel]) -> tuple[Doubt | None, bool]:
+def round_trip_check(model: type[BaseModel]) -> tuple[RoundTripCheck | None, bool]:
     """Make a function that says whether a payload may be read back differently.
 
     These may be: an instance of a subclass, which is written without the fields that it adds; an
@@ -353,20 +353,20 @@ def doubt_of(model: type[BaseModel]) -> tuple[Doubt | None, bool]:
         itself, to any depth.
     """
     model.model_rebuild()
-    doubts = _Doubts()
-    return doubts.of(cast("Schema", model.__pydantic_core_schema__), {}), doubts.recurs
+    checks = _RoundTripChecks()
+    return checks.of(cast("Schema", model.__pydantic_core_schema__), {}), checks.recurs
 
 
-class _Doubts:
+class _RoundTripChecks:
     """Makes a function of a schema; most parts of one need none."""
 
     def __init__(self) -> None:
         self.recurs = False
         self._definitions: dict[str, Schema] = {}
-        self._made: dict[str, Doubt | None] = {}
+        self._made: dict[str, RoundTripCheck | None] = {}
         self._being_made: set[str] = set()
 
-    def of(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
+    def of(self, schema: Schema, config: Mapping[str, Any]) -> RoundTripCheck | None:
         config = schema.get("config", config)
         match schema["type"]:
             case "definitions":
@@ -394,17 +394,17 @@ class _Doubts:
             case _:
                 return _any_of(self._of_children(schema, config))
 
-    def _of_children(self, schema: Schema, config: Mapping[str, Any]) -> list[Doubt]:
+    def _of_children(self, schema: Schema, config: Mapping[str, Any]) -> list[RoundTripCheck]:
         made = (self.of(each, config) for each in _children(schema))
-        return [doubt for doubt in made if doubt is not None]
+        return [check for check in made if check is not None]
 
-    def _of_definition(self, ref: str, config: Mapping[str, Any]) -> Doubt | None:
+    def _of_definition(self, ref: str, config: Mapping[str, Any]) -> RoundTripCheck | None:
         if ref in self._being_made:
             self.recurs = True
 
             def again(value: Any) -> bool:
-                doubt = self._made.get(ref)
-                return doubt is not None and doubt(value)
+                check = self._made.get(ref)
+                return check is not None and check(value)
 
             return again
         if ref not in self._made:
@@ -413,7 +413,7 @@ class _Doubts:
             self._being_made.remove(ref)
         return self._made[ref]
 
-    def _of_class(self, schema: Schema, config: Mapping[str, Any]) -> Doubt:
+    def _of_class(self, schema: Schema, config: Mapping[str, Any]) -> RoundTripCheck:
         cls, inner = schema["cls"], schema["schema"]
         if getattr(cls, "__private_attributes__", None):
             return lambda value: isinstance(value, cls)
@@ -429,14 +429,14 @@ class _Doubts:
         if not within:
             return lambda value: type(value) is not cls and isinstance(value, cls)
 
-        def doubt(value: Any) -> bool:
+        def check(value: Any) -> bool:
             if type(value) is not cls:
                 return isinstance(value, cls)
             return any(inside(getattr(value, name, None)) for name, inside in within)
 
-        return doubt
+        return check
 
-    def _of_mapping(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
+    def _of_mapping(self, schema: Schema, config: Mapping[str, Any]) -> RoundTripCheck | None:
         within = [*self._of_fields(schema, config)]
         if not within:
             return None
@@ -445,7 +445,9 @@ class _Doubts:
             and any(inside(cast("Any", value)[name]) for name, inside in within if name in value)
         )
 
-    def _of_fields(self, schema: Schema, config: Mapping[str, Any]) -> Iterator[tuple[str, Doubt]]:
+    def _of_fields(
+        self, schema: Schema, config: Mapping[str, Any]
+    ) -> Iterator[tuple[str, RoundTripCheck]]:
         for name, each in _named_fields(schema):
             if each.get("init_only"):
                 continue
@@ -453,10 +455,10 @@ class _Doubts:
                 yield name, _differs_from(each["schema"])
             elif not each.get("init", True):
                 yield name, _always
-            elif (doubt := self.of(each["schema"], config)) is not None:
-                yield name, doubt
+            elif (check := self.of(each["schema"], config)) is not None:
+                yield name, check
 
-    def _of_dict(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
+    def _of_dict(self, schema: Schema, config: Mapping[str, Any]) -> RoundTripCheck | None:
         kinds = [
             each["type"] for each in _alternatives(schema.get("keys_schema"), self._definitions)
         ]
@@ -471,7 +473,7 @@ class _Doubts:
             isinstance(value, Mapping) and any(map(values, cast("Any", value).values()))
         )
 
-    def _of_union(self, schema: Schema, config: Mapping[str, Any]) -> Doubt | None:
+    def _of_union(self, schema: Schema, config: Mapping[str, Any]) -> RoundTripCheck | None:
         choices = [
             each
             for choice in _children(schema)
@@ -540,20 +542,20 @@ def _form_of(value: object) -> str:
     return known.get(type(value), "text")
 
 
-def _any_of(doubts: list[Doubt]) -> Doubt | None:
-    if len(doubts) < 2:
-        return doubts[0] if doubts else None
-    return lambda value: any(doubt(value) for doubt in doubts)
+def _any_of(checks: list[RoundTripCheck]) -> RoundTripCheck | None:
+    if len(checks) < 2:
+        return checks[0] if checks else None
+    return lambda value: any(check(value) for check in checks)
 
 
-def _any_item(doubts: list[Doubt]) -> Doubt | None:
-    doubt = _any_of(doubts)
-    if doubt is None:
+def _any_item(checks: list[RoundTripCheck]) -> RoundTripCheck | None:
+    check = _any_of(checks)
+    if check is None:
         return None
     return lambda value: (
         isinstance(value, Iterable)
         and not isinstance(value, str | bytes | Mapping)
-        and any(map(doubt, value))
+        and any(map(check, value))
     )
 
 
@@ -561,7 +563,7 @@ def _always(_value: object) -> bool:
     return True
 
 
-def _differs_from(schema: Schema) -> Doubt:
+def _differs_from(schema: Schema) -> RoundTripCheck:
     """Make a function: whether a field that is not written differs from its default."""
     if schema["type"] != "default" or "default" not in schema:
         return _always

@@ -26,7 +26,7 @@ from corral.field_errors import FieldError, field_errors
 from corral.job import Job, P
 from corral.options import JobOptions
 from corral.payload import Payload, unsafe_integers
-from corral.payload_schema import DEEPEST, SchemaFault, doubt_of, schema_faults
+from corral.payload_schema import DEEPEST, SchemaFault, round_trip_check, schema_faults
 from corral.processor import Processor
 from corral.round_trip import first_difference
 from corral.schedule import Cron, Every
@@ -239,7 +239,7 @@ class Queue(Generic[P]):
 
     @cached_property
     def _doubt(self) -> tuple[Callable[[Payload], bool] | None, bool]:
-        return doubt_of(self.payload)
+        return round_trip_check(self.payload)
 
     def is_doubtful(self, payload: P, raw: bytes) -> bool:
         """Whether a worker might read this payload differently, judged by the model's schema.

@@ -155,11 +155,11 @@ def _may_hold_secrets(model: type[BaseModel]) -> bool:
         for pair in each.get("properties", {}).items()
     ]
     return bool(secret_names(model)) or any(
-        is_secret_name(name) or _is_open(field) for name, field in fields
+        is_secret_name(name) or _takes_any_name(field) for name, field in fields
     )
 
 
-def _is_open(field: Any) -> bool:
+def _takes_any_name(field: Any) -> bool:
     """Whether a field may hold members of any name."""
     if not isinstance(field, dict):
         return bool(field)
@@ -168,7 +168,7 @@ def _is_open(field: Any) -> bool:
     ]
     inner += [field["items"]] if "items" in field else []
     is_any = not field.keys() & {"type", "$ref", "enum", "const", "anyOf", "oneOf", "allOf"}
-    return is_any or field.get("type") == "object" or any(map(_is_open, inner))
+    return is_any or field.get("type") == "object" or any(map(_takes_any_name, inner))
 
 
 def is_marked(field: Mapping[str, Any], definitions: Mapping[str, Any], depth: int = 0) -> bool:

@@ -35,8 +35,8 @@ __all__ = [
     "SecretUrl",
     "Settings",
     "WorkerSettings",
+    "build_settings_error",
     "has_plugin_variables",
-    "refused",
     "unknown_names",
 ]
 
@@ -240,10 +240,10 @@ class Settings(BaseSettings):
         else:
             if not problems:
                 return settings
-        raise refused(problems)
+        raise build_settings_error(problems)
 
 
-def refused(problems: Sequence[str]) -> ConfigurationError:
+def build_settings_error(problems: Sequence[str]) -> ConfigurationError:
     """Make the error that refuses settings: one problem stands alone, several are counted."""
     if len(problems) == 1:
         return ConfigurationError(problems[0])

@@ -32,8 +32,8 @@ __all__ = [
     "SIGNALS",
     "StopHandler",
     "StopRequested",
-    "ask_to_hurry",
     "ask_to_stop",
+    "ask_to_stop_sooner",
     "begin_service",
     "is_listening",
     "is_stopped_early",
@@ -313,7 +313,7 @@ class _Shutdown:
         if interrupts:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def ask_to_hurry(self) -> None:
+    def ask_to_stop_sooner(self) -> None:
         self._raise_level(HURRY)
 
     def leave(self, code: int) -> NoReturn:
@@ -454,9 +454,9 @@ def ask_to_stop() -> None:
     _PROCESS.ask_to_stop()
 
 
-def ask_to_hurry() -> None:
+def ask_to_stop_sooner() -> None:
     """Act as the second signal does, unless it has come. Callable from any thread."""
-    _PROCESS.ask_to_hurry()
+    _PROCESS.ask_to_stop_sooner()
 
 
 def settle(code: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 from corral.app.parent_process import address_options
 from corral.errors import ConfigurationError
 from corral.observe import http_server
-from corral.observe.http_server import HttpAnswer, ListenAddress, probe_answer, serve_http
+from corral.observe.http_server import HttpAnswer, ListenAddress, answer_probe, serve_http
 
 
 def broken() -> HttpAnswer:
@@ -25,8 +25,8 @@ def broken() -> HttpAnswer:
 def url() -> Iterator[str]:
     answers = {
         "/metrics": lambda: HttpAnswer(200, "text/plain", b"figures\n"),
-        "/healthz": lambda: probe_answer("healthy", ""),
-        "/readyz": lambda: probe_answer("ready", "the worker drains"),
+        "/healthz": lambda: answer_probe("healthy", ""),
+        "/readyz": lambda: answer_probe("ready", "the worker drains"),
         "/broken": broken,
     }
     with serve_http(ListenAddress("127.0.0.1", 0), answers) as url:
@@ -35,15 +35,15 @@ def url() -> Iterator[str]:
 
 def test_what_an_operator_must_know_is_reported_and_turns_no_probe_red() -> None:
     well, unwell = (
-        probe_answer("healthy", "", ("a is damaged",)),
-        probe_answer("healthy", "stuck", ("a is damaged",)),
+        answer_probe("healthy", "", ("a is damaged",)),
+        answer_probe("healthy", "stuck", ("a is damaged",)),
     )
     assert (well.status, json.loads(well.body)) == (
         200,
         {"healthy": True, "troubles": ["a is damaged"]},
     )
     assert (unwell.status, json.loads(unwell.body)["reason"]) == (503, "stuck")
-    assert json.loads(probe_answer("ready", "").body) == {"ready": True}
+    assert json.loads(answer_probe("ready", "").body) == {"ready": True}
 
 
 def ask(url: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:

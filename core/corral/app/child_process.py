@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from corral.fleet.processes import OwnRecord, ProcessRecord
-from corral.shutdown import ask_to_hurry, ask_to_stop
+from corral.shutdown import ask_to_stop, ask_to_stop_sooner
 from corral.tasks import end_tasks, start_task
 
 if TYPE_CHECKING:  # a producer keeps a record, too, and must not load a worker for it
@@ -65,7 +65,7 @@ def stop_with_parent() -> None:
         while (request := os.read(pipe, 1)) == STOP:
             ask_to_stop()
         if request == HURRY:
-            ask_to_hurry()
+            ask_to_stop_sooner()
         ask_to_stop()
 
     threading.Thread(target=read, name="corral-parent", daemon=True).start()

@@ -130,7 +130,7 @@ def _serving(
     url: str,
     *collectors: Collector,
 ) -> Iterator[None]:
-    from corral.observe.http_server import HttpAnswer, probe_answer, serve_http  # noqa: PLC0415  # http.server takes 1 MiB: only if served
+    from corral.observe.http_server import HttpAnswer, answer_probe, serve_http  # noqa: PLC0415  # http.server takes 1 MiB: only if served
     from corral.observe.metrics import CONTENT_TYPE, StoreMetrics, render  # noqa: PLC0415  # an extra
 
     with ExitStack() as ending:
@@ -138,8 +138,8 @@ def _serving(
         ending.callback(store.close)
         answers = {
             "/metrics": lambda: HttpAnswer(200, CONTENT_TYPE, render(store, *collectors)),
-            "/healthz": lambda: probe_answer("healthy", probes.health_problem(), probes.troubles()),
-            "/readyz": lambda: probe_answer("ready", probes.readiness_problem(), probes.troubles()),
+            "/healthz": lambda: answer_probe("healthy", probes.health_problem(), probes.troubles()),
+            "/readyz": lambda: answer_probe("ready", probes.readiness_problem(), probes.troubles()),
         }
         served_at = ending.enter_context(serve_http(address, answers))
         log.info("metrics and health are served", url=served_at)

@@ -145,7 +145,7 @@ def _make_login(
 
 @asynccontextmanager
 async def _serve(
-    board: Board, listener: socket.socket, link: str | None, proxy: Sequence[str]
+    board: Board, listener: socket.socket, login_link: str | None, proxy: Sequence[str]
 ) -> AsyncIterator[None]:
     """Serve the board while inside; on leaving, end open streams, then the server."""
     # at INFO uvicorn logs that it starts, which is logged below
@@ -168,8 +168,8 @@ async def _serve(
     host, port = listener.getsockname()[:2]
     address = http_url(host, port)
     log.info("board listening", url=f"{address}/")
-    if link is not None:
-        log.info("this link is good for one login within 15 minutes", url=f"{address}{link}")
+    if login_link is not None:
+        log.info("this link is good for one login within 15 minutes", url=f"{address}{login_link}")
     try:
         with silence_in_children(listener.fileno()):
             yield

@@ -24,7 +24,7 @@ __all__ = ["quarantine"]
 def quarantine() -> None:
     """The quarantine: ids that workers have moved aside because they cannot be jobs.
 
-    The id's own key is not a hash, or the id is the name of one of the queue's own keys.
+    The key of the job is not a hash, or the id has the name of a key of the queue.
 
     \b
     corral quarantine list emails

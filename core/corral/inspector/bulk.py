@@ -50,7 +50,7 @@ async def retry_failed(
     """Retry the jobs that have failed until now.
 
     Args:
-        operation: The operation.
+        operation: The queue, the connection, and the audit's entry, which each batch updates.
         reason: Retry only jobs whose failed reason begins with this text; empty: all.
         reset: Count attempts and starts from zero.
         on_progress: Called after each batch.
@@ -113,7 +113,7 @@ async def sweep(
     """Remove the jobs of some containers that are old enough.
 
     Args:
-        operation: The operation.
+        operation: The queue, the connection, and the audit's entry, which each batch updates.
         containers: The containers, swept one after the other.
         age_ms: The least age, in milliseconds; None drains: any age.
         limit: The most jobs to remove, or None.
@@ -157,7 +157,7 @@ async def scrub_jobs(
     """Empty the finished jobs that match, and delete the events that hold the same content.
 
     Args:
-        operation: The operation.
+        operation: The queue, the connection, and the audit's entry, which each batch updates.
         match: A text that is searched for in each job, or a function that is asked about each job.
         on_progress: Called after each batch.
 
@@ -222,7 +222,7 @@ async def _delete_events(
     """Delete events that hold results, failed reasons or progress from the queue's event stream.
 
     Args:
-        operation: The operation.
+        operation: The queue, the connection, and the audit's entry, which each batch updates.
         selects: Decides about each event with such contents, from the job's id and the values of
             all other fields.
         counted: Whether the audit counts the deleted events (or something else).

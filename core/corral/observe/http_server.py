@@ -22,7 +22,7 @@ from corral.errors import ConfigurationError
 from corral.forking import silence_in_children
 from corral.loggers import Logger
 
-__all__ = ["HttpAnswer", "ListenAddress", "http_url", "probe_answer", "serve_http"]
+__all__ = ["HttpAnswer", "ListenAddress", "answer_probe", "http_url", "serve_http"]
 
 log = Logger("corral")
 
@@ -66,21 +66,21 @@ class HttpAnswer:
     body: bytes
 
 
-def probe_answer(word: str, problem: str, troubles: Sequence[str] = ()) -> HttpAnswer:
+def answer_probe(question: str, reason_not: str, troubles: Sequence[str] = ()) -> HttpAnswer:
     """The answer to a probe: 200, or 503 with the reason, as JSON.
 
     Args:
-        word: The question: `healthy` or `ready`.
-        problem: Why the answer is no, in one sentence; empty if it is yes.
+        question: `healthy` or `ready`.
+        reason_not: Why the answer is no, in one sentence; empty if it is yes.
         troubles: What an operator must know, a sentence each, although the answer does not depend
             on it.
     """
-    body: dict[str, Any] = {word: not problem}
-    if problem:
-        body["reason"] = problem
+    body: dict[str, Any] = {question: not reason_not}
+    if reason_not:
+        body["reason"] = reason_not
     if troubles:
         body["troubles"] = [*troubles]
-    status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
+    status = HTTPStatus.SERVICE_UNAVAILABLE if reason_not else HTTPStatus.OK
     return HttpAnswer(status, "application/json", json.dumps(body).encode() + b"\n")
 
 

@@ -57,7 +57,7 @@ class WorkerProbes:
         """Why the process should be restarted; empty if it works, has nothing to do, or drains."""
         stuck = self._lag.seconds
         without_ending = self._worker.without_ending_seconds
-        still = self._worker.still_seconds
+        still = self._worker.seconds_since_last_call
         if stuck > SILENT_SECONDS:
             return f"the event loop has not moved for {stuck:.0f} s: a processor blocks it"
         if without_ending > UNENDED_SECONDS:

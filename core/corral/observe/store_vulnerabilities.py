@@ -106,7 +106,7 @@ def vulnerability_warning(server: str, version: Version) -> str:
         server: `redis` or `valkey`.
         version: As `(7, 2, 4)`.
     """
-    found = [each for each in VULNERABILITIES.get(server, ()) if _is_in(each, version)]
+    found = [each for each in VULNERABILITIES.get(server, ()) if _affects(each, version)]
     if not found:
         return ""
     repairs = [fixed for fixed in found[0].fixed if fixed[:2] == version[:2]] or [
@@ -119,8 +119,8 @@ def vulnerability_warning(server: str, version: Version) -> str:
     )
 
 
-def _is_in(vulnerability: Vulnerability, version: Version) -> bool:
-    """Whether a version is older than the repair of its line, or its line never got one."""
+def _affects(vulnerability: Vulnerability, version: Version) -> bool:
+    """Whether a version has it: its release line was repaired later, or never."""
     of_line = [fixed for fixed in vulnerability.fixed if fixed[:2] == version[:2]]
     return version < of_line[0] if of_line else version < vulnerability.fixed[-1]
 

@@ -8,7 +8,7 @@ from corral.plugin_settings import PluginSettings, find_problems
 from corral.plugins.entry_points import Provider
 from corral.plugins.loading import Plugins
 from corral.plugins.report import Report, disable_hint
-from corral.settings import has_plugin_variables, refused
+from corral.settings import build_settings_error, has_plugin_variables
 
 __all__ = ["check_plugin_settings", "find_setting_problems"]
 
@@ -30,7 +30,7 @@ def check_plugin_settings(plugins: Plugins, *, values: bool) -> None:
     problems = find_setting_problems(plugins, report, values=values)
     report.raise_problems()
     if problems:
-        raise refused([*dict.fromkeys(sentence for _, sentence in problems)])
+        raise build_settings_error([*dict.fromkeys(sentence for _, sentence in problems)])
 
 
 def find_setting_problems(

@@ -44,11 +44,11 @@ TCP alone would notice hours later.
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """What a relay did.
+    """What one pass of a relay did.
 
     Attributes:
-        jobs: How many rows the store has taken.
-        set_aside: How many it has not, each with its error.
+        jobs: How many rows were written to the store as jobs, and deleted.
+        set_aside: How many rows the store refused; they stay, with the error in the row.
     """
 
     jobs: int = 0

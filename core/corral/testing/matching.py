@@ -103,15 +103,17 @@ def _agrees(job: EnqueuedJob, matching: Mapping[str, Any]) -> bool:
     as_python = {name: getattr(job.payload, name) for name in type(job.payload).model_fields}
     as_json = from_json(job.raw)
     return all(
-        any(name in known and _equal(known[name], wanted) for known in (as_python, as_json))
+        any(name in known and _is_match(known[name], wanted) for known in (as_python, as_json))
         for name, wanted in matching.items()
     )
 
 
-def _equal(value: Any, wanted: Any) -> bool:
+def _is_match(value: Any, wanted: Any) -> bool:
     """Whether two values are equal; a wanted mapping may name some of the value's keys only."""
     if isinstance(wanted, Mapping) and isinstance(value, Mapping):
-        return all(name in value and _equal(value[name], inner) for name, inner in wanted.items())
+        return all(
+            name in value and _is_match(value[name], inner) for name, inner in wanted.items()
+        )
     return bool(value == wanted)
 
 

@@ -194,9 +194,13 @@ class Consumer:
         return min(lane.silent_seconds for lane in self._lanes)
 
     @property
-    def still_seconds(self) -> float:
+    def seconds_since_last_call(self) -> float:
         """Seconds since a call was answered or failed; 0 if nothing is requested."""
-        return 0.0 if self._requests_nothing() else min(lane.still_seconds for lane in self._lanes)
+        return (
+            0.0
+            if self._requests_nothing()
+            else min(lane.seconds_since_last_call for lane in self._lanes)
+        )
 
     @property
     def failing_seconds(self) -> float:

@@ -65,9 +65,9 @@ class Lane:
         return min(self._backoff.silent_seconds, self.store.unheard_seconds)
 
     @property
-    def still_seconds(self) -> float:
-        """Seconds since a call was answered or failed."""
-        return self._backoff.still_seconds
+    def seconds_since_last_call(self) -> float:
+        """Seconds since this lane's last call to the store was answered, or failed."""
+        return self._backoff.seconds_since_last_call
 
     @property
     def failing_seconds(self) -> float:

@@ -65,12 +65,13 @@ class Lookout:
         self._wake()
 
     def clear(self, *, for_all_slots: bool) -> None:
-        """Forget the reasons there are, because a call that asks for jobs is being sent.
+        """Forget the reasons to ask for jobs: a call that asks for them is being sent.
 
-        A reason that comes while it is on its way counts for the next call.
+        A reason that comes while the call is on its way counts for the next one.
 
         Args:
-            for_all_slots: Whether the call asks for as many jobs as there are free slots.
+            for_all_slots: Whether the call asks for as many jobs as there are free slots. If not,
+                the remaining slots are a reason to ask again.
         """
         self._reasons.clear()
         if not for_all_slots:

@@ -125,7 +125,7 @@ class Backoff:
         return 0.0 if since is None else time.monotonic() - since
 
     @property
-    def still_seconds(self) -> float:
+    def seconds_since_last_call(self) -> float:
         """Seconds since a call of this loop was answered or failed, as each call is in the end."""
         return time.monotonic() - self._moved
 

@@ -117,7 +117,7 @@ class Slots:
             refusals: The outcomes of jobs that must not run, by their stored id.
         """
         timeout_seconds = self._execution.timeout_seconds
-        store, on_loss, on_note = self._lane.store, self._on_loss, self._on_note
+        store, on_loss, on_note = self._lane.store, self._on_loss, self._on_progress_or_log
         leases: list[Lease] = []
         for fetched in jobs:
             active = self._execution.prepare(fetched)
@@ -187,7 +187,7 @@ class Slots:
                 "job_id": active.fetched.id,
                 "outcome": type(outcome).__name__,
             }
-            log.warning("a job's task ended without an outcome: the job is ended", **known)
+            log.warning("a job's task ended without an outcome, and gets this one", **known)
 
     def _on_loss(self, active: ActiveJob) -> None:
         """React to a lock that another worker has now. Called on the lease thread."""
@@ -197,7 +197,7 @@ class Slots:
         if active in self._running:
             self._execution.interrupt(active, "lease")
 
-    def _on_note(self, run: RunState, fetched: FetchedJob) -> None:
+    def _on_progress_or_log(self, run: RunState, fetched: FetchedJob) -> None:
         """React to a job's progress or log line. Called on its processor's thread.
 
         Notes of a child that the processor has forked are lost.

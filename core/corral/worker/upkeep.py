@@ -20,7 +20,7 @@ from corral.store.queue_store import QueueStore
 from corral.store.replies import ResponseError
 from corral.worker.outage import Backoff, Outage
 
-__all__ = ["recover_stalled"]
+__all__ = ["keep_recovering_stalled"]
 
 log = Logger("corral.worker")
 
@@ -31,7 +31,7 @@ More would delay recovery beyond max(2 x interval, lock + interval).
 """
 
 
-async def recover_stalled(
+async def keep_recovering_stalled(
     store: QueueStore,
     settings: WorkerSettings,
     outage: Outage,

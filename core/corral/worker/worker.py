@@ -29,7 +29,7 @@ from corral.worker.outage import ConnectionReport, Outage
 from corral.worker.slots import Slots
 from corral.worker.suspects import Suspects
 from corral.worker.threads import Threads
-from corral.worker.upkeep import recover_stalled
+from corral.worker.upkeep import keep_recovering_stalled
 
 __all__ = ["StopReport", "Worker"]
 
@@ -182,13 +182,13 @@ class Worker:
         return max((consumer.silent_seconds for consumer in self._consumers), default=made)
 
     @property
-    def still_seconds(self) -> float:
+    def seconds_since_last_call(self) -> float:
         """Seconds since a call of a queue was answered or failed: the highest of all queues.
 
         It stays small even in an outage, because calls fail then; if it grows, calls hang.
         """
         made = time.monotonic() - self._made
-        return max((consumer.still_seconds for consumer in self._consumers), default=made)
+        return max((consumer.seconds_since_last_call for consumer in self._consumers), default=made)
 
     @property
     def without_ending_seconds(self) -> float:
@@ -352,7 +352,7 @@ class Worker:
 
     async def _recover(self, consumer: Consumer) -> None:
         await consumer.may_work.wait()
-        await recover_stalled(
+        await keep_recovering_stalled(
             consumer.store,
             self._settings,
             self._outage,

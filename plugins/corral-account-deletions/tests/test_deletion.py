@@ -392,7 +392,7 @@ async def test_an_address_that_the_mail_queue_refuses_does_not_keep_the_deletion
     (message,) = [
         each
         for each in caplog.messages
-        if each.startswith("a deletion cannot be confirmed by mail: ")
+        if each.startswith("the mail that confirms a deletion cannot be sent, ")
     ]
     assert "[e-mail address] is no address" in message
     assert "ada at" not in caplog.text

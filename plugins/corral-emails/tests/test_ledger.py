@@ -134,4 +134,4 @@ async def test_an_acceptance_that_cannot_be_recorded_is_logged_and_the_job_compl
     await send_email(testing.job(emails, WELCOME), remembering)
     assert len(postbox.envelopes) == 1
     (message,) = caplog.messages
-    assert message.startswith("a mail was accepted, and that could not be recorded: ")
+    assert message.startswith("a mail was sent, but this could not be recorded: ")

@@ -167,7 +167,7 @@ async def test_an_acceptance_that_cannot_be_recorded_is_logged_and_the_job_compl
     monkeypatch.setattr(sql.Ledger, "claim", claim)
     assert await deliver(job(), deliveries) == SENT
     (warning,) = caplog.messages
-    assert warning.startswith("a webhook was accepted, and that could not be recorded: ")
+    assert warning.startswith("a webhook was delivered, but this could not be recorded: ")
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 409, 429, 500, 502, 503])

@@ -18,7 +18,7 @@ from sqlalchemy import Column, Connection, Inspector, MetaData, Table, delete, i
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from corral_account_deletions.settings import DeletionSettings
-from corral_account_deletions.tables_file import ConfiguredTable, read_tables, refused
+from corral_account_deletions.tables_file import ConfiguredTable, build_file_error, read_tables
 
 __all__ = ["check_tables", "erase_configured"]
 
@@ -35,7 +35,7 @@ async def check_tables(connection: AsyncConnection, path: Path) -> None:
     tables = read_tables(path)
     faults = await connection.run_sync(_faults, tables)
     if faults:
-        raise refused(path, faults)
+        raise build_file_error(path, faults)
 
 
 async def erase_configured(connection: AsyncConnection, user_id: str) -> Mapping[str, int]:

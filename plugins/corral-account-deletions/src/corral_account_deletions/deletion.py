@@ -197,7 +197,8 @@ class Deletion:
             await Outbox(self._deps.jobs).within(connection).enqueue(MAIL_QUEUE, mail, **options)
         except JobRefused as error:  # no further attempt would make it a better address
             log.warning(
-                "a deletion cannot be confirmed by mail: %s", person.left_out_of(str(error))
+                "the mail that confirms a deletion cannot be sent, and the deletion goes on: %s",
+                person.left_out_of(str(error)),
             )
 
 

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from corral.errors import ConfigurationError
 from corral.field_errors import FieldError, field_errors
 
-__all__ = ["ConfiguredTable", "read_tables", "refused"]
+__all__ = ["ConfiguredTable", "build_file_error", "read_tables"]
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -79,11 +79,11 @@ def read_tables(path: Path) -> Mapping[str, ConfiguredTable]:
             f"the tables file {str(path)!r} cannot be read: {error}"
         ) from error
     except ValidationError as error:
-        raise refused(path, [_sentence(each) for each in field_errors(error)]) from None
+        raise build_file_error(path, [_sentence(each) for each in field_errors(error)]) from None
     return {name: table for name, table in read.tables.items() if table.action is not None}
 
 
-def refused(path: Path, faults: Sequence[str]) -> ConfigurationError:
+def build_file_error(path: Path, faults: Sequence[str]) -> ConfigurationError:
     """What is wrong with the file, all at once."""
     return ConfigurationError("\n  ".join([f"the tables file {str(path)!r} was refused:", *faults]))
 

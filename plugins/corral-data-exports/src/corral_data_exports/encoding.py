@@ -35,9 +35,9 @@ class Encoder(Protocol):
 
 
 class JsonArray:
-    """One object per line, so that a text editor can show it.
+    """Encodes a set as one JSON array, with each record on a line of its own.
 
-    `columns` do not matter: an object names its own.
+    A text editor can show such a file. `columns` is not used: each object has its own names.
     """
 
     def __init__(self, columns: tuple[str, ...] | None) -> None:  # noqa: ARG002  # as the other

@@ -25,9 +25,9 @@ class ReadyMail:
     """Enqueues the mail `export-ready`.
 
     Args:
-        jobs: Where to.
-        storage: Signs links, where it can.
-        settings: Say what links to a directory look like, and how long a link is good for.
+        jobs: Enqueues it.
+        storage: Makes the signed links of archives in an object store.
+        settings: The form of links to archives in a directory, and how long a link is valid.
     """
 
     def __init__(self, jobs: JobScheduler, storage: Storage, settings: ExportSettings) -> None:

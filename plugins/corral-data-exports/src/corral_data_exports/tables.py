@@ -32,7 +32,7 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from corral_data_exports.records import Recipient, RecordSet
 from corral_data_exports.settings import ExportSettings
-from corral_data_exports.tables_file import ExportedTable, TablesFile, refused
+from corral_data_exports.tables_file import ExportedTable, TablesFile, build_file_error
 
 __all__ = ["ConfiguredTables"]
 
@@ -95,7 +95,7 @@ class ConfiguredTables:
                 f"table {name!r}", name, table.user_column, wanted, await _columns(connection, name)
             )
         if faults:
-            raise refused(self._path, faults)
+            raise build_file_error(self._path, faults)
 
     async def recipient(self, user_id: str, connection: AsyncConnection) -> Recipient | None:
         """The user's address, from the users' table; None without such a user or an address."""

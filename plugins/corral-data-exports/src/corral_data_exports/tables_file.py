@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from corral.errors import ConfigurationError
 from corral.field_errors import FieldError, field_errors
 
-__all__ = ["ExportedTable", "TablesFile", "Users", "refused"]
+__all__ = ["ExportedTable", "TablesFile", "Users", "build_file_error"]
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -87,14 +87,16 @@ class TablesFile(_Part):
         try:
             return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
         except ValidationError as error:  # a ValueError, too
-            raise refused(path, [_sentence(each) for each in field_errors(error)]) from None
+            raise build_file_error(
+                path, [_sentence(each) for each in field_errors(error)]
+            ) from None
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"the tables file {str(path)!r} cannot be read: {error}"
             ) from error
 
 
-def refused(path: Path | None, faults: Sequence[str]) -> ConfigurationError:
+def build_file_error(path: Path | None, faults: Sequence[str]) -> ConfigurationError:
     """What is wrong with the file, all at once."""
     return ConfigurationError("\n  ".join([f"the tables file {str(path)!r} was refused:", *faults]))
 

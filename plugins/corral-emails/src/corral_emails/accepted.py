@@ -77,4 +77,8 @@ class Accepted:
                 async with self._engine.begin() as connection:
                     await sql.Ledger.claim(connection, SCOPE, key)
         except Exception as error:  # noqa: BLE001  # whatever it is: another attempt would send the mail again
-            log.warning("a mail was accepted, and that could not be recorded: %s", error)
+            log.warning(
+                "a mail was sent, but this could not be recorded: if its job runs again, it is sent"
+                " again: %s",
+                error,
+            )

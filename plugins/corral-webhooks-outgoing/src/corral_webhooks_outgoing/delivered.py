@@ -31,7 +31,7 @@ class Delivered:
         return await sql.Ledger.is_claimed(connection, SCOPE, key)
 
     async def record(self, key: str) -> None:
-        """Remember that one was.
+        """Record that a delivery was accepted.
 
         A failure is logged as a warning and not raised: the receiver has the event.
         """
@@ -40,4 +40,8 @@ class Delivered:
                 async with self._engine.begin() as connection:
                     await sql.Ledger.claim(connection, SCOPE, key)
         except Exception as error:  # noqa: BLE001  # whatever it is: another attempt would send the event again
-            log.warning("a webhook was accepted, and that could not be recorded: %s", error)
+            log.warning(
+                "a webhook was delivered, but this could not be recorded: if its job runs again,"
+                " it is sent again: %s",
+                error,
+            )
