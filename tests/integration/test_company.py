@@ -200,7 +200,7 @@ class TestLateAnswers:
                     await workshop.until(letters, enqueued.id, "completed")
                     held.release()
                     await workshop.wait_until(
-                        lambda: "are handed back" in str(logged), "it has heard of it"
+                        lambda: "jobs are dropped" in str(logged), "it has heard of it"
                     )
         assert ran == ["other"]
 
