@@ -134,7 +134,7 @@ def _make_login(
 ) -> tuple[Login | None, str | None]:
     """The board's own login, and in development a login link.
 
-    Outside development and without a password there is neither.
+    Outside development and without a password: no login, and no link.
     """
     digest = board_settings.digest
     if resolve_environment(settings, implied=implied) == "development":

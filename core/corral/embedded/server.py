@@ -314,7 +314,7 @@ def _reap(child: int) -> None:
         os.waitpid(child, os.WNOHANG)
 
 
-def _server_pid(path: Path) -> int | None:
+def _server_pid(socket_path: Path) -> int | None:
     """The process that listens on a socket, as the kernel reports it for our process namespace.
 
     The server's own number may be that of another namespace.
@@ -326,7 +326,7 @@ def _server_pid(path: Path) -> int | None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PING_SECONDS)
         try:
-            connection.connect(str(path))
+            connection.connect(str(socket_path))
         except OSError:
             return None
         if sys.platform == "linux":

@@ -470,8 +470,8 @@ def encode_endings(endings: Iterable[Ending], declared: JobOptions) -> list[str 
             Where they have none either, a job of ours gets the default, and another client's job
             is kept.
     """
-    completed = _kept(declared.keep_completed, DEFAULT_COMPLETED)
-    failed = _kept(declared.keep_failed, DEFAULT_FAILED)
+    completed = _retentions_by_client(declared.keep_completed, DEFAULT_COMPLETED)
+    failed = _retentions_by_client(declared.keep_failed, DEFAULT_FAILED)
     shapes: dict[tuple[str | bytes | int, ...], int] = {}
     each: list[str | bytes | int] = []
     for ending in endings:
@@ -509,7 +509,7 @@ def encode_defaults(declared: JobOptions) -> list[str | int]:
 
 
 def encode_declared(declared: JobOptions) -> list[str | int]:
-    """Encode the declared retention for `history.lua`: count and age, empty where there is none."""
+    """Encode the declared retention for `history.lua`: counts and ages; empty texts: none declared."""
     return [*_count_and_age(declared.keep_completed), *_count_and_age(declared.keep_failed)]
 
 
@@ -525,7 +525,7 @@ def made_by_others(sample: Sequence[Sequence[bytes]]) -> int:
     )
 
 
-def _kept(
+def _retentions_by_client(
     declared: Retention | None, default: Retention
 ) -> tuple[tuple[int, str, int], tuple[int, str, int]]:
     """Retention of jobs whose own options name none, for jobs of other clients and for ours.

@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Report all tests that PostgreSQL's absence skips at one place: one counted line."""
+    """Give tests skipped for want of PostgreSQL one place, so that pytest counts them in one line."""
     report = yield
     if (
         report.skipped

@@ -170,7 +170,7 @@ class RecordingJobScheduler(JobScheduler):
         return self._queues[queue]
 
     def _record(self, queue: Queue[Any], job: CheckedJob) -> Written:
-        """Keep a job. If there is one with this id already, return its state: that of a new job."""
+        """Keep a job; if one with this id is kept already, return its state: nothing has run it."""
         for known in self.jobs:
             if (queue.name, job.id) == (known.queue, known.id):
                 return initial_state(known.options)

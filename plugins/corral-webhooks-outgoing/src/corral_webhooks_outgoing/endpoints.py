@@ -126,9 +126,10 @@ async def disable_endpoint(connection: Connection, endpoint_id: str) -> bool:
 
 
 async def remove_endpoint(connection: Connection, endpoint_id: str) -> bool:
-    """Forget it, with its secrets; jobs that are on their way fail for good.
+    """Remove an endpoint with its secrets. Jobs that wait to be sent to it fail for good.
 
-    False where there is no such endpoint.
+    Returns:
+        Whether there was such an endpoint.
     """
     gone = delete(webhook_endpoints).where(_own.id == endpoint_id).returning(_own.id)
     return (await connection.execute(gone)).first() is not None

@@ -138,7 +138,7 @@ async def open_deliveries(deps: Deps) -> AsyncIterator[Deliveries]:
 
 
 async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebhook:
-    """Send one event to one endpoint, unless an earlier run of this job has, and has recorded it.
+    """Send one event to one endpoint, unless an earlier run did and recorded it.
 
     Returns:
         What was answered.
@@ -147,9 +147,9 @@ async def deliver(job: Job[WebhookDelivery], deliveries: Deliveries) -> SentWebh
         Fail: It can never be delivered: the endpoint is unknown or disabled, its address is not
             public, or it wants no more events (410).
         Retry: The receiver is too busy (429, 503) and says for how long.
-        NotDelivered: It answered anything else, or not at all.
+        NotDelivered: The receiver answered with another error, or not at all.
         DatabaseUnavailable: Nobody can say whether it was delivered before.
-        HookRaised: Whoever keeps endpoints failed.
+        HookRaised: The hook that finds endpoints, or one that is called for a removed one, failed.
     """
     event_id = job.payload.event_id
     endpoint = await deliveries.endpoint(job)
