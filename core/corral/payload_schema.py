@@ -1,8 +1,8 @@
 """What a payload's schema says about its way from a producer to a worker.
 
-`schema_faults` finds what can never arrive unchanged; the catalog refuses it. `round_trip_check` makes a
-function that judges one payload: if the schema leaves open how it is read back, the producer reads
-it back. Neither can say what validators and serializers do with a value.
+`schema_faults` finds what can never arrive unchanged; the catalog refuses it. `round_trip_check`
+makes a function that judges one payload: if the schema leaves open how it is read back, the
+producer reads it back. Neither can say what validators and serializers do with a value.
 
 Both read pydantic's core schema, from which pydantic makes its readers and writers: `core_schema`
 in its reference.

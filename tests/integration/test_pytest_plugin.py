@@ -356,8 +356,8 @@ DATABASES = {
                 await engine.dispose()
             asyncio.run(leave_a_table())
 
-        def test_with_tables(corral_database):
-            assert {"corral_ledger", "corral_outbox"} <= set(asyncio.run(tables(corral_database)))
+        def test_with_tables(corral_database_with_tables):
+            assert {"corral_ledger", "corral_outbox"} <= set(asyncio.run(tables(corral_database_with_tables)))
     """
 }
 

@@ -24,7 +24,7 @@ from corral.tasks import end_tasks, start_task
 
 if TYPE_CHECKING:
     from corral.sql import OutboxRelay, Relayed
-    from corral.sql.creating import MadeTable
+    from corral.sql.creating import TableState
 
 __all__ = ["create_database", "prepare_database", "relay_beside_worker", "relay_outbox"]
 
@@ -36,7 +36,7 @@ delete from the outbox are found written by the next relay.
 """
 
 
-def create_database() -> Sequence[MadeTable]:
+def create_database() -> Sequence[TableState]:
     """Create the tables that are missing; see `corral.sql.creating.create_tables`.
 
     Raises:
@@ -63,12 +63,12 @@ def prepare_database(installed: Installed) -> None:
         )
 
 
-def _create_tables(settings: Settings, plugins: Plugins) -> Sequence[MadeTable]:
+def _create_tables(settings: Settings, plugins: Plugins) -> Sequence[TableState]:
     _require_sqlalchemy(plugins)
     from corral import sql  # noqa: PLC0415  # an extra
     from corral.sql.creating import create_tables  # noqa: PLC0415  # as above
 
-    async def create() -> Sequence[MadeTable]:
+    async def create() -> Sequence[TableState]:
         engine = sql.create_engine(_database_url(settings))
         try:
             return await create_tables(engine, plugins)

@@ -17,14 +17,14 @@ from corral.redactor import masked
 from corral.sql.engines import database_errors
 from corral.sql.tables import metadata
 
-__all__ = ["MadeTable", "collect_tables", "create_tables", "require_tables"]
+__all__ = ["TableState", "collect_tables", "create_tables", "require_tables"]
 
 LOCK: Final = 0x636F7272616C  # "corral"
 """PostgreSQL's advisory lock for creating tables: two programs that do so at once would fail."""
 
 
 @dataclass(frozen=True, slots=True)
-class MadeTable:
+class TableState:
     """A table that exists now.
 
     Attributes:
@@ -61,7 +61,7 @@ def collect_tables(plugins: Plugins) -> list[tuple[Provider, MetaData]]:
     return declared
 
 
-async def create_tables(engine: AsyncEngine, plugins: Plugins) -> list[MadeTable]:
+async def create_tables(engine: AsyncEngine, plugins: Plugins) -> list[TableState]:
     """Create the tables that are missing, all of them or none.
 
     Safe to repeat, and for several programs at once. A table that exists is left as it is, whatever
@@ -123,13 +123,13 @@ def _missing(connection: Connection, tables: Sequence[Table]) -> str:
 
 def _create(
     connection: Connection, declared: Sequence[tuple[Provider, MetaData]]
-) -> list[MadeTable]:
-    made: dict[str, MadeTable] = {}
+) -> list[TableState]:
+    made: dict[str, TableState] = {}
     for provider, tables in declared:
         inspector = inspect(connection)
         for table in tables.sorted_tables:
             exists = inspector.has_table(table.name, schema=table.schema)
-            made.setdefault(table.fullname, MadeTable(table.fullname, provider, not exists))
+            made.setdefault(table.fullname, TableState(table.fullname, provider, not exists))
         tables.create_all(connection)
     return list(made.values())
 

@@ -509,7 +509,7 @@ def encode_defaults(declared: JobOptions) -> list[str | int]:
 
 
 def encode_declared(declared: JobOptions) -> list[str | int]:
-    """Encode the declared retention for `history.lua`: counts and ages; empty texts: none declared."""
+    """Encode the declared retention for `history.lua`: counts and ages, or empty texts."""
     return [*_count_and_age(declared.keep_completed), *_count_and_age(declared.keep_failed)]
 
 

@@ -202,8 +202,8 @@ class Kit(JobScheduler):
     async def relay(self) -> int:
         """Relay the outbox to the store, as a worker with a database does all the time.
 
-        The database is the one that `CORRAL_DATABASE_URL` names; the fixture `corral_database`
-        sets it.
+        The database is the one that `CORRAL_DATABASE_URL` names; the fixture
+        `corral_database_with_tables` sets it.
 
         Returns:
             How many jobs were written to the store.

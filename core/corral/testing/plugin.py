@@ -27,9 +27,7 @@ NO_POSTGRESQL = "no PostgreSQL server is installed (Debian: apt-get install post
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Register the setting that says on which databases tests run."""
-    description = (
-        "databases of tests with corral_database_url or corral_database: sqlite, postgresql"
-    )
+    description = "the databases of tests that use corral_database_…: sqlite, postgresql"
     parser.addini("corral_databases", description, type="args", default=["sqlite"])
 
 
@@ -49,7 +47,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give tests skipped for want of PostgreSQL one place, so that pytest counts them in one line."""
+    """Give tests skipped for want of PostgreSQL one place: pytest counts them in one line."""
     report = yield
     if (
         report.skipped
@@ -178,7 +176,7 @@ def corral_database_url(
 
 
 @pytest.fixture
-def corral_database(corral_database_url: str) -> str:
+def corral_database_with_tables(corral_database_url: str) -> str:
     """As `corral_database_url`, with the tables that `corral db create` makes."""
     from corral.app import create_database  # noqa: PLC0415  # as above
 

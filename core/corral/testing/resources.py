@@ -1,4 +1,4 @@
-"""`deps`: makes the `Deps` that a processor's resource is opened with, without a worker or a store."""
+"""`deps`: makes the `Deps` that a resource is opened with, without a worker or a store."""
 
 from __future__ import annotations
 

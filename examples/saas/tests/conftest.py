@@ -31,9 +31,9 @@ def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest_asyncio.fixture
-async def engine(_settings: None, corral_database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(_settings: None, corral_database_with_tables: str) -> AsyncIterator[AsyncEngine]:
     """The database with everybody's tables."""
-    engine = sql.create_engine(corral_database)
+    engine = sql.create_engine(corral_database_with_tables)
     yield engine
     await engine.dispose()
 

@@ -208,7 +208,7 @@ class Accounts:
 
 @pytest_asyncio.fixture
 async def accounts(
-    engine: AsyncEngine, corral_database: str, corral_kit: Kit, with_emails: None
+    engine: AsyncEngine, corral_database_with_tables: str, corral_kit: Kit, with_emails: None
 ) -> Accounts:
     """An application with Ada and Bob, who have two orders and one."""
     made = Accounts(engine, corral_kit)

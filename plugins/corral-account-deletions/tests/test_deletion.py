@@ -180,7 +180,7 @@ async def test_a_recorder_that_swallows_the_databases_refusal_confirms_nothing(
         with contextlib.suppress(DBAPIError):
             await connection.execute(text("INSERT INTO orders VALUES (9, 'nobody', '')"))
 
-    taking_part(account_deletions_record_request=swallow, account_deletions_erase=erase_orders)
+    taking_part(account_deletions_save_progress=swallow, account_deletions_erase=erase_orders)
     await accounts.asked()
     ended = await accounts.drained()
     confirmed = [mail.payload.to for mail in await mails(accounts)]
@@ -352,7 +352,7 @@ async def test_an_application_may_keep_the_requests(
 
     taking_part(
         account_deletions_find_request=find,
-        account_deletions_record_request=record,
+        account_deletions_save_progress=record,
         account_deletions_erase=erase_orders,
     )
     payload = {"userId": "ada-4711", "requestedAt": now.isoformat()}
@@ -379,7 +379,7 @@ async def test_a_request_that_nobody_records_is_not_carried_out(
     (kind, message), *_ = await accounts.drained()
     assert kind == "Retried"
     assert (
-        "nobody has recorded deletion request 'f1': see account_deletions_record_request" in message
+        "nobody has recorded deletion request 'f1': see account_deletions_save_progress" in message
     )
     assert await users(accounts) == ["ada-4711", "bob-1"]
 

@@ -125,9 +125,9 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest_asyncio.fixture
 async def payments_db(
-    corral_database: str, corral_kit: testing.Kit
+    corral_database_with_tables: str, corral_kit: testing.Kit
 ) -> AsyncIterator[PaymentsDatabase]:
-    engine = sql.create_engine(corral_database)
+    engine = sql.create_engine(corral_database_with_tables)
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE payments (event TEXT)"))
     async with corral_kit.connect() as jobs:

@@ -180,7 +180,7 @@ class Shop:
 
 @pytest.fixture
 def shop(
-    corral_database: str,
+    corral_database_with_tables: str,
     tmp_path: Path,
     setting: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
@@ -194,7 +194,7 @@ def shop(
         BASE_URL=BASE_URL,
         LINK_SECRET=SECRET,
     )
-    made = Shop(corral_database, tmp_path / "exports")
+    made = Shop(corral_database_with_tables, tmp_path / "exports")
     asyncio.run(made.run(SHOP))
     return made
 

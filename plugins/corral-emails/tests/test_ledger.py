@@ -41,7 +41,9 @@ def settings(monkeypatch: pytest.MonkeyPatch, postbox) -> pytest.MonkeyPatch:
 
 
 @pytest_asyncio.fixture
-async def remembering(settings, corral_database: str, deps: Deps) -> AsyncIterator[Mailer]:
+async def remembering(
+    settings, corral_database_with_tables: str, deps: Deps
+) -> AsyncIterator[Mailer]:
     """A mailer as a worker opens it that has a database with a ledger."""
     async with open_mailer(deps) as mailer:
         yield mailer

@@ -160,7 +160,7 @@ def crashed(
 
 
 async def test_a_crash_after_acceptance_leaves_one_mail_where_there_is_a_ledger(
-    corral_database: str, crashed, postbox
+    corral_database_with_tables: str, crashed, postbox
 ) -> None:
     result = await crashed()
     (mail,) = postbox.mails

@@ -27,9 +27,9 @@ SECONDS = 60
 
 
 @pytest_asyncio.fixture
-async def engine(corral_database: str) -> AsyncIterator[AsyncEngine]:
+async def engine(corral_database_with_tables: str) -> AsyncIterator[AsyncEngine]:
     """The database with all tables, and nothing in them."""
-    engine = create_engine(corral_database)
+    engine = create_engine(corral_database_with_tables)
     yield engine
     await engine.dispose()
 

@@ -110,7 +110,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def site(
     corral_kit: testing.Kit,
-    corral_database: str,
+    corral_database_with_tables: str,
     compiled: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -296,7 +296,7 @@ Opening = Callable[..., Awaitable[Deliveries]]
 
 @pytest_asyncio.fixture
 async def deliveries_with(
-    corral_database: str, monkeypatch: pytest.MonkeyPatch
+    corral_database_with_tables: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Opening]:
     """Opens deliveries as a worker does: `await deliveries_with(allow_private=1,
     webhooks_outgoing_endpoint=…)`.

@@ -35,8 +35,8 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest_asyncio.fixture
-async def engine(corral_database: str) -> AsyncIterator[Any]:
-    engine = create_engine(corral_database)
+async def engine(corral_database_with_tables: str) -> AsyncIterator[Any]:
+    engine = create_engine(corral_database_with_tables)
     yield engine
     await engine.dispose()
 

@@ -83,7 +83,10 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(
-    corral_database: str, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corral_database_with_tables: str,
+    compiled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Site]:
     for name in list(os.environ):
         if name.startswith("CORRAL_"):
@@ -100,7 +103,7 @@ def site(
             "REDIS_URL": url,
             "CORRAL_ENV": "development",
             "CORRAL_APP": "acme_jobs",
-            "CORRAL_DATABASE_URL": corral_database,
+            "CORRAL_DATABASE_URL": corral_database_with_tables,
             "CORRAL_WORKER__LOCK_SECONDS": "1",
             "CORRAL_WORKER__STALLED_INTERVAL_SECONDS": "1",
             f"{PREFIX}ALLOW_PRIVATE": "1",

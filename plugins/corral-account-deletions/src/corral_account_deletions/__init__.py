@@ -110,7 +110,7 @@ def account_deletions_find_request(
 
 
 @hookimpl(trylast=True)
-def account_deletions_record_request(
+def account_deletions_save_progress(
     request: DeletionRequest, connection: AsyncConnection
 ) -> Awaitable[bool]:
     """How far it is, in our own table."""

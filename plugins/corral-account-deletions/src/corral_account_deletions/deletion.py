@@ -177,14 +177,14 @@ class Deletion:
 
     async def _record(self, connection: AsyncConnection, request: DeletionRequest) -> None:
         answers = await self._deps.ask_all(
-            hookspecs.account_deletions_record_request, request=request, connection=connection
+            hookspecs.account_deletions_save_progress, request=request, connection=connection
         )
         if not any(answer.value for answer in answers):
             raise LookupError(
                 f"nobody has recorded deletion request {request.id!r}:"
-                " see account_deletions_record_request"
+                " see account_deletions_save_progress"
             )
-        await ensure_unspoilt(connection, "account_deletions_record_request")
+        await ensure_unspoilt(connection, "account_deletions_save_progress")
 
     async def _enqueue_confirmation(
         self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
 __all__ = [
     "account_deletions_erase",
     "account_deletions_find_request",
-    "account_deletions_record_request",
+    "account_deletions_save_progress",
 ]
 
 
@@ -67,7 +67,7 @@ def account_deletions_find_request(
 
 
 @hookspec
-def account_deletions_record_request(
+def account_deletions_save_progress(
     request: DeletionRequest, connection: AsyncConnection
 ) -> Awaitable[bool] | bool | None:
     """Write down how far a deletion is.

@@ -107,7 +107,7 @@ async def find_endpoint(connection: Connection, endpoint_id: str) -> Endpoint | 
 
 
 async def list_endpoints(connection: Connection) -> list[Endpoint]:
-    """The enabled endpoints, by their ids: whom an event is enqueued for."""
+    """The enabled endpoints, ordered by id: a job for each sends it an event."""
     rows = await connection.execute(select(webhook_endpoints).where(_own.enabled).order_by(_own.id))
     return [_endpoint(row) for row in rows]
 
