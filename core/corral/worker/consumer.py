@@ -148,7 +148,6 @@ class Consumer:
         self._first = self._lanes[0]
         self.store = stores[0]
         self._lock_seconds = lock_seconds
-        self._lock_ms = int(lock_seconds * 1000)
         self._leases = leases
         self._job_ended = job_hooks.job_ended
         self._suspects = suspects
@@ -469,19 +468,14 @@ class Consumer:
         Returns:
             The jobs whose lock is still held.
         """
-
-        async def once() -> tuple[float, list[FetchedJob]]:
-            return time.monotonic(), await lane.store.renew(jobs, self._lock_ms)
-
-        sent, held = await lane.persist(once)
-        pending.renewed = max(pending.renewed, sent)
+        held = await lane.renew(pending, jobs)
         if lost := len(jobs) - len(held):
             log.warning(
                 "fetched jobs are dropped: their locks expired before the store's reply was read,"
                 " and another worker may run them",
                 queue=self.queue.name,
                 jobs=lost,
-                lock_ms=self._lock_ms,
+                lock_ms=int(self._lock_seconds * 1000),
             )
         return held
 

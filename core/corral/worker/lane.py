@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from corral.errors import StoreUnavailable
-from corral.store.codec import Advanced, Ending
+from corral.store.codec import Advanced, Ending, FetchedJob
 from corral.store.queue_store import FETCH_BYTES, QueueStore
 from corral.store.replies import ResponseError
 from corral.worker.leases import PendingCall
@@ -57,6 +57,7 @@ class Lane:
         self._worker = worker
         self._numbers = numbers
         self._lock_seconds = lock_seconds
+        self._lock_ms = int(lock_seconds * 1000)
         self._backoff = Backoff(outage)
 
     @property
@@ -109,7 +110,7 @@ class Lane:
                 call.seq,
                 endings,
                 want,
-                lock_ms=int(self._lock_seconds * 1000),
+                lock_ms=self._lock_ms,
                 ticks=ticks(),
                 suspects=suspects,
                 confirm_from=confirm_from,
@@ -117,6 +118,27 @@ class Lane:
             )
 
         return await self.persist(once)
+
+    async def renew(self, call: PendingCall, jobs: Sequence[FetchedJob]) -> Sequence[FetchedJob]:
+        """Renew the locks of jobs that a call has fetched and that have not started.
+
+        Args:
+            call: The call; from when its jobs' locks live is recorded in it.
+            jobs: Its jobs.
+
+        Returns:
+            The jobs whose lock is still held.
+
+        Raises:
+            ResponseError: The script failed.
+        """
+
+        async def once() -> tuple[float, list[FetchedJob]]:
+            return time.monotonic(), await self.store.renew(jobs, self._lock_ms)
+
+        sent, held = await self.persist(once)
+        call.renewed = max(call.renewed, sent)
+        return held
 
     async def persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Repeat `attempt` until the store answers, and return its reply.
