@@ -136,20 +136,16 @@ def _unknown(settings: type[PluginSettings]) -> Iterator[str]:
     known = [*fields, *file_variables(settings).values()]
     delimiter = settings.model_config.get("env_nested_delimiter")
     nested = tuple(f"{name}{delimiter}".upper() for name in fields) if delimiter else ()
-    unread = [
-        name
-        for name in sorted(os.environ)
-        if name.upper().startswith(prefix)
-        and not name.upper().startswith(nested)
-        and name.upper() not in known
-    ]
+    unread = {
+        name: upper
+        for name, upper in ((each, each.upper()) for each in sorted(os.environ))
+        if upper.startswith(prefix) and not upper.startswith(nested) and upper not in known
+    }
     # Looked up last, and only for such names: it reads the metadata of everything installed.
     of_others = tuple(_longer_prefixes(prefix)) if unread else ()
-    for name in unread:
-        if not name.upper().startswith(of_others):
-            meant = _nearest(
-                name.upper().removeprefix(prefix), [each[len(prefix) :] for each in known]
-            )
+    for name, upper in unread.items():
+        if not upper.startswith(of_others):
+            meant = _nearest(upper.removeprefix(prefix), [each[len(prefix) :] for each in known])
             yield f"{name} is not a setting" + (f"; did you mean {prefix}{meant}?" if meant else "")
 
 
