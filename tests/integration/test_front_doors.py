@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,6 @@ class TestConnect:
         assert await workshop.raw.hgetall("corral:bull:alive") == {}
         assert await workshop.raw.lrange("bull:acme-letters:wait", 0, -1) == [enqueued.id]
 
-    @pytest.mark.asyncio
-    async def test_fails_before_it_yields_where_there_is_no_store(
-        self, acme: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.syspath_prepend(acme)
-        monkeypatch.delenv("REDIS_URL", raising=False)
-        monkeypatch.setenv("CORRAL_ENV", "production")
-        with pytest.raises(corral.CorralError, match="no store is configured"):
-            async with corral.connect():
-                pytest.fail("it connected")
-
 
 class TestOpenInspector:
     @pytest.mark.asyncio
@@ -62,16 +52,22 @@ class TestOpenInspector:
                 await inspector.get("acme-leters", "a")
         assert await workshop.raw.exists("bull:acme-letters:a") == 0
 
-    @pytest.mark.asyncio
-    async def test_fails_before_it_yields_where_there_is_no_store(
-        self, acme: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.syspath_prepend(acme)
-        monkeypatch.delenv("REDIS_URL", raising=False)
-        monkeypatch.setenv("CORRAL_ENV", "production")
-        with pytest.raises(corral.CorralError, match="no store is configured"):
-            async with corral.open_inspector():
-                pytest.fail("it connected")
+
+@pytest.mark.parametrize(
+    "door", [corral.connect, corral.open_inspector], ids=lambda it: it.__name__
+)
+@pytest.mark.asyncio
+async def test_fails_before_it_yields_where_there_is_no_store(
+    door: Callable[[], AbstractAsyncContextManager[object]],
+    acme: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(acme)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.setenv("CORRAL_ENV", "production")
+    with pytest.raises(corral.CorralError, match="no store is configured"):
+        async with door():
+            pytest.fail("it connected")
 
 
 CUTTING = """

@@ -91,7 +91,7 @@ class HostSession:
 
 
 def host_name(request: Request) -> str | None:
-    """The name in the `Host` header, in lower case and without a port; None where there is none."""
+    """The name in the `Host` header, in lower case and without a port; None without that header."""
     try:
         return urlsplit(f"//{request.headers.get('host', '')}").hostname
     except ValueError:

@@ -218,7 +218,7 @@ def _answers(directory: DataDirectory) -> bool:
 
 
 def _ping(path: Path) -> bytes:
-    """The beginning of the server's answer to PING; empty where there is none."""
+    """The beginning of the server's answer to PING; empty if no server answers."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PING_SECONDS)
         try:

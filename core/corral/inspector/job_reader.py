@@ -1,6 +1,6 @@
 """The reading half of `JobInspector`: jobs, counts, limits, failures, timelines, workers.
 
-Every method makes a bounded number of store calls, each of which looks at a bounded number of jobs:
+Every method makes a bounded number of store calls, and each call looks at a bounded number of jobs:
 a queue with 100,000 jobs costs as much as one with 1,000. Each method says what it costs.
 """
 

@@ -80,7 +80,7 @@ VULNERABILITIES: Final[Mapping[str, tuple[Vulnerability, ...]]] = {
 
 
 async def store_version(link: Link) -> tuple[str, Version]:
-    """Ask which server a store is, and of which version.
+    """Ask for the name and the version of a store's server.
 
     Returns:
         `redis` or `valkey`, and the version as numbers. Both are empty for another server, or one

@@ -130,7 +130,7 @@ class StoredOptions:
         keep_failed: As `keep_completed`.
         keep_logs: How many log lines are kept, 0 for all.
         stack_trace_limit: How many stack traces are kept, None for all.
-        carrier: The trace context (`tm`); None where there is none, or `omc` forbids its use.
+        carrier: The trace context (`tm`); None if the job has none, or `omc` forbids its use.
         ours: Whether Corral made the job; None where only its id shows it, see `is_ours`.
         readable: False where the text is not a JSON object; the other fields are then empty.
     """

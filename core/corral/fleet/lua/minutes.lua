@@ -2,7 +2,7 @@
 --
 -- KEYS  1 `corral:<prefix>:<queue>:minutes`
 -- ARGV  1 offset_ms   2 how many minutes, this one included   3 kept
--- Returns {this minute, {text of each minute's field, the oldest first; false where there is none}}
+-- Returns {this minute, {text of each minute's field, the oldest first; false without one}}
 
 local clock = redis.call('TIME')
 local now = math.floor((clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]) / 60000)
