@@ -324,6 +324,8 @@ def encode_options(
     }
     if options.backoff.jitter:
         backoff["jitter"] = options.backoff.jitter
+    if isinstance(options.backoff, Exponential) and options.backoff.max is not None:
+        backoff["maxDelay"] = milliseconds(options.backoff.max)  # ours: other clients ignore it
     stored: dict[str, Any] = {"attempts": options.attempts, "backoff": backoff}
     if options.delay:
         stored["delay"] = milliseconds(options.delay)
@@ -620,15 +622,20 @@ def _decode_backoff(stored: Any) -> tuple[Backoff | None, str | None]:
         stored = {"type": "fixed", "delay": stored}
     if not isinstance(stored, dict):
         return None, repr(stored)
-    delay = timedelta(milliseconds=min(max(_number(stored.get("delay")), 0), LONGEST_MS))
+    delay = _decode_duration(stored.get("delay"))
     jitter = min(max(_number(stored.get("jitter")), 0.0), 1.0)
     match stored.get("type"):
         case "fixed":
             return Fixed(delay, jitter), None
         case "exponential":
-            return Exponential(delay, jitter), None
+            longest = _decode_duration(stored.get("maxDelay")) or None  # 0: absent, or damaged
+            return Exponential(delay, jitter, longest), None
         case other:
             return None, str(other)
+
+
+def _decode_duration(stored: Any) -> timedelta:
+    return timedelta(milliseconds=min(max(_number(stored), 0), LONGEST_MS))
 
 
 def _decode_retention(stored: Any) -> tuple[int, str, int] | None:

@@ -118,7 +118,10 @@ def _build_card(entry: CatalogEntry, context: BoardContext) -> CatalogCard:
 
 def _backoff_in_words(backoff: Fixed | Exponential) -> str:
     jitter = f", up to {backoff.jitter:.0%} less" if backoff.jitter else ""
-    doubling = ", doubling" if isinstance(backoff, Exponential) else ""
+    doubling = ""
+    if isinstance(backoff, Exponential):
+        longest = f" up to {duration_in_words(backoff.max)}" if backoff.max is not None else ""
+        doubling = f", doubling{longest}"
     return f"{duration_in_words(backoff.delay)} apart{doubling}{jitter}"
 
 

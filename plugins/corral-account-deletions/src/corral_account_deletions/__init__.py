@@ -48,14 +48,10 @@ account_deletions = Queue(
     "account-deletions",
     AccountDeletion,
     options=JobOptions(
-        # ten attempts last eight and a half hours: a participant that is being deployed, a database
-        # that is restored
-        attempts=10,
-        backoff=Exponential(delay=timedelta(minutes=1)),
-        keep_failed=Retention(
-            age=timedelta(days=90)
-        ),  # a deletion that was promised and failed is not forgotten
-    ),
+        backoff=Exponential(delay=timedelta(minutes=1), jitter=0.25, max=timedelta(hours=4)),
+        # a deletion that was promised and failed is not forgotten
+        keep_failed=Retention(age=timedelta(days=90)),
+    ).retrying_for(timedelta(days=7)),  # a participant that is mended after a weekend or a holiday
     timeout=timedelta(
         hours=1
     ),  # a connection that hangs must not hold the lock on the request for ever

@@ -19,7 +19,7 @@ from typing import Any, Final
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from corral import Answer, Deps, EnqueueOptions, Exponential, Fail, HookRaised, Retention, Snooze
+from corral import Answer, Deps, EnqueueOptions, Fail, HookRaised, Retention, Snooze
 from corral.errors import JobRefused
 from corral.sql import Outbox, ensure_unspoilt
 from corral_account_deletions import hookspecs
@@ -45,8 +45,6 @@ than the store's.
 log = logging.getLogger("corral_account_deletions")
 
 MAIL_OPTIONS: Final[EnqueueOptions] = {
-    "attempts": 6,  # half an hour: a server that has not seen us before may put us off
-    "backoff": Exponential(delay=timedelta(minutes=1)),
     "keep_completed": Retention(
         count=0
     ),  # the job holds the address: it is removed as it ends, well or not

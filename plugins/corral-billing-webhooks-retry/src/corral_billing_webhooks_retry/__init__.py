@@ -60,12 +60,11 @@ billing_webhooks_retry = Queue(
     "billing-webhooks-retry",
     BillingEvent,
     options=JobOptions(
-        # the provider has received a success, and may not send it again: twelve attempts last 17
-        # hours
-        attempts=12,
-        backoff=Exponential(delay=timedelta(seconds=30)),
+        backoff=Exponential(delay=timedelta(seconds=30), jitter=0.25, max=timedelta(hours=2)),
         keep_failed=Retention(age=timedelta(days=30)),
-    ),
+        # the provider has received a success and may not send the event again: a subscriber that is
+        # broken on a Friday is mended on a Monday
+    ).retrying_for(timedelta(days=3)),
     timeout=timedelta(minutes=5),  # a subscriber that hangs holds a transaction
 )
 

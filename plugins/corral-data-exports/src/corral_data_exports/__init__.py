@@ -46,8 +46,10 @@ class DataExport(Payload):
 data_exports = Queue(
     "data-exports",
     DataExport,
-    # five attempts last a quarter of an hour: as long as a storage or a database that is restarted
-    options=JobOptions(attempts=5, backoff=Exponential(delay=timedelta(minutes=1))),
+    # somebody waits for the archive: a storage or a database may be away for a day
+    options=JobOptions(
+        backoff=Exponential(delay=timedelta(minutes=1), jitter=0.25, max=timedelta(hours=1))
+    ).retrying_for(timedelta(days=1)),
     timeout=timedelta(
         hours=4
     ),  # a database or a storage that hangs must not hold a slot, and a snapshot, for ever
