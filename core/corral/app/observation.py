@@ -61,6 +61,7 @@ async def observe_worker(
                 repaired=worker.repaired,
                 lag_seconds=lambda: lag.worst_seconds,
                 plugins=installed.plugins,
+                counters=worker.counters,
             )
             probes = WorkerProbes(worker, lag, link.url)
             ending.enter_context(_serving(probes, address, installed, link.url, metrics))

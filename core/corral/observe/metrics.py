@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final, get_args
 
+from corral.counter import PluginCounter
 from corral.errors import MissingExtra, StoreUnavailable
 from corral.observe.queue_figures import (
     QueueFigures,
@@ -140,6 +141,7 @@ class WorkerMetrics(Collector):
         lag_seconds: Returns the lag of its event loop.
         plugins: The plugins that it has loaded.
         repaired: How often it has repaired a declared schedule that was gone, by queue.
+        counters: What its plugins count, by the counter's name; see `Deps.counter`.
     """
 
     def __init__(
@@ -151,11 +153,13 @@ class WorkerMetrics(Collector):
         lag_seconds: Callable[[], float],
         plugins: Plugins,
         repaired: Mapping[str, int] = MappingProxyType({}),
+        counters: Mapping[str, PluginCounter] = MappingProxyType({}),
     ) -> None:
         self._tally = tally
         self._queues = tuple(queues)
         self._stalled = stalled
         self._repaired = repaired
+        self._counters = counters
         self._lag_seconds = lag_seconds
         providers = {plugin.provider for plugin in plugins.loaded}
         self._plugins = sorted((each.distribution, each.version, each.origin) for each in providers)
@@ -206,6 +210,11 @@ class WorkerMetrics(Collector):
                 [], {"distribution": distribution, "version": version, "origin": origin}
             )
         yield plugins
+        for counter in tuple(self._counters.values()):  # the worker adds some while it starts
+            family = CounterMetricFamily(counter.name, counter.text, labels=[counter.label])
+            for value, count in counter.counts.items():
+                family.add_metric([value], count)
+            yield family
 
 
 class ParentMetrics(Collector):
