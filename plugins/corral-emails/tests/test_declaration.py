@@ -5,6 +5,8 @@ nothing for it.
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from corral import PayloadRefused
 from corral.testing import DeclarationContract
 from corral_emails import emails
+from corral_emails.server_report import ServerReport
 
 GOOD = {"to": "ada@example.org", "template": "welcome", "variables": {"name": "Ada"}}
 
@@ -68,3 +71,14 @@ def test_refuses_what_the_processor_would_refuse(fields, path) -> None:
 def test_refuses_line_breaks_and_nul_anywhere(fields, path, character) -> None:
     hostile = json.loads(json.dumps(fields).replace("{}", json.dumps(character)[1:-1]))
     assert wrong_fields(**hostile) == [path]
+
+
+@pytest.mark.asyncio
+async def test_the_readme_has_the_counter_as_it_is(deps) -> None:
+    """The test of the alerts looks such counters up in the READMEs."""
+    ServerReport(deps)
+    page = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    (row,) = re.findall(r"^\| `(\w+)` \| counter \| `(\w+)` \| (.+) \|$", page, re.MULTILINE)
+    (counter,) = deps.counters.values()
+    assert row[:2] == (counter.name, counter.label)
+    assert [value for value in counter.counts if f"`{value}`" not in row[2]] == []
