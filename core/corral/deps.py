@@ -143,8 +143,8 @@ class Deps:
         import asyncio  # noqa: PLC0415  # a queue's declaration must not load it: a sixth of what it costs
 
         self.jobs = jobs
-        self.counters = {} if counters is None else counters
-        self.troubles = {} if troubles is None else troubles
+        self.counters: MutableMapping[str, PluginCounter] = {} if counters is None else counters
+        self.troubles: MutableMapping[tuple[str, str], str] = {} if troubles is None else troubles
         self._plugins = plugins
         self._resources = resources
         self._provided = dict(provided or {})

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -82,3 +83,22 @@ async def test_the_readme_has_the_counter_as_it_is(deps) -> None:
     (counter,) = deps.counters.values()
     assert row[:2] == (counter.name, counter.label)
     assert [value for value in counter.counts if f"`{value}`" not in row[2]] == []
+
+
+def test_the_readme_has_the_options_for_other_producers() -> None:
+    page = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    (written,) = re.findall(r'`(\{"attempts": .+\})`', page)
+    options, backoff = emails.options, emails.options.backoff
+    assert json.loads(written) == {
+        "attempts": options.attempts,
+        "backoff": {
+            "type": "exponential",
+            "delay": milliseconds(backoff.delay),
+            "jitter": backoff.jitter,
+            "maxDelay": milliseconds(backoff.max),
+        },
+    }
+
+
+def milliseconds(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)

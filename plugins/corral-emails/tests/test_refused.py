@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 import traceback
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from corral import Fail, testing
 from corral_emails import EmailJob, emails
 from corral_emails.processor import SentEmail, send_email
-from corral_emails.server_report import LISTED_AFTER
+from corral_emails.server_report import LISTED_AFTER, REMIND_SECONDS
 from corral_emails.smtp import Deferred
 
 pytestmark = pytest.mark.asyncio
@@ -89,16 +90,37 @@ class TestARefusalThatIsAboutUs:
         assert caplog.messages[1:] == ["the mail server takes mail again, after 3 failures"]
 
     async def test_is_not_listed_for_one_mail_while_others_are_taken(
-        self, scripted, mailer_at, refused, deps
+        self, scripted, mailer_at, refused, deps, caplog
     ) -> None:
+        """Nor does each of its refusals fill a line of the log, whatever else the server says."""
+        caplog.set_level(logging.INFO, "corral_emails")
         mailer = await mailer_at()
         for attempt in range(1, 6):
-            scripted.replies["RCPT"] = ["450 4.7.1 greylisted"]
+            scripted.replies["RCPT"] = [f"450 4.7.1 greylisted (id {attempt})"]
             with pytest.raises(Deferred):
                 await send_email(mail(attempt), mailer)
             await send_email(mail(key=f"other-{attempt}"), mailer)
         assert refused() == {"sender": 5}
         assert deps.troubles == {}
+        assert [each for each in caplog.messages if "greylisted" not in each] == []
+        assert len(caplog.messages) == 1
+
+    async def test_of_another_kind_is_logged_at_once_and_the_same_after_a_minute(
+        self, scripted, mailer_at, caplog, monkeypatch
+    ) -> None:
+        mailer = await mailer_at()
+        now = time.monotonic()
+        monkeypatch.setattr("corral_emails.server_report.monotonic", lambda: now)
+        for reply in ("450 4.7.1 later", "454 4.7.0 login", "450 4.7.1 later", "454 4.7.0 login"):
+            scripted.replies["MAIL"] = [reply]
+            with pytest.raises(Deferred):
+                await send_email(mail(), mailer)
+        assert len(caplog.messages) == 2
+        now += REMIND_SECONDS
+        scripted.replies["MAIL"] = ["450 4.7.1 later"]
+        with pytest.raises(Deferred):
+            await send_email(mail(), mailer)
+        assert len(caplog.messages) == 3
 
     async def test_a_server_that_cannot_be_reached_is_listed_too(
         self, scripted, mailer_at, refused, deps, caplog

@@ -35,6 +35,7 @@ class ConnectionPool:
         self._idle: list[tuple[float, SmtpConnection]] = []
         self._lent: set[SmtpConnection] = set()
         self._closing: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def take_idle(self) -> SmtpConnection | None:
         """The connection that was used last, so that the others can be closed; None without one."""
@@ -67,11 +68,14 @@ class ConnectionPool:
             raise
         finally:
             self._lent.discard(lent)
-            if lent.is_open:
+            if self._is_closed:
+                lent.abort()
+            elif lent.is_open:
                 self._keep(lent)
 
     async def close(self) -> None:
-        """Say goodbye on all idle connections, and close the others."""
+        """Say goodbye on all idle connections, and close the others. None is kept afterwards."""
+        self._is_closed = True
         closing, self._closing = self._closing, None
         if closing is not None:
             closing.cancel()

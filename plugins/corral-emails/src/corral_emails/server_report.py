@@ -7,7 +7,8 @@ once, so that nobody has to read it from thousands of jobs.
 from __future__ import annotations
 
 import logging
-import time
+import math
+from time import monotonic
 from typing import TYPE_CHECKING, Final, get_args
 
 from corral_emails import emails
@@ -27,7 +28,9 @@ LISTED_AFTER: Final = 3
 One or two are a connection that broke, or a greylist.
 """
 REMIND_SECONDS: Final = 60.0
-"""How often it is logged while it lasts; each other sentence is logged at once."""
+"""How often refusals of the same command by the same code are logged, also if mail is taken in
+between: a server that refuses every other mail must not fill the log.
+"""
 
 log = logging.getLogger("corral_emails")
 
@@ -36,7 +39,7 @@ class ServerReport:
     """Reports how the mail server treats this worker.
 
     Args:
-        deps: The worker; None where nobody is to be told, as in a unit test.
+        deps: What a worker offers; None, as in a unit test, to write to the log only.
     """
 
     def __init__(self, deps: Deps | None = None) -> None:
@@ -50,8 +53,7 @@ class ServerReport:
                 values=get_args(About),
             )
         self._failures = 0
-        self._sentence = ""
-        self._logged_at = 0.0
+        self._logged_at: dict[object, float] = {}
 
     def count(self, refusal: Refusal) -> None:
         """Count a refusal."""
@@ -63,26 +65,28 @@ class ServerReport:
         self.count(refusal)
         if refusal.verdict.about == "sender":
             said = f"{server} answered {refusal.command} with {refusal}"
-            self._report(f"the mail server refuses us: {said}")
+            sentence = f"the mail server refuses us: {said}"
+            self._report(sentence, (refusal.command, refusal.code))
 
     def report_failure(self, error: Exception) -> None:
         """Log that the server could not be reached or used, and list it if it stays."""
-        self._report(f"the mail server cannot be used: {error or type(error).__name__}")
+        sentence = f"the mail server cannot be used: {str(error) or type(error).__name__}"
+        self._report(sentence, type(error))
 
     def report_taken(self) -> None:
         """End what was reported: the server has taken a mail."""
-        if not self._failures:
-            return
-        log.info("the mail server takes mail again, after %d failures", self._failures)
-        self._failures, self._sentence = 0, ""
-        if self._deps is not None:
-            self._deps.clear_trouble(emails)
+        failures, self._failures = self._failures, 0
+        if failures >= LISTED_AFTER:
+            log.info("the mail server takes mail again, after %d failures", failures)
+            if self._deps is not None:
+                self._deps.clear_trouble(emails)
 
-    def _report(self, sentence: str) -> None:
+    def _report(self, sentence: str, kind: object) -> None:
+        """Report a failure. Those of one kind have the same reason, whatever else they say."""
         self._failures += 1
-        now = time.monotonic()
-        if sentence != self._sentence or now - self._logged_at >= REMIND_SECONDS:
-            self._sentence, self._logged_at = sentence, now
+        now = monotonic()
+        if now - self._logged_at.get(kind, -math.inf) >= REMIND_SECONDS:
+            self._logged_at[kind] = now
             log.warning("%s (mail is tried again)", sentence)
         if self._failures >= LISTED_AFTER and self._deps is not None:
             self._deps.report_trouble(emails, sentence)

@@ -39,7 +39,7 @@ class Mailer:
     Args:
         settings: Where to, as whom, how, and over how many connections.
         accepted: Remembers which mails were taken, or None.
-        report: Tells operators how the server treats us; by default it tells nobody.
+        report: Reports how the server treats us; by default only to the log.
 
     Attributes:
         sender: The From address.
@@ -115,9 +115,10 @@ class Mailer:
         await self._pool.close()
 
     async def _hand_over(self, envelope: Envelope) -> tuple[tuple[str, Refusal], ...]:
-        """Hand a mail over, on a new connection if the server has closed, or closes, the one.
+        """Hand a mail over. If the server closes the connection, do it once more on a new one.
 
-        Neither costs an attempt: an idle connection that is dead, and one 421, at any command.
+        So an idle connection that is dead costs no attempt, nor does a 421 at any command. It is
+        not done after the text began and no reply came: the server may have taken the mail.
         """
         if not self._knows_ehlo_name:
             self._ehlo_name = usable_name(await asyncio.to_thread(socket.getfqdn))
