@@ -99,12 +99,15 @@ def job_id_for(provider: str, event_id: str) -> str:
 async def enqueue_event(jobs: JobScheduler, event: BillingEvent) -> Enqueued:
     """Enqueue an event under its own id, so that however often it is sent, it is one job.
 
+    Where that job has failed, it runs again, with the event as it was sent first: that is what a
+    provider's button *Resend* is for.
+
     Args:
         jobs: What `corral.connect()` yields, or `Outbox(jobs).within(connection)`.
         event: The event, its signature verified.
 
     Returns:
-        The job's id, and whether this call made it.
+        The job's id, whether this call made it, and else the state that it was in.
 
     Raises:
         JobRefused: It holds what no job can: an integer that JavaScript cannot read, more than the
@@ -112,9 +115,8 @@ async def enqueue_event(jobs: JobScheduler, event: BillingEvent) -> Enqueued:
         StoreUnavailable: The store is away: answer the provider with an error, and it will send the
         event again.
     """
-    return await jobs.enqueue(
-        billing_webhooks_retry, event, job_id=job_id_for(event.provider, event.event_id)
-    )
+    job_id = job_id_for(event.provider, event.event_id)
+    return await jobs.enqueue(billing_webhooks_retry, event, job_id=job_id, if_failed="retry")
 
 
 @hookimpl
