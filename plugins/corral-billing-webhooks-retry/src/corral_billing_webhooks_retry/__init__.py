@@ -28,6 +28,8 @@ from corral.errors import JobRefused
 from corral_billing_webhooks_retry import hookspecs
 
 if TYPE_CHECKING:  # for annotations alone
+    from sqlalchemy import MetaData
+
     from corral import Enqueued, JobScheduler, PluginSettings
 
 __all__ = ["BillingEvent", "billing_webhooks_retry", "enqueue_event", "job_id_for"]
@@ -47,6 +49,8 @@ class BillingEvent(Payload):
         occurred_at: When it happened, as the provider has it (aware).
         body: The event as it was sent, read as JSON. It stays readable in the store as long as the
         job does.
+        object_id: The provider's id of what the event is about: a subscription, an invoice. None:
+            what Stripe's events say themselves; other providers' events are about nothing then.
     """
 
     provider: Provider
@@ -54,6 +58,7 @@ class BillingEvent(Payload):
     type: Label
     occurred_at: AwareDatetime
     body: Mapping[str, JsonValue]
+    object_id: Label | None = None
 
 
 billing_webhooks_retry = Queue(
@@ -139,6 +144,14 @@ def corral_processors() -> list[Processor]:
     from corral_billing_webhooks_retry.processor import dispatch_event, open_dispatcher  # noqa: PLC0415  # workers only
 
     return [billing_webhooks_retry.processed_by(dispatch_event, using=open_dispatcher)]
+
+
+@hookimpl
+def corral_tables() -> list[MetaData]:
+    """The table of objects that events are about, for `corral db create`."""
+    from corral_billing_webhooks_retry.billing_tables import metadata  # noqa: PLC0415  # a producer has no SQLAlchemy
+
+    return [metadata]
 
 
 @hookimpl
