@@ -11,7 +11,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import NoneType
-from typing import Final, TypedDict
+from typing import Final, Literal, TypedDict
 
 from corral.errors import JobRefused
 
@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_COMPLETED",
     "DEFAULT_FAILED",
     "MAX_PRIORITY",
+    "OF_THE_ID",
     "Backoff",
     "EnqueueOptions",
     "Exponential",
@@ -196,10 +197,13 @@ class JobOptions:
 class EnqueueOptions(TypedDict, total=False):
     """The options that a producer may set for one job; the others are the queue's.
 
-    `job_id` names the job: enqueueing an id twice makes one job.
+    `job_id` names the job: enqueueing an id twice makes one job. `if_failed="retry"` lets that job
+    run again if it has failed: with the payload and the options that it has, and with attempts
+    counted from zero.
     """
 
     job_id: str
+    if_failed: Literal["retry"]
     attempts: int
     backoff: Backoff
     delay: timedelta
@@ -207,6 +211,10 @@ class EnqueueOptions(TypedDict, total=False):
     lifo: bool
     keep_completed: Retention
     keep_failed: Retention
+
+
+OF_THE_ID: Final = frozenset({"job_id", "if_failed"})
+"""Options of a call, which are about the job's id; the others are the job's own."""
 
 
 def check_job_id(job_id: str) -> None:
@@ -290,7 +298,12 @@ def merged(declared: JobOptions, overrides: EnqueueOptions) -> JobOptions:
     Raises:
         JobRefused: A value is out of range, or an option does not exist.
     """
-    known = {name: value for name, value in overrides.items() if name != "job_id"}
+    known = {name: value for name, value in overrides.items() if name not in OF_THE_ID}
+    if overrides.get("if_failed") not in {None, "retry"}:
+        raise JobRefused(
+            f"if_failed {short_repr(overrides['if_failed'])} does not exist",
+            hint='there is "retry"; without it, a job that has failed is left as it is',
+        )
     if not known:
         return declared
     try:

@@ -213,6 +213,8 @@ async def test_a_worker_and_a_producer_do_all_they_do_with_their_lines(
         for job_id in ("plain", "again", "soon", "urgent"):
             await shop.until(letters, job_id, "completed")
         await shop.until(letters, "fails", "failed")
+        await jobs.enqueue(letters, Letter(), job_id="fails", if_failed="retry")
+        await shop.until(letters, "fails", "failed")
         await shop.wait_until(lambda: working.worker.silent_seconds < 5, "it fetches")
         assert await jobs.unschedule(letters, "often")
         assert working.worker.troubles == {}

@@ -49,6 +49,11 @@ __all__ = ["enqueue", "queues"]
     metavar="ID",
     help="The job's id; an id that exists does not add a second job.",
 )
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="If the job with this id has failed, run it again as it is.",
+)
 def enqueue(
     queue: str,
     payload: str,
@@ -56,6 +61,7 @@ def enqueue(
     attempts: int | None,
     priority: int | None,
     job_id: str | None,
+    retry_failed: bool,
 ) -> None:
     """Add one job and print its id.
 
@@ -68,6 +74,7 @@ def enqueue(
     echo '{…}' | corral enqueue emails -
     """
     from corral.app import enqueue_once
+    from corral.job_state import JobState
 
     options: EnqueueOptions = {}
     if delay is not None:
@@ -78,9 +85,13 @@ def enqueue(
         options["priority"] = priority
     if job_id is not None:
         options["job_id"] = job_id
+    if retry_failed:
+        options["if_failed"] = "retry"
     enqueued = enqueue_once(queue, _read_payload(payload), options)
     print_result(enqueued.id)
-    if not enqueued.created:
+    if retry_failed and enqueued.state == JobState.FAILED:
+        click.echo(f"job {enqueued.id} had failed; it runs again with its own payload", err=True)
+    elif not enqueued.created:
         state = f" and is {enqueued.state}" if enqueued.state else ""
         click.echo(f"job {enqueued.id} exists already{state}; nothing was added", err=True)
 

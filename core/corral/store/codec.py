@@ -103,6 +103,7 @@ class NewJob:
         lifo: Whether it runs before those that wait.
         nonce: A random text in `opts`, where the caller chose the id. By it a repeated call
             recognises the job that its first try made.
+        retries_failed: Whether a job that has the id already, and has failed, waits again.
     """
 
     id: str
@@ -113,6 +114,7 @@ class NewJob:
     priority: int = 0
     lifo: bool = False
     nonce: str = ""
+    retries_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +386,7 @@ class JobEncoder:
             options.priority,
             options.lifo,
             job.nonce,
+            job.overrides.get("if_failed") == "retry",
         )
 
 
