@@ -6,18 +6,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from corral import hookimpl
+from corral import Fail, HookRaised, Snooze, hookimpl
 from corral.outcome import Completed, Failed, Retried, Snoozed
 from corral_webhooks_outgoing import HORIZON, WebhookDelivery, webhooks_outgoing
 from corral_webhooks_outgoing.endpoints import Endpoint, disable_endpoint
-from corral_webhooks_outgoing.processor import Deliveries, deliver, open_deliveries
+from corral_webhooks_outgoing.processor import Deliveries, NotDelivered, deliver, open_deliveries
 
-from .conftest import NO_CONTENT, added, answering
+from .conftest import NO_CONTENT, added, answering, delivery
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 LONGEST_WAIT = webhooks_outgoing.options.backoff.max
@@ -233,3 +233,86 @@ async def test_two_at_once_reach_an_endpoint_or_as_many_as_the_setting_says(
     snoozed = [run.outcome for run in drained if isinstance(run.outcome, Snoozed)]
     assert snoozed
     assert all("has 3 under way" in outcome.reason for outcome in snoozed)
+
+
+def overdue(number: int = 1) -> Any:
+    """A job that was due three days before it is started."""
+    start = datetime(2030, 1, 1, tzinfo=UTC)
+    return delivery(f"job-{number}", enqueued_at=start, processed_on=start + HORIZON)
+
+
+async def test_a_delivery_that_waited_too_long_for_us_is_sent_all_the_same(
+    opening, receiver
+) -> None:
+    """Our own workers were away: its endpoint is not known to fail."""
+    assert (await deliver(overdue(), await opening())).status == 204
+
+
+@pytest.mark.parametrize(
+    ("status", "known"), [(503, " (it has accepted nothing since 2030-01-04 00:00 UTC)"), (400, "")]
+)
+async def test_one_that_is_overdue_is_sent_once_more_and_its_reason_says_what_was_answered(
+    opening, receiver, status, known
+) -> None:
+    deliveries = await opening()
+    receiver.replies.append(answering(status, b"busy", retry_after="7"))
+    with pytest.raises(Fail) as failed:
+        await deliver(overdue(), deliveries)
+    assert (
+        str(failed.value)
+        == f"not delivered in 3 days: webhook endpoint 'ep_1' answered {status}: busy{known}"
+    )
+
+
+async def test_one_that_is_overdue_does_not_wait_for_an_endpoint_that_is_down(
+    opening, receiver
+) -> None:
+    deliveries = await opening(breaker_failures=1)
+    receiver.replies.append(answering(500))
+    with pytest.raises(Fail):
+        await deliver(overdue(1), deliveries)
+    with pytest.raises(Fail, match=r"^not delivered in 3 days: webhook endpoint 'ep_1' answered 5"):
+        await deliver(overdue(2), deliveries)
+    assert len(receiver.requests) == 1
+
+
+async def test_the_days_count_from_when_a_delivery_was_due_and_are_a_setting(
+    opening, receiver
+) -> None:
+    deliveries = await opening(horizon_days=7)
+    receiver.replies += [answering(500)] * 3
+    start = datetime(2030, 1, 1, tzinfo=UTC)
+    moments = {"enqueued_at": start, "scheduled_for": start + 5 * HOUR}
+    for after in (HORIZON, timedelta(days=7, hours=4)):
+        with pytest.raises(NotDelivered):
+            await deliver(delivery(processed_on=start + after, **moments), deliveries)
+    with pytest.raises(Fail, match="not delivered in 7 days"):
+        await deliver(
+            delivery(processed_on=start + timedelta(days=7, hours=5), **moments), deliveries
+        )
+
+
+async def test_a_job_that_could_not_be_looked_up_leaves_the_test_to_the_next(
+    opening, receiver
+) -> None:
+    """The database is away, or a hook raises, while the endpoint is tested."""
+    raising = False
+
+    async def own() -> None:
+        if raising:
+            raise LookupError("the vault is sealed")
+
+    deliveries = await opening(breaker_failures=1, webhooks_outgoing_endpoint=own)
+    receiver.replies.append(answering(500))
+    start = datetime(2030, 1, 1, tzinfo=UTC)
+    with pytest.raises(NotDelivered):
+        await deliver(delivery(processed_on=start), deliveries)
+    with pytest.raises(Snooze) as snoozed:
+        await deliver(delivery(processed_on=start), deliveries)
+    assert timedelta(seconds=10) <= snoozed.value.after <= timedelta(seconds=13)
+    raising = True
+    with pytest.raises(HookRaised):
+        await deliver(delivery(processed_on=start + MINUTE), deliveries)
+    raising = False
+    assert (await deliver(delivery(processed_on=start + MINUTE), deliveries)).status == 204
+    assert len(deliveries.breakers) == 0
