@@ -195,7 +195,7 @@ class Accounts:
         async with self.kit.open_inspector() as inspector:
             return await inspector.get(queue, job_id)
 
-    async def drained(self, for_: timedelta = timedelta(days=31)) -> list[tuple[str, Any]]:
+    async def drained(self, for_: timedelta = timedelta(days=40)) -> list[tuple[str, Any]]:
         """Carry out what comes due in that time; how each run ended, and its result or reason."""
         ended = []
         for run in await self.kit.drain(DELETIONS, for_=for_):
