@@ -21,7 +21,8 @@ from corral.embedded.server import open_store
 from corral.errors import Problem
 from corral.fleet.minutes import Minute, read_minutes
 from corral.fleet.processes import store_time_ms
-from corral.inspector import JobInspector
+from corral.inspector import JobInspector, OrphanSearch
+from corral.inspector.orphans import declared_names
 from corral.jobs import JobScheduler
 from corral.observe.metrics import render_metrics
 from corral.queue import Queue
@@ -46,6 +47,7 @@ class BoardContext:
         cache: Answers of the store that several open pages share for a moment.
         open_pages: The event streams of pages that are open in browsers.
         link: A connection to the store of the board's own.
+        orphan_search: Finds the queues in the store that nobody declares, in small steps.
         ahead_seconds: The store's clock in Unix seconds, minus this process's monotonic clock.
     """
 
@@ -57,6 +59,7 @@ class BoardContext:
     cache: ReadCache
     open_pages: OpenPages
     link: Link
+    orphan_search: OrphanSearch
     ahead_seconds: float
 
     @property
@@ -80,7 +83,9 @@ class BoardContext:
 
     async def render_metrics(self) -> bytes:
         """The store's figures in Prometheus's text format; one round trip per queue."""
-        return await render_metrics(self.link, self.prefix, self.inspector.queues)
+        return await render_metrics(
+            self.link, self.prefix, self.inspector.queues, search=self.orphan_search
+        )
 
     def queue(self, name: str) -> Queue[Any]:
         """The queue of that name in the catalog.
@@ -204,6 +209,9 @@ class BoardContexts:
             cache=ReadCache(),
             open_pages=self._open_pages,
             link=link,
+            orphan_search=OrphanSearch(
+                installed.settings.prefix, declared_names(installed.catalog)
+            ),
             ahead_seconds=ahead_seconds,
         )
 
