@@ -21,7 +21,7 @@ from corral.embedded.server import open_store
 from corral.errors import Problem
 from corral.fleet.minutes import Minute, read_minutes
 from corral.fleet.processes import store_time_ms
-from corral.inspector import JobInspector, OrphanSearch
+from corral.inspector import JobInspector, OrphanedQueues, OrphanSearch
 from corral.inspector.orphans import declared_names
 from corral.jobs import JobScheduler
 from corral.observe.metrics import render_metrics
@@ -32,6 +32,8 @@ __all__ = ["BoardContext", "BoardContexts", "Handler", "OpenPages"]
 
 CHART_MINUTES = 60
 """How many minutes the charts of a queue's page show."""
+ORPHAN_SECONDS = 10.0
+"""How old the counts of queues that nobody declares may be: a page of them may cost 100 calls."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +82,12 @@ class BoardContext:
     async def read_chart_minutes(self, queue: str) -> Sequence[Minute]:
         """How long a queue's jobs waited and ran, per minute of the last hour; one round trip."""
         return await read_minutes(self.link, self.prefix, queue, CHART_MINUTES)
+
+    async def read_orphans(self) -> OrphanedQueues:
+        """The queues in the store that nobody declares, and their jobs, at most 10 s old."""
+        return await self.cache.get(
+            "orphans", lambda: self.orphan_search.read(self.link), seconds=ORPHAN_SECONDS
+        )
 
     async def render_metrics(self) -> bytes:
         """The store's figures in Prometheus's text format; one round trip per queue."""

@@ -5,8 +5,6 @@ A row shows what waits and since when, what fails and why, and the last hour.
 
 from __future__ import annotations
 
-from typing import Final
-
 from corral.board.board_context import BoardContext
 from corral.board.messages import BoardPage, BoardRequest
 from corral.board.pages.failure_reasons import read_masked_summaries
@@ -14,23 +12,17 @@ from corral.board.pages.queue_status import build_queue_status, live_workers, re
 
 __all__ = ["show_overview"]
 
-ORPHAN_SECONDS: Final = 10.0
-"""How old the counts of queues that nobody declares may be."""
-
 
 async def show_overview(_request: BoardRequest, context: BoardContext) -> BoardPage:
     """Show the overview.
 
     Costs two script calls per queue, whatever the queue's size, and one `JobInspector.workers`.
-    Every ten seconds, also at most ten steps of the search for queues that nobody declares, and one
-    script call for each that was found.
+    Every ten seconds also what `OrphanSearch.read` costs.
     """
     summaries = await context.cache.get("summaries", lambda: read_masked_summaries(context))
     workers, damaged = await read_cached_workers(context)
     running = None if workers is None else live_workers(workers)
-    orphans = await context.cache.get(
-        "orphans", lambda: context.orphan_search.read(context.link), seconds=ORPHAN_SECONDS
-    )
+    orphans = await context.read_orphans()
     values = {
         "queues": [build_queue_status(each, running, context.now) for each in summaries],
         "workers": None if running is None else len(running),
