@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from corral.app.installed import log_plugin_warnings
 from corral.plugins import PluginEntryPoint, loading, read_entry_points
 from corral.plugins.provenance import (
     find_overwritten_modules,
@@ -292,3 +293,20 @@ def test_a_slow_import_is_named_with_its_time(site: Any, monkeypatch: pytest.Mon
     )
     assert [*plugins.find_slow_imports(0.5)] == [sentence]
     assert [*plugins.find_slow_imports(5.0)] == []
+
+
+@pytest.mark.parametrize(("seconds", "logged"), [(1.9, 0), (2.1, 1)])
+def test_a_worker_s_start_logs_an_import_of_more_than_two_seconds(
+    seconds: float,
+    logged: int,
+    site: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site.module("acme_slow", QUEUE.format("slow"))
+    site.install("acme-slow", "slow = acme_slow")
+    clock = SimpleNamespace(perf_counter=iter([0.0, seconds]).__next__)
+    monkeypatch.setattr(loading, "time", clock)
+    log_plugin_warnings(site.load())
+    found = [each for each in caplog.messages if "(acme-slow 1.0) took" in each]
+    assert len(found) == logged
