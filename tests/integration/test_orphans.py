@@ -46,8 +46,8 @@ def add_job(store: redis.Redis, queue: str, job_id: str = "1", prefix: str = "bu
     """Add a waiting job as BullMQ does."""
     base = f"{prefix}:{queue}:"
     store.hset(f"{base}meta", "version", "bullmq:6")
-    fields = {"name": "x", "data": '{"n":1}', "opts": "{}", "timestamp": 1000}
-    store.hset(base + job_id, mapping=fields)  # type: ignore[arg-type]
+    fields: dict[Any, Any] = {"name": "x", "data": '{"n":1}', "opts": "{}", "timestamp": 1000}
+    store.hset(base + job_id, mapping=fields)
     store.lpush(f"{base}wait", job_id)
 
 
