@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -342,7 +342,7 @@ def _warn_of_unknown_names(
             yield f"CORRAL_DISABLED_PLUGINS names {as_written!r}, which is not installed{hint}"
 
 
-def _report_unmet(entry_points: Iterable[PluginEntryPoint], report: Report) -> None:
+def _report_unmet(entry_points: Sequence[PluginEntryPoint], report: Report) -> None:
     """Report distributions that require another release of Corral; they are not imported."""
     asking: dict[Provider, list[PluginEntryPoint]] = {}
     for each in entry_points:
@@ -350,7 +350,10 @@ def _report_unmet(entry_points: Iterable[PluginEntryPoint], report: Report) -> N
             asking.setdefault(each.provider, []).append(each)
     if not asking:
         return
-    installed = version("corral")
+    # read once for the core's own plugins; tests load others without them
+    installed = next(
+        (each.provider.version for each in entry_points if each.provider.origin == BUILT_IN), None
+    ) or version("corral")
     for provider, plugins in asking.items():
         if unmet := find_unmet(plugins[0].requires, installed):
             report.add(

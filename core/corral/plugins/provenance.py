@@ -7,7 +7,6 @@ other's. The functions here read metadata of installed distributions, and import
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -15,8 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import all_suffixes
 from itertools import combinations
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from importlib_metadata import Distribution
 
@@ -231,13 +229,10 @@ def _module_files(distribution: Distribution, module: str) -> list[Path]:
 
 
 def _recorded(record: str) -> Iterator[str]:
-    """The paths in a RECORD."""
-    try:
-        for row in csv.reader(record.splitlines()):
-            if row:
-                yield row[0]
-    except csv.Error:
-        return
+    """The paths in a RECORD: lines of `path,hash,size`, where a path with a comma is quoted."""
+    for line in record.splitlines():
+        path = line.rsplit(",", 2)[0]
+        yield path[1:-1].replace('""', '"') if path.startswith('"') else path
 
 
 def _folders_in(path: Path) -> list[str]:
@@ -271,4 +266,4 @@ def _editable_folder(distribution: Distribution) -> Path | None:
         url = urlsplit(origin["url"])
     except (ValueError, KeyError, TypeError):
         return None
-    return Path(url2pathname(url.path)) if is_editable and url.scheme == "file" else None
+    return Path(unquote(url.path)) if is_editable and url.scheme == "file" else None
