@@ -260,25 +260,48 @@ class TestSearch:
 
     async def test_it_begins_again_after_some_minutes(self) -> None:
         search = QueueSearch("bull", ["letters"])
-        assert search.next_command(0.0) is not None
-        assert not search.take([b"7", [b"bull:a:meta", b"bull:letters:meta"]], 0.0)
+        self.step(search, 0.0, b"7", b"bull:a:meta", b"bull:letters:meta")
         assert search.names == ("a",)
-        assert search.next_command(0.0) is not None
-        assert search.take([b"0", [b"bull:b:wait", b"bull:b:meta"]], 1.0)
+        self.step(search, 1.0, b"0", b"bull:b:wait", b"bull:b:meta")
         assert (search.names, search.is_partial) == (("a", "b"), False)
         assert search.next_command(REMEMBER_SECONDS) is None
-        assert search.next_command(REMEMBER_SECONDS + 1.0) is not None
-        assert not search.take([b"7", [b"bull:c:meta"]], REMEMBER_SECONDS + 1.0)
+        later = REMEMBER_SECONDS + 1.0
+        self.step(search, later, b"7", b"bull:c:meta")
         assert search.names == ("a", "b"), "until the next search has finished"
-        assert search.take([b"0", []], REMEMBER_SECONDS + 1.0)
+        self.step(search, later, b"0")
         assert search.names == ("c",)
+
+    async def test_two_callers_at_once_skip_no_key(self) -> None:
+        search = QueueSearch("bull", [])
+        first = search.next_command(0.0)
+        assert first is not None
+        search.take(first, [b"7", [b"bull:a:meta"]], 0.0)
+        second = search.next_command(0.0)
+        assert second is not None
+        search.take(second, [b"9", [b"bull:b:meta"]], 0.0)
+        search.take(second, [b"9", [b"bull:b:meta"]], 0.0)
+        self.step(search, 0.0, b"0", b"bull:c:meta")
+        assert search.take(second, [b"9", [b"bull:b:meta"]], 0.0), "it has finished meanwhile"
+        command = search.next_command(REMEMBER_SECONDS)
+        assert command is not None
+        assert command[1] == b"0", "the next search begins with the first key"
+        assert search.names == ("a", "b", "c")
 
     async def test_it_collects_a_bounded_number_of_names(self) -> None:
         search = QueueSearch("bull", [])
         keys = [f"bull:q{number}:meta".encode() for number in range(MAX_FOUND + 50)]
-        assert search.take([b"7", keys], 0.0)
+        self.step(search, 0.0, b"7", *keys)
+        assert search.next_command(1.0) is None, "it goes no further"
         assert len(search.names) == MAX_FOUND
         assert search.is_partial
+
+    @staticmethod
+    def step(search: QueueSearch, now: float, cursor: bytes, *keys: bytes) -> None:
+        command = search.next_command(now)
+        assert command is not None
+        assert search.take(command, [cursor, [*keys]], now) == (
+            cursor == b"0" or len(keys) > MAX_FOUND
+        )
 
     async def test_a_store_that_is_away_is_an_error(self) -> None:
         link = Link("unix:///nowhere/store.sock")

@@ -69,9 +69,10 @@ class JobInspector(JobReader):
     """Reads and changes the jobs of a catalog's queues.
 
     A queue is given as an object or by its name; a queue that the catalog does not declare is
-    refused with `UnknownQueue`. Every method raises `StoreUnavailable` if the store is away, and
-    may then be called again. It raises `DamagedKey` if a key that it needs has the wrong type, and
-    has then changed nothing. Operations on many jobs skip damaged jobs, and log them.
+    refused with `UnknownQueue`; see `including_undeclared`. Every method raises `StoreUnavailable`
+    if the store is away, and may then be called again. It raises `DamagedKey` if a key that it
+    needs has the wrong type, and has then changed nothing. Operations on many jobs skip damaged
+    jobs, and log them.
 
     Args:
         catalog: The queues.

@@ -309,7 +309,7 @@ class JobReader:
             scan = search.next_command(0.0)
             if scan is None:
                 break
-            search.take(await call_again(partial(access.link.call, *scan)), 0.0)
+            search.take(scan, await call_again(partial(access.link.call, *scan)), 0.0)
         return search.names[:most]
 
     async def find_orphaned(self) -> OrphanedQueues:

@@ -138,7 +138,7 @@ class OrphanSearch:
                 break
             steps += 1
             try:
-                is_done = search.take((yield "", command), time.monotonic())
+                is_done = search.take(command, (yield "", command), time.monotonic())
             except StoreUnavailable as error:
                 if not is_missing_right(error):
                     raise

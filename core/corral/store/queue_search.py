@@ -70,13 +70,22 @@ class QueueSearch:
             return None
         return ("SCAN", self._cursor, "MATCH", queues_pattern(self._prefix), "COUNT", COUNT)
 
-    def take(self, reply: Sequence[Any], now: float) -> bool:
-        """Take the reply to `next_command`.
+    def take(self, command: Sequence[Any], reply: Sequence[Any], now: float) -> bool:
+        """Take the reply to a command of `next_command`.
+
+        If another caller has taken the same step meanwhile, the reply is ignored.
+
+        Args:
+            command: The command.
+            reply: Its reply.
+            now: Seconds of a monotonic clock.
 
         Returns:
             Whether the search has finished.
         """
         self.is_refused = False
+        if command[1] != self._cursor:
+            return now < self._next_start
         self._cursor, keys = reply
         self._found.update(name for key in keys if (name := self._name_in(key)) is not None)
         has_more = len(self._found) > self._most
