@@ -446,6 +446,7 @@ class TestListings:
             "paused": False,
             "quarantined": 0,
             "damaged": [],
+            "installed": True,
         }
         _, out, _ = run("queues")
         assert out.splitlines()[0].split()[:3] == ["QUEUE", "WAITING", "ACTIVE"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,8 @@ def enqueue(
 def queues(as_json: bool) -> None:
     """Count the jobs of each queue by state.
 
-    It also shows which queues are paused, and which have jobs in quarantine.
+    It also shows which queues are paused, which have jobs in quarantine, and which are in the store
+    and not installed: no plugin declares them.
 
     \b
     corral queues
@@ -109,35 +110,46 @@ def queues(as_json: bool) -> None:
     """
     from corral.app import count_jobs
 
-    found = count_jobs()
+    declared, orphans = count_jobs()
+    found = {**declared, **orphans.sizes}
     if as_json:
-        print_result(json.dumps([_plain_queue(name, each) for name, each in found.items()]))
+        rows = [
+            _plain_queue(name, each, installed=name in declared) for name, each in found.items()
+        ]
+        print_result(json.dumps(rows))
     elif found:
-        _show_queues(found)
-    else:
+        _show_queues(found, declared)
+    if not declared and not as_json:
         click.echo("no queues are installed", err=True)
-    damaged = [wrong for each in found.values() for wrong in each.damaged]
+    if orphans.problem:
+        click.echo(f"note: {orphans.problem}", err=True)
+    elif orphans.is_partial:
+        click.echo("note: more queues of the store are not installed", err=True)
+    damaged = [wrong for each in declared.values() for wrong in each.damaged]
     if damaged:
         show_damage(damaged)
         raise click.exceptions.Exit(1)
 
 
-def _plain_queue(name: str, found: QueueSizes) -> dict[str, Any]:
+def _plain_queue(name: str, found: QueueSizes, *, installed: bool) -> dict[str, Any]:
     others = {
         "paused": found.limits.paused,
         "quarantined": found.quarantined,
         "damaged": [*found.damaged],
+        "installed": installed,
     }
     return {"queue": name, **{str(state): count for state, count in found.counts.items()}, **others}
 
 
-def _show_queues(found: Mapping[str, QueueSizes]) -> None:
+def _show_queues(found: Mapping[str, QueueSizes], declared: Collection[str]) -> None:
     columns: dict[str, list[object]] = {"QUEUE": list(found)}
     for state in next(iter(found.values())).counts:
         columns[state.upper()] = [_count(each.counts[state]) for each in found.values()]
     if any(each.quarantined != 0 for each in found.values()):
         columns["QUARANTINE"] = [_count(each.quarantined) for each in found.values()]
     columns["PAUSED"] = ["paused" if each.limits.paused else "" for each in found.values()]
+    if len(declared) < len(found):
+        columns["CATALOG"] = ["" if name in declared else "not installed" for name in found]
     if is_on_terminal():  # columns without values are left out, to fit into 80 cells
         rare = {"PRIORITIZED", "WAITING-CHILDREN", "PAUSED"}
         columns = {

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from corral.inspector.inspector import CLEANABLE, JobInspector, drained_states
     from corral.inspector.job_reader import JobPage
     from corral.inspector.limits import Limits
+    from corral.inspector.orphans import OrphanedQueues, OrphanSearch
     from corral.inspector.quarantine import QuarantinedJob, QuarantinePage, ReturnedJob
     from corral.inspector.refusals import (
         CurrentIteration,
@@ -45,6 +46,8 @@ __all__ = [
     "JobNotFound",
     "JobPage",
     "Limits",
+    "OrphanSearch",
+    "OrphanedQueues",
     "QuarantinePage",
     "QuarantinedJob",
     "QueueSizes",
@@ -68,6 +71,7 @@ if not TYPE_CHECKING:  # type checkers would accept any name of a package with `
             "inspector": "CLEANABLE JobInspector drained_states",
             "job_reader": "JobPage",
             "limits": "Limits",
+            "orphans": "OrphanSearch OrphanedQueues",
             "quarantine": "QuarantinedJob QuarantinePage ReturnedJob",
             "refusals": "CurrentIteration DamagedKey JobLocked JobNotFound WrongState",
             "search": "SearchResult",

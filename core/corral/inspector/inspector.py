@@ -69,9 +69,10 @@ class JobInspector(JobReader):
     """Reads and changes the jobs of a catalog's queues.
 
     A queue is given as an object or by its name; a queue that the catalog does not declare is
-    refused with `UnknownQueue`. Every method raises `StoreUnavailable` if the store is away, and
-    may then be called again. It raises `DamagedKey` if a key that it needs has the wrong type, and
-    has then changed nothing. Operations on many jobs skip damaged jobs, and log them.
+    refused with `UnknownQueue`; see `including_undeclared`. Every method raises `StoreUnavailable`
+    if the store is away, and may then be called again. It raises `DamagedKey` if a key that it
+    needs has the wrong type, and has then changed nothing. Operations on many jobs skip damaged
+    jobs, and log them.
 
     Args:
         catalog: The queues.
@@ -100,12 +101,33 @@ class JobInspector(JobReader):
 
     def acting_as(self, who: str) -> JobInspector:
         """An inspector on the same connection, whose changes are recorded under that name."""
+        return self._copy(who, self._access.undeclared)
+
+    def _copy(self, who: str, undeclared: frozenset[str]) -> JobInspector:
         access = self._access
-        acting = JobInspector(
+        made = JobInspector(
             access.catalog, access.link, prefix=access.prefix, clock=access.clock, who=who
         )
-        acting._access.refused = access.refused
-        return acting
+        made._access.refused, made._access.undeclared = access.refused, undeclared
+        return made
+
+    async def including_undeclared(self, *queues: str) -> JobInspector:
+        """An inspector on the same connection that also takes queues which nobody declares.
+
+        Its methods take their names, too, except `edit`, which needs the model of the payload.
+
+        Args:
+            queues: Names of queues in the store, such as `find_orphaned` returns.
+
+        Raises:
+            UnknownQueue: Neither the catalog nor the store has such a queue.
+            StoreUnavailable: The store is away.
+        """
+        access = self._access
+        for queue in queues:
+            await access.ensure_in_store(queue)
+        undeclared = frozenset(queues).difference(access.catalog.entries)
+        return self._copy(access.who, access.undeclared | undeclared)
 
     async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
         """Remove a job with all of its keys, and its children (wire § 6.17).

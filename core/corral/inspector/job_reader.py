@@ -15,6 +15,7 @@ from typing import Any
 from corral.errors import ConfigurationError
 from corral.inspector.damage import report_damage
 from corral.inspector.limits import LIMIT_FIELDS, Limits, decode_limits
+from corral.inspector.orphans import OrphanedQueues, OrphanSearch, declared_names
 from corral.inspector.quarantine import MOST_START, QuarantinePage, read_quarantine
 from corral.inspector.queue_access import QueueAccess
 from corral.inspector.refusals import JobNotFound
@@ -38,7 +39,8 @@ from corral.inspector.timeline import TimelineEntry, read_timeline
 from corral.inspector.workers import WorkerStatus, read_workers
 from corral.job_state import JobState
 from corral.queue import Queue
-from corral.store.keys import LOGS, META, queue_of, queue_pattern
+from corral.store.keys import LOGS, META
+from corral.store.queue_search import QueueSearch
 from corral.store.scripts import call_again
 
 __all__ = ["JobPage", "JobReader"]
@@ -301,14 +303,22 @@ class JobReader:
         Returns:
             The queues' names, sorted.
         """
-        found: set[str] = set()
-        prefix = self._access.prefix
-        cursor, pattern = b"0", queue_pattern(prefix, META)
+        access = self._access
+        search = QueueSearch(access.prefix, tuple(access.catalog.entries), most=most)
         for _ in range(SCANS):
-            scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            cursor, keys = await call_again(partial(self._access.link.call, *scan))
-            names = (queue_of(key.decode(errors="replace"), prefix, META) for key in keys)
-            found.update(name for name in names if name not in self._access.catalog.entries)
-            if int(cursor) == 0 or len(found) >= most:
+            scan = search.next_command(0.0)
+            if scan is None:
                 break
-        return sorted(found)[:most]
+            search.take(scan, await call_again(partial(access.link.call, *scan)), 0.0)
+        return search.names[:most]
+
+    async def find_orphaned(self) -> OrphanedQueues:
+        """Find the queues of this prefix that nobody declares, and count their jobs.
+
+        Unlike `find_undeclared`, it looks at the whole store, leaves out disabled plugins' queues
+        and those that another running process of ours declares. It makes a store call for every
+        1,000 keys of the store, and one for each queue that it finds.
+        """
+        access = self._access
+        search = OrphanSearch(access.prefix, declared_names(access.catalog))
+        return await search.read(access.link, whole=True)

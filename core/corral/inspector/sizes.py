@@ -17,6 +17,7 @@ from corral.queue import Queue
 __all__ = [
     "QueueSizes",
     "decode_damaged_keys",
+    "decode_sizes",
     "known_size",
     "read_all_sizes",
     "read_counts",
@@ -44,7 +45,12 @@ class QueueSizes:
 
 async def read_sizes(access: QueueAccess, queue: Queue[Any] | str) -> QueueSizes:
     """Read a queue's sizes in one call."""
-    found, quarantined, limits, damaged = await access.run("counts", queue)
+    return decode_sizes(await access.run("counts", queue))
+
+
+def decode_sizes(reply: Sequence[Any]) -> QueueSizes:
+    """A queue's sizes, from the reply of counts.lua."""
+    found, quarantined, limits, damaged = reply
     return QueueSizes(
         state_counts(found),
         known_size(quarantined),
