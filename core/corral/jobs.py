@@ -308,7 +308,7 @@ class JobChecks:
         validated, data = self._check_payload(queue, payload)
         nonce = carrier = ""
         if job_id is None:
-            if "if_failed" in overrides:
+            if overrides.get("if_failed") is not None:
                 raise JobRefused(
                     "if_failed needs a job_id: a job without one is always new",
                     hint="name the job by what it is about",

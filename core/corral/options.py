@@ -299,9 +299,10 @@ def merged(declared: JobOptions, overrides: EnqueueOptions) -> JobOptions:
         JobRefused: A value is out of range, or an option does not exist.
     """
     known = {name: value for name, value in overrides.items() if name not in OF_THE_ID}
-    if overrides.get("if_failed") not in {None, "retry"}:
+    if_failed = overrides.get("if_failed")
+    if if_failed is not None and if_failed != "retry":
         raise JobRefused(
-            f"if_failed {short_repr(overrides['if_failed'])} does not exist",
+            f"if_failed {short_repr(if_failed)} does not exist",
             hint='there is "retry"; without it, a job that has failed is left as it is',
         )
     if not known:
