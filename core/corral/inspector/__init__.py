@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         DamagedKey,
         JobLocked,
         JobNotFound,
+        PayloadChanged,
         WrongState,
     )
     from corral.inspector.search import SearchResult
@@ -45,6 +46,7 @@ __all__ = [
     "JobNotFound",
     "JobPage",
     "Limits",
+    "PayloadChanged",
     "QuarantinePage",
     "QuarantinedJob",
     "QueueSizes",
@@ -69,7 +71,9 @@ if not TYPE_CHECKING:  # type checkers would accept any name of a package with `
             "job_reader": "JobPage",
             "limits": "Limits",
             "quarantine": "QuarantinedJob QuarantinePage ReturnedJob",
-            "refusals": "CurrentIteration DamagedKey JobLocked JobNotFound WrongState",
+            "refusals": (
+                "CurrentIteration DamagedKey JobLocked JobNotFound PayloadChanged WrongState"
+            ),
             "search": "SearchResult",
             "sizes": "QueueSizes",
             "stored_job": "StoredJob",
