@@ -22,7 +22,11 @@ from corral.board import Board, Identity, Role
 from corral.board.login import Login
 from corral.board.request_guard import csrf_token
 
-WORDS = [f"harmless{number}" for number in range(len(PAYLOADS))]
+WORDS = [
+    # a form shows a text with such a character in a field of several lines
+    f"harmless{number}" + ("\u2028" if {"\u2028", "\x00"} & {*text} else "")
+    for number, text in enumerate(PAYLOADS)
+]
 GROUPS = [slice(start, start + 10) for start in range(0, 60, 10)]
 TAGS = frozenset(
     [

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from corral.board.job_view import MASK, MAX_SHOWN, is_masked_field, masked_schema
 from corral.board.messages import first_value
 from corral.errors import PayloadRefused
-from corral.inspector.payload_edit import is_same_json
+from corral.inspector.payload_edit import field_names, is_same_json
 from corral.queue import Queue
 
 __all__ = [
@@ -72,6 +72,7 @@ class FormField:
         secret: Whether it is masked: its stored value is not shown, and an empty field keeps it.
         empty: What it stands for while it is empty.
         meanings: What an empty field can stand for; where there are several, the form asks.
+        names: All names that it may have in a stored payload.
         mark: A digest of what the form shows in this field. The browser sends it back, which tells
             what was changed there from what was changed in the store meanwhile.
     """
@@ -86,6 +87,7 @@ class FormField:
     secret: bool = False
     empty: EmptyMeaning = "absent"
     meanings: tuple[EmptyMeaning, ...] = ("absent",)
+    names: tuple[str, ...] = ()
     mark: str = ""
 
     def meaning_label(self, meaning: EmptyMeaning) -> str:
@@ -157,7 +159,13 @@ def _build_field(
         words.append(f"{json.dumps(prop['default'], ensure_ascii=False)} by default")
     hint = "; ".join(filter(None, words))
     secret = is_masked_field(queue, name)
-    return _marked(FormField(name, kind, required, choices, hint, secret=secret, meanings=meanings))
+    known = field_names(queue.payload).get(name)
+    names = known.read if known else ()
+    return _marked(
+        FormField(
+            name, kind, required, choices, hint, secret=secret, meanings=meanings, names=names
+        )
+    )
 
 
 def _resolved(prop: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -442,12 +450,16 @@ def with_errors(
 ) -> tuple[tuple[FormField, ...], tuple[str, ...]]:
     """The form with each error at its field, and the errors that belong to no field."""
     messages: dict[str, list[str]] = {}
-    names = {field.name for field in fields}
+    fields_by_name = {name: field.name for field in fields for name in (*field.names, field.name)}
     elsewhere: list[str] = []
     for path, message in refused.errors:
-        name, _, below = path.partition(".")
-        if name in names:
-            messages.setdefault(name, []).append(f"{below}: {message}" if below else message)
+        # names may have dots
+        own = [name for name in fields_by_name if path == name or path.startswith(f"{name}.")]
+        if own:
+            name = max(own, key=len)
+            below = path[len(name) + 1 :]
+            said = f"{below}: {message}" if below else message
+            messages.setdefault(fields_by_name[name], []).append(said)
         else:
             elsewhere.append(f"{path}: {message}" if path else message)
     judged = tuple(

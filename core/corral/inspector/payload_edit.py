@@ -21,13 +21,13 @@ from corral.inspector.stored_job import parse_json
 from corral.payload import unsafe_integers
 from corral.queue import Queue
 
-__all__ = ["edit_payload", "is_same_json", "members_by_field"]
+__all__ = ["FieldNames", "edit_payload", "field_names", "is_same_json", "members_by_field"]
 
 _BLANK: Final = re.compile(r"[ \t\n\r]*")
 _DECODER: Final = json.JSONDecoder()
 
 
-class _FieldNames(NamedTuple):
+class FieldNames(NamedTuple):
     """The names that a field of a model has in JSON.
 
     Attributes:
@@ -126,7 +126,7 @@ def _renamed(
 
     What is stored and belongs to no field is added.
     """
-    fields, stored = _field_names(queue.payload), _stored_names(queue.payload, old)
+    fields, stored = field_names(queue.payload), _stored_names(queue.payload, old)
     targets = {first: stored.get(first, field.written) for first, field in fields.items()}
     others = {name: targets[first] for first, field in fields.items() for name in field.read}
     names = others | targets
@@ -158,18 +158,18 @@ def _is_finite(value: Any) -> bool:
     return True
 
 
-def _field_names(model: type[BaseModel]) -> dict[str, _FieldNames]:
+def field_names(model: type[BaseModel]) -> dict[str, FieldNames]:
     """The names of a model's fields in JSON, by the name that its JSON schema has for them."""
     config = model.model_config
     by_name = config.get("validate_by_name") or config.get("populate_by_name")
-    found: dict[str, _FieldNames] = {}
+    found: dict[str, FieldNames] = {}
     for name, field in model.model_fields.items():
         alias = field.validation_alias
         choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
         paths = [each.path if isinstance(each, AliasPath) else [each] for each in choices if each]
         read = [str(path[0]) for path in paths if len(path) == 1]
         names = tuple(dict.fromkeys([*read, name] if by_name or alias is None else read))
-        found[names[0] if names else name] = _FieldNames(names, field.serialization_alias or name)
+        found[names[0] if names else name] = FieldNames(names, field.serialization_alias or name)
     return found
 
 
@@ -180,7 +180,7 @@ def _stored_names(model: type[BaseModel], data: Mapping[str, Any]) -> dict[str, 
     """
     return {
         first: next(name for name in field.read if name in data)
-        for first, field in _field_names(model).items()
+        for first, field in field_names(model).items()
         if any(name in data for name in field.read)
     }
 
