@@ -387,7 +387,10 @@ async def test_an_edit_keeps_the_bytes_of_what_it_does_not_change(
 
 
 async def test_an_edit_never_undoes_another_one(
-    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+    workshop: Any,
+    letters: Queue[Any],
+    inspect: Callable[..., JobInspector],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inspector, other = inspect(), inspect()
     job_id = (await workshop.producer(letters).enqueue(letters, {"text": "a"})).id
@@ -404,10 +407,10 @@ async def test_an_edit_never_undoes_another_one(
         await other.edit(letters, job_id, {"text": "just now"})
         return reply
 
-    inspector._access.run = read_late  # type: ignore[method-assign]
-    with pytest.raises(PayloadChanged):
-        await inspector.edit(letters, job_id, {"text": "mine"}, before={"text": "by another"})
-    inspector._access.run = run  # type: ignore[method-assign]
+    with monkeypatch.context() as patch:
+        patch.setattr(inspector._access, "run", read_late)
+        with pytest.raises(PayloadChanged):
+            await inspector.edit(letters, job_id, {"text": "mine"}, before={"text": "by another"})
     assert (await inspector.get(letters, job_id)).data == {"text": "just now"}
     assert await inspector.edit(letters, job_id, {"text": "mine"}, before={"text": "just now"})
 
