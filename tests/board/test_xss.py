@@ -25,7 +25,11 @@ from corral.board.request_guard import csrf_token
 from corral.inspector import OrphanSearch
 from corral.inspector.orphans import declared_names
 
-WORDS = [f"harmless{number}" for number in range(len(PAYLOADS))]
+WORDS = [
+    # a form shows a text with such a character in a field of several lines
+    f"harmless{number}" + ("\u2028" if {"\u2028", "\x00"} & {*text} else "")
+    for number, text in enumerate(PAYLOADS)
+]
 GROUPS = [slice(start, start + 10) for start in range(0, 60, 10)]
 TAGS = frozenset(
     [

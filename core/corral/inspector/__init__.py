@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         DamagedKey,
         JobLocked,
         JobNotFound,
+        PayloadChanged,
         WrongState,
     )
     from corral.inspector.search import SearchResult
@@ -48,6 +49,7 @@ __all__ = [
     "Limits",
     "OrphanSearch",
     "OrphanedQueues",
+    "PayloadChanged",
     "QuarantinePage",
     "QuarantinedJob",
     "QueueSizes",
@@ -73,7 +75,9 @@ if not TYPE_CHECKING:  # type checkers would accept any name of a package with `
             "limits": "Limits",
             "orphans": "OrphanSearch OrphanedQueues",
             "quarantine": "QuarantinedJob QuarantinePage ReturnedJob",
-            "refusals": "CurrentIteration DamagedKey JobLocked JobNotFound WrongState",
+            "refusals": (
+                "CurrentIteration DamagedKey JobLocked JobNotFound PayloadChanged WrongState"
+            ),
             "search": "SearchResult",
             "sizes": "QueueSizes",
             "stored_job": "StoredJob",

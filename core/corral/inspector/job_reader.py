@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from corral.errors import ConfigurationError
 from corral.inspector.damage import report_damage
@@ -158,11 +158,15 @@ class JobReader:
         Raises:
             JobNotFound: The queue has no job with this id.
         """
-        name = self._access.name(queue)
+        reply = await self._read_reply(queue, job_id)
+        return decode_shown(self._access.name(queue), job_id, reply)
+
+    async def _read_reply(self, queue: Queue[Any] | str, job_id: str) -> Sequence[Any]:
+        """Run job.lua; `decode_shown` and `payload_text` read its reply."""
         reply = await self._access.run("job", queue, self._access.job_id(queue, job_id))
         if not reply:
-            raise JobNotFound(name, job_id)
-        return decode_shown(name, job_id, reply)
+            raise JobNotFound(self._access.name(queue), job_id)
+        return cast("Sequence[Any]", reply)
 
     async def logs(
         self, queue: Queue[Any] | str, job_id: str, *, start: int = 0, limit: int = 1000
