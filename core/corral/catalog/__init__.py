@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+from pydantic import ConfigDict
 
 from corral.catalog.binding import bind_processors
 from corral.catalog.check import check_names, check_queue
 from corral.catalog.entry import CatalogEntry
 from corral.catalog.lock import Lock, check_complete, check_lock
 from corral.errors import JobRefused, UnknownQueue
+from corral.payload import Payload
 from corral.plugins import PluginEntryPoint, Plugins, Provider, Report
 from corral.plugins.entry_points import BUILT_IN, PLUGINS, QUEUES, canonical_name
 from corral.queue import Queue
@@ -25,6 +28,14 @@ from corral.queue import Queue
 __all__ = ["Catalog", "CatalogEntry", "Role"]
 
 Role = Literal["producer", "worker", "check"]
+
+_NOBODY: Final = Provider("(not declared)", "", "")
+
+
+class _AnyPayload(Payload):
+    """The payload of a queue that nobody declares: any fields."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +141,18 @@ class Catalog:
                 hint="import the queue from that distribution, or enqueue by name",
             )
         return entry
+
+    def including(self, names: Iterable[str]) -> Catalog:
+        """This catalog, and queues that nobody declares, whose jobs may have any payload.
+
+        For operators: a producer or a worker must not have it.
+        """
+        more = {
+            name: CatalogEntry(Queue(name, _AnyPayload), _NOBODY, fingerprint="")
+            for name in names
+            if name not in self.entries
+        }
+        return replace(self, entries=MappingProxyType({**self.entries, **more}))
 
     def lock_entries(self) -> Lock:
         """The content of a lock file that allows exactly this catalog."""

@@ -7,7 +7,7 @@ of a queue that the catalog does not declare.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -105,6 +105,20 @@ class JobInspector(JobReader):
             access.catalog, access.link, prefix=access.prefix, clock=access.clock, who=who
         )
         acting._access.refused = access.refused
+        return acting
+
+    def including(self, names: Iterable[str]) -> JobInspector:
+        """An inspector on the same connection that takes more queues, by their names.
+
+        It is for queues that no plugin of this process declares: those of other applications, and
+        those whose plugin is gone. Any payload has the shape of such a queue.
+
+        Args:
+            names: The queues' names, as `find_undeclared` returns them.
+        """
+        access = self._access
+        acting = self.acting_as(access.who)
+        acting._access.catalog = access.catalog.including(names)
         return acting
 
     async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
