@@ -117,9 +117,12 @@ class JobInspector(JobReader):
             names: The queues' names, as `find_undeclared` returns them.
         """
         access = self._access
-        acting = self.acting_as(access.who)
-        acting._access.catalog = access.catalog.including(names)
-        return acting
+        catalog = access.catalog.including(names)
+        including = JobInspector(
+            catalog, access.link, prefix=access.prefix, clock=access.clock, who=access.who
+        )
+        including._access.refused = access.refused
+        return including
 
     async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
         """Remove a job with all of its keys, and its children (wire § 6.17).

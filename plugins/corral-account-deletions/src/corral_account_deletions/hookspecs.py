@@ -1,8 +1,8 @@
 """The hooks that this plugin offers: who erases what, whose an address is, where requests are kept.
 
 All are called by the worker. Where a hook has a connection, it is that of an open transaction, and
-must neither be committed nor rolled back. A hook is a function or an `async def`; what it returns is awaited where that can
-be awaited.
+must neither be committed nor rolled back. A hook is a function or an `async def`; what it returns
+is awaited where that can be awaited.
 """
 
 from __future__ import annotations

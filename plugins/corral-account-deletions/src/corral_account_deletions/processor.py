@@ -156,8 +156,8 @@ def _report(swept: Swept) -> None:
         )
     if swept.uncleared:
         log.warning(
-            "queues without their plugins still hold jobs or archives of a deleted account, or cannot "
-            "be read: %s; the mail that confirms the deletion says that it is not complete",
+            "undeclared queues still hold jobs or archives of a deleted account, or cannot be read:"
+            " %s; the mail that confirms the deletion says that it is not complete",
             ", ".join(swept.uncleared),
         )
     if swept.shared:

@@ -1,4 +1,4 @@
-"""The tables of requests, and of receipts of what was removed and what was kept; `corral db create` makes them."""
+"""The tables of requests, and of what was removed and kept; `corral db create` makes them."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class ConfiguredTable(BaseModel):
         action: `delete` removes the rows, `anonymize` keeps them and overwrites `columns`, `keep`
         changes nothing; None: not for deletions.
         columns: What `anonymize` overwrites, each with its new text, or with NULL.
-        reason: Why rows are kept, in one line: of `keep` always, of `anonymize` if it is to be said.
+        reason: Why rows are kept, in one line; `keep` needs it, `anonymize` may have it.
         export: For the queue `data-exports`.
     """
 
