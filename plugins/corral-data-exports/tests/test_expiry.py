@@ -142,7 +142,7 @@ async def test_an_account_that_is_deleted_while_it_is_exported_leaves_no_archive
         with pytest.raises(Fail, match="unknown"):
             await export_data(shop.job(), exports)
     assert shop.archives() == []
-    assert not shop.jobs.enqueued
+    assert shop.jobs.jobs == []
 
 
 async def test_a_part_that_a_deletion_removes_makes_no_archive(shop) -> None:
