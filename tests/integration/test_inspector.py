@@ -428,3 +428,33 @@ async def test_the_audit_of_an_edit_names_fields_and_no_value_and_what_another_r
     entry = (await inspector.audit.read())[0]
     assert (entry.who, entry.what, entry.job_id, entry.before) == ("ada", "edit", job_id, None)
     assert entry.after == {"changed": ["text"]}
+
+
+async def test_an_inspector_takes_queues_that_nobody_declares(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    """By name, with what a queue of the catalog can do; the inspector that it is made of does not."""
+    parcels = Queue("parcels", letters.payload)
+    await workshop.producer(parcels).enqueue(parcels, {"text": "fail"}, job_id="x", attempts=1)
+    await workshop.burst(parcels.processed_by(read_out))
+    inspector = inspect()
+    assert await inspector.find_undeclared(scans=None) == ["parcels"]
+
+    including = await inspector.including_undeclared("parcels", letters.name)
+    assert (await including.get("parcels", "x")).failed_reason == "ValueError: fail"
+    assert await including.scrub("parcels", "fail") == 1
+    assert (await including.get("parcels", "x")).data == {}
+    await including.remove("parcels", "x")
+    assert await including.counts(letters, ["failed"]) == {"failed": 0}
+    with pytest.raises(UnknownQueue):
+        await inspector.counts("parcels")
+
+
+async def test_undeclared_queues_are_found_behind_any_number_of_keys(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    parcels = Queue("parcels", letters.payload)
+    await workshop.producer(parcels).enqueue(parcels, {"text": "x"})
+    inspector = inspect()
+    assert await inspector.find_undeclared(scans=0) == []
+    assert await inspector.find_undeclared(scans=None) == ["parcels"]

@@ -6,6 +6,7 @@ a queue with 100,000 jobs costs as much as one with 1,000. Each method says what
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -295,21 +296,22 @@ class JobReader:
         """
         return await read_workers(self._access)
 
-    async def find_undeclared(self, most: int = 100) -> Sequence[str]:
+    async def find_undeclared(self, most: int = 100, *, scans: int | None = SCANS) -> Sequence[str]:
         """Find queues of this prefix that the catalog does not declare.
 
-        They belong to another application, or nobody uses them any more. At most `SCANS` store
-        calls look at about 1,000 keys each: in a larger store some queues may be missed.
+        They belong to another application, or nobody uses them any more. Each store call looks at
+        about 1,000 keys: in a store with more keys than `scans` allows some queues may be missed.
 
         Args:
             most: The most names to return.
+            scans: The most store calls; None to look at all keys.
 
         Returns:
             The queues' names, sorted.
         """
         access = self._access
         search = QueueSearch(access.prefix, tuple(access.catalog.entries), most=most)
-        for _ in range(SCANS):
+        for _ in itertools.count() if scans is None else range(scans):
             scan = search.next_command(0.0)
             if scan is None:
                 break

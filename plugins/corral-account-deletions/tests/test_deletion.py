@@ -23,7 +23,16 @@ ADA = "ada@example.org"
 
 
 def result(outcome: str, rows: int = 0, scrubbed: int = 0, removed: int = 0) -> tuple[str, bytes]:
-    message = {"outcome": outcome, "rows": rows, "jobsScrubbed": scrubbed, "jobsRemoved": removed}
+    message = {
+        "outcome": outcome,
+        "rows": rows,
+        "jobsScrubbed": scrubbed,
+        "jobsRemoved": removed,
+        "jobsShared": 0,
+        "queuesUndeclared": [],
+        "queuesUncleared": [],
+        "kept": [],
+    }
     return "Completed", json.dumps(message, separators=(",", ":")).encode()
 
 
@@ -52,7 +61,7 @@ async def test_after_the_grace_period_everything_is_erased_and_confirmed(
     assert mail.payload.to == ADA
     assert (mail.payload.template, mail.payload.variables, mail.payload.locale) == (
         "account-deleted",
-        {},
+        {"complete": True, "kept": []},
         "de",
     )
     done = await accounts.request(request.id)
