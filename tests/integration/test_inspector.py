@@ -438,7 +438,7 @@ async def test_an_inspector_takes_queues_that_nobody_declares(
     await workshop.producer(parcels).enqueue(parcels, {"text": "fail"}, job_id="x", attempts=1)
     await workshop.burst(parcels.processed_by(read_out))
     inspector = inspect()
-    assert await inspector.find_undeclared(scans=None) == ["parcels"]
+    assert list(await inspector.find_undeclared(scans=None)) == ["parcels"]
 
     including = await inspector.including_undeclared("parcels", letters.name)
     assert (await including.get("parcels", "x")).failed_reason == "ValueError: fail"
@@ -456,5 +456,5 @@ async def test_undeclared_queues_are_found_behind_any_number_of_keys(
     parcels = Queue("parcels", letters.payload)
     await workshop.producer(parcels).enqueue(parcels, {"text": "x"})
     inspector = inspect()
-    assert await inspector.find_undeclared(scans=0) == []
-    assert await inspector.find_undeclared(scans=None) == ["parcels"]
+    assert list(await inspector.find_undeclared(scans=0)) == []
+    assert list(await inspector.find_undeclared(scans=None)) == ["parcels"]
