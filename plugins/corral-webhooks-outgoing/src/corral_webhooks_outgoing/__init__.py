@@ -56,9 +56,10 @@ class WebhookDelivery(Payload):
 webhooks_outgoing = Queue(
     "webhooks-outgoing",
     WebhookDelivery,
-    # the jitter keeps the jobs of an outage from coming back all at once
+    # a receiver that is restarted is bridged quickly; the jitter keeps the jobs of an outage from
+    # coming back all at once
     options=JobOptions(
-        backoff=Exponential(delay=timedelta(minutes=1), jitter=0.25, max=timedelta(hours=2))
+        backoff=Exponential(delay=timedelta(seconds=5), jitter=0.25, max=timedelta(hours=2))
     ).retrying_for(HORIZON),
     timeout=timedelta(
         minutes=2
