@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from corral.inspector.escapes import escaped
 from corral.inspector.limits import Limits, decode_limits
@@ -15,7 +15,9 @@ from corral.job_state import JobState
 from corral.queue import Queue
 
 __all__ = [
+    "RETRYING_LOOKS",
     "QueueSizes",
+    "Retrying",
     "decode_damaged_keys",
     "known_size",
     "read_all_sizes",
@@ -23,6 +25,31 @@ __all__ = [
     "read_sizes",
     "state_counts",
 ]
+
+
+RETRYING_LOOKS: Final = 2_000
+"""How many delayed jobs are looked at for failed attempts: those that are due first.
+
+It takes the store 1 ms.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """How many delayed jobs wait for another attempt after a failed one.
+
+    Its text is the count, or `≥ ` and the count if it is a lower bound.
+
+    Attributes:
+        count: How many of the 2,000 delayed jobs that are due first have failed attempts.
+        is_bound: Whether there are more delayed jobs, which were not looked at.
+    """
+
+    count: int = 0
+    is_bound: bool = False
+
+    def __str__(self) -> str:
+        return f"≥ {self.count}" if self.is_bound else str(self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +61,26 @@ class QueueSizes:
         quarantined: How many jobs are in quarantine; None if that key is damaged.
         limits: The queue's limits; none if the key `meta` is damaged.
         damaged: One text for each damaged key of the queue: `<key> is a <type>, not a <type>`.
+        retrying: How many of the delayed jobs have failed attempts.
     """
 
     counts: Mapping[JobState, int | None]
     quarantined: int | None
     limits: Limits
     damaged: tuple[str, ...]
+    retrying: Retrying = Retrying()
 
 
 async def read_sizes(access: QueueAccess, queue: Queue[Any] | str) -> QueueSizes:
     """Read a queue's sizes in one call."""
-    found, quarantined, limits, damaged = await access.run("counts", queue)
+    reply = await access.run("counts", queue, RETRYING_LOOKS)
+    found, quarantined, limits, damaged, retrying, more = reply
     return QueueSizes(
         state_counts(found),
         known_size(quarantined),
         decode_limits(limits),
         decode_damaged_keys(damaged),
+        Retrying(retrying, is_bound=more == 1),
     )
 
 
