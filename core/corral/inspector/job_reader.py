@@ -20,7 +20,6 @@ from corral.inspector.queue_access import QueueAccess
 from corral.inspector.refusals import JobNotFound
 from corral.inspector.search import MAX_PAGE, SearchResult, search
 from corral.inspector.sizes import (
-    RETRYING_LOOKS,
     QueueSizes,
     decode_damaged_keys,
     read_all_sizes,
@@ -158,10 +157,10 @@ class JobReader:
         Raises:
             ConfigurationError: `start` or `limit` is out of bounds.
         """
-        return await self._read_page(queue, JobState.DELAYED, start, limit, "", RETRYING_LOOKS)
+        return await self._read_page(queue, JobState.DELAYED, start, limit, "", "1")
 
     async def _read_page(
-        self, queue: Queue[Any] | str, state: JobState, start: int, limit: int, *how: str | int
+        self, queue: Queue[Any] | str, state: JobState, start: int, limit: int, *how: str
     ) -> JobPage:
         if start < 0 or not 1 <= limit <= MAX_PAGE:
             raise ConfigurationError(f"a page has 1 to {MAX_PAGE} jobs and starts at 0 or later")

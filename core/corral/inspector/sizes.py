@@ -15,7 +15,7 @@ from corral.job_state import JobState
 from corral.queue import Queue
 
 __all__ = [
-    "RETRYING_LOOKS",
+    "NO_RETRYING",
     "QueueSizes",
     "Retrying",
     "decode_damaged_keys",
@@ -25,13 +25,6 @@ __all__ = [
     "read_sizes",
     "state_counts",
 ]
-
-
-RETRYING_LOOKS: Final = 2_000
-"""How many delayed jobs are looked at for failed attempts: those that are due first.
-
-It takes the store 1 ms.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +45,10 @@ class Retrying:
         return f"≥ {self.count}" if self.is_bound else str(self.count)
 
 
+NO_RETRYING: Final = Retrying()
+"""Where a queue could not be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueSizes:
     """How many jobs a queue has, and its limits.
@@ -68,12 +65,12 @@ class QueueSizes:
     quarantined: int | None
     limits: Limits
     damaged: tuple[str, ...]
-    retrying: Retrying = Retrying()
+    retrying: Retrying = NO_RETRYING
 
 
 async def read_sizes(access: QueueAccess, queue: Queue[Any] | str) -> QueueSizes:
     """Read a queue's sizes in one call."""
-    reply = await access.run("counts", queue, RETRYING_LOOKS)
+    reply = await access.run("counts", queue)
     found, quarantined, limits, damaged, retrying, more = reply
     return QueueSizes(
         state_counts(found),

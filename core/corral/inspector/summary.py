@@ -11,7 +11,6 @@ from typing import Any, Final
 from corral.inspector.limits import Limits, decode_limits
 from corral.inspector.queue_access import QueueAccess
 from corral.inspector.sizes import (
-    RETRYING_LOOKS,
     Retrying,
     decode_damaged_keys,
     known_size,
@@ -42,7 +41,9 @@ FAILURES = 500
 MINUTES = 60
 """How many minutes of metrics a summary contains."""
 HOUR_MS = 3_600_000
-_ATTEMPTS: Final = re.compile(r"(\d{1,16}) (\d{1,16}) (\d{1,16}) (\d{1,16}) (\d{1,16}) (.*)", re.DOTALL)
+_ATTEMPTS: Final = re.compile(
+    r"(\d{1,16}) (\d{1,16}) (\d{1,16}) (\d{1,16}) (\d{1,16}) (.*)", re.DOTALL
+)
 """A field of a queue's reasons, see `store/lua/attempts.lua`."""
 
 
@@ -166,7 +167,7 @@ class QueueSummary:
 
 async def read_summary(access: QueueAccess, queue: Queue[Any] | str) -> QueueSummary:
     """Read the summary of one queue, in one call."""
-    reply = await access.run("summary", queue, LOOKS, MINUTES, RETRYING_LOOKS)
+    reply = await access.run("summary", queue, LOOKS, MINUTES)
     now_ms, sizes, limits, waiting, started, due, completed, failed, *rest = reply
     last_failures, quarantined, damaged, attempts, *reasons, retrying, more, trying = rest
     completed_total, completed_per_minute = per_minute(completed, now_ms)

@@ -1,7 +1,7 @@
 -- Count the jobs in each state.
 --
 -- KEYS  1 `<prefix>:<queue>:`
--- ARGV  1 offset_ms   2 how many delayed jobs are looked at
+-- ARGV  1 offset_ms
 -- Returns {sizes, quarantined, limits, damaged, retrying, more}
 --         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed,
 --           failed; -1 for a damaged key
@@ -15,5 +15,5 @@
 -- @include sizes.lua
 -- @include retrying.lua
 
-local retrying, more = find_retrying(tonumber(ARGV[2]))
+local retrying, more = find_retrying()
 return {sizes(), quarantine_size(), limits(), damaged_keys(), #retrying, more and 1 or 0}

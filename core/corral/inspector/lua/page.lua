@@ -4,11 +4,10 @@
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 container   3 start   4 limit
 --       5 '1': the newest first, in every container; or ''
---       6 '', or a number, with the container `delayed`: of so many jobs that are due first, only
---         those that have failed attempts
+--       6 '1', with the container `delayed`: only jobs that have failed attempts; or ''
 -- Returns {now_ms, total, jobs, left, more}; jobs: rows {id, flat hash, due score or ''}; an id
 --         without a hash is skipped (wire 6.25); left: one text for each job whose key is not a
---         hash; more: 1 if jobs were not looked at because there are more than ARGV 6, else 0.
+--         hash; more: 1 if not all jobs were looked at for failed attempts, else 0.
 --         Jobs that BullMQ 5 has moved to `paused` are listed after those in `wait`: they are
 --         older, and run before them (wire 6.14).
 
@@ -34,10 +33,10 @@ local function add_ids(lists, from, to)
   end
 end
 
-if ARGV[6] ~= '' then
+if ARGV[6] == '1' then
   -- @include retrying.lua
   local retrying
-  retrying, more = find_retrying(tonumber(ARGV[6]))
+  retrying, more = find_retrying()
   total, ids = #retrying, {unpack(retrying, start + 1, math.min(last + 1, #retrying))}
 elseif container == 'wait' or container == 'active' then
   local lists = container == 'wait' and not first_damaged('paused') and {'wait', 'paused'} or {container}

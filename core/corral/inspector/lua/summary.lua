@@ -2,7 +2,7 @@
 --
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 looks: how many jobs are read at each end of a container
---       3 minutes of metrics   4 how many delayed jobs are looked at
+--       3 minutes of metrics
 -- Returns {now_ms, sizes, limits, waiting, started, due, completed, failed, failures, quarantined,
 --         damaged, attempts, reasons, reasons_before, retrying, more, trying}
 --         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed,
@@ -99,7 +99,7 @@ local completed, failed = read_metrics(base .. 'metrics:completed'), read_metric
 local in_quarantine = quarantine_size()
 local attempts = read_metrics('corral:' .. base .. 'attempts')
 local reasons, reasons_before = failed_reasons()
-local retrying, more = find_retrying(tonumber(ARGV[4]))
+local retrying, more = find_retrying()
 local trying = 0
 for _, name in ipairs({'active', 'wait'}) do -- a job enters them on the left (wire 2.1)
   for _, id in ipairs(read('LRANGE', base .. name, 0, 5 * looks - 1) or {}) do

@@ -10,13 +10,13 @@ local function has_failed(id)
   return (tonumber(made[1] or made[2] or '') or 0) > 0
 end
 
--- The ids of those among the `most` delayed jobs that are due first, in that order, and whether
--- there are more delayed jobs than that.
-local function find_retrying(most)
-  local found = {}
-  local ids = read('ZRANGE', base .. 'delayed', 0, most) or {}
-  local more = #ids > most
-  for i = 1, more and most or #ids do
+-- The ids of those among the delayed jobs that are due first, in that order, and whether there are
+-- further delayed jobs, which are not looked at. 2,000 jobs take the store 1 ms.
+local function find_retrying()
+  local LOOKS, found = 2000, {}
+  local ids = read('ZRANGE', base .. 'delayed', 0, LOOKS) or {}
+  local more = #ids > LOOKS
+  for i = 1, more and LOOKS or #ids do
     if has_failed(ids[i]) then found[#found + 1] = ids[i] end
   end
   return found, more
