@@ -35,7 +35,7 @@ def _particular() -> re.Pattern[str]:
         | \b(?=[\w-]*\d[\w-]*\d[\w-]*\d)[\w-]{8,}
           # a hexadecimal number
         | \b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b
-          # a number, a time or an IP address, but no status code of HTTP or SMTP: that is the reason
+          # a number, a time or an IP address, but no status code of HTTP or SMTP: it is kept
         | (?<![A-Za-z0-9.])(?!(?:[1-5]\d\d|[245](?:\.\d{1,3}){2})(?![\d.,:]))
           \d[\d.,:]*(?<![.,:])
         """,

@@ -11,6 +11,7 @@ from typing import Any, Final
 from corral.inspector.limits import Limits, decode_limits
 from corral.inspector.queue_access import QueueAccess
 from corral.inspector.sizes import (
+    NO_RETRYING,
     Retrying,
     decode_damaged_keys,
     known_size,
@@ -41,9 +42,7 @@ FAILURES = 500
 MINUTES = 60
 """How many minutes of metrics a summary contains."""
 HOUR_MS = 3_600_000
-_ATTEMPTS: Final = re.compile(
-    r"(\d{1,16}) (\d{1,16}) (\d{1,16}) (\d{1,16}) (\d{1,16}) (.*)", re.DOTALL
-)
+_ATTEMPTS: Final = re.compile(r"(\d{1,16}) " * 5 + "(.*)", re.DOTALL)
 """A field of a queue's reasons, see `store/lua/attempts.lua`."""
 
 
@@ -134,8 +133,8 @@ class QueueSummary:
             contents of these keys are missing in this summary.
         unknown: The states whose keys are damaged. `counts` has 0 for them, which means unknown.
         retrying: How many of the delayed jobs have failed attempts.
-        is_trying_again: Whether one of the 40 jobs that became active or waiting last has failed
-            attempts.
+        is_trying_again: Whether no job is retrying, and one of those that became active or waiting
+            last (40 and 8 of them) has failed attempts.
         failed_attempts_total: How many attempts have failed, the last ones of failed jobs included;
             it starts at 0 again if none fails for two weeks. Runs of Corral's workers only.
         failed_attempts_per_minute: How many failed in each of the last 60 minutes, the oldest
@@ -158,7 +157,7 @@ class QueueSummary:
     quarantined: int = 0
     damaged: tuple[str, ...] = ()
     unknown: frozenset[JobState] = frozenset()
-    retrying: Retrying = Retrying()
+    retrying: Retrying = NO_RETRYING
     is_trying_again: bool = False
     failed_attempts_total: int = 0
     failed_attempts_per_minute: Sequence[int] = (0,) * MINUTES

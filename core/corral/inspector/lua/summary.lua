@@ -22,7 +22,8 @@
 --           before, as attempts.lua writes them
 --         retrying: how many of the delayed jobs that are due first have failed attempts
 --         more: 1 if there are more delayed jobs than were looked at, else 0
---         trying: 1 if one of the jobs that began or were promoted last is tried again, else 0
+--         trying: 1 if none is retrying, and one of the jobs that began or were promoted last has
+--           failed attempts; else 0
 
 -- @include queue_state.lua
 -- @include last_failures.lua
@@ -89,7 +90,7 @@ end
 
 local function read_metrics(key)
   local counts = read('HMGET', key, 'count', 'prevTS', 'prevCount') or {false, false, false}
-  counts[4] = read('LRANGE', key .. ':data', 0, minutes - 1) or {}
+  counts[4] = counts[1] and read('LRANGE', key .. ':data', 0, minutes - 1) or {}
   return counts
 end
 
@@ -101,9 +102,11 @@ local attempts = read_metrics('corral:' .. base .. 'attempts')
 local reasons, reasons_before = failed_reasons()
 local retrying, more = find_retrying()
 local trying = 0
-for _, name in ipairs({'active', 'wait'}) do -- a job enters them on the left (wire 2.1)
-  for _, id in ipairs(read('LRANGE', base .. name, 0, 5 * looks - 1) or {}) do
-    if trying == 0 and has_failed(id) then trying = 1 end
+if #retrying == 0 and #reasons + #reasons_before > 0 then -- else nobody asks whether it is over
+  for name, most in pairs({active = 5 * looks, wait = looks}) do -- a job enters them on the left (wire 2.1)
+    for _, id in ipairs(read('LRANGE', base .. name, 0, most - 1) or {}) do
+      if trying == 0 and has_failed(id) then trying = 1 end
+    end
   end
 end
 return {
